@@ -1,0 +1,3 @@
+//! The `downlink` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The example `basic`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The example `chat`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The example `targeted`.
+
+fn main() {}
