@@ -1,0 +1,268 @@
+//! The incremental decoder.
+//!
+//! Guarantees: the items found depend on the bytes alone, not on how they were cut; work is linear
+//! in the bytes; memory is bounded by the limits and by the chunk handed in. Only a limit is an
+//! error: whatever else a peer sends is read as the standard's parser reads it.
+//!
+//! Not here: what a reader does with an id or a reconnection time (see the client).
+
+use std::{borrow::Cow, collections::VecDeque, fmt, sync::Arc};
+
+use crate::{
+    block::{Block, EventTooLarge, Step},
+    field::Retry,
+    lines::{LineTooLong, Lines},
+};
+
+/// The longest line by default, in bytes: 16 MiB.
+///
+/// A line is at most one event's data, so it shares the event's limit.
+pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
+
+/// The largest event by default, in bytes: 16 MiB.
+///
+/// Readers of model output and of encoded images see single events of more than 8 MiB; twice that
+/// is beyond any event meant for a stream and still affordable for one connection.
+pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
+
+/// What a [`Decoder`] accepts from its peer.
+///
+/// ```
+/// use downlink_proto::{Decoder, DecoderLimits};
+///
+/// let limits = DecoderLimits::default().with_line_bytes_max(5);
+/// let mut decoder = Decoder::new(limits);
+/// assert!(decoder.handle_bytes(b"data:").is_ok());
+/// assert!(decoder.handle_bytes(b"x").is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct DecoderLimits {
+    /// Bytes of one line, its end not counted. [`LINE_BYTES_MAX_DEFAULT`] by default.
+    pub line_bytes_max: usize,
+    /// Bytes of one event: its data as delivered, its type and its own id, in UTF-8.
+    /// [`EVENT_BYTES_MAX_DEFAULT`] by default.
+    pub event_bytes_max: usize,
+}
+
+impl Default for DecoderLimits {
+    fn default() -> Self {
+        Self { line_bytes_max: LINE_BYTES_MAX_DEFAULT, event_bytes_max: EVENT_BYTES_MAX_DEFAULT }
+    }
+}
+
+impl DecoderLimits {
+    /// Sets the longest line.
+    #[must_use]
+    pub const fn with_line_bytes_max(mut self, bytes: usize) -> Self {
+        self.line_bytes_max = bytes;
+        self
+    }
+
+    /// Sets the largest event.
+    #[must_use]
+    pub const fn with_event_bytes_max(mut self, bytes: usize) -> Self {
+        self.event_bytes_max = bytes;
+        self
+    }
+}
+
+/// Something a stream contained, in its order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Item {
+    /// An event, to be given to the listeners of its type.
+    Event(DecodedEvent),
+    /// A comment line: the text after its colon, unchanged. A sign of life, no content.
+    Comment(String),
+    /// A reconnection time, in force from now on, whether or not an event follows.
+    Retry(Retry),
+}
+
+/// An event as a reader sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct DecodedEvent {
+    /// The event type, `message` if the stream gave none.
+    pub event_type: Cow<'static, str>,
+    /// The data; lines are separated by LF.
+    pub data: String,
+    /// The last event id after this event: its own, or the one in force before.
+    pub last_event_id: Arc<str>,
+    /// Whether the event's own block gave the id.
+    pub has_own_id: bool,
+}
+
+/// Reads an event stream from chunks.
+///
+/// Call [`handle_bytes`](Self::handle_bytes) with what arrived, then
+/// [`poll_item`](Self::poll_item) until it answers `None`; when the stream ends,
+/// [`handle_end`](Self::handle_end). The same decoder then reads the next connection's stream and
+/// goes on with the last event id.
+///
+/// # Limits
+///
+/// At most one unfinished line and one unfinished event are kept, each within its limit in
+/// [`DecoderLimits`] (invalid UTF-8 can grow threefold while one line is decoded), besides the items
+/// not yet taken, whose number is at most half the bytes handed in.
+///
+/// ```
+/// use downlink_proto::{Decoder, Item, Retry};
+///
+/// # fn main() -> Result<(), downlink_proto::DecodeError> {
+/// let mut decoder = Decoder::default();
+/// decoder.handle_bytes(b": hi\nretry: 500\nid: 1\ndata: a\n\ndata: unfinished")?;
+/// decoder.handle_end();
+///
+/// assert_eq!(decoder.poll_item(), Some(Item::Comment(" hi".into())));
+/// assert_eq!(decoder.poll_item(), Some(Item::Retry(Retry::from_millis(500))));
+/// let Some(Item::Event(event)) = decoder.poll_item() else { unreachable!() };
+/// assert_eq!((&*event.event_type, &*event.data), ("message", "a"));
+/// assert_eq!(decoder.last_event_id(), "1");
+/// assert_eq!(decoder.poll_item(), None);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Decoder {
+    limits: DecoderLimits,
+    lines: Lines,
+    block: Block,
+    steps: VecDeque<Step>,
+    /// As of the last item taken.
+    last_event_id: Arc<str>,
+    /// As of the last item taken.
+    reconnection_time: Option<Retry>,
+    failed: Option<DecodeError>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new(DecoderLimits::default())
+    }
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream, without a last event id.
+    #[must_use]
+    pub fn new(limits: DecoderLimits) -> Self {
+        Self {
+            limits,
+            lines: Lines::new(limits.line_bytes_max),
+            block: Block::new(limits.event_bytes_max),
+            steps: VecDeque::new(),
+            last_event_id: Arc::from(""),
+            reconnection_time: None,
+            failed: None,
+        }
+    }
+
+    /// Goes on from an id known from elsewhere: events before the first `id` field carry it.
+    #[must_use]
+    pub fn with_last_event_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.last_event_id = id.into();
+        self.block.set_last_event_id(Arc::clone(&self.last_event_id));
+        self
+    }
+
+    /// Takes the next bytes of the stream, any number of them.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if a limit is exceeded. The decoder is then at its end: items found before
+    /// can still be taken, and further bytes give the same error until
+    /// [`handle_end`](Self::handle_end) begins a new stream.
+    pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let result = self.take_lines(chunk);
+        self.failed = result.err();
+        result
+    }
+
+    fn take_lines(&mut self, mut input: &[u8]) -> Result<(), DecodeError> {
+        let DecoderLimits { line_bytes_max, event_bytes_max } = self.limits;
+        let line_error = |LineTooLong| DecodeError::LineTooLong { bytes_max: line_bytes_max };
+        let event_error = |EventTooLarge| DecodeError::EventTooLarge { bytes_max: event_bytes_max };
+        while let Some(line) = self.lines.next_line(&mut input).map_err(line_error)? {
+            self.block.take_line(line, &mut self.steps).map_err(event_error)?;
+        }
+        Ok(())
+    }
+
+    /// The stream ended. An unfinished event is discarded, and its id with it; the next bytes begin
+    /// a new stream, to which the last event id and the reconnection time carry over.
+    pub fn handle_end(&mut self) {
+        self.lines.restart();
+        self.block.restart();
+        self.failed = None;
+    }
+
+    /// The next item, or `None` until more bytes arrive.
+    pub fn poll_item(&mut self) -> Option<Item> {
+        loop {
+            let item = match self.steps.pop_front()? {
+                Step::Item(item) => item,
+                Step::LastEventId(id) => {
+                    self.last_event_id = id;
+                    continue;
+                }
+            };
+            match &item {
+                Item::Event(event) => self.last_event_id = Arc::clone(&event.last_event_id),
+                Item::Retry(retry) => self.reconnection_time = Some(*retry),
+                Item::Comment(_) => {}
+            }
+            return Some(item);
+        }
+    }
+
+    /// Where to resume: the last event id after the items taken so far. Empty means from nothing.
+    ///
+    /// An event still waiting in the decoder does not count, so a reader that stops early asks for
+    /// it again. A block of only an id counts once `poll_item` has passed it.
+    #[must_use]
+    pub fn last_event_id(&self) -> &str {
+        &self.last_event_id
+    }
+
+    /// The reconnection time after the items taken so far, if the peer gave one.
+    #[must_use]
+    pub fn reconnection_time(&self) -> Option<Retry> {
+        self.reconnection_time
+    }
+}
+
+/// The stream exceeded a limit of its reader.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// A line is longer than [`DecoderLimits::line_bytes_max`].
+    #[non_exhaustive]
+    LineTooLong {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// An event is larger than [`DecoderLimits::event_bytes_max`].
+    #[non_exhaustive]
+    EventTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LineTooLong { bytes_max } => {
+                write!(f, "a line of the event stream is longer than {bytes_max} bytes")
+            }
+            Self::EventTooLarge { bytes_max } => {
+                write!(f, "an event of the stream is larger than {bytes_max} bytes")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}

@@ -1,0 +1,221 @@
+//! An event as plain data, and its bytes.
+//!
+//! Nothing here can fail once the fields exist: types and ids are checked when they are made, and
+//! any text is legal data. Line breaks in data are normalised: a reader sees CR and CRLF as LF.
+
+#[cfg(feature = "json")]
+use std::fmt;
+
+use crate::{
+    field::{EventId, EventType, Retry},
+    frame::Frame,
+    stamp::UnstampedFrame,
+    text::{self, Decimal},
+};
+
+/// One unit of an event stream, as a publisher means it.
+///
+/// All parts are optional. An event without data ([`Event::empty`]) reaches no listener, yet
+/// carries its id and reconnection time; one with empty data reaches listeners with `""`.
+///
+/// # Limits
+///
+/// Data of any length is written. A reader that keeps lines short (some stop at 64 KiB) needs
+/// shorter lines from the publisher; splitting one line is not transparent, so it is not done here.
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink_proto::{Event, EventId};
+///
+/// # fn main() -> Result<(), downlink_proto::InvalidField> {
+/// let event = Event::new("hello").with_retry(Duration::from_secs(2));
+/// assert_eq!(event.encode().as_bytes(), b"retry: 2000\ndata: hello\n\n");
+///
+/// let resume_point = Event::empty().with_id(EventId::new("7")?);
+/// assert_eq!(resume_point.encode().as_bytes(), b"id: 7\n\n");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+#[must_use]
+pub struct Event {
+    event_type: Option<EventType>,
+    id: Option<EventId>,
+    retry: Option<Retry>,
+    data: Option<String>,
+}
+
+impl Event {
+    /// An event with this data. A reader sees its line breaks (CR, LF, CRLF) as LF.
+    pub fn new(data: impl Into<String>) -> Self {
+        Self::empty().with_data(data)
+    }
+
+    /// An event without data, which no listener hears. Different from empty data.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// An event whose data is the value as compact JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`JsonError`] if the value refuses to be serialised or is a map with keys that are not text.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), downlink_proto::JsonError> {
+    /// let event = downlink_proto::Event::json(&[1, 2])?;
+    /// assert_eq!(event.data(), Some("[1,2]"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
+        serde_json::to_string(value).map(Self::new).map_err(JsonError)
+    }
+
+    /// Sets the event type. The empty type means none.
+    pub fn with_type(mut self, event_type: EventType) -> Self {
+        self.event_type = Some(event_type).filter(|given| !given.as_str().is_empty());
+        self
+    }
+
+    /// Sets the id. The empty id resets the reader's resume point.
+    pub fn with_id(mut self, id: EventId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Sets the reconnection time, from a [`Retry`] or a [`Duration`](std::time::Duration).
+    pub fn with_retry(mut self, retry: impl Into<Retry>) -> Self {
+        self.retry = Some(retry.into());
+        self
+    }
+
+    /// Sets the data.
+    pub fn with_data(mut self, data: impl Into<String>) -> Self {
+        self.data = Some(data.into());
+        self
+    }
+
+    /// The event type; none stands for `message`. Never empty.
+    #[must_use]
+    pub fn event_type(&self) -> Option<&EventType> {
+        self.event_type.as_ref()
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> Option<&EventId> {
+        self.id.as_ref()
+    }
+
+    /// The reconnection time.
+    #[must_use]
+    pub fn retry(&self) -> Option<Retry> {
+        self.retry
+    }
+
+    /// The data as given, line breaks not yet normalised.
+    #[must_use]
+    pub fn data(&self) -> Option<&str> {
+        self.data.as_deref()
+    }
+
+    /// The bytes of this event: fields in the order `event`, `id`, `retry`, `data`, then the blank
+    /// line. One allocation of the exact size.
+    pub fn encode(&self) -> Frame {
+        let mut out = Vec::with_capacity(self.encoded_len());
+        self.encode_into(&mut out);
+        Frame::from_block(out)
+    }
+
+    /// Appends the bytes of this event to a buffer.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_len());
+        self.write_type(out);
+        if let Some(id) = &self.id {
+            text::write_line("id", id.as_str(), out);
+        }
+        self.write_after_id(out);
+    }
+
+    /// How many bytes [`encode`](Self::encode) makes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let id_len = self.id.as_ref().map_or(0, |id| text::line_len("id", id.as_str().len()));
+        self.type_len() + id_len + self.after_id_len()
+    }
+
+    /// Encodes everything but the last digits of the id, which [`UnstampedFrame::stamp`] adds.
+    ///
+    /// The id on the wire is the prefix followed by the offset; the event's own id is ignored.
+    /// At most 20 digits follow, so a prefix of up to
+    /// [`EVENT_ID_BYTES_MAX`](crate::EVENT_ID_BYTES_MAX) − 20 bytes keeps the id within its limit.
+    ///
+    /// ```
+    /// use downlink_proto::{Event, EventId};
+    ///
+    /// # fn main() -> Result<(), downlink_proto::InvalidField> {
+    /// let unstamped = Event::new("hello").encode_unstamped(&EventId::new("k3j9x0qa-")?);
+    /// assert_eq!(unstamped.stamp(17).as_bytes(), b"id: k3j9x0qa-17\ndata: hello\n\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn encode_unstamped(&self, id_prefix: &EventId) -> UnstampedFrame {
+        UnstampedFrame::new(self, id_prefix.as_str())
+    }
+
+    pub(crate) fn type_len(&self) -> usize {
+        self.event_type.as_ref().map_or(0, |given| text::line_len("event", given.as_str().len()))
+    }
+
+    pub(crate) fn write_type(&self, out: &mut Vec<u8>) {
+        if let Some(event_type) = &self.event_type {
+            text::write_line("event", event_type.as_str(), out);
+        }
+    }
+
+    pub(crate) fn after_id_len(&self) -> usize {
+        let retry_len = self.retry.map_or(0, retry_len);
+        let data_len = self.data.as_deref().map_or(0, |data| text::lines_len("data", data));
+        retry_len + data_len + "\n".len()
+    }
+
+    pub(crate) fn write_after_id(&self, out: &mut Vec<u8>) {
+        if let Some(retry) = self.retry {
+            write_retry(retry, out);
+        }
+        if let Some(data) = &self.data {
+            text::write_lines("data", data, out);
+        }
+        out.push(b'\n');
+    }
+}
+
+fn retry_len(retry: Retry) -> usize {
+    text::line_len("retry", Decimal::new(retry.as_millis()).as_bytes().len())
+}
+
+fn write_retry(retry: Retry, out: &mut Vec<u8>) {
+    text::write_line("retry", Decimal::new(retry.as_millis()).as_str(), out);
+}
+
+/// A value that could not be written as JSON. The cause is in `source()`.
+#[cfg(feature = "json")]
+#[derive(Debug)]
+pub struct JsonError(serde_json::Error);
+
+#[cfg(feature = "json")]
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the value cannot be written as JSON")
+    }
+}
+
+#[cfg(feature = "json")]
+impl std::error::Error for JsonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}

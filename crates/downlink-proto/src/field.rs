@@ -1,0 +1,311 @@
+//! Values that fit on one line of an event stream.
+//!
+//! The format has no escape for a line break: a value that held one would become a second field.
+//! These types are the only way into an [`Event`](crate::Event), and none can hold such a value.
+//! Not here: `data` and comments, which may span lines (see `text`).
+
+use std::{fmt, str::FromStr, time::Duration};
+
+/// The longest event type, in bytes.
+///
+/// A type is a name that a program listens for; 128 bytes hold any such name, and every event of
+/// that type carries it again, so a larger limit would only pay for mistakes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+
+/// The longest event id, in bytes.
+///
+/// A reader sends the id back in a request header, and many servers refuse headers over 8 KiB in
+/// all. 1 KiB holds any id that has a meaning and leaves the rest to cookies and credentials.
+pub const EVENT_ID_BYTES_MAX: usize = 1_024;
+
+/// The value of an `event` field: which listeners of a reader hear the event.
+///
+/// An empty type means the same as none: readers then say `message`. NUL is legal.
+///
+/// Invariant: no CR or LF; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
+///
+/// ```
+/// use downlink_proto::EventType;
+///
+/// # fn main() -> Result<(), downlink_proto::InvalidField> {
+/// assert_eq!(EventType::new("price")?.as_str(), "price");
+/// assert!(EventType::new("price\ndata: forged").is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EventType(Box<str>);
+
+impl EventType {
+    /// Makes an event type from text.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] if the text holds CR or LF or is longer than [`EVENT_TYPE_BYTES_MAX`].
+    pub fn new(value: &str) -> Result<Self, InvalidField> {
+        check_length("event", value, EVENT_TYPE_BYTES_MAX)?;
+        check_characters("event", value, &['\r', '\n'])?;
+        Ok(Self(value.into()))
+    }
+
+    /// The type as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The value of an `id` field: what a reader sends back to resume after this event.
+///
+/// The empty id is legal and resets the reader: it then resumes from nothing. An `EventId` may
+/// hold non-ASCII text, which the standard allows; it comes back as raw UTF-8 bytes in a header,
+/// where some proxies stumble over it.
+///
+/// Invariant: no CR, LF or NUL (a reader ignores an id with NUL, and resumption would start at an
+/// older event without anyone noticing); no space or tab at either end (HTTP trims header values,
+/// so a different id would come back); at most [`EVENT_ID_BYTES_MAX`] bytes.
+///
+/// ```
+/// use downlink_proto::EventId;
+///
+/// # fn main() -> Result<(), downlink_proto::InvalidField> {
+/// assert_eq!(EventId::new("order 7")?.as_str(), "order 7");
+/// assert!(EventId::new(" 7").is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct EventId(Box<str>);
+
+impl EventId {
+    /// Makes an event id from text.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] if the text holds CR, LF or NUL, begins or ends with a space or a tab, or
+    /// is longer than [`EVENT_ID_BYTES_MAX`].
+    pub fn new(value: &str) -> Result<Self, InvalidField> {
+        check_length("id", value, EVENT_ID_BYTES_MAX)?;
+        check_characters("id", value, &['\r', '\n', '\0'])?;
+        check_ends("id", value)?;
+        Ok(Self(value.into()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn check_length(field: &'static str, value: &str, bytes_max: usize) -> Result<(), InvalidField> {
+    let bytes = value.len();
+    if bytes > bytes_max {
+        return Err(InvalidField { field, reason: InvalidReason::TooLong { bytes, bytes_max } });
+    }
+    Ok(())
+}
+
+fn check_characters(
+    field: &'static str,
+    value: &str,
+    forbidden: &[char],
+) -> Result<(), InvalidField> {
+    match value.char_indices().find(|(_, character)| forbidden.contains(character)) {
+        Some((at, character)) => {
+            Err(InvalidField { field, reason: InvalidReason::Character { at, character } })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_ends(field: &'static str, value: &str) -> Result<(), InvalidField> {
+    let is_trimmed_by_http = |character| matches!(character, ' ' | '\t');
+    let at = if value.starts_with(is_trimmed_by_http) {
+        0
+    } else if value.ends_with(is_trimmed_by_http) {
+        value.len() - 1
+    } else {
+        return Ok(());
+    };
+    Err(InvalidField { field, reason: InvalidReason::OuterSpace { at } })
+}
+
+macro_rules! text_conversions {
+    ($field:ident) => {
+        impl fmt::Display for $field {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl AsRef<str> for $field {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl FromStr for $field {
+            type Err = InvalidField;
+
+            fn from_str(value: &str) -> Result<Self, InvalidField> {
+                Self::new(value)
+            }
+        }
+
+        impl TryFrom<&str> for $field {
+            type Error = InvalidField;
+
+            fn try_from(value: &str) -> Result<Self, InvalidField> {
+                Self::new(value)
+            }
+        }
+
+        impl TryFrom<String> for $field {
+            type Error = InvalidField;
+
+            fn try_from(value: String) -> Result<Self, InvalidField> {
+                Self::new(&value)
+            }
+        }
+    };
+}
+
+text_conversions!(EventType);
+text_conversions!(EventId);
+
+/// A value that its line of an event stream cannot carry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct InvalidField {
+    /// The field's name in the standard: `event` or `id`.
+    pub field: &'static str,
+    /// What is wrong with the value, and where.
+    pub reason: InvalidReason,
+}
+
+/// Why a value was refused (see [`InvalidField`]).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum InvalidReason {
+    /// A character that would end the line or void the field.
+    #[non_exhaustive]
+    Character {
+        /// Byte position of the character.
+        at: usize,
+        /// CR, LF or NUL.
+        character: char,
+    },
+    /// A space or tab at the beginning or the end, which HTTP cuts off.
+    #[non_exhaustive]
+    OuterSpace {
+        /// Byte position of the space.
+        at: usize,
+    },
+    /// More bytes than the field may have.
+    #[non_exhaustive]
+    TooLong {
+        /// Length of the value.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+impl fmt::Display for InvalidField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field;
+        match self.reason {
+            InvalidReason::Character { at, character } => {
+                let name = match character {
+                    '\r' => "a carriage return",
+                    '\n' => "a line feed",
+                    _ => "a NUL",
+                };
+                write!(f, "the `{field}` field cannot carry {name} (byte {at}); remove it")
+            }
+            InvalidReason::OuterSpace { at } => write!(
+                f,
+                "the `{field}` field has a space or tab at its end (byte {at}), which HTTP would \
+                 cut off; trim it"
+            ),
+            InvalidReason::TooLong { bytes, bytes_max } => write!(
+                f,
+                "the `{field}` field has {bytes} bytes, and at most {bytes_max} are allowed; \
+                 shorten it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidField {}
+
+/// A reconnection time, the value of a `retry` field: how long a reader waits before it connects
+/// again. Whole milliseconds.
+///
+/// Made from a [`Duration`], part of a millisecond counts as a whole one, so that a short wait
+/// never becomes none; what does not fit saturates.
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink_proto::Retry;
+///
+/// assert_eq!(Retry::from(Duration::from_micros(1_500)).as_millis(), 2);
+/// assert_eq!(Retry::from_millis(3_000).as_duration(), Duration::from_secs(3));
+/// ```
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Retry(u64);
+
+impl Retry {
+    /// A reconnection time of so many milliseconds.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// The time in milliseconds, as on the wire.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time as a [`Duration`].
+    #[must_use]
+    pub const fn as_duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    /// Reads a `retry` value: ASCII digits only and at least one, else `None`.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        if value.is_empty() {
+            return None;
+        }
+        let mut millis = 0_u64;
+        for byte in value {
+            if !byte.is_ascii_digit() {
+                return None;
+            }
+            millis = millis.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
+        }
+        Some(Self(millis))
+    }
+}
+
+impl From<Duration> for Retry {
+    fn from(duration: Duration) -> Self {
+        let millis = duration.as_nanos().div_ceil(1_000_000);
+        Self(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Retry> for Duration {
+    fn from(retry: Retry) -> Self {
+        retry.as_duration()
+    }
+}
+
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}

@@ -1,0 +1,91 @@
+//! The bytes of one block of an event stream, whole.
+//!
+//! A frame is what writers may interleave: a comment between the lines of an event would end that
+//! event early if it came with its blank line. So a frame always ends with the blank line, is never
+//! cut, and can be made only from checked parts.
+
+use bytes::Bytes;
+
+use crate::{event::Event, field::Retry, text};
+
+/// The bytes of one event or comment, with the blank line that ends it.
+///
+/// Cheap to clone: the bytes are shared. Equal frames have equal bytes.
+///
+/// Invariant: one block, valid UTF-8, ending with a blank line; a reader finds at most one event.
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink_proto::{Event, Frame};
+///
+/// assert_eq!(Frame::comment("connected").as_bytes(), b": connected\n\n");
+/// assert_eq!(Frame::retry(Duration::from_secs(1)).as_bytes(), b"retry: 1000\n\n");
+/// assert_eq!(Frame::from(Event::new("x")).into_bytes(), "data: x\n\n");
+/// ```
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[must_use]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// A comment, which readers ignore; each line of the text gets its own colon.
+    pub fn comment(text: &str) -> Self {
+        let mut out = Vec::with_capacity(text::lines_len("", text) + "\n".len());
+        text::write_lines("", text, &mut out);
+        out.push(b'\n');
+        Self::from_block(out)
+    }
+
+    /// Only a reconnection time. No listener hears it.
+    pub fn retry(retry: impl Into<Retry>) -> Self {
+        Event::empty().with_retry(retry).encode()
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, shared and not copied.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// How many bytes. At least one, the blank line.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn from_block(block: impl Into<Bytes>) -> Self {
+        let block = block.into();
+        debug_assert!(block.ends_with(b"\n\n") || *block == *b"\n", "a block without its end");
+        Self(block)
+    }
+}
+
+impl From<Event> for Frame {
+    fn from(event: Event) -> Self {
+        event.encode()
+    }
+}
+
+impl From<&Event> for Frame {
+    fn from(event: &Event) -> Self {
+        event.encode()
+    }
+}
+
+impl From<Frame> for Bytes {
+    fn from(frame: Frame) -> Self {
+        frame.into_bytes()
+    }
+}
+
+impl AsRef<[u8]> for Frame {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}

@@ -1,0 +1,135 @@
+//! Bytes into lines.
+//!
+//! Ends are LF, CR and CRLF; a CR ends its line at once, and an LF right after it belongs to it,
+//! also when it comes in the next chunk. One byte order mark at the start of the stream is dropped.
+//! Each byte is looked at once and copied at most once, and not at all if its line lies in one
+//! chunk. Not here: UTF-8, which is decoded per line (no line end is part of a longer sequence).
+
+use memchr::memchr2;
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Capacity that the buffer for a cut line keeps. A stream of ordinary lines never allocates
+/// again; one huge line does not cost its size for the rest of a connection.
+const LINE_BYTES_KEPT: usize = 64 * 1_024;
+
+/// A line has more bytes than the limit.
+#[derive(Debug)]
+pub(crate) struct LineTooLong;
+
+/// Splits a stream that arrives in chunks.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    line_bytes_max: usize,
+    /// What is still to come of a byte order mark; empty once that is decided.
+    mark_left: &'static [u8],
+    /// The last byte was a CR: an LF now belongs to it.
+    after_cr: bool,
+    /// The beginning of a line whose end has not arrived. Invariant: within the limit.
+    cut: Vec<u8>,
+    /// `cut` was handed out as a complete line and is to be emptied.
+    cut_is_read: bool,
+    /// How many bytes were searched for a line end, so that a test can see the work.
+    #[cfg(test)]
+    pub(crate) searched: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(line_bytes_max: usize) -> Self {
+        Self {
+            line_bytes_max,
+            mark_left: BYTE_ORDER_MARK,
+            after_cr: false,
+            cut: Vec::new(),
+            cut_is_read: false,
+            #[cfg(test)]
+            searched: 0,
+        }
+    }
+
+    /// Forgets the unfinished line: the next byte begins a new stream.
+    pub(crate) fn restart(&mut self) {
+        self.mark_left = BYTE_ORDER_MARK;
+        self.after_cr = false;
+        self.clear_cut();
+    }
+
+    /// The next complete line, without its end; `None` when the input is used up.
+    pub(crate) fn next_line<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<&'a [u8]>, LineTooLong> {
+        if self.cut_is_read {
+            self.clear_cut();
+        }
+        self.skip_mark(input)?;
+        self.skip_rest_of_crlf(input);
+        let Some((line, end, rest)) = self.split_at_end(input) else {
+            self.keep(input)?;
+            *input = &[];
+            return Ok(None);
+        };
+        self.after_cr = end == b'\r';
+        *input = rest;
+        if self.cut.is_empty() {
+            return if line.len() > self.line_bytes_max {
+                Err(LineTooLong)
+            } else {
+                Ok(Some(line))
+            };
+        }
+        self.keep(line)?;
+        self.cut_is_read = true;
+        Ok(Some(&self.cut))
+    }
+
+    /// Drops a byte order mark, whole or in parts. Bytes that turn out to be none begin the line.
+    fn skip_mark(&mut self, input: &mut &[u8]) -> Result<(), LineTooLong> {
+        while let Some((expected, mark_left)) = self.mark_left.split_first() {
+            let Some((byte, rest)) = input.split_first() else { return Ok(()) };
+            if byte != expected {
+                let seen_len = BYTE_ORDER_MARK.len() - self.mark_left.len();
+                self.mark_left = &[];
+                return self.keep(BYTE_ORDER_MARK.get(..seen_len).unwrap_or_default());
+            }
+            self.mark_left = mark_left;
+            *input = rest;
+        }
+        Ok(())
+    }
+
+    fn skip_rest_of_crlf(&mut self, input: &mut &[u8]) {
+        let Some((first, rest)) = input.split_first() else { return };
+        if self.after_cr && *first == b'\n' {
+            *input = rest;
+        }
+        self.after_cr = false;
+    }
+
+    /// The input as line, line end and rest.
+    fn split_at_end<'a>(&mut self, input: &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
+        let found = memchr2(b'\r', b'\n', input);
+        #[cfg(test)]
+        {
+            self.searched += found.map_or(input.len(), |at| at + 1);
+        }
+        let (line, from_end) = input.split_at_checked(found?)?;
+        let (end, rest) = from_end.split_first()?;
+        Some((line, *end, rest))
+    }
+
+    fn keep(&mut self, piece: &[u8]) -> Result<(), LineTooLong> {
+        if piece.len() > self.line_bytes_max - self.cut.len() {
+            return Err(LineTooLong);
+        }
+        self.cut.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn clear_cut(&mut self) {
+        self.cut.clear();
+        self.cut.shrink_to(LINE_BYTES_KEPT);
+        self.cut_is_read = false;
+    }
+}

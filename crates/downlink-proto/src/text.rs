@@ -1,0 +1,90 @@
+//! Text that may span lines (data and comments), as lines of the wire; and decimal digits.
+//!
+//! The reader's line ends are LF, CR and CRLF, so the same three split here: whatever a value
+//! holds, each of its lines gets its own field name, and none can become a field of its own.
+
+use memchr::memchr2;
+
+/// Digits of the largest `u64`.
+pub(crate) const U64_DIGITS_MAX: usize = 20;
+
+/// The lines of a text: always one more than it has line breaks.
+pub(crate) fn lines(text: &str) -> Lines<'_> {
+    Lines { rest: Some(text) }
+}
+
+/// Iterator made by [`lines`].
+pub(crate) struct Lines<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let rest = self.rest.take()?;
+        let Some(at) = memchr2(b'\r', b'\n', rest.as_bytes()) else {
+            return Some(rest);
+        };
+        let (line, after) = rest.split_at(at);
+        self.rest = after.strip_prefix("\r\n").or_else(|| after.get(1..));
+        Some(line)
+    }
+}
+
+/// Bytes that [`write_lines`] writes.
+pub(crate) fn lines_len(name: &str, text: &str) -> usize {
+    lines(text).map(|line| line_len(name, line.len())).sum()
+}
+
+/// Writes each line of the text as a field of this name; the empty name makes a comment.
+pub(crate) fn write_lines(name: &str, text: &str, out: &mut Vec<u8>) {
+    for line in lines(text) {
+        write_line(name, line, out);
+    }
+}
+
+/// Bytes that [`write_line`] writes for a value of this length.
+pub(crate) fn line_len(name: &str, value_len: usize) -> usize {
+    name.len() + ": \n".len() + value_len
+}
+
+/// Writes one field. Always colon and one space: a reader drops one space, so a value that begins
+/// with a space survives.
+pub(crate) fn write_line(name: &str, value: &str, out: &mut Vec<u8>) {
+    debug_assert!(!value.contains(['\r', '\n']), "a value that breaks its line");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.push(b'\n');
+}
+
+/// A number in decimal, without allocation.
+pub(crate) struct Decimal {
+    digits: [u8; U64_DIGITS_MAX],
+    start: usize,
+}
+
+impl Decimal {
+    pub(crate) fn new(number: u64) -> Self {
+        let mut decimal = Self { digits: [b'0'; U64_DIGITS_MAX], start: U64_DIGITS_MAX };
+        let mut left = number;
+        for digit in decimal.digits.iter_mut().rev() {
+            *digit = b'0' + (left % 10) as u8;
+            decimal.start -= 1;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        decimal
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or_default()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+}
