@@ -54,6 +54,7 @@ mod event;
 mod field;
 mod frame;
 mod lines;
+pub mod reconnect;
 mod stamp;
 mod text;
 
