@@ -1,0 +1,94 @@
+//! The steps of `cargo xtask ci`, in order.
+//!
+//! All steps share one target directory and the same flags, so that a dependency is compiled once;
+//! only loom, which needs a flag of its own, has its own directory.
+
+use crate::command;
+use crate::steps::{Outcome, Step};
+use crate::workspace::{Package, Workspace};
+use crate::{browser, tidy};
+
+/// Everything that must hold for a change.
+pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
+    let mut steps = vec![
+        Step::cargo("fmt", &["fmt", "--all", "--check"]),
+        Step::cargo("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        Step::cargo(
+            "clippy-all-features",
+            &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
+        ),
+        Step::new("docs", docs),
+        Step::new("tidy", tidy::check),
+        Step::cargo("tests", &["test", "--workspace", "--all-features"]),
+    ];
+    steps.extend(workspace.packages.iter().filter_map(features));
+    steps.push(Step::new("loom", loom));
+    steps.push(Step::new("deny", |workspace| deny(workspace, &["licenses", "bans", "sources"])));
+    steps.extend(browser::steps());
+    steps
+}
+
+fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+    command::run(workspace.cargo(&words).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Outcome::Passed)
+}
+
+/// A library is checked without features and with each feature alone: features are additive, and
+/// one that secretly needs another shows only so.
+fn features(package: &Package) -> Option<Step> {
+    if !package.manifest.starts_with("crates/") || package.features.is_empty() {
+        return None;
+    }
+    let name = package.name.clone();
+    let alone: Vec<String> =
+        package.features.iter().filter(|feature| *feature != "default").cloned().collect();
+    Some(Step::new(format!("features-{name}"), move |workspace| {
+        let bare = ["check", "-p", &name, "--no-default-features"];
+        command::run(&mut workspace.cargo(&bare))?;
+        for feature in &alone {
+            command::run(workspace.cargo(&bare).args(["--features", feature]))?;
+        }
+        Ok(Outcome::Passed)
+    }))
+}
+
+/// The interleavings of append, wake and register, all of them.
+pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let test = "crates/downlink-log/tests/loom.rs";
+    if !workspace.root.join(test).exists() {
+        return Ok(Outcome::Skipped(format!("there is no {test}")));
+    }
+    let words = ["test", "-p", "downlink-log", "--test", "loom", "--release"];
+    command::run(
+        workspace
+            .cargo(&words)
+            .env("RUSTFLAGS", "--cfg downlink_loom")
+            .env("CARGO_TARGET_DIR", workspace.target.join("loom")),
+    )?;
+    Ok(Outcome::Passed)
+}
+
+/// Licences, bans and sources of all dependencies; advisories need the network.
+pub(crate) fn deny(workspace: &Workspace, checks: &[&str]) -> anyhow::Result<Outcome> {
+    if !command::answers(&mut workspace.cargo(&["deny", "--version"])) {
+        let why = "cargo-deny is not installed; `cargo xtask setup --all` does";
+        return Ok(Outcome::Skipped(why.into()));
+    }
+    command::run(workspace.cargo(&["deny", "--all-features", "check"]).args(checks))?;
+    Ok(Outcome::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_library_with_features_has_a_step() {
+        let workspace = Workspace::load().unwrap();
+        let names: Vec<String> = steps(&workspace).iter().map(|step| format!("{step:?}")).collect();
+        assert!(names.iter().any(|name| name.contains("\"features-downlink\"")), "{names:?}");
+        assert!(names.iter().any(|name| name.contains("\"features-downlink-proto\"")));
+        assert!(!names.iter().any(|name| name.contains("features-xtask")));
+    }
+}

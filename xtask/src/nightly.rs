@@ -1,0 +1,55 @@
+//! The steps of `cargo xtask nightly`: what takes too long, or needs the network, for each change.
+
+use crate::command::{self, command};
+use crate::setup::{self, Readiness};
+use crate::steps::{Outcome, Step};
+use crate::workspace::Workspace;
+use crate::{browser, ci};
+
+/// How long each torture test runs; in `ci` they run for as long as they choose themselves.
+const TORTURE_SECONDS: &str = "60";
+
+/// A browser check that fails once in three runs is found; more would find little more a night.
+const BROWSER_ROUNDS: usize = 3;
+
+/// The steps; each fuzz target runs for `seconds`.
+pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<Step>> {
+    let mut steps = vec![Step::new("torture", torture), Step::new("loom", ci::loom)];
+    for target in workspace.fuzz_targets()? {
+        let name = format!("fuzz-{}", target.name);
+        steps.push(Step::new(name, move |workspace| fuzz(workspace, &target.name, seconds)));
+    }
+    for _ in 0..BROWSER_ROUNDS {
+        steps.extend(browser::steps());
+    }
+    steps.push(Step::new("advisories", advisories));
+    Ok(steps)
+}
+
+fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["test", "--workspace", "--all-features", "--release", "--tests", "torture"];
+    command::run(workspace.cargo(&words).env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS))?;
+    Ok(Outcome::Passed)
+}
+
+fn fuzz(workspace: &Workspace, target: &str, seconds: u64) -> anyhow::Result<Outcome> {
+    if let Readiness::Missing(why) = setup::fuzzing(workspace) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let limit = format!("-max_total_time={seconds}");
+    let words = ["run", "nightly", "cargo", "fuzz", "run", target, "--", &limit];
+    command::run(&mut command(&workspace.root, "rustup", &words))?;
+    Ok(Outcome::Passed)
+}
+
+/// Known vulnerabilities. Without the network there is no list to compare with.
+fn advisories(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    if let Readiness::Missing(why) = setup::cargo_tool(workspace, "deny") {
+        return Ok(Outcome::Skipped(why));
+    }
+    let mut fetch = workspace.cargo(&["deny", "fetch", "db"]);
+    if let Err(error) = command::run(&mut fetch) {
+        return Ok(Outcome::Skipped(format!("the advisories are out of reach: {error:#}")));
+    }
+    ci::deny(workspace, &["advisories"])
+}

@@ -1,0 +1,212 @@
+//! Installs what tests need, where that is possible: Debian packages as root, node packages and a
+//! Python environment as anyone.
+//!
+//! Nothing here fails a run: what cannot be installed is [`Readiness::Missing`] with the reason, and
+//! the step that wanted it is skipped by name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::browser;
+use crate::command::{self, command};
+use crate::steps::Verdict;
+use crate::workspace::Workspace;
+
+/// Whether a tool can be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// It is not here and cannot be installed; the text says why.
+    Missing(String),
+}
+
+impl Readiness {
+    fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+        if self == Self::Ready { next() } else { self }
+    }
+}
+
+/// `cargo xtask setup`: says for each tool whether it is there now.
+pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
+    let mut tools = vec![
+        ("node and the packages of tests/browser", node(workspace)),
+        ("chromium", program("chromium", "chromium")),
+        ("firefox-esr", program("firefox-esr", "firefox-esr")),
+        ("curl", program("curl", "curl")),
+        ("python with httpx-sse", python(workspace)),
+    ];
+    if all {
+        tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
+        tools.push(("cargo-fuzz", fuzzing(workspace)));
+    }
+    let mut verdict = Verdict::Good;
+    for (name, readiness) in tools {
+        match readiness {
+            Readiness::Ready => println!("ready: {name}"),
+            Readiness::Missing(why) => {
+                println!("missing: {name} ({why})");
+                verdict = Verdict::Bad;
+            }
+        }
+    }
+    Ok(verdict)
+}
+
+/// A program that a Debian package brings.
+pub(crate) fn program(program: &str, package: &str) -> Readiness {
+    if on_path(program) {
+        return Readiness::Ready;
+    }
+    apt(package).and_then(|| match on_path(program) {
+        true => Readiness::Ready,
+        false => Readiness::Missing(format!("package {package} brings no {program}")),
+    })
+}
+
+/// Node, and the packages that the lock file of `tests/browser` names.
+pub(crate) fn node(workspace: &Workspace) -> Readiness {
+    program("node", "nodejs").and_then(|| program("npm", "npm")).and_then(|| {
+        let folder = browser::folder(&workspace.root);
+        let stamp = folder.join("node_modules/installed-lock.json");
+        if !is_current(&folder.join("package-lock.json"), &stamp) {
+            let words = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+            return installed(&mut command(&folder, "npm", &words)).and_then(|| {
+                remember(&folder.join("package-lock.json"), &stamp);
+                Readiness::Ready
+            });
+        }
+        Readiness::Ready
+    })
+}
+
+/// A virtual environment with the packages of `tests/browser/requirements.txt`.
+pub(crate) fn python(workspace: &Workspace) -> Readiness {
+    let wanted = browser::folder(&workspace.root).join("requirements.txt");
+    let home = python_home(workspace);
+    let stamp = home.join("installed-requirements.txt");
+    if is_current(&wanted, &stamp) && virtual_python(workspace).exists() {
+        return Readiness::Ready;
+    }
+    let root = &workspace.root;
+    let create = || installed(command(root, "python3", &["-m", "venv", "--clear"]).arg(&home));
+    let fill = || {
+        let words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        installed(command(root, virtual_python(workspace), &words).arg(&wanted))
+    };
+    let mut created = program("python3", "python3").and_then(create);
+    if created != Readiness::Ready {
+        // Debian's python3 makes environments only with this package.
+        created = apt("python3-venv").and_then(create);
+    }
+    created.and_then(fill).and_then(|| {
+        remember(&wanted, &stamp);
+        Readiness::Ready
+    })
+}
+
+/// The interpreter of the virtual environment.
+pub(crate) fn virtual_python(workspace: &Workspace) -> PathBuf {
+    python_home(workspace).join("bin/python")
+}
+
+fn python_home(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("browser-python")
+}
+
+/// A cargo subcommand, compiled if it is not there. Takes minutes; not for `ci`.
+pub(crate) fn cargo_tool(workspace: &Workspace, name: &str) -> Readiness {
+    if command::answers(&mut workspace.cargo(&[name, "--version"])) {
+        return Readiness::Ready;
+    }
+    let package = format!("cargo-{name}");
+    installed(&mut workspace.cargo(&["install", "--locked", &package]))
+}
+
+/// cargo-fuzz and the nightly toolchain it needs for its sanitizers.
+pub(crate) fn fuzzing(workspace: &Workspace) -> Readiness {
+    let rustup = |words: &[&str]| command(&workspace.root, "rustup", words);
+    let toolchain = match command::answers(&mut rustup(&["run", "nightly", "cargo", "--version"])) {
+        true => Readiness::Ready,
+        false => installed(&mut rustup(&["toolchain", "install", "nightly", "--profile=minimal"])),
+    };
+    toolchain.and_then(|| cargo_tool(workspace, "fuzz"))
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Installs a Debian package; only as root and where apt is.
+fn apt(package: &str) -> Readiness {
+    let here = Path::new("/");
+    if !on_path("apt-get") {
+        return Readiness::Missing(format!("no {package}, and no apt-get to install it"));
+    }
+    let user = command::output(&mut command(here, "id", &["-u"]));
+    if user.ok().as_deref().map(str::trim) != Some("0") {
+        return Readiness::Missing(format!("no {package}; as root: apt-get install {package}"));
+    }
+    let apt_get = |words: &[&str]| {
+        let mut command = command(here, "apt-get", &["-qq", "-o", "DPkg::Lock::Timeout=300"]);
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        installed(&mut command)
+    };
+    apt_get(&["update"])
+        .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
+}
+
+/// Runs an installing command.
+fn installed(command: &mut Command) -> Readiness {
+    match command::run(command) {
+        Ok(()) => Readiness::Ready,
+        Err(error) => Readiness::Missing(format!("{error:#}")),
+    }
+}
+
+/// Whether what `wanted` lists is what was installed last.
+fn is_current(wanted: &Path, stamp: &Path) -> bool {
+    match (fs::read(wanted), fs::read(stamp)) {
+        (Ok(wanted), Ok(installed)) => wanted == installed,
+        _ => false,
+    }
+}
+
+/// Notes what was installed. Without the note the next run installs again, which is only slow.
+fn remember(wanted: &Path, stamp: &Path) {
+    if let Err(error) = fs::copy(wanted, stamp) {
+        println!("cannot write {}: {error}", stamp.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_here_is_ready() {
+        assert_eq!(program("sh", "dash"), Readiness::Ready);
+    }
+
+    #[test]
+    fn a_failed_installation_is_missing_with_the_command() {
+        let outcome = installed(&mut command(Path::new("/"), "false", &["--really"]));
+        let Readiness::Missing(why) = outcome else { panic!("{outcome:?}") };
+        assert!(why.contains("false --really"), "{why}");
+    }
+
+    #[test]
+    fn the_stamp_tells_whether_an_installation_is_current() {
+        let folder = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (wanted, stamp) = (folder.join("wanted"), folder.join("stamp"));
+        fs::write(&wanted, "a==1\n").unwrap();
+        assert!(!is_current(&wanted, &stamp));
+        remember(&wanted, &stamp);
+        assert!(is_current(&wanted, &stamp));
+        fs::write(&wanted, "a==2\n").unwrap();
+        assert!(!is_current(&wanted, &stamp));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,92 @@
+//! The exceptions, in one table, each with its reason.
+
+use crate::tidy::{Finding, Rule};
+
+/// Excuses one subject in one file from one rule.
+#[derive(Debug)]
+pub(super) struct Exception {
+    path: &'static str,
+    rule: Rule,
+    /// What is excused: see `Finding::subject`.
+    subject: &'static str,
+    /// Why the rule would make this piece of code worse. For the reader of the table.
+    reason: &'static str,
+}
+
+/// Sorted by path.
+pub(super) const EXCEPTIONS: &[Exception] = &[Exception {
+    path: "crates/downlink/src/adapters/axum.rs",
+    rule: Rule::Names,
+    subject: "insert_connect_info",
+    reason: "axum's type is called ConnectInfo",
+}];
+
+/// Removes what is excused, and adds a finding for each exception that excuses nothing.
+pub(super) fn apply(exceptions: &[Exception], mut findings: Vec<Finding>) -> Vec<Finding> {
+    let mut unused = Vec::new();
+    for exception in exceptions {
+        let before = findings.len();
+        findings.retain(|finding| !exception.excuses(finding));
+        if findings.len() == before {
+            unused.push(exception.unused());
+        }
+    }
+    findings.extend(unused);
+    findings
+}
+
+impl Exception {
+    fn excuses(&self, finding: &Finding) -> bool {
+        finding.path == self.path && finding.rule == self.rule && finding.subject == self.subject
+    }
+
+    fn unused(&self) -> Finding {
+        Finding {
+            path: self.path.to_owned(),
+            line: 1,
+            rule: Rule::UnusedException,
+            subject: self.subject.to_owned(),
+            advice: format!(
+                "`{}` needs no exception from {} any more ({}): remove it from allow.rs",
+                self.subject, self.rule, self.reason
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[Exception] = &[Exception {
+        path: "a.rs",
+        rule: Rule::FunctionLength,
+        subject: "table",
+        reason: "a table",
+    }];
+
+    fn finding(path: &str, subject: &str) -> Finding {
+        Finding {
+            path: path.into(),
+            line: 3,
+            rule: Rule::FunctionLength,
+            subject: subject.into(),
+            advice: "shorten".into(),
+        }
+    }
+
+    #[test]
+    fn an_exception_excuses_exactly_its_subject() {
+        let findings =
+            vec![finding("a.rs", "table"), finding("a.rs", "g"), finding("b.rs", "table")];
+        let left = apply(TABLE, findings);
+        assert_eq!(left, [finding("a.rs", "g"), finding("b.rs", "table")]);
+    }
+
+    #[test]
+    fn an_exception_that_excuses_nothing_is_a_finding() {
+        let left = apply(TABLE, Vec::new());
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].rule, Rule::UnusedException);
+    }
+}

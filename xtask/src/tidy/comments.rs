@@ -1,0 +1,182 @@
+//! Rules for comments: no unfinished work, no code that was switched off.
+//!
+//! A small scanner finds the comments, since the syntax tree does not keep them. It knows strings,
+//! raw strings and characters, so that `"// not a comment"` is none.
+
+use crate::tidy::source::Source;
+use crate::tidy::{Finding, Rule};
+
+/// Words that mark work that was left.
+const MARKS: [&str; 3] = ["TODO", "FIXME", "XXX"];
+
+pub(super) fn check(source: &Source) -> Vec<Finding> {
+    scan(&source.text).iter().filter_map(|comment| check_comment(source, comment)).collect()
+}
+
+fn check_comment(source: &Source, comment: &Comment<'_>) -> Option<Finding> {
+    let is_word = |word: &&str| MARKS.contains(word);
+    let words = comment.text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    if let Some(mark) = { words }.find(is_word) {
+        let advice = format!("`{mark}`: do it now, or describe it in an issue");
+        return Some(source.finding(comment.line, Rule::UnfinishedWork, mark, advice));
+    }
+    if !comment.is_doc && is_code(comment.text) {
+        let subject = comment.text.trim();
+        let advice = format!("`{subject}` looks like code that was switched off: delete it");
+        return Some(source.finding(comment.line, Rule::CommentedOutCode, subject, advice));
+    }
+    None
+}
+
+/// Whether a comment's line is a statement, or the beginning of a block.
+fn is_code(text: &str) -> bool {
+    let text = text.trim();
+    let whole = match text.chars().last() {
+        Some(';') => format!("{{ {text} }}"),
+        Some('{') => format!("{{ {text} }} }}"),
+        _ => return false,
+    };
+    syn::parse_str::<syn::Block>(&whole).is_ok()
+}
+
+/// One comment that ends with its line; of a block comment, each line.
+#[derive(Debug, Eq, PartialEq)]
+struct Comment<'a> {
+    /// From 1.
+    line: usize,
+    /// What follows the slashes.
+    text: &'a str,
+    is_doc: bool,
+}
+
+/// All comments of a file.
+fn scan(text: &str) -> Vec<Comment<'_>> {
+    let mut comments = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let length = if rest.starts_with("//") {
+            let length = rest.find('\n').unwrap_or(rest.len());
+            comments.extend(comment(text, at, &rest[2..length]));
+            length
+        } else if rest.starts_with("/*") {
+            let length = block_comment(rest);
+            let line = line_at(text, at);
+            let lines = rest[..length].lines().enumerate();
+            comments.extend(lines.map(|(n, text)| Comment { line: line + n, text, is_doc: true }));
+            length
+        } else {
+            literal(rest)
+        };
+        at += length;
+    }
+    comments
+}
+
+fn comment<'a>(text: &str, at: usize, after_slashes: &'a str) -> Option<Comment<'a>> {
+    let line = line_at(text, at);
+    let is_doc = after_slashes.starts_with('!')
+        || (after_slashes.starts_with('/') && !after_slashes.starts_with("//"));
+    Some(Comment { line, text: after_slashes, is_doc })
+}
+
+fn line_at(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
+}
+
+/// The length of a block comment, with those nested in it.
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        if rest.starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += rest.chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    at
+}
+
+/// The length of the literal that `text` begins with, or of its first character.
+fn literal(text: &str) -> usize {
+    let first = text.chars().next().map_or(1, char::len_utf8);
+    match text.as_bytes() {
+        [b'"', ..] => quoted(text, '"'),
+        [b'r', b'"' | b'#', ..] => raw_string(text).unwrap_or(first),
+        // A character, not a lifetime: `'a'` or an escape.
+        [b'\'', b'\\', ..] => quoted(text, '\''),
+        [b'\'', ..] => match text[1..].chars().next() {
+            Some(c) if text[1 + c.len_utf8()..].starts_with('\'') => c.len_utf8() + 2,
+            _ => first,
+        },
+        _ => first,
+    }
+}
+
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// `None` if this is no raw string but a raw identifier.
+fn raw_string(text: &str) -> Option<usize> {
+    let hashes = text[1..].bytes().take_while(|byte| *byte == b'#').count();
+    let content = text[1 + hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    let start = text.len() - content.len();
+    Some(content.find(&end).map_or(text.len(), |at| start + at + end.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<(usize, Rule)> {
+        check(&Source::new("a.rs", text)).into_iter().map(|f| (f.line, f.rule)).collect()
+    }
+
+    #[test]
+    fn left_work_is_found_in_every_kind_of_comment() {
+        assert_eq!(found("fn f() {} // TODO: more"), [(1, Rule::UnfinishedWork)]);
+        assert_eq!(found("/// FIXME\nfn f() {}"), [(1, Rule::UnfinishedWork)]);
+        assert_eq!(found("/* a\n/* b */ XXX */\n// c"), [(2, Rule::UnfinishedWork)]);
+        assert_eq!(found("// A todo list, TODOS and the like."), []);
+    }
+
+    #[test]
+    fn switched_off_code_is_found() {
+        assert_eq!(found("// let x = f(y);"), [(1, Rule::CommentedOutCode)]);
+        assert_eq!(found("\n    // if x > 1 {\n"), [(2, Rule::CommentedOutCode)]);
+        assert_eq!(found("// fn f() -> u8 {"), [(1, Rule::CommentedOutCode)]);
+    }
+
+    #[test]
+    fn sentences_are_not_code() {
+        assert_eq!(found("// The reader takes all there is;\n// then it waits."), []);
+        assert_eq!(found("/// ```\n/// let x = 1;\n/// ```\nfn f() {}"), []);
+        assert_eq!(found("//! let x = 1;"), []);
+    }
+
+    #[test]
+    fn literals_are_not_comments() {
+        let text = "const A: &str = \"// TODO\"; const B: &str = r#\"\" // TODO\"#;
+            const C: char = '\"'; const D: char = '\\''; fn f<'a>(x: &'a str) {} // TODO";
+        assert_eq!(found(text), [(2, Rule::UnfinishedWork)]);
+    }
+}

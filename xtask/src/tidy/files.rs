@@ -1,0 +1,104 @@
+//! Rules for a file as a whole: it parses, it begins with what it is, it is not too long.
+
+use syn::Item;
+use syn::spanned::Spanned as _;
+
+use crate::tidy::source::{Source, is_cfg_test, line_of};
+use crate::tidy::{Finding, Rule};
+
+/// Lines of a file without its tests. More than this is more than one thing.
+const CODE_LINES_MAX: usize = 500;
+/// Lines of any file, tests included.
+const LINES_MAX: usize = 700;
+/// Lines of an adapter for a framework: more would be engine in the wrong place.
+const ADAPTER_LINES_MAX: usize = 300;
+const ADAPTERS: &str = "crates/downlink/src/adapters/";
+
+pub(super) fn check(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = &source.tree {
+        let advice = format!("the file does not parse: {error}");
+        findings.push(source.finding(line_of(error.span()), Rule::Syntax, "file", advice));
+    }
+    if !source.text.starts_with("//!") {
+        let advice = "begin the file with `//!`: what it is, what it guarantees, what it does not";
+        findings.push(source.finding(1, Rule::FileHeader, "file", advice));
+    }
+    findings.extend(length(source));
+    findings
+}
+
+fn length(source: &Source) -> Option<Finding> {
+    let lines = source.text.lines().count();
+    let code = if source.is_test() { 0 } else { lines - test_lines(source) };
+    let code_max =
+        if source.path.starts_with(ADAPTERS) { ADAPTER_LINES_MAX } else { CODE_LINES_MAX };
+    let (counted, max, what) = match () {
+        () if code > code_max => (code, code_max, "lines without tests"),
+        () if lines > LINES_MAX => (lines, LINES_MAX, "lines"),
+        () => return None,
+    };
+    let advice = format!("{counted} {what}, at most {max}: split the file by what a reader asks");
+    Some(source.finding(1, Rule::FileLength, "file", advice))
+}
+
+/// Lines inside test modules.
+fn test_lines(source: &Source) -> usize {
+    let tests = source.items().iter().filter_map(|item| match item {
+        Item::Mod(module) if is_cfg_test(&module.attrs) => Some(module.span()),
+        _ => None,
+    });
+    tests.map(|span| span.end().line - span.start().line + 1).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(path: &str, text: &str) -> Vec<Rule> {
+        check(&Source::new(path, text)).into_iter().map(|finding| finding.rule).collect()
+    }
+
+    fn file(code: usize, tests: usize) -> String {
+        let code = "const _: () = ();\n".repeat(code - 1);
+        let tests = match tests {
+            0 => String::new(),
+            n => format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "// Fact.\n".repeat(n - 3)),
+        };
+        format!("//! A file.\n{code}{tests}")
+    }
+
+    #[test]
+    fn a_file_without_header_is_found() {
+        assert_eq!(rules("a.rs", "\n//! Too late.\n"), [Rule::FileHeader]);
+        assert_eq!(rules("a.rs", "//! In time.\n"), []);
+    }
+
+    #[test]
+    fn a_file_that_does_not_parse_is_found() {
+        assert_eq!(rules("a.rs", "//! A file.\nfn f( {}\n"), [Rule::Syntax]);
+    }
+
+    #[test]
+    fn code_lines_below_at_and_above_the_limit() {
+        assert_eq!(rules("src/a.rs", &file(499, 0)), []);
+        assert_eq!(rules("src/a.rs", &file(500, 100)), []);
+        assert_eq!(rules("src/a.rs", &file(501, 0)), [Rule::FileLength]);
+    }
+
+    #[test]
+    fn all_lines_below_at_and_above_the_limit() {
+        assert_eq!(rules("src/a.rs", &file(400, 299)), []);
+        assert_eq!(rules("src/a.rs", &file(400, 300)), []);
+        assert_eq!(rules("src/a.rs", &file(400, 301)), [Rule::FileLength]);
+        assert_eq!(rules("tests/a.rs", &file(700, 0)), []);
+        assert_eq!(rules("tests/a.rs", &file(701, 0)), [Rule::FileLength]);
+    }
+
+    #[test]
+    fn adapters_are_shorter() {
+        let path = "crates/downlink/src/adapters/axum.rs";
+        assert_eq!(rules(path, &file(300, 0)), []);
+        assert_eq!(rules(path, &file(301, 0)), [Rule::FileLength]);
+    }
+}

@@ -1,0 +1,143 @@
+//! The rules of the house that no other tool knows: `cargo xtask tidy`, also run as a test.
+//!
+//! A rule reads sources or manifests and returns findings; it never prints. Exceptions are in one
+//! table with a reason each (`allow.rs`), and an exception that excuses nothing is a finding too.
+
+mod allow;
+mod comments;
+mod files;
+mod functions;
+mod manifests;
+mod modules;
+mod names;
+mod source;
+mod tokens;
+
+use std::fmt;
+
+use anyhow::bail;
+
+use crate::steps::{Outcome, Verdict};
+use crate::tidy::source::Source;
+use crate::workspace::Workspace;
+
+/// One broken rule.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Finding {
+    /// The file, relative to the root, with `/`.
+    path: String,
+    /// From 1.
+    line: usize,
+    rule: Rule,
+    /// The function, name or other thing that breaks the rule; what an exception is given to.
+    subject: String,
+    /// What to do.
+    advice: String,
+}
+
+/// The rules, named as they are printed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Rule {
+    AdrStatus,
+    CommentedOutCode,
+    Dependencies,
+    FileHeader,
+    FileLength,
+    FunctionLength,
+    FuzzTargets,
+    Modules,
+    Names,
+    Nesting,
+    NotAllowed,
+    SansIo,
+    Syntax,
+    UnfinishedWork,
+    UnusedException,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AdrStatus => "adr-status",
+            Self::CommentedOutCode => "commented-out-code",
+            Self::Dependencies => "dependencies",
+            Self::FileHeader => "file-header",
+            Self::FileLength => "file-length",
+            Self::FunctionLength => "function-length",
+            Self::FuzzTargets => "fuzz-targets",
+            Self::Modules => "modules",
+            Self::Names => "names",
+            Self::Nesting => "nesting",
+            Self::NotAllowed => "not-allowed",
+            Self::SansIo => "sans-io",
+            Self::Syntax => "syntax",
+            Self::UnfinishedWork => "unfinished-work",
+            Self::UnusedException => "unused-exception",
+        })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.path, self.line, self.rule, self.advice)
+    }
+}
+
+/// `cargo xtask tidy`.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
+    let findings = findings(workspace)?;
+    findings.iter().for_each(|finding| println!("{finding}"));
+    println!("tidy: {} findings", findings.len());
+    Ok(if findings.is_empty() { Verdict::Good } else { Verdict::Bad })
+}
+
+/// The step of `ci`.
+pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    match run(workspace)? {
+        Verdict::Good => Ok(Outcome::Passed),
+        Verdict::Bad => bail!("broken rules above: cargo xtask tidy"),
+    }
+}
+
+/// Everything that is broken, sorted by place.
+fn findings(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
+    let sources = source::load_all(&workspace.root)?;
+    let mut findings: Vec<Finding> = sources.iter().flat_map(check_source).collect();
+    findings.extend(manifests::check(workspace)?);
+    let mut findings = allow::apply(allow::EXCEPTIONS, findings);
+    findings.sort();
+    Ok(findings)
+}
+
+/// All rules that look at one source file.
+fn check_source(source: &Source) -> Vec<Finding> {
+    let rules = [
+        files::check,
+        functions::check,
+        names::check,
+        tokens::check,
+        comments::check,
+        modules::check,
+    ];
+    rules.iter().flat_map(|rule| rule(source)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_project_is_tidy() {
+        let findings = findings(&Workspace::load().unwrap()).unwrap();
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
+    }
+
+    #[test]
+    fn a_finding_reads_like_a_compiler_message() {
+        let source = Source::new("crates/x/src/a.rs", "fn f() {}\n");
+        let found = check_source(&source);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].to_string().starts_with("crates/x/src/a.rs:1: file-header: "));
+    }
+}
