@@ -1,0 +1,86 @@
+//! Facts about streams: what a stream says, whichever way it is cut.
+
+use downlink_proto::Decoder;
+
+use crate::{
+    naive::{Reading, Seen, read_whole},
+    reader::read_with,
+};
+
+/// An event of type `message`.
+pub(crate) fn message(data: &str) -> Seen {
+    event("message", data)
+}
+
+/// An event before any id.
+pub(crate) fn event(event_type: &str, data: &str) -> Seen {
+    Seen::Event {
+        event_type: event_type.to_owned(),
+        data: data.to_owned(),
+        last_event_id: String::new(),
+        has_own_id: false,
+    }
+}
+
+pub(crate) fn comment(text: &str) -> Seen {
+    Seen::Comment(text.to_owned())
+}
+
+pub(crate) fn retry(millis: u64) -> Seen {
+    Seen::Retry(millis)
+}
+
+impl Seen {
+    /// The event's own block gave this id.
+    pub(crate) fn own_id(self, id: &str) -> Self {
+        self.id(id, true)
+    }
+
+    /// An earlier block gave this id.
+    pub(crate) fn kept_id(self, id: &str) -> Self {
+        self.id(id, false)
+    }
+
+    fn id(self, id: &str, is_own: bool) -> Self {
+        match self {
+            Self::Event { event_type, data, .. } => {
+                Self::Event { event_type, data, last_event_id: id.to_owned(), has_own_id: is_own }
+            }
+            other => panic!("only an event has an id: {other:?}"),
+        }
+    }
+}
+
+/// The stream contains exactly this: whole, cut in two at every position, byte by byte, with empty
+/// chunks between, and for the naive reader too. Gives the reading for further facts.
+#[track_caller]
+pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
+    check_after("", stream, expected)
+}
+
+/// As [`check`], for a stream that follows one whose last event id was this.
+#[track_caller]
+pub(crate) fn check_after(
+    last_event_id: &str,
+    stream: impl AsRef<[u8]>,
+    expected: &[Seen],
+) -> Reading {
+    let stream = stream.as_ref();
+    let naive = read_whole(stream, last_event_id);
+    assert_eq!(naive.seen, expected, "the naive reader, of {}", stream.escape_ascii());
+    let agrees = |chunks: &[&[u8]]| {
+        let mut decoder = Decoder::default().with_last_event_id(last_event_id);
+        let (reading, error) = read_with(&mut decoder, chunks.iter().copied());
+        let cut: Vec<_> = chunks.iter().map(|chunk| chunk.escape_ascii().to_string()).collect();
+        assert_eq!(error, None, "{cut:?}");
+        assert_eq!(reading, naive, "{cut:?}");
+    };
+    agrees(&[stream]);
+    for at in 0..=stream.len() {
+        let (first, second) = stream.split_at(at);
+        agrees(&[first, second]);
+    }
+    agrees(&stream.chunks(1).collect::<Vec<_>>());
+    agrees(&stream.chunks(1).flat_map(|byte| [byte, &[]]).collect::<Vec<_>>());
+    naive
+}

@@ -1,0 +1,15 @@
+//! Tests of the event stream through the public interface: one thread, no input or output.
+//!
+//! Names begin with the item of the checklist they hold: `rule_…` (parsing and dispatch), `e…`
+//! (encoding hazards), `v…` (vectors). `check` is the driver, `naive` the independent reader.
+
+#![allow(clippy::unwrap_used)]
+
+mod check;
+mod naive;
+mod reader;
+
+mod rules_dispatch;
+mod rules_fields;
+mod rules_lines;
+mod vectors;

@@ -1,0 +1,67 @@
+//! No content of any field yields more than one event, or an event other than the one meant: for
+//! encoded frames, stamped frames and comments, written between two other events.
+
+#![no_main]
+
+use arbitrary::Arbitrary;
+use downlink_proto::{Event, EventId, EventType, Frame};
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../crates/downlink-proto/tests/it/naive.rs"]
+mod naive;
+
+use naive::{Seen, read_whole};
+
+#[derive(Arbitrary, Debug)]
+struct Contents {
+    data: String,
+    id: String,
+    event_type: String,
+    retry: u64,
+    offset: u64,
+}
+
+fuzz_target!(|contents: Contents| {
+    let Contents { data, id, event_type, retry, offset } = contents;
+    let mut event = Event::new(data.as_str()).with_retry(downlink_proto::Retry::from_millis(retry));
+    match EventType::new(&event_type) {
+        Ok(checked) => event = event.with_type(checked),
+        Err(_) => assert!(event_type.contains(['\r', '\n']) || event_type.len() > 128),
+    }
+    match EventId::new(&id) {
+        Ok(checked) => {
+            let unstamped = event.encode_unstamped(&checked);
+            let len_max = unstamped.len_max();
+            let stamped = unstamped.stamp(offset);
+            assert!(stamped.len() <= len_max);
+            check(&stamped, 1, Some(&format!("{id}{offset}")));
+            event = event.with_id(checked);
+            check(&event.encode(), 1, Some(&id));
+        }
+        Err(_) => {
+            let trimmed = id.trim_matches([' ', '\t']);
+            assert!(id.contains(['\r', '\n', '\0']) || trimmed != id || id.len() > 1_024);
+            check(&event.encode(), 1, None);
+        }
+    }
+    check(&Frame::comment(&data), 0, None);
+});
+
+/// Between two other events the frame yields so many, and its neighbours stay whole.
+fn check(frame: &Frame, events: usize, id: Option<&str>) {
+    let stream = [b"data: before\n\n", frame.as_bytes(), b"data: after\n\n"].concat();
+    assert!(str::from_utf8(&stream).is_ok());
+    let reading = read_whole(&stream, "");
+    let found: Vec<_> = reading
+        .seen
+        .iter()
+        .filter_map(|seen| match seen {
+            Seen::Event { data, .. } => Some(data.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found.len(), events + 2);
+    assert_eq!(found.first(), Some(&"before"));
+    assert_eq!(found.last(), Some(&"after"));
+    assert_eq!(reading.last_event_id, id.unwrap_or_default());
+}
