@@ -5,11 +5,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod allocation;
 mod check;
 mod naive;
 mod reader;
 
+mod fields;
+mod hazards;
+mod limits;
 mod rules_dispatch;
 mod rules_fields;
 mod rules_lines;
+mod stamps;
 mod vectors;

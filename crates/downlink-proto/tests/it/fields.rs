@@ -1,0 +1,150 @@
+//! Checked values: what they take, what they refuse and how they say so.
+
+use std::{error::Error as _, time::Duration};
+
+use downlink_proto::{
+    EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, EventId, EventType, InvalidField, InvalidReason,
+    Retry,
+};
+
+/// The refusal, as a user reads it.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, InvalidField>) -> String {
+    let error = result.unwrap_err();
+    assert!(error.source().is_none());
+    error.to_string()
+}
+
+#[test]
+fn a_type_takes_any_text_on_one_line() {
+    for text in ["", "note", " outer ", "a:b", "é🦀", "\0", "\u{2028}", "\u{FEFF}", ": c"] {
+        assert_eq!(EventType::new(text).unwrap().as_str(), text);
+    }
+}
+
+#[test]
+fn e01_a_type_refuses_line_breaks() {
+    assert_eq!(
+        refused(EventType::new("ab\ndata: forged")),
+        "the `event` field cannot carry a line feed (byte 2); remove it"
+    );
+    assert_eq!(
+        refused(EventType::new("é\r")),
+        "the `event` field cannot carry a carriage return (byte 2); remove it"
+    );
+}
+
+#[test]
+fn an_id_takes_any_text_on_one_line() {
+    for text in ["", "1", "a b", "é🦀", "\u{2028}", "\u{A0}x\u{A0}", "a:b"] {
+        assert_eq!(EventId::new(text).unwrap().as_str(), text);
+    }
+}
+
+#[test]
+fn e02_an_id_refuses_line_breaks_and_nul() {
+    assert_eq!(
+        refused(EventId::new("1\n")),
+        "the `id` field cannot carry a line feed (byte 1); remove it"
+    );
+    assert_eq!(
+        refused(EventId::new("\r1")),
+        "the `id` field cannot carry a carriage return (byte 0); remove it"
+    );
+    assert_eq!(
+        refused(EventId::new("12\0")),
+        "the `id` field cannot carry a NUL (byte 2); remove it"
+    );
+}
+
+#[test]
+fn e23_an_id_refuses_outer_spaces() {
+    let refusal = |at| {
+        format!(
+            "the `id` field has a space or tab at its end (byte {at}), which HTTP would cut off; \
+             trim it"
+        )
+    };
+    assert_eq!(refused(EventId::new(" 1")), refusal(0));
+    assert_eq!(refused(EventId::new("12 ")), refusal(2));
+    assert_eq!(refused(EventId::new("\t1")), refusal(0));
+    assert_eq!(refused(EventId::new("1\t")), refusal(1));
+    assert_eq!(refused(EventId::new(" ")), refusal(0));
+}
+
+#[test]
+fn e22_an_id_may_be_other_than_ascii() {
+    assert_eq!(EventId::new("…").unwrap().as_str(), "…");
+}
+
+#[test]
+fn e21_an_id_has_a_limit() {
+    let max = EVENT_ID_BYTES_MAX;
+    assert!(EventId::new(&"x".repeat(max - 1)).is_ok());
+    assert!(EventId::new(&"x".repeat(max)).is_ok());
+    assert_eq!(
+        refused(EventId::new(&"x".repeat(max + 1))),
+        "the `id` field has 1025 bytes, and at most 1024 are allowed; shorten it"
+    );
+    // Bytes count, not characters.
+    assert!(EventId::new(&"é".repeat(max / 2)).is_ok());
+    assert!(EventId::new(&"é".repeat(max / 2 + 1)).is_err());
+}
+
+#[test]
+fn a_type_has_a_limit() {
+    let max = EVENT_TYPE_BYTES_MAX;
+    assert!(EventType::new(&"x".repeat(max - 1)).is_ok());
+    assert!(EventType::new(&"x".repeat(max)).is_ok());
+    assert_eq!(
+        refused(EventType::new(&"x".repeat(max + 1))),
+        "the `event` field has 129 bytes, and at most 128 are allowed; shorten it"
+    );
+}
+
+#[test]
+fn a_refusal_can_be_matched() {
+    let Err(InvalidField { field: "id", reason, .. }) = EventId::new("a\0") else {
+        panic!("an id with NUL");
+    };
+    assert!(matches!(reason, InvalidReason::Character { at: 1, character: '\0', .. }));
+    let reason = EventId::new("a ").unwrap_err().reason;
+    assert!(matches!(reason, InvalidReason::OuterSpace { at: 1, .. }));
+    let reason = EventType::new(&"x".repeat(200)).unwrap_err().reason;
+    assert!(matches!(reason, InvalidReason::TooLong { bytes: 200, bytes_max: 128, .. }));
+}
+
+#[test]
+fn all_conversions_check() {
+    assert_eq!("a".parse::<EventId>().unwrap(), EventId::try_from("a").unwrap());
+    assert_eq!(EventId::try_from("a".to_owned()).unwrap().as_ref(), "a");
+    assert_eq!(EventType::try_from("t".to_owned()).unwrap().to_string(), "t");
+    assert_eq!("t".parse::<EventType>().unwrap(), EventType::try_from("t").unwrap());
+    assert!("\n".parse::<EventId>().is_err());
+    assert!(EventId::try_from("\n").is_err());
+    assert!(EventId::try_from("\n".to_owned()).is_err());
+    assert!("\n".parse::<EventType>().is_err());
+    assert!(EventType::try_from("\n").is_err());
+    assert!(EventType::try_from("\n".to_owned()).is_err());
+}
+
+#[test]
+fn e14_retry_is_whole_milliseconds_rounded_up_and_saturating() {
+    let millis = |duration: Duration| Retry::from(duration).as_millis();
+    assert_eq!(millis(Duration::ZERO), 0);
+    assert_eq!(millis(Duration::from_nanos(1)), 1);
+    assert_eq!(millis(Duration::from_nanos(999_999)), 1);
+    assert_eq!(millis(Duration::from_millis(1)), 1);
+    assert_eq!(millis(Duration::from_nanos(1_000_001)), 2);
+    assert_eq!(millis(Duration::from_secs(3)), 3_000);
+    assert_eq!(millis(Duration::from_millis(u64::MAX - 1)), u64::MAX - 1);
+    assert_eq!(millis(Duration::from_millis(u64::MAX)), u64::MAX);
+    assert_eq!(millis(Duration::from_millis(u64::MAX) + Duration::from_nanos(1)), u64::MAX);
+    assert_eq!(millis(Duration::MAX), u64::MAX);
+}
+
+#[test]
+fn retry_converts_back_and_prints() {
+    assert_eq!(Duration::from(Retry::from_millis(1_500)), Duration::from_millis(1_500));
+    assert_eq!(Retry::from_millis(7).to_string(), "7 ms");
+}

@@ -1,0 +1,257 @@
+//! Encoding hazards E3 to E20 (E1, E2 and E21 to E23 are refusals: see `fields`).
+//!
+//! Not here: E24 and E25, which are about HTTP.
+
+use std::time::Duration;
+
+use downlink_proto::{Event, EventId, EventType, Frame, Retry};
+
+use crate::{
+    check::{check, comment, event, message, retry},
+    naive::Seen,
+};
+
+fn id(text: &str) -> EventId {
+    EventId::new(text).unwrap()
+}
+
+fn event_type(text: &str) -> EventType {
+    EventType::new(text).unwrap()
+}
+
+/// The frame has these bytes, and a reader finds this.
+#[track_caller]
+fn check_frame(frame: impl Into<Frame>, bytes: &str, expected: &[Seen]) {
+    let frame = frame.into();
+    assert_eq!(
+        frame.as_bytes().escape_ascii().to_string(),
+        bytes.as_bytes().escape_ascii().to_string()
+    );
+    assert_eq!(frame.len(), bytes.len());
+    check(frame.as_bytes(), expected);
+}
+
+#[test]
+fn e03_each_line_of_data_gets_its_field() {
+    check_frame(Event::new("a\nb"), "data: a\ndata: b\n\n", &[message("a\nb")]);
+    check_frame(Event::new("a\n\nb"), "data: a\ndata: \ndata: b\n\n", &[message("a\n\nb")]);
+    check_frame(
+        Event::new("x\n\nid: 6\ndata: forged"),
+        "data: x\ndata: \ndata: id: 6\ndata: data: forged\n\n",
+        &[message("x\n\nid: 6\ndata: forged")],
+    );
+}
+
+#[test]
+fn e04_a_lone_cr_in_data_is_a_line_break() {
+    check_frame(Event::new("a\rb"), "data: a\ndata: b\n\n", &[message("a\nb")]);
+    check_frame(Event::new("\r\r"), "data: \ndata: \ndata: \n\n", &[message("\n\n")]);
+}
+
+#[test]
+fn e05_crlf_in_data_is_one_line_break() {
+    check_frame(Event::new("a\r\nb"), "data: a\ndata: b\n\n", &[message("a\nb")]);
+    check_frame(Event::new("a\n\rb"), "data: a\ndata: \ndata: b\n\n", &[message("a\n\nb")]);
+    check_frame(Event::new("\r\r\n"), "data: \ndata: \ndata: \n\n", &[message("\n\n")]);
+}
+
+#[test]
+fn e06_a_line_break_at_the_end_of_data_comes_back() {
+    check_frame(Event::new("a\n"), "data: a\ndata: \n\n", &[message("a\n")]);
+    check_frame(Event::new("a\r\n"), "data: a\ndata: \n\n", &[message("a\n")]);
+    check_frame(Event::new("\n"), "data: \ndata: \n\n", &[message("\n")]);
+}
+
+#[test]
+fn e07_empty_data_is_one_line() {
+    check_frame(Event::new(""), "data: \n\n", &[message("")]);
+}
+
+#[test]
+fn e08_no_data_at_all_is_possible() {
+    check_frame(Event::empty(), "\n", &[]);
+    check_frame(Event::empty().with_id(id("1")), "id: 1\n\n", &[]);
+    check_frame(Event::empty().with_type(event_type("t")), "event: t\n\n", &[]);
+    check_frame(Frame::retry(Duration::from_secs(1)), "retry: 1000\n\n", &[retry(1_000)]);
+    check_frame(Frame::comment("c"), ": c\n\n", &[comment(" c")]);
+    assert_ne!(Event::empty(), Event::new(""));
+    assert_eq!(Event::empty().with_data(""), Event::new(""));
+}
+
+#[test]
+fn e09_a_space_at_the_beginning_survives() {
+    check_frame(Event::new(" a"), "data:  a\n\n", &[message(" a")]);
+    check_frame(Event::new(" "), "data:  \n\n", &[message(" ")]);
+    let typed = Event::new("").with_type(event_type(" t"));
+    check_frame(typed, "event:  t\ndata: \n\n", &[event(" t", "")]);
+}
+
+#[test]
+fn e10_an_empty_type_is_none() {
+    let event = Event::new("a").with_type(event_type(""));
+    assert_eq!(event.event_type(), None);
+    assert_eq!(event, Event::new("a"));
+    check_frame(event, "data: a\n\n", &[message("a")]);
+    let taken_back = Event::new("a").with_type(event_type("t")).with_type(event_type(""));
+    assert_eq!(taken_back, Event::new("a"));
+}
+
+#[test]
+fn e11_an_empty_id_resets_and_is_not_none() {
+    let event = Event::new("a").with_id(id(""));
+    assert_ne!(event, Event::new("a"));
+    assert_eq!(event.id(), Some(&id("")));
+    check_frame(event, "id: \ndata: a\n\n", &[message("a").own_id("")]);
+}
+
+#[test]
+fn e12_each_line_of_a_comment_gets_its_colon() {
+    let seen = [comment(" a"), comment(" b"), comment(" c"), comment(" d")];
+    check_frame(Frame::comment("a\nb\rc\r\nd"), ": a\n: b\n: c\n: d\n\n", &seen);
+    check_frame(Frame::comment(""), ": \n\n", &[comment(" ")]);
+    let forged = [comment(" "), comment(" "), comment(" data: forged"), comment(" "), comment(" ")];
+    check_frame(
+        Frame::comment("\n\ndata: forged\n\n"),
+        ": \n: \n: data: forged\n: \n: \n\n",
+        &forged,
+    );
+}
+
+/// A comment's blank line would end an event around it, hence a frame is whole: its only blank line
+/// is its last, so frames may follow each other in any order.
+#[test]
+fn e13_a_frame_has_one_blank_line_at_its_end() {
+    let full = Event::new("a\n\nb")
+        .with_type(event_type("t"))
+        .with_id(id(""))
+        .with_retry(Retry::from_millis(1));
+    for frame in [full.encode(), Frame::comment("a\n\nb"), Event::new("\n").encode()] {
+        let text = str::from_utf8(frame.as_bytes()).unwrap();
+        assert_eq!(text.find("\n\n"), Some(text.len() - 2), "{text:?}");
+    }
+    check("data: a\n: c\n\ndata: b\n\n", &[comment(" c"), message("a"), message("b")]);
+}
+
+#[test]
+fn e14_retry_is_digits() {
+    let seen = [retry(u64::MAX)];
+    check_frame(Frame::retry(Duration::MAX), "retry: 18446744073709551615\n\n", &seen);
+    check_frame(Frame::retry(Duration::ZERO), "retry: 0\n\n", &[retry(0)]);
+    check_frame(Frame::retry(Duration::from_micros(1)), "retry: 1\n\n", &[retry(1)]);
+    check_frame(Event::empty().with_retry(Retry::from_millis(10)), "retry: 10\n\n", &[retry(10)]);
+}
+
+#[test]
+fn e15_a_byte_order_mark_in_data_is_safe_at_the_start() {
+    check_frame(Event::new("\u{FEFF}a"), "data: \u{FEFF}a\n\n", &[message("\u{FEFF}a")]);
+    check_frame(Frame::comment("\u{FEFF}"), ": \u{FEFF}\n\n", &[comment(" \u{FEFF}")]);
+}
+
+#[test]
+fn e16_frames_are_utf_8() {
+    let frame = Event::new("é\u{10FFFF}").with_type(event_type("ü")).encode();
+    assert_eq!(str::from_utf8(frame.as_bytes()), Ok("event: ü\ndata: é\u{10FFFF}\n\n"));
+}
+
+#[test]
+fn e17_other_separators_and_nul_pass_untouched() {
+    let text = "\0a\u{2028}b\u{2029}c\u{85}d\u{0B}e\u{0C}f\u{1B}";
+    check_frame(Event::new(text), &format!("data: {text}\n\n"), &[message(text)]);
+}
+
+#[test]
+fn e18_every_frame_ends_with_a_blank_line() {
+    for frame in [
+        Event::empty().encode(),
+        Event::new("a").encode(),
+        Event::new("a\n").encode(),
+        Frame::comment(""),
+        Frame::comment("a\n"),
+        Frame::retry(Duration::ZERO),
+        Event::new("a").encode_unstamped(&id("")).stamp(0),
+        Frame::from(&Event::new("a")),
+    ] {
+        let stream = [frame.as_bytes(), b"data: next\n\n"].concat();
+        let seen = crate::naive::read_whole(&stream, "").seen;
+        assert!(matches!(seen.last(), Some(Seen::Event { data, .. }) if data == "next"));
+        assert!(frame.as_bytes().ends_with(b"\n\n") || frame.as_bytes() == b"\n");
+    }
+}
+
+#[test]
+fn e20_a_long_line_stays_one_line() {
+    let text = "x".repeat(70 * 1_024);
+    assert_eq!(
+        Event::new(text.as_str()).encode().as_bytes(),
+        format!("data: {text}\n\n").as_bytes()
+    );
+}
+
+#[test]
+fn fields_come_in_one_order() {
+    let event = Event::new("a\nb")
+        .with_retry(Duration::from_millis(5))
+        .with_id(id("7"))
+        .with_type(event_type("t"));
+    let seen = [retry(5), crate::check::event("t", "a\nb").own_id("7")];
+    check_frame(&event, "event: t\nid: 7\nretry: 5\ndata: a\ndata: b\n\n", &seen);
+}
+
+#[test]
+fn an_event_can_be_read_back() {
+    let event = Event::new("a\r\n")
+        .with_retry(Retry::from_millis(5))
+        .with_id(id("7"))
+        .with_type(event_type("t"));
+    assert_eq!(event.data(), Some("a\r\n"));
+    assert_eq!(event.id(), Some(&id("7")));
+    assert_eq!(event.event_type(), Some(&event_type("t")));
+    assert_eq!(event.retry(), Some(Retry::from_millis(5)));
+    let empty = Event::empty();
+    assert_eq!(
+        (empty.data(), empty.id(), empty.event_type(), empty.retry()),
+        (None, None, None, None)
+    );
+}
+
+#[test]
+fn encoding_appends() {
+    let mut out = b": x\n\n".to_vec();
+    Event::new("a").encode_into(&mut out);
+    Event::new("b").encode_into(&mut out);
+    assert_eq!(out, b": x\n\ndata: a\n\ndata: b\n\n");
+}
+
+#[test]
+fn a_frame_gives_its_bytes_and_shares_them() {
+    let frame = Frame::from(Event::new("a"));
+    let clone = frame.clone();
+    assert_eq!(clone.as_ref().as_ptr(), frame.as_bytes().as_ptr());
+    assert_eq!(clone, frame);
+    assert_eq!(bytes::Bytes::from(clone), frame.into_bytes());
+}
+
+#[cfg(feature = "json")]
+mod json {
+    use std::{collections::BTreeMap, error::Error as _};
+
+    use super::*;
+
+    #[test]
+    fn e19_json_is_compact() {
+        let value = BTreeMap::from([("text", "two\nlines"), ("user", "ann")]);
+        check_frame(
+            Event::json(&value).unwrap(),
+            "data: {\"text\":\"two\\nlines\",\"user\":\"ann\"}\n\n",
+            &[message(r#"{"text":"two\nlines","user":"ann"}"#)],
+        );
+        assert_eq!(Event::json("unsized").unwrap().data(), Some("\"unsized\""));
+    }
+
+    #[test]
+    fn json_that_cannot_be_written_is_an_error() {
+        let error = Event::json(&BTreeMap::from([((1, 2), 3)])).unwrap_err();
+        assert_eq!(error.to_string(), "the value cannot be written as JSON");
+        assert_eq!(error.source().unwrap().to_string(), "key must be a string");
+    }
+}
