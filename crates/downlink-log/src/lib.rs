@@ -1,1 +1,45 @@
-//! See the crate's manifest; written with its first module.
+//! The log behind a hub: one sequence of offsets, one bounded ring per topic.
+//!
+//! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*; so
+//! replay and live are the same read, and a slow reader costs a number. What retention removed is
+//! remembered as a floor, and a reader that asks for it gets a [`Gap`], never silence.
+//!
+//! Not here: event streams, HTTP, timers, tasks. Time is a parameter of every call that needs it.
+
+mod address;
+mod append;
+mod collect;
+mod evict;
+mod expiry;
+mod forgotten;
+mod given;
+mod index;
+mod log;
+mod offset;
+mod open;
+mod overview;
+mod patterns;
+mod read;
+mod reader;
+mod registry;
+mod retention;
+mod ring;
+mod selector;
+mod start;
+mod sync;
+mod topic;
+mod wake;
+mod watcher;
+
+pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic};
+pub use append::{Answers, AppendError, Appended, Draft};
+pub use given::{Fingerprint, IdempotencyKey};
+pub use log::{Limits, Log, LogOptions, Payload};
+pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};
+pub use open::OpenError;
+pub use overview::{ReaderOverview, TopicOverview, Totals};
+pub use read::{Batch, Entry, Gap, GapReason, Read};
+pub use reader::{EndReason, Reader};
+pub use retention::{Retention, RetentionRules};
+pub use selector::{Selection, TopicSelector};
+pub use start::Start;

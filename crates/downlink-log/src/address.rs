@@ -1,0 +1,217 @@
+//! Whom an event is for: everyone, one client, or the readers of a topic.
+//!
+//! The three are variants of one type, so that no topic's name can collide with a client's inbox.
+
+use std::{fmt, sync::Arc};
+
+/// The longest topic in bytes. Topics are keys in memory and in URLs; longer ones are mistakes.
+pub const TOPIC_BYTES_MAX: usize = 256;
+
+/// The longest client id in bytes: room for a UUID, an e-mail address or a token's subject.
+pub const CLIENT_BYTES_MAX: usize = 256;
+
+/// What is published to: non-empty segments split by `/`, 1 to 256 bytes of UTF-8.
+///
+/// No control characters; `*`, `{` and `}` belong to selectors.
+///
+/// ```
+/// use downlink_log::Topic;
+/// assert!(Topic::new("orders/17/status").is_ok());
+/// assert!(Topic::new("orders/*").is_err());
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// Makes a topic from its name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] says which rule of the grammar the name breaks.
+    pub fn new(name: &str) -> Result<Self, InvalidName> {
+        check_segments(name)?;
+        match name.find(['*', '{', '}']) {
+            Some(at) => Err(InvalidName::Reserved { at }),
+            None => Ok(Self(name.into())),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who a subscription belongs to: 1 to 256 bytes of UTF-8 without control characters.
+///
+/// One client may have several subscriptions, such as browser tabs; each gets what is addressed to
+/// the client.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientId(Arc<str>);
+
+impl ClientId {
+    /// Makes a client id from text.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if it is empty, too long, or holds a control character.
+    pub fn new(text: &str) -> Result<Self, InvalidName> {
+        check_text(text, CLIENT_BYTES_MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whom an event is for.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Address {
+    /// Every subscription.
+    Everyone,
+    /// Every subscription of one client.
+    Client(ClientId),
+    /// Every subscription whose selectors match the topic.
+    Topic(Topic),
+}
+
+impl Address {
+    /// The topic, if the address is one.
+    pub fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Everyone | Self::Client(_) => None,
+        }
+    }
+}
+
+/// A topic, selector or client id breaks the grammar.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum InvalidName {
+    /// The name is empty.
+    Empty,
+    /// The name is longer than the limit.
+    TooLong {
+        /// Bytes of the name.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// A control character.
+    Control {
+        /// Byte position.
+        at: usize,
+    },
+    /// Nothing between two `/`, or before the first, or after the last.
+    EmptySegment {
+        /// Byte position.
+        at: usize,
+    },
+    /// `*`, `{` or `}` where the grammar has no place for it.
+    Reserved {
+        /// Byte position.
+        at: usize,
+    },
+}
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the name is empty"),
+            Self::TooLong { bytes, bytes_max } => {
+                write!(f, "the name has {bytes} bytes, at most {bytes_max} are allowed")
+            }
+            Self::Control { at } => write!(f, "a control character at byte {at}"),
+            Self::EmptySegment { at } => {
+                write!(f, "an empty segment at byte {at}: write a/b, not /a, a//b or a/")
+            }
+            Self::Reserved { at } => write!(
+                f,
+                "a reserved character at byte {at}: `*` may only be the last segment of a pattern, \
+                 and `{{name}}` one whole segment of one"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for InvalidName {}
+
+/// What topics and selectors share: length, characters, non-empty segments.
+pub(crate) fn check_segments(name: &str) -> Result<(), InvalidName> {
+    check_text(name, TOPIC_BYTES_MAX)?;
+    if name.starts_with('/') {
+        return Err(InvalidName::EmptySegment { at: 0 });
+    }
+    if name.ends_with('/') {
+        return Err(InvalidName::EmptySegment { at: name.len() });
+    }
+    match name.find("//") {
+        Some(at) => Err(InvalidName::EmptySegment { at: at + 1 }),
+        None => Ok(()),
+    }
+}
+
+fn check_text(text: &str, bytes_max: usize) -> Result<(), InvalidName> {
+    if text.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if text.len() > bytes_max {
+        return Err(InvalidName::TooLong { bytes: text.len(), bytes_max });
+    }
+    match text.find(char::is_control) {
+        Some(at) => Err(InvalidName::Control { at }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_checked() {
+        assert!(Topic::new("a").is_ok());
+        assert!(Topic::new("räume/grün").is_ok());
+        assert_eq!(Topic::new(""), Err(InvalidName::Empty));
+        assert_eq!(Topic::new("/a"), Err(InvalidName::EmptySegment { at: 0 }));
+        assert_eq!(Topic::new("a/"), Err(InvalidName::EmptySegment { at: 2 }));
+        assert_eq!(Topic::new("a//b"), Err(InvalidName::EmptySegment { at: 2 }));
+        assert_eq!(Topic::new("a\nb"), Err(InvalidName::Control { at: 1 }));
+        assert_eq!(Topic::new("a/*"), Err(InvalidName::Reserved { at: 2 }));
+        assert_eq!(Topic::new("{a}"), Err(InvalidName::Reserved { at: 0 }));
+    }
+
+    #[test]
+    fn lengths_at_below_and_above_the_limit() {
+        assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX - 1)).is_ok());
+        assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX)).is_ok());
+        assert_eq!(
+            Topic::new(&"a".repeat(TOPIC_BYTES_MAX + 1)),
+            Err(InvalidName::TooLong { bytes: 257, bytes_max: 256 })
+        );
+        assert!(ClientId::new(&"a".repeat(CLIENT_BYTES_MAX)).is_ok());
+        assert!(ClientId::new(&"a".repeat(CLIENT_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn client_ids_may_look_like_patterns() {
+        assert!(ClientId::new("a*{b}//").is_ok());
+        assert!(ClientId::new("a\0").is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! Collection: a topic with no history and no reader of its own ceases to exist.
+//!
+//! Patterns do not keep a topic alive. Its floor is remembered, by name and by the readers that had
+//! it through a pattern, so that whoever has not read up to there is told.
+
+use std::sync::Arc;
+
+use crate::{
+    address::Address,
+    log::{Payload, Shared},
+    registry::Registry,
+    topic::TopicLog,
+    watcher::Watcher,
+};
+
+impl<P: Payload> Shared<P> {
+    /// Collects those of the topics that nothing holds any more.
+    pub(crate) fn collect(&self, topics: &[Arc<TopicLog<P>>]) {
+        let mut registry = self.registry.write();
+        for topic in topics {
+            collect_one(&mut registry, topic);
+        }
+    }
+}
+
+/// Collects a topic if nothing holds it any more.
+pub(crate) fn collect_one<P: Payload>(registry: &mut Registry<P>, topic: &Arc<TopicLog<P>>) {
+    if topic.address == Address::Everyone || topic.watchers.lock().has_exact() {
+        return;
+    }
+    let floor = {
+        let mut ring = topic.ring.write();
+        if ring.is_dead() || !ring.bury() {
+            return;
+        }
+        ring.floor()
+    };
+    let readers: Vec<Arc<Watcher<P>>> = topic.watchers.lock().iter().cloned().collect();
+    for reader in readers {
+        let mut attached = reader.attached.lock();
+        if let Some(seat) = attached.remove(topic.number) {
+            attached.detached = attached.detached.max(floor);
+            topic.watchers.lock().remove(seat.key);
+        }
+    }
+    registry.remove(topic, floor);
+}

@@ -1,0 +1,120 @@
+//! Age: which topic has something due for eviction, and when.
+//!
+//! Nothing runs in the background. Every append, open and read asks first; almost always the answer
+//! is one atomic load.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+use crate::{
+    evict::Evicted,
+    log::{Payload, Shared},
+    offset::Timestamp,
+    ring::Ring,
+    sync::{AtomicU64, Mutex, Ordering},
+    topic::TopicLog,
+};
+
+#[derive(Debug)]
+pub(crate) struct Expiry<P> {
+    /// The earliest deadline, in milliseconds. A reader that sees an older value is early or late by
+    /// one look; the queue decides.
+    next: AtomicU64,
+    queue: Mutex<BinaryHeap<Reverse<Due<P>>>>,
+}
+
+/// A topic that has something to evict at a time. One whose ring expects another time is stale.
+#[derive(Debug)]
+struct Due<P> {
+    at: Timestamp,
+    topic: Arc<TopicLog<P>>,
+}
+
+impl<P> Expiry<P> {
+    pub(crate) fn new() -> Self {
+        Self { next: AtomicU64::new(u64::MAX), queue: Mutex::new(BinaryHeap::new()) }
+    }
+
+    fn push(&self, due: Due<P>) {
+        let mut queue = self.queue.lock();
+        queue.push(Reverse(due));
+        self.publish_next(&queue);
+    }
+
+    fn pop_due(&self, now: Timestamp) -> Option<Due<P>> {
+        let mut queue = self.queue.lock();
+        let due = queue.peek().is_some_and(|Reverse(due)| due.at <= now);
+        let due = due.then(|| queue.pop()).flatten();
+        self.publish_next(&queue);
+        due.map(|Reverse(due)| due)
+    }
+
+    fn publish_next(&self, queue: &BinaryHeap<Reverse<Due<P>>>) {
+        let next = queue.peek().map_or(u64::MAX, |Reverse(due)| due.at.as_millis());
+        self.next.store(next, Ordering::Release);
+    }
+}
+
+impl<P: Payload> Shared<P> {
+    /// Evicts everything whose time has come.
+    pub(crate) fn expire(&self, now: Timestamp) {
+        if self.expiry.next.load(Ordering::Acquire) > now.as_millis() {
+            return;
+        }
+        let mut evicted = Evicted::new();
+        while let Some(due) = self.expiry.pop_due(now) {
+            self.expire_topic(&due, now, &mut evicted);
+        }
+        self.dispose(evicted);
+    }
+
+    fn expire_topic(&self, due: &Due<P>, now: Timestamp, evicted: &mut Evicted<P>) {
+        let topic = &due.topic;
+        let mut ring = topic.ring.write();
+        if ring.queued_for != Some(due.at) {
+            return;
+        }
+        let finished_keep = self.options.finished_keep;
+        if ring.finished_at().is_some_and(|at| at.after(finished_keep) <= now) {
+            ring.set_finished_at(None);
+            topic.set_finished(None);
+            while self.evict_one(topic, &mut ring, evicted) {}
+            evicted.note_empty(topic);
+        }
+        if let Some(age) = topic.retention.age_max {
+            while ring.front().is_some_and(|entry| entry.at.after(age) <= now) {
+                self.evict_one(topic, &mut ring, evicted);
+            }
+        }
+        ring.queued_for = None;
+        self.queue_expiry(topic, &mut ring);
+    }
+
+    /// Puts a topic into the queue for the earliest thing it has to evict.
+    pub(crate) fn queue_expiry(&self, topic: &Arc<TopicLog<P>>, ring: &mut Ring<P>) {
+        let Some(at) = topic.deadline(ring, self.options.finished_keep) else { return };
+        if ring.queued_for.is_none_or(|queued| at < queued) {
+            ring.queued_for = Some(at);
+            self.expiry.push(Due { at, topic: Arc::clone(topic) });
+        }
+    }
+}
+
+impl<P> Ord for Due<P> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.topic.number).cmp(&(other.at, other.topic.number))
+    }
+}
+
+impl<P> PartialOrd for Due<P> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<P> PartialEq for Due<P> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<P> Eq for Due<P> {}

@@ -1,0 +1,216 @@
+//! The log itself: what its parts share, and in which order their locks may be held.
+//!
+//! Locks, outermost first; nothing is ever locked leftwards, and none is held across a wake-up or a
+//! drop of a payload:
+//!
+//! ```text
+//! sequence ── index ── a topic's ring ── expiry queue      sequence ── given ids
+//! registry ── a reader's topics ── index, a topic's ring, a topic's watchers ── a waker
+//! ```
+//!
+//! Sequence and registry are never held together. A reader takes neither; only its coming, its
+//! going, and the collection of a topic write to the registry.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    address::Address,
+    expiry::Expiry,
+    forgotten::{FORGOTTEN_MAX, Floor},
+    given::{GivenIds, KEYS_MAX, KeyWindow},
+    index::Index,
+    offset::{Cursor, Epoch, Offset, Timestamp},
+    reader::EndReason,
+    registry::Registry,
+    retention::RetentionRules,
+    sync::{AtomicU64, AtomicUsize, Mutex, Ordering, RwLock},
+    topic::TopicLog,
+    watcher::wake_all,
+};
+
+/// What a log keeps for each event. Cheap to clone: every reader takes a clone.
+pub trait Payload: Clone + Send + Sync + 'static {
+    /// What it counts towards the byte bounds.
+    fn bytes(&self) -> usize;
+
+    /// The id that its publisher gave, if one did.
+    fn given_id(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// The named maxima of a log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Readers at a time.
+    pub subscribers_max: usize,
+    /// Readers of one client at a time.
+    pub subscribers_per_client_max: usize,
+    /// Topics and patterns of one reader. What its patterns match is bounded by `topics_max`.
+    pub selectors_max: usize,
+    /// Topics that exist at a time, clients' inboxes among them.
+    pub topics_max: usize,
+    /// Bytes of history in all topics together.
+    pub bytes_max: usize,
+}
+
+impl Default for Limits {
+    /// As many subscribers as descriptors allow, a thousand selectors, a hundred thousand topics and
+    /// 256 MiB: more than one process serves today, and bounded.
+    fn default() -> Self {
+        Self {
+            subscribers_max: 1_000_000,
+            subscribers_per_client_max: 1_000,
+            selectors_max: 1_000,
+            topics_max: 100_000,
+            bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// How a log is to be.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Names this life of the log; random in production.
+    pub epoch: Epoch,
+    /// How much history topics keep.
+    pub retention: RetentionRules,
+    /// Maxima.
+    pub limits: Limits,
+    /// How long a finished topic stays finished, and its history readable.
+    pub finished_keep: std::time::Duration,
+    /// How many events are replayed at most after an id that the log does not know.
+    pub gap_replay_max: usize,
+    /// How many collected topics are remembered by name; `None` is 65,536.
+    pub forgotten_max: Option<usize>,
+}
+
+impl LogOptions {
+    /// Defaults under this epoch.
+    pub fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            retention: RetentionRules::default(),
+            limits: Limits::default(),
+            finished_keep: std::time::Duration::from_secs(60 * 60),
+            gap_replay_max: 1_000,
+            forgotten_max: None,
+        }
+    }
+}
+
+/// A bounded log of events. Clones are handles to one log.
+#[derive(Clone)]
+pub struct Log<P>(pub(crate) Arc<Shared<P>>);
+
+impl<P> fmt::Debug for Log<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("epoch", &self.0.options.epoch).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Shared<P> {
+    pub(crate) options: LogOptions,
+    /// The next offset to be assigned. Stored (Release) after everything below it is in its rings;
+    /// who loads it (Acquire) finds all of that.
+    pub(crate) tail: AtomicU64,
+    /// The highest floor of any topic there is or was. Raised under the ring's lock, before the
+    /// index forgets the row.
+    pub(crate) floor_max: AtomicU64,
+    /// Bytes and events kept in all rings.
+    pub(crate) bytes: AtomicUsize,
+    pub(crate) events: AtomicUsize,
+    /// Assigns offsets. Held while an event goes into its rings.
+    pub(crate) sequence: Mutex<Sequence>,
+    pub(crate) index: Mutex<Index<P>>,
+    pub(crate) given: Mutex<GivenIds>,
+    pub(crate) expiry: Expiry<P>,
+    /// Which topics and readers there are.
+    pub(crate) registry: RwLock<Registry<P>>,
+    /// Read by every reader, and never collected.
+    pub(crate) everyone: Arc<TopicLog<P>>,
+}
+
+/// What is needed to assign an offset.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    pub(crate) next: u64,
+    /// The newest time stamp. Time does not run backwards in a log, whatever the clock does.
+    pub(crate) at: Timestamp,
+    pub(crate) keys: KeyWindow,
+    pub(crate) closed: bool,
+}
+
+impl<P: Payload> Log<P> {
+    /// An empty log in memory.
+    pub fn new(options: LogOptions) -> Self {
+        let retention = options.retention.of(&Address::Everyone);
+        let everyone = TopicLog::new(0, Address::Everyone, retention, Floor::NONE);
+        let forgotten_max = options.forgotten_max.unwrap_or(FORGOTTEN_MAX);
+        let registry = Registry::new(Arc::clone(&everyone), forgotten_max);
+        Self(Arc::new(Shared {
+            options,
+            tail: AtomicU64::new(Offset::FIRST.get()),
+            floor_max: AtomicU64::new(Offset::FIRST.get()),
+            bytes: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            sequence: Mutex::new(Sequence {
+                next: Offset::FIRST.get(),
+                at: Timestamp::default(),
+                keys: KeyWindow::new(KEYS_MAX),
+                closed: false,
+            }),
+            index: Mutex::new(Index::new()),
+            given: Mutex::new(GivenIds::default()),
+            expiry: Expiry::new(),
+            registry: RwLock::new(registry),
+            everyone,
+        }))
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &LogOptions {
+        &self.0.options
+    }
+
+    /// The next offset to be assigned: a cursor here has everything behind it.
+    pub fn tail(&self) -> Cursor {
+        Cursor { epoch: self.0.options.epoch, next: Offset::new(self.0.tail()) }
+    }
+
+    /// Ends the log: every later append and open fails, every reader reads what there is and ends.
+    ///
+    /// Never waits for a reader. Closing twice is closing once.
+    pub fn close(&self) {
+        self.0.sequence.lock().closed = true;
+        self.0.registry.write().closed = true;
+        self.end_all(EndReason::Closed);
+    }
+
+    /// Ends every reader there is, each after it has read what there is.
+    pub fn end_all(&self, reason: EndReason) {
+        let readers: Vec<_> = self.0.everyone.watchers.lock().iter().cloned().collect();
+        for reader in &readers {
+            reader.end(reason);
+        }
+        wake_all(&self.0.everyone.watchers);
+    }
+
+    /// Ends every reader of one client at once, and says how many there were.
+    pub fn disconnect(&self, client: &crate::ClientId) -> usize {
+        let inbox = self.0.registry.read().find(&Address::Client(client.clone()));
+        let Some(inbox) = inbox else { return 0 };
+        let readers: Vec<_> = inbox.watchers.lock().iter().cloned().collect();
+        for reader in &readers {
+            reader.end(EndReason::Disconnected);
+        }
+        wake_all(&inbox.watchers);
+        readers.len()
+    }
+}
+
+impl<P> Shared<P> {
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,185 @@
+//! Where an event stands: offset, epoch, cursor, and the id a cursor is on the wire.
+//!
+//! A cursor is the next offset to read; as an id it is the offset before, the last one delivered.
+//! So `<epoch>-0` is the id of somebody who has read nothing.
+
+use std::fmt;
+
+/// Position of an event in a log: strictly increasing from 1, unique in one epoch.
+///
+/// Holes mean nothing; density is relied on nowhere.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Offset(u64);
+
+impl Offset {
+    /// The first offset a log assigns.
+    pub const FIRST: Self = Self(1);
+
+    /// The offset with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The time this many milliseconds after 1970-01-01 UTC.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds after 1970-01-01 UTC.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This time and a span after it; the end of time is its own successor.
+    pub fn after(self, span: std::time::Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// One life of a log: eight characters of `[0-9a-z]`, another one whenever history may be lost.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Epoch([u8; Self::LEN]);
+
+impl Epoch {
+    /// Characters of an epoch. 36^8 is 2.8 · 10^12: two lives of one hub do not meet by chance.
+    pub const LEN: usize = 8;
+
+    /// The epoch made from random bits.
+    pub fn from_random(mut random: u64) -> Self {
+        const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        Self(std::array::from_fn(|_| {
+            let digit = DIGITS[(random % 36) as usize];
+            random /= 36;
+            digit
+        }))
+    }
+
+    /// The epoch with this text, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()).then_some(Self(bytes))
+    }
+
+    /// The eight characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({self})")
+    }
+}
+
+/// Epoch and next offset to read. Displays as the id of the event before it.
+///
+/// ```
+/// use downlink_log::{Cursor, Epoch, Offset};
+/// let cursor = Cursor::parse_id("k3j9x0qa-41").ok_or("not a cursor")?;
+/// assert_eq!(cursor.next, Offset::new(42));
+/// assert_eq!(cursor.to_string(), "k3j9x0qa-41");
+/// assert_eq!(Cursor::parse_id("evt-7"), None);
+/// # Ok::<(), &str>(())
+/// ```
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Cursor {
+    /// The life of the log that the offset belongs to.
+    pub epoch: Epoch,
+    /// The next offset to read.
+    pub next: Offset,
+}
+
+impl Cursor {
+    /// The cursor after the event with this id; `None` unless the id is one that a log writes.
+    pub fn parse_id(id: &str) -> Option<Self> {
+        let (epoch, offset) = split_id(id)?;
+        let canonical = offset == "0" || !offset.starts_with('0');
+        let last: u64 = offset.parse().ok().filter(|_| canonical)?;
+        Some(Self { epoch, next: Offset(last.checked_add(1)?) })
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.next.get().saturating_sub(1))
+    }
+}
+
+/// Whether an id has the form of a log's own ids, whatever its number.
+///
+/// Such ids are not for publishers to give: an old one would be mistaken for a cursor.
+pub fn resembles_cursor(id: &str) -> bool {
+    split_id(id).is_some()
+}
+
+fn split_id(id: &str) -> Option<(Epoch, &str)> {
+    let (epoch, offset) = id.split_once('-')?;
+    let digits = !offset.is_empty() && offset.bytes().all(|b| b.is_ascii_digit());
+    digits.then_some((Epoch::parse(epoch)?, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_round_trips() {
+        let cursor = Cursor { epoch: Epoch::from_random(12345), next: Offset(8) };
+        assert_eq!(Cursor::parse_id(&cursor.to_string()), Some(cursor));
+    }
+
+    #[test]
+    fn foreign_ids_are_not_cursors() {
+        for id in
+            ["", "evt-7", "k3j9x0qa", "k3j9x0qa-", "k3j9x0qa-7x", "K3j9x0qa-7", "k3j9x0qa-+7", "-7"]
+        {
+            assert_eq!(Cursor::parse_id(id), None, "{id}");
+            assert!(!resembles_cursor(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_beyond_the_number_range_resemble_but_are_not_cursors() {
+        for id in ["k3j9x0qa-18446744073709551615", "k3j9x0qa-99999999999999999999", "k3j9x0qa-07"]
+        {
+            assert_eq!(Cursor::parse_id(id), None, "{id}");
+            assert!(resembles_cursor(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_longest_id_has_29_bytes() {
+        let cursor = Cursor { epoch: Epoch::from_random(u64::MAX), next: Offset(u64::MAX) };
+        assert_eq!(cursor.to_string().len(), 29);
+    }
+
+    #[test]
+    fn epochs_have_eight_characters() {
+        assert_eq!(Epoch::from_random(0).as_str(), "00000000");
+        assert_eq!(Epoch::from_random(u64::MAX).as_str().len(), Epoch::LEN);
+    }
+}

@@ -1,0 +1,92 @@
+//! The patterns of all subscriptions, found by the topics that they match.
+//!
+//! Patterns are grouped by their text and filed under their literal prefix, so a new topic asks only
+//! the prefixes of its own name, and ten thousand subscriptions of one pattern match it once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{address::Topic, selector::TopicSelector, watcher::Watcher};
+
+#[derive(Debug)]
+pub(crate) struct Patterns<P> {
+    by_prefix: BTreeMap<Box<str>, Vec<Group<P>>>,
+}
+
+#[derive(Debug)]
+struct Group<P> {
+    pattern: TopicSelector,
+    /// By reader number.
+    readers: BTreeMap<u64, Arc<Watcher<P>>>,
+}
+
+impl<P> Patterns<P> {
+    pub(crate) fn new() -> Self {
+        Self { by_prefix: BTreeMap::new() }
+    }
+
+    pub(crate) fn insert(&mut self, pattern: &TopicSelector, watcher: &Arc<Watcher<P>>) {
+        let groups = self.by_prefix.entry(pattern.literal_prefix().into()).or_default();
+        let at = groups.iter().position(|group| group.pattern == *pattern).unwrap_or_else(|| {
+            groups.push(Group { pattern: pattern.clone(), readers: BTreeMap::new() });
+            groups.len() - 1
+        });
+        if let Some(group) = groups.get_mut(at) {
+            group.readers.insert(watcher.number, Arc::clone(watcher));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, pattern: &TopicSelector, number: u64) {
+        let Some(groups) = self.by_prefix.get_mut(pattern.literal_prefix()) else { return };
+        if let Some(group) = groups.iter_mut().find(|group| group.pattern == *pattern) {
+            group.readers.remove(&number);
+        }
+        groups.retain(|group| !group.readers.is_empty());
+        if groups.is_empty() {
+            self.by_prefix.remove(pattern.literal_prefix());
+        }
+    }
+
+    /// The readers with a pattern that matches; one that has several matching patterns comes as
+    /// often.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        topic: &'a Topic,
+    ) -> impl Iterator<Item = &'a Arc<Watcher<P>>> {
+        let name = topic.as_str();
+        let ends = name.match_indices('/').map(|(at, slash)| at + slash.len());
+        std::iter::once(0)
+            .chain(ends)
+            .filter_map(|end| self.by_prefix.get(name.get(..end)?))
+            .flatten()
+            .filter(|group| group.pattern.matches(topic))
+            .flat_map(|group| group.readers.values())
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_found_by_every_prefix_of_a_topic() {
+        let mut patterns = Patterns::<&'static str>::new();
+        let selectors = ["*", "a/*", "a/{x}/c", "a/b/*", "b/*"];
+        for (number, text) in (0..).zip(selectors) {
+            let watcher = Arc::new(Watcher::new(number, None, Box::default()));
+            patterns.insert(&TopicSelector::parse(text).unwrap(), &watcher);
+        }
+        let found = |patterns: &Patterns<_>, name| {
+            let topic = Topic::new(name).unwrap();
+            patterns.matching(&topic).map(|watcher| watcher.number).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&patterns, "a/b/c"), [0, 1, 2, 3]);
+        assert_eq!(found(&patterns, "a"), [0]);
+        assert_eq!(found(&patterns, "b/x"), [0, 4]);
+        patterns.remove(&TopicSelector::parse("a/*").unwrap(), 1);
+        assert_eq!(found(&patterns, "a/b/c"), [0, 2, 3]);
+        for (number, text) in (0..).zip(selectors) {
+            patterns.remove(&TopicSelector::parse(text).unwrap(), number);
+        }
+        assert!(patterns.by_prefix.is_empty());
+    }
+}

@@ -1,0 +1,172 @@
+//! A reader: a cursor, the topics it reads, and the wake-up it waits for.
+
+use std::{sync::Arc, task::Waker};
+
+use crate::{
+    address::ClientId,
+    log::{Log, Payload},
+    offset::{Cursor, Offset, Timestamp},
+    read::{Batch, Entry, Found, Gap, Position, Read},
+    start::{Beginning, all_finished, floor_max},
+    sync::Ordering,
+    watcher::{Attached, Watcher},
+};
+
+/// Why a reader gets nothing any more.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum EndReason {
+    /// The log was closed.
+    Closed = 1,
+    /// The server is going away; the reader may come back elsewhere.
+    Drained = 2,
+    /// Somebody disconnected this client.
+    Disconnected = 3,
+    /// Every topic it reads is finished and read.
+    Finished = 4,
+}
+
+impl EndReason {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Closed, Self::Drained, Self::Disconnected, Self::Finished]
+            .into_iter()
+            .find(|reason| *reason as u8 == number)
+    }
+}
+
+/// Reads a log from a cursor on. Dropping it is leaving.
+///
+/// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`], then
+/// [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no more
+/// than *look again*.
+pub struct Reader<P: Payload> {
+    log: Log<P>,
+    watcher: Arc<Watcher<P>>,
+    position: Position,
+    /// Said before anything is read.
+    gap: Option<Gap>,
+    /// Whether the reader names topics only: such a reader ends when all are finished.
+    exact: bool,
+    asked: bool,
+}
+
+impl<P: Payload> std::fmt::Debug for Reader<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("number", &self.watcher.number)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Payload> Reader<P> {
+    pub(crate) fn new(log: Log<P>, watcher: Arc<Watcher<P>>, beginning: Beginning) -> Self {
+        let Beginning { next, told, gap, asked } = beginning;
+        watcher.next.store(next, Ordering::Relaxed);
+        let exact = watcher.patterns.is_empty();
+        let position = Position { next, told, reason: crate::GapReason::Evicted };
+        Self { log, watcher, position, gap, exact, asked }
+    }
+
+    /// Unique among the readers of this log.
+    pub fn number(&self) -> u64 {
+        self.watcher.number
+    }
+
+    /// Whose inbox it reads.
+    pub fn client(&self) -> Option<&ClientId> {
+        self.watcher.client.as_ref()
+    }
+
+    /// The next offset to read.
+    pub fn cursor(&self) -> Cursor {
+        let next =
+            self.gap.map_or(self.position.next, |gap| self.position.next.min(gap.next.get()));
+        Cursor { epoch: self.log.options().epoch, next: Offset::new(next) }
+    }
+
+    /// Whether it began with an id or a position rather than with what comes.
+    pub fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// How far it is behind: newest offset of its topics less the last it has read.
+    pub fn lag(&self) -> u64 {
+        lag(&self.watcher.attached.lock(), self.position.next)
+    }
+
+    /// Whether all its topics are finished and it has nothing of them left to read.
+    pub fn is_at_end(&self) -> bool {
+        let attached = self.watcher.attached.lock();
+        self.exact && self.gap.is_none() && all_finished(&attached) && {
+            let Position { next, told, .. } = self.position;
+            let left = |seat: &crate::watcher::Seat<P>| seat.topic.ring.read().next_from(next);
+            floor_max(&attached) <= next.max(told)
+                && attached.topics.iter().all(|seat| left(seat).is_none())
+        }
+    }
+
+    /// Reads what there is, at most a batch, into an empty buffer. Never waits.
+    pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
+        // Before the tail: what was appended before the end is read before the end.
+        let end = EndReason::from_number(self.watcher.end.load(Ordering::Acquire));
+        if end == Some(EndReason::Disconnected) {
+            return Read::Ended(EndReason::Disconnected);
+        }
+        let shared = Arc::clone(&self.log.0);
+        shared.expire(now);
+        if let Some(gap) = self.gap.take() {
+            return Read::Gap(gap);
+        }
+        loop {
+            let attached = self.watcher.attached.lock();
+            let found = shared.read(&mut self.position, &attached, batch, out);
+            self.watcher.next.store(self.position.next, Ordering::Relaxed);
+            if let Found::Hole(gap) = found {
+                return Read::Gap(gap);
+            }
+            if !out.is_empty() {
+                return Read::Events;
+            }
+            if self.position.next < shared.tail() {
+                continue;
+            }
+            return match end {
+                Some(reason) => Read::Ended(reason),
+                None if self.has_finished(&attached) => Read::Ended(EndReason::Finished),
+                None => Read::CaughtUp,
+            };
+        }
+    }
+
+    /// Leaves a waker for the next append to one of its topics, or its end.
+    pub fn register(&self, waker: &Waker) {
+        self.watcher.wake.register(waker);
+    }
+
+    fn has_finished(&self, attached: &Attached<P>) -> bool {
+        let read = |offset: u64| offset < self.position.next;
+        self.exact
+            && all_finished(attached)
+            && attached.topics.iter().all(|seat| seat.topic.finished().is_none_or(read))
+    }
+}
+
+impl<P: Payload> Drop for Reader<P> {
+    fn drop(&mut self) {
+        self.log.0.detach(&self.watcher);
+    }
+}
+
+impl<P> Watcher<P> {
+    /// Asks the reader to end. The first reason counts. The caller wakes it.
+    pub(crate) fn end(&self, reason: EndReason) {
+        let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+pub(crate) fn lag<P: Payload>(attached: &Attached<P>, next: u64) -> u64 {
+    let newest = attached.topics.iter().map(|seat| seat.topic.newest()).max().unwrap_or(0);
+    (newest + 1).saturating_sub(next)
+}

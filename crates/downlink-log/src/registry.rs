@@ -1,0 +1,142 @@
+//! Which topics exist, and which readers have patterns for those that will.
+//!
+//! A new topic is attached to the readers whose patterns match it before anything is appended to it,
+//! so a reader never has to look for topics.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use crate::{
+    address::{Address, Topic},
+    forgotten::{Floor, Forgotten},
+    log::{LogOptions, Payload},
+    patterns::Patterns,
+    selector::TopicSelector,
+    topic::TopicLog,
+    watcher::Watcher,
+};
+
+/// There is no room for another topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TooManyTopics;
+
+#[derive(Debug)]
+pub(crate) struct Registry<P> {
+    topics: BTreeMap<Address, Arc<TopicLog<P>>>,
+    pub(crate) patterns: Patterns<P>,
+    pub(crate) forgotten: Forgotten,
+    /// Readers there are.
+    pub(crate) readers: usize,
+    pub(crate) closed: bool,
+    /// The number of the next topic and of the next reader.
+    topic_number: u64,
+    reader_number: u64,
+}
+
+impl<P: Payload> Registry<P> {
+    pub(crate) fn new(everyone: Arc<TopicLog<P>>, forgotten_max: usize) -> Self {
+        Self {
+            topics: BTreeMap::from([(Address::Everyone, everyone)]),
+            patterns: Patterns::new(),
+            forgotten: Forgotten::new(forgotten_max),
+            readers: 0,
+            closed: false,
+            topic_number: 1,
+            reader_number: 1,
+        }
+    }
+
+    pub(crate) fn find(&self, address: &Address) -> Option<Arc<TopicLog<P>>> {
+        self.topics.get(address).cloned()
+    }
+
+    /// Topics there are, everyone's not counted.
+    pub(crate) fn topics_len(&self) -> usize {
+        self.topics.len() - 1
+    }
+
+    pub(crate) fn next_reader_number(&mut self) -> u64 {
+        self.reader_number += 1;
+        self.reader_number - 1
+    }
+
+    /// The topic of this address, made and attached to its readers if there is none.
+    pub(crate) fn find_or_create(
+        &mut self,
+        address: &Address,
+        options: &LogOptions,
+    ) -> Result<Arc<TopicLog<P>>, TooManyTopics> {
+        if let Some(topic) = self.find(address) {
+            return Ok(topic);
+        }
+        if self.topics_len() >= options.limits.topics_max {
+            return Err(TooManyTopics);
+        }
+        let floor = self.forgotten.recall(address);
+        let retention = options.retention.of(address);
+        let topic = TopicLog::new(self.topic_number, address.clone(), retention, floor);
+        self.topic_number += 1;
+        self.topics.insert(address.clone(), Arc::clone(&topic));
+        if let Address::Topic(name) = address {
+            self.attach_patterns(name, &topic);
+        }
+        Ok(topic)
+    }
+
+    fn attach_patterns(&self, name: &Topic, topic: &Arc<TopicLog<P>>) {
+        for watcher in self.patterns.matching(name) {
+            attach(watcher, topic, false);
+        }
+    }
+
+    /// Takes a topic out if it is still the one of its name.
+    pub(crate) fn remove(&mut self, topic: &Arc<TopicLog<P>>, floor: Floor) {
+        let current = self.topics.get(&topic.address);
+        if current.is_some_and(|current| Arc::ptr_eq(current, topic)) {
+            self.topics.remove(&topic.address);
+            self.forgotten.remember(topic.address.clone(), floor);
+        }
+    }
+
+    /// The topics that a pattern matches.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        pattern: &'a TopicSelector,
+    ) -> impl Iterator<Item = &'a Arc<TopicLog<P>>> {
+        self.topics_with_prefix(pattern.literal_prefix(), None)
+            .filter(|topic| topic.address.topic().is_some_and(|name| pattern.matches(name)))
+    }
+
+    /// The topics whose name begins with `prefix` and comes after `after`, by name.
+    pub(crate) fn topics_with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&Topic>,
+    ) -> impl Iterator<Item = &'a Arc<TopicLog<P>>> {
+        let start = match (after, Topic::new(prefix.trim_end_matches('/'))) {
+            (Some(after), Ok(first)) if first > *after => Bound::Included(first),
+            (Some(after), _) => Bound::Excluded(after.clone()),
+            (None, Ok(first)) => Bound::Included(first),
+            (None, Err(_)) => Bound::Unbounded,
+        };
+        let start = match start {
+            Bound::Included(topic) => Bound::Included(Address::Topic(topic)),
+            Bound::Excluded(topic) => Bound::Excluded(Address::Topic(topic)),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        self.topics
+            .range((start, Bound::Unbounded))
+            .filter_map(|(address, topic)| Some((address.topic()?, topic)))
+            .skip_while(move |(name, _)| name.as_str() < prefix)
+            .take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .map(|(_, topic)| topic)
+    }
+}
+
+/// Puts a reader and a topic on each other's lists, once.
+pub(crate) fn attach<P>(watcher: &Arc<Watcher<P>>, topic: &Arc<TopicLog<P>>, exact: bool) {
+    let mut attached = watcher.attached.lock();
+    if !attached.contains(topic.number) {
+        let key = topic.watchers.lock().insert(Arc::clone(watcher), exact);
+        attached.insert(topic, key);
+    }
+}

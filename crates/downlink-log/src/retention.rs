@@ -1,0 +1,100 @@
+//! How much history a topic keeps.
+//!
+//! A rule bounds a topic by count, bytes and age at once; whichever is reached first evicts. The
+//! newest event of a topic stays until its age or the hub's byte bound removes it.
+
+use std::time::Duration;
+
+use crate::{address::Address, selector::TopicSelector};
+
+/// The rule that bounds the history of one topic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Retention {
+    /// Events kept; at least 1.
+    pub events_max: usize,
+    /// Bytes kept, counting each event's frame and a fixed cost; the newest event is always kept.
+    pub bytes_max: usize,
+    /// Age in time since publication; `None` keeps events however old.
+    pub age_max: Option<Duration>,
+}
+
+impl Retention {
+    /// A thousand events, 4 MiB, a day: a reload or a lunch break loses nothing, and a topic that
+    /// nobody writes to any more is forgotten the next day.
+    pub const DEFAULT: Self = Self {
+        events_max: 1_000,
+        bytes_max: 4 << 20,
+        age_max: Some(Duration::from_secs(24 * 60 * 60)),
+    };
+
+    /// A client's inbox: a hundred events, 1 MiB, an hour. There may be as many inboxes as clients.
+    pub const INBOX: Self =
+        Self { events_max: 100, bytes_max: 1 << 20, age_max: Some(Duration::from_secs(60 * 60)) };
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Which rule a topic follows: the first whose selector matches, otherwise the default.
+#[derive(Clone, Debug)]
+pub struct RetentionRules {
+    /// Rules by selector; the first match counts.
+    pub rules: Vec<(TopicSelector, Retention)>,
+    /// For topics without a matching rule.
+    pub default: Retention,
+    /// For each client's inbox.
+    pub inbox: Retention,
+    /// For what is published to everyone.
+    pub everyone: Retention,
+}
+
+impl Default for RetentionRules {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            default: Retention::DEFAULT,
+            inbox: Retention::INBOX,
+            everyone: Retention::DEFAULT,
+        }
+    }
+}
+
+impl RetentionRules {
+    /// The rule of one address.
+    pub(crate) fn of(&self, address: &Address) -> Retention {
+        match address {
+            Address::Everyone => self.everyone,
+            Address::Client(_) => self.inbox,
+            Address::Topic(topic) => self
+                .rules
+                .iter()
+                .find(|(selector, _)| selector.matches(topic))
+                .map_or(self.default, |(_, retention)| *retention),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{ClientId, Topic};
+
+    #[test]
+    fn the_first_matching_rule_counts() {
+        let keep = |events_max| Retention { events_max, ..Retention::DEFAULT };
+        let rules = RetentionRules {
+            rules: vec![
+                (TopicSelector::parse("a/b").unwrap(), keep(1)),
+                (TopicSelector::parse("a/*").unwrap(), keep(2)),
+            ],
+            ..RetentionRules::default()
+        };
+        let of = |name| rules.of(&Address::Topic(Topic::new(name).unwrap())).events_max;
+        assert_eq!((of("a/b"), of("a/c"), of("b")), (1, 2, 1_000));
+        let inbox = Address::Client(ClientId::new("a/b").unwrap());
+        assert_eq!(rules.of(&inbox), Retention::INBOX);
+    }
+}

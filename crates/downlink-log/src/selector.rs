@@ -1,0 +1,181 @@
+//! Which topics a subscription wants.
+//!
+//! `orders/*` is every topic below `orders`, at any depth; in `orders/{id}/status` the braces stand
+//! for one segment. Patterns are matched when a topic or a subscription comes into being, never per
+//! event.
+
+use std::fmt;
+
+use crate::address::{ClientId, InvalidName, Topic, check_segments};
+
+/// An exact topic, or a pattern.
+///
+/// ```
+/// use downlink_log::{Topic, TopicSelector};
+/// let selector = TopicSelector::parse("orders/{id}/*")?;
+/// assert!(selector.matches(&Topic::new("orders/17/status")?));
+/// assert!(!selector.matches(&Topic::new("orders/17")?));
+/// # Ok::<(), downlink_log::InvalidName>(())
+/// ```
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TopicSelector(Kind);
+
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Exact(Topic),
+    Pattern(Box<str>),
+}
+
+impl TopicSelector {
+    /// Reads a selector: with `*` or braces a pattern, otherwise an exact topic.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] if it is neither.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        check_segments(text)?;
+        if !text.contains(['*', '{', '}']) {
+            return Topic::new(text).map(Self::from);
+        }
+        check_pattern(text)?;
+        Ok(Self(Kind::Pattern(text.into())))
+    }
+
+    /// Whether the topic is wanted.
+    pub fn matches(&self, topic: &Topic) -> bool {
+        match &self.0 {
+            Kind::Exact(exact) => exact == topic,
+            Kind::Pattern(pattern) => matches_pattern(pattern, topic.as_str()),
+        }
+    }
+
+    /// The topic, if the selector is an exact one.
+    pub fn exact(&self) -> Option<&Topic> {
+        match &self.0 {
+            Kind::Exact(topic) => Some(topic),
+            Kind::Pattern(_) => None,
+        }
+    }
+
+    /// The text it was read from.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Kind::Exact(topic) => topic.as_str(),
+            Kind::Pattern(pattern) => pattern,
+        }
+    }
+
+    /// What every matching topic begins with: whole segments and their `/`, possibly nothing.
+    pub(crate) fn literal_prefix(&self) -> &str {
+        let text = self.as_str();
+        let literal = text.find(['*', '{']).map_or(text, |at| &text[..at]);
+        literal.rfind('/').map_or("", |at| &literal[..=at])
+    }
+}
+
+impl From<Topic> for TopicSelector {
+    fn from(topic: Topic) -> Self {
+        Self(Kind::Exact(topic))
+    }
+}
+
+impl fmt::Display for TopicSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Everything one subscription reads, besides what is for everyone.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Topics and patterns.
+    pub selectors: Vec<TopicSelector>,
+    /// Whose inbox it also reads.
+    pub client: Option<ClientId>,
+}
+
+fn check_pattern(text: &str) -> Result<(), InvalidName> {
+    let mut at = 0;
+    for segment in text.split('/') {
+        let last = at + segment.len() == text.len();
+        let fits = (segment == "*" && last) || is_placeholder(segment);
+        if !fits && let Some(found) = segment.find(['*', '{', '}']) {
+            return Err(InvalidName::Reserved { at: at + found });
+        }
+        at += segment.len() + 1;
+    }
+    Ok(())
+}
+
+fn is_placeholder(segment: &str) -> bool {
+    let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| !name.is_empty() && !name.contains(['*', '{', '}']))
+}
+
+fn matches_pattern(pattern: &str, topic: &str) -> bool {
+    let mut segments = topic.split('/');
+    for wanted in pattern.split('/') {
+        let Some(segment) = segments.next() else { return false };
+        if wanted == "*" {
+            return true;
+        }
+        if wanted != segment && !wanted.starts_with('{') {
+            return false;
+        }
+    }
+    segments.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(selector: &str, matching: &[&str], other: &[&str]) {
+        let selector = TopicSelector::parse(selector).unwrap();
+        for topic in matching {
+            assert!(selector.matches(&Topic::new(topic).unwrap()), "{selector} {topic}");
+        }
+        for topic in other {
+            assert!(!selector.matches(&Topic::new(topic).unwrap()), "{selector} {topic}");
+        }
+    }
+
+    #[test]
+    fn an_exact_selector_matches_itself() {
+        check("orders/1", &["orders/1"], &["orders", "orders/1/a", "orders/2"]);
+    }
+
+    #[test]
+    fn a_final_star_is_one_or_more_segments() {
+        check("orders/*", &["orders/1", "orders/1/a"], &["orders", "order/1", "xorders/1"]);
+        check("*", &["a", "a/b"], &[]);
+    }
+
+    #[test]
+    fn braces_are_one_segment() {
+        check("orders/{id}/status", &["orders/1/status"], &["orders/status", "orders/1/2/status"]);
+        check("{a}/{b}", &["x/y"], &["x", "x/y/z"]);
+    }
+
+    #[test]
+    fn broken_patterns_say_where() {
+        let at = |text| TopicSelector::parse(text).unwrap_err();
+        assert_eq!(at("a/*/b"), InvalidName::Reserved { at: 2 });
+        assert_eq!(at("a*"), InvalidName::Reserved { at: 1 });
+        assert_eq!(at("a/{}"), InvalidName::Reserved { at: 2 });
+        assert_eq!(at("a/x{b}"), InvalidName::Reserved { at: 3 });
+        assert_eq!(at("a/b}"), InvalidName::Reserved { at: 3 });
+        assert_eq!(at(""), InvalidName::Empty);
+        assert_eq!(at("a//*"), InvalidName::EmptySegment { at: 2 });
+    }
+
+    #[test]
+    fn the_literal_prefix_ends_at_a_segment() {
+        let prefix = |text| TopicSelector::parse(text).unwrap().literal_prefix().to_owned();
+        assert_eq!(prefix("orders/*"), "orders/");
+        assert_eq!(prefix("orders/{id}/status"), "orders/");
+        assert_eq!(prefix("a/b/{id}"), "a/b/");
+        assert_eq!(prefix("*"), "");
+        assert_eq!(prefix("{a}/b"), "");
+    }
+}

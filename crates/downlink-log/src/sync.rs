@@ -1,0 +1,52 @@
+//! Locks and atomics, from `parking_lot` and the standard library, or from loom in its tests.
+//!
+//! Both give the same few methods, so that the code under test is the code that runs.
+
+#[cfg(not(downlink_loom))]
+pub(crate) use {
+    parking_lot::{Mutex, RwLock},
+    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
+
+#[cfg(downlink_loom)]
+pub(crate) use {
+    self::model::{Mutex, RwLock},
+    loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
+
+#[cfg(downlink_loom)]
+mod model {
+    //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the model.
+
+    use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("a panic ends the model")
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().expect("a panic ends the model")
+        }
+
+        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().expect("a panic ends the model")
+        }
+    }
+}

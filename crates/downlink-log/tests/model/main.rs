@@ -1,0 +1,283 @@
+//! The log against a naive model, over random programs with small limits.
+//!
+//! The model keeps everything in plain maps and recomputes from scratch; the log must give the same
+//! answers, events, gaps and sizes at every step. A second check looks at clients over their
+//! reconnects: each event once, or inside a gap that was told.
+#![cfg(not(downlink_loom))]
+
+mod naive;
+mod program;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use downlink_log::{
+    Address, AppendError, Appended, Batch, Cursor, Draft, EndReason, Entry, Epoch, Fingerprint,
+    Gap, Log, LogOptions, OpenError, Payload, Read, Reader, Selection, Start, Timestamp,
+};
+use naive::Naive;
+use program::{Op, Target, limits, retention};
+use proptest::prelude::*;
+
+/// A payload of a size, perhaps with an id.
+#[derive(Clone, Debug)]
+struct Load {
+    bytes: usize,
+    id: Option<Box<str>>,
+}
+
+impl Payload for Load {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn given_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+}
+
+const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
+
+fn epoch() -> Epoch {
+    Epoch::from_random(7)
+}
+
+/// One logical client over all its connections.
+struct Client {
+    reader: Option<Reader<Load>>,
+    naive: Option<naive::Reader>,
+    selection: Selection,
+    last_id: Option<String>,
+    /// What must reach the client: offsets from its first live start on.
+    wanted: BTreeSet<u64>,
+    delivered: BTreeSet<u64>,
+    gaps: Vec<(u64, u64)>,
+}
+
+struct World {
+    log: Log<Load>,
+    naive: Naive,
+    clients: BTreeMap<u8, Client>,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut options = LogOptions::new(epoch());
+        options.limits = limits();
+        options.retention = retention();
+        options.finished_keep = std::time::Duration::from_millis(program::FINISHED_KEEP_MS);
+        options.gap_replay_max = program::GAP_REPLAY_MAX;
+        Self { log: Log::new(options), naive: Naive::new(), clients: BTreeMap::new(), now: 1_000 }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    fn run(&mut self, op: &Op) {
+        match op {
+            Op::Append { targets, bytes, id, finish } => self.append(targets, *bytes, *id, *finish),
+            Op::Finish { target } => self.finish(target),
+            Op::Connect { client, start } => self.connect(*client, start.clone()),
+            Op::Drop { client } => self.drop_connection(*client),
+            Op::Read { client, events_max } => self.read(*client, *events_max),
+            Op::Advance { ms } => self.now += ms,
+        }
+        self.compare_sizes();
+    }
+
+    fn append(&mut self, targets: &[Target], bytes: usize, id: Option<u8>, finish: bool) {
+        let to: BTreeSet<Address> = targets.iter().map(Target::address).collect();
+        let id: Option<Box<str>> = id.map(|id| format!("given-{id}").into());
+        let fingerprint = Fingerprint::of(&(&to, bytes));
+        let stamped_id = id.clone();
+        let draft = Draft {
+            to: to.iter().cloned().collect(),
+            id: id.clone(),
+            key: None,
+            fingerprint,
+            finish,
+            stamp: Some(move |_, _| Load { bytes, id: stamped_id }),
+        };
+        let got = self.log.append(self.now(), [draft].into_iter().collect());
+        let want = self.naive.append(self.now, &to, bytes, id.as_deref(), finish);
+        let got = got.map(|answers| answers[0]);
+        assert_eq!(got, want);
+        if let Ok(Appended { offset, repeated: false, .. }) = got {
+            for client in self.clients.values_mut().filter(|client| client.last_id.is_some()) {
+                if naive::wants(&client.selection, &to) {
+                    client.wanted.insert(offset.get());
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, target: &Target) {
+        let to = BTreeSet::from([target.address()]);
+        let draft = Draft {
+            to: to.iter().cloned().collect(),
+            id: None,
+            key: None,
+            fingerprint: Fingerprint::default(),
+            finish: true,
+            stamp: None::<fn(_, _) -> Load>,
+        };
+        let got = self.log.append(self.now(), [draft].into_iter().collect());
+        let want = self.naive.finish(self.now, &to);
+        assert_eq!(got.map(|answers| answers[0]), want);
+    }
+
+    fn connect(&mut self, id: u8, start: Start) {
+        if self.clients.get(&id).is_some_and(|client| client.reader.is_some()) {
+            return;
+        }
+        let selection = program::selection(id);
+        let last_id = self.clients.get(&id).and_then(|client| client.last_id.clone());
+        let start = last_id.clone().map_or(start, |last| Start::After(last.into()));
+        let got = self.log.open(self.now(), &selection, &start);
+        let want = self.naive.open(self.now, &selection, &start);
+        match (got, want) {
+            (Ok(reader), Ok(naive)) => {
+                assert_eq!(reader.cursor().next.get(), naive.next(), "start {start:?}");
+                assert_eq!(reader.is_at_end(), self.naive.is_at_end(&naive));
+                let client = self.clients.entry(id).or_insert_with(|| Client {
+                    reader: None,
+                    naive: None,
+                    selection,
+                    last_id: None,
+                    wanted: BTreeSet::new(),
+                    delivered: BTreeSet::new(),
+                    gaps: Vec::new(),
+                });
+                if client.last_id.is_none() {
+                    client.last_id = Some(reader.cursor().to_string());
+                }
+                client.reader = Some(reader);
+                client.naive = Some(naive);
+            }
+            (got, want) => assert_eq!(got.err(), want.err()),
+        }
+    }
+
+    fn drop_connection(&mut self, id: u8) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.reader = None;
+        if let Some(naive) = client.naive.take() {
+            self.naive.close(&naive);
+        }
+    }
+
+    fn read(&mut self, id: u8, events_max: usize) {
+        let now = self.now();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let (Some(reader), Some(naive)) = (&mut client.reader, &mut client.naive) else { return };
+        let mut out: Vec<Entry<Load>> = Vec::new();
+        let got = reader.read(now, Batch { events_max, ..ALL }, &mut out);
+        let offsets: Vec<u64> = out.iter().map(|entry| entry.offset.get()).collect();
+        let (want, want_offsets) = self.naive.read(self.now, naive, events_max);
+        assert_eq!((&got, &offsets), (&want, &want_offsets));
+        assert!(got != Read::CaughtUp || reader.lag() == 0);
+        client.note(&got, &offsets);
+        if matches!(got, Read::Ended(_)) {
+            self.drop_connection(id);
+        }
+    }
+
+    fn compare_sizes(&self) {
+        let got = self.log.totals(self.now());
+        let want = self.naive.totals(self.now);
+        assert_eq!(got, want);
+    }
+
+    /// Reads everyone to the end: then each client has every event it wanted, or was told.
+    fn settle(&mut self) {
+        let ids: Vec<u8> = self.clients.keys().copied().collect();
+        ids.iter().for_each(|&id| self.drop_connection(id));
+        for id in ids {
+            self.connect(id, Start::Live);
+            if self.clients.get(&id).is_none_or(|client| client.reader.is_none()) {
+                continue; // Refused at the limit of topics.
+            }
+            for _ in 0..10_000 {
+                let Some(client) = self.clients.get_mut(&id) else { break };
+                let Some(reader) = &mut client.reader else { break };
+                let mut out = Vec::new();
+                let got = reader.read(Timestamp::from_millis(self.now), ALL, &mut out);
+                let offsets: Vec<u64> = out.iter().map(|entry| entry.offset.get()).collect();
+                client.note(&got, &offsets);
+                if matches!(got, Read::CaughtUp | Read::Ended(_)) {
+                    break;
+                }
+            }
+            if let Some(client) = self.clients.get(&id) {
+                client.check_conservation();
+            }
+            self.drop_connection(id);
+        }
+    }
+}
+
+impl Client {
+    fn note(&mut self, read: &Read, offsets: &[u64]) {
+        for &offset in offsets {
+            assert!(self.delivered.insert(offset), "offset {offset} came twice");
+            self.last_id = Some(id_of(offset));
+        }
+        if let Read::Gap(Gap { after: Some(after), until: Some(until), next, .. }) = read {
+            self.gaps.push((after.get(), until.get()));
+            self.last_id = Some(id_of(next.get() - 1));
+        }
+    }
+
+    fn check_conservation(&self) {
+        for offset in self.wanted.difference(&self.delivered) {
+            let told = self.gaps.iter().any(|(after, until)| after < offset && offset <= until);
+            assert!(told, "offset {offset} is missing, and no gap says so: {:?}", self.gaps);
+        }
+    }
+}
+
+fn id_of(offset: u64) -> String {
+    Cursor::parse_id(&format!("{}-{offset}", epoch())).unwrap().to_string()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_log_answers_as_the_model_does(ops in prop::collection::vec(program::op(), 1..120)) {
+        let mut world = World::new();
+        for op in &ops {
+            world.run(op);
+        }
+        world.settle();
+    }
+}
+
+#[test]
+fn a_closed_log_refuses_and_its_readers_end_after_reading() {
+    let mut world = World::new();
+    world.connect(0, Start::Live);
+    world.append(&[Target::Topic(0)], 1, None, false);
+    world.log.close();
+    let client = world.clients.get_mut(&0).unwrap();
+    let reader = client.reader.as_mut().unwrap();
+    let mut out = Vec::new();
+    let now = Timestamp::from_millis(world.now);
+    assert_eq!(reader.read(now, ALL, &mut out), Read::Events);
+    assert_eq!(out.len(), 1);
+    out.clear();
+    assert_eq!(reader.read(now, ALL, &mut out), Read::Ended(EndReason::Closed));
+    let opened = world.log.open(now, &Selection::default(), &Start::Live);
+    assert_eq!(opened.err(), Some(OpenError::Closed));
+    let draft = Draft {
+        to: [Address::Everyone].into_iter().collect(),
+        id: None,
+        key: None,
+        fingerprint: Fingerprint::default(),
+        finish: false,
+        stamp: Some(|_, _| Load { bytes: 1, id: None }),
+    };
+    let appended = world.log.append(now, [draft].into_iter().collect());
+    assert_eq!(appended.err(), Some(AppendError::Closed));
+}

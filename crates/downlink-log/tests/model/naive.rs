@@ -1,0 +1,489 @@
+//! The model: one list of everything ever published, and rules applied from scratch.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use downlink_log::{
+    Address, AppendError, Appended, EndReason, Gap, GapReason, Offset, OpenError, Read, Retention,
+    RetentionRules, Selection, Start, Timestamp, Totals,
+};
+
+use crate::{epoch, program};
+
+/// What the log documents as the fixed cost of an entry.
+const ENTRY_COST_BYTES: usize = 96;
+
+#[derive(Clone, Debug)]
+struct Event {
+    offset: u64,
+    at: u64,
+    to: BTreeSet<Address>,
+    bytes: usize,
+    id: Option<String>,
+    answer: Option<Appended>,
+}
+
+/// One address: which events it keeps, and what it evicted last.
+#[derive(Clone, Debug, Default)]
+struct Ring {
+    kept: Vec<u64>,
+    floor: u64,
+    evicted_at: Option<u64>,
+    finished: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+pub struct Naive {
+    state: RefCell<State>,
+    rules: RetentionRules,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: BTreeMap<u64, Event>,
+    rings: BTreeMap<Address, Ring>,
+    readers: BTreeMap<u64, Selection>,
+    next: u64,
+    next_reader: u64,
+    at: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Reader {
+    number: u64,
+    selection: Selection,
+    next: u64,
+    told: u64,
+    gap: Option<Gap>,
+    reason: GapReason,
+}
+
+impl Reader {
+    pub fn next(&self) -> u64 {
+        self.gap.map_or(self.next, |gap| self.next.min(gap.next.get()))
+    }
+}
+
+pub fn wants(selection: &Selection, to: &BTreeSet<Address>) -> bool {
+    to.iter().any(|address| reads(selection, address))
+}
+
+fn reads(selection: &Selection, address: &Address) -> bool {
+    match address {
+        Address::Everyone => true,
+        Address::Client(client) => selection.client.as_ref() == Some(client),
+        Address::Topic(topic) => selection.selectors.iter().any(|wanted| wanted.matches(topic)),
+        _ => unreachable!("there are three kinds of address"),
+    }
+}
+
+fn names(selection: &Selection, address: &Address) -> bool {
+    match address {
+        Address::Topic(topic) => {
+            selection.selectors.iter().any(|selector| selector.exact() == Some(topic))
+        }
+        _ => reads(selection, address),
+    }
+}
+
+fn is_exact(selection: &Selection) -> bool {
+    selection.selectors.iter().all(|selector| selector.exact().is_some())
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+impl State {
+    fn cost(&self, offset: u64) -> usize {
+        self.events[&offset].bytes + ENTRY_COST_BYTES
+    }
+
+    fn ring(&mut self, address: &Address) -> &mut Ring {
+        self.rings.entry(address.clone()).or_insert_with(|| Ring { floor: 1, ..Ring::default() })
+    }
+
+    fn evict(&mut self, address: &Address) {
+        let offset = self.ring(address).kept.remove(0);
+        let at = self.events[&offset].at;
+        let ring = self.ring(address);
+        ring.floor = offset + 1;
+        ring.evicted_at = Some(at);
+    }
+
+    fn is_kept(&self, offset: u64) -> bool {
+        self.rings.values().any(|ring| ring.kept.contains(&offset))
+    }
+
+    fn bytes(&self) -> usize {
+        self.rings.values().flat_map(|ring| &ring.kept).map(|&offset| self.cost(offset)).sum()
+    }
+
+    /// The topics there are: with history, finished, or named by a reader.
+    fn exists(&self, address: &Address) -> bool {
+        let ring = self.rings.get(address);
+        ring.is_some_and(|ring| !ring.kept.is_empty() || ring.finished.is_some())
+            || self.readers.values().any(|selection| names(selection, address))
+    }
+
+    fn existing(&self) -> BTreeSet<Address> {
+        let named = self.readers.values().flat_map(|selection| {
+            let topics = selection.selectors.iter().filter_map(|s| s.exact().cloned());
+            let inbox = selection.client.iter().cloned().map(Address::Client);
+            topics.map(Address::Topic).chain(inbox).collect::<Vec<_>>()
+        });
+        let known: BTreeSet<Address> = self.rings.keys().cloned().chain(named).collect();
+        known
+            .into_iter()
+            .filter(|address| *address != Address::Everyone && self.exists(address))
+            .collect()
+    }
+
+    fn expire(&mut self, now: u64, rules: &RetentionRules) {
+        let addresses: Vec<Address> = self.rings.keys().cloned().collect();
+        for address in addresses {
+            let finished = self.ring(&address).finished;
+            if finished.is_some_and(|(_, at)| at + program::FINISHED_KEEP_MS <= now) {
+                self.ring(&address).finished = None;
+                while !self.ring(&address).kept.is_empty() {
+                    self.evict(&address);
+                }
+            }
+            let Some(age) = rule(rules, &address).age_max else { continue };
+            while let Some(&front) = self.ring(&address).kept.first() {
+                if self.events[&front].at + millis(age) > now {
+                    break;
+                }
+                self.evict(&address);
+            }
+        }
+    }
+
+    fn of<'a>(&'a self, selection: &'a Selection) -> impl Iterator<Item = &'a Ring> {
+        self.rings.iter().filter(|(address, _)| reads(selection, address)).map(|(_, ring)| ring)
+    }
+
+    fn kept_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
+        self.of(selection)
+            .flat_map(|ring| &ring.kept)
+            .copied()
+            .filter(|&offset| offset >= from)
+            .collect()
+    }
+
+    fn floor(&self, selection: &Selection) -> u64 {
+        self.of(selection).map(|ring| ring.floor).max().unwrap_or(1)
+    }
+
+    fn all_finished(&self, selection: &Selection) -> bool {
+        let exact: Vec<_> = selection.selectors.iter().filter_map(|s| s.exact()).collect();
+        is_exact(selection)
+            && !exact.is_empty()
+            && exact.iter().all(|topic| {
+                let ring = self.rings.get(&Address::Topic((*topic).clone()));
+                ring.is_some_and(|ring| ring.finished.is_some())
+            })
+    }
+
+    fn gap(&self, selection: &Selection, reason: GapReason, next: u64) -> Gap {
+        let oldest = self.kept_from(selection, next).first().copied();
+        Gap {
+            reason,
+            after: None,
+            until: None,
+            oldest: oldest.map(Offset::new),
+            next: Offset::new(next),
+        }
+    }
+}
+
+fn rule(rules: &RetentionRules, address: &Address) -> Retention {
+    match address {
+        Address::Everyone => rules.everyone,
+        Address::Client(_) => rules.inbox,
+        Address::Topic(topic) => rules
+            .rules
+            .iter()
+            .find(|(selector, _)| selector.matches(topic))
+            .map_or(rules.default, |(_, retention)| *retention),
+        _ => unreachable!("there are three kinds of address"),
+    }
+}
+
+impl Naive {
+    pub fn new() -> Self {
+        let state = State { next: 1, ..State::default() };
+        Self { state: RefCell::new(state), rules: program::retention() }
+    }
+
+    fn at(&self, now: u64) -> std::cell::RefMut<'_, State> {
+        let mut state = self.state.borrow_mut();
+        state.expire(now, &self.rules);
+        state
+    }
+
+    pub fn append(
+        &self,
+        now: u64,
+        to: &BTreeSet<Address>,
+        bytes: usize,
+        id: Option<&str>,
+        finish: bool,
+    ) -> Result<Appended, AppendError> {
+        let mut state = self.at(now);
+        room(&state, to)?;
+        if let Some(answer) = repeated(&state, to, bytes, id)? {
+            return Ok(answer);
+        }
+        let answer = self.push(&mut state, now, to, finish)?;
+        let offset = answer.offset.get();
+        let at = state.at;
+        let id = id.map(str::to_owned);
+        let event = Event { offset, at, to: to.clone(), bytes, id, answer: Some(answer) };
+        state.events.insert(offset, event);
+        for address in to {
+            state.ring(address).kept.push(offset);
+            let rule = rule(&self.rules, address);
+            loop {
+                let kept = state.ring(address).kept.clone();
+                let bytes: usize = kept.iter().map(|&offset| state.cost(offset)).sum();
+                if kept.len() <= 1 || (kept.len() <= rule.events_max && bytes <= rule.bytes_max) {
+                    break;
+                }
+                state.evict(address);
+            }
+        }
+        trim_all(&mut state, to, offset);
+        Ok(answer)
+    }
+
+    pub fn finish(&self, now: u64, to: &BTreeSet<Address>) -> Result<Appended, AppendError> {
+        let mut state = self.at(now);
+        room(&state, to)?;
+        self.push(&mut state, now, to, true)
+    }
+
+    fn push(
+        &self,
+        state: &mut State,
+        now: u64,
+        to: &BTreeSet<Address>,
+        finish: bool,
+    ) -> Result<Appended, AppendError> {
+        if to.iter().any(|address| state.rings.get(address).is_some_and(|r| r.finished.is_some())) {
+            return Err(AppendError::Finished { draft: 0 });
+        }
+        let offset = state.next;
+        state.next += 1;
+        state.at = state.at.max(now);
+        let at = state.at;
+        if finish {
+            to.iter().for_each(|address| state.ring(address).finished = Some((offset, at)));
+        }
+        let matched = state.readers.values().filter(|selection| wants(selection, to)).count();
+        Ok(Appended { offset: Offset::new(offset), matched, repeated: false })
+    }
+
+    pub fn open(
+        &self,
+        now: u64,
+        selection: &Selection,
+        start: &Start,
+    ) -> Result<Reader, OpenError> {
+        let mut state = self.at(now);
+        let limits = program::limits();
+        if state.readers.len() >= limits.subscribers_max {
+            return Err(OpenError::Full { subscribers_max: limits.subscribers_max });
+        }
+        let same = |other: &&Selection| other.client.is_some() && other.client == selection.client;
+        if state.readers.values().filter(same).count() >= limits.subscribers_per_client_max {
+            let subscribers_per_client_max = limits.subscribers_per_client_max;
+            return Err(OpenError::ClientFull { subscribers_per_client_max });
+        }
+        let before = state.existing().len();
+        let number = state.next_reader;
+        state.readers.insert(number, selection.clone());
+        if state.existing().len() > limits.topics_max.max(before) {
+            state.readers.remove(&number);
+            return Err(OpenError::TooManyTopics { topics_max: limits.topics_max });
+        }
+        state.next_reader += 1;
+        Ok(begin(&state, number, selection, start))
+    }
+
+    pub fn close(&self, reader: &Reader) {
+        self.state.borrow_mut().readers.remove(&reader.number);
+    }
+
+    pub fn read(&self, now: u64, reader: &mut Reader, events_max: usize) -> (Read, Vec<u64>) {
+        let state = self.at(now);
+        if let Some(gap) = reader.gap.take() {
+            return (Read::Gap(gap), Vec::new());
+        }
+        let kept = state.kept_from(&reader.selection, reader.next);
+        let floor = state.floor(&reader.selection);
+        if floor > reader.next.max(reader.told) {
+            let next = kept.first().copied().unwrap_or(state.next);
+            let gap = Gap {
+                after: Some(Offset::new(reader.next - 1)),
+                until: Some(Offset::new(floor - 1)),
+                ..state.gap(&reader.selection, reader.reason, next)
+            };
+            (reader.told, reader.next) = (floor, next);
+            return (Read::Gap(gap), Vec::new());
+        }
+        if reader.next < state.next {
+            reader.reason = GapReason::Lagged;
+        }
+        let taken: Vec<u64> = kept.iter().copied().take(events_max).collect();
+        let all = taken.len() == kept.len();
+        reader.next = if all { state.next } else { taken.last().map_or(0, |last| last + 1) };
+        let read = match () {
+            () if !taken.is_empty() => Read::Events,
+            () if state.all_finished(&reader.selection) => Read::Ended(EndReason::Finished),
+            () => Read::CaughtUp,
+        };
+        (read, taken)
+    }
+
+    pub fn is_at_end(&self, reader: &Reader) -> bool {
+        let state = self.state.borrow();
+        reader.gap.is_none()
+            && state.all_finished(&reader.selection)
+            && state.kept_from(&reader.selection, reader.next).is_empty()
+            && state.floor(&reader.selection) <= reader.next.max(reader.told)
+    }
+
+    pub fn totals(&self, now: u64) -> Totals {
+        let state = self.at(now);
+        Totals {
+            subscribers: state.readers.len(),
+            topics: state.existing().len(),
+            events: state.rings.values().map(|ring| ring.kept.len()).sum(),
+            bytes: state.bytes(),
+        }
+    }
+}
+
+fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Reader {
+    let tail = state.next;
+    let floor = state.floor(selection);
+    let kept = state.kept_from(selection, 0);
+    let newest = |count: usize| match count {
+        0 => tail,
+        _ => kept.iter().rev().take(count).last().copied().unwrap_or(tail),
+    };
+    let reader = |next, told, gap| Reader {
+        number,
+        selection: selection.clone(),
+        next,
+        told,
+        gap,
+        reason: GapReason::Evicted,
+    };
+    let unknown = |reason| {
+        let next = newest(program::GAP_REPLAY_MAX);
+        reader(next, floor, Some(state.gap(selection, reason, next)))
+    };
+    match start {
+        Start::Live if !state.all_finished(selection) => reader(tail, 0, None),
+        Start::Live => {
+            let named = state
+                .rings
+                .iter()
+                .filter(|(address, _)| address.topic().is_some() && reads(selection, address));
+            let first = named.filter_map(|(_, ring)| ring.kept.first().copied()).min();
+            reader(first.unwrap_or(tail), floor, None)
+        }
+        Start::Earliest => reader(kept.first().copied().unwrap_or(tail), floor, None),
+        Start::Last(count) => reader(newest(*count), floor, None),
+        Start::Since(since) => {
+            let since = since.as_millis();
+            let young = kept.iter().find(|offset| state.events[offset].at >= since);
+            let next = young.copied().unwrap_or(tail);
+            let missed = state.of(selection).any(|r| r.evicted_at.is_some_and(|at| at >= since));
+            let gap = missed.then(|| Gap {
+                until: Some(Offset::new(floor - 1)),
+                ..state.gap(selection, GapReason::Evicted, next)
+            });
+            reader(next, floor, gap)
+        }
+        Start::After(id) => match id.strip_prefix(&format!("{}-", epoch())) {
+            Some(offset) => match offset.parse::<u64>().unwrap() + 1 {
+                next if next <= tail => reader(next, 0, None),
+                _ => reader(tail, 0, Some(state.gap(selection, GapReason::Lost, tail))),
+            },
+            None if id.starts_with("given-") => {
+                let event = state.events.values().rev().find(|event| {
+                    event.id.as_deref() == Some(&**id) && state.is_kept(event.offset)
+                });
+                match event {
+                    Some(event) => reader(event.offset + 1, 0, None),
+                    None => unknown(GapReason::UnknownId),
+                }
+            }
+            None if id.starts_with("00000000-") => unknown(GapReason::NewEpoch),
+            None => unknown(GapReason::UnknownId),
+        },
+        _ => unreachable!("the program has no other starts"),
+    }
+}
+
+fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
+    let topics_max = program::limits().topics_max;
+    let existing = state.existing();
+    let new = to.iter().filter(|&to| *to != Address::Everyone && !existing.contains(to)).count();
+    if new > 0 && existing.len() + new > topics_max {
+        return Err(AppendError::TooManyTopics { topics_max });
+    }
+    Ok(())
+}
+
+fn repeated(
+    state: &State,
+    to: &BTreeSet<Address>,
+    bytes: usize,
+    id: Option<&str>,
+) -> Result<Option<Appended>, AppendError> {
+    let Some(id) = id else { return Ok(None) };
+    let earlier = state
+        .events
+        .values()
+        .find(|event| event.id.as_deref() == Some(id) && state.is_kept(event.offset));
+    match earlier {
+        Some(event) if event.to == *to && event.bytes == bytes => {
+            Ok(event.answer.map(|answer| Appended { repeated: true, ..answer }))
+        }
+        Some(_) => Err(AppendError::IdTaken { draft: 0 }),
+        None => Ok(None),
+    }
+}
+
+fn trim_all(state: &mut State, to: &BTreeSet<Address>, newest: u64) {
+    let bytes_max = program::limits().bytes_max;
+    for address in to {
+        while state.bytes() > bytes_max
+            && state.ring(address).kept.first().is_some_and(|&front| front < newest)
+        {
+            state.evict(address);
+        }
+    }
+    while state.bytes() > bytes_max {
+        let oldest = state.rings.values().filter_map(|ring| ring.kept.first().copied()).min();
+        let Some(oldest) = oldest.filter(|&oldest| oldest < newest) else { return };
+        let addresses: Vec<Address> = state.rings.keys().cloned().collect();
+        for address in addresses {
+            if state.ring(&address).kept.first() == Some(&oldest) {
+                state.evict(&address);
+            }
+        }
+    }
+}
+
+/// The model's time stamps are the log's.
+#[test]
+fn time_is_in_milliseconds() {
+    assert_eq!(Timestamp::from_millis(5).after(std::time::Duration::from_millis(2)).as_millis(), 7);
+}

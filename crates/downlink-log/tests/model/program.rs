@@ -1,0 +1,136 @@
+//! Random programs over a log: what may happen, and the small limits it happens under.
+
+use std::time::Duration;
+
+use downlink_log::{
+    Address, ClientId, Limits, Retention, RetentionRules, Selection, Start, Timestamp, Topic,
+    TopicSelector,
+};
+use proptest::prelude::*;
+
+pub const FINISHED_KEEP_MS: u64 = 50;
+pub const GAP_REPLAY_MAX: usize = 3;
+pub const TOPICS: [&str; 12] =
+    ["a", "b", "a/x", "a/y", "b/x", "b/y", "c/x/z", "c/y/z", "d", "e", "f", "g/x"];
+
+#[derive(Clone, Debug)]
+pub enum Target {
+    Everyone,
+    Client(u8),
+    Topic(u8),
+}
+
+impl Target {
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Everyone => Address::Everyone,
+            Self::Client(number) => Address::Client(client(*number)),
+            Self::Topic(number) => Address::Topic(topic(*number)),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Op {
+    Append { targets: Vec<Target>, bytes: usize, id: Option<u8>, finish: bool },
+    Finish { target: Target },
+    Connect { client: u8, start: Start },
+    Drop { client: u8 },
+    Read { client: u8, events_max: usize },
+    Advance { ms: u64 },
+}
+
+pub fn client(number: u8) -> ClientId {
+    ClientId::new(&format!("client-{number}")).unwrap()
+}
+
+fn topic(number: u8) -> Topic {
+    Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).unwrap()
+}
+
+/// What client `number` reads, over all its connections.
+pub fn selection(number: u8) -> Selection {
+    let texts: &[&str] = match number % 8 {
+        0 => &["a"],
+        1 => &["a", "b", "a/x"],
+        2 => &["a/*"],
+        3 => &["*"],
+        4 => &["c/{any}/z", "b/*", "d"],
+        5 => &["d", "e"],
+        // More than the log asks one by one: these readers walk the index.
+        6 => &["a", "b", "a/x", "a/y", "b/x", "b/y", "d", "e", "f", "g/x"],
+        _ => &[],
+    };
+    Selection {
+        selectors: texts.iter().map(|text| TopicSelector::parse(text).unwrap()).collect(),
+        client: (number % 2 == 0).then(|| client(number % 4)),
+    }
+}
+
+pub fn retention() -> RetentionRules {
+    let rule = |events_max, bytes_max, age: Option<u64>| Retention {
+        events_max,
+        bytes_max,
+        age_max: age.map(Duration::from_millis),
+    };
+    let selector = |text| TopicSelector::parse(text).unwrap();
+    RetentionRules {
+        rules: vec![
+            (selector("a"), rule(3, usize::MAX, None)),
+            (selector("a/*"), rule(2, usize::MAX, Some(30))),
+            (selector("b/*"), rule(10, 300, Some(60))),
+            (selector("d"), rule(1, usize::MAX, Some(20))),
+        ],
+        default: rule(5, usize::MAX, Some(100)),
+        inbox: rule(2, usize::MAX, Some(40)),
+        everyone: rule(4, usize::MAX, Some(70)),
+    }
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        subscribers_max: 6,
+        subscribers_per_client_max: 2,
+        selectors_max: 10,
+        topics_max: 14,
+        bytes_max: 2_000,
+    }
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    prop_oneof![
+        1 => Just(Target::Everyone),
+        2 => (0..4u8).prop_map(Target::Client),
+        9 => (0..12u8).prop_map(Target::Topic),
+    ]
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    prop_oneof![
+        4 => Just(Start::Live),
+        2 => Just(Start::Earliest),
+        1 => (0..6usize).prop_map(Start::Last),
+        1 => (0..400u64).prop_map(|ms| Start::Since(Timestamp::from_millis(1_000 + ms))),
+        1 => (0..6u8).prop_map(|id| Start::After(format!("given-{id}").into())),
+        1 => Just(Start::After("nonsense".into())),
+        1 => Just(Start::After("00000000-3".into())),
+        1 => Just(Start::After("70000000-99999".into())),
+    ]
+}
+
+pub fn op() -> impl Strategy<Value = Op> {
+    let targets = prop_oneof![
+        6 => target().prop_map(|target| vec![target]),
+        1 => prop::collection::vec(target(), 2..4),
+    ];
+    let id = prop_oneof![5 => Just(None), 1 => (0..6u8).prop_map(Some)];
+    prop_oneof![
+        8 => (targets, 0..120usize, id, prop::bool::weighted(0.05))
+            .prop_map(|(targets, bytes, id, finish)| Op::Append { targets, bytes, id, finish }),
+        1 => (0..12u8).prop_map(|number| Op::Finish { target: Target::Topic(number) }),
+        4 => (0..8u8, start()).prop_map(|(client, start)| Op::Connect { client, start }),
+        2 => (0..8u8).prop_map(|client| Op::Drop { client }),
+        7 => (0..8u8, 1..6usize).prop_map(|(client, events_max)| Op::Read { client, events_max }),
+        2 => (0..40u64).prop_map(|ms| Op::Advance { ms }),
+    ]
+}
