@@ -133,3 +133,38 @@ impl Lines {
         self.cut_is_read = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes are searched, and how many lines found, in chunks of this length.
+    fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
+        let mut lines = Lines::new(usize::MAX);
+        let mut found = 0;
+        for mut chunk in stream.chunks(chunk_len) {
+            while lines.next_line(&mut chunk).unwrap().is_some() {
+                found += 1;
+            }
+        }
+        (lines.searched, found)
+    }
+
+    #[test]
+    fn v25_each_byte_of_a_large_event_is_searched_once() {
+        let long = [b"data: ", &*vec![b'x'; 10 * 1_024 * 1_024], b"\n\n"].concat();
+        assert_eq!(work(&long, 10), (long.len(), 2));
+        assert_eq!(work(&long, 1), (long.len(), 2));
+        assert_eq!(work(&long, long.len()), (long.len(), 2));
+    }
+
+    #[test]
+    fn each_byte_of_many_short_lines_is_searched_once() {
+        let short = b"data: x\n".repeat(10_000);
+        assert_eq!(work(&short, 10), (short.len(), 10_000));
+        assert_eq!(work(&short, short.len()), (short.len(), 10_000));
+        // The LF of CRLF is recognised, not searched.
+        let crlf = b"data: x\r\n".repeat(10_000);
+        assert_eq!(work(&crlf, 10), (crlf.len() - 10_000, 10_000));
+    }
+}

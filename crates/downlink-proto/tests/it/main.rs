@@ -11,8 +11,10 @@ mod naive;
 mod reader;
 
 mod fields;
+mod fixtures;
 mod hazards;
 mod limits;
+mod properties;
 mod rules_dispatch;
 mod rules_fields;
 mod rules_lines;
