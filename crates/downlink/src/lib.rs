@@ -1,1 +1,15 @@
-//! See the crate's manifest; written with its first module.
+//! Server-Sent Events for Rust web apps: typed events to browsers and programs.
+//!
+//! What a user depends on: responses that stream events ([`http`]), a server that knows what an
+//! event stream is ([`serve()`]), and the traits of web frameworks ([`adapters`]).
+
+pub mod adapters;
+pub mod http;
+#[cfg(feature = "serve")]
+pub mod serve;
+
+pub use downlink_proto::{Event, EventId, EventType, Frame, InvalidField};
+
+pub use crate::http::{KeepAlive, LastEventId, Sse, SseSender};
+#[cfg(feature = "serve")]
+pub use crate::serve::serve;

@@ -1,0 +1,155 @@
+//! Frames gathered into one buffer, so that they leave in one write.
+//!
+//! A lone frame is passed on as it is; the first copy is made when a second one joins it.
+
+use bytes::{Bytes, BytesMut};
+use downlink_proto::Frame;
+
+/// The most bytes of a batch; a single larger frame goes alone.
+///
+/// What a loopback or fast network socket takes in one write. More would be held in memory while
+/// the socket is full; half would make more writes of a replay for nothing.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// The most frames of a batch.
+///
+/// Bounds the time of one poll: other connections wait for it. At some hundred bytes an event,
+/// twice as many save few writes; half would write a burst of small events in more pieces than a
+/// packet needs.
+pub const BATCH_FRAMES_MAX: usize = 64;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    frames: usize,
+    /// Invariant: some exactly if `frames` is 1; a longer batch is in `copied`.
+    lone: Option<Frame>,
+    copied: BytesMut,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// True if no frame at all can be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.frames >= BATCH_FRAMES_MAX || self.len() >= BATCH_BYTES_MAX
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    ///
+    /// Gives the frame back if it does not fit.
+    pub(super) fn push(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.is_empty() {
+            self.frames = 1;
+            self.lone = Some(frame);
+            return Ok(());
+        }
+        if self.frames == BATCH_FRAMES_MAX || self.len() + frame.len() > BATCH_BYTES_MAX {
+            return Err(frame);
+        }
+        self.append(&frame);
+        Ok(())
+    }
+
+    /// Adds the last frame of a response, which is small, whether it fits or not.
+    pub(super) fn push_last(&mut self, frame: Frame) {
+        if let Err(frame) = self.push(frame) {
+            self.append(&frame);
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.lone.map_or_else(|| self.copied.freeze(), Frame::into_bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.lone.as_ref().map_or(self.copied.len(), Frame::len)
+    }
+
+    fn append(&mut self, frame: &Frame) {
+        if let Some(first) = self.lone.take() {
+            self.copied.reserve(first.len() + frame.len());
+            self.copied.extend_from_slice(first.as_bytes());
+        }
+        self.copied.extend_from_slice(frame.as_bytes());
+        self.frames += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use downlink_proto::Event;
+
+    use super::*;
+
+    /// A frame of exactly so many bytes.
+    fn frame_of(len: usize) -> Frame {
+        let frame = Frame::from(Event::new("x".repeat(len - "data: \n\n".len())));
+        assert_eq!(frame.len(), len);
+        frame
+    }
+
+    fn batch_of(lens: &[usize]) -> Batch {
+        let mut batch = Batch::default();
+        for len in lens {
+            batch.push(frame_of(*len)).expect("fits");
+        }
+        batch
+    }
+
+    #[test]
+    fn lone_frame_is_not_copied() {
+        let frame = frame_of(100);
+        let address = frame.as_bytes().as_ptr();
+        let mut batch = Batch::default();
+        batch.push(frame).expect("fits");
+        assert_eq!(batch.into_bytes().as_ptr(), address);
+    }
+
+    #[test]
+    fn frames_leave_in_order() {
+        let mut batch = Batch::default();
+        for text in ["a", "b", "c"] {
+            batch.push(Frame::comment(text)).expect("fits");
+        }
+        assert_eq!(batch.into_bytes(), ": a\n\n: b\n\n: c\n\n");
+    }
+
+    #[test]
+    fn bytes_at_the_limit_fit_and_one_more_does_not() {
+        for (last, fits) in [(99, true), (100, true), (101, false)] {
+            let mut batch = batch_of(&[BATCH_BYTES_MAX - 200, 100]);
+            assert!(!batch.is_full());
+            assert_eq!(batch.push(frame_of(last)).is_ok(), fits, "{last}");
+        }
+        assert!(batch_of(&[BATCH_BYTES_MAX - 100, 100]).is_full());
+    }
+
+    #[test]
+    fn frames_at_the_limit_fit_and_one_more_does_not() {
+        let mut batch = batch_of(&[20; BATCH_FRAMES_MAX - 1]);
+        assert!(!batch.is_full());
+        batch.push(frame_of(20)).expect("the last one");
+        assert!(batch.is_full());
+        assert_eq!(batch.push(frame_of(20)), Err(frame_of(20)));
+    }
+
+    #[test]
+    fn large_frame_goes_alone() {
+        let mut batch = batch_of(&[BATCH_BYTES_MAX + 1]);
+        assert!(batch.is_full());
+        assert!(batch.push(frame_of(20)).is_err());
+        assert_eq!(batch.into_bytes().len(), BATCH_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn goodbye_always_fits() {
+        let mut batch = batch_of(&[BATCH_BYTES_MAX]);
+        batch.push_last(Frame::comment("bye"));
+        assert!(batch.into_bytes().ends_with(b"\n\n: bye\n\n"));
+    }
+}

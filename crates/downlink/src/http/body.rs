@@ -1,0 +1,270 @@
+//! The body of an event stream response.
+//!
+//! First bytes at once, whatever is ready in one buffer, a keep-alive after silence, and an end
+//! that is always at a frame boundary. A body that fails (its source reports an error, or panics)
+//! yields an error instead, so that the server cuts the connection and the client comes back. What
+//! was gathered before a failure still goes out first.
+//!
+//! A server polls a body only while its socket takes bytes: what a peer has not read is never more
+//! than one batch here.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use downlink_proto::Frame;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::batch::Batch;
+use super::clock::{Clock, Tick};
+use super::source::{AnyError, FrameSource};
+use super::{KeepAlive, Spread};
+
+/// The future that ends a response from outside.
+pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Why a response was cut.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The source of the events reported an error.
+    Source(SourceError),
+    /// The source of the events panicked.
+    Panicked,
+}
+
+/// The error of a source; the cause is its `source()`.
+#[derive(Debug)]
+pub struct SourceError(AnyError);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source(_) => "the source of the events failed",
+            Self::Panicked => "the source of the events panicked",
+        })
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Source(SourceError(cause)) => Some(cause.as_ref()),
+            Self::Panicked => None,
+        }
+    }
+}
+
+/// How far a body has come.
+#[derive(Debug)]
+enum Phase {
+    /// Nothing was sent; holds the reconnection time to begin with.
+    Opening(Option<Duration>),
+    /// The first bytes are out.
+    Open,
+    /// Everything before the failure is out.
+    Failed(BodyError),
+    /// Every further poll answers `None`.
+    Ended,
+}
+
+/// What a look at the source found after the frames that were ready.
+enum Found {
+    /// Nothing more for now, or the batch is full.
+    Open,
+    End,
+    Failure(BodyError),
+}
+
+pin_project! {
+    /// The body of an event stream response; made by [`Sse::into_response`](super::Sse).
+    ///
+    /// Needs a tokio runtime with time enabled. Dropping it drops the source: that is how a
+    /// producer learns that its reader is gone.
+    pub struct SseBody<S> {
+        #[pin]
+        source: S,
+        phase: Phase,
+        // A frame that did not fit into the batch before.
+        held: Option<Frame>,
+        clock: Clock,
+        keep_alive: KeepAlive,
+        until: Option<Until>,
+        last_reconnection: Option<Spread>,
+    }
+}
+
+impl<S> SseBody<S> {
+    pub(super) fn new(
+        source: S,
+        reconnection_time: Option<Duration>,
+        clock: Clock,
+        keep_alive: KeepAlive,
+        until: Option<Until>,
+        last_reconnection: Option<Spread>,
+    ) -> Self {
+        let phase = Phase::Opening(reconnection_time);
+        Self { source, phase, held: None, clock, keep_alive, until, last_reconnection }
+    }
+}
+
+impl<S: FrameSource> Body for SseBody<S> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let mut batch = Batch::default();
+        match std::mem::replace(self.as_mut().project().phase, Phase::Open) {
+            Phase::Opening(reconnection_time) => greet(&mut batch, reconnection_time),
+            Phase::Open => {}
+            Phase::Failed(error) => {
+                *self.as_mut().project().phase = Phase::Ended;
+                return Poll::Ready(Some(Err(error)));
+            }
+            Phase::Ended => {
+                *self.as_mut().project().phase = Phase::Ended;
+                return Poll::Ready(None);
+            }
+        }
+        let found = self.as_mut().look(cx, &mut batch);
+        self.conclude(found, batch)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.phase, Phase::Ended)
+    }
+}
+
+impl<S: FrameSource> SseBody<S> {
+    /// Gathers what there is to send, and finds out whether it is all.
+    fn look(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+        if self.clock.has_ended() {
+            return Found::End;
+        }
+        let asked_to_end = match self.as_mut().poll_until(cx) {
+            Ok(asked) => asked,
+            Err(error) => return Found::Failure(error),
+        };
+        match self.as_mut().gather(cx, batch) {
+            Found::Open if asked_to_end => Found::End,
+            Found::Open if batch.is_empty() => self.wait(cx, batch),
+            found => found,
+        }
+    }
+
+    /// True once the caller's future has completed.
+    fn poll_until(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, BodyError> {
+        let Some(until) = self.project().until else { return Ok(false) };
+        unpanicked(|| until.as_mut().poll(cx).is_ready())
+    }
+
+    /// Takes frames from the source until it has none ready or the batch is full.
+    fn gather(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+        let mut this = self.project();
+        let mut next = this.held.take();
+        loop {
+            if let Some(frame) = next.take()
+                && let Err(frame) = batch.push(frame)
+            {
+                *this.held = Some(frame);
+                return Found::Open;
+            }
+            if batch.is_full() {
+                return Found::Open;
+            }
+            match unpanicked(|| this.source.as_mut().poll_frame(cx)) {
+                Ok(Poll::Ready(Some(frame))) => next = Some(frame),
+                Ok(Poll::Ready(None)) => {
+                    let error = this.source.take_error();
+                    let failure = error.map(|error| BodyError::Source(SourceError(error)));
+                    return failure.map_or(Found::End, Found::Failure);
+                }
+                Ok(Poll::Pending) => return Found::Open,
+                Err(panicked) => return Found::Failure(panicked),
+            }
+        }
+    }
+
+    /// Waits for the clock, with nothing else to send.
+    fn wait(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+        let this = self.project();
+        match this.clock.poll_tick(cx) {
+            Poll::Pending => Found::Open,
+            Poll::Ready(Tick::End) => Found::End,
+            Poll::Ready(Tick::Silence) => match unpanicked(|| this.source.keep_alive()) {
+                Ok(frame) => {
+                    batch.push_last(frame.unwrap_or_else(|| this.keep_alive.frame()));
+                    Found::Open
+                }
+                Err(panicked) => Found::Failure(panicked),
+            },
+        }
+    }
+
+    /// Sends what was gathered and moves on to the phase that follows.
+    fn conclude(
+        self: Pin<&mut Self>,
+        found: Found,
+        mut batch: Batch,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let this = self.project();
+        match found {
+            Found::Open if batch.is_empty() => return Poll::Pending,
+            Found::Open => {}
+            Found::Failure(error) if batch.is_empty() => {
+                *this.phase = Phase::Ended;
+                return Poll::Ready(Some(Err(error)));
+            }
+            Found::Failure(error) => *this.phase = Phase::Failed(error),
+            Found::End => {
+                *this.phase = Phase::Ended;
+                if let Some(spread) = this.last_reconnection {
+                    batch.push_last(Frame::retry(spread.pick()));
+                }
+            }
+        }
+        if batch.is_empty() {
+            return Poll::Ready(None);
+        }
+        this.clock.saw_traffic();
+        Poll::Ready(Some(Ok(http_body::Frame::data(batch.into_bytes()))))
+    }
+}
+
+/// What is sent before anything else: some proxies hold headers back until the first byte of the
+/// body, and a browser's `open` event waits for them.
+fn greet(batch: &mut Batch, reconnection_time: Option<Duration>) {
+    batch.push_last(Frame::comment("connected"));
+    if let Some(reconnection_time) = reconnection_time {
+        batch.push_last(Frame::retry(reconnection_time));
+    }
+}
+
+/// Runs code of the user; a panic in it is logged and becomes the end of this one response.
+fn unpanicked<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
+    // Nothing sees a state that a panic left behind: the source is not polled again.
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
+        tracing::error!(panic = text_of(panic.as_ref()), "the source of a response panicked");
+        BodyError::Panicked
+    })
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
+}
+
+impl<S> fmt::Debug for SseBody<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SseBody").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}

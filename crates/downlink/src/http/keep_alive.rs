@@ -1,0 +1,129 @@
+//! What is sent on a silent connection, and how long a silence is.
+//!
+//! A proxy cuts a connection on which nothing happens, and only a write finds out that a peer has
+//! vanished. Not here: the timer (see `clock`).
+
+use std::time::Duration;
+
+use downlink_proto::{Event, Frame};
+
+use super::Spread;
+
+/// The default silence before a keep-alive, as the standard's authoring notes advise.
+///
+/// The shortest idle limits met in practice are 30 s and 60 s: twice this would ride on the edge
+/// of the first, half would wake sleeping phones for nothing.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The shortest silence that can be set; less would be traffic of its own.
+pub const KEEP_ALIVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Percent of the interval within which each silence falls, so that connections that were opened
+/// together do not stay in step.
+const SPREAD_PERCENT: (u32, u32) = (80, 120);
+
+/// How a response keeps its connection alive: a comment after 15 seconds of silence, by default.
+///
+/// # Examples
+///
+/// A page's script cannot see comments. An event it can:
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink::http::KeepAlive;
+/// use downlink::{Event, EventType};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let alive = Event::new("").with_type(EventType::new("alive")?);
+/// let keep_alive = KeepAlive::every(Duration::from_secs(20)).event(alive);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct KeepAlive {
+    interval: Option<Duration>,
+    frame: Frame,
+}
+
+impl KeepAlive {
+    /// Sends after every silence of this length, spread by 20 % either way; at least
+    /// [`KEEP_ALIVE_INTERVAL_MIN`].
+    pub fn every(interval: Duration) -> Self {
+        let interval = Some(interval.max(KEEP_ALIVE_INTERVAL_MIN));
+        Self { interval, frame: Frame::comment("keep-alive") }
+    }
+
+    /// Never sends. A peer that has vanished is then noticed at the next event only.
+    pub fn off() -> Self {
+        Self { interval: None, ..Self::default() }
+    }
+
+    /// Sends a comment with this text.
+    pub fn comment(mut self, text: &str) -> Self {
+        self.frame = Frame::comment(text);
+        self
+    }
+
+    /// Sends an event, which a page can listen to.
+    pub fn event(mut self, event: Event) -> Self {
+        self.frame = event.into();
+        self
+    }
+
+    /// The silence that is waited for, before the spread; `None` if off.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    pub(super) fn frame(&self) -> Frame {
+        self.frame.clone()
+    }
+
+    /// How long each silence may be.
+    pub(super) fn silence(&self) -> Option<Spread> {
+        let (shortest, longest) = SPREAD_PERCENT;
+        self.interval.map(|interval| Spread::percent_of(interval, shortest, longest))
+    }
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        Self::every(KEEP_ALIVE_INTERVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_is_a_comment_every_fifteen_seconds() {
+        let keep_alive = KeepAlive::default();
+        assert_eq!(keep_alive.interval(), Some(Duration::from_secs(15)));
+        assert_eq!(keep_alive.frame().as_bytes(), b": keep-alive\n\n");
+        let spread = Spread::between(Duration::from_secs(12), Duration::from_secs(18));
+        assert_eq!(keep_alive.silence(), Some(spread));
+    }
+
+    #[test]
+    fn interval_is_kept_from_below_its_minimum() {
+        for (set, kept) in [(0, 100), (99, 100), (100, 100), (101, 101)] {
+            let interval = KeepAlive::every(Duration::from_millis(set)).interval();
+            assert_eq!(interval, Some(Duration::from_millis(kept)));
+        }
+    }
+
+    #[test]
+    fn off_has_no_interval() {
+        assert_eq!(KeepAlive::off().interval(), None);
+        assert_eq!(KeepAlive::off().silence(), None);
+    }
+
+    #[test]
+    fn text_is_any_text() {
+        let keep_alive = KeepAlive::default().comment("a\r\nb");
+        assert_eq!(keep_alive.frame().as_bytes(), b": a\n: b\n\n");
+    }
+}

@@ -1,0 +1,65 @@
+//! Turning a newcomer away so that it comes back.
+//!
+//! `EventSource` gives up for good on any status but 200, so a browser is given an empty stream
+//! that says when to return; everyone else gets the 503 that programs understand. Each is told its
+//! own time, or they would all be back at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use downlink_proto::Frame;
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use super::sse::event_stream;
+use super::{Problem, Spread};
+
+/// The answer to a subscriber for whom there is no place now.
+///
+/// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets 200, the
+/// reason as a comment, `retry:` and the end; anyone else 503 with `Retry-After` in whole seconds,
+/// at least 1, and a [`Problem`] with the reason as its detail.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink::http::{Spread, refuse};
+///
+/// let spread = Spread::between(Duration::from_secs(2), Duration::from_secs(9));
+/// let response = refuse("The topic has all its subscribers.", spread, false);
+/// assert_eq!(response.status(), 503);
+/// assert!(response.headers().contains_key("retry-after"));
+/// ```
+pub fn refuse(reason: &str, reconnection: Spread, browser: bool) -> Response<Full<Bytes>> {
+    let delay = reconnection.pick();
+    if browser {
+        let mut stream = Vec::from(Frame::comment(reason).as_bytes());
+        stream.extend_from_slice(Frame::retry(delay).as_bytes());
+        return event_stream(Full::from(stream));
+    }
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(reason.to_owned());
+    let mut response = problem.into_response();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+    response
+}
+
+/// Rounded up, as 0 would mean "at once".
+fn whole_seconds(delay: Duration) -> u64 {
+    let partial = u64::from(delay.subsec_nanos() > 0);
+    delay.as_secs().saturating_add(partial).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_whole_and_never_zero() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (5_000, 5)] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds);
+        }
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+    }
+}

@@ -1,0 +1,111 @@
+//! Where the frames of a response come from.
+//!
+//! [`FrameSource`] is the one seam between a response body and whatever feeds it; [`Frames`] makes
+//! one of any stream. A source is polled by its body alone and dropped with it.
+
+use std::error::Error;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use downlink_proto::Frame;
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+
+/// Any error that a source can end with.
+pub type AnyError = Box<dyn Error + Send + Sync>;
+
+/// Yields the frames of one response, in order.
+pub trait FrameSource {
+    /// The next frame, or `None` at the end.
+    ///
+    /// It is not polled again after `None`, nor after a panic, which ends this response only.
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>>;
+
+    /// What to send after a silence, if not what the response is configured to send.
+    ///
+    /// Asked once each time a keep-alive is due.
+    fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
+        None
+    }
+
+    /// Why the frames ended, if not as they should; asked once, after `None`.
+    ///
+    /// With an error the connection is cut instead of ended, so that a reader cannot take the end
+    /// for a complete answer; an `EventSource` reconnects.
+    fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
+        None
+    }
+}
+
+/// What the items of a stream become: frames, or the error that ends the response.
+///
+/// `Kind` tells [`Plain`] items (all that is `Into<Frame>`: `Event`, `Frame`, your own types) from
+/// [`Fallible`] ones (a `Result` of them); the compiler finds it.
+pub trait StreamItem<Kind> {
+    /// The frame, or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// The item's own.
+    fn into_frame(self) -> Result<Frame, AnyError>;
+}
+
+/// Items that are frames, or become one.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+/// Items that are a `Result` of what becomes a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Fallible;
+
+impl<T: Into<Frame>> StreamItem<Plain> for T {
+    fn into_frame(self) -> Result<Frame, AnyError> {
+        Ok(self.into())
+    }
+}
+
+impl<T: Into<Frame>, E: Into<AnyError>> StreamItem<Fallible> for Result<T, E> {
+    fn into_frame(self) -> Result<Frame, AnyError> {
+        self.map(Into::into).map_err(Into::into)
+    }
+}
+
+pin_project! {
+    /// The frames of any stream of events.
+    #[derive(Debug)]
+    pub struct Frames<S, Kind> {
+        #[pin]
+        stream: S,
+        error: Option<AnyError>,
+        kind: PhantomData<fn() -> Kind>,
+    }
+}
+
+impl<S, Kind> Frames<S, Kind> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, error: None, kind: PhantomData }
+    }
+}
+
+impl<S, Kind> FrameSource for Frames<S, Kind>
+where
+    S: Stream,
+    S::Item: StreamItem<Kind>,
+{
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let this = self.project();
+        let Some(item) = ready!(this.stream.poll_next(cx)) else { return Poll::Ready(None) };
+        match item.into_frame() {
+            Ok(frame) => Poll::Ready(Some(frame)),
+            Err(error) => {
+                *this.error = Some(error);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
+        self.project().error.take()
+    }
+}

@@ -1,0 +1,105 @@
+//! A span of time from which each client gets its own point.
+//!
+//! A delay that is the same for everybody brings everybody back at the same moment. Wherever this
+//! crate tells a client when to return, or decides when a connection has lived long enough, it
+//! takes the time from a spread. Not here: what the delay is for.
+
+use std::time::Duration;
+
+/// A span of time; each use draws its own point from it, evenly.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink::http::Spread;
+///
+/// let spread = Spread::between(Duration::from_secs(1), Duration::from_secs(5));
+/// let delay = spread.pick();
+/// assert!(delay >= Duration::from_secs(1) && delay <= Duration::from_secs(5));
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Spread {
+    /// Invariant: `shortest <= longest`.
+    shortest: Duration,
+    longest: Duration,
+}
+
+impl Spread {
+    /// From one duration to another, both included; the order of the two does not matter.
+    pub const fn between(one: Duration, other: Duration) -> Self {
+        if one.as_nanos() <= other.as_nanos() {
+            Self { shortest: one, longest: other }
+        } else {
+            Self { shortest: other, longest: one }
+        }
+    }
+
+    /// From `lowest` to `highest` percent of a duration; saturates at the largest duration.
+    pub(crate) fn percent_of(of: Duration, lowest: u32, highest: u32) -> Self {
+        let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
+        Self::between(part(lowest), part(highest))
+    }
+
+    /// The shortest time that can be drawn.
+    pub const fn shortest(&self) -> Duration {
+        self.shortest
+    }
+
+    /// The longest time that can be drawn.
+    pub const fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// Draws a time.
+    pub fn pick(&self) -> Duration {
+        self.at(fastrand::f64())
+    }
+
+    /// The time at a fraction of the way from shortest to longest.
+    fn at(&self, fraction: f64) -> Duration {
+        let width = self.longest - self.shortest;
+        self.shortest + width.mul_f64(fraction.clamp(0.0, 1.0)).min(width)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn both_ends_can_be_drawn() {
+        let spread = Spread::between(SECOND, 5 * SECOND);
+        assert_eq!(spread.at(0.0), SECOND);
+        assert_eq!(spread.at(0.5), 3 * SECOND);
+        assert_eq!(spread.at(1.0), 5 * SECOND);
+    }
+
+    #[test]
+    fn order_of_the_ends_does_not_matter() {
+        assert_eq!(Spread::between(5 * SECOND, SECOND), Spread::between(SECOND, 5 * SECOND));
+    }
+
+    #[test]
+    fn percent_is_of_the_given_time() {
+        let spread = Spread::percent_of(10 * SECOND, 80, 120);
+        assert_eq!((spread.shortest(), spread.longest()), (8 * SECOND, 12 * SECOND));
+    }
+
+    #[test]
+    fn largest_duration_does_not_overflow() {
+        let spread = Spread::percent_of(Duration::MAX, 80, 100);
+        assert_eq!(spread.at(1.0), Duration::MAX);
+        assert_eq!(Spread::between(Duration::ZERO, Duration::MAX).at(1.0), Duration::MAX);
+    }
+
+    #[test]
+    fn draws_differ_and_stay_inside() {
+        let spread = Spread::between(SECOND, 2 * SECOND);
+        let drawn: Vec<_> = (0..100).map(|_| spread.pick()).collect();
+        assert!(drawn.iter().all(|at| (SECOND..=2 * SECOND).contains(at)));
+        assert!(drawn.iter().any(|at| at != &drawn[0]));
+    }
+}

@@ -1,0 +1,153 @@
+//! A socket that ends when its peer stops taking bytes.
+//!
+//! A response body is not polled while its socket is full, so only the socket itself can see a
+//! stall. [`StallGuard`] fails a write with `TimedOut` once nothing could be written for
+//! `write_stall_max`; hyper then drops the connection and with it the body. A timer exists only
+//! while a write is blocked. Not here: what the kernel has buffered without acknowledgement (see
+//! `socket`, on Linux).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
+
+use super::socket;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StallGuard<Io> {
+    io: Io,
+    write_stall_max: Duration,
+    /// Some while a write is blocked; fires when it has been for too long.
+    blocked: Option<Pin<Box<Sleep>>>,
+    /// The connection's place among `connections_max`, for as long as the socket lives: also when
+    /// an upgrade hands it to other code.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<Io: 'static> StallGuard<Io> {
+    pub(super) fn new(
+        io: Io,
+        write_stall_max: Duration,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { io, write_stall_max, blocked: None, _place: place }
+    }
+
+    /// Takes the outcome of a write: progress forgets the timer, the lack of it is timed.
+    fn watch<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.blocked = None;
+            return written;
+        }
+        let write_stall_max = self.write_stall_max;
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(write_stall_max)));
+        if blocked.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        socket::discard_on_close(&self.io);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for StallGuard<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin + 'static> AsyncWrite for StallGuard<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.watch(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(shut, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn blocked_write_times_out() {
+        let (ours, _theirs) = duplex(4);
+        let mut guard = StallGuard::new(ours, STALL, None);
+        let before = Instant::now();
+        let error = guard.write_all(b"too much").await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_reader_that_makes_progress_is_kept() {
+        let (ours, mut theirs) = duplex(1);
+        let mut guard = StallGuard::new(ours, STALL, None);
+        let reader = async {
+            let mut got = Vec::new();
+            for _ in 0..8 {
+                advance(STALL - Duration::from_secs(1)).await;
+                got.push(theirs.read_u8().await.expect("open"));
+            }
+            got
+        };
+        let (written, got) = tokio::join!(guard.write_all(b"all of it"), reader);
+        drop(theirs);
+        assert_eq!(got, b"all of i");
+        written.expect("eight read, one in the pipe");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timer_lives_only_while_blocked() {
+        let (ours, mut theirs) = duplex(4);
+        let mut guard = StallGuard::new(ours, STALL, None);
+        guard.write_all(b"four").await.expect("fits");
+        assert!(guard.blocked.is_none());
+        let (written, read) = tokio::join!(guard.write_all(b"more"), theirs.read_u32());
+        written.expect("read in time");
+        read.expect("four bytes");
+        assert!(guard.blocked.is_none());
+    }
+}
