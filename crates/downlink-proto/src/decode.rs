@@ -25,6 +25,10 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 /// is beyond any event meant for a stream and still affordable for one connection.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
+/// How many waiting items the queue keeps room for once it is empty. An ordinary chunk holds fewer;
+/// one chunk full of tiny items does not cost its room for the rest of a connection.
+const ITEMS_KEPT: usize = 64;
+
 /// What a [`Decoder`] accepts from its peer.
 ///
 /// ```
@@ -202,7 +206,7 @@ impl Decoder {
     /// The next item, or `None` until more bytes arrive.
     pub fn poll_item(&mut self) -> Option<Item> {
         loop {
-            let item = match self.steps.pop_front()? {
+            let item = match self.next_step()? {
                 Step::Item(item) => item,
                 Step::LastEventId(id) => {
                     self.last_event_id = id;
@@ -216,6 +220,14 @@ impl Decoder {
             }
             return Some(item);
         }
+    }
+
+    fn next_step(&mut self) -> Option<Step> {
+        let step = self.steps.pop_front();
+        if step.is_none() {
+            self.steps.shrink_to(ITEMS_KEPT);
+        }
+        step
     }
 
     /// Where to resume: the last event id after the items taken so far. Empty means from nothing.

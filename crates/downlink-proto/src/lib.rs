@@ -12,7 +12,8 @@
 //! - What the decoder finds does not depend on how the bytes were cut into chunks.
 //! - Decoding fails on a limit only; every other deviation is ignored as the standard says.
 //!
-//! Deliberately not here: a clock, sockets, async, HTTP, reconnecting.
+//! When a reader connects again is decided in [`reconnect`]. Deliberately not here: a clock,
+//! sockets, async, HTTP.
 //!
 //! ```
 //! use downlink_proto::{Decoder, Event, EventId, EventType, Item};

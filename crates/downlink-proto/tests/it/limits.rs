@@ -220,6 +220,20 @@ fn a_long_line_does_not_cost_its_size_for_ever() {
     assert!(used.live < 100_000, "{} bytes are still held", used.live);
 }
 
+#[test]
+fn a_chunk_of_many_items_does_not_cost_their_room_for_ever() {
+    let chunk = b":\n".repeat(20_000);
+    let (decoder, used) = allocations_of(|| {
+        let mut decoder = Decoder::default();
+        decoder.handle_bytes(&chunk).unwrap();
+        while decoder.poll_item().is_some() {}
+        decoder
+    });
+    assert!(used.peak > 1_000_000);
+    assert!(used.live < 10_000, "{} bytes are still held", used.live);
+    drop(decoder);
+}
+
 /// Allocation grows with the stream and not with its square: twice the event, twice the bytes.
 #[test]
 fn v25_a_large_event_in_small_chunks_allocates_linearly() {

@@ -10,6 +10,7 @@ mod check;
 mod naive;
 mod reader;
 
+mod facts;
 mod fields;
 mod fixtures;
 mod hazards;
