@@ -226,7 +226,7 @@ impl fmt::Display for InvalidField {
             }
             InvalidReason::OuterSpace { at } => write!(
                 f,
-                "the `{field}` field has a space or tab at its end (byte {at}), which HTTP would \
+                "the `{field}` field begins or ends with a space or tab (byte {at}), which HTTP would \
                  cut off; trim it"
             ),
             InvalidReason::TooLong { bytes, bytes_max } => write!(

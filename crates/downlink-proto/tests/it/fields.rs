@@ -61,8 +61,8 @@ fn e02_an_id_refuses_line_breaks_and_nul() {
 fn e23_an_id_refuses_outer_spaces() {
     let refusal = |at| {
         format!(
-            "the `id` field has a space or tab at its end (byte {at}), which HTTP would cut off; \
-             trim it"
+            "the `id` field begins or ends with a space or tab (byte {at}), which HTTP would cut \
+             off; trim it"
         )
     };
     assert_eq!(refused(EventId::new(" 1")), refusal(0));
