@@ -248,13 +248,14 @@ impl Reconnect {
         if let Phase::Stopped(reason) = self.phase {
             return Verdict::Stop(reason);
         }
-        match self.wait_after(random, outcome) {
-            Ok(after) => {
-                // A moment that the clock cannot represent is never reached.
-                self.phase = match now.checked_add(after) {
-                    Some(until) => Phase::Waiting { until },
-                    None => Phase::Stopped(StopReason::Failed),
-                };
+        let wait = self.wait_after(random, outcome);
+        // A moment that the clock cannot represent is never reached.
+        let wait = wait.and_then(|after| {
+            now.checked_add(after).map(|until| (after, until)).ok_or(StopReason::Failed)
+        });
+        match wait {
+            Ok((after, until)) => {
+                self.phase = Phase::Waiting { until };
                 Verdict::Reconnect { after }
             }
             Err(reason) => {
@@ -610,7 +611,8 @@ mod tests {
         let policy =
             ReconnectPolicy::spec().wait_max(Duration::MAX).reconnection_time(Duration::MAX);
         let mut reconnect = opened(policy);
-        reconnect.handle_outcome(now, LEAST, Outcome::Ended);
+        let stop = Verdict::Stop(StopReason::Failed);
+        assert_eq!(reconnect.handle_outcome(now, LEAST, Outcome::Ended), stop);
         assert_eq!(reconnect.poll_step(now), Step::Stopped(StopReason::Failed));
     }
 }

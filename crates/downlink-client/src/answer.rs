@@ -1,0 +1,150 @@
+//! The server's answer to a publish.
+
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use reqwest::Response;
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{fmt, time::Duration};
+
+use crate::{TransportError, request::retry_after};
+
+/// The longest answer that is read: 64 KiB.
+///
+/// A receipt has a hundred bytes and a problem a few hundred; more is not from this server.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+
+const PROBLEM: &[u8] = b"application/problem+json";
+
+/// What became of one published event.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The event's id, as subscribers see it.
+    pub id: String,
+    /// How many subscriptions it was for when it was published.
+    pub subscribers: u64,
+    /// Whether the event is kept as safely as the server can; false where the server answers
+    /// before its store does.
+    #[serde(skip)]
+    pub committed: bool,
+}
+
+/// What became of a published stream.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[must_use]
+#[non_exhaustive]
+pub struct StreamReceipt {
+    /// The id of the last event, if the stream held one.
+    pub id: Option<String>,
+}
+
+/// The server's account of what is wrong (RFC 9457).
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The answer's status.
+    #[serde(skip)]
+    pub status: StatusCode,
+    /// The kind of problem, as a URI; empty if none is given.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// The kind of problem in words.
+    #[serde(default)]
+    pub title: String,
+    /// What is wrong in this case, and what to do about it.
+    #[serde(default)]
+    pub detail: String,
+    /// The wait asked for by `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = if self.detail.is_empty() { &self.title } else { &self.detail };
+        write!(f, "{} {text}", self.status.as_u16())
+    }
+}
+
+/// A publish that did not happen, or of which nothing is known.
+///
+/// After [`Transport`](Self::Transport), [`Timeout`](Self::Timeout) and the unreadable answers the
+/// event may have been published or not; an
+/// [idempotency key](crate::PublishRequest::idempotency_key) makes it safe to try again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The server refused; nothing was published.
+    #[error("the server refused: {0}")]
+    Rejected(Problem),
+    /// The answer is neither a receipt nor a problem, so it is not from a downlink server.
+    #[error("unexpected answer with status {status}")]
+    #[non_exhaustive]
+    UnexpectedAnswer {
+        /// The status.
+        status: StatusCode,
+    },
+    /// The answer is longer than [`ANSWER_BYTES_MAX`].
+    #[error("the answer is longer than {bytes_max} bytes")]
+    #[non_exhaustive]
+    AnswerTooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// No answer came in time.
+    #[error("no answer within {after:?}")]
+    #[non_exhaustive]
+    Timeout {
+        /// The limit.
+        after: Duration,
+    },
+    /// The request or its answer did not get through.
+    #[error("the request did not get through")]
+    Transport(#[source] TransportError),
+    /// The idempotency key holds a character that HTTP cannot carry; nothing was sent.
+    #[error("the idempotency key cannot be sent")]
+    IdempotencyKey,
+}
+
+/// Reads a receipt of type `T`, and whether the status says that the event is committed.
+pub(crate) async fn read<T: DeserializeOwned>(
+    mut answer: Response,
+) -> Result<(T, bool), PublishError> {
+    let status = answer.status();
+    let body = read_body(&mut answer).await?;
+    if !matches!(status, StatusCode::OK | StatusCode::ACCEPTED) {
+        return Err(refusal(status, answer.headers(), &body));
+    }
+    match serde_json::from_slice(&body) {
+        Ok(receipt) => Ok((receipt, status == StatusCode::OK)),
+        Err(_) => Err(PublishError::UnexpectedAnswer { status }),
+    }
+}
+
+async fn read_body(answer: &mut Response) -> Result<Vec<u8>, PublishError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(transport)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(PublishError::AnswerTooLarge { bytes_max: ANSWER_BYTES_MAX });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PublishError {
+    let is_problem = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+        essence.trim_ascii().eq_ignore_ascii_case(PROBLEM)
+    });
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) if is_problem => {
+            PublishError::Rejected(Problem { status, retry_after: retry_after(headers), ..problem })
+        }
+        _ => PublishError::UnexpectedAnswer { status },
+    }
+}
+
+pub(crate) fn transport(error: reqwest::Error) -> PublishError {
+    PublishError::Transport(TransportError::new(error))
+}

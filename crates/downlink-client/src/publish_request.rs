@@ -1,0 +1,182 @@
+//! To whom an event goes, and what it carries besides data.
+//!
+//! Not checked here: the server says what is wrong with an address or a field, and publishes
+//! nothing then.
+
+use reqwest::Url;
+use std::{fmt, time::Duration};
+
+/// The address and the fields of a publish. Several addresses are a union: one event, which
+/// reaches each subscription once.
+///
+/// # Examples
+///
+/// ```
+/// use downlink_client::PublishRequest;
+///
+/// let request = PublishRequest::to_topic("orders/7").client("alice").event_type("paid");
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct PublishRequest {
+    query: Vec<(&'static str, String)>,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+impl PublishRequest {
+    /// To the subscribers of a topic.
+    pub fn to_topic(topic: impl Into<String>) -> Self {
+        Self::empty().topic(topic)
+    }
+
+    /// To every connection of a client id.
+    pub fn to_client(client: impl Into<String>) -> Self {
+        Self::empty().client(client)
+    }
+
+    /// To every subscriber.
+    pub fn to_everyone() -> Self {
+        Self::empty().with("everyone", "")
+    }
+
+    /// To the subscribers of this topic as well.
+    pub fn topic(self, topic: impl Into<String>) -> Self {
+        self.with("topic", topic)
+    }
+
+    /// To every connection of this client id as well.
+    pub fn client(self, client: impl Into<String>) -> Self {
+        self.with("client", client)
+    }
+
+    /// Sets the event type; without it listeners of `message` hear the event.
+    pub fn event_type(self, event_type: impl Into<String>) -> Self {
+        self.with("event", event_type)
+    }
+
+    /// Sets the event id, in place of the server's own. Publishing it again with equal content
+    /// publishes nothing and gets the first answer.
+    pub fn id(self, id: impl Into<String>) -> Self {
+        self.with("id", id)
+    }
+
+    /// Sets the reconnection time that the event carries, in whole milliseconds, rounded up.
+    pub fn retry(self, time: Duration) -> Self {
+        let millis = time.as_nanos().div_ceil(1_000_000);
+        self.with("retry", u64::try_from(millis).unwrap_or(u64::MAX).to_string())
+    }
+
+    /// Makes this the last event of its topics: their streams end after it.
+    pub fn last(self) -> Self {
+        self.with("last", "true")
+    }
+
+    /// Finishes the topics when the published stream ends; for
+    /// [`publish_stream`](crate::Publisher::publish_stream).
+    pub fn finish_on_end(self) -> Self {
+        self.with("finish_on_end", "true")
+    }
+
+    /// Makes repeats of this request publish once: those with the same key get the first answer.
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    fn empty() -> Self {
+        Self { query: Vec::new(), idempotency_key: None }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    /// Adds everything that travels in the query, percent-encoded.
+    pub(crate) fn add_to(&self, url: &mut Url) {
+        url.query_pairs_mut().extend_pairs(&self.query);
+    }
+}
+
+/// Shows the addresses and fields; not the idempotency key.
+impl fmt::Debug for PublishRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishRequest").field("query", &self.query).finish_non_exhaustive()
+    }
+}
+
+/// The form of a published stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StreamFormat {
+    /// One JSON value a line; each becomes an event.
+    Ndjson,
+    /// An event stream; its events are published with their types.
+    EventStream,
+}
+
+impl StreamFormat {
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => "application/x-ndjson",
+            Self::EventStream => "text/event-stream",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_query(request: PublishRequest, expected: &str) {
+        let mut url = Url::parse("http://h/events").unwrap();
+        request.add_to(&mut url);
+        assert_eq!(url.query(), Some(expected));
+    }
+
+    #[test]
+    fn every_field() {
+        let request = PublishRequest::to_topic("a")
+            .topic("b")
+            .client("c")
+            .event_type("t")
+            .id("7")
+            .retry(Duration::from_secs(1))
+            .last()
+            .finish_on_end();
+        assert_query(
+            request,
+            "topic=a&topic=b&client=c&event=t&id=7&retry=1000&last=true&finish_on_end=true",
+        );
+    }
+
+    #[test]
+    fn everyone() {
+        assert_query(PublishRequest::to_everyone(), "everyone=");
+    }
+
+    #[test]
+    fn a_client_alone() {
+        assert_query(PublishRequest::to_client("alice"), "client=alice");
+    }
+
+    #[test]
+    fn values_cannot_leave_their_place() {
+        let request = PublishRequest::to_topic("a&everyone=#1/ü +%");
+        assert_query(request, "topic=a%26everyone%3D%231%2F%C3%BC+%2B%25");
+    }
+
+    #[test]
+    fn retry_rounds_up_and_saturates() {
+        let retry = |time| PublishRequest::empty().retry(time);
+        assert_query(retry(Duration::from_nanos(1)), "retry=1");
+        assert_query(retry(Duration::MAX), "retry=18446744073709551615");
+    }
+
+    #[test]
+    fn debug_output_keeps_the_key_to_itself() {
+        let request = PublishRequest::to_topic("a").idempotency_key("k-123");
+        assert!(!format!("{request:?}").contains("k-123"));
+    }
+}

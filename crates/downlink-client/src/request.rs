@@ -1,0 +1,213 @@
+//! One attempt: what is sent, and whether the answer is an event stream.
+//!
+//! The same request goes out at every attempt, to the original address; only the last event id and
+//! the credentials differ.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER},
+};
+use reqwest::{Response, Url};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use crate::{CredentialsError, StreamError, TransportError};
+
+/// The longest wait for the head of the answer by default, credentials included: 60 seconds.
+///
+/// Servers that compute before they answer take tens of seconds; a minute without a head is what
+/// proxies give up on as well.
+pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// The longest last event id that is sent: 4,096 bytes.
+///
+/// It travels in a header, and common servers refuse heads of more than 8 KiB. A longer id is not
+/// sent, and the reader is told with a [`Gap`](crate::Gap).
+pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
+
+const LAST_EVENT_ID: &str = "last-event-id";
+const EVENT_STREAM: &str = "text/event-stream";
+
+pub(crate) type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
+pub(crate) type Credentials =
+    Arc<dyn Fn() -> Future<Result<HeaderMap, CredentialsError>> + Send + Sync>;
+
+/// The request of every attempt.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) client: reqwest::Client,
+    pub(crate) url: Url,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) first_byte_timeout: Duration,
+}
+
+/// Shows where the request goes, without anything that may be secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("origin", &self.url.origin().ascii_serialization())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    /// Starts an attempt. It is abandoned, and its socket closed, when the future is dropped.
+    pub(crate) fn send(
+        &self,
+        last_event_id: Option<HeaderValue>,
+    ) -> Future<Result<Response, StreamError>> {
+        let request = self.clone();
+        Box::pin(async move {
+            let after = request.first_byte_timeout;
+            match tokio::time::timeout(after, request.answer(last_event_id)).await {
+                Ok(answer) => accept(answer?),
+                Err(_elapsed) => Err(StreamError::FirstByteTimeout { after }),
+            }
+        })
+    }
+
+    async fn answer(self, last_event_id: Option<HeaderValue>) -> Result<Response, StreamError> {
+        let credentials = match &self.credentials {
+            Some(credentials) => credentials().await.map_err(StreamError::Credentials)?,
+            None => HeaderMap::new(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let mut request = self
+            .client
+            .request(self.method, self.url)
+            .headers(headers)
+            .headers(self.headers)
+            .headers(credentials);
+        if let Some(id) = last_event_id {
+            request = request.header(LAST_EVENT_ID, id);
+        }
+        if let Some(body) = self.body {
+            request = request.body(body);
+        }
+        request.send().await.map_err(unanswered)
+    }
+}
+
+fn unanswered(error: reqwest::Error) -> StreamError {
+    if error.is_redirect() {
+        StreamError::Redirect(TransportError::new(error))
+    } else {
+        StreamError::Unanswered(TransportError::new(error))
+    }
+}
+
+/// The header for an id, or `None` if no header can carry it.
+pub(crate) fn last_event_id_header(id: &str) -> Option<HeaderValue> {
+    if id.len() > LAST_EVENT_ID_BYTES_MAX {
+        return None;
+    }
+    HeaderValue::from_bytes(id.as_bytes()).ok()
+}
+
+fn accept(answer: Response) -> Result<Response, StreamError> {
+    let headers = answer.headers();
+    if answer.status() != StatusCode::OK {
+        let retry_after = retry_after(headers);
+        return Err(StreamError::Status { status: answer.status(), retry_after });
+    }
+    if !is_event_stream(headers) {
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        return Err(StreamError::MediaType { content_type: content_type.map(str::to_owned) });
+    }
+    let encoding = headers.get(CONTENT_ENCODING);
+    if encoding.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(StreamError::ContentEncoding);
+    }
+    Ok(answer)
+}
+
+/// Whether the media type is `text/event-stream`, whatever its parameters say.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM.as_bytes())
+}
+
+/// The wait that `Retry-After` asks for: seconds, or a date, which is compared with the answer's
+/// own `Date` so that the clocks of client and server need not agree.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let sent = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    Some(until.duration_since(sent).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn wait(retry_after: &str, date: Option<&str>) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry_after.parse().unwrap());
+        if let Some(date) = date {
+            headers.insert(DATE, date.parse().unwrap());
+        }
+        super::retry_after(&headers)
+    }
+
+    fn accepts(content_type: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+        is_event_stream(&headers)
+    }
+
+    #[test]
+    fn retry_after_in_seconds() {
+        assert_eq!(wait("120", None), Some(Duration::from_secs(120)));
+        assert_eq!(wait("0", None), Some(Duration::ZERO));
+        assert_eq!(wait("99999999999999999999", None), Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(wait("-1", None), None);
+        assert_eq!(wait("1.5", None), None);
+        assert_eq!(wait("", None), None);
+    }
+
+    #[test]
+    fn retry_after_as_a_date_counts_from_the_servers_clock() {
+        let until = "Sun, 06 Nov 1994 08:50:37 GMT";
+        assert_eq!(wait(until, Some(SENT)), Some(Duration::from_secs(60)));
+        assert_eq!(wait(SENT, Some(until)), Some(Duration::ZERO), "a date in the past");
+        assert_eq!(wait(until, None), None);
+    }
+
+    #[test]
+    fn media_type_is_compared_without_case_and_parameters() {
+        assert!(accepts("text/event-stream"));
+        assert!(accepts("Text/Event-Stream"));
+        assert!(accepts("text/event-stream;"));
+        assert!(accepts("text/event-stream ; charset=windows-1252"));
+        assert!(!accepts("text/event-streams"));
+        assert!(!accepts("x bogus"));
+        assert!(!accepts("text/x-bogus"));
+        assert!(!is_event_stream(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn ids_are_sent_up_to_their_limit() {
+        let sent = |length| last_event_id_header(&"x".repeat(length)).is_some();
+        assert!(sent(LAST_EVENT_ID_BYTES_MAX - 1));
+        assert!(sent(LAST_EVENT_ID_BYTES_MAX));
+        assert!(!sent(LAST_EVENT_ID_BYTES_MAX + 1));
+    }
+
+    #[test]
+    fn ids_that_would_break_a_head_are_not_sent() {
+        assert_eq!(last_event_id_header("a\u{1}b"), None);
+        assert_eq!(last_event_id_header("…").unwrap().as_bytes(), "…".as_bytes());
+    }
+}
