@@ -1,0 +1,82 @@
+// Two hundred topics on one connection that breaks again and again: each event once, in order.
+
+import assert from 'node:assert/strict';
+import { setTimeout as pause } from 'node:timers/promises';
+
+import { query } from '../lib/api.mjs';
+
+export const name = 'exactly_once';
+export const timeoutMs = 150_000;
+
+const TOPICS = Array.from({ length: 200 }, (_, n) => `room/${n}`);
+const CUTS = 15;
+/** Between two cuts, at random up to this, counted from when the stream flows again. */
+const CUT_PAUSE_MS_MAX = 800;
+/** Short, so that a cut soon meets an open stream; browsers may wait longer by a minimum of theirs. */
+const RETRY_MS = 50;
+/** About a hundred events a second: every pause and every gap between streams sees some. */
+const PUBLISH_PAUSE_MS = 10;
+
+export async function run({ browser, front, server }) {
+  const { streams } = front;
+  let total = 0;
+  const publishOne = async () => {
+    const topic = TOPICS[Math.floor(Math.random() * TOPICS.length)];
+    total += 1;
+    await server.publish({ topic, retry: RETRY_MS }, String(total));
+  };
+  const cutAll = async () => {
+    for (let cuts = 0; cuts < CUTS; cuts += 1) {
+      await streams.opened(cuts + 1);
+      await pause(Math.random() * CUT_PAUSE_MS_MAX);
+      const cut = cuts % 2 === 0 ? streams.cut() : streams.cutInside();
+      assert.equal(cut, 1, 'one stream is open');
+    }
+  };
+  const answers = {
+    async storm() {
+      // From here on the browser has an id to come back with.
+      await streams.carried('event: downlink.open');
+      let over = false;
+      const cutting = cutAll().finally(() => {
+        over = true;
+      });
+      while (!over) {
+        await publishOne();
+        await pause(PUBLISH_PAUSE_MS);
+      }
+      await cutting;
+      await streams.opened(CUTS + 1);
+      await publishOne();
+      return total;
+    },
+  };
+  const args = { url: `/events?${query({ topic: TOPICS })}` };
+  const { numbers, gaps } = await browser.run({ base: front.base, args, answers, page });
+  const expected = Array.from({ length: total }, (_, n) => n + 1);
+  assert.deepEqual(gaps, [], 'nothing was evicted, so nothing may be reported missing');
+  assert.deepEqual(numbers, expected, `${total} events, each once, in order`);
+}
+
+async function page({ ask, args }) {
+  const source = new EventSource(args.url);
+  const numbers = [];
+  const gaps = [];
+  let total = Infinity;
+  let finish;
+  const complete = new Promise((resolve) => {
+    finish = resolve;
+  });
+  await new Promise((resolve) => {
+    source.onopen = resolve;
+  });
+  source.onmessage = ({ data }) => {
+    numbers.push(Number(data));
+    if (numbers.at(-1) === total) finish();
+  };
+  source.addEventListener('downlink.gap', ({ data }) => gaps.push(data));
+  total = await ask('storm');
+  if (numbers.at(-1) !== total) await complete;
+  source.close();
+  return { numbers, gaps };
+}

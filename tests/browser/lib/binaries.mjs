@@ -1,0 +1,83 @@
+// Starts programs, learns their address from what they print, and ends all of them at the end.
+
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+
+import { publish, subscribe } from './api.mjs';
+
+/** A cold start of a debug build on a loaded machine takes a few seconds. */
+const START_TIMEOUT_MS = 30_000;
+/** Enough to see why a program ended; more would bury the reason of a failed check. */
+const LINES_KEPT = 40;
+
+/** Every process that runs. Each leads a process group, so that its own children end with it. */
+const running = new Set();
+
+/** Starts a process in a group of its own. */
+export function start(program, args, options = {}) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, ...options });
+  running.add(child);
+  child.on('exit', () => running.delete(child));
+  child.on('error', () => running.delete(child));
+  return child;
+}
+
+/** Ends a process and its children. */
+export function stop(child) {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error;
+  }
+}
+
+/** Ends everything; also on the way out. */
+export function stopAll() {
+  running.forEach(stop);
+}
+
+/**
+ * Starts a server program and waits until a line it prints matches `urlRegex`.
+ *
+ * Returns `{ base, child, stop, lastLines }`; `base` is the first group of the match, or all of it.
+ */
+export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-9]+/) {
+  const child = start(path, args);
+  const lines = [];
+  const lastLines = () => lines.slice(-LINES_KEPT).join('\n');
+  const base = await new Promise((resolve, reject) => {
+    const fail = (why) => reject(new Error(`${path}: ${why}\n${lastLines()}`));
+    const timer = setTimeout(() => fail('printed no address'), START_TIMEOUT_MS);
+    const hear = (line) => {
+      lines.push(line);
+      if (lines.length > 2 * LINES_KEPT) lines.splice(0, LINES_KEPT);
+      const match = urlRegex.exec(line);
+      if (match) {
+        clearTimeout(timer);
+        resolve(match[1] ?? match[0]);
+      }
+    };
+    createInterface({ input: child.stdout }).on('line', hear);
+    createInterface({ input: child.stderr }).on('line', hear);
+    child.on('error', (error) => fail(error.message));
+    child.on('exit', (code, signal) => fail(`ended with ${code ?? signal}`));
+  }).catch((error) => {
+    stop(child);
+    throw error;
+  });
+  return { base, child, lastLines, stop: () => stop(child) };
+}
+
+/** A downlink server of its own, on a free port, without a store. */
+export async function startDownlink() {
+  const path = process.env.DOWNLINK_BIN;
+  if (!path) throw new Error('DOWNLINK_BIN is not set to the path of the server');
+  const args = ['serve', '--listen', '127.0.0.1:0', '--store', 'none'];
+  const server = await startBinary(path, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+  return {
+    ...server,
+    publish: (address, data) => publish(server.base, address, data),
+    subscribe: (address) => subscribe(server.base, address),
+  };
+}

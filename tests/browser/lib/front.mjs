@@ -1,0 +1,176 @@
+// The front: an HTTP proxy before a server that also serves the pages of checks, and can cut and
+// hold streams. A page from here is on the server's own origin, as far as the server can tell.
+
+import http from 'node:http';
+
+import { PREFIX, answerTestRequest } from './pages.mjs';
+
+/** Headers that speak about one connection and are not passed on. */
+const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer'];
+
+/** Starts a front before the server at `target`; its streams are the answers of `GET /events…`. */
+export async function startFront(target) {
+  const state = new Streams();
+  const own = await listen((request, response) => {
+    if (request.url.startsWith(PREFIX)) return answerTestRequest(request, response);
+    return forward(state, target, own.base, request, response);
+  });
+  const stranger = await listen((request, response) => answerTestRequest(request, response));
+  return {
+    base: own.base,
+    /** A foreign origin: serves pages, passes nothing on. */
+    strangerBase: stranger.base,
+    streams: state,
+    stop() {
+      own.stop();
+      stranger.stop();
+    },
+  };
+}
+
+async function listen(answer) {
+  const server = http.createServer((request, response) => {
+    Promise.resolve(answer(request, response)).catch((error) => response.destroy(error));
+  });
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', resolve);
+  });
+  const stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { base: `http://127.0.0.1:${server.address().port}`, stop };
+}
+
+async function forward(state, target, own, request, response) {
+  const isStream = request.method === 'GET' && new URL(request.url, own).pathname === '/events';
+  if (isStream) await state.released;
+  const { hostname, port, host } = new URL(target);
+  const headers = withoutHopByHop(request.headers);
+  headers.host = host;
+  if (headers.origin === own) headers.origin = target;
+  if (headers.referer) headers.referer = headers.referer.replace(own, target);
+  const { method, url: path } = request;
+  const upstream = http.request({ hostname, port, method, path, headers, agent: false });
+  upstream.on('error', () => response.destroy());
+  response.on('close', () => upstream.destroy());
+  upstream.on('response', (answer) => {
+    response.writeHead(answer.statusCode, answer.statusMessage, inAFrame(withoutHopByHop(answer.headers)));
+    response.flushHeaders();
+    answer.on('error', () => response.destroy());
+    if (isStream) state.add(request, answer, response);
+    else answer.pipe(response);
+  });
+  request.pipe(upstream);
+}
+
+function withoutHopByHop(headers) {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.includes(name)));
+}
+
+/** A check drives the server's page in a frame of its own page; everything else stays forbidden. */
+function inAFrame(headers) {
+  const { 'x-frame-options': _, ...rest } = headers;
+  const policy = rest['content-security-policy'];
+  if (policy) {
+    rest['content-security-policy'] = policy.replace(/frame-ancestors[^;]*/, "frame-ancestors 'self'");
+  }
+  return rest;
+}
+
+/** The event streams that pass through a front. */
+class Streams {
+  /** Requests of all streams so far, in order, as `{ url, lastEventId }`. */
+  requests = [];
+  /** Resolves when new streams may pass. */
+  released = Promise.resolve();
+  #open = new Set();
+  #watchers = new Set();
+  #release = () => {};
+
+  /** New streams wait until `release()`. */
+  hold() {
+    this.released = new Promise((resolve) => {
+      this.#release = resolve;
+    });
+  }
+
+  release() {
+    this.#release();
+  }
+
+  /** Passes a stream on, until it ends or is cut. */
+  add(request, answer, response) {
+    const stream = { response, carried: '', cutInside: false };
+    this.requests.push({ url: request.url, lastEventId: request.headers['last-event-id'] ?? null });
+    this.#open.add(stream);
+    this.#watchers.forEach((watch) => watch());
+    const close = () => {
+      this.#open.delete(stream);
+      answer.destroy();
+    };
+    response.on('close', close);
+    answer.on('end', () => response.end());
+    answer.on('data', (chunk) => {
+      if (!this.#open.has(stream)) return;
+      if (stream.cutInside) {
+        const kept = Math.floor(Math.random() * chunk.length);
+        this.#open.delete(stream);
+        response.write(chunk.subarray(0, kept), () => response.socket?.destroy());
+        return;
+      }
+      if (!response.write(chunk)) {
+        answer.pause();
+        response.once('drain', () => answer.resume());
+      }
+      stream.carried = (stream.carried + chunk.toString('latin1')).slice(-4096);
+      this.#watchers.forEach((watch) => watch());
+    });
+  }
+
+  /** Resolves when an open stream has carried a whole frame with `text` among its last bytes. */
+  carried(text) {
+    return this.#until(() =>
+      [...this.#open].some(({ carried }) => {
+        const at = carried.indexOf(text);
+        return at >= 0 && carried.indexOf('\n\n', at) >= 0;
+      }),
+    );
+  }
+
+  /** Resolves when there have been `count` streams. */
+  opened(count) {
+    return this.#until(() => this.requests.length >= count);
+  }
+
+  /** Looks again whenever a stream opens or carries something. */
+  #until(holds) {
+    return new Promise((resolve) => {
+      const watch = () => {
+        if (!holds()) return;
+        this.#watchers.delete(watch);
+        resolve();
+      };
+      this.#watchers.add(watch);
+      watch();
+    });
+  }
+
+  /** Cuts the TCP connection of each open stream; returns how many. */
+  cut() {
+    const cut = [...this.#open];
+    for (const stream of cut) {
+      this.#open.delete(stream);
+      stream.response.socket?.destroy();
+    }
+    return cut.length;
+  }
+
+  /** Cuts each open stream somewhere inside its next bytes; returns how many. */
+  cutInside() {
+    this.#open.forEach((stream) => {
+      stream.cutInside = true;
+    });
+    return this.#open.size;
+  }
+}

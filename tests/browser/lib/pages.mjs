@@ -1,0 +1,108 @@
+// Pages of checks: serves a function as a page, answers its questions, and takes its result.
+
+import { randomUUID } from 'node:crypto';
+
+/** Everything below this path belongs to the runner and never reaches the server. */
+export const PREFIX = '/__test/';
+
+/** A page's result and questions are JSON of a few thousand events at most. */
+const BODY_BYTES_MAX = 16 * 1024 * 1024;
+
+const pages = new Map();
+const files = new Map();
+
+/** Makes a page of a function; returns `{ path, result, forget }`. */
+export function addPage({ page, args, answers = {} }) {
+  const id = randomUUID();
+  const result = new Promise((resolve, reject) => {
+    pages.set(id, { html: html(id, page, args), answers, resolve, reject });
+  });
+  return { path: `${PREFIX}page?id=${id}`, result, forget: () => pages.delete(id) };
+}
+
+/** Serves bytes at a path of its own; returns the path. */
+export function addFile(bytes, type) {
+  const id = randomUUID();
+  files.set(id, { bytes, type });
+  return `${PREFIX}file?id=${id}`;
+}
+
+/** Answers a request below `PREFIX`. */
+export async function answerTestRequest(request, response) {
+  const url = new URL(request.url, 'http://runner');
+  const id = url.searchParams.get('id');
+  const page = pages.get(id);
+  const file = files.get(id);
+  if (url.pathname === `${PREFIX}file` && file) return send(response, 200, file.type, file.bytes);
+  if (!page) return send(response, 404, 'text/plain', 'no such page');
+  switch (url.pathname) {
+    case `${PREFIX}page`:
+      return send(response, 200, 'text/html; charset=utf-8', page.html);
+    case `${PREFIX}ask`:
+      return answerQuestion(page, url.searchParams.get('name'), await body(request), response);
+    case `${PREFIX}done`:
+      page.resolve(await body(request));
+      return send(response, 204);
+    case `${PREFIX}failed`:
+      page.reject(new Error(`in the page: ${await body(request)}`));
+      return send(response, 204);
+    default:
+      return send(response, 404, 'text/plain', 'no such path');
+  }
+}
+
+async function answerQuestion(page, name, value, response) {
+  try {
+    if (!page.answers[name]) throw new Error(`the check has no answer named ${name}`);
+    const answer = await page.answers[name](value);
+    send(response, 200, 'application/json', JSON.stringify(answer ?? null));
+  } catch (error) {
+    page.reject(error);
+    send(response, 500, 'text/plain', String(error));
+  }
+}
+
+function send(response, status, type, content) {
+  const headers = type ? { 'content-type': type, 'cache-control': 'no-store' } : {};
+  response.writeHead(status, headers).end(content);
+}
+
+async function body(request) {
+  const chunks = [];
+  let bytes = 0;
+  for await (const chunk of request) {
+    bytes += chunk.length;
+    if (bytes > BODY_BYTES_MAX) throw new Error(`a page sent more than ${BODY_BYTES_MAX} bytes`);
+    chunks.push(chunk);
+  }
+  return JSON.parse(Buffer.concat(chunks).toString());
+}
+
+/** A value as JavaScript inside a script element. */
+function literal(value) {
+  return JSON.stringify(value ?? null).replaceAll('<', '\\u003c');
+}
+
+function html(id, page, args) {
+  return `<!doctype html>
+<meta charset="utf-8">
+<link rel="icon" href="data:,">
+<title>check</title>
+<body>
+<script type="module">
+const post = async (what, value) => {
+  const body = JSON.stringify(value ?? null);
+  const response = await fetch('${PREFIX}' + what + (what.includes('?') ? '&' : '?') + 'id=${id}', { method: 'POST', body });
+  if (!response.ok) throw new Error(what + ': ' + response.status + ' ' + await response.text());
+  return response.status === 204 ? null : response.json();
+};
+const ask = (name, value) => post('ask?name=' + encodeURIComponent(name), value);
+try {
+  const page = ${page};
+  await post('done', await page({ ask, args: ${literal(args)} }));
+} catch (error) {
+  await post('failed', error + '\\n' + (error.stack ?? ''));
+}
+</script>
+`;
+}
