@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
-use reqwest::{RequestBuilder, Url};
+use reqwest::{RequestBuilder, Url, redirect};
 use std::{error::Error, fmt, time::Duration};
 
 use crate::{
@@ -58,6 +58,8 @@ impl Publisher {
         events.set_path(&path);
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
+            // A redirect may turn a POST into a GET, which would subscribe.
+            .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .build()
             .map_err(|error| BuildError::HttpClient(TransportError::new(error)))?;
