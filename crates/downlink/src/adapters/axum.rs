@@ -13,6 +13,7 @@ use http::Extensions;
 use http::request::Parts;
 
 use crate::http::{FrameSource, LastEventId, Problem, Sse};
+use crate::hub::{BatchError, PublishError, SubscribeError, Subscription};
 
 impl<S: FrameSource + Send + 'static> IntoResponse for Sse<S> {
     fn into_response(self) -> Response {
@@ -23,6 +24,30 @@ impl<S: FrameSource + Send + 'static> IntoResponse for Sse<S> {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         Self::into_response(self).map(Body::new)
+    }
+}
+
+impl<T: Send + Sync + 'static> IntoResponse for Subscription<T> {
+    fn into_response(self) -> Response {
+        Self::into_response(self).map(Body::new)
+    }
+}
+
+impl IntoResponse for SubscribeError {
+    fn into_response(self) -> Response {
+        Self::into_response(self).map(Body::new)
+    }
+}
+
+impl IntoResponse for PublishError {
+    fn into_response(self) -> Response {
+        IntoResponse::into_response(self.to_problem())
+    }
+}
+
+impl IntoResponse for BatchError {
+    fn into_response(self) -> Response {
+        IntoResponse::into_response(self.to_problem())
     }
 }
 

@@ -4,3 +4,6 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+mod subscription;
+
+pub use subscription::SubscriptionFrames;

@@ -68,7 +68,9 @@ enum Phase {
     Opening(Option<Duration>),
     /// The first bytes are out.
     Open,
-    /// Everything before the failure is out.
+    /// The last chunk before the failure was handed over.
+    Failing(BodyError),
+    /// The server had a turn to send that chunk.
     Failed(BodyError),
     /// Every further poll answers `None`.
     Ended,
@@ -124,8 +126,17 @@ impl<S: FrameSource> Body for SseBody<S> {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let mut batch = Batch::default();
         match std::mem::replace(self.as_mut().project().phase, Phase::Open) {
-            Phase::Opening(reconnection_time) => greet(&mut batch, reconnection_time),
+            Phase::Opening(reconnection_time) => {
+                greet(&mut batch, reconnection_time);
+                self.as_mut().open(&mut batch);
+            }
             Phase::Open => {}
+            Phase::Failing(error) => {
+                // A server throws away what it has not written when a body fails.
+                *self.as_mut().project().phase = Phase::Failed(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Phase::Failed(error) => {
                 *self.as_mut().project().phase = Phase::Ended;
                 return Poll::Ready(Some(Err(error)));
@@ -145,6 +156,16 @@ impl<S: FrameSource> Body for SseBody<S> {
 }
 
 impl<S: FrameSource> SseBody<S> {
+    /// Lets the source say what it has to say first.
+    fn open(self: Pin<&mut Self>, batch: &mut Batch) {
+        let this = self.project();
+        let interval = this.keep_alive.interval();
+        match unpanicked(|| this.source.opening(interval)) {
+            Ok(frame) => frame.into_iter().for_each(|frame| batch.push_last(frame)),
+            Err(panicked) => *this.phase = Phase::Failed(panicked),
+        }
+    }
+
     /// Gathers what there is to send, and finds out whether it is all.
     fn look(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         if self.clock.has_ended() {
@@ -224,7 +245,7 @@ impl<S: FrameSource> SseBody<S> {
                 *this.phase = Phase::Ended;
                 return Poll::Ready(Some(Err(error)));
             }
-            Found::Failure(error) => *this.phase = Phase::Failed(error),
+            Found::Failure(error) => *this.phase = Phase::Failing(error),
             Found::End => {
                 *this.phase = Phase::Ended;
                 if let Some(spread) = this.last_reconnection {

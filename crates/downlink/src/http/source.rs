@@ -7,6 +7,7 @@ use std::error::Error;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use downlink_proto::Frame;
 use futures_core::Stream;
@@ -17,6 +18,14 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.
 pub trait FrameSource {
+    /// What to send right after the first bytes, given the interval of the keep-alive.
+    ///
+    /// Asked once, before the first frame.
+    fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
+        let _ = keep_alive;
+        None
+    }
+
     /// The next frame, or `None` at the end.
     ///
     /// It is not polled again after `None`, nor after a panic, which ends this response only.

@@ -59,7 +59,9 @@ impl Spread {
     /// The time at a fraction of the way from shortest to longest.
     fn at(&self, fraction: f64) -> Duration {
         let width = self.longest - self.shortest;
-        self.shortest + width.mul_f64(fraction.clamp(0.0, 1.0)).min(width)
+        let part = width.as_secs_f64() * fraction.clamp(0.0, 1.0);
+        // Rounding may lead beyond the end of the spread, or of all durations.
+        self.shortest + Duration::try_from_secs_f64(part).map_or(width, |part| part.min(width))
     }
 }
 

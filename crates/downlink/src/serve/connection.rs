@@ -28,17 +28,19 @@ use super::socket;
 use super::stall::StallGuard;
 use crate::http::{LastEventId, refuse};
 
-/// What hyper may buffer for one connection, in each direction.
+/// What hyper may buffer for one connection, in each direction; hence also the largest request
+/// head, beyond which the answer is 431.
 ///
-/// A request head larger than this is answered 431: half would refuse the cookies that some
-/// sites pile up. What a stalled peer holds in our memory is this and one batch of events: hyper's
-/// own default, 408 KiB, times ten thousand stalled peers is 4 GB.
+/// Half would refuse the cookies that some sites pile up. Double is memory that each stalled peer
+/// holds besides one batch of events: with hyper's own default, 408 KiB, ten thousand of them hold
+/// 4 GB.
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
-/// How long a peer that has never sent a request may still send one once the drain has begun.
+/// How long a peer whose first request has begun to arrive may take to complete it once the drain
+/// has begun.
 ///
-/// A request that is on its way gets an answer; a browser's spare connection does not hold up the
-/// end of the server.
+/// A request that is on its way gets an answer; a peer that sends slowly, or never the rest, does
+/// not hold up the end of the server.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a newcomer at the limit may take to ask and be told; a shorter header timeout wins.
@@ -84,6 +86,7 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
         biased;
         ended = connection.as_mut() => ended,
         () = shared.drain.begun() => {
+            // Closes at once if nothing is in progress, else after the answer.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
@@ -133,7 +136,8 @@ fn http1(header_timeout: Duration) -> http1::Builder {
         // Without a timer the header timeout is silently off.
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
-        .max_buf_size(BUFFER_BYTES_MAX);
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_header_size(BUFFER_BYTES_MAX);
     builder
 }
 

@@ -77,6 +77,9 @@ pub const RECONNECTION_SPREAD: Spread =
 /// without an answer; double is half of the descriptors that a default soft limit on macOS allows.
 pub const REFUSALS_MAX: usize = 64;
 
+/// Longer waits overflow the arithmetic of instants below.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Serves an app on a listener.
 ///
 /// The app is an axum `Router` or `MethodRouter`, what its `into_make_service` gives, or any tower
@@ -159,9 +162,10 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     }
 
     /// The longest that a request head may take to arrive, from the moment it is waited for; so
-    /// an idle connection is closed after it too. Default: [`HEADER_TIMEOUT`].
+    /// an idle connection is closed after it too. Default: [`HEADER_TIMEOUT`]; more than a year
+    /// counts as one.
     pub fn header_timeout(mut self, header_timeout: Duration) -> Self {
-        self.header_timeout = header_timeout;
+        self.header_timeout = header_timeout.min(YEAR);
         self
     }
 

@@ -1,0 +1,179 @@
+//! What a body sends, and in which pieces.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use downlink::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX, BodyError, FrameSource};
+use downlink::{Event, EventType, Frame, KeepAlive, Sse};
+use futures_util::stream::{self, StreamExt};
+use tokio::time::{Instant, advance};
+
+use super::{Reader, SECOND, comment, silent};
+
+#[tokio::test(start_paused = true)]
+async fn first_bytes_come_before_any_event() {
+    let mut reader = Reader::new(Sse::new(stream::pending::<Frame>()));
+    let before = Instant::now();
+    assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
+    assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn reconnection_time_follows_the_greeting() {
+    let sse = Sse::new(stream::pending::<Frame>()).reconnection_time(3 * SECOND);
+    let first = Reader::new(sse).next().await;
+    assert_eq!(first.as_deref(), Some(": connected\n\nretry: 3000\n\n"));
+}
+
+#[tokio::test]
+async fn plain_items_and_results_are_streamed() {
+    let events = stream::iter([Event::new("a"), Event::new("b")]);
+    assert_eq!(Reader::new(Sse::new(events)).rest().await, ": connected\n\ndata: a\n\ndata: b\n\n");
+    let results = stream::iter([Ok::<_, std::io::Error>(comment("c"))]);
+    assert_eq!(Reader::new(Sse::new(results)).rest().await, ": connected\n\n: c\n\n");
+}
+
+#[tokio::test]
+async fn all_that_is_ready_leaves_in_one_chunk() {
+    let mut reader = Reader::new(Sse::new(stream::iter([comment("a"), comment("b")])));
+    let first = reader.next().await;
+    assert_eq!(first.as_deref(), Some(": connected\n\n: a\n\n: b\n\n"));
+    assert_eq!(reader.next().await, None);
+}
+
+/// The sizes of the chunks after the greeting of so many frames of so many bytes.
+async fn chunks_of(frames: usize, bytes: usize) -> Vec<usize> {
+    let frame = Frame::from(Event::new("x".repeat(bytes - "data: \n\n".len())));
+    // Not ready at the first poll, so that the greeting goes alone.
+    let late = stream::once(tokio::task::yield_now())
+        .flat_map(move |()| stream::iter(vec![frame.clone(); frames]));
+    let mut reader = Reader::greeted(Sse::new(late)).await;
+    let mut sizes = Vec::new();
+    while let Some(chunk) = reader.next().await {
+        sizes.push(chunk.len());
+    }
+    sizes
+}
+
+#[tokio::test]
+async fn chunks_end_at_the_frame_limit() {
+    let full = BATCH_FRAMES_MAX * 10;
+    assert_eq!(chunks_of(BATCH_FRAMES_MAX - 1, 10).await, [full - 10]);
+    assert_eq!(chunks_of(BATCH_FRAMES_MAX, 10).await, [full]);
+    assert_eq!(chunks_of(BATCH_FRAMES_MAX + 1, 10).await, [full, 10]);
+}
+
+#[tokio::test]
+async fn chunks_end_at_the_byte_limit() {
+    let half = BATCH_BYTES_MAX / 2;
+    assert_eq!(chunks_of(2, half - 1).await, [BATCH_BYTES_MAX - 2]);
+    assert_eq!(chunks_of(2, half).await, [BATCH_BYTES_MAX]);
+    assert_eq!(chunks_of(2, half + 1).await, [half + 1, half + 1]);
+    assert_eq!(chunks_of(2, BATCH_BYTES_MAX + 1).await, [BATCH_BYTES_MAX + 1; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_brings_a_keep_alive() {
+    let mut reader = Reader::greeted(Sse::new(stream::pending::<Frame>())).await;
+    for _ in 0..20 {
+        let before = Instant::now();
+        assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
+        let silence = before.elapsed();
+        assert!(silence >= 12 * SECOND && silence <= 18 * SECOND + SECOND / 100, "{silence:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn traffic_puts_the_keep_alive_off() {
+    let (sender, sse) = Sse::channel(1);
+    let mut reader = Reader::greeted(sse).await;
+    for _ in 0..10 {
+        advance(11 * SECOND).await;
+        sender.try_send(Event::new("x")).expect("room");
+        assert_eq!(reader.next().await.as_deref(), Some("data: x\n\n"));
+    }
+    let before = Instant::now();
+    assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
+    let silence = before.elapsed();
+    assert!(silence >= 12 * SECOND && silence <= 18 * SECOND + SECOND / 100, "{silence:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive_can_be_an_event() {
+    let alive = Event::new("").with_type(EventType::new("alive").expect("a type"));
+    let keep_alive = KeepAlive::every(SECOND).event(alive);
+    let sse = Sse::new(stream::pending::<Frame>()).keep_alive(keep_alive);
+    let mut reader = Reader::greeted(sse).await;
+    assert_eq!(reader.next().await.as_deref(), Some("event: alive\ndata: \n\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive_can_be_off() {
+    let sse = Sse::new(stream::pending::<Frame>()).keep_alive(silent()).max_age(1_000 * SECOND);
+    assert_eq!(Reader::greeted(sse).await.rest().await, "");
+}
+
+/// Never yields, and keeps itself alive in its own words.
+struct Own;
+
+impl FrameSource for Own {
+    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        Poll::Pending
+    }
+
+    fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
+        Some(comment("still here"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_chooses_its_keep_alive() {
+    let mut reader = Reader::greeted(Sse::from_source(Own)).await;
+    assert_eq!(reader.next().await.as_deref(), Some(": still here\n\n"));
+}
+
+#[tokio::test]
+async fn error_of_the_stream_cuts_after_what_came_before() {
+    let items = [Ok(comment("a")), Err(std::io::Error::other("disk on fire"))];
+    let mut reader = Reader::new(Sse::new(stream::iter(items)));
+    assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
+    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    assert!(matches!(error, BodyError::Source(_)));
+    assert_eq!(error.to_string(), "the source of the events failed");
+    assert_eq!(error.source().expect("the cause").to_string(), "disk on fire");
+    assert!(reader.try_next().await.is_none());
+}
+
+#[tokio::test]
+async fn panic_of_the_stream_ends_the_response_only() {
+    let events = stream::iter([1, 2]).map(|n| if n == 1 { comment("a") } else { panic!("bug") });
+    let mut reader = Reader::new(Sse::new(events));
+    assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
+    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    assert!(matches!(error, BodyError::Panicked));
+    assert_eq!(error.to_string(), "the source of the events panicked");
+    assert!(error.source().is_none());
+    assert!(reader.try_next().await.is_none());
+}
+
+/// Panics when asked how to keep alive.
+struct Clumsy;
+
+impl FrameSource for Clumsy {
+    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        Poll::Pending
+    }
+
+    fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
+        panic!("no words")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_keep_alive_ends_the_response_only() {
+    let mut reader = Reader::greeted(Sse::from_source(Clumsy)).await;
+    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    assert!(matches!(error, BodyError::Panicked));
+}

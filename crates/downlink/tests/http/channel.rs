@@ -1,0 +1,158 @@
+//! The channel into a response.
+
+use std::error::Error;
+
+use downlink::http::{CHANNEL_EVENTS_MAX, SendError, SendJsonError, TrySendError};
+use downlink::{Event, Sse};
+use futures_util::FutureExt;
+
+use super::Reader;
+
+#[tokio::test]
+async fn everything_sent_arrives_in_order() {
+    let (sender, sse) = Sse::channel(8);
+    sender.send(Event::new("a")).await.expect("open");
+    sender.text("b").await.expect("open");
+    sender.json(&[1, 2]).await.expect("open");
+    sender.comment("c").await.expect("open");
+    sender.clone().try_send(Event::new("d")).expect("open");
+    drop(sender);
+    assert_eq!(
+        Reader::new(sse).rest().await,
+        ": connected\n\ndata: a\n\ndata: b\n\ndata: [1,2]\n\n: c\n\ndata: d\n\n"
+    );
+}
+
+#[tokio::test]
+async fn channel_holds_what_it_was_made_for() {
+    for (asked, holds) in [(0, 1), (1, 1), (2, 2), (CHANNEL_EVENTS_MAX + 1, CHANNEL_EVENTS_MAX)] {
+        let (sender, _sse) = Sse::channel(asked);
+        for _ in 0..holds {
+            sender.try_send(Event::empty()).expect("room");
+        }
+        let full = sender.try_send(Event::new("more")).expect_err("full");
+        assert_eq!(full, TrySendError::Full(Event::new("more")));
+        assert_eq!(full.to_string(), "the channel is full");
+        assert_eq!(full.into_event(), Event::new("more"));
+    }
+}
+
+#[tokio::test]
+async fn send_waits_for_room() {
+    let (sender, sse) = Sse::channel(1);
+    sender.try_send(Event::new("a")).expect("room");
+    let mut waiting = Box::pin(sender.text("b"));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let mut reader = Reader::new(sse);
+    assert_eq!(reader.next().await.as_deref(), Some(": connected\n\ndata: a\n\n"));
+    waiting.await.expect("room by now");
+    assert_eq!(reader.next().await.as_deref(), Some("data: b\n\n"));
+}
+
+#[tokio::test]
+async fn dropped_body_is_seen_by_the_sender() {
+    let (sender, sse) = Sse::channel(1);
+    let response = sse.into_response();
+    assert!(sender.closed().now_or_never().is_none());
+    assert!(!sender.is_closed());
+    drop(response);
+    sender.closed().await;
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn dropped_body_gives_the_event_back() {
+    let (sender, sse) = Sse::channel(1);
+    sender.try_send(Event::new("a")).expect("room");
+    let waiting = tokio::spawn({
+        let sender = sender.clone();
+        async move { sender.text("b").await }
+    });
+    tokio::task::yield_now().await;
+    drop(sse);
+    let error = waiting.await.expect("no panic").expect_err("closed");
+    assert_eq!(error, SendError(Event::new("b")));
+    assert_eq!(error.to_string(), "the stream has ended");
+    let closed = sender.try_send(Event::new("c")).expect_err("closed");
+    assert_eq!(closed, TrySendError::Closed(Event::new("c")));
+    assert_eq!(closed.to_string(), "the stream has ended");
+    sender.comment("d").await.expect_err("closed");
+}
+
+#[tokio::test]
+async fn finish_ends_after_what_was_sent() {
+    let (sender, sse) = Sse::channel(2);
+    let other = sender.clone();
+    sender.try_send(Event::new("a")).expect("room");
+    sender.try_send(Event::new("b")).expect("room");
+    sender.finish();
+    sender.finish();
+    assert!(other.is_closed());
+    assert_eq!(Reader::new(sse).rest().await, ": connected\n\ndata: a\n\ndata: b\n\n");
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_after_finish() {
+    let (sender, sse) = Sse::channel(2);
+    sender.finish();
+    assert_eq!(sender.text("a").await, Err(SendError(Event::new("a"))));
+    assert_eq!(sender.try_send(Event::new("b")), Err(TrySendError::Closed(Event::new("b"))));
+    sender.comment("c").await.expect_err("finished");
+    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
+}
+
+/// A send that waited for room while the stream was finished must not claim to have sent.
+#[tokio::test]
+async fn send_that_waited_across_the_finish_fails() {
+    let (sender, sse) = Sse::channel(1);
+    sender.try_send(Event::new("a")).expect("room");
+    let mut waiting = Box::pin(sender.text("b"));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    sender.finish();
+    let read = Reader::new(sse).rest().await;
+    assert_eq!(read, ": connected\n\ndata: a\n\n");
+    assert_eq!(waiting.await, Err(SendError(Event::new("b"))));
+}
+
+#[tokio::test]
+async fn value_without_json_is_an_error_of_its_own() {
+    let (sender, sse) = Sse::channel(1);
+    let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
+    let error = sender.json(&keyed_by_lists).await.expect_err("not JSON");
+    assert!(matches!(error, SendJsonError::Encode(_)));
+    assert_eq!(error.to_string(), "the value was not sent, as it has no encoding");
+    assert!(error.source().is_some());
+    drop(sse);
+    let error = sender.json(&1).await.expect_err("closed");
+    assert!(matches!(error, SendJsonError::Closed(_)));
+    assert_eq!(error.to_string(), "the value was not sent");
+    assert_eq!(error.source().expect("the cause").to_string(), "the stream has ended");
+}
+
+#[tokio::test]
+async fn concurrent_senders_lose_nothing_before_the_finish() {
+    let (sender, sse) = Sse::channel(3);
+    let senders: Vec<_> = (0..4)
+        .map(|_| {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                let mut sent = 0;
+                while sent < 100 && sender.text("x").await.is_ok() {
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    let reading = tokio::spawn(async move { Reader::new(sse).rest().await });
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    sender.finish();
+    let mut sent = 0;
+    for task in senders {
+        sent += task.await.expect("no panic");
+    }
+    let read = reading.await.expect("no panic");
+    assert_eq!(read.matches("data: x\n\n").count(), sent);
+}

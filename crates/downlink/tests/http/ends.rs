@@ -1,0 +1,120 @@
+//! The ways in which a stream ends.
+
+use std::time::{Duration, SystemTime};
+
+use downlink::http::Spread;
+use downlink::{Event, Frame, Sse};
+use futures_util::stream;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Reader, SECOND, silent};
+
+fn endless() -> Sse<impl downlink::http::FrameSource> {
+    Sse::new(stream::pending::<Frame>()).keep_alive(silent())
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_ends_at_eighty_to_a_hundred_percent() {
+    let mut ages = Vec::new();
+    for _ in 0..20 {
+        let before = Instant::now();
+        assert_eq!(Reader::greeted(endless().max_age(100 * SECOND)).await.rest().await, "");
+        ages.push(before.elapsed());
+    }
+    let late = 100 * SECOND + SECOND / 100;
+    assert!(ages.iter().all(|age| *age >= 80 * SECOND && *age <= late), "{ages:?}");
+    assert!(ages.iter().any(|age| *age != ages[0]), "no spread: {ages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_ends_a_busy_stream_too() {
+    let (sender, sse) = Sse::channel(1);
+    let mut reader = Reader::greeted(sse.max_age(10 * SECOND)).await;
+    let before = Instant::now();
+    let busy = async {
+        let mut ticks = tokio::time::interval(SECOND / 2);
+        loop {
+            ticks.tick().await;
+            if sender.text("x").await.is_err() {
+                break;
+            }
+        }
+    };
+    let reading = async {
+        reader.rest().await;
+        drop(reader);
+    };
+    tokio::join!(busy, reading);
+    assert!(before.elapsed() >= 8 * SECOND && before.elapsed() <= 11 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_at_an_instant() {
+    let before = Instant::now();
+    let mut reader = Reader::greeted(endless().expires_at(before + 7 * SECOND)).await;
+    assert_eq!(reader.rest().await, "");
+    assert!(before.elapsed() >= 7 * SECOND && before.elapsed() < 8 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_at_a_time_of_day() {
+    let before = Instant::now();
+    let expiry = SystemTime::now() + 60 * SECOND;
+    let mut reader = Reader::greeted(endless().expires_at(expiry)).await;
+    assert_eq!(reader.rest().await, "");
+    let passed = before.elapsed();
+    assert!(passed > 55 * SECOND && passed <= 60 * SECOND + SECOND / 100, "{passed:?}");
+}
+
+#[tokio::test]
+async fn expiry_in_the_past_ends_after_the_greeting() {
+    let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(SystemTime::UNIX_EPOCH);
+    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
+    let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(std::time::Instant::now());
+    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_beyond_all_reckoning_is_never() {
+    let sse = endless().max_age(Duration::MAX);
+    let mut reader = Reader::greeted(sse).await;
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    assert!(tokio::time::timeout(year, reader.next()).await.is_err());
+}
+
+#[tokio::test]
+async fn callers_future_ends_the_stream_after_what_is_ready() {
+    let (leave, left) = oneshot::channel::<()>();
+    let (sender, sse) = Sse::channel(4);
+    let mut reader = Reader::greeted(sse.until(left)).await;
+    sender.try_send(Event::new("last")).expect("room");
+    leave.send(()).expect("waited for");
+    assert_eq!(reader.next().await.as_deref(), Some("data: last\n\n"));
+    assert_eq!(reader.next().await, None);
+    drop(reader);
+    assert!(sender.is_closed());
+}
+
+#[tokio::test]
+async fn callers_future_wakes_an_idle_stream() {
+    let (leave, left) = oneshot::channel::<()>();
+    let mut reader = Reader::greeted(endless().until(left)).await;
+    let reading = tokio::spawn(async move { reader.next().await });
+    tokio::task::yield_now().await;
+    leave.send(()).expect("waited for");
+    assert_eq!(reading.await.expect("no panic"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_words_are_when_to_come_back() {
+    let spread = Spread::between(SECOND, 2 * SECOND);
+    for _ in 0..20 {
+        let mut reader =
+            Reader::greeted(endless().max_age(SECOND).reconnection_spread(spread)).await;
+        let last = reader.rest().await;
+        let millis = last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
+        let millis: u64 = millis.expect("a retry").parse().expect("digits");
+        assert!((1_000..=2_000).contains(&millis), "{millis}");
+    }
+}

@@ -1,0 +1,67 @@
+//! The responses of `downlink::http`, through its public API, without sockets.
+//!
+//! Time is tokio's paused clock: it moves only when every task waits.
+
+#![cfg(all(feature = "axum", feature = "json"))]
+
+mod body;
+mod channel;
+mod ends;
+mod response;
+
+use std::time::Duration;
+
+use downlink::Frame;
+use downlink::http::{BodyError, FrameSource, KeepAlive, Sse, SseBody};
+use http_body_util::BodyExt;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A reader of a response's body.
+struct Reader<S> {
+    body: std::pin::Pin<Box<SseBody<S>>>,
+}
+
+impl<S: FrameSource> Reader<S> {
+    fn new(sse: Sse<S>) -> Self {
+        Self { body: Box::pin(sse.into_response().into_body()) }
+    }
+
+    /// A reader that is past the greeting.
+    async fn greeted(sse: Sse<S>) -> Self {
+        let mut reader = Self::new(sse);
+        assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
+        reader
+    }
+
+    /// The next chunk, as text; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        self.try_next().await.map(|chunk| chunk.expect("no failure"))
+    }
+
+    async fn try_next(&mut self) -> Option<Result<String, BodyError>> {
+        let frame = self.body.frame().await?;
+        Some(frame.map(|frame| {
+            let bytes = frame.into_data().expect("no trailers");
+            String::from_utf8(bytes.into()).expect("UTF-8")
+        }))
+    }
+
+    /// All that is left, as one text.
+    async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        while let Some(chunk) = self.next().await {
+            rest.push_str(&chunk);
+        }
+        rest
+    }
+}
+
+/// A keep-alive that does not disturb a test of something else.
+fn silent() -> KeepAlive {
+    KeepAlive::off()
+}
+
+fn comment(text: &str) -> Frame {
+    Frame::comment(text)
+}

@@ -1,0 +1,102 @@
+//! Heads: headers, refusals, and axum's view of the types.
+
+use axum::extract::FromRequestParts;
+use axum::response::IntoResponse;
+use downlink::http::{Finite, Problem, Spread, refuse};
+use downlink::{Frame, LastEventId, Sse};
+use futures_util::stream;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+
+use super::SECOND;
+
+/// All headers, as they go out.
+fn head<B>(response: &Response<B>) -> String {
+    let mut lines = vec![response.status().as_str().to_owned()];
+    lines.extend(
+        response
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("ASCII"))),
+    );
+    lines.join("\n")
+}
+
+#[tokio::test]
+async fn headers_of_a_stream_are_these_and_no_others() {
+    let response = Sse::new(stream::pending::<Frame>()).into_response();
+    assert_eq!(
+        head(&response),
+        "200\ncontent-type: text/event-stream\ncache-control: no-store, no-transform\n\
+         x-accel-buffering: no"
+    );
+    assert_eq!(response.extensions().get::<Finite>(), None);
+}
+
+#[tokio::test]
+async fn finite_stream_says_so_to_the_server() {
+    let response = Sse::new(stream::pending::<Frame>()).finite().into_response();
+    assert_eq!(response.extensions().get::<Finite>(), Some(&Finite));
+}
+
+#[tokio::test]
+async fn stream_is_a_response_of_axum() {
+    let sse = Sse::new(stream::iter([Frame::comment("a")])).finite();
+    let response: axum::response::Response = IntoResponse::into_response(sse);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    assert!(response.extensions().get::<Finite>().is_some());
+    let body = response.into_body().collect().await.expect("no failure").to_bytes();
+    assert_eq!(body, ": connected\n\n: a\n\n");
+}
+
+#[tokio::test]
+async fn refused_browser_gets_a_stream_that_ends() {
+    let response = refuse("full\nhouse", Spread::between(2 * SECOND, 3 * SECOND), true);
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let body = response.into_body().collect().await.expect("infallible").to_bytes();
+    let text = std::str::from_utf8(&body).expect("UTF-8");
+    let retry = text.strip_prefix(": full\n: house\n\nretry: ").expect("the reason, then retry");
+    let millis: u64 = retry.strip_suffix("\n\n").expect("a frame").parse().expect("digits");
+    assert!((2_000..=3_000).contains(&millis));
+}
+
+#[tokio::test]
+async fn refused_program_gets_a_503() {
+    let response = refuse("Full house.", Spread::between(2 * SECOND, 3 * SECOND), false);
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let seconds: u64 =
+        response.headers()["retry-after"].to_str().expect("ASCII").parse().expect("digits");
+    assert!((2..=3).contains(&seconds));
+    let body = response.into_body().collect().await.expect("infallible").to_bytes();
+    let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(problem["status"], 503);
+    assert_eq!(problem["detail"], "Full house.");
+}
+
+#[tokio::test]
+async fn refusals_are_spread() {
+    let spread = Spread::between(SECOND, 100 * SECOND);
+    let after = || refuse("", spread, false).headers()["retry-after"].clone();
+    let first = after();
+    assert!((0..50).any(|_| after() != first));
+}
+
+#[tokio::test]
+async fn problem_is_a_response_of_axum() {
+    let response = IntoResponse::into_response(Problem::new(StatusCode::GONE).detail("It left."));
+    assert_eq!(
+        head(&response),
+        "410\ncontent-type: application/problem+json\ncache-control: no-store"
+    );
+}
+
+#[tokio::test]
+async fn last_event_id_is_an_extractor() {
+    let request = Request::get("/?topic=a&last_event_id=x-1").header("sec-fetch-mode", "cors");
+    let (mut parts, ()) = request.body(()).expect("a request").into_parts();
+    let Ok(last) = LastEventId::from_request_parts(&mut parts, &()).await;
+    assert_eq!(last.as_str(), Some("x-1"));
+    assert!(last.is_browser());
+}

@@ -1,0 +1,81 @@
+//! Errors of a listener, on a paused clock and sockets of memory.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use downlink::serve::Listener;
+use tokio::io::{DuplexStream, duplex};
+use tokio::time::Instant;
+
+use super::Client;
+
+/// Gives out what it was made with, then nothing, and notes when it was asked.
+struct Script {
+    accepts: VecDeque<io::Result<DuplexStream>>,
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Listener for Script {
+    type Io = DuplexStream;
+    type Addr = &'static str;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, &'static str)> {
+        self.asked.lock().expect("no panic").push(Instant::now());
+        match self.accepts.pop_front() {
+            Some(accepted) => Ok((accepted?, "memory")),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<&'static str> {
+        Ok("memory")
+    }
+}
+
+/// Errors by their numbers on Unix.
+const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
+const EMFILE: i32 = 24;
+const EINVAL: i32 = 22;
+
+/// Serves after these errors; when the listener was asked, from the first time on.
+async fn asked_after(errors: &[i32]) -> Vec<Duration> {
+    let (theirs, ours) = duplex(1_024);
+    let mut accepts: VecDeque<_> =
+        errors.iter().map(|error| Err(io::Error::from_raw_os_error(*error))).collect();
+    accepts.push_back(Ok(theirs));
+    let asked = Arc::default();
+    let script = Script { accepts, asked: Arc::clone(&asked) };
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    tokio::spawn(downlink::serve(script, app).into_future());
+    let mut client = Client::new(ours);
+    client.get("/", "").await;
+    client.sees("hello").await;
+    let asked = asked.lock().expect("no panic");
+    asked.iter().map(|at| *at - asked[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lack_of_descriptors_pauses_accepting() {
+    let asked = asked_after(&[EMFILE, EMFILE]).await;
+    assert_eq!(asked.len(), 4);
+    assert!(asked[1] >= Duration::from_millis(100), "{asked:?}");
+    assert!(asked[2] - asked[1] >= Duration::from_millis(100), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn aborted_connection_is_skipped_at_once() {
+    let asked = asked_after(&[ECONNABORTED, ECONNABORTED]).await;
+    assert_eq!(asked, [Duration::ZERO; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_listener_ends_the_server() {
+    let accepts = [Err(io::Error::from_raw_os_error(EINVAL))].into();
+    let script = Script { accepts, asked: Arc::default() };
+    let error = downlink::serve(script, Router::new()).await.expect_err("not listening");
+    assert_eq!(error.raw_os_error(), Some(EINVAL));
+}

@@ -1,0 +1,283 @@
+//! The end of a server with streams open.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use downlink::http::{Finite, Spread};
+use downlink::serve::DRAIN_WITHIN;
+use downlink::{Event, Frame, Sse};
+use futures_util::stream;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+use super::{Client, Running, body_of, goodbye_in};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn ours() -> impl IntoResponse {
+    Sse::new(stream::iter([Frame::comment("a")]).chain_pending())
+}
+
+async fn axums() -> impl IntoResponse {
+    let event = axum::response::sse::Event::default().comment("a");
+    axum::response::Sse::new(stream::iter([Ok::<_, std::io::Error>(event)]).chain_pending())
+}
+
+/// Streams that yield what they have and then nothing, without end.
+trait ChainPending: futures_util::Stream + Sized {
+    fn chain_pending(self) -> stream::Chain<Self, stream::Pending<Self::Item>> {
+        futures_util::StreamExt::chain(self, stream::pending())
+    }
+}
+
+impl<S: futures_util::Stream> ChainPending for S {}
+
+fn streams() -> Router {
+    Router::new().route("/ours", get(ours)).route("/axums", get(axums))
+}
+
+/// A client whose stream has begun.
+async fn reading(running: &Running, path: &str) -> Client<TcpStream> {
+    let mut client = running.get(path).await;
+    client.sees(": a\n\n").await;
+    client
+}
+
+#[tokio::test]
+async fn every_stream_ends_at_a_frame_boundary_with_its_own_retry() {
+    let spread = Spread::between(Duration::from_millis(100), Duration::from_secs(100));
+    let mut running = Running::with(streams(), |serve| serve.reconnection_spread(spread)).await;
+    let mut clients = Vec::new();
+    for path in ["/ours", "/axums", "/ours", "/axums"] {
+        clients.push(reading(&running, path).await);
+    }
+    let before = Instant::now();
+    running.stop();
+    let mut retries = Vec::new();
+    for client in clients {
+        retries.push(goodbye_in(&client.rest().await));
+    }
+    running.ended().await;
+    assert!(before.elapsed() < DRAIN_WITHIN / 2);
+    assert!(retries.iter().all(|retry| (100..=100_000).contains(retry)), "{retries:?}");
+    assert!(retries.iter().any(|retry| *retry != retries[0]), "no spread: {retries:?}");
+}
+
+#[tokio::test]
+async fn nobody_new_is_accepted() {
+    let mut running = Running::new(streams()).await;
+    let address = running.address;
+    running.stop();
+    running.ended().await;
+    TcpStream::connect(address).await.expect_err("nobody listens");
+}
+
+/// A stream of raw chunks, as a proxying handler would make it.
+fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
+    let stream = stream::unfold(chunks, async |mut chunks| {
+        let chunk = chunks.recv().await?;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(chunk.as_bytes())), chunks))
+    });
+    ([("content-type", "Text/Event-Stream; charset=utf-8")], Body::from_stream(stream))
+        .into_response()
+}
+
+fn raw_app(chunks: mpsc::Receiver<&'static str>) -> Router {
+    let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
+    let once = move || async move { raw(chunks.lock().expect("no panic").take().expect("once")) };
+    Router::new().route("/", get(once))
+}
+
+#[tokio::test]
+async fn open_frame_is_completed_first() {
+    let (sender, chunks) = mpsc::channel(4);
+    let mut running = Running::new(raw_app(chunks)).await;
+    let mut client = running.get("/").await;
+    sender.send("data: a\n").await.expect("open");
+    client.sees("data: a\n").await;
+    running.stop();
+    // The server is draining once it has closed its listener.
+    while TcpStream::connect(running.address).await.is_ok() {}
+    sender.send("data: b\n\ndata: never").await.expect("still open");
+    let answer = client.rest().await;
+    assert!(answer.contains("data: b\n\nretry: "), "{answer}");
+    assert!(!answer.contains("never"), "{answer}");
+    goodbye_in(&answer);
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn finite_stream_may_end_by_itself() {
+    let (sender, sse) = Sse::channel(4);
+    let sse = Arc::new(std::sync::Mutex::new(Some(sse.finite())));
+    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let mut running = Running::new(streams().route("/", get(once))).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    goodbye_in(&other.rest().await);
+    sender.text("the answer").await.expect("still open");
+    sender.finish();
+    let answer = client.rest().await;
+    assert!(answer.ends_with("data: the answer\n\n\r\n0\r\n\r\n"), "{answer}");
+    assert!(!answer.contains("retry:"));
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn any_response_can_be_marked_finite() {
+    let marked = || async { (axum::Extension(Finite), axums().await) };
+    let app = streams().route("/", get(marked));
+    let mut running = Running::with(app, |serve| serve.drain_within(SHORT)).await;
+    let client = reading(&running, "/").await;
+    let before = Instant::now();
+    running.stop();
+    running.ended().await;
+    assert!(before.elapsed() >= SHORT);
+    let answer = client.rest().await;
+    assert!(!answer.contains("retry:") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn deadline_holds_whatever_the_peers_do() {
+    let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(1_000)))) };
+    let never = || async { std::future::pending::<()>().await };
+    let app = streams().route("/flood", get(flood)).route("/never", get(never));
+    let mut running = Running::with(app, |serve| serve.drain_within(SHORT)).await;
+    let mut stalled = running.get("/flood").await;
+    stalled.sees(": connected\n\n").await;
+    let waiting = running.get("/never").await;
+    let _half = {
+        let mut half = running.connect().await;
+        half.send("GET / HT").await;
+        half
+    };
+    let last = reading(&running, "/ours").await;
+    let before = Instant::now();
+    running.stop();
+    goodbye_in(&last.rest().await);
+    running.ended().await;
+    assert!(before.elapsed() >= SHORT && before.elapsed() < 10 * SHORT, "{:?}", before.elapsed());
+    assert_eq!(waiting.rest().await, "");
+    stalled.rest().await;
+}
+
+#[tokio::test]
+async fn request_in_progress_gets_its_answer() {
+    let gate = Arc::new(Notify::new());
+    let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
+    let at_gate = Arc::clone(&entered);
+    let slow = move || async move {
+        at_gate.notify_one();
+        handler_gate.notified().await;
+        "done"
+    };
+    let mut running = Running::new(streams().route("/slow", get(slow))).await;
+    let client = running.get("/slow").await;
+    entered.notified().await;
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    other.rest().await;
+    gate.notify_one();
+    assert_eq!(body_of(&client.rest().await), "done");
+    running.ended().await;
+}
+
+/// What a stream that is asked for while the server drains is answered with.
+async fn late_stream(browser: bool) -> String {
+    let gate = Arc::new(Notify::new());
+    let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
+    let at_gate = Arc::clone(&entered);
+    let late = move || async move {
+        at_gate.notify_one();
+        handler_gate.notified().await;
+        ours().await
+    };
+    let mut running = Running::new(streams().route("/late", get(late))).await;
+    let client = if browser { running.browse("/late").await } else { running.get("/late").await };
+    entered.notified().await;
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    other.rest().await;
+    gate.notify_one();
+    let answer = client.rest().await;
+    running.ended().await;
+    answer
+}
+
+#[tokio::test]
+async fn late_stream_is_refused() {
+    let answer = late_stream(false).await;
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    assert!(answer.contains("\r\nretry-after: "), "{answer}");
+}
+
+#[tokio::test]
+async fn late_stream_of_a_browser_ends_at_once() {
+    let answer = late_stream(true).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");
+}
+
+#[tokio::test]
+async fn idle_connections_close_at_once() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(app).await;
+    let mut idle = running.get("/").await;
+    idle.sees("hello").await;
+    let before = Instant::now();
+    running.stop();
+    idle.rest().await;
+    running.ended().await;
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn connection_without_a_request_closes_at_once() {
+    let mut running = Running::new(streams()).await;
+    let unused = running.connect().await;
+    // Accepted before this one, whose stream has begun.
+    let other = reading(&running, "/ours").await;
+    let before = Instant::now();
+    running.stop();
+    other.rest().await;
+    assert_eq!(unused.rest().await, "");
+    running.ended().await;
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
+
+/// A server that has stopped accepting, and a client whose first head has come half by then.
+async fn half_a_request_at_the_end() -> (Running, Client<TcpStream>) {
+    let hello = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(hello.merge(streams())).await;
+    let mut half = running.connect().await;
+    half.send("GET / HTTP/1.1\r\nHo").await;
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    other.rest().await;
+    (running, half)
+}
+
+#[tokio::test]
+async fn half_sent_request_is_answered_when_it_comes_whole() {
+    let (running, mut half) = half_a_request_at_the_end().await;
+    half.send("st: test\r\n\r\n").await;
+    let answer = half.rest().await;
+    assert_eq!(body_of(&answer), "hello");
+    assert!(answer.contains("connection: close"), "{answer}");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn half_sent_request_does_not_hold_the_end_up() {
+    let before = Instant::now();
+    let (running, half) = half_a_request_at_the_end().await;
+    assert_eq!(half.rest().await, "");
+    running.ended().await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}

@@ -1,0 +1,162 @@
+//! `downlink::serve` with real sockets and a client that speaks bytes.
+//!
+//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+
+#![cfg(all(feature = "axum", feature = "serve"))]
+
+mod accept;
+mod drain;
+mod foreign;
+mod limits;
+mod requests;
+mod stall;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use downlink::serve::{App, AsService, Serve};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Far more than any of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("this never happened")
+}
+
+/// A running server.
+struct Running {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// Serves an app on a free port, with settings.
+    async fn with<A, Kind>(
+        app: A,
+        set: impl FnOnce(Serve<TcpListener, A, Kind>) -> Serve<TcpListener, A, Kind>,
+    ) -> Self
+    where
+        A: App<SocketAddr, Kind>,
+        Kind: 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = set(downlink::serve(listener, app));
+        let address = serve.local_addr().expect("bound");
+        let ended = tokio::spawn(serve.with_graceful_shutdown(stopped).into_future());
+        Self { address, stop: Some(stop), ended }
+    }
+
+    async fn new(app: Router) -> Self {
+        Self::with::<Router, AsService>(app, |serve| serve).await
+    }
+
+    async fn connect(&self) -> Client<TcpStream> {
+        Client::new(TcpStream::connect(self.address).await.expect("listening"))
+    }
+
+    /// A client that has sent a GET.
+    async fn get(&self, path: &str) -> Client<TcpStream> {
+        let mut client = self.connect().await;
+        client.get(path, "").await;
+        client
+    }
+
+    /// A client that has sent a GET as a browser would.
+    async fn browse(&self, path: &str) -> Client<TcpStream> {
+        let mut client = self.connect().await;
+        client.get(path, "Sec-Fetch-Mode: cors\r\n").await;
+        client
+    }
+
+    fn stop(&mut self) {
+        self.stop.take().expect("stopped once").send(()).expect("running");
+    }
+
+    /// Waits for the server's end, which must be a good one.
+    async fn ended(self) {
+        patiently(self.ended).await.expect("no panic").expect("no error");
+    }
+}
+
+/// A peer that writes and reads bytes.
+struct Client<Io> {
+    io: Io,
+    /// All that has been read so far.
+    seen: String,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
+    fn new(io: Io) -> Self {
+        Self { io, seen: String::new() }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.io.write_all(text.as_bytes()).await.expect("open");
+    }
+
+    async fn get(&mut self, path: &str, headers: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;
+    }
+
+    /// Reads until this text has come; panics if the connection ends first.
+    async fn sees(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            let seen = patiently(self.read()).await;
+            assert!(seen, "ended without {text:?}: {:?}", self.seen);
+        }
+    }
+
+    /// Reads to the end of the connection and gives all that was ever read.
+    async fn rest(mut self) -> String {
+        while patiently(self.read()).await {}
+        self.seen
+    }
+
+    /// Reads once; false at the end, a reset being one.
+    async fn read(&mut self) -> bool {
+        let mut bytes = [0; 4_096];
+        let read = self.io.read(&mut bytes).await.unwrap_or(0);
+        self.seen.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
+        read > 0
+    }
+}
+
+/// The part of an HTTP response that comes after the head, as it was on the wire.
+fn body_of(response: &str) -> &str {
+    response.split_once("\r\n\r\n").expect("a whole head").1
+}
+
+/// The reconnection time in the last frame of a chunked stream; panics if it is not the last.
+fn goodbye_in(response: &str) -> u64 {
+    let end = response.rfind("retry: ").expect("a goodbye");
+    let last = response[end..].strip_prefix("retry: ").expect("found there");
+    let millis = last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk after it");
+    millis.parse().expect("digits")
+}
+
+/// Tells, when it is dropped, whoever waits.
+struct DropSignal(Option<oneshot::Sender<()>>);
+
+impl DropSignal {
+    fn new() -> (Self, oneshot::Receiver<()>) {
+        let (dropped, waiting) = oneshot::channel();
+        (Self(Some(dropped)), waiting)
+    }
+}
+
+impl Drop for DropSignal {
+    fn drop(&mut self) {
+        if let Some(dropped) = self.0.take() {
+            let _ = dropped.send(());
+        }
+    }
+}

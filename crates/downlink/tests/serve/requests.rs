@@ -1,0 +1,276 @@
+//! What is served, to whom, and how one request goes.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{Response, StatusCode};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use downlink::adapters::axum::AxumListener;
+use downlink::serve::RequestBody;
+use downlink::{Event, Frame, Sse};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tower_service::Service;
+
+use super::{Client, DropSignal, Running, body_of, patiently};
+
+fn hello() -> Router {
+    Router::new().route("/", get(|| async { "hello" }).post(|body: String| async { body }))
+}
+
+async fn peer(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {
+    peer.to_string()
+}
+
+/// A tower service from a closure.
+#[derive(Clone)]
+struct ServiceFn<F>(F);
+
+impl<F, Answer> Service<http::Request<RequestBody>> for ServiceFn<F>
+where
+    F: Fn(http::Request<RequestBody>) -> Answer,
+    Answer: Future + Send + 'static,
+{
+    type Response = Answer::Output;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer::Output, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<RequestBody>) -> Self::Future {
+        let answer = (self.0)(request);
+        Box::pin(async { Ok(answer.await) })
+    }
+}
+
+/// Asks once for `/` and gives the body.
+async fn asked(running: &Running) -> String {
+    let mut client = running.connect().await;
+    client.get("/", "Connection: close\r\n").await;
+    body_of(&client.rest().await).to_owned()
+}
+
+#[tokio::test]
+async fn router_is_served() {
+    assert_eq!(asked(&Running::new(hello()).await).await, "hello");
+}
+
+#[tokio::test]
+async fn method_router_and_makers_of_services_are_served() {
+    let method_router = get(|| async { "method" });
+    assert_eq!(asked(&Running::with(method_router, |serve| serve).await).await, "method");
+    let maker = hello().into_make_service();
+    assert_eq!(asked(&Running::with(maker, |serve| serve).await).await, "hello");
+    let maker = Router::new().route("/", get(peer));
+    let maker = maker.into_make_service_with_connect_info::<SocketAddr>();
+    let answer = asked(&Running::with(maker, |serve| serve).await).await;
+    assert!(answer.starts_with("127.0.0.1:"), "{answer}");
+}
+
+#[tokio::test]
+async fn any_tower_service_is_served() {
+    let service = ServiceFn(|request: http::Request<RequestBody>| async move {
+        let body = request.into_body().collect().await.expect("a whole request").to_bytes();
+        Response::new(Full::<Bytes>::from(format!("{} bytes", body.len())))
+    });
+    let running = Running::with(service, |serve| serve).await;
+    let mut client = running.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc").await;
+    client.sees("3 bytes").await;
+}
+
+#[tokio::test]
+async fn peer_address_needs_no_wiring() {
+    let running = Running::new(Router::new().route("/", get(peer))).await;
+    let mut client = running.get("/").await;
+    let own = client.io.local_addr().expect("connected").to_string();
+    client.sees(&own).await;
+}
+
+#[tokio::test]
+async fn listeners_of_axum_are_served() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let tapped = Arc::new(Mutex::new(0));
+    let taps = Arc::clone(&tapped);
+    let listener = listener.tap_io(move |_| *taps.lock().expect("no panic") += 1);
+    let serving = tokio::spawn(downlink::serve(listener, hello()).into_future());
+    let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+    client.get("/", "").await;
+    client.sees("hello").await;
+    assert_eq!(*tapped.lock().expect("no panic"), 1);
+    serving.abort();
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let serve = downlink::serve(AxumListener(listener), hello());
+    let address = serve.local_addr().expect("bound");
+    tokio::spawn(serve.into_future());
+    let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+    client.get("/", "").await;
+    client.sees("hello").await;
+}
+
+#[tokio::test]
+async fn unix_sockets_are_served() {
+    let directory = std::env::temp_dir().join(format!("downlink-serve-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = directory.join("socket");
+    let _ = std::fs::remove_file(&path);
+    let serve = downlink::serve(UnixListener::bind(&path).expect("bound"), hello());
+    let address = serve.local_addr().expect("bound");
+    assert_eq!(address.as_pathname(), Some(path.as_path()));
+    tokio::spawn(serve.into_future());
+    let mut client = Client::new(UnixStream::connect(&path).await.expect("listening"));
+    client.get("/", "").await;
+    client.sees("hello").await;
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[tokio::test]
+async fn connection_is_kept_for_the_next_request() {
+    let running = Running::new(hello()).await;
+    let mut client = running.get("/").await;
+    client.sees("hello").await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nsecond").await;
+    client.sees("second").await;
+}
+
+#[tokio::test]
+async fn first_bytes_arrive_before_any_event() {
+    let app = Router::new().route("/", get(|| async { Sse::new(stream::pending::<Frame>()) }));
+    let running = Running::new(app).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    let head = client.seen.split_once("\r\n\r\n").expect("a whole head").0.to_lowercase();
+    for header in [
+        "http/1.1 200 ok",
+        "content-type: text/event-stream",
+        "cache-control: no-store, no-transform",
+        "x-accel-buffering: no",
+        "transfer-encoding: chunked",
+    ] {
+        assert!(head.lines().any(|line| line == header), "{header:?} not in {head:?}");
+    }
+    assert!(!head.contains("\nconnection:"), "{head:?}");
+}
+
+#[tokio::test]
+async fn head_request_gets_headers_and_drops_the_body() {
+    let (sender, sse) = Sse::channel(1);
+    let sse = Arc::new(Mutex::new(Some(sse)));
+    let service = ServiceFn(move |_: http::Request<RequestBody>| {
+        let sse = sse.lock().expect("no panic").take().expect("asked once");
+        async { sse.into_response() }
+    });
+    let running = Running::with(service, |serve| serve).await;
+    let mut client = running.connect().await;
+    client.send("HEAD / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+    patiently(sender.closed()).await;
+    let answer = client.rest().await;
+    assert!(answer.contains("content-type: text/event-stream"), "{answer}");
+    assert_eq!(body_of(&answer), "");
+}
+
+#[tokio::test]
+async fn peer_that_leaves_is_seen_by_the_sender() {
+    let (sender, sse) = Sse::channel(1);
+    let sse = Arc::new(Mutex::new(Some(sse)));
+    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let running = Running::new(Router::new().route("/", get(once))).await;
+    let mut client = running.get("/").await;
+    sender.send(Event::new("a")).await.expect("open");
+    client.sees("data: a\n\n").await;
+    drop(client);
+    patiently(sender.closed()).await;
+}
+
+async fn broken() -> StatusCode {
+    panic!("bug")
+}
+
+#[tokio::test]
+async fn panic_in_a_handler_ends_its_connection_only() {
+    let app = hello().route("/panic", get(broken));
+    let running = Running::new(app).await;
+    let mut other = running.get("/").await;
+    other.sees("hello").await;
+    assert_eq!(running.get("/panic").await.rest().await, "");
+    other.seen.clear();
+    other.get("/", "").await;
+    other.sees("hello").await;
+    assert_eq!(asked(&running).await, "hello");
+}
+
+#[tokio::test]
+async fn panicking_stream_ends_its_connection_only() {
+    let once = || async {
+        let events = stream::iter([1, 2]);
+        Sse::new(futures_util::StreamExt::map(events, |n| match n {
+            1 => Event::new("a"),
+            _ => panic!("bug"),
+        }))
+    };
+    let running = Running::new(hello().route("/events", get(once))).await;
+    let broken = running.get("/events").await.rest().await;
+    assert!(broken.contains("data: a\n\n"), "{broken}");
+    assert!(!broken.ends_with("0\r\n\r\n"), "cut, not ended: {broken}");
+    assert_eq!(asked(&running).await, "hello");
+}
+
+async fn echo(mut request: Request) -> Response<String> {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
+        let (mut from, mut to) = tokio::io::split(&mut io);
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
+    switching.body(String::new()).expect("a response")
+}
+
+#[tokio::test]
+async fn upgraded_connection_is_the_apps_and_keeps_its_place() {
+    let app = hello().route("/echo", get(echo));
+    let running = Running::with(app, |serve| serve.connections_max(1)).await;
+    let mut client = running.connect().await;
+    client.get("/echo", "Connection: upgrade\r\nUpgrade: echo\r\n").await;
+    client.sees("\r\n\r\n").await;
+    client.send("back again").await;
+    client.sees("back again").await;
+    running.get("/").await.sees("503 Service Unavailable").await;
+}
+
+#[tokio::test]
+async fn dropping_the_server_closes_everything() {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let app = Router::new().route(
+        "/",
+        get(move || async move {
+            let signal = signal.lock().expect("no panic").take().expect("asked once");
+            Sse::new(stream::poll_fn(move |_| {
+                let _owned = &signal;
+                std::task::Poll::<Option<Frame>>::Pending
+            }))
+        }),
+    );
+    let running = Running::new(app).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    running.ended.abort();
+    patiently(dropped).await.expect("dropped");
+    client.rest().await;
+    TcpStream::connect(running.address).await.expect_err("nobody listens");
+}

@@ -1,0 +1,109 @@
+//! Peers that send or read too slowly.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use downlink::{Event, Sse};
+use futures_util::stream::{self, StreamExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+use super::{Client, DropSignal, Running, patiently};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn silent_peer_is_closed_by_the_header_timeout() {
+    let running = Running::with(Router::new(), |serve| serve.header_timeout(SHORT)).await;
+    let before = Instant::now();
+    assert_eq!(running.connect().await.rest().await, "");
+    assert!(before.elapsed() >= SHORT);
+}
+
+#[tokio::test]
+async fn half_a_head_is_closed_by_the_header_timeout() {
+    let running = Running::with(Router::new(), |serve| serve.header_timeout(SHORT)).await;
+    let mut client = running.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: te").await;
+    let answer = client.rest().await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+}
+
+/// What a request with a head of so many bytes is answered with.
+async fn answer_to_head_of(bytes: usize) -> String {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let running = Running::new(app).await;
+    let mut client = running.connect().await;
+    let bare = "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nCookie: \r\n\r\n".len();
+    let cookie = "x".repeat(bytes - bare);
+    client.get("/", &format!("Connection: close\r\nCookie: {cookie}\r\n")).await;
+    client.rest().await
+}
+
+#[tokio::test]
+async fn head_may_have_32_kib() {
+    for bytes in [32 * 1024 - 1, 32 * 1024] {
+        assert!(answer_to_head_of(bytes).await.ends_with("hello"), "{bytes}");
+    }
+    let answer = answer_to_head_of(32 * 1024 + 1).await;
+    assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer}");
+}
+
+/// An app whose `/` streams without end, and a signal for the end of its one stream.
+fn firehose() -> (Router, oneshot::Receiver<()>) {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let event = Event::new("x".repeat(1_000));
+        Sse::new(stream::repeat(event).inspect(move |_| {
+            let _owned = &signal;
+        }))
+    };
+    (Router::new().route("/", get(once)), dropped)
+}
+
+#[tokio::test]
+async fn tcp_peer_that_reads_nothing_is_closed() {
+    let (app, dropped) = firehose();
+    let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
+    let before = Instant::now();
+    let client = running.get("/").await;
+    patiently(dropped).await.expect("dropped");
+    assert!(before.elapsed() >= SHORT);
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "cut, not ended");
+}
+
+#[tokio::test]
+async fn unix_peer_that_reads_nothing_is_closed() {
+    let path = std::env::temp_dir().join(format!("downlink-stall-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let (app, dropped) = firehose();
+    let listener = UnixListener::bind(&path).expect("bound");
+    tokio::spawn(downlink::serve(listener, app).write_stall_max(SHORT).into_future());
+    let before = Instant::now();
+    let mut client = Client::new(UnixStream::connect(&path).await.expect("listening"));
+    client.get("/", "").await;
+    patiently(dropped).await.expect("dropped");
+    assert!(before.elapsed() >= SHORT);
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "cut, not ended");
+    std::fs::remove_file(&path).expect("removed");
+}
+
+#[tokio::test]
+async fn slow_reader_is_not_a_stalled_one() {
+    let (app, mut dropped) = firehose();
+    let running = Running::with(app, |serve| serve.write_stall_max(2 * SHORT)).await;
+    let mut client = running.get("/").await;
+    let before = Instant::now();
+    let mut ticks = tokio::time::interval(SHORT / 10);
+    while before.elapsed() < 4 * SHORT {
+        ticks.tick().await;
+        for _ in 0..16 {
+            assert!(client.read().await, "cut off");
+        }
+    }
+    assert!(dropped.try_recv().is_err());
+}
