@@ -5,11 +5,13 @@
 
 pub mod adapters;
 pub mod http;
+pub mod hub;
 #[cfg(feature = "serve")]
 pub mod serve;
 
 pub use downlink_proto::{Event, EventId, EventType, Frame, InvalidField};
 
 pub use crate::http::{KeepAlive, LastEventId, Sse, SseSender};
+pub use crate::hub::{Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, Subscription};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;

@@ -1,0 +1,118 @@
+//! Several events at once: all or nothing, next to each other in the sequence.
+
+use std::{error::Error, fmt};
+
+use smallvec::SmallVec;
+
+use super::{Hub, Publish, PublishError, Receipt};
+
+/// Events in one batch. They are appended under one hold of a lock, a few milliseconds at most.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// Events that are to be published together.
+///
+/// ```
+/// use downlink::hub::{Batch, Hub};
+///
+/// let hub = Hub::<String>::text();
+/// let mut batch = Batch::new(&hub);
+/// batch.add(hub.to("a"), "one".to_owned());
+/// batch.add(hub.to("b").event("note"), "two".to_owned());
+/// let receipts = batch.publish()?;
+/// assert_eq!(receipts.len(), 2);
+/// # Ok::<(), downlink::hub::BatchError>(())
+/// ```
+#[must_use = "nothing is published until `publish` is called"]
+#[derive(Debug)]
+pub struct Batch<T> {
+    hub: Hub<T>,
+    events: Vec<(Publish<T>, T)>,
+}
+
+impl<T: Send + Sync + 'static> Batch<T> {
+    /// An empty batch for this hub.
+    pub fn new(hub: &Hub<T>) -> Self {
+        Self { hub: hub.clone(), events: Vec::new() }
+    }
+
+    /// Adds an event.
+    pub fn add(&mut self, publish: Publish<T>, value: T) {
+        self.events.push((publish, value));
+    }
+
+    /// Events so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Publishes all of them, and gives their receipts in order.
+    ///
+    /// # Errors
+    ///
+    /// [`BatchError`] says which event is wrong and why; then nothing was published.
+    pub fn publish(self) -> Result<Vec<Receipt>, BatchError> {
+        if self.events.len() > BATCH_EVENTS_MAX {
+            return Err(BatchError::TooMany { events: self.events.len() });
+        }
+        if self.events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut drafts = SmallVec::new();
+        let mut given = Vec::with_capacity(self.events.len());
+        for (index, (publish, value)) in self.events.into_iter().enumerate() {
+            let (draft, id) =
+                publish.into_draft(value).map_err(|error| BatchError::Event { index, error })?;
+            drafts.push(draft);
+            given.push(id);
+        }
+        let hub = self.hub;
+        let answers =
+            hub.append(drafts).map_err(|(index, error)| BatchError::Event { index, error })?;
+        Ok(answers.into_iter().zip(given).map(|(answer, id)| hub.receipt(answer, id)).collect())
+    }
+}
+
+/// Nothing of a batch was published.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// More events than a batch may have.
+    TooMany {
+        /// How many.
+        events: usize,
+    },
+    /// One event cannot be published.
+    Event {
+        /// Which, counting from 0.
+        index: usize,
+        /// Why.
+        error: PublishError,
+    },
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany { events } => {
+                write!(f, "the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")
+            }
+            Self::Event { index, .. } => write!(f, "event {} of the batch", index + 1),
+        }
+    }
+}
+
+impl Error for BatchError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::TooMany { .. } => None,
+            Self::Event { error, .. } => Some(error),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! How a hub is made. Every default is here and has a reason.
+
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use downlink_log::{Epoch, Log, LogOptions, RetentionRules};
+use downlink_proto::{Event, EventId};
+
+use super::{
+    Clock, Hub, Inner, InvalidName, Limits, Observer, Retention, TopicSelector, drain::Drain,
+    encoding::Encoding, stats::Counters,
+};
+
+/// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
+/// subscriber pays for them.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What happens to a connected subscription that retention has overtaken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LagPolicy {
+    /// It is told of the gap and goes on.
+    #[default]
+    Gap,
+    /// It ends; when it comes back with its last id it is told then.
+    Disconnect,
+}
+
+pub(super) struct Settings<T> {
+    pub(super) event_bytes_max: usize,
+    pub(super) lag_policy: LagPolicy,
+    pub(super) open_event: bool,
+    pub(super) gap_wait_max: Duration,
+    pub(super) drain_spread: RangeInclusive<Duration>,
+    pub(super) value_bytes: Option<Box<dyn Fn(&T) -> usize + Send + Sync>>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) clock: Clock,
+}
+
+/// Settings of a [`Hub`] to be. Wrong ones are reported by [`build`](Self::build).
+///
+/// ```
+/// use downlink::hub::{HubBuilder, Retention};
+///
+/// let short = Retention { events_max: 10, ..Retention::DEFAULT };
+/// let hub = HubBuilder::<String>::text().retention_of("typing/*", short).build()?;
+/// # drop(hub);
+/// # Ok::<(), downlink::hub::HubError>(())
+/// ```
+#[must_use = "a builder does nothing until it is built"]
+pub struct HubBuilder<T> {
+    encoding: Encoding<T>,
+    options: LogOptions,
+    settings: Settings<T>,
+    retention: Vec<(String, Retention)>,
+}
+
+impl<T: Send + Sync + 'static> HubBuilder<T> {
+    /// Values become events by a function of yours.
+    pub fn with<E>(encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        Self::new(Encoding::new(encode))
+    }
+
+    /// Values are the data, as they are.
+    pub fn text() -> Self
+    where
+        T: AsRef<str>,
+    {
+        Self::with(|value: &T| Ok::<_, std::convert::Infallible>(Event::new(value.as_ref())))
+    }
+
+    /// Values are sent as JSON.
+    #[cfg(feature = "json")]
+    pub fn json() -> Self
+    where
+        T: serde::Serialize,
+    {
+        Self::with(|value: &T| Event::json(value))
+    }
+
+    fn new(encoding: Encoding<T>) -> Self {
+        let settings = Settings {
+            event_bytes_max: EVENT_BYTES_MAX,
+            lag_policy: LagPolicy::default(),
+            open_event: true,
+            gap_wait_max: Duration::from_secs(5),
+            drain_spread: Duration::from_millis(500)..=Duration::from_secs(5),
+            value_bytes: None,
+            observer: None,
+            clock: Clock::system(),
+        };
+        let options = LogOptions::new(Epoch::from_random(random()));
+        Self { encoding, options, settings, retention: Vec::new() }
+    }
+
+    /// How much history a topic keeps for which no rule of its own matches.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.options.retention.default = retention;
+        self
+    }
+
+    /// How much history the topics keep that this topic or pattern matches; the first rule counts.
+    pub fn retention_of(mut self, selector: impl Into<String>, retention: Retention) -> Self {
+        self.retention.push((selector.into(), retention));
+        self
+    }
+
+    /// How much history a client's inbox keeps.
+    pub fn inbox_retention(mut self, retention: Retention) -> Self {
+        self.options.retention.inbox = retention;
+        self
+    }
+
+    /// How much is kept of what is published to everyone.
+    pub fn everyone_retention(mut self, retention: Retention) -> Self {
+        self.options.retention.everyone = retention;
+        self
+    }
+
+    /// The maxima of subscribers, topics and bytes.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// The largest event in bytes of its frame.
+    pub fn event_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.event_bytes_max = bytes;
+        self
+    }
+
+    /// How long a finished topic stays finished, and its history readable. Default: an hour.
+    pub fn finished_keep(mut self, keep: Duration) -> Self {
+        self.options.finished_keep = keep;
+        self
+    }
+
+    /// How many events are replayed at most after an unknown id. Default: 1,000.
+    pub fn gap_replay_max(mut self, events: usize) -> Self {
+        self.options.gap_replay_max = events;
+        self
+    }
+
+    /// What happens to a connected subscription that retention has overtaken.
+    pub fn lag_policy(mut self, policy: LagPolicy) -> Self {
+        self.settings.lag_policy = policy;
+        self
+    }
+
+    /// Whether subscriptions begin with `downlink.open`. Default: yes. Without it a client that
+    /// drops before its first event cannot resume.
+    pub fn open_event(mut self, on: bool) -> Self {
+        self.settings.open_event = on;
+        self
+    }
+
+    /// The longest of the random waits that gap notices suggest. Default: 5 s.
+    pub fn gap_wait_max(mut self, wait: Duration) -> Self {
+        self.settings.gap_wait_max = wait;
+        self
+    }
+
+    /// The span from which drained clients get their reconnection times. Default: 0.5 to 5 s.
+    pub fn drain_spread(mut self, spread: RangeInclusive<Duration>) -> Self {
+        self.settings.drain_spread = spread;
+        self
+    }
+
+    /// Keeps each value beside its frame, as filters need it. `bytes` says what a value counts
+    /// towards the byte bounds.
+    pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
+        self.settings.value_bytes = Some(Box::new(bytes));
+        self
+    }
+
+    /// Who is told of connects, disconnects and gaps.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.settings.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Where the time comes from.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// Makes the hub.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`] names the first setting that cannot be.
+    pub fn build(mut self) -> Result<Hub<T>, HubError> {
+        for (selector, retention) in std::mem::take(&mut self.retention) {
+            match TopicSelector::parse(&selector) {
+                Ok(parsed) => self.options.retention.rules.push((parsed, retention)),
+                Err(reason) => return Err(HubError::InvalidSelector { selector, reason }),
+            }
+        }
+        self.check()?;
+        Ok(self.build_valid())
+    }
+
+    fn check(&self) -> Result<(), HubError> {
+        let RetentionRules { rules, default, inbox, everyone } = &self.options.retention;
+        let mut all = rules.iter().map(|(_, rule)| rule).chain([default, inbox, everyone]);
+        if all.any(|rule| rule.events_max == 0) {
+            return Err(HubError::NoEvents);
+        }
+        let event_bytes_max = self.settings.event_bytes_max;
+        let bytes_max = self.options.limits.bytes_max;
+        if event_bytes_max > bytes_max {
+            return Err(HubError::EventAboveHub { event_bytes_max, bytes_max });
+        }
+        if self.settings.drain_spread.is_empty() {
+            return Err(HubError::EmptySpread);
+        }
+        Ok(())
+    }
+
+    /// Makes a hub of settings that are known to be right.
+    pub(super) fn build_valid(self) -> Hub<T> {
+        let Self { encoding, options, settings, .. } = self;
+        let id_prefix = EventId::new(&format!("{}-", options.epoch))
+            .expect("an epoch is short ASCII without line breaks");
+        Hub(Arc::new(Inner {
+            log: Log::new(options),
+            encoding,
+            settings,
+            id_prefix,
+            counters: Counters::default(),
+            drain: Drain::default(),
+        }))
+    }
+}
+
+impl<T> fmt::Debug for HubBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// A hub cannot be as it was asked to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum HubError {
+    /// A retention rule is for something that is neither a topic nor a pattern.
+    InvalidSelector {
+        /// The selector.
+        selector: String,
+        /// What is wrong with it.
+        reason: InvalidName,
+    },
+    /// A retention rule keeps no event: readers would have nothing to read.
+    NoEvents,
+    /// An event may be larger than all history together.
+    EventAboveHub {
+        /// The limit of one event in bytes.
+        event_bytes_max: usize,
+        /// The limit of the hub in bytes.
+        bytes_max: usize,
+    },
+    /// The span of reconnection times is empty.
+    EmptySpread,
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidSelector { selector, .. } => {
+                write!(f, "{selector:?} is neither a topic nor a pattern")
+            }
+            Self::NoEvents => {
+                f.write_str("a retention rule keeps no event; events_max is at least 1")
+            }
+            Self::EventAboveHub { event_bytes_max, bytes_max } => write!(
+                f,
+                "an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes"
+            ),
+            Self::EmptySpread => f.write_str("drain_spread ends before it begins"),
+        }
+    }
+}
+
+impl std::error::Error for HubError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::InvalidSelector { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// Random bits for an epoch: from the system, since two lives of a hub must not meet.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
+}

@@ -1,0 +1,92 @@
+//! The hub's own events: `downlink.open`, `downlink.gap`, `downlink.alive`.
+//!
+//! Each carries an id only where that is the reader's own cursor, so that it never moves a client
+//! past an event that it was not given. Their data is JSON, written here by hand because every
+//! value but one is a number or an id; the exception is escaped.
+
+use std::{fmt::Write, time::Duration};
+
+use downlink_proto::{Event, EventId, EventType};
+
+use super::{Gap, GapReason};
+
+/// What our own event types begin with. Nobody else may use it.
+pub(super) const PREFIX: &str = "downlink.";
+
+fn event_type(name: &str) -> EventType {
+    EventType::new(&format!("{PREFIX}{name}")).expect("our own types are short ASCII")
+}
+
+/// The first event of a subscription: what it has been connected to, and from where.
+pub(super) fn open(
+    id: EventId,
+    resumed: bool,
+    connection: &str,
+    keep_alive: Option<Duration>,
+) -> Event {
+    let millis = keep_alive.map_or(0, |interval| interval.as_millis());
+    let data =
+        format!(r#"{{"resumed":{resumed},"connection":"{connection}","keep_alive_ms":{millis}}}"#);
+    Event::new(data).with_type(event_type("open")).with_id(id)
+}
+
+/// Life on a silent connection, and where the reader stands now if that has moved.
+pub(super) fn alive(id: Option<EventId>) -> Event {
+    let event = Event::new("{}").with_type(event_type("alive"));
+    match id {
+        Some(id) => event.with_id(id),
+        None => event,
+    }
+}
+
+/// Something is missing.
+pub(super) fn gap(gap: &Gap) -> Event {
+    let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
+    let data = format!(
+        r#"{{"reason":"{}","after":{},"until":{},"oldest":{},"wait_ms":{}}}"#,
+        reason(gap.reason),
+        text(gap.after.as_deref()),
+        text(gap.until.as_ref().map(EventId::as_str)),
+        text(gap.oldest.as_ref().map(EventId::as_str)),
+        gap.wait.as_millis(),
+    );
+    Event::new(data).with_type(event_type("gap")).with_id(gap.id.clone())
+}
+
+/// The word for a reason, on the wire and in metrics.
+pub(super) fn reason(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Evicted => "evicted",
+        GapReason::UnknownId => "unknown_id",
+        GapReason::NewEpoch => "new_epoch",
+        GapReason::Lagged => "lagged",
+        GapReason::Lost => "lost",
+        _ => "unknown",
+    }
+}
+
+fn json_text(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => json.extend(['\\', character]),
+            control if control < ' ' => {
+                let _ = write!(json, "\\u{:04x}", u32::from(control));
+            }
+            other => json.push(other),
+        }
+    }
+    json.push('"');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_gave_is_escaped() {
+        assert_eq!(json_text("a\"b\\c\nd<é"), r#""a\"b\\c\u000ad<é""#);
+    }
+}

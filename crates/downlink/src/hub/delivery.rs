@@ -1,0 +1,147 @@
+//! What a subscription yields: events, and gaps that must not be overlooked.
+
+use std::time::Duration;
+
+use downlink_log::{Cursor, Offset, Timestamp};
+use downlink_proto::{Decoder, Event, EventId, EventType, Frame, Item};
+
+use super::{
+    Address, control,
+    record::{Record, cursor_id},
+};
+
+pub use downlink_log::GapReason;
+
+/// One thing that a subscription has to say.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Delivery<T> {
+    /// An event.
+    Event(Published<T>),
+    /// A range that was asked for is no longer there; events go on after it.
+    Gap(Gap),
+}
+
+/// An event as it was published.
+pub struct Published<T> {
+    pub(super) offset: Offset,
+    pub(super) at: Timestamp,
+    pub(super) id: Cursor,
+    pub(super) record: Record<T>,
+}
+
+impl<T> Published<T> {
+    /// The id that clients see.
+    pub fn id(&self) -> String {
+        match &self.record.id {
+            Some(id) => id.as_str().to_owned(),
+            None => self.id.to_string(),
+        }
+    }
+
+    /// Where it stands in the hub's one sequence.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// When it was published.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// Whom it was published to.
+    pub fn to(&self) -> &[Address] {
+        &self.record.to
+    }
+
+    /// Its event type, if it has one.
+    pub fn event_type(&self) -> Option<&EventType> {
+        self.record.event_type.as_ref()
+    }
+
+    /// Its data as a client reads it, line breaks normalised to LF.
+    pub fn data(&self) -> String {
+        let mut decoder = Decoder::default();
+        let decoded = decoder.handle_bytes(self.record.frame.as_bytes());
+        debug_assert!(decoded.is_ok(), "a hub's frames are within the decoder's limits");
+        match decoder.poll_item() {
+            Some(Item::Event(event)) => event.data,
+            _ => String::new(),
+        }
+    }
+
+    /// The value, if the hub was built with `keep_values`.
+    pub fn value(&self) -> Option<&T> {
+        self.record.value.as_ref().map(|(value, _)| value)
+    }
+
+    /// The bytes that go to every client.
+    pub fn frame(&self) -> &Frame {
+        &self.record.frame
+    }
+}
+
+impl<T> std::fmt::Debug for Published<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Published")
+            .field("id", &self.id())
+            .field("to", &self.record.to)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A hole in what a subscription was to get.
+///
+/// What is missing lies after `after` and up to `until`. Events that are still retained in that
+/// range, in topics that lost nothing, follow the gap as usual.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// Why.
+    pub reason: GapReason,
+    /// The last id before the hole: the one the client gave, or the last it was sent.
+    pub after: Option<String>,
+    /// The id of the last event known to be missing.
+    pub until: Option<EventId>,
+    /// The first retained id that follows, if there is one yet.
+    pub oldest: Option<EventId>,
+    /// The id that a client takes from this notice: the near side of what follows.
+    pub id: EventId,
+    /// How long to wait before fetching anew, so that not everyone does at once.
+    pub wait: Duration,
+}
+
+impl Gap {
+    pub(super) fn new(
+        gap: downlink_log::Gap,
+        given: Option<String>,
+        tail: Cursor,
+        wait: Duration,
+    ) -> Self {
+        let id_of =
+            |offset: Offset| cursor_id(Cursor { next: Offset::new(offset.get() + 1), ..tail });
+        Self {
+            reason: gap.reason,
+            after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
+            until: gap.until.map(id_of),
+            oldest: gap.oldest.map(id_of),
+            id: cursor_id(Cursor { next: gap.next, ..tail }),
+            wait,
+        }
+    }
+
+    /// The notice as clients get it.
+    pub fn to_event(&self) -> Event {
+        control::gap(self)
+    }
+}
+
+impl<T> From<Delivery<T>> for Frame {
+    fn from(delivery: Delivery<T>) -> Self {
+        match delivery {
+            Delivery::Event(event) => event.record.frame.clone(),
+            Delivery::Gap(gap) => gap.to_event().into(),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Draining: no newcomers, and whoever is here leaves at a frame boundary and comes back later.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use super::Hub;
+
+/// Whether a hub drains. Never unset.
+#[derive(Debug, Default)]
+pub(super) struct Drain(AtomicBool);
+
+impl Drain {
+    pub(super) fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// Ends every subscription once it has read what there is, each with a reconnection time of its
+    /// own, and refuses new ones. Publishing goes on. Never waits for a reader.
+    pub fn drain(&self) {
+        // Before the readers are asked to end: whoever opens later sees it.
+        self.0.drain.0.store(true, Ordering::Release);
+        self.0.log.end_all(downlink_log::EndReason::Drained);
+    }
+
+    /// Whether the hub drains.
+    pub fn is_draining(&self) -> bool {
+        self.0.drain.is_on()
+    }
+
+    /// Waits for a signal, then drains: what a server's graceful shutdown waits for.
+    ///
+    /// ```no_run
+    /// # async fn example(listener: tokio::net::TcpListener, app: axum::Router) -> std::io::Result<()> {
+    /// use downlink::hub::Hub;
+    ///
+    /// let hub = Hub::<String>::text();
+    /// let signal = tokio::signal::ctrl_c();
+    /// axum::serve(listener, app).with_graceful_shutdown(hub.drain_on(signal)).await
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before the signal came leaves the hub as it is.
+    pub fn drain_on<F: Future>(&self, signal: F) -> impl Future<Output = ()> + use<T, F> {
+        let hub = self.clone();
+        async move {
+            signal.await;
+            hub.drain();
+        }
+    }
+
+    /// A reconnection time for somebody who is sent away.
+    pub(crate) fn reconnection_time(&self) -> Duration {
+        let spread = &self.0.settings.drain_spread;
+        let width = spread.end().saturating_sub(*spread.start());
+        *spread.start() + width.mul_f64(fastrand::f64()).min(width)
+    }
+}

@@ -1,0 +1,155 @@
+//! The hub: typed values to topics, to one client, or to everyone, and back to whoever missed them.
+//!
+//! A [`Hub<T>`] is a handle to one log. Publishing encodes a value once and appends it; a
+//! [`Subscription`] reads the log from its own cursor. Nobody waits for anybody: a slow reader is a
+//! number that lags, and what it cannot be given any more it is told as a [`Gap`].
+//!
+//! There is no task to start and none to stop; dropping a subscription is leaving.
+//!
+//! Not here: HTTP. How a subscription becomes a response is in [`adapters`](crate::adapters).
+
+mod batch;
+mod builder;
+mod clock;
+mod control;
+mod delivery;
+mod drain;
+mod encoding;
+mod observe;
+mod overview;
+mod publish;
+mod publish_error;
+mod record;
+mod stats;
+mod subscribe;
+mod subscribe_error;
+mod subscription;
+
+use std::{fmt, sync::Arc};
+
+use downlink_log::Log;
+use downlink_proto::{Event, EventId};
+
+pub use batch::{BATCH_EVENTS_MAX, Batch, BatchError};
+pub use builder::{EVENT_BYTES_MAX, HubBuilder, HubError, LagPolicy};
+pub use clock::Clock;
+pub use delivery::{Delivery, Gap, GapReason, Published};
+pub use downlink_log::{
+    Address, ClientId, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
+    TopicSelector,
+};
+pub use encoding::EncodeError;
+pub use observe::{Connection, DisconnectReason, Observer};
+pub use overview::{ClientOverview, TopicOverview};
+pub use publish::{ADDRESSES_MAX, Publish, Receipt};
+pub use publish_error::PublishError;
+pub use stats::Stats;
+pub use subscribe::{Resume, Subscribe};
+pub use subscribe_error::SubscribeError;
+pub use subscription::Subscription;
+
+use builder::Settings;
+use encoding::Encoding;
+use record::Record;
+use stats::Counters;
+
+/// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "json")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use downlink::hub::{Delivery, Hub};
+/// use futures_util::StreamExt;
+///
+/// let hub = Hub::<String>::text();
+/// let mut subscription = hub.subscribe().topic("news").open().await?;
+/// let receipt = hub.to("news").publish("hello".to_owned())?;
+/// assert_eq!(receipt.matched(), 1);
+///
+/// let Some(Delivery::Event(event)) = subscription.next().await else { panic!("no event") };
+/// assert_eq!(event.data(), "hello");
+/// assert_eq!(event.id(), receipt.id().as_str());
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "json"))]
+/// # fn main() {}
+/// ```
+pub struct Hub<T>(Arc<Inner<T>>);
+
+pub(crate) struct Inner<T> {
+    log: Log<Record<T>>,
+    encoding: Encoding<T>,
+    settings: Settings<T>,
+    /// What the ids of this hub begin with: the epoch and a dash.
+    id_prefix: EventId,
+    counters: Counters,
+    drain: drain::Drain,
+}
+
+impl<T> Clone for Hub<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Hub<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("log", &self.0.log).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// A hub whose values become events by a function of yours, with defaults for all else.
+    ///
+    /// The function runs once for each publish, in the publisher's call. What it leaves open (type,
+    /// id, reconnection time) the publish may set.
+    pub fn with<E>(encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        HubBuilder::with(encode).build_valid()
+    }
+
+    /// A hub whose values are the data, as they are.
+    pub fn text() -> Self
+    where
+        T: AsRef<str>,
+    {
+        HubBuilder::text().build_valid()
+    }
+
+    /// A hub whose values are sent as JSON.
+    #[cfg(feature = "json")]
+    pub fn json() -> Self
+    where
+        T: serde::Serialize,
+    {
+        HubBuilder::json().build_valid()
+    }
+
+    /// The id of the newest event there may be: whoever starts after it misses nothing from now on.
+    ///
+    /// A page that renders from a database takes this first, then reads the database, then
+    /// subscribes after it.
+    pub fn cursor(&self) -> EventId {
+        record::cursor_id(self.0.log.tail())
+    }
+
+    /// Ends the hub: whoever publishes or subscribes from now on gets an error, and every
+    /// subscription ends when it has read what there is. Never waits for a reader.
+    pub fn close(&self) {
+        self.0.log.close();
+    }
+
+    /// Ends every subscription of a client at once, and says how many there were.
+    pub fn disconnect(&self, client: &str) -> usize {
+        ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.settings.clock.now()
+    }
+}

@@ -1,0 +1,126 @@
+//! Being told of connects, disconnects and gaps; the same goes to `tracing`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{ClientId, Gap, control};
+
+/// One subscription, as observers know it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Connection {
+    /// Unique among the subscriptions of a hub.
+    pub number: u64,
+    /// Whose it is.
+    pub client: Option<ClientId>,
+    /// Whether it began with an id or a position.
+    pub resumed: bool,
+}
+
+/// Why a subscription ended.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// It was dropped: the peer left, or its response came to its end.
+    Left,
+    /// Every topic it reads is finished and read.
+    Finished,
+    /// The hub was drained.
+    Drained,
+    /// The hub was closed.
+    Closed,
+    /// Somebody disconnected this client.
+    Disconnected,
+    /// Retention overtook it, and it was to be disconnected then.
+    Lagged,
+    /// Its filter panicked.
+    FilterPanicked,
+}
+
+impl DisconnectReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Left,
+        Self::Finished,
+        Self::Drained,
+        Self::Closed,
+        Self::Disconnected,
+        Self::Lagged,
+        Self::FilterPanicked,
+    ];
+
+    /// The word for it in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Finished => "finished",
+            Self::Drained => "drained",
+            Self::Closed => "closed",
+            Self::Disconnected => "disconnected",
+            Self::Lagged => "lagged",
+            Self::FilterPanicked => "filter_panicked",
+        }
+    }
+}
+
+/// Is told what happens to subscriptions, in the task where it happens and with no lock held.
+///
+/// Be brief: a publish or a response waits for you. A panic is caught and logged.
+pub trait Observer: Send + Sync + 'static {
+    /// A subscription was opened.
+    fn connected(&self, connection: &Connection) {
+        let _ = connection;
+    }
+
+    /// A subscription ended.
+    fn disconnected(&self, connection: &Connection, reason: DisconnectReason) {
+        let _ = (connection, reason);
+    }
+
+    /// A subscription was told of a gap.
+    fn gap(&self, connection: &Connection, gap: &Gap) {
+        let _ = (connection, gap);
+    }
+}
+
+/// What happened.
+pub(super) enum Happened<'a> {
+    Connected,
+    Disconnected(DisconnectReason),
+    Gap(&'a Gap),
+}
+
+/// Tells an observer and `tracing`.
+pub(super) fn tell(
+    observer: Option<&dyn Observer>,
+    connection: &Connection,
+    happened: &Happened<'_>,
+) {
+    trace(connection, happened);
+    let Some(observer) = observer else { return };
+    let told = catch_unwind(AssertUnwindSafe(|| match happened {
+        Happened::Connected => observer.connected(connection),
+        Happened::Disconnected(reason) => observer.disconnected(connection, *reason),
+        Happened::Gap(gap) => observer.gap(connection, gap),
+    }));
+    if told.is_err() {
+        tracing::error!(connection = connection.number, "the hub's observer panicked");
+    }
+}
+
+fn trace(connection: &Connection, happened: &Happened<'_>) {
+    let number = connection.number;
+    // Client ids come from outside: Debug escapes them.
+    let client = connection.client.as_ref().map(ClientId::as_str);
+    match happened {
+        Happened::Connected => {
+            tracing::debug!(number, ?client, resumed = connection.resumed, "subscribed");
+        }
+        Happened::Disconnected(reason) => {
+            tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
+        }
+        Happened::Gap(gap) => {
+            let reason = control::reason(gap.reason);
+            tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
+        }
+    }
+}

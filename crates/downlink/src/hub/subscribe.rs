@@ -1,0 +1,219 @@
+//! Asking for a subscription.
+
+use downlink_log::{ClientId, Selection, Start, Topic, TopicSelector};
+
+use super::{Hub, SubscribeError, Subscription};
+
+/// Whether a value is wanted.
+pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
+
+/// A subscription to be.
+///
+/// The first thing that is wrong with it is reported by [`open`](Self::open). Without a topic it
+/// reads what is for everyone and, with a client id, what is for the client.
+#[must_use = "nothing is subscribed until `open` is called"]
+pub struct Subscribe<T> {
+    hub: Hub<T>,
+    selection: Selection,
+    start: Start,
+    resume: Resume,
+    filter: Option<Filter<T>>,
+    announce_alive: bool,
+    open_event: Option<bool>,
+    wrong: Option<SubscribeError>,
+}
+
+/// What a client says it has seen, and whether the client is a browser.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Resume {
+    /// The last event id; `earliest` for all retained history; `None` to begin anew.
+    pub id: Option<Box<str>>,
+    /// Whether a browser asks: it is refused in a way that lets it come back.
+    pub by_browser: bool,
+}
+
+impl From<&str> for Resume {
+    fn from(id: &str) -> Self {
+        Self { id: Some(id.into()).filter(|id: &Box<str>| !id.is_empty()), by_browser: false }
+    }
+}
+
+impl From<Option<&str>> for Resume {
+    fn from(id: Option<&str>) -> Self {
+        id.map(Self::from).unwrap_or_default()
+    }
+}
+
+impl From<&downlink_proto::EventId> for Resume {
+    fn from(id: &downlink_proto::EventId) -> Self {
+        id.as_str().into()
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// Asks for a subscription.
+    pub fn subscribe(&self) -> Subscribe<T> {
+        Subscribe {
+            hub: self.clone(),
+            selection: Selection::default(),
+            start: Start::Live,
+            resume: Resume::default(),
+            filter: None,
+            announce_alive: false,
+            open_event: None,
+            wrong: None,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Subscribe<T> {
+    /// Reads a topic. A pattern is not taken for one, so a name may come from a request.
+    pub fn topic(mut self, topic: impl AsRef<str>) -> Self {
+        let topic = topic.as_ref();
+        match Topic::new(topic) {
+            Ok(topic) => self.selection.selectors.push(topic.into()),
+            Err(reason) => {
+                let selector = topic.to_owned();
+                self.note_wrong(SubscribeError::InvalidSelector { selector, reason });
+            }
+        }
+        self
+    }
+
+    /// Reads several topics.
+    pub fn topics<S: AsRef<str>>(self, topics: impl IntoIterator<Item = S>) -> Self {
+        topics.into_iter().fold(self, Self::topic)
+    }
+
+    /// Reads what a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An exact
+    /// topic is a pattern too.
+    pub fn pattern(mut self, pattern: impl AsRef<str>) -> Self {
+        let pattern = pattern.as_ref();
+        match TopicSelector::parse(pattern) {
+            Ok(selector) => self.selection.selectors.push(selector),
+            Err(reason) => {
+                let selector = pattern.to_owned();
+                self.note_wrong(SubscribeError::InvalidSelector { selector, reason });
+            }
+        }
+        self
+    }
+
+    /// Reads what is addressed to this client, which may have several subscriptions.
+    pub fn client(mut self, client: impl AsRef<str>) -> Self {
+        let client = client.as_ref();
+        match ClientId::new(client) {
+            Ok(client) => self.selection.client = Some(client),
+            Err(reason) => {
+                let client = client.to_owned();
+                self.note_wrong(SubscribeError::InvalidClient { client, reason });
+            }
+        }
+        self
+    }
+
+    /// Goes on after the last event id, if there is one.
+    pub fn resume(mut self, last: impl Into<Resume>) -> Self {
+        self.resume = last.into();
+        self
+    }
+
+    /// Where to begin without a last event id. Default: with what comes.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Yields only events whose value the filter wants, in replay and live alike.
+    ///
+    /// The hub must keep values. A filter that panics ends this subscription, no other.
+    pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
+        self.filter = Some(Box::new(filter));
+        self
+    }
+
+    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, not as a comment.
+    pub fn announce_alive(mut self, on: bool) -> Self {
+        self.announce_alive = on;
+        self
+    }
+
+    /// Whether the response begins with `downlink.open`; otherwise the hub's setting counts.
+    pub fn open_event(mut self, on: bool) -> Self {
+        self.open_event = Some(on);
+        self
+    }
+
+    /// Opens the subscription. Whatever is published after this returns reaches it.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`]; then nothing was changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind. In a hub without a store it never waits.
+    pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
+        let by_browser = self.resume.by_browser;
+        let opened = self.open_now();
+        opened.map_err(|(hub, error)| {
+            if let Some(hub) = hub {
+                hub.0.counters.note_refused();
+                tracing::debug!(%error, by_browser, "subscription refused");
+            }
+            error
+        })
+    }
+
+    /// Opens, or says whether the hub refused rather than the settings.
+    fn open_now(mut self) -> Result<Subscription<T>, (Option<Hub<T>>, SubscribeError)> {
+        let hub = self.hub;
+        let by_browser = self.resume.by_browser;
+        if let Some(wrong) = self.wrong.take() {
+            return Err((None, wrong));
+        }
+        if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
+            return Err((None, SubscribeError::FilterNeedsValues));
+        }
+        let given = self.resume.id;
+        let start = match &given {
+            None => self.start,
+            Some(id) if &**id == "earliest" => Start::Earliest,
+            Some(id) => Start::After(id.clone()),
+        };
+        let reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
+            Ok(reader) => reader,
+            Err(error) => {
+                return Err((Some(hub), SubscribeError::from_open(error, by_browser)));
+            }
+        };
+        // After opening: a drain that began meanwhile either is seen here or ends the reader.
+        if hub.is_draining() {
+            return Err((Some(hub), SubscribeError::Draining { by_browser }));
+        }
+        if reader.is_at_end() {
+            return Err((None, SubscribeError::Finished));
+        }
+        let given = match start {
+            Start::After(id) => Some(id),
+            _ => None,
+        };
+        let open_event = self.open_event.unwrap_or(hub.0.settings.open_event);
+        let subscription = Subscription::new(hub, reader, given, self.filter);
+        Ok(subscription.with_control_events(open_event, self.announce_alive))
+    }
+
+    fn note_wrong(&mut self, wrong: SubscribeError) {
+        self.wrong.get_or_insert(wrong);
+    }
+}
+
+impl<T> std::fmt::Debug for Subscribe<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscribe")
+            .field("selection", &self.selection)
+            .field("start", &self.start)
+            .field("resume", &self.resume)
+            .finish_non_exhaustive()
+    }
+}
