@@ -34,9 +34,8 @@ export async function run({ browser, front, server }) {
     }
   };
   const answers = {
+    first: publishOne,
     async storm() {
-      // From here on the browser has an id to come back with.
-      await streams.carried('event: downlink.open');
       let over = false;
       const cutting = cutAll().finally(() => {
         over = true;
@@ -70,11 +69,17 @@ async function page({ ask, args }) {
   await new Promise((resolve) => {
     source.onopen = resolve;
   });
-  source.onmessage = ({ data }) => {
-    numbers.push(Number(data));
-    if (numbers.at(-1) === total) finish();
-  };
+  // Once one event was heard, the browser has an id to come back with.
+  const first = new Promise((resolve) => {
+    source.onmessage = ({ data }) => {
+      numbers.push(Number(data));
+      resolve();
+      if (numbers.at(-1) === total) finish();
+    };
+  });
   source.addEventListener('downlink.gap', ({ data }) => gaps.push(data));
+  await ask('first');
+  await first;
   total = await ask('storm');
   if (numbers.at(-1) !== total) await complete;
   source.close();

@@ -7,8 +7,8 @@ export const name = 'resume';
 export async function run({ browser, front, server }) {
   const { streams } = front;
   const answers = {
+    carried: () => streams.carried('event: downlink.open'),
     async drop() {
-      await streams.carried('event: downlink.open');
       streams.hold();
       assert.equal(streams.cut(), 1, 'one stream is open');
       await server.publish({ topic: 'resume' }, 'published while nobody was connected');
@@ -32,6 +32,9 @@ async function page({ ask }) {
       errors += 1;
     };
   });
+  // A browser may throw away bytes that wait to be read when a connection breaks. There is no
+  // listener here that would tell when the first event was read, so some round trips pass first.
+  for (let trips = 0; trips < 5; trips += 1) await ask('carried');
   await ask('drop');
   const event = await heard;
   source.close();

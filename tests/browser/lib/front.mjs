@@ -119,12 +119,14 @@ class Streams {
         response.write(chunk.subarray(0, kept), () => response.socket?.destroy());
         return;
       }
-      if (!response.write(chunk)) {
+      const flows = response.write(chunk, () => {
+        stream.carried = (stream.carried + chunk.toString('latin1')).slice(-4096);
+        this.#watchers.forEach((watch) => watch());
+      });
+      if (!flows) {
         answer.pause();
         response.once('drain', () => answer.resume());
       }
-      stream.carried = (stream.carried + chunk.toString('latin1')).slice(-4096);
-      this.#watchers.forEach((watch) => watch());
     });
   }
 
