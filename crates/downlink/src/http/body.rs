@@ -24,7 +24,7 @@ use pin_project_lite::pin_project;
 use super::batch::Batch;
 use super::clock::{Clock, Tick};
 use super::source::{AnyError, FrameSource};
-use super::{KeepAlive, Spread};
+use super::{KeepAlive, Spread, Sse};
 
 /// The future that ends a response from outside.
 pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -103,16 +103,16 @@ pin_project! {
 }
 
 impl<S> SseBody<S> {
-    pub(super) fn new(
-        source: S,
-        reconnection_time: Option<Duration>,
-        clock: Clock,
-        keep_alive: KeepAlive,
-        until: Option<Until>,
-        last_reconnection: Option<Spread>,
-    ) -> Self {
-        let phase = Phase::Opening(reconnection_time);
-        Self { source, phase, held: None, clock, keep_alive, until, last_reconnection }
+    pub(super) fn new(sse: Sse<S>) -> Self {
+        Self {
+            clock: sse.clock(),
+            source: sse.source,
+            phase: Phase::Opening(sse.reconnection_time),
+            held: None,
+            keep_alive: sse.keep_alive,
+            until: sse.until,
+            last_reconnection: sse.last_reconnection,
+        }
     }
 }
 
@@ -125,28 +125,25 @@ impl<S: FrameSource> Body for SseBody<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let mut batch = Batch::default();
-        match std::mem::replace(self.as_mut().project().phase, Phase::Open) {
+        let phase = self.as_mut().project().phase;
+        let found = match std::mem::replace(phase, Phase::Ended) {
             Phase::Opening(reconnection_time) => {
                 greet(&mut batch, reconnection_time);
-                self.as_mut().open(&mut batch);
+                match self.as_mut().open(&mut batch) {
+                    Ok(()) => self.as_mut().look(cx, &mut batch),
+                    Err(panicked) => Found::Failure(panicked),
+                }
             }
-            Phase::Open => {}
+            Phase::Open => self.as_mut().look(cx, &mut batch),
             Phase::Failing(error) => {
                 // A server throws away what it has not written when a body fails.
-                *self.as_mut().project().phase = Phase::Failed(error);
+                *phase = Phase::Failed(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Phase::Failed(error) => {
-                *self.as_mut().project().phase = Phase::Ended;
-                return Poll::Ready(Some(Err(error)));
-            }
-            Phase::Ended => {
-                *self.as_mut().project().phase = Phase::Ended;
-                return Poll::Ready(None);
-            }
-        }
-        let found = self.as_mut().look(cx, &mut batch);
+            Phase::Failed(error) => return Poll::Ready(Some(Err(error))),
+            Phase::Ended => return Poll::Ready(None),
+        };
         self.conclude(found, batch)
     }
 
@@ -157,13 +154,13 @@ impl<S: FrameSource> Body for SseBody<S> {
 
 impl<S: FrameSource> SseBody<S> {
     /// Lets the source say what it has to say first.
-    fn open(self: Pin<&mut Self>, batch: &mut Batch) {
+    fn open(self: Pin<&mut Self>, batch: &mut Batch) -> Result<(), BodyError> {
         let this = self.project();
         let interval = this.keep_alive.interval();
-        match unpanicked(|| this.source.opening(interval)) {
-            Ok(frame) => frame.into_iter().for_each(|frame| batch.push_last(frame)),
-            Err(panicked) => *this.phase = Phase::Failed(panicked),
+        if let Some(frame) = unpanicked(|| this.source.opening(interval))? {
+            batch.push_last(frame);
         }
+        Ok(())
     }
 
     /// Gathers what there is to send, and finds out whether it is all.
@@ -238,23 +235,20 @@ impl<S: FrameSource> SseBody<S> {
         mut batch: Batch,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let this = self.project();
-        match found {
-            Found::Open if batch.is_empty() => return Poll::Pending,
-            Found::Open => {}
-            Found::Failure(error) if batch.is_empty() => {
-                *this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(error)));
-            }
-            Found::Failure(error) => *this.phase = Phase::Failing(error),
+        *this.phase = match found {
+            Found::Open => Phase::Open,
+            Found::Failure(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
+            Found::Failure(error) => Phase::Failing(error),
             Found::End => {
-                *this.phase = Phase::Ended;
                 if let Some(spread) = this.last_reconnection {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
+                Phase::Ended
             }
-        }
+        };
         if batch.is_empty() {
-            return Poll::Ready(None);
+            let open = matches!(this.phase, Phase::Open);
+            return if open { Poll::Pending } else { Poll::Ready(None) };
         }
         this.clock.saw_traffic();
         Poll::Ready(Some(Ok(http_body::Frame::data(batch.into_bytes()))))

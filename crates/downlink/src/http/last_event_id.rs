@@ -51,7 +51,7 @@ impl LastEventId {
     /// escapes are decoded and `+` stays itself, since ids may hold it.
     pub fn from_request(headers: &HeaderMap, query: Option<&str>) -> Self {
         let id = from_header(headers).or_else(|| from_query(query?));
-        Self { id, browser: headers.contains_key("sec-fetch-mode") }
+        Self { id, browser: is_browser(headers) }
     }
 
     /// The id, never empty.
@@ -71,6 +71,11 @@ impl From<&str> for LastEventId {
     fn from(id: &str) -> Self {
         Self { id: text(id.as_bytes()), browser: false }
     }
+}
+
+/// True if the request with these headers is a browser's: no program sends this one by itself.
+pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-mode")
 }
 
 fn from_header(headers: &HeaderMap) -> Option<Box<str>> {

@@ -33,6 +33,8 @@ pub use channel::SendJsonError;
 pub use channel::{CHANNEL_EVENTS_MAX, Channel, SendError, SseSender, TrySendError};
 pub use clock::Expiry;
 pub use keep_alive::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_INTERVAL_MIN, KeepAlive};
+#[cfg(feature = "serve")]
+pub(crate) use last_event_id::is_browser;
 pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
 pub use problem::Problem;
 pub use refuse::refuse;

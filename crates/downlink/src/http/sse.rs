@@ -44,13 +44,13 @@ pub struct Finite;
 /// ```
 #[must_use = "a response does nothing unless it is returned"]
 pub struct Sse<S> {
-    source: S,
-    keep_alive: KeepAlive,
-    reconnection_time: Option<Duration>,
-    last_reconnection: Option<Spread>,
+    pub(super) source: S,
+    pub(super) keep_alive: KeepAlive,
+    pub(super) reconnection_time: Option<Duration>,
+    pub(super) last_reconnection: Option<Spread>,
     max_age: Option<Duration>,
     expiry: Option<Expiry>,
-    until: Option<Until>,
+    pub(super) until: Option<Until>,
     finite: bool,
 }
 
@@ -147,22 +147,19 @@ impl<S> Sse<S> {
     /// The age of the connection counts from here. Headers: `Content-Type: text/event-stream`,
     /// `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
     pub fn into_response(self) -> Response<SseBody<S>> {
-        let (youngest, oldest) = AGE_PERCENT;
-        let age = self.max_age.map(|age| Spread::percent_of(age, youngest, oldest));
-        let clock = Clock::new(&self.keep_alive, end_of(self.expiry, age));
-        let body = SseBody::new(
-            self.source,
-            self.reconnection_time,
-            clock,
-            self.keep_alive,
-            self.until,
-            self.last_reconnection,
-        );
-        let mut response = event_stream(body);
-        if self.finite {
+        let finite = self.finite;
+        let mut response = event_stream(SseBody::new(self));
+        if finite {
             response.extensions_mut().insert(Finite);
         }
         response
+    }
+
+    /// The clock of a body that begins now.
+    pub(super) fn clock(&self) -> Clock {
+        let (youngest, oldest) = AGE_PERCENT;
+        let age = self.max_age.map(|age| Spread::percent_of(age, youngest, oldest));
+        Clock::new(&self.keep_alive, end_of(self.expiry, age))
     }
 }
 

@@ -26,7 +26,7 @@ use super::drain::Drain;
 use super::outgoing::{Outgoing, outgoing};
 use super::socket;
 use super::stall::StallGuard;
-use crate::http::{LastEventId, refuse};
+use crate::http::{is_browser, refuse};
 
 /// What hyper may buffer for one connection, in each direction; hence also the largest request
 /// head, beyond which the answer is 431.
@@ -118,7 +118,7 @@ where
     socket::tune(&io, shared.write_stall_max);
     let io = TokioIo::new(StallGuard::new(io, shared.write_stall_max, Some(place)));
     let service = service_fn(|request: Request<Incoming>| {
-        let browser = LastEventId::from_request(request.headers(), None).is_browser();
+        let browser = is_browser(request.headers());
         let spread = shared.drain.reconnection();
         let answer = refuse("the server is at its limit of connections", spread, browser);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
@@ -163,7 +163,7 @@ where
     S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<AnyError>>,
     B: http_body::Body,
 {
-    let browser = LastEventId::from_request(request.headers(), None).is_browser();
+    let browser = is_browser(request.headers());
     poll_fn(|cx| app.poll_ready(cx)).await?;
     let response = app.call(request).await?;
     Ok(outgoing(response, browser, &drain))

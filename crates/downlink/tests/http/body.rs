@@ -115,10 +115,14 @@ async fn keep_alive_can_be_off() {
     assert_eq!(Reader::greeted(sse).await.rest().await, "");
 }
 
-/// Never yields, and keeps itself alive in its own words.
+/// Never yields; opens and keeps itself alive in its own words.
 struct Own;
 
 impl FrameSource for Own {
+    fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
+        Some(comment(&format!("every {keep_alive:?}")))
+    }
+
     fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         Poll::Pending
     }
@@ -129,8 +133,10 @@ impl FrameSource for Own {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_chooses_its_keep_alive() {
-    let mut reader = Reader::greeted(Sse::from_source(Own)).await;
+async fn source_chooses_its_first_words_and_its_keep_alive() {
+    let mut reader = Reader::new(Sse::from_source(Own).reconnection_time(SECOND));
+    let first = reader.next().await;
+    assert_eq!(first.as_deref(), Some(": connected\n\nretry: 1000\n\n: every Some(15s)\n\n"));
     assert_eq!(reader.next().await.as_deref(), Some(": still here\n\n"));
 }
 
@@ -158,10 +164,17 @@ async fn panic_of_the_stream_ends_the_response_only() {
     assert!(reader.try_next().await.is_none());
 }
 
-/// Panics when asked how to keep alive.
-struct Clumsy;
+/// Panics when asked for first words, or else for a keep-alive.
+struct Clumsy {
+    opens: bool,
+}
 
 impl FrameSource for Clumsy {
+    fn opening(self: Pin<&mut Self>, _keep_alive: Option<Duration>) -> Option<Frame> {
+        assert!(self.opens, "no first words");
+        None
+    }
+
     fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         Poll::Pending
     }
@@ -173,7 +186,24 @@ impl FrameSource for Clumsy {
 
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_keep_alive_ends_the_response_only() {
-    let mut reader = Reader::greeted(Sse::from_source(Clumsy)).await;
+    let mut reader = Reader::greeted(Sse::from_source(Clumsy { opens: true })).await;
+    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    assert!(matches!(error, BodyError::Panicked));
+    assert!(reader.try_next().await.is_none());
+}
+
+#[tokio::test]
+async fn panic_at_the_opening_ends_the_response_only() {
+    let mut reader = Reader::greeted(Sse::from_source(Clumsy { opens: false })).await;
+    let error = reader.try_next().await.expect("an item").expect_err("a failure");
+    assert!(matches!(error, BodyError::Panicked));
+    assert!(reader.try_next().await.is_none());
+}
+
+#[tokio::test]
+async fn panic_of_the_callers_future_ends_the_response_only() {
+    let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
+    let mut reader = Reader::greeted(sse).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");
     assert!(matches!(error, BodyError::Panicked));
 }
