@@ -28,8 +28,17 @@ const LINE_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 /// Commands that may wait for a busy stream; the tests send one at a time.
 const COMMANDS_MAX: usize = 8;
 
-const CAPABILITIES: [&str; 8] =
-    ["bom", "comments", "headers", "last-event-id", "post", "report", "read-timeout", "restart"];
+const CAPABILITIES: [&str; 9] = [
+    "bom",
+    "comments",
+    "headers",
+    "last-event-id",
+    "post",
+    "report",
+    "read-timeout",
+    "restart",
+    "server-directed-shutdown-request",
+];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

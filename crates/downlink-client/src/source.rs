@@ -168,6 +168,12 @@ impl EventSource {
         self.closed.as_ref()
     }
 
+    /// Why it ended for good, as a value of its own; `None` if it has not.
+    #[must_use]
+    pub fn into_closed(self) -> Option<Closed> {
+        self.closed
+    }
+
     /// Drops the connection or the wait, and connects anew at the next poll, resuming after what
     /// was delivered. Does nothing once closed.
     pub fn restart(&mut self) {

@@ -1,0 +1,66 @@
+//! Settings that cannot be used, and what is shown of those that can.
+
+use downlink_client::{BuildError, Closed, EventSource, EventSourceBuilder, Publisher, ReadyState};
+use std::time::Duration;
+
+fn error(builder: EventSourceBuilder) -> BuildError {
+    builder.build().unwrap_err()
+}
+
+#[test]
+fn an_address_must_be_a_url() {
+    assert!(matches!(error(EventSource::builder("/events")), BuildError::Url { .. }));
+    assert!(matches!(Publisher::new("localhost"), Err(BuildError::Url { .. })));
+}
+
+#[test]
+fn an_address_must_be_http() {
+    assert!(matches!(error(EventSource::builder("ftp://h/")), BuildError::Scheme));
+    assert!(matches!(Publisher::new("mailto:a@b"), Err(BuildError::Scheme)));
+}
+
+#[test]
+fn a_header_must_be_sendable_and_the_first_mistake_is_reported() {
+    let builder = EventSource::builder("http://h/").header("a b", "x").header("c", "\n");
+    assert!(matches!(error(builder), BuildError::Header { name, .. } if name == "a b"));
+    let publisher = Publisher::new("http://h/").unwrap().with_header("c", "\n");
+    assert!(matches!(publisher, Err(BuildError::Header { name, .. }) if name == "c"));
+}
+
+#[test]
+fn the_connect_timeout_belongs_to_a_given_client() {
+    let builder = EventSource::builder("http://h/")
+        .http_client(reqwest::Client::new())
+        .connect_timeout(Duration::from_secs(1));
+    assert!(matches!(error(builder), BuildError::ConnectTimeout));
+}
+
+#[test]
+fn debug_output_holds_no_secret() {
+    let builder = EventSource::builder("http://h/?token=hidden").header("x-key", "hidden");
+    assert!(!format!("{builder:?}").contains("hidden"));
+    let source = builder.build().unwrap();
+    assert!(!format!("{source:?}").contains("hidden"));
+    let publisher = Publisher::new("http://u:hidden@h/").unwrap();
+    let publisher = publisher.with_header("x-key", "hidden").unwrap();
+    assert!(!format!("{publisher:?}").contains("hidden"));
+}
+
+#[tokio::test]
+async fn closed_before_it_connected() {
+    let mut source = EventSource::builder("http://127.0.0.1:1/").build().unwrap();
+    assert_eq!(source.ready_state(), ReadyState::Connecting);
+    source.close();
+    source.restart();
+    assert_eq!(source.ready_state(), ReadyState::Closed);
+    assert!(source.next().await.is_none());
+    assert!(matches!(source.closed_because(), Some(Closed::ByCaller)));
+}
+
+fn assert_send<T: Send>() {}
+
+#[test]
+fn both_can_move_between_threads() {
+    assert_send::<EventSource>();
+    assert_send::<Publisher>();
+}

@@ -1,0 +1,219 @@
+//! What carries over from one connection to the next, and what ends it for good.
+
+use downlink_client::{Closed, EventSourceBuilder, ReadyState, ReconnectPolicy, StreamError};
+use std::time::Duration;
+
+use crate::scripted::{
+    STREAM_HEAD, Server, at_once, connect, end, event, interrupted_by, interruption, refusing,
+};
+
+const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+
+fn refusal(status: u16, headers: &str) -> String {
+    format!("HTTP/1.1 {status} No\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+/// Reads one stream to its end and returns the `Last-Event-ID` of the next request.
+async fn resumes_with(body: &str) -> Option<String> {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    drop(connect(&mut source, &server, body).await);
+    while source.ready_state() == ReadyState::Open {
+        assert!(source.next().await.is_some());
+    }
+    connect(&mut source, &server, "").await.header("last-event-id")
+}
+
+/// The wait after a stream with this body.
+async fn wait_after(body: &str) -> Duration {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    drop(connect(&mut source, &server, body).await);
+    interruption(&mut source).await.retry_in
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_is_told_then_it_reconnects_until_204() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    drop(connect(&mut source, &server, "retry: 2\ndata: x\n\n").await);
+    event(&mut source).await;
+    let interruption = interruption(&mut source).await;
+    assert!(matches!(interruption.error, StreamError::Ended));
+    assert_eq!(interruption.retry_in, Duration::from_millis(2));
+    assert_eq!(source.ready_state(), ReadyState::Connecting);
+    let (reason, _) = tokio::join!(end(&mut source), server.answer(NO_CONTENT));
+    assert!(matches!(reason, Closed::NoContent));
+    assert_eq!(source.ready_state(), ReadyState::Closed);
+}
+
+#[tokio::test]
+async fn the_reconnection_time_is_digits_only() {
+    assert_eq!(wait_after("retry:03000\n\n").await, Duration::from_secs(3));
+    assert_eq!(wait_after("retry:3000\nretry:1000x\n\n").await, Duration::from_secs(3));
+    assert_eq!(wait_after("retry:3000\nretry\n\n").await, Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn the_reconnection_time_has_a_limit() {
+    let hour = Duration::from_secs(60 * 60);
+    assert_eq!(wait_after("retry: 3599999\n\n").await, hour - Duration::from_millis(1));
+    assert_eq!(wait_after("retry: 3600000\n\n").await, hour);
+    assert_eq!(wait_after("retry: 18446744073709551616\n\n").await, hour);
+}
+
+#[tokio::test]
+async fn the_last_event_id_is_sent_as_utf_8() {
+    assert_eq!(resumes_with("id: …\ndata: x\n\n").await.as_deref(), Some("…"));
+}
+
+#[tokio::test]
+async fn an_earlier_id_stays_in_force() {
+    assert_eq!(resumes_with("id: 1\ndata: x\n\ndata: y\n\n").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn an_id_alone_moves_the_resume_point() {
+    assert_eq!(resumes_with("id: 1\ndata: x\n\nid: 2\n\n").await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+async fn an_empty_id_resets() {
+    assert_eq!(resumes_with("id: 1\ndata: x\n\nid\ndata: y\n\n").await, None);
+}
+
+#[tokio::test]
+async fn ids_with_nul_are_ignored() {
+    for id in ["\0\0", "x\0", "\0x", "x\0x", " \0"] {
+        assert_eq!(resumes_with(&format!("id: {id}\ndata: x\n\n")).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_event_and_its_id_are_dropped() {
+    let body = "id: 1\ndata: x\n\nid: test\ndata: y\n";
+    assert_eq!(resumes_with(body).await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn the_last_event_id_holds_for_events_of_the_new_stream() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    drop(connect(&mut source, &server, "id: 1\ndata: x\n\nid: 9\nda").await);
+    event(&mut source).await;
+    interruption(&mut source).await;
+    let second = connect(&mut source, &server, "data: y\n\n").await;
+    assert_eq!(second.header("last-event-id").unwrap(), "1");
+    let event = event(&mut source).await;
+    assert_eq!((&*event.data, &*event.last_event_id), ("y", "1"));
+    drop(second);
+    interruption(&mut source).await;
+    let third = connect(&mut source, &server, "").await;
+    assert_eq!(third.header("last-event-id").unwrap(), "1");
+}
+
+#[tokio::test]
+async fn every_stream_may_begin_with_a_byte_order_mark() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    for _ in 0..2 {
+        drop(connect(&mut source, &server, "\u{feff}data: x\n\n").await);
+        assert_eq!(event(&mut source).await.data, "x");
+        interruption(&mut source).await;
+    }
+}
+
+#[tokio::test]
+async fn restart_resumes_after_what_was_delivered() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let body = "id: 1\ndata: x\n\nid: 2\ndata: y\n\n";
+    let first = connect(&mut source, &server, body).await;
+    event(&mut source).await;
+    source.restart();
+    assert_eq!(source.ready_state(), ReadyState::Connecting);
+    first.closed().await;
+    let second = connect(&mut source, &server, "data: z\n\n").await;
+    assert_eq!(second.header("last-event-id").unwrap(), "1");
+    assert_eq!(event(&mut source).await.data, "z");
+}
+
+#[tokio::test]
+async fn restart_skips_the_wait() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    drop(connect(&mut source, &server, "retry: 3600000\n\n").await);
+    interruption(&mut source).await;
+    source.restart();
+    connect(&mut source, &server, "").await;
+}
+
+#[tokio::test]
+async fn a_busy_server_is_asked_again() {
+    let server = Server::bind().await;
+    for status in [408, 425, 429, 500, 503] {
+        let answer = refusal(status, "Retry-After: 20\r\n");
+        let interruption = interrupted_by(server.builder(), &server, &answer).await;
+        assert_eq!(interruption.retry_in, Duration::from_secs(20));
+        let StreamError::Status { status: found, retry_after, .. } = interruption.error else {
+            panic!("not about a status")
+        };
+        assert_eq!(found, status);
+        assert_eq!(retry_after, Some(Duration::from_secs(20)));
+    }
+}
+
+#[tokio::test]
+async fn retry_after_has_a_limit() {
+    let server = Server::bind().await;
+    let wait = async |seconds: u32| {
+        let answer = refusal(503, &format!("Retry-After: {seconds}\r\n"));
+        interrupted_by(server.builder(), &server, &answer).await.retry_in.as_secs()
+    };
+    assert_eq!(wait(3_599).await, 3_599);
+    assert_eq!(wait(3_600).await, 3_600);
+    assert_eq!(wait(3_601).await, 3_600);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_followed_by_another() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    tokio::join!(interruption(&mut source), server.answer(refusal(503, "")));
+    let _connection = connect(&mut source, &server, "data: x\n\n").await;
+    event(&mut source).await;
+}
+
+#[tokio::test]
+async fn attempts_can_be_limited() {
+    let (_reserved, url) = refusing();
+    let builder = |policy: ReconnectPolicy| -> EventSourceBuilder {
+        downlink_client::EventSource::builder(&url).reconnection(policy)
+    };
+    let mut source = builder(at_once().attempts_max(2)).build().unwrap();
+    interruption(&mut source).await;
+    let reason = end(&mut source).await;
+    assert!(matches!(reason, Closed::AttemptsSpent(StreamError::Unanswered(_))), "{reason:?}");
+}
+
+#[tokio::test]
+async fn statuses_that_waiting_does_not_mend_fail_for_good() {
+    let server = Server::bind().await;
+    for status in [400, 401, 403, 404, 410] {
+        let mut source = server.source();
+        let (reason, _) = tokio::join!(end(&mut source), server.answer(refusal(status, "")));
+        assert!(matches!(reason, Closed::Failed(StreamError::Status { .. })), "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn spec_mode_reconnects_after_the_end_of_a_stream() {
+    let server = Server::bind().await;
+    let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
+    let mut source = server.builder().reconnection(policy).build().unwrap();
+    drop(connect(&mut source, &server, "").await);
+    interruption(&mut source).await;
+    let answer = STREAM_HEAD.replace("200", "503");
+    let (reason, _) = tokio::join!(end(&mut source), server.answer(answer));
+    assert_eq!(reason.to_string(), "the server answered with status 503 Service Unavailable");
+}

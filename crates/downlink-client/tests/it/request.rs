@@ -1,0 +1,177 @@
+//! What is sent: method, headers, body, credentials, redirects.
+
+use downlink_client::{Closed, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, StreamError};
+use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::scripted::{Server, connect, end, event, failed_by, gap, interruption, opened, with};
+
+/// The rest of an answer that leads elsewhere.
+fn redirect(status: u16, location: &str) -> String {
+    format!(
+        "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn the_first_request_is_a_get_for_an_event_stream() {
+    let server = Server::bind().await;
+    let connection = connect(&mut server.source(), &server, "").await;
+    assert_eq!(connection.request_line(), "GET /events HTTP/1.1");
+    assert_eq!(connection.header("accept").unwrap(), "text/event-stream");
+    assert_eq!(connection.header("cache-control").unwrap(), "no-cache");
+    assert_eq!(connection.header("last-event-id"), None);
+    assert_eq!(connection.header("accept-encoding"), None);
+}
+
+#[tokio::test]
+async fn own_headers_go_before_the_usual_ones() {
+    let server = Server::bind().await;
+    let builder = server.builder().header("x-a", "1").header("x-a", "2").header("accept", "*/*");
+    let connection = connect(&mut builder.build().unwrap(), &server, "").await;
+    assert_eq!(connection.header("x-a").unwrap(), "2");
+    assert_eq!(connection.header("accept").unwrap(), "*/*");
+}
+
+#[tokio::test]
+async fn the_body_is_sent_again_on_reconnect() {
+    let server = Server::bind().await;
+    let builder = server.builder().method(Method::POST).body("{\"q\":1}");
+    let mut source = builder.header("content-type", "application/json").build().unwrap();
+    let first = connect(&mut source, &server, "").await;
+    assert_eq!(first.request_line(), "POST /events HTTP/1.1");
+    assert_eq!(first.body(), b"{\"q\":1}");
+    drop(first);
+    interruption(&mut source).await;
+    let second = connect(&mut source, &server, "").await;
+    assert_eq!(second.body(), b"{\"q\":1}");
+    assert_eq!(second.header("content-type").unwrap(), "application/json");
+}
+
+#[tokio::test]
+async fn an_initial_last_event_id_is_sent() {
+    let server = Server::bind().await;
+    let mut source = server.builder().last_event_id("7").build().unwrap();
+    let connection = connect(&mut source, &server, "data: x\n\n").await;
+    assert_eq!(connection.header("last-event-id").unwrap(), "7");
+    assert_eq!(&*event(&mut source).await.last_event_id, "7");
+}
+
+#[tokio::test]
+async fn an_id_that_no_header_can_carry_is_reported_as_a_gap() {
+    let server = Server::bind().await;
+    let id = "x".repeat(LAST_EVENT_ID_BYTES_MAX + 1);
+    let mut source = server.builder().last_event_id(&id).build().unwrap();
+    let connection = connect(&mut source, &server, "").await;
+    assert_eq!(connection.header("last-event-id"), None);
+    let Gap { reason, after, .. } = gap(&mut source).await;
+    assert_eq!((reason, after), (GapReason::UnsendableId, Some(id)));
+}
+
+#[tokio::test]
+async fn the_longest_id_is_sent() {
+    let server = Server::bind().await;
+    let id = "x".repeat(LAST_EVENT_ID_BYTES_MAX);
+    let mut source = server.builder().last_event_id(&id).build().unwrap();
+    let connection = connect(&mut source, &server, "data\n\n").await;
+    assert_eq!(connection.header("last-event-id").unwrap(), id);
+    event(&mut source).await;
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for_at_every_attempt() {
+    let server = Server::bind().await;
+    let asked = AtomicU32::new(0);
+    let builder = server.builder().header("authorization", "none").credentials(move || {
+        let number = asked.fetch_add(1, Ordering::Relaxed);
+        let token = HeaderValue::from_str(&format!("Bearer {number}"));
+        async { Ok::<_, io::Error>(HeaderMap::from_iter([(AUTHORIZATION, token.unwrap())])) }
+    });
+    let mut source = builder.build().unwrap();
+    let first = connect(&mut source, &server, "").await;
+    assert_eq!(first.header("authorization").unwrap(), "Bearer 0");
+    drop(first);
+    interruption(&mut source).await;
+    let second = connect(&mut source, &server, "").await;
+    assert_eq!(second.header("authorization").unwrap(), "Bearer 1");
+}
+
+#[tokio::test]
+async fn missing_credentials_are_a_failed_attempt() {
+    let server = Server::bind().await;
+    let asked = AtomicU32::new(0);
+    let builder = server.builder().credentials(move || {
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if first { Err(io::Error::other("no token")) } else { Ok(HeaderMap::new()) } }
+    });
+    let mut source = builder.build().unwrap();
+    let StreamError::Credentials(error) = interruption(&mut source).await.error else {
+        panic!("not about credentials")
+    };
+    assert_eq!(error.to_string(), "no token");
+    connect(&mut source, &server, "").await;
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_the_next_attempt_starts_over() {
+    for status in [301, 302, 303, 307, 308] {
+        let server = Server::bind().await;
+        let mut source = server.source();
+        let (opening, first) = tokio::join!(opened(&mut source), async {
+            let first = server.answer(redirect(status, "/moved")).await;
+            let second = server.open("").await;
+            assert_eq!(second.request_line(), "GET /moved HTTP/1.1");
+            first
+        });
+        assert_eq!(opening.url.path(), "/moved");
+        assert_eq!(first.request_line(), "GET /events HTTP/1.1");
+        interruption(&mut source).await;
+        let third = connect(&mut source, &server, "").await;
+        assert_eq!(third.request_line(), "GET /events HTTP/1.1", "after {status}");
+    }
+}
+
+#[tokio::test]
+async fn authorization_stays_within_its_origin() {
+    let (server, elsewhere) = (Server::bind().await, Server::bind().await);
+    let builder = server.builder().header("authorization", "Bearer a").header("cookie", "c=1");
+    let mut source = builder.build().unwrap();
+    let (_, (same, other)) = with(&mut source, async {
+        server.answer(redirect(307, "/same")).await;
+        let same = server.answer(redirect(307, &elsewhere.url("/other"))).await;
+        (same, elsewhere.open("").await)
+    })
+    .await;
+    assert_eq!(same.header("authorization").unwrap(), "Bearer a");
+    assert_eq!(other.request_line(), "GET /other HTTP/1.1");
+    assert_eq!(other.header("authorization"), None);
+    assert_eq!(other.header("cookie"), None);
+}
+
+#[tokio::test]
+async fn a_circle_of_redirects_fails_for_good() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let circle = async {
+        loop {
+            server.answer(redirect(302, "/events")).await;
+        }
+    };
+    let reason = tokio::select! {
+        reason = end(&mut source) => reason,
+        () = circle => unreachable!("a circle has no end"),
+    };
+    assert!(matches!(reason, Closed::Failed(StreamError::Redirect(_))), "{reason:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_to_nowhere_fails_for_good() {
+    let server = Server::bind().await;
+    let answer = "HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n";
+    let error = failed_by(server.builder(), &server, answer).await;
+    assert!(matches!(error, StreamError::Status { status, .. } if status == 301));
+}

@@ -1,0 +1,224 @@
+//! A server that does what the test says, byte for byte, and what tests ask of an event source.
+
+use downlink_client::{
+    Closed, DecodedEvent, Delivery, EventSource, EventSourceBuilder, Gap, Interruption, Opened,
+    ReconnectPolicy, StreamError,
+};
+use std::{future::Future, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+};
+
+/// The head of an answer that is a stream, ended by closing the connection.
+pub(crate) const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+/// A policy that does not wait, so that tests do not.
+pub(crate) fn at_once() -> ReconnectPolicy {
+    ReconnectPolicy::resilient().reconnection_time(Duration::ZERO).backoff_max(Duration::ZERO)
+}
+
+pub(crate) struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    pub(crate) async fn bind() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listener.local_addr().unwrap())
+    }
+
+    /// An event source for this server that reconnects at once.
+    pub(crate) fn builder(&self) -> EventSourceBuilder {
+        EventSource::builder(self.url("/events")).reconnection(at_once())
+    }
+
+    pub(crate) fn source(&self) -> EventSource {
+        self.builder().build().unwrap()
+    }
+
+    /// The next connection, with its request read to the end.
+    pub(crate) async fn accept(&self) -> Connection {
+        let (socket, _) = self.listener.accept().await.unwrap();
+        let mut connection = Connection { socket, request: Vec::new(), body_at: 0 };
+        connection.read_request().await;
+        connection
+    }
+
+    /// Answers the next request and closes; returns what was asked.
+    pub(crate) async fn answer(&self, answer: impl AsRef<[u8]>) -> Connection {
+        let mut connection = self.accept().await;
+        connection.send(answer).await;
+        connection.socket.shutdown().await.unwrap();
+        connection
+    }
+
+    /// Answers the next request with a stream that stays open.
+    pub(crate) async fn open(&self, body: impl AsRef<[u8]>) -> Connection {
+        let mut connection = self.accept().await;
+        connection.send([STREAM_HEAD.as_bytes(), body.as_ref()].concat()).await;
+        connection
+    }
+}
+
+/// An address where nobody listens, for as long as the socket lives.
+pub(crate) fn refusing() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    (socket, url)
+}
+
+pub(crate) struct Connection {
+    socket: TcpStream,
+    request: Vec<u8>,
+    body_at: usize,
+}
+
+impl Connection {
+    async fn read_request(&mut self) {
+        while self.body_at == 0 {
+            self.read_some().await;
+            let end = self.request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+            self.body_at = end.map_or(0, |at| at + 4);
+        }
+        let length = self.header("content-length").map(|value| value.parse().unwrap());
+        while self.body().len() < length.unwrap_or(0) {
+            self.read_some().await;
+        }
+        let chunked = self.header("transfer-encoding").is_some();
+        while chunked && !self.body().ends_with(b"0\r\n\r\n") {
+            self.read_some().await;
+        }
+    }
+
+    async fn read_some(&mut self) {
+        assert_ne!(self.socket.read_buf(&mut self.request).await.unwrap(), 0, "request cut off");
+    }
+
+    pub(crate) fn request_line(&self) -> String {
+        self.head().lines().next().unwrap().to_owned()
+    }
+
+    pub(crate) fn head(&self) -> String {
+        String::from_utf8(self.request[..self.body_at].to_vec()).unwrap()
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.request[self.body_at..]
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let head = self.head();
+        let mut lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Returns when the client has closed its side.
+    pub(crate) async fn closed(mut self) {
+        let mut rest = [0; 64];
+        // A reset is a close as well.
+        while !matches!(self.socket.read(&mut rest).await, Ok(0) | Err(_)) {}
+    }
+}
+
+/// The next delivery while the server does its part.
+pub(crate) async fn with<T>(
+    source: &mut EventSource,
+    server: impl Future<Output = T>,
+) -> (Option<Delivery>, T) {
+    tokio::join!(source.next(), server)
+}
+
+/// Connects the source to a stream that begins with `body` and stays open.
+#[track_caller]
+pub(crate) fn connect(
+    source: &mut EventSource,
+    server: &Server,
+    body: impl AsRef<[u8]>,
+) -> impl Future<Output = Connection> {
+    async move {
+        let (delivery, connection) = with(source, server.open(body)).await;
+        assert!(matches!(delivery, Some(Delivery::Open(_))), "{delivery:?}");
+        connection
+    }
+}
+
+pub(crate) async fn opened(source: &mut EventSource) -> Opened {
+    match source.next().await {
+        Some(Delivery::Open(opened)) => opened,
+        other => panic!("not an open connection: {other:?}"),
+    }
+}
+
+pub(crate) async fn event(source: &mut EventSource) -> DecodedEvent {
+    match source.next().await {
+        Some(Delivery::Event(event)) => event,
+        other => panic!("not an event: {other:?}"),
+    }
+}
+
+pub(crate) async fn gap(source: &mut EventSource) -> Gap {
+    match source.next().await {
+        Some(Delivery::Gap(gap)) => gap,
+        other => panic!("not a gap: {other:?}"),
+    }
+}
+
+pub(crate) async fn comment(source: &mut EventSource) -> String {
+    match source.next().await {
+        Some(Delivery::Comment(text)) => text,
+        other => panic!("not a comment: {other:?}"),
+    }
+}
+
+pub(crate) async fn interruption(source: &mut EventSource) -> Interruption {
+    match source.next().await {
+        Some(Delivery::Error(interruption)) => interruption,
+        other => panic!("not an error: {other:?}"),
+    }
+}
+
+/// Polls to the end, twice, and returns the reason.
+pub(crate) async fn end(source: &mut EventSource) -> &Closed {
+    assert!(source.next().await.is_none());
+    assert!(source.next().await.is_none(), "the end is final");
+    source.closed_because().unwrap()
+}
+
+/// The interruption after one answer.
+pub(crate) async fn interrupted_by(
+    builder: EventSourceBuilder,
+    server: &Server,
+    answer: &str,
+) -> Interruption {
+    let mut source = builder.build().unwrap();
+    let (interruption, _) = tokio::join!(interruption(&mut source), server.answer(answer));
+    interruption
+}
+
+/// The error by which one answer ends the event source for good.
+pub(crate) async fn failed_by(
+    builder: EventSourceBuilder,
+    server: &Server,
+    answer: &str,
+) -> StreamError {
+    let mut source = builder.build().unwrap();
+    tokio::join!(end(&mut source), server.answer(answer));
+    match take_closed(source) {
+        Closed::Failed(error) => error,
+        other => panic!("not a failure: {other:?}"),
+    }
+}
+
+fn take_closed(source: EventSource) -> Closed {
+    source.into_closed().unwrap()
+}

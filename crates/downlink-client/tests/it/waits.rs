@@ -1,0 +1,110 @@
+//! Time limits, on a clock that stands still but for the waits under test.
+//!
+//! The clock is stopped once the connection is made: what the peer sent is on the loopback by then
+//! and is read before any timer is due.
+
+use downlink_client::{IDLE_TIMEOUT_LEARNED_MIN, StreamError};
+use std::time::Duration;
+use tokio::time::{advance, pause, resume};
+
+use crate::scripted::{Server, comment, connect, event, interruption};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The idle limit that ends a connection, on a stopped clock, after what the peer sent so far.
+async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
+    match interruption(source).await.error {
+        StreamError::Idle { after, .. } => after,
+        other => panic!("not idle: {other:?}"),
+    }
+}
+
+async fn learned_from(keep_alive_ms: &str) -> Duration {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let open = format!("event: downlink.open\ndata: {{\"keep_alive_ms\":{keep_alive_ms}}}\n\n");
+    let _connection = connect(&mut source, &server, open + "data: x\n\n").await;
+    event(&mut source).await;
+    pause();
+    let after = idle_after(&mut source).await;
+    resume();
+    after
+}
+
+#[tokio::test]
+async fn silence_ends_the_connection() {
+    let server = Server::bind().await;
+    let mut source = server.builder().idle_timeout(LIMIT).build().unwrap();
+    let connection = connect(&mut source, &server, "data: x\n\n").await;
+    event(&mut source).await;
+    pause();
+    assert_eq!(idle_after(&mut source).await, LIMIT);
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn comments_count_as_life() {
+    let server = Server::bind().await;
+    let builder = server.builder().idle_timeout(LIMIT).comments(true);
+    let mut source = builder.build().unwrap();
+    let mut connection = connect(&mut source, &server, "").await;
+    pause();
+    for _ in 0..3 {
+        advance(LIMIT * 9 / 10).await;
+        connection.send(":\n").await;
+        assert_eq!(comment(&mut source).await, "");
+    }
+    assert_eq!(idle_after(&mut source).await, LIMIT);
+}
+
+#[tokio::test]
+async fn the_limit_comes_from_the_servers_keep_alive() {
+    assert_eq!(learned_from("15000").await, Duration::from_secs(45));
+}
+
+#[tokio::test]
+async fn a_learned_limit_has_a_minimum() {
+    let min = IDLE_TIMEOUT_LEARNED_MIN;
+    assert_eq!(learned_from("1").await, min);
+    assert_eq!(learned_from("1666").await, min);
+    assert_eq!(learned_from("1667").await, Duration::from_millis(5_001));
+}
+
+#[tokio::test]
+async fn the_callers_limit_goes_before_the_servers() {
+    let server = Server::bind().await;
+    let mut source = server.builder().idle_timeout(LIMIT).build().unwrap();
+    let open = "event: downlink.open\ndata: {\"keep_alive_ms\":15000}\n\ndata: x\n\n";
+    let _connection = connect(&mut source, &server, open).await;
+    event(&mut source).await;
+    pause();
+    assert_eq!(idle_after(&mut source).await, LIMIT);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_a_failed_attempt() {
+    let server = Server::bind().await;
+    let mut source = server.builder().first_byte_timeout(LIMIT).build().unwrap();
+    let silent = async {
+        let connection = server.accept().await;
+        pause();
+        connection
+    };
+    let (interruption, connection) = tokio::join!(interruption(&mut source), silent);
+    let StreamError::FirstByteTimeout { after, .. } = interruption.error else {
+        panic!("not a timeout: {interruption:?}")
+    };
+    assert_eq!(after, LIMIT);
+    connection.closed().await;
+}
+
+#[tokio::test]
+async fn an_open_stream_outlives_the_limit_for_its_head() {
+    let server = Server::bind().await;
+    let mut source = server.builder().first_byte_timeout(LIMIT).build().unwrap();
+    let mut connection = connect(&mut source, &server, "").await;
+    pause();
+    advance(LIMIT * 100).await;
+    connection.send("data: x\n\n").await;
+    assert_eq!(event(&mut source).await.data, "x");
+}
