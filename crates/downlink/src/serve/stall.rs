@@ -22,11 +22,25 @@ use super::socket;
 pub(super) struct StallGuard<Io> {
     io: Io,
     write_stall_max: Duration,
-    /// Some while a write is blocked; fires when it has been for too long.
-    blocked: Option<Pin<Box<Sleep>>>,
+    blocked: Option<Blocked>,
     /// The connection's place among `connections_max`, for as long as the socket lives: also when
     /// an upgrade hands it to other code.
     _place: Option<OwnedSemaphorePermit>,
+}
+
+/// An operation that waits for the peer, and the timer that says for how long it may.
+#[derive(Debug)]
+struct Blocked {
+    on: Operation,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// What can wait for the peer. A flush that is done says nothing about a write that is not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operation {
+    Write,
+    Flush,
+    Shutdown,
 }
 
 impl<Io: 'static> StallGuard<Io> {
@@ -38,19 +52,20 @@ impl<Io: 'static> StallGuard<Io> {
         Self { io, write_stall_max, blocked: None, _place: place }
     }
 
-    /// Takes the outcome of a write: progress forgets the timer, the lack of it is timed.
+    /// Takes the outcome of an operation: its end forgets the timer, the lack of one is timed.
     fn watch<T>(
         &mut self,
-        written: Poll<io::Result<T>>,
+        on: Operation,
+        polled: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.blocked = None;
-            return written;
+        if polled.is_ready() {
+            self.blocked = self.blocked.take().filter(|blocked| blocked.on != on);
+            return polled;
         }
         let write_stall_max = self.write_stall_max;
-        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(write_stall_max)));
-        if blocked.as_mut().poll(cx).is_pending() {
+        let start = || Blocked { on, timer: Box::pin(sleep(write_stall_max)) };
+        if self.blocked.get_or_insert_with(start).timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
         socket::discard_on_close(&self.io);
@@ -75,7 +90,7 @@ impl<Io: AsyncWrite + Unpin + 'static> AsyncWrite for StallGuard<Io> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.watch(written, cx)
+        self.watch(Operation::Write, written, cx)
     }
 
     fn poll_write_vectored(
@@ -84,7 +99,7 @@ impl<Io: AsyncWrite + Unpin + 'static> AsyncWrite for StallGuard<Io> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.watch(written, cx)
+        self.watch(Operation::Write, written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -93,17 +108,19 @@ impl<Io: AsyncWrite + Unpin + 'static> AsyncWrite for StallGuard<Io> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(flushed, cx)
+        self.watch(Operation::Flush, flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(shut, cx)
+        self.watch(Operation::Shutdown, shut, cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::{Instant, advance};
 
@@ -137,6 +154,23 @@ mod tests {
         drop(theirs);
         assert_eq!(got, b"all of i");
         written.expect("eight read, one in the pipe");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flushing_does_not_put_the_timeout_off() {
+        let (ours, _theirs) = duplex(4);
+        let mut guard = StallGuard::new(ours, STALL, None);
+        guard.write_all(b"four").await.expect("fits");
+        let before = Instant::now();
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let error = poll_fn(|cx| {
+            let written = Pin::new(&mut guard).poll_write(cx, b"more");
+            assert!(Pin::new(&mut guard).poll_flush(cx).is_ready());
+            while ticks.poll_tick(cx).is_ready() {}
+            written
+        });
+        assert_eq!(error.await.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

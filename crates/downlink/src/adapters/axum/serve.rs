@@ -1,0 +1,57 @@
+//! What users of `axum::serve` keep when they move to [`serve`](crate::serve()): the peer's address
+//! as an extractor, and listeners made for it.
+
+use std::fmt;
+use std::io;
+
+use axum::extract::ConnectInfo;
+use http::Extensions;
+
+/// Makes axum's `ConnectInfo` extractor work.
+pub(crate) fn insert_connect_info<Addr>(extensions: &mut Extensions, peer: &Addr)
+where
+    Addr: Clone + Send + Sync + 'static,
+{
+    extensions.insert(ConnectInfo(peer.clone()));
+}
+
+/// A listener made for `axum::serve`, for use with [`serve`](crate::serve()).
+///
+/// Its own way with errors stays in force: axum's listeners log them and pause for a second.
+#[derive(Clone, Copy, Debug)]
+pub struct AxumListener<L>(pub L);
+
+impl<L> crate::serve::Listener for AxumListener<L>
+where
+    L: axum::serve::Listener,
+    L::Addr: Clone + fmt::Debug + Sync + 'static,
+{
+    type Io = L::Io;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> io::Result<(L::Io, L::Addr)> {
+        Ok(self.0.accept().await)
+    }
+
+    fn local_addr(&self) -> io::Result<L::Addr> {
+        self.0.local_addr()
+    }
+}
+
+impl<L, F> crate::serve::Listener for axum::serve::TapIo<L, F>
+where
+    L: axum::serve::Listener,
+    L::Addr: Clone + fmt::Debug + Sync + 'static,
+    F: FnMut(&mut L::Io) + Send + 'static,
+{
+    type Io = L::Io;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> io::Result<(L::Io, L::Addr)> {
+        Ok(axum::serve::Listener::accept(self).await)
+    }
+
+    fn local_addr(&self) -> io::Result<L::Addr> {
+        axum::serve::Listener::local_addr(self)
+    }
+}
