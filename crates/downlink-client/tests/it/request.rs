@@ -1,8 +1,12 @@
 //! What is sent: method, headers, body, credentials, redirects.
 
-use downlink_client::{Closed, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, StreamError};
+use downlink_client::{
+    Closed, Delivery, EventSource, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, REDIRECTS_MAX,
+    StreamError,
+};
 use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
 use std::{
+    future::pending,
     io,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -152,19 +156,36 @@ async fn authorization_stays_within_its_origin() {
     assert_eq!(other.header("cookie"), None);
 }
 
-#[tokio::test]
-async fn a_circle_of_redirects_fails_for_good() {
+/// Follows so many redirects to a stream; what the source then says.
+async fn after_redirects(count: usize) -> (Option<Delivery>, EventSource) {
     let server = Server::bind().await;
     let mut source = server.source();
-    let circle = async {
-        loop {
+    let script = async {
+        for _ in 0..count {
             server.answer(redirect(302, "/events")).await;
         }
+        server.open("").await
     };
-    let reason = tokio::select! {
-        reason = end(&mut source) => reason,
-        () = circle => unreachable!("a circle has no end"),
+    let delivery = tokio::select! {
+        biased;
+        delivery = source.next() => delivery,
+        _ = async { let _open = script.await; pending::<()>().await } => None,
     };
+    (delivery, source)
+}
+
+#[tokio::test]
+async fn redirects_are_followed_up_to_their_limit() {
+    let is_open = |delivery| matches!(delivery, Some(Delivery::Open(_)));
+    assert!(is_open(after_redirects(REDIRECTS_MAX - 1).await.0));
+    assert!(is_open(after_redirects(REDIRECTS_MAX).await.0));
+}
+
+#[tokio::test]
+async fn redirects_beyond_their_limit_fail_for_good() {
+    let (delivery, mut source) = after_redirects(REDIRECTS_MAX + 1).await;
+    assert!(delivery.is_none(), "{delivery:?}");
+    let reason = end(&mut source).await;
     assert!(matches!(reason, Closed::Failed(StreamError::Redirect(_))), "{reason:?}");
 }
 

@@ -139,17 +139,14 @@ pub(crate) async fn with<T>(
 }
 
 /// Connects the source to a stream that begins with `body` and stays open.
-#[track_caller]
-pub(crate) fn connect(
+pub(crate) async fn connect(
     source: &mut EventSource,
     server: &Server,
     body: impl AsRef<[u8]>,
-) -> impl Future<Output = Connection> {
-    async move {
-        let (delivery, connection) = with(source, server.open(body)).await;
-        assert!(matches!(delivery, Some(Delivery::Open(_))), "{delivery:?}");
-        connection
-    }
+) -> Connection {
+    let (delivery, connection) = with(source, server.open(body)).await;
+    assert!(matches!(delivery, Some(Delivery::Open(_))), "{delivery:?}");
+    connection
 }
 
 pub(crate) async fn opened(source: &mut EventSource) -> Opened {
@@ -213,12 +210,8 @@ pub(crate) async fn failed_by(
 ) -> StreamError {
     let mut source = builder.build().unwrap();
     tokio::join!(end(&mut source), server.answer(answer));
-    match take_closed(source) {
-        Closed::Failed(error) => error,
+    match source.into_closed() {
+        Some(Closed::Failed(error)) => error,
         other => panic!("not a failure: {other:?}"),
     }
-}
-
-fn take_closed(source: EventSource) -> Closed {
-    source.into_closed().unwrap()
 }
