@@ -75,7 +75,11 @@ pub(crate) fn deny(workspace: &Workspace, checks: &[&str]) -> anyhow::Result<Out
         let why = "cargo-deny is not installed; `cargo xtask setup --all` does";
         return Ok(Outcome::Skipped(why.into()));
     }
-    command::run(workspace.cargo(&["deny", "--all-features", "check"]).args(checks))?;
+    command::run(
+        workspace
+            .cargo(&["deny", "--all-features", "check", "--hide-inclusion-graph"])
+            .args(checks),
+    )?;
     Ok(Outcome::Passed)
 }
 
