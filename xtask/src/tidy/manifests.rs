@@ -1,4 +1,5 @@
-//! Rules for what is not Rust source: dependencies, the list of fuzz targets, decision records.
+//! Rules for what is not Rust source: dependencies, the list of fuzz targets, decision records,
+//! the oldest compiler.
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +21,11 @@ const IO: [&str; 12] = [
 
 pub(super) fn check(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = workspace.packages.iter().flat_map(dependencies).collect();
+    for package in &workspace.packages {
+        let path = workspace.root.join(&package.manifest);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        findings.extend(msrv(&package.manifest, &text));
+    }
     findings.extend(fuzz_targets(workspace)?);
     findings.extend(decision_records(&workspace.root)?);
     Ok(findings)
@@ -46,6 +52,14 @@ fn dependencies(package: &Package) -> Vec<Finding> {
             Some(finding(&package.manifest, Rule::Dependencies, name, advice(name)?))
         })
         .collect()
+}
+
+/// The oldest compiler is named in the root manifest and nowhere else.
+fn msrv(manifest: &str, text: &str) -> Option<Finding> {
+    let inherited = |line: &str| line.replace(' ', "") == "rust-version.workspace=true";
+    let advice = "write `rust-version.workspace = true`: the version is stated in one place only";
+    let missing = !text.lines().any(inherited);
+    missing.then(|| finding(manifest, Rule::Msrv, "rust-version", advice.to_owned()))
 }
 
 fn is_io(name: &str) -> bool {
@@ -164,6 +178,13 @@ mod tests {
         let subjects: Vec<_> = found.iter().map(|finding| finding.subject.as_str()).collect();
         assert_eq!(subjects, ["tokio", "tokio-util", "http-body"]);
         assert!(dependencies(&package("downlink", &names)).is_empty());
+    }
+
+    #[test]
+    fn the_oldest_compiler_is_inherited() {
+        assert_eq!(msrv("a", "[package]\nrust-version.workspace = true\n"), None);
+        assert!(msrv("a", "[package]\nrust-version = \"1.95\"\n").is_some());
+        assert!(msrv("a", "[package]\n").is_some());
     }
 
     #[test]
