@@ -8,10 +8,9 @@ export const name = 'page';
 
 const HOSTILE = '<img src=x onerror="document.title=1">';
 
-export async function run({ engine, browser, front, server, folder }) {
+export async function run({ engine, browser, front, folder }) {
   const args = { hostile: HOSTILE };
-  const answers = { publish: (data) => server.publish({ topic: 'page/demo' }, data) };
-  const seen = await browser.run({ base: front.base, page, args, answers });
+  const seen = await browser.run({ base: front.base, page, args });
   assert.equal(seen.images, 0, 'published data became an element');
   assert.ok(seen.text.includes(HOSTILE), 'published data is shown as it is');
   assert.notEqual(seen.title, '1', 'published data ran as script');
@@ -24,13 +23,8 @@ export async function run({ engine, browser, front, server, folder }) {
   console.log(`  screenshot: ${picture}`);
 }
 
-/**
- * Drives the page in a frame, as a reader would: by what its fields are named.
- *
- * The form that publishes has a field `data`; the one that subscribes has a field `topic` and none
- * named `data`.
- */
-async function page({ ask, args: { hostile } }) {
+/** Drives the server's page in a frame, as a reader would; it knows the page's names below. */
+async function page({ args: { hostile } }) {
   const frame = document.createElement('iframe');
   frame.src = '/';
   Object.assign(frame.style, { width: '1200px', height: '900px' });
@@ -39,48 +33,39 @@ async function page({ ask, args: { hostile } }) {
     frame.onload = resolve;
   });
   const inside = frame.contentDocument;
-  const field = (form, name) => form.querySelector(`[name="${name}"]`);
-  const forms = [...inside.forms];
-  const publishing = forms.find((form) => field(form, 'data'));
-  const subscribing = forms.find((form) => field(form, 'topic') && !field(form, 'data'));
-  if (!publishing || !subscribing) throw new Error(`forms: ${inside.body.innerHTML.slice(0, 2000)}`);
+  const find = (selector) => {
+    const found = inside.querySelector(selector);
+    if (!found) throw new Error(`no ${selector} in ${inside.documentElement.outerHTML.slice(0, 2000)}`);
+    return found;
+  };
+  const [subscribing, publishing, received] = ['form#subscribe', 'form#publish', '#events'].map(find);
 
   /** Looks after every change of the page, so that nothing is waited for by the clock. */
-  const appears = (text) =>
+  const until = (holds) =>
     new Promise((resolve) => {
       const look = () => {
-        if (!inside.body.innerText.includes(text)) return;
+        if (!holds()) return;
         observer.disconnect();
         resolve();
       };
       const observer = new MutationObserver(look);
-      observer.observe(inside.body, { subtree: true, childList: true, characterData: true, attributes: true });
+      const everything = { subtree: true, childList: true, characterData: true, attributes: true };
+      observer.observe(inside.body, everything);
       look();
     });
 
-  // Whether the subscription is open is seen by events that appear: one is published again and
-  // again until then.
-  field(subscribing, 'topic').value = 'page/demo';
+  subscribing.elements.topics.value = 'page/demo';
   subscribing.requestSubmit();
-  let subscribed = false;
-  const first = appears('the first event').then(() => {
-    subscribed = true;
-  });
-  while (!subscribed) {
-    await ask('publish', 'the first event');
-    await new Promise(requestAnimationFrame);
-  }
-  await first;
-
+  await until(() => find('#state').dataset.state === 'open');
   for (const data of ['typed into the form', hostile]) {
-    field(publishing, 'topic').value = 'page/demo';
-    field(publishing, 'data').value = data;
+    publishing.elements.topic.value = 'page/demo';
+    publishing.elements.data.value = data;
     publishing.requestSubmit();
-    await appears(data);
+    await until(() => received.textContent.includes(data));
   }
   return {
-    text: inside.body.innerText,
-    images: inside.querySelectorAll('img[src="x"]').length,
+    text: received.innerText,
+    images: inside.querySelectorAll('img').length,
     title: inside.title,
   };
 }
