@@ -13,7 +13,7 @@ use downlink_proto::Frame;
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-/// Any error that a source can end with.
+/// Any error, as streams, services and bodies of this ecosystem give it.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.

@@ -4,7 +4,6 @@
 //! `into_make_service` gives, or any other tower service as it is. Users never name it.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,8 +14,7 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service;
 
-/// Any error, as services and bodies of this ecosystem give it.
-pub(super) type AnyError = Box<dyn Error + Send + Sync>;
+use crate::http::AnyError;
 
 /// The body of a request that `serve` hands to a service.
 #[derive(Debug)]

@@ -21,12 +21,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tower_service::Service;
 
-use super::app::{AnyError, App, RequestBody};
+use super::app::{App, RequestBody};
 use super::drain::Drain;
 use super::outgoing::{Outgoing, outgoing};
 use super::socket;
 use super::stall::StallGuard;
-use crate::http::{is_browser, refuse};
+use crate::http::{AnyError, is_browser, refuse};
 
 /// What hyper may buffer for one connection, in each direction; hence also the largest request
 /// head, beyond which the answer is 431.
