@@ -1,0 +1,57 @@
+//! What the tests of all examples share: responses read as they arrive, and the real program.
+//!
+//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+
+pub(crate) mod program;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+use tower_service::Service as _;
+
+/// Far more than any of these tests takes, and less than the 30 s that `serve` would by default.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("this never happened")
+}
+
+/// Sends a request to an app, without a socket.
+pub(crate) async fn send(app: &Router, request: Request<Body>) -> Response<Body> {
+    app.clone().call(request).await.expect("a router never fails")
+}
+
+/// Opens an event stream of an app.
+pub(crate) async fn open(app: &Router, path: &str, last_event_id: &str) -> Streaming {
+    let request = Request::get(path).header("last-event-id", last_event_id);
+    let response = send(app, request.body(Body::empty()).expect("a request")).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    Streaming { body: response.into_body(), seen: String::new() }
+}
+
+/// An event stream and all of it that has been read.
+#[derive(Debug)]
+pub(crate) struct Streaming {
+    body: Body,
+    seen: String,
+}
+
+impl Streaming {
+    /// Reads until this text has come, and gives all that has come so far.
+    pub(crate) async fn sees(&mut self, text: &str) -> &str {
+        while !self.seen.contains(text) {
+            let frame = patiently(self.body.frame()).await;
+            let frame = frame.unwrap_or_else(|| panic!("ended without {text:?}: {}", self.seen));
+            let bytes = frame.expect("no error").into_data().expect("no trailers");
+            self.seen.push_str(std::str::from_utf8(&bytes).expect("whole events"));
+        }
+        &self.seen
+    }
+}

@@ -1,0 +1,100 @@
+//! An example's real program: started on a free port, read from, interrupted.
+
+#![cfg(unix)]
+
+use std::{
+    net::{Ipv4Addr, TcpListener as PortTaken},
+    process::Stdio,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdout, Command},
+};
+
+use super::patiently;
+
+/// A running program; it is killed with this.
+struct Program {
+    child: Child,
+    address: String,
+    /// Held so that the program can go on printing.
+    _printed: BufReader<ChildStdout>,
+}
+
+/// A program with an argument, if any, and with the variable `PORT`, if any.
+fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Command {
+    let mut command = Command::new(path);
+    command.args(argument).env_remove("PORT").envs(variable.map(|port| ("PORT", port)));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Starts a program and waits until it has printed where it listens.
+async fn start(mut command: Command) -> Program {
+    let mut child = command.spawn().expect("the program");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    patiently(printed.read_line(&mut line)).await.expect("UTF-8");
+    let address = line.split("http://").nth(1).expect(&line);
+    let address = address.split(['/', ' ']).next().expect("what is before the end").to_owned();
+    Program { child, address, _printed: printed }
+}
+
+impl Program {
+    async fn open(&self, path: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(&self.address).await.expect("listening");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("open");
+        socket
+    }
+}
+
+/// Asserts that a program ends, and well, while a stream of it is open, and ends that too.
+pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: Signal) {
+    let mut program = start(command(path, Some("0"), None)).await;
+    let mut socket = program.open(stream).await;
+    let mut seen = String::new();
+    while !seen.contains(": connected\n\n") {
+        let mut bytes = [0; 1_024];
+        let read = patiently(socket.read(&mut bytes)).await.expect("open");
+        assert!(read > 0, "ended after {seen:?}");
+        seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
+    }
+    assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+
+    let id = program.child.id().expect("running").cast_signed();
+    kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("running");
+    patiently(socket.read_to_string(&mut seen)).await.expect("no reset");
+    assert!(
+        seen.ends_with("\n\n\r\n0\r\n\r\n"),
+        "the last chunk comes after a whole frame: {seen}"
+    );
+    let status = patiently(program.child.wait()).await.expect("a child");
+    assert!(status.success(), "{status}");
+}
+
+/// Asserts that a program says so if its port is taken.
+pub(crate) async fn names_a_port_in_use(path: &str) {
+    let taken = PortTaken::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let said = refuses(command(path, Some(&address.port().to_string()), None)).await;
+    assert!(said.contains(&format!("{address} is in use")), "{said}");
+}
+
+/// Asserts that the variable `PORT` counts, and that an argument counts more.
+pub(crate) async fn takes_its_port_from_argument_or_variable(path: &str) {
+    start(command(path, None, Some("0"))).await;
+    start(command(path, Some("0"), Some("none"))).await;
+    let said = refuses(command(path, None, Some("none"))).await;
+    assert!(said.contains(r#""none" is not a port"#), "{said}");
+}
+
+/// What a program says that does not start.
+async fn refuses(mut command: Command) -> String {
+    let output = patiently(command.output()).await.expect("the program");
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).expect("UTF-8")
+}

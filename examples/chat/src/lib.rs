@@ -1,0 +1,59 @@
+//! A chat in one room: everyone sees what anyone writes, and what was written shortly before.
+//!
+//! A hub holds the messages: whoever joins gets the newest of them, and whoever was cut off gets
+//! what came meanwhile. Nothing here keeps a list of clients, and nothing has to be cleaned up.
+//!
+//! Not here: rooms (topics of the hub), names that are proven, and history beyond the process.
+
+mod message;
+mod page;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    http::StatusCode,
+    routing::{get, post},
+};
+use downlink::{Hub, LastEventId, SubscribeError, Subscription, http::Problem, hub::Start};
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX};
+
+/// Messages that somebody who joins is shown: some screens full, and a few hundredths of a second.
+pub const HISTORY_EVENTS: usize = 50;
+
+/// The app over a hub.
+pub fn app(hub: Hub<Message>) -> Router {
+    Router::new()
+        .route("/events", get(join))
+        .route("/messages", post(say))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(hub)
+        .merge(page::routes())
+}
+
+async fn join(
+    State(hub): State<Hub<Message>>,
+    last: LastEventId,
+) -> Result<Subscription<Message>, SubscribeError> {
+    let subscribe = hub.subscribe().start(Start::Last(HISTORY_EVENTS)).resume(last);
+    // The page hears each keep-alive, and so notices a connection that died without a word.
+    subscribe.announce_alive(true).open().await
+}
+
+/// How many clients a message was for.
+#[derive(Serialize)]
+struct Accepted {
+    clients: usize,
+}
+
+async fn say(
+    State(hub): State<Hub<Message>>,
+    draft: Result<Json<Draft>, JsonRejection>,
+) -> Result<(StatusCode, Json<Accepted>), Problem> {
+    let Json(draft) = draft.map_err(|rejection| message::unreadable(&rejection))?;
+    let message = draft.into_message(Timestamp::now())?;
+    let receipt = hub.publish(message).map_err(|error| error.to_problem())?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { clients: receipt.matched() })))
+}

@@ -1,0 +1,184 @@
+// The page of the chat: shows what arrives, sends what is typed.
+// What people wrote is only ever text, never HTML.
+
+/** Messages and notices on the page; more would slow it down, and nobody scrolls back that far. */
+const SHOWN_MAX = 500;
+/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+const RESTART_MS = 5000;
+/** Silence of this many keep-alives is the end of a connection: one may be late, not three. */
+const SILENT_KEEP_ALIVES = 3;
+/** From the bottom, in pixels: whoever is nearer than this reads the newest messages. */
+const NEAR_BOTTOM = 60;
+
+const STATES = { connecting: 'Connecting…', open: 'Connected', reconnecting: 'Reconnecting…' };
+const GAPS = {
+  new_epoch: 'The server has restarted. Messages from before may be missing.',
+  other: 'Some messages are missing here.',
+};
+
+const [state, scroller, messages, newest, form, problem, user, text] = [
+  'state', 'scroller', 'messages', 'newest', 'form', 'problem', 'user', 'text',
+].map((id) => document.getElementById(id));
+
+// --- Receiving ---
+
+/** The newest id that was heard, also from events that are no messages. */
+let lastEventId = '';
+let heardAt = 0;
+let keepAliveMs = Infinity;
+let source;
+
+function connect() {
+  const query = lastEventId && `?last_event_id=${encodeURIComponent(lastEventId)}`;
+  source = new EventSource(`/events${query}`);
+  source.onopen = () => show('open');
+  source.onerror = () => {
+    show('reconnecting');
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
+  };
+  listen('message', (data, id) => showMessage(id, data));
+  listen('downlink.gap', (data) => append(notice(GAPS[data.reason] ?? GAPS.other)));
+  listen('downlink.open', (data) => {
+    keepAliveMs = data.keep_alive_ms || Infinity;
+  });
+  listen('downlink.alive', () => {});
+}
+
+function listen(type, hear) {
+  source.addEventListener(type, (event) => {
+    heardAt = Date.now();
+    lastEventId = event.lastEventId;
+    hear(JSON.parse(event.data), event.lastEventId);
+  });
+}
+
+/** A laptop that slept, or a network that vanished, leaves a connection that only looks open. */
+function checkSilence() {
+  const silent = Date.now() - heardAt > SILENT_KEEP_ALIVES * keepAliveMs;
+  if (!silent || source.readyState !== EventSource.OPEN) return;
+  source.close();
+  show('reconnecting');
+  connect();
+}
+
+function show(name) {
+  if (name === 'open') heardAt = Date.now();
+  state.dataset.state = name;
+  state.textContent = STATES[name];
+}
+
+// --- Showing ---
+
+/** Ids on the page: after a gap, the server may repeat what it sent before. */
+const shown = new Set();
+
+function showMessage(id, message) {
+  if (shown.has(id)) return;
+  shown.add(id);
+  const item = element('li', 'message');
+  item.dataset.id = id;
+  const name = element('bdi', 'user', message.user);
+  name.style.setProperty('--hue', hueOf(message.user));
+  const at = new Date(message.timestamp);
+  const time = element('time', '', at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }));
+  time.dateTime = message.timestamp;
+  time.title = at.toLocaleString();
+  const said = element('p', 'said', message.text);
+  said.dir = 'auto';
+  item.append(name, time, said);
+  append(item);
+}
+
+function notice(sentence) {
+  return element('li', 'notice', sentence);
+}
+
+/** Adds an item at the end, and stays there if the reader is there. */
+function append(item) {
+  const follow = isAtBottom();
+  messages.append(item);
+  while (messages.children.length > SHOWN_MAX) {
+    shown.delete(messages.firstChild.dataset.id);
+    messages.firstChild.remove();
+  }
+  if (follow) scrollToNewest();
+  else newest.hidden = false;
+}
+
+function element(tag, className, content = '') {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.textContent = content;
+  return made;
+}
+
+/** The same colour for the same name, on every page. */
+function hueOf(name) {
+  let hue = 0;
+  for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;
+  return hue;
+}
+
+function isAtBottom() {
+  return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM;
+}
+
+function scrollToNewest() {
+  scroller.scrollTop = scroller.scrollHeight;
+  newest.hidden = true;
+}
+
+// --- Sending ---
+
+async function send() {
+  const body = JSON.stringify({ user: user.value, text: text.value });
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch('/messages', { method: 'POST', headers, body });
+  if (response.ok) return;
+  const { detail } = await response.json();
+  throw new Error(detail);
+}
+
+let sending = false;
+
+async function submit(event) {
+  event.preventDefault();
+  if (sending || text.value.trim() === '') return;
+  const written = text.value;
+  sending = true;
+  try {
+    await send();
+    if (text.value === written) text.value = '';
+    complain('');
+    scrollToNewest();
+  } catch (error) {
+    const reason = error instanceof TypeError ? 'The server cannot be reached.' : error.message;
+    complain(`Your message was not sent. ${reason}`);
+  }
+  sending = false;
+  text.focus();
+}
+
+function complain(sentence) {
+  problem.textContent = sentence;
+  problem.hidden = sentence === '';
+}
+
+form.addEventListener('submit', submit);
+newest.addEventListener('click', () => {
+  scrollToNewest();
+  text.focus();
+});
+scroller.addEventListener('scroll', () => {
+  if (isAtBottom()) newest.hidden = true;
+});
+
+try {
+  user.value = localStorage.getItem('user') ?? '';
+  user.addEventListener('change', () => localStorage.setItem('user', user.value));
+} catch {
+  // Storage is switched off: the name has to be typed on each visit.
+}
+
+connect();
+setInterval(checkSilence, 1000);

@@ -1,0 +1,113 @@
+//! Events for one client on all of its connections, and for everyone.
+//!
+//! `GET /sse?id=alice` is a connection of the client `alice`, who may have several, such as browser
+//! tabs; without an id it belongs to nobody. `POST /ping/alice` sends a hello to each of them.
+//! Everyone gets the time each second.
+//!
+//! Not here: proof of who somebody is. Whoever knows an id gets what is for it; a real app takes
+//! the id from its own login.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    routing::{get, post},
+};
+use downlink::{
+    Hub, HubBuilder, LastEventId, Subscription,
+    http::Problem,
+    hub::{HubError, PublishError, Retention},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// The time between two events with the time.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How many past times are kept: a minute of them. A short interruption goes unnoticed, and
+/// nobody who was away for longer is told each second of it.
+pub const TIMES_MAX: usize = 60;
+
+/// A hub for this app.
+///
+/// # Errors
+///
+/// [`HubError`] if its settings cannot be, which a test holds.
+pub fn hub() -> Result<Hub<String>, HubError> {
+    let times = Retention { events_max: TIMES_MAX, ..Retention::DEFAULT };
+    HubBuilder::text().everyone_retention(times).build()
+}
+
+/// The app over a hub.
+pub fn app(hub: Hub<String>) -> Router {
+    Router::new().route("/sse", get(connect)).route("/ping/{id}", post(ping)).with_state(hub)
+}
+
+/// Publishes the time to everyone each second, as an event of the type `time`, until the hub is
+/// closed.
+///
+/// # Errors
+///
+/// [`PublishError`] that ended it; [`PublishError::Closed`] is the usual one.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends it between two events.
+pub async fn publish_time(
+    hub: Hub<String>,
+    now: impl Fn() -> Timestamp,
+) -> Result<(), PublishError> {
+    let mut seconds = interval(PERIOD);
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        seconds.tick().await;
+        let time = format!("{:.0}", now());
+        let _receipt = hub.to_everyone().event("time").publish(time)?;
+    }
+}
+
+/// Who connects.
+#[derive(Deserialize)]
+struct Who {
+    id: Option<String>,
+}
+
+async fn connect(
+    State(hub): State<Hub<String>>,
+    who: Result<Query<Who>, QueryRejection>,
+    last: LastEventId,
+) -> axum::response::Result<Subscription<String>> {
+    let Query(who) = who.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
+    let mut subscribe = hub.subscribe().resume(last);
+    // An empty field of a form is no id.
+    if let Some(id) = who.id.filter(|id| !id.is_empty()) {
+        subscribe = subscribe.client(id);
+    }
+    Ok(subscribe.open().await?)
+}
+
+/// How many connections a hello was for.
+#[derive(Serialize)]
+struct Pinged {
+    connections: usize,
+}
+
+async fn ping(
+    State(hub): State<Hub<String>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Pinged>, Problem> {
+    let Path(id) = id.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
+    let hello = format!("Hello, {id}!");
+    let receipt = hub.to_client(id).publish(hello).map_err(|error| error.to_problem())?;
+    Ok(Json(Pinged { connections: receipt.matched() }))
+}
+
+fn problem(status: StatusCode, sentence: String) -> Problem {
+    Problem::new(status).detail(sentence)
+}
