@@ -1,3 +1,11 @@
 //! The `downlink` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+/// Many small allocations of one size, from many threads: what it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    downlink_server::command::run(std::env::args_os())
+}

@@ -1,0 +1,52 @@
+//! `GET /clients` and `DELETE /clients`.
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    query::Query,
+    reply::{self, Refused, bad_request},
+};
+
+/// Subscriptions listed without `limit=`, and the most that it may ask for.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 10_000;
+
+pub(super) async fn clients(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["limit"])?;
+    let limit = query.number("limit")?.unwrap_or(LISTED);
+    if limit == 0 || limit > LISTED_MAX {
+        return Err(bad_request(format!("limit is between 1 and {LISTED_MAX}.")));
+    }
+    let clients = app.hub.clients();
+    let rows: Vec<Value> = clients
+        .iter()
+        .take(limit)
+        .map(|client| {
+            json!({
+                "connection": client.number.to_string(),
+                "client": client.client.as_ref().map(|client| client.as_str()),
+                "lag": client.lag,
+                "topics": client.topics,
+            })
+        })
+        .collect();
+    Ok(reply::json(&json!({ "clients": rows, "connections": clients.len() })))
+}
+
+pub(super) async fn disconnect(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["client"])?;
+    let client = query.one("client")?;
+    let client = client.ok_or_else(|| bad_request("Say which: add ?client=ID to the address."))?;
+    Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))
+}

@@ -1,0 +1,100 @@
+//! The HTTP API: routes, and what they share.
+//!
+//! A request passes the guard (who is asking, from where), then its route reads the query (every
+//! parameter is known, or the request is refused), and only then does anything happen.
+
+mod batch;
+mod body;
+mod clients;
+mod guard;
+mod page;
+mod publish;
+mod query;
+mod reply;
+mod status;
+mod streaming;
+mod subscribe;
+mod topics;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{Method, Uri},
+    middleware,
+    routing::{get, post},
+};
+use downlink::hub::{Hub, HubBuilder, HubError, Limits, Retention};
+
+use crate::config::Settings;
+
+/// What every request sees.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) hub: Hub<String>,
+    pub(crate) settings: Arc<Settings>,
+}
+
+/// The hub that these settings describe.
+///
+/// # Errors
+///
+/// [`HubError`] if they contradict each other.
+pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
+    let retention = Retention {
+        events_max: settings.retain_events,
+        bytes_max: settings.retain_bytes,
+        age_max: Some(settings.retain_age),
+    };
+    let limits = Limits {
+        subscribers_max: settings.subscribers_max,
+        subscribers_per_client_max: settings.subscribers_per_client_max,
+        selectors_max: settings.selectors_max,
+        topics_max: settings.topics_max,
+        bytes_max: settings.history_bytes_max,
+    };
+    HubBuilder::text()
+        .retention(retention)
+        .everyone_retention(retention)
+        .limits(limits)
+        .event_bytes_max(settings.event_bytes_max)
+        .finished_keep(settings.finished_keep)
+        .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
+        .build()
+}
+
+/// The server's routes over a hub.
+pub fn app(hub: Hub<String>, settings: Settings) -> Router {
+    let app = App { hub, settings: Arc::new(settings) };
+    Router::new()
+        .route("/", get(page::page))
+        .route("/page.css", get(page::style))
+        .route("/page.js", get(page::script))
+        .route("/events", get(subscribe::subscribe).post(publish::publish))
+        .route("/events/batch", post(batch::publish))
+        .route("/topics", get(topics::topics))
+        .route("/finish", post(topics::finish))
+        .route("/clients", get(clients::clients).delete(clients::disconnect))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .route("/metrics", get(status::metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .with_state(app)
+}
+
+async fn unknown_path(uri: Uri) -> reply::Refused {
+    reply::not_found(format!(
+        "There is nothing at {}. Subscribe and publish at /events; /topics, /clients, /healthz, \
+         /readyz and /metrics tell more, and / is a page.",
+        reply::shown(uri.path())
+    ))
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> reply::Refused {
+    reply::method_not_allowed(format!(
+        "{} does not take {method}. The Allow header says what it takes.",
+        reply::shown(uri.path())
+    ))
+}

@@ -1,0 +1,144 @@
+//! The query: every parameter known, every value UTF-8, or the request is refused.
+//!
+//! A parameter that nobody reads is a typing error that would otherwise be found in production.
+//! Names that begin with `_` are for others and are ignored.
+
+use percent_encoding::percent_decode;
+
+use super::reply::{Refused, bad_request, shown};
+
+/// The parameters of one request, in order.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query whose parameters are all among `known`.
+    pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refused> {
+        let mut parameters = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if name.starts_with('_') {
+                continue;
+            }
+            if !known.contains(&name.as_str()) {
+                return Err(unknown(&name, known));
+            }
+            parameters.push((name, value));
+        }
+        Ok(Self(parameters))
+    }
+
+    /// Every value of a parameter that may be repeated.
+    pub(super) fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        let named = self.0.iter().filter(move |(found, _)| found == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a parameter that comes at most once.
+    pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Refused> {
+        let mut values = self.all(name);
+        let first = values.next();
+        match values.next() {
+            Some(_) => Err(bad_request(format!("Give {name} only once."))),
+            None => Ok(first),
+        }
+    }
+
+    /// A parameter that is on (`name`, `name=1`, `name=true`) or off (`name=0`, `name=false`).
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refused> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some("" | "1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(other) => Err(bad_request(format!("{name}={} is neither 1 nor 0.", shown(other)))),
+        }
+    }
+
+    /// A whole number.
+    pub(super) fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Refused> {
+        let parse = |value: &str| {
+            let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+            value.parse().ok().filter(|_| digits).ok_or_else(|| {
+                bad_request(format!("{name}={} is not a whole number.", shown(value)))
+            })
+        };
+        self.one(name)?.map(parse).transpose()
+    }
+}
+
+fn decode(text: &str) -> Result<String, Refused> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode(spaced.as_bytes()).decode_utf8();
+    decoded.map(String::from).map_err(|_| {
+        bad_request(format!("The query has a part that is not UTF-8: {}.", shown(text)))
+    })
+}
+
+fn unknown(name: &str, known: &[&str]) -> Refused {
+    // Names are short: a long one is compared no further than a short one would be.
+    let start: String = name.chars().take(32).collect();
+    let distance = |known: &&&str| strsim::damerau_levenshtein(&start, known);
+    let nearest = known.iter().min_by_key(distance).filter(|known| distance(known) <= 3);
+    let known = match (nearest, known) {
+        (_, []) => "This address takes no parameters.".to_owned(),
+        (Some(nearest), _) => format!("Did you mean {nearest}?"),
+        (None, _) => format!("There are: {}.", known.join(", ")),
+    };
+    bad_request(format!("There is no parameter {}. {known}", shown(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    const KNOWN: &[&str] = &["topic", "client", "last"];
+
+    fn read(query: &str) -> Query {
+        Query::read(Some(query), KNOWN).unwrap()
+    }
+
+    fn detail(query: &str) -> String {
+        format!("{:?}", Query::read(Some(query), KNOWN).unwrap_err())
+    }
+
+    #[test]
+    fn values_are_decoded_in_order() {
+        let query = read("topic=a%2Fb&topic=c+d&&_=7&client=%C3%A9");
+        assert_eq!(query.all("topic").collect::<Vec<_>>(), ["a/b", "c d"]);
+        assert_eq!(query.one("client").unwrap(), Some("é"));
+        assert_eq!(query.one("last").unwrap(), None);
+    }
+
+    #[test]
+    fn unknown_names_come_with_a_suggestion() {
+        assert!(detail("topics=a").contains("Did you mean topic?"));
+        assert!(detail("xyzxyzxyz=a").contains("There are: topic, client, last."));
+        let nothing = format!("{:?}", Query::read(Some("a"), &[]).unwrap_err());
+        assert!(nothing.contains("takes no parameters"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused() {
+        assert!(detail("topic=%ff").contains("not UTF-8"));
+    }
+
+    #[test]
+    fn flags_and_numbers_are_read_strictly() {
+        assert_eq!(read("last").flag("last").unwrap(), Some(true));
+        assert_eq!(read("last=0").flag("last").unwrap(), Some(false));
+        assert!(read("last=maybe").flag("last").is_err());
+        assert_eq!(read("last=7").number::<u64>("last").unwrap(), Some(7));
+        assert!(read("last=+7").number::<u64>("last").is_err());
+        assert!(read("last=%2B7").number::<u64>("last").is_err());
+        assert!(read("last=7&last=7").number::<u64>("last").is_err());
+    }
+
+    #[test]
+    fn refusals_are_400() {
+        let refused = Query::read(Some("x"), KNOWN).unwrap_err();
+        assert_eq!(refused.into_response().status(), 400);
+    }
+}

@@ -1,0 +1,108 @@
+//! `GET /events`: from a query to a stream.
+
+use axum::{
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use downlink::{
+    KeepAlive, LastEventId,
+    hub::{Start, Subscribe, Timestamp},
+};
+
+use super::{
+    App,
+    query::Query,
+    reply::{Refused, bad_request, shown},
+};
+
+const PARAMETERS: &[&str] = &["topic", "client", "start", "last_event_id", "open", "alive"];
+
+pub(super) async fn subscribe(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let parameters = Query::read(query.as_deref(), PARAMETERS)?;
+    let last = LastEventId::from_request(&headers, query.as_deref());
+    let subscribe = request(&app, &parameters)?.resume(last);
+    Ok(match subscribe.open().await {
+        Ok(subscription) => {
+            let settings = &app.settings;
+            let mut sse = subscription.into_sse().keep_alive(KeepAlive::every(settings.keep_alive));
+            if let Some(max_age) = settings.max_age {
+                sse = sse.max_age(max_age);
+            }
+            IntoResponse::into_response(sse)
+        }
+        Err(error) => IntoResponse::into_response(error),
+    })
+}
+
+fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> {
+    let mut subscribe = app.hub.subscribe();
+    for topic in parameters.all("topic") {
+        subscribe = subscribe.pattern(topic);
+    }
+    if let Some(client) = parameters.one("client")? {
+        subscribe = subscribe.client(client);
+    }
+    if let Some(start) = parameters.one("start")? {
+        subscribe = subscribe.start(parse_start(start)?);
+    }
+    if let Some(open) = parameters.flag("open")? {
+        subscribe = subscribe.open_event(open);
+    }
+    Ok(subscribe.announce_alive(parameters.flag("alive")?.unwrap_or(false)))
+}
+
+fn parse_start(start: &str) -> Result<Start, Refused> {
+    let wrong = || {
+        bad_request(format!(
+            "start={} is none of live, earliest, last:<number up to {LAST_MAX}>, \
+             since:<RFC 3339 time> and after:<event id>.",
+            shown(start)
+        ))
+    };
+    match start.split_once(':') {
+        None if start == "live" => Ok(Start::Live),
+        None if start == "earliest" => Ok(Start::Earliest),
+        Some(("last", count)) => {
+            let count = count.parse().ok().filter(|count| *count <= LAST_MAX);
+            count.map(Start::Last).ok_or_else(wrong)
+        }
+        Some(("since", time)) => {
+            let time: jiff::Timestamp = time.parse().map_err(|_| wrong())?;
+            let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
+            Ok(Start::Since(Timestamp::from_millis(millis)))
+        }
+        Some(("after", id)) if !id.is_empty() => Ok(Start::After(id.into())),
+        _ => Err(wrong()),
+    }
+}
+
+/// The most events that `start=last:` goes back: it is looked for in memory.
+const LAST_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_start_is_read() {
+        assert_eq!(parse_start("live").unwrap(), Start::Live);
+        assert_eq!(parse_start("earliest").unwrap(), Start::Earliest);
+        assert_eq!(parse_start("last:50").unwrap(), Start::Last(50));
+        assert_eq!(parse_start("after:evt-7").unwrap(), Start::After("evt-7".into()));
+        let since = Start::Since(Timestamp::from_millis(1_000));
+        assert_eq!(parse_start("since:1970-01-01T00:00:01Z").unwrap(), since);
+        assert_eq!(parse_start("since:1970-01-01T01:00:01+01:00").unwrap(), since);
+    }
+
+    #[test]
+    fn other_starts_are_refused() {
+        for start in ["", "Live", "last", "last:", "last:-1", "since:now", "after:", "last:100001"] {
+            assert!(parse_start(start).is_err(), "{start}");
+        }
+    }
+}

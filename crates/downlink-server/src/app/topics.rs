@@ -1,0 +1,67 @@
+//! `GET /topics` and `POST /finish`.
+
+use axum::{
+    extract::{RawQuery, State},
+    response::Response,
+};
+use downlink::hub::{Topic, TopicOverview};
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    query::Query,
+    reply::{self, Refused, bad_request},
+};
+
+/// Topics listed without `limit=`, and the most that it may ask for.
+const LISTED: usize = 100;
+const LISTED_MAX: usize = 10_000;
+
+pub(super) async fn topics(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["topic", "prefix", "limit", "after"])?;
+    if let Some(topic) = query.one("topic")? {
+        let found = app.hub.topic(topic);
+        let found = found.map_err(|error| bad_request(format!("Not a topic: {error}.")))?;
+        return Ok(reply::json(&row(&found)));
+    }
+    let limit = query.number("limit")?.unwrap_or(LISTED);
+    if limit == 0 || limit > LISTED_MAX {
+        return Err(bad_request(format!("limit is between 1 and {LISTED_MAX}.")));
+    }
+    let after = query.one("after")?.map(Topic::new).transpose();
+    let after = after.map_err(|error| bad_request(format!("after is not a topic: {error}.")))?;
+    let prefix = query.one("prefix")?.unwrap_or_default();
+    let found = app.hub.topics(prefix, after.as_ref(), limit);
+    let next = found.last().filter(|_| found.len() == limit).map(|last| last.topic.as_str());
+    let rows: Vec<Value> = found.iter().map(row).collect();
+    Ok(reply::json(&json!({ "topics": rows, "next": next })))
+}
+
+pub(super) async fn finish(
+    State(app): State<App>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refused> {
+    let query = Query::read(query.as_deref(), &["topic"])?;
+    let topic = query.one("topic")?;
+    let topic = topic.ok_or_else(|| bad_request("Say which: add ?topic=NAME to the address."))?;
+    let receipt = app.hub.finish(topic).map_err(|error| error.to_problem())?;
+    Ok(reply::json(&json!({
+        "id": receipt.id().as_str(),
+        "subscribers": receipt.matched(),
+    })))
+}
+
+fn row(topic: &TopicOverview) -> Value {
+    json!({
+        "topic": topic.topic,
+        "subscribers": topic.subscribers,
+        "events": topic.events,
+        "bytes": topic.bytes,
+        "oldest": topic.oldest.as_ref().map(|id| id.as_str()),
+        "cursor": topic.cursor.as_str(),
+        "finished": topic.finished,
+    })
+}

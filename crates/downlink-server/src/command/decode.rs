@@ -1,0 +1,50 @@
+//! `downlink decode`: an event stream on stdin, one JSON object a line on stdout.
+
+use std::io::{self, Read as _, Write as _};
+
+use anyhow::Context as _;
+use clap::Args;
+use downlink_proto::{DecodedEvent, Decoder, Item};
+use serde_json::json;
+
+/// What is read at once; the result does not depend on it.
+const CHUNK_BYTES: usize = 64 << 10;
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Feed the decoder this many bytes at a time, to see that it does not matter.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunk: Option<u32>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let chunk_bytes = arguments.chunk.map_or(CHUNK_BYTES, |bytes| bytes as usize);
+    let mut decoder = Decoder::default();
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let read = input.read(&mut buffer).context("cannot read stdin")?;
+        if read == 0 {
+            return output.flush().context("cannot write to stdout");
+        }
+        for chunk in buffer.get(..read).unwrap_or_default().chunks(chunk_bytes) {
+            decoder.handle_bytes(chunk)?;
+            print_items(&mut decoder, &mut output)?;
+        }
+        output.flush()?;
+    }
+}
+
+fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> anyhow::Result<()> {
+    while let Some(item) = decoder.poll_item() {
+        if let Item::Event(event) = item {
+            writeln!(output, "{}", line(&event)).context("cannot write to stdout")?;
+        }
+    }
+    Ok(())
+}
+
+/// An event as one line of JSON.
+pub(super) fn line(event: &DecodedEvent) -> String {
+    json!({ "event": event.event_type, "data": event.data, "id": &*event.last_event_id }).to_string()
+}

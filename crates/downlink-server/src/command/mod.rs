@@ -1,0 +1,122 @@
+//! The command line: `downlink serve`, `publish`, `subscribe`, `decode`.
+//!
+//! Errors go to stderr as one sentence with its causes; the exit code is 1 for what went wrong and
+//! 2 for a wrong command line.
+
+mod decode;
+mod publish;
+mod serve;
+mod subscribe;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, Settings};
+
+/// Push live updates to browsers and programs with Server-Sent Events.
+#[derive(Debug, Parser)]
+#[command(name = "downlink", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Run the server (the default).
+    Serve(Box<Serve>),
+    /// Publish one event, or a stream of them from stdin.
+    Publish(publish::Arguments),
+    /// Print events as they come; reconnects and resumes by itself.
+    Subscribe(subscribe::Arguments),
+    /// Read an event stream on stdin and print one JSON object for each event.
+    Decode(decode::Arguments),
+}
+
+#[derive(Args, Debug)]
+struct Serve {
+    /// A TOML file of settings: `listen = "127.0.0.1:9000"`. Flags and environment outweigh it.
+    #[arg(long, env = "DOWNLINK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Runs the program with these arguments.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if is_bare(&arguments) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    let cli = match parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return fail(&error),
+    };
+    let done = match cli.command {
+        Some(Sub::Serve(serve)) => serve::run(serve.settings),
+        Some(Sub::Publish(arguments)) => publish::run(arguments),
+        Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
+        Some(Sub::Decode(arguments)) => decode::run(&arguments),
+        None => Ok(()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Whether `serve` is meant: there is no argument, or the first is one of its flags.
+fn is_bare(arguments: &[OsString]) -> bool {
+    let first = arguments.get(1).map(|argument| argument.to_string_lossy());
+    first.is_none_or(|first| {
+        first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&&*first)
+    })
+}
+
+/// Reads the command line; a file of settings is read first, for its defaults.
+fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
+    let matches = Cli::command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let file = match &cli.command {
+        Some(Sub::Serve(serve)) => serve.config.clone(),
+        _ => None,
+    };
+    let Some(file) = file else { return Ok(cli) };
+    let command = config::with_file(Cli::command(), "serve", &file)?;
+    let matches = command.get_matches_from(arguments);
+    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("downlink: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// The runtime of the short commands: one thread is enough.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_arguments_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn bare(arguments: &[&str]) -> bool {
+        is_bare(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn flags_without_a_command_are_for_serve() {
+        assert!(bare(&["downlink"]));
+        assert!(bare(&["downlink", "--listen", "127.0.0.1:0"]));
+        assert!(!bare(&["downlink", "serve"]));
+        assert!(!bare(&["downlink", "--help"]));
+        assert!(!bare(&["downlink", "--version"]));
+    }
+}

@@ -1,0 +1,119 @@
+//! `downlink serve`: binds, says where, and serves until a signal.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{app, config::Settings};
+
+/// Connections that may wait to be accepted: a storm of reconnecting clients waits here.
+const BACKLOG: u32 = 4_096;
+
+pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
+    settings.check()?;
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let hub = app::hub(&settings)?;
+    let listener = bind(settings.listen)?;
+    let address = listener.local_addr()?;
+    let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
+        .header_timeout(settings.header_timeout)
+        .write_stall_max(settings.write_stall_max)
+        .drain_within(settings.drain_within);
+    if let Some(connections_max) = settings.connections_max {
+        server = server.connections_max(connections_max);
+    }
+    greet(address, &settings, server.connections_allowed())?;
+    server.with_graceful_shutdown(hub.drain_on(stop())).await?;
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "{address} is in use by another program; choose another address with --listen, such \
+             as --listen {}:{}",
+            address.ip(),
+            address.port().checked_add(1).unwrap_or(8080)
+        ),
+        io::ErrorKind::AddrNotAvailable => anyhow!(
+            "{address} is not an address of this machine; choose another one with --listen"
+        ),
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "this user may not listen on {address}; choose a port above 1023 with --listen"
+        ),
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    })
+}
+
+/// The first lines a person sees: where it is, and two commands that work when pasted.
+fn greet(address: SocketAddr, settings: &Settings, connections_max: usize) -> anyhow::Result<()> {
+    let reached = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => format!("127.0.0.1:{}", address.port()),
+        ip if ip.is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => address.to_string(),
+    };
+    let url = format!("http://{reached}");
+    let version = crate::VERSION;
+    let mut out = io::stdout().lock();
+    writeln!(out, "downlink {version} is open for business at {url}")?;
+    writeln!(out, "  subscribe:  curl -N '{url}/events?topic=news'")?;
+    writeln!(out, "  publish:    curl -d 'hello' '{url}/events?topic=news'")?;
+    writeln!(out, "  page:       {url}/")?;
+    writeln!(
+        out,
+        "  history is in memory ({} MiB at most) and gone with a restart; up to {connections_max} \
+         connections",
+        settings.history_bytes_max >> 20
+    )?;
+    out.flush().context("cannot write to stdout")
+}
+
+/// The first Ctrl-C or SIGTERM. A second one ends the program at once.
+async fn stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::error!("signals cannot be heard; kill -9 ends the server");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("shutting down; a second signal ends at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DOWNLINK_LOG")
+        .unwrap_or_else(|_| "info".into());
+    // A subscriber that is already there, as in tests, stays.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}

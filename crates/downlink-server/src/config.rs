@@ -1,0 +1,164 @@
+//! One table for flags, environment and file: a setting is declared once, in [`Settings`].
+//!
+//! `--drain-within 5s`, `DOWNLINK_DRAIN_WITHIN=5s` and `drain-within = "5s"` in the file are the
+//! same setting; a flag outweighs the environment, which outweighs the file. The file's values
+//! become the defaults of the flags, so every check and every error message is the flags' own.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Command};
+
+/// What `downlink serve` can be told.
+#[derive(Args, Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where to listen.
+    #[arg(long, env = "DOWNLINK_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where history is kept; `none` keeps it in memory, and a restart forgets it.
+    #[arg(long, env = "DOWNLINK_STORE", value_name = "none", default_value = "none", value_parser = ["none"])]
+    pub store: String,
+    /// What anybody may do without credentials, when listening beyond this machine.
+    #[arg(long, env = "DOWNLINK_ANONYMOUS", value_name = "subscribe,publish", value_delimiter = ',')]
+    pub anonymous: Vec<Right>,
+    /// A host name under which the server may be addressed, besides this machine's own.
+    #[arg(long = "host", env = "DOWNLINK_HOST", value_name = "NAME[:PORT]", value_delimiter = ',')]
+    pub hosts: Vec<String>,
+    /// Events kept for each topic.
+    #[arg(long, env = "DOWNLINK_RETAIN_EVENTS", value_name = "N", default_value = "1000")]
+    pub retain_events: usize,
+    /// Bytes kept for each topic.
+    #[arg(long, env = "DOWNLINK_RETAIN_BYTES", value_name = "BYTES", default_value = "4194304")]
+    pub retain_bytes: usize,
+    /// How long events are kept.
+    #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
+    pub retain_age: Duration,
+    /// Bytes kept in all topics together.
+    #[arg(long, env = "DOWNLINK_HISTORY_BYTES_MAX", value_name = "BYTES", default_value = "268435456")]
+    pub history_bytes_max: usize,
+    /// The largest event in bytes.
+    #[arg(long, env = "DOWNLINK_EVENT_BYTES_MAX", value_name = "BYTES", default_value = "1048576")]
+    pub event_bytes_max: usize,
+    /// The largest batch in bytes.
+    #[arg(long, env = "DOWNLINK_BATCH_BYTES_MAX", value_name = "BYTES", default_value = "16777216")]
+    pub batch_bytes_max: usize,
+    /// Subscriptions at a time.
+    #[arg(long, env = "DOWNLINK_SUBSCRIBERS_MAX", value_name = "N", default_value = "1000000")]
+    pub subscribers_max: usize,
+    /// Subscriptions of one client at a time.
+    #[arg(long, env = "DOWNLINK_SUBSCRIBERS_PER_CLIENT_MAX", value_name = "N", default_value = "1000")]
+    pub subscribers_per_client_max: usize,
+    /// Topics and patterns of one subscription.
+    #[arg(long, env = "DOWNLINK_SELECTORS_MAX", value_name = "N", default_value = "1000")]
+    pub selectors_max: usize,
+    /// Topics that exist at a time, clients' inboxes among them.
+    #[arg(long, env = "DOWNLINK_TOPICS_MAX", value_name = "N", default_value = "100000")]
+    pub topics_max: usize,
+    /// Connections at a time; by default what the descriptor limit allows.
+    #[arg(long, env = "DOWNLINK_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Silence after which a keep-alive is sent.
+    #[arg(long, env = "DOWNLINK_KEEP_ALIVE", value_name = "TIME", default_value = "15s", value_parser = parse_time)]
+    pub keep_alive: Duration,
+    /// Age at which a subscription's connection is ended, spread by a fifth; by default never.
+    #[arg(long, env = "DOWNLINK_MAX_AGE", value_name = "TIME", value_parser = parse_time)]
+    pub max_age: Option<Duration>,
+    /// How long a peer may take to read nothing before it is cut off.
+    #[arg(long, env = "DOWNLINK_WRITE_STALL_MAX", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub write_stall_max: Duration,
+    /// How long a request's head may take to arrive.
+    #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    pub header_timeout: Duration,
+    /// How long a request's body may pause.
+    #[arg(long, env = "DOWNLINK_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    pub body_timeout: Duration,
+    /// How long a shutdown may take.
+    #[arg(long, env = "DOWNLINK_DRAIN_WITHIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
+    pub drain_within: Duration,
+    /// How long a finished topic stays finished, and readable.
+    #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
+    pub finished_keep: Duration,
+}
+
+/// What an anonymous peer may do.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Right {
+    /// Subscribe, and look at topics and clients.
+    Subscribe,
+    /// Publish, finish and disconnect.
+    Publish,
+}
+
+impl Settings {
+    /// Whether anybody may do this.
+    pub fn allows(&self, right: Right) -> bool {
+        self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())
+    }
+
+    /// Whether the server is for this machine only.
+    pub fn is_local(&self) -> bool {
+        self.listen.ip().is_loopback()
+    }
+
+    /// Checks what no single setting can.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what to change.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.is_local() && self.anonymous.is_empty() {
+            bail!(
+                "{} can be reached from other machines, and there are no credentials yet: say \
+                 what anybody may do with --anonymous subscribe, --anonymous publish or \
+                 --anonymous subscribe,publish, or listen on 127.0.0.1",
+                self.listen
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Makes the values of a file the defaults of a command's flags.
+///
+/// # Errors
+///
+/// If the file cannot be read, is not TOML, or names a setting that there is not.
+pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow::Result<Command> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
+    for (name, value) in table {
+        let value = text_of(&value)
+            .with_context(|| format!("{shown}: {name} has to be a text, a number or a list"))?;
+        let serve = command.find_subcommand(subcommand).context("the command has settings")?;
+        let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
+        let Some(id) = known.map(|arg| arg.get_id().clone()) else {
+            bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
+        };
+        command = command.mut_subcommand(subcommand.to_owned(), |serve| {
+            serve.mut_arg(id, |arg| arg.default_value(value))
+        });
+    }
+    Ok(command)
+}
+
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Array(items) => {
+            let texts: Option<Vec<String>> = items.iter().map(text_of).collect();
+            texts.map(|texts| texts.join(","))
+        }
+        _ => None,
+    }
+}
+
+/// A span of time such as `15s`, `500ms` or `2h 30m`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|error| {
+        format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m")
+    })?;
+    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+}
