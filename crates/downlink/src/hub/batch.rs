@@ -67,10 +67,10 @@ impl<T: Send + Sync + 'static> Batch<T> {
         let mut drafts = SmallVec::new();
         let mut given = Vec::with_capacity(self.events.len());
         for (index, (publish, value)) in self.events.into_iter().enumerate() {
-            let (draft, id) =
+            let encoded =
                 publish.into_draft(value).map_err(|error| BatchError::Event { index, error })?;
-            drafts.push(draft);
-            given.push(id);
+            drafts.push(encoded.draft);
+            given.push(encoded.given);
         }
         let hub = self.hub;
         let answers =

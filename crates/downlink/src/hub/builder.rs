@@ -25,13 +25,16 @@ pub enum LagPolicy {
     Disconnect,
 }
 
+/// What a value counts towards the byte bounds.
+type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
+
 pub(super) struct Settings<T> {
     pub(super) event_bytes_max: usize,
     pub(super) lag_policy: LagPolicy,
     pub(super) open_event: bool,
     pub(super) gap_wait_max: Duration,
     pub(super) drain_spread: RangeInclusive<Duration>,
-    pub(super) value_bytes: Option<Box<dyn Fn(&T) -> usize + Send + Sync>>,
+    pub(super) value_bytes: Option<Box<ValueBytes<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) clock: Clock,
 }

@@ -36,11 +36,12 @@ impl Clock {
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
     }
 
-    /// Moves a manual clock on; the system's is not impressed.
+    /// Moves a manual clock on, by whole milliseconds; the system's is not impressed.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            manual.fetch_add(millis, Ordering::SeqCst);
+            let later = |now: u64| Some(now.saturating_add(millis));
+            let _ = manual.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
         }
     }
 

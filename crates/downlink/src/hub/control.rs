@@ -8,7 +8,7 @@ use std::{fmt::Write, time::Duration};
 
 use downlink_proto::{Event, EventId, EventType};
 
-use super::{Gap, GapReason};
+use super::{Connection, Gap, GapReason};
 
 /// What our own event types begin with. Nobody else may use it.
 pub(super) const PREFIX: &str = "downlink.";
@@ -19,20 +19,23 @@ fn event_type(name: &str) -> EventType {
 
 /// The first event of a subscription: what it has been connected to, and from where.
 pub(super) fn open(
-    id: EventId,
-    resumed: bool,
-    connection: &str,
+    id: Option<EventId>,
+    connection: &Connection,
     keep_alive: Option<Duration>,
 ) -> Event {
+    let Connection { number, resumed, .. } = connection;
     let millis = keep_alive.map_or(0, |interval| interval.as_millis());
     let data =
-        format!(r#"{{"resumed":{resumed},"connection":"{connection}","keep_alive_ms":{millis}}}"#);
-    Event::new(data).with_type(event_type("open")).with_id(id)
+        format!(r#"{{"resumed":{resumed},"connection":"{number}","keep_alive_ms":{millis}}}"#);
+    with_id(Event::new(data).with_type(event_type("open")), id)
 }
 
 /// Life on a silent connection, and where the reader stands now if that has moved.
 pub(super) fn alive(id: Option<EventId>) -> Event {
-    let event = Event::new("{}").with_type(event_type("alive"));
+    with_id(Event::new("{}").with_type(event_type("alive")), id)
+}
+
+fn with_id(event: Event, id: Option<EventId>) -> Event {
     match id {
         Some(id) => event.with_id(id),
         None => event,

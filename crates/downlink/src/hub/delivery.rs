@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use downlink_log::{Cursor, Offset, Timestamp};
-use downlink_proto::{Decoder, Event, EventId, EventType, Frame, Item};
+use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Item};
 
 use super::{
-    Address, control,
+    Address, GapReason, control,
     record::{Record, cursor_id},
 };
-
-pub use downlink_log::GapReason;
 
 /// One thing that a subscription has to say.
 #[derive(Debug)]
@@ -62,9 +60,13 @@ impl<T> Published<T> {
 
     /// Its data as a client reads it, line breaks normalised to LF.
     pub fn data(&self) -> String {
-        let mut decoder = Decoder::default();
-        let decoded = decoder.handle_bytes(self.record.frame.as_bytes());
-        debug_assert!(decoded.is_ok(), "a hub's frames are within the decoder's limits");
+        let frame = self.record.frame.as_bytes();
+        let limits = DecoderLimits::default()
+            .with_line_bytes_max(frame.len())
+            .with_event_bytes_max(frame.len());
+        let mut decoder = Decoder::new(limits);
+        let decoded = decoder.handle_bytes(frame);
+        debug_assert!(decoded.is_ok(), "no event is larger than its own frame");
         match decoder.poll_item() {
             Some(Item::Event(event)) => event.data,
             _ => String::new(),

@@ -15,6 +15,8 @@ mod control;
 mod delivery;
 mod drain;
 mod encoding;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observe;
 mod overview;
 mod publish;
@@ -33,9 +35,9 @@ use downlink_proto::{Event, EventId};
 pub use batch::{BATCH_EVENTS_MAX, Batch, BatchError};
 pub use builder::{EVENT_BYTES_MAX, HubBuilder, HubError, LagPolicy};
 pub use clock::Clock;
-pub use delivery::{Delivery, Gap, GapReason, Published};
+pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
-    Address, ClientId, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
+    Address, ClientId, GapReason, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
     TopicSelector,
 };
 pub use encoding::EncodeError;

@@ -46,7 +46,6 @@ pub struct Publish<T> {
 
 /// What became of a publish.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[must_use = "a receipt has the event's id"]
 pub struct Receipt {
     id: EventId,
     offset: Offset,
@@ -256,19 +255,16 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// If the hub's encoding does; nothing was published then either.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
-        let (draft, given) = self.into_draft(value)?;
+        let Encoded { draft, given } = self.into_draft(value)?;
         let answers = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
         Ok(hub.receipt(answers[0], given))
     }
 
-    /// Encodes the value, and says which id it was given.
+    /// Checks and encodes.
     pub(super) fn into_draft(
         mut self,
         value: T,
-    ) -> Result<
-        (Draft<impl FnOnce(Offset, Timestamp) -> Record<T> + use<T>>, Option<EventId>),
-        PublishError,
-    > {
+    ) -> Result<Encoded<impl FnOnce(Offset, Timestamp) -> Record<T> + use<T>>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.id().cloned();
@@ -293,7 +289,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
         let draft = Draft { to: self.to, id, key, fingerprint, finish, stamp: Some(stamp) };
-        Ok((draft, given))
+        Ok(Encoded { draft, given })
     }
 
     /// The event as it will be, but for the hub's id.
@@ -342,6 +338,13 @@ impl<T: Send + Sync + 'static> Publish<T> {
     fn note_wrong(&mut self, wrong: PublishError) {
         self.wrong.get_or_insert(wrong);
     }
+}
+
+/// An event that only lacks its offset.
+pub(super) struct Encoded<F> {
+    pub(super) draft: Draft<F>,
+    /// The id its publisher gave.
+    pub(super) given: Option<EventId>,
 }
 
 /// A frame before its offset is known.

@@ -92,7 +92,8 @@ impl fmt::Display for PublishError {
             Self::InvalidType(_) => f.write_str("the event type cannot be sent"),
             Self::ReservedType { event_type } => write!(
                 f,
-                "the event type {} is reserved: open, error and all that begins with downlink.",
+                "the event type {} is reserved, as are open, error and whatever begins with \
+                 `downlink.`",
                 shown(event_type)
             ),
             Self::InvalidId { id } => write!(

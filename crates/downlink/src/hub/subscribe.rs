@@ -34,7 +34,7 @@ pub struct Resume {
 
 impl From<&str> for Resume {
     fn from(id: &str) -> Self {
-        Self { id: Some(id.into()).filter(|id: &Box<str>| !id.is_empty()), by_browser: false }
+        Self { id: (!id.is_empty()).then(|| id.into()), by_browser: false }
     }
 }
 
@@ -175,11 +175,10 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
             return Err((None, SubscribeError::FilterNeedsValues));
         }
-        let given = self.resume.id;
-        let start = match &given {
+        let start = match self.resume.id {
             None => self.start,
-            Some(id) if &**id == "earliest" => Start::Earliest,
-            Some(id) => Start::After(id.clone()),
+            Some(id) if &*id == "earliest" => Start::Earliest,
+            Some(id) => Start::After(id),
         };
         let reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
             Ok(reader) => reader,
@@ -194,12 +193,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if reader.is_at_end() {
             return Err((None, SubscribeError::Finished));
         }
-        let given = match start {
-            Start::After(id) => Some(id),
-            _ => None,
-        };
         let open_event = self.open_event.unwrap_or(hub.0.settings.open_event);
-        let subscription = Subscription::new(hub, reader, given, self.filter);
+        let subscription = Subscription::new(hub, reader, &start, self.filter);
         Ok(subscription.with_control_events(open_event, self.announce_alive))
     }
 

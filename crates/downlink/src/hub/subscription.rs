@@ -16,7 +16,8 @@ use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
-    ClientId, Delivery, DisconnectReason, Gap, Hub, LagPolicy, Published, control,
+    ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
+    control,
     observe::{Connection, Happened, tell},
     record::{Record, cursor_id},
     subscribe::Filter,
@@ -29,46 +30,120 @@ const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 const REFUSED_MAX: usize = 256;
 
 /// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
+///
+/// What it does not promise: that it ends by itself. It waits for events until its topics are
+/// finished, its client is disconnected, or the hub drains or closes.
+///
+/// # Limits
+///
+/// It holds at most 64 events, or 64 KiB and one event, that it has read and not yet yielded; while
+/// it waits it holds none. One poll passes over at most 256 events that its filter does not want.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use downlink::hub::{Delivery, Hub, Start};
+/// use futures_util::StreamExt;
+///
+/// let hub = Hub::<String>::text();
+/// hub.to("news").publish("hello".to_owned())?;
+/// let mut news = hub.subscribe().topic("news").start(Start::Earliest).open().await?;
+/// hub.drain();
+/// while let Some(delivery) = news.next().await {
+///     match delivery {
+///         Delivery::Event(event) => assert_eq!(event.data(), "hello"),
+///         Delivery::Gap(gap) => panic!("something is missing: {:?}", gap.reason),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscription<T: Send + Sync + 'static> {
-    hub: Hub<T>,
     reader: Reader<Record<T>>,
     /// Read and not yet yielded.
     read: vec::IntoIter<Entry<Record<T>>>,
     filter: Option<Filter<T>>,
-    /// The id the client gave, until it is told of a gap.
+    /// The id the client gave, until it is told of a gap or an event.
     given: Option<Box<str>>,
+    /// Found when it was opened; the client does not know of it yet.
+    missing: Option<Box<downlink_log::Gap>>,
     /// What the client was last told: its cursor, should it come back.
     told: Cursor,
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    resumed: bool,
+    /// It has been up to date with some event: what it misses from now on, it was too slow for.
+    current: bool,
+    /// After the reader: who is told of the end finds the reader gone.
+    presence: Presence<T>,
+}
+
+/// That a subscription is there, as counters and the observer see it.
+struct Presence<T: Send + Sync + 'static> {
+    hub: Hub<T>,
+    connection: Connection,
     ended: Option<DisconnectReason>,
+}
+
+impl<T: Send + Sync + 'static> Presence<T> {
+    fn begin(hub: Hub<T>, connection: Connection) -> Self {
+        let presence = Self { hub, connection, ended: None };
+        presence.hub.0.counters.note_connected();
+        presence.tell(&Happened::Connected);
+        presence
+    }
+
+    fn tell(&self, happened: &Happened<'_>) {
+        tell(self.hub.0.settings.observer.as_deref(), &self.connection, happened);
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Presence<T> {
+    fn drop(&mut self) {
+        let reason = self.ended.unwrap_or(DisconnectReason::Left);
+        self.hub.0.counters.note_disconnected(reason);
+        self.tell(&Happened::Disconnected(reason));
+    }
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
     pub(super) fn new(
         hub: Hub<T>,
         reader: Reader<Record<T>>,
-        given: Option<Box<str>>,
+        start: &Start,
         filter: Option<Filter<T>>,
     ) -> Self {
+        let connection = Connection {
+            number: reader.number(),
+            client: reader.client().cloned(),
+            resumed: reader.has_asked(),
+        };
         let told = reader.cursor();
-        let resumed = reader.has_asked();
-        let subscription = Self {
-            hub,
-            reader,
+        let mut subscription = Self {
             read: Vec::new().into_iter(),
             filter,
-            given,
+            given: None,
+            missing: None,
             told,
             opening: false,
             announce_alive: false,
-            resumed,
-            ended: None,
+            current: !connection.resumed,
+            presence: Presence::begin(hub, connection),
+            reader,
         };
-        subscription.hub.0.counters.note_connected();
-        subscription.tell(&Happened::Connected);
+        match start {
+            Start::After(id) => {
+                subscription.given = Some(id.clone());
+                if Cursor::parse_id(id) != Some(told) {
+                    subscription.look_for_gap();
+                }
+            }
+            Start::Since(_) => subscription.look_for_gap(),
+            _ => {}
+        }
         subscription
     }
 
@@ -78,19 +153,44 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self
     }
 
+    /// Finds out whether the cursor lies behind a hole already. A client that was told this cursor,
+    /// and not of the hole, would never learn of it if it left between the two.
+    fn look_for_gap(&mut self) {
+        // Whatever else it finds, the first poll finds again.
+        if let Read::Gap(gap) = self.look() {
+            self.missing = Some(Box::new(gap));
+        }
+    }
+
+    /// Looks at the log once.
+    fn look(&mut self) -> Read {
+        let hub = &self.presence.hub;
+        let mut read = Vec::new();
+        let found = self.reader.read(hub.now(), READ, &mut read);
+        hub.0.counters.note_read(read.len());
+        self.read = read.into_iter();
+        found
+    }
+
     /// Unique among the subscriptions of this hub.
     pub fn number(&self) -> u64 {
-        self.reader.number()
+        self.presence.connection.number
     }
 
     /// Whose it is.
     pub fn client(&self) -> Option<&ClientId> {
-        self.reader.client()
+        self.presence.connection.client.as_ref()
     }
 
     /// The id after which a new subscription would go on from here.
+    ///
+    /// While a gap at the very beginning has not been yielded, this is the id that was given, or
+    /// empty if none was: a subscription that resumes from it is told of the gap.
     pub fn last_event_id(&self) -> String {
-        self.told.to_string()
+        match &self.missing {
+            Some(_) => self.given.as_deref().unwrap_or_default().to_owned(),
+            None => self.told.to_string(),
+        }
     }
 
     /// How far it is behind: newest offset of its topics less the last it has read.
@@ -100,7 +200,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// Why nothing follows any more, once the stream has ended.
     pub fn ended(&self) -> Option<DisconnectReason> {
-        self.ended
+        self.presence.ended
     }
 
     /// The next delivery; `None` at the end.
@@ -112,7 +212,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let mut registered = false;
         let mut refused = 0;
         loop {
-            if self.ended.is_some() {
+            if self.presence.ended.is_some() {
                 return Poll::Ready(None);
             }
             if let Some(entry) = self.read.next() {
@@ -126,19 +226,15 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
                 continue;
             }
-            let mut read = Vec::new();
-            match self.reader.read(self.hub.now(), READ, &mut read) {
-                Read::Events => {
-                    self.hub.0.counters.note_read(read.len());
-                    self.read = read.into_iter();
-                }
+            if let Some(gap) = self.missing.take() {
+                return Poll::Ready(self.take_gap(*gap));
+            }
+            match self.look() {
+                Read::Events => self.current = true,
                 Read::Gap(gap) => return Poll::Ready(self.take_gap(gap)),
-                Read::CaughtUp if registered => {
-                    // An empty batch keeps no memory while the subscription waits.
-                    self.read = Vec::new().into_iter();
-                    return Poll::Pending;
-                }
+                Read::CaughtUp if registered => return Poll::Pending,
                 Read::CaughtUp => {
+                    self.current = true;
                     self.reader.register(cx.waker());
                     registered = true;
                 }
@@ -168,35 +264,27 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Published { offset: entry.offset, at: entry.at, id, record: entry.payload })
     }
 
-    fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
-        let settings = &self.hub.0.settings;
-        if gap.reason == super::GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
+    fn take_gap(&mut self, mut gap: downlink_log::Gap) -> Option<Delivery<T>> {
+        if self.current && gap.reason == GapReason::Evicted {
+            gap.reason = GapReason::Lagged;
+        }
+        let settings = &self.presence.hub.0.settings;
+        if gap.reason == GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
             self.end(DisconnectReason::Lagged);
             return None;
         }
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
         let given = self.given.take().map(String::from);
+        self.told = Cursor { next: gap.next, ..self.told };
         let gap = Gap::new(gap, given, self.told, wait);
-        if let Some(cursor) = Cursor::parse_id(gap.id.as_str()) {
-            self.told = cursor;
-        }
-        self.hub.0.counters.note_gap(gap.reason);
-        self.tell(&Happened::Gap(&gap));
+        self.presence.hub.0.counters.note_gap(gap.reason);
+        self.presence.tell(&Happened::Gap(&gap));
         Some(Delivery::Gap(gap))
     }
 
     fn end(&mut self, reason: DisconnectReason) {
-        self.ended = Some(reason);
+        self.presence.ended = Some(reason);
         self.read = Vec::new().into_iter();
-    }
-
-    fn tell(&self, happened: &Happened<'_>) {
-        let connection = Connection {
-            number: self.reader.number(),
-            client: self.reader.client().cloned(),
-            resumed: self.resumed,
-        };
-        tell(self.hub.0.settings.observer.as_deref(), &connection, happened);
     }
 
     /// `downlink.open`, once, if it is wanted.
@@ -204,15 +292,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if !std::mem::take(&mut self.opening) {
             return None;
         }
-        let connection = self.number().to_string();
-        Some(control::open(cursor_id(self.told), self.resumed, &connection, keep_alive).into())
+        // With an id beyond a hole that it has not heard of, the client would never hear of it.
+        let id = self.missing.is_none().then(|| cursor_id(self.told));
+        Some(control::open(id, &self.presence.connection, keep_alive).into())
     }
 
     /// What keeps the connection alive: an event with an id where the cursor has moved past what
     /// the client was told, else one without or, as `None`, a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         let cursor = self.reader.cursor();
-        if self.read.len() == 0 && cursor.next > self.told.next {
+        if self.read.len() == 0 && self.missing.is_none() && cursor.next > self.told.next {
             self.told = cursor;
             return Some(control::alive(Some(cursor_id(cursor))).into());
         }
@@ -221,9 +310,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// The last frame: when to come back, for those who are to.
     pub(crate) fn end_frame(&self) -> Option<Frame> {
-        match self.ended? {
+        match self.presence.ended? {
             DisconnectReason::Drained | DisconnectReason::Closed | DisconnectReason::Lagged => {
-                Some(Frame::retry(self.hub.reconnection_time()))
+                Some(Frame::retry(self.presence.hub.reconnection_time()))
             }
             _ => None,
         }
@@ -246,14 +335,6 @@ impl<T: Send + Sync + 'static> Stream for Subscription<T> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
         self.get_mut().poll_delivery(cx)
-    }
-}
-
-impl<T: Send + Sync + 'static> Drop for Subscription<T> {
-    fn drop(&mut self) {
-        let reason = self.ended.unwrap_or(DisconnectReason::Left);
-        self.hub.0.counters.note_disconnected(reason);
-        self.tell(&Happened::Disconnected(reason));
     }
 }
 

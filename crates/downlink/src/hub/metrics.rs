@@ -1,0 +1,108 @@
+//! The numbers of a hub as OpenMetrics, for Prometheus and its kin.
+//!
+//! Names are part of what users depend on. No metric names a unit: OpenMetrics wants it at the end
+//! of the name, and `downlink_bytes_kept` says it already.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use super::{Stats, control};
+
+impl Stats {
+    /// The numbers as an OpenMetrics text, to be served as
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    ///
+    /// ```
+    /// let hub = downlink::Hub::<String>::text();
+    /// let text = hub.stats().openmetrics();
+    /// assert!(text.contains("\ndownlink_subscribers 0\n"));
+    /// assert!(text.ends_with("# EOF\n"));
+    /// ```
+    pub fn openmetrics(&self) -> String {
+        let mut registry = Registry::default();
+        self.register(&mut registry);
+        let mut text = String::new();
+        text::encode(&mut text, &registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// Puts these numbers, as they are now, beside other metrics of an app.
+    ///
+    /// They do not move: register the numbers of the moment in a registry made for the answer,
+    /// together with clones of the app's own metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(Snapshot(self.clone())));
+    }
+}
+
+#[derive(Debug)]
+struct Snapshot(Stats);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(stats) = self;
+        let mut out = Out(&mut encoder);
+        out.gauge("subscribers", "Subscriptions there are", stats.subscribers)?;
+        out.gauge("topics", "Topics there are, clients' inboxes among them", stats.topics)?;
+        let kept = "Events kept; one in several topics counts in each";
+        out.gauge("events_kept", kept, stats.events)?;
+        out.gauge("bytes_kept", "Bytes kept", stats.bytes)?;
+        out.counter("events_published", "Events published", stats.published)?;
+        let taken = "Events that subscriptions took from the log";
+        out.counter("events_delivered", taken, stats.delivered)?;
+        out.counter("connects", "Subscriptions opened", stats.connects)?;
+        out.counter("refused", "Subscriptions refused", stats.refused)?;
+        let ends = stats.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
+        out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
+        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason(*reason), *count));
+        out.by_reason("gaps", "Gaps told, by reason", gaps)
+    }
+}
+
+/// Writes metrics under our prefix.
+struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Out<'_, '_> {
+    fn gauge(&mut self, name: &str, says: &str, value: usize) -> fmt::Result {
+        let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        self.metric(name, says, &value)
+    }
+
+    fn counter(&mut self, name: &str, says: &str, value: u64) -> fmt::Result {
+        self.metric(name, says, &ConstCounter::new(value))
+    }
+
+    fn metric(&mut self, name: &str, says: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        let (name, says) = (prefixed(name), sentence(says));
+        metric.encode(self.0.encode_descriptor(&name, &says, None, metric.metric_type())?)
+    }
+
+    fn by_reason(
+        &mut self,
+        name: &str,
+        says: &str,
+        counts: impl Iterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
+        let (name, says) = (prefixed(name), sentence(says));
+        let mut family = self.0.encode_descriptor(&name, &says, None, MetricType::Counter)?;
+        for (reason, count) in counts {
+            let labels = [("reason", reason)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn prefixed(name: &str) -> String {
+    format!("downlink_{name}")
+}
+
+fn sentence(says: &str) -> String {
+    format!("{says}.")
+}

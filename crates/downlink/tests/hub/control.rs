@@ -1,0 +1,161 @@
+//! The hub's own events on the wire: `downlink.open`, `downlink.alive`, the gap notice.
+
+use std::time::Duration;
+
+use downlink::http::KeepAlive;
+use downlink::hub::{Start, Subscription};
+use http_body_util::BodyExt;
+
+use super::{build, hub, id, open, say};
+
+/// The wire of a subscription's response, chunk by chunk.
+struct Wire<B>(B);
+
+impl Wire<()> {
+    fn of(
+        subscription: Subscription<String>,
+        keep_alive: KeepAlive,
+    ) -> Wire<impl http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> {
+        let response = subscription.into_sse().keep_alive(keep_alive).into_response();
+        Wire(Box::pin(response.into_body()))
+    }
+}
+
+impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
+    /// The next chunk; waits for it, which in paused time is as long as nothing else happens.
+    async fn next(&mut self) -> String {
+        let frame = self.0.frame().await.expect("not ended").expect("no failure");
+        String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
+    }
+}
+
+fn every_second() -> KeepAlive {
+    KeepAlive::every(Duration::from_secs(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_comes_first_with_the_start_cursor() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    let subscription = open(hub.subscribe().topic("a"));
+    let number = subscription.number();
+    let mut wire = Wire::of(subscription, every_second());
+    let expected = format!(
+        ": connected\n\nevent: downlink.open\nid: {}\ndata: \
+         {{\"resumed\":false,\"connection\":\"{number}\",\"keep_alive_ms\":1000}}\n\n",
+        id(&hub, 1)
+    );
+    assert_eq!(wire.next().await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_says_that_it_resumes_and_that_there_is_no_keep_alive() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
+    let first = Wire::of(open(subscribe), KeepAlive::off()).next().await;
+    assert!(first.contains(&format!("\nid: {}\ndata: {{\"resumed\":true,", id(&hub, 0))));
+    assert!(first.contains("\"keep_alive_ms\":0}"), "{first}");
+    assert!(first.ends_with(&format!("id: {}\ndata: 1\n\n", id(&hub, 1))), "{first}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_is_off_for_a_hub_or_for_one_subscription() {
+    let without = build(|builder| builder.open_event(false));
+    let mut wire = Wire::of(open(without.subscribe()), every_second());
+    assert_eq!(wire.next().await, ": connected\n\n");
+    let mut wire = Wire::of(open(without.subscribe().open_event(true)), every_second());
+    assert!(wire.next().await.contains("event: downlink.open\n"));
+    let mut wire = Wire::of(open(hub().subscribe().open_event(false)), every_second());
+    assert_eq!(wire.next().await, ": connected\n\n");
+}
+
+// A client that took an id beyond the hole from `open`, and left before the notice, would come
+// back with that id and never hear of the hole.
+#[tokio::test(start_paused = true)]
+async fn open_before_a_gap_leaves_the_client_its_own_id() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    let lost = id(&hub, 50);
+    for unknown in ["who", "00000000-9", &lost] {
+        let subscribe = hub.subscribe().topic("a").resume(unknown);
+        let first = Wire::of(open(subscribe), every_second()).next().await;
+        let (head, gap) = first.split_once("event: downlink.gap\n").unwrap();
+        assert!(head.contains("event: downlink.open\ndata: {\"resumed\":true"), "{first}");
+        assert!(!head.contains("id:"), "{first}");
+        assert!(gap.starts_with("id: "), "{first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_before_an_evicted_range_has_the_id_before_it() {
+    let hub = super::keeping(1);
+    say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
+    let first = Wire::of(open(subscribe), every_second()).next().await;
+    assert!(first.contains(&format!("downlink.open\nid: {}\n", id(&hub, 0))), "{first}");
+    assert!(first.contains(&format!("downlink.gap\nid: {}\n", id(&hub, 1))), "{first}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_a_comment_while_the_cursor_stands() {
+    let hub = hub();
+    let mut wire = Wire::of(open(hub.subscribe()), every_second());
+    wire.next().await;
+    assert_eq!(wire.next().await, ": keep-alive\n\n");
+    assert_eq!(wire.next().await, ": keep-alive\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn alive_has_an_id_once_the_cursor_has_moved_past_what_was_told() {
+    let hub = build(|builder| builder.keep_values(String::len));
+    let wanted = |value: &String| value.starts_with('y');
+    let subscription = open(hub.subscribe().topic("a").filter(wanted));
+    let mut wire = Wire::of(subscription, every_second());
+    wire.next().await;
+    say(&hub, "a", "no");
+    let alive = format!("event: downlink.alive\nid: {}\ndata: {{}}\n\n", id(&hub, 1));
+    assert_eq!(wire.next().await, alive);
+    assert_eq!(wire.next().await, ": keep-alive\n\n", "said once");
+    say(&hub, "a", "yes");
+    assert_eq!(wire.next().await, format!("id: {}\ndata: yes\n\n", id(&hub, 2)));
+    assert_eq!(wire.next().await, ": keep-alive\n\n", "the event said it");
+}
+
+// Others' events move the tail without waking it. What it was told last is behind, and still exact.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_client_stays_resumable() {
+    let hub = hub();
+    let mut wire = Wire::of(open(hub.subscribe().topic("quiet")), every_second());
+    wire.next().await;
+    say(&hub, "quiet", "1");
+    assert_eq!(wire.next().await, format!("id: {}\ndata: 1\n\n", id(&hub, 1)));
+    for _ in 0..2_000 {
+        say(&hub, "noisy", "");
+    }
+    wire.next().await;
+    let mut again = open(hub.subscribe().topic("quiet").resume(id(&hub, 1).as_str()));
+    assert!(super::seen(&mut again).is_empty(), "no gap: nothing of its own was evicted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn alive_is_announced_on_demand_without_an_id() {
+    let hub = hub();
+    let mut wire = Wire::of(open(hub.subscribe().announce_alive(true)), every_second());
+    wire.next().await;
+    assert_eq!(wire.next().await, "event: downlink.alive\ndata: {}\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_one_chunk_with_the_greeting() {
+    let hub = hub();
+    for data in ["1", "2"] {
+        say(&hub, "a", data);
+    }
+    let subscribe = hub.subscribe().topic("a").start(Start::Earliest).open_event(false);
+    let mut wire = Wire::of(open(subscribe), every_second());
+    let expected =
+        format!(": connected\n\nid: {}\ndata: 1\n\nid: {}\ndata: 2\n\n", id(&hub, 1), id(&hub, 2));
+    assert_eq!(wire.next().await, expected);
+}

@@ -1,0 +1,102 @@
+//! Disconnecting a client, draining, closing.
+
+use std::time::Duration;
+
+use downlink::hub::{DisconnectReason, PublishError, SubscribeError};
+use futures_util::FutureExt;
+
+use super::{build, hub, open, refused, say, seen};
+
+#[test]
+fn disconnect_ends_a_client_on_all_of_its_connections() {
+    let hub = hub();
+    let mut phone = open(hub.subscribe().client("alice"));
+    let mut laptop = open(hub.subscribe().client("alice").topic("a"));
+    let mut bob = open(hub.subscribe().client("bob").topic("a"));
+    say(&hub, "a", "unread");
+    assert_eq!(hub.disconnect("alice"), 2);
+    assert_eq!(seen(&mut phone), ["end disconnected"]);
+    assert_eq!(seen(&mut laptop), ["end disconnected"], "at once");
+    assert_eq!(seen(&mut bob), ["unread"]);
+    assert_eq!(hub.disconnect("nobody"), 0);
+    assert_eq!(hub.disconnect("\n"), 0);
+}
+
+#[test]
+fn a_disconnected_client_may_come_back() {
+    let hub = hub();
+    let first = open(hub.subscribe().client("alice"));
+    hub.disconnect("alice");
+    drop(first);
+    let mut again = open(hub.subscribe().client("alice"));
+    assert!(seen(&mut again).is_empty());
+}
+
+#[test]
+fn close_refuses_and_ends_after_what_there_is() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    say(&hub, "a", "1");
+    hub.close();
+    hub.close();
+    assert!(matches!(hub.publish("x".to_owned()), Err(PublishError::Closed)));
+    assert!(matches!(hub.finish("a"), Err(PublishError::Closed)));
+    assert_eq!(refused(hub.subscribe()), SubscribeError::Closed { by_browser: false });
+    assert_eq!(seen(&mut subscription), ["1", "end closed"]);
+}
+
+#[test]
+fn drain_sends_readers_away_and_publishing_goes_on() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    say(&hub, "a", "1");
+    assert!(!hub.is_draining());
+    hub.drain();
+    assert!(hub.is_draining());
+    assert_eq!(refused(hub.subscribe()), SubscribeError::Draining { by_browser: false });
+    assert_eq!(seen(&mut subscription), ["1", "end drained"]);
+    assert_eq!(say(&hub, "a", "2").offset().get(), 2);
+    assert_eq!(hub.stats().refused, 1);
+    drop(subscription);
+    assert_eq!(hub.stats().subscribers, 0);
+}
+
+#[test]
+fn drain_on_waits_for_its_signal() {
+    let hub = hub();
+    let (send, signal) = tokio::sync::oneshot::channel::<()>();
+    let mut draining = Box::pin(hub.drain_on(signal));
+    assert!(draining.as_mut().now_or_never().is_none());
+    assert!(!hub.is_draining());
+    send.send(()).unwrap();
+    assert!(draining.as_mut().now_or_never().is_some());
+    assert!(hub.is_draining());
+}
+
+#[test]
+fn drain_on_that_is_dropped_changes_nothing() {
+    let hub = hub();
+    let (send, signal) = tokio::sync::oneshot::channel::<()>();
+    drop(hub.drain_on(signal));
+    assert!(send.is_closed() && !hub.is_draining());
+}
+
+#[test]
+fn a_wait_ends_when_the_hub_closes() {
+    let hub = build(|builder| builder.gap_wait_max(Duration::ZERO));
+    let mut subscription = open(hub.subscribe());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(subscription.poll_delivery(&mut cx).is_pending());
+    hub.close();
+    assert!(subscription.poll_delivery(&mut cx).is_ready());
+    assert_eq!(subscription.ended(), Some(DisconnectReason::Closed));
+}
+
+#[test]
+fn the_first_reason_to_end_counts() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().client("alice"));
+    hub.drain();
+    hub.close();
+    assert_eq!(seen(&mut subscription), ["end drained"]);
+}

@@ -1,0 +1,228 @@
+//! Every variant of every error, and what it says.
+
+use std::error::Error;
+use std::time::Duration;
+
+use downlink::hub::{
+    BATCH_EVENTS_MAX, Batch, BatchError, Hub, HubBuilder, HubError, Limits, PublishError,
+    Retention, SubscribeError,
+};
+
+use super::{hub, refused, say};
+
+/// An error's own words: lower case, no full stop, and its cause only as its source.
+fn check(error: &dyn Error, says: &str, cause: Option<&str>) {
+    assert_eq!(error.to_string(), says);
+    let first = says.chars().next().unwrap();
+    assert!(!first.is_uppercase() && !says.ends_with('.'), "{says}");
+    assert_eq!(error.source().map(ToString::to_string).as_deref(), cause);
+}
+
+fn publish_error(result: Result<downlink::hub::Receipt, PublishError>) -> PublishError {
+    result.unwrap_err()
+}
+
+#[test]
+fn what_is_wrong_with_an_address() {
+    let hub = hub();
+    let topic = publish_error(hub.to("a//b").publish(String::new()));
+    assert!(matches!(topic, PublishError::InvalidTopic { .. }));
+    check(&topic, "\"a//b\" is not a topic", topic.source().map(ToString::to_string).as_deref());
+    assert!(topic.source().is_some());
+    let client = publish_error(hub.to_client("").publish(String::new()));
+    assert!(matches!(client, PublishError::InvalidClient { .. }));
+    check(&client, "\"\" is not a client id", Some("the name is empty"));
+}
+
+#[test]
+fn what_is_wrong_with_a_type_or_an_id() {
+    let hub = hub();
+    let broken = publish_error(hub.to("a").event("x\ny").publish(String::new()));
+    assert!(matches!(broken, PublishError::InvalidType(_)));
+    assert_eq!(broken.to_string(), "the event type cannot be sent");
+    assert!(broken.source().is_some());
+    for reserved in ["open", "error", "downlink.", "downlink.gap"] {
+        let error = publish_error(hub.to("a").event(reserved).publish(String::new()));
+        assert!(matches!(error, PublishError::ReservedType { .. }), "{reserved}");
+        let says = error.to_string();
+        assert!(says.starts_with(&format!("the event type {reserved:?} is reserved")), "{says}");
+    }
+    for free in ["opened", "errors", "downlink", "message", ""] {
+        assert!(hub.to("a").event(free).publish(String::new()).is_ok(), "{free}");
+    }
+    let id = publish_error(hub.to("a").id("\u{1b}[31m").publish(String::new()));
+    let says = "\"\\u{1b}[31m\" is not an event id: 1 to 128 visible ASCII characters, and not of \
+                the form that the hub's own ids have";
+    check(&id, says, None);
+}
+
+#[test]
+fn what_an_encoder_makes_is_held_to_the_same_rules() {
+    use downlink::{Event, EventId, EventType};
+    let hub = Hub::<&str>::with(|value: &&str| {
+        let event = Event::new("");
+        Ok::<_, downlink::InvalidField>(match *value {
+            "type" => event.with_type(EventType::new("downlink.gap")?),
+            "id" => event.with_id(EventId::new("")?),
+            "own" => event.with_type(EventType::new("own")?).with_id(EventId::new("own/1")?),
+            other => event.with_type(EventType::new(other)?),
+        })
+    });
+    assert!(matches!(hub.publish("type"), Err(PublishError::ReservedType { .. })));
+    assert!(matches!(hub.publish("id"), Err(PublishError::InvalidId { .. })));
+    let failed = hub.publish("\n").unwrap_err();
+    let PublishError::Encode(cause) = &failed else { panic!("{failed:?}") };
+    assert_eq!(cause.to_string(), "the value could not be encoded");
+    let field = cause.source().unwrap().to_string();
+    check(&failed, "the value could not be encoded", Some(&field));
+    let own = hub.to("a").event("mine").publish("own").unwrap();
+    assert_eq!(own.id().as_str(), "own/1");
+}
+
+#[test]
+fn what_the_hub_has_no_room_for() {
+    let limits = Limits { topics_max: 1, ..Limits::default() };
+    let hub = HubBuilder::<String>::text().limits(limits).event_bytes_max(60).build().unwrap();
+    let large = publish_error(hub.to("a").id("x").publish("x".repeat(60)));
+    check(&large, "the event has 74 bytes, at most 60 are allowed", None);
+    say(&hub, "a", "x");
+    let topics = publish_error(hub.to("b").publish(String::new()));
+    check(&topics, "there are 1 topics, which is the limit", None);
+    let many = (0..=1_000).fold(hub.to("a"), |publish, at| publish.and_to(at.to_string()));
+    check(
+        &publish_error(many.publish(String::new())),
+        "an event is for at most 1000 topics and clients",
+        None,
+    );
+    let key = publish_error(hub.to("a").idempotency_key("", "").publish(String::new()));
+    check(&key, "an idempotency key has 1 to 255 bytes, this one has 0", None);
+}
+
+#[test]
+fn what_does_not_go_any_more() {
+    let hub = hub();
+    hub.to("a").id("x").idempotency_key("", "k").publish("1".into()).unwrap();
+    let id = publish_error(hub.to("a").id("x").publish("2".into()));
+    check(&id, "the id belongs to another event", None);
+    let key = publish_error(hub.to("a").idempotency_key("", "k").publish("2".into()));
+    check(&key, "the idempotency key was used for another event", None);
+    hub.finish("a").unwrap();
+    check(&publish_error(hub.finish("a")), "the topic is finished", None);
+    hub.close();
+    check(&publish_error(hub.publish(String::new())), "the hub is closed", None);
+}
+
+#[test]
+fn the_first_thing_that_is_wrong_is_reported() {
+    let error = publish_error(hub().to("").event("open").id("").publish(String::new()));
+    assert!(matches!(error, PublishError::InvalidTopic { .. }));
+    let error = refused(hub().subscribe().topic("a").client("").topic("*"));
+    assert!(matches!(error, SubscribeError::InvalidClient { .. }));
+}
+
+#[test]
+fn foreign_text_is_shown_escaped_and_short() {
+    let long = format!("\n{}", "x".repeat(10_000));
+    let error = publish_error(hub().to(&long).publish(String::new()));
+    let says = format!("\"\\n{}\"… is not a topic", "x".repeat(39));
+    assert_eq!(error.to_string(), says);
+    assert_eq!(refused(hub().subscribe().client(&long)).to_string().len(), says.len() + 4);
+}
+
+#[test]
+fn why_a_batch_was_refused() {
+    let hub = hub();
+    let mut batch = Batch::new(&hub);
+    batch.add(hub.to("a"), String::new());
+    batch.add(hub.to(""), String::new());
+    let event = batch.publish().unwrap_err();
+    check(&event, "event 2 of the batch", Some("\"\" is not a topic"));
+    let mut batch = Batch::new(&hub);
+    (0..=BATCH_EVENTS_MAX).for_each(|_| batch.add(hub.to("a"), String::new()));
+    let many = batch.publish().unwrap_err();
+    assert!(matches!(many, BatchError::TooMany { .. }));
+    check(&many, "the batch has 10001 events, at most 10000 are allowed", None);
+}
+
+#[test]
+fn why_a_subscription_was_refused() {
+    let limits = Limits {
+        subscribers_max: 2,
+        subscribers_per_client_max: 1,
+        selectors_max: 1,
+        topics_max: 1,
+        ..Limits::default()
+    };
+    let hub = HubBuilder::<String>::text().limits(limits).build().unwrap();
+    check(
+        &refused(hub.subscribe().topics(["a", "b"])),
+        "2 topics and patterns, at most 1 are allowed",
+        None,
+    );
+    let selector = refused(hub.subscribe().pattern("a*"));
+    assert!(matches!(selector, SubscribeError::InvalidSelector { .. }));
+    assert_eq!(selector.to_string(), "\"a*\" is neither a topic nor a pattern");
+    assert!(selector.source().is_some());
+    let client = refused(hub.subscribe().client("\t"));
+    assert_eq!(client.to_string(), "\"\\t\" is not a client id");
+    assert!(client.source().is_some());
+    check(
+        &refused(hub.subscribe().filter(|_| true)),
+        "a filter needs the hub to keep values: build it with keep_values",
+        None,
+    );
+    let _first = super::open(hub.subscribe().client("alice"));
+    check(
+        &refused(hub.subscribe().client("alice")),
+        "the client has 1 subscriptions, which is the limit",
+        None,
+    );
+    check(&refused(hub.subscribe().topic("b")), "there are 1 topics, which is the limit", None);
+    let _second = super::open(hub.subscribe());
+    check(&refused(hub.subscribe()), "there are 2 subscriptions, which is the limit", None);
+    hub.drain();
+    hub.close();
+    check(&refused(hub.subscribe()), "the hub is closed", None);
+}
+
+#[test]
+fn why_a_subscription_is_not_to_come_back_now_or_ever() {
+    let hub = hub();
+    hub.finish("a").unwrap();
+    let read = refused(hub.subscribe().topic("a"));
+    check(&read, "every topic is finished and read", None);
+    hub.drain();
+    check(&refused(hub.subscribe()), "the hub is about to go away", None);
+}
+
+#[test]
+fn why_a_hub_cannot_be() {
+    let text = HubBuilder::<String>::text;
+    let none = Retention { events_max: 0, ..Retention::DEFAULT };
+    let one = Retention { events_max: 1, ..Retention::DEFAULT };
+    let selector = text().retention_of("a*", one).build().unwrap_err();
+    assert!(matches!(selector, HubError::InvalidSelector { .. }));
+    assert_eq!(selector.to_string(), "\"a*\" is neither a topic nor a pattern");
+    assert!(selector.source().is_some());
+    let builders = [
+        text().retention(none),
+        text().retention_of("a", none),
+        text().inbox_retention(none),
+        text().everyone_retention(none),
+    ];
+    for builder in builders {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error, HubError::NoEvents);
+        check(&error, "a retention rule keeps no event; events_max is at least 1", None);
+    }
+    assert!(text().retention(one).build().is_ok());
+    let limits = Limits { bytes_max: 100, ..Limits::default() };
+    assert!(text().limits(limits).event_bytes_max(100).build().is_ok());
+    let large = text().limits(limits).event_bytes_max(101).build().unwrap_err();
+    check(&large, "an event of 101 bytes does not fit into a hub of 100 bytes", None);
+    let second = Duration::from_secs(1);
+    assert!(text().drain_spread(second..=second).build().is_ok());
+    let empty = text().drain_spread(second..=Duration::ZERO).build().unwrap_err();
+    assert_eq!(empty, HubError::EmptySpread);
+    check(&empty, "drain_spread ends before it begins", None);
+}

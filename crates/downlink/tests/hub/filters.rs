@@ -1,0 +1,109 @@
+//! Typed filters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use downlink::Event;
+use downlink::hub::{DisconnectReason, HubBuilder, Start, SubscribeError};
+
+use super::{build, hub, open, refused, say, seen};
+
+fn numbers() -> downlink::hub::Hub<u32> {
+    let encode = |value: &u32| Ok::<_, std::convert::Infallible>(Event::new(value.to_string()));
+    HubBuilder::with(encode).keep_values(|_| size_of::<u32>()).build().unwrap()
+}
+
+#[test]
+fn a_filter_sees_values_in_replay_and_live() {
+    let hub = numbers();
+    for value in 0..4 {
+        hub.to("n").publish(value).unwrap();
+    }
+    let even = |value: &u32| value.is_multiple_of(2);
+    let mut subscription = open(hub.subscribe().topic("n").start(Start::Earliest).filter(even));
+    assert_eq!(seen(&mut subscription), ["0", "2"]);
+    for value in 4..7 {
+        hub.to("n").publish(value).unwrap();
+    }
+    assert_eq!(seen(&mut subscription), ["4", "6"]);
+}
+
+#[test]
+fn a_filter_may_remember() {
+    let hub = numbers();
+    let mut last = None;
+    let changes = move |value: &u32| last.replace(*value) != Some(*value);
+    let mut subscription = open(hub.subscribe().topic("n").filter(changes));
+    for value in [1, 1, 2, 2, 1] {
+        hub.to("n").publish(value).unwrap();
+    }
+    assert_eq!(seen(&mut subscription), ["1", "2", "1"]);
+}
+
+#[test]
+fn a_filter_that_panics_ends_its_own_subscription() {
+    let hub = numbers();
+    let mut panicking = open(hub.subscribe().topic("n").filter(|value| {
+        assert!(*value < 2, "the filter's bug");
+        true
+    }));
+    let mut other = open(hub.subscribe().topic("n").filter(|_| true));
+    for value in 0..4 {
+        hub.to("n").publish(value).unwrap();
+    }
+    assert_eq!(seen(&mut panicking), ["0", "1", "end filter_panicked"]);
+    assert_eq!(panicking.ended(), Some(DisconnectReason::FilterPanicked));
+    assert_eq!(seen(&mut panicking), ["end filter_panicked"], "it stays ended");
+    assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
+}
+
+#[test]
+fn a_filter_needs_values() {
+    let error = refused(hub().subscribe().filter(|_| true));
+    assert_eq!(error, SubscribeError::FilterNeedsValues);
+}
+
+#[test]
+fn an_event_has_its_value_if_the_hub_keeps_it() {
+    use downlink::hub::Delivery;
+    use futures_util::{FutureExt, StreamExt};
+    let hub = numbers();
+    let mut subscription = open(hub.subscribe().topic("n"));
+    hub.to("n").publish(7).unwrap();
+    let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
+        panic!("no event");
+    };
+    assert_eq!(event.value(), Some(&7));
+}
+
+#[test]
+fn kept_values_count_towards_the_bytes() {
+    let plain = build(|builder| builder);
+    let keeping = build(|builder| builder.keep_values(|_| 10_000));
+    say(&plain, "a", "x");
+    say(&keeping, "a", "x");
+    assert_eq!(keeping.stats().bytes, plain.stats().bytes + 10_000);
+}
+
+// 300 unwanted events are passed over in two polls, so that one filter cannot hold a thread.
+#[test]
+fn refusing_a_lot_lets_others_have_their_turn() {
+    struct Woken(AtomicUsize);
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let hub = numbers();
+    for value in 0..300 {
+        hub.to("n").publish(value).unwrap();
+    }
+    let last = |value: &u32| *value == 299;
+    let mut subscription = open(hub.subscribe().topic("n").start(Start::Earliest).filter(last));
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Arc::clone(&woken).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(subscription.poll_delivery(&mut cx).is_pending());
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it asks to be polled again");
+    assert!(subscription.poll_delivery(&mut cx).is_ready());
+}

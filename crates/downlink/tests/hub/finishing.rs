@@ -1,0 +1,97 @@
+//! Topics that come to an end.
+
+use std::time::Duration;
+
+use downlink::hub::{Clock, DisconnectReason, PublishError, Start, SubscribeError};
+
+use super::{build, hub, id, open, refused, say, seen};
+
+#[test]
+fn finish_ends_its_readers_after_what_they_had_to_read() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    say(&hub, "a", "1");
+    assert_eq!(hub.finish("a").unwrap().matched(), 1);
+    assert_eq!(seen(&mut subscription), ["1", "end finished"]);
+    assert_eq!(subscription.ended(), Some(DisconnectReason::Finished));
+}
+
+#[test]
+fn the_last_event_finishes() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topics(["a", "b"]));
+    hub.to("a").and_to("b").last().publish("bye".to_owned()).unwrap();
+    assert_eq!(seen(&mut subscription), ["bye", "end finished"]);
+    assert!(hub.topic("a").unwrap().finished && hub.topic("b").unwrap().finished);
+}
+
+#[test]
+fn a_reader_of_several_topics_ends_with_the_last_of_them() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topics(["a", "b"]));
+    let mut pattern = open(hub.subscribe().pattern("{any}"));
+    hub.finish("a").unwrap();
+    assert!(seen(&mut subscription).is_empty());
+    hub.finish("b").unwrap();
+    assert_eq!(seen(&mut subscription), ["end finished"]);
+    assert!(seen(&mut pattern).is_empty(), "a pattern may match again");
+}
+
+#[test]
+fn a_finished_topic_takes_nothing() {
+    let hub = hub();
+    hub.finish("a").unwrap();
+    let error = hub.to("a").publish("x".to_owned()).unwrap_err();
+    assert!(matches!(error, PublishError::Finished));
+    assert!(matches!(hub.finish("a").unwrap_err(), PublishError::Finished));
+}
+
+#[test]
+fn without_an_id_a_finished_topic_is_read_from_its_beginning() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    hub.finish("a").unwrap();
+    let mut reload = open(hub.subscribe().topic("a"));
+    assert_eq!(seen(&mut reload), ["1", "2", "end finished"]);
+}
+
+#[test]
+fn an_id_within_a_finished_topic_gets_the_rest() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    hub.finish("a").unwrap();
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
+    assert_eq!(seen(&mut subscription), ["2", "end finished"]);
+}
+
+#[test]
+fn who_has_read_all_of_it_is_sent_away_for_good() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    let subscribe = || hub.subscribe().topic("a").resume(id(&hub, 1).as_str());
+    drop(open(subscribe()));
+    hub.finish("a").unwrap();
+    assert_eq!(refused(subscribe()), SubscribeError::Finished);
+    assert_eq!(hub.stats().subscribers, 0);
+}
+
+#[test]
+fn finished_is_forgotten_after_its_time() {
+    let clock = Clock::manual();
+    let keep = Duration::from_secs(60);
+    let hub = build(|builder| builder.clock(clock.clone()).finished_keep(keep));
+    say(&hub, "a", "1");
+    hub.finish("a").unwrap();
+    clock.advance(keep - Duration::from_millis(1));
+    assert!(hub.to("a").publish("x".to_owned()).is_err());
+    clock.advance(Duration::from_millis(1));
+    say(&hub, "a", "again");
+    assert_eq!(seen(&mut open(hub.subscribe().topic("a").start(Start::Last(1)))), ["again"]);
+}
+
+#[test]
+fn finishing_no_topic_is_an_error() {
+    assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
+}

@@ -1,0 +1,181 @@
+//! What a gap says, and when.
+
+use std::time::Duration;
+
+use downlink::hub::{
+    Clock, Delivery, Gap, GapReason, Hub, LagPolicy, Retention, Start, Subscription,
+};
+use futures_util::{FutureExt, StreamExt};
+
+use super::{build, hub, id, keeping, open, say, seen};
+
+fn next_gap(subscription: &mut Subscription<String>) -> Gap {
+    match subscription.next().now_or_never() {
+        Some(Some(Delivery::Gap(gap))) => gap,
+        other => panic!("no gap but {other:?}"),
+    }
+}
+
+fn data(gap: &Gap) -> serde_json::Value {
+    serde_json::from_str(gap.to_event().data().unwrap()).unwrap()
+}
+
+/// A hub that keeps 4 and 5 of five events in the topic `a`.
+fn two_of_five() -> Hub<String> {
+    let hub = keeping(2);
+    for data in ["1", "2", "3", "4", "5"] {
+        say(&hub, "a", data);
+    }
+    hub
+}
+
+#[test]
+fn evicted_names_the_hole_and_what_follows() {
+    let hub = two_of_five();
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
+    let gap = next_gap(&mut subscription);
+    assert_eq!(gap.reason, GapReason::Evicted);
+    assert_eq!(gap.after, Some(id(&hub, 1)));
+    assert_eq!(gap.until.as_ref().unwrap().as_str(), id(&hub, 3));
+    assert_eq!(gap.oldest.as_ref().unwrap().as_str(), id(&hub, 4));
+    assert_eq!(gap.id.as_str(), id(&hub, 3));
+    assert_eq!(subscription.last_event_id(), id(&hub, 3));
+    assert_eq!(seen(&mut subscription), ["4", "5"]);
+}
+
+#[test]
+fn resuming_across_the_hole_is_told_only_once() {
+    let hub = two_of_five();
+    let mut first = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
+    let gap = next_gap(&mut first);
+    drop(first);
+    let mut second = open(hub.subscribe().topic("a").resume(&gap.id));
+    assert_eq!(seen(&mut second), ["4", "5"]);
+}
+
+#[test]
+fn unknown_id_has_no_range_but_a_start() {
+    let hub = two_of_five();
+    let mut subscription = open(hub.subscribe().topic("a").resume("who"));
+    let gap = next_gap(&mut subscription);
+    assert_eq!((gap.reason, gap.after.as_deref()), (GapReason::UnknownId, Some("who")));
+    assert_eq!((gap.until, gap.oldest.unwrap().as_str()), (None, id(&hub, 4).as_str()));
+    assert_eq!(gap.id.as_str(), id(&hub, 3));
+}
+
+#[test]
+fn lost_has_nothing_to_follow_yet() {
+    let hub = two_of_five();
+    let ahead = id(&hub, 77);
+    let mut subscription = open(hub.subscribe().topic("a").resume(ahead.as_str()));
+    let gap = next_gap(&mut subscription);
+    assert_eq!((gap.reason, gap.after), (GapReason::Lost, Some(ahead)));
+    assert_eq!((gap.until, gap.oldest), (None, None));
+    assert_eq!(gap.id, hub.cursor());
+}
+
+#[test]
+fn since_a_time_that_was_evicted_is_a_gap() {
+    let clock = Clock::manual();
+    let short = Retention { events_max: 1, ..Retention::DEFAULT };
+    let hub = build(|builder| builder.retention(short).clock(clock.clone()));
+    let since = clock.now();
+    say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    let mut subscription = open(hub.subscribe().topic("a").start(Start::Since(since)));
+    assert_eq!(subscription.last_event_id(), "");
+    let gap = next_gap(&mut subscription);
+    assert_eq!((gap.reason, gap.after.as_deref()), (GapReason::Evicted, None));
+    assert_eq!(seen(&mut subscription), ["2"]);
+}
+
+/// A subscription that was there before the events that it did not read in time.
+fn overtaken(hub: &Hub<String>) -> Subscription<String> {
+    let mut subscription = open(hub.subscribe().topic("a"));
+    assert!(seen(&mut subscription).is_empty());
+    for data in ["1", "2", "3"] {
+        say(hub, "a", data);
+    }
+    subscription
+}
+
+#[test]
+fn a_slow_connected_reader_lags_and_goes_on() {
+    let hub = keeping(2);
+    let mut subscription = overtaken(&hub);
+    let gap = next_gap(&mut subscription);
+    assert_eq!((gap.reason, gap.after), (GapReason::Lagged, Some(id(&hub, 0))));
+    assert_eq!(gap.until.unwrap().as_str(), id(&hub, 1));
+    assert_eq!(seen(&mut subscription), ["2", "3"]);
+}
+
+#[test]
+fn a_reader_that_has_caught_up_after_resuming_lags_too() {
+    let hub = keeping(2);
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));
+    assert!(seen(&mut subscription).is_empty());
+    for data in ["1", "2", "3"] {
+        say(&hub, "a", data);
+    }
+    assert_eq!(seen(&mut subscription), ["gap lagged", "2", "3"]);
+}
+
+#[test]
+fn a_slow_connected_reader_is_disconnected_by_choice() {
+    let short = Retention { events_max: 2, ..Retention::DEFAULT };
+    let hub = build(|builder| builder.retention(short).lag_policy(LagPolicy::Disconnect));
+    let mut subscription = overtaken(&hub);
+    let last = subscription.last_event_id();
+    assert_eq!(seen(&mut subscription), ["end lagged"]);
+    // It is told when it comes back.
+    let mut again = open(hub.subscribe().topic("a").resume(last.as_str()));
+    assert_eq!(seen(&mut again), ["gap evicted", "2", "3"]);
+}
+
+#[test]
+fn whoever_saves_its_id_before_the_gap_is_told_again() {
+    let hub = two_of_five();
+    for unknown in ["who", "00000000-3", &id(&hub, 99)] {
+        let first = open(hub.subscribe().topic("a").resume(unknown));
+        let saved = first.last_event_id();
+        let mut second = open(hub.subscribe().topic("a").resume(saved.as_str()));
+        assert!(seen(&mut second)[0].starts_with("gap "), "{unknown}");
+    }
+}
+
+#[test]
+fn waits_are_spread_within_their_bound() {
+    let wait = Duration::from_millis(800);
+    let hub = build(|builder| builder.gap_wait_max(wait));
+    let waits: Vec<_> =
+        (0..200).map(|_| next_gap(&mut open(hub.subscribe().resume("who"))).wait).collect();
+    assert!(waits.iter().all(|one| *one <= wait));
+    let (least, most) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    assert!(*least < wait / 4 && *most > wait * 3 / 4, "{least:?}..{most:?}");
+    let never = build(|builder| builder.gap_wait_max(Duration::ZERO));
+    assert_eq!(next_gap(&mut open(never.subscribe().resume("who"))).wait, Duration::ZERO);
+}
+
+#[test]
+fn the_notice_is_json_whatever_the_client_gave() {
+    let hub = hub();
+    let controls: String = (0..0x20).map(char::from).collect();
+    let hostile =
+        ["\"}", "\\", "\u{2028}\u{1F600}", "a\r\nid: evil\n\ndata: x", &controls, "</script>"];
+    for after in hostile {
+        let gap = next_gap(&mut open(hub.subscribe().resume(after)));
+        let data = data(&gap);
+        assert_eq!(data["after"], *after);
+        assert_eq!(data["reason"], "unknown_id");
+        assert_eq!(
+            (&data["until"], &data["oldest"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+        assert_eq!(data["wait_ms"].as_u64(), u64::try_from(gap.wait.as_millis()).ok());
+        let frame = gap.to_event().encode();
+        let text = std::str::from_utf8(frame.as_bytes()).unwrap();
+        assert_eq!(text.matches("\n\n").count(), 1, "one event: {text:?}");
+        assert_eq!(text.matches("\nid: ").count(), 1);
+        assert!(text.starts_with(&format!("event: downlink.gap\nid: {}\ndata: ", gap.id)));
+    }
+}

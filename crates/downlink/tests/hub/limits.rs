@@ -1,0 +1,152 @@
+//! Every limit: below, at and above.
+
+use downlink::hub::{
+    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, Limits, PublishError, Retention, SubscribeError,
+};
+use futures_util::{FutureExt, StreamExt};
+
+use super::{build, hub, open, refused, say, seen, try_open};
+
+fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    build(|builder| builder.limits(limits))
+}
+
+#[test]
+fn an_event_has_a_size() {
+    let hub = build(|builder| builder.event_bytes_max(100));
+    let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
+    // "id: x\ndata: …\n\n"
+    let rest = 14;
+    assert!(publish(100 - rest - 1).is_ok());
+    let hub = build(|builder| builder.event_bytes_max(100));
+    let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
+    assert!(publish(100 - rest).is_ok());
+    let error = publish(100 - rest + 1).unwrap_err();
+    assert!(matches!(error, PublishError::TooLarge { bytes: 101, bytes_max: 100 }), "{error:?}");
+}
+
+#[test]
+fn an_event_with_an_id_of_the_hubs_is_measured_with_the_longest() {
+    let hub = hub();
+    let rest = "id: abcdefgh-18446744073709551615\ndata: \n\n".len();
+    let publish = |bytes: usize| hub.to("a").publish("x".repeat(bytes));
+    for bytes in [EVENT_BYTES_MAX - rest - 1, EVENT_BYTES_MAX - rest] {
+        assert!(publish(bytes).is_ok());
+    }
+    assert!(matches!(publish(EVENT_BYTES_MAX - rest + 1), Err(PublishError::TooLarge { .. })));
+}
+
+// The decoder's own default limit is 16 MiB; a hub may be told to carry more.
+#[test]
+fn an_event_as_large_as_a_hub_allows_can_be_read() {
+    let mib = 1 << 20;
+    let large = Retention { bytes_max: 64 * mib, ..Retention::DEFAULT };
+    let hub = build(|builder| builder.event_bytes_max(32 * mib).retention(large));
+    let mut subscription = open(hub.subscribe().topic("a"));
+    hub.to("a").publish("x".repeat(17 * mib)).unwrap();
+    let Some(Some(Delivery::Event(event))) = subscription.next().now_or_never() else {
+        panic!("no event");
+    };
+    assert_eq!(event.data().len(), 17 * mib);
+}
+
+#[test]
+fn an_event_has_so_many_addresses() {
+    let hub = hub();
+    let to = |addresses: usize| {
+        let publish =
+            (1..addresses).fold(hub.to("0"), |publish, at| publish.and_to(at.to_string()));
+        // One that is there already costs nothing.
+        publish.and_to("0").publish(String::new())
+    };
+    assert!(to(ADDRESSES_MAX - 1).is_ok());
+    assert!(to(ADDRESSES_MAX).is_ok());
+    let error = to(ADDRESSES_MAX + 1).unwrap_err();
+    assert!(matches!(error, PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX }));
+}
+
+#[test]
+fn a_hub_has_so_many_subscribers() {
+    let hub = limited(|limits| limits.subscribers_max = 2);
+    let first = open(hub.subscribe());
+    let _second = open(hub.subscribe());
+    let full = SubscribeError::Full { subscribers_max: 2, by_browser: false };
+    assert_eq!(refused(hub.subscribe()), full);
+    drop(first);
+    assert!(try_open(hub.subscribe()).is_ok());
+    assert_eq!(hub.stats().refused, 1);
+}
+
+#[test]
+fn a_client_has_so_many_subscriptions() {
+    let hub = limited(|limits| limits.subscribers_per_client_max = 2);
+    let first = open(hub.subscribe().client("alice"));
+    let _second = open(hub.subscribe().client("alice"));
+    let full = SubscribeError::ClientFull { subscribers_per_client_max: 2, by_browser: false };
+    assert_eq!(refused(hub.subscribe().client("alice")), full);
+    assert!(try_open(hub.subscribe().client("bob")).is_ok());
+    drop(first);
+    assert!(try_open(hub.subscribe().client("alice")).is_ok());
+}
+
+#[test]
+fn a_subscription_has_so_many_selectors() {
+    let hub = limited(|limits| limits.selectors_max = 2);
+    assert!(try_open(hub.subscribe().topic("a")).is_ok());
+    assert!(try_open(hub.subscribe().topic("a").pattern("b/*")).is_ok());
+    let error = refused(hub.subscribe().topics(["a", "b"]).pattern("c/*"));
+    assert_eq!(error, SubscribeError::TooManySelectors { selectors: 3, selectors_max: 2 });
+}
+
+#[test]
+fn a_hub_has_so_many_topics() {
+    let hub = limited(|limits| limits.topics_max = 2);
+    say(&hub, "a", "x");
+    let inbox = open(hub.subscribe().client("alice"));
+    let error = hub.to("b").publish("x".to_owned()).unwrap_err();
+    assert!(matches!(error, PublishError::TooManyTopics { topics_max: 2 }));
+    let expected = SubscribeError::TooManyTopics { topics_max: 2, by_browser: false };
+    assert_eq!(refused(hub.subscribe().topic("b")), expected);
+    assert_eq!(hub.stats().subscribers, 1, "the refused one left nothing behind");
+    // An inbox that nobody reads and that holds nothing makes room.
+    drop(inbox);
+    say(&hub, "b", "x");
+    assert_eq!(hub.stats().topics, 2);
+}
+
+#[test]
+fn a_hub_has_so_many_bytes() {
+    let hub = build(|builder| {
+        let limits = Limits { bytes_max: 10_000, ..Limits::default() };
+        builder.limits(limits).event_bytes_max(5_000)
+    });
+    for at in 0..20 {
+        say(&hub, &format!("t/{at}"), &"x".repeat(2_000));
+        assert!(hub.stats().bytes <= 10_000);
+    }
+    assert!(hub.stats().events >= 3);
+    assert!(hub.topic("t/0").unwrap().events == 0, "the oldest went first");
+    assert_eq!(hub.topic("t/19").unwrap().events, 1);
+}
+
+#[test]
+fn rules_of_retention_apply_to_their_topics() {
+    let one = Retention { events_max: 1, ..Retention::DEFAULT };
+    let hub = build(|builder| {
+        builder.retention_of("one/*", one).inbox_retention(one).everyone_retention(one)
+    });
+    for data in ["1", "2"] {
+        say(&hub, "one/x", data);
+        say(&hub, "other", data);
+        hub.to_client("c").publish(data.to_owned()).unwrap();
+        hub.publish(data.to_owned()).unwrap();
+    }
+    assert_eq!(hub.topic("one/x").unwrap().events, 1);
+    assert_eq!(hub.topic("other").unwrap().events, 2);
+    let everyone = hub.subscribe().resume("earliest");
+    assert_eq!(seen(&mut open(everyone)), ["2"]);
+    let inbox = hub.subscribe().client("c").open_event(false).resume("earliest");
+    assert_eq!(seen(&mut open(inbox)), ["2", "2"]);
+}

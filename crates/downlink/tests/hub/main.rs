@@ -1,0 +1,97 @@
+//! The hub through its public API, without sockets and without sleeping.
+//!
+//! A hub in memory never waits, so most tests need no runtime: [`open`] and [`seen`] ask once and
+//! take what is there.
+
+#![cfg(all(feature = "axum", feature = "json"))]
+#![allow(clippy::unwrap_used)]
+
+mod addressing;
+mod batches;
+mod control;
+mod ending;
+mod errors;
+mod filters;
+mod finishing;
+mod gaps;
+mod limits;
+mod metrics;
+mod observing;
+mod repeats;
+mod responses;
+mod resume;
+mod size;
+
+use downlink::hub::{
+    Delivery, GapReason, Hub, HubBuilder, Receipt, Retention, Subscribe, SubscribeError,
+    Subscription,
+};
+use futures_util::{FutureExt, StreamExt};
+
+fn hub() -> Hub<String> {
+    Hub::text()
+}
+
+fn build(set: impl FnOnce(HubBuilder<String>) -> HubBuilder<String>) -> Hub<String> {
+    set(HubBuilder::text()).build().unwrap()
+}
+
+/// A hub whose topics keep this many events.
+fn keeping(events_max: usize) -> Hub<String> {
+    build(|builder| builder.retention(Retention { events_max, ..Retention::DEFAULT }))
+}
+
+/// Opens, which in memory never waits.
+fn try_open<T: Send + Sync + 'static>(
+    subscribe: Subscribe<T>,
+) -> Result<Subscription<T>, SubscribeError> {
+    subscribe.open().now_or_never().expect("a hub in memory never waits")
+}
+
+fn open<T: Send + Sync + 'static>(subscribe: Subscribe<T>) -> Subscription<T> {
+    try_open(subscribe).unwrap()
+}
+
+fn refused<T: Send + Sync + 'static>(subscribe: Subscribe<T>) -> SubscribeError {
+    try_open(subscribe).unwrap_err()
+}
+
+fn say(hub: &Hub<String>, topic: &str, data: &str) -> Receipt {
+    hub.to(topic).publish(data.to_owned()).unwrap()
+}
+
+/// What a subscription has to say now: data of events, `gap <reason>`, and at the end `end <reason>`.
+fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<String> {
+    let mut seen = Vec::new();
+    while let Some(next) = subscription.next().now_or_never() {
+        match next {
+            Some(Delivery::Event(event)) => seen.push(event.data()),
+            Some(Delivery::Gap(gap)) => seen.push(format!("gap {}", word(gap.reason))),
+            Some(_) => unreachable!("events and gaps are all there is"),
+            None => {
+                let reason = subscription.ended().expect("an end has a reason");
+                seen.push(format!("end {}", reason.as_str()));
+                break;
+            }
+        }
+    }
+    seen
+}
+
+fn word(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Evicted => "evicted",
+        GapReason::UnknownId => "unknown_id",
+        GapReason::NewEpoch => "new_epoch",
+        GapReason::Lagged => "lagged",
+        GapReason::Lost => "lost",
+        _ => "of another kind",
+    }
+}
+
+/// The hub's own id of an offset.
+fn id(hub: &Hub<String>, offset: u64) -> String {
+    let cursor = hub.cursor();
+    let (epoch, _) = cursor.as_str().split_once('-').unwrap();
+    format!("{epoch}-{offset}")
+}

@@ -1,0 +1,81 @@
+//! The numbers as OpenMetrics.
+
+#![cfg(feature = "metrics")]
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+use super::{hub, open, say, seen};
+
+#[test]
+fn a_hub_in_open_metrics() {
+    let hub = hub();
+    let mut left = open(hub.subscribe().topic("a").resume("who"));
+    let _here = open(hub.subscribe().topic("a"));
+    say(&hub, "a", "1");
+    seen(&mut left);
+    drop(left);
+    let stats = hub.stats();
+    let bytes = stats.bytes;
+    let expected = format!(
+        "\
+# HELP downlink_subscribers Subscriptions there are.
+# TYPE downlink_subscribers gauge
+downlink_subscribers 1
+# HELP downlink_topics Topics there are, clients' inboxes among them.
+# TYPE downlink_topics gauge
+downlink_topics 1
+# HELP downlink_events_kept Events kept; one in several topics counts in each.
+# TYPE downlink_events_kept gauge
+downlink_events_kept 1
+# HELP downlink_bytes_kept Bytes kept.
+# TYPE downlink_bytes_kept gauge
+downlink_bytes_kept {bytes}
+# HELP downlink_events_published Events published.
+# TYPE downlink_events_published counter
+downlink_events_published_total 1
+# HELP downlink_events_delivered Events that subscriptions took from the log.
+# TYPE downlink_events_delivered counter
+downlink_events_delivered_total 1
+# HELP downlink_connects Subscriptions opened.
+# TYPE downlink_connects counter
+downlink_connects_total 2
+# HELP downlink_refused Subscriptions refused.
+# TYPE downlink_refused counter
+downlink_refused_total 0
+# HELP downlink_disconnects Subscriptions ended, by reason.
+# TYPE downlink_disconnects counter
+downlink_disconnects_total{{reason=\"left\"}} 1
+downlink_disconnects_total{{reason=\"finished\"}} 0
+downlink_disconnects_total{{reason=\"drained\"}} 0
+downlink_disconnects_total{{reason=\"closed\"}} 0
+downlink_disconnects_total{{reason=\"disconnected\"}} 0
+downlink_disconnects_total{{reason=\"lagged\"}} 0
+downlink_disconnects_total{{reason=\"filter_panicked\"}} 0
+# HELP downlink_gaps Gaps told, by reason.
+# TYPE downlink_gaps counter
+downlink_gaps_total{{reason=\"evicted\"}} 0
+downlink_gaps_total{{reason=\"unknown_id\"}} 1
+downlink_gaps_total{{reason=\"new_epoch\"}} 0
+downlink_gaps_total{{reason=\"lagged\"}} 0
+downlink_gaps_total{{reason=\"lost\"}} 0
+# EOF
+"
+    );
+    assert_eq!(stats.openmetrics(), expected);
+}
+
+#[test]
+fn others_stand_beside_them() {
+    let mut registry = Registry::default();
+    let own = Counter::<u64>::default();
+    own.inc();
+    registry.register("own", "Of the app", own);
+    hub().stats().register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(text.contains("\nown_total 1\n"), "{text}");
+    assert!(text.contains("\ndownlink_subscribers 0\n"), "{text}");
+    assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1);
+}

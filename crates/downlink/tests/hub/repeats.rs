@@ -1,0 +1,146 @@
+//! Publishing twice: ids of the publisher's own, and idempotency keys.
+
+use std::time::Duration;
+
+use downlink::hub::{Clock, Hub, Publish, PublishError, Receipt};
+
+use super::{build, hub, keeping, open, say, seen};
+
+fn publish(publish: Publish<String>, data: &str) -> Result<Receipt, PublishError> {
+    publish.publish(data.to_owned())
+}
+
+fn with_id(hub: &Hub<String>, id: &str, data: &str) -> Result<Receipt, PublishError> {
+    publish(hub.to("a").id(id), data)
+}
+
+fn with_key(
+    hub: &Hub<String>,
+    credential: &str,
+    key: &str,
+    data: &str,
+) -> Result<Receipt, PublishError> {
+    publish(hub.to("a").idempotency_key(credential, key), data)
+}
+
+#[test]
+fn an_id_goes_on_the_wire() {
+    let hub = hub();
+    let receipt = with_id(&hub, "order/7", "x").unwrap();
+    assert_eq!(receipt.id().as_str(), "order/7");
+    let mut subscription = open(hub.subscribe().topic("a").resume("earliest"));
+    use futures_util::{FutureExt, StreamExt};
+    let Some(Some(downlink::Delivery::Event(event))) = subscription.next().now_or_never() else {
+        panic!("no event");
+    };
+    assert_eq!(event.id(), "order/7");
+    assert_eq!(event.frame().as_bytes(), b"id: order/7\ndata: x\n\n");
+}
+
+#[test]
+fn the_same_id_and_content_is_the_first_receipt() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    let first = with_id(&hub, "x", "same").unwrap();
+    let again = with_id(&hub, "x", "same").unwrap();
+    assert!(!first.is_repeated() && again.is_repeated());
+    assert_eq!(
+        (first.id(), first.offset(), first.matched()),
+        (again.id(), again.offset(), again.matched())
+    );
+    assert_eq!(seen(&mut subscription), ["same"]);
+    assert_eq!(hub.stats().published, 1);
+}
+
+#[test]
+fn the_same_id_and_other_content_is_an_error() {
+    let hub = hub();
+    with_id(&hub, "x", "one").unwrap();
+    assert!(matches!(with_id(&hub, "x", "two"), Err(PublishError::IdTaken)));
+    let to_b = publish(hub.to("b").id("x"), "one");
+    assert!(matches!(to_b, Err(PublishError::IdTaken)), "the address is content");
+    let typed = publish(hub.to("a").id("x").event("t"), "one");
+    assert!(matches!(typed, Err(PublishError::IdTaken)), "the type is content");
+    let timed = publish(hub.to("a").id("x").retry(Duration::from_secs(1)), "one");
+    assert!(matches!(timed, Err(PublishError::IdTaken)), "the reconnection time is content");
+    let last = publish(hub.to("a").id("x").last(), "one");
+    assert!(matches!(last, Err(PublishError::IdTaken)), "whether it is the last is content");
+    assert_eq!(hub.stats().events, 1);
+}
+
+#[test]
+fn an_id_is_free_again_when_its_event_is_evicted() {
+    let hub = keeping(1);
+    with_id(&hub, "x", "one").unwrap();
+    say(&hub, "a", "other");
+    assert!(!with_id(&hub, "x", "two").unwrap().is_repeated());
+}
+
+#[test]
+fn an_id_has_its_grammar() {
+    let hub = hub();
+    let longest = "x".repeat(128);
+    assert!(with_id(&hub, &longest[1..], "1").is_ok());
+    assert!(with_id(&hub, &longest, "2").is_ok());
+    let ours = hub.cursor();
+    for wrong in ["", "a b", "é", "\u{7f}", "\n", ours.as_str(), &format!("{longest}x")] {
+        let error = with_id(&hub, wrong, "x").unwrap_err();
+        assert!(matches!(&error, PublishError::InvalidId { id } if id == wrong), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_publishes_once() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    let first = with_key(&hub, "", "k", "same").unwrap();
+    let again = with_key(&hub, "", "k", "same").unwrap();
+    assert_eq!((again.id(), again.is_repeated()), (first.id(), true));
+    assert!(matches!(with_key(&hub, "", "k", "other"), Err(PublishError::KeyReused)));
+    assert_eq!(seen(&mut subscription), ["same"]);
+}
+
+#[test]
+fn keys_of_credentials_do_not_meet() {
+    let hub = hub();
+    with_key(&hub, "alice", "k", "hers").unwrap();
+    assert!(!with_key(&hub, "bob", "k", "his").unwrap().is_repeated());
+}
+
+#[test]
+fn a_key_is_free_again_after_ten_minutes() {
+    let clock = Clock::manual();
+    let hub = build(|builder| builder.clock(clock.clone()));
+    with_key(&hub, "", "k", "one").unwrap();
+    clock.advance(Duration::from_millis(10 * 60_000 - 1));
+    assert!(with_key(&hub, "", "k", "two").is_err());
+    clock.advance(Duration::from_millis(1));
+    assert!(!with_key(&hub, "", "k", "two").unwrap().is_repeated());
+}
+
+#[test]
+fn a_key_outlives_its_event() {
+    let hub = keeping(1);
+    with_key(&hub, "", "k", "one").unwrap();
+    say(&hub, "a", "other");
+    assert!(with_key(&hub, "", "k", "one").unwrap().is_repeated());
+}
+
+#[test]
+fn a_key_has_1_to_255_bytes() {
+    let hub = hub();
+    for bytes in [1, 254, 255] {
+        assert!(with_key(&hub, "", &"k".repeat(bytes), "x").is_ok(), "{bytes}");
+    }
+    for bytes in [0, 256] {
+        let error = with_key(&hub, "", &"k".repeat(bytes), "x").unwrap_err();
+        assert!(matches!(error, PublishError::InvalidKey { bytes: told } if told == bytes));
+    }
+}
+
+#[test]
+fn a_receipt_in_memory_is_durable_at_once() {
+    use futures_util::FutureExt;
+    let receipt = say(&hub(), "a", "x");
+    assert!(receipt.durable().now_or_never().unwrap().is_ok());
+}

@@ -1,0 +1,205 @@
+//! What refusals and errors become over HTTP.
+
+use bytes::Bytes;
+use downlink::hub::{Batch, Hub, Limits, PublishError, Resume, Subscribe, SubscribeError};
+use futures_util::FutureExt;
+use http::{HeaderMap, Response};
+use http_body_util::{BodyExt, Full};
+
+use super::{build, hub, id, open, refused, say};
+
+fn body(response: Response<Full<Bytes>>) -> String {
+    let body = response.into_body().collect().now_or_never().unwrap().unwrap();
+    String::from_utf8(body.to_bytes().into()).unwrap()
+}
+
+fn is_problem(response: Response<Full<Bytes>>, status: u16, detail: &str) {
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let problem: serde_json::Value = serde_json::from_str(&body(response)).unwrap();
+    assert_eq!((&problem["status"], &problem["detail"]), (&status.into(), &detail.into()));
+}
+
+/// A browser's refusal: it comes back from nothing but a 200.
+fn is_soft(response: Response<Full<Bytes>>, reason: &str) {
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let body = body(response);
+    let retry = body.strip_prefix(&format!(": {reason}\n\nretry: ")).unwrap();
+    let millis: u64 = retry.strip_suffix("\n\n").unwrap().parse().unwrap();
+    assert!((1_000..=10_000).contains(&millis), "{millis}");
+}
+
+/// Everybody else's.
+fn is_hard(response: Response<Full<Bytes>>, reason: &str) {
+    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=10).contains(&seconds), "{seconds}");
+    is_problem(response, 503, reason);
+}
+
+fn browser() -> Resume {
+    let mut headers = HeaderMap::new();
+    headers.insert("sec-fetch-mode", "cors".parse().unwrap());
+    downlink::LastEventId::from_request(&headers, None).into()
+}
+
+/// The same refusal, for a program and for a browser.
+fn sends_away(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
+    is_hard(refused(subscribe()).into_response(), reason);
+    is_soft(refused(subscribe().resume(browser())).into_response(), reason);
+}
+
+#[test]
+fn a_full_hub_sends_away() {
+    let limits = Limits { subscribers_max: 1, ..Limits::default() };
+    let hub = build(|builder| builder.limits(limits));
+    let _one = open(hub.subscribe());
+    sends_away(|| hub.subscribe(), "there are 1 subscriptions, which is the limit.");
+}
+
+#[test]
+fn a_full_client_and_a_hub_full_of_topics_send_away() {
+    let limits = Limits { subscribers_per_client_max: 1, topics_max: 1, ..Limits::default() };
+    let hub = build(|builder| builder.limits(limits));
+    let _one = open(hub.subscribe().client("c"));
+    sends_away(
+        || hub.subscribe().client("c"),
+        "the client has 1 subscriptions, which is the limit.",
+    );
+    sends_away(|| hub.subscribe().topic("t"), "there are 1 topics, which is the limit.");
+}
+
+#[test]
+fn a_draining_and_a_closed_hub_send_away() {
+    let hub = hub();
+    hub.drain();
+    sends_away(|| hub.subscribe(), "the hub is about to go away.");
+    hub.close();
+    sends_away(|| hub.subscribe(), "the hub is closed.");
+}
+
+#[test]
+fn a_finished_topic_says_do_not_come_back() {
+    let hub = hub();
+    say(&hub, "a", "1");
+    hub.finish("a").unwrap();
+    let refused = refused(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
+    let response = refused.into_response();
+    assert_eq!((response.status(), response.headers().len()), (http::StatusCode::NO_CONTENT, 0));
+    assert_eq!(body(response), "");
+}
+
+#[test]
+fn a_wrong_subscription_is_the_clients_fault() {
+    let hub = hub();
+    let selector = refused(hub.subscribe().topic("a b\n"));
+    is_problem(
+        selector.into_response(),
+        400,
+        "\"a b\\n\" is neither a topic nor a pattern: a control character at byte 3.",
+    );
+    let client = refused(hub.subscribe().client(""));
+    is_problem(client.into_response(), 400, "\"\" is not a client id: the name is empty.");
+    let topics: Vec<_> = (0..=1_000).map(|at| at.to_string()).collect();
+    let many = refused(hub.subscribe().topics(topics));
+    assert!(matches!(many, SubscribeError::TooManySelectors { .. }));
+    is_problem(many.into_response(), 400, "1001 topics and patterns, at most 1000 are allowed.");
+}
+
+#[test]
+fn a_filter_without_values_is_the_servers_fault() {
+    let response = refused(hub().subscribe().filter(|_| true)).into_response();
+    let detail = "a filter needs the hub to keep values: build it with keep_values.";
+    is_problem(response, 500, detail);
+}
+
+fn status(error: &PublishError) -> u16 {
+    error.to_problem().status().as_u16()
+}
+
+#[test]
+fn errors_of_publishing_are_problems() {
+    let hub = build(|builder| {
+        let limits = Limits { topics_max: 2, ..Limits::default() };
+        builder.limits(limits).event_bytes_max(60)
+    });
+    let text = String::new;
+    let wrong = hub.to("").publish(text()).unwrap_err();
+    is_problem(wrong.to_problem().into_response(), 400, "\"\" is not a topic: the name is empty.");
+    for publish in [
+        hub.to_client(""),
+        hub.to("a").event("open"),
+        hub.to("a").event("\n"),
+        hub.to("a").id(""),
+        hub.to("a").idempotency_key("", ""),
+    ] {
+        assert_eq!(status(&publish.publish(text()).unwrap_err()), 400);
+    }
+    assert_eq!(status(&hub.to("a").publish("x".repeat(60)).unwrap_err()), 413);
+    hub.to("a").id("x").idempotency_key("", "k").publish(text()).unwrap();
+    assert_eq!(status(&hub.to("a").id("x").publish("y".into()).unwrap_err()), 409);
+    let reused = hub.to("a").idempotency_key("", "k").publish("y".into());
+    assert_eq!(status(&reused.unwrap_err()), 409);
+    hub.finish("b").unwrap();
+    assert_eq!(status(&hub.finish("b").unwrap_err()), 409);
+    assert_eq!(status(&hub.to("c").publish(text()).unwrap_err()), 503);
+    hub.close();
+    assert_eq!(status(&hub.publish(text()).unwrap_err()), 503);
+}
+
+#[test]
+fn a_value_that_cannot_be_encoded_is_the_servers_fault() {
+    let hub = Hub::<f64>::with(|_: &f64| {
+        downlink::EventType::new("\n").map(|_| unreachable!("not a type"))
+    });
+    let error = hub.publish(1.0).unwrap_err();
+    assert_eq!(status(&error), 500);
+}
+
+#[test]
+fn a_batch_is_answered_like_its_event() {
+    let hub = hub();
+    let batch = |topic: &str, events: usize| {
+        let mut batch = Batch::new(&hub);
+        (0..events).for_each(|_| batch.add(hub.to(topic), String::new()));
+        batch.publish().unwrap_err().to_problem()
+    };
+    is_problem(
+        batch("", 1).into_response(),
+        400,
+        "event 1 of the batch: \"\" is not a topic: the name is empty.",
+    );
+    let detail = "the batch has 10001 events, at most 10000 are allowed.";
+    is_problem(batch("a", 10_001).into_response(), 413, detail);
+    hub.finish("over").unwrap();
+    assert_eq!(batch("over", 1).status(), 409);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_ends_early_says_when_to_come_back() {
+    let spread = std::time::Duration::from_millis(700)..=std::time::Duration::from_millis(900);
+    let hub = build(|builder| builder.drain_spread(spread));
+    let response = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    say(&hub, "a", "1");
+    hub.drain();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.into()).unwrap();
+    let end = format!("id: {}\ndata: 1\n\nretry: ", id(&hub, 1));
+    let retry = text.strip_prefix(": connected\n\n").unwrap().strip_prefix(&end).unwrap();
+    let millis: u64 = retry.strip_suffix("\n\n").unwrap().parse().unwrap();
+    assert!((700..=900).contains(&millis), "{millis}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_or_disconnected_subscription_just_ends() {
+    let hub = hub();
+    let finished = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    let gone = open(hub.subscribe().client("c").open_event(false)).into_response();
+    hub.finish("a").unwrap();
+    hub.disconnect("c");
+    for response in [finished, gone] {
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, ": connected\n\n");
+    }
+}

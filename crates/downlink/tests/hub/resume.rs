@@ -1,0 +1,175 @@
+//! Where a subscription begins: ids of every kind, and every start.
+
+use std::time::Duration;
+
+use downlink::http::LastEventId;
+use downlink::hub::{Clock, Hub, Resume, Start};
+
+use super::{build, hub, id, keeping, open, say, seen};
+
+/// A hub with events 1 to 5 in the topic `a`.
+fn five() -> Hub<String> {
+    let hub = hub();
+    for data in ["1", "2", "3", "4", "5"] {
+        say(&hub, "a", data);
+    }
+    hub
+}
+
+fn after(hub: &Hub<String>, id: &str) -> Vec<String> {
+    seen(&mut open(hub.subscribe().topic("a").resume(id)))
+}
+
+fn from(hub: &Hub<String>, start: Start) -> Vec<String> {
+    seen(&mut open(hub.subscribe().topic("a").start(start)))
+}
+
+#[test]
+fn our_ids_resume_exactly() {
+    let hub = five();
+    assert_eq!(after(&hub, &id(&hub, 0)), ["1", "2", "3", "4", "5"]);
+    assert_eq!(after(&hub, &id(&hub, 3)), ["4", "5"]);
+    assert!(after(&hub, &id(&hub, 5)).is_empty());
+}
+
+#[test]
+fn a_given_id_resumes_exactly() {
+    let hub = five();
+    hub.to("a").id("mine/1").publish("6".to_owned()).unwrap();
+    say(&hub, "a", "7");
+    assert_eq!(after(&hub, "mine/1"), ["7"]);
+}
+
+#[test]
+fn an_unknown_id_is_one_gap_and_the_newest_events() {
+    let hub = build(|builder| builder.gap_replay_max(2));
+    for data in ["1", "2", "3"] {
+        say(&hub, "a", data);
+    }
+    assert_eq!(after(&hub, "never-given"), ["gap unknown_id", "2", "3"]);
+}
+
+#[test]
+fn a_malformed_id_is_an_unknown_one() {
+    let hub = five();
+    let expected = ["gap unknown_id", "1", "2", "3", "4", "5"];
+    let too_big = format!("{}0", id(&hub, u64::MAX));
+    for malformed in ["", "-", "abcdefgh-", "abcdefgh-x", "\u{1F4A9}", "a b", &too_big] {
+        let seen = after(&hub, malformed);
+        if malformed.is_empty() {
+            assert!(seen.is_empty(), "an empty id is none");
+        } else {
+            assert_eq!(seen, expected, "{malformed:?}");
+        }
+    }
+}
+
+#[test]
+fn an_id_of_another_epoch_is_one_gap() {
+    let hub = five();
+    let other = id(&super::hub(), 4);
+    assert_eq!(after(&hub, &other), ["gap new_epoch", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn an_id_ahead_of_the_log_is_lost() {
+    let hub = five();
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 6).as_str()));
+    assert_eq!(seen(&mut subscription), ["gap lost"]);
+    say(&hub, "a", "6");
+    assert_eq!(seen(&mut subscription), ["6"]);
+}
+
+#[test]
+fn earliest_is_all_that_is_kept_and_no_gap() {
+    let hub = keeping(2);
+    for data in ["1", "2", "3"] {
+        say(&hub, "a", data);
+    }
+    assert_eq!(after(&hub, "earliest"), ["2", "3"]);
+    assert_eq!(from(&hub, Start::Earliest), ["2", "3"]);
+}
+
+#[test]
+fn an_id_counts_for_more_than_a_start() {
+    let hub = five();
+    let last = id(&hub, 4);
+    let subscribe = hub.subscribe().topic("a").start(Start::Earliest).resume(last.as_str());
+    assert_eq!(seen(&mut open(subscribe)), ["5"]);
+    let without = hub.subscribe().topic("a").start(Start::Earliest).resume(None::<&str>);
+    assert_eq!(seen(&mut open(without)).len(), 5);
+}
+
+#[test]
+fn live_is_what_comes() {
+    let hub = five();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    assert!(seen(&mut subscription).is_empty());
+    say(&hub, "a", "6");
+    assert_eq!(seen(&mut subscription), ["6"]);
+}
+
+#[test]
+fn last_is_so_many_of_the_newest_in_all_topics() {
+    let hub = five();
+    say(&hub, "b", "6");
+    assert!(from(&hub, Start::Last(0)).is_empty());
+    assert_eq!(from(&hub, Start::Last(2)), ["4", "5"]);
+    assert_eq!(from(&hub, Start::Last(99)).len(), 5);
+    let both = hub.subscribe().topics(["a", "b"]).start(Start::Last(2));
+    assert_eq!(seen(&mut open(both)), ["5", "6"]);
+}
+
+#[test]
+fn since_is_by_the_time_of_publication() {
+    let clock = Clock::manual();
+    let hub = build(|builder| builder.clock(clock.clone()));
+    say(&hub, "a", "old");
+    clock.advance(Duration::from_secs(10));
+    let since = clock.now();
+    say(&hub, "a", "new");
+    assert_eq!(from(&hub, Start::Since(since)), ["new"]);
+    clock.advance(Duration::from_millis(1));
+    assert!(from(&hub, Start::Since(clock.now())).is_empty());
+}
+
+#[test]
+fn after_is_like_resuming() {
+    let hub = five();
+    assert_eq!(from(&hub, Start::After(id(&hub, 4).into())), ["5"]);
+}
+
+#[test]
+fn a_cursor_moves_with_what_was_yielded() {
+    let hub = five();
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 2).as_str()));
+    assert_eq!(subscription.last_event_id(), id(&hub, 2));
+    assert_eq!(subscription.lag(), 3);
+    assert_eq!(seen(&mut subscription), ["3", "4", "5"]);
+    assert_eq!(subscription.last_event_id(), id(&hub, 5));
+    assert_eq!(subscription.lag(), 0);
+}
+
+#[test]
+fn a_request_becomes_a_resumption() {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("last-event-id", "x".parse().unwrap());
+    let plain: Resume = LastEventId::from_request(&headers, None).into();
+    assert_eq!((plain.id.as_deref(), plain.by_browser), (Some("x"), false));
+    headers.insert("sec-fetch-mode", "cors".parse().unwrap());
+    assert!(Resume::from(LastEventId::from_request(&headers, None)).by_browser);
+    assert_eq!(Resume::from(""), Resume::default());
+}
+
+#[test]
+fn replay_turns_into_live_without_a_seam() {
+    let hub = build(|builder| builder);
+    for at in 0..200 {
+        say(&hub, "a", &at.to_string());
+    }
+    let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
+    say(&hub, "a", "200");
+    let seen = seen(&mut subscription);
+    let expected: Vec<_> = (0..=200).map(|at: u32| at.to_string()).collect();
+    assert_eq!(seen, expected);
+}
