@@ -8,6 +8,8 @@ pub mod http;
 pub mod hub;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use downlink_proto::{Event, EventId, EventType, Frame, InvalidField};
 
