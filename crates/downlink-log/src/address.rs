@@ -36,6 +36,11 @@ impl Topic {
         }
     }
 
+    /// Where names that begin with `prefix` stand among others; not a topic to publish to.
+    pub(crate) fn bound(prefix: &str) -> Self {
+        Self(prefix.into())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

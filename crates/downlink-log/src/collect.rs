@@ -13,12 +13,19 @@ use crate::{
     watcher::Watcher,
 };
 
+/// Topics collected under one hold of the registry, so that publishers are not kept waiting when a
+/// hundred thousand expire at once.
+const COLLECT_BATCH: usize = 256;
+
 impl<P: Payload> Shared<P> {
     /// Collects those of the topics that nothing holds any more.
     pub(crate) fn collect(&self, topics: &[Arc<TopicLog<P>>]) {
-        let mut registry = self.registry.write();
-        for topic in topics {
-            collect_one(&mut registry, topic);
+        for batch in topics.chunks(COLLECT_BATCH) {
+            if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
+                continue;
+            }
+            let mut registry = self.registry.write();
+            batch.iter().for_each(|topic| collect_one(&mut registry, topic));
         }
     }
 }
@@ -33,14 +40,16 @@ pub(crate) fn collect_one<P: Payload>(registry: &mut Registry<P>, topic: &Arc<To
         if ring.is_dead() || !ring.bury() {
             return;
         }
+        topic.set_queued_for(None);
         ring.floor()
     };
+    // A reader that is leaving has taken its seats, and takes itself off the list.
     let readers: Vec<Arc<Watcher<P>>> = topic.watchers.lock().iter().cloned().collect();
     for reader in readers {
         let mut attached = reader.attached.lock();
-        if let Some(seat) = attached.remove(topic.number) {
+        if let Some(key) = attached.remove(topic.number) {
             attached.detached = attached.detached.max(floor);
-            topic.watchers.lock().remove(seat.key);
+            topic.watchers.lock().remove(key);
         }
     }
     registry.remove(topic, floor);

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use crate::{
-    index::Index,
     log::{Payload, Shared},
     ring::{Kept, Ring},
     sync::Ordering,
@@ -92,9 +91,12 @@ impl<P: Payload> Shared<P> {
     fn evict_oldest(&self, newest: u64, evicted: &mut Evicted<P>) -> bool {
         let row = {
             let mut index = self.index.lock();
-            if index.front().is_none_or(|row| row.offset >= newest) {
+            let Some(oldest) = index.front().map(|row| row.offset).filter(|&row| row < newest)
+            else {
                 return false;
-            }
+            };
+            // A reader that no longer finds the row must find that there may be a hole.
+            self.floor_max.fetch_max(oldest + 1, Ordering::AcqRel);
             index.pop_front()
         };
         let Some(row) = row else { return false };
@@ -107,15 +109,15 @@ impl<P: Payload> Shared<P> {
         true
     }
 
-    /// Takes rows of evicted events out of the index.
-    pub(crate) fn tidy_index(&self, index: &mut Index<P>) {
-        index.tidy(self.events.load(Ordering::Relaxed), |row| {
-            row.topics.iter().any(|topic| topic.ring.read().floor().offset <= row.offset)
-        });
+    /// Takes what was evicted out of the index, if that is worth it.
+    pub(crate) fn tidy_index(&self) {
+        let live = self.events.load(Ordering::Relaxed);
+        let is_kept = |offset, topic: &TopicLog<P>| topic.ring.read().floor().offset <= offset;
+        self.index.lock().tidy(live, is_kept);
     }
 
-    /// Frees given ids, drops payloads and collects emptied topics. Called with no lock held.
-    pub(crate) fn dispose(&self, evicted: Evicted<P>) {
+    /// Frees the ids of evicted events and collects emptied topics. Called with no lock held.
+    pub(crate) fn settle(&self, evicted: &mut Evicted<P>) {
         let ids = evicted
             .entries
             .iter()
@@ -123,9 +125,6 @@ impl<P: Payload> Shared<P> {
         for (id, offset) in ids {
             self.given.lock().release(id, offset);
         }
-        drop(evicted.entries);
-        if !evicted.emptied.is_empty() {
-            self.collect(&evicted.emptied);
-        }
+        self.collect(&std::mem::take(&mut evicted.emptied));
     }
 }

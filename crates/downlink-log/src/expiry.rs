@@ -19,10 +19,20 @@ pub(crate) struct Expiry<P> {
     /// The earliest deadline, in milliseconds. A reader that sees an older value is early or late by
     /// one look; the queue decides.
     next: AtomicU64,
-    queue: Mutex<BinaryHeap<Reverse<Due<P>>>>,
+    queue: Mutex<Queue<P>>,
 }
 
-/// A topic that has something to evict at a time. One whose ring expects another time is stale.
+#[derive(Debug)]
+struct Queue<P> {
+    dues: BinaryHeap<Reverse<Due<P>>>,
+    /// At this length stale entries are looked for: twice what was left the last time.
+    tidy_at: usize,
+}
+
+/// Entries among which stale ones are not worth looking for.
+const SLACK: usize = 64;
+
+/// A topic that has something to evict at a time. One whose topic expects another time is stale.
 #[derive(Debug)]
 struct Due<P> {
     at: Timestamp,
@@ -31,26 +41,38 @@ struct Due<P> {
 
 impl<P> Expiry<P> {
     pub(crate) fn new() -> Self {
-        Self { next: AtomicU64::new(u64::MAX), queue: Mutex::new(BinaryHeap::new()) }
+        let queue = Queue { dues: BinaryHeap::new(), tidy_at: SLACK };
+        Self { next: AtomicU64::new(u64::MAX), queue: Mutex::new(queue) }
     }
 
     fn push(&self, due: Due<P>) {
         let mut queue = self.queue.lock();
-        queue.push(Reverse(due));
+        if queue.dues.len() >= queue.tidy_at {
+            queue.tidy();
+        }
+        queue.dues.push(Reverse(due));
         self.publish_next(&queue);
     }
 
     fn pop_due(&self, now: Timestamp) -> Option<Due<P>> {
         let mut queue = self.queue.lock();
-        let due = queue.peek().is_some_and(|Reverse(due)| due.at <= now);
-        let due = due.then(|| queue.pop()).flatten();
+        let due = queue.dues.peek().is_some_and(|Reverse(due)| due.at <= now);
+        let due = due.then(|| queue.dues.pop()).flatten();
         self.publish_next(&queue);
         due.map(|Reverse(due)| due)
     }
 
-    fn publish_next(&self, queue: &BinaryHeap<Reverse<Due<P>>>) {
-        let next = queue.peek().map_or(u64::MAX, |Reverse(due)| due.at.as_millis());
+    fn publish_next(&self, queue: &Queue<P>) {
+        let next = queue.dues.peek().map_or(u64::MAX, |Reverse(due)| due.at.as_millis());
         self.next.store(next, Ordering::Release);
+    }
+}
+
+impl<P> Queue<P> {
+    /// Drops stale entries, which else would hold topics that are gone until their time comes.
+    fn tidy(&mut self) {
+        self.dues.retain(|Reverse(due)| due.topic.queued_for() == Some(due.at));
+        self.tidy_at = SLACK.max(2 * self.dues.len());
     }
 }
 
@@ -64,13 +86,14 @@ impl<P: Payload> Shared<P> {
         while let Some(due) = self.expiry.pop_due(now) {
             self.expire_topic(&due, now, &mut evicted);
         }
-        self.dispose(evicted);
+        self.settle(&mut evicted);
+        self.tidy_index();
     }
 
     fn expire_topic(&self, due: &Due<P>, now: Timestamp, evicted: &mut Evicted<P>) {
         let topic = &due.topic;
         let mut ring = topic.ring.write();
-        if ring.queued_for != Some(due.at) {
+        if topic.queued_for() != Some(due.at) {
             return;
         }
         let finished_keep = self.options.finished_keep;
@@ -85,15 +108,15 @@ impl<P: Payload> Shared<P> {
                 self.evict_one(topic, &mut ring, evicted);
             }
         }
-        ring.queued_for = None;
-        self.queue_expiry(topic, &mut ring);
+        topic.set_queued_for(None);
+        self.queue_expiry(topic, &ring);
     }
 
     /// Puts a topic into the queue for the earliest thing it has to evict.
-    pub(crate) fn queue_expiry(&self, topic: &Arc<TopicLog<P>>, ring: &mut Ring<P>) {
+    pub(crate) fn queue_expiry(&self, topic: &Arc<TopicLog<P>>, ring: &Ring<P>) {
         let Some(at) = topic.deadline(ring, self.options.finished_keep) else { return };
-        if ring.queued_for.is_none_or(|queued| at < queued) {
-            ring.queued_for = Some(at);
+        if topic.queued_for().is_none_or(|queued| at < queued) {
+            topic.set_queued_for(Some(at));
             self.expiry.push(Due { at, topic: Arc::clone(topic) });
         }
     }

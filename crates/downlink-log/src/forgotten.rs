@@ -3,9 +3,12 @@
 //! A bounded table by name. What falls out of it raises one floor for every unknown name: a gap that
 //! is none may then be reported, a gap that is one is never hidden.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use crate::{address::Address, offset::Timestamp};
+use crate::{
+    address::{Address, Topic},
+    offset::Timestamp,
+};
 
 /// Names remembered. About 10 MiB with names of ordinary length; beyond it resumption stays correct
 /// and becomes less precise.
@@ -30,19 +33,33 @@ impl Floor {
     }
 }
 
+/// Invariant: `names` and `turns` hold the same entries.
 #[derive(Debug)]
 pub(crate) struct Forgotten {
-    floors: BTreeMap<Address, Floor>,
-    /// Oldest first. May hold names that came back to life; they are skipped.
-    order: VecDeque<(Address, Floor)>,
+    names: BTreeMap<Address, Remembered>,
+    /// In the order of their collection.
+    turns: BTreeMap<u64, Address>,
+    next_turn: u64,
     /// The floor of every name that is not in the table.
     others: Floor,
     names_max: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    floor: Floor,
+    turn: u64,
+}
+
 impl Forgotten {
     pub(crate) fn new(names_max: usize) -> Self {
-        Self { floors: BTreeMap::new(), order: VecDeque::new(), others: Floor::NONE, names_max }
+        Self {
+            names: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            next_turn: 0,
+            others: Floor::NONE,
+            names_max,
+        }
     }
 
     /// Remembers a collected topic.
@@ -50,35 +67,44 @@ impl Forgotten {
         if floor.offset <= self.others.offset {
             return;
         }
-        self.floors.insert(address.clone(), floor);
-        self.order.push_back((address, floor));
-        while self.floors.len() > self.names_max {
-            self.forget_oldest();
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        self.turns.insert(turn, address.clone());
+        if let Some(old) = self.names.insert(address, Remembered { floor, turn }) {
+            self.turns.remove(&old.turn);
         }
-        if self.order.len() > 2 * self.names_max {
-            let floors = &self.floors;
-            self.order.retain(|(address, floor)| floors.get(address) == Some(floor));
+        while self.names.len() > self.names_max {
+            self.forget_oldest();
         }
     }
 
     /// The floor that a topic of this name begins with.
     pub(crate) fn recall(&mut self, address: &Address) -> Floor {
-        self.floors.remove(address).unwrap_or(self.others)
+        let Some(Remembered { floor, turn }) = self.names.remove(address) else {
+            return self.others;
+        };
+        self.turns.remove(&turn);
+        floor
     }
 
-    /// The highest floor among the forgotten topics that `matches` accepts.
-    pub(crate) fn highest(&self, matches: impl Fn(&Address) -> bool) -> Floor {
-        let named = self.floors.iter().filter(|(address, _)| matches(address));
-        named.fold(self.others, |highest, (_, floor)| highest.max(*floor))
+    /// The highest floor among the forgotten topics whose name begins with `prefix` and that
+    /// `matches` accepts.
+    pub(crate) fn highest(&self, prefix: &str, matches: impl Fn(&Topic) -> bool) -> Floor {
+        let names = self.names.range(Address::Topic(Topic::bound(prefix))..).map_while(
+            |(address, Remembered { floor, .. })| {
+                let topic = address.topic().filter(|topic| topic.as_str().starts_with(prefix))?;
+                Some((topic, floor))
+            },
+        );
+        names
+            .filter(|(topic, _)| matches(topic))
+            .fold(self.others, |highest, (_, floor)| highest.max(*floor))
     }
 
     fn forget_oldest(&mut self) {
-        while let Some((address, floor)) = self.order.pop_front() {
-            if self.floors.get(&address) == Some(&floor) {
-                self.floors.remove(&address);
-                self.others = self.others.max(floor);
-                return;
-            }
+        let Some((_, address)) = self.turns.pop_first() else { return };
+        if let Some(Remembered { floor, .. }) = self.names.remove(&address) {
+            self.others = self.others.max(floor);
         }
     }
 }
@@ -86,7 +112,6 @@ impl Forgotten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::Topic;
 
     fn topic(name: &str) -> Address {
         Address::Topic(Topic::new(name).unwrap())
@@ -121,8 +146,10 @@ mod tests {
         let mut forgotten = Forgotten::new(1);
         forgotten.remember(topic("a"), floor(5));
         forgotten.remember(topic("b"), floor(9));
-        assert_eq!(forgotten.highest(|address| *address == topic("b")), floor(9));
-        assert_eq!(forgotten.highest(|_| false), floor(5));
+        assert_eq!(forgotten.highest("", |topic| topic.as_str() == "b"), floor(9));
+        assert_eq!(forgotten.highest("b", |_| true), floor(9));
+        assert_eq!(forgotten.highest("c", |_| true), floor(5));
+        assert_eq!(forgotten.highest("", |_| false), floor(5));
     }
 
     #[test]
@@ -132,6 +159,27 @@ mod tests {
             forgotten.remember(topic("a"), floor(offset));
             forgotten.recall(&topic("a"));
         }
-        assert!(forgotten.order.len() <= 8);
+        assert_eq!((forgotten.names.len(), forgotten.turns.len()), (0, 0));
+    }
+
+    /// A client that comes and goes at a topic without history leaves the same floor each time.
+    #[test]
+    fn a_name_that_comes_back_with_its_old_floor_is_remembered_once() {
+        let mut forgotten = Forgotten::new(4);
+        for _ in 0..1_000 {
+            forgotten.remember(topic("a"), floor(5));
+            assert_eq!(forgotten.recall(&topic("a")), floor(5));
+        }
+        forgotten.remember(topic("a"), floor(5));
+        forgotten.remember(topic("a"), floor(6));
+        assert_eq!((forgotten.names.len(), forgotten.turns.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_table_of_no_names_raises_the_floor_at_once() {
+        let mut forgotten = Forgotten::new(0);
+        forgotten.remember(topic("a"), floor(5));
+        assert_eq!(forgotten.recall(&topic("b")), floor(5));
+        assert_eq!(forgotten.names.len(), 0);
     }
 }

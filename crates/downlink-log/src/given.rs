@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{append::Appended, offset::Timestamp};
+use crate::{draft::Appended, offset::Timestamp};
 
 /// How long a key is remembered. Publishers that retry give up sooner.
 pub(crate) const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
@@ -54,7 +54,7 @@ pub(crate) struct GivenId {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) answer: Appended,
     /// Rings that still keep the event.
-    pub(crate) rings: u32,
+    pub(crate) rings: usize,
 }
 
 impl GivenIds {

@@ -1,8 +1,8 @@
 //! Which topics each offset belongs to, hub-wide and in order.
 //!
 //! A reader of many topics that is almost up to date walks the index instead of all its topics, and
-//! the byte bound of the log finds the oldest event by it. Offsets that no ring keeps any more stay
-//! until they are as many as the others.
+//! the byte bound of the log finds the oldest event by it. What no ring keeps any more stays until it
+//! is as much as the rest.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,9 +16,11 @@ pub(crate) type Topics<P> = SmallVec<[Arc<TopicLog<P>>; 1]>;
 /// Dead offsets tolerated however few live ones there are: tidying is then rare and small.
 const SLACK: usize = 64;
 
+/// Invariant: `places` is the number of topics in all rows.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
     rows: VecDeque<Row<P>>,
+    places: usize,
 }
 
 #[derive(Debug)]
@@ -29,11 +31,12 @@ pub(crate) struct Row<P> {
 
 impl<P> Index<P> {
     pub(crate) fn new() -> Self {
-        Self { rows: VecDeque::new() }
+        Self { rows: VecDeque::new(), places: 0 }
     }
 
     pub(crate) fn push(&mut self, offset: u64, topics: Topics<P>) {
         debug_assert!(self.rows.back().is_none_or(|row| row.offset < offset));
+        self.places += topics.len();
         self.rows.push_back(Row { offset, topics });
     }
 
@@ -48,13 +51,64 @@ impl<P> Index<P> {
     }
 
     pub(crate) fn pop_front(&mut self) -> Option<Row<P>> {
-        self.rows.pop_front()
+        let row = self.rows.pop_front()?;
+        self.places -= row.topics.len();
+        Some(row)
     }
 
-    /// Drops rows of evicted events when they are more than the `live` ones.
-    pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(&Row<P>) -> bool) {
-        if self.rows.len() > 2 * live + SLACK {
-            self.rows.retain(is_kept);
+    /// Forgets where evicted events were, when those are more than the `live` places.
+    ///
+    /// Forgetting half of everything at a time makes it cheap for each event, and what dead topics
+    /// cost is bounded by what living events do.
+    pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &TopicLog<P>) -> bool) {
+        if self.places <= 2 * live + SLACK {
+            return;
         }
+        self.rows.retain_mut(|row| {
+            row.topics.retain(|topic| is_kept(row.offset, topic));
+            row.topics.shrink_to_fit();
+            !row.topics.is_empty()
+        });
+        self.places = self.rows.iter().map(|row| row.topics.len()).sum();
+        if self.rows.capacity() / 4 > self.rows.len() + SLACK {
+            self.rows.shrink_to(2 * self.rows.len());
+        }
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::{address::Address, forgotten::Floor, retention::Retention};
+
+    fn topics(numbers: std::ops::Range<u64>) -> Topics<&'static str> {
+        let topic =
+            |number| TopicLog::new(number, Address::Everyone, Retention::DEFAULT, Floor::NONE);
+        numbers.map(topic).collect()
+    }
+
+    #[test]
+    fn dead_places_are_forgotten_when_they_outnumber_the_living() {
+        let mut index = Index::new();
+        (1..=SLACK as u64).for_each(|offset| index.push(offset, topics(0..1)));
+        index.tidy(0, |_, _| false);
+        assert_eq!(index.rows.len(), SLACK);
+        index.push(100, topics(0..2));
+        index.tidy(1, |offset, topic| offset == 100 && topic.number == 1);
+        assert_eq!((index.rows.len(), index.places), (SLACK + 1, SLACK + 2));
+        index.tidy(0, |offset, topic| offset == 100 && topic.number == 1);
+        assert_eq!((index.rows.len(), index.places), (1, 1));
+        assert_eq!(index.pop_front().map(|row| row.offset), Some(100));
+        assert_eq!(index.places, 0);
+    }
+
+    /// One event to a thousand topics weighs as much as a thousand events.
+    #[test]
+    fn a_row_weighs_as_much_as_its_topics() {
+        let mut index = Index::new();
+        index.push(1, topics(0..1_000));
+        index.push(2, topics(0..1));
+        index.tidy(1, |offset, _| offset == 2);
+        assert_eq!((index.rows.len(), index.places), (1, 1));
     }
 }

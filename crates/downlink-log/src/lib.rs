@@ -9,6 +9,7 @@
 mod address;
 mod append;
 mod collect;
+mod draft;
 mod evict;
 mod expiry;
 mod forgotten;
@@ -19,6 +20,8 @@ mod offset;
 mod open;
 mod overview;
 mod patterns;
+mod places;
+mod plan;
 mod read;
 mod reader;
 mod registry;
@@ -32,7 +35,7 @@ mod wake;
 mod watcher;
 
 pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic};
-pub use append::{Answers, AppendError, Appended, Draft};
+pub use draft::{Answers, AppendError, Appended, Draft};
 pub use given::{Fingerprint, IdempotencyKey};
 pub use log::{Limits, Log, LogOptions, Payload};
 pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};

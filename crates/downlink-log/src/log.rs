@@ -1,15 +1,17 @@
 //! The log itself: what its parts share, and in which order their locks may be held.
 //!
-//! Locks, outermost first; nothing is ever locked leftwards, and none is held across a wake-up or a
-//! drop of a payload:
+//! Locks, outermost first; each is taken with some of those above it held, or none:
 //!
-//! ```text
-//! sequence ── index ── a topic's ring ── expiry queue      sequence ── given ids
-//! registry ── a reader's topics ── index, a topic's ring, a topic's watchers ── a waker
-//! ```
+//! 1. `sequence`, or `registry`; never both
+//! 2. one reader's `attached`; never under `sequence`
+//! 3. `index`
+//! 4. one topic's `ring`
+//! 5. one topic's `watchers`, the expiry queue, `given`; one at a time, and `watchers` under no ring
+//! 6. one waker's slot
 //!
-//! Sequence and registry are never held together. A reader takes neither; only its coming, its
-//! going, and the collection of a topic write to the registry.
+//! None is held while a waker runs or a payload is dropped. A reader that reads takes neither of the
+//! first two; only its coming, its going, and the making and collection of a topic write to the
+//! registry.
 
 use std::{fmt, sync::Arc};
 
@@ -25,15 +27,18 @@ use crate::{
     retention::RetentionRules,
     sync::{AtomicU64, AtomicUsize, Mutex, Ordering, RwLock},
     topic::TopicLog,
-    watcher::wake_all,
+    watcher::end_each,
 };
 
 /// What a log keeps for each event. Cheap to clone: every reader takes a clone.
+///
+/// Cloning and the methods below run while locks are held: they do not panic, wait, or call into the
+/// log. Dropping is free to do all of that.
 pub trait Payload: Clone + Send + Sync + 'static {
-    /// What it counts towards the byte bounds.
+    /// What it counts towards the byte bounds: always the same. Each event counts 96 bytes more.
     fn bytes(&self) -> usize;
 
-    /// The id that its publisher gave, if one did.
+    /// The id that its publisher gave, if one did: its draft's. Frees the id with the event.
     fn given_id(&self) -> Option<&str> {
         None
     }
@@ -114,10 +119,11 @@ pub(crate) struct Shared<P> {
     /// The next offset to be assigned. Stored (Release) after everything below it is in its rings;
     /// who loads it (Acquire) finds all of that.
     pub(crate) tail: AtomicU64,
-    /// The highest floor of any topic there is or was. Raised under the ring's lock, before the
-    /// index forgets the row.
+    /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
+    /// forgets a row; who looks at the index and then loads it (Acquire) knows of each missing row.
     pub(crate) floor_max: AtomicU64,
-    /// Bytes and events kept in all rings.
+    /// Bytes and events kept in all rings. Changed under the lock of the ring concerned, and ordered
+    /// with nothing else (Relaxed): who reads them without is right at some moment.
     pub(crate) bytes: AtomicUsize,
     pub(crate) events: AtomicUsize,
     /// Assigns offsets. Held while an event goes into its rings.
@@ -189,23 +195,13 @@ impl<P: Payload> Log<P> {
 
     /// Ends every reader there is, each after it has read what there is.
     pub fn end_all(&self, reason: EndReason) {
-        let readers: Vec<_> = self.0.everyone.watchers.lock().iter().cloned().collect();
-        for reader in &readers {
-            reader.end(reason);
-        }
-        wake_all(&self.0.everyone.watchers);
+        end_each(&self.0.everyone.watchers, reason);
     }
 
     /// Ends every reader of one client at once, and says how many there were.
     pub fn disconnect(&self, client: &crate::ClientId) -> usize {
         let inbox = self.0.registry.read().find(&Address::Client(client.clone()));
-        let Some(inbox) = inbox else { return 0 };
-        let readers: Vec<_> = inbox.watchers.lock().iter().cloned().collect();
-        for reader in &readers {
-            reader.end(EndReason::Disconnected);
-        }
-        wake_all(&inbox.watchers);
-        readers.len()
+        inbox.map_or(0, |inbox| end_each(&inbox.watchers, EndReason::Disconnected))
     }
 }
 

@@ -6,17 +6,20 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    address::Address,
+    address::{Address, Topic},
     collect::collect_one,
     log::{Log, Payload, Shared},
     offset::Timestamp,
     reader::Reader,
-    registry::{Registry, attach},
+    registry::{Registry, attach, attach_all},
     selector::{Selection, TopicSelector},
     start::Start,
-    sync::Ordering,
-    watcher::Watcher,
+    watcher::{Seat, Watcher},
 };
+
+/// Topics looked at under one hold of the registry when a pattern comes: publishers that look up a
+/// topic wait some tens of microseconds, not for all of a hundred thousand.
+const ATTACH_BATCH: usize = 1_024;
 
 /// A reader was refused; nothing changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,7 +95,17 @@ impl<P: Payload> Log<P> {
 }
 
 impl<P: Payload> Shared<P> {
+    /// Puts a new reader on the lists of all its topics.
     fn attach(&self, selection: &Selection) -> Result<Arc<Watcher<P>>, OpenError> {
+        let watcher = self.enter(selection)?;
+        for pattern in &watcher.patterns {
+            self.attach_matching(&watcher, pattern);
+        }
+        Ok(watcher)
+    }
+
+    /// Registers a new reader: with the topics it names, and with its patterns for topics to come.
+    fn enter(&self, selection: &Selection) -> Result<Arc<Watcher<P>>, OpenError> {
         let (exact, patterns) = split(selection);
         let mut registry = self.registry.write();
         self.check(&registry, selection)?;
@@ -102,16 +115,40 @@ impl<P: Payload> Shared<P> {
             match registry.find_or_create(address, &self.options) {
                 Ok(topic) => attach(&watcher, &topic, true),
                 Err(_) => {
-                    self.leave(&mut registry, &watcher);
+                    leave_topics(&mut registry, &watcher);
                     let topics_max = self.options.limits.topics_max;
                     return Err(OpenError::TooManyTopics { topics_max });
                 }
             }
         }
         attach(&watcher, &self.everyone, true);
-        attach_patterns(&mut registry, &watcher);
+        for pattern in &watcher.patterns {
+            registry.patterns.insert(pattern, &watcher);
+        }
         registry.readers += 1;
         Ok(watcher)
+    }
+
+    /// Attaches a reader to the topics that one of its patterns matches already, and then notes what
+    /// it matched once: a topic that is collected between the two is in the second.
+    fn attach_matching(&self, watcher: &Arc<Watcher<P>>, pattern: &TopicSelector) {
+        let prefix = pattern.literal_prefix();
+        let matches = |topic: &Topic| pattern.matches(topic);
+        let mut after: Option<Topic> = None;
+        loop {
+            let registry = self.registry.read();
+            let topics = registry.topics_with_prefix(prefix, after.as_ref());
+            let topics: Vec<_> = topics.take(ATTACH_BATCH).collect();
+            let wanted = topics.iter().filter(|t| t.address.topic().is_some_and(matches));
+            attach_all(watcher, wanted.copied());
+            match topics.last() {
+                Some(last) if topics.len() == ATTACH_BATCH => after = last.address.topic().cloned(),
+                _ => break,
+            }
+        }
+        let highest = self.registry.read().forgotten.highest(prefix, matches);
+        let mut attached = watcher.attached.lock();
+        attached.detached = attached.detached.max(highest);
     }
 
     fn check(&self, registry: &Registry<P>, selection: &Selection) -> Result<(), OpenError> {
@@ -138,38 +175,34 @@ impl<P: Payload> Shared<P> {
 
     /// Takes a reader off every list, and collects what it alone kept alive.
     pub(crate) fn detach(&self, watcher: &Arc<Watcher<P>>) {
-        let mut registry = self.registry.write();
-        registry.readers -= 1;
-        self.leave(&mut registry, watcher);
-    }
-
-    fn leave(&self, registry: &mut Registry<P>, watcher: &Arc<Watcher<P>>) {
-        for pattern in &watcher.patterns {
-            registry.patterns.remove(pattern, watcher.number);
-        }
-        let seats = std::mem::take(&mut watcher.attached.lock().topics);
-        for seat in seats {
+        let by_pattern = {
+            let mut registry = self.registry.write();
+            registry.readers -= 1;
+            for pattern in &watcher.patterns {
+                registry.patterns.remove(pattern, watcher.number);
+            }
+            leave_topics(&mut registry, watcher)
+        };
+        // They may be as many as there are topics, and leaving them collects none.
+        for seat in by_pattern {
             seat.topic.watchers.lock().remove(seat.key);
-            collect_one(registry, &seat.topic);
         }
-        watcher.next.store(u64::MAX, Ordering::Relaxed);
     }
 }
 
-/// Attaches a reader to what its patterns match now and later, and notes what they matched once.
-fn attach_patterns<P: Payload>(registry: &mut Registry<P>, watcher: &Arc<Watcher<P>>) {
-    if watcher.patterns.is_empty() {
-        return;
+/// Takes a reader off the lists of the topics that it named. Gives the seats that it had by patterns.
+fn leave_topics<P: Payload>(registry: &mut Registry<P>, watcher: &Watcher<P>) -> Vec<Seat<P>> {
+    let seats = watcher.attached.lock().take_all();
+    let mut by_pattern = Vec::new();
+    for seat in seats {
+        if seat.exact {
+            seat.topic.watchers.lock().remove(seat.key);
+            collect_one(registry, &seat.topic);
+        } else {
+            by_pattern.push(seat);
+        }
     }
-    for pattern in &watcher.patterns {
-        registry.patterns.insert(pattern, watcher);
-        registry.matching(pattern).for_each(|topic| attach(watcher, topic, false));
-    }
-    let wanted = |address: &Address| {
-        let topic = address.topic();
-        topic.is_some_and(|topic| watcher.patterns.iter().any(|pattern| pattern.matches(topic)))
-    };
-    watcher.attached.lock().detached = registry.forgotten.highest(wanted);
+    by_pattern
 }
 
 /// The exact topics as addresses, and the patterns, each once.

@@ -108,7 +108,7 @@ impl<P: Payload> Log<P> {
         let overviews = readers.iter().map(|reader| {
             let attached = reader.attached.lock();
             let next = reader.next.load(Ordering::Relaxed).min(self.0.tail());
-            let named = attached.topics.iter().filter(|seat| seat.topic.address.topic().is_some());
+            let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());
             ReaderOverview {
                 number: reader.number,
                 client: reader.client.clone(),

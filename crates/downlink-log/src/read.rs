@@ -16,15 +16,19 @@ use crate::{
     watcher::Attached,
 };
 
-/// Up to this many topics, asking each is cheaper than the index's lock.
-const MERGE_ALWAYS: usize = 8;
+/// Up to this many topics, asking each is cheaper than the index's lock. Models walk it sooner.
+const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
+
+/// Rows of the index looked at under one hold of its lock, which every publisher needs: some tens of
+/// microseconds.
+const WALK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 1_024 };
 
 /// How much one read may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
-    /// Events, at least 1.
+    /// Events; 0 is taken as 1.
     pub events_max: usize,
-    /// Bytes of payload after which no further event is taken.
+    /// Bytes of payload after which no further event is taken; the first always is.
     pub bytes_max: usize,
 }
 
@@ -99,8 +103,11 @@ pub(crate) struct Position {
 /// What a look at the rings found.
 pub(crate) enum Found {
     Hole(Gap),
-    /// Events up to the batch or the tail.
-    Taken,
+    /// Events up to the batch or the tail, perhaps none.
+    Taken {
+        /// Whether everything below the tail was looked at.
+        caught_up: bool,
+    },
 }
 
 impl<P: Payload> Shared<P> {
@@ -114,16 +121,18 @@ impl<P: Payload> Shared<P> {
     ) -> Found {
         let tail = self.tail();
         if position.next >= tail {
-            return Found::Taken;
+            position.reason = GapReason::Lagged;
+            return Found::Taken { caught_up: true };
         }
         let distance = tail - position.next;
-        if attached.topics.len() > MERGE_ALWAYS
-            && distance < attached.topics.len() as u64
-            && self.walk_index(position, attached, tail, batch, out)
+        let walked = attached.len() > MERGE_ALWAYS
+            && distance < attached.len() as u64
+            && self.walk_index(position, attached, tail, batch, out);
+        if !walked && let Some(gap) = Merge::new(position, attached, tail).run(position, batch, out)
         {
-            return Found::Taken;
+            return Found::Hole(gap);
         }
-        Merge::new(position, attached, tail).run(self, position, batch, out)
+        Found::Taken { caught_up: position.next >= tail }
     }
 
     /// Reads by the index; `false` if there may be a hole, which only the rings can tell.
@@ -135,34 +144,68 @@ impl<P: Payload> Shared<P> {
         batch: Batch,
         out: &mut Vec<Entry<P>>,
     ) -> bool {
-        let rows: Vec<(u64, Topics<P>)> = {
-            let index = self.index.lock();
-            // Rows disappear only after the floor of their events was raised.
-            if self.floor_max.load(Ordering::Acquire) > position.next.max(position.told) {
-                return false;
-            }
-            let rows = index.range(position.next, tail).filter_map(|row| {
-                let mine = row.topics.iter().filter(|topic| attached.contains(topic.number));
-                let mine: Topics<P> = mine.cloned().collect();
-                (!mine.is_empty()).then_some((row.offset, mine))
-            });
-            rows.collect()
-        };
-        let mut complete = true;
         let mut taken = Taken::new(batch, out);
-        for (offset, topics) in rows {
-            if taken.is_full() || !take_one(&topics, offset, position.told, &mut taken) {
-                complete = false;
+        while position.next < tail {
+            let Some(rows) = self.rows(position, attached, tail, taken.events_left) else {
+                return taken.last.is_some();
+            };
+            let complete = rows.take(position.told, &mut taken);
+            position.advance(taken.last, complete.then_some(rows.until));
+            if !complete {
                 break;
             }
         }
-        position.advance(taken.last, if complete { Some(tail) } else { None });
         true
+    }
+
+    /// The events from a position on that are for a reader, and up to where these are all; `None` if
+    /// there may be a hole. One more than `events_max` at most, found in at most `WALK_ROWS` rows.
+    fn rows(
+        &self,
+        position: &Position,
+        attached: &Attached<P>,
+        tail: u64,
+        events_max: usize,
+    ) -> Option<Rows<P>> {
+        let index = self.index.lock();
+        // Rows disappear only after the floor of their events was raised.
+        if self.floor_max.load(Ordering::Acquire) > position.next.max(position.told) {
+            return None;
+        }
+        let mut rows = Vec::new();
+        for (walked, row) in index.range(position.next, tail).enumerate() {
+            if walked == WALK_ROWS {
+                return Some(Rows { mine: rows, until: row.offset });
+            }
+            let mine = row.topics.iter().filter(|topic| attached.contains(topic.number));
+            let mine: Topics<P> = mine.cloned().collect();
+            if !mine.is_empty() {
+                rows.push((row.offset, mine));
+            }
+            if rows.len() > events_max {
+                return Some(Rows { mine: rows, until: row.offset + 1 });
+            }
+        }
+        Some(Rows { mine: rows, until: tail })
     }
 }
 
-/// Takes one event from whichever of its rings still keeps it; `false` if none does and the reader
-/// was not told of that.
+/// What the index says is for one reader.
+struct Rows<P> {
+    mine: Vec<(u64, Topics<P>)>,
+    /// Below this there is nothing else.
+    until: u64,
+}
+
+impl<P: Payload> Rows<P> {
+    /// Takes the events, as far as there is room and they are still kept; whether all were.
+    fn take(&self, told: u64, taken: &mut Taken<'_, P>) -> bool {
+        self.mine.iter().all(|(offset, topics)| take_one(topics, *offset, told, taken))
+    }
+}
+
+/// Takes one event from whichever of its rings still keeps it. `false`: there is no room for it, or
+/// none keeps it and the reader was not told of that.
 fn take_one<P: Payload>(
     topics: &Topics<P>,
     offset: u64,
@@ -173,8 +216,11 @@ fn take_one<P: Payload>(
     for topic in topics {
         let ring = topic.ring.read();
         if let Some(kept) = ring.from(offset).next().filter(|entry| entry.offset == offset) {
-            taken.push(kept);
-            return true;
+            let room = !taken.is_full();
+            if room {
+                taken.push(kept);
+            }
+            return room;
         }
         floor = floor.max(ring.floor().offset);
     }
@@ -202,7 +248,7 @@ impl<'a, P: Payload> Merge<'a, P> {
     fn new(position: &Position, attached: &'a Attached<P>, tail: u64) -> Self {
         let mut heads = BinaryHeap::new();
         let mut floor = attached.detached.offset;
-        for (at, seat) in attached.topics.iter().enumerate() {
+        for (at, seat) in attached.numbered() {
             // A ring with nothing at or above the cursor has no floor above it either.
             if seat.topic.newest() < position.next {
                 continue;
@@ -215,20 +261,20 @@ impl<'a, P: Payload> Merge<'a, P> {
         Self { attached, tail, heads, floor }
     }
 
+    /// Takes what there is, or finds the hole before it.
     fn run(
         mut self,
-        shared: &Shared<P>,
         position: &mut Position,
         batch: Batch,
         out: &mut Vec<Entry<P>>,
-    ) -> Found {
+    ) -> Option<Gap> {
         if self.floor > position.next.max(position.told) {
-            return Found::Hole(self.hole(position));
+            return Some(self.hole(position));
         }
         let mut taken = Taken::new(batch, out);
         let mut complete = true;
         while let Some(Reverse((head, at))) = self.heads.pop() {
-            let Some(seat) = self.attached.topics.get(at) else { continue };
+            let Some(seat) = self.attached.get(at) else { continue };
             let ring = seat.topic.ring.read();
             let evicted = ring.floor().offset > head && ring.floor().offset > position.told;
             if evicted || (taken.is_full() && !taken.has(head)) {
@@ -238,9 +284,8 @@ impl<'a, P: Payload> Merge<'a, P> {
             let next = self.take_run(&ring, head, &mut taken);
             self.heads.extend(next.map(|next| Reverse((next, at))));
         }
-        debug_assert!(self.tail <= shared.tail());
         position.advance(taken.last, complete.then_some(self.tail));
-        Found::Taken
+        None
     }
 
     /// Takes entries of one ring up to the next one of another, and says where the ring goes on.

@@ -6,10 +6,10 @@ use crate::{
     address::ClientId,
     log::{Log, Payload},
     offset::{Cursor, Offset, Timestamp},
-    read::{Batch, Entry, Found, Gap, Position, Read},
+    read::{Batch, Entry, Found, Gap, GapReason, Position, Read},
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,
-    watcher::{Attached, Watcher},
+    watcher::{Attached, Seat, Watcher},
 };
 
 /// Why a reader gets nothing any more.
@@ -65,7 +65,9 @@ impl<P: Payload> Reader<P> {
         let Beginning { next, told, gap, asked } = beginning;
         watcher.next.store(next, Ordering::Relaxed);
         let exact = watcher.patterns.is_empty();
-        let position = Position { next, told, reason: crate::GapReason::Evicted };
+        // What a reader of live events misses, it misses while it is here.
+        let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
+        let position = Position { next, told, reason };
         Self { log, watcher, position, gap, exact, asked }
     }
 
@@ -101,55 +103,53 @@ impl<P: Payload> Reader<P> {
         let attached = self.watcher.attached.lock();
         self.exact && self.gap.is_none() && all_finished(&attached) && {
             let Position { next, told, .. } = self.position;
-            let left = |seat: &crate::watcher::Seat<P>| seat.topic.ring.read().next_from(next);
+            let left = |seat: &Seat<P>| seat.topic.ring.read().next_from(next);
             floor_max(&attached) <= next.max(told)
-                && attached.topics.iter().all(|seat| left(seat).is_none())
+                && attached.iter().all(|seat| left(seat).is_none())
         }
     }
 
     /// Reads what there is, at most a batch, into an empty buffer. Never waits.
+    ///
+    /// # Limits
+    ///
+    /// Publishers that create a topic this reader wants wait for the batch to be copied: thousands
+    /// of events are no problem, millions are.
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // Before the tail: what was appended before the end is read before the end.
         let end = EndReason::from_number(self.watcher.end.load(Ordering::Acquire));
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
         }
-        let shared = Arc::clone(&self.log.0);
+        let Self { log, watcher, position, gap, exact, .. } = self;
+        let shared = &*log.0;
         shared.expire(now);
-        if let Some(gap) = self.gap.take() {
+        if let Some(gap) = gap.take() {
             return Read::Gap(gap);
         }
         loop {
-            let attached = self.watcher.attached.lock();
-            let found = shared.read(&mut self.position, &attached, batch, out);
-            self.watcher.next.store(self.position.next, Ordering::Relaxed);
-            if let Found::Hole(gap) = found {
-                return Read::Gap(gap);
+            let attached = watcher.attached.lock();
+            let found = shared.read(position, &attached, batch, out);
+            watcher.next.store(position.next, Ordering::Relaxed);
+            match found {
+                Found::Hole(gap) => return Read::Gap(gap),
+                Found::Taken { .. } if !out.is_empty() => return Read::Events,
+                // Something was evicted under the reader, or there is more of the index to walk.
+                Found::Taken { caught_up: false } => {}
+                Found::Taken { caught_up: true } => {
+                    let finished = *exact && has_finished(&attached, position.next);
+                    let end = end.or(finished.then_some(EndReason::Finished));
+                    return end.map_or(Read::CaughtUp, Read::Ended);
+                }
             }
-            if !out.is_empty() {
-                return Read::Events;
-            }
-            if self.position.next < shared.tail() {
-                continue;
-            }
-            return match end {
-                Some(reason) => Read::Ended(reason),
-                None if self.has_finished(&attached) => Read::Ended(EndReason::Finished),
-                None => Read::CaughtUp,
-            };
         }
     }
 
     /// Leaves a waker for the next append to one of its topics, or its end.
+    ///
+    /// It is used once; one that is left later replaces it. Being woken for nothing is possible.
     pub fn register(&self, waker: &Waker) {
         self.watcher.wake.register(waker);
-    }
-
-    fn has_finished(&self, attached: &Attached<P>) -> bool {
-        let read = |offset: u64| offset < self.position.next;
-        self.exact
-            && all_finished(attached)
-            && attached.topics.iter().all(|seat| seat.topic.finished().is_none_or(read))
     }
 }
 
@@ -166,7 +166,14 @@ impl<P> Watcher<P> {
     }
 }
 
+/// Whether all topics are finished, and read up to their marks.
+fn has_finished<P: Payload>(attached: &Attached<P>, next: u64) -> bool {
+    let read = |seat: &Seat<P>| seat.topic.finished().is_none_or(|offset| offset < next);
+    all_finished(attached) && attached.iter().all(read)
+}
+
+/// Newest offset of all topics less the last one read.
 pub(crate) fn lag<P: Payload>(attached: &Attached<P>, next: u64) -> u64 {
-    let newest = attached.topics.iter().map(|seat| seat.topic.newest()).max().unwrap_or(0);
+    let newest = attached.iter().map(|seat| seat.topic.newest()).max().unwrap_or(0);
     (newest + 1).saturating_sub(next)
 }

@@ -10,9 +10,8 @@ use crate::{
     forgotten::{Floor, Forgotten},
     log::{LogOptions, Payload},
     patterns::Patterns,
-    selector::TopicSelector,
     topic::TopicLog,
-    watcher::Watcher,
+    watcher::{Seat, Watcher},
 };
 
 /// There is no room for another topic.
@@ -97,46 +96,42 @@ impl<P: Payload> Registry<P> {
         }
     }
 
-    /// The topics that a pattern matches.
-    pub(crate) fn matching<'a>(
-        &'a self,
-        pattern: &'a TopicSelector,
-    ) -> impl Iterator<Item = &'a Arc<TopicLog<P>>> {
-        self.topics_with_prefix(pattern.literal_prefix(), None)
-            .filter(|topic| topic.address.topic().is_some_and(|name| pattern.matches(name)))
-    }
-
     /// The topics whose name begins with `prefix` and comes after `after`, by name.
     pub(crate) fn topics_with_prefix<'a>(
         &'a self,
         prefix: &'a str,
         after: Option<&Topic>,
     ) -> impl Iterator<Item = &'a Arc<TopicLog<P>>> {
-        let start = match (after, Topic::new(prefix.trim_end_matches('/'))) {
-            (Some(after), Ok(first)) if first > *after => Bound::Included(first),
-            (Some(after), _) => Bound::Excluded(after.clone()),
-            (None, Ok(first)) => Bound::Included(first),
-            (None, Err(_)) => Bound::Unbounded,
-        };
-        let start = match start {
-            Bound::Included(topic) => Bound::Included(Address::Topic(topic)),
-            Bound::Excluded(topic) => Bound::Excluded(Address::Topic(topic)),
-            Bound::Unbounded => Bound::Unbounded,
+        let first = Topic::bound(prefix);
+        let start = match after {
+            Some(after) if *after >= first => Bound::Excluded(Address::Topic(after.clone())),
+            _ => Bound::Included(Address::Topic(first)),
         };
         self.topics
             .range((start, Bound::Unbounded))
             .filter_map(|(address, topic)| Some((address.topic()?, topic)))
-            .skip_while(move |(name, _)| name.as_str() < prefix)
             .take_while(move |(name, _)| name.as_str().starts_with(prefix))
             .map(|(_, topic)| topic)
     }
 }
 
 /// Puts a reader and a topic on each other's lists, once.
+///
+/// The caller holds the registry, so neither is collected or leaves meanwhile.
 pub(crate) fn attach<P>(watcher: &Arc<Watcher<P>>, topic: &Arc<TopicLog<P>>, exact: bool) {
     let mut attached = watcher.attached.lock();
     if !attached.contains(topic.number) {
-        let key = topic.watchers.lock().insert(Arc::clone(watcher), exact);
-        attached.insert(topic, key);
+        attached.extend([Seat::take(topic, watcher, exact)]);
     }
+}
+
+/// Puts a reader with patterns and some topics, each named once, on each other's lists.
+pub(crate) fn attach_all<'a, P: 'a>(
+    watcher: &Arc<Watcher<P>>,
+    topics: impl Iterator<Item = &'a Arc<TopicLog<P>>>,
+) {
+    let mut attached = watcher.attached.lock();
+    let new = topics.filter(|topic| !attached.contains(topic.number));
+    let seats: Vec<_> = new.map(|topic| Seat::take(topic, watcher, false)).collect();
+    attached.extend(seats);
 }

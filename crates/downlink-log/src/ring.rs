@@ -36,8 +36,6 @@ pub(crate) struct Ring<P> {
     finished_at: Option<Timestamp>,
     /// Appends that have chosen this ring and not pushed yet. Such a ring is not collected.
     reserved: u32,
-    /// The earliest deadline that the expiry queue holds for this ring.
-    pub(crate) queued_for: Option<Timestamp>,
     /// Collected: an append that finds this looks its topic up again.
     dead: bool,
 }
@@ -51,7 +49,6 @@ impl<P: Payload> Ring<P> {
             bytes: 0,
             finished_at: None,
             reserved: 0,
-            queued_for: None,
             dead: false,
         }
     }
@@ -94,9 +91,14 @@ impl<P: Payload> Ring<P> {
         self.reserved -= 1;
     }
 
+    /// Whether nothing is kept, and nothing is coming.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.finished_at.is_none() && self.reserved == 0
+    }
+
     /// Marks the ring dead if nothing is kept and nothing is coming.
     pub(crate) fn bury(&mut self) -> bool {
-        self.dead = self.entries.is_empty() && self.finished_at.is_none() && self.reserved == 0;
+        self.dead = self.is_idle();
         self.dead
     }
 

@@ -58,7 +58,7 @@ impl<P: Payload> Shared<P> {
             Start::Live => Beginning { asked: false, ..Beginning::at(tail) },
             Start::Earliest => begin_retained(attached, |_| true, tail),
             Start::Last(count) => {
-                let told = floor_max(attached);
+                let told = told(attached, tail);
                 let next = newest(attached, *count, tail).unwrap_or(tail);
                 Beginning { told, ..Beginning::at(next) }
             }
@@ -68,10 +68,10 @@ impl<P: Payload> Shared<P> {
     }
 
     fn begin_since(&self, attached: &Attached<P>, since: Timestamp, tail: u64) -> Beginning {
-        let told = floor_max(attached);
+        let told = told(attached, tail);
         let next = first(attached, |topic| topic.ring.read().next_since(since)).unwrap_or(tail);
         let is_young = |floor: Floor| floor.offset > Floor::NONE.offset && floor.at >= since;
-        let missed = attached.topics.iter().any(|seat| is_young(seat.topic.ring.read().floor()));
+        let missed = attached.iter().any(|seat| is_young(seat.topic.ring.read().floor()));
         let gap = (missed || is_young(attached.detached)).then(|| Gap {
             until: Some(Offset::new(told - 1)),
             ..self.gap(attached, GapReason::Evicted, None, next)
@@ -93,7 +93,7 @@ impl<P: Payload> Shared<P> {
                 None => GapReason::UnknownId,
             },
         };
-        let told = floor_max(attached);
+        let told = told(attached, tail);
         let next = newest(attached, self.options.gap_replay_max, tail).unwrap_or(tail);
         let gap = self.gap(attached, reason, None, next);
         Beginning { told, gap: Some(gap), ..Beginning::at(next) }
@@ -118,7 +118,7 @@ fn begin_retained<P: Payload>(
     counts: impl Fn(&Address) -> bool,
     tail: u64,
 ) -> Beginning {
-    let told = floor_max(attached);
+    let told = told(attached, tail);
     let oldest = |topic: &Arc<TopicLog<P>>| topic.ring.read().next_from(0);
     let next = first(attached, |topic| counts(&topic.address).then(|| oldest(topic)).flatten());
     Beginning { told, ..Beginning::at(next.unwrap_or(tail)) }
@@ -126,8 +126,7 @@ fn begin_retained<P: Payload>(
 
 /// Whether a reader names topics only, and each of them is finished.
 pub(crate) fn all_finished<P: Payload>(attached: &Attached<P>) -> bool {
-    let mut topics =
-        attached.topics.iter().filter(|seat| seat.topic.address.topic().is_some()).peekable();
+    let mut topics = attached.iter().filter(|seat| seat.topic.address.topic().is_some()).peekable();
     topics.peek().is_some() && topics.all(|seat| seat.topic.finished().is_some())
 }
 
@@ -135,19 +134,26 @@ fn first<P: Payload>(
     attached: &Attached<P>,
     find: impl Fn(&Arc<TopicLog<P>>) -> Option<u64>,
 ) -> Option<u64> {
-    attached.topics.iter().filter_map(|seat| find(&seat.topic)).min()
+    attached.iter().filter_map(|seat| find(&seat.topic)).min()
+}
+
+/// Holes below this are no news to a reader that begins now.
+///
+/// Never above its tail: what is appended and evicted while it opens is news.
+fn told<P: Payload>(attached: &Attached<P>, tail: u64) -> u64 {
+    floor_max(attached).min(tail)
 }
 
 /// The highest floor of a reader's topics: below it, it may have missed something.
 pub(crate) fn floor_max<P: Payload>(attached: &Attached<P>) -> u64 {
-    let floors = attached.topics.iter().map(|seat| seat.topic.ring.read().floor().offset);
+    let floors = attached.iter().map(|seat| seat.topic.ring.read().floor().offset);
     floors.fold(attached.detached.offset, u64::max)
 }
 
 /// The oldest of the newest `count` offsets below `tail` in all topics together.
 fn newest<P: Payload>(attached: &Attached<P>, count: usize, tail: u64) -> Option<u64> {
     let mut newest = BTreeSet::new();
-    for seat in &attached.topics {
+    for seat in attached.iter() {
         for offset in seat.topic.ring.read().newest_first().filter(|&offset| offset < tail) {
             let full = newest.len() >= count;
             if full && newest.first().is_none_or(|&oldest| offset < oldest) {

@@ -27,10 +27,26 @@ pub(crate) struct TopicLog<P> {
     newest: AtomicU64,
     /// The offset of the finish mark; 0 while the topic is not finished. Ordered by the tail too.
     finished: AtomicU64,
-    /// The history. A leaf lock.
+    /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
+    /// `u64::MAX` if none. Changed under the ring's lock; read without it by the queue alone, which
+    /// may keep an entry too long by that and drops none too early: an entry is in the queue (its
+    /// lock orders this) after its time is here.
+    queued_for: AtomicU64,
+    /// The history. Under its lock only the expiry queue is locked.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// Who reads it. A leaf lock but for the wakers' slots.
+    /// Who reads it. Under its lock only wakers' slots are locked.
     pub(crate) watchers: Mutex<Watchers<P>>,
+}
+
+impl<P> TopicLog<P> {
+    pub(crate) fn queued_for(&self) -> Option<Timestamp> {
+        let at = self.queued_for.load(Ordering::Relaxed);
+        (at < u64::MAX).then_some(Timestamp::from_millis(at))
+    }
+
+    pub(crate) fn set_queued_for(&self, at: Option<Timestamp>) {
+        self.queued_for.store(at.map_or(u64::MAX, Timestamp::as_millis), Ordering::Relaxed);
+    }
 }
 
 impl<P: Payload> TopicLog<P> {
@@ -46,6 +62,7 @@ impl<P: Payload> TopicLog<P> {
             retention,
             newest: AtomicU64::new(floor.offset - 1),
             finished: AtomicU64::new(0),
+            queued_for: AtomicU64::new(u64::MAX),
             ring: RwLock::new(Ring::new(floor)),
             watchers: Mutex::new(Watchers::new()),
         })
@@ -67,7 +84,8 @@ impl<P: Payload> TopicLog<P> {
         self.finished.store(offset.unwrap_or(0), Ordering::Release);
     }
 
-    /// When the oldest thing of a ring is due for eviction by age, if ever.
+    /// When the oldest thing of a ring is due for eviction by age, if ever. At the end of time
+    /// nothing is.
     pub(crate) fn deadline(
         &self,
         ring: &Ring<P>,
@@ -76,9 +94,6 @@ impl<P: Payload> TopicLog<P> {
         let front =
             ring.front().and_then(|entry| self.retention.age_max.map(|age| entry.at.after(age)));
         let finish = ring.finished_at().map(|at| at.after(finished_keep));
-        match (front, finish) {
-            (Some(front), Some(finish)) => Some(front.min(finish)),
-            (front, finish) => front.or(finish),
-        }
+        front.into_iter().chain(finish).min().filter(|at| at.as_millis() < u64::MAX)
     }
 }

@@ -17,7 +17,8 @@ pub(crate) struct Wake {
     /// or the registration sees `take`, and with it the tail that was stored before. A plain store
     /// in `register` would not do: it would not see what it overwrites.
     awake: AtomicBool,
-    /// Protects the waker alone; held for a swap.
+    /// Protects the waker alone; held for a swap. A waker taken out after another registration of
+    /// the same one is woken after it, so that registration is not lost.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -28,12 +29,13 @@ impl Wake {
 
     /// Leaves the waker. The caller looks at the log once more before it waits.
     pub(crate) fn register(&self, waker: &Waker) {
-        let old = {
-            let mut slot = self.waker.lock();
-            let same = slot.as_ref().is_some_and(|held| held.will_wake(waker));
-            if same { None } else { slot.replace(waker.clone()) }
-        };
-        drop(old);
+        let same = self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
+        if !same {
+            // Cloned and dropped without the lock: both may be a user's code.
+            let waker = waker.clone();
+            let old = self.waker.lock().replace(waker);
+            drop(old);
+        }
         self.awake.swap(false, Ordering::AcqRel);
     }
 

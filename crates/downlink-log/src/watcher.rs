@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     address::ClientId,
     forgotten::Floor,
+    reader::EndReason,
     selector::TopicSelector,
     sync::{AtomicU8, AtomicU64, Mutex},
     topic::TopicLog,
@@ -30,22 +31,27 @@ pub(crate) struct Watcher<P> {
     pub(crate) client: Option<ClientId>,
     pub(crate) patterns: Box<[TopicSelector]>,
     pub(crate) wake: Wake,
-    /// The topics it reads. A leaf lock but for the rings, which are locked one at a time under it.
+    /// The topics it reads. Held while it reads, and while a topic is added or collected.
     pub(crate) attached: Mutex<Attached<P>>,
-    /// The next offset to read, for those who look from outside. Written by the reader alone.
+    /// The next offset to read, for those who look from outside. Written by the reader alone, and
+    /// ordered with nothing (Relaxed).
     pub(crate) next: AtomicU64,
     /// The newest offset whose publisher counted this reader, so that none counts it twice.
+    /// Relaxed: publishers take turns by the sequence lock.
     counted: AtomicU64,
-    /// Why the reader is to end; 0 while it is not.
+    /// Why the reader is to end; 0 while it is not. Set (AcqRel) after the log's last append, loaded
+    /// (Acquire) before the tail: what was acknowledged is read before the end.
     pub(crate) end: AtomicU8,
 }
 
 /// The topics of one reader.
 ///
-/// Invariant: `topics` is sorted by topic number and holds each once.
+/// Invariant: `seats` is sorted by topic number and holds each once; `gone` of them are given up,
+/// at most half.
 #[derive(Debug)]
 pub(crate) struct Attached<P> {
-    pub(crate) topics: SmallVec<[Seat<P>; 2]>,
+    seats: SmallVec<[Seat<P>; 2]>,
+    gone: usize,
     /// The highest floor of the topics that were collected under this reader.
     pub(crate) detached: Floor,
 }
@@ -53,8 +59,24 @@ pub(crate) struct Attached<P> {
 /// A topic, and the reader's place in its list.
 #[derive(Debug)]
 pub(crate) struct Seat<P> {
+    /// The topic's, here as well so that a search need not visit the topics.
+    number: u64,
     pub(crate) topic: Arc<TopicLog<P>>,
+    /// `GONE` when given up.
     pub(crate) key: u32,
+    /// Whether the reader named the topic.
+    pub(crate) exact: bool,
+}
+
+/// No place in any list.
+const GONE: u32 = u32::MAX;
+
+impl<P> Seat<P> {
+    /// Puts a reader on the list of a topic.
+    pub(crate) fn take(topic: &Arc<TopicLog<P>>, watcher: &Arc<Watcher<P>>, exact: bool) -> Self {
+        let key = topic.watchers.lock().insert(Arc::clone(watcher), exact);
+        Self { number: topic.number, topic: Arc::clone(topic), key, exact }
+    }
 }
 
 impl<P> Watcher<P> {
@@ -68,7 +90,7 @@ impl<P> Watcher<P> {
             client,
             patterns,
             wake: Wake::new(),
-            attached: Mutex::new(Attached { topics: SmallVec::new(), detached: Floor::NONE }),
+            attached: Mutex::new(Attached::new()),
             next: AtomicU64::new(u64::MAX),
             counted: AtomicU64::new(0),
             end: AtomicU8::new(0),
@@ -82,27 +104,63 @@ impl<P> Watcher<P> {
 }
 
 impl<P> Attached<P> {
-    /// Adds a topic; `false` if it is there already.
-    pub(crate) fn insert(&mut self, topic: &Arc<TopicLog<P>>, key: u32) -> bool {
-        match self.position(topic.number) {
-            Ok(_) => false,
-            Err(at) => {
-                self.topics.insert(at, Seat { topic: Arc::clone(topic), key });
-                true
-            }
-        }
+    fn new() -> Self {
+        Self { seats: SmallVec::new(), gone: 0, detached: Floor::NONE }
     }
 
-    pub(crate) fn remove(&mut self, number: u64) -> Option<Seat<P>> {
-        self.position(number).ok().map(|at| self.topics.remove(at))
+    /// The seats of the topics there are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Seat<P>> {
+        self.numbered().map(|(_, seat)| seat)
+    }
+
+    /// The seats, each with its place among them.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (usize, &Seat<P>)> {
+        self.seats.iter().enumerate().filter(|(_, seat)| seat.key != GONE)
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&Seat<P>> {
+        self.seats.get(at)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.seats.len() - self.gone
+    }
+
+    /// Adds seats of topics that are not there yet.
+    pub(crate) fn extend(&mut self, seats: impl IntoIterator<Item = Seat<P>>) {
+        self.seats.extend(seats);
+        // What was there and most of what comes is in order: this is a merge.
+        self.seats.sort_by_key(|seat| seat.number);
+    }
+
+    /// Gives up the seat in a topic and says which it was.
+    ///
+    /// A reader of a hundred thousand topics would move them all for each: so half of the seats are
+    /// given up before any is moved.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<u32> {
+        let at = self.position(number)?;
+        let key = std::mem::replace(&mut self.seats.get_mut(at)?.key, GONE);
+        self.gone += 1;
+        if 2 * self.gone > self.seats.len() {
+            self.seats.retain(|seat| seat.key != GONE);
+            self.gone = 0;
+        }
+        Some(key)
+    }
+
+    /// Gives up all seats.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Seat<P>> + use<P> {
+        self.gone = 0;
+        std::mem::take(&mut self.seats).into_iter().filter(|seat| seat.key != GONE)
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.position(number).is_ok()
+        self.position(number).is_some()
     }
 
-    fn position(&self, number: u64) -> Result<usize, usize> {
-        self.topics.binary_search_by_key(&number, |seat| seat.topic.number)
+    fn position(&self, number: u64) -> Option<usize> {
+        let at = self.seats.binary_search_by_key(&number, |seat| seat.number).ok()?;
+        self.seats.get(at).filter(|seat| seat.key != GONE).map(|_| at)
     }
 }
 
@@ -187,8 +245,23 @@ impl<P> Watchers<P> {
 
 /// Wakes the readers of a list in batches, with no lock held while a waker runs.
 ///
-/// Readers that come while this goes on look at the log by themselves.
+/// Readers that come while this goes on look at the log by themselves. A waker that panics takes the
+/// wake-ups after it with it; the wakers of runtimes do not.
 pub(crate) fn wake_all<P>(watchers: &Mutex<Watchers<P>>) {
+    wake_each(watchers, |_| {});
+}
+
+/// Tells every reader of a list to end and wakes it; says how many there were.
+pub(crate) fn end_each<P>(watchers: &Mutex<Watchers<P>>, reason: EndReason) -> usize {
+    let mut ended = 0;
+    wake_each(watchers, |watcher| {
+        watcher.end(reason);
+        ended += 1;
+    });
+    ended
+}
+
+fn wake_each<P>(watchers: &Mutex<Watchers<P>>, mut before: impl FnMut(&Watcher<P>)) {
     let mut from = Some(0);
     while let Some(start) = from {
         let mut wakers: SmallVec<[Waker; WAKE_BATCH]> = SmallVec::new();
@@ -197,7 +270,10 @@ pub(crate) fn wake_all<P>(watchers: &Mutex<Watchers<P>>) {
             let (batch, next) = watchers.batch(start);
             from = next;
             wakers.extend(batch.iter().filter_map(|place| match place {
-                Place::Taken { watcher, .. } => watcher.wake.take(),
+                Place::Taken { watcher, .. } => {
+                    before(watcher);
+                    watcher.wake.take()
+                }
                 Place::Free { .. } => None,
             }));
         }

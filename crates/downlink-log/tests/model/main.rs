@@ -238,7 +238,7 @@ impl Client {
 }
 
 fn id_of(offset: u64) -> String {
-    Cursor::parse_id(&format!("{}-{offset}", epoch())).unwrap().to_string()
+    Cursor::parse_id(&format!("{}-{offset}", epoch())).expect("an id of the log").to_string()
 }
 
 proptest! {

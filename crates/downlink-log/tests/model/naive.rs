@@ -35,7 +35,7 @@ struct Ring {
 }
 
 #[derive(Debug)]
-pub struct Naive {
+pub(crate) struct Naive {
     state: RefCell<State>,
     rules: RetentionRules,
 }
@@ -51,7 +51,7 @@ struct State {
 }
 
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     number: u64,
     selection: Selection,
     next: u64,
@@ -61,12 +61,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.gap.map_or(self.next, |gap| self.next.min(gap.next.get()))
     }
 }
 
-pub fn wants(selection: &Selection, to: &BTreeSet<Address>) -> bool {
+pub(crate) fn wants(selection: &Selection, to: &BTreeSet<Address>) -> bool {
     to.iter().any(|address| reads(selection, address))
 }
 
@@ -213,7 +213,7 @@ fn rule(rules: &RetentionRules, address: &Address) -> Retention {
 }
 
 impl Naive {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let state = State { next: 1, ..State::default() };
         Self { state: RefCell::new(state), rules: program::retention() }
     }
@@ -224,7 +224,7 @@ impl Naive {
         state
     }
 
-    pub fn append(
+    pub(crate) fn append(
         &self,
         now: u64,
         to: &BTreeSet<Address>,
@@ -259,7 +259,7 @@ impl Naive {
         Ok(answer)
     }
 
-    pub fn finish(&self, now: u64, to: &BTreeSet<Address>) -> Result<Appended, AppendError> {
+    pub(crate) fn finish(&self, now: u64, to: &BTreeSet<Address>) -> Result<Appended, AppendError> {
         let mut state = self.at(now);
         room(&state, to)?;
         self.push(&mut state, now, to, true)
@@ -286,7 +286,7 @@ impl Naive {
         Ok(Appended { offset: Offset::new(offset), matched, repeated: false })
     }
 
-    pub fn open(
+    pub(crate) fn open(
         &self,
         now: u64,
         selection: &Selection,
@@ -313,11 +313,16 @@ impl Naive {
         Ok(begin(&state, number, selection, start))
     }
 
-    pub fn close(&self, reader: &Reader) {
+    pub(crate) fn close(&self, reader: &Reader) {
         self.state.borrow_mut().readers.remove(&reader.number);
     }
 
-    pub fn read(&self, now: u64, reader: &mut Reader, events_max: usize) -> (Read, Vec<u64>) {
+    pub(crate) fn read(
+        &self,
+        now: u64,
+        reader: &mut Reader,
+        events_max: usize,
+    ) -> (Read, Vec<u64>) {
         let state = self.at(now);
         if let Some(gap) = reader.gap.take() {
             return (Read::Gap(gap), Vec::new());
@@ -334,9 +339,7 @@ impl Naive {
             (reader.told, reader.next) = (floor, next);
             return (Read::Gap(gap), Vec::new());
         }
-        if reader.next < state.next {
-            reader.reason = GapReason::Lagged;
-        }
+        reader.reason = GapReason::Lagged;
         let taken: Vec<u64> = kept.iter().copied().take(events_max).collect();
         let all = taken.len() == kept.len();
         reader.next = if all { state.next } else { taken.last().map_or(0, |last| last + 1) };
@@ -348,7 +351,7 @@ impl Naive {
         (read, taken)
     }
 
-    pub fn is_at_end(&self, reader: &Reader) -> bool {
+    pub(crate) fn is_at_end(&self, reader: &Reader) -> bool {
         let state = self.state.borrow();
         reader.gap.is_none()
             && state.all_finished(&reader.selection)
@@ -356,7 +359,7 @@ impl Naive {
             && state.floor(&reader.selection) <= reader.next.max(reader.told)
     }
 
-    pub fn totals(&self, now: u64) -> Totals {
+    pub(crate) fn totals(&self, now: u64) -> Totals {
         let state = self.at(now);
         Totals {
             subscribers: state.readers.len(),
@@ -373,7 +376,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
     let kept = state.kept_from(selection, 0);
     let newest = |count: usize| match count {
         0 => tail,
-        _ => kept.iter().rev().take(count).last().copied().unwrap_or(tail),
+        _ => kept.iter().nth_back(count.min(kept.len().max(1)) - 1).copied().unwrap_or(tail),
     };
     let reader = |next, told, gap| Reader {
         number,
@@ -388,7 +391,9 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
         reader(next, floor, Some(state.gap(selection, reason, next)))
     };
     match start {
-        Start::Live if !state.all_finished(selection) => reader(tail, 0, None),
+        Start::Live if !state.all_finished(selection) => {
+            Reader { reason: GapReason::Lagged, ..reader(tail, 0, None) }
+        }
         Start::Live => {
             let named = state
                 .rings
@@ -411,7 +416,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
             reader(next, floor, gap)
         }
         Start::After(id) => match id.strip_prefix(&format!("{}-", epoch())) {
-            Some(offset) => match offset.parse::<u64>().unwrap() + 1 {
+            Some(offset) => match offset.parse::<u64>().expect("an id of the log") + 1 {
                 next if next <= tail => reader(next, 0, None),
                 _ => reader(tail, 0, Some(state.gap(selection, GapReason::Lost, tail))),
             },

@@ -8,20 +8,20 @@ use downlink_log::{
 };
 use proptest::prelude::*;
 
-pub const FINISHED_KEEP_MS: u64 = 50;
-pub const GAP_REPLAY_MAX: usize = 3;
-pub const TOPICS: [&str; 12] =
+pub(crate) const FINISHED_KEEP_MS: u64 = 50;
+pub(crate) const GAP_REPLAY_MAX: usize = 3;
+pub(crate) const TOPICS: [&str; 12] =
     ["a", "b", "a/x", "a/y", "b/x", "b/y", "c/x/z", "c/y/z", "d", "e", "f", "g/x"];
 
 #[derive(Clone, Debug)]
-pub enum Target {
+pub(crate) enum Target {
     Everyone,
     Client(u8),
     Topic(u8),
 }
 
 impl Target {
-    pub fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         match self {
             Self::Everyone => Address::Everyone,
             Self::Client(number) => Address::Client(client(*number)),
@@ -31,7 +31,7 @@ impl Target {
 }
 
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Append { targets: Vec<Target>, bytes: usize, id: Option<u8>, finish: bool },
     Finish { target: Target },
     Connect { client: u8, start: Start },
@@ -40,16 +40,16 @@ pub enum Op {
     Advance { ms: u64 },
 }
 
-pub fn client(number: u8) -> ClientId {
-    ClientId::new(&format!("client-{number}")).unwrap()
+pub(crate) fn client(number: u8) -> ClientId {
+    ClientId::new(&format!("client-{number}")).expect("a valid client id")
 }
 
 fn topic(number: u8) -> Topic {
-    Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).unwrap()
+    Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).expect("a valid topic")
 }
 
 /// What client `number` reads, over all its connections.
-pub fn selection(number: u8) -> Selection {
+pub(crate) fn selection(number: u8) -> Selection {
     let texts: &[&str] = match number % 8 {
         0 => &["a"],
         1 => &["a", "b", "a/x"],
@@ -62,18 +62,21 @@ pub fn selection(number: u8) -> Selection {
         _ => &[],
     };
     Selection {
-        selectors: texts.iter().map(|text| TopicSelector::parse(text).unwrap()).collect(),
-        client: (number % 2 == 0).then(|| client(number % 4)),
+        selectors: texts
+            .iter()
+            .map(|text| TopicSelector::parse(text).expect("a valid selector"))
+            .collect(),
+        client: number.is_multiple_of(2).then(|| client(number % 4)),
     }
 }
 
-pub fn retention() -> RetentionRules {
+pub(crate) fn retention() -> RetentionRules {
     let rule = |events_max, bytes_max, age: Option<u64>| Retention {
         events_max,
         bytes_max,
         age_max: age.map(Duration::from_millis),
     };
-    let selector = |text| TopicSelector::parse(text).unwrap();
+    let selector = |text| TopicSelector::parse(text).expect("a valid selector");
     RetentionRules {
         rules: vec![
             (selector("a"), rule(3, usize::MAX, None)),
@@ -87,7 +90,7 @@ pub fn retention() -> RetentionRules {
     }
 }
 
-pub fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits {
         subscribers_max: 6,
         subscribers_per_client_max: 2,
@@ -118,7 +121,7 @@ fn start() -> impl Strategy<Value = Start> {
     ]
 }
 
-pub fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let targets = prop_oneof![
         6 => target().prop_map(|target| vec![target]),
         1 => prop::collection::vec(target(), 2..4),

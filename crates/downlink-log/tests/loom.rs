@@ -1,0 +1,296 @@
+//! Every interleaving of a few small programs: nothing is lost, and nobody sleeps for ever.
+//!
+//! A model whose reader waits finds a lost wake-up as a deadlock. Two threads may be preempted three
+//! times and three threads twice: more multiplies the time and has not found more. Here a reader of
+//! two topics already walks the index (see `MERGE_ALWAYS`).
+#![cfg(downlink_loom)]
+
+mod support;
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use downlink_log::{
+    Address, AppendError, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
+};
+use loom::{future::block_on, thread};
+use support::{
+    EVENT_COST_BYTES, Load, Seen, append, append_all, client, draft, ms, options, selection, topic,
+};
+
+fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(program);
+}
+
+fn log_with(change: impl FnOnce(&mut LogOptions)) -> Log<Load> {
+    let mut options = options();
+    change(&mut options);
+    Log::new(options)
+}
+
+fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
+    log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
+}
+
+/// Reads, and waits when there is nothing, until it is enough or the end.
+fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
+    let mut seen = Seen::default();
+    block_on(poll_fn(|task| {
+        for _ in 0..2 {
+            let _ = seen.read_all(reader, 0);
+            if seen.end.is_some() || enough(&seen) {
+                return Poll::Ready(());
+            }
+            reader.register(task.waker());
+        }
+        Poll::Pending
+    }));
+    seen
+}
+
+#[test]
+fn a_waiting_reader_hears_of_an_append() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || append(&log, 0, &["a"]).unwrap());
+        let seen = follow(&mut reader, |seen| !seen.offsets.is_empty());
+        assert_eq!(seen.offsets, [1]);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_jumped_over_between_two_topics() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a", "b"], Start::Live);
+        let publishers = ["a", "b"].map(|name| {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &[name]).unwrap())
+        });
+        let seen = follow(&mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_event_to_two_topics_comes_once() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a", "b"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a", "b"]).unwrap();
+            append(&log, 0, &["b"]).unwrap();
+        });
+        let seen = follow(&mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_topic_that_comes_while_a_pattern_does_is_read() {
+    for start in [Start::Live, Start::Earliest] {
+        model(3, move || {
+            let log = log_with(|_| {});
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || append(&log, 0, &["a/x"]).unwrap())
+            };
+            let mut reader = open(&log, &["a/*"], start.clone());
+            let next = reader.cursor().next.get();
+            publisher.join().unwrap();
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert_eq!(seen.offsets, (next..2).collect::<Vec<_>>());
+            assert!(start == Start::Live || next == 1);
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_takes_nothing_with_it() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let reader = open(&log, &["a/x", "a/*"], Start::Live);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a/x"]).unwrap())
+        };
+        drop(reader);
+        publisher.join().unwrap();
+        let totals = log.totals(ms(0));
+        assert_eq!((totals.subscribers, totals.topics, totals.events), (0, 1, 1));
+        let mut reader = open(&log, &["a/*"], Start::Earliest);
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut reader, 0);
+        assert_eq!(seen.offsets, [1]);
+    });
+}
+
+/// The first event expires at 10 and its only named reader leaves, while a second is published.
+#[test]
+fn an_append_and_the_collection_of_its_topic_lose_nothing() {
+    model(2, || {
+        let age_max = Some(Duration::from_millis(10));
+        let log = log_with(|o| o.retention.default = Retention { age_max, ..Retention::DEFAULT });
+        append(&log, 0, &["a"]).unwrap();
+        let named = open(&log, &["a"], Start::Live);
+        let mut by_pattern = open(&log, &["*"], Start::Earliest);
+        let collector = {
+            let log = log.clone();
+            thread::spawn(move || {
+                drop(named);
+                log.totals(ms(12));
+            })
+        };
+        assert_eq!(append(&log, 9, &["a"]), Ok(2));
+        collector.join().unwrap();
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut by_pattern, 12);
+        assert!(seen.offsets == [2] && seen.covers(1..3), "{seen:?}");
+        let mut late = open(&log, &["a"], Start::Earliest);
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut late, 12);
+        assert_eq!(seen.offsets, [2]);
+        assert_eq!(log.totals(ms(12)).events, 1);
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_each_event_or_a_gap() {
+    model(3, || {
+        let log =
+            log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let seen = follow(&mut reader, |seen| seen.covers(1..3));
+        assert_eq!(seen.offsets.last(), Some(&2));
+        publisher.join().unwrap();
+    });
+}
+
+/// The byte bound takes the oldest event, by way of the index that the reader walks.
+#[test]
+fn the_byte_bound_hides_no_hole_from_a_reader_of_many_topics() {
+    model(3, || {
+        let log = log_with(|o| o.limits.bytes_max = EVENT_COST_BYTES);
+        let mut reader = open(&log, &["a", "b", "c"], Start::Live);
+        append(&log, 0, &["a"]).unwrap();
+        let publisher = thread::spawn(move || append(&log, 0, &["b"]).unwrap());
+        let seen = follow(&mut reader, |seen| seen.offsets.last() == Some(&2));
+        assert!(seen.covers(1..3), "{seen:?}");
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn an_opening_reader_is_told_what_it_misses_meanwhile() {
+    for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
+        model(2, move || {
+            let log = log_with(|o| {
+                o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT }
+            });
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || {
+                    append(&log, 0, &["a"]).unwrap();
+                    append(&log, 0, &["a"]).unwrap();
+                })
+            };
+            let mut reader = open(&log, &["a"], start.clone());
+            let next = reader.cursor().next.get();
+            publisher.join().unwrap();
+            let mut seen = Seen::default();
+            let _ = seen.read_all(&mut reader, 0);
+            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+        });
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_read_before_the_end() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a"]))
+        };
+        let closer = thread::spawn(move || log.close());
+        let seen = follow(&mut reader, |_| false);
+        assert_eq!(seen.end, Some(EndReason::Closed));
+        match publisher.join().unwrap() {
+            Ok(offset) => assert_eq!(seen.offsets, [offset]),
+            Err(error) => assert_eq!((error, seen.offsets), (AppendError::Closed, vec![])),
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_that_opens_while_the_log_closes_ends() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let closer = {
+            let log = log.clone();
+            thread::spawn(move || log.close())
+        };
+        if let Ok(mut reader) = log.open(ms(0), &selection(&["a"]), &Start::Live) {
+            assert_eq!(follow(&mut reader, |_| false).end, Some(EndReason::Closed));
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_hears_that_it_is_disconnected() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let alice = client("alice");
+        let wanted = downlink_log::Selection { selectors: vec![], client: Some(alice.clone()) };
+        let mut reader = log.open(ms(0), &wanted, &Start::Live).unwrap();
+        let other = thread::spawn(move || assert_eq!(log.disconnect(&alice), 1));
+        assert_eq!(follow(&mut reader, |_| false).end, Some(EndReason::Disconnected));
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_reads_the_last_event_and_ends_with_its_topic() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            let mut last = draft(&[topic("a")]);
+            last.finish = true;
+            append_all(&log, 0, [last]).unwrap();
+        });
+        let seen = follow(&mut reader, |_| false);
+        assert_eq!((seen.offsets, seen.end), (vec![1], Some(EndReason::Finished)));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn everyone_hears_what_is_for_everyone() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &[], Start::Live);
+        let mut other = open(&log, &["a"], Start::Live);
+        let waiting = thread::spawn(move || follow(&mut other, |seen| !seen.offsets.is_empty()));
+        let publisher = thread::spawn(move || append_all(&log, 0, [draft(&[Address::Everyone])]));
+        assert_eq!(follow(&mut reader, |seen| !seen.offsets.is_empty()).offsets, [1]);
+        assert_eq!(waiting.join().unwrap().offsets, [1]);
+        assert!(publisher.join().unwrap().is_ok());
+    });
+}

@@ -1,0 +1,266 @@
+//! Real threads over one log: publishers, clients that come back, small retention, and the end.
+//!
+//! Each client checks for itself: every event that is for it came once and in order, or lies in a
+//! hole it was told of. Afterwards nothing is left: no topic, no byte, no reader.
+#![cfg(not(downlink_loom))]
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Wake, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use downlink_log::{
+    Address, AppendError, Batch, EndReason, Log, OpenError, Read, Reader, Retention, Selection,
+    Start, Totals,
+};
+use support::{Load, Seen, append_all, client, draft, ms, options, selection, topic};
+
+const PUBLISHERS: u64 = 3;
+
+/// How long the publishers publish, unless the environment says otherwise.
+const SECONDS: u64 = 2;
+
+/// Events a client leaves unread now and then, so that it falls behind.
+const BATCH_EVENTS: usize = 7;
+
+/// A small generator, so that a run differs from the next by timing alone.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What the threads share: the log, its clock, and who published what.
+struct World {
+    log: Log<Load>,
+    began: Instant,
+    published: Mutex<Vec<(u64, Vec<Address>)>>,
+    stop: AtomicBool,
+    finished: AtomicU64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut options = options();
+        let small = |events_max, age| Retention {
+            events_max,
+            bytes_max: 5_000,
+            age_max: Some(Duration::from_millis(age)),
+        };
+        options.retention.default = small(20, 5);
+        options.retention.inbox = small(10, 20);
+        options.retention.everyone = small(15, 50);
+        options.limits.bytes_max = 20_000;
+        options.finished_keep = Duration::from_millis(3);
+        Self {
+            log: Log::new(options),
+            began: Instant::now(),
+            published: Mutex::default(),
+            stop: AtomicBool::new(false),
+            finished: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).expect("a short test")
+    }
+
+    fn publish(&self, mut dice: Dice) {
+        let mut mine = Vec::new();
+        loop {
+            let to = target(&mut dice);
+            let mut event = draft(&to);
+            event.finish = dice.roll(50) == 0 && to.iter().all(|address| address.topic().is_some());
+            match append_all(&self.log, self.now(), [event]) {
+                Ok(answers) => mine.push((answers[0].offset.get(), to)),
+                Err(AppendError::Finished { .. }) => {
+                    self.finished.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(AppendError::Closed) => break,
+                Err(error) => panic!("{error}"),
+            }
+            if dice.roll(64) == 0 {
+                thread::yield_now();
+            }
+        }
+        self.published.lock().expect("no publisher panicked").extend(mine);
+    }
+
+    /// One client over many connections, until the log is closed.
+    fn follow(&self, number: u64) -> Followed {
+        let mut dice = Dice(number);
+        let wanted = wanted(number);
+        let mut seen = Seen::default();
+        let mut last_id = None;
+        let mut first = None;
+        loop {
+            let start = last_id.clone().map_or(Start::Live, Start::After);
+            let mut reader = match self.log.open(ms(self.now()), &wanted, &start) {
+                Ok(reader) => reader,
+                Err(OpenError::Closed) => break,
+                Err(error) => panic!("{error}"),
+            };
+            first = first.or(Some(reader.cursor().next.get()));
+            let end = self.connection(&mut reader, &mut seen, &mut dice);
+            last_id = Some(reader.cursor().to_string().into());
+            if end == Some(EndReason::Closed) {
+                break;
+            }
+        }
+        Followed { wanted, seen, first: first.unwrap_or(u64::MAX) }
+    }
+
+    /// Reads until the end, or until the dice say to leave.
+    fn connection(
+        &self,
+        reader: &mut Reader<Load>,
+        seen: &mut Seen,
+        dice: &mut Dice,
+    ) -> Option<EndReason> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let batch = Batch { events_max: BATCH_EVENTS, bytes_max: usize::MAX };
+        let mut registered = false;
+        for _ in 0..10 + dice.roll(500) {
+            match seen.read(reader, self.now(), batch) {
+                Read::Ended(reason) => return Some(reason),
+                Read::CaughtUp if registered => {
+                    thread::park();
+                    registered = false;
+                }
+                Read::CaughtUp => {
+                    reader.register(&waker);
+                    registered = true;
+                }
+                _ => registered = false,
+            }
+        }
+        None
+    }
+}
+
+struct Followed {
+    wanted: Selection,
+    seen: Seen,
+    first: u64,
+}
+
+impl Followed {
+    fn check(&self, published: &[(u64, Vec<Address>)]) {
+        let mine = published.iter().filter(|(offset, to)| {
+            *offset >= self.first && to.iter().any(|address| wants(&self.wanted, address))
+        });
+        let mine: BTreeSet<u64> = mine.map(|(offset, _)| *offset).collect();
+        assert!(self.seen.offsets.iter().all(|offset| mine.contains(offset)));
+        for &offset in &mine {
+            assert!(
+                self.seen.covers(std::iter::once(offset)),
+                "{offset} is missing, from {}: {:?}",
+                self.first,
+                self.wanted
+            );
+        }
+    }
+}
+
+fn target(dice: &mut Dice) -> Vec<Address> {
+    match dice.roll(40) {
+        0 => vec![Address::Everyone],
+        1 | 2 => vec![Address::Client(client(&format!("c{}", dice.roll(3))))],
+        3 => vec![topic("a/0"), topic("b/1"), Address::Client(client("c0"))],
+        4..=7 => vec![topic(&format!("rare/{}", dice.roll(200)))],
+        _ => {
+            let letter = ["a", "b", "c"][usize::try_from(dice.roll(3)).unwrap_or_default()];
+            vec![topic(&format!("{letter}/{}", dice.roll(4)))]
+        }
+    }
+}
+
+fn wanted(number: u64) -> Selection {
+    let all: Vec<String> =
+        ["a", "b", "c"].iter().flat_map(|l| (0..4).map(move |n| format!("{l}/{n}"))).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let selectors: &[&str] = match number % 6 {
+        0 => &["a/0"],
+        1 => &["a/*", "rare/{n}"],
+        2 => &["*"],
+        3 => &all,
+        4 => &["b/1", "c/*"],
+        _ => &[],
+    };
+    let client = number.is_multiple_of(2).then(|| client(&format!("c{}", number % 3)));
+    Selection { client, ..selection(selectors) }
+}
+
+fn wants(selection: &Selection, address: &Address) -> bool {
+    match address {
+        Address::Client(client) => selection.client.as_ref() == Some(client),
+        Address::Topic(topic) => selection.selectors.iter().any(|wanted| wanted.matches(topic)),
+        _ => true,
+    }
+}
+
+fn seconds() -> u64 {
+    let told = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
+    told.and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS)
+}
+
+#[test]
+fn torture_loses_nothing_and_leaves_nothing() {
+    let until = Instant::now() + Duration::from_secs(seconds());
+    let world = World::new();
+    let followed: Vec<Followed> = thread::scope(|scope| {
+        let world = &world;
+        let clients: Vec<_> =
+            (0..6).map(|number| scope.spawn(move || world.follow(number))).collect();
+        for seed in 0..PUBLISHERS {
+            scope.spawn(move || world.publish(Dice(seed + 100)));
+        }
+        // The clock of the test: it looks at the log from outside until the time is over.
+        while Instant::now() < until {
+            let totals = world.log.totals(ms(world.now()));
+            assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");
+            assert!(world.log.readers().len() <= 6);
+            assert!(world.log.topics(ms(world.now()), "rare/", None, 1_000).len() <= 200);
+            world.log.disconnect(&client("c0"));
+            thread::yield_now();
+        }
+        world.stop.store(true, Ordering::Relaxed);
+        world.log.close();
+        clients.into_iter().map(|client| client.join().expect("a client checks later")).collect()
+    });
+    let mut published = world.published.into_inner().expect("no publisher panicked");
+    published.sort_unstable_by_key(|(offset, _)| *offset);
+    assert!(published.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    for client in &followed {
+        client.check(&published);
+    }
+    let delivered: usize = followed.iter().map(|client| client.seen.offsets.len()).sum();
+    let gaps: usize = followed.iter().map(|client| client.seen.gaps.len()).sum();
+    println!(
+        "{} published, {} refused, {delivered} delivered, {gaps} gaps",
+        published.len(),
+        world.finished.load(Ordering::Relaxed)
+    );
+    assert!(delivered > 0 && gaps > 0);
+    assert_eq!(world.log.totals(ms(u64::MAX - 1)), Totals::default());
+}

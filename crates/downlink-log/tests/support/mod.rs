@@ -1,0 +1,132 @@
+//! What the tests of the log share: a payload, drafts in one line, and what a client has seen.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use downlink_log::{
+    Address, Answers, AppendError, Batch, ClientId, Draft, EndReason, Entry, Epoch, Fingerprint,
+    Log, LogOptions, Offset, Payload, Read, Reader, Selection, Timestamp, Topic, TopicSelector,
+};
+
+/// A payload of one byte.
+#[derive(Clone, Debug)]
+pub(crate) struct Load;
+
+impl Payload for Load {
+    fn bytes(&self) -> usize {
+        1
+    }
+}
+
+/// What one event of [`Load`] costs: the byte and what the log documents as the fixed cost.
+pub(crate) const EVENT_COST_BYTES: usize = 97;
+
+pub(crate) const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
+
+pub(crate) type Stamp<P> = Box<dyn FnOnce(Offset, Timestamp) -> P + Send>;
+
+pub(crate) fn options() -> LogOptions {
+    LogOptions::new(Epoch::from_random(7))
+}
+
+pub(crate) fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+pub(crate) fn topic(name: &str) -> Address {
+    Address::Topic(Topic::new(name).expect("a valid topic"))
+}
+
+pub(crate) fn client(name: &str) -> ClientId {
+    ClientId::new(name).expect("a valid client id")
+}
+
+pub(crate) fn selection(selectors: &[&str]) -> Selection {
+    let selectors = selectors
+        .iter()
+        .map(|text| TopicSelector::parse(text).expect("a valid selector"))
+        .collect();
+    Selection { selectors, client: None }
+}
+
+/// A draft of a payload to some addresses.
+pub(crate) fn draft_of<P: Payload>(to: &[Address], payload: P) -> Draft<Stamp<P>> {
+    Draft {
+        to: to.iter().cloned().collect(),
+        id: None,
+        key: None,
+        fingerprint: Fingerprint::default(),
+        finish: false,
+        stamp: Some(Box::new(move |_, _| payload)),
+    }
+}
+
+pub(crate) fn draft(to: &[Address]) -> Draft<Stamp<Load>> {
+    draft_of(to, Load)
+}
+
+/// Appends one event to topics and says where it stands.
+pub(crate) fn append(log: &Log<Load>, now: u64, topics: &[&str]) -> Result<u64, AppendError> {
+    let to: Vec<Address> = topics.iter().map(|name| topic(name)).collect();
+    append_all(log, now, [draft(&to)]).map(|answers| answers[0].offset.get())
+}
+
+pub(crate) fn append_all<P: Payload, const N: usize>(
+    log: &Log<P>,
+    now: u64,
+    drafts: [Draft<Stamp<P>>; N],
+) -> Result<Answers, AppendError> {
+    log.append(ms(now), drafts.into_iter().collect())
+}
+
+/// What one client has got, over all its connections.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) offsets: Vec<u64>,
+    /// `after..=until`, the first not included.
+    pub(crate) gaps: Vec<(u64, u64)>,
+    pub(crate) end: Option<EndReason>,
+}
+
+impl Seen {
+    /// Reads once and notes what came. Order, and that a hole has both ends, are checked here.
+    pub(crate) fn read<P: Payload>(
+        &mut self,
+        reader: &mut Reader<P>,
+        now: u64,
+        batch: Batch,
+    ) -> Read {
+        let mut out: Vec<Entry<P>> = Vec::new();
+        let read = reader.read(ms(now), batch, &mut out);
+        for entry in &out {
+            let offset = entry.offset.get();
+            assert!(self.offsets.last().is_none_or(|last| *last < offset), "{offset}: {self:?}");
+            self.offsets.push(offset);
+        }
+        match &read {
+            Read::Gap(gap) => {
+                let after = gap.after.expect("the client's id was understood").get();
+                self.gaps.push((after, gap.until.expect("the hole's end is known").get()));
+            }
+            Read::Ended(reason) => self.end = Some(*reason),
+            _ => {}
+        }
+        read
+    }
+
+    /// Reads until there is nothing more now.
+    pub(crate) fn read_all<P: Payload>(&mut self, reader: &mut Reader<P>, now: u64) -> Read {
+        loop {
+            let read = self.read(reader, now, ALL);
+            if !matches!(read, Read::Events | Read::Gap(_)) {
+                return read;
+            }
+        }
+    }
+
+    /// Whether each of these offsets was delivered or lies in a hole that was told.
+    pub(crate) fn covers(&self, mut offsets: impl Iterator<Item = u64>) -> bool {
+        offsets.all(|offset| {
+            self.offsets.binary_search(&offset).is_ok()
+                || self.gaps.iter().any(|&(after, until)| after < offset && offset <= until)
+        })
+    }
+}
