@@ -46,8 +46,8 @@ fn clock() -> impl Fn() -> Timestamp {
 
 /// The last id in a stream.
 fn last_id(seen: &str) -> String {
-    let ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
-    ids.last().expect("an id").to_owned()
+    let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
+    ids.next_back().expect("an id").to_owned()
 }
 
 #[tokio::test]
