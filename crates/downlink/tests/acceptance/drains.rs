@@ -1,0 +1,30 @@
+//! Sending everybody away: no. 16.
+
+use std::time::Duration;
+
+use downlink::hub::HubBuilder;
+use http_body_util::BodyExt;
+
+use super::open;
+
+#[tokio::test]
+async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
+    const CLIENTS: usize = 10_000;
+    let (from, to) = (Duration::from_secs(2), Duration::from_secs(12));
+    let hub = HubBuilder::<String>::text().drain_spread(from..=to).build().unwrap();
+    let join = || open(hub.subscribe().topic("a").open_event(false)).into_response().into_body();
+    let bodies: Vec<_> = (0..CLIENTS).map(|_| join()).collect();
+    hub.drain();
+    let mut by_second = [0_usize; 10];
+    for body in bodies {
+        let text = body.collect().await.unwrap().to_bytes();
+        let text = std::str::from_utf8(&text).unwrap();
+        let millis = text.strip_prefix(": connected\n\nretry: ").unwrap().strip_suffix("\n\n");
+        let millis: usize = millis.unwrap().parse().unwrap();
+        assert!((2_000..=12_000).contains(&millis));
+        by_second[((millis - 2_000) / 1_000).min(9)] += 1;
+    }
+    // A tenth each; six times the standard deviation of 30 is not met by chance.
+    assert!(by_second.iter().all(|clients| (820..=1_180).contains(clients)), "{by_second:?}");
+    assert_eq!(hub.stats().subscribers, 0);
+}

@@ -1,0 +1,179 @@
+//! Threads against threads: no. 3, 4, 5 and 17.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use downlink::hub::{
+    Delivery, DisconnectReason, Hub, HubBuilder, Limits, PublishError, Retention, SubscribeError,
+    Subscription,
+};
+use futures_util::{FutureExt, StreamExt};
+
+use super::{open, try_open};
+
+/// Keeps whatever these tests publish.
+fn hub() -> Hub<String> {
+    let all = Retention { events_max: 1 << 20, bytes_max: 1 << 30, age_max: None };
+    HubBuilder::text().retention(all).build().unwrap()
+}
+
+fn number(delivery: Delivery<String>) -> usize {
+    match delivery {
+        Delivery::Event(event) => event.data().parse().unwrap(),
+        other => panic!("not an event: {other:?}"),
+    }
+}
+
+/// Reads a subscription to its end.
+fn read(mut subscription: Subscription<String>) -> (Vec<usize>, DisconnectReason) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let read = runtime.block_on(subscription.by_ref().map(number).collect());
+    (read, subscription.ended().unwrap())
+}
+
+#[test]
+fn acceptance_03_a_publish_beside_a_close_is_read_or_refused() {
+    for _ in 0..200 {
+        let hub = hub();
+        let start = Barrier::new(4);
+        let before = open(hub.subscribe().topic("a"));
+        thread::scope(|threads| {
+            let reading = threads.spawn(|| read(before));
+            let publishing = [0, 1].map(|_| {
+                threads.spawn(|| {
+                    start.wait();
+                    let publish = |_: &usize| match hub.to("a").publish("1".to_owned()) {
+                        Ok(_) => true,
+                        Err(PublishError::Closed) => false,
+                        Err(other) => panic!("{other:?}"),
+                    };
+                    (0..50).take_while(publish).count()
+                })
+            });
+            threads.spawn(|| {
+                start.wait();
+                hub.close();
+            });
+            start.wait();
+            let accepted: usize = publishing.into_iter().map(|one| one.join().unwrap()).sum();
+            let (read, ended) = reading.join().unwrap();
+            assert_eq!((read.len(), ended), (accepted, DisconnectReason::Closed));
+        });
+    }
+}
+
+#[test]
+fn acceptance_03_a_subscription_beside_a_close_ends_or_is_refused() {
+    let opened = AtomicUsize::new(0);
+    for _ in 0..200 {
+        let hub = hub();
+        let start = Barrier::new(3);
+        thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    start.wait();
+                    for _ in 0..20 {
+                        match try_open(hub.subscribe().topic("a")) {
+                            Ok(subscription) => {
+                                opened.fetch_add(1, Ordering::Relaxed);
+                                assert_eq!(
+                                    read_after(&hub, subscription),
+                                    DisconnectReason::Closed
+                                );
+                            }
+                            Err(error) => {
+                                assert_eq!(error, SubscribeError::Closed { by_browser: false });
+                            }
+                        }
+                    }
+                });
+            }
+            start.wait();
+            hub.close();
+        });
+        assert_eq!(hub.stats().subscribers, 0);
+    }
+    assert!(opened.load(Ordering::Relaxed) > 0, "some came before the close");
+}
+
+/// Waits for the end that a close brings, whichever of the two comes first.
+fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> DisconnectReason {
+    let (read, ended) = read(subscription);
+    assert!(read.is_empty() && try_open(hub.subscribe()).is_err());
+    ended
+}
+
+#[test]
+fn acceptance_04_there_is_nothing_to_run() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    for at in 0..10_000 {
+        hub.to("a").publish(at.to_string()).unwrap();
+    }
+    let subscriptions: Vec<_> = (0..100).map(|_| open(hub.subscribe())).collect();
+    assert_eq!(hub.stats().subscribers, 1 + subscriptions.len());
+    for at in 0..10_000 {
+        let next = subscription.next().now_or_never().expect("there at once");
+        assert_eq!(number(next.unwrap()), at);
+    }
+}
+
+#[test]
+fn acceptance_05_a_subscription_gets_what_follows_it_once_and_in_order() {
+    const EVENTS: usize = 20_000;
+    let hub = hub();
+    let published = AtomicUsize::new(0);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            for at in 0..EVENTS {
+                hub.to("a").publish(at.to_string()).unwrap();
+                published.store(at + 1, Ordering::SeqCst);
+            }
+            hub.close();
+        });
+        for _ in 0..3 {
+            threads.spawn(|| {
+                loop {
+                    let before = published.load(Ordering::SeqCst);
+                    let Ok(subscription) = try_open(hub.subscribe().topic("a")) else { break };
+                    let after = published.load(Ordering::SeqCst);
+                    let (read, _) = read(subscription);
+                    let first = read.first().copied().unwrap_or(EVENTS);
+                    // One may be in the middle of being published when it is looked.
+                    assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
+                    assert!(read.into_iter().eq(first..EVENTS));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn acceptance_17_of_twice_as_many_at_once_exactly_the_limit_win() {
+    const LIMIT: usize = 400;
+    const THREADS: usize = 8;
+    let limits = Limits { subscribers_max: LIMIT, ..Limits::default() };
+    let hub = HubBuilder::<String>::text().limits(limits).build().unwrap();
+    for _ in 0..10 {
+        let start = Barrier::new(THREADS);
+        let tried: Vec<_> = thread::scope(|threads| {
+            let running: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    threads.spawn(|| {
+                        start.wait();
+                        let each = 2 * LIMIT / THREADS;
+                        (0..each).map(|_| try_open(hub.subscribe())).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = tried.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (LIMIT, LIMIT));
+        let full = SubscribeError::Full { subscribers_max: LIMIT, by_browser: false };
+        assert!(lost.into_iter().all(|lost| lost.unwrap_err() == full));
+        drop(won);
+        assert_eq!(hub.stats().subscribers, 0);
+    }
+}

@@ -1,0 +1,53 @@
+//! Coming back: no. 8.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use downlink::KeepAlive;
+use downlink::hub::Hub;
+use tokio::sync::Semaphore;
+
+use super::{Running, app, patiently};
+
+/// How far the publisher may be ahead: less than what is kept, so that nothing has to be missed.
+const AHEAD: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acceptance_08_reconnecting_while_events_flow_loses_and_repeats_nothing() {
+    let hub = Hub::<String>::text();
+    let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
+    let (room, done) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(AtomicBool::new(false)));
+    // Before the first event, so that all of them follow it.
+    let mut last = hub.cursor().as_str().to_owned();
+    let publisher = tokio::spawn(publish(hub.clone(), Arc::clone(&room), Arc::clone(&done)));
+
+    let mut expected = 0;
+    for round in 0..200 {
+        let mut client = running.subscribe("topics=a", &last).await;
+        // Leaves at every point: at once, in the middle of a batch, after several.
+        for _ in 0..round % 37 {
+            let event = client.event().await;
+            assert_eq!((event.event_type.as_ref(), event.data), ("message", expected.to_string()));
+            event.last_event_id.as_ref().clone_into(&mut last);
+            expected += 1;
+            room.add_permits(1);
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    room.close();
+    let published = patiently(publisher).await.unwrap();
+    assert!(published >= expected && expected > 3_000, "{expected} of {published}");
+    let stats = hub.stats();
+    assert!(stats.gaps.iter().all(|(_, told)| *told == 0));
+}
+
+async fn publish(hub: Hub<String>, room: Arc<Semaphore>, done: Arc<AtomicBool>) -> usize {
+    let mut published = 0;
+    while !done.load(Ordering::SeqCst) {
+        let Ok(permit) = room.acquire().await else { break };
+        permit.forget();
+        hub.to("a").publish(published.to_string()).unwrap();
+        published += 1;
+    }
+    published
+}
