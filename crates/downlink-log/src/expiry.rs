@@ -141,3 +141,41 @@ impl<P> PartialEq for Due<P> {
 }
 
 impl<P> Eq for Due<P> {}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Address, Draft, Epoch, Fingerprint, Log, LogOptions, Offset, Topic};
+
+    impl Log<&'static str> {
+        fn finish(&self, now: Timestamp, name: &str) {
+            let stamp: fn(Offset, Timestamp) -> &'static str = |_, _| "answer";
+            let draft = Draft {
+                to: [Address::Topic(Topic::new(name).expect("a valid topic"))]
+                    .into_iter()
+                    .collect(),
+                id: None,
+                key: None,
+                fingerprint: Fingerprint::default(),
+                finish: true,
+                stamp: Some(stamp),
+            };
+            self.append(now, [draft].into_iter().collect()).expect("an open topic");
+        }
+    }
+
+    /// A topic for each answer of a model: gone in a moment, while its events might have lived a day.
+    #[test]
+    fn topics_that_went_early_do_not_wait_in_the_queue() {
+        let mut options = LogOptions::new(Epoch::from_random(7));
+        options.finished_keep = Duration::from_millis(1);
+        let log: Log<&'static str> = Log::new(options);
+        for second in 0..1_000 {
+            log.finish(Timestamp::from_millis(second * 1_000), &format!("answer/{second}"));
+        }
+        assert_eq!(log.totals(Timestamp::from_millis(1_000_000)).topics, 0);
+        assert!(log.0.expiry.queue.lock().dues.len() <= SLACK + 2);
+    }
+}

@@ -9,15 +9,11 @@ use crate::{address::Topic, selector::TopicSelector, watcher::Watcher};
 
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
-    by_prefix: BTreeMap<Box<str>, Vec<Group<P>>>,
+    by_prefix: BTreeMap<Box<str>, BTreeMap<TopicSelector, Readers<P>>>,
 }
 
-#[derive(Debug)]
-struct Group<P> {
-    pattern: TopicSelector,
-    /// By reader number.
-    readers: BTreeMap<u64, Arc<Watcher<P>>>,
-}
+/// By reader number.
+type Readers<P> = BTreeMap<u64, Arc<Watcher<P>>>;
 
 impl<P> Patterns<P> {
     pub(crate) fn new() -> Self {
@@ -25,24 +21,21 @@ impl<P> Patterns<P> {
     }
 
     pub(crate) fn insert(&mut self, pattern: &TopicSelector, watcher: &Arc<Watcher<P>>) {
-        let groups = self.by_prefix.entry(pattern.literal_prefix().into()).or_default();
-        let at = groups.iter().position(|group| group.pattern == *pattern).unwrap_or_else(|| {
-            groups.push(Group { pattern: pattern.clone(), readers: BTreeMap::new() });
-            groups.len() - 1
-        });
-        if let Some(group) = groups.get_mut(at) {
-            group.readers.insert(watcher.number, Arc::clone(watcher));
-        }
+        let patterns = self.by_prefix.entry(pattern.literal_prefix().into()).or_default();
+        let readers = patterns.entry(pattern.clone()).or_default();
+        readers.insert(watcher.number, Arc::clone(watcher));
     }
 
     pub(crate) fn remove(&mut self, pattern: &TopicSelector, number: u64) {
-        let Some(groups) = self.by_prefix.get_mut(pattern.literal_prefix()) else { return };
-        if let Some(group) = groups.iter_mut().find(|group| group.pattern == *pattern) {
-            group.readers.remove(&number);
+        let prefix = pattern.literal_prefix();
+        let Some(patterns) = self.by_prefix.get_mut(prefix) else { return };
+        let Some(readers) = patterns.get_mut(pattern) else { return };
+        readers.remove(&number);
+        if readers.is_empty() {
+            patterns.remove(pattern);
         }
-        groups.retain(|group| !group.readers.is_empty());
-        if groups.is_empty() {
-            self.by_prefix.remove(pattern.literal_prefix());
+        if patterns.is_empty() {
+            self.by_prefix.remove(prefix);
         }
     }
 
@@ -58,8 +51,8 @@ impl<P> Patterns<P> {
             .chain(ends)
             .filter_map(|end| self.by_prefix.get(name.get(..end)?))
             .flatten()
-            .filter(|group| group.pattern.matches(topic))
-            .flat_map(|group| group.readers.values())
+            .filter(|(pattern, _)| pattern.matches(topic))
+            .flat_map(|(_, readers)| readers.values())
     }
 }
 

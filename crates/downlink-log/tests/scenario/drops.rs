@@ -1,0 +1,114 @@
+//! Code that is not ours: payloads that call back when dropped, and panics.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use downlink_log::{Log, Payload, Read, Retention, Start, Totals};
+
+use crate::support::{
+    ALL, Load, Seen, append, append_all, draft, draft_of, ms, options, selection, topic,
+};
+
+/// A payload that runs a closure when the last clone of it is dropped.
+#[derive(Clone)]
+struct Loud(Arc<OnDrop>);
+
+struct OnDrop(Box<dyn Fn() + Send + Sync>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+impl Payload for Loud {
+    fn bytes(&self) -> usize {
+        1
+    }
+}
+
+fn loud(on_drop: impl Fn() + Send + Sync + 'static) -> Loud {
+    Loud(Arc::new(OnDrop(Box::new(on_drop))))
+}
+
+fn log_of_one_event() -> Log<Loud> {
+    let mut options = options();
+    let age_max = Some(Duration::from_millis(10));
+    options.retention.default = Retention { events_max: 1, age_max, ..Retention::DEFAULT };
+    options.limits.bytes_max = 200;
+    Log::new(options)
+}
+
+/// By count, by the byte bound and by age: whoever drops the payload holds no lock.
+#[test]
+fn a_dropped_payload_may_call_the_log() {
+    let log = log_of_one_event();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let event = |name: &str| {
+        let (called, calls) = (log.clone(), Arc::clone(&calls));
+        let payload = loud(move || {
+            called.totals(ms(0));
+            called.topics(ms(0), "", None, 10);
+            called.readers();
+            drop(called.open(ms(0), &selection(&["other", "*"]), &Start::Earliest));
+            append_all(&called, 0, [draft_of(&[topic("said")], loud(|| {}))]).unwrap();
+            calls.fetch_add(1, Ordering::Relaxed);
+        });
+        append_all(&log, 0, [draft_of(&[topic(name)], payload)]).unwrap();
+    };
+    event("a");
+    event("a");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "by count");
+    event("b");
+    event("c");
+    assert!(calls.load(Ordering::Relaxed) > 1, "by bytes");
+    log.totals(ms(10));
+    assert_eq!(calls.load(Ordering::Relaxed), 4, "by age");
+    assert_eq!(log.totals(ms(20)), Totals::default());
+}
+
+#[test]
+fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
+    let log = log_of_one_event();
+    let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
+    let angry = || loud(|| panic!("dropped"));
+    append_all(&log, 0, [draft_of(&[topic("a")], angry())]).unwrap();
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| append_all(&log, 0, [draft_of(&[topic("a")], angry())])));
+    assert!(outcome.is_err());
+    assert_eq!(log.totals(ms(0)).events, 1);
+    let mut out = Vec::new();
+    assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
+    assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
+    assert_eq!(out[0].offset.get(), 2);
+    // The reader's own clone is the last one after the log's is gone.
+    assert_eq!(log.totals(ms(10)), Totals { subscribers: 1, ..Totals::default() });
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
+    append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(reader.read(ms(10), ALL, &mut out), Read::Events);
+}
+
+#[test]
+fn a_stamp_that_panics_appends_nothing_of_its_batch() {
+    let log: Log<Load> = Log::new(options());
+    let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
+    let before = (log.tail(), log.totals(ms(0)));
+    let mut broken = draft(&[topic("b")]);
+    broken.stamp = Some(Box::new(|_, _| panic!("no payload")));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        append_all(&log, 0, [draft(&[topic("a")]), broken, draft(&[topic("c")])])
+    }));
+    assert!(outcome.is_err());
+    assert_eq!((log.tail(), log.totals(ms(0))), before);
+    assert_eq!(append(&log, 0, &["b"]), Ok(1));
+    let mut seen = Seen::default();
+    let _ = seen.read_all(&mut reader, 0);
+    assert_eq!((seen.offsets, seen.gaps), (vec![1], vec![]));
+}

@@ -1,0 +1,79 @@
+//! Each limit: one below, at it, one above.
+
+use downlink_log::{AppendError, Limits, Log, OpenError, Selection, Start};
+
+use crate::support::{EVENT_COST_BYTES, Load, append, client, ms, options, selection};
+
+fn log(change: impl FnOnce(&mut Limits)) -> Log<Load> {
+    let mut options = options();
+    change(&mut options.limits);
+    Log::new(options)
+}
+
+#[test]
+fn subscribers() {
+    let log = log(|limits| limits.subscribers_max = 2);
+    let open = || log.open(ms(0), &selection(&["a"]), &Start::Live);
+    let first = open().unwrap();
+    let second = open().unwrap();
+    assert_eq!(open().err(), Some(OpenError::Full { subscribers_max: 2 }));
+    assert_eq!(log.totals(ms(0)).subscribers, 2);
+    drop(first);
+    let third = open().unwrap();
+    drop((second, third));
+    assert_eq!((log.totals(ms(0)).subscribers, log.totals(ms(0)).topics), (0, 0));
+}
+
+#[test]
+fn subscribers_of_one_client() {
+    let log = log(|limits| limits.subscribers_per_client_max = 2);
+    let of = |name| Selection { client: Some(client(name)), ..Selection::default() };
+    let open = |name| log.open(ms(0), &of(name), &Start::Live);
+    let readers = [open("alice"), open("alice"), open("bob")];
+    assert!(readers.iter().all(Result::is_ok));
+    let full = OpenError::ClientFull { subscribers_per_client_max: 2 };
+    assert_eq!(open("alice").err(), Some(full));
+    assert_eq!(log.subscribers_of(&client("alice")), 2);
+    assert_eq!(log.subscribers_of(&client("carol")), 0);
+    drop(readers);
+    assert!(open("alice").is_ok());
+}
+
+#[test]
+fn selectors() {
+    let log = log(|limits| limits.selectors_max = 2);
+    let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live).err();
+    assert_eq!(open(&["a"]), None);
+    assert_eq!(open(&["a", "b/*"]), None);
+    let too_many = OpenError::TooManySelectors { selectors: 3, selectors_max: 2 };
+    assert_eq!(open(&["a", "b/*", "c"]), Some(too_many));
+}
+
+#[test]
+fn topics() {
+    let log = log(|limits| limits.topics_max = 3);
+    let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
+    let _one = open(&["a"]).unwrap();
+    assert_eq!(open(&["b", "c", "d"]).err(), Some(OpenError::TooManyTopics { topics_max: 3 }));
+    assert_eq!(log.totals(ms(0)).topics, 1, "what the refused reader had made is gone");
+    append(&log, 0, &["b"]).unwrap();
+    append(&log, 0, &["c"]).unwrap();
+    assert_eq!(append(&log, 0, &["d"]), Err(AppendError::TooManyTopics { topics_max: 3 }));
+    assert!(append(&log, 0, &["c"]).is_ok());
+    assert!(open(&["*"]).is_ok(), "patterns make no topics");
+}
+
+#[test]
+fn bytes() {
+    let log = log(|limits| limits.bytes_max = 2 * EVENT_COST_BYTES);
+    let events = |name| {
+        append(&log, 0, &[name]).unwrap();
+        (log.totals(ms(0)).events, log.totals(ms(0)).bytes / EVENT_COST_BYTES)
+    };
+    assert_eq!(events("a"), (1, 1));
+    assert_eq!(events("b"), (2, 2));
+    assert_eq!(events("b"), (2, 2), "who appends pays first");
+    assert_eq!(log.topics(ms(0), "b", None, 1)[0].oldest.map(|o| o.get()), Some(3));
+    assert_eq!(events("c"), (2, 2), "then the oldest");
+    assert!(log.topics(ms(0), "a", None, 1).is_empty());
+}

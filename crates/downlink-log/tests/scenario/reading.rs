@@ -1,0 +1,210 @@
+//! Where readers begin, what they find in many topics, and what finished topics mean.
+
+use std::time::Duration;
+
+use downlink_log::{
+    AppendError, Batch, EndReason, GapReason, Log, Read, Reader, Retention, Selection, Start,
+};
+
+use crate::support::{
+    ALL, EVENT_COST_BYTES, Load, Seen, append, append_all, draft, ms, options, selection, topic,
+};
+
+fn open(log: &Log<Load>, now: u64, names: &[&str], start: Start) -> Reader<Load> {
+    log.open(ms(now), &selection(names), &start).expect("room for a reader")
+}
+
+fn all(reader: &mut Reader<Load>, now: u64) -> (Vec<u64>, Vec<(u64, u64)>, Read) {
+    let mut seen = Seen::default();
+    let end = seen.read_all(reader, now);
+    (seen.offsets, seen.gaps, end)
+}
+
+fn finish(log: &Log<Load>, now: u64, name: &str) {
+    let mut last = draft(&[topic(name)]);
+    last.finish = true;
+    append_all(log, now, [last]).expect("the topic is open");
+}
+
+fn after(offset: u64) -> Start {
+    Start::After(format!("70000000-{offset}").into())
+}
+
+#[test]
+fn a_reader_of_many_topics_gets_its_events_from_the_index() {
+    let log: Log<Load> = Log::new(options());
+    let names: Vec<String> = (0..20).map(|n| format!("t/{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut reader = open(&log, 0, &names, Start::Live);
+    for (name, offset) in [("t/3", 1), ("other", 2), ("t/7", 3), ("t/3", 4)] {
+        assert_eq!(append(&log, 0, &[name]), Ok(offset));
+    }
+    let mut seen = Seen::default();
+    let one = Batch { events_max: 1, bytes_max: usize::MAX };
+    assert_eq!(seen.read(&mut reader, 0, one), Read::Events);
+    assert_eq!((seen.offsets.as_slice(), reader.cursor().next.get()), ([1].as_slice(), 2));
+    let few_bytes = Batch { events_max: 9, bytes_max: 0 };
+    assert_eq!(seen.read(&mut reader, 0, few_bytes), Read::Events);
+    assert_eq!(seen.offsets, [1, 3]);
+    assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+    assert_eq!((seen.offsets, reader.lag()), (vec![1, 3, 4], 0));
+}
+
+#[test]
+fn a_hole_in_one_of_many_topics_is_told() {
+    let mut small = options();
+    small.limits.bytes_max = 3 * EVENT_COST_BYTES;
+    let log: Log<Load> = Log::new(small);
+    let names: Vec<String> = (0..20).map(|n| format!("t/{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut reader = open(&log, 0, &names, Start::Live);
+    for name in ["t/1", "t/2", "other", "t/3", "t/4"] {
+        append(&log, 0, &[name]).unwrap();
+    }
+    assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
+}
+
+/// More of the index lies between two events of the reader than is walked under one lock.
+#[test]
+fn a_long_way_through_the_index_is_walked_to_its_end() {
+    let log: Log<Load> = Log::new(options());
+    let rooms: Vec<String> = (0..3_000).map(|n| format!("t/{n}")).collect();
+    for name in &rooms {
+        append(&log, 0, &[name]).unwrap();
+    }
+    let mut reader = open(&log, 0, &["t/*"], Start::Live);
+    for _ in 0..2_500 {
+        append(&log, 0, &["other"]).unwrap();
+    }
+    append(&log, 0, &["t/2999"]).unwrap();
+    assert_eq!(all(&mut reader, 0), (vec![5_501], vec![], Read::CaughtUp));
+    for _ in 0..2_500 {
+        append(&log, 0, &["other"]).unwrap();
+    }
+    assert_eq!(all(&mut reader, 0), (vec![], vec![], Read::CaughtUp));
+    assert_eq!(reader.cursor(), log.tail());
+}
+
+/// Seats of collected topics are given up lazily; nothing of that shows.
+#[test]
+fn topics_that_go_under_a_pattern_leave_the_others_readable() {
+    let mut short = options();
+    short.retention.default.age_max = Some(Duration::from_millis(10));
+    let log: Log<Load> = Log::new(short);
+    let mut reader = open(&log, 0, &["*"], Start::Live);
+    let mut seen = Seen::default();
+    for round in 0..20_u64 {
+        let now = round * 4;
+        for n in 0..20 {
+            append(&log, now, &[&format!("t/{round}/{n}")]).unwrap();
+        }
+        assert_eq!(seen.read_all(&mut reader, now), Read::CaughtUp);
+    }
+    assert!(log.totals(ms(80)).topics <= 60);
+    assert_eq!((seen.offsets, seen.gaps), ((1..=400).collect(), vec![]));
+    assert_eq!(log.readers()[0].topics, log.totals(ms(80)).topics);
+    drop(reader);
+    assert_eq!(log.totals(ms(1_000)), downlink_log::Totals::default());
+}
+
+#[test]
+fn a_live_reader_that_misses_something_was_too_slow() {
+    let mut one = options();
+    one.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
+    let log: Log<Load> = Log::new(one);
+    let mut live = open(&log, 0, &["a"], Start::Live);
+    append(&log, 0, &["a"]).unwrap();
+    append(&log, 0, &["a"]).unwrap();
+    let mut back = open(&log, 0, &["a"], after(0));
+    let reason = |reader: &mut Reader<Load>| match reader.read(ms(0), ALL, &mut Vec::new()) {
+        Read::Gap(gap) => Some(gap.reason),
+        _ => None,
+    };
+    assert_eq!(reason(&mut live), Some(GapReason::Lagged));
+    assert_eq!(reason(&mut back), Some(GapReason::Evicted));
+}
+
+/// What falls out of the table of names may cost a needless gap, never a hidden one.
+#[test]
+fn forgotten_names_never_hide_a_gap() {
+    let mut few = options();
+    few.forgotten_max = Some(1);
+    few.retention.default.age_max = Some(Duration::from_millis(10));
+    let log: Log<Load> = Log::new(few);
+    for (name, offset) in [("a", 1), ("b", 2), ("c", 3)] {
+        assert_eq!(append(&log, 0, &[name]), Ok(offset));
+    }
+    assert_eq!(log.totals(ms(20)).topics, 0);
+    let gaps = |names: &[&str], start| all(&mut open(&log, 20, names, start), 20).1;
+    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "more than was in it");
+    assert_eq!(gaps(&["never"], after(0)), [(0, 2)], "needless");
+    assert_eq!(gaps(&["c"], after(0)), [(0, 3)]);
+    assert_eq!(gaps(&["c"], after(3)), []);
+    assert_eq!(gaps(&["*"], after(0)), [(0, 3)]);
+    assert_eq!(gaps(&["a"], after(2)), []);
+    assert_eq!(gaps(&["a"], Start::Live), []);
+}
+
+#[test]
+fn a_finished_topic_is_read_from_its_beginning_and_ends() {
+    let log: Log<Load> = Log::new(options());
+    append(&log, 0, &["a"]).unwrap();
+    append(&log, 0, &["other"]).unwrap();
+    let mut waiting = open(&log, 0, &["a"], Start::Live);
+    let mut by_pattern = open(&log, 0, &["a", "b/*"], Start::Live);
+    finish(&log, 0, "a");
+    let ended = Read::Ended(EndReason::Finished);
+    assert_eq!(all(&mut waiting, 0), (vec![3], vec![], ended.clone()));
+    assert_eq!(all(&mut by_pattern, 0), (vec![3], vec![], Read::CaughtUp));
+    let mut reloaded = open(&log, 0, &["a"], Start::Live);
+    assert!(!reloaded.is_at_end() && reloaded.has_asked());
+    assert_eq!(all(&mut reloaded, 0), (vec![1, 3], vec![], ended));
+    assert!(reloaded.is_at_end());
+    assert!(open(&log, 0, &["a"], after(3)).is_at_end());
+    assert!(!open(&log, 0, &["a"], after(2)).is_at_end());
+    assert!(!open(&log, 0, &["a", "b"], after(3)).is_at_end());
+    let refused = append(&log, 0, &["a"]);
+    assert_eq!(refused, Err(AppendError::Finished { draft: 0 }));
+}
+
+#[test]
+fn a_finished_topic_is_open_again_after_its_time() {
+    let mut options = options();
+    options.finished_keep = Duration::from_millis(50);
+    let log: Log<Load> = Log::new(options);
+    finish(&log, 0, "a");
+    assert_eq!(append(&log, 49, &["a"]), Err(AppendError::Finished { draft: 0 }));
+    assert_eq!(log.totals(ms(49)).topics, 1);
+    assert_eq!(log.totals(ms(50)).topics, 0);
+    assert_eq!(append(&log, 50, &["a"]), Ok(2));
+    assert_eq!(all(&mut open(&log, 50, &["a"], after(0)), 50).1, [(0, 1)]);
+}
+
+#[test]
+fn since_begins_at_a_time_and_tells_what_is_gone() {
+    let mut two = options();
+    two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
+    let log: Log<Load> = Log::new(two);
+    for now in [10, 20, 30] {
+        append(&log, now, &["a"]).unwrap();
+    }
+    append(&log, 40, &["b"]).unwrap();
+    let since = |at| log.open(ms(50), &selection(&["a", "b"]), &Start::Since(ms(at))).unwrap();
+    let offsets = |at| all(&mut since(at), 50).0;
+    assert_eq!((offsets(20), offsets(21), offsets(40)), (vec![2, 3, 4], vec![3, 4], vec![4]));
+    assert_eq!(offsets(41), []);
+    let mut early = since(10);
+    let Read::Gap(gap) = early.read(ms(50), ALL, &mut Vec::new()) else { panic!("no gap") };
+    assert_eq!((gap.reason, gap.until.map(|o| o.get())), (GapReason::Evicted, Some(1)));
+    assert_eq!(all(&mut early, 50), (vec![2, 3, 4], vec![], Read::CaughtUp));
+    assert_eq!(all(&mut since(11), 50).1, [], "what is gone was older");
+}
+
+#[test]
+fn an_empty_selection_hears_everyone_alone() {
+    let log: Log<Load> = Log::new(options());
+    let mut reader = log.open(ms(0), &Selection::default(), &Start::Earliest).unwrap();
+    append(&log, 0, &["a"]).unwrap();
+    append_all(&log, 0, [draft(&[downlink_log::Address::Everyone])]).unwrap();
+    assert_eq!(all(&mut reader, 0), (vec![2], vec![], Read::CaughtUp));
+}
