@@ -19,22 +19,25 @@ use crate::support::{
 #[derive(Clone)]
 struct Loud(Arc<OnDrop>);
 
-struct OnDrop(Box<dyn Fn() + Send + Sync>);
+struct OnDrop {
+    bytes: usize,
+    run: Box<dyn Fn() + Send + Sync>,
+}
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        (self.0)();
+        (self.run)();
     }
 }
 
 impl Payload for Loud {
     fn bytes(&self) -> usize {
-        1
+        self.0.bytes
     }
 }
 
 fn loud(on_drop: impl Fn() + Send + Sync + 'static) -> Loud {
-    Loud(Arc::new(OnDrop(Box::new(on_drop))))
+    Loud(Arc::new(OnDrop { bytes: 1, run: Box::new(on_drop) }))
 }
 
 fn log_of_one_event() -> Log<Loud> {
