@@ -9,7 +9,13 @@ use super::{Hub, Publish, PublishError, Receipt};
 /// Events in one batch. They are appended under one hold of a lock, a few milliseconds at most.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 
-/// Events that are to be published together.
+/// Events that are to be published together: all or none, next to each other in the sequence.
+///
+/// # Limits
+///
+/// At most [`BATCH_EVENTS_MAX`] events, each with the limits of a [`Publish`].
+///
+/// # Examples
 ///
 /// ```
 /// use downlink::hub::{Batch, Hub};

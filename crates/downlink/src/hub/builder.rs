@@ -41,6 +41,8 @@ pub(super) struct Settings<T> {
 
 /// Settings of a [`Hub`] to be. Wrong ones are reported by [`build`](Self::build).
 ///
+/// # Examples
+///
 /// ```
 /// use downlink::hub::{HubBuilder, Retention};
 ///

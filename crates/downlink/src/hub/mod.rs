@@ -57,10 +57,20 @@ use stats::Counters;
 
 /// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
 ///
+/// In memory it promises no more than memory does: a process that ends takes its history along, and
+/// clients that come back to the next one are told so by a gap. When the last handle, publish and
+/// subscription are gone, so is the hub; there is nothing to stop.
+///
+/// # Limits
+///
+/// History is at most [`Limits::bytes_max`] for the whole hub, and per topic what its [`Retention`]
+/// says. Besides, there are: a few hundred bytes for each subscription, up to
+/// [`Limits::subscribers_max`]; the same for each topic, up to [`Limits::topics_max`]; 65,536 names
+/// of topics that were forgotten; and 65,536 idempotency keys.
+///
 /// # Examples
 ///
 /// ```
-/// # #[cfg(feature = "json")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use downlink::hub::{Delivery, Hub};
@@ -76,8 +86,6 @@ use stats::Counters;
 /// assert_eq!(event.id(), receipt.id().as_str());
 /// # Ok(())
 /// # }
-/// # #[cfg(not(feature = "json"))]
-/// # fn main() {}
 /// ```
 pub struct Hub<T>(Arc<Inner<T>>);
 
@@ -106,8 +114,24 @@ impl<T> fmt::Debug for Hub<T> {
 impl<T: Send + Sync + 'static> Hub<T> {
     /// A hub whose values become events by a function of yours, with defaults for all else.
     ///
-    /// The function runs once for each publish, in the publisher's call. What it leaves open (type,
-    /// id, reconnection time) the publish may set.
+    /// The function runs once for each publish, in the publisher's call. What the publish sets
+    /// itself (type, id, reconnection time) counts for more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink::{Event, EventType, Hub};
+    ///
+    /// struct Price(u32);
+    ///
+    /// let price = EventType::new("price")?;
+    /// let hub = Hub::with(move |value: &Price| {
+    ///     let event = Event::new(value.0.to_string()).with_type(price.clone());
+    ///     Ok::<_, std::convert::Infallible>(event)
+    /// });
+    /// hub.to("gold").publish(Price(4_000))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with<E>(encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
@@ -124,6 +148,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// A hub whose values are sent as JSON.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let hub = downlink::Hub::<Vec<u32>>::json();
+    /// hub.to("numbers").publish(vec![1, 2])?;
+    /// # Ok::<(), downlink::PublishError>(())
+    /// ```
     #[cfg(feature = "json")]
     pub fn json() -> Self
     where
@@ -136,6 +168,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// A page that renders from a database takes this first, then reads the database, then
     /// subscribes after it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = downlink::Hub::<String>::text();
+    /// let cursor = hub.cursor();
+    /// hub.to("news").publish("while the page was made".to_owned())?;
+    /// let subscription = hub.subscribe().topic("news").resume(&cursor).open().await?;
+    /// assert_eq!(subscription.lag(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cursor(&self) -> EventId {
         record::cursor_id(self.0.log.tail())
     }
@@ -146,7 +192,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.log.close();
     }
 
-    /// Ends every subscription of a client at once, and says how many there were.
+    /// Ends every subscription of a client, and says how many there were.
+    ///
+    /// They read nothing more; the few events that one has read already and not yet yielded (see
+    /// [`Subscription`]) still come. The client may subscribe again: to keep it out, refuse it there.
     pub fn disconnect(&self, client: &str) -> usize {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }

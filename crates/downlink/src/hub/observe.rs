@@ -64,7 +64,32 @@ impl DisconnectReason {
 
 /// Is told what happens to subscriptions, in the task where it happens and with no lock held.
 ///
-/// Be brief: a publish or a response waits for you. A panic is caught and logged.
+/// Be brief: a response waits for you. A panic is caught and logged. Who is told that a subscription
+/// has ended finds it gone from the hub's numbers.
+///
+/// An observer that keeps a handle to its hub keeps the hub for ever; let it keep a channel.
+///
+/// # Examples
+///
+/// ```
+/// use downlink::hub::{Connection, DisconnectReason, HubBuilder, Observer};
+///
+/// struct Presence(std::sync::mpsc::Sender<String>);
+///
+/// impl Observer for Presence {
+///     fn connected(&self, connection: &Connection) {
+///         let _ = self.0.send(format!("{} is here", connection.number));
+///     }
+///
+///     fn disconnected(&self, connection: &Connection, reason: DisconnectReason) {
+///         let _ = self.0.send(format!("{} {}", connection.number, reason.as_str()));
+///     }
+/// }
+///
+/// let (sender, _heard) = std::sync::mpsc::channel();
+/// let hub = HubBuilder::<String>::text().observer(Presence(sender)).build()?;
+/// # Ok::<(), downlink::hub::HubError>(())
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// A subscription was opened.
     fn connected(&self, connection: &Connection) {

@@ -25,12 +25,33 @@ const ID_BYTES_MAX: usize = 128;
 /// The longest idempotency key in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
+/// The longest credential in bytes: that of a client id. 65,536 of them are remembered.
+const CREDENTIAL_BYTES_MAX: usize = 256;
+
 /// Event types that would call a page's own handlers.
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
 /// An event to be: whom it is for, and what is to be said of it besides its data.
 ///
 /// The first thing that is wrong with it is reported by [`publish`](Self::publish).
+///
+/// # Limits
+///
+/// At most [`ADDRESSES_MAX`] addresses; an id of at most 128 bytes, an idempotency key of at most 255
+/// and its credential of at most 256; an event type as [`EventType`] allows; and a frame of at most
+/// what [`event_bytes_max`](super::HubBuilder::event_bytes_max) says, with room for the longest id.
+///
+/// # Examples
+///
+/// ```
+/// let hub = downlink::Hub::<String>::text();
+/// let publish = || hub.to("orders/7").and_to_client("alice").event("paid").id("payment/1");
+/// let receipt = publish().publish("19.99".to_owned())?;
+/// let again = publish().publish("19.99".to_owned())?;
+/// assert!(again.is_repeated());
+/// assert_eq!(again.offset(), receipt.offset());
+/// # Ok::<(), downlink::PublishError>(())
+/// ```
 #[must_use = "nothing is published until `publish` is called"]
 #[derive(Debug)]
 pub struct Publish<T> {
@@ -116,7 +137,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Finishes a topic: its subscriptions end when they have read it, later ones get what it was,
-    /// and publishing to it is an error.
+    /// and publishing to it is an error, for as long as
+    /// [`finished_keep`](super::HubBuilder::finished_keep) says.
+    ///
+    /// A subscription of several topics ends with the last of them; one that has patterns does not
+    /// end, since they may match again.
     ///
     /// # Errors
     ///
@@ -134,7 +159,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
             finish: true,
             stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
         };
-        let answers = self.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        // A mark is no event: it is not counted as one.
+        let answers = self.0.log.append(self.now(), smallvec![draft]);
+        let answers = answers.map_err(|error| PublishError::from_append(error).1)?;
         Ok(self.receipt(answers[0], None))
     }
 
@@ -200,7 +227,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.address(Ok(Address::Everyone))
     }
 
-    /// Sets the event type. Empty is none.
+    /// Sets the event type. Empty is none: the encoding's own, if it has one, stays.
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
         match check_type(event_type.as_ref()) {
             Ok(event_type) => self.event_type = event_type,
@@ -229,8 +256,12 @@ impl<T: Send + Sync + 'static> Publish<T> {
 
     /// Publishes once, however often it is tried with this key within ten minutes.
     ///
-    /// Keys of different credentials do not meet; use `""` where there are none.
+    /// Keys of different credentials do not meet; use `""` where there are none, and a short name
+    /// for the credential (a subject, a hash) where it is long or secret.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
+        if credential.len() > CREDENTIAL_BYTES_MAX {
+            self.note_wrong(PublishError::InvalidCredential { bytes: credential.len() });
+        }
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             self.note_wrong(PublishError::InvalidKey { bytes: key.len() });
         }

@@ -42,6 +42,11 @@ pub enum PublishError {
         /// Bytes of the key.
         bytes: usize,
     },
+    /// The credential of an idempotency key is longer than 256 bytes.
+    InvalidCredential {
+        /// Bytes of the credential.
+        bytes: usize,
+    },
     /// The event is for more addresses than one event may be.
     TooManyAddresses {
         /// The limit.
@@ -104,6 +109,9 @@ impl fmt::Display for PublishError {
             ),
             Self::InvalidKey { bytes } => {
                 write!(f, "an idempotency key has 1 to 255 bytes, this one has {bytes}")
+            }
+            Self::InvalidCredential { bytes } => {
+                write!(f, "a credential has at most 256 bytes, this one has {bytes}")
             }
             Self::TooManyAddresses { addresses_max } => {
                 write!(f, "an event is for at most {addresses_max} topics and clients")

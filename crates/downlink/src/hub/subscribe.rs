@@ -11,6 +11,26 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 ///
 /// The first thing that is wrong with it is reported by [`open`](Self::open). Without a topic it
 /// reads what is for everyone and, with a client id, what is for the client.
+///
+/// # Limits
+///
+/// [`Limits`](super::Limits): so many topics and patterns each, so many subscriptions of a client
+/// and of the hub. At a limit the newcomer is refused; nobody is sent away for it.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), downlink::SubscribeError> {
+/// use downlink::hub::{Hub, Start};
+///
+/// let hub = Hub::<String>::text();
+/// let subscribe = hub.subscribe().topic("news").pattern("orders/*").client("alice");
+/// let subscription = subscribe.start(Start::Last(50)).open().await?;
+/// assert_eq!(subscription.client().map(|client| client.as_str()), Some("alice"));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is subscribed until `open` is called"]
 pub struct Subscribe<T> {
     hub: Hub<T>,
@@ -126,7 +146,9 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
 
     /// Yields only events whose value the filter wants, in replay and live alike.
     ///
-    /// The hub must keep values. A filter that panics ends this subscription, no other.
+    /// The hub must [keep values](super::HubBuilder::keep_values). A filter that panics ends this
+    /// subscription, no other. It runs in the task that reads, once for each event and subscription;
+    /// what it passes over moves the cursor all the same.
     pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
         self.filter = Some(Box::new(filter));
         self
@@ -144,7 +166,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Opens the subscription. Whatever is published after this returns reaches it.
+    /// Opens the subscription. Whatever is published after this returns reaches it, exactly once and
+    /// in order.
     ///
     /// # Errors
     ///

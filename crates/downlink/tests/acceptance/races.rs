@@ -32,74 +32,75 @@ fn read(mut subscription: Subscription<String>) -> (Vec<usize>, DisconnectReason
     (read, subscription.ended().unwrap())
 }
 
+/// Publishes until the hub is closed, fifty times at most, and says how often it was accepted.
+fn publish_until_closed(hub: &Hub<String>) -> usize {
+    let publish = |_: &usize| match hub.to("a").publish("1".to_owned()) {
+        Ok(_) => true,
+        Err(PublishError::Closed) => false,
+        Err(other) => panic!("{other:?}"),
+    };
+    (0..50).take_while(publish).count()
+}
+
 #[test]
 fn acceptance_03_a_publish_beside_a_close_is_read_or_refused() {
     for _ in 0..200 {
         let hub = hub();
-        let start = Barrier::new(4);
+        let start = Barrier::new(3);
         let before = open(hub.subscribe().topic("a"));
+        let publishing = || {
+            start.wait();
+            publish_until_closed(&hub)
+        };
         thread::scope(|threads| {
             let reading = threads.spawn(|| read(before));
-            let publishing = [0, 1].map(|_| {
-                threads.spawn(|| {
-                    start.wait();
-                    let publish = |_: &usize| match hub.to("a").publish("1".to_owned()) {
-                        Ok(_) => true,
-                        Err(PublishError::Closed) => false,
-                        Err(other) => panic!("{other:?}"),
-                    };
-                    (0..50).take_while(publish).count()
-                })
-            });
-            threads.spawn(|| {
-                start.wait();
-                hub.close();
-            });
+            let publishers = [threads.spawn(publishing), threads.spawn(publishing)];
             start.wait();
-            let accepted: usize = publishing.into_iter().map(|one| one.join().unwrap()).sum();
+            hub.close();
+            let accepted: usize = publishers.into_iter().map(|one| one.join().unwrap()).sum();
             let (read, ended) = reading.join().unwrap();
             assert_eq!((read.len(), ended), (accepted, DisconnectReason::Closed));
         });
     }
 }
 
+/// Subscribes twenty times, each until the end that a close brings, and says how often it could.
+fn subscribe_until_closed(hub: &Hub<String>) -> usize {
+    let subscribe = |_: &usize| match try_open(hub.subscribe().topic("a")) {
+        Ok(subscription) => read_after(hub, subscription) == DisconnectReason::Closed,
+        Err(error) => {
+            assert_eq!(error, SubscribeError::Closed { by_browser: false });
+            false
+        }
+    };
+    (0..20).filter(subscribe).count()
+}
+
 #[test]
 fn acceptance_03_a_subscription_beside_a_close_ends_or_is_refused() {
-    let opened = AtomicUsize::new(0);
+    let mut opened = 0;
     for _ in 0..200 {
         let hub = hub();
         let start = Barrier::new(3);
+        let subscribing = || {
+            start.wait();
+            subscribe_until_closed(&hub)
+        };
         thread::scope(|threads| {
-            for _ in 0..2 {
-                threads.spawn(|| {
-                    start.wait();
-                    for _ in 0..20 {
-                        match try_open(hub.subscribe().topic("a")) {
-                            Ok(subscription) => {
-                                opened.fetch_add(1, Ordering::Relaxed);
-                                assert_eq!(
-                                    read_after(&hub, subscription),
-                                    DisconnectReason::Closed
-                                );
-                            }
-                            Err(error) => {
-                                assert_eq!(error, SubscribeError::Closed { by_browser: false });
-                            }
-                        }
-                    }
-                });
-            }
+            let subscribers = [threads.spawn(subscribing), threads.spawn(subscribing)];
             start.wait();
             hub.close();
+            opened += subscribers.into_iter().map(|one| one.join().unwrap()).sum::<usize>();
         });
         assert_eq!(hub.stats().subscribers, 0);
     }
-    assert!(opened.load(Ordering::Relaxed) > 0, "some came before the close");
+    assert!(opened > 0, "some came before the close");
 }
 
 /// Waits for the end that a close brings, whichever of the two comes first.
 fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> DisconnectReason {
     let (read, ended) = read(subscription);
+    assert_eq!(ended, DisconnectReason::Closed);
     assert!(read.is_empty() && try_open(hub.subscribe()).is_err());
     ended
 }

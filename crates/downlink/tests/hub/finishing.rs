@@ -92,6 +92,15 @@ fn finished_is_forgotten_after_its_time() {
 }
 
 #[test]
+fn a_finish_mark_is_no_event() {
+    let hub = hub();
+    hub.finish("a").unwrap();
+    let stats = hub.stats();
+    assert_eq!((stats.published, stats.events), (0, 0));
+    assert_eq!(refused(hub.subscribe().topic("a")), SubscribeError::Finished, "nothing to read");
+}
+
+#[test]
 fn finishing_no_topic_is_an_error() {
     assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
 }

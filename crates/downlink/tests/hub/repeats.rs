@@ -139,6 +139,18 @@ fn a_key_has_1_to_255_bytes() {
 }
 
 #[test]
+fn a_credential_has_at_most_256_bytes() {
+    let hub = hub();
+    for bytes in [0, 255, 256] {
+        assert!(with_key(&hub, &"c".repeat(bytes), "k", "x").is_ok(), "{bytes}");
+    }
+    let error = with_key(&hub, &"c".repeat(257), "k", "x").unwrap_err();
+    assert!(matches!(error, PublishError::InvalidCredential { bytes: 257 }));
+    assert_eq!(error.to_string(), "a credential has at most 256 bytes, this one has 257");
+    assert_eq!(error.to_problem().status(), 400);
+}
+
+#[test]
 fn a_receipt_in_memory_is_durable_at_once() {
     use futures_util::FutureExt;
     let receipt = say(&hub(), "a", "x");

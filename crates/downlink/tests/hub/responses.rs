@@ -55,7 +55,7 @@ fn a_full_hub_sends_away() {
     let limits = Limits { subscribers_max: 1, ..Limits::default() };
     let hub = build(|builder| builder.limits(limits));
     let _one = open(hub.subscribe());
-    sends_away(|| hub.subscribe(), "there are 1 subscriptions, which is the limit.");
+    sends_away(|| hub.subscribe(), "There are 1 subscriptions, which is the limit.");
 }
 
 #[test]
@@ -65,18 +65,18 @@ fn a_full_client_and_a_hub_full_of_topics_send_away() {
     let _one = open(hub.subscribe().client("c"));
     sends_away(
         || hub.subscribe().client("c"),
-        "the client has 1 subscriptions, which is the limit.",
+        "The client has 1 subscriptions, which is the limit.",
     );
-    sends_away(|| hub.subscribe().topic("t"), "there are 1 topics, which is the limit.");
+    sends_away(|| hub.subscribe().topic("t"), "There are 1 topics, which is the limit.");
 }
 
 #[test]
 fn a_draining_and_a_closed_hub_send_away() {
     let hub = hub();
     hub.drain();
-    sends_away(|| hub.subscribe(), "the hub is about to go away.");
+    sends_away(|| hub.subscribe(), "The hub is about to go away.");
     hub.close();
-    sends_away(|| hub.subscribe(), "the hub is closed.");
+    sends_away(|| hub.subscribe(), "The hub is closed.");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_wrong_subscription_is_the_clients_fault() {
 #[test]
 fn a_filter_without_values_is_the_servers_fault() {
     let response = refused(hub().subscribe().filter(|_| true)).into_response();
-    let detail = "a filter needs the hub to keep values: build it with keep_values.";
+    let detail = "A filter needs the hub to keep values: build it with keep_values.";
     is_problem(response, 500, detail);
 }
 
@@ -168,9 +168,9 @@ fn a_batch_is_answered_like_its_event() {
     is_problem(
         batch("", 1).into_response(),
         400,
-        "event 1 of the batch: \"\" is not a topic: the name is empty.",
+        "Event 1 of the batch: \"\" is not a topic: the name is empty.",
     );
-    let detail = "the batch has 10001 events, at most 10000 are allowed.";
+    let detail = "The batch has 10001 events, at most 10000 are allowed.";
     is_problem(batch("a", 10_001).into_response(), 413, detail);
     hub.finish("over").unwrap();
     assert_eq!(batch("over", 1).status(), 409);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use downlink::http::LastEventId;
-use downlink::hub::{Clock, Hub, Resume, Start};
+use downlink::hub::{Clock, Delivery, Hub, Resume, Retention, Start};
+use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, id, keeping, open, say, seen};
 
@@ -172,4 +173,22 @@ fn replay_turns_into_live_without_a_seam() {
     let seen = seen(&mut subscription);
     let expected: Vec<_> = (0..=200).map(|at: u32| at.to_string()).collect();
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_cursor_taken_while_others_publish_leaves_no_hole() {
+    const EVENTS: u64 = 20_000;
+    let all = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
+    let hub = build(|builder| builder.retention(all));
+    std::thread::scope(|threads| {
+        let publisher = threads.spawn(|| (0..EVENTS).for_each(|_| drop(say(&hub, "a", ""))));
+        while !publisher.is_finished() {
+            let cursor = hub.cursor();
+            let mut subscription = open(hub.subscribe().topic("a").resume(&cursor));
+            if let Some(Some(Delivery::Event(first))) = subscription.next().now_or_never() {
+                assert_eq!(id(&hub, first.offset().get() - 1), cursor.as_str());
+            }
+        }
+    });
+    assert_eq!(hub.cursor().as_str(), id(&hub, EVENTS));
 }

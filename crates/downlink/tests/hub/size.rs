@@ -6,5 +6,5 @@ use downlink::Subscription;
 fn a_subscription_stays_small() {
     let bytes = size_of::<Subscription<String>>();
     println!("a subscription: {bytes} bytes");
-    assert!(bytes <= 336, "{bytes}");
+    assert!(bytes <= 256, "{bytes}");
 }
