@@ -1,11 +1,14 @@
-//! Sending everybody away: no. 16.
+//! Sending everybody away: no. 16, and under a server that knows nothing of streams.
 
 use std::time::Duration;
 
-use downlink::hub::HubBuilder;
+use downlink::KeepAlive;
+use downlink::hub::{Hub, HubBuilder};
 use http_body_util::BodyExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
-use super::open;
+use super::{Client, app, open, patiently};
 
 #[tokio::test]
 async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
@@ -27,4 +30,24 @@ async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
     // A tenth each; six times the standard deviation of 30 is not met by chance.
     assert!(by_second.iter().all(|clients| (820..=1_180).contains(clients)), "{by_second:?}");
     assert_eq!(hub.stats().subscribers, 0);
+}
+
+// Its graceful shutdown waits for open streams, and nothing else would end them.
+#[tokio::test]
+async fn acceptance_16_a_drained_hub_lets_axums_own_server_end() {
+    let hub = Hub::<String>::text();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, app(&hub, KeepAlive::off()))
+        .with_graceful_shutdown(hub.drain_on(stopped));
+    let ended = tokio::spawn(server.into_future());
+    let io = TcpStream::connect(address).await.unwrap();
+    let mut client = Client::subscribe(io, "topics=a", "").await;
+    hub.to("a").publish("the last".to_owned()).unwrap();
+    stop.send(()).unwrap();
+    assert_eq!(client.event().await.data, "the last");
+    assert!(client.next().await.is_none());
+    assert!(client.decoder.reconnection_time().is_some(), "told when to come back");
+    patiently(ended).await.unwrap().unwrap();
 }
