@@ -75,8 +75,6 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    /// It has been up to date with some event: what it misses from now on, it was too slow for.
-    current: bool,
     /// After the reader: who is told of the end finds the reader gone.
     presence: Presence<T>,
 }
@@ -130,7 +128,6 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             told,
             opening: false,
             announce_alive: false,
-            current: !connection.resumed,
             presence: Presence::begin(hub, connection),
             reader,
         };
@@ -230,11 +227,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 return Poll::Ready(self.take_gap(*gap));
             }
             match self.look() {
-                Read::Events => self.current = true,
+                Read::Events => {}
                 Read::Gap(gap) => return Poll::Ready(self.take_gap(gap)),
                 Read::CaughtUp if registered => return Poll::Pending,
                 Read::CaughtUp => {
-                    self.current = true;
                     self.reader.register(cx.waker());
                     registered = true;
                 }
@@ -264,10 +260,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Published { offset: entry.offset, at: entry.at, id, record: entry.payload })
     }
 
-    fn take_gap(&mut self, mut gap: downlink_log::Gap) -> Option<Delivery<T>> {
-        if self.current && gap.reason == GapReason::Evicted {
-            gap.reason = GapReason::Lagged;
-        }
+    fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
         let settings = &self.presence.hub.0.settings;
         if gap.reason == GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
             self.end(DisconnectReason::Lagged);

@@ -121,6 +121,19 @@ fn a_reader_that_has_caught_up_after_resuming_lags_too() {
 }
 
 #[test]
+fn a_later_hole_follows_what_was_yielded_not_what_was_given() {
+    let hub = keeping(2);
+    say(&hub, "a", "1");
+    let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));
+    assert_eq!(seen(&mut subscription), ["1"]);
+    for data in ["2", "3", "4"] {
+        say(&hub, "a", data);
+    }
+    let gap = next_gap(&mut subscription);
+    assert_eq!((gap.reason, gap.after), (GapReason::Lagged, Some(id(&hub, 1))));
+}
+
+#[test]
 fn a_slow_connected_reader_is_disconnected_by_choice() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(short).lag_policy(LagPolicy::Disconnect));
