@@ -26,7 +26,7 @@ use crate::hub::Clock;
 
 pub use downlink_proto::DecodedEvent;
 
-/// How long is waited for an event or a comment, in tokio's time, before a test counts as hanging.
+/// How long is waited for an answer, an event or a comment, in tokio's time, before a test counts as hanging.
 ///
 /// Four silences of the default keep-alive: whoever waits for one gets it, whoever waits for
 /// something else in paused time is not kept by one after another for ever.
@@ -39,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 ///
-/// If the app fails rather than answers.
+/// If the app fails rather than answers, or does not answer within [`PATIENCE`].
 ///
 /// # Cancel safety
 ///
@@ -206,7 +206,7 @@ impl<S, B> Connection<S, B> {
     ///
     /// # Panics
     ///
-    /// If the app fails rather than answers.
+    /// If the app fails rather than answers, or does not answer within [`PATIENCE`].
     ///
     /// # Cancel safety
     ///
@@ -251,7 +251,8 @@ impl Stream {
         R::Error: Into<AnyError>,
     {
         poll_fn(|cx| app.poll_ready(cx)).await.expect("the app is ready for a request");
-        let response = app.call(request).await.expect("the app answers");
+        let answer = tokio::time::timeout(PATIENCE, app.call(request)).await;
+        let response = answer.expect("the app answers in time").expect("the app answers");
         let (head, body) = response.into_parts();
         Self {
             head,

@@ -169,3 +169,19 @@ fn publish_with_a_cursor_taken_before_leaves_no_hole() {
     say(&hub, "a", "after");
     assert_eq!(seen(&mut subscription), ["between", "after"]);
 }
+
+#[test]
+fn who_is_furthest_behind_comes_first() {
+    let hub = hub();
+    let mut quick = open(hub.subscribe().topic("a").client("quick"));
+    let _slow = open(hub.subscribe().topic("a").client("slow"));
+    let mut quicker = open(hub.subscribe().topic("a").client("quicker"));
+    say(&hub, "a", "1");
+    seen(&mut quick);
+    say(&hub, "a", "2");
+    seen(&mut quicker);
+    let clients = hub.clients();
+    let order: Vec<_> =
+        clients.iter().map(|one| (one.client.as_ref().unwrap().as_str(), one.lag)).collect();
+    assert_eq!(order, [("slow", 2), ("quick", 1), ("quicker", 0)]);
+}

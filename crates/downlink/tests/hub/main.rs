@@ -8,6 +8,7 @@
 
 mod addressing;
 mod batches;
+mod callbacks;
 mod control;
 mod ending;
 mod errors;

@@ -1,7 +1,9 @@
 //! What refusals and errors become over HTTP.
 
 use bytes::Bytes;
-use downlink::hub::{Batch, Hub, Limits, PublishError, Resume, Subscribe, SubscribeError};
+use downlink::hub::{
+    Batch, Hub, LagPolicy, Limits, PublishError, Resume, Retention, Subscribe, SubscribeError,
+};
 use futures_util::FutureExt;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Full};
@@ -189,6 +191,21 @@ async fn a_subscription_that_ends_early_says_when_to_come_back() {
     let retry = text.strip_prefix(": connected\n\n").unwrap().strip_prefix(&end).unwrap();
     let millis: u64 = retry.strip_suffix("\n\n").unwrap().parse().unwrap();
     assert!((700..=900).contains(&millis), "{millis}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_or_lagging_one_says_it_too() {
+    let one = Retention { events_max: 1, ..Retention::DEFAULT };
+    let hub = build(|builder| builder.retention(one).lag_policy(LagPolicy::Disconnect));
+    let lagging = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    let closed = open(hub.subscribe().open_event(false)).into_response();
+    say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    hub.close();
+    for response in [lagging, closed] {
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.starts_with(b": connected\n\nretry: "), "{body:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

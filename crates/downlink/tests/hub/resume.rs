@@ -152,6 +152,20 @@ fn a_cursor_moves_with_what_was_yielded() {
 }
 
 #[test]
+fn lag_is_what_was_not_yielded() {
+    let hub = five();
+    let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
+    let lags: Vec<_> = (0..5)
+        .map(|_| {
+            let next = subscription.next().now_or_never();
+            assert!(matches!(next, Some(Some(Delivery::Event(_)))));
+            subscription.lag()
+        })
+        .collect();
+    assert_eq!(lags, [4, 3, 2, 1, 0]);
+}
+
+#[test]
 fn a_request_becomes_a_resumption() {
     let mut headers = http::HeaderMap::new();
     headers.insert("last-event-id", "x".parse().unwrap());

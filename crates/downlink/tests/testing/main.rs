@@ -146,3 +146,10 @@ async fn advancing_moves_both_clocks() {
     assert_eq!(clock.now(), time.after(day));
     assert_eq!(hub.stats().events, 0, "retention saw it too");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_never_answers_is_a_failure_and_not_a_hang() {
+    let app = Router::new().route("/", get(std::future::pending::<()>));
+    let waited = std::panic::AssertUnwindSafe(connect(&app)).catch_unwind().await;
+    assert!(waited.is_err());
+}

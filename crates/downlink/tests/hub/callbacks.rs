@@ -1,0 +1,94 @@
+//! A user's code that calls the hub back from wherever the hub calls it: no lock is held there.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use downlink::Event;
+use downlink::hub::{
+    Connection, DisconnectReason, Gap, Hub, HubBuilder, Observer, PublishError, Retention, Start,
+};
+
+use super::{open, seen};
+
+static HUB: OnceLock<Hub<Chatty>> = OnceLock::new();
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Uses every lock of the hub, and leaves what it finds as it was.
+fn call_back() {
+    let Some(hub) = HUB.get() else { return };
+    let before = hub.stats().subscribers;
+    let _subscription =
+        open(hub.subscribe().topic("called-back").client("c").start(Start::Earliest));
+    assert_eq!(hub.stats().subscribers, before + 1);
+    assert!(matches!(hub.finish("*"), Err(PublishError::InvalidTopic { .. })));
+    assert!(matches!(hub.finish("over"), Err(PublishError::Finished)));
+    assert!(!hub.clients().is_empty() && !hub.topics("", None, 9).is_empty());
+}
+
+/// A value that calls back when it is dropped.
+struct Chatty(&'static str);
+
+impl Drop for Chatty {
+    fn drop(&mut self) {
+        DROPPED.fetch_add(1, Ordering::SeqCst);
+        call_back();
+    }
+}
+
+/// An observer that calls back, but for the subscriptions that call-backs make.
+struct Curious;
+
+impl Curious {
+    fn is_ours(connection: &Connection) -> bool {
+        connection.client.as_ref().is_some_and(|client| client.as_str() == "ours")
+    }
+}
+
+impl Observer for Curious {
+    fn connected(&self, connection: &Connection) {
+        if Self::is_ours(connection) {
+            call_back();
+        }
+    }
+
+    fn disconnected(&self, connection: &Connection, _: DisconnectReason) {
+        self.connected(connection);
+    }
+
+    fn gap(&self, connection: &Connection, _: &Gap) {
+        self.connected(connection);
+    }
+}
+
+#[test]
+fn user_code_may_call_the_hub_from_wherever_it_is_called() {
+    let one = Retention { events_max: 1, ..Retention::DEFAULT };
+    let encode = |value: &Chatty| {
+        call_back();
+        Ok::<_, std::convert::Infallible>(Event::new(value.0))
+    };
+    let bytes = |_: &Chatty| {
+        call_back();
+        1
+    };
+    let builder = HubBuilder::with(encode).keep_values(bytes).retention(one).observer(Curious);
+    let hub = HUB.get_or_init(|| builder.build().unwrap());
+    hub.finish("over").unwrap();
+
+    let wanted = |value: &Chatty| {
+        call_back();
+        value.0 != "unwanted"
+    };
+    let subscribe = || hub.subscribe().topic("a").client("ours").filter(wanted);
+    let mut subscription = open(subscribe().resume("who"));
+    assert_eq!(seen(&mut subscription), ["gap unknown_id"]);
+    for data in ["1", "unwanted", "2"] {
+        hub.to("a").publish(Chatty(data)).unwrap();
+    }
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2, "evicted");
+    assert_eq!(seen(&mut subscription), ["gap lagged", "2"]);
+    assert!(hub.to("over").publish(Chatty("refused")).is_err());
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 3, "refused");
+    drop(subscription);
+    hub.close();
+}
