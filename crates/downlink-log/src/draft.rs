@@ -66,6 +66,8 @@ pub enum AppendError {
     },
     /// There is no room for another topic.
     TooManyTopics {
+        /// Which draft of the batch.
+        draft: usize,
         /// The limit.
         topics_max: usize,
     },
@@ -78,7 +80,7 @@ impl fmt::Display for AppendError {
             Self::Finished { .. } => f.write_str("the topic is finished"),
             Self::IdTaken { .. } => f.write_str("the id belongs to another event"),
             Self::KeyReused { .. } => f.write_str("the idempotency key was used for another event"),
-            Self::TooManyTopics { topics_max } => {
+            Self::TooManyTopics { topics_max, .. } => {
                 write!(f, "there are {topics_max} topics, which is the limit")
             }
         }

@@ -10,6 +10,7 @@ use crate::{
     index::Topics,
     log::{Payload, Shared},
     plan::Plan,
+    registry::TooManyTopics,
     topic::TopicLog,
 };
 
@@ -28,10 +29,12 @@ impl<'a, P: Payload> Places<'a, P> {
     pub(crate) fn of<F>(shared: &'a Shared<P>, drafts: &[Draft<F>]) -> Result<Self, AppendError> {
         let mut places =
             Self { shared, topics: SmallVec::with_capacity(drafts.len()), filled: false };
-        for draft in drafts {
+        for (at, draft) in drafts.iter().enumerate() {
             places.topics.push(Topics::new());
             for address in &draft.to {
-                let topic = shared.find_or_create(address)?;
+                let topics_max = shared.options.limits.topics_max;
+                let full = |_| AppendError::TooManyTopics { draft: at, topics_max };
+                let topic = shared.find_or_create(address).map_err(full)?;
                 if let Some(topics) = places.topics.last_mut() {
                     topics.push(topic);
                 }
@@ -93,16 +96,14 @@ impl<P: Payload> Drop for Reserved<'_, P> {
 }
 
 impl<P: Payload> Shared<P> {
-    fn find_or_create(&self, address: &Address) -> Result<Arc<TopicLog<P>>, AppendError> {
+    fn find_or_create(&self, address: &Address) -> Result<Arc<TopicLog<P>>, TooManyTopics> {
         if *address == Address::Everyone {
             return Ok(Arc::clone(&self.everyone));
         }
         let found = self.registry.read().find(address);
         match found {
             Some(topic) => Ok(topic),
-            None => self.registry.write().find_or_create(address, &self.options).map_err(|_| {
-                AppendError::TooManyTopics { topics_max: self.options.limits.topics_max }
-            }),
+            None => self.registry.write().find_or_create(address, &self.options),
         }
     }
 }

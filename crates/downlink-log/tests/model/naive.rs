@@ -441,7 +441,7 @@ fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
     let existing = state.existing();
     let new = to.iter().filter(|&to| *to != Address::Everyone && !existing.contains(to)).count();
     if new > 0 && existing.len() + new > topics_max {
-        return Err(AppendError::TooManyTopics { topics_max });
+        return Err(AppendError::TooManyTopics { draft: 0, topics_max });
     }
     Ok(())
 }

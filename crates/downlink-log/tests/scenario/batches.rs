@@ -96,7 +96,7 @@ fn too_many_topics_and_a_closed_log_refuse_the_batch() {
     let mut few = options();
     few.limits.topics_max = 1;
     let log: Log<Named> = Log::new(few);
-    let error = AppendError::TooManyTopics { topics_max: 1 };
+    let error = AppendError::TooManyTopics { draft: 1, topics_max: 1 };
     check_refused(&log, [plain("a"), plain("b")], error);
     log.close();
     check_refused(&log, [plain("a")], AppendError::Closed);

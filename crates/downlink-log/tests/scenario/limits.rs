@@ -58,7 +58,10 @@ fn topics() {
     assert_eq!(log.totals(ms(0)).topics, 1, "what the refused reader had made is gone");
     append(&log, 0, &["b"]).unwrap();
     append(&log, 0, &["c"]).unwrap();
-    assert_eq!(append(&log, 0, &["d"]), Err(AppendError::TooManyTopics { topics_max: 3 }));
+    assert_eq!(
+        append(&log, 0, &["d"]),
+        Err(AppendError::TooManyTopics { draft: 0, topics_max: 3 })
+    );
     assert!(append(&log, 0, &["c"]).is_ok());
     assert!(open(&["*"]).is_ok(), "patterns make no topics");
 }

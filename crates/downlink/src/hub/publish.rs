@@ -269,7 +269,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Finishes the topics it is for: it is their last event.
+    /// Finishes the topics it is for: it is their last event. It cannot be for anybody else then.
     pub fn last(mut self) -> Self {
         self.last = true;
         self
@@ -327,6 +327,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     fn encode(&mut self, value: &T) -> Result<Event, PublishError> {
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
+        }
+        if self.last && self.to.iter().any(|address| address.topic().is_none()) {
+            return Err(PublishError::LastNeedsTopics);
         }
         let mut event = self.hub.0.encoding.encode(value).map_err(PublishError::Encode)?;
         if let Some(own) = event.event_type() {

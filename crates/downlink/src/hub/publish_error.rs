@@ -65,6 +65,8 @@ pub enum PublishError {
     Closed,
     /// The topic is finished.
     Finished,
+    /// Only topics can be finished, and the event is also for clients or everyone.
+    LastNeedsTopics,
     /// The id belongs to an event that says something else.
     IdTaken,
     /// The idempotency key was used for an event that says something else.
@@ -83,7 +85,9 @@ impl PublishError {
             AppendError::Finished { draft } => (draft, Self::Finished),
             AppendError::IdTaken { draft } => (draft, Self::IdTaken),
             AppendError::KeyReused { draft } => (draft, Self::KeyReused),
-            AppendError::TooManyTopics { topics_max } => (0, Self::TooManyTopics { topics_max }),
+            AppendError::TooManyTopics { draft, topics_max } => {
+                (draft, Self::TooManyTopics { topics_max })
+            }
             _ => (0, Self::Closed),
         }
     }
@@ -122,6 +126,9 @@ impl fmt::Display for PublishError {
             }
             Self::Closed => f.write_str("the hub is closed"),
             Self::Finished => f.write_str("the topic is finished"),
+            Self::LastNeedsTopics => f.write_str(
+                "only topics can be finished, and this event is also for clients or everyone",
+            ),
             Self::IdTaken => f.write_str("the id belongs to another event"),
             Self::KeyReused => f.write_str("the idempotency key was used for another event"),
             Self::TooManyTopics { topics_max } => {

@@ -104,3 +104,15 @@ fn a_finish_mark_is_no_event() {
 fn finishing_no_topic_is_an_error() {
     assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
 }
+
+/// Finishing everyone's or a client's events would silence them for as long as the mark is kept.
+#[test]
+fn only_topics_can_be_finished() {
+    let hub = hub();
+    for publish in [hub.to_everyone(), hub.to_client("alice"), hub.to("a").and_to_client("alice")] {
+        let refused = publish.last().publish("x".to_owned());
+        assert!(matches!(refused, Err(PublishError::LastNeedsTopics)));
+    }
+    assert!(hub.to("a").and_to("b").last().publish("x".to_owned()).is_ok());
+    assert!(hub.to_client("alice").publish("x".to_owned()).is_ok());
+}
