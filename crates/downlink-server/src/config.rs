@@ -14,13 +14,23 @@ use clap::{Args, Command};
 #[non_exhaustive]
 pub struct Settings {
     /// Where to listen.
-    #[arg(long, env = "DOWNLINK_LISTEN", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "DOWNLINK_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
     pub listen: SocketAddr,
     /// Where history is kept; `none` keeps it in memory, and a restart forgets it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "none", default_value = "none", value_parser = ["none"])]
     pub store: String,
     /// What anybody may do without credentials, when listening beyond this machine.
-    #[arg(long, env = "DOWNLINK_ANONYMOUS", value_name = "subscribe,publish", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "DOWNLINK_ANONYMOUS",
+        value_name = "subscribe,publish",
+        value_delimiter = ','
+    )]
     pub anonymous: Vec<Right>,
     /// A host name under which the server may be addressed, besides this machine's own.
     #[arg(long = "host", env = "DOWNLINK_HOST", value_name = "NAME[:PORT]", value_delimiter = ',')]
@@ -35,19 +45,34 @@ pub struct Settings {
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
     /// Bytes kept in all topics together.
-    #[arg(long, env = "DOWNLINK_HISTORY_BYTES_MAX", value_name = "BYTES", default_value = "268435456")]
+    #[arg(
+        long,
+        env = "DOWNLINK_HISTORY_BYTES_MAX",
+        value_name = "BYTES",
+        default_value = "268435456"
+    )]
     pub history_bytes_max: usize,
     /// The largest event in bytes.
     #[arg(long, env = "DOWNLINK_EVENT_BYTES_MAX", value_name = "BYTES", default_value = "1048576")]
     pub event_bytes_max: usize,
     /// The largest batch in bytes.
-    #[arg(long, env = "DOWNLINK_BATCH_BYTES_MAX", value_name = "BYTES", default_value = "16777216")]
+    #[arg(
+        long,
+        env = "DOWNLINK_BATCH_BYTES_MAX",
+        value_name = "BYTES",
+        default_value = "16777216"
+    )]
     pub batch_bytes_max: usize,
     /// Subscriptions at a time.
     #[arg(long, env = "DOWNLINK_SUBSCRIBERS_MAX", value_name = "N", default_value = "1000000")]
     pub subscribers_max: usize,
     /// Subscriptions of one client at a time.
-    #[arg(long, env = "DOWNLINK_SUBSCRIBERS_PER_CLIENT_MAX", value_name = "N", default_value = "1000")]
+    #[arg(
+        long,
+        env = "DOWNLINK_SUBSCRIBERS_PER_CLIENT_MAX",
+        value_name = "N",
+        default_value = "1000"
+    )]
     pub subscribers_per_client_max: usize,
     /// Topics and patterns of one subscription.
     #[arg(long, env = "DOWNLINK_SELECTORS_MAX", value_name = "N", default_value = "1000")]
@@ -73,6 +98,9 @@ pub struct Settings {
     /// How long a request's body may pause.
     #[arg(long, env = "DOWNLINK_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub body_timeout: Duration,
+    /// How long a streamed publish may pause.
+    #[arg(long, env = "DOWNLINK_STREAM_PAUSE_MAX", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
+    pub stream_pause_max: Duration,
     /// How long a shutdown may take.
     #[arg(long, env = "DOWNLINK_DRAIN_WITHIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain_within: Duration,
@@ -133,6 +161,8 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             .with_context(|| format!("{shown}: {name} has to be a text, a number or a list"))?;
         let serve = command.find_subcommand(subcommand).context("the command has settings")?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
+        // A file does not name another file.
+        let known = known.filter(|arg| arg.get_id() != "config");
         let Some(id) = known.map(|arg| arg.get_id().clone()) else {
             bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
         };
@@ -157,8 +187,8 @@ fn text_of(value: &toml::Value) -> Option<String> {
 
 /// A span of time such as `15s`, `500ms` or `2h 30m`.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|error| {
-        format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m")
-    })?;
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m"))?;
     Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
 }

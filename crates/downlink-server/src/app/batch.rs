@@ -3,16 +3,18 @@
 use axum::{
     body::Body,
     extract::{RawQuery, State},
+    http::StatusCode,
     response::Response,
 };
-use downlink::hub::{BATCH_EVENTS_MAX, Batch, Publish};
+use downlink::hub::{BATCH_EVENTS_MAX, Batch, BatchError};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
     App, body,
+    envelope::Envelope,
     query::Query,
-    reply::{self, Refused, bad_request},
+    reply::{self, Refused, bad_request, not_published, sentence, shown},
 };
 
 pub(super) async fn publish(
@@ -24,23 +26,39 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
+    // Where each event stands in the body, for the errors: blank lines are none.
+    let mut lines = Vec::new();
     for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         if batch.len() == BATCH_EVENTS_MAX {
-            return Err(bad_request(format!("A batch has at most {BATCH_EVENTS_MAX} events.")));
+            return Err(too_many());
         }
-        let line: Line<'_> = serde_json::from_str(line)
-            .map_err(|error| bad_request(format!("Line {at} is not an event: {error}.")))?;
-        let (publish, data) = line.into_publish(&app).map_err(|why| {
-            bad_request(format!("Line {at} is not an event: {why}."))
-        })?;
+        let (envelope, data) = parse(line).map_err(|refused| in_line(at, refused))?;
+        let publish = envelope.publish(&app.hub).map_err(|refused| in_line(at, refused))?;
         batch.add(publish, data);
+        lines.push(at);
     }
     if batch.is_empty() {
         return Err(bad_request("The batch is empty: send one JSON object a line."));
     }
-    let receipts = batch.publish().map_err(|error| error.to_problem())?;
+    let receipts = batch.publish().map_err(|error| match error {
+        BatchError::Event { index, error } => {
+            in_line(lines.get(index).copied().unwrap_or_default(), not_published(&error))
+        }
+        _ => too_many(),
+    })?;
     let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.id().as_str()).collect();
     Ok(reply::json(&json!({ "ids": ids })))
+}
+
+fn too_many() -> Refused {
+    Refused::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("The batch has more than {BATCH_EVENTS_MAX} events. Send several batches."),
+    )
+}
+
+fn in_line(at: usize, refused: Refused) -> Refused {
+    refused.told(|why| format!("Line {at}: {why} Nothing of the batch was published."))
 }
 
 /// One line of a batch.
@@ -64,44 +82,48 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
-impl Line<'_> {
-    fn into_publish(self, app: &App) -> Result<(Publish<String>, String), &'static str> {
-        let mut to = self.everyone.then(|| app.hub.to_everyone());
-        for topic in self.topic.iter().chain(&self.topics) {
-            to = Some(match to {
-                Some(to) => to.and_to(topic),
-                None => app.hub.to(topic),
-            });
+fn parse(line: &str) -> Result<(Envelope, String), Refused> {
+    let line: Line<'_> = serde_json::from_str(line).map_err(|error| not_an_event(&error))?;
+    let data = data_of(line.data)?;
+    let envelope = Envelope {
+        topics: line.topic.into_iter().chain(line.topics).collect(),
+        clients: line.client.into_iter().chain(line.clients).collect(),
+        everyone: line.everyone,
+        event_type: line.event,
+        id: line.id,
+        retry_ms: line.retry,
+        last: line.last,
+    };
+    Ok((envelope, data))
+}
+
+/// Why a line cannot be read. The parser counts lines from this one and may quote all of it.
+fn not_an_event(error: &serde_json::Error) -> Refused {
+    /// Room for a message that lists the names there are.
+    const MESSAGE_CHARS_MAX: usize = 200;
+    let sentence = sentence(error);
+    let message = sentence.rsplit_once(" at line ").map_or(&*sentence, |(message, _)| message);
+    let message: String = match message.split_once('`') {
+        // The name that is quoted first is the client's.
+        Some((before, after)) => {
+            let (name, after) = after.rsplit_once("`, expected").unwrap_or((after, ""));
+            let name = shown(name.trim_end_matches('`'));
+            let expected = if after.is_empty() { "" } else { ", expected" };
+            format!("{before}{name}{expected}{after}")
         }
-        for client in self.client.iter().chain(&self.clients) {
-            to = Some(match to {
-                Some(to) => to.and_to_client(client),
-                None => app.hub.to_client(client),
-            });
-        }
-        let mut publish = to.ok_or("it names no topic, no client and not everyone")?;
-        if let Some(event_type) = self.event {
-            publish = publish.event(event_type);
-        }
-        if let Some(id) = self.id {
-            publish = publish.id(id);
-        }
-        if let Some(millis) = self.retry {
-            publish = publish.retry(std::time::Duration::from_millis(millis));
-        }
-        if self.last {
-            publish = publish.last();
-        }
-        Ok((publish, data_of(self.data)))
-    }
+        None => message.to_owned(),
+    };
+    let message: String = message.chars().take(MESSAGE_CHARS_MAX).collect();
+    bad_request(format!("{message} (column {}).", error.column()))
 }
 
 /// A string is the data itself; any other JSON is sent as it is, without white space.
-fn data_of(value: &RawValue) -> String {
-    if let Ok(text) = serde_json::from_str::<String>(value.get()) {
-        return text;
+fn data_of(value: &RawValue) -> Result<String, Refused> {
+    let json = value.get();
+    if json.starts_with('"') {
+        return serde_json::from_str(json).map_err(|error| not_an_event(&error));
     }
-    compact(value.get())
+    Ok(compact(json))
 }
 
 /// JSON without the white space between its tokens. Numbers keep every digit.
@@ -135,7 +157,7 @@ mod tests {
     }
 
     fn data(json: &str) -> String {
-        data_of(serde_json::from_str(json).unwrap())
+        data_of(serde_json::from_str(json).unwrap()).unwrap()
     }
 
     #[test]
@@ -143,5 +165,24 @@ mod tests {
         assert_eq!(data(r#""a\nb""#), "a\nb");
         assert_eq!(data("[ 1, 2 ]"), "[1,2]");
         assert_eq!(data("null"), "null");
+    }
+
+    fn wrong(line: &str) -> String {
+        format!("{:?}", parse(line).unwrap_err())
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_no_text() {
+        assert!(wrong(r#"{"topic":"a","data":"\ud800"}"#).contains("400"));
+        assert_eq!(data(r#""\ud83d\ude00""#), "\u{1f600}");
+    }
+
+    #[test]
+    fn what_is_quoted_of_a_line_is_short_and_escaped() {
+        let long = wrong(&format!("{{\"{}\u{7f}\":1}}", "n".repeat(1 << 20)));
+        assert!(long.len() < 500, "{} bytes", long.len());
+        assert!(long.contains("Unknown field") && long.contains("`topics`"), "{long}");
+        assert!(wrong(r#"{"topic":"a"}"#).contains("Missing field \\\"data\\\" (column 13)."));
+        assert!(wrong(r#"{"topic":7,"data":1}"#).contains("expected a string"));
     }
 }

@@ -5,20 +5,23 @@ use std::time::Duration;
 use axum::{body::Body, http::StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 use super::reply::{Refused, bad_request};
 
+/// A whole body may take as long as this many of the longest pauses: with the usual 30 seconds, 16
+/// MiB come over a line of 60 kB/s, and nobody holds a connection for a year with a byte at a time.
+const PAUSES_MAX: u32 = 10;
+
 /// The next piece of a body, `None` at its end.
-pub(super) async fn next_chunk(body: &mut Body, pause_max: Duration) -> Result<Option<Bytes>, Refused> {
+pub(super) async fn next_chunk(
+    body: &mut Body,
+    pause_max: Duration,
+) -> Result<Option<Bytes>, Refused> {
     loop {
-        let frame = tokio::time::timeout(pause_max, body.frame()).await.map_err(|_| {
-            Refused::new(
-                StatusCode::REQUEST_TIMEOUT,
-                format!("Nothing of the body came for {} s.", pause_max.as_secs_f32()),
-            )
-        })?;
+        let frame = timeout(pause_max, body.frame()).await.map_err(|_| paused(pause_max))?;
         let Some(frame) = frame else { return Ok(None) };
-        let frame = frame.map_err(|_| bad_request("The body broke off."))?;
+        let frame = frame.map_err(|_| bad_request("The body broke off. Send it again."))?;
         // Trailers are not for us.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
@@ -28,10 +31,24 @@ pub(super) async fn next_chunk(body: &mut Body, pause_max: Duration) -> Result<O
 
 /// The whole body as text.
 pub(super) async fn text(
-    mut body: Body,
+    body: Body,
     bytes_max: usize,
     pause_max: Duration,
 ) -> Result<String, Refused> {
+    let within = pause_max.saturating_mul(PAUSES_MAX);
+    let whole = timeout(within, gather(body, bytes_max, pause_max)).await;
+    let whole = whole.unwrap_or_else(|_| Err(too_slow(within)))?;
+    String::from_utf8(whole.into()).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        bad_request(format!("The body is not UTF-8: look at byte {at}."))
+    })
+}
+
+async fn gather(
+    mut body: Body,
+    bytes_max: usize,
+    pause_max: Duration,
+) -> Result<BytesMut, Refused> {
     let announced = http_body::Body::size_hint(&body).lower();
     if announced > bytes_max as u64 {
         return Err(too_large(bytes_max));
@@ -43,15 +60,72 @@ pub(super) async fn text(
         }
         gathered.extend_from_slice(&chunk);
     }
-    String::from_utf8(gathered.into()).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        bad_request(format!("The body is not UTF-8: look at byte {at}."))
-    })
+    Ok(gathered)
 }
 
 fn too_large(bytes_max: usize) -> Refused {
     Refused::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("The body is larger than {bytes_max} bytes, which is the limit."),
+        format!("The body is larger than {bytes_max} bytes, which is the limit. Send less."),
     )
+}
+
+fn paused(pause_max: Duration) -> Refused {
+    Refused::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!("Nothing of the body came for {} s. Send it again.", pause_max.as_secs_f32()),
+    )
+}
+
+fn too_slow(within: Duration) -> Refused {
+    Refused::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!("The body took longer than {} s. Send it again.", within.as_secs_f32()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use futures_util::stream;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A body of single bytes, with a pause before each.
+    fn dripping(bytes: usize, pause: Duration) -> Body {
+        let drops = stream::unfold(0, move |sent| async move {
+            tokio::time::sleep(pause).await;
+            let byte = Ok::<_, std::io::Error>(Bytes::from_static(b"x"));
+            (sent < bytes).then_some((byte, sent + 1))
+        });
+        Body::from_stream(drops)
+    }
+
+    async fn status(body: Body, bytes_max: usize) -> u16 {
+        let read = text(body, bytes_max, SECOND).await;
+        read.map_or_else(|refused| refused.into_response().status().as_u16(), |_| 200)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_pause_but_not_too_long() {
+        assert_eq!(status(dripping(3, SECOND - Duration::from_millis(1)), 9).await, 200);
+        assert_eq!(status(dripping(3, SECOND + Duration::from_millis(1)), 9).await, 408);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_ends_some_time() {
+        let pause = Duration::from_millis(900);
+        assert_eq!(status(dripping(10, pause), 99).await, 200);
+        assert_eq!(status(dripping(11, pause), 99).await, 408);
+    }
+
+    #[tokio::test]
+    async fn sizes_below_at_and_above_the_limit() {
+        assert_eq!(status(Body::from("xx"), 3).await, 200);
+        assert_eq!(status(Body::from("xxx"), 3).await, 200);
+        assert_eq!(status(Body::from("xxxx"), 3).await, 413);
+        assert_eq!(status(dripping(4, Duration::ZERO), 3).await, 413);
+    }
 }

@@ -4,12 +4,13 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
+use downlink::hub::ClientId;
 use serde_json::{Value, json};
 
 use super::{
     App,
     query::Query,
-    reply::{self, Refused, bad_request},
+    reply::{self, Refused, bad_request, shown},
 };
 
 /// Subscriptions listed without `limit=`, and the most that it may ask for.
@@ -23,7 +24,7 @@ pub(super) async fn clients(
     let query = Query::read(query.as_deref(), &["limit"])?;
     let limit = query.number("limit")?.unwrap_or(LISTED);
     if limit == 0 || limit > LISTED_MAX {
-        return Err(bad_request(format!("limit is between 1 and {LISTED_MAX}.")));
+        return Err(bad_request(format!("The parameter limit is between 1 and {LISTED_MAX}.")));
     }
     let clients = app.hub.clients();
     let rows: Vec<Value> = clients
@@ -48,5 +49,12 @@ pub(super) async fn disconnect(
     let query = Query::read(query.as_deref(), &["client"])?;
     let client = query.one("client")?;
     let client = client.ok_or_else(|| bad_request("Say which: add ?client=ID to the address."))?;
+    let client = ClientId::new(client).map_err(|error| {
+        bad_request(format!(
+            "The parameter client is not a client id but {}: {error}.",
+            shown(client)
+        ))
+    })?;
+    let client = client.as_str();
     Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))
 }

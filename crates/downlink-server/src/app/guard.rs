@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{
-    App,
+    App, linger,
     reply::{Refused, bad_request, forbidden, shown},
 };
 use crate::config::{Right, Settings};
@@ -21,10 +21,15 @@ use crate::config::{Right, Settings};
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    match check(&app.settings, &request) {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let request = linger::lingering(request);
+    let response = match check(&app.settings, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
-    }
+    };
+    let status = response.status().as_u16();
+    tracing::debug!(%method, path = %shown(uri.path()), status, "answered");
+    response
 }
 
 fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
@@ -42,7 +47,9 @@ fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
         Right::Subscribe => "subscribe",
         Right::Publish => "publish",
     };
-    Err(forbidden(format!("This server was not started with --anonymous {right}.")))
+    Err(forbidden(format!(
+        "Nobody may {right} here: the server was not started with --anonymous {right}."
+    )))
 }
 
 fn host(request: &Request) -> Result<&str, Refused> {
@@ -52,7 +59,7 @@ fn host(request: &Request) -> Result<&str, Refused> {
         (None, _) => request.uri().authority().map(|authority| authority.as_str()),
         _ => None,
     };
-    host.ok_or_else(|| bad_request("Send one Host header."))
+    host.ok_or_else(|| bad_request("Send one Host header, with the name of this server."))
 }
 
 fn check_host(settings: &Settings, host: &str) -> Result<(), Refused> {
@@ -64,7 +71,7 @@ fn check_host(settings: &Settings, host: &str) -> Result<(), Refused> {
         return Ok(());
     }
     Err(forbidden(format!(
-        "This server is not {}. If it is, start it with --host and that name.",
+        "This server does not go by the name {}. If it should, start it with --host and that name.",
         shown(host)
     )))
 }
@@ -103,7 +110,10 @@ fn check_origin(headers: &HeaderMap, method: &Method, host: &str) -> Result<(), 
 }
 
 fn foreign(origin: &str) -> Refused {
-    forbidden(format!("Pages of {} may not use this server.", shown(origin)))
+    forbidden(format!(
+        "Pages of {} may not use this server: send the request from its own page or a program.",
+        shown(origin)
+    ))
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 mod batch;
 mod body;
 mod clients;
+mod envelope;
 mod guard;
+mod linger;
 mod page;
 mod publish;
 mod query;
@@ -16,7 +18,10 @@ mod streaming;
 mod subscribe;
 mod topics;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -33,6 +38,8 @@ use crate::config::Settings;
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,
     pub(crate) settings: Arc<Settings>,
+    /// When the server began, for its numbers.
+    pub(crate) started: SystemTime,
 }
 
 /// The hub that these settings describe.
@@ -65,7 +72,7 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
 
 /// The server's routes over a hub.
 pub fn app(hub: Hub<String>, settings: Settings) -> Router {
-    let app = App { hub, settings: Arc::new(settings) };
+    let app = App { hub, settings: Arc::new(settings), started: SystemTime::now() };
     Router::new()
         .route("/", get(page::page))
         .route("/page.css", get(page::style))
@@ -94,7 +101,7 @@ async fn unknown_path(uri: Uri) -> reply::Refused {
 
 async fn unknown_method(method: Method, uri: Uri) -> reply::Refused {
     reply::method_not_allowed(format!(
-        "{} does not take {method}. The Allow header says what it takes.",
+        "The address {} does not take {method}. The Allow header says what it takes.",
         reply::shown(uri.path())
     ))
 }

@@ -19,12 +19,14 @@ pub(super) async fn page(RawQuery(query): RawQuery) -> Result<Response, Refused>
     Ok(([(header::CONTENT_SECURITY_POLICY, POLICY)], page).into_response())
 }
 
-pub(super) async fn script() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../page/page.js"))
+pub(super) async fn script(RawQuery(query): RawQuery) -> Result<Response, Refused> {
+    Query::read(query.as_deref(), &[])?;
+    Ok(file("text/javascript; charset=utf-8", include_str!("../page/page.js")))
 }
 
-pub(super) async fn style() -> Response {
-    file("text/css; charset=utf-8", include_str!("../page/page.css"))
+pub(super) async fn style(RawQuery(query): RawQuery) -> Result<Response, Refused> {
+    Query::read(query.as_deref(), &[])?;
+    Ok(file("text/css; charset=utf-8", include_str!("../page/page.css")))
 }
 
 fn file(content_type: &'static str, text: &'static str) -> Response {

@@ -6,26 +6,19 @@ use axum::{
     http::{HeaderMap, header},
     response::Response,
 };
-use downlink::hub::{Publish, Receipt};
+use downlink::hub::Receipt;
 use serde_json::json;
 
 use super::{
     App, body,
+    envelope::Envelope,
     query::Query,
-    reply::{self, Refused, bad_request},
+    reply::{self, Refused, bad_request, not_published},
     streaming::{self, Format},
 };
 
-const PARAMETERS: &[&str] = &[
-    "topic",
-    "client",
-    "everyone",
-    "event",
-    "id",
-    "retry",
-    "last",
-    "finish_on_end",
-];
+const PARAMETERS: &[&str] =
+    &["topic", "client", "everyone", "event", "id", "retry", "last", "finish_on_end"];
 
 /// Parameters that say something of one event, and nothing of a stream of them.
 const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
@@ -37,76 +30,49 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), PARAMETERS)?;
-    let to = address(&app, &query)?;
+    let envelope = Envelope::of_query(&query)?;
+    envelope.check()?;
     let key = idempotency_key(&headers)?;
     if let Some(format) = format(&headers) {
-        let wrong = OF_ONE_EVENT.iter().find(|name| query.all(name).next().is_some());
-        if let Some(name) = wrong {
-            return Err(bad_request(format!("{name} is for one event, and the body is a stream.")));
-        }
-        if key.is_some() {
-            return Err(bad_request("Idempotency-Key is for one event; the body is a stream."));
-        }
+        check_stream(&query, key)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        return streaming::publish(&app, &query, format, finish, body).await;
+        return streaming::publish(&app, envelope, format, finish, body).await;
     }
-    if query.all("finish_on_end").next().is_some() {
+    if query.is_given("finish_on_end") {
         return Err(bad_request(
-            "finish_on_end is for a stream: send it as text/event-stream or \
+            "The parameter finish_on_end is for a stream: send it as text/event-stream or \
              application/x-ndjson, or use last=true for one event.",
         ));
     }
-    let mut publish = describe(to, &query)?;
+    let mut publish = envelope.publish(&app.hub)?;
     if let Some(key) = key {
         publish = publish.idempotency_key("", key);
     }
-    let pause_max = app.settings.body_timeout;
-    let data = body::text(body, app.settings.event_bytes_max, pause_max).await?;
-    let receipt = publish.publish(data).map_err(|error| error.to_problem())?;
+    let settings = &app.settings;
+    let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
+    let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     Ok(answer(&receipt))
 }
 
-/// Whom the event is for.
-pub(super) fn address(app: &App, query: &Query) -> Result<Publish<String>, Refused> {
-    let (topics, clients) = (query.all("topic"), query.all("client"));
-    let everyone = query.flag("everyone")?.unwrap_or(false);
-    let mut to: Option<Publish<String>> = everyone.then(|| app.hub.to_everyone());
-    for topic in topics {
-        to = Some(match to {
-            Some(to) => to.and_to(topic),
-            None => app.hub.to(topic),
-        });
+fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {
+    if let Some(name) = OF_ONE_EVENT.iter().find(|name| query.is_given(name)) {
+        return Err(bad_request(format!(
+            "The parameter {name} is for one event, and the body is a stream of them: leave it out."
+        )));
     }
-    for client in clients {
-        to = Some(match to {
-            Some(to) => to.and_to_client(client),
-            None => app.hub.to_client(client),
-        });
+    if key.is_some() {
+        return Err(bad_request(
+            "Idempotency-Key is for one event, and the body is a stream of them: leave it out.",
+        ));
     }
-    to.ok_or_else(|| {
-        bad_request("Say whom it is for: add ?topic=NAME, ?client=ID or ?everyone to the address.")
-    })
-}
-
-fn describe(mut publish: Publish<String>, query: &Query) -> Result<Publish<String>, Refused> {
-    if let Some(event_type) = query.one("event")? {
-        publish = publish.event(event_type);
-    }
-    if let Some(id) = query.one("id")? {
-        publish = publish.id(id);
-    }
-    if let Some(millis) = query.number("retry")? {
-        publish = publish.retry(std::time::Duration::from_millis(millis));
-    }
-    if query.flag("last")?.unwrap_or(false) {
-        publish = publish.last();
-    }
-    Ok(publish)
+    Ok(())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    key.to_str().map(Some).map_err(|_| bad_request("Idempotency-Key has to be visible ASCII."))
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|_| more.is_none());
+    key.map(Some).ok_or_else(|| bad_request("Send one Idempotency-Key, of visible ASCII."))
 }
 
 fn format(headers: &HeaderMap) -> Option<Format> {

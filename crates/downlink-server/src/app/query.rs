@@ -1,11 +1,15 @@
 //! The query: every parameter known, every value UTF-8, or the request is refused.
 //!
 //! A parameter that nobody reads is a typing error that would otherwise be found in production.
-//! Names that begin with `_` are for others and are ignored.
+//! Names that begin with `_` are for others and are ignored. `last_event_id` is read elsewhere,
+//! where nothing is refused: a browser never comes back from a 400.
 
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
+
+/// Its value may be anything.
+const LENIENT: &str = "last_event_id";
 
 /// The parameters of one request, in order.
 #[derive(Debug)]
@@ -17,22 +21,32 @@ impl Query {
         let mut parameters = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
+            let name = decode(name)?;
             if name.starts_with('_') {
                 continue;
             }
             if !known.contains(&name.as_str()) {
                 return Err(unknown(&name, known));
             }
-            parameters.push((name, value));
+            if name != LENIENT {
+                parameters.push((name, decode(value)?));
+            }
         }
         Ok(Self(parameters))
     }
 
     /// Every value of a parameter that may be repeated.
-    pub(super) fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+    pub(super) fn all<'a, 'n>(
+        &'a self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         let named = self.0.iter().filter(move |(found, _)| found == name);
         named.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter is there, with a value or without.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.all(name).next().is_some()
     }
 
     /// The value of a parameter that comes at most once.
@@ -40,7 +54,7 @@ impl Query {
         let mut values = self.all(name);
         let first = values.next();
         match values.next() {
-            Some(_) => Err(bad_request(format!("Give {name} only once."))),
+            Some(_) => Err(bad_request(format!("Give the parameter {name} only once."))),
             None => Ok(first),
         }
     }
@@ -51,7 +65,9 @@ impl Query {
             None => Ok(None),
             Some("" | "1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
-            Some(other) => Err(bad_request(format!("{name}={} is neither 1 nor 0.", shown(other)))),
+            Some(other) => {
+                Err(bad_request(format!("The parameter {name} is 1 or 0, not {}.", shown(other))))
+            }
         }
     }
 
@@ -60,7 +76,10 @@ impl Query {
         let parse = |value: &str| {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             value.parse().ok().filter(|_| digits).ok_or_else(|| {
-                bad_request(format!("{name}={} is not a whole number.", shown(value)))
+                bad_request(format!(
+                    "The parameter {name} is a whole number, not {}.",
+                    shown(value)
+                ))
             })
         };
         self.one(name)?.map(parse).transpose()
@@ -126,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn an_event_id_may_be_anything_and_names_of_others_too() {
+        let known = ["topic", "last_event_id"];
+        let query = "last_event_id=%ff&last_event_id=&_%41=%ff&topic=a";
+        let query = Query::read(Some(query), &known).unwrap();
+        assert_eq!(query.one("topic").unwrap(), Some("a"));
+    }
+
+    #[test]
     fn flags_and_numbers_are_read_strictly() {
         assert_eq!(read("last").flag("last").unwrap(), Some(true));
         assert_eq!(read("last=0").flag("last").unwrap(), Some(false));
@@ -134,6 +161,9 @@ mod tests {
         assert!(read("last=+7").number::<u64>("last").is_err());
         assert!(read("last=%2B7").number::<u64>("last").is_err());
         assert!(read("last=7&last=7").number::<u64>("last").is_err());
+        let max = read("last=18446744073709551615");
+        assert_eq!(max.number::<u64>("last").unwrap(), Some(u64::MAX));
+        assert!(read("last=18446744073709551616").number::<u64>("last").is_err());
     }
 
     #[test]

@@ -1,31 +1,47 @@
 //! Answers: JSON for what was done, a problem with a sentence for what was not.
+//!
+//! A sentence begins with a capital (or with what the client sent, in quotes), ends with one full
+//! stop, and says what to do where that is not plain.
+
+use std::{error::Error, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use downlink::http::Problem;
+use downlink::{
+    http::{Problem, Spread, refuse},
+    hub::PublishError,
+};
 use serde::Serialize;
+
+/// When a program that is told to come later does: soon, and not all at once.
+const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 /// A request that changed nothing, and why.
 #[derive(Debug)]
-pub(super) struct Refused(Problem);
+pub(super) struct Refused {
+    status: StatusCode,
+    detail: String,
+}
 
 impl Refused {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self(Problem::new(status).detail(detail.into()))
+        Self { status, detail: detail.into() }
     }
-}
 
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self(problem)
+    /// The same refusal, told with more around its sentences.
+    pub(super) fn told(self, tell: impl FnOnce(&str) -> String) -> Self {
+        Self { detail: tell(&self.detail), ..self }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        IntoResponse::into_response(self.0)
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            return IntoResponse::into_response(refuse(&self.detail, LATER, false));
+        }
+        IntoResponse::into_response(Problem::new(self.status).detail(self.detail))
     }
 }
 
@@ -43,6 +59,36 @@ pub(super) fn not_found(detail: impl Into<String>) -> Refused {
 
 pub(super) fn method_not_allowed(detail: impl Into<String>) -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}
+
+/// Why the hub did not publish, and what to do about it.
+pub(super) fn not_published(error: &PublishError) -> Refused {
+    let advice = match error {
+        PublishError::TooLarge { .. } => " Send less, or start the server with --event-bytes-max.",
+        PublishError::Finished => " Publish to another topic.",
+        PublishError::IdTaken => " Give each event an id of its own.",
+        PublishError::KeyReused => " Use a new key for each event.",
+        PublishError::TooManyTopics { .. } => " Use fewer, or start the server with --topics-max.",
+        PublishError::ReservedType { .. } => " Choose another type.",
+        PublishError::InvalidType(_) => " Leave line breaks and NUL out of it.",
+        PublishError::Closed => " Try again later.",
+        _ => "",
+    };
+    Refused::new(error.to_problem().status(), sentence(error) + advice)
+}
+
+/// An error and its causes as one sentence.
+pub(super) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase);
+    let rest = characters.as_str().trim_end_matches('.');
+    first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
 /// An answer as JSON, never cached.
@@ -68,4 +114,22 @@ pub(super) fn shown(text: &str) -> String {
     let short: String = text.chars().take(SHOWN_MAX).collect();
     let rest = if short.len() < text.len() { "…" } else { "" };
     format!("{short:?}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_send_is_escaped_and_cut() {
+        assert_eq!(shown("a\"\r\n\u{1b}"), r#""a\"\r\n\u{1b}""#);
+        assert_eq!(shown(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
+        assert_eq!(shown(&"é".repeat(61)), format!("\"{}\"…", "é".repeat(60)));
+    }
+
+    #[test]
+    fn errors_become_sentences() {
+        assert_eq!(sentence(&PublishError::Finished), "The topic is finished.");
+        assert_eq!(sentence(&std::io::Error::other("over.")), "Over.");
+    }
 }

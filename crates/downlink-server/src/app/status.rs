@@ -1,9 +1,17 @@
 //! Whether the server is alive, whether it takes newcomers, and its numbers.
 
+use std::time::UNIX_EPOCH;
+
 use axum::{
     extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
 };
 
 use super::{App, query::Query, reply::Refused};
@@ -31,6 +39,22 @@ pub(super) async fn metrics(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
-    let text = app.hub.stats().openmetrics();
+    let mut registry = Registry::default();
+    app.hub.stats().register(&mut registry);
+    describe_program(&app, &mut registry);
+    let mut text = String::new();
+    text::encode(&mut text, &registry).map_err(|_| {
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The numbers could not be written.")
+    })?;
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
+
+/// What is running, and since when: after a restart the counters begin anew.
+fn describe_program(app: &App, registry: &mut Registry) {
+    let build = Info::new([("version", crate::VERSION)]);
+    registry.register("downlink_build", "The program that answers", build);
+    let started = app.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let started = ConstGauge::new(started.as_secs_f64());
+    let help = "When the server began, since 1970";
+    registry.register_with_unit("downlink_start_time", help, Unit::Seconds, started);
 }

@@ -1,18 +1,29 @@
 //! A body that is a stream of events: each is published as it arrives.
 //!
 //! What was published before something went wrong stays published; the answer says how much that
-//! is. An event's own type, id and reconnection time are kept.
+//! is. An event's own type and id are kept; comments and reconnection times were for whoever read
+//! the stream first, and go no further.
 
-use axum::{body::Body, response::Response};
-use downlink::hub::{Publish, Receipt};
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    http::StatusCode,
+    response::Response,
+};
+use downlink::hub::{Hub, Receipt};
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    App, body, publish,
-    query::Query,
-    reply::{self, Refused, bad_request},
+    App, body,
+    envelope::Envelope,
+    reply::{self, Refused, bad_request, not_published, sentence},
 };
+
+/// How often a stream that says nothing looks whether the server is shutting down: far more often
+/// than the time a shutdown takes, and too seldom to be seen among a program's costs.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How the body is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,34 +34,57 @@ pub(super) enum Format {
     Lines,
 }
 
+/// Publishes a stream, and answers when it has ended, broken off, or paused for too long.
 pub(super) async fn publish(
     app: &App,
-    query: &Query,
+    envelope: Envelope,
     format: Format,
     finish: bool,
     mut body: Body,
 ) -> Result<Response, Refused> {
-    let mut stream = Publishing { app, query, published: 0, last: None };
+    if finish && envelope.topics.is_empty() {
+        return Err(bad_request("Only topics are finished: finish_on_end needs a topic."));
+    }
+    let mut stream = Publishing { hub: &app.hub, envelope, published: 0, last: None };
     let mut reader = Reader::new(format, app.settings.event_bytes_max);
     loop {
-        // A model may think for long, so a pause is not an error here; the connection's own limits
-        // hold, and a peer that has vanished is found by the socket.
-        let chunk = match body::next_chunk(&mut body, std::time::Duration::MAX).await {
-            Ok(chunk) => chunk,
-            Err(refused) => return Err(refused),
-        };
-        let items = reader.read(chunk.as_deref()).map_err(|detail| stream.stopped(&detail))?;
-        for item in items {
-            stream.publish(item)?;
+        let chunk = next_chunk(app, &mut body).await.map_err(|refused| stream.stopped(refused))?;
+        let Read { events, wrong } = reader.read(chunk.as_deref());
+        for event in events {
+            stream.publish(event).map_err(|refused| stream.stopped(refused))?;
+        }
+        if let Some(wrong) = wrong {
+            return Err(stream.stopped(wrong));
         }
         if chunk.is_none() {
             break;
         }
     }
     if finish {
-        stream.finish()?;
+        stream.finish().map_err(|refused| stream.stopped(refused))?;
     }
     Ok(stream.answer())
+}
+
+/// The next piece of the body, unless the server shuts down first.
+///
+/// A model may think for long and a sensor be quiet, so the longest pause is one of hours, not of
+/// seconds. There is one, because a peer that was cut off from the network says nothing either.
+async fn next_chunk(app: &App, body: &mut Body) -> Result<Option<Bytes>, Refused> {
+    tokio::select! {
+        biased;
+        () = draining(&app.hub) => Err(Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The server is shutting down. Send the rest later.",
+        )),
+        chunk = body::next_chunk(body, app.settings.stream_pause_max) => chunk,
+    }
+}
+
+async fn draining(hub: &Hub<String>) {
+    while !hub.is_draining() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// One event of the stream.
@@ -62,53 +96,42 @@ struct Arrived {
 }
 
 struct Publishing<'a> {
-    app: &'a App,
-    query: &'a Query,
+    hub: &'a Hub<String>,
+    envelope: Envelope,
     published: u64,
     last: Option<Receipt>,
 }
 
 impl Publishing<'_> {
     fn publish(&mut self, arrived: Arrived) -> Result<(), Refused> {
-        let mut publish: Publish<String> = publish::address(self.app, self.query)?;
+        let mut publish = self.envelope.publish(self.hub)?;
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
         }
         if let Some(id) = arrived.id {
             publish = publish.id(id);
         }
-        match publish.publish(arrived.data) {
-            Ok(receipt) => {
-                self.published += 1;
-                self.last = Some(receipt);
-                Ok(())
-            }
-            Err(error) => {
-                let problem = error.to_problem();
-                let status = problem.status();
-                Err(Refused::new(status, self.detail(&error.to_string())))
-            }
-        }
+        let receipt = publish.publish(arrived.data).map_err(|error| not_published(&error))?;
+        self.published += 1;
+        self.last = Some(receipt);
+        Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), Refused> {
-        for topic in self.query.all("topic") {
-            let _receipt = self.app.hub.finish(topic).map_err(|error| error.to_problem())?;
+    fn finish(&self) -> Result<(), Refused> {
+        for topic in &self.envelope.topics {
+            let _receipt = self.hub.finish(topic).map_err(|error| not_published(&error))?;
         }
         Ok(())
     }
 
-    fn stopped(&self, why: &str) -> Refused {
-        bad_request(self.detail(why))
-    }
-
-    fn detail(&self, why: &str) -> String {
-        let after = match &self.last {
-            Some(receipt) => format!(", the last as {}", receipt.id().as_str()),
-            None => String::new(),
+    /// What stopped the stream, and how far it came.
+    fn stopped(&self, why: Refused) -> Refused {
+        let published = self.published;
+        let far = match &self.last {
+            Some(last) => format!("Published before: {published}, the last as {}.", last.id()),
+            None => "Nothing was published before.".to_owned(),
         };
-        let at = self.published + 1;
-        format!("Event {at}: {why}. {} were published before it{after}.", self.published)
+        why.told(|why| format!("Event {} of the stream: {why} {far}", published + 1))
     }
 
     fn answer(&self) -> Response {
@@ -121,7 +144,14 @@ impl Publishing<'_> {
 /// Takes a body apart, whatever pieces it comes in.
 enum Reader {
     EventStream(Box<Decoder>),
-    Lines { line: Vec<u8>, line_bytes_max: usize },
+    Lines(Lines),
+}
+
+/// What a piece of a body completed: events, and then perhaps something that ends the reading.
+#[derive(Default)]
+struct Read {
+    events: Vec<Arrived>,
+    wrong: Option<Refused>,
 }
 
 impl Reader {
@@ -133,21 +163,26 @@ impl Reader {
                     .with_event_bytes_max(event_bytes_max);
                 Self::EventStream(Box::new(Decoder::new(limits)))
             }
-            Format::Lines => Self::Lines { line: Vec::new(), line_bytes_max: event_bytes_max },
+            Format::Lines => Self::Lines(Lines { line: Vec::new(), bytes_max: event_bytes_max }),
         }
     }
 
-    /// The events that are complete with this piece; `None` is the end.
-    fn read(&mut self, chunk: Option<&[u8]>) -> Result<Vec<Arrived>, String> {
-        match self {
-            Self::EventStream(decoder) => match chunk {
-                Some(chunk) => {
-                    decoder.handle_bytes(chunk).map_err(|error| error.to_string())?;
-                    Ok(std::iter::from_fn(|| decoder.poll_item()).filter_map(arrived).collect())
-                }
-                None => Ok(Vec::new()),
-            },
-            Self::Lines { line, line_bytes_max } => read_lines(line, *line_bytes_max, chunk),
+    /// Reads the next piece; `None` is the end.
+    fn read(&mut self, chunk: Option<&[u8]>) -> Read {
+        match (self, chunk) {
+            (Self::EventStream(decoder), Some(chunk)) => {
+                let wrong = decoder.handle_bytes(chunk).err();
+                let wrong = wrong.map(|error| bad_request(sentence(&error)));
+                let items = std::iter::from_fn(|| decoder.poll_item());
+                Read { events: items.filter_map(arrived).collect(), wrong }
+            }
+            // The standard: an event that is not complete at the end is none.
+            (Self::EventStream(_), None) => Read::default(),
+            (Self::Lines(lines), chunk) => {
+                let mut events = Vec::new();
+                let wrong = lines.read(chunk, &mut events).err();
+                Read { events, wrong }
+            }
         }
     }
 }
@@ -161,43 +196,49 @@ fn arrived(item: Item) -> Option<Arrived> {
     Some(Arrived { event_type, id, data })
 }
 
-fn read_lines(
-    line: &mut Vec<u8>,
-    line_bytes_max: usize,
-    chunk: Option<&[u8]>,
-) -> Result<Vec<Arrived>, String> {
-    let mut events = Vec::new();
-    let mut rest = chunk.unwrap_or_default();
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-        let (end, after) = rest.split_at(at);
-        extend(line, end, line_bytes_max)?;
-        events.extend(parse_line(line)?);
-        line.clear();
-        rest = after.get(1..).unwrap_or_default();
-    }
-    extend(line, rest, line_bytes_max)?;
-    if chunk.is_none() {
-        events.extend(parse_line(line)?);
-    }
-    Ok(events)
+/// Lines of JSON, each the data of an event.
+struct Lines {
+    /// The line that has begun. Invariant: at most `bytes_max` bytes.
+    line: Vec<u8>,
+    bytes_max: usize,
 }
 
-fn extend(line: &mut Vec<u8>, more: &[u8], line_bytes_max: usize) -> Result<(), String> {
-    if line.len() + more.len() > line_bytes_max {
-        return Err(format!("a line is longer than {line_bytes_max} bytes"));
+impl Lines {
+    fn read(&mut self, chunk: Option<&[u8]>, events: &mut Vec<Arrived>) -> Result<(), Refused> {
+        let Some(mut rest) = chunk else {
+            events.extend(self.take()?);
+            return Ok(());
+        };
+        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+            let (end, after) = rest.split_at(at);
+            self.extend(end)?;
+            events.extend(self.take()?);
+            rest = after.get(1..).unwrap_or_default();
+        }
+        self.extend(rest)
     }
-    line.extend_from_slice(more);
-    Ok(())
-}
 
-fn parse_line(line: &[u8]) -> Result<Option<Arrived>, String> {
-    let line = line.trim_ascii();
-    if line.is_empty() {
-        return Ok(None);
+    fn extend(&mut self, more: &[u8]) -> Result<(), Refused> {
+        if self.line.len() + more.len() > self.bytes_max {
+            let bytes_max = self.bytes_max;
+            return Err(bad_request(format!("A line is longer than {bytes_max} bytes.")));
+        }
+        self.line.extend_from_slice(more);
+        Ok(())
     }
-    let value: &RawValue =
-        serde_json::from_slice(line).map_err(|error| format!("a line is not JSON: {error}"))?;
-    Ok(Some(Arrived { event_type: None, id: None, data: value.get().to_owned() }))
+
+    /// The event of a whole line, unless it is blank.
+    fn take(&mut self) -> Result<Option<Arrived>, Refused> {
+        let line = std::mem::take(&mut self.line);
+        let json = line.trim_ascii();
+        if json.is_empty() {
+            return Ok(None);
+        }
+        let value: &RawValue = serde_json::from_slice(json).map_err(|error| {
+            bad_request(format!("A line is not JSON: look at its column {}.", error.column()))
+        })?;
+        Ok(Some(Arrived { event_type: None, id: None, data: value.get().to_owned() }))
+    }
 }
 
 #[cfg(test)]
@@ -209,7 +250,11 @@ mod tests {
         let ends = chunks.iter().map(|chunk| Some(chunk.as_bytes())).chain([None]);
         let mut read = Vec::new();
         for chunk in ends {
-            read.extend(reader.read(chunk)?.into_iter().map(|arrived| arrived.data));
+            let Read { events, wrong } = reader.read(chunk);
+            read.extend(events.into_iter().map(|arrived| arrived.data));
+            if let Some(wrong) = wrong {
+                return Err(format!("{read:?} {wrong:?}"));
+            }
         }
         Ok(read)
     }
@@ -217,7 +262,10 @@ mod tests {
     #[test]
     fn lines_come_in_any_pieces_and_the_last_needs_no_end() {
         let read = |chunks: &[&str]| read(Format::Lines, chunks);
-        assert_eq!(read(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap(), ["{\"a\":1}", "[2]", "\"x\""]);
+        assert_eq!(
+            read(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap(),
+            ["{\"a\":1}", "[2]", "\"x\""]
+        );
     }
 
     #[test]
@@ -235,6 +283,16 @@ mod tests {
     }
 
     #[test]
+    fn events_before_a_wrong_one_are_read_however_the_body_is_cut() {
+        let whole = read(Format::Lines, &["1\n2\n{\n4\n"]).unwrap_err();
+        assert!(whole.starts_with(r#"["1", "2"]"#), "{whole}");
+        assert_eq!(read(Format::Lines, &["1\n", "2", "\n{", "\n4\n"]).unwrap_err(), whole);
+        let long = format!("data: a\n\ndata: {}\n\n", "x".repeat(20));
+        let whole = read(Format::EventStream, &[&long]).unwrap_err();
+        assert!(whole.starts_with(r#"["a"]"#), "{whole}");
+    }
+
+    #[test]
     fn an_unfinished_event_is_not_published() {
         let read = read(Format::EventStream, &["data: a\n", "\ndata: b\n"]);
         assert_eq!(read.unwrap(), ["a"]);
@@ -244,7 +302,7 @@ mod tests {
     fn an_event_keeps_its_own_type_and_id_only() {
         let mut reader = Reader::new(Format::EventStream, 100);
         let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
-        let read = reader.read(Some(stream.as_bytes())).unwrap();
+        let read = reader.read(Some(stream.as_bytes())).events;
         let arrived = |event_type: Option<&str>, id: Option<&str>, data: &str| Arrived {
             event_type: event_type.map(str::to_owned),
             id: id.map(str::to_owned),

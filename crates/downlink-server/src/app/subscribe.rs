@@ -59,8 +59,8 @@ fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> 
 fn parse_start(start: &str) -> Result<Start, Refused> {
     let wrong = || {
         bad_request(format!(
-            "start={} is none of live, earliest, last:<number up to {LAST_MAX}>, \
-             since:<RFC 3339 time> and after:<event id>.",
+            "The parameter start is live, earliest, last:<number up to {LAST_MAX}>, since:<RFC 3339 \
+             time> or after:<event id>, not {}.",
             shown(start)
         ))
     };
@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn other_starts_are_refused() {
-        for start in ["", "Live", "last", "last:", "last:-1", "since:now", "after:", "last:100001"] {
+        for start in ["", "Live", "last", "last:", "last:-1", "since:now", "after:", "last:100001"]
+        {
             assert!(parse_start(start).is_err(), "{start}");
         }
     }

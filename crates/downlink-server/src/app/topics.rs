@@ -4,13 +4,13 @@ use axum::{
     extract::{RawQuery, State},
     response::Response,
 };
-use downlink::hub::{Topic, TopicOverview};
+use downlink::hub::{InvalidName, Topic, TopicOverview};
 use serde_json::{Value, json};
 
 use super::{
     App,
     query::Query,
-    reply::{self, Refused, bad_request},
+    reply::{self, Refused, bad_request, not_published, shown},
 };
 
 /// Topics listed without `limit=`, and the most that it may ask for.
@@ -23,16 +23,21 @@ pub(super) async fn topics(
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["topic", "prefix", "limit", "after"])?;
     if let Some(topic) = query.one("topic")? {
+        if ["prefix", "limit", "after"].iter().any(|name| query.is_given(name)) {
+            return Err(bad_request("Ask for one topic or for a list: topic comes alone."));
+        }
         let found = app.hub.topic(topic);
-        let found = found.map_err(|error| bad_request(format!("Not a topic: {error}.")))?;
+        let found = found.map_err(|error| not_a_topic("topic", topic, error))?;
         return Ok(reply::json(&row(&found)));
     }
     let limit = query.number("limit")?.unwrap_or(LISTED);
     if limit == 0 || limit > LISTED_MAX {
-        return Err(bad_request(format!("limit is between 1 and {LISTED_MAX}.")));
+        return Err(bad_request(format!("The parameter limit is between 1 and {LISTED_MAX}.")));
     }
-    let after = query.one("after")?.map(Topic::new).transpose();
-    let after = after.map_err(|error| bad_request(format!("after is not a topic: {error}.")))?;
+    let after = query
+        .one("after")?
+        .map(|after| Topic::new(after).map_err(|error| not_a_topic("after", after, error)));
+    let after = after.transpose()?;
     let prefix = query.one("prefix")?.unwrap_or_default();
     let found = app.hub.topics(prefix, after.as_ref(), limit);
     let next = found.last().filter(|_| found.len() == limit).map(|last| last.topic.as_str());
@@ -47,11 +52,15 @@ pub(super) async fn finish(
     let query = Query::read(query.as_deref(), &["topic"])?;
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("Say which: add ?topic=NAME to the address."))?;
-    let receipt = app.hub.finish(topic).map_err(|error| error.to_problem())?;
+    let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     Ok(reply::json(&json!({
         "id": receipt.id().as_str(),
         "subscribers": receipt.matched(),
     })))
+}
+
+fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {
+    bad_request(format!("The parameter {name} is not a topic but {}: {error}.", shown(topic)))
 }
 
 fn row(topic: &TopicOverview) -> Value {

@@ -7,6 +7,8 @@ use clap::Args;
 use downlink_proto::{DecodedEvent, Decoder, Item};
 use serde_json::json;
 
+use super::printed;
+
 /// What is read at once; the result does not depend on it.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -20,25 +22,31 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let chunk_bytes = arguments.chunk.map_or(CHUNK_BYTES, |bytes| bytes as usize);
     let mut decoder = Decoder::default();
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut input = io::stdin().lock();
+    let mut output = io::BufWriter::with_capacity(CHUNK_BYTES, io::stdout().lock());
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let read = input.read(&mut buffer).context("cannot read stdin")?;
         if read == 0 {
-            return output.flush().context("cannot write to stdout");
+            return Ok(());
         }
         for chunk in buffer.get(..read).unwrap_or_default().chunks(chunk_bytes) {
-            decoder.handle_bytes(chunk)?;
-            print_items(&mut decoder, &mut output)?;
+            let decoded = decoder.handle_bytes(chunk);
+            // Also what came before an error.
+            printed(print_items(&mut decoder, &mut output))?;
+            if decoded.is_err() {
+                printed(output.flush())?;
+            }
+            decoded.context("stdin cannot be decoded further")?;
         }
-        output.flush()?;
+        printed(output.flush())?;
     }
 }
 
-fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> anyhow::Result<()> {
+fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> io::Result<()> {
     while let Some(item) = decoder.poll_item() {
         if let Item::Event(event) = item {
-            writeln!(output, "{}", line(&event)).context("cannot write to stdout")?;
+            writeln!(output, "{}", line(&event))?;
         }
     }
     Ok(())
@@ -46,5 +54,6 @@ fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> anyhow::Re
 
 /// An event as one line of JSON.
 pub(super) fn line(event: &DecodedEvent) -> String {
-    json!({ "event": event.event_type, "data": event.data, "id": &*event.last_event_id }).to_string()
+    json!({ "event": event.event_type, "data": event.data, "id": &*event.last_event_id })
+        .to_string()
 }

@@ -1,22 +1,34 @@
 //! The command line: `downlink serve`, `publish`, `subscribe`, `decode`.
 //!
 //! Errors go to stderr as one sentence with its causes; the exit code is 1 for what went wrong and
-//! 2 for a wrong command line.
+//! 2 for a wrong command line. Whoever reads our output may stop doing so: that is no error.
 
 mod decode;
 mod publish;
 mod serve;
 mod subscribe;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fmt,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Settings};
 
 /// Push live updates to browsers and programs with Server-Sent Events.
 #[derive(Debug, Parser)]
-#[command(name = "downlink", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "downlink",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Settings of the server: see downlink serve --help."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Sub>,
@@ -84,18 +96,52 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
     };
     let Some(file) = file else { return Ok(cli) };
     let command = config::with_file(Cli::command(), "serve", &file)?;
-    let matches = command.get_matches_from(arguments);
-    Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+    // Without the file all was well, so what is wrong now is in it.
+    let matches = command.try_get_matches_from(arguments);
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    cli.with_context(|| format!("{} has a setting that cannot be used", file.display()))
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("downlink: {error:#}");
+    if error.is::<NobodyReads>() {
+        return ExitCode::SUCCESS;
+    }
+    complain(format_args!("{error:#}"));
     ExitCode::FAILURE
+}
+
+/// Writes a line to stderr, if there is one.
+fn complain(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "downlink: {what}");
+}
+
+/// Whoever read our stdout has had enough, such as `head`.
+#[derive(Debug)]
+struct NobodyReads;
+
+impl fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
+/// What became of writing to stdout.
+fn printed(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        written => written.context("cannot write to stdout"),
+    }
 }
 
 /// The runtime of the short commands: one thread is enough.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A read of stdin that nobody waits for any more does not hold up the end.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]

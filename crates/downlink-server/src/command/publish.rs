@@ -13,7 +13,7 @@ use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
-use super::block_on;
+use super::{block_on, printed};
 
 /// The largest event read from stdin; the server's own limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
@@ -91,7 +91,7 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
             json!({ "id": receipt.id, "subscribers": receipt.subscribers })
         }
     };
-    writeln!(io::stdout(), "{answer}").context("cannot write to stdout")
+    printed(writeln!(io::stdout(), "{answer}"))
 }
 
 fn request(arguments: &Arguments) -> anyhow::Result<PublishRequest> {

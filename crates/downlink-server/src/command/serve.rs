@@ -1,15 +1,16 @@
 //! `downlink serve`: binds, says where, and serves until a signal.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
 };
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
+use tracing_subscriber::EnvFilter;
 
 use crate::{app, config::Settings};
 
@@ -18,7 +19,7 @@ const BACKLOG: u32 = 4_096;
 
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
     settings.check()?;
-    log_to_stderr();
+    log_to_stderr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(settings))
 }
@@ -34,8 +35,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if let Some(connections_max) = settings.connections_max {
         server = server.connections_max(connections_max);
     }
+    // Before anybody knows that we are here: a signal that comes now is heard.
+    let signals = Signals::new().context("signals cannot be heard")?;
     greet(address, &settings, server.connections_allowed())?;
-    server.with_graceful_shutdown(hub.drain_on(stop())).await?;
+    server.with_graceful_shutdown(hub.drain_on(stop(signals))).await?;
     Ok(())
 }
 
@@ -56,12 +59,12 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
             address.ip(),
             address.port().checked_add(1).unwrap_or(8080)
         ),
-        io::ErrorKind::AddrNotAvailable => anyhow!(
-            "{address} is not an address of this machine; choose another one with --listen"
-        ),
-        io::ErrorKind::PermissionDenied => anyhow!(
-            "this user may not listen on {address}; choose a port above 1023 with --listen"
-        ),
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow!("{address} is not an address of this machine; choose another one with --listen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
+        }
         _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
     })
 }
@@ -89,31 +92,47 @@ fn greet(address: SocketAddr, settings: &Settings, connections_max: usize) -> an
     out.flush().context("cannot write to stdout")
 }
 
-/// The first Ctrl-C or SIGTERM. A second one ends the program at once.
-async fn stop() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::error!("signals cannot be heard; kill -9 ends the server");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM, from the moment it was made.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The exit code of a program that a signal ends, as shells count it.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// Completes with the first signal. A second one ends the program at once.
+async fn stop(mut signals: Signals) {
+    signals.next().await;
     tracing::info!("shutting down; a second signal ends at once");
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        std::process::exit(130);
+        signals.next().await;
+        std::process::exit(ENDED_AT_ONCE);
     });
 }
 
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("DOWNLINK_LOG")
-        .unwrap_or_else(|_| "info".into());
+fn log_to_stderr() -> anyhow::Result<()> {
+    let wanted = std::env::var("DOWNLINK_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&wanted).with_context(|| {
+        format!("DOWNLINK_LOG={wanted:?} is not understood; say error, warn, info, debug or trace")
+    })?;
+    let colours = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     // A subscriber that is already there, as in tests, stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = log.with_writer(io::stderr).try_init();
+    Ok(())
 }

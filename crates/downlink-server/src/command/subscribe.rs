@@ -7,7 +7,7 @@ use clap::Args;
 use downlink_client::{Closed, Delivery, EventSource, Gap, GapReason};
 use serde_json::json;
 
-use super::{block_on, decode};
+use super::{block_on, complain, decode, printed};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -79,21 +79,25 @@ fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
         Delivery::Event(event) => writeln!(out, "{}", event.data),
         Delivery::Gap(gap) if as_json => writeln!(out, "{}", gap_line(gap)),
         Delivery::Gap(gap) => {
-            eprintln!("downlink: events are missing ({:?})", gap.reason);
+            complain(format_args!("events are missing ({})", reason(gap)));
             Ok(())
         }
         Delivery::Error(interruption) => {
             let (error, wait) = (chain(&interruption.error), interruption.retry_in);
-            eprintln!("downlink: {error}; trying again in {:.1} s", wait.as_secs_f32());
+            complain(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f32()));
             Ok(())
         }
         _ => Ok(()),
     };
-    written.and_then(|()| out.flush()).context("cannot write to stdout")
+    printed(written.and_then(|()| out.flush()))
 }
 
 fn gap_line(gap: &Gap) -> String {
-    let reason = match &gap.reason {
+    json!({ "gap": reason(gap), "after": gap.after, "oldest": gap.oldest }).to_string()
+}
+
+fn reason(gap: &Gap) -> &str {
+    match &gap.reason {
         GapReason::Evicted => "evicted",
         GapReason::UnknownId => "unknown_id",
         GapReason::NewEpoch => "new_epoch",
@@ -101,8 +105,7 @@ fn gap_line(gap: &Gap) -> String {
         GapReason::Lost => "lost",
         GapReason::Other(other) => other,
         _ => "unreadable",
-    };
-    json!({ "gap": reason, "after": gap.after, "oldest": gap.oldest }).to_string()
+    }
 }
 
 /// An error and its causes in one line.

@@ -124,13 +124,15 @@ fn problem(status: StatusCode, error: &dyn std::error::Error) -> Problem {
 
 /// An error and its causes as one sentence. What a server's own code failed at stays out of it.
 fn sentence(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        sentence.push_str(": ");
-        sentence.push_str(&error.to_string());
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         cause = error.source();
     }
-    sentence.push('.');
-    sentence
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase);
+    let rest = characters.as_str().trim_end_matches('.');
+    first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }

@@ -1,0 +1,100 @@
+//! Whom an event is for, and what is said of it besides its data, whichever way that came.
+//!
+//! The hub checks the words; what is checked here is what it cannot know: that there is an address
+//! at all, and that only topics are finished.
+
+use std::time::Duration;
+
+use downlink::hub::{ADDRESSES_MAX, ClientId, Hub, Publish, PublishError, Topic};
+
+use super::{
+    query::Query,
+    reply::{Refused, bad_request, not_published},
+};
+
+/// All of an event but its data.
+#[derive(Debug, Default)]
+pub(super) struct Envelope {
+    pub(super) topics: Vec<String>,
+    pub(super) clients: Vec<String>,
+    pub(super) everyone: bool,
+    pub(super) event_type: Option<String>,
+    pub(super) id: Option<String>,
+    pub(super) retry_ms: Option<u64>,
+    pub(super) last: bool,
+}
+
+impl Envelope {
+    /// Reads the parameters of a publish.
+    pub(super) fn of_query(query: &Query) -> Result<Self, Refused> {
+        let owned = |value: &str| value.to_owned();
+        Ok(Self {
+            topics: query.all("topic").map(owned).collect(),
+            clients: query.all("client").map(owned).collect(),
+            everyone: query.flag("everyone")?.unwrap_or(false),
+            event_type: query.one("event")?.map(owned),
+            id: query.one("id")?.map(owned),
+            retry_ms: query.number("retry")?,
+            last: query.flag("last")?.unwrap_or(false),
+        })
+    }
+
+    /// Checks the addresses, for whom no event may come in a while.
+    pub(super) fn check(&self) -> Result<(), Refused> {
+        if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
+            return Err(bad_request(
+                "Say whom it is for: name a topic, a client, or everyone (?topic=NAME, ?client=ID \
+                 or ?everyone in an address).",
+            ));
+        }
+        // Repeats count: looking for them in a million names is what the limit spares us.
+        if self.topics.len() + self.clients.len() > ADDRESSES_MAX {
+            let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
+            return Err(not_published(&error));
+        }
+        if self.last && (self.everyone || !self.clients.is_empty()) {
+            return Err(bad_request(
+                "Only topics are finished: publish the last event of a topic to topics alone.",
+            ));
+        }
+        self.check_names().map_err(|error| not_published(&error))
+    }
+
+    fn check_names(&self) -> Result<(), PublishError> {
+        for topic in &self.topics {
+            Topic::new(topic)
+                .map_err(|reason| PublishError::InvalidTopic { topic: topic.clone(), reason })?;
+        }
+        for client in &self.clients {
+            ClientId::new(client)
+                .map_err(|reason| PublishError::InvalidClient { client: client.clone(), reason })?;
+        }
+        Ok(())
+    }
+
+    /// The event to be. Its addresses are those that [`check`](Self::check) has seen.
+    pub(super) fn publish(&self, hub: &Hub<String>) -> Result<Publish<String>, Refused> {
+        self.check()?;
+        let to = match (self.everyone, self.topics.first(), self.clients.first()) {
+            (true, ..) => hub.to_everyone(),
+            (false, Some(topic), _) => hub.to(topic),
+            (false, None, client) => hub.to_client(client.map_or("", String::as_str)),
+        };
+        let to = self.topics.iter().fold(to, |to, topic| to.and_to(topic));
+        let to = self.clients.iter().fold(to, |to, client| to.and_to_client(client));
+        Ok(self.describe(to))
+    }
+
+    fn describe(&self, mut publish: Publish<String>) -> Publish<String> {
+        if let Some(event_type) = &self.event_type {
+            publish = publish.event(event_type);
+        }
+        if let Some(id) = &self.id {
+            publish = publish.id(id);
+        }
+        if let Some(millis) = self.retry_ms {
+            publish = publish.retry(Duration::from_millis(millis));
+        }
+        if self.last { publish.last() } else { publish }
+    }
+}

@@ -1,0 +1,104 @@
+//! `POST /events/batch`: all or nothing, and the line in every error.
+
+use crate::{Server, patiently};
+
+const PATH: (&str, &str, &str) = ("POST", "/events/batch", "");
+
+#[tokio::test]
+async fn every_field_of_a_line() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a&client=c").await;
+    let mut tail = server.subscribe("topic=b/*").await;
+    let batch = r#"{"topic":"a","data":"one\ntwo"}
+
+{"topics":["b/1","a"],"client":"c","data":{ "n" : 1.50 , "s":" x " },"event":"note","id":"my-1","retry":7}
+{"everyone":true,"data":null}
+  {"clients":["c","d"],"data":[ 1, 2 ]}
+{"topic":"b/1","data":"","last":true}"#;
+    let answer = server.post("/events/batch", batch).await.json();
+    let ids: Vec<&str> =
+        answer["ids"].as_array().expect("a list").iter().flat_map(|id| id.as_str()).collect();
+    assert_eq!((ids.len(), ids[1]), (5, "my-1"));
+    let first = stream.next().await.expect("an event");
+    assert_eq!((first.data.as_str(), &*first.last_event_id), ("one\ntwo", ids[0]));
+    let second = stream.next().await.expect("an event");
+    assert_eq!((&*second.event_type, second.data.as_str()), ("note", r#"{"n":1.50,"s":" x "}"#));
+    assert_eq!(stream.retry, Some(7));
+    assert_eq!([stream.data().await, stream.data().await], ["null", "[1,2]"]);
+    assert_eq!(
+        [tail.data().await, tail.data().await, tail.data().await][0],
+        r#"{"n":1.50,"s":" x "}"#
+    );
+    assert!(server.get("/topics?topic=b/1").await.json()["finished"] == true);
+}
+
+#[tokio::test]
+async fn one_wrong_line_refuses_all_and_is_named() {
+    let server = Server::start().await;
+    server.publish("topic=finished&last=1", "x").await;
+    server.publish("topic=a&id=taken", "x").await;
+    let million = format!(r#"{{"topic":"{}","data":1}}"#, "t".repeat(1_000_000));
+    let strange = format!(r#"{{"topic":"a","data":1,"{}":2}}"#, "k".repeat(1_000_000));
+    for (line, says) in [
+        ("{", "Line 3: Eof"),
+        ("[]", "Line 3: "),
+        ("7", "Line 3: "),
+        (r#"{"topic":"a"}"#, "Missing field \"data\""),
+        (r#"{"data":"x"}"#, "Say whom it is for"),
+        (r#"{"topic":"a","data":1,"dat":2}"#, "Unknown field \"dat\", expected one of `topic`"),
+        (&strange, "Unknown field \"kkk"),
+        (r#"{"topic":"a","topic":"b","data":1}"#, "Duplicate field"),
+        (r#"{"topic":"a//b","data":1}"#, "empty segment at byte 2"),
+        (r#"{"topic":"a/*","data":1}"#, "reserved character at byte 2"),
+        (r#"{"topic":"","data":1}"#, "the name is empty"),
+        (&million, "has 1000000 bytes"),
+        (r#"{"client":"\u0000","data":1}"#, "control character"),
+        (r#"{"topic":"a","event":"a\nb","data":1}"#, "event type cannot be sent"),
+        (r#"{"topic":"a","event":"open","data":1}"#, "is reserved"),
+        (r#"{"topic":"a","id":"a b","data":1}"#, "is not an event id"),
+        (r#"{"topic":"a","id":"taken","data":1}"#, "belongs to another event"),
+        (r#"{"topic":"finished","data":1}"#, "The topic is finished"),
+        (r#"{"topic":"a","retry":-1,"data":1}"#, "Invalid value"),
+        (r#"{"everyone":true,"last":true,"data":1}"#, "Only topics are finished"),
+        (r#"{"topic":"a","data":"\ud800"}"#, "Line 3: "),
+        (r#"{"topic":"a","data":1} x"#, "Trailing characters"),
+    ] {
+        let batch =
+            format!("{{\"topic\":\"new\",\"data\":1}}\n\n{line}\n{{\"topic\":\"a\",\"data\":1}}\n");
+        let before = server.hub.stats();
+        let answer = server.post("/events/batch", batch).await;
+        let status = if says.contains("another event")
+            || says.contains("finished") && !says.contains("Only")
+        {
+            409
+        } else {
+            400
+        };
+        let detail = answer.problem(status);
+        assert!(detail.starts_with("Line 3: ") && detail.contains(says), "{line:.80}: {detail}");
+        assert!(detail.ends_with("Nothing of the batch was published."), "{detail}");
+        server.is_unharmed(&before).await;
+    }
+}
+
+#[tokio::test]
+async fn batches_are_neither_empty_nor_described_by_the_address() {
+    let server = Server::start().await;
+    server.refuses(PATH, "", (400, "The batch is empty")).await;
+    server.refuses(PATH, "\n \r\n", (400, "The batch is empty")).await;
+    let path = ("POST", "/events/batch?topic=a", "");
+    server.refuses(path, "{}", (400, "takes no parameters")).await;
+}
+
+#[tokio::test]
+async fn events_and_bytes_at_and_above_their_limits() {
+    let server = Server::start().await;
+    let lines = |count: usize| "{\"topic\":\"a\",\"data\":1}\n".repeat(count);
+    let answer = patiently(server.post("/events/batch", lines(10_000))).await.json();
+    assert_eq!(answer["ids"].as_array().map(Vec::len), Some(10_000));
+    server.refuses(PATH, lines(10_001), (413, "more than 10000 events")).await;
+
+    let server = Server::with(&["--batch-bytes-max", "46"]).await;
+    server.post("/events/batch", lines(2)).await.json();
+    server.refuses(PATH, lines(2) + "\n", (413, "larger than 46 bytes")).await;
+}

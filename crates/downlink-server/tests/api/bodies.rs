@@ -1,0 +1,113 @@
+//! Request bodies: their size, their pace, and answers that arrive all the same.
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{Server, answer::Answer, patiently};
+
+const PATH: (&str, &str, &str) = ("POST", "/events?topic=a", "");
+
+fn chunked(server: &Server, chunks: &[&str]) -> String {
+    let head = format!(
+        "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+        server.address
+    );
+    let chunks = chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+    head + &chunks.collect::<String>()
+}
+
+#[tokio::test]
+async fn sizes_below_at_and_above_the_limit() {
+    // The limit is that of the whole frame, `id: ` and `data: ` included.
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    server.publish("topic=a", &"x".repeat(100)).await;
+    let frame = (1..=200).rev().find(|bytes| {
+        let hub = &server.hub;
+        hub.to("probe").publish("x".repeat(*bytes)).is_ok()
+    });
+    let most = frame.expect("some size fits");
+    server.publish("topic=a", &"x".repeat(most - 1)).await;
+    server.publish("topic=a", &"x".repeat(most)).await;
+    server.refuses(PATH, "x".repeat(most + 1), (413, "at most 200 are allowed. Send less")).await;
+    server.refuses(PATH, "x".repeat(200), (413, "at most 200")).await;
+    server.refuses(PATH, "x".repeat(201), (413, "larger than 200 bytes")).await;
+}
+
+#[tokio::test]
+async fn a_body_that_announces_nothing_is_measured() {
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    let before = server.hub.stats();
+    let large = "x".repeat(150);
+    let request = chunked(&server, &[&large, &large, ""]);
+    let answer = Answer::parse(&server.exchange(request.as_bytes()).await);
+    assert!(answer.problem(413).contains("larger than 200 bytes"));
+    server.is_unharmed(&before).await;
+}
+
+#[tokio::test]
+async fn the_answer_to_a_body_that_is_too_large_arrives() {
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    let before = server.hub.stats();
+    for _ in 0..5 {
+        let answer = server.post("/events?topic=a", vec![b'x'; 8 << 20]).await;
+        assert!(answer.problem(413).contains("larger than 200 bytes"));
+        let answer = server.post("/nowhere", vec![b'x'; 8 << 20]).await;
+        assert!(answer.problem(404).contains("There is nothing"));
+    }
+    server.is_unharmed(&before).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_our_word_is_told_before_sending() {
+    let server = Server::with(&["--event-bytes-max", "200"]).await;
+    let head = format!(
+        "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+         Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
+        server.address
+    );
+    let answer = Answer::parse(&server.exchange(head.as_bytes()).await);
+    assert!(answer.problem(413).contains("larger than 200 bytes"));
+}
+
+#[tokio::test]
+async fn a_body_that_pauses_is_given_up() {
+    let server = Server::with(&["--body-timeout", "50ms"]).await;
+    let before = server.hub.stats();
+    for request in [
+        format!(
+            "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhal",
+            server.address
+        ),
+        chunked(&server, &["hal"]),
+    ] {
+        let answer = Answer::parse(&server.exchange(request.as_bytes()).await);
+        assert!(answer.problem(408).contains("came for 0.05 s"));
+    }
+    server.is_unharmed(&before).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_publishes_nothing() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    let mut io = server.connect().await;
+    let half = format!(
+        "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nContent-Length: 5\r\n\r\nhal",
+        server.address
+    );
+    io.write_all(half.as_bytes()).await.expect("open");
+    io.shutdown().await.expect("open");
+    let mut answer = Vec::new();
+    let _ = patiently(tokio::io::AsyncReadExt::read_to_end(&mut io, &mut answer)).await;
+    server.publish("topic=a", "whole").await;
+    assert_eq!(stream.data().await, "whole");
+}
+
+#[tokio::test]
+async fn bodies_are_utf8() {
+    let server = Server::start().await;
+    server.refuses(PATH, b"abc\xff", (400, "not UTF-8: look at byte 3")).await;
+    server.refuses(PATH, b"\xed\xa0\x80", (400, "not UTF-8: look at byte 0")).await;
+    let batch = ("POST", "/events/batch", "");
+    server.refuses(batch, b"{\"topic\":\"a\",\"data\":\"\xff\"}", (400, "not UTF-8")).await;
+}

@@ -1,0 +1,58 @@
+//! Topics that end: `last`, `POST /finish`, and what comes after.
+
+use serde_json::json;
+
+use crate::Server;
+
+#[tokio::test]
+async fn the_last_event_ends_the_streams_of_its_topic() {
+    let server = Server::start().await;
+    let exact = server.subscribe("topic=a").await;
+    let mut pattern = server.subscribe("topic=*").await;
+    server.publish("topic=a", "one").await;
+    server.publish("topic=a&last=true", "two").await;
+    assert_eq!(exact.rest().await, ["one", "two"]);
+    server.publish("topic=b", "goes on").await;
+    assert_eq!(
+        [pattern.data().await, pattern.data().await, pattern.data().await],
+        ["one", "two", "goes on"]
+    );
+}
+
+#[tokio::test]
+async fn finish_ends_a_topic_without_an_event() {
+    let server = Server::start().await;
+    let stream = server.subscribe("topic=a").await;
+    server.publish("topic=a", "one").await;
+    let answer = server.post("/finish?topic=a", "").await.json();
+    assert_eq!(answer, json!({ "id": answer["id"], "subscribers": 1 }));
+    assert!(answer["id"].is_string());
+    assert_eq!(stream.rest().await, ["one"]);
+    server.refuses(("POST", "/finish?topic=a", ""), "", (409, "The topic is finished.")).await;
+    server.refuses(("POST", "/events?topic=a", ""), "x", (409, "Publish to another")).await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_loaded_again_gets_its_answer_from_the_beginning() {
+    let server = Server::start().await;
+    let first = server.publish_id("topic=a", "one").await;
+    let last = server.publish_id("topic=a&last=1", "two").await;
+    assert_eq!(server.subscribe("topic=a").await.rest().await, ["one", "two"]);
+    let header = format!("Last-Event-ID: {first}\r\n");
+    assert_eq!(server.stream("topic=a&open=0", &header).await.rest().await, ["two"]);
+    // Whoever has all of it stays away: that is what 204 tells an EventSource.
+    let header = format!("Last-Event-ID: {last}\r\n");
+    let answer = server.ask("GET", "/events?topic=a", &header, "").await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+}
+
+#[tokio::test]
+async fn only_topics_are_finished() {
+    let server = Server::start().await;
+    for query in ["everyone&last=1", "client=c&last=1", "topic=a&client=c&last=1"] {
+        let path = format!("/events?{query}");
+        server.refuses(("POST", &path, ""), "x", (400, "Only topics are finished")).await;
+    }
+    server.refuses(("POST", "/finish", ""), "", (400, "add ?topic=NAME")).await;
+    server.refuses(("POST", "/finish?topic=a/*", ""), "", (400, "is not a topic")).await;
+}

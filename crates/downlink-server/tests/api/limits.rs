@@ -1,0 +1,107 @@
+//! Limits of connections, subscriptions and topics, and shutting down: who is told what.
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::{Server, answer::Answer, patiently};
+
+const BROWSER: &str = "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n";
+
+/// A program is told to come later in the words of programs.
+#[track_caller]
+fn assert_told_later(answer: &Answer, says: &str) {
+    let later: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
+    assert!((1..=10).contains(&later), "{later}");
+    let problem: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(answer.status, 503);
+    assert!(problem["detail"].as_str().expect("a detail").contains(says), "{problem}");
+}
+
+/// A browser is told in the words of an event stream, since it never returns from a 503.
+async fn assert_browser_told_later(server: &Server, query: &str) {
+    let mut stream = server.stream(query, BROWSER).await;
+    assert_eq!(stream.status(), 200, "{}", stream.head);
+    assert!(stream.head.contains("content-type: text/event-stream\r\n"));
+    assert_eq!(stream.next().await, None);
+    let later = stream.retry.expect("a time to come back");
+    assert!((1_000..=10_000).contains(&later), "{later}");
+}
+
+#[tokio::test]
+async fn subscriptions_at_their_limit() {
+    let server = Server::with(&["--subscribers-max", "2"]).await;
+    let _first = server.subscribe("topic=a").await;
+    let second = server.subscribe("topic=a").await;
+    let refused = server.get("/events?topic=a").await;
+    refused.problem(503);
+    assert_told_later(&refused, "There are 2 subscriptions, which is the limit.");
+    assert_browser_told_later(&server, "topic=a").await;
+    assert_eq!(server.publish("topic=a", "x").await["subscribers"], 2);
+    drop(second);
+    patiently(async { while server.stream("topic=a", "").await.status() != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn subscriptions_of_one_client_at_their_limit() {
+    let server = Server::with(&["--subscribers-per-client-max", "1"]).await;
+    let _first = server.subscribe("client=alice").await;
+    let refused = server.get("/events?client=alice").await;
+    assert_told_later(&refused, "The client has 1 subscriptions, which is the limit.");
+    assert_browser_told_later(&server, "client=alice").await;
+    let _other = server.subscribe("client=bob").await;
+}
+
+#[tokio::test]
+async fn connections_at_their_limit() {
+    let server = Server::with(&["--connections-max", "1"]).await;
+    let mut stream = server.subscribe("topic=a").await;
+    assert_told_later(&server.get("/healthz").await, "limit of connections");
+    assert_browser_told_later(&server, "topic=a").await;
+    server.hub.to("a").publish("x".to_owned()).expect("room");
+    assert_eq!(stream.data().await, "x");
+}
+
+#[tokio::test]
+async fn topics_at_their_limit() {
+    let server = Server::with(&["--topics-max", "2"]).await;
+    server.publish("topic=a", "x").await;
+    let mut full = None;
+    for number in 0..3 {
+        let answer = server.post(&format!("/events?topic=more/{number}"), "x").await;
+        if answer.status != 200 {
+            full = Some(answer);
+            break;
+        }
+    }
+    let full = full.expect("a limit of two is reached with four");
+    full.problem(503);
+    assert_told_later(&full, "There are 2 topics, which is the limit.");
+    server.publish("topic=a", "still").await;
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_takes_no_newcomers_and_goes_on_answering() {
+    let server = Server::start().await;
+    let stream = server.subscribe("topic=a").await;
+    server.publish("topic=a", "before").await;
+    server.hub.drain();
+    assert_eq!(stream.rest().await, ["before"]);
+    assert_told_later(&server.get("/events?topic=a").await, "The hub is about to go away.");
+    assert_browser_told_later(&server, "topic=a").await;
+    server.publish("topic=a", "kept for who comes back").await;
+}
+
+#[tokio::test]
+async fn streams_end_in_order_when_the_server_stops() {
+    let mut server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    let mut idle = server.connect().await;
+    server.publish("topic=a", "x").await;
+    assert_eq!(stream.data().await, "x");
+    server.stop();
+    assert_eq!(stream.next().await, None);
+    assert!(stream.retry.is_some(), "{}", stream.body);
+    assert_eq!(stream.rest().await, [""; 0]);
+    let mut nothing = Vec::new();
+    patiently(idle.read_to_end(&mut nothing)).await.expect("closed in order");
+    server.ended().await;
+}

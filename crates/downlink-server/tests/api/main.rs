@@ -1,0 +1,205 @@
+//! The HTTP API over real sockets: every route, every parameter, and what is refused.
+//!
+//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+
+mod answer;
+mod bad_input;
+mod batches;
+mod bodies;
+mod finishing;
+mod limits;
+mod overview;
+mod publishing;
+mod resuming;
+mod settings;
+mod stream;
+mod streaming;
+mod subscribing;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use answer::Answer;
+use clap::Parser;
+use downlink::hub::{Hub, Stats};
+use downlink_server::{app, config::Settings};
+use serde_json::Value;
+use stream::Stream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// Far more than any of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("this never happened")
+}
+
+/// Panics of this process since the first server was started. None belongs here.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            report(panic);
+        }));
+    });
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// A running server.
+struct Server {
+    address: SocketAddr,
+    hub: Hub<String>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A server started with these flags.
+    async fn with(flags: &[&str]) -> Self {
+        count_panics();
+        let flags = Flags::parse_from([&["downlink"], flags].concat());
+        let settings = flags.settings;
+        settings.check().expect("settings that agree");
+        let hub = app::hub(&settings).expect("settings that agree");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut serve = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
+            .header_timeout(settings.header_timeout)
+            .write_stall_max(settings.write_stall_max)
+            .drain_within(settings.drain_within);
+        if let Some(connections_max) = settings.connections_max {
+            serve = serve.connections_max(connections_max);
+        }
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = serve.with_graceful_shutdown(hub.drain_on(stopped));
+        let ended = tokio::spawn(serve.into_future());
+        Self { address, hub, stop: Some(stop), ended }
+    }
+
+    fn stop(&mut self) {
+        self.stop.take().expect("stopped once").send(()).expect("running");
+    }
+
+    async fn ended(self) {
+        patiently(self.ended).await.expect("no panic").expect("no error");
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("listening")
+    }
+
+    /// Sends bytes and reads all that comes back until the server closes.
+    async fn exchange(&self, request: &[u8]) -> String {
+        let (mut reader, mut writer) = self.connect().await.into_split();
+        let mut answer = Vec::new();
+        let write = async {
+            // A server may answer and close before it has read everything.
+            let _ = writer.write_all(request).await;
+        };
+        let (_, read) =
+            patiently(async { tokio::join!(write, reader.read_to_end(&mut answer)) }).await;
+        let _ = read;
+        String::from_utf8(answer).expect("UTF-8")
+    }
+
+    /// One request with these header lines (each with its CRLF), and its answer.
+    async fn ask(&self, method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+        let body = body.as_ref();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             {headers}\r\n",
+            self.address,
+            body.len()
+        );
+        Answer::parse(&self.exchange(&[head.as_bytes(), body].concat()).await)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "", "").await
+    }
+
+    async fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.ask("POST", path, "", body).await
+    }
+
+    /// Publishes, which must work.
+    async fn publish(&self, query: &str, data: &str) -> Value {
+        self.post(&format!("/events?{query}"), data).await.json()
+    }
+
+    /// The id of a publish, which must work.
+    async fn publish_id(&self, query: &str, data: &str) -> String {
+        self.publish(query, data).await["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Asks for a stream, whatever the answer is.
+    async fn stream(&self, query: &str, headers: &str) -> Stream {
+        let mut io = self.connect().await;
+        let host = self.address;
+        let request = format!("GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
+        io.write_all(request.as_bytes()).await.expect("open");
+        Stream::begin(io).await
+    }
+
+    /// A subscription that is open.
+    async fn subscribe(&self, query: &str) -> Stream {
+        let mut stream = self.stream(query, "").await;
+        assert_eq!(stream.status(), 200, "{}", stream.head);
+        let opened = stream.next().await.expect("the first event");
+        assert_eq!(opened.event_type, "downlink.open");
+        stream
+    }
+
+    /// Holds that this request is refused, changes nothing, and harms nobody.
+    async fn refuses(
+        &self,
+        request: (&str, &str, &str),
+        body: impl AsRef<[u8]>,
+        with: (u16, &str),
+    ) {
+        let (method, path, headers) = request;
+        let before = self.hub.stats();
+        let answer = self.ask(method, path, headers, body).await;
+        let detail = answer.problem(with.0);
+        assert!(detail.contains(with.1), "{method} {path}: {detail:?} without {:?}", with.1);
+        self.is_unharmed(&before).await;
+    }
+
+    /// Holds that nothing has changed since, that nothing panicked, and that a publish works.
+    async fn is_unharmed(&self, before: &Stats) {
+        assert_eq!(self.hub.stats(), *before);
+        assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+        assert_eq!(self.get("/healthz").await.status, 200);
+        self.publish_id("topic=unharmed", "x").await;
+    }
+}
+
+/// Text as a value in a query.
+fn escaped(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

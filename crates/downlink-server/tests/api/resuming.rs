@@ -1,0 +1,139 @@
+//! Where a subscription begins: ids by header and query, `start=`, and gaps.
+
+use crate::Server;
+
+/// A server with the events 1, 2, 3 in the topic `a`, and their ids.
+async fn with_three() -> (Server, [String; 3]) {
+    let server = Server::start().await;
+    let ids = [
+        server.publish_id("topic=a", "1").await,
+        server.publish_id("topic=a", "2").await,
+        server.publish_id("topic=a", "3").await,
+    ];
+    (server, ids)
+}
+
+/// What a subscription gets before something new.
+async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
+    let mut stream = server.stream(&format!("topic=a&open=0&{query}"), headers).await;
+    server.publish("everyone", "end").await;
+    let mut got = Vec::new();
+    loop {
+        match stream.next().await.expect("an event") {
+            event if event.data == "end" => return got,
+            // Earlier readers have ended theirs by the same event.
+            event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
+            event => got.push(event.data),
+        }
+    }
+}
+
+#[tokio::test]
+async fn ids_are_an_epoch_and_an_offset() {
+    let (_server, ids) = with_three().await;
+    let parts = ids.each_ref().map(|id| id.split_once('-').expect("a dash"));
+    for (epoch, _) in parts {
+        assert_eq!(epoch.len(), 8);
+        assert!(epoch.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase()));
+        assert_eq!(epoch, parts[0].0);
+    }
+    assert_eq!(parts.map(|(_, offset)| offset), ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn an_id_resumes_after_it_by_header_and_by_query() {
+    let (server, [first, second, _]) = with_three().await;
+    let header = format!("Last-Event-ID: {first}\r\n");
+    assert_eq!(gets(&server, "", &header).await, ["2", "3"]);
+    let query = format!("last_event_id={second}");
+    let mut stream = server.stream(&format!("topic=a&{query}"), "").await;
+    let opened = stream.next().await.expect("an event");
+    assert!(opened.data.contains("\"resumed\":true"), "{}", opened.data);
+    assert_eq!(&*opened.last_event_id, second);
+    assert_eq!(stream.data().await, "3");
+}
+
+#[tokio::test]
+async fn the_header_wins_over_the_query_and_both_over_start() {
+    let (server, [first, second, _]) = with_three().await;
+    let header = format!("Last-Event-ID: {second}\r\n");
+    let query = format!("last_event_id={first}&start=earliest");
+    assert_eq!(gets(&server, &query, &header).await, ["3"]);
+    let server = with_three().await.0;
+    assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn every_start() {
+    assert_eq!(gets(&with_three().await.0, "", "").await, [""; 0]);
+    assert_eq!(gets(&with_three().await.0, "start=live", "").await, [""; 0]);
+    assert_eq!(gets(&with_three().await.0, "start=earliest", "").await, ["1", "2", "3"]);
+    assert_eq!(gets(&with_three().await.0, "start=last:2", "").await, ["2", "3"]);
+    let since = "start=since:1970-01-01T00:00:00Z";
+    assert_eq!(gets(&with_three().await.0, since, "").await, ["1", "2", "3"]);
+    assert_eq!(gets(&with_three().await.0, "start=since:2999-01-01T00:00:00Z", "").await, [""; 0]);
+    let (server, [first, ..]) = with_three().await;
+    assert_eq!(gets(&server, &format!("start=after:{first}"), "").await, ["2", "3"]);
+}
+
+#[tokio::test]
+async fn a_publishers_id_resumes_too() {
+    let server = Server::start().await;
+    assert_eq!(server.publish_id("topic=a&id=order-17", "1").await, "order-17");
+    server.publish("topic=a", "2").await;
+    assert_eq!(gets(&server, "", "Last-Event-ID: order-17\r\n").await, ["2"]);
+}
+
+#[tokio::test]
+async fn no_id_is_refused_and_a_strange_one_is_a_gap() {
+    for header in ["Last-Event-ID: nonsense\r\n", "Last-Event-ID: zzzzzzzz-7\r\n"] {
+        let (server, _) = with_three().await;
+        assert_eq!(gets(&server, "", header).await, ["gap", "1", "2", "3"]);
+    }
+    let (server, _) = with_three().await;
+    assert_eq!(gets(&server, "last_event_id=%ff%00", "").await, ["gap", "1", "2", "3"]);
+    let (server, _) = with_three().await;
+    let twice = "last_event_id=x&last_event_id=y";
+    assert_eq!(gets(&server, twice, "").await, ["gap", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn what_retention_took_is_one_gap() {
+    let server = Server::with(&["--retain-events", "1"]).await;
+    let first = server.publish_id("topic=a", "1").await;
+    server.publish("topic=a", "2").await;
+    let third = server.publish_id("topic=a", "3").await;
+    let mut stream = server.stream(&format!("topic=a&open=0&last_event_id={first}"), "").await;
+    let gap = stream.gap().await;
+    assert_eq!(gap["reason"], "evicted");
+    assert_eq!(gap["after"], first);
+    assert_eq!(gap["oldest"], third);
+    assert!(gap["wait_ms"].is_u64());
+    assert_eq!(stream.data().await, "3");
+}
+
+#[tokio::test]
+async fn a_client_that_drops_before_its_first_event_misses_nothing() {
+    let server = Server::start().await;
+    let stream = server.subscribe("topic=a").await;
+    let id = stream.last_event_id();
+    drop(stream);
+    server.publish("topic=a", "meanwhile").await;
+    let mut again = server.stream("topic=a&open=0", &format!("Last-Event-ID: {id}\r\n")).await;
+    assert_eq!(again.data().await, "meanwhile");
+}
+
+#[tokio::test]
+async fn an_inbox_and_broadcasts_are_kept_for_who_returns() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("client=alice").await;
+    server.publish("everyone", "seen").await;
+    assert_eq!(stream.data().await, "seen");
+    let id = stream.last_event_id();
+    drop(stream);
+    server.publish("client=alice", "missed").await;
+    server.publish("everyone", "missed too").await;
+    let query = format!("client=alice&open=0&last_event_id={id}");
+    let mut again = server.stream(&query, "").await;
+    assert_eq!([again.data().await, again.data().await], ["missed", "missed too"]);
+}

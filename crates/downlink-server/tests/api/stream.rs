@@ -1,0 +1,147 @@
+//! An event stream, read from a socket.
+
+use downlink_proto::{DecodedEvent, Decoder, Item};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{answer::status_of, patiently};
+
+/// A stream being read.
+pub struct Stream {
+    io: TcpStream,
+    /// The head in lower case.
+    pub head: String,
+    /// All of the body so far, without the chunks' own bytes.
+    pub body: String,
+    /// Bytes of a chunk that is not complete.
+    rest: Vec<u8>,
+    decoder: Decoder,
+    over: bool,
+    /// The last reconnection time that was told, in milliseconds.
+    pub retry: Option<u64>,
+}
+
+impl Stream {
+    /// Reads the head of an answer.
+    pub async fn begin(io: TcpStream) -> Self {
+        let mut stream = Self {
+            io,
+            head: String::new(),
+            body: String::new(),
+            rest: Vec::new(),
+            decoder: Decoder::default(),
+            over: false,
+            retry: None,
+        };
+        loop {
+            let end = stream.rest.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(end) = end {
+                let head: Vec<u8> = stream.rest.drain(..end + 4).collect();
+                stream.head = String::from_utf8(head).expect("ASCII").to_ascii_lowercase();
+                stream.take_chunks();
+                return stream;
+            }
+            assert!(stream.read().await, "no head: {:?}", String::from_utf8_lossy(&stream.rest));
+        }
+    }
+
+    pub fn status(&self) -> u16 {
+        status_of(&self.head)
+    }
+
+    /// The next event, `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<DecodedEvent> {
+        loop {
+            while let Some(item) = self.decoder.poll_item() {
+                match item {
+                    Item::Event(event) => return Some(event),
+                    Item::Retry(retry) => self.retry = Some(retry.as_millis()),
+                    _ => {}
+                }
+            }
+            if self.over || !self.read().await {
+                return None;
+            }
+            self.take_chunks();
+        }
+    }
+
+    /// Waits for a comment; no event comes before it.
+    pub async fn comment(&mut self) {
+        loop {
+            match self.decoder.poll_item() {
+                Some(Item::Comment(_)) => return,
+                Some(Item::Event(event)) => panic!("an event: {event:?}"),
+                Some(_) => {}
+                None => {
+                    assert!(!self.over && self.read().await, "the stream has ended");
+                    self.take_chunks();
+                }
+            }
+        }
+    }
+
+    /// The data of the next event.
+    #[track_caller]
+    pub fn data(&mut self) -> impl Future<Output = String> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let event = self.next().await;
+            event.unwrap_or_else(|| panic!("the stream has ended at {caller}")).data
+        }
+    }
+
+    /// The gap notice that comes next.
+    pub async fn gap(&mut self) -> Value {
+        let event = self.next().await.expect("an event");
+        assert_eq!(event.event_type, "downlink.gap");
+        serde_json::from_str(&event.data).expect("JSON")
+    }
+
+    /// The id that a client which drops now resumes from.
+    pub fn last_event_id(&self) -> String {
+        self.decoder.last_event_id().to_owned()
+    }
+
+    /// Reads to the end, which must be one by HTTP's rules, and gives the data on the way.
+    pub async fn rest(mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Some(event) = self.next().await {
+            rest.push(event.data);
+        }
+        assert!(self.over, "the connection broke off");
+        rest
+    }
+
+    /// Writes on the connection under the stream.
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.io.write_all(bytes).await.expect("open");
+    }
+
+    async fn read(&mut self) -> bool {
+        let mut bytes = [0; 16 * 1024];
+        let read = patiently(self.io.read(&mut bytes)).await.unwrap_or(0);
+        self.rest.extend_from_slice(&bytes[..read]);
+        read > 0
+    }
+
+    fn take_chunks(&mut self) {
+        while let Some(line) = self.rest.windows(2).position(|window| window == b"\r\n") {
+            let size = std::str::from_utf8(&self.rest[..line]).expect("ASCII");
+            let size = usize::from_str_radix(size, 16).expect("hexadecimal");
+            if self.rest.len() < line + 2 + size + 2 {
+                return;
+            }
+            let chunk: Vec<u8> = self.rest.drain(..line + 2 + size + 2).skip(line + 2).collect();
+            self.over = size == 0;
+            self.decoder.handle_bytes(&chunk[..size]).expect("within limits");
+            self.body.push_str(std::str::from_utf8(&chunk[..size]).expect("whole characters"));
+            if self.over {
+                return;
+            }
+        }
+    }
+}
