@@ -97,11 +97,12 @@ fn decode(text: &str) -> Result<String, Refused> {
 fn unknown(name: &str, known: &[&str]) -> Refused {
     // Names are short: a long one is compared no further than a short one would be.
     let start: String = name.chars().take(32).collect();
-    let distance = |known: &&&str| strsim::damerau_levenshtein(&start, known);
+    let bare = |name: &str| name.to_lowercase().replace(['_', '-'], "");
+    let distance = |known: &&&str| strsim::damerau_levenshtein(&bare(&start), &bare(known));
     let nearest = known.iter().min_by_key(distance).filter(|known| distance(known) <= 3);
     let known = match (nearest, known) {
         (_, []) => "This address takes no parameters.".to_owned(),
-        (Some(nearest), _) => format!("Did you mean {nearest}?"),
+        (Some(nearest), _) => format!("Perhaps {nearest} is meant."),
         (None, _) => format!("There are: {}.", known.join(", ")),
     };
     bad_request(format!("There is no parameter {}. {known}", shown(name)))
@@ -133,7 +134,8 @@ mod tests {
 
     #[test]
     fn unknown_names_come_with_a_suggestion() {
-        assert!(detail("topics=a").contains("Did you mean topic?"));
+        assert!(detail("topics=a").contains("Perhaps topic is meant."));
+        assert!(detail("TOPIC=a").contains("Perhaps topic is meant."));
         assert!(detail("xyzxyzxyz=a").contains("There are: topic, client, last."));
         let nothing = format!("{:?}", Query::read(Some("a"), &[]).unwrap_err());
         assert!(nothing.contains("takes no parameters"));

@@ -70,7 +70,7 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
         PublishError::KeyReused => " Use a new key for each event.",
         PublishError::TooManyTopics { .. } => " Use fewer, or start the server with --topics-max.",
         PublishError::ReservedType { .. } => " Choose another type.",
-        PublishError::InvalidType(_) => " Leave line breaks and NUL out of it.",
+        PublishError::InvalidType(_) => " Leave line breaks out of it.",
         PublishError::Closed => " Try again later.",
         _ => "",
     };

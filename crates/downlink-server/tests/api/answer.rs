@@ -4,15 +4,15 @@ use serde_json::Value;
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The head in lower case, each line ended by `\r\n`.
-    pub head: String,
-    pub body: String,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
         let head = format!("{}\r\n", head.to_ascii_lowercase());
         let status = status_of(&head);
@@ -21,14 +21,14 @@ impl Answer {
         Self { status, head, body }
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let start = self.head.find(&format!("\r\n{name}: "))? + name.len() + 4;
         self.head[start..].split("\r\n").next()
     }
 
     /// The JSON of a request that worked.
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.header("cache-control"), Some("no-store"));
@@ -38,7 +38,7 @@ impl Answer {
     /// The detail of a problem with this status: sentences, of which the first begins with a
     /// capital or with what the client sent.
     #[track_caller]
-    pub fn problem(&self, status: u16) -> String {
+    pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let problem: Value = serde_json::from_str(&self.body).expect("JSON");
@@ -47,14 +47,14 @@ impl Answer {
         assert!(problem["title"].is_string());
         let detail = problem["detail"].as_str().expect("a detail");
         let first = detail.chars().next().expect("not empty");
-        assert!(first.is_uppercase() || first == '"', "{detail}");
+        assert!(first.is_uppercase() || first.is_ascii_digit() || first == '"', "{detail}");
         assert!(detail.ends_with('.') && !detail.ends_with(".."), "{detail}");
         assert!(!detail.contains(".. ") && detail.len() < 600, "{detail}");
         detail.to_owned()
     }
 }
 
-pub fn status_of(head: &str) -> u16 {
+pub(crate) fn status_of(head: &str) -> u16 {
     let status = head.split(' ').nth(1).expect("a status line");
     status.parse().unwrap_or_else(|_| panic!("no status in {head:?}"))
 }

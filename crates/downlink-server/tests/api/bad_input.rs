@@ -29,13 +29,13 @@ async fn unknown_paths_and_methods() {
 async fn unknown_and_repeated_parameters() {
     let server = Server::start().await;
     for (method, path, says) in [
-        ("GET", "/events?topics=a", "Did you mean topic?"),
-        ("GET", "/events?lastEventId=1", "Did you mean"),
+        ("GET", "/events?topics=a", "Perhaps topic is meant."),
+        ("GET", "/events?lastEventId=1", "Perhaps"),
         ("GET", "/events?zzzzzzzzzz", "There are: topic, client, start"),
-        ("POST", "/events?topic=a&evnt=x", "Did you mean event?"),
+        ("POST", "/events?topic=a&evnt=x", "Perhaps event is meant."),
         ("POST", "/events?topic=a&EVENT=x", "There is no parameter \"EVENT\""),
         ("POST", "/finish?topic=a&x=1", "There is no parameter \"x\""),
-        ("GET", "/topics?perfix=a", "Did you mean prefix?"),
+        ("GET", "/topics?perfix=a", "Perhaps prefix is meant."),
         ("GET", "/clients?client=a", "There is no parameter \"client\""),
         ("GET", "/healthz?x", "takes no parameters"),
         ("GET", "/readyz?x", "takes no parameters"),
@@ -81,7 +81,6 @@ async fn values_that_cannot_be() {
         ("/events?client=%00", "control character"),
         ("/events?topic=a&event=a%0Ab", "The event type cannot be sent"),
         ("/events?topic=a&event=a%0Db", "Leave line breaks"),
-        ("/events?topic=a&event=a%00b", "The event type cannot be sent"),
         ("/events?topic=a&event=open", "is reserved"),
         ("/events?topic=a&event=error", "is reserved"),
         ("/events?topic=a&event=downlink.gap", "Choose another type."),

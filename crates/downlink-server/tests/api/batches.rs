@@ -40,7 +40,7 @@ async fn one_wrong_line_refuses_all_and_is_named() {
     let million = format!(r#"{{"topic":"{}","data":1}}"#, "t".repeat(1_000_000));
     let strange = format!(r#"{{"topic":"a","data":1,"{}":2}}"#, "k".repeat(1_000_000));
     for (line, says) in [
-        ("{", "Line 3: Eof"),
+        ("{", "Line 3: EOF"),
         ("[]", "Line 3: "),
         ("7", "Line 3: "),
         (r#"{"topic":"a"}"#, "Missing field \"data\""),

@@ -10,23 +10,23 @@ use tokio::{
 use crate::{answer::status_of, patiently};
 
 /// A stream being read.
-pub struct Stream {
+pub(crate) struct Stream {
     io: TcpStream,
     /// The head in lower case.
-    pub head: String,
+    pub(crate) head: String,
     /// All of the body so far, without the chunks' own bytes.
-    pub body: String,
+    pub(crate) body: String,
     /// Bytes of a chunk that is not complete.
     rest: Vec<u8>,
     decoder: Decoder,
     over: bool,
     /// The last reconnection time that was told, in milliseconds.
-    pub retry: Option<u64>,
+    pub(crate) retry: Option<u64>,
 }
 
 impl Stream {
     /// Reads the head of an answer.
-    pub async fn begin(io: TcpStream) -> Self {
+    pub(crate) async fn begin(io: TcpStream) -> Self {
         let mut stream = Self {
             io,
             head: String::new(),
@@ -48,12 +48,12 @@ impl Stream {
         }
     }
 
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         status_of(&self.head)
     }
 
     /// The next event, `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<DecodedEvent> {
+    pub(crate) async fn next(&mut self) -> Option<DecodedEvent> {
         loop {
             while let Some(item) = self.decoder.poll_item() {
                 match item {
@@ -70,7 +70,7 @@ impl Stream {
     }
 
     /// Waits for a comment; no event comes before it.
-    pub async fn comment(&mut self) {
+    pub(crate) async fn comment(&mut self) {
         loop {
             match self.decoder.poll_item() {
                 Some(Item::Comment(_)) => return,
@@ -86,7 +86,7 @@ impl Stream {
 
     /// The data of the next event.
     #[track_caller]
-    pub fn data(&mut self) -> impl Future<Output = String> {
+    pub(crate) fn data(&mut self) -> impl Future<Output = String> {
         let caller = std::panic::Location::caller();
         async move {
             let event = self.next().await;
@@ -95,19 +95,19 @@ impl Stream {
     }
 
     /// The gap notice that comes next.
-    pub async fn gap(&mut self) -> Value {
+    pub(crate) async fn gap(&mut self) -> Value {
         let event = self.next().await.expect("an event");
         assert_eq!(event.event_type, "downlink.gap");
         serde_json::from_str(&event.data).expect("JSON")
     }
 
     /// The id that a client which drops now resumes from.
-    pub fn last_event_id(&self) -> String {
+    pub(crate) fn last_event_id(&self) -> String {
         self.decoder.last_event_id().to_owned()
     }
 
     /// Reads to the end, which must be one by HTTP's rules, and gives the data on the way.
-    pub async fn rest(mut self) -> Vec<String> {
+    pub(crate) async fn rest(mut self) -> Vec<String> {
         let mut rest = Vec::new();
         while let Some(event) = self.next().await {
             rest.push(event.data);
@@ -117,7 +117,7 @@ impl Stream {
     }
 
     /// Writes on the connection under the stream.
-    pub async fn write(&mut self, bytes: &[u8]) {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("open");
     }
 
@@ -129,6 +129,10 @@ impl Stream {
     }
 
     fn take_chunks(&mut self) {
+        if !self.head.contains("transfer-encoding: chunked\r\n") {
+            self.take_plain();
+            return;
+        }
         while let Some(line) = self.rest.windows(2).position(|window| window == b"\r\n") {
             let size = std::str::from_utf8(&self.rest[..line]).expect("ASCII");
             let size = usize::from_str_radix(size, 16).expect("hexadecimal");
@@ -137,11 +141,23 @@ impl Stream {
             }
             let chunk: Vec<u8> = self.rest.drain(..line + 2 + size + 2).skip(line + 2).collect();
             self.over = size == 0;
-            self.decoder.handle_bytes(&chunk[..size]).expect("within limits");
-            self.body.push_str(std::str::from_utf8(&chunk[..size]).expect("whole characters"));
+            self.take(&chunk[..size]);
             if self.over {
                 return;
             }
         }
+    }
+
+    /// The body of an answer whose length is known.
+    fn take_plain(&mut self) {
+        let bytes = std::mem::take(&mut self.rest);
+        self.take(&bytes);
+        let length = format!("content-length: {}\r\n", self.body.len());
+        self.over = self.head.contains(&length);
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.decoder.handle_bytes(bytes).expect("within limits");
+        self.body.push_str(std::str::from_utf8(bytes).expect("whole characters"));
     }
 }

@@ -135,7 +135,7 @@ async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
 #[tokio::test]
 async fn lines_and_events_of_a_stream_have_the_limit_of_one_event() {
     let server = Server::with(&["--event-bytes-max", "100"]).await;
-    for (content_type, before) in [(EVENT_STREAM, "data: "), (LINES, "")] {
+    for (content_type, before) in [(EVENT_STREAM, "data: "), (LINES, "\n")] {
         let mut publishing = Publishing::begin(&server, "topic=a", content_type).await;
         publishing.send(before).await;
         publishing.send(&"1".repeat(101)).await;

@@ -1,0 +1,46 @@
+//! One address for servers that come and go.
+
+use std::{
+    io,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+/// Forwards connections to wherever it is told to.
+pub(crate) struct Forwarder {
+    pub(crate) url: String,
+    to: Arc<Mutex<SocketAddr>>,
+}
+
+impl Forwarder {
+    pub(crate) fn to(address: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let to = Arc::new(Mutex::new(address.parse().expect("an address")));
+        let target = Arc::clone(&to);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let address = *target.lock().expect("no panic");
+                // Nobody is there: the client sees its connection closed.
+                if let Ok(server) = TcpStream::connect(address) {
+                    copy_both_ways(&client, &server);
+                }
+            }
+        });
+        Self { url, to }
+    }
+
+    pub(crate) fn turn_to(&self, address: &str) {
+        *self.to.lock().expect("no panic") = address.parse().expect("an address");
+    }
+}
+
+fn copy_both_ways(client: &TcpStream, server: &TcpStream) {
+    for (from, to) in [(client, server), (server, client)] {
+        let (mut from, mut to) = (from.try_clone().expect("open"), to.try_clone().expect("open"));
+        std::thread::spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}

@@ -1,0 +1,161 @@
+//! The program as it is used: its commands, its output, its exit codes, its signals.
+//!
+//! Every wait is for something that happens; a process that outlives its test is killed.
+
+mod decode;
+mod forwarder;
+mod publish;
+mod serve;
+mod settings;
+mod subscribe;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write as _},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+/// Far more than any of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A command line of the program, without the settings of whoever runs the tests.
+fn downlink(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DOWNLINK_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+/// What a command that ended had to say.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs a command to its end, with this on stdin.
+fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(command);
+    // A command may end without reading all of it.
+    let _ = running.stdin.take().expect("piped").write_all(stdin.as_ref());
+    running.ended()
+}
+
+/// A program that runs; killed when dropped.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout: ChildStdout = child.stdout.take().expect("piped");
+        let stderr: ChildStderr = child.stderr.take().expect("piped");
+        let stdin = child.stdin.take();
+        Self { child, stdin, stdout: Lines::of(stdout), stderr: Lines::of(stderr) }
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    /// Waits for the end and takes what was not read before.
+    fn ended(mut self) -> Ended {
+        drop(self.stdin.take());
+        let stdout = self.stdout.rest();
+        let stderr = self.stderr.rest();
+        let status: ExitStatus = self.child.wait().expect("it runs");
+        Ended { code: status.code(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lines of a pipe, read by a thread so that waiting for one can fail.
+struct Lines(mpsc::Receiver<String>);
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = mpsc::sync_channel(100_000);
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&std::mem::take(&mut line)).into_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    /// The next line, without its end.
+    #[track_caller]
+    fn next(&self) -> String {
+        let line = self.0.recv_timeout(PATIENCE).expect("another line");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    fn rest(&self) -> String {
+        let mut rest = String::new();
+        loop {
+            match self.0.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push_str(&line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return rest,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it goes on: {rest}"),
+            }
+        }
+    }
+}
+
+/// A server on a free port.
+struct Server {
+    running: Running,
+    url: String,
+    /// The lines of the greeting.
+    greeting: Vec<String>,
+}
+
+impl Server {
+    fn start(flags: &[&str]) -> Self {
+        Self::of(downlink(&[&["--listen", "127.0.0.1:0"], flags].concat()))
+    }
+
+    fn of(command: Command) -> Self {
+        let running = Running::start(command);
+        let greeting: Vec<String> = (0..5).map(|_| running.stdout.next()).collect();
+        let url = greeting[0].rsplit(' ').next().expect("an address").to_owned();
+        assert!(url.starts_with("http://127.0.0.1:"), "{greeting:?}");
+        Self { running, url, greeting }
+    }
+
+    fn address(&self) -> &str {
+        self.url.strip_prefix("http://").expect("an address")
+    }
+
+    /// Publishes with the program itself.
+    fn publish(&self, topic: &str, data: &str) -> String {
+        let published = run(downlink(&["publish", "--url", &self.url, "-t", topic, data]), "");
+        assert_eq!(published.code, Some(0), "{}", published.stderr);
+        published.stdout
+    }
+}

@@ -1,0 +1,128 @@
+//! Flags, environment and file, and the help that tells of them.
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args as _, Command};
+use downlink_server::config::Settings;
+
+use crate::{Server, downlink, run};
+
+/// A file of settings; removed when dropped.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("downlink-settings-{}-{name}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).expect("a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Mebibytes of history and connections, as the greeting of a server says them.
+fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = downlink(&[&["--listen", "127.0.0.1:0"], flags].concat());
+    command.envs(environment.iter().copied());
+    Server::of(command).greeting.join("\n")
+}
+
+#[test]
+fn a_flag_outweighs_the_environment_which_outweighs_the_file() {
+    let file = File::new(
+        "precedence",
+        "history-bytes-max = 1048576\nconnections-max = 7\nanonymous = [\"subscribe\", \"publish\"]\n\
+         keep-alive = \"2s\"\n",
+    );
+    let config = ["--config", file.path()];
+    let from_file = greeted(&config, &[]);
+    assert!(from_file.contains("(1 MiB") && from_file.contains("up to 7 conn"), "{from_file}");
+    let environment = [("DOWNLINK_HISTORY_BYTES_MAX", "2097152")];
+    let from_environment = greeted(&config, &environment);
+    assert!(from_environment.contains("(2 MiB") && from_environment.contains("up to 7 conn"));
+    let flags = [&config[..], &["--history-bytes-max", "3145728"]].concat();
+    let from_flag = greeted(&flags, &environment);
+    assert!(from_flag.contains("(3 MiB") && from_flag.contains("up to 7 conn"), "{from_flag}");
+    let named = [("DOWNLINK_CONFIG", file.path())];
+    assert!(greeted(&[], &named).contains("(1 MiB"));
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said_with_its_name() {
+    for (name, text, says) in [
+        ("unknown", "lissten = \"127.0.0.1:0\"", "there is no setting \"lissten\""),
+        ("config", "config = \"x\"", "there is no setting \"config\""),
+        ("toml", "listen = ", "is not TOML"),
+        ("type", "listen = 1.5", "listen has to be a text, a number or a list"),
+        ("table", "[listen]\nport = 1", "listen has to be"),
+        ("value", "retain-events = \"many\"", "has a setting that cannot be used"),
+        ("value2", "retain-events = \"many\"", "retain-events"),
+    ] {
+        let file = File::new(name, text);
+        let refused = run(downlink(&["serve", "--config", file.path()]), "");
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(refused.stderr.contains(file.path()), "{}", refused.stderr);
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
+    let missing = run(downlink(&["--config", "/nowhere/downlink.toml"]), "");
+    assert!(missing.stderr.contains("cannot read /nowhere/downlink.toml"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_wrong_command_line_has_the_exit_code_of_one() {
+    for arguments in [
+        &["--lissten", "x"][..],
+        &["serve", "--retain-age", "soon"],
+        &["--retain-age", "-5s"],
+        &["--anonymous", "everything"],
+        &["--store", "file.db"],
+        &["fly"],
+        &["decode", "--fast"],
+    ] {
+        let refused = run(downlink(arguments), "");
+        assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{arguments:?}");
+        assert!(refused.stderr.starts_with("error: "), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn times_have_a_unit_and_say_so() {
+    let refused = run(downlink(&["--keep-alive", "15"]), "");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("500ms, 15s, 2h 30m"), "{}", refused.stderr);
+}
+
+#[test]
+fn the_version_is_told() {
+    let version = run(downlink(&["--version"]), "");
+    assert_eq!(version.stdout, format!("downlink {}\n", downlink_server::VERSION));
+}
+
+#[test]
+fn help_knows_every_setting_with_its_variable() {
+    let help = run(downlink(&["serve", "--help"]), "");
+    assert_eq!(help.code, Some(0));
+    let settings = Settings::augment_args(Command::new("settings"));
+    for setting in settings.get_arguments() {
+        let flag = setting.get_long().expect("a flag");
+        let variable = setting.get_env().expect("a variable").to_str().expect("ASCII");
+        assert!(help.stdout.contains(&format!("--{flag} <")), "{flag}");
+        assert!(help.stdout.contains(&format!("[env: {variable}=")), "{variable}");
+        assert!(setting.get_help().is_some(), "{flag}");
+        let named = variable.trim_start_matches("DOWNLINK_").to_lowercase().replace('_', "-");
+        assert_eq!(named, flag, "a variable is named after its flag");
+    }
+    let overview = run(downlink(&["--help"]), "");
+    for word in ["serve", "publish", "subscribe", "decode", "downlink serve --help"] {
+        assert!(overview.stdout.contains(word), "{word}");
+    }
+}

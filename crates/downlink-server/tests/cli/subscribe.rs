@@ -1,0 +1,75 @@
+//! `downlink subscribe`.
+
+use crate::{Running, Server, downlink, forwarder::Forwarder, run};
+
+#[test]
+fn data_is_printed_plainly_and_objects_with_json() {
+    let server = Server::start(&[]);
+    server.publish("a", "one");
+    server.publish("a/b", "two");
+    let base = ["subscribe", "--url", &server.url, "--start", "earliest", "--count", "2"];
+    let plain = run(downlink(&[&base[..], &["a", "a/*"]].concat()), "");
+    assert_eq!((plain.code, &*plain.stdout), (Some(0), "one\ntwo\n"), "{}", plain.stderr);
+    let json = run(downlink(&[&base[..], &["--json", "a", "a/*"]].concat()), "");
+    let first = json.stdout.lines().next().expect("a line");
+    assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
+    let none = run(downlink(&["subscribe", "--url", &server.url, "--count", "0", "a"]), "");
+    assert_eq!((none.code, &*none.stdout), (Some(0), ""));
+}
+
+#[test]
+fn it_goes_on_after_an_id_and_ends_with_its_topic() {
+    let server = Server::start(&[]);
+    let first: serde_json::Value = serde_json::from_str(&server.publish("a", "one")).expect("JSON");
+    server.publish("a", "two");
+    let last = ["publish", "--url", &server.url, "-t", "a", "--last", "three"];
+    assert_eq!(run(downlink(&last), "").code, Some(0));
+    let id = first["id"].as_str().expect("an id");
+    let rest = run(downlink(&["subscribe", "--url", &server.url, "--last-event-id", id, "a"]), "");
+    assert_eq!((rest.code, &*rest.stdout), (Some(0), "two\nthree\n"), "{}", rest.stderr);
+}
+
+#[test]
+fn gaps_are_told() {
+    let server = Server::start(&[]);
+    server.publish("a", "one");
+    let base = ["subscribe", "--url", &server.url, "--last-event-id", "strange", "--count", "1"];
+    let plain = run(downlink(&[&base[..], &["a"]].concat()), "");
+    assert_eq!(plain.stdout, "one\n");
+    assert_eq!(plain.stderr, "downlink: events are missing (unknown_id)\n");
+    let json = run(downlink(&[&base[..], &["--json", "a"]].concat()), "");
+    let gap = json.stdout.lines().next().expect("a line");
+    assert!(gap.starts_with(r#"{"after":"strange","gap":"unknown_id","oldest":""#), "{gap}");
+}
+
+#[test]
+fn it_returns_after_a_restart_and_says_what_the_restart_lost() {
+    let first = Server::start(&[]);
+    let forwarder = Forwarder::to(first.address());
+    let arguments =
+        ["subscribe", "--url", &forwarder.url, "--json", "--start", "earliest", "--count", "2", "a"];
+    let reader = Running::start(downlink(&arguments));
+    first.publish("a", "before");
+    assert!(reader.stdout.next().contains("before"));
+
+    let second = Server::start(&[]);
+    second.publish("a", "after");
+    forwarder.turn_to(second.address());
+    first.running.signal("TERM");
+    assert_eq!(first.running.ended().code, Some(0));
+    let gap = reader.stdout.next();
+    assert!(gap.contains(r#""gap":"new_epoch""#), "{gap}");
+    assert!(reader.stdout.next().contains("after"));
+    assert_eq!(reader.ended().code, Some(0));
+}
+
+#[test]
+fn what_cannot_be_is_said_and_given_up() {
+    let server = Server::start(&[]);
+    let refused = run(downlink(&["subscribe", "--url", &server.url, "a//b"]), "");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("status 400"), "{}", refused.stderr);
+    let nonsense = run(downlink(&["subscribe", "--url", "nonsense", "a"]), "");
+    assert_eq!(nonsense.code, Some(1));
+    assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+}
