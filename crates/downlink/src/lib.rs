@@ -4,6 +4,8 @@
 //! event stream is ([`serve()`]), and the traits of web frameworks ([`adapters`]).
 
 pub mod adapters;
+#[cfg(doc)]
+pub mod guide;
 pub mod http;
 pub mod hub;
 #[cfg(feature = "serve")]

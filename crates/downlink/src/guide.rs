@@ -1,0 +1,64 @@
+//! The guide: what to do with this crate, by question.
+//!
+//! Each module is a chapter of `docs/guide`, where they read just as well. They are here so that
+//! every example in them compiles and runs: this module exists in documentation and its tests only,
+//! and with all features, since the chapters use all of them.
+
+#![cfg(all(
+    feature = "axum",
+    feature = "json",
+    feature = "metrics",
+    feature = "serve",
+    feature = "testing"
+))]
+
+/// Chapters, and what their links to each other mean here: the first definition of a link counts.
+macro_rules! chapters {
+    ($($module:ident: $file:literal,)*) => {
+        $(
+            #[doc = links!()]
+            #[doc = include_str!(concat!("../../../docs/guide/", $file))]
+            pub mod $module {}
+        )*
+    };
+}
+
+macro_rules! links {
+    () => {
+        "\
+[chapter 1]: crate::guide::what_sse_is
+[chapter 2]: crate::guide::first_endpoint
+[chapter 3]: crate::guide::event_fields
+[chapter 4]: crate::guide::connection_life
+[chapter 5]: crate::guide::hub
+[chapter 6]: crate::guide::your_own_types
+[chapter 7]: crate::guide::rooms_and_patterns
+[chapter 8]: crate::guide::targeting
+[chapter 9]: crate::guide::replay_and_gaps
+[chapter 10]: crate::guide::filters
+[chapter 11]: crate::guide::lag_and_limits
+[chapter 12]: crate::guide::keep_alive
+[chapter 13]: crate::guide::auth_cors_rates
+[chapter 14]: crate::guide::metrics
+[limits]: crate::hub::Limits
+[wire]: crate::http
+"
+    };
+}
+
+chapters! {
+    what_sse_is: "01-what-sse-is.md",
+    first_endpoint: "02-first-endpoint.md",
+    event_fields: "03-event-fields.md",
+    connection_life: "04-connection-life.md",
+    hub: "05-hub.md",
+    your_own_types: "06-your-own-types.md",
+    rooms_and_patterns: "07-rooms-and-patterns.md",
+    targeting: "08-targeting.md",
+    replay_and_gaps: "09-replay-and-gaps.md",
+    filters: "10-filters.md",
+    lag_and_limits: "11-lag-and-limits.md",
+    keep_alive: "12-keep-alive.md",
+    auth_cors_rates: "13-auth-cors-rates.md",
+    metrics: "14-metrics.md",
+}
