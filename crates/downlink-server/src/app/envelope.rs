@@ -1,7 +1,7 @@
 //! Whom an event is for, and what is said of it besides its data, whichever way that came.
 //!
 //! The hub checks the words; what is checked here is what it cannot know: that there is an address
-//! at all, and that only topics are finished.
+//! at all, also where no event comes for a while.
 
 use std::time::Duration;
 
@@ -51,11 +51,6 @@ impl Envelope {
         if self.topics.len() + self.clients.len() > ADDRESSES_MAX {
             let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
             return Err(not_published(&error));
-        }
-        if self.last && (self.everyone || !self.clients.is_empty()) {
-            return Err(bad_request(
-                "Only topics are finished: publish the last event of a topic to topics alone.",
-            ));
         }
         self.check_names().map_err(|error| not_published(&error))
     }

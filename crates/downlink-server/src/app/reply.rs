@@ -66,6 +66,7 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
     let advice = match error {
         PublishError::TooLarge { .. } => " Send less, or start the server with --event-bytes-max.",
         PublishError::Finished => " Publish to another topic.",
+        PublishError::LastNeedsTopics => " Publish it to topics alone.",
         PublishError::IdTaken => " Give each event an id of its own.",
         PublishError::KeyReused => " Use a new key for each event.",
         PublishError::TooManyTopics { .. } => " Use fewer, or start the server with --topics-max.",

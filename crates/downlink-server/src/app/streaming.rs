@@ -43,7 +43,7 @@ pub(super) async fn publish(
     mut body: Body,
 ) -> Result<Response, Refused> {
     if finish && envelope.topics.is_empty() {
-        return Err(bad_request("Only topics are finished: finish_on_end needs a topic."));
+        return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
     let mut stream = Publishing { hub: &app.hub, envelope, published: 0, last: None };
     let mut reader = Reader::new(format, app.settings.event_bytes_max);

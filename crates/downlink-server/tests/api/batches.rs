@@ -59,7 +59,7 @@ async fn one_wrong_line_refuses_all_and_is_named() {
         (r#"{"topic":"a","id":"taken","data":1}"#, "belongs to another event"),
         (r#"{"topic":"finished","data":1}"#, "The topic is finished"),
         (r#"{"topic":"a","retry":-1,"data":1}"#, "Invalid value"),
-        (r#"{"everyone":true,"last":true,"data":1}"#, "Only topics are finished"),
+        (r#"{"everyone":true,"last":true,"data":1}"#, "Only topics can be finished"),
         (r#"{"topic":"a","data":"\ud800"}"#, "Line 3: "),
         (r#"{"topic":"a","data":1} x"#, "Trailing characters"),
     ] {

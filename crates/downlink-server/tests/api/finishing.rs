@@ -51,7 +51,7 @@ async fn only_topics_are_finished() {
     let server = Server::start().await;
     for query in ["everyone&last=1", "client=c&last=1", "topic=a&client=c&last=1"] {
         let path = format!("/events?{query}");
-        server.refuses(("POST", &path, ""), "x", (400, "Only topics are finished")).await;
+        server.refuses(("POST", &path, ""), "x", (400, "Only topics can be finished")).await;
     }
     server.refuses(("POST", "/finish", ""), "", (400, "add ?topic=NAME")).await;
     server.refuses(("POST", "/finish?topic=a/*", ""), "", (400, "is not a topic")).await;

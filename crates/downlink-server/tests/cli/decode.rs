@@ -11,7 +11,8 @@ use crate::{Running, downlink, run};
 
 fn fixtures() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../downlink-proto/tests/fixtures");
-    let files = fs::read_dir(directory).expect("fixtures").map(|file| file.expect("readable").path());
+    let files =
+        fs::read_dir(directory).expect("fixtures").map(|file| file.expect("readable").path());
     let streams: Vec<PathBuf> =
         files.filter(|path| path.extension().is_some_and(|extension| extension == "sse")).collect();
     assert!(streams.len() >= 15, "only {} streams", streams.len());
@@ -22,7 +23,8 @@ fn fixtures() -> Vec<PathBuf> {
 fn check(flags: &[&str]) {
     for stream in fixtures() {
         let expected = fs::read_to_string(stream.with_extension("jsonl")).expect("beside it");
-        let decoded = run(downlink(&[&["decode"], flags].concat()), fs::read(&stream).expect("read"));
+        let decoded =
+            run(downlink(&[&["decode"], flags].concat()), fs::read(&stream).expect("read"));
         assert_eq!(decoded.code, Some(0), "{}", decoded.stderr);
         assert!(decoded.stdout == expected, "{}: {:.300}", stream.display(), decoded.stdout);
     }

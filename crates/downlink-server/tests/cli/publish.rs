@@ -7,8 +7,17 @@ use crate::{Running, Server, downlink, run};
 /// A subscriber that prints `count` events and ends, once it is connected.
 fn subscriber(server: &Server, topic: &str, count: &str) -> Running {
     // `last:` reads history too, so that it does not matter when the subscriber arrives.
-    let arguments =
-        ["subscribe", "--url", &server.url, "--json", "--start", "last:100", "--count", count, topic];
+    let arguments = [
+        "subscribe",
+        "--url",
+        &server.url,
+        "--json",
+        "--start",
+        "last:100",
+        "--count",
+        count,
+        topic,
+    ];
     Running::start(downlink(&arguments))
 }
 
@@ -38,7 +47,10 @@ fn every_flag_reaches_the_server() {
         run(downlink(&[&["publish", "--url", &url], more].concat()), "")
     };
     assert_eq!(publish(&["--everyone", "x"]).code, Some(0));
-    assert_eq!(publish(&["--client", "alice", "--client", "bob", "--retry", "5", "x"]).code, Some(0));
+    assert_eq!(
+        publish(&["--client", "alice", "--client", "bob", "--retry", "5", "x"]).code,
+        Some(0)
+    );
     let key = ["--idempotency-key", "k", "-t", "a", "x"];
     assert_eq!(publish(&key).stdout, publish(&key).stdout);
     assert_eq!(publish(&["-t", "a", "--last", "x"]).code, Some(0));

@@ -118,7 +118,8 @@ fn the_log_has_each_request_on_demand_and_escaped() {
     command.env("DOWNLINK_LOG", "downlink_server=debug");
     let server = Server::of(command);
     let mut io = TcpStream::connect(server.address()).expect("listening");
-    write!(io, "PUT /a%1b\"b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("open");
+    write!(io, "PUT /a%1b\"b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("open");
     let line = server.running.stderr.next();
     for part in ["answered", "method=PUT", r#"path="/a%1b\"b""#, "status=404"] {
         assert!(line.contains(part), "{part}: {line}");

@@ -46,8 +46,17 @@ fn gaps_are_told() {
 fn it_returns_after_a_restart_and_says_what_the_restart_lost() {
     let first = Server::start(&[]);
     let forwarder = Forwarder::to(first.address());
-    let arguments =
-        ["subscribe", "--url", &forwarder.url, "--json", "--start", "earliest", "--count", "2", "a"];
+    let arguments = [
+        "subscribe",
+        "--url",
+        &forwarder.url,
+        "--json",
+        "--start",
+        "earliest",
+        "--count",
+        "2",
+        "a",
+    ];
     let reader = Running::start(downlink(&arguments));
     first.publish("a", "before");
     assert!(reader.stdout.next().contains("before"));
