@@ -1,0 +1,155 @@
+//! No cut hides a hole, and silence is no hole: one reader, one connection after another.
+
+use downlink::hub::{Hub, HubBuilder, Retention};
+use downlink_proto::{DecodedEvent, Decoder, Item};
+
+use super::patiently;
+use super::wire::{Connection, Turn};
+use super::world::{Running, ServedBy, topic};
+
+/// A reader of one topic.
+struct Only {
+    server: Running,
+    decoder: Decoder,
+}
+
+impl Only {
+    /// A reader that comes with this id.
+    async fn new(hub: &Hub<String>, last_event_id: &str) -> Self {
+        let server = Running::new(ServedBy::Downlink, hub).await;
+        Self { server, decoder: Decoder::default().with_last_event_id(last_event_id) }
+    }
+
+    async fn connect(&self) -> Connection {
+        let query = format!("topics={}", topic(0));
+        Connection::ask(self.server.address, &query, self.decoder.last_event_id(), None)
+            .await
+            .unwrap()
+    }
+
+    /// Reads exactly so many bytes, leaves, and gives the events that were whole by then.
+    async fn read_bytes(&mut self, mut bytes: usize) -> Vec<DecodedEvent> {
+        let mut connection = self.connect().await;
+        while bytes > 0 {
+            let (read, turn) = patiently(connection.read(bytes, &mut self.decoder)).await;
+            assert_eq!(turn, Turn::Open);
+            bytes -= read;
+        }
+        let events = std::iter::from_fn(|| self.decoder.poll_item()).filter_map(event).collect();
+        self.decoder.handle_end();
+        events
+    }
+
+    /// Reads so many events, then leaves.
+    async fn read_events(&mut self, count: usize) -> Vec<DecodedEvent> {
+        let mut connection = self.connect().await;
+        let mut events = Vec::new();
+        while events.len() < count {
+            match self.decoder.poll_item() {
+                Some(item) => events.extend(event(item)),
+                None => {
+                    let (_, turn) = patiently(connection.read(1, &mut self.decoder)).await;
+                    assert_eq!(turn, Turn::Open);
+                }
+            }
+        }
+        self.decoder.handle_end();
+        events
+    }
+}
+
+fn event(item: Item) -> Option<DecodedEvent> {
+    match item {
+        Item::Event(event) => Some(event),
+        _ => None,
+    }
+}
+
+fn types(events: &[DecodedEvent]) -> Vec<&str> {
+    events.iter().map(|event| &*event.event_type).collect()
+}
+
+fn data(events: &[DecodedEvent]) -> Vec<&str> {
+    events.iter().map(|event| &*event.data).collect()
+}
+
+/// A hub that keeps 4 and 5 of five events.
+fn two_of_five() -> Hub<String> {
+    let two = Retention { events_max: 2, ..Retention::DEFAULT };
+    let hub = HubBuilder::text().retention(two).build().unwrap();
+    for number in 1..=5 {
+        hub.to(topic(0)).publish(number.to_string()).unwrap();
+    }
+    hub
+}
+
+/// Cuts the first connection after each byte in turn, up to the end of the notice: whoever did not
+/// get all of it is told when it comes back.
+async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
+    let mut only = Only::new(&hub, last_event_id).await;
+    for bytes in 0.. {
+        only.decoder = Decoder::default().with_last_event_id(last_event_id);
+        let first = only.read_bytes(bytes).await;
+        if types(&first).contains(&"downlink.gap") {
+            assert!(bytes > 400, "the notice came too soon: {first:?}");
+            return;
+        }
+        let again = only.read_events(2).await;
+        assert_eq!(types(&again), ["downlink.open", "downlink.gap"], "after {bytes} bytes");
+        let notice = format!(r#"{{"reason":"{reason}","after":"{last_event_id}","#);
+        assert!(again[1].data.starts_with(&notice), "{:?} after {bytes} bytes", again[1]);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_before_the_notice_of_a_new_epoch_only_puts_it_off() {
+    cut_everywhere(two_of_five(), "00000000-3", "new_epoch").await;
+}
+
+#[tokio::test]
+async fn a_cut_before_the_notice_of_an_unknown_id_only_puts_it_off() {
+    cut_everywhere(two_of_five(), "who", "unknown_id").await;
+}
+
+#[tokio::test]
+async fn a_cut_before_the_notice_of_an_eviction_only_puts_it_off() {
+    let hub = two_of_five();
+    let first = hub.cursor().as_str().replace("-5", "-1");
+    cut_everywhere(hub, &first, "evicted").await;
+}
+
+#[tokio::test]
+async fn a_cut_before_the_notice_of_a_loss_only_puts_it_off() {
+    let hub = two_of_five();
+    let ahead = hub.cursor().as_str().replace("-5", "-99");
+    cut_everywhere(hub, &ahead, "lost").await;
+}
+
+#[tokio::test]
+async fn whoever_heard_nothing_gets_what_was_published_meanwhile() {
+    let hub = Hub::text();
+    let mut only = Only::new(&hub, "").await;
+    assert_eq!(types(&only.read_events(1).await), ["downlink.open"]);
+    for data in ["1", "2"] {
+        hub.to(topic(0)).publish(data.to_owned()).unwrap();
+    }
+    let again = only.read_events(3).await;
+    assert_eq!(types(&again), ["downlink.open", "message", "message"]);
+    assert_eq!(data(&again)[1..], ["1", "2"]);
+    hub.to(topic(0)).publish("3".to_owned()).unwrap();
+    assert_eq!(data(&only.read_events(2).await)[1..], ["3"]);
+}
+
+/// What is for others moves a reader on too, by a keep-alive, and must not lead it past its own.
+#[tokio::test]
+async fn whoever_was_moved_on_by_a_keep_alive_gets_what_comes_after() {
+    let hub = Hub::text();
+    let mut only = Only::new(&hub, "").await;
+    assert_eq!(types(&only.read_events(1).await), ["downlink.open"]);
+    hub.to(topic(1)).publish("for others".to_owned()).unwrap();
+    let moved = only.read_events(2).await;
+    assert_eq!(types(&moved), ["downlink.open", "downlink.alive"]);
+    assert_eq!(&*moved[1].last_event_id, hub.cursor().as_str());
+    hub.to(topic(0)).publish("mine".to_owned()).unwrap();
+    assert_eq!(data(&only.read_events(2).await)[1..], ["mine"]);
+}

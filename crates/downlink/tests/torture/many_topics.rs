@@ -1,0 +1,22 @@
+//! One connection for two hundred topics.
+
+use super::reader::{Habits, Reader};
+use super::reconnect::{retentive, torture};
+use super::world::{Pace, Selection, ServedBy};
+use super::{dice, length};
+
+const TOPICS: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_topics_torture() {
+    let mut rng = dice("two_hundred_topics_torture");
+    let habits = Habits { away_max: 500, pause_max: 50, window_bytes: None };
+    let reader = |number| {
+        let selection = Selection::topics(0..TOPICS);
+        Reader::new(format!("reader {number}"), selection, habits, rng.fork())
+    };
+    let readers = (0..5).map(reader).collect();
+    let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 3, length: length() };
+    let readers = torture(retentive(), ServedBy::Downlink, readers, &mut rng, pace).await;
+    assert!(readers.iter().all(|reader| reader.holes() == 0));
+}

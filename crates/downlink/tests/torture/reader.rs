@@ -1,0 +1,220 @@
+//! A reader that leaves at any byte, comes back with its last id, and writes down what it was sent.
+
+use std::sync::Arc;
+
+use downlink_proto::{DecodedEvent, Decoder, Item};
+use fastrand::Rng;
+
+use super::ledger::{Hole, Seen};
+use super::patiently;
+use super::wire::{Connection, Turn};
+use super::world::{Selection, World};
+
+/// The window of a reader that is to be slow, in bytes.
+pub(crate) const NARROW: u32 = 4 << 10;
+
+/// How a reader comes and goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// How many events it lets pass while it is away, at most.
+    pub(crate) away_max: u64,
+    /// How many events it lets pass now and then without reading, at most.
+    pub(crate) pause_max: u64,
+    pub(crate) window_bytes: Option<u32>,
+}
+
+/// One subscriber, over all of its connections.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    name: String,
+    pub(crate) selection: Selection,
+    habits: Habits,
+    rng: Rng,
+    decoder: Decoder,
+    /// One for each life of the hub that it was told of.
+    pub(crate) lives: Vec<Life>,
+    /// An open without an id promises a gap, before anything else.
+    owed_a_gap: bool,
+    pub(crate) connections: usize,
+    /// Connections that broke within a frame.
+    pub(crate) cut_frames: usize,
+}
+
+/// What a reader saw of one life of the hub.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) epoch: String,
+    pub(crate) seen: Seen,
+    /// Where the reader was told to go on, last.
+    position: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(name: String, selection: Selection, habits: Habits, rng: Rng) -> Self {
+        let (decoder, lives) = (Decoder::default(), Vec::new());
+        let (connections, cut_frames, owed_a_gap) = (0, 0, false);
+        Self { name, selection, habits, rng, decoder, lives, owed_a_gap, connections, cut_frames }
+    }
+
+    /// Comes and goes until the last event is published, then comes back and reads up to it. Gives
+    /// the last connection, which is still open.
+    pub(crate) async fn run(mut self, world: Arc<World>) -> (Self, Connection) {
+        while world.last().is_none() {
+            self.visit(&world).await;
+            let away = self.rng.u64(0..=self.habits.away_max);
+            world.published_more(away).await;
+        }
+        let connection = patiently(self.catch_up(&world)).await;
+        (self, connection)
+    }
+
+    /// Connects once and reads up to the last event.
+    pub(crate) async fn stay(mut self, world: Arc<World>) -> (Self, Connection) {
+        let connection = patiently(self.catch_up(&world)).await;
+        (self, connection)
+    }
+
+    /// Reads from a connection up to some byte.
+    async fn visit(&mut self, world: &World) {
+        let mut left = match self.rng.u8(0..10) {
+            0..3 => self.rng.usize(0..1_000),
+            3..9 => self.rng.usize(0..50_000),
+            _ => usize::MAX,
+        };
+        let Some(mut connection) = self.connect(world).await else { return };
+        while left > 0 {
+            if self.rng.u8(0..64) == 0 {
+                world.published_more(self.rng.u64(0..=self.habits.pause_max)).await;
+            }
+            let (read, turn) = tokio::select! {
+                read = connection.read(left, &mut self.decoder) => read,
+                () = world.over() => break,
+            };
+            self.take_items(world);
+            if turn != Turn::Open {
+                break;
+            }
+            left -= read;
+        }
+        self.cut_frames += usize::from(!connection.is_between_frames());
+        self.decoder.handle_end();
+    }
+
+    async fn catch_up(&mut self, world: &World) -> Connection {
+        loop {
+            let Some(mut connection) = self.connect(world).await else { continue };
+            let mut turn = Turn::Open;
+            while turn == Turn::Open && !self.is_done(world) {
+                turn = connection.read(usize::MAX, &mut self.decoder).await.1;
+                self.take_items(world);
+            }
+            self.decoder.handle_end();
+            if turn == Turn::Open {
+                return connection;
+            }
+        }
+    }
+
+    async fn connect(&mut self, world: &World) -> Option<Connection> {
+        self.connections += 1;
+        self.owed_a_gap = false;
+        let last_event_id = self.decoder.last_event_id();
+        let (query, window) = (&self.selection.query, self.habits.window_bytes);
+        Connection::ask(world.address, query, last_event_id, window).await.ok()
+    }
+
+    /// Whether the reader is past the last event.
+    fn is_done(&self, world: &World) -> bool {
+        let position = self.lives.last().map(|life| life.position);
+        world.last().is_some_and(|last| position >= Some(last))
+    }
+
+    fn take_items(&mut self, world: &World) {
+        while let Some(item) = self.decoder.poll_item() {
+            if let Item::Event(event) = item {
+                self.take(&event, world);
+            }
+        }
+    }
+
+    fn take(&mut self, event: &DecodedEvent, world: &World) {
+        let owed_a_gap = std::mem::take(&mut self.owed_a_gap);
+        let is_gap = event.event_type == "downlink.gap";
+        assert!(is_gap || !owed_a_gap, "{}: an open without an id, then {event:?}", self.name);
+        match &*event.event_type {
+            "downlink.open" if !event.has_own_id => {
+                assert!(!self.lives.is_empty(), "{}: no id, and none given", self.name);
+                self.owed_a_gap = true;
+            }
+            "downlink.open" if self.lives.is_empty() => {
+                let (_, since) = split(&event.last_event_id);
+                self.begin(event, since, world);
+            }
+            "downlink.open" | "downlink.alive" => {
+                if event.has_own_id {
+                    self.move_to(event);
+                }
+            }
+            "downlink.gap" => self.take_gap(event, world),
+            "message" => {
+                let offset = self.move_to(event);
+                let number = event.data.split_whitespace().next().unwrap().parse().unwrap();
+                self.lives.last_mut().unwrap().seen.events.push((offset, number));
+            }
+            other => panic!("{}: nobody published a {other}", self.name),
+        }
+    }
+
+    /// Another life of the hub, of which everything after `since` is due.
+    fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
+        let (epoch, position) = split(&event.last_event_id);
+        let seen = Seen { since, ..Seen::default() };
+        self.lives.push(Life { epoch: epoch.to_owned(), seen, position });
+        world.note_arrival();
+    }
+
+    fn take_gap(&mut self, event: &DecodedEvent, world: &World) {
+        let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
+        let (after, reason) = (gap["after"].as_str().unwrap(), gap["reason"].as_str().unwrap());
+        let (epoch, after) = split(after);
+        let life = self.lives.last_mut().expect("a gap for somebody who gave no id");
+        assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
+        match reason {
+            "evicted" | "lagged" => {
+                let until = split(gap["until"].as_str().unwrap()).1;
+                let events_before = life.seen.events.len();
+                life.seen.holes.push(Hole { after, until, events_before });
+                self.move_to(event);
+            }
+            "new_epoch" => {
+                assert_ne!(split(&event.last_event_id).0, life.epoch, "{}: {gap}", self.name);
+                self.begin(event, 0, world);
+            }
+            _ => panic!("{}: nothing gives cause to {gap}", self.name),
+        }
+    }
+
+    /// Takes an id of the present life; none may lead back.
+    fn move_to(&mut self, event: &DecodedEvent) -> u64 {
+        let (epoch, offset) = split(&event.last_event_id);
+        let life = self.lives.last_mut().expect("an event before the first id");
+        assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
+        assert!(offset >= life.position, "{}: back from {}: {event:?}", self.name, life.position);
+        life.position = offset;
+        offset
+    }
+
+    pub(crate) fn holes(&self) -> usize {
+        self.lives.iter().map(|life| life.seen.holes.len()).sum()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Epoch and offset of one of the hub's ids.
+fn split(id: &str) -> (&str, u64) {
+    let (epoch, offset) = id.split_once('-').expect("one of the hub's ids");
+    (epoch, offset.parse().expect("an offset"))
+}

@@ -1,0 +1,161 @@
+//! Readers that come back: each has every event once, or was told which it has not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use downlink::hub::{HubBuilder, Retention};
+use fastrand::Rng;
+use tokio::task::JoinSet;
+
+use super::reader::{Habits, NARROW, Reader};
+use super::wire::{Connection, Turn};
+use super::world::{Pace, Running, Selection, ServedBy, Stage, World, publish_all, topic};
+use super::{SECONDS, dice, length, patiently};
+
+pub(crate) const TOPICS: usize = 20;
+const READERS: usize = 200;
+
+/// A few moments of the busier topics.
+const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention::DEFAULT };
+
+/// All that is ever published in these tests.
+const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
+
+/// A hub that forgets quickly what is in all topics but the quietest.
+fn forgetful() -> HubBuilder<String> {
+    let quiet = Retention { age_max: None, ..Retention::DEFAULT };
+    HubBuilder::text()
+        .retention_of(topic(TOPICS - 1), quiet)
+        .retention(LITTLE)
+        .inbox_retention(LITTLE)
+        .everyone_retention(quiet)
+}
+
+/// A hub that forgets nothing.
+pub(crate) fn retentive() -> HubBuilder<String> {
+    HubBuilder::text().retention(ALL).inbox_retention(ALL).everyone_retention(ALL)
+}
+
+/// Two hundred readers of one topic, of a few, of a pattern; a third of them with an inbox.
+pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader> {
+    let reader = |number: usize| {
+        let selection = match number % 10 {
+            0 => Selection::topics([TOPICS - 1]),
+            1 | 2 => Selection::pattern(number % 10 == 1, TOPICS),
+            _ => Selection::topics((0..rng.usize(1..=4)).map(|_| rng.usize(0..TOPICS))),
+        };
+        let selection = if number % 3 == 1 { selection.and_client(number) } else { selection };
+        let window_bytes = (number % 16 == 5).then_some(NARROW);
+        let habits = Habits { away_max, pause_max: away_max / 10, window_bytes };
+        Reader::new(format!("reader {number}"), selection, habits, rng.fork())
+    };
+    (0..count).map(reader).collect()
+}
+
+/// Starts them all.
+pub(crate) fn send_off(readers: Vec<Reader>, world: &Arc<World>) -> JoinSet<(Reader, Connection)> {
+    readers.into_iter().map(|reader| reader.run(Arc::clone(world))).collect()
+}
+
+/// Waits until each has read up to the last event.
+pub(crate) async fn gather(
+    mut running: JoinSet<(Reader, Connection)>,
+) -> Vec<(Reader, Connection)> {
+    let mut gathered = Vec::new();
+    while let Some(ended) = patiently(running.join_next()).await {
+        gathered.push(ended.unwrap());
+    }
+    gathered
+}
+
+/// Stops the server: each of these streams ends as it should, and nothing of them is left.
+pub(crate) async fn part(
+    server: Running,
+    stage: &Stage,
+    gathered: Vec<(Reader, Connection)>,
+) -> Vec<Reader> {
+    let stopped = server.stop();
+    let mut readers = Vec::new();
+    for (reader, mut connection) in gathered {
+        let mut rest = downlink_proto::Decoder::default();
+        let mut turn = Turn::Open;
+        while turn == Turn::Open {
+            turn = patiently(connection.read(usize::MAX, &mut rest)).await.1;
+        }
+        assert_eq!(turn, Turn::Ended, "{}", reader.name());
+        readers.push(reader);
+    }
+    stopped.await;
+    assert_eq!(stage.hub.stats().subscribers, 0);
+    readers
+}
+
+/// Lets readers come and go while others publish, and holds them to the ledger.
+pub(crate) async fn torture(
+    builder: HubBuilder<String>,
+    served_by: ServedBy,
+    readers: Vec<Reader>,
+    rng: &mut Rng,
+    pace: Pace,
+) -> Vec<Reader> {
+    let stage = Stage::new(builder);
+    let server = Running::new(served_by, &stage.hub).await;
+    let world = World::new(server.address, Arc::clone(&stage));
+    let running = send_off(readers, &world);
+    publish_all(&world, rng, pace).await;
+    let gathered = gather(running).await;
+    let readers = part(server, &stage, gathered).await;
+    let last = world.last().unwrap();
+    for reader in &readers {
+        let [life] = &reader.lives[..] else {
+            panic!("{} was told of another life", reader.name())
+        };
+        stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, last);
+    }
+    report(&readers, last);
+    readers
+}
+
+/// Says what a run came to, and makes sure that it was torture.
+fn report(readers: &[Reader], published: u64) {
+    let sum = |count: fn(&Reader) -> usize| readers.iter().map(count).sum::<usize>();
+    let events = sum(|reader| reader.lives.iter().map(|life| life.seen.events.len()).sum());
+    let (connections, cut_frames) =
+        (sum(|reader| reader.connections), sum(|reader| reader.cut_frames));
+    let (holes, without) =
+        (sum(Reader::holes), readers.iter().filter(|reader| reader.holes() == 0).count());
+    eprintln!(
+        "{published} published; {} readers, {without} without a hole: {events} events, {holes} \
+         holes, {connections} connections, {cut_frames} of them cut within a frame",
+        readers.len()
+    );
+    assert!(events > readers.len() && connections > readers.len() && cut_frames > 0);
+}
+
+async fn forgetful_torture(served_by: ServedBy, mut rng: Rng, length: Duration) {
+    let readers = readers(READERS, &mut rng, 3_000);
+    let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 5, length };
+    let readers = torture(forgetful(), served_by, readers, &mut rng, pace).await;
+    assert!(readers.iter().any(|reader| reader.holes() > 0), "nothing was ever evicted in time");
+    assert!(readers.iter().any(|reader| reader.holes() == 0), "nobody kept up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnect_torture() {
+    forgetful_torture(ServedBy::Downlink, dice("reconnect_torture"), length()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnect_torture_under_axum_serve() {
+    let rng = dice("reconnect_torture_under_axum_serve");
+    forgetful_torture(ServedBy::Axum, rng, Duration::from_secs(SECONDS)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_gap_torture() {
+    let mut rng = dice("resume_without_gap_torture");
+    let readers = readers(READERS, &mut rng, 1_000);
+    let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 1, length: length() };
+    let readers = torture(retentive(), ServedBy::Downlink, readers, &mut rng, pace).await;
+    assert!(readers.iter().all(|reader| reader.holes() == 0));
+}

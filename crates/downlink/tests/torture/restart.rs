@@ -1,0 +1,127 @@
+//! A server that restarts and remembers nothing: each reader is told once for each restart.
+//!
+//! Readers connect to a forwarder, whose address stays while servers come and go behind it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::reconnect::{TOPICS, gather, part, readers, retentive, send_off};
+use super::world::{Pace, Running, ServedBy, Stage, World, publishers};
+use super::{dice, length};
+
+const READERS: usize = 60;
+
+/// Restarts of the shortest run.
+const RESTARTS: usize = 3;
+
+/// The publishers go on until they are told to stop.
+const PACE: Pace =
+    Pace { publishers: 2, topics: TOPICS, burst_max: 1, length: Duration::from_secs(86_400) };
+
+/// Passes bytes on to the server of the moment.
+struct Forwarder {
+    address: SocketAddr,
+    to: Arc<Mutex<SocketAddr>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Forwarder {
+    async fn new(to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let to = Arc::new(Mutex::new(to));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&to)));
+        Self { address, to, accepting }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let to = *to.lock().unwrap();
+        connections.spawn(async move {
+            if let Ok(mut far) = TcpStream::connect(to).await {
+                // Either end may break; the other then sees its end.
+                let _ = copy_bidirectional(&mut near, &mut far).await;
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// A server and the life of the hub that it serves.
+struct Serving {
+    server: Running,
+    stage: Arc<Stage>,
+}
+
+impl Serving {
+    async fn new() -> Self {
+        // What is told of a new epoch is all of it.
+        let stage = Stage::new(retentive().gap_replay_max(usize::MAX));
+        let server = Running::new(ServedBy::Downlink, &stage.hub).await;
+        Self { server, stage }
+    }
+}
+
+/// Puts another server in the place of one, which ends well or crashes.
+async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
+    let new = Serving::new().await;
+    world.enter(Arc::clone(&new.stage));
+    *forwarder.to.lock().unwrap() = new.server.address;
+    if crashes {
+        old.server.crash().await;
+    } else {
+        old.server.stop().await;
+        assert_eq!(old.stage.hub.stats().subscribers, 0);
+    }
+    new
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restart_torture() {
+    let mut rng = dice("restart_torture");
+    let mut serving = Serving::new().await;
+    let forwarder = Forwarder::new(serving.server.address).await;
+    let world = World::new(forwarder.address, Arc::clone(&serving.stage));
+    let running = send_off(readers(READERS, &mut rng, 300), &world);
+    let mut publishing = publishers(&world, &mut rng, PACE);
+    let mut stages = vec![Arc::clone(&serving.stage)];
+
+    let began = Instant::now();
+    while stages.len() <= RESTARTS || began.elapsed() < length() {
+        world.all_arrived(READERS).await;
+        world.published_more(rng.u64(0..1_000)).await;
+        serving = restart(serving, rng.bool(), &world, &forwarder).await;
+        stages.push(Arc::clone(&serving.stage));
+    }
+    world.all_arrived(READERS).await;
+    publishing.shutdown().await;
+    let last = world.say_last();
+    let gathered = gather(running).await;
+    let readers = part(serving.server, &serving.stage, gathered).await;
+    for reader in &readers {
+        let epochs: Vec<_> = reader.lives.iter().map(|life| &life.epoch).collect();
+        let all: Vec<_> = stages.iter().map(|stage| &stage.epoch).collect();
+        assert_eq!(epochs, all, "{}: one notice for each restart", reader.name());
+        assert_eq!(reader.holes(), 0);
+        for (at, (life, stage)) in reader.lives.iter().zip(&stages).enumerate() {
+            // What was on its way when a server ended is lost with its epoch, which the reader knows.
+            let until = if at + 1 == stages.len() { last } else { life.seen.last() };
+            stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, until);
+        }
+    }
+    eprintln!("{} restarts", stages.len() - 1);
+}

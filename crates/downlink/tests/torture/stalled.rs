@@ -1,0 +1,143 @@
+//! A reader that reads nothing any more: it costs the others nothing, and is gone in the end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use downlink::hub::{Connection as Subscriber, DisconnectReason, Observer};
+use downlink_proto::{Decoder, Item};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::reader::{Habits, NARROW, Reader};
+use super::reconnect::{gather, part, retentive};
+use super::wire::{Connection, Turn};
+use super::world::{Running, Selection, Stage, World};
+use super::{dice, length, patiently};
+
+/// All readers of a round, the stalled one included.
+const READERS: usize = 1_000;
+
+/// The client whose reader stalls.
+const STALLED: &str = "c0";
+
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+/// What is published to the stalled reader alone: 512 KiB, far more than the kernel holds for one
+/// with a narrow window.
+const FLOOD: u64 = 64;
+const FLOOD_BYTES: usize = 8 << 10;
+
+/// What is published to all readers: the stalled one shall not delay it.
+const EVENTS: u64 = 64;
+
+/// Reports whose subscription ended, and why.
+struct Departures(mpsc::UnboundedSender<(Option<String>, DisconnectReason)>);
+
+impl Observer for Departures {
+    fn disconnected(&self, subscriber: &Subscriber, reason: DisconnectReason) {
+        let client = subscriber.client.as_ref().map(ToString::to_string);
+        let _ = self.0.send((client, reason));
+    }
+}
+
+/// A reader that has subscribed, was told so, and reads no more.
+async fn stall(server: &Running) -> Connection {
+    let Selection { query, .. } = Selection::topics([0]).and_client(0);
+    let asked = Connection::ask(server.address, &query, "", Some(NARROW)).await;
+    let (mut connection, mut decoder) = (asked.unwrap(), Decoder::default());
+    while !matches!(decoder.poll_item(), Some(Item::Event(_))) {
+        patiently(connection.read(1, &mut decoder)).await;
+    }
+    connection
+}
+
+/// How many events a stalled reader finds when it reads on, to the end of its connection.
+async fn events_left(mut connection: Connection) -> (u64, Turn) {
+    let (mut decoder, mut events, mut turn) = (Decoder::default(), 0, Turn::Open);
+    while turn == Turn::Open {
+        turn = patiently(connection.read(usize::MAX, &mut decoder)).await.1;
+        let items = std::iter::from_fn(|| decoder.poll_item());
+        events += items.filter(|item| matches!(item, Item::Event(_))).count() as u64;
+    }
+    (events, turn)
+}
+
+/// Publishes more to the client of the stalled reader than its socket takes.
+fn flood(stage: &Stage) {
+    let data = "x".repeat(FLOOD_BYTES);
+    for _ in 0..FLOOD {
+        let receipt = stage.hub.to_client(STALLED).publish(data.clone()).unwrap();
+        assert_eq!(receipt.matched(), 1);
+    }
+}
+
+async fn round(rng: &mut fastrand::Rng) {
+    let (left, mut departures) = mpsc::unbounded_channel();
+    let stage = Stage::new(retentive().observer(Departures(left)));
+    let mut readers = READERS;
+    let server = Running::with(&stage.hub, |serve| {
+        // Both ends of each connection are in this program.
+        readers = (serve.connections_allowed() / 2).min(READERS);
+        serve.write_stall_max(STALL_MAX)
+    })
+    .await;
+    let world = World::new(server.address, Arc::clone(&stage));
+    let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None };
+    let steady = |number| {
+        let reader =
+            Reader::new(format!("reader {number}"), Selection::topics([0]), habits, rng.fork());
+        reader.stay(Arc::clone(&world))
+    };
+    let steady: JoinSet<_> = (1..readers).map(steady).collect();
+    world.all_arrived(readers - 1).await;
+    let stalled = stall(&server).await;
+    assert_eq!(stage.hub.stats().subscribers, readers);
+
+    flood(&stage);
+    for number in 0..EVENTS {
+        stage.say(number, BTreeSet::from([0]), "");
+    }
+    world.say_last();
+    let gathered = gather(steady).await;
+    let departed = patiently(departures.recv()).await;
+    assert_eq!(departed, Some((Some(STALLED.to_owned()), DisconnectReason::Left)));
+    assert_eq!(stage.hub.stats().subscribers, readers - 1);
+    assert!(departures.try_recv().is_err(), "nobody else was cut off");
+    let (events, turn) = events_left(stalled).await;
+    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
+
+    let last = world.last().unwrap();
+    for reader in part(server, &stage, gathered).await {
+        assert_eq!(reader.connections, 1);
+        stage.ledger.check(reader.name(), &reader.selection.places, &reader.lives[0].seen, last);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_reader_torture() {
+    let mut rng = dice("stalled_reader_torture");
+    let (began, mut rounds) = (Instant::now(), 0);
+    while rounds == 0 || began.elapsed() < length() {
+        round(&mut rng).await;
+        rounds += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_by_its_deadline_whoever_stalls() {
+    let (left, mut departures) = mpsc::unbounded_channel();
+    let stage = Stage::new(retentive().observer(Departures(left)));
+    let server = Running::with(&stage.hub, |serve| {
+        // Only the deadline can end it.
+        serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
+    })
+    .await;
+    let stalled = stall(&server).await;
+    flood(&stage);
+    server.stop().await;
+    assert_eq!(patiently(departures.recv()).await.unwrap().1, DisconnectReason::Left);
+    assert_eq!(stage.hub.stats().subscribers, 0);
+    let (events, turn) = events_left(stalled).await;
+    assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
+}

@@ -1,0 +1,144 @@
+//! One connection of a reader: a request, HTTP/1.1 framing, and an end at any byte.
+//!
+//! It reads no byte more than it is told to, so a test decides where a connection breaks: in the
+//! head, in a chunk's length, in the middle of an event.
+
+use std::io;
+use std::net::SocketAddr;
+
+use downlink_proto::Decoder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// What one read takes at most.
+const READ_BYTES: usize = 16 << 10;
+
+/// A connection that has asked for a stream.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    io: TcpStream,
+    at: At,
+    /// The last two bytes of the body.
+    tail: [u8; 2],
+}
+
+/// Where in a chunked response the next byte stands.
+#[derive(Debug)]
+enum At {
+    Head(Vec<u8>),
+    /// In the line with a chunk's length.
+    Length(Vec<u8>),
+    Chunk(usize),
+    /// After the last chunk.
+    End,
+    /// After the head of an answer that says to come back later.
+    Refused,
+}
+
+/// How a connection stands after a read.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Turn {
+    Open,
+    /// The server ended the stream as HTTP says, after a whole frame.
+    Ended,
+    /// It broke off, or never began.
+    Broken,
+}
+
+impl Connection {
+    /// Connects and asks. A small window stands for a reader that is slow or about to stall.
+    pub(crate) async fn ask(
+        address: SocketAddr,
+        query: &str,
+        last_event_id: &str,
+        window_bytes: Option<u32>,
+    ) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = window_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let mut io = socket.connect(address).await?;
+        let mut request = format!("GET /?{query} HTTP/1.1\r\nHost: test\r\n");
+        if !last_event_id.is_empty() {
+            request.push_str(&format!("Last-Event-ID: {last_event_id}\r\n"));
+        }
+        request.push_str("\r\n");
+        io.write_all(request.as_bytes()).await?;
+        Ok(Self { io, at: At::Head(Vec::new()), tail: *b"\n\n" })
+    }
+
+    /// Reads at most so many bytes off the wire, and says how many there were.
+    ///
+    /// Dropping the future loses nothing.
+    pub(crate) async fn read(&mut self, most: usize, decoder: &mut Decoder) -> (usize, Turn) {
+        let mut bytes = [0; READ_BYTES];
+        let most = most.clamp(1, READ_BYTES);
+        let read = self.io.read(&mut bytes[..most]).await.unwrap_or(0);
+        if read == 0 {
+            return (0, Turn::Broken);
+        }
+        let mut rest = &bytes[..read];
+        while !rest.is_empty() {
+            rest = self.take(rest, decoder);
+        }
+        let turn = match self.at {
+            At::End => Turn::Ended,
+            At::Refused => Turn::Broken,
+            _ => Turn::Open,
+        };
+        assert!(turn != Turn::Ended || self.is_between_frames(), "ended within a frame");
+        (read, turn)
+    }
+
+    /// Whether no frame is open.
+    pub(crate) fn is_between_frames(&self) -> bool {
+        matches!(self.at, At::Length(_) | At::Chunk(_) | At::End) && &self.tail == b"\n\n"
+    }
+
+    fn take<'a>(&mut self, bytes: &'a [u8], decoder: &mut Decoder) -> &'a [u8] {
+        match &mut self.at {
+            At::Head(head) => {
+                head.push(bytes[0]);
+                if head.ends_with(b"\r\n\r\n") {
+                    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+                    self.at = after(&head);
+                }
+                &bytes[1..]
+            }
+            At::Length(line) => {
+                line.push(bytes[0]);
+                // The line before belongs to the end of the chunk before.
+                if line.len() > 2 && line.ends_with(b"\r\n") {
+                    let digits = std::str::from_utf8(line).unwrap().trim();
+                    let length = usize::from_str_radix(digits, 16).expect("a chunk's length");
+                    self.at = if length == 0 { At::End } else { At::Chunk(length) };
+                }
+                &bytes[1..]
+            }
+            At::Chunk(left) => {
+                let (body, rest) = bytes.split_at(bytes.len().min(*left));
+                *left -= body.len();
+                if *left == 0 {
+                    self.at = At::Length(Vec::new());
+                }
+                decoder.handle_bytes(body).expect("within the decoder's limits");
+                for byte in &body[body.len().saturating_sub(self.tail.len())..] {
+                    self.tail = [self.tail[1], *byte];
+                }
+                rest
+            }
+            At::End | At::Refused => &[],
+        }
+    }
+}
+
+/// What follows the head of a response.
+fn after(head: &str) -> At {
+    if head.starts_with("http/1.1 503 ") {
+        assert!(head.contains("\r\nretry-after: "), "{head}");
+        return At::Refused;
+    }
+    assert!(head.starts_with("http/1.1 200 ok\r\n"), "{head}");
+    assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
+    At::Length(Vec::new())
+}

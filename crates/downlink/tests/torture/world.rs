@@ -1,0 +1,321 @@
+//! What readers are tortured with: a hub behind a server, publishers, and the news of their progress.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use downlink::hub::{Hub, HubBuilder, Publish, SubscribeError};
+use downlink::{KeepAlive, LastEventId};
+use fastrand::Rng;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::ledger::{EVERYONE, Ledger, Place};
+use super::patiently;
+
+/// Places from here on are inboxes of clients.
+const INBOXES: Place = 1_000;
+
+/// How many clients have an inbox.
+const CLIENTS: usize = 8;
+
+/// Where the numbers of one publisher end and those of the next begin.
+const NUMBERS: u64 = 1 << 40;
+
+/// The time between two bursts of a publisher.
+const TICK: Duration = Duration::from_millis(1);
+
+/// The name of a topic: half of them match one pattern, half another.
+pub(crate) fn topic(place: Place) -> String {
+    if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
+}
+
+/// What one reader reads: as a query, and as the places that this must come to.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) query: String,
+    pub(crate) places: BTreeSet<Place>,
+}
+
+impl Selection {
+    /// These topics, each by its name.
+    pub(crate) fn topics(places: impl IntoIterator<Item = Place>) -> Self {
+        let places: BTreeSet<Place> = places.into_iter().collect();
+        let names: Vec<_> = places.iter().map(|place| topic(*place)).collect();
+        Self { query: format!("topics={}", names.join(",")), places }
+    }
+
+    /// One of the two patterns, and one topic that it does not match.
+    pub(crate) fn pattern(red: bool, topics: usize) -> Self {
+        let (pattern, other) = if red { ("red/*", 1) } else { ("blue/%7Bid%7D/state", 0) };
+        let mut places: BTreeSet<_> = (0..topics).skip(1 - other).step_by(2).collect();
+        places.insert(other);
+        Self { query: format!("topics={pattern},{}", topic(other)), places }
+    }
+
+    /// Also what is for a client.
+    pub(crate) fn and_client(mut self, number: usize) -> Self {
+        let client = number % CLIENTS;
+        self.query.push_str(&format!("&client=c{client}"));
+        self.places.insert(INBOXES + client);
+        self
+    }
+}
+
+/// One life of a hub, and what was published in it.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) hub: Hub<String>,
+    pub(crate) epoch: String,
+    pub(crate) ledger: Ledger,
+}
+
+impl Stage {
+    pub(crate) fn new(builder: HubBuilder<String>) -> Arc<Self> {
+        let hub = builder.build().unwrap();
+        let epoch = hub.cursor().as_str().split_once('-').unwrap().0.to_owned();
+        Arc::new(Self { hub, epoch, ledger: Ledger::default() })
+    }
+
+    /// Publishes to places and writes it down; gives the offset.
+    pub(crate) fn say(&self, number: u64, to: BTreeSet<Place>, filler: &str) -> u64 {
+        let mut publish: Option<Publish<String>> = None;
+        for place in to.iter().copied() {
+            publish = Some(match (publish, place) {
+                (None, EVERYONE) => self.hub.to_everyone(),
+                (Some(publish), EVERYONE) => publish.and_to_everyone(),
+                (None, INBOXES..) => self.hub.to_client(format!("c{}", place - INBOXES)),
+                (Some(publish), INBOXES..) => {
+                    publish.and_to_client(format!("c{}", place - INBOXES))
+                }
+                (None, _) => self.hub.to(topic(place)),
+                (Some(publish), _) => publish.and_to(topic(place)),
+            });
+        }
+        let receipt = publish.unwrap().publish(format!("{number} {filler}")).unwrap();
+        let offset = receipt.offset().get();
+        self.ledger.note(offset, number, to);
+        offset
+    }
+}
+
+/// How far the publishers are.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Events published.
+    events: u64,
+    /// Readers that have an id of the present stage.
+    arrived: usize,
+    /// The offset of the very last event, once it is published.
+    last: Option<u64>,
+}
+
+/// Readers and publishers meet here.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// Where readers connect.
+    pub(crate) address: SocketAddr,
+    stage: Mutex<Arc<Stage>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl World {
+    pub(crate) fn new(address: SocketAddr, stage: Arc<Stage>) -> Arc<Self> {
+        let progress = watch::Sender::default();
+        Arc::new(Self { address, stage: Mutex::new(stage), progress })
+    }
+
+    pub(crate) fn stage(&self) -> Arc<Stage> {
+        Arc::clone(&self.stage.lock().unwrap())
+    }
+
+    /// The hub begins another life, in which nobody has arrived.
+    pub(crate) fn enter(&self, stage: Arc<Stage>) {
+        self.progress.send_modify(|progress| progress.arrived = 0);
+        *self.stage.lock().unwrap() = stage;
+    }
+
+    /// Publishes what every reader waits for in the end.
+    pub(crate) fn say_last(&self) -> u64 {
+        let last = self.stage().say(u64::MAX, BTreeSet::from([EVERYONE]), "");
+        self.progress.send_modify(|progress| progress.last = Some(last));
+        last
+    }
+
+    /// The offset of the very last event, if it is published.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.progress.borrow().last
+    }
+
+    pub(crate) async fn over(&self) {
+        self.when(|progress| progress.last.is_some()).await;
+    }
+
+    /// Waits until so many more events were published, or the last one was.
+    pub(crate) async fn published_more(&self, events: u64) {
+        let enough = self.progress.borrow().events + events;
+        self.when(|progress| progress.events >= enough || progress.last.is_some()).await;
+    }
+
+    /// A reader has its first id of the present stage.
+    pub(crate) fn note_arrival(&self) {
+        self.progress.send_modify(|progress| progress.arrived += 1);
+    }
+
+    pub(crate) async fn all_arrived(&self, readers: usize) {
+        patiently(self.when(|progress| progress.arrived >= readers)).await;
+    }
+
+    async fn when(&self, is_so: impl FnMut(&Progress) -> bool) {
+        let mut progress = self.progress.subscribe();
+        progress.wait_for(is_so).await.expect("the world is here");
+    }
+}
+
+/// How publishers publish.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) publishers: u64,
+    pub(crate) topics: usize,
+    /// Events that one publisher publishes in a row, at most.
+    pub(crate) burst_max: u64,
+    pub(crate) length: Duration,
+}
+
+/// Publishes from several tasks for a time, then the last event.
+pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
+    let mut publishers = publishers(world, rng, pace);
+    while let Some(ended) = publishers.join_next().await {
+        ended.unwrap();
+    }
+    world.say_last();
+}
+
+/// Publishes from several tasks for a time. Ending one early leaves no event out of the ledger.
+pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
+    let until = Instant::now() + pace.length;
+    (0..pace.publishers)
+        .map(|publisher| publish(Arc::clone(world), rng.fork(), pace, publisher, until))
+        .collect()
+}
+
+async fn publish(world: Arc<World>, mut rng: Rng, pace: Pace, publisher: u64, until: Instant) {
+    let mut numbers = publisher * NUMBERS..;
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while Instant::now() < until {
+        ticks.tick().await;
+        let stage = world.stage();
+        let burst = rng.u64(1..=pace.burst_max);
+        for number in numbers.by_ref().take(usize::try_from(burst).unwrap()) {
+            let to = (0..rng.usize(1..=3)).map(|_| place(&mut rng, pace.topics)).collect();
+            stage.say(number, to, &filler(&mut rng));
+        }
+        world.progress.send_modify(|progress| progress.events += burst);
+    }
+}
+
+/// Some topics are busy and the last ones quiet.
+fn place(rng: &mut Rng, topics: usize) -> Place {
+    match rng.usize(0..100) {
+        0 => EVERYONE,
+        1..10 => INBOXES + rng.usize(0..CLIENTS),
+        _ => rng.usize(0..topics).min(rng.usize(0..topics)),
+    }
+}
+
+/// Some events have several lines, and a few more bytes than a packet.
+fn filler(rng: &mut Rng) -> String {
+    let line = "x".repeat(rng.usize(0..100));
+    let lines = if rng.u8(0..200) == 0 { 100 } else { rng.usize(1..4) };
+    [line.as_str()].repeat(lines).join("\n")
+}
+
+/// What a request may say: `?topics=a,b&client=c`.
+#[derive(serde::Deserialize)]
+struct Wanted {
+    topics: String,
+    client: Option<String>,
+}
+
+fn app(hub: &Hub<String>) -> Router {
+    // The shortest silence there is: clients that hear nothing are told where they are.
+    let keep_alive = KeepAlive::every(Duration::ZERO);
+    let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
+        let subscribe = wanted
+            .topics
+            .split(',')
+            .fold(hub.subscribe(), |subscribe, selector| subscribe.pattern(selector));
+        let subscribe = match wanted.client {
+            Some(client) => subscribe.client(client),
+            None => subscribe,
+        };
+        Ok::<_, SubscribeError>(
+            subscribe.resume(last).open().await?.into_sse().keep_alive(keep_alive),
+        )
+    };
+    Router::new().route("/", get(join)).with_state(hub.clone())
+}
+
+/// What serves the app.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ServedBy {
+    Downlink,
+    Axum,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    pub(crate) async fn new(served_by: ServedBy, hub: &Hub<String>) -> Self {
+        match served_by {
+            ServedBy::Downlink => Self::with(hub, |serve| serve).await,
+            ServedBy::Axum => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let (stop, stopped) = oneshot::channel::<()>();
+                let serve = axum::serve(listener, app(hub));
+                let serve = serve.with_graceful_shutdown(hub.drain_on(stopped));
+                Self { address, stop, ended: tokio::spawn(serve.into_future()) }
+            }
+        }
+    }
+
+    /// Serves by `downlink::serve`, with settings.
+    pub(crate) async fn with(hub: &Hub<String>, set: impl FnOnce(Serve) -> Serve) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = set(downlink::serve(listener, app(hub)));
+        let address = serve.local_addr().unwrap();
+        let ended = tokio::spawn(serve.with_graceful_shutdown(stopped).into_future());
+        Self { address, stop, ended }
+    }
+
+    /// Asks the server to end; awaiting what this gives waits until it has.
+    pub(crate) fn stop(self) -> impl Future<Output = ()> {
+        self.stop.send(()).unwrap();
+        async { patiently(self.ended).await.unwrap().unwrap() }
+    }
+
+    /// Ends the server as a crash does: every connection breaks.
+    pub(crate) async fn crash(self) {
+        self.ended.abort();
+        assert!(patiently(self.ended).await.unwrap_err().is_cancelled());
+    }
+}
+
+/// A server about to run.
+pub(crate) type Serve = downlink::serve::Serve<TcpListener, Router, downlink::serve::AsService>;
