@@ -3,7 +3,7 @@
 //! It owns every connection as a task, so dropping it closes them all. At the limit of connections
 //! a newcomer is told when to return and the others stay; a shortage of descriptors pauses
 //! accepting instead of spinning. After the signal it accepts nothing, lets the connections end,
-//! and is over by the deadline whatever the peers do.
+//! and is over by the deadline whatever the peers do; then nothing of a connection is left.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +22,12 @@ use super::{App, Listener, REFUSALS_MAX};
 /// Long enough that failing costs no noticeable CPU, short enough that nobody's connection attempt
 /// times out over it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the connections that are left at the deadline may take to be gone.
+///
+/// A closed connection is gone as soon as its task has a turn; only app code that blocks a thread
+/// makes it longer. Half would give up on a busy machine, double would be felt as a late end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// When to end a server.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -135,16 +141,22 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Asks all connections to end and waits until they have or the time is up.
+    /// Asks all connections to end and waits until they have; closes what is left in the end.
     async fn drain(mut self, within: Duration) {
         self.shared.drain.begin();
-        let all_ended = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                report(ended);
-            }
-        };
-        if timeout(within, all_ended).await.is_err() {
-            tracing::warn!(left = self.tasks.len(), "drain deadline: closing what is left");
+        if timeout(within, self.all_ended()).await.is_ok() {
+            return;
+        }
+        tracing::warn!(left = self.tasks.len(), "drain deadline: closing what is left");
+        self.tasks.abort_all();
+        if timeout(CLOSE_WITHIN, self.all_ended()).await.is_err() {
+            tracing::error!(left = self.tasks.len(), "the app blocks connections from closing");
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            report(ended);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! A response body on its way to the socket.
 //!
 //! During a drain an event stream, whoever made it, ends at the next blank line with a `retry:` of
-//! its own. Every other body passes untouched, and so does a stream marked [`Finite`] or one of
-//! known length. Trailers of an event stream are dropped: its readers have no use for them.
+//! its own. In one that has a content coding nothing can be read or written; it ends where it is,
+//! and its reader throws away what it has of an event. Every other body passes untouched, and so
+//! does a stream marked [`Finite`] or one of known length. Trailers of an event stream are
+//! dropped: its readers have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use downlink_proto::Frame;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{Response, StatusCode};
 use http_body::{Body, SizeHint};
 use http_body_util::Full;
@@ -36,7 +38,9 @@ pub(super) fn outgoing<B: Body>(
         return refuse("the server is shutting down", drain.reconnection(), browser)
             .map(|inner| Outgoing::Refused { inner });
     }
-    response.map(|inner| Outgoing::Endless { stream: Endless::new(inner, Arc::clone(drain)) })
+    let coded = response.headers().contains_key(CONTENT_ENCODING);
+    let drain = Arc::clone(drain);
+    response.map(|inner| Outgoing::Endless { stream: Endless::new(inner, drain, coded) })
 }
 
 /// True of an event stream that nobody has said to be finite and that states no length.
@@ -107,14 +111,16 @@ pin_project! {
         #[pin]
         inner: B,
         drain: Arc<Drain>,
+        // The chunks are not text but a coding of it.
+        coded: bool,
         at: Boundary,
         ended: bool,
     }
 }
 
 impl<B: Body> Endless<B> {
-    fn new(inner: B, drain: Arc<Drain>) -> Self {
-        Self { inner, drain, at: Boundary::default(), ended: false }
+    fn new(inner: B, drain: Arc<Drain>, coded: bool) -> Self {
+        Self { inner, drain, coded, at: Boundary::default(), ended: false }
     }
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
@@ -123,6 +129,10 @@ impl<B: Body> Endless<B> {
             return Poll::Ready(None);
         }
         let draining = this.drain.has_begun();
+        if draining && *this.coded {
+            *this.ended = true;
+            return Poll::Ready(None);
+        }
         if draining && this.at.is_here() {
             *this.ended = true;
             return data(goodbye(this.drain));

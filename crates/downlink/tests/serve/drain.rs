@@ -14,7 +14,7 @@ use futures_util::stream;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Client, Running, body_of, goodbye_in};
+use super::{Client, DropSignal, Running, body_of, goodbye_in};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -110,6 +110,23 @@ async fn open_frame_is_completed_first() {
     running.ended().await;
 }
 
+/// A stream in a coding that the server cannot read must not get plain text into it.
+#[tokio::test]
+async fn compressed_stream_ends_without_a_word() {
+    let zipped = || async {
+        let chunks = stream::iter([Ok::<_, std::io::Error>("compressed")]).chain_pending();
+        let headers = [("content-type", "text/event-stream"), ("content-encoding", "br")];
+        (headers, Body::from_stream(chunks))
+    };
+    let mut running = Running::new(Router::new().route("/", get(zipped))).await;
+    let mut client = running.get("/").await;
+    client.sees("compressed").await;
+    running.stop();
+    let answer = client.rest().await;
+    assert!(answer.ends_with("compressed\r\n0\r\n\r\n"), "{answer}");
+    running.ended().await;
+}
+
 #[tokio::test]
 async fn finite_stream_may_end_by_itself() {
     let (sender, sse) = Sse::channel(4);
@@ -165,6 +182,36 @@ async fn deadline_holds_whatever_the_peers_do() {
     assert!(before.elapsed() >= SHORT && before.elapsed() < 10 * SHORT, "{:?}", before.elapsed());
     assert_eq!(waiting.rest().await, "");
     stalled.rest().await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_connection_outlives_the_deadline() {
+    let (signal, mut dropped) = DropSignal::new();
+    let signal = Arc::new(std::sync::Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let frames = stream::iter([Frame::comment("a")]).chain_pending();
+        Sse::new(futures_util::StreamExt::inspect(frames, move |_| {
+            let _owned = &signal;
+        }))
+        .finite()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let app = Router::new().route("/", get(once));
+    let serve = downlink::serve(listener, app).drain_within(Duration::ZERO);
+    let address = serve.local_addr().expect("bound");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let reading = async {
+        let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+        client.get("/", "").await;
+        client.sees(": a\n\n").await;
+        stop.send(()).expect("running");
+        client
+    };
+    let serving = serve.with_graceful_shutdown(stopped).into_future();
+    let (ended, _client) = tokio::join!(serving, reading);
+    ended.expect("no error");
+    assert!(dropped.try_recv().is_ok(), "a body is still there");
 }
 
 #[tokio::test]
