@@ -24,7 +24,6 @@ use tower_service::Service;
 use super::app::{App, RequestBody};
 use super::drain::Drain;
 use super::outgoing::{Outgoing, outgoing};
-use super::socket;
 use super::stall::StallGuard;
 use crate::http::{AnyError, is_browser, refuse};
 
@@ -69,7 +68,6 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    socket::tune(&io, shared.write_stall_max);
     let io = TokioIo::new(StallGuard::new(io, shared.write_stall_max, Some(place)));
     let app = app.service_for(peer.clone()).await;
     // Only ever touched by this task.
@@ -77,7 +75,9 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
     let drain = Arc::clone(&shared.drain);
     let service = service_fn(move |request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        respond(app.clone(), from_peer(request, &peer), Arc::clone(&drain))
+        // hyper keeps room for this future as long as the connection lives; boxed, that is a
+        // pointer while a stream runs.
+        Box::pin(respond(app.clone(), from_peer(request, &peer), Arc::clone(&drain)))
     });
     let connection = http1(shared.header_timeout).serve_connection(io, service).with_upgrades();
     let mut connection = pin!(connection);
@@ -115,7 +115,6 @@ pub(super) async fn turn_away<Io>(io: Io, shared: Arc<Shared>, place: OwnedSemap
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    socket::tune(&io, shared.write_stall_max);
     let io = TokioIo::new(StallGuard::new(io, shared.write_stall_max, Some(place)));
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());

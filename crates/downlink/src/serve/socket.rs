@@ -19,15 +19,26 @@ use tokio::net::TcpStream;
 #[cfg(target_os = "linux")]
 const NOT_SENT_BYTES: u32 = 16 * 1024;
 
-/// Sets the options of an accepted socket, if it is a TCP one.
-pub(super) fn tune<Io: Any>(io: &Io, write_stall_max: Duration) {
-    let Some(stream) = as_tcp(io) else { return };
-    if let Err(error) = tune_tcp(stream, write_stall_max) {
-        tracing::debug!(%error, "a socket option could not be set");
-    }
+/// Who notices that a peer takes no bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum StallTimer {
+    /// The kernel, which fails the socket. It sees each acknowledgement, also of a peer that is
+    /// too slow to make the socket writable.
+    Kernel,
+    /// The server, by how long a write is blocked.
+    Server,
 }
 
-fn tune_tcp(stream: &TcpStream, write_stall_max: Duration) -> io::Result<()> {
+/// Sets the options of an accepted socket, if it is a TCP one.
+pub(super) fn tune<Io: Any>(io: &Io, write_stall_max: Duration) -> StallTimer {
+    let Some(stream) = as_tcp(io) else { return StallTimer::Server };
+    tune_tcp(stream, write_stall_max).unwrap_or_else(|error| {
+        tracing::debug!(%error, "a socket option could not be set");
+        StallTimer::Server
+    })
+}
+
+fn tune_tcp(stream: &TcpStream, write_stall_max: Duration) -> io::Result<StallTimer> {
     // An event waits for nothing; writes are whole frames, so there is nothing to gather.
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -36,10 +47,13 @@ fn tune_tcp(stream: &TcpStream, write_stall_max: Duration) -> io::Result<()> {
         socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
         // Zero would mean the system's default, a quarter of an hour.
         socket.set_tcp_user_timeout(Some(write_stall_max.max(Duration::from_millis(1))))?;
+        Ok(StallTimer::Kernel)
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = write_stall_max;
-    Ok(())
+    {
+        let _ = write_stall_max;
+        Ok(StallTimer::Server)
+    }
 }
 
 /// Makes closing throw away what the kernel still holds, rather than go on trying to deliver it.
@@ -66,7 +80,9 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_client, (stream, _)) = (client.expect("listening"), accepted.expect("connected"));
-        tune(&stream, Duration::from_secs(4));
+        let timer = tune(&stream, Duration::from_secs(4));
+        let kernel = cfg!(target_os = "linux");
+        assert_eq!(timer, if kernel { StallTimer::Kernel } else { StallTimer::Server });
         assert!(stream.nodelay().expect("readable"));
         #[cfg(target_os = "linux")]
         {
@@ -79,9 +95,18 @@ mod tests {
         assert_eq!(SockRef::from(&stream).linger().expect("readable"), Some(Duration::ZERO));
     }
 
+    /// A time that the kernel has no number for is kept by the server.
+    #[tokio::test]
+    async fn socket_without_the_options_is_timed_by_the_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let stream = TcpStream::connect(address).await.expect("listening");
+        assert_eq!(tune(&stream, Duration::MAX), StallTimer::Server);
+    }
+
     #[test]
     fn other_sockets_are_left_alone() {
-        tune(&"no socket", Duration::ZERO);
+        assert_eq!(tune(&"no socket", Duration::ZERO), StallTimer::Server);
         discard_on_close(&"no socket");
     }
 }

@@ -1,10 +1,9 @@
 //! A socket that ends when its peer stops taking bytes.
 //!
 //! A response body is not polled while its socket is full, so only the socket itself can see a
-//! stall. [`StallGuard`] fails a write with `TimedOut` once nothing could be written for
-//! `write_stall_max`; hyper then drops the connection and with it the body. A timer exists only
-//! while a write is blocked. Not here: what the kernel has buffered without acknowledgement (see
-//! `socket`, on Linux).
+//! stall. Where the kernel does not tell (see `socket`; on Linux it does, for TCP), [`StallGuard`]
+//! fails a write with `TimedOut` once nothing could be written for `write_stall_max`. hyper then
+//! drops the connection and with it the body. A timer exists only while a write is blocked.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,13 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
-use super::socket;
+use super::socket::{self, StallTimer};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct StallGuard<Io> {
     io: Io,
-    write_stall_max: Duration,
+    /// How long an operation may be blocked; none where the kernel sees to it.
+    blocked_max: Option<Duration>,
     blocked: Option<Blocked>,
     /// The connection's place among `connections_max`, for as long as the socket lives: also when
     /// an upgrade hands it to other code.
@@ -44,12 +44,17 @@ enum Operation {
 }
 
 impl<Io: 'static> StallGuard<Io> {
+    /// Sets the socket's options and takes it over.
     pub(super) fn new(
         io: Io,
         write_stall_max: Duration,
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { io, write_stall_max, blocked: None, _place: place }
+        let blocked_max = match socket::tune(&io, write_stall_max) {
+            StallTimer::Kernel => None,
+            StallTimer::Server => Some(write_stall_max),
+        };
+        Self { io, blocked_max, blocked: None, _place: place }
     }
 
     /// Takes the outcome of an operation: its end forgets the timer, the lack of one is timed.
@@ -63,8 +68,8 @@ impl<Io: 'static> StallGuard<Io> {
             self.blocked = self.blocked.take().filter(|blocked| blocked.on != on);
             return polled;
         }
-        let write_stall_max = self.write_stall_max;
-        let start = || Blocked { on, timer: Box::pin(sleep(write_stall_max)) };
+        let Some(blocked_max) = self.blocked_max else { return Poll::Pending };
+        let start = || Blocked { on, timer: Box::pin(sleep(blocked_max)) };
         if self.blocked.get_or_insert_with(start).timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
