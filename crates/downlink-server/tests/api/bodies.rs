@@ -1,6 +1,6 @@
 //! Request bodies: their size, their pace, and answers that arrive all the same.
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{Server, answer::Answer, patiently};
 
@@ -44,16 +44,31 @@ async fn a_body_that_announces_nothing_is_measured() {
     server.is_unharmed(&before).await;
 }
 
+/// A client that sends everything before it looks for an answer, as many do.
+async fn send_then_read(server: &Server, path: &str) -> Answer {
+    const BYTES: usize = 8 << 20;
+    let mut io = server.connect().await;
+    let host = server.address;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {BYTES}\r\n\r\n"
+    );
+    io.write_all(head.as_bytes()).await.expect("open");
+    patiently(io.write_all(&vec![b'x'; BYTES])).await.expect("read to the end");
+    let mut answer = String::new();
+    patiently(io.read_to_string(&mut answer)).await.expect("an answer and no reset");
+    Answer::parse(&answer)
+}
+
 #[tokio::test]
-async fn the_answer_to_a_body_that_is_too_large_arrives() {
-    let server = Server::with(&["--event-bytes-max", "200"]).await;
+async fn the_answer_to_a_body_that_nobody_wants_arrives() {
+    let server = Server::with(&["--event-bytes-max", "200", "--anonymous", "publish"]).await;
     let before = server.hub.stats();
-    for _ in 0..5 {
-        let answer = server.post("/events?topic=a", vec![b'x'; 8 << 20]).await;
-        assert!(answer.problem(413).contains("larger than 200 bytes"));
-        let answer = server.post("/nowhere", vec![b'x'; 8 << 20]).await;
-        assert!(answer.problem(404).contains("There is nothing"));
-    }
+    let answer = send_then_read(&server, "/events?topic=a").await;
+    assert!(answer.problem(413).contains("larger than 200 bytes"));
+    let answer = send_then_read(&server, "/nowhere").await;
+    assert!(answer.problem(404).contains("There is nothing"));
+    let answer = send_then_read(&server, "/events?topics=a").await;
+    assert!(answer.problem(400).contains("Perhaps topic is meant."));
     server.is_unharmed(&before).await;
 }
 
@@ -98,7 +113,7 @@ async fn a_body_that_breaks_off_publishes_nothing() {
     io.write_all(half.as_bytes()).await.expect("open");
     io.shutdown().await.expect("open");
     let mut answer = Vec::new();
-    let _ = patiently(tokio::io::AsyncReadExt::read_to_end(&mut io, &mut answer)).await;
+    let _ = patiently(io.read_to_end(&mut answer)).await;
     server.publish("topic=a", "whole").await;
     assert_eq!(stream.data().await, "whole");
 }
