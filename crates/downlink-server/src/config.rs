@@ -166,9 +166,8 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         let Some(id) = known.map(|arg| arg.get_id().clone()) else {
             bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
         };
-        command = command.mut_subcommand(subcommand, |serve| {
-            serve.mut_arg(id, |arg| arg.default_value(value))
-        });
+        command = command
+            .mut_subcommand(subcommand, |serve| serve.mut_arg(id, |arg| arg.default_value(value)));
     }
     Ok(command)
 }
