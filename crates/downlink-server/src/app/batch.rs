@@ -17,6 +17,11 @@ use super::{
     reply::{self, Refused, bad_request, not_published, sentence, shown},
 };
 
+/// Topics and clients of all events of a batch together, ten for each of the most events there may
+/// be. Each is a place in memory and a step under one hold of the hub's lock: a batch of bytes
+/// alone could ask for millions.
+const ADDRESSES_MAX: usize = 100_000;
+
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -28,11 +33,16 @@ pub(super) async fn publish(
     let mut batch = Batch::new(&app.hub);
     // Where each event stands in the body, for the errors: blank lines are none.
     let mut lines = Vec::new();
+    let mut addresses = 0;
     for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         if batch.len() == BATCH_EVENTS_MAX {
-            return Err(too_many());
+            return Err(too_many(BATCH_EVENTS_MAX, "events"));
         }
         let (envelope, data) = parse(line).map_err(|refused| in_line(at, refused))?;
+        addresses += envelope.topics.len() + envelope.clients.len();
+        if addresses > ADDRESSES_MAX {
+            return Err(too_many(ADDRESSES_MAX, "topics and clients"));
+        }
         let publish = envelope.publish(&app.hub).map_err(|refused| in_line(at, refused))?;
         batch.add(publish, data);
         lines.push(at);
@@ -44,16 +54,16 @@ pub(super) async fn publish(
         BatchError::Event { index, error } => {
             in_line(lines.get(index).copied().unwrap_or_default(), not_published(&error))
         }
-        _ => too_many(),
+        _ => too_many(BATCH_EVENTS_MAX, "events"),
     })?;
     let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.id().as_str()).collect();
     Ok(reply::json(&json!({ "ids": ids })))
 }
 
-fn too_many() -> Refused {
+fn too_many(max: usize, of: &str) -> Refused {
     Refused::new(
         StatusCode::PAYLOAD_TOO_LARGE,
-        format!("The batch has more than {BATCH_EVENTS_MAX} events. Send several batches."),
+        format!("The batch has more than {max} {of}. Send several batches."),
     )
 }
 

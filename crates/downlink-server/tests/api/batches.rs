@@ -102,3 +102,16 @@ async fn events_and_bytes_at_and_above_their_limits() {
     server.post("/events/batch", lines(2)).await.json();
     server.refuses(PATH, lines(2) + "\n", (413, "larger than 46 bytes")).await;
 }
+
+#[tokio::test]
+async fn addresses_of_all_events_at_and_above_their_limit() {
+    let server = Server::start().await;
+    let topics: Vec<String> = (0..1_000).map(|number| format!("{number:x}")).collect();
+    let line = serde_json::json!({ "topics": topics, "data": 1 }).to_string() + "\n";
+    let most = line.repeat(100);
+    let answer = server.post("/events/batch", &most).await.json();
+    assert_eq!(answer["ids"].as_array().map(Vec::len), Some(100));
+    let one_more = most + "{\"topic\":\"a\",\"data\":1}";
+    let says = (413, "more than 100000 topics and clients. Send several");
+    server.refuses(PATH, one_more, says).await;
+}
