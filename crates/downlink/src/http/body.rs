@@ -24,6 +24,7 @@ use pin_project_lite::pin_project;
 use super::batch::Batch;
 use super::clock::{Clock, Tick};
 use super::source::{AnyError, FrameSource};
+use super::sse::AGED_RECONNECTION;
 use super::{KeepAlive, Spread, Sse};
 
 /// The future that ends a response from outside.
@@ -81,6 +82,8 @@ enum Found {
     /// Nothing more for now, or the batch is full.
     Open,
     End,
+    /// The response has reached its age or expiry.
+    Aged,
     Failure(BodyError),
 }
 
@@ -99,11 +102,14 @@ pin_project! {
         keep_alive: KeepAlive,
         until: Option<Until>,
         last_reconnection: Option<Spread>,
+        // The same where the age ends the response.
+        aged_reconnection: Option<Spread>,
     }
 }
 
 impl<S> SseBody<S> {
     pub(super) fn new(sse: Sse<S>) -> Self {
+        let unsaid = sse.reconnection_time.is_none().then_some(AGED_RECONNECTION);
         Self {
             clock: sse.clock(),
             source: sse.source,
@@ -112,6 +118,7 @@ impl<S> SseBody<S> {
             keep_alive: sse.keep_alive,
             until: sse.until,
             last_reconnection: sse.last_reconnection,
+            aged_reconnection: sse.last_reconnection.or(unsaid),
         }
     }
 }
@@ -166,7 +173,7 @@ impl<S: FrameSource> SseBody<S> {
     /// Gathers what there is to send, and finds out whether it is all.
     fn look(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         if self.clock.has_ended() {
-            return Found::End;
+            return Found::Aged;
         }
         let asked_to_end = match self.as_mut().poll_until(cx) {
             Ok(asked) => asked,
@@ -217,7 +224,7 @@ impl<S: FrameSource> SseBody<S> {
         let this = self.project();
         match this.clock.poll_tick(cx) {
             Poll::Pending => Found::Open,
-            Poll::Ready(Tick::End) => Found::End,
+            Poll::Ready(Tick::End) => Found::Aged,
             Poll::Ready(Tick::Silence) => match unpanicked(|| this.source.keep_alive()) {
                 Ok(frame) => {
                     batch.push_last(frame.unwrap_or_else(|| this.keep_alive.frame()));
@@ -239,8 +246,10 @@ impl<S: FrameSource> SseBody<S> {
             Found::Open => Phase::Open,
             Found::Failure(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
             Found::Failure(error) => Phase::Failing(error),
-            Found::End => {
-                if let Some(spread) = this.last_reconnection {
+            Found::End | Found::Aged => {
+                let aged = matches!(found, Found::Aged);
+                let spread = if aged { *this.aged_reconnection } else { *this.last_reconnection };
+                if let Some(spread) = spread {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
                 Phase::Ended

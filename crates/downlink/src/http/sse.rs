@@ -22,6 +22,15 @@ use super::{KeepAlive, Spread, SseBody};
 /// together do not all return together.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
+/// When the client of a stream comes back that has reached its age or its expiry, unless the
+/// response says.
+///
+/// Browsers wait 3 to 5 s by default, which leaves a page standing still although nothing is
+/// wrong. The ends are spread already, so nobody returns in a crowd; less than a second would make
+/// a loop of a stream that is already expired when it begins.
+pub(super) const AGED_RECONNECTION: Spread =
+    Spread::between(Duration::from_secs(1), Duration::from_secs(2));
+
 /// Marks a response, in its extensions, whose stream ends by itself: a drain lets it run until the
 /// deadline. Set by [`Sse::finite`]; put it on any other response that should be treated so.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -103,21 +112,24 @@ impl<S> Sse<S> {
     }
 
     /// Tells each client its own time to reconnect as the last thing of a stream that ends without
-    /// failing. Default: nothing.
+    /// failing. Default: nothing; but see [`max_age`](Self::max_age).
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.last_reconnection = Some(spread);
         self
     }
 
-    /// Ends the stream at 80 to 100 % of this age, drawn for each. Default: never. Events not yet
-    /// sent by then are not sent.
+    /// Ends the stream at 80 to 100 % of this age, drawn for each. Default: never.
+    ///
+    /// The client is told to come back within one to two seconds, unless the response has a
+    /// reconnection time or spread of its own. Events not yet sent by then are not sent: a client
+    /// that resumes by id gets them, as its id is that of the last event that it has whole.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
         self
     }
 
     /// Ends the stream at an instant or a time of day, such as when the credentials expire.
-    /// Default: never. Events not yet sent by then are not sent.
+    /// Default: never. What is said of [`max_age`](Self::max_age) holds here too.
     pub fn expires_at(mut self, expiry: impl Into<Expiry>) -> Self {
         self.expiry = Some(expiry.into());
         self

@@ -19,7 +19,7 @@ async fn age_ends_at_eighty_to_a_hundred_percent() {
     let mut ages = Vec::new();
     for _ in 0..20 {
         let before = Instant::now();
-        assert_eq!(Reader::greeted(endless().max_age(100 * SECOND)).await.rest().await, "");
+        retry_in(&Reader::greeted(endless().max_age(100 * SECOND)).await.rest().await);
         ages.push(before.elapsed());
     }
     let late = 100 * SECOND + SECOND / 100;
@@ -53,7 +53,7 @@ async fn age_ends_a_busy_stream_too() {
 async fn expiry_at_an_instant() {
     let before = Instant::now();
     let mut reader = Reader::greeted(endless().expires_at(before + 7 * SECOND)).await;
-    assert_eq!(reader.rest().await, "");
+    retry_in(&reader.rest().await);
     assert!(before.elapsed() >= 7 * SECOND && before.elapsed() < 8 * SECOND);
 }
 
@@ -62,7 +62,7 @@ async fn expiry_at_a_time_of_day() {
     let before = Instant::now();
     let expiry = SystemTime::now() + 60 * SECOND;
     let mut reader = Reader::greeted(endless().expires_at(expiry)).await;
-    assert_eq!(reader.rest().await, "");
+    retry_in(&reader.rest().await);
     let passed = before.elapsed();
     assert!(passed > 55 * SECOND && passed <= 60 * SECOND + SECOND / 100, "{passed:?}");
 }
@@ -70,9 +70,10 @@ async fn expiry_at_a_time_of_day() {
 #[tokio::test]
 async fn expiry_in_the_past_ends_after_the_greeting() {
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(SystemTime::UNIX_EPOCH);
-    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
+    assert!(!Reader::new(sse).rest().await.contains("secret"));
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(std::time::Instant::now());
-    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
+    let said = Reader::new(sse).rest().await;
+    retry_in(said.strip_prefix(": connected\n\n").expect("the greeting"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,14 +108,32 @@ async fn callers_future_wakes_an_idle_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn age_says_when_to_come_back_unless_the_response_did() {
+    let retry = retry_in(&Reader::greeted(endless().max_age(SECOND)).await.rest().await);
+    assert!((1_000..=2_000).contains(&retry), "{retry}");
+    let mut reader = Reader::new(endless().max_age(SECOND).reconnection_time(9 * SECOND));
+    assert_eq!(reader.rest().await, ": connected\n\nretry: 9000\n\n");
+}
+
+#[tokio::test]
+async fn end_of_the_events_says_nothing_by_itself() {
+    let sse = Sse::new(stream::iter([Frame::comment("a")])).max_age(SECOND);
+    assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
+}
+
+/// The reconnection time in a text that is nothing else.
+fn retry_in(text: &str) -> u64 {
+    let millis = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
+    millis.expect(text).parse().expect("digits")
+}
+
+#[tokio::test(start_paused = true)]
 async fn last_words_are_when_to_come_back() {
     let spread = Spread::between(SECOND, 2 * SECOND);
     for _ in 0..20 {
         let mut reader =
             Reader::greeted(endless().max_age(SECOND).reconnection_spread(spread)).await;
-        let last = reader.rest().await;
-        let millis = last.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
-        let millis: u64 = millis.expect("a retry").parse().expect("digits");
+        let millis = retry_in(&reader.rest().await);
         assert!((1_000..=2_000).contains(&millis), "{millis}");
     }
 }
