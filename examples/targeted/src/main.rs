@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use downlink::serve::stop_signal;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 
@@ -34,7 +35,7 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let listener = bind(port(env::args().nth(1).or_else(|| env::var("PORT").ok()))?).await?;
-    let stopped = stopped()?;
+    let stopped = stop_signal()?;
     greet(listener.local_addr()?);
     let hub = targeted::hub()?;
     tokio::spawn(targeted::publish_time(hub.clone(), Timestamp::now));
@@ -70,29 +71,6 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
              as `cargo run -p targeted -- 0` for any free one"
         ),
         _ => format!("cannot listen on {address}: {error}"),
-    })
-}
-
-/// Completes at Ctrl-C or when the process is asked to end; listens for both from the call on.
-#[cfg(unix)]
-fn stopped() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-/// Completes at Ctrl-C.
-#[cfg(windows)]
-fn stopped() -> io::Result<impl Future<Output = ()>> {
-    let mut ctrl_c = tokio::signal::windows::ctrl_c()?;
-    Ok(async move {
-        ctrl_c.recv().await;
     })
 }
 

@@ -19,6 +19,10 @@
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
 //! | size of a request head | 32 KiB | – |
+//!
+//! Not limited here: the size of a request body and the time that it takes. Both are the app's to
+//! decide, as a body may be a stream itself; a peer that sends one slowly holds its connection and
+//! what the app has gathered, no more, and no longer than until the end of a drain.
 
 mod accept;
 mod app;
@@ -30,6 +34,7 @@ mod listener;
 mod outgoing;
 mod socket;
 mod stall;
+mod stop;
 
 use std::fmt;
 use std::future::{IntoFuture, pending};
@@ -46,6 +51,8 @@ pub use app::{App, AsMakeService, AsService, RequestBody};
 use connection::Shared;
 use drain::Drain;
 pub use listener::Listener;
+#[cfg(any(unix, windows))]
+pub use stop::{StopSignal, stop_signal};
 
 /// Time for a request head to arrive, and for the next request on a connection kept alive.
 ///
@@ -56,7 +63,8 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that a write may make no progress before the socket is closed.
 ///
 /// A mobile client that changes cells is back within a few seconds; what a peer holds that is gone
-/// for longer is better spent on others, since it resumes when it returns.
+/// for longer is better spent on others, since it resumes when it returns. A peer that takes far
+/// less than is sent, a few bytes now and then, counts as one that is gone.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// Time from the signal to the end of [`Serve`].
@@ -95,14 +103,14 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # #[cfg(feature = "axum")]
 /// # async fn example() -> std::io::Result<()> {
 /// use axum::{Router, routing::get};
+/// use downlink::serve::stop_signal;
 /// use std::time::Duration;
 /// use tokio::net::TcpListener;
 ///
 /// let app = Router::new().route("/", get(|| async { "hello" }));
 /// let listener = TcpListener::bind("127.0.0.1:8080").await?;
-/// let stopped = async { /* a signal, a message, … */ };
 /// downlink::serve(listener, app)
-///     .with_graceful_shutdown(stopped)
+///     .with_graceful_shutdown(stop_signal()?)
 ///     .drain_within(Duration::from_secs(30))
 ///     .await
 /// # }
@@ -144,7 +152,8 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     ///
     /// Accepting stops; each event stream ends at a frame boundary with a `retry:` of its own,
     /// unless it is marked finite ([`Sse::finite`](crate::http::Sse::finite)); idle connections
-    /// close; requests in progress may end by the deadline.
+    /// close; requests in progress may end by the deadline. Connections that the app has upgraded
+    /// are the app's own to end. For the signals of the system see [`stop_signal`].
     pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,

@@ -22,8 +22,12 @@ const NOT_SENT_BYTES: u32 = 16 * 1024;
 /// Who notices that a peer takes no bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StallTimer {
-    /// The kernel, which fails the socket. It sees each acknowledgement, also of a peer that is
-    /// too slow to make the socket writable.
+    /// The kernel, which fails the socket. It sees each acknowledgement, also of a peer whose
+    /// network is too slow to make the socket writable.
+    ///
+    /// Linux takes a peer that keeps its window closed for stalled, also if it answers probes; the
+    /// time starts anew only once the window opens for the whole next buffer. So a reader that
+    /// sips at a firehose is closed too, even if it takes a few KiB each second.
     Kernel,
     /// The server, by how long a write is blocked.
     Server,

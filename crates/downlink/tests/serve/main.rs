@@ -10,6 +10,8 @@ mod foreign;
 mod limits;
 mod requests;
 mod stall;
+#[cfg(unix)]
+mod stop;
 
 use std::io;
 use std::net::SocketAddr;

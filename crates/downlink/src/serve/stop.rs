@@ -1,0 +1,81 @@
+//! The signals by which a person or a supervisor asks a program to end.
+//!
+//! They are listened for from the call of [`stop_signal`] on, so that one that comes while the
+//! program still starts is not missed. Not here: what a second signal does.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
+#[cfg(windows)]
+use tokio::signal::windows::CtrlC;
+
+/// Completes at the first Ctrl-C (SIGINT) or, on Unix, the first SIGTERM, which is how supervisors
+/// ask a process to end.
+///
+/// Listening begins with this call, whenever the future is polled. From then on, and also after
+/// the future is done or dropped, these signals no longer end the process by themselves: a program
+/// that shall end at once at a second one listens again.
+///
+/// # Errors
+///
+/// The system's, if it refuses to have signals listened for.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime that has IO enabled.
+///
+/// # Examples
+///
+/// ```no_run
+/// # #[cfg(feature = "axum")]
+/// # async fn example() -> std::io::Result<()> {
+/// use downlink::serve::stop_signal;
+///
+/// let stopped = stop_signal()?;
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// downlink::serve(listener, axum::Router::new()).with_graceful_shutdown(stopped).await
+/// # }
+/// ```
+#[cfg(any(unix, windows))]
+pub fn stop_signal() -> io::Result<StopSignal> {
+    Ok(StopSignal {
+        #[cfg(unix)]
+        interrupt: signal(SignalKind::interrupt())?,
+        #[cfg(unix)]
+        terminate: signal(SignalKind::terminate())?,
+        #[cfg(windows)]
+        interrupt: tokio::signal::windows::ctrl_c()?,
+    })
+}
+
+/// See [`stop_signal`].
+///
+/// # Cancel safety
+///
+/// Dropping it stops listening; nothing else is lost.
+#[cfg(any(unix, windows))]
+#[derive(Debug)]
+#[must_use = "it is for `with_graceful_shutdown`"]
+pub struct StopSignal {
+    #[cfg(unix)]
+    interrupt: Signal,
+    #[cfg(unix)]
+    terminate: Signal,
+    #[cfg(windows)]
+    interrupt: CtrlC,
+}
+
+#[cfg(any(unix, windows))]
+impl Future for StopSignal {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let interrupted = self.interrupt.poll_recv(cx).is_ready();
+        #[cfg(unix)]
+        let interrupted = self.terminate.poll_recv(cx).is_ready() || interrupted;
+        if interrupted { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,19 @@
+//! The signals that end a program. One test, as a signal reaches all of the process.
+
+use downlink::serve::stop_signal;
+use futures_util::FutureExt;
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::patiently;
+
+#[tokio::test]
+async fn either_signal_stops_from_the_call_on() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut polled_before = stop_signal().expect("signals are heard");
+        let polled_after = stop_signal().expect("signals are heard");
+        assert!((&mut polled_before).now_or_never().is_none());
+        kill_process(getpid(), signal).expect("our own process");
+        patiently(polled_before).await;
+        patiently(polled_after).await;
+    }
+}
