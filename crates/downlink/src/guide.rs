@@ -40,6 +40,13 @@ macro_rules! links {
 [chapter 12]: crate::guide::keep_alive
 [chapter 13]: crate::guide::auth_cors_rates
 [chapter 14]: crate::guide::metrics
+[chapter 15]: crate::guide::reverse_proxies
+[chapter 16]: crate::guide::shutdown
+[chapter 17]: crate::guide::errors
+[chapter 18]: crate::guide::testing
+[chapter 19]: crate::guide::from_tokio_broadcast
+[chapter 20]: crate::guide::from_go_stream
+[chapter 21]: crate::guide::browser
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -61,4 +68,11 @@ chapters! {
     keep_alive: "12-keep-alive.md",
     auth_cors_rates: "13-auth-cors-rates.md",
     metrics: "14-metrics.md",
+    reverse_proxies: "15-reverse-proxies.md",
+    shutdown: "16-shutdown.md",
+    errors: "17-errors.md",
+    testing: "18-testing.md",
+    from_tokio_broadcast: "19-from-tokio-broadcast.md",
+    from_go_stream: "20-from-go-stream.md",
+    browser: "21-browser.md",
 }
