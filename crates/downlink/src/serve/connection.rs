@@ -6,9 +6,10 @@
 //! on how many there are (see `accept`).
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -83,9 +84,17 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
     let mut connection = pin!(connection);
 
     let ended = tokio::select! {
+        // The drain comes first: a stream that it ends must be the last answer of its connection.
         biased;
-        ended = connection.as_mut() => ended,
         () = shared.drain.begun() => {
+            // But a first request that has come by now is taken in before; the runtime looks at
+            // the sockets once more in between.
+            if !asked.load(Ordering::Relaxed) {
+                tokio::task::yield_now().await;
+                if is_over(connection.as_mut()).await {
+                    return;
+                }
+            }
             // Closes at once if nothing is in progress, else after the answer.
             connection.as_mut().graceful_shutdown();
             tokio::select! {
@@ -94,10 +103,16 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
                 () = unasked(asked) => return,
             }
         }
+        ended = connection.as_mut() => ended,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Polls a future once; true if that was its last time.
+async fn is_over<F: Future>(mut future: Pin<&mut F>) -> bool {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
 }
 
 /// Completes if the peer has sent no request within its grace, and never otherwise.

@@ -298,6 +298,21 @@ async fn connection_without_a_request_closes_at_once() {
     assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
 }
 
+#[tokio::test]
+async fn first_request_that_has_come_before_the_end_is_answered() {
+    let hello = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(hello.merge(streams())).await;
+    let client = running.connect().await;
+    // Accepted after that one.
+    let other = reading(&running, "/ours").await;
+    // Nothing else runs between these two.
+    client.io.try_write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
+    running.stop();
+    assert_eq!(body_of(&client.rest().await), "hello");
+    other.rest().await;
+    running.ended().await;
+}
+
 /// A server that has stopped accepting, and a client whose first head has come half by then.
 async fn half_a_request_at_the_end() -> (Running, Client<TcpStream>) {
     let hello = Router::new().route("/", get(|| async { "hello" }));

@@ -8,6 +8,7 @@ mod accept;
 mod drain;
 mod foreign;
 mod limits;
+mod peers;
 mod requests;
 mod stall;
 #[cfg(unix)]

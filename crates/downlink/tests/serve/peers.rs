@@ -1,0 +1,136 @@
+//! Peers that speak other things than one plain request of HTTP/1.1.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use downlink::{Event, Frame, Sse};
+use futures_util::stream;
+use tokio::io::AsyncWriteExt;
+
+use super::{Client, DropSignal, Running, body_of, goodbye_in, patiently};
+
+async fn stream() -> impl IntoResponse {
+    Sse::new(stream::pending::<Frame>())
+}
+
+fn app() -> Router {
+    Router::new().route("/", get(|| async { "hello" })).route("/stream", get(stream).post(stream))
+}
+
+#[tokio::test]
+async fn http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
+    let mut running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    client.send("GET /stream HTTP/1.0\r\n\r\n").await;
+    client.sees("\r\n\r\n: connected\n\n").await;
+    running.stop();
+    let answer = client.rest().await;
+    let retry = body_of(&answer).strip_prefix(": connected\n\nretry: ").expect("a goodbye");
+    retry.strip_suffix("\n\n").expect("a frame").parse::<u64>().expect("digits");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn tls_hello_and_http_2_are_no_requests() {
+    let running = Running::new(app()).await;
+    for hello in
+        [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut client = running.connect().await;
+        client.io.write_all(hello).await.expect("open");
+        let answer = client.rest().await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    running.get("/").await.sees("hello").await;
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    let one = "GET / HTTP/1.1\r\nHost: t\r\n\r\n";
+    client.send(&one.repeat(20)).await;
+    client.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(client.rest().await.matches("\r\n\r\nhello").count(), 21);
+}
+
+/// What a peer sends during its stream waits, bounded by one buffer and the kernel's.
+#[tokio::test]
+async fn requests_behind_a_stream_wait_and_do_not_hold_the_drain_up() {
+    let mut running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    let one = "GET /stream HTTP/1.1\r\nHost: t\r\n\r\n";
+    client.send(&one.repeat(3)).await;
+    client.sees(": connected\n\n").await;
+    running.stop();
+    let answer = client.rest().await;
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+    goodbye_in(&answer);
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn half_closed_connection_is_a_peer_that_left() {
+    let (sender, sse) = Sse::channel(1);
+    let sse = Arc::new(Mutex::new(Some(sse)));
+    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let running = Running::new(Router::new().route("/", get(once))).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    client.io.shutdown().await.expect("open");
+    patiently(sender.closed()).await;
+    client.rest().await;
+}
+
+#[tokio::test]
+async fn upgrade_that_the_app_ignores_is_an_ordinary_request() {
+    let mut running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    client.get("/stream", "Connection: upgrade\r\nUpgrade: h2c\r\n").await;
+    client.sees(": connected\n\n").await;
+    running.stop();
+    goodbye_in(&client.rest().await);
+    running.ended().await;
+}
+
+/// A stream that keeps the request's body, of which it reads nothing.
+fn unread(signal: DropSignal) -> Router {
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let keeping = move |body: axum::body::Body| async move {
+        let kept = (body, signal.lock().expect("no panic").take());
+        Sse::new(stream::unfold((kept, true), |(kept, first)| async move {
+            if !first {
+                std::future::pending::<()>().await;
+            }
+            Some((Event::new("a"), (kept, false)))
+        }))
+    };
+    Router::new().route("/", post(keeping))
+}
+
+#[tokio::test]
+async fn body_that_nobody_reads_does_not_hold_the_stream_or_the_drain_up() {
+    let (signal, dropped) = DropSignal::new();
+    let mut running = Running::new(unread(signal)).await;
+    let mut client = running.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nsome").await;
+    client.sees("data: a\n\n").await;
+    running.stop();
+    goodbye_in(&client.rest().await);
+    patiently(dropped).await.expect("dropped");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn dropped_body_does_not_hold_the_stream_up() {
+    let mut running = Running::new(app()).await;
+    let mut client: Client<_> = running.connect().await;
+    client.send("POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nsome").await;
+    client.sees(": connected\n\n").await;
+    client.send("more").await;
+    running.stop();
+    assert!(client.rest().await.contains("\nretry: "));
+    running.ended().await;
+}
