@@ -2,6 +2,7 @@
 //!
 //! Here hub and HTTP meet; neither knows the other.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -118,18 +119,27 @@ impl BatchError {
     }
 }
 
-fn problem(status: StatusCode, error: &dyn std::error::Error) -> Problem {
+fn problem(status: StatusCode, error: &(dyn Error + 'static)) -> Problem {
     Problem::new(status).detail(sentence(error))
 }
 
-/// An error and its causes as one sentence. What a server's own code failed at stays out of it.
-fn sentence(error: &dyn std::error::Error) -> String {
+/// The cause of an error, unless that is what the server's own code failed at: it is for whoever
+/// runs the server, not for whoever sent the request.
+fn told_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref() {
+        Some(PublishError::Encode(_)) => None,
+        _ => error.source(),
+    }
+}
+
+/// An error and its causes as one sentence.
+fn sentence(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
+    let mut cause = told_cause(error);
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());
-        cause = error.source();
+        cause = told_cause(error);
     }
     let mut characters = text.chars();
     let first = characters.next().map(char::to_uppercase);

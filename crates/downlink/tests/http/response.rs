@@ -100,3 +100,14 @@ async fn last_event_id_is_an_extractor() {
     assert_eq!(last.as_str(), Some("x-1"));
     assert!(last.is_browser());
 }
+
+/// What the app's own code failed at is for its log, not for whoever sent the request.
+#[test]
+fn cause_of_an_encoding_failure_is_not_told() {
+    let failing = |_: &()| Err(std::io::Error::other("table users is locked"));
+    let hub = downlink::Hub::with(failing);
+    let error = hub.to("a").publish(()).expect_err("no encoding");
+    let problem = error.to_problem();
+    assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(!problem.to_json().contains("users"), "{}", problem.to_json());
+}
