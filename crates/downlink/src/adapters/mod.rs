@@ -6,4 +6,4 @@
 pub mod axum;
 mod subscription;
 
-pub use subscription::SubscriptionFrames;
+pub use subscription::{AsPublished, SubscriptionFrames};

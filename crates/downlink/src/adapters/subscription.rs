@@ -3,6 +3,7 @@
 //! Here hub and HTTP meet; neither knows the other.
 
 use std::error::Error;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,16 +14,34 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse};
-use crate::hub::{BatchError, PublishError, Resume, SubscribeError, Subscription};
+use crate::hub::{
+    BatchError, Delivery, PublishError, Published, Resume, SubscribeError, Subscription,
+};
+
+/// How a subscription's events become frames: as they were encoded when they were published.
+pub type AsPublished<T> = fn(Published<T>) -> Frame;
 
 /// The frames of one subscription: what it delivers, and when to come back where it ends early.
-#[derive(Debug)]
-pub struct SubscriptionFrames<T: Send + Sync + 'static> {
+pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished<T>> {
     subscription: Subscription<T>,
+    to_frame: F,
     ended: bool,
 }
 
-impl<T: Send + Sync + 'static> FrameSource for SubscriptionFrames<T> {
+impl<T: Send + Sync + 'static, F> fmt::Debug for SubscriptionFrames<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionFrames")
+            .field("subscription", &self.subscription)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, F> FrameSource for SubscriptionFrames<T, F>
+where
+    T: Send + Sync + 'static,
+    F: FnMut(Published<T>) -> Frame + Unpin,
+{
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
         self.get_mut().subscription.open_frame(keep_alive)
     }
@@ -33,7 +52,8 @@ impl<T: Send + Sync + 'static> FrameSource for SubscriptionFrames<T> {
             return Poll::Ready(None);
         }
         Poll::Ready(match ready!(this.subscription.poll_delivery(cx)) {
-            Some(delivery) => Some(delivery.into()),
+            Some(Delivery::Event(event)) => Some((this.to_frame)(event)),
+            Some(gap) => Some(gap.into()),
             None => {
                 this.ended = true;
                 this.subscription.end_frame()
@@ -49,7 +69,42 @@ impl<T: Send + Sync + 'static> FrameSource for SubscriptionFrames<T> {
 impl<T: Send + Sync + 'static> Subscription<T> {
     /// The response under construction: for a keep-alive, an age or an expiry of its own.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
-        Sse::from_source(SubscriptionFrames { subscription: self, ended: false })
+        let as_published: AsPublished<T> = |event| event.frame().clone();
+        self.into_sse_with(as_published)
+    }
+
+    /// The same with events of another form, such as one that names their topics: each event is
+    /// encoded for this subscription alone.
+    ///
+    /// The frame has to carry the event's id ([`Published::event_id`]), or the client does not resume where it left. What the
+    /// hub itself says (`downlink.open`, gaps, keep-alives) stays as it is. A panic of `to_frame`
+    /// ends this response only.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use downlink::{Event, Frame, Hub, hub::Published};
+    ///
+    /// /// The time before the data.
+    /// fn dated(event: Published<String>) -> Frame {
+    ///     let dated = format!("{} {}", event.at().as_millis(), event.data());
+    ///     Event::new(dated).with_id(event.event_id()).into()
+    /// }
+    ///
+    /// let hub = Hub::<String>::text();
+    /// let subscription = hub.subscribe().topic("news").open().await?;
+    /// let response = subscription.into_sse_with(dated).into_response();
+    /// # assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_sse_with<F>(self, to_frame: F) -> Sse<SubscriptionFrames<T, F>>
+    where
+        F: FnMut(Published<T>) -> Frame + Unpin,
+    {
+        Sse::from_source(SubscriptionFrames { subscription: self, to_frame, ended: false })
     }
 
     /// The response, for any server that takes an `http_body::Body`.

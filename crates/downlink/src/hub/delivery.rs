@@ -38,6 +38,11 @@ impl<T> Published<T> {
         }
     }
 
+    /// The same id, for an event of another form.
+    pub fn event_id(&self) -> EventId {
+        self.record.id.clone().unwrap_or_else(|| cursor_id(self.id))
+    }
+
     /// Where it stands in the hub's one sequence.
     pub fn offset(&self) -> Offset {
         self.offset
@@ -67,10 +72,13 @@ impl<T> Published<T> {
         let mut decoder = Decoder::new(limits);
         let decoded = decoder.handle_bytes(frame);
         debug_assert!(decoded.is_ok(), "no event is larger than its own frame");
-        match decoder.poll_item() {
-            Some(Item::Event(event)) => event.data,
-            _ => String::new(),
+        // Its reconnection time, if it has one, is an item too and comes first.
+        while let Some(item) = decoder.poll_item() {
+            if let Item::Event(event) = item {
+                return event.data;
+            }
         }
+        String::new()
     }
 
     /// The value, if the hub was built with `keep_values`.

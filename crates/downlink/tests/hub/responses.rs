@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use downlink::hub::{
-    Batch, Hub, LagPolicy, Limits, PublishError, Resume, Retention, Subscribe, SubscribeError,
+    Batch, Delivery, Hub, LagPolicy, Limits, PublishError, Published, Resume, Retention, Subscribe,
+    SubscribeError,
 };
-use futures_util::FutureExt;
+use downlink::{Event, Frame};
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, Full};
 
-use super::{build, hub, id, open, refused, say};
+use super::{build, hub, id, keeping, open, refused, say};
 
 fn body(response: Response<Full<Bytes>>) -> String {
     let body = response.into_body().collect().now_or_never().unwrap().unwrap();
@@ -219,4 +221,51 @@ async fn a_finished_or_disconnected_subscription_just_ends() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, ": connected\n\n");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_take_another_form_and_what_the_hub_says_does_not() {
+    let shout = |event: Published<String>| {
+        let shouted = Event::new(event.data().to_uppercase());
+        Frame::from(shouted.with_id(event.event_id()))
+    };
+    let hub = keeping(1);
+    say(&hub, "a", "gone");
+    say(&hub, "a", "gone too");
+    let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
+    let response = open(subscribe).into_sse_with(shout).into_response();
+    say(&hub, "a", "live");
+    hub.finish("a").unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.into()).unwrap();
+    let events: Vec<_> = text.split_terminator("\n\n").collect();
+    assert_eq!(events[0], ": connected");
+    assert!(events[1].starts_with("event: downlink.open\n"), "{text}");
+    assert!(events[2].starts_with("event: downlink.gap\n"), "{text}");
+    assert_eq!(events[3..], [format!("id: {}\ndata: LIVE", id(&hub, 3))], "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_panics_ends_one_response_only() {
+    let hub = hub();
+    let broken = |_: Published<String>| -> Frame { panic!("on purpose") };
+    let broken = open(hub.subscribe().topic("a")).into_sse_with(broken).into_response();
+    let sound = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    say(&hub, "a", "1");
+    hub.finish("a").unwrap();
+    assert!(broken.into_body().collect().await.is_err());
+    let body = sound.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, format!(": connected\n\nid: {}\ndata: 1\n\n", id(&hub, 1)));
+}
+
+/// The data of such an event was once read as empty: its reconnection time comes first.
+#[test]
+fn an_event_with_a_reconnection_time_has_its_data() {
+    let hub = hub();
+    let mut subscription = open(hub.subscribe().topic("a"));
+    let publish = hub.to("a").retry(std::time::Duration::from_secs(1));
+    publish.publish("said".into()).unwrap();
+    let delivery = subscription.next().now_or_never().flatten();
+    let Some(Delivery::Event(event)) = delivery else { panic!("{delivery:?}") };
+    assert_eq!((event.data().as_str(), event.event_id().as_str()), ("said", &*event.id()));
 }
