@@ -1,71 +1,131 @@
-// The server's own page subscribes and publishes by its form, and shows data as text only.
+// The server's own page: subscribes, publishes, shows events, topics and clients, and all of what
+// it was sent as text only. More of it is in page-*.mjs; lib/live_page.mjs knows its names.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import http from 'node:http';
 import { mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { addFile } from '../lib/pages.mjs';
+
 export const name = 'page';
 
-const HOSTILE = '<img src=x onerror="document.title=1">';
+/** Each would show if it were taken for HTML: an image, and a title that changes. */
+const hostile = (place) => `<img src=x onerror="document.title='${place}'">`;
+const HOSTILE = {
+  topic: hostile('topic').replace('/', ''),
+  client: hostile('client'),
+  event: hostile('type'),
+  data: `${hostile('data')}<script>document.title='script'</script>\nsecond line`,
+};
 
-export async function run({ engine, browser, front, folder }) {
-  const args = { hostile: HOSTILE };
-  const seen = await browser.run({ base: front.base, page, args });
-  assert.equal(seen.images, 0, 'published data became an element');
-  assert.ok(seen.text.includes(HOSTILE), 'published data is shown as it is');
-  assert.notEqual(seen.title, '1', 'published data ran as script');
+/** More than a socket and its buffers take, so that who does not read falls behind. */
+const HEAVY = { events: 250, bytes: 60_000 };
 
+export async function livePage() {
+  const driver = await readFile(new URL('../lib/live_page.mjs', import.meta.url));
+  return addFile(driver, 'text/javascript');
+}
+
+export async function run({ engine, browser, front, server, folder }) {
+  const slow = {};
+  const answers = {
+    async fallBehind() {
+      slow.request = await subscribeAndNeverRead(`${server.base}/events?topic=heavy&client=slow`);
+      const line = `${JSON.stringify({ topic: 'heavy', data: 'x'.repeat(HEAVY.bytes) })}\n`;
+      for (let left = HEAVY.events; left > 0; left -= 10) await publishBatch(server.base, line.repeat(10));
+    },
+  };
+  const args = { driver: await livePage(), hostile: HOSTILE };
+  try {
+    const seen = await browser.run({ base: front.base, page, args, answers });
+    assert.equal(seen.images, 0, 'what was received became an element');
+    assert.equal(seen.title, 'downlink', 'what was received ran as script');
+  } finally {
+    slow.request?.destroy();
+  }
   const pictures = join(folder, engine);
   await mkdir(pictures, { recursive: true });
   const picture = join(pictures, 'page.png');
-  await browser.screenshot(`${front.base}/`, picture);
+  await browser.screenshot(`${front.base}/#topic=page/*&start=earliest`, picture);
   assert.ok((await stat(picture)).size > 0);
   console.log(`  screenshot: ${picture}`);
 }
 
-/** Drives the server's page in a frame, as a reader would; it knows the page's names below. */
-async function page({ args: { hostile } }) {
-  const frame = document.createElement('iframe');
-  frame.src = '/';
-  Object.assign(frame.style, { width: '1200px', height: '900px' });
-  document.body.append(frame);
-  await new Promise((resolve) => {
-    frame.onload = resolve;
-  });
-  const inside = frame.contentDocument;
-  const find = (selector) => {
-    const found = inside.querySelector(selector);
-    if (!found) throw new Error(`no ${selector} in ${inside.documentElement.outerHTML.slice(0, 2000)}`);
-    return found;
-  };
-  const [subscribing, publishing, received] = ['form#subscribe', 'form#publish', '#events'].map(find);
+async function publishBatch(base, body) {
+  const answer = await fetch(`${base}/events/batch`, { method: 'POST', body });
+  assert.equal(answer.status, 200, await answer.text());
+}
 
-  /** Looks after every change of the page, so that nothing is waited for by the clock. */
-  const until = (holds) =>
-    new Promise((resolve) => {
-      const look = () => {
-        if (!holds()) return;
-        observer.disconnect();
-        resolve();
-      };
-      const observer = new MutationObserver(look);
-      const everything = { subtree: true, childList: true, characterData: true, attributes: true };
-      observer.observe(inside.body, everything);
-      look();
+/** A subscriber whose connection stays and who takes nothing from it. */
+function subscribeAndNeverRead(url) {
+  return new Promise((resolve, reject) => {
+    const request = http.get(url, (response) => {
+      response.pause();
+      resolve(request);
     });
+    request.on('error', reject);
+  });
+}
 
-  subscribing.elements.topics.value = 'page/demo';
-  subscribing.requestSubmit();
-  await until(() => find('#state').dataset.state === 'open');
-  for (const data of ['typed into the form', hostile]) {
-    publishing.elements.topic.value = 'page/demo';
-    publishing.elements.data.value = data;
-    publishing.requestSubmit();
-    await until(() => received.textContent.includes(data));
-  }
-  return {
-    text: received.innerText,
-    images: inside.querySelectorAll('img').length,
-    title: inside.title,
+async function page({ ask, args: { driver, hostile } }) {
+  const { openPage } = await import(driver);
+  const live = await openPage();
+  const { until, rows, cells } = live;
+  const check = (holds, why) => {
+    if (!holds) throw new Error(`${why}: ${JSON.stringify(rows().slice(0, 3))} ${live.inside.body.innerText}`);
   };
+  const newest = (wanted) => until(() => rows()[0]?.data === wanted && rows()[0]);
+
+  const topics = `page/* "${hostile.topic.replaceAll('"', '\\"')}"`;
+
+  // An event that was typed: topic, type, id and age are there.
+  await live.subscribe({ topics, client: hostile.client });
+  let told = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
+  let row = await newest('typed into the form');
+  check(told === `Published as ${row.id} to 1 subscription.`, told);
+  check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s)$/.test(row.age), 'a row');
+  await until(() => rows()[0].age !== 'now');
+
+  // Text that would be HTML, in every place.
+  await live.publish({ ...hostile });
+  row = await newest(hostile.data);
+  check(row.topics[0] === hostile.topic && row.clients[0] === hostile.client, 'hostile addresses');
+  check(row.type === hostile.event, 'a hostile type');
+  await live.publish({ everyone: true, data: 'for all' });
+  await newest('for all');
+  told = await live.publish({ data: 'nobody' });
+  check(told.includes('topic') && live.find('#published').className === 'bad', `no address: ${told}`);
+  live.fill('form#subscribe', { topics: '<img*' });
+  live.find('form#subscribe').requestSubmit();
+  await until(() => live.find('#state').textContent.startsWith('refused: '));
+  check(live.find('#state').textContent.includes('<img'), 'the refusal names what is wrong');
+  await live.subscribe({ topics });
+
+  // Topics with subscribers and rates.
+  const topic = (name) => cells('#topics').find(([shown]) => shown === name);
+  await until(() => topic(hostile.topic)?.[1] === '1' && topic('page/demo')?.[2] === '0');
+  await live.publish({ topic: 'page/demo', data: 'for the rate' });
+  await until(() => /^[0-9.,]*[1-9][0-9.,]*$/.test(topic('page/demo')[2]));
+  live.find('#prefix').value = 'page/';
+  live.find('#prefix').dispatchEvent(new live.window.Event('input'));
+  await until(() => cells('#topics').length === 1);
+
+  // A topic that is pressed is subscribed to, whatever is in its name.
+  live.find('#prefix').value = '';
+  live.find('#prefix').dispatchEvent(new live.window.Event('input'));
+  await until(() => topic(hostile.topic)?.[1] === '1');
+  [...live.find('#topics').querySelectorAll('button')].find(({ textContent }) => textContent === hostile.topic).click();
+  await until(() => topic('page/demo')?.[1] === '0' && topic(hostile.topic)?.[1] === '1');
+
+  // Clients, the slowest first.
+  const own = live.find('#state').textContent.match(/\d+/)[0];
+  await until(() => cells('#clients').some(([client, number]) => client === hostile.client && number.startsWith(`${own},`)));
+  await ask('fallBehind');
+  await until(() => cells('#clients')[0][0] === 'slow' && cells('#clients')[0][2] !== '0');
+
+  live.find('#leave').click();
+  check(live.find('#state').dataset.state === 'closed', 'left');
+  return { images: live.inside.querySelectorAll('img, script:not([src])').length, title: live.inside.title };
 }

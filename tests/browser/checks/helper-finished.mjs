@@ -1,0 +1,86 @@
+// downlink.js: a finished topic ends the feed, with a few requests and no more, and not before all
+// that the page listens to was heard.
+
+import assert from 'node:assert/strict';
+
+import { withFaults } from '../lib/feeds.mjs';
+
+export const name = 'helper-finished';
+
+const RETRY_MS = 50;
+
+/** How a topic ends, what is to be heard, and the statuses of all requests for it. */
+const ENDS = [
+  {
+    topic: 'ends/heard',
+    last: [{ last: true }],
+    heard: ['1', '2'],
+    statuses: [200, 204, 204],
+  },
+  {
+    topic: 'ends/unheard',
+    last: [{ event: 'done', last: true }],
+    heard: ['1'],
+    statuses: [200, 204, 200, 204],
+  },
+  {
+    topic: 'ends/behind-an-error',
+    error: { status: 502, headers: { 'content-type': 'text/html' }, body: '<h1>502</h1>' },
+    last: [{}, { event: 'done', last: true }],
+    heard: ['1', '2'],
+    statuses: [200, 502, 200, 200, 204, 200, 204],
+  },
+];
+
+export async function run({ browser, server, startFront }) {
+  for (const { topic, error, last, heard, statuses } of ENDS) {
+    await withFaults({ server, startFront }, async ({ faults, front, module }) => {
+      const publish = (address, text) => server.publish({ topic, retry: RETRY_MS, ...address }, text);
+      const answers = {
+        first: () => publish({}, '1'),
+        async end() {
+          if (error) {
+            faults.answer(1, error);
+            assert.equal(faults.cut(), 1, 'one stream is open');
+          }
+          for (const [n, address] of last.entries()) await publish(address, String(n + 2));
+        },
+        look: () => {},
+      };
+      const args = { module, topic };
+      const seen = await browser.run({ base: front.base, page, args, answers });
+      assert.deepEqual(seen.texts, heard, topic);
+      assert.equal(seen.state, 'closed');
+      assert.equal(seen.finished, 1);
+      assert.deepEqual(faults.requests.map(({ status }) => status), statuses, topic);
+    });
+  }
+}
+
+async function page({ ask, args }) {
+  const { subscribe } = await import(args.module);
+  const texts = [];
+  let finished = 0;
+  let feed;
+  await new Promise((resolve, reject) => {
+    const onFinished = () => {
+      finished += 1;
+      resolve();
+    };
+    const onFailed = ({ detail }) => reject(new Error(detail));
+    feed = subscribe({ topics: [args.topic] }, { onFinished, onFailed });
+    feed.on('message', ({ data }) => {
+      texts.push(data);
+      if (texts.length === 1) ask('end').catch(reject);
+    });
+    const stop = feed.on('downlink.open', () => {
+      stop();
+      ask('first').catch(reject);
+    });
+  });
+  // What would make a living feed connect.
+  window.dispatchEvent(new Event('online'));
+  document.dispatchEvent(new Event('visibilitychange'));
+  await ask('look');
+  return { texts, finished, state: feed.state };
+}

@@ -1,0 +1,47 @@
+// downlink.js: what the server refuses for good ends the feed with the server's own sentence.
+
+import assert from 'node:assert/strict';
+
+import { startServer, withFaults } from '../lib/feeds.mjs';
+
+export const name = 'helper-refused';
+
+export async function run({ browser, server, startFront }) {
+  const closed = await startServer(['--anonymous', 'publish']);
+  const cases = [
+    [closed, '/events?topic=a', 403],
+    [server, '/events?topics=a', 400],
+  ];
+  try {
+    for (const [refusing, url, status] of cases) {
+      const { detail } = await (await fetch(refusing.base + url)).json();
+      assert.match(detail, /\w+ \w+/, 'the server says why');
+      await withFaults({ server: refusing, startFront }, async ({ faults, front, module }) => {
+        const args = { module, url };
+        const answers = { look: () => {} };
+        const seen = await browser.run({ base: front.base, page, args, answers });
+        assert.deepEqual(seen, { problem: { status, detail }, states: ['closed'], isTypeError: true });
+        assert.deepEqual(faults.requests.map((request) => request.status), [status, status]);
+      });
+    }
+  } finally {
+    closed.stop();
+  }
+}
+
+async function page({ ask, args }) {
+  const { subscribe } = await import(args.module);
+  const states = [];
+  const problem = await new Promise((resolve) => {
+    subscribe(args.url, { onFailed: resolve, onState: (state) => states.push(state) });
+  });
+  window.dispatchEvent(new Event('online'));
+  await ask('look');
+  let isTypeError = false;
+  try {
+    subscribe('http://[');
+  } catch (error) {
+    isTypeError = error instanceof TypeError;
+  }
+  return { problem, states, isTypeError };
+}

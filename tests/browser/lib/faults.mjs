@@ -1,0 +1,126 @@
+// A proxy between a front and its server that fails as proxies do: it answers with errors of its
+// own, lets streams fall silent without closing them, and follows a server to another address.
+
+import http from 'node:http';
+
+/** Starts a proxy before the server at `target`; `Host` and all else is passed on as it came. */
+export async function startFaults(target) {
+  const faults = new Faults(target);
+  const server = http.createServer((request, response) => faults.pass(request, response));
+  await new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', resolve);
+  });
+  faults.base = `http://127.0.0.1:${server.address().port}`;
+  faults.stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return faults;
+}
+
+/** Requests of `GET /events…` are streams; only they fail. */
+class Faults {
+  /** All stream requests, in order, as `{ url, lastEventId, accept, status, closed }`. */
+  requests = [];
+  #target;
+  #answers = [];
+  #streams = new Set();
+  #watchers = new Set();
+
+  constructor(target) {
+    this.#target = target;
+  }
+
+  /** What comes from now on goes to another server. */
+  retarget(target) {
+    this.#target = target;
+  }
+
+  /** The next `times` streams are answered here, with `{ status, headers, body }`. */
+  answer(times, answer) {
+    for (let n = 0; n < times; n += 1) this.#answers.push(answer);
+  }
+
+  /** How many of these answers are not yet given. */
+  get unanswered() {
+    return this.#answers.length;
+  }
+
+  /** Every open stream carries nothing any more, and stays open; returns how many. */
+  freeze() {
+    for (const { answer, stream } of this.#streams) {
+      stream.frozen = true;
+      answer.pause();
+      answer.removeAllListeners('end');
+    }
+    return this.#streams.size;
+  }
+
+  /** Cuts the TCP connection of each open stream; returns how many. */
+  cut() {
+    const cut = [...this.#streams];
+    cut.forEach(({ response }) => response.socket?.destroy());
+    return cut.length;
+  }
+
+  /** Resolves when `holds(requests)`; looks whenever a stream is asked for, answered or closed. */
+  until(holds) {
+    return new Promise((resolve) => {
+      const watch = () => {
+        if (!holds(this.requests)) return;
+        this.#watchers.delete(watch);
+        resolve();
+      };
+      this.#watchers.add(watch);
+      watch();
+    });
+  }
+
+  pass(request, response) {
+    const isStream = request.method === 'GET' && request.url.split('?')[0] === '/events';
+    const stream = {
+      url: request.url,
+      lastEventId: request.headers['last-event-id'] ?? null,
+      accept: request.headers.accept,
+      status: null,
+      closed: false,
+    };
+    if (!isStream) return this.#forward(request, response, () => {});
+    this.requests.push(stream);
+    response.on('close', () => this.#changed(stream, { closed: true }));
+    const own = this.#answers.shift();
+    if (own) {
+      response.writeHead(own.status, own.headers).end(own.body);
+      return this.#changed(stream, { status: own.status });
+    }
+    this.#changed(stream, {});
+    return this.#forward(request, response, (answer) => {
+      const entry = { answer, response, stream };
+      this.#streams.add(entry);
+      response.on('close', () => this.#streams.delete(entry));
+      this.#changed(stream, { status: answer.statusCode });
+    });
+  }
+
+  #changed(stream, change) {
+    Object.assign(stream, change);
+    this.#watchers.forEach((watch) => watch());
+  }
+
+  #forward(request, response, answered) {
+    const { hostname, port } = new URL(this.#target);
+    const { method, url: path, headers } = request;
+    const upstream = http.request({ hostname, port, method, path, headers, agent: false });
+    upstream.on('error', () => response.destroy());
+    response.on('close', () => upstream.destroy());
+    upstream.on('response', (answer) => {
+      response.writeHead(answer.statusCode, answer.statusMessage, answer.headers);
+      response.flushHeaders();
+      answer.on('error', () => response.destroy());
+      answer.on('data', (chunk) => response.write(chunk));
+      answer.on('end', () => response.end());
+      answered(answer);
+    });
+    request.pipe(upstream);
+  }
+}

@@ -1,0 +1,38 @@
+// What the checks of downlink.js share: the file as the browser gets it, and servers of their own.
+
+import { readFile } from 'node:fs/promises';
+
+import { publish } from './api.mjs';
+import { startBinary } from './binaries.mjs';
+import { startFaults } from './faults.mjs';
+import { addFile } from './pages.mjs';
+
+const FILE = new URL('../../../js/downlink/downlink.js', import.meta.url);
+
+/** Serves downlink.js; returns its path. */
+export async function servedModule() {
+  return addFile(await readFile(FILE), 'text/javascript; charset=utf-8');
+}
+
+/** A server with more flags than the runner's own. */
+export async function startServer(flags = []) {
+  const args = ['serve', '--listen', '127.0.0.1:0', '--store', 'none', ...flags];
+  const server = await startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+  return { ...server, publish: (address, data) => publish(server.base, address, data) };
+}
+
+/** A front whose way to the server leads through a proxy that can fail; `use` gets all of it. */
+export async function withFaults({ server, startFront }, use) {
+  const faults = await startFaults(server.base);
+  try {
+    const front = await startFront(faults.base);
+    await use({ faults, front, module: await servedModule() });
+  } finally {
+    faults.stop();
+  }
+}
+
+/** The numbers from 1 to `last`. */
+export function upTo(last) {
+  return Array.from({ length: last }, (_, n) => n + 1);
+}
