@@ -20,9 +20,10 @@ pub const EVENT_ID_BYTES_MAX: usize = 1_024;
 
 /// The value of an `event` field: which listeners of a reader hear the event.
 ///
-/// An empty type means the same as none: readers then say `message`. NUL is legal.
+/// An empty type means the same as none: readers then say `message`. The standard has no rule
+/// against NUL here; it is refused because some readers drop it and would hear another type.
 ///
-/// Invariant: no CR or LF; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
+/// Invariant: no CR, LF or NUL; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
 ///
 /// ```
 /// use downlink_proto::EventType;
@@ -41,10 +42,10 @@ impl EventType {
     ///
     /// # Errors
     ///
-    /// [`InvalidField`] if the text holds CR or LF or is longer than [`EVENT_TYPE_BYTES_MAX`].
+    /// [`InvalidField`] if the text holds CR, LF or NUL or is longer than [`EVENT_TYPE_BYTES_MAX`].
     pub fn new(value: &str) -> Result<Self, InvalidField> {
         check_length("event", value, EVENT_TYPE_BYTES_MAX)?;
-        check_characters("event", value, &['\r', '\n'])?;
+        check_characters("event", value, &['\r', '\n', '\0'])?;
         Ok(Self(value.into()))
     }
 

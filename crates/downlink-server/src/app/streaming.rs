@@ -4,8 +4,6 @@
 //! is. An event's own type and id are kept; comments and reconnection times were for whoever read
 //! the stream first, and go no further.
 
-use std::time::Duration;
-
 use axum::{
     body::{Body, Bytes},
     http::StatusCode,
@@ -20,10 +18,6 @@ use super::{
     envelope::Envelope,
     reply::{self, Refused, bad_request, not_published, sentence},
 };
-
-/// How often a stream that says nothing looks whether the server is shutting down: far more often
-/// than the time a shutdown takes, and too seldom to be seen among a program's costs.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How the body is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,17 +67,11 @@ pub(super) async fn publish(
 async fn next_chunk(app: &App, body: &mut Body) -> Result<Option<Bytes>, Refused> {
     tokio::select! {
         biased;
-        () = draining(&app.hub) => Err(Refused::new(
+        () = app.hub.draining() => Err(Refused::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "The server is shutting down. Send the rest later.",
         )),
         chunk = body::next_chunk(body, app.settings.stream_pause_max) => chunk,
-    }
-}
-
-async fn draining(hub: &Hub<String>) {
-    while !hub.is_draining() {
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -1,19 +1,18 @@
 //! Draining: no newcomers, and whoever is here leaves at a frame boundary and comes back later.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::Hub;
 
 /// Whether a hub drains. Never unset.
-#[derive(Debug, Default)]
-pub(super) struct Drain(AtomicBool);
+#[derive(Debug)]
+pub(super) struct Drain(watch::Sender<bool>);
 
-impl Drain {
-    pub(super) fn is_on(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+impl Default for Drain {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
     }
 }
 
@@ -22,13 +21,28 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// own, and refuses new ones. Publishing goes on. Never waits for a reader.
     pub fn drain(&self) {
         // Before the readers are asked to end: whoever opens later sees it.
-        self.0.drain.0.store(true, Ordering::Release);
+        self.0.drain.0.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }
 
     /// Whether the hub drains.
     pub fn is_draining(&self) -> bool {
-        self.0.drain.is_on()
+        *self.0.drain.0.borrow()
+    }
+
+    /// Waits until the hub drains; for work that is to stop then. Holds no handle to the hub.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + use<T> {
+        let mut drain = self.0.drain.0.subscribe();
+        async move {
+            if drain.wait_for(|on| *on).await.is_err() {
+                // The last handle is gone without a drain: there will be none.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Waits for a signal, then drains: what a server's graceful shutdown waits for.

@@ -331,6 +331,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
         }
+        // A union has no order, and its look-up is not to depend on how often it repeats itself.
+        self.to.sort_unstable();
+        self.to.dedup();
         let mut event = self.hub.0.encoding.encode(value).map_err(PublishError::Encode)?;
         if let Some(own) = event.event_type() {
             check_type(own.as_str())?;
@@ -360,7 +363,6 @@ impl<T: Send + Sync + 'static> Publish<T> {
     fn address(mut self, address: Result<Address, PublishError>) -> Self {
         match address {
             Err(wrong) => self.note_wrong(wrong),
-            Ok(address) if self.to.contains(&address) => {}
             Ok(_) if self.to.len() >= ADDRESSES_MAX => {
                 self.note_wrong(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
             }

@@ -106,7 +106,10 @@ impl fmt::Display for SubscribeError {
                 write!(f, "there are {topics_max} topics, which is the limit")
             }
             Self::TooManySelectors { selectors, selectors_max } => {
-                write!(f, "{selectors} topics and patterns, at most {selectors_max} are allowed")
+                write!(
+                    f,
+                    "a subscription names at most {selectors_max} topics and patterns, not {selectors}"
+                )
             }
             Self::InvalidSelector { selector, .. } => {
                 write!(f, "{} is neither a topic nor a pattern", shown(selector))
