@@ -29,7 +29,7 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
 }
 
 fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let words = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+    let words = ["doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"];
     command::run(workspace.cargo(&words).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::Passed)
 }

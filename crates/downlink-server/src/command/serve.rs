@@ -6,10 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use downlink::serve::{StopSignal, stop_signal};
+use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::{app, config::Settings};
@@ -36,7 +34,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         server = server.connections_max(connections_max);
     }
     // Before anybody knows that we are here: a signal that comes now is heard.
-    let signals = Signals::new().context("signals cannot be heard")?;
+    let signals = stop_signal().context("signals cannot be heard")?;
     greet(address, &settings, server.connections_allowed())?;
     server.with_graceful_shutdown(hub.drain_on(stop(signals))).await?;
     Ok(())
@@ -92,35 +90,15 @@ fn greet(address: SocketAddr, settings: &Settings, connections_max: usize) -> an
     out.flush().context("cannot write to stdout")
 }
 
-/// Ctrl-C and SIGTERM, from the moment it was made.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// The exit code of a program that a signal ends, as shells count it.
 const ENDED_AT_ONCE: i32 = 130;
 
 /// Completes with the first signal. A second one ends the program at once.
-async fn stop(mut signals: Signals) {
-    signals.next().await;
+async fn stop(mut signals: StopSignal) {
+    (&mut signals).await;
     tracing::info!("shutting down; a second signal ends at once");
     tokio::spawn(async move {
-        signals.next().await;
+        signals.await;
         std::process::exit(ENDED_AT_ONCE);
     });
 }

@@ -11,7 +11,6 @@ use super::{
 };
 
 /// One thing that a subscription has to say.
-#[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery<T> {
@@ -19,6 +18,15 @@ pub enum Delivery<T> {
     Event(Published<T>),
     /// A range that was asked for is no longer there; events go on after it.
     Gap(Gap),
+}
+
+impl<T> std::fmt::Debug for Delivery<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Event(event) => f.debug_tuple("Event").field(event).finish(),
+            Self::Gap(gap) => f.debug_tuple("Gap").field(gap).finish(),
+        }
+    }
 }
 
 /// An event as it was published. Cheap to keep: it shares what every subscription reads.
@@ -110,7 +118,8 @@ impl<T> std::fmt::Debug for Published<T> {
 pub struct Gap {
     /// Why.
     pub reason: GapReason,
-    /// The last id before the hole: the one the client gave, or the last it was sent.
+    /// The last id before the hole: the one the client gave or, later, where the subscription stood,
+    /// which may be further than the last event it was sent.
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,

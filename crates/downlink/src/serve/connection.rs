@@ -134,7 +134,8 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());
         let spread = shared.drain.reconnection();
-        let answer = refuse("the server is at its limit of connections", spread, browser);
+        let answer =
+            refuse("The server is at its limit of connections; come back later.", spread, browser);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
     let mut builder = http1(shared.header_timeout);

@@ -57,7 +57,8 @@ async fn browser_above_the_limit_is_told_to_return() {
     let above = running.browse("/").await.rest().await;
     assert!(above.starts_with("HTTP/1.1 200 OK\r\n"), "{above}");
     let body = body_of(&above);
-    let retry = body.strip_prefix(": the server is at its limit of connections\n\nretry: ");
+    let retry = body
+        .strip_prefix(": The server is at its limit of connections; come back later.\n\nretry: ");
     let millis: u64 = retry.expect(body).strip_suffix("\n\n").expect(body).parse().expect(body);
     assert!((1_000..=5_000).contains(&millis), "{millis}");
 }

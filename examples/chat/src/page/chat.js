@@ -47,7 +47,8 @@ function connect() {
 function listen(type, hear) {
   source.addEventListener(type, (event) => {
     heardAt = Date.now();
-    lastEventId = event.lastEventId;
+    // Empty on a connection that has not been given an id yet: the one from before still counts.
+    lastEventId = event.lastEventId || lastEventId;
     hear(JSON.parse(event.data), event.lastEventId);
   });
 }
