@@ -37,6 +37,8 @@ pub struct TopicOverview {
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
+    /// Events published since the topic came into being; it does so anew after it was collected.
+    pub published: u64,
     /// The oldest retained offset.
     pub oldest: Option<Offset>,
     /// The newest retained offset.
@@ -129,6 +131,7 @@ fn overview<P: Payload>(topic: &Arc<TopicLog<P>>) -> TopicOverview {
         subscribers,
         events: ring.len(),
         bytes: ring.bytes(),
+        published: ring.pushed(),
         oldest: ring.front().map(|entry| Offset::new(entry.offset)),
         newest: ring.newest_first().next().map(Offset::new),
         finished: ring.finished_at().is_some(),

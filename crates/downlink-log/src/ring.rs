@@ -32,6 +32,8 @@ pub(crate) struct Ring<P> {
     /// Who has read up to here has missed nothing.
     floor: Floor,
     bytes: usize,
+    /// Entries pushed since the ring was made, those evicted since among them.
+    pushed: u64,
     /// When the topic was finished.
     finished_at: Option<Timestamp>,
     /// Appends that have chosen this ring and not pushed yet. Such a ring is not collected.
@@ -47,6 +49,7 @@ impl<P: Payload> Ring<P> {
             entries: VecDeque::new(),
             floor,
             bytes: 0,
+            pushed: 0,
             finished_at: None,
             reserved: 0,
             dead: false,
@@ -59,6 +62,10 @@ impl<P: Payload> Ring<P> {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -107,6 +114,7 @@ impl<P: Payload> Ring<P> {
         debug_assert!(self.entries.back().is_none_or(|last| last.offset < entry.offset));
         let cost = entry.cost();
         self.bytes += cost;
+        self.pushed += 1;
         self.entries.push_back(entry);
         cost
     }
@@ -174,6 +182,7 @@ mod tests {
         assert_eq!(ring.bytes(), 2 * (4 + ENTRY_COST_BYTES));
         assert_eq!(ring.evict().map(|entry| entry.offset), Some(3));
         assert_eq!((ring.len(), ring.bytes()), (1, 4 + ENTRY_COST_BYTES));
+        assert_eq!(ring.pushed(), 2);
         assert_eq!(ring.floor(), Floor { offset: 4, at: Timestamp::from_millis(30) });
         ring.evict();
         assert!(ring.evict().is_none());

@@ -6,6 +6,7 @@
 mod batch;
 mod body;
 mod clients;
+mod described;
 mod envelope;
 mod guard;
 mod linger;
@@ -73,10 +74,7 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
 /// The server's routes over a hub.
 pub fn app(hub: Hub<String>, settings: Settings) -> Router {
     let app = App { hub, settings: Arc::new(settings), started: SystemTime::now() };
-    Router::new()
-        .route("/", get(page::page))
-        .route("/page.css", get(page::style))
-        .route("/page.js", get(page::script))
+    page::routes()
         .route("/events", get(subscribe::subscribe).post(publish::publish))
         .route("/events/batch", post(batch::publish))
         .route("/topics", get(topics::topics))

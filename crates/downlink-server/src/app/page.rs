@@ -1,40 +1,55 @@
-//! `GET /`: a page to subscribe and publish by hand, from files in the program.
+//! `GET /`: a page to subscribe, publish and watch by hand, from files in the program.
 //!
-//! Its policy allows the page's own script and style and requests to this server, nothing else.
+//! Its policy allows the page's own scripts and style and requests to this server, nothing else,
+//! and refuses, where a browser knows how, that any text is ever taken for HTML or script.
 
 use axum::{
+    Router,
     extract::RawQuery,
     http::header,
     response::{IntoResponse, Response},
+    routing::get,
 };
 
-use super::{query::Query, reply::Refused};
+use super::{App, query::Query, reply::Refused};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                      require-trusted-types-for 'script'; trusted-types 'none'";
 
-pub(super) async fn page(RawQuery(query): RawQuery) -> Result<Response, Refused> {
-    Query::read(query.as_deref(), &[])?;
-    let page = file("text/html; charset=utf-8", include_str!("../page/index.html"));
-    Ok(([(header::CONTENT_SECURITY_POLICY, POLICY)], page).into_response())
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// Where each file is found, what it is, and its text.
+const FILES: [(&str, &str, &str); 6] = [
+    ("/", HTML, include_str!("../page/index.html")),
+    ("/page.css", STYLE, include_str!("../page/page.css")),
+    ("/page.js", SCRIPT, include_str!("../page/page.js")),
+    ("/page-feed.js", SCRIPT, include_str!("../page/page-feed.js")),
+    ("/page-rows.js", SCRIPT, include_str!("../page/page-rows.js")),
+    ("/page-tables.js", SCRIPT, include_str!("../page/page-tables.js")),
+];
+
+/// The page and what it loads.
+pub(super) fn routes() -> Router<App> {
+    FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
+        router.route(path, get(move |RawQuery(query)| file(query, content_type, text)))
+    })
 }
 
-pub(super) async fn script(RawQuery(query): RawQuery) -> Result<Response, Refused> {
+async fn file(
+    query: Option<String>,
+    content_type: &'static str,
+    text: &'static str,
+) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
-    Ok(file("text/javascript; charset=utf-8", include_str!("../page/page.js")))
-}
-
-pub(super) async fn style(RawQuery(query): RawQuery) -> Result<Response, Refused> {
-    Query::read(query.as_deref(), &[])?;
-    Ok(file("text/css; charset=utf-8", include_str!("../page/page.css")))
-}
-
-fn file(content_type: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),
     ];
-    (headers, text).into_response()
+    Ok((headers, text).into_response())
 }

@@ -6,17 +6,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use downlink::{
-    KeepAlive, LastEventId,
+    KeepAlive, LastEventId, Sse,
+    http::FrameSource,
     hub::{Start, Subscribe, Timestamp},
 };
 
 use super::{
     App,
+    described::described,
     query::Query,
     reply::{Refused, bad_request, shown},
 };
 
-const PARAMETERS: &[&str] = &["topic", "client", "start", "last_event_id", "open", "alive"];
+const PARAMETERS: &[&str] = &["topic", "client", "start", "last_event_id", "open", "alive", "meta"];
 
 pub(super) async fn subscribe(
     State(app): State<App>,
@@ -25,18 +27,22 @@ pub(super) async fn subscribe(
 ) -> Result<Response, Refused> {
     let parameters = Query::read(query.as_deref(), PARAMETERS)?;
     let last = LastEventId::from_request(&headers, query.as_deref());
+    let meta = parameters.flag("meta")?.unwrap_or(false);
     let subscribe = request(&app, &parameters)?.resume(last);
     Ok(match subscribe.open().await {
-        Ok(subscription) => {
-            let settings = &app.settings;
-            let mut sse = subscription.into_sse().keep_alive(KeepAlive::every(settings.keep_alive));
-            if let Some(max_age) = settings.max_age {
-                sse = sse.max_age(max_age);
-            }
-            IntoResponse::into_response(sse)
-        }
+        Ok(subscription) if meta => respond(&app, subscription.into_sse_with(described)),
+        Ok(subscription) => respond(&app, subscription.into_sse()),
         Err(error) => IntoResponse::into_response(error),
     })
+}
+
+fn respond<S: FrameSource + Send + 'static>(app: &App, mut sse: Sse<S>) -> Response {
+    let settings = &app.settings;
+    sse = sse.keep_alive(KeepAlive::every(settings.keep_alive));
+    if let Some(max_age) = settings.max_age {
+        sse = sse.max_age(max_age);
+    }
+    IntoResponse::into_response(sse)
 }
 
 fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> {

@@ -69,6 +69,7 @@ fn row(topic: &TopicOverview) -> Value {
         "subscribers": topic.subscribers,
         "events": topic.events,
         "bytes": topic.bytes,
+        "published": topic.published,
         "oldest": topic.oldest.as_ref().map(|id| id.as_str()),
         "cursor": topic.cursor.as_str(),
         "finished": topic.finished,

@@ -1,104 +1,241 @@
-// The page of the server: one EventSource, one form to publish. What arrives is only ever text.
-"use strict";
+// The page of the server: forms, buttons and keys, and when to draw. What arrives is only ever text.
 
-const EVENTS_MAX = 500; // Rows kept; a page left open over night stays small.
+import { Feed } from "./page-feed.js";
+import { KEPT_MAX, ROWS_MAX, Rows, count, read } from "./page-rows.js";
+import { Tables } from "./page-tables.js";
 
 const by = (id) => document.getElementById(id);
-let source = null;
+const subscribing = by("subscribe");
+const publishing = by("publish");
+const events = by("events");
+
+const rows = new Rows(events);
+const feed = new Feed(show, plan);
+const tables = new Tables({
+  topics: by("topics"),
+  clients: by("clients"),
+  topicsNote: by("topics-note"),
+  clientsNote: by("clients-note"),
+  own: () => feed.connection,
+  choose(topic) {
+    subscribing.elements.topics.value = quoted(topic);
+    subscribing.elements.after.value = "";
+    subscribe();
+  },
+});
+
+/** With so many events at once nobody reads each; then there are ten pictures a second, not sixty. */
+const FLOOD_EVENTS = 50;
+const FLOOD_PAUSE_MS = 100;
+
+let paused = false;
+let planned = false;
+let flooded = false;
+/** Events that waited until there was no more room. */
+let unseen = 0;
+
+const now = () => Date.now() + tables.clockAhead;
 
 function show(state, text) {
   by("state").dataset.state = state;
   by("state").textContent = text;
+  by("leave").disabled = state === "closed";
 }
 
-function row(about, text, name) {
-  const item = document.createElement("li");
-  const line = document.createElement("div");
-  line.className = "about";
-  for (const part of about.filter(Boolean)) {
-    const span = document.createElement("span");
-    span.textContent = part;
-    line.append(span);
+/** Draws with the next frame, in a flood somewhat later, however much arrives until then. */
+function plan() {
+  if (planned) return;
+  planned = true;
+  if (flooded) setTimeout(requestAnimationFrame, FLOOD_PAUSE_MS, draw);
+  else requestAnimationFrame(draw);
+}
+
+function draw() {
+  planned = false;
+  if (!paused) {
+    unseen += feed.waiting.lost;
+    const entries = feed.waiting.takeAll().map(read);
+    flooded = entries.length > FLOOD_EVENTS;
+    rows.add(entries, now());
   }
-  const data = document.createElement("pre");
-  data.textContent = text;
-  item.append(line, data);
-  if (name) item.className = name;
-  by("events").prepend(item);
-  by("empty").hidden = true;
-  while (by("events").children.length > EVENTS_MAX) by("events").lastChild.remove();
+  tellWaiting();
+  tellMissing();
+  by("empty").hidden = events.children.length > 0;
+  by("empty").textContent = rows.filter
+    ? "Nothing with this text."
+    : "Nothing yet. Subscribe, then publish here or with curl.";
 }
 
-const time = () => new Date().toLocaleTimeString();
-
-function received(event) {
-  row([time(), event.lastEventId, event.type === "message" ? "" : event.type], event.data);
+function tellWaiting() {
+  const { length, lost } = feed.waiting;
+  const gone = lost > 0 ? `, and ${count(lost)} older events will not be shown` : "";
+  by("waiting").textContent = paused ? `Paused: ${count(length)} waiting${gone}.` : "";
 }
 
-function gap(event) {
-  const { reason, after, oldest } = JSON.parse(event.data);
-  const next = oldest ? ` Events go on at ${oldest}.` : "";
-  row([time(), "gap"], `Events after ${after ?? "the beginning"} are missing (${reason}).${next}`, "gap");
+/** What is not among the rows, below them. */
+function tellMissing() {
+  const shown = count(ROWS_MAX);
+  const full = `These are the newest ${shown}; the filter looks among the newest ${count(KEPT_MAX)}.`;
+  const gone = `${count(unseen)} events were let go unseen, since more came than can wait.`;
+  const parts = [events.children.length === ROWS_MAX && full, unseen > 0 && gone];
+  by("note").textContent = parts.filter(Boolean).join(" ");
 }
 
-function leave(text = "not connected") {
-  source?.close();
-  source = null;
-  by("leave").disabled = true;
-  show("closed", text);
+function pause(wanted) {
+  paused = wanted;
+  by("pause").setAttribute("aria-pressed", String(paused));
+  by("pause").textContent = paused ? "Go ahead" : "Pause";
+  plan();
 }
 
-function subscribe(form) {
-  leave("connecting …");
+/** Names with spaces between them, or in quotes; in these a backslash stands before a quote. */
+function names(text) {
+  const found = [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)];
+  return found.map(([, inQuotes, plain]) => inQuotes?.replace(/\\(.)/g, "$1") ?? plain).filter(Boolean);
+}
+
+/** A name as `names` reads it. */
+const quoted = (name) => (/[\s"]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name);
+
+function subscribe() {
+  const { topics, client, start, after } = subscribing.elements;
   const query = new URLSearchParams();
-  for (const topic of form.get("topics").split(/\s+/).filter(Boolean)) query.append("topic", topic);
-  if (form.get("client")) query.set("client", form.get("client"));
-  query.set("start", form.get("start"));
-  const opened = new EventSource(`/events?${query}`);
-  source = opened;
-  by("leave").disabled = false;
-  opened.onopen = () => show("open", "connected");
-  opened.onerror = () => {
-    if (opened !== source) return;
-    if (opened.readyState === EventSource.CLOSED) leave("refused: look at the address and the limits");
-    else show("connecting", "connection lost, coming back …");
-  };
-  opened.onmessage = received;
-  opened.addEventListener("downlink.gap", gap);
-  for (const type of types) opened.addEventListener(type, received);
+  for (const topic of names(topics.value)) query.append("topic", topic);
+  if (client.value) query.set("client", client.value);
+  if (after.value.trim()) query.set("last_event_id", after.value.trim());
+  else query.set("start", start.value);
+  // A page that is loaded again, or sent to somebody, goes where it was.
+  history.replaceState(null, "", `#${query}`);
+  feed.subscribe(query);
 }
 
-// An EventSource only hears the types it is told of; those published from here are known.
-const types = new Set();
+/** What an address after `#` asks for. */
+function recall() {
+  const query = new URLSearchParams(location.hash.slice(1));
+  if (query.size === 0) return;
+  const { topics, client, start, after } = subscribing.elements;
+  topics.value = query.getAll("topic").map(quoted).join(" ");
+  client.value = query.get("client") ?? "";
+  after.value = query.get("last_event_id") ?? "";
+  const known = [...start.options].some(({ value }) => value === query.get("start"));
+  start.value = known ? query.get("start") : "live";
+  subscribe();
+}
 
-async function publish(form) {
-  const query = new URLSearchParams({ topic: form.get("topic") });
-  const type = form.get("event");
-  if (type) {
-    query.set("event", type);
-    if (!types.has(type)) {
-      types.add(type);
-      source?.addEventListener(type, received);
-    }
-  }
-  const answer = await fetch(`/events?${query}`, { method: "POST", body: form.get("data") });
+async function publish() {
+  const { topic, client, event, everyone, data } = publishing.elements;
+  const query = new URLSearchParams();
+  for (const field of [topic, client, event]) if (field.value) query.set(field.name, field.value);
+  if (everyone.checked) query.set("everyone", "true");
+  const answer = await fetch(`/events?${query}`, { method: "POST", body: data.value });
   const body = await answer.json();
-  const text = answer.ok
-    ? `Published as ${body.id} to ${body.subscribers} ${body.subscribers === 1 ? "subscription" : "subscriptions"}.`
-    : body.detail ?? body.title;
-  by("published").textContent = text;
-  by("published").className = answer.ok ? "" : "bad";
+  if (!answer.ok) throw new Error(body.detail ?? body.title);
+  const to = `${count(body.subscribers)} ${body.subscribers === 1 ? "subscription" : "subscriptions"}`;
+  return `Published as ${body.id} to ${to}.`;
 }
 
-by("subscribe").addEventListener("submit", (event) => {
+function tellPublished(text, className) {
+  by("published").textContent = text;
+  by("published").className = className;
+}
+
+/** Takes the id of a row as the one to resume from. */
+function resumeFrom(id) {
+  subscribing.elements.after.value = id;
+  subscribing.elements.after.focus();
+}
+
+/** Moves among the ids of the rows; they are one stop of the Tab key. */
+function move(steps) {
+  const ids = [...events.querySelectorAll("button.id")];
+  const at = ids.indexOf(document.activeElement);
+  ids[Math.min(Math.max(at + steps, 0), ids.length - 1)]?.focus();
+}
+
+const KEYS = {
+  s: () => subscribing.elements.topics.select(),
+  n: () => publishing.elements.data.select(),
+  f: () => by("filter").select(),
+  "/": () => by("filter").select(),
+  e: () => events.focus(),
+  p: () => pause(!paused),
+  l: () => feed.leave(),
+  c: () => clear(),
+  "?": () => {
+    by("keys").open = !by("keys").open;
+    by("keys").querySelector("summary").focus();
+  },
+};
+
+function clear() {
+  rows.clear();
+  feed.waiting.takeAll();
+  unseen = 0;
+  plan();
+}
+
+function setFilter(text) {
+  rows.setFilter(text, now());
+  plan();
+}
+
+/** Escape undoes: first the filter's text, then the list of keys, then being in a field. */
+function escape(target) {
+  if (target === by("filter") && target.value) {
+    target.value = "";
+    setFilter("");
+  } else if (by("keys").open) by("keys").open = false;
+  else target.blur();
+}
+
+const isField = (target) => target.matches("input:not([type=checkbox]), select, textarea");
+
+function press(event) {
+  if (event.key === "Escape") return escape(event.target);
+  if (event.key === "Enter" && event.ctrlKey && event.target === publishing.elements.data) {
+    return publishing.requestSubmit();
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || isField(event.target)) return;
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (step && events.contains(event.target)) {
+    event.preventDefault();
+    return move(step);
+  }
+  if (!by("letters").checked || !Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
-  subscribe(new FormData(event.target));
-});
-by("leave").addEventListener("click", () => leave());
-by("publish").addEventListener("submit", (event) => {
+  KEYS[event.key]();
+}
+
+/** Once a second: how much there was, and how long ago. */
+function tick(before) {
+  const { received } = feed;
+  const rate = received - before;
+  by("counts").textContent = rate > 0 ? `${count(received)}, ${count(rate)} a second` : count(received);
+  rows.grow(now());
+  setTimeout(tick, 1_000, received);
+}
+
+subscribing.addEventListener("submit", (event) => {
   event.preventDefault();
-  publish(new FormData(event.target)).catch((error) => {
-    by("published").textContent = `The server did not answer: ${error.message}`;
-    by("published").className = "bad";
-  });
+  subscribe();
 });
+publishing.addEventListener("submit", (event) => {
+  event.preventDefault();
+  publish().then(
+    (text) => tellPublished(text, ""),
+    (error) => tellPublished(error.message, "bad"),
+  );
+});
+by("leave").addEventListener("click", () => feed.leave());
+by("pause").addEventListener("click", () => pause(!paused));
+by("clear").addEventListener("click", clear);
+by("filter").addEventListener("input", (event) => setFilter(event.target.value));
+by("prefix").addEventListener("input", (event) => tables.setPrefix(event.target.value));
+events.addEventListener("click", (event) => {
+  if (event.target.matches("button.id")) resumeFrom(event.target.textContent);
+});
+document.addEventListener("keydown", press);
+
+tick(0);
+tables.look();
+recall();

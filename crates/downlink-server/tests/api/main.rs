@@ -6,6 +6,7 @@ mod answer;
 mod bad_input;
 mod batches;
 mod bodies;
+mod described;
 mod finishing;
 mod limits;
 mod overview;

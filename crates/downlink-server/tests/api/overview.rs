@@ -11,7 +11,7 @@ async fn one_topic() {
     let cursor = empty["cursor"].as_str().expect("an id").to_owned();
     assert!(cursor.ends_with("-0"), "{cursor}");
     let expected = json!({
-        "topic": "a", "subscribers": 0, "events": 0, "bytes": 0, "oldest": null,
+        "topic": "a", "subscribers": 0, "events": 0, "bytes": 0, "published": 0, "oldest": null,
         "cursor": cursor, "finished": false,
     });
     assert_eq!(empty, expected);
@@ -25,6 +25,20 @@ async fn one_topic() {
     assert!(topic["bytes"].as_u64().expect("a number") > 0);
     assert_eq!((&topic["oldest"], &topic["cursor"]), (&json!(first), &json!(second)));
     assert_eq!((&topic["events"], &topic["subscribers"]), (&json!(2), &json!(1)));
+    assert_eq!(topic["published"], 2);
+}
+
+#[tokio::test]
+async fn what_is_no_longer_kept_was_published() {
+    let server = Server::with(&["--retain-events", "1"]).await;
+    for data in ["1", "2", "3"] {
+        server.publish("topic=a&topic=b", data).await;
+    }
+    server.post("/finish?topic=b", "").await.json();
+    for topic in ["a", "b"] {
+        let topic = server.get(&format!("/topics?topic={topic}")).await.json();
+        assert_eq!((&topic["events"], &topic["published"]), (&json!(1), &json!(3)));
+    }
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -170,9 +184,19 @@ async fn the_page_runs_nothing_but_its_own_files() {
         );
     }
     assert!(!page.body.contains(" style=") && !page.body.contains(" on"), "inline code");
-    let script = server.get("/page.js").await;
-    assert_eq!(script.header("content-type"), Some("text/javascript; charset=utf-8"));
-    assert!(!script.body.contains("innerHTML") && !script.body.contains("eval("));
+    for name in ["page", "page-feed", "page-rows", "page-tables"] {
+        let script = server.get(&format!("/{name}.js")).await;
+        assert_eq!(script.header("content-type"), Some("text/javascript; charset=utf-8"));
+        for taken_for_code in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "Function("]
+        {
+            assert!(!script.body.contains(taken_for_code), "{name}: {taken_for_code}");
+        }
+        for line in script.body.lines().filter(|line| line.starts_with("import ")) {
+            let from = line.split("from \"./").nth(1).expect("a file of its own");
+            let answer = server.get(&format!("/{}", from.trim_end_matches("\";"))).await;
+            assert_eq!(answer.status, 200, "{line}");
+        }
+    }
     let style = server.get("/page.css").await;
     assert_eq!(style.header("content-type"), Some("text/css; charset=utf-8"));
 }

@@ -17,6 +17,9 @@ pub struct TopicOverview {
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
+    /// Events published since the topic came into being. It counts from 0 again after the topic was
+    /// forgotten, which it is when it keeps nothing and nobody asked for it by name.
+    pub published: u64,
     /// The hub's id of the oldest event kept.
     pub oldest: Option<EventId>,
     /// The id after which a subscription misses nothing from now on.
@@ -58,6 +61,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 subscribers: 0,
                 events: 0,
                 bytes: 0,
+                published: 0,
                 oldest: None,
                 cursor,
                 finished: false,
@@ -111,6 +115,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             subscribers: found.subscribers,
             events: found.events,
             bytes: found.bytes,
+            published: found.published,
             oldest: found.oldest.map(id),
             cursor,
             finished: found.finished,

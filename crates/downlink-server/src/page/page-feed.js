@@ -1,0 +1,131 @@
+// What arrives: one EventSource, and a bounded queue before the rows. Nothing is parsed or drawn
+// here, so that ten thousand events a second cost their bytes and little else.
+
+/** Events that wait for their turn, also while the page is paused or hidden. */
+const WAITING_MAX = 10_000;
+/** Their characters: a few large events are as heavy as many small ones. */
+const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
+
+/** The newest of what was put in, up to a count and a weight; at least one is kept. */
+export class Newest {
+  #items = [];
+  #first = 0;
+  #weight = 0;
+  #countMax;
+  #weightMax;
+  /** How many were let go since the last `takeAll`. */
+  lost = 0;
+
+  constructor(countMax, weightMax) {
+    this.#countMax = countMax;
+    this.#weightMax = weightMax;
+  }
+
+  get length() {
+    return this.#items.length - this.#first;
+  }
+
+  push(item, weight) {
+    this.#items.push({ item, weight });
+    this.#weight += weight;
+    while (this.length > this.#countMax || (this.#weight > this.#weightMax && this.length > 1)) {
+      this.#weight -= this.#items[this.#first].weight;
+      this.#items[this.#first] = undefined;
+      this.#first += 1;
+      this.lost += 1;
+    }
+    if (this.#first > this.#countMax) {
+      this.#items = this.#items.slice(this.#first);
+      this.#first = 0;
+    }
+  }
+
+  /** All, oldest first; they stay. */
+  all() {
+    return this.#items.slice(this.#first).map(({ item }) => item);
+  }
+
+  /** All, oldest first; nothing stays. */
+  takeAll() {
+    const items = this.all();
+    this.#items = [];
+    this.#first = 0;
+    this.#weight = 0;
+    this.lost = 0;
+    return items;
+  }
+}
+
+/** A subscription of the page; `told(state, text)` hears how it goes, `arrived()` of every event. */
+export class Feed {
+  #source = null;
+  #told;
+  #arrived;
+  waiting = new Newest(WAITING_MAX, WAITING_CHARACTERS_MAX);
+  /** Events since the page was loaded. */
+  received = 0;
+  /** The number of the connection, as the server's list of clients has it. */
+  connection = null;
+
+  constructor(told, arrived) {
+    this.#told = told;
+    this.#arrived = arrived;
+  }
+
+  /** Subscribes with these parameters, and leaves what there was. */
+  subscribe(query) {
+    this.#close();
+    this.#told("connecting", "connecting …");
+    const url = `/events?meta=1&${query}`;
+    const source = new EventSource(url);
+    this.#source = source;
+    const hear = (kind) => (event) => this.#take({ kind, id: event.lastEventId, text: event.data });
+    source.addEventListener("downlink.event", hear("event"));
+    source.addEventListener("downlink.gap", hear("gap"));
+    source.addEventListener("downlink.open", (event) => {
+      const { connection, resumed } = JSON.parse(event.data);
+      this.connection = connection;
+      this.#told("open", `connected as number ${connection}${resumed ? ", resumed" : ""}`);
+    });
+    source.onerror = () => {
+      if (source !== this.#source) return;
+      this.connection = null;
+      if (source.readyState === EventSource.CLOSED) this.#explain(url);
+      else this.#told("connecting", "connection lost, coming back …");
+    };
+  }
+
+  leave(text = "not connected") {
+    this.#close();
+    this.#told("closed", text);
+  }
+
+  #close() {
+    this.#source?.close();
+    this.#source = null;
+    this.connection = null;
+  }
+
+  #take(arrived) {
+    if (arrived.kind === "event") this.received += 1;
+    this.waiting.push(arrived, arrived.text.length);
+    this.#arrived();
+  }
+
+  /** An EventSource does not say why it was refused; the same request does. */
+  async #explain(url) {
+    const refused = this.#source;
+    const abort = new AbortController();
+    let text = "refused, and nothing answers any more";
+    try {
+      const answer = await fetch(url, { signal: abort.signal });
+      if (answer.status === 204) text = "finished: all of it was read before";
+      else if (answer.ok) text = "the connection ended; subscribe again";
+      else text = `refused: ${(await answer.json()).detail}`;
+    } catch {
+      // The text above is the answer.
+    }
+    abort.abort();
+    if (refused === this.#source) this.leave(text);
+  }
+}

@@ -1,0 +1,155 @@
+// Rows of events. What arrived is only ever text: no row is made from HTML.
+
+import { Newest } from "./page-feed.js";
+
+/** Rows there are at once: more than anyone reads, few enough to lay out within a frame. */
+export const ROWS_MAX = 300;
+/** Events that a filter can bring back, and their characters. */
+export const KEPT_MAX = 2_000;
+const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
+/** Characters of one event that a row shows: about two screens. */
+const SHOWN_MAX = 4_000;
+
+const REASONS = {
+  evicted: "no longer kept",
+  lagged: "this connection was slower than what is kept",
+  new_epoch: "the id is of an earlier life of the server",
+  unknown_id: "the id means nothing here",
+  lost: "the id is ahead of the server",
+};
+
+const numbers = new Intl.NumberFormat("en");
+export const count = (number) => numbers.format(number);
+
+/** An element with text, which is how all that was received gets here. */
+export function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/** An entry from what arrived: what a row shows and a filter searches. */
+export function read({ kind, id, text }) {
+  try {
+    const said = JSON.parse(text);
+    return kind === "gap" ? gap(id, said) : event(id, said);
+  } catch {
+    return { kind: "event", id, topics: [], clients: [], at: null, data: text, searched: text };
+  }
+}
+
+function event(id, said) {
+  const searched = [said.data, said.event ?? "", ...said.topics, ...said.clients].join("\n");
+  return { kind: "event", id, ...said, searched: searched.toLowerCase() };
+}
+
+function gap(id, { reason, after, until, oldest }) {
+  const from = after ? `after ${after}` : "from the beginning";
+  const upTo = until ? ` up to ${until}` : "";
+  const next = oldest ? ` It goes on with ${oldest}.` : "";
+  const data = `Events are missing ${from}${upTo}: ${REASONS[reason] ?? reason}.${next}`;
+  return { kind: "gap", id, reason, at: null, data };
+}
+
+function age(at, now) {
+  const seconds = Math.max(0, Math.floor((now - at) / 1000));
+  if (seconds < 1) return "now";
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} d`;
+}
+
+/** The newest events, as rows of a list. */
+export class Rows {
+  #list;
+  #kept = new Newest(KEPT_MAX, KEPT_CHARACTERS_MAX);
+  #wanted = "";
+  /** The time element of each row. */
+  #times = new WeakMap();
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  get filter() {
+    return this.#wanted;
+  }
+
+  /** Adds entries, oldest first. Only those that will stay become rows. */
+  add(entries, now) {
+    for (const entry of entries) this.#kept.push(entry, entry.data.length);
+    this.#prepend(entries.filter((entry) => this.#wants(entry)), now);
+  }
+
+  /** Shows what has this text in it, among what is kept. */
+  setFilter(text, now) {
+    this.#wanted = text.toLowerCase();
+    this.#list.replaceChildren();
+    this.#prepend(this.#kept.all().filter((entry) => this.#wants(entry)), now);
+  }
+
+  clear() {
+    this.#kept.takeAll();
+    this.#list.replaceChildren();
+  }
+
+  /** Brings the ages up to date. */
+  grow(now) {
+    for (const row of this.#list.children) {
+      const found = this.#times.get(row);
+      const text = found && age(found.at, now);
+      if (found && found.time.textContent !== text) found.time.textContent = text;
+    }
+  }
+
+  /** Gaps pass every filter: they say what is not there. */
+  #wants(entry) {
+    return entry.kind !== "event" || !this.#wanted || entry.searched.includes(this.#wanted);
+  }
+
+  #prepend(entries, now) {
+    const made = entries.slice(-ROWS_MAX).map((entry) => this.#row(entry, now));
+    const surplus = this.#list.children.length + made.length - ROWS_MAX;
+    for (let left = surplus; left > 0; left -= 1) this.#list.lastElementChild.remove();
+    this.#list.prepend(...made.reverse());
+  }
+
+  #row(entry, now) {
+    const row = element("li", entry.kind);
+    const about = element("div", "about");
+    if (entry.kind === "event") about.append(...named(entry));
+    else about.append(element("span", "label", `gap: ${entry.reason}`));
+    if (entry.id) about.append(this.#id(entry.id));
+    if (entry.at !== null) {
+      const time = element("time", "age", age(entry.at, now));
+      const date = new Date(entry.at);
+      time.dateTime = date.toISOString();
+      time.title = date.toLocaleString();
+      about.append(time);
+      this.#times.set(row, { time, at: entry.at });
+    }
+    row.append(about, element("pre", "", entry.data.slice(0, SHOWN_MAX)));
+    const more = entry.data.length - SHOWN_MAX;
+    if (more > 0) row.append(element("p", "soft", `and ${count(more)} characters more`));
+    return row;
+  }
+
+  #id(id) {
+    const button = element("button", "id", id);
+    button.type = "button";
+    button.tabIndex = -1;
+    button.title = "Resume after this";
+    return button;
+  }
+}
+
+/** Whom an event is for, and its type. */
+function named({ topics, clients, everyone, event }) {
+  const parts = topics.map((topic) => element("span", "topic", topic));
+  for (const client of clients) parts.push(element("span", "client", client));
+  if (everyone) parts.push(element("span", "everyone", "everyone"));
+  if (event) parts.push(element("span", "type", event));
+  return parts;
+}

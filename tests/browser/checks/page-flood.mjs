@@ -1,0 +1,104 @@
+// The server's own page under a flood: it stays quick, keeps little, and pausing loses nothing that
+// it does not tell.
+
+import assert from 'node:assert/strict';
+
+import { livePage } from './page.mjs';
+
+export const name = 'page-flood';
+
+/** What waits at most, and the rows there are at most; as the page has them. */
+const WAITING_MAX = 10_000;
+const ROWS_MAX = 300;
+/** A browser on a loaded machine may be late; a page that draws each event is late by far more. */
+const FROZEN_MS = 2_000;
+
+export async function run({ browser, front, server }) {
+  const answers = {
+    publish: ({ topic, first, count }) => publish(server.base, topic, first, count),
+  };
+  const args = { driver: await livePage(), waitingMax: WAITING_MAX, rowsMax: ROWS_MAX };
+  const seen = await browser.run({ base: front.base, page, args, answers });
+  console.log(`  ${seen.rate} events a second, no frame later than ${seen.latest} ms`);
+  assert.ok(seen.latest < FROZEN_MS, `the page was frozen for ${seen.latest} ms`);
+}
+
+/** Publishes numbers, a batch at a time. */
+async function publish(base, topic, first, count) {
+  for (let at = first; at < first + count; at += 1_000) {
+    const numbers = Array.from({ length: Math.min(1_000, first + count - at) }, (_, more) => at + more);
+    const lines = numbers.map((number) => JSON.stringify({ topic, event: number % 2 ? 'odd' : 'even', data: `#${number}#` }));
+    const answer = await fetch(`${base}/events/batch`, { method: 'POST', body: `${lines.join('\n')}\n` });
+    assert.equal(answer.status, 200, await answer.text());
+  }
+}
+
+async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
+  const { openPage } = await import(driver);
+  const live = await openPage();
+  const { until, rows, find } = live;
+  const check = (holds, why) => {
+    if (!holds) throw new Error(`${why}: ${JSON.stringify(rows().slice(0, 3))}, ${find('#waiting').textContent}`);
+  };
+  const waiting = (count) => until(() => find('#waiting').textContent.startsWith(`Paused: ${count.toLocaleString('en')} waiting`));
+
+  // Pausing holds what arrives, up to a bound, and then says what was let go.
+  await live.subscribe({ topics: 'flood' });
+  find('#pause').click();
+  for (let first = 0; first < waitingMax; first += 500) {
+    await ask('publish', { topic: 'flood', first, count: 500 });
+    await waiting(first + 500);
+  }
+  check(rows().length === 0 && find('#pause').getAttribute('aria-pressed') === 'true', 'paused');
+  await ask('publish', { topic: 'flood', first: waitingMax, count: 5 });
+  await until(() => find('#waiting').textContent.includes('5 older events'));
+  await waiting(waitingMax);
+  find('#pause').click();
+  await until(() => rows().length > 0);
+  check(rows().length === rowsMax && rows()[0].data === `#${waitingMax + 4}#`, 'rows after the pause');
+  check(rows().every(({ data }, at) => data === `#${waitingMax + 4 - at}#`), 'in order');
+  check(find('#waiting').textContent === '', 'nothing waits');
+  check(/newest 300;.* 5 events were let go unseen/.test(find('#note').textContent), find('#note').textContent);
+  find('#clear').click();
+  check(rows().length === 0, 'cleared');
+  await until(() => find('#note').textContent === '');
+
+  // The filter looks at what was received before, and at what comes.
+  await ask('publish', { topic: 'flood', first: 0, count: 20 });
+  await until(() => rows().length === 20);
+  live.setFilter('EVEN');
+  check(rows().length === 10 && rows().every(({ type }) => type === 'even'), 'filtered by type');
+  await ask('publish', { topic: 'flood', first: 20, count: 2 });
+  await until(() => rows().length === 11);
+  live.setFilter('#7#');
+  check(rows().length === 1 && rows()[0].data === '#7#', 'filtered by data');
+  live.setFilter('nowhere');
+  await until(() => rows().length === 0 && find('#empty').textContent === 'Nothing with this text.');
+  live.setFilter('flood');
+  check(rows().length === 22, 'filtered by topic');
+  live.setFilter('');
+
+  // A flood: the page draws on, and its rows stay few.
+  let latest = 0;
+  let last = performance.now();
+  let watching = true;
+  const watch = (now) => {
+    latest = Math.max(latest, now - last);
+    last = now;
+    if (watching) live.window.requestAnimationFrame(watch);
+  };
+  live.window.requestAnimationFrame((now) => {
+    last = now;
+    watch(now);
+  });
+  const received = () => Number(find('#counts').textContent.split(' ')[0].replaceAll(',', '').replace(/\D.*/, ''));
+  const before = received();
+  const began = performance.now();
+  await ask('publish', { topic: 'flood', first: 100_000, count: 40_000 });
+  await until(() => live.newest() === '#139999#');
+  const seconds = (performance.now() - began) / 1000;
+  watching = false;
+  check(rows().length <= rowsMax, 'rows');
+  await until(() => received() > before);
+  return { rate: Math.round((received() - before) / seconds), latest: Math.round(latest) };
+}

@@ -1,0 +1,141 @@
+// The server's own page by keys alone. A script cannot press a key as a reader does, so both
+// browsers are asked what a key finds, and Chromium is driven with real ones from end to end.
+
+import assert from 'node:assert/strict';
+
+import { chromium } from 'playwright-core';
+
+import { livePage } from './page.mjs';
+
+export const name = 'page-keys';
+
+export async function run({ engine, browser, front }) {
+  await browser.run({ base: front.base, page, args: { driver: await livePage() } });
+  if (engine === 'chromium') await withRealKeys(front.base);
+}
+
+async function page({ args: { driver } }) {
+  const { openPage } = await import(driver);
+  const live = await openPage();
+  const { until, rows, find, press, inside } = live;
+  const is = (selector, why) => {
+    const wanted = find(selector);
+    if (inside.activeElement !== wanted) throw new Error(`${why}: ${inside.activeElement?.outerHTML}`);
+  };
+
+  // Whatever takes input is reached by Tab, says what it is, and shows that it has the focus.
+  for (const field of inside.querySelectorAll('input, select, textarea, button, summary, #events')) {
+    const name = field.labels?.[0]?.textContent ?? field.ariaLabel ?? field.textContent;
+    if (!name.trim() || field.tabIndex < 0) throw new Error(`unreachable or nameless: ${field.outerHTML}`);
+  }
+
+  press('s');
+  is('#subscribe [name=topics]', 's');
+  if (!press('n')) throw new Error('a letter in a field is a letter');
+  is('#subscribe [name=topics]', 'a letter in a field');
+  press('Escape');
+  is('body', 'Escape leaves a field');
+  await live.subscribe({ topics: 'keys' });
+  press('n');
+  is('#publish [name=data]', 'n');
+  live.fill('form#publish', { topic: 'keys', data: 'by Ctrl and Enter' });
+  press('Enter', { ctrlKey: true });
+  await until(() => rows()[0]?.data === 'by Ctrl and Enter');
+  press('Escape');
+
+  press('/');
+  is('#filter', '/');
+  live.setFilter('something else');
+  await until(() => rows().length === 0);
+  press('Escape');
+  is('#filter', 'the first Escape empties');
+  await until(() => rows().length === 1);
+  press('Escape');
+  is('body', 'the second leaves');
+  press('f');
+  is('#filter', 'f');
+  press('Escape');
+
+  await live.publish({ topic: 'keys', data: 'second' });
+  await until(() => rows().length === 2);
+  press('e');
+  is('#events', 'e');
+  press('ArrowDown');
+  is('#events li:nth-child(1) .id', 'down');
+  press('ArrowDown');
+  press('ArrowDown');
+  is('#events li:nth-child(2) .id', 'down to the end');
+  press('ArrowUp');
+  is('#events li:nth-child(1) .id', 'up');
+  inside.activeElement.click();
+  is('#subscribe [name=after]', 'an id was taken');
+  press('Escape');
+
+  press('p');
+  await until(() => find('#waiting').textContent === 'Paused: 0 waiting.');
+  if (!press('p', { ctrlKey: true }) || find('#pause').ariaPressed !== 'true') throw new Error('Ctrl and p is for the browser');
+  press('p');
+  await until(() => find('#waiting').textContent === '');
+  press('?');
+  if (!find('#keys').open) throw new Error('?');
+  press('Escape');
+  if (find('#keys').open) throw new Error('Escape closes the list of keys');
+  press('Escape');
+  find('#letters').checked = false;
+  press('c');
+  if (rows().length !== 2) throw new Error('single letters are off');
+  find('#letters').checked = true;
+  press('c');
+  await until(() => rows().length === 0);
+  press('l');
+  await until(() => find('#state').dataset.state === 'closed');
+  return null;
+}
+
+/** From an empty page to a resumed subscription, with the keyboard alone. */
+async function withRealKeys(base) {
+  const executablePath = process.env.DOWNLINK_CHROMIUM ?? '/usr/bin/chromium';
+  const chrome = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
+  try {
+    const page = await chrome.newPage();
+    const wrong = [];
+    page.on('pageerror', (error) => wrong.push(error.message));
+    page.on('console', (message) => message.type() === 'error' && wrong.push(message.text()));
+    await page.goto(base);
+    const keys = async (...all) => {
+      for (const key of all) await page.keyboard.press(key);
+    };
+    const focused = () => page.evaluate(() => document.activeElement.name || document.activeElement.id);
+    await keys('Tab');
+    assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'the keys come first');
+    assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
+    await keys('s');
+    await page.keyboard.type('real/*');
+    await keys('Tab', 'Tab', 'Tab');
+    assert.equal(await focused(), 'after');
+    await keys('Enter');
+    await page.waitForSelector('#state[data-state=open]');
+    await keys('Escape', 'n', 'Shift+Tab', 'Shift+Tab', 'Shift+Tab', 'Shift+Tab');
+    assert.equal(await focused(), 'topic');
+    await page.keyboard.type('real/1');
+    await keys('Enter');
+    await page.waitForFunction(() => document.querySelectorAll('#events li').length === 1);
+    await keys('Escape', 'n');
+    await page.keyboard.type('second\nline');
+    await keys('Control+Enter');
+    await page.waitForFunction(() => document.querySelector('#events pre')?.textContent === 'second\nline');
+    await keys('Escape', 'f');
+    await page.keyboard.type('hello');
+    await page.waitForFunction(() => document.querySelectorAll('#events li').length === 1);
+    await keys('Escape', 'Escape', 'e', 'ArrowDown', 'ArrowDown', 'Enter');
+    assert.equal(await focused(), 'after', 'Enter takes the id of a row');
+    await keys('Escape', 'c', 's', 'Enter');
+    await page.waitForFunction(() => document.querySelectorAll('#events li').length === 1);
+    assert.equal(await page.locator('#events pre').textContent(), 'second\nline', 'resumed after the first');
+    await keys('Escape', 'p');
+    assert.equal(await page.locator('#pause').getAttribute('aria-pressed'), 'true');
+    assert.deepEqual(wrong, [], 'the console is silent');
+  } finally {
+    await chrome.close();
+  }
+}

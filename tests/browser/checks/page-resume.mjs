@@ -1,0 +1,74 @@
+// The server's own page says what is missing, resumes from an id, and comes back by itself.
+
+import assert from 'node:assert/strict';
+
+import { livePage } from './page.mjs';
+
+export const name = 'page-resume';
+
+export async function run({ browser, front, server }) {
+  const ids = [];
+  for (const data of ['one', 'two', 'three']) {
+    ids.push((await server.publish({ topic: 'kept' }, data)).id);
+  }
+  const answers = {
+    async cut() {
+      front.streams.hold();
+      assert.equal(front.streams.cut(), 1);
+    },
+    async goOn() {
+      await server.publish({ topic: 'kept' }, 'while away');
+      front.streams.release();
+    },
+  };
+  const args = { driver: await livePage(), ids };
+  await browser.run({ base: front.base, page, args, answers });
+  const { url, lastEventId } = front.streams.requests.at(-1);
+  assert.ok(url.includes('meta=1') && lastEventId, 'the browser came back with its id');
+}
+
+async function page({ ask, args: { driver, ids } }) {
+  const { openPage } = await import(driver);
+  const live = await openPage('#topic=kept&start=earliest');
+  const { until, rows } = live;
+  const shown = () => rows().map(({ data }) => data);
+  const expect = (wanted) => {
+    const found = JSON.stringify(shown());
+    if (found !== JSON.stringify(wanted)) throw new Error(`${found} instead of ${JSON.stringify(wanted)}`);
+  };
+
+  // What the address asks for is subscribed to.
+  await until(() => rows().length === 3);
+  expect(['three', 'two', 'one']);
+  if (rows().some(({ id }, at) => id !== ids[2 - at])) throw new Error('the ids of the publisher');
+
+  // The id of a row is the one to resume from.
+  live.find('#events li:nth-child(2) .id').click();
+  const { after } = live.find('form#subscribe').elements;
+  if (after.value !== ids[1] || live.inside.activeElement !== after) throw new Error('the id was not taken');
+  live.find('#clear').click();
+  await live.subscribe({});
+  await until(() => rows().length === 1);
+  expect(['three']);
+
+  // An id that means nothing: a notice, and then what there is.
+  live.find('#clear').click();
+  await live.subscribe({ after: 'nonsense<b>' });
+  await until(() => rows().length === 4);
+  const gap = rows()[3];
+  if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
+  if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
+
+  // A cut connection: said so, and nothing is lost or repeated.
+  live.find('#clear').click();
+  await live.subscribe({ after: ids[2] });
+  await ask('cut');
+  await until(() => live.find('#state').dataset.state === 'connecting');
+  await ask('goOn');
+  await until(() => live.find('#state').textContent.includes('resumed') && rows().length > 0);
+  expect(['while away']);
+
+  // Loaded again, the page goes where it was.
+  if (!live.window.location.hash.includes(`last_event_id=${ids[2]}`)) throw new Error(live.window.location.hash);
+  return null;
+}
