@@ -9,14 +9,13 @@ export const name = 'helper-proxy-error';
 export const timeoutMs = 120_000;
 
 const headers = { 'content-type': 'text/html' };
-/** As many as make the page's own attempts fail too; the last looks like success. */
-const PAGES = [
-  { status: 502, headers, body: '<h1>502 Bad Gateway</h1>' },
-  { status: 503, headers, body: '<h1>503 Service Unavailable</h1>' },
-  { status: 429, headers, body: '<h1>429 Too Many Requests</h1>' },
-  { status: 200, headers, body: '<h1>Please wait</h1>' },
-];
-const ROUNDS = 3;
+const BAD_GATEWAY = { status: 502, headers, body: '<h1>502 Bad Gateway</h1>' };
+const UNAVAILABLE = { status: 503, headers, body: '<h1>503 Service Unavailable</h1>' };
+const TOO_MANY = { status: 429, headers, body: '<h1>429 Too Many Requests</h1>' };
+const OTHER_PAGE = { status: 200, headers, body: '<h1>Please wait</h1>' };
+/** In turn what an EventSource gets, and what the feed gets when it asks why. */
+const PAGES = [BAD_GATEWAY, BAD_GATEWAY, BAD_GATEWAY, UNAVAILABLE, BAD_GATEWAY, TOO_MANY, OTHER_PAGE, OTHER_PAGE];
+const ROUNDS = 2;
 const RETRY_MS = 50;
 
 export async function run({ browser, server, startFront }) {

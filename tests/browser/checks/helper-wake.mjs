@@ -25,12 +25,11 @@ export async function run({ browser, startFront }) {
         assert.equal(faults.cut(), 1, 'one stream is open');
         await server.publish({ topic: 'wake' }, 'while offline');
       },
-      requests: () => faults.requests.length,
     };
     const seen = await browser.run({ base: front.base, page, args: { module }, answers });
     assert.deepEqual(seen.texts, ['while asleep', 'while offline']);
-    assert.equal(seen.whileHidden, 1, 'a hidden page does nothing');
-    assert.equal(seen.whileHealthy, 2, 'a connection that is alive is left alone');
+    assert.equal(seen.whileHidden, 'open', 'a hidden page does nothing');
+    assert.equal(seen.whileHealthy, 'open', 'a connection that is alive is left alone');
     assert.equal(faults.requests.length, 5, 'two streams, two refusals, one more stream');
   }).finally(() => server.stop());
 }
@@ -67,13 +66,13 @@ async function page({ ask, args }) {
   const HOUR_MS = 3_600_000;
   Date.now = () => now() + HOUR_MS;
   become('hidden');
-  const whileHidden = await ask('requests');
+  const whileHidden = feed.state;
   become('visible');
   await until(() => texts.length === 1);
 
   become('visible');
   window.dispatchEvent(new Event('online'));
-  const whileHealthy = await ask('requests');
+  const whileHealthy = feed.state;
   await ask('refuse');
   await until(() => feed.state === 'waiting');
   window.dispatchEvent(new Event('online'));
