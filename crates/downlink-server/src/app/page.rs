@@ -22,13 +22,15 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// Where each file is found, what it is, and its text.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page.css", STYLE, include_str!("../page/page.css")),
     ("/page.js", SCRIPT, include_str!("../page/page.js")),
     ("/page-feed.js", SCRIPT, include_str!("../page/page-feed.js")),
     ("/page-rows.js", SCRIPT, include_str!("../page/page-rows.js")),
     ("/page-tables.js", SCRIPT, include_str!("../page/page-tables.js")),
+    // Not the page's own: a module for pages of users.
+    ("/downlink.js", SCRIPT, include_str!("../../../../js/downlink/downlink.js")),
 ];
 
 /// The page and what it loads.
