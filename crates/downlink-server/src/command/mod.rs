@@ -3,6 +3,7 @@
 //! Errors go to stderr as one sentence with its causes; the exit code is 1 for what went wrong and
 //! 2 for a wrong command line. Whoever reads our output may stop doing so: that is no error.
 
+mod bench;
 mod decode;
 mod publish;
 mod serve;
@@ -44,6 +45,8 @@ enum Sub {
     Subscribe(subscribe::Arguments),
     /// Read an event stream on stdin and print one JSON object for each event.
     Decode(decode::Arguments),
+    /// Put a load on a server and account for every event.
+    Bench(Box<bench::Arguments>),
 }
 
 #[derive(Args, Debug)]
@@ -70,6 +73,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Sub::Publish(arguments)) => publish::run(arguments),
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
+        Some(Sub::Bench(arguments)) => bench::run(&arguments),
         None => Ok(()),
     };
     match done {

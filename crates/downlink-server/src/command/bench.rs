@@ -1,0 +1,147 @@
+//! `downlink bench`: puts a load on any SSE server and accounts for every event.
+//!
+//! Many subscriptions and a few publishers in one thread; each payload carries a record by which its
+//! deliveries are counted exactly. At a rate, latency runs from the time an event was due, so that
+//! a stall of the server is charged in full. HTTP/1.1 without TLS; it measures, it does not judge: losses
+//! are reported, not an error.
+
+mod books;
+mod load;
+mod pace;
+mod plan;
+mod plot;
+mod progress;
+mod publisher;
+mod record;
+mod report;
+mod response;
+mod server;
+mod socket;
+mod subscriber;
+mod tally;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use self::{plan::Plan, report::Report, server::Server};
+use super::printed;
+
+/// Descriptors beside those of the connections: standard streams, poll, plot, `/proc`.
+const DESCRIPTORS_SPARE: u64 = 32;
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// Where to subscribe; {topic} and {n}, the number of the connection, are filled in.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}")]
+    url: String,
+    /// A header of the subscriptions; repeatable, with placeholders as above.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Where to publish; {topic} is filled in. Without it, where one subscribes.
+    #[arg(long, value_name = "URL")]
+    publish_url: Option<String>,
+    /// The method with which to publish.
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    publish_method: String,
+    /// A header of the requests that publish; repeatable.
+    #[arg(long = "publish-header", value_name = "NAME: VALUE")]
+    publish_headers: Vec<String>,
+    /// The body with which to publish; {payload} and {topic} are filled in, \n is a line end.
+    #[arg(long, value_name = "TEMPLATE", default_value = "{payload}")]
+    publish_body: String,
+    /// Connections that subscribe.
+    #[arg(long, short, value_name = "N", default_value = "1000")]
+    connections: usize,
+    /// Topics; connections and events take turns among them.
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    topics: usize,
+    /// What the topics are called, before their number.
+    #[arg(long, value_name = "TEXT", default_value = "bench-")]
+    topic_prefix: String,
+    /// Connections that publish. With more than one, events may overtake each other on the way in.
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    publishers: usize,
+    /// Events to publish a second, however fast they are delivered.
+    #[arg(long, value_name = "PER SECOND", default_value = "10", conflicts_with = "window")]
+    rate: f64,
+    /// Publish when fewer than this many events are on their way to any connection.
+    #[arg(long, value_name = "EVENTS")]
+    window: Option<usize>,
+    /// The size of a payload.
+    #[arg(long, value_name = "BYTES", default_value = "100")]
+    payload_bytes: usize,
+    /// How long to measure.
+    #[arg(long, short, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    duration: Duration,
+    /// How long to publish before measuring.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    warmup: Duration,
+    /// How long to stay idle once connected, before the server's memory is looked at.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_time)]
+    settle: Duration,
+    /// Silence after which what has not come is lost.
+    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = parse_time)]
+    drain: Duration,
+    /// Publish no more than this, and end when all of it has come.
+    #[arg(long, value_name = "N")]
+    events: Option<u64>,
+    /// The server's process, to see what it uses; repeatable. Its children are not counted.
+    #[arg(long, value_name = "PID")]
+    server_pid: Vec<u32>,
+    /// Poll without sleeping, when this program has a processor to itself.
+    #[arg(long)]
+    spin: bool,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// Draw the distribution of latency.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let plan = Plan::new(arguments)?;
+    let server = Server::new(&arguments.server_pid)?;
+    raise_descriptor_limit((plan.connections + plan.publishers) as u64 + DESCRIPTORS_SPARE)?;
+    let outcome = load::run(&plan, server.as_ref())?;
+    let report = Report::new(&plan, &outcome);
+    if let Some(file) = &arguments.plot {
+        let picture = plot::svg(&outcome.books.latency_ns, &report.headline());
+        fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let text =
+        if arguments.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+    printed(io::stdout().write_all(text.as_bytes()))
+}
+
+/// Makes room for this many descriptors.
+fn raise_descriptor_limit(needed: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    anyhow::ensure!(
+        most >= needed,
+        "{needed} descriptors are needed and {most} allowed: use fewer --connections, or raise \
+         the limit (ulimit -Hn)"
+    );
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open descriptors")
+}
+
+/// A span of time such as `15s` or `500ms`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2m"))?;
+    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+}

@@ -1,0 +1,203 @@
+//! The record in a payload, by which a delivery is known again: run, number, time it was due.
+//!
+//! Letters and digits only, so that it survives JSON, forms and every encoding of a line. The scanner
+//! finds records in a stream of bytes however it is cut; what surrounds them is not looked at.
+
+use memchr::memmem::Finder;
+
+/// What a record begins with; unlikely in any other text.
+const MARKER: &[u8] = b"DlBenchRec";
+/// Digits of the run, the number and the time, all hexadecimal.
+const DIGITS: [usize; 3] = [8, 12, 16];
+
+/// The length of a record, and so of the shortest payload.
+pub(super) const RECORD_BYTES: usize = MARKER.len() + DIGITS[0] + DIGITS[1] + DIGITS[2];
+
+/// One published event, as its payload tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Record {
+    /// Which run of the program published it.
+    pub(super) run: u32,
+    /// Its number in the run, from 0.
+    pub(super) number: u64,
+    /// When it was due, in nanoseconds since the start of the run.
+    pub(super) due_ns: u64,
+}
+
+impl Record {
+    /// Its text, filled up to the size of a payload.
+    pub(super) fn payload(self, bytes: usize) -> String {
+        let marker = MARKER.escape_ascii();
+        let mut text = format!("{marker}{:08x}{:012x}{:016x}", self.run, self.number, self.due_ns);
+        text.extend(std::iter::repeat_n('.', bytes.saturating_sub(RECORD_BYTES)));
+        text
+    }
+
+    /// Reads the digits behind a marker.
+    fn parse(digits: &[u8]) -> Option<Self> {
+        let (run, rest) = digits.split_at_checked(DIGITS[0])?;
+        let (number, due) = rest.split_at_checked(DIGITS[1])?;
+        let run = u32::try_from(hexadecimal(run)?).ok()?;
+        Some(Self { run, number: hexadecimal(number)?, due_ns: hexadecimal(due)? })
+    }
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |value: u64, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(value << 4 | u64::from(digit))
+    })
+}
+
+/// Finds records; shared by all streams.
+#[derive(Debug)]
+pub(super) struct Scanner {
+    marker: Finder<'static>,
+}
+
+/// The end of what was read of one stream, where it may be the beginning of a record.
+#[derive(Debug)]
+pub(super) struct Carry {
+    bytes: [u8; RECORD_BYTES - 1],
+    length: u8,
+}
+
+impl Default for Carry {
+    fn default() -> Self {
+        Self { bytes: [0; RECORD_BYTES - 1], length: 0 }
+    }
+}
+
+impl Carry {
+    fn kept(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// Keeps the end of `bytes` from which on it may be a record.
+    fn keep(&mut self, bytes: &[u8]) {
+        let from = bytes.len().saturating_sub(self.bytes.len());
+        let start = (from..bytes.len()).find(|at| may_begin(&bytes[*at..])).unwrap_or(bytes.len());
+        let kept = &bytes[start..];
+        self.bytes[..kept.len()].copy_from_slice(kept);
+        self.length = kept.len() as u8;
+    }
+}
+
+/// Whether the marker, or as much of it as there is, stands at the beginning.
+fn may_begin(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(MARKER.len());
+    bytes[..length] == MARKER[..length]
+}
+
+impl Scanner {
+    pub(super) fn new() -> Self {
+        Self { marker: Finder::new(MARKER) }
+    }
+
+    /// Reports the records that end in `bytes`, the next of the stream that `carry` belongs to.
+    pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(Record)) {
+        let mut from = 0;
+        if carry.length > 0 {
+            let Some(read) = self.scan_seam(carry, bytes, &mut found) else { return };
+            from = read;
+        }
+        let rest = from + self.scan_whole(&bytes[from..], &mut found);
+        carry.keep(&bytes[rest..]);
+    }
+
+    /// Scans what was kept with enough of what follows it. Returns how much of `bytes` belongs to a
+    /// record that is read now, or nothing if even with all of them it may still be the beginning of one.
+    fn scan_seam(
+        &self,
+        carry: &mut Carry,
+        bytes: &[u8],
+        found: &mut impl FnMut(Record),
+    ) -> Option<usize> {
+        let mut seam = [0; 2 * RECORD_BYTES];
+        let kept = carry.kept().len();
+        let more = bytes.len().min(RECORD_BYTES - 1);
+        seam[..kept].copy_from_slice(carry.kept());
+        seam[kept..kept + more].copy_from_slice(&bytes[..more]);
+        let seam = &seam[..kept + more];
+        let read = self.scan_whole(seam, found);
+        carry.length = 0;
+        if more == bytes.len() {
+            carry.keep(&seam[read..]);
+            return None;
+        }
+        Some(read.saturating_sub(kept))
+    }
+
+    /// Reports every whole record and returns where the last one ends.
+    fn scan_whole(&self, bytes: &[u8], found: &mut impl FnMut(Record)) -> usize {
+        let mut read = 0;
+        while let Some(at) = self.marker.find(&bytes[read..]) {
+            let digits = read + at + MARKER.len();
+            let end = read + at + RECORD_BYTES;
+            let Some(text) = bytes.get(digits..end) else { break };
+            match Record::parse(text) {
+                Some(record) => {
+                    found(record);
+                    read = end;
+                }
+                None => read = digits,
+            }
+        }
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(number: u64) -> Record {
+        Record { run: 0xdead_beef, number, due_ns: 123_456_789 + number }
+    }
+
+    fn scanned(pieces: &[&[u8]]) -> Vec<Record> {
+        let (scanner, mut carry, mut found) = (Scanner::new(), Carry::default(), Vec::new());
+        for piece in pieces {
+            scanner.scan(&mut carry, piece, |record| found.push(record));
+        }
+        found
+    }
+
+    #[test]
+    fn a_payload_has_the_size_that_was_asked_for_and_at_least_that_of_its_record() {
+        assert_eq!(record(1).payload(100).len(), 100);
+        assert_eq!(record(1).payload(RECORD_BYTES).len(), RECORD_BYTES);
+        assert_eq!(record(1).payload(0).len(), RECORD_BYTES);
+    }
+
+    #[test]
+    fn records_are_found_wherever_the_stream_is_cut() {
+        let text = format!(
+            "id: 1\ndata: {}\n\ndata: DlBenDlBenchRecDl{}\n\n{}",
+            record(1).payload(60),
+            record(2).payload(0),
+            record(3).payload(0)
+        );
+        let bytes = text.as_bytes();
+        let expected: Vec<_> = (1..=3).map(record).collect();
+        for first in 0..=bytes.len() {
+            for second in first..=bytes.len() {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(scanned(&pieces), expected, "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_are_found_byte_by_byte() {
+        let text = record(7).payload(200) + &record(8).payload(200);
+        let pieces: Vec<_> = text.as_bytes().chunks(1).collect();
+        assert_eq!(scanned(&pieces), [record(7), record(8)]);
+    }
+
+    #[test]
+    fn a_marker_without_digits_is_no_record() {
+        let text = record(1).payload(RECORD_BYTES).replace("0000", "00g0");
+        assert_eq!(scanned(&[text.as_bytes(), text.as_bytes()]), []);
+    }
+}

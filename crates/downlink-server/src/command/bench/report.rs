@@ -1,0 +1,245 @@
+//! What a run found, as a table for people and as one JSON object for programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{
+    load::Outcome,
+    plan::{Pacing, Plan},
+};
+
+/// Busy beyond this share, the generator is what limits the load or lengthens the latency.
+const BUSY_LIMIT: f64 = 0.9;
+
+/// The figures of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) connections: u64,
+    connections_asked: usize,
+    connections_ended_early: u64,
+    topics: usize,
+    publishers: usize,
+    payload_bytes: usize,
+    /// Events a second that were asked for.
+    rate: Option<f64>,
+    window: Option<usize>,
+    /// The measured period.
+    seconds: f64,
+    published: u64,
+    /// Events that the server did not take.
+    refused: u64,
+    /// Events that were due and not published before the end.
+    overdue: u64,
+    expected: u64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    out_of_order: u64,
+    wrong_topic: u64,
+    foreign: u64,
+    /// Whether the counts are exact: no connection had to forget what it misses.
+    exact: bool,
+    /// Whether all came, once and in order, and nothing else.
+    flawless: bool,
+    events_per_s: f64,
+    pub(super) deliveries_per_s: f64,
+    deliveries_per_read: f64,
+    pub(super) latency_us: Latency,
+    window_stalls: u64,
+    generator_busy_share: f64,
+    generator_limited: bool,
+    server: Option<ServerFigures>,
+    problem: Option<String>,
+}
+
+/// From the time an event was due to the read that held it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Latency {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    #[serde(rename = "p99.9")]
+    pub(super) p99_9: f64,
+    pub(super) max: f64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct ServerFigures {
+    cpu_share: f64,
+    cpu_us_per_delivery: f64,
+    resident_bytes: u64,
+    resident_bytes_per_connection: f64,
+}
+
+impl Report {
+    pub(super) fn new(plan: &Plan, outcome: &Outcome) -> Self {
+        let (books, counts) = (&outcome.books, &outcome.books.counts);
+        let (rate, window) = match plan.pacing {
+            Pacing::Rate(rate) => (Some(rate), None),
+            Pacing::Window(window) => (None, Some(window)),
+        };
+        let deliveries = books.measured.deliveries as f64;
+        Self {
+            connections: outcome.connections,
+            connections_asked: plan.connections,
+            connections_ended_early: outcome.ended_early,
+            topics: plan.topics,
+            publishers: plan.publishers,
+            payload_bytes: plan.payload_bytes,
+            rate,
+            window,
+            seconds: outcome.seconds,
+            published: books.published,
+            refused: books.refused.len() as u64,
+            overdue: overdue(plan, books.published),
+            expected: counts.expected,
+            received: counts.received,
+            lost: counts.lost(),
+            duplicated: counts.duplicated,
+            out_of_order: counts.out_of_order,
+            wrong_topic: counts.wrong_topic,
+            foreign: counts.foreign,
+            exact: counts.holes_forgotten == 0,
+            flawless: counts.is_flawless(),
+            events_per_s: books.measured.published as f64 / outcome.seconds,
+            deliveries_per_s: deliveries / outcome.seconds,
+            deliveries_per_read: deliveries / (books.measured.reads as f64).max(1.0),
+            latency_us: latency(outcome),
+            window_stalls: books.pace.stalls(),
+            generator_busy_share: outcome.busy_share,
+            generator_limited: outcome.busy_share > BUSY_LIMIT,
+            server: server_figures(outcome),
+            problem: outcome.problem.clone(),
+        }
+    }
+}
+
+impl Report {
+    /// The load in a few words.
+    pub(super) fn headline(&self) -> String {
+        let Latency { p50, p99, .. } = self.latency_us;
+        format!(
+            "{} connections, {}: p50 {:.2} ms, p99 {:.2} ms",
+            self.connections,
+            self.pace(),
+            p50 / 1e3,
+            p99 / 1e3
+        )
+    }
+
+    fn pace(&self) -> String {
+        match (self.rate, self.window) {
+            (Some(rate), _) => format!("{rate} events/s"),
+            (None, window) => format!("window of {} events", window.unwrap_or_default()),
+        }
+    }
+}
+
+/// At a rate, what the server's slowness kept from being published within the time.
+fn overdue(plan: &Plan, published: u64) -> u64 {
+    let Pacing::Rate(rate) = plan.pacing else { return 0 };
+    let seconds = (plan.timing.warmup + plan.timing.measured).as_secs_f64();
+    let due = (rate * seconds).ceil() as u64;
+    due.min(plan.timing.events_max.unwrap_or(u64::MAX)).saturating_sub(published)
+}
+
+fn latency(outcome: &Outcome) -> Latency {
+    let histogram = &outcome.books.latency_ns;
+    let us = |ns: u64| ns as f64 / 1e3;
+    Latency {
+        p50: us(histogram.value_at_quantile(0.5)),
+        p99: us(histogram.value_at_quantile(0.99)),
+        p99_9: us(histogram.value_at_quantile(0.999)),
+        max: us(histogram.max()),
+    }
+}
+
+fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
+    let (cpu_s, resident) = outcome.cpu_s.zip(outcome.resident_bytes)?;
+    let grown = resident.connected.saturating_sub(resident.before) as f64;
+    let deliveries = (outcome.books.measured.deliveries as f64).max(1.0);
+    Some(ServerFigures {
+        cpu_share: cpu_s / outcome.seconds,
+        cpu_us_per_delivery: cpu_s * 1e6 / deliveries,
+        resident_bytes: resident.connected,
+        resident_bytes_per_connection: grown / (outcome.connections as f64).max(1.0),
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.load(f)?;
+        self.accounts(f)?;
+        self.speed(f)?;
+        self.remarks(f)
+    }
+}
+
+impl Report {
+    fn load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pace = self.pace();
+        let (publishers, bytes) = (self.publishers, self.payload_bytes);
+        row(f, "connections", format_args!("{} on {} topics", self.connections, self.topics))?;
+        row(f, "load", format_args!("{pace}, {bytes} bytes each, {publishers} publishers"))?;
+        row(f, "measured", format_args!("{:.1} s", self.seconds))
+    }
+
+    fn accounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            ("events published", self.published, true),
+            ("events refused", self.refused, false),
+            ("events overdue", self.overdue, false),
+            ("deliveries expected", self.expected, true),
+            ("received", self.received, true),
+            ("lost", self.lost, true),
+            ("duplicated", self.duplicated, true),
+            ("out of order", self.out_of_order, true),
+            ("of another topic", self.wrong_topic, false),
+            ("of another run", self.foreign, false),
+            ("connections ended", self.connections_ended_early, false),
+        ];
+        for (name, number, always) in all {
+            if always || number > 0 {
+                row(f, name, format_args!("{number}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn speed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p50, p99, p99_9, max } = self.latency_us;
+        row(f, "deliveries/s", format_args!("{:.0}", self.deliveries_per_s))?;
+        row(f, "deliveries per read", format_args!("{:.2}", self.deliveries_per_read))?;
+        for (name, us) in [("p50", p50), ("p99", p99), ("p99.9", p99_9), ("max", max)] {
+            row(f, &format!("latency {name}"), format_args!("{:.3} ms", us / 1e3))?;
+        }
+        if let Some(server) = self.server {
+            let (share, each) = (server.cpu_share * 100.0, server.cpu_us_per_delivery);
+            row(f, "server CPU", format_args!("{share:.0} %, {each:.2} µs per delivery"))?;
+            let bytes = server.resident_bytes_per_connection;
+            row(f, "server memory", format_args!("{bytes:.0} bytes per connection"))?;
+        }
+        row(f, "generator busy", format_args!("{:.0} %", self.generator_busy_share * 100.0))
+    }
+
+    fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.generator_limited {
+            writeln!(f, "The load generator itself was the limit: these are its figures.")?;
+        }
+        if self.window_stalls > 0 {
+            let stalls = self.window_stalls;
+            writeln!(f, "The window was given up {stalls} times: nothing came for 250 ms.")?;
+        }
+        if !self.exact {
+            writeln!(f, "Losses are more than can be told apart: late ones count as duplicated.")?;
+        }
+        match &self.problem {
+            Some(problem) => writeln!(f, "First problem: {problem}."),
+            None => Ok(()),
+        }
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+    writeln!(f, "{name:<20} {value}")
+}

@@ -1,0 +1,389 @@
+//! Reads HTTP/1.1 responses as their bytes arrive: head, then a body in chunks, of a length, or to the
+//! end of the connection.
+//!
+//! Sans-IO and without allocation once the head is read. Only what frames a response is understood;
+//! trailers are skipped.
+
+use std::fmt;
+
+/// The largest head; servers send a few hundred bytes, and most clients give up at 8 to 64 KiB.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// The largest trailer section, for the same reason.
+const TRAILER_BYTES_MAX: usize = HEAD_BYTES_MAX;
+/// Digits of a chunk's size: more than 15 do not fit 60 bits, which no chunk needs.
+const SIZE_DIGITS_MAX: u8 = 15;
+
+/// One response on its way.
+#[derive(Debug)]
+pub(super) struct Response {
+    state: State,
+}
+
+/// What was learnt from the head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    /// Whether the body is an event stream.
+    pub(super) is_event_stream: bool,
+    /// Whether the server closes the connection after this.
+    pub(super) closes: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Head(Vec<u8>),
+    Body { head: Head, framing: Framing },
+    Ended(Head),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Framing {
+    Chunked(Chunk),
+    Length(u64),
+    UntilClose,
+}
+
+/// Where in the chunked coding the next byte lies.
+#[derive(Clone, Copy, Debug)]
+enum Chunk {
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    Extension {
+        value: u64,
+    },
+    Bytes(u64),
+    /// The line end behind the bytes.
+    End,
+    /// A line of the trailers, with its length so far and that of all of them.
+    Trailer {
+        line: usize,
+        all: usize,
+    },
+}
+
+/// What is no HTTP/1.1 response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum BadResponse {
+    HeadTooLong,
+    BadHead,
+    BadChunk,
+    TrailersTooLong,
+    /// There are bytes behind the end of the response, where nothing was asked for.
+    Unasked,
+}
+
+impl fmt::Display for BadResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeadTooLong => "the head of the response is longer than 16 KiB",
+            Self::BadHead => "the answer is no HTTP/1.1 response",
+            Self::BadChunk => "the body of the response is not chunked as it says",
+            Self::TrailersTooLong => "the trailers of the response are longer than 16 KiB",
+            Self::Unasked => "there is more than one response to a request",
+        })
+    }
+}
+
+impl std::error::Error for BadResponse {}
+
+impl Response {
+    pub(super) fn new() -> Self {
+        Self { state: State::Head(Vec::new()) }
+    }
+
+    /// The head, once it is there.
+    pub(super) fn head(&self) -> Option<Head> {
+        match self.state {
+            State::Head(_) => None,
+            State::Body { head, .. } | State::Ended(head) => Some(head),
+        }
+    }
+
+    /// Whether all of it was read.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
+    /// Takes the next bytes of the connection and passes on those that are the body's.
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        body: &mut impl FnMut(&[u8]),
+    ) -> Result<(), BadResponse> {
+        while !bytes.is_empty() {
+            match &mut self.state {
+                State::Head(text) => {
+                    let (taken, head) = take_head(text, bytes)?;
+                    bytes = &bytes[taken..];
+                    if let Some(state) = head {
+                        self.state = state;
+                    }
+                }
+                State::Body { head, framing } => {
+                    let (taken, ended) = framing.feed(bytes, body)?;
+                    bytes = &bytes[taken..];
+                    if ended {
+                        self.state = State::Ended(*head);
+                    }
+                }
+                State::Ended(_) => return Err(BadResponse::Unasked),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes bytes up to the blank line, and says what follows if it is there.
+fn take_head(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(usize, Option<State>), BadResponse> {
+    let before = text.len();
+    text.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES_MAX - before)]);
+    let from = before.saturating_sub(3);
+    let Some(at) = memchr::memmem::find(&text[from..], b"\r\n\r\n") else {
+        let taken = text.len() - before;
+        return if text.len() == HEAD_BYTES_MAX {
+            Err(BadResponse::HeadTooLong)
+        } else {
+            Ok((taken, None))
+        };
+    };
+    let length = from + at + 4;
+    let state = parse_head(&text[..length])?;
+    Ok((length - before, Some(state.unwrap_or(State::Head(Vec::new())))))
+}
+
+/// What a head says; nothing if it is one before the real one (100 Continue).
+fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
+    let text = str::from_utf8(head).map_err(|_| BadResponse::BadHead)?;
+    let mut lines = text.split("\r\n");
+    let status_line = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
+    let mut words = status_line.ok_or(BadResponse::BadHead)?.split(' ');
+    let minor = words.next();
+    let status = words.next().and_then(|word| word.parse().ok()).ok_or(BadResponse::BadHead)?;
+    let mut head = Head { status, is_event_stream: false, closes: minor == Some("0") };
+    let (mut length, mut chunked) = (None, false);
+    for line in lines.filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').ok_or(BadResponse::BadHead)?;
+        let value = value.trim().to_ascii_lowercase();
+        match &*name.to_ascii_lowercase() {
+            "content-length" => length = Some(value.parse().map_err(|_| BadResponse::BadHead)?),
+            "transfer-encoding" => chunked = value.ends_with("chunked"),
+            "content-type" => head.is_event_stream = value.starts_with("text/event-stream"),
+            "connection" => head.closes |= value == "close",
+            _ => {}
+        }
+    }
+    let framing = match (status, chunked, length) {
+        (100..200, ..) => return Ok(None),
+        (204 | 304, ..) | (_, false, Some(0)) => return Ok(Some(State::Ended(head))),
+        (_, true, _) => Framing::Chunked(Chunk::Size { value: 0, digits: 0 }),
+        (.., Some(length)) => Framing::Length(length),
+        _ => Framing::UntilClose,
+    };
+    Ok(Some(State::Body { head, framing }))
+}
+
+impl Framing {
+    /// Takes what it can of these bytes, at least one; says how many and whether the body has ended.
+    fn feed(
+        &mut self,
+        bytes: &[u8],
+        body: &mut impl FnMut(&[u8]),
+    ) -> Result<(usize, bool), BadResponse> {
+        match self {
+            Self::UntilClose => {
+                body(bytes);
+                Ok((bytes.len(), false))
+            }
+            Self::Length(left) => {
+                let taken = take(bytes, left, body);
+                Ok((taken, *left == 0))
+            }
+            Self::Chunked(Chunk::Bytes(left)) => {
+                let taken = take(bytes, left, body);
+                if *left == 0 {
+                    *self = Self::Chunked(Chunk::End);
+                }
+                Ok((taken, false))
+            }
+            Self::Chunked(chunk) => match bytes.first() {
+                Some(byte) => chunk.feed(*byte).map(|ended| (1, ended)),
+                None => Ok((0, false)),
+            },
+        }
+    }
+}
+
+/// Passes on as many bytes as are left.
+fn take(bytes: &[u8], left: &mut u64, body: &mut impl FnMut(&[u8])) -> usize {
+    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+    body(&bytes[..taken]);
+    *left -= taken as u64;
+    taken
+}
+
+impl Chunk {
+    /// Takes a byte that is not the body's; says whether it was the last of all.
+    fn feed(&mut self, byte: u8) -> Result<bool, BadResponse> {
+        match *self {
+            Self::Size { value, digits } => *self = size(value, digits, byte)?,
+            Self::Extension { value } if byte == b'\n' => *self = after_size(value),
+            Self::Extension { .. } => {}
+            Self::Bytes(_) => return Err(BadResponse::BadChunk),
+            Self::End => match byte {
+                b'\r' => {}
+                b'\n' => *self = Self::Size { value: 0, digits: 0 },
+                _ => return Err(BadResponse::BadChunk),
+            },
+            Self::Trailer { line: 0, .. } if byte == b'\n' => return Ok(true),
+            Self::Trailer { all, .. } if all == TRAILER_BYTES_MAX => {
+                return Err(BadResponse::TrailersTooLong);
+            }
+            Self::Trailer { line, all } => {
+                let line = match byte {
+                    b'\r' => line,
+                    b'\n' => 0,
+                    _ => line + 1,
+                };
+                *self = Self::Trailer { line, all: all + 1 };
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Takes a byte of the line with a chunk's size.
+fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
+    match (char::from(byte).to_digit(16), byte) {
+        (Some(_), _) if digits == SIZE_DIGITS_MAX => Err(BadResponse::BadChunk),
+        (Some(digit), _) => {
+            Ok(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+        }
+        _ if digits == 0 => Err(BadResponse::BadChunk),
+        (None, b'\n') => Ok(after_size(value)),
+        (None, b'\r' | b';' | b' ' | b'\t') => Ok(Chunk::Extension { value }),
+        (None, _) => Err(BadResponse::BadChunk),
+    }
+}
+
+fn after_size(value: u64) -> Chunk {
+    match value {
+        0 => Chunk::Trailer { line: 0, all: 0 },
+        value => Chunk::Bytes(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body and whether it ended, the same however the bytes are cut.
+    fn read(text: &str) -> Result<(Option<u16>, String, bool), BadResponse> {
+        let whole = read_in_pieces(text, text.len());
+        assert_eq!(whole, read_in_pieces(text, 1));
+        assert_eq!(whole, read_in_pieces(text, 7));
+        whole
+    }
+
+    fn read_in_pieces(text: &str, size: usize) -> Result<(Option<u16>, String, bool), BadResponse> {
+        let (mut response, mut body) = (Response::new(), Vec::new());
+        for piece in text.as_bytes().chunks(size.max(1)) {
+            response.feed(piece, &mut |bytes| body.extend_from_slice(bytes))?;
+        }
+        let body = String::from_utf8(body).unwrap();
+        Ok((response.head().map(|head| head.status), body, response.is_ended()))
+    }
+
+    fn chunked(body: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
+    }
+
+    #[test]
+    fn a_chunked_body_is_put_together() {
+        let text = chunked("5\r\nhello\r\n1;x=y\r\n \r\n5\r\nthere\r\n0\r\n\r\n");
+        assert_eq!(read(&text), Ok((Some(200), "hello there".into(), true)));
+    }
+
+    #[test]
+    fn a_chunked_body_may_still_go_on() {
+        assert_eq!(read(&chunked("A\r\n012345")), Ok((Some(200), "012345".into(), false)));
+    }
+
+    #[test]
+    fn trailers_are_skipped() {
+        let text = chunked("1\r\na\r\n0\r\nA: b\r\nC: d\r\n\r\n");
+        assert_eq!(read(&text), Ok((Some(200), "a".into(), true)));
+    }
+
+    #[test]
+    fn a_body_of_a_length_ends_with_it() {
+        let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nabc";
+        assert_eq!(read(text), Ok((Some(404), "abc".into(), true)));
+        let empty = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(read(empty), Ok((Some(200), String::new(), true)));
+        assert_eq!(read("HTTP/1.1 204 No Content\r\n\r\n"), Ok((Some(204), String::new(), true)));
+    }
+
+    #[test]
+    fn a_body_without_framing_lasts_until_the_close() {
+        let text = "HTTP/1.0 200 OK\r\n\r\ndata: 1\n\n";
+        assert_eq!(read(text), Ok((Some(200), "data: 1\n\n".into(), false)));
+    }
+
+    #[test]
+    fn an_interim_head_is_not_the_answer() {
+        let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
+        assert_eq!(read(text), Ok((Some(204), String::new(), true)));
+    }
+
+    #[test]
+    fn the_head_tells_the_media_type_and_whether_the_connection_ends() {
+        let head = |text: &str| {
+            let mut response = Response::new();
+            response.feed(text.as_bytes(), &mut |_| ()).unwrap();
+            response.head().unwrap()
+        };
+        let stream = head("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; x\r\n\r\n");
+        assert!(stream.is_event_stream && !stream.closes);
+        assert!(head("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").closes);
+        assert!(head("HTTP/1.0 200 OK\r\n\r\n").closes);
+    }
+
+    #[test]
+    fn what_is_no_response_is_refused() {
+        assert_eq!(read("SSH-2.0\r\n\r\n"), Err(BadResponse::BadHead));
+        assert_eq!(read("HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), Err(BadResponse::BadHead));
+        assert_eq!(read(&chunked("x\r\n")), Err(BadResponse::BadChunk));
+        assert_eq!(read(&chunked("1\r\nabc")), Err(BadResponse::BadChunk));
+        let more = "HTTP/1.1 204 No Content\r\n\r\nmore";
+        assert_eq!(read(more), Err(BadResponse::Unasked));
+    }
+
+    #[test]
+    fn a_head_has_a_limit() {
+        let head = |bytes: usize| {
+            let frame = "HTTP/1.1 204 A\r\nX: \r\n\r\n".len();
+            format!("HTTP/1.1 204 A\r\nX: {}\r\n\r\n", "x".repeat(bytes - frame))
+        };
+        assert!(read(&head(HEAD_BYTES_MAX - 1)).is_ok());
+        assert!(read(&head(HEAD_BYTES_MAX)).is_ok());
+        assert_eq!(read(&head(HEAD_BYTES_MAX + 1)), Err(BadResponse::HeadTooLong));
+    }
+
+    #[test]
+    fn trailers_have_a_limit() {
+        let trailers = |bytes: usize| chunked(&format!("0\r\n{}\r\n\r\n", "x".repeat(bytes - 2)));
+        assert!(read(&trailers(TRAILER_BYTES_MAX - 2)).is_ok());
+        assert!(read(&trailers(TRAILER_BYTES_MAX - 1)).is_ok());
+        assert_eq!(read(&trailers(TRAILER_BYTES_MAX + 1)), Err(BadResponse::TrailersTooLong));
+    }
+
+    #[test]
+    fn a_chunk_size_has_a_limit() {
+        let zeros = |digits: usize| chunked(&format!("{}1\r\na\r\n", "0".repeat(digits - 1)));
+        assert!(read(&zeros(usize::from(SIZE_DIGITS_MAX) - 1)).is_ok());
+        assert!(read(&zeros(usize::from(SIZE_DIGITS_MAX))).is_ok());
+        assert_eq!(read(&zeros(usize::from(SIZE_DIGITS_MAX) + 1)), Err(BadResponse::BadChunk));
+    }
+}

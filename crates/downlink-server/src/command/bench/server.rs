@@ -1,0 +1,97 @@
+//! What the server under load uses: processor time and resident memory, from `/proc`.
+//!
+//! Only on Linux; elsewhere there is nothing to read, and the report leaves these figures out. Counts
+//! the given processes, not their children.
+
+use std::io;
+
+use anyhow::Context as _;
+
+/// The server's processes.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pids: Vec<u32>,
+}
+
+/// What they have used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Usage {
+    /// User and system time.
+    pub(super) cpu_s: f64,
+    pub(super) resident_bytes: u64,
+}
+
+impl Server {
+    /// Nothing if no process was named.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not there or cannot be read.
+    pub(super) fn new(pids: &[u32]) -> anyhow::Result<Option<Self>> {
+        let server = Self { pids: pids.to_vec() };
+        server.usage()?;
+        Ok((!pids.is_empty()).then_some(server))
+    }
+
+    /// What they have used so far.
+    pub(super) fn usage(&self) -> anyhow::Result<Usage> {
+        let mut sum = Usage::default();
+        for pid in &self.pids {
+            let one = read(*pid).with_context(|| format!("cannot see what process {pid} uses"))?;
+            sum.cpu_s += one.cpu_s;
+            sum.resident_bytes += one.resident_bytes;
+        }
+        Ok(sum)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read(pid: u32) -> io::Result<Usage> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (ticks, pages) = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Usage {
+        cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        resident_bytes: pages * rustix::param::page_size() as u64,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read(_: u32) -> io::Result<Usage> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Ticks of user and system time, and resident pages: the 14th, 15th and 24th field. The 2nd, the
+/// program's name in parentheses, may hold anything, parentheses too.
+#[cfg(any(target_os = "linux", test))]
+fn parse(stat: &str) -> Option<(u64, u64)> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some((field(14)? + field(15)?, field(24)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_program_may_hold_anything() {
+        let stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 3 0 100 1000 64 1";
+        assert_eq!(parse(stat), Some((300, 64)));
+        assert_eq!(parse("7 (a) S 1"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_program_uses_memory() {
+        let server = Server::new(&[std::process::id()]).unwrap().unwrap();
+        assert!(server.usage().unwrap().resident_bytes > 0);
+        assert!(Server::new(&[]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_pid_of_nobody_is_an_error() {
+        let error = Server::new(&[u32::MAX]).unwrap_err();
+        assert!(error.to_string().contains(&u32::MAX.to_string()));
+    }
+}

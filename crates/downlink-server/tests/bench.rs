@@ -1,0 +1,304 @@
+//! The load generator's accounts, against a server with known faults and against our own.
+//!
+//! The faulty server delivers before it answers a publish, so that nothing here depends on time.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+/// A command line of the program, without the settings of whoever runs the tests.
+fn downlink(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DOWNLINK_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn bench(server: SocketAddr, arguments: &[&str]) -> Output {
+    let url = format!("--url=http://{server}/events?topic={{topic}}");
+    let common = ["bench", &url, "--warmup=0s", "--settle=0s", "--duration=60s"];
+    downlink(&[&common, arguments].concat()).output().expect("the program runs")
+}
+
+/// The object that a run prints.
+#[track_caller]
+fn report(server: SocketAddr, arguments: &[&str]) -> Value {
+    let output = bench(server, &[&["--json"], arguments].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said, "", "progress is for terminals only");
+    serde_json::from_slice(&output.stdout).expect("one object")
+}
+
+/// Compares what `expected` names.
+#[track_caller]
+fn assert_figures(report: &Value, expected: &Value) {
+    for (name, value) in expected.as_object().expect("an object") {
+        assert_eq!(&report[name], value, "{name} in {report}");
+    }
+}
+
+/// What the faulty server sends to a subscription when an event is published.
+type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
+
+/// Starts a server that delivers by a script and answers each publish with a status.
+fn scripted(script: Script, status: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let subscriptions = Arc::new(Mutex::new(Vec::new()));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let subscriptions = subscriptions.clone();
+            thread::spawn(move || serve(stream, &subscriptions, script, status));
+        }
+    });
+    address
+}
+
+fn serve(
+    stream: TcpStream,
+    subscriptions: &Mutex<Vec<TcpStream>>,
+    script: Script,
+    status: &str,
+) -> Option<()> {
+    let mut writer = stream.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut events = Vec::new();
+    loop {
+        let (method, length) = read_head(&mut reader)?;
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        if method == "GET" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                        Transfer-Encoding: chunked\r\n\r\n";
+            writer.write_all(head.as_bytes()).ok()?;
+            subscriptions.lock().expect("no thread died with it").push(writer.try_clone().ok()?);
+            continue;
+        }
+        events.push(String::from_utf8(body).ok()?);
+        for (number, subscription) in
+            subscriptions.lock().expect("no thread died with it").iter_mut().enumerate()
+        {
+            for payload in script(number, &events) {
+                subscription.write_all(in_chunks(&payload).as_bytes()).ok()?;
+            }
+        }
+        write!(writer, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").ok()?;
+    }
+}
+
+/// The method, and the length of the body.
+fn read_head(reader: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
+    let (mut method, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if line == "\r\n" {
+            return Some((method?, length));
+        }
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse().ok()?;
+        }
+        method.get_or_insert_with(|| line.split(' ').next().unwrap_or_default().to_owned());
+    }
+}
+
+/// An event, cut in two in the middle of its record.
+fn in_chunks(payload: &str) -> String {
+    let frame = format!("data: {payload}\n\n");
+    let (one, two) = frame.split_at(25);
+    format!("{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n", one.len(), two.len())
+}
+
+fn newest(_: usize, events: &[String]) -> Vec<String> {
+    events.last().cloned().into_iter().collect()
+}
+
+const TEN_EVENTS: [&str; 4] = ["--connections=3", "--events=10", "--rate=1000", "--drain=500ms"];
+
+#[test]
+fn a_server_without_faults_has_none_in_the_report() {
+    let report = report(scripted(newest, "200 OK"), &TEN_EVENTS);
+    assert_figures(
+        &report,
+        &json!({
+            "connections": 3, "published": 10, "refused": 0, "expected": 30, "received": 30,
+            "lost": 0, "duplicated": 0, "out_of_order": 0, "wrong_topic": 0, "foreign": 0,
+            "exact": true, "flawless": true, "connections_ended_early": 0, "problem": null,
+        }),
+    );
+}
+
+#[test]
+fn each_fault_is_counted_exactly() {
+    let script: Script = |subscription, events| {
+        let event = |number: usize| events[number].clone();
+        match (subscription, events.len() - 1) {
+            (0, 3) | (1, 7) => vec![],
+            (1, 5) => vec![event(5), event(5)],
+            (1, 8) => vec![event(8), event(7)],
+            (_, newest) => vec![event(newest)],
+        }
+    };
+    let report = report(scripted(script, "200 OK"), &TEN_EVENTS);
+    assert_figures(
+        &report,
+        &json!({
+            "published": 10, "expected": 30, "received": 29, "lost": 1, "duplicated": 1,
+            "out_of_order": 1, "foreign": 0, "exact": true, "flawless": false,
+        }),
+    );
+}
+
+#[test]
+fn a_duplicate_of_the_last_event_is_counted() {
+    let script: Script = |_, events| vec![events[events.len() - 1].clone(); 2];
+    let report = report(scripted(script, "200 OK"), &["-c2", "--events=1"]);
+    assert_figures(&report, &json!({ "received": 2, "duplicated": 2, "lost": 0 }));
+}
+
+#[test]
+fn what_was_not_asked_for_is_told_apart() {
+    // One server for both topics: each subscription gets the other's events too.
+    let server = scripted(newest, "200 OK");
+    let arguments = ["--connections=2", "--topics=2", "--events=4", "--rate=1000"];
+    let first = report(server, &arguments);
+    assert_figures(&first, &json!({ "expected": 4, "received": 4, "wrong_topic": 4 }));
+    let stranger: Script = |_, events| {
+        let newest = &events[events.len() - 1];
+        vec![newest.clone(), newest.replacen("DlBenchRec", "DlBenchRec00000000", 1)]
+    };
+    let second = report(scripted(stranger, "200 OK"), &["-c1", "--events=3", "--rate=1000"]);
+    assert_figures(&second, &json!({ "received": 3, "foreign": 3, "lost": 0 }));
+}
+
+#[test]
+fn an_event_that_the_server_refuses_is_not_lost() {
+    let nothing: Script = |_, _| vec![];
+    let report = report(scripted(nothing, "503 Busy"), &["-c2", "--events=3", "--rate=1000"]);
+    assert_figures(
+        &report,
+        &json!({
+            "published": 3, "refused": 3, "expected": 0, "lost": 0,
+            "problem": "publishing was answered with 503",
+        }),
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = bench(gone, &["-c1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
+}
+
+/// Our own server; killed when dropped.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start() -> Self {
+        let mut command = downlink(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(lines.read_line(&mut line).expect("a line") > 0, "no address was said");
+            let address = line.split("http://").nth(1).and_then(|rest| {
+                rest.trim_end().trim_end_matches('/').split([' ', '/']).next()?.parse().ok()
+            });
+            if let Some(address) = address {
+                break address;
+            }
+        };
+        thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        Self { child, address }
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn our_own_server_loses_nothing_at_a_rate() {
+    let server = Served::start();
+    let report = report(
+        server.address,
+        &["--connections=200", "--topics=7", "--events=100", "--rate=2000", "--drain=30s"],
+    );
+    assert_figures(
+        &report,
+        &json!({
+            "connections": 200, "published": 100, "refused": 0, "lost": 0, "flawless": true,
+            "rate": 2000.0, "window": null, "server": null, "problem": null,
+        }),
+    );
+    // 200 connections on 7 topics: 29 on the first four, 28 on the others; 15 events on the first two.
+    assert_eq!(report["expected"], 29 * (15 + 15 + 14 + 14) + 28 * (14 * 3));
+}
+
+#[test]
+fn our_own_server_loses_nothing_in_a_window() {
+    let server = Served::start();
+    let picture = std::env::temp_dir().join(format!("downlink-bench-{}.svg", std::process::id()));
+    let plot = format!("--plot={}", picture.display());
+    let pid = format!("--server-pid={}", server.child.id());
+    let mut arguments =
+        vec!["-c100", "--window=4", "--events=300", "--drain=30s", "--payload-bytes=5000", &plot];
+    if cfg!(target_os = "linux") {
+        arguments.push(&pid);
+    }
+    let report = report(server.address, &arguments);
+    assert_figures(
+        &report,
+        &json!({
+            "published": 300, "expected": 30_000, "received": 30_000, "flawless": true,
+            "rate": null, "window": 4,
+        }),
+    );
+    assert_eq!(report["server"].is_object(), cfg!(target_os = "linux"));
+    let svg = std::fs::read_to_string(&picture).expect("the picture");
+    std::fs::remove_file(&picture).expect("the picture");
+    assert!(svg.contains("100 connections, window of 4 events"), "{svg}");
+}
+
+#[test]
+fn people_get_a_table() {
+    let server = Served::start();
+    let output = bench(server.address, &["-c2", "--events=5", "--rate=1000"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    let value = |name: &str| {
+        let line = table.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{table}"))[name.len()..].trim().to_owned()
+    };
+    assert_eq!(value("events published"), "5");
+    assert_eq!(value("deliveries expected"), "10");
+    assert_eq!(value("lost"), "0");
+    assert!(value("latency p99.9").ends_with(" ms"));
+}
