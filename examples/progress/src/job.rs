@@ -1,0 +1,229 @@
+//! The jobs: each takes numbers apart into primes, one a step, and says after each how far it is.
+//!
+//! Invariant: a job that was started publishes a last event, whatever becomes of its work.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use downlink::{
+    Hub, PublishError,
+    hub::{HubBuilder, HubError, Limits},
+};
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+    time::sleep,
+};
+
+/// Jobs that run at a time: each takes a moment of a thread for each step, and this many never
+/// keep a small machine busy.
+pub const JOBS_MAX: usize = 8;
+
+/// Numbers of one job, each a step: more would be a long wait before a page that only waits.
+pub const NUMBERS_MAX: usize = 50;
+
+/// The highest number: a million divisions, some milliseconds.
+pub const NUMBER_MAX: u64 = 1_000_000_000_000;
+
+/// How long an ended job can be looked at: a reload, or a lid that was closed for a while.
+const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
+
+/// Jobs that are kept, running or ended. A newcomer is refused at the limit.
+const JOBS_KEPT_MAX: usize = 1_000;
+
+/// How far a job is. Each is the whole state, so that the newest says all.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Progress {
+    /// It goes on.
+    Running {
+        /// Steps done.
+        done: usize,
+        /// All steps.
+        steps: usize,
+        /// The result of the last step done.
+        found: Option<String>,
+    },
+    /// It is done.
+    Done {
+        /// All steps.
+        steps: usize,
+        /// The result of each.
+        results: Vec<String>,
+    },
+    /// It went wrong.
+    Failed {
+        /// Steps done before.
+        done: usize,
+        /// All steps.
+        steps: usize,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// A job was not started.
+#[derive(Debug)]
+pub enum Refused {
+    /// Too few or too many numbers.
+    Steps {
+        /// How many were given.
+        given: usize,
+    },
+    /// As many jobs run as may.
+    Busy,
+    /// The hub took no event.
+    Publish(PublishError),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps { given } => {
+                write!(f, "{given} numbers were given. Give 1 to {NUMBERS_MAX}, one a line.")
+            }
+            Self::Busy => write!(f, "{JOBS_MAX} jobs are running. Wait for one of them."),
+            Self::Publish(_) => f.write_str("the job could not be announced"),
+        }
+    }
+}
+
+impl Error for Refused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Publish(error) => Some(error),
+            Self::Steps { .. } | Self::Busy => None,
+        }
+    }
+}
+
+/// All jobs. Clones are handles to the same ones.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    hub: Hub<Progress>,
+    places: Arc<Semaphore>,
+    pace: Duration,
+}
+
+impl Jobs {
+    /// No jobs yet; each step of one will take at least `pace`.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`] if the settings above contradict each other.
+    pub fn new(pace: Duration) -> Result<Self, HubError> {
+        let limits = Limits { topics_max: JOBS_KEPT_MAX, ..Limits::default() };
+        let hub = HubBuilder::json().limits(limits).finished_keep(ENDED_KEEP).build()?;
+        Ok(Self { hub, places: Arc::new(Semaphore::new(JOBS_MAX)), pace })
+    }
+
+    /// The hub that the jobs publish to.
+    pub fn hub(&self) -> &Hub<Progress> {
+        &self.hub
+    }
+
+    /// The topic of a job, if there is such a job.
+    pub fn topic_of(&self, id: &str) -> Option<String> {
+        let topic = format!("jobs/{id}");
+        let overview = self.hub.topic(&topic).ok()?;
+        (overview.events > 0).then_some(topic)
+    }
+
+    /// Starts a job, in a task of its own, and gives its id.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; then nothing was started.
+    pub fn start(&self, numbers: Vec<String>) -> Result<String, Refused> {
+        let steps = numbers.len();
+        if !(1..=NUMBERS_MAX).contains(&steps) {
+            return Err(Refused::Steps { given: steps });
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refused::Busy)?;
+        let id = format!("{:016x}", fastrand::u64(..));
+        let topic = format!("jobs/{id}");
+        let begun = Progress::Running { done: 0, steps, found: None };
+        let _receipt = self.hub.to(&topic).publish(begun).map_err(Refused::Publish)?;
+        tokio::spawn(run(self.clone(), topic, numbers, place));
+        Ok(id)
+    }
+}
+
+/// Runs a job to its last event. A closed hub ends it early: nobody can hear it then.
+async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemaphorePermit) {
+    let steps = numbers.len();
+    let mut results = Vec::with_capacity(steps);
+    for (done, number) in numbers.into_iter().enumerate() {
+        sleep(jobs.pace).await;
+        let found = spawn_blocking(move || factors(&number)).await;
+        match found.unwrap_or_else(|_| Err("the step broke down".into())) {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                let error = format!("Line {}: {error}.", done + 1);
+                let failed = Progress::Failed { done, steps, error };
+                let _closed = jobs.hub.to(&topic).last().publish(failed);
+                return;
+            }
+        }
+        let found = results.last().cloned();
+        let running = Progress::Running { done: done + 1, steps, found };
+        if jobs.hub.to(&topic).publish(running).is_err() {
+            return;
+        }
+    }
+    let _closed = jobs.hub.to(&topic).last().publish(Progress::Done { steps, results });
+}
+
+/// A number as the product of its primes.
+fn factors(text: &str) -> Result<String, String> {
+    let number: u64 = text
+        .parse()
+        .ok()
+        .filter(|number| (2..=NUMBER_MAX).contains(number))
+        .ok_or_else(|| format!("“{text}” is not a whole number from 2 to {NUMBER_MAX}"))?;
+    let (mut rest, mut divisor, mut primes) = (number, 2, Vec::new());
+    while divisor * divisor <= rest {
+        if rest.is_multiple_of(divisor) {
+            primes.push(divisor.to_string());
+            rest /= divisor;
+        } else {
+            divisor += 1;
+        }
+    }
+    if primes.is_empty() {
+        return Ok(format!("{number} is prime"));
+    }
+    primes.push(rest.to_string());
+    Ok(format!("{number} = {}", primes.join(" × ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_products_of_primes() {
+        for (number, expected) in [
+            ("2", "2 is prime"),
+            ("4", "4 = 2 × 2"),
+            ("12", "12 = 2 × 2 × 3"),
+            ("97", "97 is prime"),
+            ("1001", "1001 = 7 × 11 × 13"),
+            ("999999000001", "999999000001 is prime"),
+        ] {
+            assert_eq!(factors(number).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn number_below_at_and_above_the_limit() {
+        for number in [NUMBER_MAX - 1, NUMBER_MAX] {
+            assert!(factors(&number.to_string()).is_ok());
+        }
+        let above = (NUMBER_MAX + 1).to_string();
+        for text in [above.as_str(), "1", "0", "-3", "1.5", "<b>", "99999999999999999999999"] {
+            let error = factors(text).expect_err("no number");
+            assert!(error.contains(&format!("“{text}” is not a whole number")), "{error}");
+        }
+    }
+}

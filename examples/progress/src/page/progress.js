@@ -1,0 +1,118 @@
+// The page of the jobs: starts one, and shows how far it is. The job's id is in the address, so
+// that a reloaded page goes on showing it. What was typed is only ever text, never HTML.
+
+/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+const RESTART_MS = 5000;
+
+const STATES = {
+  idle: 'No job yet',
+  connecting: 'Connecting…',
+  open: 'Running',
+  reconnecting: 'Reconnecting…',
+  done: 'Done',
+  failed: 'Failed',
+};
+
+const [state, form, numbers, start, problem, job, found, count, bar, failure, results] = [
+  'state', 'form', 'numbers', 'start', 'problem', 'job', 'found', 'count', 'bar', 'error', 'results',
+].map((id) => document.getElementById(id));
+
+let source;
+let restart;
+
+function show(name) {
+  state.dataset.state = name;
+  job.dataset.state = name;
+  state.textContent = STATES[name];
+}
+
+// --- Watching ---
+
+/** Watches the job whose id is in the address, if there is one. */
+function watch() {
+  source?.close();
+  clearTimeout(restart);
+  const id = location.hash.slice(1);
+  job.hidden = id === '';
+  if (id === '') return show('idle');
+  showProgress({ done: 0, steps: 1 });
+  show('connecting');
+  source = new EventSource(`/jobs/${encodeURIComponent(id)}/events`);
+  source.onopen = () => show('open');
+  source.onerror = () => wonder(id);
+  source.onmessage = (event) => hear(JSON.parse(event.data));
+  // Each event is the whole state: the newest one makes up for any that are missing.
+  source.addEventListener('downlink.gap', () => {});
+}
+
+function hear(progress) {
+  showProgress(progress);
+  if (progress.state === 'running') return;
+  source.close();
+  show(progress.state);
+}
+
+/** The browser comes back by itself, unless the answer was an error: then what does it say? */
+async function wonder(id) {
+  show('reconnecting');
+  if (source.readyState !== EventSource.CLOSED) return;
+  const aborted = new AbortController();
+  try {
+    const { signal } = aborted;
+    const response = await fetch(`/jobs/${encodeURIComponent(id)}/events`, { signal });
+    if (response.status !== 404) throw new Error('worth another try');
+    const { detail } = await response.json();
+    showProgress({ done: 0, steps: 1, error: detail });
+    show('failed');
+  } catch {
+    restart = setTimeout(watch, RESTART_MS);
+  }
+  aborted.abort();
+}
+
+function showProgress({ state: progressed, done, steps, found: newest, results: all, error }) {
+  const isDone = progressed === 'done';
+  bar.max = steps;
+  bar.value = isDone ? steps : done;
+  count.textContent = progressed ? `${bar.value} of ${steps}` : '';
+  found.textContent = isDone ? 'All steps are done.' : (newest ?? '');
+  failure.textContent = error ?? '';
+  failure.hidden = !error;
+  results.replaceChildren(...(all ?? []).map((result) => {
+    const item = document.createElement('li');
+    item.textContent = result;
+    return item;
+  }));
+}
+
+// --- Starting ---
+
+async function order() {
+  const body = JSON.stringify({ numbers: numbers.value });
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch('/jobs', { method: 'POST', headers, body });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail);
+  return answer.id;
+}
+
+form.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  start.disabled = true;
+  try {
+    location.hash = await order();
+    complain('');
+  } catch (error) {
+    const reason = error instanceof TypeError ? 'The server cannot be reached.' : error.message;
+    complain(`The job was not started. ${reason}`);
+  }
+  start.disabled = false;
+});
+
+function complain(sentence) {
+  problem.textContent = sentence;
+  problem.hidden = sentence === '';
+}
+
+window.addEventListener('hashchange', watch);
+watch();

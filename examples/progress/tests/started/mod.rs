@@ -1,0 +1,79 @@
+//! An example's real program that is asked for something before it streams.
+
+#![cfg(unix)]
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdout, Command},
+};
+
+use super::support::patiently;
+
+/// A running program; it is killed with this.
+pub(crate) struct Started {
+    child: Child,
+    address: String,
+    /// Held so that the program can go on printing.
+    _printed: BufReader<ChildStdout>,
+}
+
+impl Started {
+    /// Starts a program with arguments that say port 0, and waits until it has printed where it
+    /// listens.
+    pub(crate) async fn with(path: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(path);
+        command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program");
+        let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        patiently(printed.read_line(&mut line)).await.expect("UTF-8");
+        let address = line.split("http://").nth(1).expect(&line);
+        let address = address.split(['/', ' ']).next().expect("what is before the end").to_owned();
+        Self { child, address, _printed: printed }
+    }
+
+    async fn send(&self, request: &str) -> TcpStream {
+        let mut socket = TcpStream::connect(&self.address).await.expect("listening");
+        socket.write_all(request.as_bytes()).await.expect("open");
+        socket
+    }
+
+    /// Posts a body; gives the whole answer, head included.
+    pub(crate) async fn post(&self, path: &str, media_type: &str, body: &str) -> String {
+        let length = body.len();
+        let mut socket = self
+            .send(&format!(
+                "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+                 Content-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ))
+            .await;
+        let mut answer = String::new();
+        patiently(socket.read_to_string(&mut answer)).await.expect("UTF-8");
+        answer
+    }
+
+    /// Asserts that the program ends, and well, while a stream of it is open, and ends that too.
+    pub(crate) async fn ends_with_open(mut self, path: &str, headers: &str, signal: Signal) {
+        let mut socket =
+            self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;
+        let mut seen = String::new();
+        while !seen.contains("\n\n") {
+            let mut bytes = [0; 1_024];
+            let read = patiently(socket.read(&mut bytes)).await.expect("open");
+            assert!(read > 0, "ended after {seen:?}");
+            seen.push_str(std::str::from_utf8(&bytes[..read]).expect("whole events"));
+        }
+        assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+
+        let id = self.child.id().expect("running").cast_signed();
+        kill_process(Pid::from_raw(id).expect("not 0"), signal).expect("running");
+        patiently(socket.read_to_string(&mut seen)).await.expect("no reset");
+        assert!(seen.ends_with("\n\n\r\n0\r\n\r\n"), "a whole frame, then the last chunk: {seen}");
+        let status = patiently(self.child.wait()).await.expect("a child");
+        assert!(status.success(), "{status}");
+    }
+}
