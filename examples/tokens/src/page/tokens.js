@@ -1,0 +1,123 @@
+// The page of one answer: asks, shows tokens as they come, stops. The answer's id is in the
+// address, so that a reloaded page reads it from its beginning and goes on. Tokens are only ever
+// text, never HTML.
+
+/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+const RESTART_MS = 5000;
+
+const STATES = {
+  idle: 'Nothing asked yet',
+  connecting: 'Connecting…',
+  open: 'Answering',
+  reconnecting: 'Reconnecting…',
+  done: 'Answered',
+  failed: 'Not found',
+};
+const ENDINGS = {
+  complete: '',
+  stopped: 'Stopped here.',
+  unheard: 'It stopped here, because nobody was listening.',
+};
+
+const [state, form, prompt, ask, stop, problem, reply, answer, ending] = [
+  'state', 'form', 'prompt', 'ask', 'stop', 'problem', 'reply', 'answer', 'ending',
+].map((id) => document.getElementById(id));
+
+const idInAddress = () => location.hash.slice(1);
+const pathOf = (id) => `/answers/${encodeURIComponent(id)}`;
+
+let source;
+let restart;
+
+function show(name) {
+  state.dataset.state = name;
+  state.textContent = STATES[name];
+  stop.disabled = !['open', 'reconnecting'].includes(name);
+}
+
+// --- Listening ---
+
+/** Reads the answer whose id is in the address, if there is one, from its beginning. */
+function listen() {
+  source?.close();
+  clearTimeout(restart);
+  const id = idInAddress();
+  reply.hidden = id === '';
+  answer.textContent = '';
+  ending.textContent = '';
+  if (id === '') return show('idle');
+  show('connecting');
+  source = new EventSource(pathOf(id));
+  source.onopen = () => show('open');
+  source.onerror = () => wonder(id);
+  source.onmessage = (event) => hear(JSON.parse(event.data));
+  // Tokens are missing: the whole answer, from its beginning, is still there.
+  source.addEventListener('downlink.gap', listen);
+}
+
+function hear({ token, end }) {
+  if (token !== undefined) return answer.append(token);
+  source.close();
+  ending.textContent = ENDINGS[end];
+  show('done');
+}
+
+/** The browser comes back by itself, unless the answer was an error: then what does it say? */
+async function wonder(id) {
+  show('reconnecting');
+  if (source.readyState !== EventSource.CLOSED) return;
+  const aborted = new AbortController();
+  try {
+    const response = await fetch(pathOf(id), { signal: aborted.signal });
+    if (response.status !== 404) throw new Error('worth another try');
+    const { detail } = await response.json();
+    ending.textContent = detail;
+    show('failed');
+  } catch {
+    restart = setTimeout(listen, RESTART_MS);
+  }
+  aborted.abort();
+}
+
+// --- Asking and stopping ---
+
+async function post(path, body) {
+  const headers = { 'content-type': 'application/json' };
+  const response = await fetch(path, { method: 'POST', headers, body });
+  if (response.ok) return response.status === 204 ? null : response.json();
+  const { detail } = await response.json();
+  throw new Error(detail);
+}
+
+/** Says what went wrong, if something does. */
+async function attempt(what, tried) {
+  try {
+    await tried();
+    complain('');
+  } catch (error) {
+    const reason = error instanceof TypeError ? 'The server cannot be reached.' : error.message;
+    complain(`${what} ${reason}`);
+  }
+}
+
+form.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  ask.disabled = true;
+  await attempt('Nothing was asked.', async () => {
+    const { id } = await post('/ask', JSON.stringify({ prompt: prompt.value }));
+    location.hash = id;
+  });
+  ask.disabled = false;
+});
+
+stop.addEventListener('click', () =>
+  attempt('It was not stopped.', () => post(`${pathOf(idInAddress())}/stop`)),
+);
+
+function complain(sentence) {
+  problem.textContent = sentence;
+  problem.hidden = sentence === '';
+}
+
+window.addEventListener('hashchange', listen);
+listen();
