@@ -1,0 +1,82 @@
+//! Numbers that change several times a second, and a page that plots them.
+//!
+//! Each metric is a topic that keeps one event: whoever joins is given the newest value of each at
+//! once, and whoever is slow skips to the newest, since old values are worth nothing here. That is
+//! also why a client that comes back begins anew, whatever it has seen.
+//!
+//! Not here: history. The page plots what it has heard itself.
+
+mod page;
+mod sample;
+
+use std::time::Duration;
+
+use axum::{Router, extract::State, routing::get};
+use downlink::{
+    Hub, LastEventId, PublishError, SubscribeError, Subscription,
+    hub::{HubBuilder, HubError, Resume, Retention, Start},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+pub use sample::{METRICS, Sample, Walk};
+
+/// The time between two samples: as often as an eye notices, and little to send.
+pub const PERIOD: Duration = Duration::from_millis(250);
+
+/// One event for each metric: the newest value, however old.
+const NEWEST: Retention = Retention { events_max: 1, age_max: None, ..Retention::DEFAULT };
+
+/// A hub whose metrics keep their newest value.
+///
+/// # Errors
+///
+/// [`HubError`] if the settings above contradict each other.
+pub fn hub() -> Result<Hub<Sample>, HubError> {
+    HubBuilder::json().retention_of("metrics/*", NEWEST).build()
+}
+
+/// The app over a hub.
+pub fn app(hub: Hub<Sample>) -> Router {
+    Router::new().route("/events", get(watch)).with_state(hub).merge(page::routes())
+}
+
+/// Publishes a sample of each metric, now and then every [`PERIOD`]; the walk begins with `seed`.
+///
+/// # Errors
+///
+/// The [`PublishError`] that ended it; [`PublishError::Closed`] is the usual one.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends it between two events.
+pub async fn publish_samples(hub: Hub<Sample>, seed: u64) -> Result<(), PublishError> {
+    let mut walk = Walk::new(seed);
+    let began = Instant::now();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let elapsed = began.elapsed();
+        let values = [
+            ("uptime", Some(elapsed.as_secs_f64())),
+            ("walk", Some(walk.step())),
+            ("memory", sample::resident_mebibytes().await),
+            ("streams", Some(hub.stats().subscribers as f64)),
+        ];
+        for (metric, value) in values {
+            let Some(value) = value else { continue };
+            let sample = Sample { metric, at_ms: elapsed.as_millis(), value };
+            let _receipt = hub.to(format!("metrics/{metric}")).publish(sample)?;
+        }
+    }
+}
+
+async fn watch(
+    State(hub): State<Hub<Sample>>,
+    last: LastEventId,
+) -> Result<Subscription<Sample>, SubscribeError> {
+    // Begins anew on purpose: with its last id, a client would be told of every value in between.
+    let anew = Resume { id: None, by_browser: last.is_browser() };
+    let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest).resume(anew);
+    subscribe.open().await
+}

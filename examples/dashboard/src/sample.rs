@@ -1,0 +1,77 @@
+//! What is measured: this process, and a walk that is random but for its seed.
+
+use serde::Serialize;
+
+/// All metrics; `memory` is missing where the system does not tell it as Linux does.
+pub const METRICS: [&str; 4] = ["uptime", "walk", "memory", "streams"];
+
+/// One value of one metric.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// Which one, of [`METRICS`].
+    pub metric: &'static str,
+    /// Milliseconds since the program began to measure.
+    pub at_ms: u128,
+    /// Seconds, a number, mebibytes or streams.
+    pub value: f64,
+}
+
+/// A number that wanders between 0 and 100. The same seed gives the same walk.
+#[derive(Debug)]
+pub struct Walk {
+    random: fastrand::Rng,
+    value: f64,
+}
+
+impl Walk {
+    /// The longest step: some percent of the whole, so that the line is neither flat nor noise.
+    const STEP_MAX: f64 = 4.0;
+
+    /// A walk that begins in the middle.
+    pub fn new(seed: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), value: 50.0 }
+    }
+
+    /// Goes one step, and says where that leads.
+    pub fn step(&mut self) -> f64 {
+        let step = (self.random.f64() * 2.0 - 1.0) * Self::STEP_MAX;
+        self.value = (self.value + step).clamp(0.0, 100.0);
+        self.value
+    }
+}
+
+/// The memory of this process that is in RAM; none where there is no `/proc`.
+pub(crate) async fn resident_mebibytes() -> Option<f64> {
+    resident_in(&tokio::fs::read_to_string("/proc/self/status").await.ok()?)
+}
+
+fn resident_in(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes / 1_024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walk_is_the_same_for_a_seed_and_stays_inside() {
+        let steps = |seed| {
+            let mut walk = Walk::new(seed);
+            (0..10_000).map(|_| walk.step()).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(7), steps(7));
+        assert_ne!(steps(7), steps(8));
+        assert!(steps(7).iter().all(|value| (0.0..=100.0).contains(value)));
+        assert!(steps(7).windows(2).all(|pair| (pair[1] - pair[0]).abs() <= Walk::STEP_MAX));
+    }
+
+    #[test]
+    fn memory_is_read_where_it_is() {
+        assert_eq!(resident_in("Name:\tx\nVmRSS:\t    3072 kB\nThreads:\t1\n"), Some(3.0));
+        for status in ["", "VmRSS:", "VmRSS: 12 MB", "VmRSS: x kB"] {
+            assert_eq!(resident_in(status), None, "{status:?}");
+        }
+    }
+}
