@@ -1,0 +1,184 @@
+//! One stream: reads the file, waits for it to grow, and notices when it is another one.
+
+use std::{
+    error::Error,
+    io::{self, ErrorKind, SeekFrom},
+    path::Path,
+    time::Duration,
+};
+
+use downlink::{Event, EventType, InvalidField, SseSender};
+use tokio::{
+    fs::{self, File},
+    io::{AsyncSeekExt as _, BufReader},
+    time::sleep,
+};
+
+use crate::{
+    lines::{Line, Lines},
+    place::Place,
+};
+
+/// How often a file that has been read to its end is looked at: at once for an eye, and nothing
+/// for a machine.
+pub const POLL_EVERY: Duration = Duration::from_millis(250);
+
+/// Events that are read ahead of the client: with the longest lines some megabytes.
+pub const EVENTS_AHEAD_MAX: usize = 64;
+
+/// How much of the file's end a newcomer is shown, in bytes: some hundred lines.
+pub const START_BYTES_MAX: u64 = 64 * 1_024;
+
+/// Why a stream ended.
+type Ended = Box<dyn Error + Send + Sync>;
+
+/// The file as it was opened.
+struct Opened {
+    lines: Lines<BufReader<File>>,
+    /// Which file it is.
+    number: u64,
+}
+
+/// What became of a file that was read to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Change {
+    /// It may grow.
+    None,
+    /// It is shorter than what was read of it.
+    Truncated,
+    /// Its name belongs to another file.
+    Rotated,
+}
+
+/// Sends the lines of a file until the client has left.
+pub(crate) async fn follow(
+    path: &Path,
+    from: Option<Place>,
+    sender: &SseSender,
+) -> Result<(), Ended> {
+    let mut opened = begin(path, from, sender).await?;
+    loop {
+        while let Some(line) = opened.lines.next().await? {
+            send_line(sender, &opened, line).await?;
+        }
+        let change = opened.change(path).await?;
+        if change == Change::None {
+            wait(sender).await?;
+            continue;
+        }
+        if change == Change::Rotated {
+            // Whoever wrote to the old file may have done so just before it was moved.
+            while let Some(line) = opened.lines.next().await? {
+                send_line(sender, &opened, line).await?;
+            }
+            if let Some(line) = opened.lines.rest() {
+                send_line(sender, &opened, line).await?;
+            }
+        }
+        opened = open(path, sender).await?;
+        tell(sender, &opened, change).await?;
+    }
+}
+
+/// Opens the file where a client wants it: where it was, or near the end.
+async fn begin(path: &Path, from: Option<Place>, sender: &SseSender) -> Result<Opened, Ended> {
+    let opened = open(path, sender).await?;
+    let bytes = opened.lines.file().get_ref().metadata().await?.len();
+    let Some(from) = from else {
+        let opened = opened.near_the_end(bytes).await?;
+        let text = "Lines from here on.";
+        sender.send(event(&opened, text.into(), Some("start"))?).await?;
+        return Ok(opened);
+    };
+    if from.file != opened.number {
+        tell(sender, &opened, Change::Rotated).await?;
+        Ok(opened)
+    } else if from.offset > bytes {
+        tell(sender, &opened, Change::Truncated).await?;
+        Ok(opened)
+    } else {
+        Ok(opened.at(from.offset).await?)
+    }
+}
+
+/// Opens the file at its beginning, once it is there.
+async fn open(path: &Path, sender: &SseSender) -> Result<Opened, Ended> {
+    loop {
+        match File::open(path).await {
+            Ok(file) => {
+                let number = Place::beginning(&file.metadata().await?).file;
+                return Ok(Opened { lines: Lines::new(BufReader::new(file), 0), number });
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => wait(sender).await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Opened {
+    fn place(&self) -> Place {
+        Place { file: self.number, offset: self.lines.offset() }
+    }
+
+    async fn at(self, offset: u64) -> io::Result<Self> {
+        let mut file = self.lines.into_file();
+        file.seek(SeekFrom::Start(offset)).await?;
+        Ok(Self { lines: Lines::new(file, offset), ..self })
+    }
+
+    /// At a line's beginning, so far before the end that a newcomer sees what goes on.
+    async fn near_the_end(self, bytes: u64) -> io::Result<Self> {
+        let Some(offset) = bytes.checked_sub(START_BYTES_MAX).filter(|offset| *offset > 0) else {
+            return Ok(self);
+        };
+        // From the byte before: if that ends a line, the next one is whole.
+        let mut opened = self.at(offset - 1).await?;
+        opened.lines.next().await?;
+        Ok(opened)
+    }
+
+    async fn change(&self, path: &Path) -> io::Result<Change> {
+        let here = match fs::metadata(path).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Change::None),
+            metadata => metadata?,
+        };
+        Ok(if Place::beginning(&here).file != self.number {
+            Change::Rotated
+        } else if here.len() < self.lines.offset() {
+            Change::Truncated
+        } else {
+            Change::None
+        })
+    }
+}
+
+/// Waits until the file is worth another look, or the client has left.
+async fn wait(sender: &SseSender) -> Result<(), Ended> {
+    tokio::select! {
+        () = sleep(POLL_EVERY) => Ok(()),
+        () = sender.closed() => Err("the client has left".into()),
+    }
+}
+
+async fn send_line(sender: &SseSender, opened: &Opened, line: Line) -> Result<(), Ended> {
+    let event_type = line.is_cut.then_some("cut");
+    Ok(sender.send(event(opened, line.text, event_type)?).await?)
+}
+
+/// Tells the client that what follows is from the beginning of a file.
+async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(), Ended> {
+    let (event_type, text) = match change {
+        Change::Rotated => ("rotated", "The file is another one now. Its lines from the first on:"),
+        _ => ("truncated", "The file was cut short. Its lines from the first on:"),
+    };
+    Ok(sender.send(event(opened, text.into(), Some(event_type))?).await?)
+}
+
+/// An event after which a client comes back to where the file has been read to.
+fn event(opened: &Opened, text: String, event_type: Option<&str>) -> Result<Event, InvalidField> {
+    let event = Event::new(text).with_id(opened.place().id()?);
+    Ok(match event_type {
+        Some(event_type) => event.with_type(EventType::new(event_type)?),
+        None => event,
+    })
+}

@@ -1,0 +1,139 @@
+//! Lines of a file that may still grow.
+//!
+//! Invariant: what is held of a line is at most [`LINE_BYTES_MAX`], however long the line is.
+
+use std::io;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
+
+/// The longest line in bytes that is sent whole: some screens full. The rest of a longer one is
+/// skipped, and the event's type says so.
+pub const LINE_BYTES_MAX: usize = 16 * 1_024;
+
+/// A line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Line {
+    /// Without its end, and with U+FFFD for what is not UTF-8.
+    pub(crate) text: String,
+    /// Whether it was longer than the limit.
+    pub(crate) is_cut: bool,
+}
+
+/// Reads lines, and knows how far it is.
+#[derive(Debug)]
+pub(crate) struct Lines<R> {
+    file: R,
+    /// Bytes of the file before what is read next.
+    read: u64,
+    /// What has been read of the line that has not ended.
+    begun: Vec<u8>,
+    is_cut: bool,
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// Reads on from an offset at which the file is already.
+    pub(crate) fn new(file: R, offset: u64) -> Self {
+        Self { file, read: offset, begun: Vec::new(), is_cut: false }
+    }
+
+    pub(crate) fn file(&self) -> &R {
+        &self.file
+    }
+
+    pub(crate) fn into_file(self) -> R {
+        self.file
+    }
+
+    /// How many bytes have been read, those of an unfinished line included.
+    pub(crate) fn offset(&self) -> u64 {
+        self.read
+    }
+
+    /// The next line that has ended; none at the end of what there is, and later perhaps again.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            let bytes = self.file.fill_buf().await?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            let room = LINE_BYTES_MAX - self.begun.len();
+            self.is_cut |= part.len() > room;
+            self.begun.extend_from_slice(&part[..part.len().min(room)]);
+            let used = part.len() + usize::from(end.is_some());
+            self.file.consume(used);
+            self.read += used as u64;
+            if end.is_some() {
+                return Ok(Some(self.take()));
+            }
+        }
+    }
+
+    /// What there is of a line that will not end any more.
+    pub(crate) fn rest(&mut self) -> Option<Line> {
+        (!self.begun.is_empty()).then(|| self.take())
+    }
+
+    fn take(&mut self) -> Line {
+        let bytes = std::mem::take(&mut self.begun);
+        let is_cut = std::mem::take(&mut self.is_cut);
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(&bytes);
+        Line { text: String::from_utf8_lossy(bytes).into_owned(), is_cut }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(bytes: &[u8]) -> (Vec<Line>, u64) {
+        let mut lines = Lines::new(bytes, 0);
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().await.expect("memory") {
+            found.push(line);
+        }
+        (found, lines.offset())
+    }
+
+    fn line(text: &str) -> Line {
+        Line { text: text.into(), is_cut: false }
+    }
+
+    #[tokio::test]
+    async fn lines_end_with_lf_or_crlf() {
+        let (lines, offset) = read(b"a\n\nb\r\nc\rd\n").await;
+        assert_eq!(lines, [line("a"), line(""), line("b"), line("c\rd")]);
+        assert_eq!(offset, 10);
+    }
+
+    #[tokio::test]
+    async fn line_without_an_end_waits() {
+        let mut lines = Lines::new(&b"a\nbc"[..], 7);
+        assert_eq!(lines.next().await.expect("memory"), Some(line("a")));
+        assert_eq!(lines.next().await.expect("memory"), None);
+        assert_eq!(lines.offset(), 11);
+        assert_eq!(lines.rest(), Some(line("bc")));
+        assert_eq!(lines.rest(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_utf8_is_replaced() {
+        assert_eq!(read(b"a\xffb\xc3\n").await.0, [line("a\u{fffd}b\u{fffd}")]);
+    }
+
+    #[tokio::test]
+    async fn line_below_at_and_above_the_limit() {
+        for (bytes, kept, is_cut) in [
+            (LINE_BYTES_MAX - 1, LINE_BYTES_MAX - 1, false),
+            (LINE_BYTES_MAX, LINE_BYTES_MAX, false),
+            (LINE_BYTES_MAX + 1, LINE_BYTES_MAX, true),
+            (9 * LINE_BYTES_MAX, LINE_BYTES_MAX, true),
+        ] {
+            let file = [vec![b'x'; bytes], b"\nnext\n".to_vec()].concat();
+            let (lines, offset) = read(&file).await;
+            assert_eq!(lines, [Line { text: "x".repeat(kept), is_cut }, line("next")]);
+            assert_eq!(offset, file.len() as u64);
+        }
+    }
+}

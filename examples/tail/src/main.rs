@@ -1,0 +1,104 @@
+//! The program: listens, says how to try it, and serves a file until Ctrl-C.
+//!
+//! The first argument is the file. The port is the second, else the variable `PORT`, else 8080; 0
+//! is any free one.
+
+use std::{
+    env,
+    error::Error,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use downlink::serve::stop_signal;
+use tokio::net::TcpListener;
+
+/// Where it listens unless told otherwise.
+const PORT: u16 = 8080;
+
+/// What is said to whoever names no file.
+const USAGE: &str = "name a file: cargo run -p tail -- FILE [PORT]";
+
+/// The longest end after Ctrl-C. Open streams end at once; nobody at a terminal waits longer for a
+/// peer that reads nothing.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tail: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args_os().skip(1);
+    let file = arguments.next().map(PathBuf::from).ok_or(USAGE)?;
+    let given = arguments.next().and_then(|port| port.into_string().ok());
+    let port = port(given.or_else(|| env::var("PORT").ok()))?;
+    if let Err(error) = std::fs::File::open(&file) {
+        return Err(format!("cannot read {}: {error}", file.display()).into());
+    }
+    let listener = bind(port).await?;
+    let stopped = stop_signal()?;
+    greet(listener.local_addr()?);
+    downlink::serve(listener, tail::app(file))
+        .with_graceful_shutdown(stopped)
+        .drain_within(DRAIN_WITHIN)
+        .await?;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "it is for whoever started the program")]
+fn greet(address: SocketAddr) {
+    println!("listening on http://{address}/ (Ctrl-C ends it)");
+    println!("  open it, or:");
+    println!("  curl -N http://{address}/events");
+}
+
+fn port(given: Option<String>) -> Result<u16, String> {
+    match given.as_deref() {
+        None | Some("") => Ok(PORT),
+        Some(text) => text.parse().map_err(|_| {
+            format!("{text:?} is not a port: give a number from 0 (any free one) to 65535")
+        }),
+    }
+}
+
+async fn bind(port: u16) -> Result<TcpListener, String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use: end the program that listens there, or choose another port, such \
+             as `cargo run -p tail -- FILE 0` for any free one"
+        ),
+        _ => format!("cannot listen on {address}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_given_or_fixed() {
+        assert_eq!(port(None), Ok(8080));
+        assert_eq!(port(Some(String::new())), Ok(8080));
+        assert_eq!(port(Some("0".into())), Ok(0));
+        assert_eq!(port(Some("65535".into())), Ok(65_535));
+    }
+
+    #[test]
+    fn what_is_no_port_is_named() {
+        for text in ["65536", "-1", "http"] {
+            let error = port(Some(text.into())).unwrap_err();
+            assert!(error.contains(&format!("{text:?} is not a port")), "{error}");
+        }
+    }
+}

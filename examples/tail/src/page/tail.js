@@ -1,0 +1,70 @@
+// The page of the file: shows its lines as they come. Lines are only ever text, never HTML.
+
+/** Lines and notices on the page; more would slow it down. */
+const SHOWN_MAX = 1000;
+/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+const RESTART_MS = 5000;
+/** From the bottom, in pixels: whoever is nearer than this reads the newest lines. */
+const NEAR_BOTTOM = 60;
+
+const STATES = { connecting: 'Connecting…', open: 'Following', reconnecting: 'Reconnecting…' };
+
+const [state, scroller, lines, newest] = ['state', 'scroller', 'lines', 'newest'].map((id) =>
+  document.getElementById(id),
+);
+
+/** The place in the file up to which lines were heard. */
+let lastEventId = '';
+
+function connect() {
+  const query = lastEventId && `?last_event_id=${encodeURIComponent(lastEventId)}`;
+  const source = new EventSource(`/events${query}`);
+  source.onopen = () => show('open');
+  source.onerror = () => {
+    show('reconnecting');
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
+  };
+  const listen = (type, className) =>
+    source.addEventListener(type, (event) => {
+      lastEventId = event.lastEventId;
+      if (className) append(className, event.data);
+    });
+  listen('message', 'line');
+  listen('cut', 'line cut');
+  listen('start', '');
+  listen('rotated', 'notice');
+  listen('truncated', 'notice');
+}
+
+function show(name) {
+  state.dataset.state = name;
+  state.textContent = STATES[name];
+}
+
+/** Adds an item at the end, and stays there if the reader is there. */
+function append(className, text) {
+  const follow = isAtBottom();
+  const item = document.createElement('li');
+  item.className = className;
+  item.textContent = text;
+  lines.append(item);
+  while (lines.children.length > SHOWN_MAX) lines.firstChild.remove();
+  if (follow) scrollToNewest();
+  else newest.hidden = false;
+}
+
+function isAtBottom() {
+  return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM;
+}
+
+function scrollToNewest() {
+  scroller.scrollTop = scroller.scrollHeight;
+  newest.hidden = true;
+}
+
+newest.addEventListener('click', scrollToNewest);
+scroller.addEventListener('scroll', () => {
+  if (isAtBottom()) newest.hidden = true;
+});
+
+connect();

@@ -1,0 +1,290 @@
+//! The endpoints without a socket over real files, and the program.
+
+#[cfg(unix)]
+#[expect(dead_code, reason = "this program streams without being asked for anything")]
+#[path = "../../progress/tests/started/mod.rs"]
+mod started;
+#[expect(dead_code, reason = "this program takes a file before its port")]
+#[path = "../../basic/tests/support/mod.rs"]
+mod support;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use axum::{Router, body::Body, http::Request};
+use http_body_util::BodyExt as _;
+use support::{Streaming, open, send};
+use tail::{EVENTS_AHEAD_MAX, LINE_BYTES_MAX, Place, START_BYTES_MAX};
+
+/// A file of a test's own; it is removed with this.
+struct Growing(PathBuf);
+
+impl Growing {
+    fn new(text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tail-{}-{number}.log", std::process::id());
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, text).expect("a folder for tests");
+        Self(path)
+    }
+
+    fn app(&self) -> Router {
+        tail::app(self.0.clone())
+    }
+
+    fn grow(&self, text: impl AsRef<[u8]>) {
+        let mut file = OpenOptions::new().append(true).open(&self.0).expect("the file");
+        file.write_all(text.as_ref()).expect("room");
+    }
+
+    /// Moves the file away and puts another one in its place.
+    fn rotate(&self, text: &str) {
+        let old = self.0.with_extension("old");
+        fs::rename(&self.0, &old).expect("the file");
+        fs::write(&self.0, text).expect("room");
+        fs::remove_file(&old).expect("the old file");
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// The lines and notices in a stream, with their types.
+fn events(seen: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for frame in seen.split("\n\n").filter(|frame| frame.contains("id: ")) {
+        let fields = |name: &str| {
+            let values = frame.lines().filter_map(|line| line.strip_prefix(name));
+            values.collect::<Vec<_>>().join("⏎")
+        };
+        found.push((fields("event: "), fields("data: ")));
+    }
+    found
+}
+
+/// The lines in a stream, without notices.
+fn lines(seen: &str) -> Vec<String> {
+    let events = events(seen).into_iter().filter(|(event_type, _)| event_type.is_empty());
+    events.map(|(_, text)| text).collect()
+}
+
+fn last_id(seen: &str) -> String {
+    let mut ids = seen.lines().filter_map(|line| line.strip_prefix("id: "));
+    ids.next_back().expect("an id").to_owned()
+}
+
+async fn ends(stream: &mut Streaming, text: &str) -> String {
+    stream.sees(&format!("{text}\n\n")).await.to_owned()
+}
+
+#[tokio::test]
+async fn lines_come_as_the_file_grows() {
+    let file = Growing::new("one\ntwo\n");
+    let mut stream = open(&file.app(), "/events", "").await;
+    ends(&mut stream, "two").await;
+    file.grow("thr");
+    file.grow("ee\n<b>four</b>\r\n");
+    file.grow(b"fi\xffve\n");
+    let seen = ends(&mut stream, "fi\u{fffd}ve").await;
+    assert_eq!(lines(&seen), ["one", "two", "three", "<b>four</b>", "fi\u{fffd}ve"]);
+}
+
+#[tokio::test]
+async fn id_is_the_byte_after_the_line() {
+    let file = Growing::new("one\nzwölf\n");
+    let seen = ends(&mut open(&file.app(), "/events", "").await, "zwölf").await;
+    let offsets: Vec<_> = seen
+        .lines()
+        .filter_map(|line| Place::parse(line.strip_prefix("id: ")?))
+        .map(|place| place.offset)
+        .collect();
+    assert_eq!(offsets, [0, 4, 11]);
+}
+
+#[tokio::test]
+async fn coming_back_goes_on_after_the_last_line() {
+    let file = Growing::new("one\ntwo\n");
+    let seen = ends(&mut open(&file.app(), "/events", "").await, "one").await;
+    file.grow("three\n");
+    let first = seen.split("data: one").next().expect("what is before");
+    let seen = ends(&mut open(&file.app(), "/events", &last_id(first)).await, "three").await;
+    assert_eq!(events(&seen).len(), 2, "no line twice and no notice: {seen}");
+    assert_eq!(lines(&seen), ["two", "three"]);
+}
+
+#[tokio::test]
+async fn coming_back_with_the_first_id_loses_nothing() {
+    let file = Growing::new("");
+    let seen = ends(&mut open(&file.app(), "/events", "").await, "from here on.").await;
+    file.grow("one\n");
+    let seen = ends(&mut open(&file.app(), "/events", &last_id(&seen)).await, "one").await;
+    assert_eq!(events(&seen), [(String::new(), "one".into())]);
+}
+
+/// The end of a file of this many bytes before lines of 8 bytes each, as a newcomer sees it.
+async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
+    let count = usize::try_from(bytes / 8).expect("small");
+    let text: String = (0..count).map(|number| format!("{number:07}\n")).collect();
+    let file = Growing::new(&format!("{head}{text}"));
+    let mut stream = open(&file.app(), "/events", "").await;
+    lines(&ends(&mut stream, &format!("{:07}", count - 1)).await)
+}
+
+#[tokio::test]
+async fn newcomer_is_shown_the_end_below_at_and_above_the_limit() {
+    let below = shown_after("head\n", START_BYTES_MAX - 8).await;
+    assert_eq!(below[0], "head");
+    let at = shown_after("", START_BYTES_MAX).await;
+    assert_eq!(at[0], "0000000");
+    let above = shown_after("head\n", START_BYTES_MAX).await;
+    assert_eq!((above[0].as_str(), above.len()), ("0000000", at.len()));
+    // The limit falls inside a line, which is not shown.
+    let inside = shown_after("", START_BYTES_MAX + 8).await;
+    assert_eq!((inside[0].as_str(), inside.len()), ("0000001", at.len()));
+}
+
+#[tokio::test]
+async fn truncated_file_is_told_and_read_anew() {
+    let file = Growing::new("one\ntwo\n");
+    let mut stream = open(&file.app(), "/events", "").await;
+    let id = last_id(&ends(&mut stream, "two").await);
+    fs::write(&file.0, "new\n").expect("room");
+    let seen = ends(&mut stream, "new").await;
+    let told: Vec<_> = events(&seen).into_iter().map(|(event_type, _)| event_type).collect();
+    assert_eq!(told, ["start", "", "", "truncated", ""]);
+
+    let seen = ends(&mut open(&file.app(), "/events", &id).await, "new").await;
+    assert_eq!(events(&seen)[0].0, "truncated", "{seen}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn rotated_file_is_read_to_its_end_and_then_the_new_one() {
+    let file = Growing::new("one\n");
+    let mut stream = open(&file.app(), "/events", "").await;
+    let id = last_id(&ends(&mut stream, "one").await);
+    file.grow("the last words");
+    file.rotate("a new file, longer than the old one\n");
+    let seen = ends(&mut stream, "the old one").await;
+    let expected = ["start", "", "", "rotated", ""];
+    let told: Vec<_> = events(&seen).into_iter().map(|(event_type, _)| event_type).collect();
+    assert_eq!(told, expected);
+    assert_eq!(lines(&seen)[1..], ["the last words", "a new file, longer than the old one"]);
+
+    let seen = ends(&mut open(&file.app(), "/events", &id).await, "the old one").await;
+    assert_eq!(events(&seen)[0].0, "rotated", "{seen}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn file_that_is_gone_is_waited_for() {
+    let file = Growing::new("one\n");
+    fs::remove_file(&file.0).expect("the file");
+    let mut stream = open(&file.app(), "/events", "").await;
+    stream.sees(": connected").await;
+    fs::write(&file.0, "there\n").expect("room");
+    assert_eq!(lines(&ends(&mut stream, "there").await), ["there"]);
+}
+
+#[tokio::test]
+async fn too_long_line_is_cut_and_says_so() {
+    let file = Growing::new(&format!("{}\nnext\n", "x".repeat(3 * LINE_BYTES_MAX)));
+    let seen = ends(&mut open(&file.app(), "/events", "").await, "next").await;
+    let cut = &events(&seen)[1];
+    assert_eq!((cut.0.as_str(), cut.1.len()), ("cut", LINE_BYTES_MAX));
+    assert_eq!(lines(&seen), ["next"]);
+}
+
+/// More lines than are read ahead: the reader waits for its client and skips none.
+#[tokio::test]
+async fn slow_client_loses_no_line() {
+    let count = 5 * EVENTS_AHEAD_MAX;
+    let text: String = (0..count).map(|number| format!("{number}\n")).collect();
+    let file = Growing::new(&text);
+    let mut stream = open(&file.app(), "/events", "").await;
+    let seen = ends(&mut stream, &format!("data: {}", count - 1)).await;
+    let expected: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    assert_eq!(lines(&seen), expected);
+}
+
+#[tokio::test]
+async fn unknown_ids_begin_near_the_end() {
+    let file = Growing::new("one\n");
+    for id in ["evt-7", "tail-1", "tail-zz-4"] {
+        let seen = ends(&mut open(&file.app(), "/events", id).await, "one").await;
+        assert_eq!(events(&seen)[0].0, "start", "{id}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn file_that_cannot_be_read_is_a_problem() {
+    let file = Growing::new("");
+    let request = Request::get("/events").body(Body::empty()).expect("a request");
+    let response = send(&tail::app(file.0.join("below a file")), request).await;
+    assert_eq!(response.status(), 500);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+    let text = std::str::from_utf8(&body).expect("UTF-8");
+    assert!(text.contains("The file cannot be read: Not a directory"), "{text}");
+}
+
+#[tokio::test]
+async fn page_may_load_and_reach_only_this_server() {
+    let file = Growing::new("");
+    for path in ["/", "/tail.css", "/tail.js"] {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let response = send(&file.app(), request).await;
+        assert_eq!(response.status(), 200);
+        let policy = response.headers()["content-security-policy"].to_str().expect("ASCII");
+        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
+}
+
+#[cfg(unix)]
+mod running {
+    use std::{net::TcpListener, process::Command};
+
+    use rustix::process::Signal;
+
+    use super::{Growing, started::Started};
+
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_tail");
+
+    fn refuses(arguments: &[&str]) -> String {
+        let output = Command::new(PROGRAM).args(arguments).output().expect("the program");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("UTF-8")
+    }
+
+    #[tokio::test]
+    async fn program_ends_at_ctrl_c() {
+        let file = Growing::new("one\n");
+        for signal in [Signal::INT, Signal::TERM] {
+            let program = Started::with(PROGRAM, &[file.0.to_str().expect("UTF-8"), "0"]).await;
+            program.ends_with_open("/events", "", signal).await;
+        }
+    }
+
+    #[test]
+    fn what_it_cannot_start_with_is_named() {
+        assert!(refuses(&[]).contains("name a file: cargo run -p tail -- FILE [PORT]"));
+        assert!(refuses(&["/none/such"]).contains("cannot read /none/such: No such file"));
+        let file = Growing::new("");
+        let path = file.0.to_str().expect("UTF-8");
+        assert!(refuses(&[path, "none"]).contains(r#""none" is not a port"#));
+        let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = taken.local_addr().expect("bound");
+        let said = refuses(&[path, &address.port().to_string()]);
+        assert!(said.contains(&format!("{address} is in use")), "{said}");
+    }
+}
