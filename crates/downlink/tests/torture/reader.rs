@@ -116,11 +116,13 @@ impl Reader {
     }
 
     async fn connect(&mut self, world: &World) -> Option<Connection> {
-        self.connections += 1;
         self.owed_a_gap = false;
         let last_event_id = self.decoder.last_event_id();
         let (query, window) = (&self.selection.query, self.habits.window_bytes);
-        Connection::ask(world.address, query, last_event_id, window).await.ok()
+        let connection = Connection::ask(world.address, query, last_event_id, window).await.ok()?;
+        // A machine under load may refuse one before it is anybody's.
+        self.connections += 1;
+        Some(connection)
     }
 
     /// Whether the reader is past the last event.
