@@ -1,0 +1,245 @@
+//! Chat rooms: who is there, who is typing, what was said, and who may come in.
+//!
+//! A room is a topic with its history; what is said and who comes and goes are events of it. Who is
+//! typing goes another way, a topic that keeps next to nothing and a stream that resumes nothing,
+//! so that no reader is told of a gap where only typing is missing.
+//!
+//! Not here: passwords. Whoever gives a name has it: put your own login in the place of `sign_in`.
+
+mod access;
+mod origin;
+mod page;
+mod presence;
+mod session;
+
+use std::future::pending;
+
+use axum::{
+    Form, Json, Router,
+    extract::{
+        DefaultBodyLimit, State,
+        rejection::{FormRejection, JsonRejection},
+    },
+    http::{StatusCode, header::SET_COOKIE},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use downlink::{
+    Hub, LastEventId, SubscribeError,
+    http::Problem,
+    hub::{HubBuilder, HubError, Limits, Resume, Retention, Start},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use access::{Member, SignedIn};
+pub use access::{PRIVATE_ROOM, PRIVATE_ROOM_MEMBERS, ROOM_CHARS_MAX};
+use presence::Presence;
+pub use presence::PresenceEvent;
+pub use session::{NAME_CHARS_MAX, SESSION_AGE_MAX, SESSIONS_MAX, Sessions};
+
+/// The room that everyone begins in.
+pub const DEFAULT_ROOM: &str = "lobby";
+
+/// Events of a room that somebody who joins is shown: some screens full.
+pub const HISTORY_EVENTS: usize = 50;
+
+/// The longest text in characters: about half a printed page.
+pub const TEXT_CHARS_MAX: usize = 1_000;
+
+/// The largest request body in bytes: room for the longest text even if a client escapes every
+/// character as two `\u` sequences of six bytes.
+pub const BODY_BYTES_MAX: usize = 16 * 1_024;
+
+/// Streams of one session: two for each of ten tabs.
+pub const SESSION_STREAMS_MAX: usize = 20;
+
+/// Rooms at a time, each with a topic for what is said and one for who is typing.
+const ROOMS_MAX: usize = 1_000;
+
+/// Who is typing is news for a moment, and only the newest matters.
+const TYPING: Retention = Retention {
+    events_max: 10,
+    bytes_max: 16 << 10,
+    age_max: Some(std::time::Duration::from_secs(5)),
+};
+
+/// What is sent to a room.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum RoomEvent {
+    /// Somebody said something.
+    Said {
+        /// Who.
+        user: String,
+        /// What.
+        text: String,
+        /// When the server got it: RFC 3339 in UTC.
+        at: String,
+    },
+    /// Somebody came or went.
+    Presence(PresenceEvent),
+    /// Somebody is typing.
+    Typing {
+        /// Who.
+        user: String,
+    },
+}
+
+/// All rooms. Clones are handles to the same ones.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    hub: Hub<RoomEvent>,
+    sessions: Sessions,
+    presence: Presence,
+}
+
+impl Rooms {
+    /// Empty rooms, and nobody signed in.
+    ///
+    /// # Errors
+    ///
+    /// [`HubError`] if the settings above contradict each other.
+    pub fn new() -> Result<Self, HubError> {
+        let limits = Limits {
+            topics_max: 2 * ROOMS_MAX,
+            subscribers_per_client_max: SESSION_STREAMS_MAX,
+            ..Limits::default()
+        };
+        let hub = HubBuilder::json().retention_of("typing/*", TYPING).limits(limits).build()?;
+        let presence = Presence::new(hub.clone());
+        Ok(Self { hub, sessions: Sessions::default(), presence })
+    }
+}
+
+/// The app over its rooms.
+pub fn app(rooms: Rooms) -> Router {
+    Router::new()
+        .route("/me", get(me))
+        .route("/sign-in", post(sign_in))
+        .route("/sign-out", post(sign_out))
+        .route("/events", get(join))
+        .route("/people", get(people))
+        .route("/messages", post(say))
+        .route("/typing", get(watch_typing).post(type_on))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(origin::only_our_own))
+        .with_state(rooms)
+        .merge(page::routes())
+}
+
+/// What a form says.
+#[derive(Deserialize)]
+struct Name {
+    user: String,
+}
+
+async fn sign_in(
+    State(rooms): State<Rooms>,
+    name: Result<Form<Name>, FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(name) = name.map_err(|error| {
+        let sentence = format!("{}. Send the form field user.", error.body_text());
+        Problem::new(error.status()).detail(sentence)
+    })?;
+    let cookie = rooms.sessions.sign_in(&name.user)?;
+    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+}
+
+/// Ends the session, and the streams of all of its tabs.
+async fn sign_out(State(rooms): State<Rooms>, who: SignedIn) -> Response {
+    rooms.sessions.sign_out(&who.token);
+    rooms.hub.disconnect(&who.session.client());
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, session::NO_COOKIE)]).into_response()
+}
+
+/// Who somebody is, and where they may go.
+#[derive(Serialize)]
+struct Me {
+    user: String,
+    rooms: Vec<&'static str>,
+}
+
+async fn me(who: SignedIn) -> Json<Me> {
+    let rooms = access::rooms_of(&who.session.user);
+    Json(Me { user: who.session.user, rooms })
+}
+
+async fn join(
+    State(rooms): State<Rooms>,
+    member: Member,
+    last: LastEventId,
+) -> Result<Response, SubscribeError> {
+    let subscribe = rooms.hub.subscribe().topic(member.topic()).client(member.session.client());
+    let subscribe = subscribe.start(Start::Last(HISTORY_EVENTS)).resume(last);
+    let subscription = subscribe.announce_alive(true).open().await?;
+    // Whoever has the stream is in the room: this never completes, and is dropped with the stream.
+    let here = rooms.presence.enter(&member.room, &member.session.user);
+    let sse = subscription.into_sse().until(async move {
+        let _here = here;
+        pending::<()>().await;
+    });
+    Ok(sse.expires_at(member.session.ends).into_response().into_response())
+}
+
+async fn people(State(rooms): State<Rooms>, member: Member) -> Json<presence::People> {
+    Json(rooms.presence.people(&member.room))
+}
+
+/// A message as a client sends it.
+#[derive(Deserialize)]
+struct Draft {
+    text: String,
+}
+
+async fn say(
+    State(rooms): State<Rooms>,
+    member: Member,
+    draft: Result<Json<Draft>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let Json(Draft { text }) = draft.map_err(|rejection| unreadable(&rejection))?;
+    let text = text.trim();
+    let chars = text.chars().count();
+    if !(1..=TEXT_CHARS_MAX).contains(&chars) {
+        return Err(Problem::new(StatusCode::BAD_REQUEST).detail(format!(
+            "The text has {chars} characters. Write 1 to {TEXT_CHARS_MAX} characters."
+        )));
+    }
+    let at = format!("{:.3}", Timestamp::now());
+    let said = RoomEvent::Said { user: member.session.user.clone(), text: text.into(), at };
+    let said = rooms.hub.to(member.topic()).publish(said);
+    said.map_err(|error| error.to_problem())?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn type_on(State(rooms): State<Rooms>, member: Member) -> Result<StatusCode, Problem> {
+    let typing = RoomEvent::Typing { user: member.session.user.clone() };
+    let typed = rooms.hub.to(member.typing_topic()).event("typing").publish(typing);
+    typed.map_err(|error| error.to_problem())?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn watch_typing(
+    State(rooms): State<Rooms>,
+    member: Member,
+    last: LastEventId,
+) -> Result<Response, SubscribeError> {
+    // Begins anew on purpose: who was typing before is no news.
+    let anew = Resume { id: None, by_browser: last.is_browser() };
+    let subscribe = rooms.hub.subscribe().topic(member.typing_topic());
+    let subscription = subscribe.client(member.session.client()).resume(anew).open().await?;
+    Ok(subscription.into_sse().expires_at(member.session.ends).into_response().into_response())
+}
+
+/// The answer to a body that is no message.
+fn unreadable(rejection: &JsonRejection) -> Problem {
+    let status = match rejection {
+        JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,
+        other => other.status(),
+    };
+    Problem::new(status).detail(format!(
+        r#"{}. Send {{"text":"…"}} as application/json, at most {BODY_BYTES_MAX} bytes."#,
+        rejection.body_text()
+    ))
+}

@@ -1,0 +1,93 @@
+//! The program: listens, says how to try it, and serves until Ctrl-C.
+//!
+//! The port is the first argument, else the variable `PORT`, else 8080; 0 is any free one.
+
+use std::{
+    env,
+    error::Error,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use downlink::serve::stop_signal;
+use rooms::Rooms;
+use tokio::net::TcpListener;
+
+/// Where it listens unless told otherwise.
+const PORT: u16 = 8080;
+
+/// The longest end after Ctrl-C. Open streams end at once; nobody at a terminal waits longer for a
+/// peer that reads nothing.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rooms: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let listener = bind(port(env::args().nth(1).or_else(|| env::var("PORT").ok()))?).await?;
+    let stopped = stop_signal()?;
+    greet(listener.local_addr()?);
+    let app = rooms::app(Rooms::new()?);
+    downlink::serve(listener, app)
+        .with_graceful_shutdown(stopped)
+        .drain_within(DRAIN_WITHIN)
+        .await?;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "it is for whoever started the program")]
+fn greet(address: SocketAddr) {
+    println!("listening on http://{address}/ (Ctrl-C ends it)");
+    println!("  open it in two browsers and sign in under two names");
+}
+
+fn port(given: Option<String>) -> Result<u16, String> {
+    match given.as_deref() {
+        None | Some("") => Ok(PORT),
+        Some(text) => text.parse().map_err(|_| {
+            format!("{text:?} is not a port: give a number from 0 (any free one) to 65535")
+        }),
+    }
+}
+
+async fn bind(port: u16) -> Result<TcpListener, String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{address} is in use: end the program that listens there, or choose another port, such \
+             as `cargo run -p rooms -- 0` for any free one"
+        ),
+        _ => format!("cannot listen on {address}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_given_or_fixed() {
+        assert_eq!(port(None), Ok(8080));
+        assert_eq!(port(Some(String::new())), Ok(8080));
+        assert_eq!(port(Some("0".into())), Ok(0));
+        assert_eq!(port(Some("65535".into())), Ok(65_535));
+    }
+
+    #[test]
+    fn what_is_no_port_is_named() {
+        for text in ["65536", "-1", "http"] {
+            let error = port(Some(text.into())).unwrap_err();
+            assert!(error.contains(&format!("{text:?} is not a port")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Keeps pages of other origins from posting in a signed-in user's name.
+//!
+//! The cookie is not sent from other sites, but another port of this machine is the same site.
+
+use axum::{
+    extract::Request,
+    http::{
+        HeaderMap, Method, StatusCode,
+        header::{HOST, ORIGIN},
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use downlink::http::Problem;
+
+/// Answers a POST from another origin with 403.
+pub(crate) async fn only_our_own(request: Request, next: Next) -> Response {
+    if request.method() == Method::POST && !is_our_own(request.headers()) {
+        let sentence = "This came from a page of another origin. Use the page of this server.";
+        let problem = Problem::new(StatusCode::FORBIDDEN).detail(sentence);
+        return IntoResponse::into_response(problem);
+    }
+    next.run(request).await
+}
+
+/// True if no browser sent this, or a page of this server did.
+fn is_our_own(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(origin) = headers.get(ORIGIN) {
+        let origin = origin.to_str().ok().and_then(|origin| {
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+        });
+        return origin.is_some() && origin == text(HOST);
+    }
+    let site = headers.get("sec-fetch-site");
+    site.is_none_or(|site| site == "same-origin" || site == "none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &'static str)]) -> bool {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value")));
+        is_our_own(&headers.collect())
+    }
+
+    #[test]
+    fn origin_is_this_host_and_port() {
+        let host = ("host", "127.0.0.1:8080");
+        assert!(check(&[host]));
+        assert!(check(&[host, ("origin", "http://127.0.0.1:8080")]));
+        assert!(check(&[host, ("origin", "https://127.0.0.1:8080")]));
+        for origin in ["http://127.0.0.1:8081", "http://127.0.0.1", "http://evil", "null", ""] {
+            assert!(!check(&[host, ("origin", origin)]), "{origin:?}");
+        }
+        assert!(!check(&[("origin", "http://127.0.0.1:8080")]));
+    }
+
+    #[test]
+    fn without_an_origin_the_browsers_word_counts() {
+        for (site, expected) in
+            [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
+        {
+            assert_eq!(check(&[("host", "a"), ("sec-fetch-site", site)]), expected);
+        }
+    }
+}

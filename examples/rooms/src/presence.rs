@@ -1,0 +1,138 @@
+//! Who is in which room: whoever has a stream of it open. A user with two tabs is there once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use downlink::Hub;
+use serde::Serialize;
+
+use crate::{RoomEvent, access::topic};
+
+/// Who is in a room.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct People {
+    /// Rises with each change: of two lists, the one with the higher version is the newer.
+    pub version: u64,
+    /// By name.
+    pub people: Vec<String>,
+}
+
+/// Somebody came or went.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PresenceEvent {
+    /// Who.
+    pub user: String,
+    /// Whether they came.
+    pub came: bool,
+    /// Who is there now.
+    #[serde(flatten)]
+    pub now: People,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By room and user, how many streams. Invariant: no room is empty, no number 0.
+    streams: HashMap<String, BTreeMap<String, usize>>,
+    version: u64,
+}
+
+impl Table {
+    fn people(&self, room: &str) -> People {
+        let streams = self.streams.get(room);
+        let people = streams.map(|users| users.keys().cloned().collect()).unwrap_or_default();
+        People { version: self.version, people }
+    }
+}
+
+/// Who is in all rooms. Clones are handles to the same.
+///
+/// The lock is held alone, for one look or change, and never across an await or a publish.
+#[derive(Clone)]
+pub(crate) struct Presence {
+    table: Arc<Mutex<Table>>,
+    hub: Hub<RoomEvent>,
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence")
+            .field("rooms", &self.lock().streams.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Presence {
+    pub(crate) fn new(hub: Hub<RoomEvent>) -> Self {
+        Self { table: Arc::default(), hub }
+    }
+
+    pub(crate) fn people(&self, room: &str) -> People {
+        self.lock().people(room)
+    }
+
+    /// Notes a stream of a user in a room, until what this gives is dropped.
+    pub(crate) fn enter(&self, room: &str, user: &str) -> Here {
+        let here = Here { presence: self.clone(), room: room.into(), user: user.into() };
+        let mut table = self.lock();
+        let users = table.streams.entry(room.into()).or_default();
+        let streams = users.entry(user.into()).or_default();
+        *streams += 1;
+        let is_first = *streams == 1;
+        if is_first {
+            table.version += 1;
+        }
+        let now = table.people(room);
+        drop(table);
+        if is_first {
+            here.tell(true, now);
+        }
+        here
+    }
+
+    fn leave(&self, room: &str, user: &str) -> Option<People> {
+        let mut table = self.lock();
+        let users = table.streams.get_mut(room)?;
+        let streams = users.get_mut(user)?;
+        *streams -= 1;
+        if *streams > 0 {
+            return None;
+        }
+        users.remove(user);
+        if users.is_empty() {
+            table.streams.remove(room);
+        }
+        table.version += 1;
+        Some(table.people(room))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream of a user in a room.
+pub(crate) struct Here {
+    presence: Presence,
+    room: String,
+    user: String,
+}
+
+impl Here {
+    /// Tells the room. A closed hub has nobody to tell.
+    fn tell(&self, came: bool, now: People) {
+        let event = PresenceEvent { user: self.user.clone(), came, now };
+        let publish = self.presence.hub.to(topic(&self.room)).event("presence");
+        let _closed = publish.publish(RoomEvent::Presence(event));
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        if let Some(now) = self.presence.leave(&self.room, &self.user) {
+            self.tell(false, now);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Who is signed in: sessions in memory, named by a random token in a cookie.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use downlink::http::Problem;
+use tokio::time::Instant;
+
+/// The longest name in characters; it stands on one line with a message.
+pub const NAME_CHARS_MAX: usize = 20;
+
+/// Sessions at a time; a few hundred bytes each. A newcomer is refused at the limit.
+pub const SESSIONS_MAX: usize = 10_000;
+
+/// How long somebody stays signed in: a day's work.
+pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// The name of the cookie: not `session`, since programs on other ports share a browser's cookies.
+const COOKIE: &str = "rooms_session";
+
+/// Takes the cookie away.
+pub(crate) const NO_COOKIE: &str = "rooms_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
+
+/// Bytes of a token: nobody guesses 128 bits.
+const TOKEN_BYTES: usize = 16;
+
+/// A user's stay.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Session {
+    pub(crate) user: String,
+    pub(crate) ends: Instant,
+    number: u64,
+}
+
+impl Session {
+    /// The client id of all streams of this session.
+    pub(crate) fn client(&self) -> String {
+        format!("session-{}", self.number)
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    by_token: HashMap<String, Session>,
+    /// How many there ever were.
+    count: u64,
+}
+
+/// All sessions. Clones are handles to the same ones.
+///
+/// The lock is held alone, for one look or change, and never across an await.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<Table>>);
+
+/// Shows no token.
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sessions").field(&self.lock().by_token.len()).finish()
+    }
+}
+
+impl Sessions {
+    /// Begins a session, and gives its cookie.
+    ///
+    /// # Errors
+    ///
+    /// A problem with status 400 if the name is none, 503 if there are too many sessions, 500 if
+    /// the system gives no randomness.
+    pub fn sign_in(&self, name: &str) -> Result<String, Problem> {
+        let user = check_name(name)?;
+        let token = token()?;
+        let now = Instant::now();
+        let mut table = self.lock();
+        // Those that have ended keep their place until somebody needs it.
+        if table.by_token.len() >= SESSIONS_MAX {
+            table.by_token.retain(|_, session| session.ends > now);
+        }
+        if table.by_token.len() >= SESSIONS_MAX {
+            let sentence = format!("{SESSIONS_MAX} people are signed in. Come back later.");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(sentence));
+        }
+        table.count += 1;
+        let session = Session { user, ends: now + SESSION_AGE_MAX, number: table.count };
+        table.by_token.insert(token.clone(), session);
+        let seconds = SESSION_AGE_MAX.as_secs();
+        Ok(format!("{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}"))
+    }
+
+    pub(crate) fn sign_out(&self, token: &str) {
+        self.lock().by_token.remove(token);
+    }
+
+    /// The session of a token, unless it has ended.
+    pub(crate) fn of(&self, token: &str) -> Option<Session> {
+        let session = self.lock().by_token.get(token).cloned()?;
+        (session.ends > Instant::now()).then_some(session)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The token in a `Cookie` header.
+pub(crate) fn token_in(cookies: &str) -> Option<&str> {
+    cookies.split(';').find_map(|cookie| {
+        let (name, value) = cookie.trim().split_once('=')?;
+        (name == COOKIE).then_some(value)
+    })
+}
+
+fn check_name(name: &str) -> Result<String, Problem> {
+    let name = name.trim().to_ascii_lowercase();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(is_plain) {
+        return Ok(name);
+    }
+    Err(Problem::new(StatusCode::BAD_REQUEST).detail(format!(
+        "A name has 1 to {NAME_CHARS_MAX} letters from a to z, digits, - and _. Choose another one."
+    )))
+}
+
+fn token() -> Result<String, Problem> {
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        let sentence = format!("The system gives no randomness: {error}.");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail(sentence)
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_of_one_case() {
+        assert_eq!(check_name(" Alice_2-b ").expect("a name"), "alice_2-b");
+        for length in [1, NAME_CHARS_MAX - 1, NAME_CHARS_MAX] {
+            assert!(check_name(&"a".repeat(length)).is_ok());
+        }
+        let long = "a".repeat(NAME_CHARS_MAX + 1);
+        for name in ["", " ", "a b", "<b>", "é", "a/b", &long] {
+            let problem = check_name(name).expect_err("no name");
+            assert_eq!(problem.status(), 400, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn token_is_found_among_cookies() {
+        assert_eq!(token_in("a=b; rooms_session=7f; c"), Some("7f"));
+        assert_eq!(token_in("xrooms_session=7f"), None);
+        assert_eq!(token_in(""), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_ends_by_age_or_by_signing_out() {
+        let sessions = Sessions::default();
+        let cookie = sessions.sign_in("Alice").expect("a session");
+        let token = token_in(cookie.split(';').next().expect("a pair")).expect("a token");
+        assert_eq!(sessions.of(token).expect("signed in").user, "alice");
+        assert_eq!(sessions.of("0"), None);
+        tokio::time::advance(SESSION_AGE_MAX - Duration::from_secs(1)).await;
+        assert!(sessions.of(token).is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(sessions.of(token), None);
+
+        let cookie = sessions.sign_in("Alice").expect("a session");
+        let token = token_in(cookie.split(';').next().expect("a pair")).expect("a token");
+        sessions.sign_out(token);
+        assert_eq!(sessions.of(token), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_below_at_and_above_the_limit() {
+        let sessions = Sessions::default();
+        for _ in 0..SESSIONS_MAX {
+            sessions.sign_in("alice").expect("below the limit");
+        }
+        assert_eq!(sessions.sign_in("bob").expect_err("above").status(), 503);
+        tokio::time::advance(SESSION_AGE_MAX).await;
+        sessions.sign_in("bob").expect("the others have ended");
+    }
+
+    #[tokio::test]
+    async fn debug_shows_no_token() {
+        let sessions = Sessions::default();
+        sessions.sign_in("alice").expect("a session");
+        assert_eq!(format!("{sessions:?}"), "Sessions(1)");
+    }
+}
