@@ -99,7 +99,7 @@ async fn samples_come_every_period_from_the_seed() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn all_metrics_of_this_process_are_there() {
+async fn all_metrics_of_this_program_are_there() {
     let hub = hub();
     let mut stream = open(&dashboard::app(hub.clone()), "/events", "").await;
     tokio::spawn(dashboard::publish_samples(hub, 7));
