@@ -61,7 +61,7 @@ impl<T> Published<T> {
         self.at
     }
 
-    /// Whom it was published to.
+    /// Whom it was published to: each once, in an order of the addresses' own.
     pub fn to(&self) -> &[Address] {
         &self.record.to
     }

@@ -363,6 +363,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     fn address(mut self, address: Result<Address, PublishError>) -> Self {
         match address {
             Err(wrong) => self.note_wrong(wrong),
+            // Repeats are looked for only here, and once more where the event is encoded.
+            Ok(address) if self.to.len() >= ADDRESSES_MAX && self.to.contains(&address) => {}
             Ok(_) if self.to.len() >= ADDRESSES_MAX => {
                 self.note_wrong(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
             }

@@ -156,7 +156,7 @@ fn why_a_subscription_was_refused() {
     let hub = HubBuilder::<String>::text().limits(limits).build().unwrap();
     check(
         &refused(hub.subscribe().topics(["a", "b"])),
-        "2 topics and patterns, at most 1 are allowed",
+        "a subscription names at most 1 topics and patterns, not 2",
         None,
     );
     let selector = refused(hub.subscribe().pattern("a*"));
