@@ -1,0 +1,148 @@
+//! The floor: what fan-out costs if it is nothing but a loop of writes.
+//!
+//! Accepts subscribers with a GET, publishes with a POST, and writes each event, formatted once, to all
+//! sockets in turn. No topics, no history, no async; a subscriber whose socket is full is closed. Made
+//! to be measured against, not to be used.
+
+use std::{
+    env,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+/// The largest body: what the project's server takes by default.
+const BODY_BYTES_MAX: u64 = 1 << 20;
+/// The largest head.
+const HEAD_BYTES_MAX: u64 = 16 << 10;
+
+/// Bytes read at a time: a request of the load generator with its body.
+const HEAD_READ_BYTES: usize = 1 << 10;
+
+const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+type Subscribers = Arc<Mutex<Vec<TcpStream>>>;
+
+fn main() -> io::Result<()> {
+    let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let listener = TcpListener::bind(address)?;
+    writeln!(io::stdout(), "floor at http://{}", listener.local_addr()?)?;
+    let subscribers = Subscribers::default();
+    for stream in listener.incoming() {
+        let (stream, subscribers) = (stream?, subscribers.clone());
+        // A peer may take its time to send a request; the thread of a subscriber ends with its head.
+        thread::spawn(move || {
+            if let Err(error) = serve(stream, &subscribers) {
+                // Without a stderr there is nobody to tell.
+                let _ = writeln!(io::stderr(), "a connection failed: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Reads the first head: a subscriber joins the others, a publisher publishes until it leaves.
+fn serve(stream: TcpStream, subscribers: &Subscribers) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(HEAD_READ_BYTES, stream);
+    let Some(head) = read_head(&mut reader)? else { return Ok(()) };
+    if head.is_publish {
+        return publish_all(reader, head, subscribers);
+    }
+    let mut stream = reader.into_inner();
+    stream.write_all(STREAM_HEAD)?;
+    stream.set_nonblocking(true)?;
+    lock(subscribers).push(stream);
+    Ok(())
+}
+
+/// Publishes one request after the other, until the publisher leaves.
+fn publish_all(
+    mut reader: BufReader<TcpStream>,
+    head: Head,
+    subscribers: &Subscribers,
+) -> io::Result<()> {
+    let mut next = Some(head);
+    while let Some(head) = next {
+        publish(&mut reader, &head, subscribers)?;
+        next = read_head(&mut reader)?;
+    }
+    Ok(())
+}
+
+fn publish(
+    reader: &mut BufReader<TcpStream>,
+    head: &Head,
+    subscribers: &Subscribers,
+) -> io::Result<()> {
+    if head.length > BODY_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = Vec::new();
+    reader.by_ref().take(head.length).read_to_end(&mut body)?;
+    let is_line = !body.contains(&b'\n') && !body.contains(&b'\r');
+    if is_line {
+        let frame = frame(&body);
+        // A socket that does not take all of it at once is closed: what is written is cut.
+        lock(subscribers)
+            .retain_mut(|stream| stream.write(&frame).is_ok_and(|written| written == frame.len()));
+    }
+    let status = if is_line { "200 OK" } else { "400 Bad Request" };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    reader.get_mut().write_all(answer.as_bytes())
+}
+
+/// The bytes on the wire of an event with this data: one chunk.
+fn frame(data: &[u8]) -> Vec<u8> {
+    let mut frame = format!("{:x}\r\ndata: ", data.len() + "data: \n\n".len()).into_bytes();
+    frame.extend_from_slice(data);
+    frame.extend_from_slice(b"\n\n\r\n");
+    frame
+}
+
+struct Head {
+    is_publish: bool,
+    length: u64,
+}
+
+/// The next head; nothing if the peer has left.
+fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Head>> {
+    let mut lines = reader.take(HEAD_BYTES_MAX);
+    let mut head: Option<Head> = None;
+    loop {
+        let mut line = String::new();
+        if lines.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end();
+        match &mut head {
+            None => head = Some(Head { is_publish: line.starts_with("POST "), length: 0 }),
+            Some(_) if line.is_empty() => return Ok(head),
+            Some(head) => {
+                let named = line.split_once(':');
+                if let Some((name, value)) = named
+                    && name.eq_ignore_ascii_case("content-length")
+                {
+                    head.length = value.trim().parse().unwrap_or(u64::MAX);
+                }
+            }
+        }
+    }
+}
+
+/// The list stays whole even if a publisher's thread died with it.
+fn lock(subscribers: &Subscribers) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+    subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_one_chunk() {
+        assert_eq!(frame(b"hello"), b"d\r\ndata: hello\n\n\r\n");
+    }
+}
