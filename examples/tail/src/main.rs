@@ -8,7 +8,7 @@ use std::{
     error::Error,
     io,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -42,9 +42,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let file = arguments.next().map(PathBuf::from).ok_or(USAGE)?;
     let given = arguments.next().and_then(|port| port.into_string().ok());
     let port = port(given.or_else(|| env::var("PORT").ok()))?;
-    if let Err(error) = std::fs::File::open(&file) {
-        return Err(format!("cannot read {}: {error}", file.display()).into());
-    }
+    check(&file)?;
     let listener = bind(port).await?;
     let stopped = stop_signal()?;
     greet(listener.local_addr()?);
@@ -53,6 +51,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .drain_within(DRAIN_WITHIN)
         .await?;
     Ok(())
+}
+
+/// Whether there is something to follow. A pipe or a folder is not opened at all.
+fn check(file: &Path) -> Result<(), String> {
+    let cannot = |error| format!("cannot read {}: {error}", file.display());
+    let metadata = std::fs::metadata(file).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err(format!("{} is not a file that lines are appended to", file.display()));
+    }
+    std::fs::File::open(file).map(|_| ()).map_err(cannot)
 }
 
 #[expect(clippy::print_stdout, reason = "it is for whoever started the program")]

@@ -279,6 +279,7 @@ mod running {
     fn what_it_cannot_start_with_is_named() {
         assert!(refuses(&[]).contains("name a file: cargo run -p tail -- FILE [PORT]"));
         assert!(refuses(&["/none/such"]).contains("cannot read /none/such: No such file"));
+        assert!(refuses(&[env!("CARGO_TARGET_TMPDIR")]).contains("is not a file that lines are"));
         let file = Growing::new("");
         let path = file.0.to_str().expect("UTF-8");
         assert!(refuses(&[path, "none"]).contains(r#""none" is not a port"#));
