@@ -108,7 +108,11 @@ fn a_wrong_subscription_is_the_clients_fault() {
     let topics: Vec<_> = (0..=1_000).map(|at| at.to_string()).collect();
     let many = refused(hub.subscribe().topics(topics));
     assert!(matches!(many, SubscribeError::TooManySelectors { .. }));
-    is_problem(many.into_response(), 400, "A subscription names at most 1000 topics and patterns, not 1001.");
+    is_problem(
+        many.into_response(),
+        400,
+        "A subscription names at most 1000 topics and patterns, not 1001.",
+    );
 }
 
 #[test]
