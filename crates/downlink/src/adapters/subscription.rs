@@ -64,6 +64,10 @@ where
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
         self.get_mut().subscription.alive_frame()
     }
+
+    fn keeps_beat(&self) -> bool {
+        self.subscription.announces_alive()
+    }
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
@@ -76,9 +80,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The same with events of another form, such as one that names their topics: each event is
     /// encoded for this subscription alone.
     ///
-    /// The frame has to carry the event's id ([`Published::event_id`]), or the client does not resume where it left. What the
-    /// hub itself says (`downlink.open`, gaps, keep-alives) stays as it is. A panic of `to_frame`
-    /// ends this response only.
+    /// The frame has to carry the event's id ([`Published::event_id`]), or the client does not resume
+    /// where it left. What the hub itself says (`downlink.open`, gaps, keep-alives) stays as it is. A
+    /// panic of `to_frame` ends this response only.
     ///
     /// # Examples
     ///

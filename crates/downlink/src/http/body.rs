@@ -181,9 +181,15 @@ impl<S: FrameSource> SseBody<S> {
         };
         match self.as_mut().gather(cx, batch) {
             Found::Open if asked_to_end => Found::End,
-            Found::Open if batch.is_empty() => self.wait(cx, batch),
+            Found::Open if batch.is_empty() || self.may_beat() => self.wait(cx, batch),
             found => found,
         }
+    }
+
+    /// Whether a keep-alive may follow what was gathered. One with an id must not overtake a frame
+    /// that did not fit.
+    fn may_beat(&self) -> bool {
+        self.held.is_none() && self.source.keeps_beat()
     }
 
     /// True once the caller's future has completed.
@@ -219,7 +225,7 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Waits for the clock, with nothing else to send.
+    /// Looks at the clock, and waits for it if there is nothing else to send.
     fn wait(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         let this = self.project();
         match this.clock.poll_tick(cx) {
@@ -259,7 +265,9 @@ impl<S: FrameSource> SseBody<S> {
             let open = matches!(this.phase, Phase::Open);
             return if open { Poll::Pending } else { Poll::Ready(None) };
         }
-        this.clock.saw_traffic();
+        if !this.source.as_ref().get_ref().keeps_beat() {
+            this.clock.saw_traffic();
+        }
         Poll::Ready(Some(Ok(http_body::Frame::data(batch.into_bytes()))))
     }
 }

@@ -38,6 +38,14 @@ pub trait FrameSource {
         None
     }
 
+    /// Whether keep-alives are due an interval after the last one, whatever else is sent.
+    ///
+    /// For readers that do not hear everything, such as a page that listens to some event types
+    /// and tells by the keep-alives whether its connection is dead.
+    fn keeps_beat(&self) -> bool {
+        false
+    }
+
     /// Why the frames ended, if not as they should; asked once, after `None`.
     ///
     /// With an error the connection is cut instead of ended, so that a reader cannot take the end

@@ -154,7 +154,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, not as a comment.
+    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, not as a comment, and
+    /// sends it whatever else is sent: a page does not hear the types that it does not listen to.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self

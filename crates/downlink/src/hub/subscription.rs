@@ -301,6 +301,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.announce_alive.then(|| control::alive(None).into())
     }
 
+    /// Whether keep-alives are events that a page counts on.
+    pub(crate) fn announces_alive(&self) -> bool {
+        self.announce_alive
+    }
+
     /// The last frame: when to come back, for those who are to.
     pub(crate) fn end_frame(&self) -> Option<Frame> {
         match self.presence.ended? {

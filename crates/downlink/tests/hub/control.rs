@@ -159,3 +159,20 @@ async fn a_replay_is_one_chunk_with_the_greeting() {
         format!(": connected\n\nid: {}\ndata: 1\n\nid: {}\ndata: 2\n\n", id(&hub, 1), id(&hub, 2));
     assert_eq!(wire.next().await, expected);
 }
+
+/// A page hears only the types it listens to: to its watchdog, traffic of others is silence.
+#[tokio::test(start_paused = true)]
+async fn announced_alive_comes_in_time_whatever_else_is_sent() {
+    let hub = hub();
+    let subscribe = hub.subscribe().topic("a").announce_alive(true);
+    let mut wire = Wire::of(open(subscribe), every_second());
+    wire.next().await;
+    let mut seen = String::new();
+    for _ in 0..15 {
+        say(&hub, "a", "x");
+        seen.push_str(&wire.next().await);
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert_eq!(seen.matches("event: downlink.alive").count(), 1, "{seen}");
+    assert_eq!(seen.matches("data: x").count(), 15);
+}
