@@ -72,6 +72,7 @@ fn serve(
     script: Script,
     status: &str,
 ) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     let mut events = Vec::new();
@@ -82,8 +83,10 @@ fn serve(
         if method == "GET" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                         Transfer-Encoding: chunked\r\n\r\n";
+            // Who sees the head is in the list: the lock is held from before it is written.
+            let mut subscriptions = subscriptions.lock().expect("no thread died with it");
             writer.write_all(head.as_bytes()).ok()?;
-            subscriptions.lock().expect("no thread died with it").push(writer.try_clone().ok()?);
+            subscriptions.push(writer.try_clone().ok()?);
             continue;
         }
         events.push(String::from_utf8(body).ok()?);
@@ -196,6 +199,20 @@ fn an_event_that_the_server_refuses_is_not_lost() {
             "problem": "publishing was answered with 503",
         }),
     );
+}
+
+#[test]
+fn a_server_that_refuses_a_thousand_times_in_a_row_is_given_up_on() {
+    let nothing: Script = |_, _| vec![];
+    let server = scripted(nothing, "503 Busy");
+    let published = |events: &str| {
+        let report = report(server, &["-c1", "--rate=1000000", events]);
+        (report["published"].as_u64(), report["problem"].as_str().map(str::to_owned))
+    };
+    let once = Some("publishing was answered with 503".to_owned());
+    assert_eq!(published("--events=999"), (Some(999), once));
+    let given_up = "publishing failed 1000 times in a row: publishing was answered with 503";
+    assert_eq!(published("--events=1001"), (Some(1_000), Some(given_up.to_owned())));
 }
 
 #[test]

@@ -248,8 +248,9 @@ impl<'a> Load<'a> {
 
     /// Whether nothing more is to be published: all of it is, or the server refuses.
     fn is_spent(&mut self) -> bool {
-        if self.failures > FAILURES_MAX {
-            self.note(format!("publishing failed {FAILURES_MAX} times in a row"));
+        if self.failures >= FAILURES_MAX {
+            let why = self.problem.take().unwrap_or_default();
+            self.note(format!("publishing failed {FAILURES_MAX} times in a row: {why}"));
             return true;
         }
         self.is_all_published() && self.publishers.iter().all(|one| !one.is_waiting())
