@@ -31,7 +31,8 @@ usage: cargo xtask <command>
   browser [--only STEP] [--list] real browsers and foreign clients alone
   nightly [--seconds N] [--only STEP] [--list]
                                  long torture, fuzzing, browsers three times, advisories
-  bench [--list]                 the packages in bench/
+  bench [--quick] [--rounds N] [--seconds N] [--only LOAD] [--list]
+                                 downlink beside axum and a bare loop of writes
   setup [--all]                  installs what the tests need; --all: what ci and nightly need
 ";
 
@@ -94,6 +95,11 @@ impl Options {
                 "--seconds" => {
                     let seconds = rest.next().context("--seconds needs a number")?;
                     options.seconds = seconds.parse().context("--seconds needs a number")?;
+                }
+                // Read by `bench` itself, which alone knows what they mean.
+                "--quick" => {}
+                "--rounds" => {
+                    rest.next().context("--rounds needs a number")?;
                 }
                 other => bail!("unknown option `{other}`\n\n{USAGE}"),
             }

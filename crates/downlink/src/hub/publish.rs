@@ -56,6 +56,7 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 #[derive(Debug)]
 pub struct Publish<T> {
     hub: Hub<T>,
+    /// Invariant: sorted, and each once.
     to: Addresses,
     event_type: Option<EventType>,
     id: Option<EventId>,
@@ -331,9 +332,6 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
         }
-        // A union has no order, and its look-up is not to depend on how often it repeats itself.
-        self.to.sort_unstable();
-        self.to.dedup();
         let mut event = self.hub.0.encoding.encode(value).map_err(PublishError::Encode)?;
         if let Some(own) = event.event_type() {
             check_type(own.as_str())?;
@@ -361,14 +359,13 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn address(mut self, address: Result<Address, PublishError>) -> Self {
-        match address {
+        match address.map(|address| (self.to.binary_search(&address), address)) {
             Err(wrong) => self.note_wrong(wrong),
-            // Repeats are looked for only here, and once more where the event is encoded.
-            Ok(address) if self.to.len() >= ADDRESSES_MAX && self.to.contains(&address) => {}
-            Ok(_) if self.to.len() >= ADDRESSES_MAX => {
+            Ok((Ok(_), _)) => {}
+            Ok((Err(_), _)) if self.to.len() >= ADDRESSES_MAX => {
                 self.note_wrong(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
             }
-            Ok(address) => self.to.push(address),
+            Ok((Err(place), address)) => self.to.insert(place, address),
         }
         self
     }
