@@ -92,7 +92,12 @@ const SERVERS: [Server; 3] = [
         words: &["serve", "--listen"],
     },
     Server { name: "floor", manifest: "bench/floor/Cargo.toml", binary: "bench-floor", words: &[] },
-    Server { name: "axum", manifest: "bench/axum/Cargo.toml", binary: "bench-axum", words: &[] },
+    Server {
+        name: "axum",
+        manifest: "bench/peers/axum/Cargo.toml",
+        binary: "bench-axum",
+        words: &[],
+    },
 ];
 
 /// A figure that is compared: its title, and where it is in the generator's answer.
