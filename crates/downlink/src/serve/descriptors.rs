@@ -18,7 +18,7 @@ const CONNECTIONS_WITHOUT_LIMIT: u64 = 1 << 20;
 pub(super) fn connections_max() -> usize {
     let descriptors = raise_limit();
     let connections = connections_for(descriptors);
-    tracing::info!(?descriptors, connections_max = connections, "descriptors counted");
+    tracing::debug!(?descriptors, connections_max = connections, "descriptors counted");
     connections
 }
 
