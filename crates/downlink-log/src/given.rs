@@ -32,6 +32,17 @@ impl Fingerprint {
         let (first, second) = KEYS.get_or_init(Default::default);
         Self(first.hash_one(content), second.hash_one(content))
     }
+
+    /// The fingerprint with these bytes, as a store kept them.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let number = u128::from_le_bytes(bytes);
+        Self(number as u64, (number >> 64) as u64)
+    }
+
+    /// Its bytes, as a store keeps them.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
+    }
 }
 
 /// A key under which a publish happens once, and whose publisher's it is.

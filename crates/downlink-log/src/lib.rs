@@ -29,6 +29,7 @@ mod retention;
 mod ring;
 mod selector;
 mod start;
+pub mod store;
 mod sync;
 mod topic;
 mod wake;
