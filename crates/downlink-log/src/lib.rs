@@ -15,6 +15,7 @@ mod expiry;
 mod forgotten;
 mod given;
 mod index;
+mod install;
 mod log;
 mod offset;
 mod open;

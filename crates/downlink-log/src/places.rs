@@ -16,19 +16,17 @@ use crate::{
 
 /// The topics of each draft of a batch, each topic once per draft.
 ///
-/// Unless the batch fills them all, those that nothing came to are collected again: whether it was
-/// refused, was a repetition, or panicked.
+/// Those of new events are taken out when the batch gets its offsets. What is left is collected again
+/// if nothing came to it: whether the batch was refused, was a repetition, or panicked.
 pub(crate) struct Places<'a, P: Payload> {
     shared: &'a Shared<P>,
     pub(crate) topics: SmallVec<[Topics<P>; 1]>,
-    pub(crate) filled: bool,
 }
 
 impl<'a, P: Payload> Places<'a, P> {
     /// Looks the topics up, and makes those that are not there.
     pub(crate) fn of<F>(shared: &'a Shared<P>, drafts: &[Draft<F>]) -> Result<Self, AppendError> {
-        let mut places =
-            Self { shared, topics: SmallVec::with_capacity(drafts.len()), filled: false };
+        let mut places = Self { shared, topics: SmallVec::with_capacity(drafts.len()) };
         for (at, draft) in drafts.iter().enumerate() {
             places.topics.push(Topics::new());
             for address in &draft.to {
@@ -48,10 +46,7 @@ impl<'a, P: Payload> Places<'a, P> {
     }
 
     /// The topics of the new drafts, once for each draft.
-    pub(crate) fn fresh<'b>(
-        &'b self,
-        plans: &'b [Plan],
-    ) -> impl Iterator<Item = &'b Arc<TopicLog<P>>> {
+    fn fresh<'b>(&'b self, plans: &'b [Plan]) -> impl Iterator<Item = &'b Arc<TopicLog<P>>> {
         let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_fresh());
         fresh.flat_map(|(topics, _)| topics)
     }
@@ -71,9 +66,7 @@ impl<'a, P: Payload> Places<'a, P> {
 
 impl<P: Payload> Drop for Places<'_, P> {
     fn drop(&mut self) {
-        if !self.filled {
-            self.topics.iter().for_each(|topics| self.shared.collect(topics));
-        }
+        self.topics.iter().for_each(|topics| self.shared.collect(topics));
     }
 }
 
