@@ -175,4 +175,12 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     ///
     /// [`StoreError`].
     fn finished(&self, address: &Address) -> Result<Option<Finished>, StoreError>;
+
+    /// Every finished topic whose mark is kept, at most `topics_max`, newest marks first: a log that
+    /// opens takes them all, so that no publish has to ask.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 }
