@@ -71,8 +71,8 @@ impl<P: Payload> Assigned<P> {
     /// Wakes the readers of each topic that got something, once.
     pub(crate) fn wake(&self) {
         let mut topics: SmallVec<[_; 1]> = self.topics().collect();
-        topics.sort_unstable_by_key(|topic| topic.number);
-        topics.dedup_by_key(|topic| topic.number);
+        topics.sort_unstable_by_key(|topic| topic.identity());
+        topics.dedup_by_key(|topic| topic.identity());
         topics.iter().for_each(|topic| wake_all(&topic.watchers));
     }
 }

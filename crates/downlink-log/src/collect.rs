@@ -47,9 +47,9 @@ pub(crate) fn collect_one<P: Payload>(registry: &mut Registry<P>, topic: &Arc<To
     let readers: Vec<Arc<Watcher<P>>> = topic.watchers.lock().iter().cloned().collect();
     for reader in readers {
         let mut attached = reader.attached.lock();
-        if let Some(key) = attached.remove(topic.number) {
-            attached.detached = attached.detached.max(floor);
-            topic.watchers.lock().remove(key);
+        if let Some(key) = attached.remove(topic) {
+            attached.note_detached(floor);
+            topic.watchers.lock().remove(key, false);
         }
     }
     registry.remove(topic, floor);

@@ -44,7 +44,7 @@ impl<P: Payload> Shared<P> {
         self.bytes.fetch_sub(entry.cost(), Ordering::Relaxed);
         self.events.fetch_sub(1, Ordering::Relaxed);
         evicted.entries.push(entry);
-        if ring.len() == 0 && ring.finished_at().is_none() {
+        if ring.len() == 0 && ring.finish().is_none() {
             evicted.note_empty(topic);
         }
         true
@@ -57,7 +57,7 @@ impl<P: Payload> Shared<P> {
         ring: &mut Ring<P>,
         evicted: &mut Evicted<P>,
     ) {
-        let rule = &topic.retention;
+        let rule = self.options.retention.rule(ring.rule);
         while ring.len() > 1 && (ring.len() > rule.events_max || ring.bytes() > rule.bytes_max) {
             self.evict_one(topic, ring, evicted);
         }

@@ -27,6 +27,7 @@ struct Queue<P> {
     dues: BinaryHeap<Reverse<Due<P>>>,
     /// At this length stale entries are looked for: twice what was left the last time.
     tidy_at: usize,
+    next_turn: u64,
 }
 
 /// Entries among which stale ones are not worth looking for.
@@ -36,21 +37,25 @@ const SLACK: usize = 64;
 #[derive(Debug)]
 struct Due<P> {
     at: Timestamp,
+    /// Among those of one time, first come, first served.
+    turn: u64,
     topic: Arc<TopicLog<P>>,
 }
 
 impl<P> Expiry<P> {
     pub(crate) fn new() -> Self {
-        let queue = Queue { dues: BinaryHeap::new(), tidy_at: SLACK };
+        let queue = Queue { dues: BinaryHeap::new(), tidy_at: SLACK, next_turn: 0 };
         Self { next: AtomicU64::new(u64::MAX), queue: Mutex::new(queue) }
     }
 
-    fn push(&self, due: Due<P>) {
+    fn push(&self, at: Timestamp, topic: Arc<TopicLog<P>>) {
         let mut queue = self.queue.lock();
         if queue.dues.len() >= queue.tidy_at {
             queue.tidy();
         }
-        queue.dues.push(Reverse(due));
+        let turn = queue.next_turn;
+        queue.next_turn += 1;
+        queue.dues.push(Reverse(Due { at, turn, topic }));
         self.publish_next(&queue);
     }
 
@@ -97,13 +102,14 @@ impl<P: Payload> Shared<P> {
             return;
         }
         let finished_keep = self.options.finished_keep;
-        if ring.finished_at().is_some_and(|at| at.after(finished_keep) <= now) {
-            ring.set_finished_at(None);
-            topic.set_finished(None);
+        if ring.finish().is_some_and(|finish| finish.at.after(finished_keep) <= now) {
+            ring.set_finish(None);
+            topic.set_finished(false);
+            self.finished.fetch_sub(1, Ordering::Relaxed);
             while self.evict_one(topic, &mut ring, evicted) {}
             evicted.note_empty(topic);
         }
-        if let Some(age) = topic.retention.age_max {
+        if let Some(age) = self.options.retention.rule(ring.rule).age_max {
             while ring.front().is_some_and(|entry| entry.at.after(age) <= now) {
                 self.evict_one(topic, &mut ring, evicted);
             }
@@ -114,17 +120,17 @@ impl<P: Payload> Shared<P> {
 
     /// Puts a topic into the queue for the earliest thing it has to evict.
     pub(crate) fn queue_expiry(&self, topic: &Arc<TopicLog<P>>, ring: &Ring<P>) {
-        let Some(at) = topic.deadline(ring, self.options.finished_keep) else { return };
+        let Some(at) = TopicLog::deadline(ring, &self.options) else { return };
         if topic.queued_for().is_none_or(|queued| at < queued) {
             topic.set_queued_for(Some(at));
-            self.expiry.push(Due { at, topic: Arc::clone(topic) });
+            self.expiry.push(at, Arc::clone(topic));
         }
     }
 }
 
 impl<P> Ord for Due<P> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.topic.number).cmp(&(other.at, other.topic.number))
+        (self.at, self.turn).cmp(&(other.at, other.turn))
     }
 }
 

@@ -79,24 +79,25 @@ impl<P> Index<P> {
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::{address::Address, forgotten::Floor, retention::Retention};
+    use crate::{Epoch, LogOptions, address::Address, forgotten::Floor};
 
-    fn topics(numbers: std::ops::Range<u64>) -> Topics<&'static str> {
-        let topic =
-            |number| TopicLog::new(number, Address::Everyone, Retention::DEFAULT, Floor::NONE);
-        numbers.map(topic).collect()
+    fn topics(count: usize) -> Topics<&'static str> {
+        let options = LogOptions::new(Epoch::from_random(7));
+        let topic = |_| TopicLog::new(Address::Everyone, &options, Floor::NONE);
+        (0..count).map(topic).collect()
     }
 
     #[test]
     fn dead_places_are_forgotten_when_they_outnumber_the_living() {
         let mut index = Index::new();
-        (1..=SLACK as u64).for_each(|offset| index.push(offset, topics(0..1)));
+        (1..=SLACK as u64).for_each(|offset| index.push(offset, topics(1)));
         index.tidy(0, |_, _| false);
         assert_eq!(index.rows.len(), SLACK);
-        index.push(100, topics(0..2));
-        index.tidy(1, |offset, topic| offset == 100 && topic.number == 1);
+        let two = topics(2);
+        index.push(100, two.clone());
+        index.tidy(1, |offset, topic| offset == 100 && topic.identity() == two[1].identity());
         assert_eq!((index.rows.len(), index.places), (SLACK + 1, SLACK + 2));
-        index.tidy(0, |offset, topic| offset == 100 && topic.number == 1);
+        index.tidy(0, |offset, topic| offset == 100 && topic.identity() == two[1].identity());
         assert_eq!((index.rows.len(), index.places), (1, 1));
         assert_eq!(index.pop_front().map(|row| row.offset), Some(100));
         assert_eq!(index.places, 0);
@@ -106,8 +107,8 @@ mod tests {
     #[test]
     fn a_row_weighs_as_much_as_its_topics() {
         let mut index = Index::new();
-        index.push(1, topics(0..1_000));
-        index.push(2, topics(0..1));
+        index.push(1, topics(1_000));
+        index.push(2, topics(1));
         index.tidy(1, |offset, _| offset == 2);
         assert_eq!((index.rows.len(), index.places), (1, 1));
     }

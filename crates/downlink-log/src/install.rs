@@ -14,7 +14,7 @@ use crate::{
     index::Topics,
     log::{Payload, Sequence, Shared},
     offset::{Offset, Timestamp},
-    ring::Kept,
+    ring::{Finish, Kept},
     sync::Ordering,
     topic::TopicLog,
 };
@@ -141,8 +141,9 @@ impl<P: Payload> Shared<P> {
                 self.trim(topic, &mut ring, evicted);
             }
             if finish {
-                ring.set_finished_at(Some(at));
-                topic.set_finished(Some(offset));
+                ring.set_finish(Some(Finish { offset, at }));
+                topic.set_finished(true);
+                self.finished.fetch_add(1, Ordering::Relaxed);
             }
             self.queue_expiry(topic, &ring);
         }

@@ -126,6 +126,9 @@ pub(crate) struct Shared<P> {
     /// with nothing else (Relaxed): who reads them without is right at some moment.
     pub(crate) bytes: AtomicUsize,
     pub(crate) events: AtomicUsize,
+    /// Topics that are finished now. Counted up before the tail is stored, so that who sees the tail
+    /// behind a finish mark sees the mark counted (Relaxed).
+    pub(crate) finished: AtomicUsize,
     /// Assigns offsets. Held while an event goes into its rings.
     pub(crate) sequence: Mutex<Sequence>,
     pub(crate) index: Mutex<Index<P>>,
@@ -150,8 +153,7 @@ pub(crate) struct Sequence {
 impl<P: Payload> Log<P> {
     /// An empty log in memory.
     pub fn new(options: LogOptions) -> Self {
-        let retention = options.retention.of(&Address::Everyone);
-        let everyone = TopicLog::new(0, Address::Everyone, retention, Floor::NONE);
+        let everyone = TopicLog::new(Address::Everyone, &options, Floor::NONE);
         let forgotten_max = options.forgotten_max.unwrap_or(FORGOTTEN_MAX);
         let registry = Registry::new(Arc::clone(&everyone), forgotten_max);
         Self(Arc::new(Shared {
@@ -160,6 +162,7 @@ impl<P: Payload> Log<P> {
             floor_max: AtomicU64::new(Offset::FIRST.get()),
             bytes: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
             sequence: Mutex::new(Sequence {
                 next: Offset::FIRST.get(),
                 at: Timestamp::default(),

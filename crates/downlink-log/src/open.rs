@@ -98,7 +98,7 @@ impl<P: Payload> Shared<P> {
     /// Puts a new reader on the lists of all its topics.
     fn attach(&self, selection: &Selection) -> Result<Arc<Watcher<P>>, OpenError> {
         let watcher = self.enter(selection)?;
-        for pattern in &watcher.patterns {
+        for pattern in watcher.patterns() {
             self.attach_matching(&watcher, pattern);
         }
         Ok(watcher)
@@ -110,19 +110,21 @@ impl<P: Payload> Shared<P> {
         let mut registry = self.registry.write();
         self.check(&registry, selection)?;
         let number = registry.next_reader_number();
-        let watcher = Arc::new(Watcher::new(number, selection.client.clone(), patterns));
-        for address in exact.iter().chain(inbox(selection).as_ref()) {
+        let full = |_| OpenError::TooManyTopics { topics_max: self.options.limits.topics_max };
+        let inbox = inbox(selection).map(|inbox| registry.find_or_create(&inbox, &self.options));
+        let inbox = inbox.transpose().map_err(full)?;
+        let watcher = Arc::new(Watcher::new(number, inbox.clone(), patterns));
+        inbox.iter().chain([&self.everyone]).for_each(|topic| attach(&watcher, topic, true));
+        for address in &exact {
             match registry.find_or_create(address, &self.options) {
                 Ok(topic) => attach(&watcher, &topic, true),
-                Err(_) => {
+                Err(refused) => {
                     leave_topics(&mut registry, &watcher);
-                    let topics_max = self.options.limits.topics_max;
-                    return Err(OpenError::TooManyTopics { topics_max });
+                    return Err(full(refused));
                 }
             }
         }
-        attach(&watcher, &self.everyone, true);
-        for pattern in &watcher.patterns {
+        for pattern in watcher.patterns() {
             registry.patterns.insert(pattern, &watcher);
         }
         registry.readers += 1;
@@ -147,8 +149,7 @@ impl<P: Payload> Shared<P> {
             }
         }
         let highest = self.registry.read().forgotten.highest(prefix, matches);
-        let mut attached = watcher.attached.lock();
-        attached.detached = attached.detached.max(highest);
+        watcher.attached.lock().note_detached(highest);
     }
 
     fn check(&self, registry: &Registry<P>, selection: &Selection) -> Result<(), OpenError> {
@@ -178,14 +179,14 @@ impl<P: Payload> Shared<P> {
         let by_pattern = {
             let mut registry = self.registry.write();
             registry.readers -= 1;
-            for pattern in &watcher.patterns {
+            for pattern in watcher.patterns() {
                 registry.patterns.remove(pattern, watcher.number);
             }
             leave_topics(&mut registry, watcher)
         };
         // They may be as many as there are topics, and leaving them collects none.
         for seat in by_pattern {
-            seat.topic.watchers.lock().remove(seat.key);
+            seat.leave();
         }
     }
 }
@@ -196,7 +197,7 @@ fn leave_topics<P: Payload>(registry: &mut Registry<P>, watcher: &Watcher<P>) ->
     let mut by_pattern = Vec::new();
     for seat in seats {
         if seat.exact {
-            seat.topic.watchers.lock().remove(seat.key);
+            seat.leave();
             collect_one(registry, &seat.topic);
         } else {
             by_pattern.push(seat);

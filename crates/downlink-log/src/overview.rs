@@ -113,7 +113,7 @@ impl<P: Payload> Log<P> {
             let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());
             ReaderOverview {
                 number: reader.number,
-                client: reader.client.clone(),
+                client: reader.client().cloned(),
                 next: Offset::new(next),
                 lag: lag(&attached, next),
                 topics: named.count(),
@@ -134,6 +134,6 @@ fn overview<P: Payload>(topic: &Arc<TopicLog<P>>) -> TopicOverview {
         published: ring.pushed(),
         oldest: ring.front().map(|entry| Offset::new(entry.offset)),
         newest: ring.newest_first().next().map(Offset::new),
-        finished: ring.finished_at().is_some(),
+        finished: ring.finish().is_some(),
     }
 }

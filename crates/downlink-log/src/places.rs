@@ -39,7 +39,7 @@ impl<'a, P: Payload> Places<'a, P> {
             }
             if let Some(topics) = places.topics.last_mut().filter(|topics| topics.len() > 1) {
                 let mut seen = HashSet::with_capacity(topics.len());
-                topics.retain(|topic| seen.insert(topic.number));
+                topics.retain(|topic| seen.insert(topic.identity()));
             }
         }
         Ok(places)

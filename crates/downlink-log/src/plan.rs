@@ -97,20 +97,20 @@ fn check_finished<F, P: Payload>(
     batch: &Appending<'_, F, P>,
     plans: &[Plan],
 ) -> Result<(), AppendError> {
-    let mut finishing: Vec<u64> = Vec::new();
+    let mut finishing: Vec<usize> = Vec::new();
     let drafts = batch.drafts.iter().zip(&batch.places.topics).zip(plans).enumerate();
     for (at, ((draft, topics), plan)) in drafts {
         if !plan.is_fresh() {
             continue;
         }
         let finished = |topic: &Arc<TopicLog<P>>| {
-            topic.finished().is_some() || finishing.contains(&topic.number)
+            topic.finished().is_some() || finishing.contains(&topic.identity())
         };
         if topics.iter().any(finished) {
             return Err(AppendError::Finished { draft: at });
         }
         if draft.finish {
-            finishing.extend(topics.iter().map(|topic| topic.number));
+            finishing.extend(topics.iter().map(|topic| topic.identity()));
         }
     }
     Ok(())

@@ -177,7 +177,7 @@ impl<P: Payload> Shared<P> {
             if walked == WALK_ROWS {
                 return Some(Rows { mine: rows, until: row.offset });
             }
-            let mine = row.topics.iter().filter(|topic| attached.contains(topic.number));
+            let mine = row.topics.iter().filter(|topic| attached.contains(topic));
             let mine: Topics<P> = mine.cloned().collect();
             if !mine.is_empty() {
                 rows.push((row.offset, mine));
@@ -247,7 +247,7 @@ struct Merge<'a, P> {
 impl<'a, P: Payload> Merge<'a, P> {
     fn new(position: &Position, attached: &'a Attached<P>, tail: u64) -> Self {
         let mut heads = BinaryHeap::new();
-        let mut floor = attached.detached.offset;
+        let mut floor = attached.detached().offset;
         for (at, seat) in attached.numbered() {
             // A ring with nothing at or above the cursor has no floor above it either.
             if seat.topic.newest() < position.next {

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Waker};
 
 use crate::{
     address::ClientId,
-    log::{Log, Payload},
+    log::{Log, Payload, Shared},
     offset::{Cursor, Offset, Timestamp},
     read::{Batch, Entry, Found, Gap, GapReason, Position, Read},
     start::{Beginning, all_finished, floor_max},
@@ -28,7 +28,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    fn from_number(number: u8) -> Option<Self> {
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
         [Self::Closed, Self::Drained, Self::Disconnected, Self::Finished]
             .into_iter()
             .find(|reason| *reason as u8 == number)
@@ -42,12 +42,14 @@ impl EndReason {
 /// than *look again*.
 pub struct Reader<P: Payload> {
     log: Log<P>,
+    /// Its `next` is the reader's cursor.
     watcher: Arc<Watcher<P>>,
-    position: Position,
+    /// Holes below this have been told.
+    told: u64,
     /// Said before anything is read.
-    gap: Option<Gap>,
-    /// Whether the reader names topics only: such a reader ends when all are finished.
-    exact: bool,
+    gap: Option<Box<Gap>>,
+    /// Why a hole that is found now is there.
+    reason: GapReason,
     asked: bool,
 }
 
@@ -55,7 +57,7 @@ impl<P: Payload> std::fmt::Debug for Reader<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader")
             .field("number", &self.watcher.number)
-            .field("position", &self.position)
+            .field("cursor", &self.cursor())
             .finish_non_exhaustive()
     }
 }
@@ -64,11 +66,9 @@ impl<P: Payload> Reader<P> {
     pub(crate) fn new(log: Log<P>, watcher: Arc<Watcher<P>>, beginning: Beginning) -> Self {
         let Beginning { next, told, gap, asked } = beginning;
         watcher.next.store(next, Ordering::Relaxed);
-        let exact = watcher.patterns.is_empty();
         // What a reader of live events misses, it misses while it is here.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
-        let position = Position { next, told, reason };
-        Self { log, watcher, position, gap, exact, asked }
+        Self { log, watcher, told, gap: gap.map(Box::new), reason, asked }
     }
 
     /// Unique among the readers of this log.
@@ -78,13 +78,13 @@ impl<P: Payload> Reader<P> {
 
     /// Whose inbox it reads.
     pub fn client(&self) -> Option<&ClientId> {
-        self.watcher.client.as_ref()
+        self.watcher.client()
     }
 
     /// The next offset to read.
     pub fn cursor(&self) -> Cursor {
-        let next =
-            self.gap.map_or(self.position.next, |gap| self.position.next.min(gap.next.get()));
+        let next = self.next();
+        let next = self.gap.as_ref().map_or(next, |gap| next.min(gap.next.get()));
         Cursor { epoch: self.log.options().epoch, next: Offset::new(next) }
     }
 
@@ -95,16 +95,16 @@ impl<P: Payload> Reader<P> {
 
     /// How far it is behind: newest offset of its topics less the last it has read.
     pub fn lag(&self) -> u64 {
-        lag(&self.watcher.attached.lock(), self.position.next)
+        lag(&self.watcher.attached.lock(), self.next())
     }
 
     /// Whether all its topics are finished and it has nothing of them left to read.
     pub fn is_at_end(&self) -> bool {
         let attached = self.watcher.attached.lock();
-        self.exact && self.gap.is_none() && all_finished(&attached) && {
-            let Position { next, told, .. } = self.position;
+        self.is_exact() && self.gap.is_none() && all_finished(&attached) && {
+            let next = self.next();
             let left = |seat: &Seat<P>| seat.topic.ring.read().next_from(next);
-            floor_max(&attached) <= next.max(told)
+            floor_max(&attached) <= next.max(self.told)
                 && attached.iter().all(|seat| left(seat).is_none())
         }
     }
@@ -117,32 +117,55 @@ impl<P: Payload> Reader<P> {
     /// of events are no problem, millions are.
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // Before the tail: what was appended before the end is read before the end.
-        let end = EndReason::from_number(self.watcher.end.load(Ordering::Acquire));
+        let end = self.watcher.wake.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
         }
-        let Self { log, watcher, position, gap, exact, .. } = self;
-        let shared = &*log.0;
-        shared.expire(now);
-        if let Some(gap) = gap.take() {
-            return Read::Gap(gap);
+        self.log.0.expire(now);
+        if let Some(gap) = self.gap.take() {
+            return Read::Gap(*gap);
         }
         loop {
-            let attached = watcher.attached.lock();
-            let found = shared.read(position, &attached, batch, out);
-            watcher.next.store(position.next, Ordering::Relaxed);
+            let found =
+                self.look(|shared, position, attached| shared.read(position, attached, batch, out));
             match found {
                 Found::Hole(gap) => return Read::Gap(gap),
                 Found::Taken { .. } if !out.is_empty() => return Read::Events,
                 // Something was evicted under the reader, or there is more of the index to walk.
                 Found::Taken { caught_up: false } => {}
                 Found::Taken { caught_up: true } => {
-                    let finished = *exact && has_finished(&attached, position.next);
-                    let end = end.or(finished.then_some(EndReason::Finished));
+                    let end = end.or_else(|| self.finished());
                     return end.map_or(Read::CaughtUp, Read::Ended);
                 }
             }
         }
+    }
+
+    /// Looks at the log from where the reader stands, and notes where it stands then.
+    fn look<R>(&mut self, read: impl FnOnce(&Shared<P>, &mut Position, &Attached<P>) -> R) -> R {
+        let Self { told, reason, .. } = *self;
+        let mut position = Position { next: self.next(), told, reason };
+        let found = read(&self.log.0, &mut position, &self.watcher.attached.lock());
+        self.watcher.next.store(position.next, Ordering::Relaxed);
+        (self.told, self.reason) = (position.told, position.reason);
+        found
+    }
+
+    fn next(&self) -> u64 {
+        self.watcher.next.load(Ordering::Relaxed)
+    }
+
+    /// Whether it names topics only: such a reader ends when all are finished.
+    fn is_exact(&self) -> bool {
+        self.watcher.patterns().is_empty()
+    }
+
+    /// The end, if all topics are finished and read up to their marks.
+    fn finished(&self) -> Option<EndReason> {
+        // Nearly always none is, and the topics need not be visited.
+        let any = self.log.0.finished.load(Ordering::Relaxed) > 0 && self.is_exact();
+        let finished = any && has_finished(&self.watcher.attached.lock(), self.next());
+        finished.then_some(EndReason::Finished)
     }
 
     /// Leaves a waker for the next append to one of its topics, or its end.
@@ -153,16 +176,19 @@ impl<P: Payload> Reader<P> {
     }
 }
 
-impl<P: Payload> Drop for Reader<P> {
-    fn drop(&mut self) {
-        self.log.0.detach(&self.watcher);
+impl<P: Payload> Reader<P> {
+    /// Leaves now; nothing is read or counted any more. Dropping the reader is no less.
+    pub fn leave(&mut self) {
+        // Every reader has a seat, for what is for everyone, until it leaves.
+        if self.watcher.attached.lock().len() > 0 {
+            self.log.0.detach(&self.watcher);
+        }
     }
 }
 
-impl<P> Watcher<P> {
-    /// Asks the reader to end. The first reason counts. The caller wakes it.
-    pub(crate) fn end(&self, reason: EndReason) {
-        let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+impl<P: Payload> Drop for Reader<P> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -26,8 +26,7 @@ pub(crate) struct Registry<P> {
     /// Readers there are.
     pub(crate) readers: usize,
     pub(crate) closed: bool,
-    /// The number of the next topic and of the next reader.
-    topic_number: u64,
+    /// The number of the next reader.
     reader_number: u64,
 }
 
@@ -39,7 +38,6 @@ impl<P: Payload> Registry<P> {
             forgotten: Forgotten::new(forgotten_max),
             readers: 0,
             closed: false,
-            topic_number: 1,
             reader_number: 1,
         }
     }
@@ -71,9 +69,7 @@ impl<P: Payload> Registry<P> {
             return Err(TooManyTopics);
         }
         let floor = self.forgotten.recall(address);
-        let retention = options.retention.of(address);
-        let topic = TopicLog::new(self.topic_number, address.clone(), retention, floor);
-        self.topic_number += 1;
+        let topic = TopicLog::new(address.clone(), options, floor);
         self.topics.insert(address.clone(), Arc::clone(&topic));
         if let Address::Topic(name) = address {
             self.attach_patterns(name, &topic);
@@ -120,8 +116,8 @@ impl<P: Payload> Registry<P> {
 /// The caller holds the registry, so neither is collected or leaves meanwhile.
 pub(crate) fn attach<P>(watcher: &Arc<Watcher<P>>, topic: &Arc<TopicLog<P>>, exact: bool) {
     let mut attached = watcher.attached.lock();
-    if !attached.contains(topic.number) {
-        attached.extend([Seat::take(topic, watcher, exact)]);
+    if !attached.contains(topic) {
+        attached.insert(Seat::take(topic, watcher, exact));
     }
 }
 
@@ -131,7 +127,7 @@ pub(crate) fn attach_all<'a, P: 'a>(
     topics: impl Iterator<Item = &'a Arc<TopicLog<P>>>,
 ) {
     let mut attached = watcher.attached.lock();
-    let new = topics.filter(|topic| !attached.contains(topic.number));
+    let new = topics.filter(|topic| !attached.contains(topic));
     let seats: Vec<_> = new.map(|topic| Seat::take(topic, watcher, false)).collect();
     attached.extend(seats);
 }

@@ -62,17 +62,37 @@ impl Default for RetentionRules {
     }
 }
 
+/// Which of a log's rules a topic follows: a number, since topics are many and rules few.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct RuleNumber(u32);
+
+impl RuleNumber {
+    const EVERYONE: Self = Self(u32::MAX);
+    const INBOX: Self = Self(u32::MAX - 1);
+    /// Whatever is no place among the rules by selector.
+    const DEFAULT: Self = Self(u32::MAX - 2);
+}
+
 impl RetentionRules {
-    /// The rule of one address.
-    pub(crate) fn of(&self, address: &Address) -> Retention {
+    /// The rule that an address follows. It stays the same: rules do not change.
+    pub(crate) fn number_of(&self, address: &Address) -> RuleNumber {
         match address {
-            Address::Everyone => self.everyone,
-            Address::Client(_) => self.inbox,
+            Address::Everyone => RuleNumber::EVERYONE,
+            Address::Client(_) => RuleNumber::INBOX,
             Address::Topic(topic) => self
                 .rules
                 .iter()
-                .find(|(selector, _)| selector.matches(topic))
-                .map_or(self.default, |(_, retention)| *retention),
+                .position(|(selector, _)| selector.matches(topic))
+                .map_or(RuleNumber::DEFAULT, |at| RuleNumber(at as u32)),
+        }
+    }
+
+    /// The rule with this number.
+    pub(crate) fn rule(&self, number: RuleNumber) -> &Retention {
+        match number {
+            RuleNumber::EVERYONE => &self.everyone,
+            RuleNumber::INBOX => &self.inbox,
+            RuleNumber(at) => self.rules.get(at as usize).map_or(&self.default, |(_, rule)| rule),
         }
     }
 }
@@ -92,9 +112,11 @@ mod tests {
             ],
             ..RetentionRules::default()
         };
-        let of = |name| rules.of(&Address::Topic(Topic::new(name).unwrap())).events_max;
+        let rule_of = |address: Address| *rules.rule(rules.number_of(&address));
+        let of = |name| rule_of(Address::Topic(Topic::new(name).unwrap())).events_max;
         assert_eq!((of("a/b"), of("a/c"), of("b")), (1, 2, 1_000));
         let inbox = Address::Client(ClientId::new("a/b").unwrap());
-        assert_eq!(rules.of(&inbox), Retention::INBOX);
+        assert_eq!(rule_of(inbox), Retention::INBOX);
+        assert_eq!(rule_of(Address::Everyone), Retention::DEFAULT);
     }
 }

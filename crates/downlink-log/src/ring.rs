@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{forgotten::Floor, log::Payload, offset::Timestamp};
+use crate::{forgotten::Floor, log::Payload, offset::Timestamp, retention::RuleNumber};
 
 /// What one entry costs besides its payload: its places in ring and index, and the shared header.
 /// Counted so that a million empty events are not free.
@@ -25,35 +25,50 @@ impl<P: Payload> Kept<P> {
     }
 }
 
-/// Invariant: offsets increase strictly; all are at or above `floor`; `bytes` is the sum of costs.
+/// The end of a topic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Finish {
+    /// The offset of the mark.
+    pub(crate) offset: u64,
+    pub(crate) at: Timestamp,
+}
+
+/// Small while nothing was ever pushed: most rings are inboxes that nothing ever comes to.
+///
+/// Invariant: all entries are at or above `floor`.
 #[derive(Debug)]
 pub(crate) struct Ring<P> {
-    entries: VecDeque<Kept<P>>,
     /// Who has read up to here has missed nothing.
     floor: Floor,
+    /// What was pushed; `None` before the first time.
+    history: Option<Box<History<P>>>,
+    /// One until the ring is collected, and one for each append that has chosen it and not pushed
+    /// yet; such a ring is not collected. At 0 it is dead: an append looks its topic up again.
+    holds: u32,
+    /// The rule that bounds it.
+    pub(crate) rule: RuleNumber,
+}
+
+/// Invariant: offsets increase strictly; `bytes` is the sum of costs.
+#[derive(Debug)]
+struct History<P> {
+    entries: VecDeque<Kept<P>>,
     bytes: usize,
     /// Entries pushed since the ring was made, those evicted since among them.
     pushed: u64,
-    /// When the topic was finished.
-    finished_at: Option<Timestamp>,
-    /// Appends that have chosen this ring and not pushed yet. Such a ring is not collected.
-    reserved: u32,
-    /// Collected: an append that finds this looks its topic up again.
-    dead: bool,
+    finish: Option<Finish>,
+}
+
+impl<P> Default for History<P> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, pushed: 0, finish: None }
+    }
 }
 
 impl<P: Payload> Ring<P> {
     /// A ring whose topic has lost what is below this floor.
-    pub(crate) fn new(floor: Floor) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            floor,
-            bytes: 0,
-            pushed: 0,
-            finished_at: None,
-            reserved: 0,
-            dead: false,
-        }
+    pub(crate) fn new(rule: RuleNumber, floor: Floor) -> Self {
+        Self { floor, history: None, holds: 1, rule }
     }
 
     pub(crate) fn floor(&self) -> Floor {
@@ -61,83 +76,91 @@ impl<P: Payload> Ring<P> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.history.as_ref().map_or(0, |history| history.bytes)
     }
 
     pub(crate) fn pushed(&self) -> u64 {
-        self.pushed
+        self.history.as_ref().map_or(0, |history| history.pushed)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().map_or(0, VecDeque::len)
     }
 
-    pub(crate) fn finished_at(&self) -> Option<Timestamp> {
-        self.finished_at
+    pub(crate) fn finish(&self) -> Option<Finish> {
+        self.history.as_ref()?.finish
     }
 
-    pub(crate) fn set_finished_at(&mut self, at: Option<Timestamp>) {
-        self.finished_at = at;
+    pub(crate) fn set_finish(&mut self, finish: Option<Finish>) {
+        self.history.get_or_insert_default().finish = finish;
     }
 
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead
+        self.holds == 0
     }
 
     /// Chooses the ring for an append to come; `false` if it was collected.
     pub(crate) fn reserve(&mut self) -> bool {
-        if self.dead {
+        if self.is_dead() {
             return false;
         }
-        self.reserved += 1;
+        self.holds += 1;
         true
     }
 
     pub(crate) fn unreserve(&mut self) {
-        debug_assert!(self.reserved > 0, "unreserve pairs with reserve");
-        self.reserved -= 1;
+        debug_assert!(self.holds > 1, "unreserve pairs with reserve");
+        self.holds -= 1;
     }
 
     /// Whether nothing is kept, and nothing is coming.
     pub(crate) fn is_idle(&self) -> bool {
-        self.entries.is_empty() && self.finished_at.is_none() && self.reserved == 0
+        self.len() == 0 && self.finish().is_none() && self.holds <= 1
     }
 
     /// Marks the ring dead if nothing is kept and nothing is coming.
     pub(crate) fn bury(&mut self) -> bool {
-        self.dead = self.is_idle();
-        self.dead
+        let idle = self.is_idle();
+        if idle {
+            self.holds = 0;
+        }
+        idle
     }
 
     /// Adds the newest entry and gives its cost in bytes.
     pub(crate) fn push(&mut self, entry: Kept<P>) -> usize {
-        debug_assert!(self.entries.back().is_none_or(|last| last.offset < entry.offset));
+        let history = self.history.get_or_insert_default();
+        debug_assert!(history.entries.back().is_none_or(|last| last.offset < entry.offset));
         let cost = entry.cost();
-        self.bytes += cost;
-        self.pushed += 1;
-        self.entries.push_back(entry);
+        history.bytes += cost;
+        history.pushed += 1;
+        history.entries.push_back(entry);
         cost
     }
 
     /// Removes the oldest entry and raises the floor above it.
     pub(crate) fn evict(&mut self) -> Option<Kept<P>> {
-        let entry = self.entries.pop_front()?;
+        let history = self.history.as_mut()?;
+        let entry = history.entries.pop_front()?;
         self.floor = Floor { offset: entry.offset + 1, at: entry.at };
-        self.bytes -= entry.cost();
-        if self.entries.is_empty() {
-            self.entries = VecDeque::new();
+        history.bytes -= entry.cost();
+        if history.entries.is_empty() {
+            history.entries = VecDeque::new();
         }
         Some(entry)
     }
 
     pub(crate) fn front(&self) -> Option<&Kept<P>> {
-        self.entries.front()
+        self.entries()?.front()
     }
 
     /// The entries with offsets from `from` on, oldest first.
     pub(crate) fn from(&self, from: u64) -> impl DoubleEndedIterator<Item = &Kept<P>> {
-        let start = self.entries.partition_point(|entry| entry.offset < from);
-        self.entries.range(start..)
+        let rest = self.entries().map(|entries| {
+            let start = entries.partition_point(|entry| entry.offset < from);
+            entries.range(start..)
+        });
+        rest.into_iter().flatten()
     }
 
     /// The first retained offset at or above `from`.
@@ -147,19 +170,28 @@ impl<P: Payload> Ring<P> {
 
     /// The first retained offset published at or after `since`.
     pub(crate) fn next_since(&self, since: Timestamp) -> Option<u64> {
-        let start = self.entries.partition_point(|entry| entry.at < since);
-        self.entries.get(start).map(|entry| entry.offset)
+        let entries = self.entries()?;
+        let start = entries.partition_point(|entry| entry.at < since);
+        entries.get(start).map(|entry| entry.offset)
     }
 
     /// Retained offsets, newest first.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = u64> {
-        self.entries.iter().rev().map(|entry| entry.offset)
+        self.entries()
+            .into_iter()
+            .flat_map(|entries| entries.iter().rev())
+            .map(|entry| entry.offset)
+    }
+
+    fn entries(&self) -> Option<&VecDeque<Kept<P>>> {
+        self.history.as_ref().map(|history| &history.entries)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{address::Address, retention::RetentionRules};
 
     impl Payload for &'static str {
         fn bytes(&self) -> usize {
@@ -168,7 +200,8 @@ mod tests {
     }
 
     fn ring(offsets: &[u64]) -> Ring<&'static str> {
-        let mut ring = Ring::new(Floor::NONE);
+        let rule = RetentionRules::default().number_of(&Address::Everyone);
+        let mut ring = Ring::new(rule, Floor::NONE);
         for &offset in offsets {
             let at = Timestamp::from_millis(offset * 10);
             ring.push(Kept { offset, at, payload: "four" });
@@ -207,9 +240,9 @@ mod tests {
         assert!(reserved.reserve());
         assert!(!reserved.bury());
         reserved.unreserve();
-        reserved.set_finished_at(Some(Timestamp::default()));
+        reserved.set_finish(Some(Finish { offset: 1, at: Timestamp::default() }));
         assert!(!reserved.bury());
-        reserved.set_finished_at(None);
+        reserved.set_finish(None);
         assert!(reserved.bury());
         assert!(!reserved.reserve());
     }

@@ -51,7 +51,7 @@ impl<P: Payload> Shared<P> {
         let attached = &watcher.attached.lock();
         let tail = self.tail();
         match start {
-            Start::Live if watcher.patterns.is_empty() && all_finished(attached) => {
+            Start::Live if watcher.patterns().is_empty() && all_finished(attached) => {
                 let is_topic = |address: &Address| address.topic().is_some();
                 begin_retained(attached, is_topic, tail)
             }
@@ -72,7 +72,7 @@ impl<P: Payload> Shared<P> {
         let next = first(attached, |topic| topic.ring.read().next_since(since)).unwrap_or(tail);
         let is_young = |floor: Floor| floor.offset > Floor::NONE.offset && floor.at >= since;
         let missed = attached.iter().any(|seat| is_young(seat.topic.ring.read().floor()));
-        let gap = (missed || is_young(attached.detached)).then(|| Gap {
+        let gap = (missed || is_young(attached.detached())).then(|| Gap {
             until: Some(Offset::new(told - 1)),
             ..self.gap(attached, GapReason::Evicted, None, next)
         });
@@ -147,7 +147,7 @@ fn told<P: Payload>(attached: &Attached<P>, tail: u64) -> u64 {
 /// The highest floor of a reader's topics: below it, it may have missed something.
 pub(crate) fn floor_max<P: Payload>(attached: &Attached<P>) -> u64 {
     let floors = attached.iter().map(|seat| seat.topic.ring.read().floor().offset);
-    floors.fold(attached.detached.offset, u64::max)
+    floors.fold(attached.detached().offset, u64::max)
 }
 
 /// The oldest of the newest `count` offsets below `tail` in all topics together.

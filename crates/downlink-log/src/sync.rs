@@ -10,7 +10,7 @@ pub(crate) use {
 
 #[cfg(downlink_loom)]
 pub(crate) use {
-    self::model::{Mutex, RwLock},
+    self::model::{Mutex, RwLock, next_number},
     loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -19,6 +19,13 @@ mod model {
     //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the model.
 
     use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+    /// Larger each time. No step of a model, as loom's own atomics would be.
+    pub(crate) fn next_number() -> usize {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

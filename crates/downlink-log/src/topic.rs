@@ -1,32 +1,32 @@
-//! One topic: its ring, its readers, and two numbers that spare a reader the ring's lock.
+//! One topic: its ring, its readers, and a number that spares a reader the ring's lock.
 
 use std::sync::Arc;
 
 use crate::{
     address::Address,
     forgotten::Floor,
-    log::Payload,
+    log::{LogOptions, Payload},
     offset::Timestamp,
-    retention::Retention,
     ring::Ring,
     sync::{AtomicU64, Mutex, Ordering, RwLock},
     watcher::Watchers,
 };
 
-/// A topic that exists. After collection the same name is another one, with another number.
+/// A topic that exists. After collection the same name is another one.
+///
+/// Each client's inbox is one, so its size counts: 128 bytes with its counts, on 64-bit machines.
 #[derive(Debug)]
 pub(crate) struct TopicLog<P> {
-    /// Unique in one log, in the order of creation.
-    pub(crate) number: u64,
+    /// A model runs the same each time only if topics are in the order of their making.
+    #[cfg(downlink_loom)]
+    number: usize,
     pub(crate) address: Address,
-    pub(crate) retention: Retention,
-    /// The newest offset pushed or, before the first, the floor less one.
+    /// The newest offset pushed or, before the first, the floor less one; and `FINISHED`.
     ///
-    /// Stored before the log's tail is (Release) and loaded after it (Acquire): who sees a tail sees
-    /// the newest offset below it. At or above a reader's cursor: there is something to look at.
+    /// Changed under the ring's lock. Stored before the log's tail is (Release) and loaded after it
+    /// (Acquire): who sees a tail sees the newest offset below it. At or above a reader's cursor:
+    /// there is something to look at.
     newest: AtomicU64,
-    /// The offset of the finish mark; 0 while the topic is not finished. Ordered by the tail too.
-    finished: AtomicU64,
     /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
     /// `u64::MAX` if none. Changed under the ring's lock; read without it by the queue alone, which
     /// may keep an entry too long by that and drops none too early: an entry is in the queue (its
@@ -38,7 +38,21 @@ pub(crate) struct TopicLog<P> {
     pub(crate) watchers: Mutex<Watchers<P>>,
 }
 
+/// Beside the newest offset: the topic is finished. No log assigns offsets that high.
+const FINISHED: u64 = 1 << 63;
+
 impl<P> TopicLog<P> {
+    /// Unique among the topics that are held: none is this one that is not the same.
+    #[cfg(not(downlink_loom))]
+    pub(crate) fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    #[cfg(downlink_loom)]
+    pub(crate) fn identity(&self) -> usize {
+        self.number
+    }
+
     pub(crate) fn queued_for(&self) -> Option<Timestamp> {
         let at = self.queued_for.load(Ordering::Relaxed);
         (at < u64::MAX).then_some(Timestamp::from_millis(at))
@@ -50,50 +64,49 @@ impl<P> TopicLog<P> {
 }
 
 impl<P: Payload> TopicLog<P> {
-    pub(crate) fn new(
-        number: u64,
-        address: Address,
-        retention: Retention,
-        floor: Floor,
-    ) -> Arc<Self> {
+    pub(crate) fn new(address: Address, options: &LogOptions, floor: Floor) -> Arc<Self> {
+        let rule = options.retention.number_of(&address);
         Arc::new(Self {
-            number,
+            #[cfg(downlink_loom)]
+            number: crate::sync::next_number(),
             address,
-            retention,
             newest: AtomicU64::new(floor.offset - 1),
-            finished: AtomicU64::new(0),
             queued_for: AtomicU64::new(u64::MAX),
-            ring: RwLock::new(Ring::new(floor)),
+            ring: RwLock::new(Ring::new(rule, floor)),
             watchers: Mutex::new(Watchers::new()),
         })
     }
 
     pub(crate) fn newest(&self) -> u64 {
-        self.newest.load(Ordering::Acquire)
+        self.newest.load(Ordering::Acquire) & !FINISHED
     }
 
+    /// The caller holds the ring, to which this was pushed.
     pub(crate) fn set_newest(&self, offset: u64) {
-        self.newest.store(offset, Ordering::Release);
+        let finished = self.newest.load(Ordering::Relaxed) & FINISHED;
+        self.newest.store(offset | finished, Ordering::Release);
     }
 
+    /// The offset of the finish mark. Called without the ring's lock.
     pub(crate) fn finished(&self) -> Option<u64> {
-        Some(self.finished.load(Ordering::Acquire)).filter(|&offset| offset > 0)
+        if self.newest.load(Ordering::Acquire) & FINISHED == 0 {
+            return None;
+        }
+        self.ring.read().finish().map(|finish| finish.offset)
     }
 
-    pub(crate) fn set_finished(&self, offset: Option<u64>) {
-        self.finished.store(offset.unwrap_or(0), Ordering::Release);
+    /// The caller holds the ring, whose finish mark was set or taken away.
+    pub(crate) fn set_finished(&self, finished: bool) {
+        let newest = self.newest.load(Ordering::Relaxed) & !FINISHED;
+        self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);
     }
 
     /// When the oldest thing of a ring is due for eviction by age, if ever. At the end of time
     /// nothing is.
-    pub(crate) fn deadline(
-        &self,
-        ring: &Ring<P>,
-        finished_keep: std::time::Duration,
-    ) -> Option<Timestamp> {
-        let front =
-            ring.front().and_then(|entry| self.retention.age_max.map(|age| entry.at.after(age)));
-        let finish = ring.finished_at().map(|at| at.after(finished_keep));
+    pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
+        let age_max = options.retention.rule(ring.rule).age_max;
+        let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));
+        let finish = ring.finish().map(|finish| finish.at.after(options.finished_keep));
         front.into_iter().chain(finish).min().filter(|at| at.as_millis() < u64::MAX)
     }
 }

@@ -8,11 +8,11 @@ use std::{sync::Arc, task::Waker};
 use smallvec::SmallVec;
 
 use crate::{
-    address::ClientId,
+    address::{Address, ClientId},
     forgotten::Floor,
     reader::EndReason,
     selector::TopicSelector,
-    sync::{AtomicU8, AtomicU64, Mutex},
+    sync::{AtomicU64, Mutex, Ordering},
     topic::TopicLog,
     wake::Wake,
 };
@@ -28,39 +28,50 @@ const WAKE_BATCH: usize = 64;
 pub(crate) struct Watcher<P> {
     /// Unique among the readers of a log, in the order of their coming.
     pub(crate) number: u64,
-    pub(crate) client: Option<ClientId>,
-    pub(crate) patterns: Box<[TopicSelector]>,
+    /// The client's, if it has one: where its id is kept, once for all its readers.
+    inbox: Option<Arc<TopicLog<P>>>,
+    /// `None` in most: they name topics only.
+    patterns: Option<Box<Wanted>>,
     pub(crate) wake: Wake,
     /// The topics it reads. Held while it reads, and while a topic is added or collected.
     pub(crate) attached: Mutex<Attached<P>>,
-    /// The next offset to read, for those who look from outside. Written by the reader alone, and
-    /// ordered with nothing (Relaxed).
+    /// The next offset to read. Written by the reader alone, and ordered with nothing (Relaxed):
+    /// others only show it.
     pub(crate) next: AtomicU64,
     /// The newest offset whose publisher counted this reader, so that none counts it twice.
     /// Relaxed: publishers take turns by the sequence lock.
     counted: AtomicU64,
-    /// Why the reader is to end; 0 while it is not. Set (AcqRel) after the log's last append, loaded
-    /// (Acquire) before the tail: what was acknowledged is read before the end.
-    pub(crate) end: AtomicU8,
+}
+
+/// The patterns of a reader that has some.
+#[derive(Debug)]
+struct Wanted {
+    patterns: Box<[TopicSelector]>,
 }
 
 /// The topics of one reader.
 ///
-/// Invariant: `seats` is sorted by topic number and holds each once; `gone` of them are given up,
-/// at most half.
+/// Invariant: `seats` is sorted by the topics' identity and holds each once.
 #[derive(Debug)]
 pub(crate) struct Attached<P> {
-    seats: SmallVec<[Seat<P>; 2]>,
+    /// Three are usual: a topic, the client's inbox, and what is for everyone.
+    seats: SmallVec<[Seat<P>; 3]>,
+    /// What collection has taken from a reader with patterns; `None` while that is nothing.
+    lost: Option<Box<Lost>>,
+}
+
+/// Topics that were collected under a reader.
+#[derive(Debug)]
+struct Lost {
+    /// Seats given up and still there: at most half.
     gone: usize,
-    /// The highest floor of the topics that were collected under this reader.
-    pub(crate) detached: Floor,
+    /// The highest floor of these topics.
+    floor: Floor,
 }
 
 /// A topic, and the reader's place in its list.
 #[derive(Debug)]
 pub(crate) struct Seat<P> {
-    /// The topic's, here as well so that a search need not visit the topics.
-    number: u64,
     pub(crate) topic: Arc<TopicLog<P>>,
     /// `GONE` when given up.
     pub(crate) key: u32,
@@ -75,37 +86,52 @@ impl<P> Seat<P> {
     /// Puts a reader on the list of a topic.
     pub(crate) fn take(topic: &Arc<TopicLog<P>>, watcher: &Arc<Watcher<P>>, exact: bool) -> Self {
         let key = topic.watchers.lock().insert(Arc::clone(watcher), exact);
-        Self { number: topic.number, topic: Arc::clone(topic), key, exact }
+        Self { topic: Arc::clone(topic), key, exact }
+    }
+
+    /// Takes the reader off the list again.
+    pub(crate) fn leave(&self) {
+        self.topic.watchers.lock().remove(self.key, self.exact);
     }
 }
 
 impl<P> Watcher<P> {
     pub(crate) fn new(
         number: u64,
-        client: Option<ClientId>,
+        inbox: Option<Arc<TopicLog<P>>>,
         patterns: Box<[TopicSelector]>,
     ) -> Self {
         Self {
             number,
-            client,
-            patterns,
+            inbox,
+            patterns: (!patterns.is_empty()).then(|| Box::new(Wanted { patterns })),
             wake: Wake::new(),
             attached: Mutex::new(Attached::new()),
             next: AtomicU64::new(u64::MAX),
             counted: AtomicU64::new(0),
-            end: AtomicU8::new(0),
         }
+    }
+
+    pub(crate) fn client(&self) -> Option<&ClientId> {
+        match &self.inbox.as_ref()?.address {
+            Address::Client(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn patterns(&self) -> &[TopicSelector] {
+        self.patterns.as_ref().map_or(&[], |wanted| &wanted.patterns)
     }
 
     /// Whether this is the first time that the publisher of `offset` meets the reader.
     pub(crate) fn count_once(&self, offset: u64) -> bool {
-        self.counted.swap(offset, crate::sync::Ordering::Relaxed) != offset
+        self.counted.swap(offset, Ordering::Relaxed) != offset
     }
 }
 
 impl<P> Attached<P> {
     fn new() -> Self {
-        Self { seats: SmallVec::new(), gone: 0, detached: Floor::NONE }
+        Self { seats: SmallVec::new(), lost: None }
     }
 
     /// The seats of the topics there are.
@@ -123,67 +149,105 @@ impl<P> Attached<P> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.seats.len() - self.gone
+        self.seats.len() - self.lost.as_ref().map_or(0, |lost| lost.gone)
+    }
+
+    /// Adds the seat of a topic that is not there yet.
+    pub(crate) fn insert(&mut self, seat: Seat<P>) {
+        if let Err(at) = self.position(&seat.topic) {
+            self.seats.insert(at, seat);
+        }
     }
 
     /// Adds seats of topics that are not there yet.
     pub(crate) fn extend(&mut self, seats: impl IntoIterator<Item = Seat<P>>) {
         self.seats.extend(seats);
-        // What was there and most of what comes is in order: this is a merge.
-        self.seats.sort_by_key(|seat| seat.number);
+        // What was there is in order: this is a merge.
+        self.seats.sort_by_key(|seat| seat.topic.identity());
     }
 
     /// Gives up the seat in a topic and says which it was.
     ///
     /// A reader of a hundred thousand topics would move them all for each: so half of the seats are
     /// given up before any is moved.
-    pub(crate) fn remove(&mut self, number: u64) -> Option<u32> {
-        let at = self.position(number)?;
-        let key = std::mem::replace(&mut self.seats.get_mut(at)?.key, GONE);
-        self.gone += 1;
-        if 2 * self.gone > self.seats.len() {
+    pub(crate) fn remove(&mut self, topic: &TopicLog<P>) -> Option<u32> {
+        let at = self.position(topic).ok()?;
+        let seat = self.seats.get_mut(at).filter(|seat| seat.key != GONE)?;
+        let key = std::mem::replace(&mut seat.key, GONE);
+        let seats = self.seats.len();
+        let lost = self.lost();
+        lost.gone += 1;
+        if 2 * lost.gone > seats {
+            lost.gone = 0;
             self.seats.retain(|seat| seat.key != GONE);
-            self.gone = 0;
         }
         Some(key)
     }
 
     /// Gives up all seats.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Seat<P>> + use<P> {
-        self.gone = 0;
+        self.lost = None;
         std::mem::take(&mut self.seats).into_iter().filter(|seat| seat.key != GONE)
     }
 
-    pub(crate) fn contains(&self, number: u64) -> bool {
-        self.position(number).is_some()
+    pub(crate) fn contains(&self, topic: &TopicLog<P>) -> bool {
+        self.position(topic).is_ok()
     }
 
-    fn position(&self, number: u64) -> Option<usize> {
-        let at = self.seats.binary_search_by_key(&number, |seat| seat.number).ok()?;
-        self.seats.get(at).filter(|seat| seat.key != GONE).map(|_| at)
+    /// The highest floor of the topics that were collected under this reader.
+    pub(crate) fn detached(&self) -> Floor {
+        self.lost.as_ref().map_or(Floor::NONE, |lost| lost.floor)
+    }
+
+    /// Notes that topics with history up to this floor are not, or no longer, attached.
+    pub(crate) fn note_detached(&mut self, floor: Floor) {
+        if floor.offset > Floor::NONE.offset {
+            let lost = self.lost();
+            lost.floor = lost.floor.max(floor);
+        }
+    }
+
+    fn lost(&mut self) -> &mut Lost {
+        self.lost.get_or_insert_with(|| Box::new(Lost { gone: 0, floor: Floor::NONE }))
+    }
+
+    /// Where a topic's seat is, or would be.
+    ///
+    /// The identity of a topic is not used again while it has a seat, given up or not.
+    fn position(&self, topic: &TopicLog<P>) -> Result<usize, usize> {
+        self.seats.binary_search_by_key(&topic.identity(), |seat| seat.topic.identity())
     }
 }
 
 /// The readers of one topic.
 #[derive(Debug)]
 pub(crate) struct Watchers<P> {
-    places: Vec<Place<P>>,
-    /// First place of the chain of free ones; `u32::MAX` ends it.
-    free: u32,
+    places: Places<P>,
     count: u32,
     /// How many of them named the topic itself. Patterns do not keep a topic alive.
     exact: u32,
 }
 
+/// Free when it is `None`.
+type Place<P> = Option<Arc<Watcher<P>>>;
+
 #[derive(Debug)]
-enum Place<P> {
-    Taken { watcher: Arc<Watcher<P>>, exact: bool },
-    Free { next: u32 },
+enum Places<P> {
+    /// Most topics with readers have one: a client's inbox.
+    One(Place<P>),
+    Many(Box<Many<P>>),
+}
+
+/// Invariant: `free` holds the number of each free place once.
+#[derive(Debug)]
+struct Many<P> {
+    places: Vec<Place<P>>,
+    free: Vec<u32>,
 }
 
 impl<P> Watchers<P> {
     pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), free: u32::MAX, count: 0, exact: 0 }
+        Self { places: Places::One(None), count: 0, exact: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -197,49 +261,70 @@ impl<P> Watchers<P> {
     pub(crate) fn insert(&mut self, watcher: Arc<Watcher<P>>, exact: bool) -> u32 {
         self.count += 1;
         self.exact += u32::from(exact);
-        let taken = Place::Taken { watcher, exact };
-        let key = self.free;
-        if let Some(place) = self.places.get_mut(key as usize) {
-            if let Place::Free { next } = std::mem::replace(place, taken) {
-                self.free = next;
+        match &mut self.places {
+            Places::One(place @ None) => {
+                *place = Some(watcher);
+                0
             }
-            return key;
+            Places::One(first) => {
+                let places = vec![first.take(), Some(watcher)];
+                self.places = Places::Many(Box::new(Many { places, free: Vec::new() }));
+                1
+            }
+            Places::Many(many) => many.insert(watcher),
         }
-        if self.places.is_empty() {
-            // Most topics with readers have one: a client's inbox.
-            self.places.reserve_exact(1);
-        }
-        self.places.push(taken);
-        (self.places.len() - 1) as u32
     }
 
-    pub(crate) fn remove(&mut self, key: u32) {
-        let Some(place) = self.places.get_mut(key as usize) else { return };
-        let freed = Place::Free { next: self.free };
-        if let Place::Taken { exact, .. } = std::mem::replace(place, freed) {
-            self.free = key;
-            self.count -= 1;
-            self.exact -= u32::from(exact);
+    /// Takes a reader off the list. `exact` is what it came with.
+    pub(crate) fn remove(&mut self, key: u32, exact: bool) {
+        let place = match &mut self.places {
+            Places::One(place) => Some(place),
+            Places::Many(many) => many.places.get_mut(key as usize),
+        };
+        if place.and_then(Option::take).is_none() {
+            return;
         }
+        self.count -= 1;
+        self.exact -= u32::from(exact);
         if self.count == 0 {
             *self = Self::new();
+        } else if let Places::Many(many) = &mut self.places {
+            many.free.push(key);
         }
     }
 
     /// Every reader.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Watcher<P>>> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Taken { watcher, .. } => Some(watcher),
-            Place::Free { .. } => None,
-        })
+        self.places().iter().flatten()
     }
 
     /// The readers from place `from` on, up to a batch of places, and where to go on.
     fn batch(&self, from: usize) -> (&[Place<P>], Option<usize>) {
-        let rest = self.places.get(from..).unwrap_or_default();
+        let rest = self.places().get(from..).unwrap_or_default();
         let batch = rest.get(..WAKE_BATCH).unwrap_or(rest);
         let next = (rest.len() > WAKE_BATCH).then_some(from + WAKE_BATCH);
         (batch, next)
+    }
+
+    fn places(&self) -> &[Place<P>] {
+        match &self.places {
+            Places::One(place) => std::slice::from_ref(place),
+            Places::Many(many) => &many.places,
+        }
+    }
+}
+
+impl<P> Many<P> {
+    fn insert(&mut self, watcher: Arc<Watcher<P>>) -> u32 {
+        let free = self.free.pop();
+        if let Some((key, place)) =
+            free.and_then(|key| Some((key, self.places.get_mut(key as usize)?)))
+        {
+            *place = Some(watcher);
+            return key;
+        }
+        self.places.push(Some(watcher));
+        (self.places.len() - 1) as u32
     }
 }
 
@@ -255,7 +340,7 @@ pub(crate) fn wake_all<P>(watchers: &Mutex<Watchers<P>>) {
 pub(crate) fn end_each<P>(watchers: &Mutex<Watchers<P>>, reason: EndReason) -> usize {
     let mut ended = 0;
     wake_each(watchers, |watcher| {
-        watcher.end(reason);
+        watcher.wake.end(reason);
         ended += 1;
     });
     ended
@@ -269,12 +354,9 @@ fn wake_each<P>(watchers: &Mutex<Watchers<P>>, mut before: impl FnMut(&Watcher<P
             let watchers = watchers.lock();
             let (batch, next) = watchers.batch(start);
             from = next;
-            wakers.extend(batch.iter().filter_map(|place| match place {
-                Place::Taken { watcher, .. } => {
-                    before(watcher);
-                    watcher.wake.take()
-                }
-                Place::Free { .. } => None,
+            wakers.extend(batch.iter().flatten().filter_map(|watcher| {
+                before(watcher);
+                watcher.wake.take()
             }));
         }
         wakers.into_iter().for_each(Waker::wake);
@@ -298,15 +380,15 @@ mod tests {
         let mut watchers = Watchers::new();
         let keys: Vec<u32> =
             (0..3).map(|number| watchers.insert(watcher(number), number != 1)).collect();
-        watchers.remove(keys[1]);
-        watchers.remove(keys[1]);
+        watchers.remove(keys[1], false);
+        watchers.remove(keys[1], false);
         assert_eq!((watchers.len(), watchers.has_exact()), (2, true));
         assert_eq!(watchers.insert(watcher(9), false), keys[1]);
         assert_eq!(numbers(&watchers), [0, 9, 2]);
-        watchers.remove(keys[0]);
-        watchers.remove(keys[2]);
+        watchers.remove(keys[0], true);
+        watchers.remove(keys[2], true);
         assert_eq!((watchers.len(), watchers.has_exact()), (1, false));
-        watchers.remove(keys[1]);
+        watchers.remove(keys[1], false);
         assert_eq!(watchers.len(), 0);
         assert_eq!(watchers.insert(watcher(5), true), 0);
     }

@@ -64,7 +64,7 @@ use stats::Counters;
 /// # Limits
 ///
 /// History is at most [`Limits::bytes_max`] for the whole hub, and per topic what its [`Retention`]
-/// says. Besides, there are: a few hundred bytes for each subscription, up to
+/// says. Besides, there are: about 300 bytes for each subscription, up to
 /// [`Limits::subscribers_max`]; the same for each topic, up to [`Limits::topics_max`]; 65,536 names
 /// of topics that were forgotten; and 65,536 idempotency keys.
 ///

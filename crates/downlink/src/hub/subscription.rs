@@ -62,45 +62,35 @@ const REFUSED_MAX: usize = 256;
 /// # }
 /// ```
 pub struct Subscription<T: Send + Sync + 'static> {
+    hub: Hub<T>,
     reader: Reader<Record<T>>,
-    /// Read and not yet yielded.
-    read: vec::IntoIter<Entry<Record<T>>>,
-    filter: Option<Filter<T>>,
-    /// The id the client gave, until it is told of a gap or an event.
-    given: Option<Box<str>>,
-    /// Found when it was opened; the client does not know of it yet.
-    missing: Option<Box<downlink_log::Gap>>,
-    /// What the client was last told: its cursor, should it come back.
-    told: Cursor,
+    /// What the client was last told: where it would go on, should it come back.
+    told: Offset,
+    /// Read and not yet yielded; `None` while that is nothing.
+    ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
+    /// `None` in most.
+    rare: Option<Box<Rare<T>>>,
+    /// The id that the client gave is that of `told`.
+    told_is_given: bool,
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    /// After the reader: who is told of the end finds the reader gone.
-    presence: Presence<T>,
-}
-
-/// That a subscription is there, as counters and the observer see it.
-struct Presence<T: Send + Sync + 'static> {
-    hub: Hub<T>,
-    connection: Connection,
     ended: Option<DisconnectReason>,
 }
 
-impl<T: Send + Sync + 'static> Presence<T> {
-    fn begin(hub: Hub<T>, connection: Connection) -> Self {
-        let presence = Self { hub, connection, ended: None };
-        presence.hub.0.counters.note_connected();
-        presence.tell(&Happened::Connected);
-        presence
-    }
-
-    fn tell(&self, happened: &Happened<'_>) {
-        tell(self.hub.0.settings.observer.as_deref(), &self.connection, happened);
-    }
+/// What few subscriptions have, kept apart so that the others are small.
+struct Rare<T> {
+    filter: Option<Filter<T>>,
+    /// The id the client gave, unless it is that of `told`, until it is told of a gap or an event.
+    given: Option<Box<str>>,
+    /// Found when it was opened; the client does not know of it yet.
+    missing: Option<downlink_log::Gap>,
 }
 
-impl<T: Send + Sync + 'static> Drop for Presence<T> {
+impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
+        // Who is told of the end finds the reader gone.
+        self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.0.counters.note_disconnected(reason);
         self.tell(&Happened::Disconnected(reason));
@@ -114,34 +104,61 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         start: &Start,
         filter: Option<Filter<T>>,
     ) -> Self {
-        let connection = Connection {
-            number: reader.number(),
-            client: reader.client().cloned(),
-            resumed: reader.has_asked(),
-        };
-        let told = reader.cursor();
+        let cursor = reader.cursor();
         let mut subscription = Self {
-            read: Vec::new().into_iter(),
-            filter,
-            given: None,
-            missing: None,
-            told,
+            hub,
+            reader,
+            told: cursor.next,
+            ahead: None,
+            rare: None,
+            told_is_given: false,
             opening: false,
             announce_alive: false,
-            presence: Presence::begin(hub, connection),
-            reader,
+            ended: None,
         };
+        subscription.hub.0.counters.note_connected();
+        subscription.tell(&Happened::Connected);
+        if filter.is_some() {
+            subscription.rare().filter = filter;
+        }
         match start {
+            Start::After(id) if Cursor::parse_id(id) == Some(cursor) => {
+                subscription.told_is_given = true;
+            }
             Start::After(id) => {
-                subscription.given = Some(id.clone());
-                if Cursor::parse_id(id) != Some(told) {
-                    subscription.look_for_gap();
-                }
+                subscription.rare().given = Some(id.clone());
+                subscription.look_for_gap();
             }
             Start::Since(_) => subscription.look_for_gap(),
             _ => {}
         }
         subscription
+    }
+
+    fn rare(&mut self) -> &mut Rare<T> {
+        let none = || Box::new(Rare { filter: None, given: None, missing: None });
+        self.rare.get_or_insert_with(none)
+    }
+
+    fn is_missing(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.missing.is_some())
+    }
+
+    /// As counters and observers see it.
+    fn connection(&self) -> Connection {
+        Connection {
+            number: self.number(),
+            client: self.client().cloned(),
+            resumed: self.reader.has_asked(),
+        }
+    }
+
+    fn tell(&self, happened: &Happened<'_>) {
+        tell(self.hub.0.settings.observer.as_deref(), &self.connection(), happened);
+    }
+
+    fn told(&self) -> Cursor {
+        Cursor { epoch: self.hub.0.log.options().epoch, next: self.told }
     }
 
     pub(super) fn with_control_events(mut self, open: bool, announce_alive: bool) -> Self {
@@ -155,28 +172,29 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     fn look_for_gap(&mut self) {
         // Whatever else it finds, the first poll finds again.
         if let Read::Gap(gap) = self.look() {
-            self.missing = Some(Box::new(gap));
+            self.rare().missing = Some(gap);
         }
     }
 
     /// Looks at the log once.
     fn look(&mut self) -> Read {
-        let hub = &self.presence.hub;
         let mut read = Vec::new();
-        let found = self.reader.read(hub.now(), READ, &mut read);
-        hub.0.counters.note_read(read.len());
-        self.read = read.into_iter();
+        let found = self.reader.read(self.hub.now(), READ, &mut read);
+        if !read.is_empty() {
+            self.hub.0.counters.note_read(read.len());
+            self.ahead = Some(Box::new(read.into_iter()));
+        }
         found
     }
 
     /// Unique among the subscriptions of this hub.
     pub fn number(&self) -> u64 {
-        self.presence.connection.number
+        self.reader.number()
     }
 
     /// Whose it is.
     pub fn client(&self) -> Option<&ClientId> {
-        self.presence.connection.client.as_ref()
+        self.reader.client()
     }
 
     /// The id after which a new subscription would go on from here.
@@ -184,20 +202,22 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// While a gap at the very beginning has not been yielded, this is the id that was given, or
     /// empty if none was: a subscription that resumes from it is told of the gap.
     pub fn last_event_id(&self) -> String {
-        match &self.missing {
-            Some(_) => self.given.as_deref().unwrap_or_default().to_owned(),
-            None => self.told.to_string(),
+        match &self.rare {
+            Some(rare) if rare.missing.is_some() => {
+                rare.given.as_deref().unwrap_or_default().to_owned()
+            }
+            _ => self.told().to_string(),
         }
     }
 
     /// How far it is behind: newest offset of its topics less the last it has read.
     pub fn lag(&self) -> u64 {
-        self.reader.lag() + self.read.len() as u64
+        self.reader.lag() + self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64)
     }
 
     /// Why nothing follows any more, once the stream has ended.
     pub fn ended(&self) -> Option<DisconnectReason> {
-        self.presence.ended
+        self.ended
     }
 
     /// The next delivery; `None` at the end.
@@ -209,10 +229,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let mut registered = false;
         let mut refused = 0;
         loop {
-            if self.presence.ended.is_some() {
+            if self.ended.is_some() {
                 return Poll::Ready(None);
             }
-            if let Some(entry) = self.read.next() {
+            if let Some(entry) = self.next_ahead() {
                 if let Some(event) = self.take(entry) {
                     return Poll::Ready(Some(Delivery::Event(event)));
                 }
@@ -223,8 +243,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
                 continue;
             }
-            if let Some(gap) = self.missing.take() {
-                return Poll::Ready(self.take_gap(*gap));
+            if let Some(gap) = self.rare.as_mut().and_then(|rare| rare.missing.take()) {
+                return Poll::Ready(self.take_gap(gap));
             }
             match self.look() {
                 Read::Events => {}
@@ -240,10 +260,18 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
+    fn next_ahead(&mut self) -> Option<Entry<Record<T>>> {
+        let ahead = self.ahead.as_mut()?;
+        let entry = ahead.next();
+        if ahead.len() == 0 {
+            self.ahead = None;
+        }
+        entry
+    }
+
     /// An event for the client, unless its filter refuses it.
     fn take(&mut self, entry: Entry<Record<T>>) -> Option<Published<T>> {
-        let id = Cursor { next: Offset::new(entry.offset.get() + 1), ..self.told };
-        if let Some(filter) = &mut self.filter {
+        if let Some(filter) = self.rare.as_mut().and_then(|rare| rare.filter.as_mut()) {
             let (value, _) = entry.payload.value.as_ref()?;
             match catch_unwind(AssertUnwindSafe(|| filter(value))) {
                 Ok(true) => {}
@@ -255,29 +283,35 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
             }
         }
-        self.told = id;
-        self.given = None;
+        self.told = Offset::new(entry.offset.get() + 1);
+        self.told_is_given = false;
+        if let Some(rare) = &mut self.rare {
+            rare.given = None;
+        }
+        let id = self.told();
         Some(Published { offset: entry.offset, at: entry.at, id, record: entry.payload })
     }
 
     fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
-        let settings = &self.presence.hub.0.settings;
+        let settings = &self.hub.0.settings;
         if gap.reason == GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
             self.end(DisconnectReason::Lagged);
             return None;
         }
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
-        let given = self.given.take().map(String::from);
-        self.told = Cursor { next: gap.next, ..self.told };
-        let gap = Gap::new(gap, given, self.told, wait);
-        self.presence.hub.0.counters.note_gap(gap.reason);
-        self.presence.tell(&Happened::Gap(&gap));
+        let given = self.rare.as_mut().and_then(|rare| rare.given.take()).map(String::from);
+        let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
+        self.told_is_given = false;
+        self.told = gap.next;
+        let gap = Gap::new(gap, given, self.told(), wait);
+        self.hub.0.counters.note_gap(gap.reason);
+        self.tell(&Happened::Gap(&gap));
         Some(Delivery::Gap(gap))
     }
 
     fn end(&mut self, reason: DisconnectReason) {
-        self.presence.ended = Some(reason);
-        self.read = Vec::new().into_iter();
+        self.ended = Some(reason);
+        self.ahead = None;
     }
 
     /// `downlink.open`, once, if it is wanted.
@@ -286,16 +320,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         // With an id beyond a hole that it has not heard of, the client would never hear of it.
-        let id = self.missing.is_none().then(|| cursor_id(self.told));
-        Some(control::open(id, &self.presence.connection, keep_alive).into())
+        let id = (!self.is_missing()).then(|| cursor_id(self.told()));
+        Some(control::open(id, &self.connection(), keep_alive).into())
     }
 
     /// What keeps the connection alive: an event with an id where the cursor has moved past what
     /// the client was told, else one without or, as `None`, a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         let cursor = self.reader.cursor();
-        if self.read.len() == 0 && self.missing.is_none() && cursor.next > self.told.next {
-            self.told = cursor;
+        if self.ahead.is_none() && !self.is_missing() && cursor.next > self.told {
+            self.told = cursor.next;
             return Some(control::alive(Some(cursor_id(cursor))).into());
         }
         self.announce_alive.then(|| control::alive(None).into())
@@ -308,9 +342,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// The last frame: when to come back, for those who are to.
     pub(crate) fn end_frame(&self) -> Option<Frame> {
-        match self.presence.ended? {
+        match self.ended? {
             DisconnectReason::Drained | DisconnectReason::Closed | DisconnectReason::Lagged => {
-                Some(Frame::retry(self.presence.hub.reconnection_time()))
+                Some(Frame::retry(self.hub.reconnection_time()))
             }
             _ => None,
         }

@@ -21,7 +21,6 @@ mod observing;
 mod repeats;
 mod responses;
 mod resume;
-mod size;
 
 use downlink::hub::{
     Delivery, GapReason, Hub, HubBuilder, Receipt, Retention, Subscribe, SubscribeError,

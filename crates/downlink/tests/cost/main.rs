@@ -1,0 +1,75 @@
+//! What a subscription costs, counted at the allocator: numbers that a change has to justify.
+
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "counts more than is asked for here")]
+#[path = "../../../downlink-proto/tests/it/allocation.rs"]
+mod allocation;
+
+use std::task::{Context, Poll, Waker};
+
+use allocation::allocations_of;
+use downlink::{
+    Subscription,
+    adapters::{AsPublished, SubscriptionFrames},
+    hub::Hub,
+};
+use futures_util::FutureExt;
+
+/// Subscriptions counted together. Lists grow by doubling: their last places count for all.
+const SUBSCRIPTIONS: usize = 10_000;
+
+/// A subscription of one topic and an inbox, which waits.
+fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String> {
+    let opened = hub.subscribe().topic(topic).client(client).open();
+    let mut subscription = opened.now_or_never().unwrap().unwrap();
+    assert!(poll(&mut subscription).is_none());
+    subscription
+}
+
+/// The data of the next event, if there is one.
+fn poll(subscription: &mut Subscription<String>) -> Option<String> {
+    match subscription.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.data()),
+        Poll::Ready(other) => panic!("{other:?}"),
+        Poll::Pending => None,
+    }
+}
+
+/// The aim is what idles in a connection's task, and what lies behind it in the log: together not
+/// above 550 bytes. With twice as much, the subscription would outweigh its connection.
+#[test]
+fn an_idle_subscription_with_an_inbox_stays_small() {
+    let hub = Hub::<String>::text();
+    let mut subscriptions = Vec::with_capacity(SUBSCRIPTIONS);
+    let ((), used) = allocations_of(|| {
+        for number in 0..SUBSCRIPTIONS {
+            subscriptions.push(waiting(&hub, "news", &format!("client-{number}")));
+        }
+    });
+    let itself = size_of::<SubscriptionFrames<String, AsPublished<String>>>();
+    let behind = used.live / SUBSCRIPTIONS as isize;
+    println!("an idle subscription: {itself} bytes, and {behind} behind it");
+    assert!(itself <= 96, "{itself}");
+    assert!(behind <= 450, "{behind}");
+}
+
+/// One that came back with a cursor is no larger than one that came anew.
+#[test]
+fn a_subscription_that_came_back_holds_no_more() {
+    let hub = Hub::<String>::text();
+    let cursor = hub.cursor();
+    let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
+    // The lists have room for one more from here on.
+    drop(waiting(&hub, "news", "carol"));
+    let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
+    drop(subscription);
+    let (_subscription, back) = allocations_of(|| {
+        let opened = hub.subscribe().topic("news").client("carol").resume(&cursor).open();
+        let mut subscription = opened.now_or_never().unwrap().unwrap();
+        assert!(poll(&mut subscription).is_none());
+        subscription
+    });
+    assert_eq!(back.live, anew.live);
+    drop(others);
+}
