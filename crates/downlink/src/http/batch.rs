@@ -19,22 +19,34 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 pub const BATCH_FRAMES_MAX: usize = 64;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     frames: usize,
+    frames_max: usize,
     /// Invariant: some exactly if `frames` is 1; a longer batch is in `copied`.
     lone: Option<Frame>,
     copied: BytesMut,
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        Self::of(BATCH_FRAMES_MAX)
+    }
+}
+
 impl Batch {
+    /// A batch of at most so many frames.
+    pub(super) fn of(frames_max: usize) -> Self {
+        Self { frames: 0, frames_max, lone: None, copied: BytesMut::new() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
     /// True if no frame at all can be added.
     pub(super) fn is_full(&self) -> bool {
-        self.frames >= BATCH_FRAMES_MAX || self.len() >= BATCH_BYTES_MAX
+        self.frames >= self.frames_max || self.len() >= BATCH_BYTES_MAX
     }
 
     /// Adds a frame.
@@ -48,7 +60,7 @@ impl Batch {
             self.lone = Some(frame);
             return Ok(());
         }
-        if self.frames == BATCH_FRAMES_MAX || self.len() + frame.len() > BATCH_BYTES_MAX {
+        if self.frames == self.frames_max || self.len() + frame.len() > BATCH_BYTES_MAX {
             return Err(frame);
         }
         self.append(&frame);

@@ -21,11 +21,11 @@ use downlink_proto::Frame;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::batch::Batch;
+use super::batch::{BATCH_FRAMES_MAX, Batch};
 use super::clock::{Clock, Tick};
 use super::source::{AnyError, FrameSource};
 use super::sse::AGED_RECONNECTION;
-use super::{KeepAlive, Spread, Sse};
+use super::{KeepAlive, Spread, Sse, turn};
 
 /// The future that ends a response from outside.
 pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -65,14 +65,14 @@ impl Error for BodyError {
 /// How far a body has come.
 #[derive(Debug)]
 enum Phase {
-    /// Nothing was sent; holds the reconnection time to begin with.
-    Opening(Option<Duration>),
+    /// Nothing was sent.
+    Opening,
     /// The first bytes are out.
     Open,
     /// The last chunk before the failure was handed over.
-    Failing(BodyError),
+    Failing(Box<BodyError>),
     /// The server had a turn to send that chunk.
-    Failed(BodyError),
+    Failed(Box<BodyError>),
     /// Every further poll answers `None`.
     Ended,
 }
@@ -96,30 +96,31 @@ pin_project! {
         #[pin]
         source: S,
         phase: Phase,
-        // A frame that did not fit into the batch before.
-        held: Option<Frame>,
         clock: Clock,
         keep_alive: KeepAlive,
-        until: Option<Until>,
-        last_reconnection: Option<Spread>,
-        // The same where the age ends the response.
-        aged_reconnection: Option<Spread>,
+        // None where all of it is as by default, which an idle connection pays nothing for.
+        rest: Option<Box<Rest>>,
     }
+}
+
+/// What few bodies have.
+#[derive(Default)]
+struct Rest {
+    reconnection_time: Option<Duration>,
+    last_reconnection: Option<Spread>,
+    until: Option<Until>,
+    /// A frame that did not fit into the batch before.
+    held: Option<Frame>,
 }
 
 impl<S> SseBody<S> {
     pub(super) fn new(sse: Sse<S>) -> Self {
-        let unsaid = sse.reconnection_time.is_none().then_some(AGED_RECONNECTION);
-        Self {
-            clock: sse.clock(),
-            source: sse.source,
-            phase: Phase::Opening(sse.reconnection_time),
-            held: None,
-            keep_alive: sse.keep_alive,
-            until: sse.until,
-            last_reconnection: sse.last_reconnection,
-            aged_reconnection: sse.last_reconnection.or(unsaid),
-        }
+        let clock = sse.clock();
+        let Sse { source, keep_alive, reconnection_time, last_reconnection, until, .. } = sse;
+        let plain = reconnection_time.is_none() && last_reconnection.is_none() && until.is_none();
+        let rest = Rest { reconnection_time, last_reconnection, until, held: None };
+        let rest = (!plain).then(|| Box::new(rest));
+        Self { source, phase: Phase::Opening, clock, keep_alive, rest }
     }
 }
 
@@ -131,11 +132,13 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let mut batch = Batch::default();
+        // Who writes several frames at once needs no copy of them in one buffer.
+        let frames_max = if turn::is_direct(cx) { 1 } else { BATCH_FRAMES_MAX };
+        let mut batch = Batch::of(frames_max);
         let phase = self.as_mut().project().phase;
         let found = match std::mem::replace(phase, Phase::Ended) {
-            Phase::Opening(reconnection_time) => {
-                greet(&mut batch, reconnection_time);
+            Phase::Opening => {
+                greet(&mut batch, self.rest.as_ref().and_then(|rest| rest.reconnection_time));
                 match self.as_mut().open(&mut batch) {
                     Ok(()) => self.as_mut().look(cx, &mut batch),
                     Err(panicked) => Found::Failure(panicked),
@@ -148,10 +151,10 @@ impl<S: FrameSource> Body for SseBody<S> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Phase::Failed(error) => return Poll::Ready(Some(Err(error))),
+            Phase::Failed(error) => return Poll::Ready(Some(Err(*error))),
             Phase::Ended => return Poll::Ready(None),
         };
-        self.conclude(found, batch)
+        self.conclude(found, batch, cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -172,7 +175,7 @@ impl<S: FrameSource> SseBody<S> {
 
     /// Gathers what there is to send, and finds out whether it is all.
     fn look(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
-        if self.clock.has_ended() {
+        if self.clock.has_ended(cx) {
             return Found::Aged;
         }
         let asked_to_end = match self.as_mut().poll_until(cx) {
@@ -189,24 +192,25 @@ impl<S: FrameSource> SseBody<S> {
     /// Whether a keep-alive may follow what was gathered. One with an id must not overtake a frame
     /// that did not fit.
     fn may_beat(&self) -> bool {
-        self.held.is_none() && self.source.keeps_beat()
+        self.rest.as_ref().is_none_or(|rest| rest.held.is_none()) && self.source.keeps_beat()
     }
 
     /// True once the caller's future has completed.
     fn poll_until(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, BodyError> {
-        let Some(until) = self.project().until else { return Ok(false) };
+        let rest = self.project().rest.as_mut();
+        let Some(until) = rest.and_then(|rest| rest.until.as_mut()) else { return Ok(false) };
         unpanicked(|| until.as_mut().poll(cx).is_ready())
     }
 
     /// Takes frames from the source until it has none ready or the batch is full.
     fn gather(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         let mut this = self.project();
-        let mut next = this.held.take();
+        let mut next = this.rest.as_mut().and_then(|rest| rest.held.take());
         loop {
             if let Some(frame) = next.take()
                 && let Err(frame) = batch.push(frame)
             {
-                *this.held = Some(frame);
+                this.rest.get_or_insert_default().held = Some(frame);
                 return Found::Open;
             }
             if batch.is_full() {
@@ -228,7 +232,7 @@ impl<S: FrameSource> SseBody<S> {
     /// Looks at the clock, and waits for it if there is nothing else to send.
     fn wait(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         let this = self.project();
-        match this.clock.poll_tick(cx) {
+        match this.clock.poll_tick(this.keep_alive, cx) {
             Poll::Pending => Found::Open,
             Poll::Ready(Tick::End) => Found::Aged,
             Poll::Ready(Tick::Silence) => match unpanicked(|| this.source.keep_alive()) {
@@ -246,16 +250,15 @@ impl<S: FrameSource> SseBody<S> {
         self: Pin<&mut Self>,
         found: Found,
         mut batch: Batch,
+        cx: &Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let this = self.project();
         *this.phase = match found {
             Found::Open => Phase::Open,
             Found::Failure(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
-            Found::Failure(error) => Phase::Failing(error),
+            Found::Failure(error) => Phase::Failing(Box::new(error)),
             Found::End | Found::Aged => {
-                let aged = matches!(found, Found::Aged);
-                let spread = if aged { *this.aged_reconnection } else { *this.last_reconnection };
-                if let Some(spread) = spread {
+                if let Some(spread) = goodbye(this.rest.as_deref(), &found) {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
                 Phase::Ended
@@ -266,7 +269,7 @@ impl<S: FrameSource> SseBody<S> {
             return if open { Poll::Pending } else { Poll::Ready(None) };
         }
         if !this.source.as_ref().get_ref().keeps_beat() {
-            this.clock.saw_traffic();
+            this.clock.saw_traffic(cx);
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(batch.into_bytes()))))
     }
@@ -279,6 +282,14 @@ fn greet(batch: &mut Batch, reconnection_time: Option<Duration>) {
     if let Some(reconnection_time) = reconnection_time {
         batch.push_last(Frame::retry(reconnection_time));
     }
+}
+
+/// When the client of a stream that ends comes back, if it is told.
+fn goodbye(rest: Option<&Rest>, found: &Found) -> Option<Spread> {
+    let said = rest.and_then(|rest| rest.last_reconnection);
+    let unsaid = rest.is_none_or(|rest| rest.reconnection_time.is_none());
+    let aged = matches!(found, Found::Aged) && unsaid;
+    said.or_else(|| aged.then_some(AGED_RECONNECTION))
 }
 
 /// Runs code of the user; a panic in it is logged and becomes the end of this one response.

@@ -2,14 +2,17 @@
 //!
 //! It waits for whichever comes first: the end of a silence, or the end of the connection. Traffic
 //! only notes the time; the timer is set again when it fires, so an event costs no timer
-//! operation. The timer is made at the first wait and a body that never waits has none.
+//! operation. The timer is made at the first wait and a body that never waits has none; nor has
+//! one whose server keeps the time for it (see `turn`).
 
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::turn;
 use super::{KeepAlive, Spread};
 
 /// When a response must end: an instant, or a time of day.
@@ -54,67 +57,108 @@ pub(super) enum Tick {
 }
 
 /// See the module.
+///
+/// Times are milliseconds since [`origin`]: a connection that idles keeps little.
 #[derive(Debug)]
 pub(super) struct Clock {
-    silence: Option<Spread>,
-    last_traffic: Instant,
-    /// The silence now waited for; drawn anew after each keep-alive.
-    silence_max: Duration,
-    end: Option<Instant>,
+    last_traffic: u64,
+    /// When the response ends; `NEVER` if it does not.
+    end: u64,
+    /// The silence now waited for, in milliseconds; drawn anew after each keep-alive; 0 if none is.
+    silence_max: u32,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// A time that does not come.
+const NEVER: u64 = u64::MAX;
+
 impl Clock {
     pub(super) fn new(keep_alive: &KeepAlive, end: Option<Instant>) -> Self {
-        let silence = keep_alive.silence();
-        let silence_max = silence.map_or(Duration::ZERO, |spread| spread.pick());
-        Self { silence, last_traffic: Instant::now(), silence_max, end, timer: None }
+        let silence_max = draw(keep_alive);
+        let end = end.map_or(NEVER, since_origin);
+        Self { last_traffic: since_origin(Instant::now()), end, silence_max, timer: None }
     }
 
     /// Notes that something was sent now.
-    pub(super) fn saw_traffic(&mut self) {
-        if self.silence.is_some() {
-            self.last_traffic = Instant::now();
+    pub(super) fn saw_traffic(&mut self, cx: &Context<'_>) {
+        if self.silence_max > 0 {
+            self.last_traffic = since_origin(turn::now(cx));
         }
     }
 
     /// True once the end is reached, without waiting for it.
-    pub(super) fn has_ended(&self) -> bool {
-        self.end.is_some_and(|end| end <= Instant::now())
+    pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
+        self.end != NEVER && self.end <= since_origin(turn::now(cx))
     }
 
     /// Waits for the next tick; for ever if nothing is to come.
-    pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
+    pub(super) fn poll_tick(
+        &mut self,
+        keep_alive: &KeepAlive,
+        cx: &mut Context<'_>,
+    ) -> Poll<Tick> {
         loop {
-            let Some(next) = self.next() else { return Poll::Pending };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
-            ready!(timer.as_mut().poll(cx));
-            if self.has_ended() {
+            let next = self.silence_ends().min(self.end);
+            let Some(next) = instant(next) else { return Poll::Pending };
+            if turn::now(cx) < next {
+                ready!(self.poll_wait(next, cx));
+            }
+            if self.has_ended(cx) {
                 return Poll::Ready(Tick::End);
             }
-            if self.silence_ends().is_some_and(|end| end <= Instant::now()) {
-                self.silence_max = self.silence.map_or(Duration::ZERO, |spread| spread.pick());
-                self.last_traffic = Instant::now();
-                self.set_timer();
+            let now = since_origin(turn::now(cx));
+            if self.silence_ends() <= now {
+                self.silence_max = draw(keep_alive);
+                self.last_traffic = now;
                 return Poll::Ready(Tick::Silence);
             }
-            self.set_timer();
         }
     }
 
-    fn set_timer(&mut self) {
-        if let (Some(next), Some(timer)) = (self.next(), &mut self.timer) {
-            timer.as_mut().reset(next);
+    /// Waits for a time, by the server if that polls the body itself, else by a timer. The timer may
+    /// complete at the earlier time that it was last set for.
+    fn poll_wait(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if turn::wake_at(cx, until) {
+            return Poll::Pending;
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.is_elapsed() {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    fn silence_ends(&self) -> u64 {
+        match self.silence_max {
+            0 => NEVER,
+            silence_max => self.last_traffic.saturating_add(silence_max.into()),
         }
     }
+}
 
-    fn next(&self) -> Option<Instant> {
-        self.silence_ends().into_iter().chain(self.end).min()
-    }
+/// How long the next silence may be, in milliseconds; one of 49 days is the longest.
+fn draw(keep_alive: &KeepAlive) -> u32 {
+    let silence = keep_alive.silence().map_or(Duration::ZERO, |spread| spread.pick());
+    u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)
+}
 
-    fn silence_ends(&self) -> Option<Instant> {
-        self.silence.and_then(|_| self.last_traffic.checked_add(self.silence_max))
-    }
+/// The instant that times are counted from: before every body, in any runtime's time.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(|| {
+        let now = Instant::now();
+        now.checked_sub(Duration::from_secs(60 * 60)).unwrap_or(now)
+    })
+}
+
+/// A time as a number, rounded up so that who waits for it is not early.
+fn since_origin(at: Instant) -> u64 {
+    let since = at.saturating_duration_since(origin());
+    u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER)
+}
+
+fn instant(millis: u64) -> Option<Instant> {
+    if millis == NEVER { None } else { origin().checked_add(Duration::from_millis(millis)) }
 }
 
 /// The earlier of an expiry and the end of an age that starts now.

@@ -43,7 +43,8 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[must_use]
 pub struct KeepAlive {
     interval: Option<Duration>,
-    frame: Frame,
+    /// What is sent; `None` is the default comment, which nearly every connection sends.
+    frame: Option<Box<Frame>>,
 }
 
 impl KeepAlive {
@@ -51,7 +52,7 @@ impl KeepAlive {
     /// [`KEEP_ALIVE_INTERVAL_MIN`].
     pub fn every(interval: Duration) -> Self {
         let interval = Some(interval.max(KEEP_ALIVE_INTERVAL_MIN));
-        Self { interval, frame: Frame::comment("keep-alive") }
+        Self { interval, frame: None }
     }
 
     /// Never sends. A peer that has vanished is then noticed at the next event only.
@@ -61,13 +62,13 @@ impl KeepAlive {
 
     /// Sends a comment with this text.
     pub fn comment(mut self, text: &str) -> Self {
-        self.frame = Frame::comment(text);
+        self.frame = Some(Box::new(Frame::comment(text)));
         self
     }
 
     /// Sends an event, which a page can listen to.
     pub fn event(mut self, event: Event) -> Self {
-        self.frame = event.into();
+        self.frame = Some(Box::new(event.into()));
         self
     }
 
@@ -78,7 +79,10 @@ impl KeepAlive {
     }
 
     pub(super) fn frame(&self) -> Frame {
-        self.frame.clone()
+        match &self.frame {
+            Some(frame) => Frame::clone(frame),
+            None => Frame::comment("keep-alive"),
+        }
     }
 
     /// How long each silence may be.

@@ -25,6 +25,7 @@ mod refuse;
 mod source;
 mod spread;
 mod sse;
+mod turn;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 pub use body::{BodyError, SourceError, SseBody};
@@ -43,3 +44,6 @@ pub use spread::Spread;
 #[cfg(feature = "serve")]
 pub(crate) use sse::is_event_stream;
 pub use sse::{Finite, Sse};
+pub(crate) use turn::take_lane;
+#[cfg(feature = "serve")]
+pub(crate) use turn::{Asked, in_turn};

@@ -10,12 +10,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Shared, serve_peer, turn_away};
+use super::direct::{Drivers, Served};
+use super::drain::Drain;
 use super::{App, Listener, REFUSALS_MAX};
+use crate::http::Spread;
 
 /// How long accepting pauses when descriptors or memory have run out.
 ///
@@ -28,6 +32,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A closed connection is gone as soon as its task has a turn; only app code that blocks a thread
 /// makes it longer. Half would give up on a busy machine, double would be felt as a late end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What holds for all connections of a server.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) reconnection: Spread,
+    pub(super) header_timeout: Duration,
+    pub(super) write_stall_max: Duration,
+    pub(super) connections_max: usize,
+}
 
 /// When to end a server.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -43,7 +56,8 @@ pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Dropping it closes the listener and every connection.
 pub(super) async fn run<L, A, Kind>(
     listener: L,
-    mut connections: Connections<A>,
+    app: A,
+    limits: Limits,
     mut signal: Signal,
     drain_within: Duration,
 ) -> io::Result<()>
@@ -52,6 +66,7 @@ where
     A: App<L::Addr, Kind>,
     Kind: 'static,
 {
+    let mut connections = Connections::new(app, limits);
     let mut accepting = Box::pin(accept(listener, Duration::ZERO));
     let outcome = loop {
         let (listener, accepted) = tokio::select! {
@@ -93,10 +108,14 @@ async fn accept<L: Listener>(
 }
 
 /// The connections of a server and the app that they share.
-pub(super) struct Connections<A> {
+struct Connections<A> {
     app: A,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
+    /// The drivers of the streams that were handed over.
+    drivers: JoinSet<()>,
+    /// Connections whose stream has ended, to be served on.
+    served_on: UnboundedReceiver<Served>,
     /// A permit is a connection that may be served.
     places: Arc<Semaphore>,
     /// A permit is a newcomer that may be told when to return.
@@ -104,12 +123,25 @@ pub(super) struct Connections<A> {
 }
 
 impl<A> Connections<A> {
-    pub(super) fn new(app: A, shared: Shared, connections_max: usize) -> Self {
+    fn new(app: A, limits: Limits) -> Self {
+        let mut prepared = Drivers::new();
+        let shared = Arc::new(Shared {
+            drain: Arc::new(Drain::new(limits.reconnection)),
+            header_timeout: limits.header_timeout,
+            write_stall_max: limits.write_stall_max,
+            streams: prepared.streams(),
+        });
+        let mut drivers = JoinSet::new();
+        // As many may wait here as there are connections.
+        let (sender, served_on) = mpsc::unbounded_channel();
+        prepared.start(&mut drivers, &shared, &sender);
         Self {
             app,
-            shared: Arc::new(shared),
+            shared,
             tasks: JoinSet::new(),
-            places: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+            drivers,
+            served_on,
+            places: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         }
     }
@@ -133,11 +165,14 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits for the end of a connection; for ever if there is none.
+    /// Waits for the end of a connection, or of its stream; for ever if there is none.
     async fn one_ended(&mut self) {
-        match self.tasks.join_next().await {
-            Some(ended) => report(ended),
-            None => std::future::pending().await,
+        tokio::select! {
+            Some(served) = self.served_on.recv() => {
+                self.tasks.spawn(served);
+            }
+            Some(ended) = self.tasks.join_next() => report(ended),
+            else => std::future::pending().await,
         }
     }
 
@@ -147,17 +182,42 @@ impl<A> Connections<A> {
         if timeout(within, self.all_ended()).await.is_ok() {
             return;
         }
-        tracing::warn!(left = self.tasks.len(), "drain deadline: closing what is left");
+        let left = self.tasks.len() + self.shared.streams.len();
+        tracing::warn!(left, "drain deadline: closing what is left");
         self.tasks.abort_all();
-        if timeout(CLOSE_WITHIN, self.all_ended()).await.is_err() {
-            tracing::error!(left = self.tasks.len(), "the app blocks connections from closing");
+        self.drivers.abort_all();
+        if timeout(CLOSE_WITHIN, self.all_closed()).await.is_err() {
+            let left = self.tasks.len() + self.drivers.len();
+            tracing::error!(left, "the app blocks connections from closing");
         }
     }
 
+    /// Waits until no connection is left, whoever serves it.
     async fn all_ended(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            report(ended);
+        let shared = Arc::clone(&self.shared);
+        loop {
+            while let Some(ended) = self.tasks.join_next().await {
+                report(ended);
+            }
+            tokio::select! {
+                Some(served) = self.served_on.recv() => {
+                    self.tasks.spawn(served);
+                }
+                () = shared.streams.all_ended() => {
+                    // The last of them may have been sent here just before.
+                    match self.served_on.try_recv() {
+                        Ok(served) => self.tasks.spawn(served),
+                        Err(_) => return,
+                    };
+                }
+            }
         }
+    }
+
+    /// Waits until the tasks are gone.
+    async fn all_closed(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        while self.drivers.join_next().await.is_some() {}
     }
 }
 

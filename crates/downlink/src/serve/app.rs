@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,15 +15,30 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use super::progress::Progress;
 use crate::http::AnyError;
 
 /// The body of a request that `serve` hands to a service.
 #[derive(Debug)]
-pub struct RequestBody(Incoming);
+pub struct RequestBody {
+    incoming: Incoming,
+    /// Where to note that it was read to its end, and by which number; `None` once that is noted.
+    unread: Option<(Arc<Progress>, u32)>,
+}
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming) -> Self {
-        Self(incoming)
+    pub(super) fn new(incoming: Incoming, progress: &Arc<Progress>, number: u32) -> Self {
+        let mut body = Self { incoming, unread: Some((Arc::clone(progress), number)) };
+        if body.incoming.is_end_stream() {
+            body.note_read();
+        }
+        body
+    }
+
+    fn note_read(&mut self) {
+        if let Some((progress, number)) = self.unread.take() {
+            progress.note_read(number);
+        }
     }
 }
 
@@ -34,15 +50,19 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.0).poll_frame(cx)
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.incoming.is_end_stream() {
+            self.note_read();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.incoming.size_hint()
     }
 }
 

@@ -1,30 +1,40 @@
 //! One connection, from the accepted socket to its close.
 //!
 //! The whole of it is one task: hyper reads requests, the app answers, bodies go out. It ends when
-//! the peer leaves, reads nothing for too long, sends no request head in time, or when the server
-//! drains. A panic in the app ends this task and nothing else. Not here: accepting, and the limit
-//! on how many there are (see `accept`).
+//! the peer leaves, reads nothing for too long, sends no request head in time, when the server
+//! drains, or when its socket is given away together with an event stream (see `handover`). A panic
+//! in the app ends this task and nothing else. Not here: accepting, and the limit on how many there
+//! are (see `accept`).
 
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_service::Service;
 
 use super::app::{App, RequestBody};
+use super::direct::{
+    Arrival, CLOSE_DISCARD_MAX, CLOSE_LINGER, Cut, Served, Socket, Streams, Visit,
+};
 use super::drain::Drain;
+use super::handover::{Asking, Parking, Reply, reply};
 use super::outgoing::{Outgoing, outgoing};
+use super::progress::Progress;
+use super::rewind::Rewind;
 use super::stall::StallGuard;
 use crate::http::{AnyError, is_browser, refuse};
 
@@ -55,7 +65,20 @@ pub(super) struct Shared {
     pub(super) drain: Arc<Drain>,
     pub(super) header_timeout: Duration,
     pub(super) write_stall_max: Duration,
+    pub(super) streams: Streams,
 }
+
+/// What one peer is served with.
+struct Caller<S, Addr> {
+    app: S,
+    peer: Addr,
+}
+
+/// A socket as hyper has it.
+type HyperIo<Io> = TokioIo<Rewind<StallGuard<Io>>>;
+
+/// A connection as hyper has it.
+type HyperConnection<Io, S, B, Addr> = http1::Connection<HyperIo<Io>, Requests<S, B, Addr>>;
 
 /// Serves an app to one peer until the connection ends.
 pub(super) async fn serve_peer<Io, Addr, A, Kind>(
@@ -69,59 +92,258 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let io = TokioIo::new(StallGuard::new(io, shared.write_stall_max, Some(place)));
+    let io = StallGuard::new(io, shared.write_stall_max, Some(place));
     let app = app.service_for(peer.clone()).await;
-    // Only ever touched by this task.
-    let asked = &AtomicBool::new(false);
-    let drain = Arc::clone(&shared.drain);
-    let service = service_fn(move |request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
-        // hyper keeps room for this future as long as the connection lives; boxed, that is a
-        // pointer while a stream runs.
-        Box::pin(respond(app.clone(), from_peer(request, &peer), Arc::clone(&drain)))
-    });
-    let connection = http1(shared.header_timeout).serve_connection(io, service).with_upgrades();
-    let mut connection = pin!(connection);
+    serve_requests(io, Bytes::new(), Caller { app, peer }, shared).await;
+}
 
-    let ended = tokio::select! {
+/// Serves one request after the other, beginning with input that was read already.
+async fn serve_requests<Io, S, B, Addr>(
+    mut io: StallGuard<Io>,
+    input: Bytes,
+    caller: Caller<S, Addr>,
+    shared: Arc<Shared>,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    let progress = Arc::new(Progress::default());
+    io.report_flushes(Arc::clone(&progress));
+    let parking = (Socket::can_be::<Io>() && shared.streams.are_taken()).then(Arc::default);
+    let requests = Requests {
+        caller,
+        parking: parking.clone(),
+        progress: Arc::clone(&progress),
+        drain: Arc::clone(&shared.drain),
+    };
+    let io = TokioIo::new(Rewind::new(input, io));
+    let mut connection = http1(shared.header_timeout).serve_connection(io, requests);
+    match until_end(&mut connection, &progress, &shared.drain).await {
+        End::Done(ended) => {
+            note(ended);
+            close(connection.into_parts().io).await;
+        }
+        End::Unasked => {}
+        End::Upgrade => serve_upgraded(connection, &shared.drain).await,
+        End::HeadWritten => {
+            let parked = parking.and_then(|parking| parking.take());
+            let Some(parked) = parked else { return };
+            let Parts { io, read_buf, service, .. } = connection.into_parts();
+            let (input, io) = io.into_inner().into_parts(read_buf);
+            hand_over(io, input, service.caller, (parked.body, parked.keep_alive), &shared);
+        }
+    }
+}
+
+/// How hyper's part of a connection ends.
+enum End {
+    /// The connection is done with requests, or has failed; its socket is not closed yet.
+    Done(hyper::Result<()>),
+    /// The server drains, and the peer has not asked for anything.
+    Unasked,
+    /// The app is to have the connection.
+    Upgrade,
+    /// A stream's head is written; its body is parked.
+    HeadWritten,
+}
+
+/// Has hyper serve requests until its part is over.
+async fn until_end<Io, S, B, Addr>(
+    connection: &mut HyperConnection<Io, S, B, Addr>,
+    progress: &Progress,
+    drain: &Arc<Drain>,
+) -> End
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    let begun = drain.begun();
+    tokio::select! {
         // The drain comes first: a stream that it ends must be the last answer of its connection.
         biased;
-        () = shared.drain.begun() => {
-            // But a first request that has come by now is taken in before; the runtime looks at
-            // the sockets once more in between.
-            if !asked.load(Ordering::Relaxed) {
-                tokio::task::yield_now().await;
-                if is_over(connection.as_mut()).await {
-                    return;
-                }
-            }
-            // Closes at once if nothing is in progress, else after the answer.
+        () = begun => {}
+        end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
+    }
+    // But a first request that has come by now is taken in before; the runtime looks at the sockets
+    // once more in between.
+    if !progress.was_asked() {
+        tokio::task::yield_now().await;
+        let once = poll_fn(|cx| Poll::Ready(poll_end(connection, progress, cx)));
+        if let Poll::Ready(end) = once.await {
+            return end;
+        }
+    }
+    // Closes at once if nothing is in progress, else after the answer.
+    Pin::new(&mut *connection).graceful_shutdown();
+    tokio::select! {
+        biased;
+        end = poll_fn(|cx| poll_end(connection, progress, cx)) => end,
+        () = unasked(progress) => End::Unasked,
+    }
+}
+
+fn poll_end<Io, S, B, Addr>(
+    connection: &mut HyperConnection<Io, S, B, Addr>,
+    progress: &Progress,
+    cx: &mut Context<'_>,
+) -> Poll<End>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    match connection.poll_without_shutdown(cx) {
+        Poll::Ready(ended) => Poll::Ready(End::Done(ended)),
+        Poll::Pending if progress.is_upgrading() => Poll::Ready(End::Upgrade),
+        Poll::Pending if progress.is_head_written() => Poll::Ready(End::HeadWritten),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// Completes if the peer has sent no request within its grace, and never otherwise.
+async fn unasked(progress: &Progress) {
+    if !progress.was_asked() {
+        sleep(FIRST_REQUEST_GRACE).await;
+    }
+    if progress.was_asked() {
+        std::future::pending().await
+    }
+}
+
+/// Serves on where a response is about to make the connection another protocol's.
+async fn serve_upgraded<Io, S, B, Addr>(
+    connection: HyperConnection<Io, S, B, Addr>,
+    drain: &Arc<Drain>,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    let mut connection = pin!(connection.with_upgrades());
+    let ended = tokio::select! {
+        biased;
+        () = drain.begun() => {
             connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = unasked(asked) => return,
-            }
+            connection.await
         }
         ended = connection.as_mut() => ended,
     };
+    note(ended);
+}
+
+fn note(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-/// Polls a future once; true if that was its last time.
-async fn is_over<F: Future>(mut future: Pin<&mut F>) -> bool {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await
+/// Closes a connection so that the peer gets all that was sent: what it still sends is read for a
+/// while and thrown away, because a close with unread input is a reset.
+async fn close<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: HyperIo<Io>) {
+    let (_, mut io) = io.into_inner().into_parts(Bytes::new());
+    let closing = async {
+        io.shutdown().await?;
+        let mut buffer = [0; 1_024];
+        let mut left = CLOSE_DISCARD_MAX;
+        while left > 0 {
+            let read = io.read(&mut buffer).await?;
+            left = if read == 0 { 0 } else { left.saturating_sub(read) };
+        }
+        std::io::Result::Ok(())
+    };
+    // Whatever comes of it, the socket is closed now.
+    let _ = timeout(CLOSE_LINGER, closing).await;
 }
 
-/// Completes if the peer has sent no request within its grace, and never otherwise.
-async fn unasked(asked: &AtomicBool) {
-    if !asked.load(Ordering::Relaxed) {
-        sleep(FIRST_REQUEST_GRACE).await;
+/// Gives socket and body to a driver, and with them what it takes to serve the connection again.
+fn hand_over<Io, S, B, Addr>(
+    io: StallGuard<Io>,
+    input: Bytes,
+    caller: Caller<S, Addr>,
+    (body, keep_alive): (Outgoing<B>, bool),
+    shared: &Shared,
+) where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    let times_stalls = io.times_stalls();
+    let (io, place) = io.into_parts();
+    let socket = match Socket::from_io(io) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "a socket cannot be handed over; its connection is closed");
+            return;
+        }
+    };
+    let visit = Visiting::<Io, S, B, Addr> { body, after: Some((caller, place)), io: PhantomData };
+    shared.streams.push(Arrival {
+        socket,
+        visit: Box::pin(visit),
+        input,
+        keep_alive,
+        times_stalls,
+    });
+}
+
+pin_project! {
+    /// A body on the direct path, and what its connection is served with after it.
+    struct Visiting<Io, S, B, Addr> {
+        #[pin]
+        body: Outgoing<B>,
+        after: Option<(Caller<S, Addr>, Option<OwnedSemaphorePermit>)>,
+        io: PhantomData<fn() -> Io>,
     }
-    if asked.load(Ordering::Relaxed) {
-        std::future::pending().await
+}
+
+impl<Io, S, B, Addr> Visit for Visiting<Io, S, B, Addr>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
+{
+    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        let Some(frame) = ready!(self.project().body.poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(bytes)) => Poll::Ready(Some(Ok(bytes))),
+            // Trailers: an event stream's readers have no use for them.
+            Ok(Err(_)) => Poll::Ready(None),
+            Err(error) => {
+                let error: AnyError = error.into();
+                tracing::debug!(%error, "a stream is cut");
+                Poll::Ready(Some(Err(Cut)))
+            }
+        }
+    }
+
+    fn serve_on(
+        self: Pin<&mut Self>,
+        socket: Socket,
+        input: Bytes,
+        shared: Arc<Shared>,
+    ) -> Served {
+        let after = self.project().after.take();
+        Box::pin(async move {
+            let (Some((caller, place)), Ok(io)) = (after, socket.into_io::<Io>()) else { return };
+            let io = StallGuard::new(io, shared.write_stall_max, place);
+            serve_requests(io, input, caller, shared).await;
+        })
     }
 }
 
@@ -130,7 +352,8 @@ pub(super) async fn turn_away<Io>(io: Io, shared: Arc<Shared>, place: OwnedSemap
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(StallGuard::new(io, shared.write_stall_max, Some(place)));
+    let io = StallGuard::new(io, shared.write_stall_max, Some(place));
+    let io = TokioIo::new(Rewind::new(Bytes::new(), io));
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());
         let spread = shared.drain.reconnection();
@@ -139,10 +362,13 @@ where
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
     let mut builder = http1(shared.header_timeout);
-    let connection = builder.keep_alive(false).serve_connection(io, service);
+    let mut connection = builder.keep_alive(false).serve_connection(io, service);
     let within = REFUSAL_MAX.min(shared.header_timeout);
+    let refusing = poll_fn(|cx| connection.poll_without_shutdown(cx));
     // An error or the end of the time allowed leaves nothing to tell anyone.
-    let _ = tokio::time::timeout(within, connection).await;
+    if let Ok(Ok(())) = timeout(within, refusing).await {
+        close(connection.into_parts().io).await;
+    }
 }
 
 fn http1(header_timeout: Duration) -> http1::Builder {
@@ -157,11 +383,16 @@ fn http1(header_timeout: Duration) -> http1::Builder {
 }
 
 /// The request as the app sees it.
-fn from_peer<Addr>(request: Request<Incoming>, peer: &Addr) -> Request<RequestBody>
+fn from_peer<Addr>(
+    request: Request<Incoming>,
+    peer: &Addr,
+    progress: &Arc<Progress>,
+    number: u32,
+) -> Request<RequestBody>
 where
     Addr: Clone + Send + Sync + 'static,
 {
-    let mut request = request.map(RequestBody::new);
+    let mut request = request.map(|body| RequestBody::new(body, progress, number));
     #[cfg(feature = "axum")]
     crate::adapters::axum::insert_connect_info(request.extensions_mut(), peer);
     #[cfg(not(feature = "axum"))]
@@ -169,17 +400,49 @@ where
     request
 }
 
-async fn respond<S, B>(
-    mut app: S,
-    request: Request<RequestBody>,
+/// What answers the requests of one connection.
+struct Requests<S, B, Addr> {
+    caller: Caller<S, Addr>,
+    /// Where bodies are parked that are to be handed over, if they can be.
+    parking: Option<Arc<Parking<B>>>,
+    progress: Arc<Progress>,
     drain: Arc<Drain>,
-) -> Result<Response<Outgoing<B>>, S::Error>
+}
+
+/// Nothing in it is pinned in place.
+impl<S, B, Addr> Unpin for Requests<S, B, Addr> {}
+
+impl<S, B, Addr> hyper::service::Service<Request<Incoming>> for Requests<S, B, Addr>
 where
-    S: Service<Request<RequestBody>, Response = Response<B>, Error: Into<AnyError>>,
-    B: http_body::Body,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+    Addr: Clone + Send + Sync + 'static,
 {
-    let browser = is_browser(request.headers());
-    poll_fn(|cx| app.poll_ready(cx)).await?;
-    let response = app.call(request).await?;
-    Ok(outgoing(response, browser, &drain))
+    type Response = Response<Reply<B>>;
+    type Error = S::Error;
+    // hyper keeps room for it as long as the connection lives; boxed, that is a pointer while a
+    // stream runs.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let number = self.progress.begin_request();
+        let asking = Asking::of(&request, number);
+        let browser = is_browser(request.headers());
+        let request = from_peer(request, &self.caller.peer, &self.progress, number);
+        let mut app = self.caller.app.clone();
+        let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));
+        let drain = Arc::clone(&self.drain);
+        Box::pin(async move {
+            poll_fn(|cx| app.poll_ready(cx)).await?;
+            let response = app.call(request).await?;
+            if asking.is_upgraded_by(&response) {
+                progress.note_upgrade();
+                // The connection looks at the progress now, before hyper has the response.
+                tokio::task::yield_now().await;
+            }
+            let response = outgoing(response, browser, &drain);
+            Ok(reply(response, asking, parking.as_ref(), &progress))
+        })
+    }
 }

@@ -29,9 +29,17 @@ mod app;
 mod boundary;
 mod connection;
 mod descriptors;
+#[cfg(unix)]
+mod direct;
+#[cfg(not(unix))]
+#[path = "direct_none.rs"]
+mod direct;
 mod drain;
+mod handover;
 mod listener;
 mod outgoing;
+mod progress;
+mod rewind;
 mod socket;
 mod stall;
 mod stop;
@@ -41,15 +49,12 @@ use std::future::{IntoFuture, pending};
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::http::Spread;
-use accept::{Connections, Signal};
+use accept::{Limits, Signal};
 pub use app::{App, AsMakeService, AsService, RequestBody};
-use connection::Shared;
-use drain::Drain;
 pub use listener::Listener;
 #[cfg(any(unix, windows))]
 pub use stop::{StopSignal, stop_signal};
@@ -225,13 +230,19 @@ where
     type IntoFuture = Serving;
 
     fn into_future(self) -> Serving {
-        let shared = Shared {
-            drain: Arc::new(Drain::new(self.reconnection)),
+        let limits = Limits {
+            reconnection: self.reconnection,
             header_timeout: self.header_timeout,
             write_stall_max: self.write_stall_max,
+            connections_max: self.connections_max,
         };
-        let connections = Connections::new(self.app, shared, self.connections_max);
-        Serving(Box::pin(accept::run(self.listener, connections, self.signal, self.drain_within)))
+        Serving(Box::pin(accept::run(
+            self.listener,
+            self.app,
+            limits,
+            self.signal,
+            self.drain_within,
+        )))
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
+use super::progress::Progress;
 use super::socket::{self, StallTimer};
 
 /// See the module.
@@ -25,7 +27,9 @@ pub(super) struct StallGuard<Io> {
     blocked: Option<Blocked>,
     /// The connection's place among `connections_max`, for as long as the socket lives: also when
     /// an upgrade hands it to other code.
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
+    /// Who wants to know of flushes.
+    progress: Option<Arc<Progress>>,
 }
 
 /// An operation that waits for the peer, and the timer that says for how long it may.
@@ -54,7 +58,22 @@ impl<Io: 'static> StallGuard<Io> {
             StallTimer::Kernel => None,
             StallTimer::Server => Some(write_stall_max),
         };
-        Self { io, blocked_max, blocked: None, _place: place }
+        Self { io, blocked_max, blocked: None, place, progress: None }
+    }
+
+    /// Notes flushes from here on.
+    pub(super) fn report_flushes(&mut self, progress: Arc<Progress>) {
+        self.progress = Some(progress);
+    }
+
+    /// Whether it is this guard, and not the kernel, that sees stalls.
+    pub(super) fn times_stalls(&self) -> bool {
+        self.blocked_max.is_some()
+    }
+
+    /// The socket, and its place among the connections.
+    pub(super) fn into_parts(self) -> (Io, Option<OwnedSemaphorePermit>) {
+        (self.io, self.place)
     }
 
     /// Takes the outcome of an operation: its end forgets the timer, the lack of one is timed.
@@ -113,6 +132,9 @@ impl<Io: AsyncWrite + Unpin + 'static> AsyncWrite for StallGuard<Io> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if let (Poll::Ready(Ok(())), Some(progress)) = (&flushed, &self.progress) {
+            progress.note_flushed();
+        }
         self.watch(Operation::Flush, flushed, cx)
     }
 

@@ -1,0 +1,216 @@
+//! Frames on their way into a socket: one chunk of the response (RFC 9112, section 7.1) for all that
+//! was ready, in one write, from where the frames lie.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::socket::Socket;
+use crate::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
+
+/// The end of a chunk, and that of a response.
+const CHUNK_END: &[u8] = b"\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// The most digits of a chunk's length, and the line break.
+const HEAD_BYTES_MAX: usize = 16 + 2;
+
+/// Slices of a full batch and what goes around it.
+const SLICES: usize = BATCH_FRAMES_MAX + 3;
+
+/// Frames gathered for one write; the driver has one for all of its streams.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Gathered {
+    pub(super) fn is_full(&self) -> bool {
+        self.frames.len() >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    /// Adds what a body yielded. An empty chunk would end the response.
+    pub(super) fn push(&mut self, frame: Bytes) {
+        if !frame.is_empty() {
+            self.bytes += frame.len();
+            self.frames.push(frame);
+        }
+    }
+
+    /// Writes what was gathered as one chunk, and the end of the response if it is the last. What
+    /// the socket does not take is given back. Nothing is left gathered.
+    pub(super) fn write(
+        &mut self,
+        socket: &Socket,
+        last: bool,
+        now: Instant,
+    ) -> io::Result<Option<Unsent>> {
+        let mut head = [0; HEAD_BYTES_MAX];
+        let head = head_of(self.bytes, &mut head);
+        let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };
+        let end = if last { LAST_CHUNK } else { &[] };
+        let written = {
+            let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
+            slices.push(IoSlice::new(head));
+            slices.extend(self.frames.iter().map(|frame| IoSlice::new(frame)));
+            slices.push(IoSlice::new(chunk_end));
+            slices.push(IoSlice::new(end));
+            write_some(socket, &slices)
+        };
+        let bytes = head.len() + self.bytes + chunk_end.len() + end.len();
+        let unsent = written.map(|written| {
+            (written < bytes).then(|| {
+                let frames = self.frames.drain(..);
+                let around = [Bytes::from_static(chunk_end), Bytes::from_static(end)];
+                let slices = std::iter::once(Bytes::copy_from_slice(head)).chain(frames);
+                let mut unsent = Unsent { slices: slices.chain(around).collect(), progress: now };
+                unsent.advance(written);
+                unsent
+            })
+        });
+        self.frames.clear();
+        self.bytes = 0;
+        unsent
+    }
+}
+
+/// The line before a chunk; nothing before none.
+fn head_of(len: usize, head: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
+    if len == 0 {
+        return &[];
+    }
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4) as usize;
+    for (at, digit) in head.iter_mut().take(digits).enumerate() {
+        let value = (len >> (4 * (digits - 1 - at))) & 0xf;
+        *digit = b"0123456789abcdef"[value];
+    }
+    head[digits..digits + 2].copy_from_slice(CHUNK_END);
+    &head[..digits + 2]
+}
+
+/// What a socket did not take: at most one batch.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    slices: VecDeque<Bytes>,
+    /// When the socket last took something.
+    pub(super) progress: Instant,
+}
+
+impl Unsent {
+    /// Writes on; true if nothing is left.
+    pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
+        while !self.slices.is_empty() {
+            let written = {
+                let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
+                slices.extend(self.slices.iter().map(|slice| IoSlice::new(slice)));
+                write_some(socket, &slices)?
+            };
+            if written == 0 {
+                return Ok(false);
+            }
+            self.progress = now;
+            self.advance(written);
+        }
+        Ok(true)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(front) = self.slices.front_mut() {
+            if written < front.len() {
+                let _ = front.split_to(written);
+                return;
+            }
+            written -= front.len();
+            self.slices.pop_front();
+        }
+    }
+}
+
+/// Writes once; 0 if the socket is full.
+fn write_some(socket: &Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        match socket.write(slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            written => return written,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn gathered(frames: &[&'static [u8]]) -> Gathered {
+        let mut gathered = Gathered::default();
+        frames.iter().for_each(|frame| gathered.push(Bytes::from_static(frame)));
+        gathered
+    }
+
+    fn pair() -> (Socket, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        ours.set_nonblocking(true).expect("an option of every socket");
+        (Socket::Unix(ours), theirs)
+    }
+
+    fn written(frames: &[&'static [u8]], last: bool) -> String {
+        let (ours, mut theirs) = pair();
+        let unsent = gathered(frames).write(&ours, last, Instant::now()).expect("open");
+        assert!(unsent.is_none());
+        drop(ours);
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).expect("text");
+        text
+    }
+
+    #[test]
+    fn frames_are_one_chunk() {
+        assert_eq!(written(&[b"data: a\n\n", b"", b"data: b\n\n"], false), "12\r\ndata: a\n\ndata: b\n\n\r\n");
+        assert_eq!(written(&[b"x"], true), "1\r\nx\r\n0\r\n\r\n");
+        assert_eq!(written(&[], true), "0\r\n\r\n");
+        assert_eq!(written(&[], false), "");
+    }
+
+    #[test]
+    fn head_is_the_length_in_hexadecimal() {
+        for len in [1, 15, 16, 255, 256, 4_095, 65_536, 1 << 20, usize::MAX] {
+            let mut head = [0; HEAD_BYTES_MAX];
+            let head = head_of(len, &mut head);
+            assert_eq!(head, format!("{len:x}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_a_full_socket_did_not_take_follows_in_order() {
+        let (ours, mut theirs) = pair();
+        let block: &'static [u8] = &[b'x'; 50_000];
+        let now = Instant::now();
+        let mut whole = Vec::new();
+        let mut unsent = loop {
+            whole.extend_from_slice(b"c350\r\n");
+            whole.extend_from_slice(block);
+            whole.extend_from_slice(b"\r\n");
+            if let Some(unsent) = gathered(&[block]).write(&ours, false, now).expect("open") {
+                break unsent;
+            }
+        };
+        assert!(!unsent.write(&ours, now).expect("still full"));
+        let mut read = vec![0; whole.len()];
+        let mut len = 0;
+        while len < whole.len() {
+            len += theirs.read(&mut read[len..]).expect("open");
+            unsent.write(&ours, now).expect("open");
+        }
+        assert!(read == whole, "bytes are lost, doubled or out of order");
+    }
+}

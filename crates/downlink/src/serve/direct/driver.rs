@@ -1,0 +1,264 @@
+//! The task that serves many streams: it looks who was woken, polls them in turn, and writes.
+//!
+//! Nothing here waits for a peer. After some streams it lets other tasks have their turn, so that a
+//! publish, a new connection or a signal waits for a millisecond, not for ten thousand sends.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::chunk::Gathered;
+use super::lanes::Lanes;
+use super::mailbox::{Mail, Mailbox, StreamWaker};
+use super::readiness::{Happening, Readiness};
+use super::stream::{Arrival, CLOSE_LINGER, Next, Open, Served, Stream, Turn};
+use super::timers::{self, Timers};
+use crate::serve::connection::Shared;
+use crate::serve::drain::Begun;
+
+/// How many streams have their turn before other tasks have theirs: about a millisecond of writes.
+///
+/// Half would look at all the sources of news twice as often; double would be felt by a publisher.
+const STREAMS_PER_TURN: usize = 128;
+
+/// See the module.
+pub(super) struct Driver {
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+    /// Where connections go whose stream has ended.
+    served_on: UnboundedSender<Served>,
+    streams: Slab<Stream>,
+    lanes: Lanes,
+    timers: Timers,
+    readiness: Readiness,
+    mail: Mail,
+    gathered: Gathered,
+    /// Completes when the earliest timer is due.
+    sleep: Pin<Box<Sleep>>,
+    draining: Option<Pin<Box<Begun>>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        mailbox: Arc<Mailbox>,
+        readiness: Readiness,
+        shared: Arc<Shared>,
+        served_on: UnboundedSender<Served>,
+    ) -> Self {
+        let draining = Some(Box::pin(shared.drain.begun()));
+        Self {
+            mailbox,
+            shared,
+            served_on,
+            streams: Slab::new(),
+            lanes: Lanes::default(),
+            timers: Timers::new(),
+            readiness,
+            mail: Mail::default(),
+            gathered: Gathered::default(),
+            sleep: Box::pin(sleep_until(Instant::now())),
+            draining,
+        }
+    }
+
+    /// Serves streams until it is dropped, which closes them.
+    pub(super) async fn run(mut self) {
+        loop {
+            poll_fn(|cx| self.poll_news(cx)).await;
+            let now = Instant::now();
+            for _ in 0..STREAMS_PER_TURN {
+                let streams = &self.streams;
+                let behind = |key: u32| streams[key as usize].behind;
+                let Some(key) = self.lanes.pop(behind) else { break };
+                self.give_turn(key, now);
+            }
+            if !self.lanes.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes all the news there is; waits for some if no stream waits for its turn.
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.take_mail(cx);
+        self.take_happenings(cx);
+        self.take_due(cx);
+        self.take_drain(cx);
+        if self.lanes.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Takes in what other threads have left here.
+    fn take_mail(&mut self, cx: &Context<'_>) {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.mailbox.collect(&mut mail, cx.waker());
+        for key in &mail.woken {
+            self.enqueue(*key);
+        }
+        for arrival in mail.arrived.drain(..) {
+            self.begin(arrival);
+        }
+        self.mail = mail;
+    }
+
+    fn begin(&mut self, arrival: Arrival) {
+        let entry = self.streams.vacant_entry();
+        let Ok(key) = u32::try_from(entry.key()) else { return };
+        let waker = StreamWaker::new(Arc::clone(&self.mailbox), key);
+        let watched = self.readiness.watch(&arrival.socket, key);
+        entry.insert(Stream::new(arrival, waker));
+        if let Err(error) = watched {
+            tracing::warn!(%error, "a stream cannot be watched; it is closed");
+            self.close(key);
+            return;
+        }
+        self.enqueue(key);
+    }
+
+    /// Takes in what the kernel says.
+    fn take_happenings(&mut self, cx: &mut Context<'_>) {
+        let Self { readiness, streams, lanes, .. } = self;
+        let mut gone = Vec::new();
+        let taken = readiness.take(cx, |Happening { key, gone: is_gone }| {
+            let Some(stream) = streams.get_mut(key as usize) else { return };
+            let Some(open) = &stream.open else { return };
+            if is_gone && !open.is_lingering() {
+                gone.push(key);
+            } else if (open.is_lingering() || open.is_blocked()) && stream.waker.mark() {
+                enqueue(streams, lanes, key);
+            }
+        });
+        if let Err(error) = taken {
+            tracing::error!(%error, "the sockets of streams cannot be watched");
+        }
+        for key in gone {
+            self.close(key);
+        }
+    }
+
+    /// Takes in what is due.
+    fn take_due(&mut self, cx: &mut Context<'_>) {
+        let Some(next) = self.timers.next() else { return };
+        if self.sleep.deadline() != next {
+            self.sleep.as_mut().reset(next);
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            while let Some((key, due)) = self.timers.pop_due(now) {
+                let stream = self.streams.get_mut(key as usize);
+                let Some(stream) = stream.filter(|stream| stream.due == due) else { continue };
+                stream.due = timers::NEVER;
+                let lingers = stream.open.as_ref().is_some_and(Open::is_lingering);
+                if lingers {
+                    self.close(key);
+                } else if stream.waker.mark() {
+                    self.enqueue(key);
+                }
+            }
+            let Some(next) = self.timers.next() else { return };
+            self.sleep.as_mut().reset(next);
+        }
+    }
+
+    /// Has every stream polled once more when the server begins to drain.
+    fn take_drain(&mut self, cx: &mut Context<'_>) {
+        let Some(draining) = &mut self.draining else { return };
+        if draining.as_mut().poll(cx).is_pending() {
+            return;
+        }
+        self.draining = None;
+        let Self { streams, lanes, .. } = self;
+        let keys: Vec<_> = streams.iter().filter_map(|(key, _)| u32::try_from(key).ok()).collect();
+        for key in keys {
+            if streams[key as usize].waker.mark() {
+                enqueue(streams, lanes, key);
+            }
+        }
+    }
+
+    /// Puts a stream that is marked as woken at the end of its lane.
+    fn enqueue(&mut self, key: u32) {
+        enqueue(&mut self.streams, &mut self.lanes, key);
+    }
+
+    /// Has a stream send what there is.
+    fn give_turn(&mut self, key: u32, now: Instant) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let write_stall_max = self.shared.write_stall_max;
+        let mut turn = Turn { gathered: &mut self.gathered, now, write_stall_max };
+        let (next, at) = stream.advance(&mut turn);
+        if let Some(at) = at {
+            self.timers.set(key, at, &mut stream.due);
+        }
+        match next {
+            Next::Wait => self.ask_for_room(key),
+            Next::Again => {
+                if stream.waker.mark() {
+                    self.enqueue(key);
+                }
+            }
+            Next::Ended => self.end(key, now),
+            Next::Over => self.close(key),
+        }
+    }
+
+    /// Has the kernel say when there is room in the socket, for as long as there is none.
+    fn ask_for_room(&mut self, key: u32) {
+        let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
+        let Some(open) = open.filter(|open| open.is_blocked() != open.asked_for_room) else { return };
+        open.asked_for_room = open.is_blocked();
+        let asked = self.readiness.watch_for_room(open.socket(), key, open.asked_for_room);
+        if let Err(error) = asked {
+            tracing::warn!(%error, "a stream cannot be watched; it is closed");
+            self.close(key);
+        }
+    }
+
+    /// A response is over: its connection serves on, or is closed with care.
+    fn end(&mut self, key: u32, now: Instant) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let Some(open) = &mut stream.open else { return };
+        let drains = self.shared.drain.has_begun();
+        if open.may_serve_on() && !drains && self.readiness.forget(open.socket()).is_ok() {
+            if let Some(open) = stream.open.take() {
+                // Without a receiver the server is over, and so is the connection.
+                let _ = self.served_on.send(open.serve_on(Arc::clone(&self.shared)));
+                self.mailbox.note_end();
+            }
+            self.close(key);
+        } else if open.linger() == Next::Over {
+            self.close(key);
+        } else {
+            self.timers.set(key, now + CLOSE_LINGER, &mut stream.due);
+        }
+    }
+
+    /// Closes a stream. Its name goes back only once no list of the woken has it.
+    fn close(&mut self, key: u32) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        if let Some(open) = stream.open.take() {
+            // The app's body is dropped here.
+            if catch_unwind(AssertUnwindSafe(|| drop(open))).is_err() {
+                tracing::error!("a response body panicked when it was dropped");
+            }
+            self.mailbox.note_end();
+        }
+        if stream.waker.mark() {
+            self.streams.remove(key as usize);
+        }
+    }
+}
+
+fn enqueue(streams: &mut Slab<Stream>, lanes: &mut Lanes, key: u32) {
+    let Some(stream) = streams.get(key as usize) else { return };
+    lanes.push(key, stream.lane, |before, behind| {
+        if let Some(stream) = streams.get_mut(before as usize) {
+            stream.behind = behind;
+        }
+    });
+}

@@ -1,0 +1,99 @@
+//! A connected socket, outside of any runtime.
+
+use std::any::Any;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use socket2::SockRef;
+use std::time::Duration;
+
+/// The sockets that streams run on. They do not block.
+#[derive(Debug)]
+pub(in crate::serve) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Whether a connection of this type can become one.
+    pub(in crate::serve) fn can_be<Io: Any>() -> bool {
+        let io = std::any::TypeId::of::<Io>();
+        [
+            std::any::TypeId::of::<tokio::net::TcpStream>(),
+            std::any::TypeId::of::<tokio::net::UnixStream>(),
+        ]
+        .contains(&io)
+    }
+
+    /// Takes a socket out of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's; the socket is closed then. A type for which [`can_be`](Self::can_be) is false
+    /// is an error too.
+    pub(in crate::serve) fn from_io<Io: Any>(io: Io) -> io::Result<Self> {
+        let io: Box<dyn Any> = Box::new(io);
+        match io.downcast::<tokio::net::TcpStream>() {
+            Ok(tcp) => Ok(Self::Tcp(tcp.into_std()?)),
+            Err(io) => match io.downcast::<tokio::net::UnixStream>() {
+                Ok(unix) => Ok(Self::Unix(unix.into_std()?)),
+                Err(_) => Err(io::ErrorKind::Unsupported.into()),
+            },
+        }
+    }
+
+    /// Gives the socket to the runtime.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's, or that it is of another type; the socket is closed then.
+    pub(in crate::serve) fn into_io<Io: Any>(self) -> io::Result<Io> {
+        let io: Box<dyn Any> = match self {
+            Self::Tcp(tcp) => Box::new(tokio::net::TcpStream::from_std(tcp)?),
+            Self::Unix(unix) => Box::new(tokio::net::UnixStream::from_std(unix)?),
+        };
+        io.downcast().map(|io| *io).map_err(|_| io::ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => (&*tcp).write_vectored(slices),
+            Self::Unix(unix) => (&*unix).write_vectored(slices),
+        }
+    }
+
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => (&*tcp).read(buffer),
+            Self::Unix(unix) => (&*unix).read(buffer),
+        }
+    }
+
+    /// Tells the peer that nothing follows.
+    pub(super) fn end(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.shutdown(Shutdown::Write),
+            Self::Unix(unix) => unix.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Makes closing throw away what the kernel still holds, rather than go on trying to deliver it.
+    pub(super) fn discard_on_close(&self) {
+        if let Self::Tcp(tcp) = self
+            && let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(%error, "a stalled socket closes slowly");
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(tcp) => tcp.as_raw_fd(),
+            Self::Unix(unix) => unix.as_raw_fd(),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! One stream: a body, a socket, and what of the one the other has not taken yet.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::chunk::{Gathered, Unsent};
+use super::lanes;
+use super::mailbox::StreamWaker;
+use super::socket::Socket;
+use super::timers::{self, Ticks};
+use crate::http::{Asked, in_turn};
+use crate::serve::connection::Shared;
+
+/// How long a socket whose response has ended waits for the peer to close, discarding what it
+/// sends: a close with unread input is a reset, which can destroy the last event on its way.
+///
+/// A round trip and a slow peer fit in; double would keep descriptors for peers that are gone.
+pub(in crate::serve) const CLOSE_LINGER: Duration = Duration::from_secs(1);
+
+/// How much of a peer's input is discarded then, in bytes: what was on its way. A peer that goes on
+/// sending is reset.
+pub(in crate::serve) const CLOSE_DISCARD_MAX: usize = 256 * 1024;
+
+/// A connection that goes on by itself once it is spawned.
+pub(in crate::serve) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A response body, and all that it takes to serve its connection again after it.
+pub(in crate::serve) trait Visit: Send {
+    /// The body's next bytes, `None` at its end, or `Err` where it was cut.
+    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
+
+    /// The connection's next requests, beginning with input that was read already.
+    fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>)
+    -> Served;
+}
+
+/// A body failed: its response is cut, not ended.
+#[derive(Debug)]
+pub(in crate::serve) struct Cut;
+
+/// A response whose head is written, handed over by the connection that did so.
+pub(in crate::serve) struct Arrival {
+    pub(in crate::serve) socket: Socket,
+    pub(in crate::serve) visit: Pin<Box<dyn Visit>>,
+    /// What the peer has sent beyond its request.
+    pub(in crate::serve) input: Bytes,
+    /// Whether the connection may serve more requests after this one.
+    pub(in crate::serve) keep_alive: bool,
+    /// Whether the kernel does not see for itself that the peer takes no bytes.
+    pub(in crate::serve) times_stalls: bool,
+}
+
+impl std::fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arrival").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// A stream of a driver, in few cache lines: there may be a hundred thousand.
+pub(super) struct Stream {
+    /// `None` once it is over: what is left is a name that may still be in a list of the woken.
+    pub(super) open: Option<Open>,
+    pub(super) waker: Arc<StreamWaker>,
+    pub(super) lane: u32,
+    /// The stream behind this one in its lane.
+    pub(super) behind: u32,
+    /// When it is in the timers for.
+    pub(super) due: Ticks,
+}
+
+/// What an open stream consists of.
+pub(super) struct Open {
+    socket: Socket,
+    visit: Pin<Box<dyn Visit>>,
+    unsent: Option<Box<Unsent>>,
+    input: Option<Box<Bytes>>,
+    state: State,
+    keep_alive: bool,
+    times_stalls: bool,
+    /// Whether the kernel was asked to say when there is room.
+    pub(super) asked_for_room: bool,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Streaming,
+    /// All is said; some of it is unsent.
+    Ending,
+    /// As before, and then the connection is cut.
+    Cutting,
+    /// All is sent; the peer's input is discarded, this many bytes more, until it closes.
+    Lingering(u32),
+}
+
+/// What comes next for a stream that had its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Next {
+    /// It waits for its waker, its peer, or its time.
+    Wait,
+    /// It has more to send.
+    Again,
+    /// Its response has ended as it should.
+    Ended,
+    /// It is over.
+    Over,
+}
+
+/// What a stream is given for its turn.
+pub(super) struct Turn<'a> {
+    pub(super) gathered: &'a mut Gathered,
+    pub(super) now: Instant,
+    /// How long a write may make no progress.
+    pub(super) write_stall_max: Duration,
+}
+
+impl Stream {
+    pub(super) fn new(arrival: Arrival, waker: Arc<StreamWaker>) -> Self {
+        let Arrival { socket, visit, input, keep_alive, times_stalls } = arrival;
+        let open = Open {
+            socket,
+            visit,
+            unsent: None,
+            input: (!input.is_empty()).then(|| Box::new(input)),
+            state: State::Streaming,
+            keep_alive,
+            times_stalls,
+            asked_for_room: false,
+        };
+        Self { open: Some(open), waker, lane: 0, behind: lanes::NONE, due: timers::NEVER }
+    }
+
+    /// Has its turn: sends what there is. Says what is to be asked of the timers, too.
+    pub(super) fn advance(&mut self, turn: &mut Turn<'_>) -> (Next, Option<Instant>) {
+        self.waker.reset();
+        let Some(open) = &mut self.open else { return (Next::Over, None) };
+        let waker = Waker::from(Arc::clone(&self.waker));
+        let mut asked = Asked::default();
+        let next = open.advance(turn, &mut Context::from_waker(&waker), &mut asked);
+        if let Some(lane) = asked.lane {
+            self.lane = lane;
+        }
+        let stalled = open.stalled_at(turn.write_stall_max);
+        (next, asked.wake_at.into_iter().chain(stalled).min())
+    }
+}
+
+impl Open {
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(super) fn may_serve_on(&self) -> bool {
+        self.keep_alive
+    }
+
+    fn advance(
+        &mut self,
+        turn: &mut Turn<'_>,
+        cx: &mut Context<'_>,
+        asked: &mut Asked,
+    ) -> Next {
+        if let State::Lingering(left) = self.state {
+            return self.discard(left as usize);
+        }
+        if let Err(next) = self.flush(turn) {
+            return next;
+        }
+        match self.state {
+            State::Ending => return Next::Ended,
+            State::Cutting => return Next::Over,
+            _ => {}
+        }
+        let found;
+        (found, *asked) = in_turn(cx, turn.now, |cx| gather(self.visit.as_mut(), turn.gathered, cx));
+        self.send(turn, &found)
+    }
+
+    /// Sends what is unsent. `Err` if there still is something, or sending failed.
+    fn flush(&mut self, turn: &Turn<'_>) -> Result<(), Next> {
+        let Some(unsent) = &mut self.unsent else { return Ok(()) };
+        match unsent.write(&self.socket, turn.now) {
+            Ok(true) => {
+                self.unsent = None;
+                Ok(())
+            }
+            Ok(false) if self.stalled_at(turn.write_stall_max).is_some_and(|at| at <= turn.now) => {
+                self.socket.discard_on_close();
+                Err(Next::Over)
+            }
+            Ok(false) => Err(Next::Wait),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Whether it waits for room in its socket.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.unsent.is_some()
+    }
+
+    /// Sends what was gathered.
+    fn send(&mut self, turn: &mut Turn<'_>, found: &Found) -> Next {
+        let last = matches!(found, Found::End);
+        self.state = match found {
+            Found::End => State::Ending,
+            Found::Cut => State::Cutting,
+            Found::More | Found::Nothing => State::Streaming,
+        };
+        match turn.gathered.write(&self.socket, last, turn.now) {
+            Err(error) => failed(&error),
+            Ok(Some(unsent)) => {
+                self.unsent = Some(Box::new(unsent));
+                Next::Wait
+            }
+            Ok(None) => match found {
+                Found::End => Next::Ended,
+                Found::Cut => Next::Over,
+                Found::More => Next::Again,
+                Found::Nothing => Next::Wait,
+            },
+        }
+    }
+
+    /// When a blocked write will have lasted too long, if the kernel does not see to that.
+    fn stalled_at(&self, write_stall_max: Duration) -> Option<Instant> {
+        let unsent = self.unsent.as_ref().filter(|_| self.times_stalls)?;
+        unsent.progress.checked_add(write_stall_max)
+    }
+
+    /// Tells the peer that all is said, and waits for its end.
+    pub(super) fn linger(&mut self) -> Next {
+        if let Err(error) = self.socket.end() {
+            return failed(&error);
+        }
+        self.discard(CLOSE_DISCARD_MAX)
+    }
+
+    pub(super) fn is_lingering(&self) -> bool {
+        matches!(self.state, State::Lingering(_))
+    }
+
+    /// Reads and forgets what the peer has sent.
+    fn discard(&mut self, mut left: usize) -> Next {
+        let mut buffer = [0; 4_096];
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Next::Over,
+                Ok(read) if read >= left => return Next::Over,
+                Ok(read) => left -= read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return failed(&error),
+            }
+        }
+        self.state = State::Lingering(u32::try_from(left).unwrap_or(u32::MAX));
+        Next::Wait
+    }
+
+    /// The connection without its stream.
+    pub(super) fn serve_on(mut self, shared: Arc<Shared>) -> Served {
+        let input = self.input.take().map_or_else(Bytes::new, |input| *input);
+        self.visit.as_mut().serve_on(self.socket, input, shared)
+    }
+}
+
+/// What a look at a body found after the frames that were ready.
+enum Found {
+    /// Nothing more for now.
+    Nothing,
+    /// There may be more.
+    More,
+    End,
+    Cut,
+}
+
+/// Takes what a body has ready, at most a batch. A panic in it, which is the app's, cuts this response
+/// and no other.
+fn gather(mut visit: Pin<&mut dyn Visit>, gathered: &mut Gathered, cx: &mut Context<'_>) -> Found {
+    while !gathered.is_full() {
+        match catch_unwind(AssertUnwindSafe(|| visit.as_mut().poll_body(cx))) {
+            Ok(Poll::Ready(Some(Ok(frame)))) => gathered.push(frame),
+            Ok(Poll::Ready(Some(Err(Cut)))) => return Found::Cut,
+            Ok(Poll::Ready(None)) => return Found::End,
+            Ok(Poll::Pending) => return Found::Nothing,
+            Err(_) => {
+                tracing::error!("a response body panicked; its connection is closed");
+                return Found::Cut;
+            }
+        }
+    }
+    Found::More
+}
+
+fn failed(error: &io::Error) -> Next {
+    tracing::debug!(%error, "a stream ended early");
+    Next::Over
+}

@@ -1,0 +1,115 @@
+//! How far the request and the response under way on a connection are.
+//!
+//! The parts of one connection (its requests' bodies, its responses' bodies, its socket) each see a
+//! piece of what decides whether hyper can be taken from between them. They note it here. All of
+//! them run in one task, or are moved to another with the order that brings; so nothing is ordered by
+//! these numbers (Relaxed).
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+/// The stages of a response that is to be handed over, in order.
+const NONE: u8 = 0;
+/// Its body is parked.
+const PARKED: u8 = 1;
+/// hyper has asked the stub in its place for bytes, so the head is in hyper's buffer or beyond.
+const ASKED: u8 = 2;
+/// hyper has flushed the socket after that, so the head is written.
+const WRITTEN: u8 = 3;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    stage: AtomicU8,
+    /// Requests that have begun; the number of the one under way.
+    requests: AtomicU32,
+    /// The number of the last request whose body was read to its end.
+    read: AtomicU32,
+    upgrading: AtomicBool,
+}
+
+impl Progress {
+    /// A request begins, and gets a number.
+    pub(super) fn begin_request(&self) -> u32 {
+        self.stage.store(NONE, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether a request has come.
+    pub(super) fn was_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// The body of a request was read to its end. One that is read on after its response concerns
+    /// nobody.
+    pub(super) fn note_read(&self, number: u32) {
+        self.read.fetch_max(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_read(&self, number: u32) -> bool {
+        self.read.load(Ordering::Relaxed) == number
+    }
+
+    /// The connection is to become another protocol's.
+    pub(super) fn note_upgrade(&self) {
+        self.upgrading.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_parked(&self) {
+        self.stage.store(PARKED, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_asked(&self) {
+        if self.stage.load(Ordering::Relaxed) == PARKED {
+            self.stage.store(ASKED, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn note_flushed(&self) {
+        if self.stage.load(Ordering::Relaxed) == ASKED {
+            self.stage.store(WRITTEN, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the head of a parked response is written, and nothing else of it.
+    pub(super) fn is_head_written(&self) -> bool {
+        self.stage.load(Ordering::Relaxed) == WRITTEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_is_written_only_after_the_stages_in_order() {
+        let progress = Progress::default();
+        progress.begin_request();
+        progress.note_asked();
+        progress.note_flushed();
+        assert!(!progress.is_head_written());
+        progress.note_parked();
+        progress.note_flushed();
+        assert!(!progress.is_head_written(), "a flush of something before");
+        progress.note_asked();
+        assert!(!progress.is_head_written());
+        progress.note_flushed();
+        assert!(progress.is_head_written());
+        progress.begin_request();
+        assert!(!progress.is_head_written());
+    }
+
+    #[test]
+    fn body_of_an_earlier_request_says_nothing_of_a_later_one() {
+        let progress = Progress::default();
+        let first = progress.begin_request();
+        let second = progress.begin_request();
+        progress.note_read(first);
+        assert!(!progress.was_read(second));
+        progress.note_read(second);
+        assert!(progress.was_read(second));
+    }
+}
