@@ -92,11 +92,7 @@ impl Clock {
     }
 
     /// Waits for the next tick; for ever if nothing is to come.
-    pub(super) fn poll_tick(
-        &mut self,
-        keep_alive: &KeepAlive,
-        cx: &mut Context<'_>,
-    ) -> Poll<Tick> {
+    pub(super) fn poll_tick(&mut self, keep_alive: &KeepAlive, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
             let next = self.silence_ends().min(self.end);
             let Some(next) = instant(next) else { return Poll::Pending };

@@ -332,12 +332,7 @@ where
         }
     }
 
-    fn serve_on(
-        self: Pin<&mut Self>,
-        socket: Socket,
-        input: Bytes,
-        shared: Arc<Shared>,
-    ) -> Served {
+    fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>) -> Served {
         let after = self.project().after.take();
         Box::pin(async move {
             let (Some((caller, place)), Ok(io)) = (after, socket.into_io::<Io>()) else { return };

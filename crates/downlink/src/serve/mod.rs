@@ -29,10 +29,6 @@ mod app;
 mod boundary;
 mod connection;
 mod descriptors;
-#[cfg(unix)]
-mod direct;
-#[cfg(not(unix))]
-#[path = "direct_none.rs"]
 mod direct;
 mod drain;
 mod handover;

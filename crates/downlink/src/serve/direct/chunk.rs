@@ -175,7 +175,10 @@ mod tests {
 
     #[test]
     fn frames_are_one_chunk() {
-        assert_eq!(written(&[b"data: a\n\n", b"", b"data: b\n\n"], false), "12\r\ndata: a\n\ndata: b\n\n\r\n");
+        assert_eq!(
+            written(&[b"data: a\n\n", b"", b"data: b\n\n"], false),
+            "12\r\ndata: a\n\ndata: b\n\n\r\n"
+        );
         assert_eq!(written(&[b"x"], true), "1\r\nx\r\n0\r\n\r\n");
         assert_eq!(written(&[], true), "0\r\n\r\n");
         assert_eq!(written(&[], false), "");

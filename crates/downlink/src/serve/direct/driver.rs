@@ -17,8 +17,9 @@ use super::chunk::Gathered;
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox, StreamWaker};
 use super::readiness::{Happening, Readiness};
-use super::stream::{Arrival, CLOSE_LINGER, Next, Open, Served, Stream, Turn};
+use super::stream::{Next, Open, Stream, Turn};
 use super::timers::{self, Timers};
+use super::visit::{Arrival, CLOSE_LINGER, Served};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Begun;
 
@@ -210,7 +211,9 @@ impl Driver {
     /// Has the kernel say when there is room in the socket, for as long as there is none.
     fn ask_for_room(&mut self, key: u32) {
         let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
-        let Some(open) = open.filter(|open| open.is_blocked() != open.asked_for_room) else { return };
+        let Some(open) = open.filter(|open| open.is_blocked() != open.asked_for_room) else {
+            return;
+        };
         open.asked_for_room = open.is_blocked();
         let asked = self.readiness.watch_for_room(open.socket(), key, open.asked_for_room);
         if let Err(error) = asked {

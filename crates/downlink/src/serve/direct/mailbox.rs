@@ -11,7 +11,7 @@ use std::task::{Wake, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::stream::Arrival;
+use super::visit::Arrival;
 
 /// See the module.
 #[derive(Debug, Default)]

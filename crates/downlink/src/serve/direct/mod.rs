@@ -9,106 +9,32 @@
 //! turn it is), `timers`, `readiness`, `mailbox` (whence it is woken). Not here: whether a response
 //! is served like this, and anything about HTTP but the chunks.
 
+#[cfg(unix)]
 mod chunk;
+#[cfg(unix)]
 mod driver;
+#[cfg(unix)]
+mod drivers;
+#[cfg(unix)]
 mod lanes;
+#[cfg(unix)]
 mod mailbox;
+#[cfg(not(unix))]
+mod none;
+#[cfg(unix)]
 mod readiness;
+#[cfg(unix)]
 mod socket;
+#[cfg(unix)]
 mod stream;
+#[cfg(unix)]
 mod timers;
+mod visit;
 
-use std::sync::Arc;
-
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::{JoinSet, unconstrained};
-
+#[cfg(unix)]
+pub(super) use drivers::{Drivers, Streams};
+#[cfg(not(unix))]
+pub(super) use none::{Drivers, Socket, Streams};
+#[cfg(unix)]
 pub(super) use socket::Socket;
-pub(super) use stream::{Arrival, CLOSE_DISCARD_MAX, CLOSE_LINGER, Cut, Served, Visit};
-
-use super::connection::Shared;
-use driver::Driver;
-use mailbox::Mailbox;
-use readiness::Readiness;
-
-/// The drivers of a server: one for each thread of the runtime, so that each core does its part.
-#[derive(Debug)]
-pub(super) struct Drivers {
-    mailboxes: Box<[Arc<Mailbox>]>,
-    /// Prepared, and not running yet.
-    readinesses: Vec<Readiness>,
-}
-
-impl Drivers {
-    /// Prepares drivers; none if the system has no room for one.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime that has IO enabled.
-    pub(super) fn new() -> Self {
-        let count = tokio::runtime::Handle::current().metrics().num_workers();
-        let mut readinesses = Vec::with_capacity(count);
-        while readinesses.len() < count {
-            match Readiness::new() {
-                Ok(readiness) => readinesses.push(readiness),
-                Err(error) => {
-                    tracing::warn!(%error, "fewer streams are served directly");
-                    break;
-                }
-            }
-        }
-        let mailboxes = readinesses.iter().map(|_| Arc::default()).collect();
-        Self { mailboxes, readinesses }
-    }
-
-    /// Where streams are sent.
-    pub(super) fn streams(&self) -> Streams {
-        Streams(self.mailboxes.clone())
-    }
-
-    /// Starts the drivers, which run until they are aborted.
-    pub(super) fn start(
-        &mut self,
-        tasks: &mut JoinSet<()>,
-        shared: &Arc<Shared>,
-        served_on: &UnboundedSender<Served>,
-    ) {
-        for (mailbox, readiness) in self.mailboxes.iter().zip(self.readinesses.drain(..)) {
-            let (mailbox, shared) = (Arc::clone(mailbox), Arc::clone(shared));
-            let driver = Driver::new(mailbox, readiness, shared, served_on.clone());
-            // It limits its turns itself, and a body must not be told to wait because others have
-            // had theirs.
-            tasks.spawn(unconstrained(driver.run()));
-        }
-    }
-}
-
-/// Where connections send their streams.
-#[derive(Debug)]
-pub(super) struct Streams(Box<[Arc<Mailbox>]>);
-
-impl Streams {
-    /// Whether there is a driver at all.
-    pub(super) fn are_taken(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    /// Sends a stream to the driver that has fewest; without any it is closed.
-    pub(super) fn push(&self, arrival: Arrival) {
-        if let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.streams()) {
-            mailbox.push(arrival);
-        }
-    }
-
-    /// Streams that are not over.
-    pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|mailbox| mailbox.streams()).sum()
-    }
-
-    /// Completes when no stream is left.
-    pub(super) async fn all_ended(&self) {
-        for mailbox in &self.0 {
-            mailbox.all_ended().await;
-        }
-    }
-}
+pub(super) use visit::{Arrival, CLOSE_DISCARD_MAX, CLOSE_LINGER, Cut, Served, Visit};

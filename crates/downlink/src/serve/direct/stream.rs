@@ -15,53 +15,9 @@ use super::lanes;
 use super::mailbox::StreamWaker;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
+use super::visit::{Arrival, CLOSE_DISCARD_MAX, Cut, Served, Visit};
 use crate::http::{Asked, in_turn};
 use crate::serve::connection::Shared;
-
-/// How long a socket whose response has ended waits for the peer to close, discarding what it
-/// sends: a close with unread input is a reset, which can destroy the last event on its way.
-///
-/// A round trip and a slow peer fit in; double would keep descriptors for peers that are gone.
-pub(in crate::serve) const CLOSE_LINGER: Duration = Duration::from_secs(1);
-
-/// How much of a peer's input is discarded then, in bytes: what was on its way. A peer that goes on
-/// sending is reset.
-pub(in crate::serve) const CLOSE_DISCARD_MAX: usize = 256 * 1024;
-
-/// A connection that goes on by itself once it is spawned.
-pub(in crate::serve) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A response body, and all that it takes to serve its connection again after it.
-pub(in crate::serve) trait Visit: Send {
-    /// The body's next bytes, `None` at its end, or `Err` where it was cut.
-    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
-
-    /// The connection's next requests, beginning with input that was read already.
-    fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>)
-    -> Served;
-}
-
-/// A body failed: its response is cut, not ended.
-#[derive(Debug)]
-pub(in crate::serve) struct Cut;
-
-/// A response whose head is written, handed over by the connection that did so.
-pub(in crate::serve) struct Arrival {
-    pub(in crate::serve) socket: Socket,
-    pub(in crate::serve) visit: Pin<Box<dyn Visit>>,
-    /// What the peer has sent beyond its request.
-    pub(in crate::serve) input: Bytes,
-    /// Whether the connection may serve more requests after this one.
-    pub(in crate::serve) keep_alive: bool,
-    /// Whether the kernel does not see for itself that the peer takes no bytes.
-    pub(in crate::serve) times_stalls: bool,
-}
-
-impl std::fmt::Debug for Arrival {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Arrival").field("socket", &self.socket).finish_non_exhaustive()
-    }
-}
 
 /// A stream of a driver, in few cache lines: there may be a hundred thousand.
 pub(super) struct Stream {
@@ -161,12 +117,7 @@ impl Open {
         self.keep_alive
     }
 
-    fn advance(
-        &mut self,
-        turn: &mut Turn<'_>,
-        cx: &mut Context<'_>,
-        asked: &mut Asked,
-    ) -> Next {
+    fn advance(&mut self, turn: &mut Turn<'_>, cx: &mut Context<'_>, asked: &mut Asked) -> Next {
         if let State::Lingering(left) = self.state {
             return self.discard(left as usize);
         }
@@ -179,7 +130,8 @@ impl Open {
             _ => {}
         }
         let found;
-        (found, *asked) = in_turn(cx, turn.now, |cx| gather(self.visit.as_mut(), turn.gathered, cx));
+        (found, *asked) =
+            in_turn(cx, turn.now, |cx| gather(self.visit.as_mut(), turn.gathered, cx));
         self.send(turn, &found)
     }
 
