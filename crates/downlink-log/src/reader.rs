@@ -1,6 +1,10 @@
 //! A reader: a cursor, the topics it reads, and the wake-up it waits for.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    task::Waker,
+};
 
 use crate::{
     address::ClientId,
@@ -86,6 +90,22 @@ impl<P: Payload> Reader<P> {
         let next = self.next();
         let next = self.gap.as_ref().map_or(next, |gap| next.min(gap.next.get()));
         Cursor { epoch: self.log.options().epoch, next: Offset::new(next) }
+    }
+
+    /// A number that readers of the same topics share, and others hardly do: so that who serves many
+    /// can let those of different topics take turns.
+    pub fn lane(&self) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        Arc::as_ptr(&self.log.0).hash(&mut hasher);
+        if self.watcher.patterns().is_empty() {
+            let attached = self.watcher.attached.lock();
+            let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());
+            named.map(|seat| Arc::as_ptr(&seat.topic).addr()).min().hash(&mut hasher);
+        } else {
+            self.watcher.patterns().hash(&mut hasher);
+        }
+        // The upper half would do as well.
+        hasher.finish() as u32
     }
 
     /// Whether it began with an id or a position rather than with what comes.

@@ -13,7 +13,7 @@ use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse};
+use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse, take_lane};
 use crate::hub::{
     BatchError, Delivery, PublishError, Published, Resume, SubscribeError, Subscription,
 };
@@ -43,7 +43,9 @@ where
     F: FnMut(Published<T>) -> Frame + Unpin,
 {
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
-        self.get_mut().subscription.open_frame(keep_alive)
+        let subscription = &mut self.get_mut().subscription;
+        take_lane(subscription.lane());
+        subscription.open_frame(keep_alive)
     }
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {

@@ -72,19 +72,18 @@ pub(super) fn now(cx: &Context<'_>) -> Instant {
 
 /// Asks to be polled again at a time; false if the body has to see to that itself.
 pub(super) fn wake_at(cx: &Context<'_>, at: Instant) -> bool {
-    change(cx, |asked| asked.wake_at = Some(asked.wake_at.map_or(at, |other| other.min(at))))
+    let Some(mut turn) = current(cx) else { return false };
+    turn.asked.wake_at = Some(turn.asked.wake_at.map_or(at, |other| other.min(at)));
+    TURN.set(Some(turn));
+    true
 }
 
 /// Says which bodies this one takes turns with: those of the same lane.
-pub(crate) fn take_lane(cx: &Context<'_>, lane: u32) {
-    change(cx, |asked| asked.lane = Some(lane));
-}
-
-fn change(cx: &Context<'_>, change: impl FnOnce(&mut Asked)) -> bool {
-    let Some(mut turn) = current(cx) else { return false };
-    change(&mut turn.asked);
-    TURN.set(Some(turn));
-    true
+pub(crate) fn take_lane(lane: u32) {
+    if let Some(mut turn) = TURN.get() {
+        turn.asked.lane = Some(lane);
+        TURN.set(Some(turn));
+    }
 }
 
 fn current(cx: &Context<'_>) -> Option<Turn> {
@@ -118,7 +117,7 @@ mod tests {
             for after in [3, 1, 2] {
                 assert!(wake_at(cx, now + Duration::from_secs(after)));
             }
-            take_lane(cx, 7);
+            take_lane(7);
         });
         let second = now + Duration::from_secs(1);
         assert_eq!(asked, Asked { wake_at: Some(second), lane: Some(7) });

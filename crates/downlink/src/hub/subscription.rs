@@ -192,6 +192,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.number()
     }
 
+    /// What subscriptions to the same topics have in common.
+    pub(crate) fn lane(&self) -> u32 {
+        self.reader.lane()
+    }
+
     /// Whose it is.
     pub fn client(&self) -> Option<&ClientId> {
         self.reader.client()
