@@ -95,6 +95,13 @@ impl RetentionRules {
             RuleNumber(at) => self.rules.get(at as usize).map_or(&self.default, |(_, rule)| rule),
         }
     }
+
+    /// Every rule there is.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Retention> {
+        let others = [&self.default, &self.inbox, &self.everyone];
+        self.rules.iter().map(|(_, retention)| retention).chain(others)
+    }
 }
 
 #[cfg(test)]

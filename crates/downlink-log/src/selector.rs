@@ -49,6 +49,15 @@ impl TopicSelector {
         }
     }
 
+    /// Whether the topic of this name is wanted.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn matches_name(&self, topic: &str) -> bool {
+        match &self.0 {
+            Kind::Exact(exact) => exact.as_str() == topic,
+            Kind::Pattern(pattern) => matches_pattern(pattern, topic),
+        }
+    }
+
     /// The topic, if the selector is an exact one.
     pub fn exact(&self) -> Option<&Topic> {
         match &self.0 {

@@ -16,7 +16,8 @@ pub struct StoredEvent {
     pub offset: Offset,
     /// When it was published. Never before that of a lower offset.
     pub at: Timestamp,
-    /// Whom it is for, each once. With no address nobody reads it, and only its key is kept.
+    /// Whom it is for, each once. With no address nobody reads it, and only its key is kept. Read
+    /// back, only those that have not evicted it.
     pub to: SmallVec<[Address; 1]>,
     /// The id that its publisher gave; unique among what is kept, which the log has checked.
     pub id: Option<Box<str>>,

@@ -10,6 +10,8 @@
 
 mod error;
 mod event;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::{fmt, sync::Arc};
 
@@ -24,6 +26,9 @@ pub use self::{
     error::StoreError,
     event::{Durability, Finished, Page, StoredEntry, StoredEvent, StoredFloor, Wanted},
 };
+
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{Backup, SqliteOptions, SqliteStore};
 
 /// The one writer of a store.
 ///
@@ -107,7 +112,8 @@ pub struct Opened {
 pub trait StoreReader: Send + Sync + fmt::Debug {
     /// Events of the wanted topics in `from..until`, in offset order, each once.
     ///
-    /// A page is one short read; the caller goes on at [`Page::next`].
+    /// A page is one short read; the caller goes on at [`Page::next`]. The end must not be above the
+    /// log's tail: what is committed there later would be passed over.
     ///
     /// # Errors
     ///

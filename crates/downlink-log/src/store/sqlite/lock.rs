@@ -1,0 +1,64 @@
+//! One writer at a time: a lock on a file beside the database.
+//!
+//! SQLite's own locks would also keep out the user's tools, which may read a store that is in use.
+//! The lock is the operating system's: it ends with the process, however that ends. The file stays.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::store::StoreError;
+
+/// How often a waiting process looks: often enough that a restart in place loses no time that
+/// anybody notices, and seldom enough to cost nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The right to write. Ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct WriterLock {
+    _file: File,
+}
+
+impl WriterLock {
+    /// Takes the lock of the database at `path`, and waits for it if another process has it.
+    pub(super) fn take(path: &Path, wait_for: Duration) -> Result<Self, StoreError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(beside(path))
+            .map_err(|error| cannot_open(&error))?;
+        let until = Instant::now() + wait_for;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                    return Err(StoreError::InUse);
+                }
+                Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK_EVERY),
+                Err(TryLockError::Error(error)) => return Err(cannot_open(&error)),
+            }
+        }
+    }
+}
+
+/// The lock's file. A link to the database and the database itself share one.
+fn beside(path: &Path) -> PathBuf {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut name = OsString::from(path);
+    name.push("-lock");
+    name.into()
+}
+
+fn cannot_open(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,
+        io::ErrorKind::StorageFull => StoreError::DiskFull,
+        _ => StoreError::CannotOpen { reason: error.to_string().into() },
+    }
+}

@@ -1,0 +1,158 @@
+//! What is committed is there, now and after opening again.
+
+use downlink_log::{
+    Batch, Epoch, Fingerprint, IdempotencyKey, Offset,
+    store::{Durability, SqliteOptions, SqliteStore, Store, StoreError, StoredEvent},
+};
+
+use crate::support::{
+    ALL, Folder, at, client, commit, event, fresh_epoch, keeping, offsets, open, topic, trim,
+    wanted,
+};
+
+#[test]
+fn a_batch_is_read_back_after_opening_again() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    let batch = [event(1, &[topic("a")]), event(3, &[topic("b"), client("c")])];
+    store.commit(&batch, Durability::Commit).unwrap();
+    drop(store);
+    let store = open(&path);
+    assert_eq!(offsets(&store, &wanted(&[topic("a"), topic("b")], &[])), [1, 3]);
+    assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), [3]);
+    assert_eq!(store.opened().next_offset, Offset::new(4));
+    assert_eq!(store.opened().at, at(3));
+}
+
+#[test]
+fn every_opening_begins_an_epoch_after_what_was_given() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let epochs = [Epoch::from_random(100_001), Epoch::from_random(100_002)];
+    let mut store = SqliteStore::open(&path, epochs[0], SqliteOptions::default()).unwrap();
+    commit(&mut store, &[event(1, &[topic("a")]), event(2, &[topic("a")])]);
+    drop(store);
+    let store = SqliteStore::open(&path, epochs[1], SqliteOptions::default()).unwrap();
+    let expected = vec![(epochs[0], Offset::new(1)), (epochs[1], Offset::new(3))];
+    assert_eq!(store.opened().epochs, expected);
+    drop(store);
+    let again = SqliteStore::open(&path, epochs[1], SqliteOptions::default());
+    assert_eq!(again.map(|_| ()), Err(StoreError::EpochTaken));
+}
+
+/// The newest offset is not given again although no row of it is left.
+#[test]
+fn offsets_of_marks_and_of_evicted_events_stay_used() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    let mark = StoredEvent { payload: None, finish: true, ..event(5, &[topic("a")]) };
+    commit(&mut store, &[event(4, &[topic("a")]), mark]);
+    drop(store);
+    let short =
+        downlink_log::Retention { age_max: Some(std::time::Duration::from_millis(10)), ..ALL };
+    let mut store = crate::support::open_with(&path, keeping(short));
+    assert_eq!(store.opened().next_offset, Offset::new(6));
+    commit(&mut store, &[event(6, &[topic("b")])]);
+    trim(&mut store, 1_000);
+    assert_eq!(offsets(&store, &wanted(&[topic("a"), topic("b")], &[])), Vec::<u64>::new());
+    drop(store);
+    let store = open(&path);
+    assert_eq!(store.opened().next_offset, Offset::new(7));
+    assert_eq!(store.opened().at, at(6));
+}
+
+/// An id given after the backup was made lies past the end of its epoch, so that it is never taken
+/// for one of the offsets that are given anew.
+#[test]
+fn a_restored_backup_ends_the_epoch_where_it_was_made() {
+    let folder = Folder::new();
+    let (path, copy) = (folder.file("a.db"), folder.file("copy.db"));
+    let mut store = open(&path);
+    let epoch = store.opened().epochs[0].0;
+    commit(&mut store, &[event(1, &[topic("a")]), event(2, &[topic("a")])]);
+    store.backup_to(&copy).unwrap();
+    commit(&mut store, &[event(3, &[topic("a")])]);
+    let restored = open(&copy);
+    assert_eq!(restored.opened().epochs[0], (epoch, Offset::new(1)));
+    assert_eq!(restored.opened().epochs[1].1, Offset::new(3));
+    assert_eq!(offsets(&restored, &wanted(&[topic("a")], &[])), [1, 2]);
+}
+
+#[test]
+fn offsets_that_do_not_rise_are_refused() {
+    let folder = Folder::new();
+    let mut store = open(&folder.file("a.db"));
+    let twice = [event(1, &[topic("a")]), event(1, &[topic("a")])];
+    let refused = store.commit(&twice, Durability::Commit);
+    assert_eq!(refused, Err(StoreError::OffsetNotRising { offset: 1, least: 2 }));
+    commit(&mut store, &[event(7, &[topic("a")])]);
+    let refused = store.commit(&[event(7, &[topic("a")])], Durability::Commit);
+    assert_eq!(refused, Err(StoreError::OffsetNotRising { offset: 7, least: 8 }));
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [7]);
+}
+
+#[test]
+fn given_ids_and_keys_find_what_they_stand_for() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    let fingerprint = Fingerprint::of(&"what it says");
+    let key = IdempotencyKey { credential: "bob".into(), key: "k".into() };
+    let other = IdempotencyKey { credential: "eve".into(), key: "k".into() };
+    let given = StoredEvent { id: Some("x".into()), fingerprint, ..event(1, &[topic("a")]) };
+    let keyed = StoredEvent { key: Some(key.clone()), fingerprint, ..event(2, &[topic("a")]) };
+    let nobodys = StoredEvent { key: Some(other.clone()), fingerprint, ..event(3, &[]) };
+    commit(&mut store, &[given, keyed, nobodys]);
+    drop(store);
+    let store = open(&path);
+    let reader = store.reader();
+    assert_eq!(reader.given("x"), Ok(Some((fingerprint, Offset::new(1)))));
+    assert_eq!(reader.given("y"), Ok(None));
+    assert_eq!(reader.key(&key), Ok(Some((fingerprint, Offset::new(2)))));
+    assert_eq!(reader.key(&other), Ok(Some((fingerprint, Offset::new(3)))));
+    assert_eq!(store.opened().next_offset, Offset::new(4));
+}
+
+#[test]
+fn the_newest_events_warm_a_log() {
+    let folder = Folder::new();
+    let mut store = open(&folder.file("a.db"));
+    let batch: Vec<_> = (1..=9)
+        .map(|offset| StoredEvent {
+            id: Some(format!("id {offset}").into()),
+            fingerprint: Fingerprint::of(&offset),
+            finish: offset == 9,
+            ..event(offset, &[topic("a"), client("b"), downlink_log::Address::Everyone])
+        })
+        .collect();
+    commit(&mut store, &batch);
+    let newest =
+        |events_max, bytes_max| store.reader().newest(Batch { events_max, bytes_max }).unwrap();
+    assert_eq!(newest(3, usize::MAX), batch[6..]);
+    assert_eq!(newest(100, usize::MAX), batch);
+    // "event 9" and "event 8" are 14 bytes: the second reaches the bound.
+    assert_eq!(newest(100, 14), batch[7..]);
+}
+
+#[test]
+fn the_fingerprint_key_stays_and_differs_from_file_to_file() {
+    let folder = Folder::new();
+    let key = |name| open(&folder.file(name)).opened().fingerprint_key;
+    let first = key("a.db");
+    assert_eq!(key("a.db"), first);
+    assert_ne!(key("b.db"), first);
+}
+
+#[test]
+fn flushing_needs_something_to_flush() {
+    let folder = Folder::new();
+    let mut store =
+        SqliteStore::open(&folder.file("a.db"), fresh_epoch(), SqliteOptions::default()).unwrap();
+    store.flush().unwrap();
+    store.commit(&[event(1, &[topic("a")])], Durability::Relaxed).unwrap();
+    store.flush().unwrap();
+    store.flush().unwrap();
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [1]);
+}

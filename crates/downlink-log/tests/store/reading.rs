@@ -1,0 +1,127 @@
+//! Pages: exact topics and patterns, few and many, in order and each once.
+
+use downlink_log::{
+    Address, Batch, Offset,
+    store::{SqliteStore, Store},
+};
+
+use crate::support::{
+    ALL, Folder, at, client, commit, event, keeping, offsets, open_with, read_pages, topic, wanted,
+};
+
+fn filled(folder: &Folder, events: u64, to: impl Fn(u64) -> Vec<Address>) -> SqliteStore {
+    let mut store = open_with(&folder.file("a.db"), keeping(ALL));
+    let batch: Vec<_> = (1..=events).map(|offset| event(offset, &to(offset))).collect();
+    commit(&mut store, &batch);
+    store
+}
+
+#[test]
+fn an_event_of_several_wanted_topics_comes_once() {
+    let folder = Folder::new();
+    let store = filled(&folder, 3, |_| vec![topic("a"), topic("b"), client("c")]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a"), topic("b")], &["*"])), [1, 2, 3]);
+}
+
+#[test]
+fn patterns_find_their_topics_and_no_inbox() {
+    let folder = Folder::new();
+    let names = ["orders/1", "orders/2/status", "orders0", "other/1"];
+    let store = filled(&folder, 5, |offset| match offset {
+        5 => vec![client("orders/9")],
+        _ => vec![topic(names[offset as usize - 1])],
+    });
+    assert_eq!(offsets(&store, &wanted(&[], &["orders/*"])), [1, 2]);
+    assert_eq!(offsets(&store, &wanted(&[], &["orders/{id}/status"])), [2]);
+    assert_eq!(offsets(&store, &wanted(&[], &["*"])), [1, 2, 3, 4]);
+    assert_eq!(offsets(&store, &wanted(&[], &["{a}/{b}", "orders0"])), [1, 3, 4]);
+    assert_eq!(offsets(&store, &wanted(&[], &["nothing/*"])), Vec::<u64>::new());
+}
+
+#[test]
+fn pages_are_bounded_by_events_and_bytes() {
+    let folder = Folder::new();
+    let store = filled(&folder, 9, |offset| vec![topic(if offset % 2 == 0 { "a" } else { "b" })]);
+    let reader = store.reader();
+    let page = |wanted, from, events_max, bytes_max| {
+        let batch = Batch { events_max, bytes_max };
+        let page = reader.page(&wanted, Offset::new(from), Offset::new(10), batch).unwrap();
+        let offsets: Vec<_> = page.events.iter().map(|entry| entry.offset.get()).collect();
+        (offsets, page.next.get())
+    };
+    let (one, both) = (wanted(&[topic("a")], &[]), wanted(&[topic("a"), topic("b")], &[]));
+    assert_eq!(page(one.clone(), 1, 2, usize::MAX), (vec![2, 4], 6));
+    assert_eq!(page(one.clone(), 6, 2, usize::MAX), (vec![6, 8], 10));
+    assert_eq!(page(both.clone(), 1, 3, usize::MAX), (vec![1, 2, 3], 4));
+    assert_eq!(page(both.clone(), 1, 100, 8), (vec![1, 2], 3));
+    assert_eq!(page(both, 1, 0, 0), (vec![1], 2));
+    assert_eq!(page(one, 9, 5, usize::MAX), (vec![], 10));
+}
+
+/// More topics than are listed: the events are looked at instead, a bounded number for each page.
+#[test]
+fn a_pattern_over_many_topics_reads_the_same() {
+    let folder = Folder::new();
+    let name = |offset| format!("many/{offset}");
+    let store = filled(&folder, 9_000, |offset| vec![topic(&name(offset))]);
+    let all: Vec<u64> = (1..=9_000).collect();
+    assert_eq!(offsets(&store, &wanted(&[], &["many/*"])), all);
+    let every_thousandth = wanted(&[topic(&name(7_777))], &["many/{id}/x", "many/*"]);
+    assert_eq!(offsets(&store, &every_thousandth), all);
+    let none = wanted(&[topic(&name(7_777))], &["many/{id}/{x}"]);
+    assert_eq!(offsets(&store, &none), [7_777]);
+    let batch = Batch { events_max: 10, bytes_max: usize::MAX };
+    let page = store.reader().page(&none, Offset::new(1), Offset::new(9_001), batch).unwrap();
+    assert!(page.events.is_empty() && page.next.get() < 7_777, "a page looks at some rows only");
+    let newest = |wanted: &downlink_log::store::Wanted, count| {
+        let found = store.reader().nth_newest(wanted, count, Offset::new(9_001)).unwrap();
+        found.map(Offset::get)
+    };
+    assert_eq!(newest(&wanted(&[], &["many/*"]), 5_000), Some(4_001));
+    assert_eq!(newest(&none, 3), Some(7_777));
+    assert_eq!(newest(&wanted(&[], &["many/{id}/{x}"]), 3), None);
+}
+
+#[test]
+fn the_nth_newest_counts_an_event_once() {
+    let folder = Folder::new();
+    let store = filled(&folder, 9, |offset| match offset % 3 {
+        0 => vec![topic("a"), topic("b")],
+        1 => vec![topic("a")],
+        _ => vec![topic("c")],
+    });
+    let newest = |count, until| {
+        let both = wanted(&[topic("a"), topic("b")], &[]);
+        store.reader().nth_newest(&both, count, Offset::new(until)).unwrap().map(Offset::get)
+    };
+    assert_eq!(newest(1, 10), Some(9));
+    assert_eq!(newest(3, 10), Some(6));
+    assert_eq!(newest(2, 9), Some(6));
+    assert_eq!(newest(100, 10), Some(1));
+    assert_eq!(newest(0, 10), None);
+    assert_eq!(newest(5, 1), None);
+}
+
+#[test]
+fn the_first_since_a_time_is_found() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(ALL));
+    assert_eq!(store.reader().first_since(at(0)), Ok(None));
+    let batch: Vec<_> = [3, 10, 11, 50].map(|offset| event(offset, &[topic("a")])).into();
+    commit(&mut store, &batch);
+    let first = |since| store.reader().first_since(at(since)).unwrap().map(Offset::get);
+    for (since, found) in [(0, 3), (3, 3), (4, 10), (10, 10), (11, 11), (12, 50), (50, 50)] {
+        assert_eq!(first(since), Some(found), "since {since}");
+    }
+    assert_eq!(first(51), None);
+}
+
+#[test]
+fn an_end_is_not_read_beyond() {
+    let folder = Folder::new();
+    let store = filled(&folder, 5, |_| vec![topic("a")]);
+    let batch = Batch { events_max: 100, bytes_max: usize::MAX };
+    let (events, _) = read_pages(&*store.reader(), &wanted(&[topic("a")], &[]), 2..4, batch);
+    let offsets: Vec<_> = events.iter().map(|entry| entry.offset.get()).collect();
+    assert_eq!(offsets, [2, 3]);
+}
