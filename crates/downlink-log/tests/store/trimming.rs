@@ -176,6 +176,9 @@ fn a_finished_topic_stays_finished_for_its_time() {
     let finished = store.reader().finished(&topic("a")).unwrap();
     assert_eq!(finished, Some(Finished { offset: Offset::new(2), at: at(2) }));
     assert_eq!(store.reader().finished(&topic("b")), Ok(None));
+    let marks = vec![(topic("a"), finished.unwrap())];
+    assert_eq!(store.reader().finished_topics(10), Ok(marks));
+    assert_eq!(store.reader().finished_topics(0), Ok(vec![]));
     assert_eq!(trim(&mut store, 51), Some(at(52)));
     assert_eq!(trim(&mut store, 52), None);
     assert_eq!(store.reader().finished(&topic("a")), Ok(None));

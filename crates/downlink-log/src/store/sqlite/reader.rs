@@ -129,6 +129,10 @@ impl StoreReader for SqliteReader {
         };
         Ok(select.query_row(kind_and_name(address), finished).optional()?)
     }
+
+    fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError> {
+        self.read(|transaction| finished_topics(transaction, topics_max))
+    }
 }
 
 /// No floor is above it: floors are of no interest.
@@ -165,6 +169,25 @@ fn first_since(connection: &Connection, since: u64) -> Result<Option<Offset>, St
     }
     let found = select.query_row([from], |row| row.get(0)).optional()?;
     Ok(found.map(|offset| Offset::new(number(offset))))
+}
+
+fn finished_topics(
+    connection: &Connection,
+    topics_max: usize,
+) -> Result<Vec<(Address, Finished)>, StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT number, finished, finished_at FROM topics WHERE finished IS NOT NULL
+         ORDER BY finished_at DESC LIMIT ?",
+    )?;
+    let mut rows = select.query([column(topics_max as u64)])?;
+    let mut topics = Vec::new();
+    while let Some(row) = rows.next()? {
+        let topic = row.get(0)?;
+        let (address, _) = address_of(connection, topic)?.ok_or_else(|| lost(topic))?;
+        let at = Timestamp::from_millis(number(row.get(2)?));
+        topics.push((address, Finished { offset: Offset::new(number(row.get(1)?)), at }));
+    }
+    Ok(topics)
 }
 
 fn newest(connection: &Connection, batch: Batch) -> Result<Vec<StoredEvent>, StoreError> {
