@@ -144,7 +144,7 @@ impl Topics {
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM memberships WHERE topic = ?",
             )?
             .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let retention = self.rules.of(address);
+        let retention = *self.rules.rule(self.rules.number_of(address));
         let (events, bytes) = (events as usize, bytes as usize);
         Ok(TopicState { number, events, bytes, retention, emptied, queued: false })
     }
@@ -160,7 +160,7 @@ impl Topics {
         let number = connection
             .prepare_cached("INSERT INTO topics (kind, name, floor, floor_at) VALUES (?, ?, ?, ?)")?
             .insert((kind, name, floor.0, floor.1))?;
-        let retention = self.rules.of(address);
+        let retention = *self.rules.rule(self.rules.number_of(address));
         Ok(TopicState { number, events: 0, bytes: 0, retention, emptied: false, queued: false })
     }
 }
