@@ -43,7 +43,7 @@ pub use log::{Limits, Log, LogOptions, Payload};
 pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};
 pub use open::OpenError;
 pub use overview::{ReaderOverview, TopicOverview, Totals};
-pub use read::{Batch, Entry, Gap, GapReason, Read};
+pub use read::{Batch, Entry, Gap, GapReason, Next, Read};
 pub use reader::{EndReason, Reader};
 pub use retention::{Retention, RetentionRules};
 pub use selector::{Selection, TopicSelector};

@@ -187,6 +187,12 @@ impl<P: Payload> Log<P> {
         Cursor { epoch: self.0.options.epoch, next: Offset::new(self.0.tail()) }
     }
 
+    /// Evicts what is too old now. Appending, opening, and reading what there is do it as well; in a
+    /// log where nothing happens somebody has to look at the time.
+    pub fn expire(&self, now: Timestamp) {
+        self.0.expire(now);
+    }
+
     /// Ends the log: every later append and open fails, every reader reads what there is and ends.
     ///
     /// Never waits for a reader. Closing twice is closing once.

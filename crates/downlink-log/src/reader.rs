@@ -10,7 +10,7 @@ use crate::{
     address::ClientId,
     log::{Log, Payload, Shared},
     offset::{Cursor, Offset, Timestamp},
-    read::{Batch, Entry, Found, Gap, GapReason, Position, Read},
+    read::{Batch, Entry, Found, Gap, GapReason, Next, Position, Read},
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,
     watcher::{Attached, Seat, Watcher},
@@ -159,6 +159,26 @@ impl<P: Payload> Reader<P> {
                 }
             }
         }
+    }
+
+    /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
+    /// allocates nothing.
+    ///
+    /// The time is asked for only if there is something to read.
+    pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
+        // Before the tail: what was appended before the end is read before the end.
+        if self.watcher.wake.ended().is_some() || self.gap.is_some() {
+            return Next::Other;
+        }
+        if self.next() < self.log.0.tail() {
+            self.log.0.expire(now());
+            match self.look(Shared::read_next) {
+                Next::CaughtUp => {}
+                other => return other,
+            }
+        }
+        self.reason = GapReason::Lagged;
+        if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
     /// Looks at the log from where the reader stands, and notes where it stands then.

@@ -11,6 +11,9 @@ use crate::{forgotten::Floor, log::Payload, offset::Timestamp, retention::RuleNu
 /// Counted so that a million empty events are not free.
 pub(crate) const ENTRY_COST_BYTES: usize = 96;
 
+/// Entries looked at from the end before the middle is: about what halving would look at.
+const NEAR: usize = 4;
+
 /// An event where it is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept<P> {
@@ -156,11 +159,13 @@ impl<P: Payload> Ring<P> {
 
     /// The entries with offsets from `from` on, oldest first.
     pub(crate) fn from(&self, from: u64) -> impl DoubleEndedIterator<Item = &Kept<P>> {
-        let rest = self.entries().map(|entries| {
-            let start = entries.partition_point(|entry| entry.offset < from);
-            entries.range(start..)
-        });
+        let rest = self.entries().map(|entries| entries.range(start(entries, from)..));
         rest.into_iter().flatten()
+    }
+
+    /// How many entries there are with offsets from `from` on.
+    pub(crate) fn len_from(&self, from: u64) -> usize {
+        self.entries().map_or(0, |entries| entries.len() - start(entries, from))
     }
 
     /// The first retained offset at or above `from`.
@@ -186,6 +191,16 @@ impl<P: Payload> Ring<P> {
     fn entries(&self) -> Option<&VecDeque<Kept<P>>> {
         self.history.as_ref().map(|history| &history.entries)
     }
+}
+
+/// Where the entries from `from` on begin.
+fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
+    // Whoever keeps up is at the end.
+    let near = entries.iter().rev().take(NEAR).take_while(|entry| entry.offset >= from).count();
+    if near < NEAR {
+        return entries.len() - near;
+    }
+    entries.partition_point(|entry| entry.offset < from)
 }
 
 #[cfg(test)]
@@ -228,6 +243,12 @@ mod tests {
         assert_eq!(ring.next_from(1), Some(3));
         assert_eq!(ring.next_from(4), Some(7));
         assert_eq!(ring.next_from(10), None);
+        assert_eq!([1, 4, 8, 10].map(|from| ring.len_from(from)), [3, 2, 1, 0]);
+        let offsets: Vec<u64> = (1..=20).collect();
+        let ring = self::ring(&offsets);
+        assert!((1..=20).all(|from| ring.next_from(from) == Some(from)));
+        assert_eq!((ring.next_from(0), ring.next_from(21)), (Some(1), None));
+        let ring = self::ring(&[3, 7, 9]);
         assert_eq!(ring.next_since(Timestamp::from_millis(31)), Some(7));
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
     }

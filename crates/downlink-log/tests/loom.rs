@@ -10,11 +10,12 @@ mod support;
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use downlink_log::{
-    Address, AppendError, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
+    Address, AppendError, Batch, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
 };
 use loom::{future::block_on, thread};
 use support::{
-    EVENT_COST_BYTES, Load, Seen, append, append_all, client, draft, ms, options, selection, topic,
+    ALL, EVENT_COST_BYTES, Load, SINGLY, Seen, append, append_all, client, draft, ms, options,
+    selection, topic,
 };
 
 fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
@@ -36,10 +37,15 @@ fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
 
 /// Reads, and waits when there is nothing, until it is enough or the end.
 fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
+    follow_by(ALL, reader, enough)
+}
+
+/// The same, so much at a time.
+fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {
         for _ in 0..2 {
-            let _ = seen.read_all(reader, 0);
+            let _ = seen.read_by(reader, 0, batch);
             if seen.end.is_some() || enough(&seen) {
                 return Poll::Ready(());
             }
@@ -58,6 +64,55 @@ fn a_waiting_reader_hears_of_an_append() {
         let publisher = thread::spawn(move || append(&log, 0, &["a"]).unwrap());
         let seen = follow(&mut reader, |seen| !seen.offsets.is_empty());
         assert_eq!(seen.offsets, [1]);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_takes_events_one_by_one() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        publisher.join().unwrap();
+    });
+}
+
+/// The reader's own topic and everyone's: both may have something at one look.
+#[test]
+fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publishers = [topic("a"), Address::Everyone].map(|to| {
+            let log = log.clone();
+            thread::spawn(move || append_all(&log, 0, [draft(&[to])]).unwrap())
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_of_single_events_gets_each_or_a_gap() {
+    model(3, || {
+        let log =
+            log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append_all(&log, 0, [draft(&[topic("a"), Address::Everyone])]).unwrap();
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.covers(1..3));
+        assert_eq!(seen.offsets.last(), Some(&2));
         publisher.join().unwrap();
     });
 }

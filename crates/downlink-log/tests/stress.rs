@@ -136,7 +136,8 @@ impl World {
         dice: &mut Dice,
     ) -> Option<EndReason> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let batch = Batch { events_max: BATCH_EVENTS, bytes_max: usize::MAX };
+        let events_max = if dice.roll(2) == 0 { 1 } else { BATCH_EVENTS };
+        let batch = Batch { events_max, bytes_max: usize::MAX };
         let mut registered = false;
         for _ in 0..10 + dice.roll(500) {
             match seen.read(reader, self.now(), batch) {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use downlink_log::{
     Address, AppendError, Appended, Batch, Cursor, Draft, EndReason, Entry, Epoch, Fingerprint,
-    Gap, Log, LogOptions, OpenError, Payload, Read, Reader, Selection, Start, Timestamp,
+    Gap, Log, LogOptions, Next, OpenError, Payload, Read, Reader, Selection, Start, Timestamp,
 };
 use naive::Naive;
 use program::{Op, Target, limits, retention};
@@ -172,7 +172,15 @@ impl World {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let (Some(reader), Some(naive)) = (&mut client.reader, &mut client.naive) else { return };
         let mut out: Vec<Entry<Load>> = Vec::new();
-        let got = reader.read(now, Batch { events_max, ..ALL }, &mut out);
+        let next = if events_max == 1 { reader.read_next(|| now) } else { Next::Other };
+        let got = match next {
+            Next::Event(entry) => {
+                out.push(entry);
+                Read::Events
+            }
+            Next::CaughtUp => Read::CaughtUp,
+            _ => reader.read(now, Batch { events_max, ..ALL }, &mut out),
+        };
         let offsets: Vec<u64> = out.iter().map(|entry| entry.offset.get()).collect();
         let (want, want_offsets) = self.naive.read(self.now, naive, events_max);
         assert_eq!((&got, &offsets), (&want, &want_offsets));

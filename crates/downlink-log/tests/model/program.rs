@@ -133,7 +133,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => (0..12u8).prop_map(|number| Op::Finish { target: Target::Topic(number) }),
         4 => (0..8u8, start()).prop_map(|(client, start)| Op::Connect { client, start }),
         2 => (0..8u8).prop_map(|client| Op::Drop { client }),
-        7 => (0..8u8, 1..6usize).prop_map(|(client, events_max)| Op::Read { client, events_max }),
+        7 => (0..8u8, prop_oneof![Just(1), 1..6usize]).prop_map(|(client, events_max)| Op::Read { client, events_max }),
         2 => (0..40u64).prop_map(|ms| Op::Advance { ms }),
     ]
 }

@@ -3,7 +3,8 @@
 
 use downlink_log::{
     Address, Answers, AppendError, Batch, ClientId, Draft, EndReason, Entry, Epoch, Fingerprint,
-    Log, LogOptions, Offset, Payload, Read, Reader, Selection, Timestamp, Topic, TopicSelector,
+    Log, LogOptions, Next, Offset, Payload, Read, Reader, Selection, Timestamp, Topic,
+    TopicSelector,
 };
 
 /// A payload of one byte.
@@ -18,6 +19,9 @@ impl Payload for Load {
 
 /// What one event of [`Load`] costs: the byte and what the log documents as the fixed cost.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
+
+/// Each event by itself.
+pub(crate) const SINGLY: Batch = Batch { events_max: 1, bytes_max: usize::MAX };
 
 pub(crate) const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
 
@@ -87,7 +91,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads once and notes what came. Order, and that a hole has both ends, are checked here.
+    /// Reads once, one event by itself, and notes what came. Order, and that a hole has both ends, are checked here.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -95,7 +99,15 @@ impl Seen {
         batch: Batch,
     ) -> Read {
         let mut out: Vec<Entry<P>> = Vec::new();
-        let read = reader.read(ms(now), batch, &mut out);
+        let next = if batch.events_max == 1 { reader.read_next(|| ms(now)) } else { Next::Other };
+        let read = match next {
+            Next::Event(event) => {
+                out.push(event);
+                Read::Events
+            }
+            Next::CaughtUp => Read::CaughtUp,
+            _ => reader.read(ms(now), batch, &mut out),
+        };
         for entry in &out {
             let offset = entry.offset.get();
             assert!(self.offsets.last().is_none_or(|last| *last < offset), "{offset}: {self:?}");
@@ -114,8 +126,18 @@ impl Seen {
 
     /// Reads until there is nothing more now.
     pub(crate) fn read_all<P: Payload>(&mut self, reader: &mut Reader<P>, now: u64) -> Read {
+        self.read_by(reader, now, ALL)
+    }
+
+    /// The same, so much at a time.
+    pub(crate) fn read_by<P: Payload>(
+        &mut self,
+        reader: &mut Reader<P>,
+        now: u64,
+        batch: Batch,
+    ) -> Read {
         loop {
-            let read = self.read(reader, now, ALL);
+            let read = self.read(reader, now, batch);
             if !matches!(read, Read::Events | Read::Gap(_)) {
                 return read;
             }

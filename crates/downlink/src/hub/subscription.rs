@@ -11,7 +11,7 @@ use std::{
     vec,
 };
 
-use downlink_log::{Batch, Cursor, EndReason, Entry, Offset, Read, Reader};
+use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
@@ -176,7 +176,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// Looks at the log once.
+    /// Looks at the log once, and takes a batch if there is one.
     fn look(&mut self) -> Read {
         let mut read = Vec::new();
         let found = self.reader.read(self.hub.now(), READ, &mut read);
@@ -237,31 +237,52 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             if self.ended.is_some() {
                 return Poll::Ready(None);
             }
-            if let Some(entry) = self.next_ahead() {
-                if let Some(event) = self.take(entry) {
-                    return Poll::Ready(Some(Delivery::Event(event)));
-                }
-                refused += 1;
-                if refused >= REFUSED_MAX {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            if let Some(gap) = self.rare.as_mut().and_then(|rare| rare.missing.take()) {
-                return Poll::Ready(self.take_gap(gap));
-            }
-            match self.look() {
-                Read::Events => {}
-                Read::Gap(gap) => return Poll::Ready(self.take_gap(gap)),
-                Read::CaughtUp if registered => return Poll::Pending,
-                Read::CaughtUp => {
+            let entry = match self.next_entry() {
+                Ok(entry) => entry,
+                Err(Read::Events) => continue,
+                Err(Read::Gap(gap)) => return Poll::Ready(self.take_gap(gap)),
+                Err(Read::CaughtUp) if registered => return Poll::Pending,
+                Err(Read::CaughtUp) => {
                     self.reader.register(cx.waker());
                     registered = true;
+                    continue;
                 }
-                Read::Ended(reason) => self.end(reason.into()),
-                _ => self.end(DisconnectReason::Closed),
+                Err(Read::Ended(reason)) => {
+                    self.end(reason.into());
+                    continue;
+                }
+                Err(_) => {
+                    self.end(DisconnectReason::Closed);
+                    continue;
+                }
+            };
+            if let Some(event) = self.take(entry) {
+                return Poll::Ready(Some(Delivery::Event(event)));
             }
+            refused += 1;
+            if refused >= REFUSED_MAX {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The next event, or why there is none; `Read::Events` if it is to be asked for again.
+    fn next_entry(&mut self) -> Result<Entry<Record<T>>, Read> {
+        if let Some(entry) = self.next_ahead() {
+            return Ok(entry);
+        }
+        if let Some(gap) = self.rare.as_mut().and_then(|rare| rare.missing.take()) {
+            return Err(Read::Gap(gap));
+        }
+        let hub = &self.hub;
+        match self.reader.read_next(|| hub.now()) {
+            Next::Event(entry) => {
+                hub.0.counters.note_read(1);
+                Ok(entry)
+            }
+            Next::CaughtUp => Err(Read::CaughtUp),
+            _ => Err(self.look()),
         }
     }
 
@@ -332,6 +353,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// What keeps the connection alive: an event with an id where the cursor has moved past what
     /// the client was told, else one without or, as `None`, a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
+        // Where nothing else happens, this is what frees events that are too old.
+        self.hub.0.log.expire(self.hub.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.told {
             self.told = cursor.next;

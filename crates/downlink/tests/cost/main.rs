@@ -12,7 +12,7 @@ use allocation::allocations_of;
 use downlink::{
     Subscription,
     adapters::{AsPublished, SubscriptionFrames},
-    hub::Hub,
+    hub::{Hub, Offset},
 };
 use futures_util::FutureExt;
 
@@ -27,10 +27,10 @@ fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String>
     subscription
 }
 
-/// The data of the next event, if there is one.
-fn poll(subscription: &mut Subscription<String>) -> Option<String> {
+/// Where the next event stands, if there is one.
+fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     match subscription.poll_delivery(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.data()),
+        Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.offset()),
         Poll::Ready(other) => panic!("{other:?}"),
         Poll::Pending => None,
     }
@@ -72,4 +72,29 @@ fn a_subscription_that_came_back_holds_no_more() {
     });
     assert_eq!(back.live, anew.live);
     drop(others);
+}
+
+/// Woken, an event, nothing more, waiting again: what each delivery costs a connection.
+#[test]
+fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
+    let hub = Hub::<String>::text();
+    let mut subscriptions = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
+    for to in [hub.to("news"), hub.to_everyone(), hub.to("news").and_to_everyone()] {
+        to.publish("hello".to_owned()).unwrap();
+        for subscription in &mut subscriptions {
+            let ((), used) = allocations_of(|| {
+                assert!(poll(subscription).is_some());
+                assert!(poll(subscription).is_none());
+            });
+            assert_eq!(used.count, 0);
+        }
+    }
+    // One after the other, and both at once: several topics with something new.
+    hub.to("news").publish("one".to_owned()).unwrap();
+    hub.to_client("alice").publish("two".to_owned()).unwrap();
+    let [alice, _] = &mut subscriptions;
+    let (seen, used) = allocations_of(|| [poll(alice), poll(alice), poll(alice)]);
+    let offsets = seen.map(|offset| offset.map(Offset::get));
+    assert!(matches!(offsets, [Some(one), Some(two), None] if one < two), "{offsets:?}");
+    assert_eq!(used.count, 0);
 }
