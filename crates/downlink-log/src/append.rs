@@ -14,7 +14,7 @@ use crate::{
     offset::{Offset, Timestamp},
     places::Places,
     plan::{Plan, repeats_within},
-    watcher::wake_all,
+    wakes::Wakes,
 };
 
 /// A batch on its way to its offsets. Outlives every lock, so whatever is left of it is dropped with
@@ -28,7 +28,8 @@ pub(crate) struct Appending<'a, F, P: Payload> {
 }
 
 impl<P: Payload> Log<P> {
-    /// Appends a batch: all drafts, or none. Wakes the readers concerned; waits for none of them.
+    /// Appends a batch: all drafts, or none. The readers concerned are woken when the [`Wakes`] are
+    /// dropped; nothing waits for any of them.
     ///
     /// Readers see the batch at once. Drafts that repeat an earlier one, by key or id, get its answer.
     ///
@@ -44,14 +45,14 @@ impl<P: Payload> Log<P> {
         &self,
         now: Timestamp,
         drafts: SmallVec<[Draft<F>; 1]>,
-    ) -> Result<Answers, AppendError> {
+    ) -> Result<(Answers, Wakes<P>), AppendError> {
         let shared = &*self.0;
         shared.expire(now);
         let repeats = repeats_within(&drafts)?;
         let places = Places::of(shared, &drafts)?;
         let mut batch = Appending { now, drafts, repeats, places };
         let mut evicted = Evicted::new();
-        let (assigned, answers) = loop {
+        let (mut assigned, answers) = loop {
             let mut sequence = shared.sequence.lock();
             if let Some(mut assigned) = shared.assign(&mut sequence, &mut batch)? {
                 let answers = shared.install(&mut sequence, &mut assigned, &mut evicted);
@@ -61,19 +62,8 @@ impl<P: Payload> Log<P> {
             batch.places = Places::of(shared, &batch.drafts)?;
         };
         shared.settle(&mut evicted);
-        assigned.wake();
         // Payloads are dropped last: if one of them panics, nothing is left undone.
-        Ok(answers)
-    }
-}
-
-impl<P: Payload> Assigned<P> {
-    /// Wakes the readers of each topic that got something, once.
-    pub(crate) fn wake(&self) {
-        let mut topics: SmallVec<[_; 1]> = self.topics().collect();
-        topics.sort_unstable_by_key(|topic| topic.identity());
-        topics.dedup_by_key(|topic| topic.identity());
-        topics.iter().for_each(|topic| wake_all(&topic.watchers));
+        Ok((answers, Wakes::of(&mut assigned)))
     }
 }
 

@@ -168,7 +168,9 @@ mod tests {
                 finish: true,
                 stamp: Some(stamp),
             };
-            self.append(now, [draft].into_iter().collect()).expect("an open topic");
+            let (_, wakes) =
+                self.append(now, [draft].into_iter().collect()).expect("an open topic");
+            wakes.wake();
         }
     }
 

@@ -59,6 +59,17 @@ impl<P> Assigned<P> {
         })
     }
 
+    /// Takes the topics out, once for each event.
+    pub(crate) fn take_topics(&mut self) -> Topics<P> {
+        let mut taken = Topics::new();
+        for draft in &mut self.drafts {
+            if let Decided::Fresh(fresh) = draft {
+                taken.append(&mut fresh.topics);
+            }
+        }
+        taken
+    }
+
     /// The topics of the new events, once for each event.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<TopicLog<P>>> {
         self.fresh().flat_map(|fresh| &fresh.topics)

@@ -34,6 +34,7 @@ pub mod store;
 mod sync;
 mod topic;
 mod wake;
+mod wakes;
 mod watcher;
 
 pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic};
@@ -48,3 +49,4 @@ pub use reader::{EndReason, Reader};
 pub use retention::{Retention, RetentionRules};
 pub use selector::{Selection, TopicSelector};
 pub use start::Start;
+pub use wakes::Wakes;

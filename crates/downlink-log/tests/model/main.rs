@@ -99,7 +99,8 @@ impl World {
             finish,
             stamp: Some(move |_, _| Load { bytes, id: stamped_id }),
         };
-        let got = self.log.append(self.now(), [draft].into_iter().collect());
+        let got =
+            self.log.append(self.now(), [draft].into_iter().collect()).map(|(answers, _)| answers);
         let want = self.naive.append(self.now, &to, bytes, id.as_deref(), finish);
         let got = got.map(|answers| answers[0]);
         assert_eq!(got, want);
@@ -122,7 +123,8 @@ impl World {
             finish: true,
             stamp: None::<fn(_, _) -> Load>,
         };
-        let got = self.log.append(self.now(), [draft].into_iter().collect());
+        let got =
+            self.log.append(self.now(), [draft].into_iter().collect()).map(|(answers, _)| answers);
         let want = self.naive.finish(self.now, &to);
         assert_eq!(got.map(|answers| answers[0]), want);
     }
@@ -286,6 +288,6 @@ fn a_closed_log_refuses_and_its_readers_end_after_reading() {
         finish: false,
         stamp: Some(|_, _| Load { bytes: 1, id: None }),
     };
-    let appended = world.log.append(now, [draft].into_iter().collect());
+    let appended = world.log.append(now, [draft].into_iter().collect()).map(|(answers, _)| answers);
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }

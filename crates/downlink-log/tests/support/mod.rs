@@ -78,7 +78,7 @@ pub(crate) fn append_all<P: Payload, const N: usize>(
     now: u64,
     drafts: [Draft<Stamp<P>>; N],
 ) -> Result<Answers, AppendError> {
-    log.append(ms(now), drafts.into_iter().collect())
+    log.append(ms(now), drafts.into_iter().collect()).map(|(answers, _)| answers)
 }
 
 /// What one client has got, over all its connections.

@@ -161,8 +161,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
             stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
         };
         // A mark is no event: it is not counted as one.
-        let answers = self.0.log.append(self.now(), smallvec![draft]);
-        let answers = answers.map_err(|error| PublishError::from_append(error).1)?;
+        let appended = self.0.log.append(self.now(), smallvec![draft]);
+        let (answers, wakes) = appended.map_err(|error| PublishError::from_append(error).1)?;
+        wakes.wake();
         Ok(self.receipt(answers[0], None))
     }
 
@@ -183,7 +184,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         &self,
         drafts: SmallVec<[Draft<F>; 1]>,
     ) -> Result<downlink_log::Answers, (usize, PublishError)> {
-        let answers = self.0.log.append(self.now(), drafts).map_err(PublishError::from_append)?;
+        let appended = self.0.log.append(self.now(), drafts);
+        let (answers, wakes) = appended.map_err(PublishError::from_append)?;
+        wakes.wake();
         self.0.counters.note_published(answers.iter().filter(|answer| !answer.repeated).count());
         Ok(answers)
     }

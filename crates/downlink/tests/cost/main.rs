@@ -98,3 +98,26 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     assert!(matches!(offsets, [Some(one), Some(two), None] if one < two), "{offsets:?}");
     assert_eq!(used.count, 0);
 }
+
+/// Allocations of one publish beside so many topics of one subscription each.
+fn publish_beside(topics: usize) -> usize {
+    let hub = Hub::<String>::text();
+    let others: Vec<_> = (0..topics)
+        .map(|number| waiting(&hub, &format!("other/{number}"), &format!("client-{number}")))
+        .collect();
+    let mut reader = waiting(&hub, "news", "alice");
+    let publish = || hub.to("news").publish("hello".to_owned()).unwrap();
+    publish();
+    let (_, used) = allocations_of(publish);
+    assert!(poll(&mut reader).is_some());
+    drop(others);
+    used.count
+}
+
+/// How many locks and wake-ups it is, the log's own tests count.
+#[test]
+fn a_publish_allocates_the_same_beside_few_and_many_topics() {
+    let few = publish_beside(100);
+    println!("a publish: {few} allocations");
+    assert_eq!(publish_beside(20_000), few);
+}
