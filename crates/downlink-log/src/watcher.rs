@@ -238,7 +238,8 @@ enum Places<P> {
     Many(Box<Many<P>>),
 }
 
-/// Invariant: `free` holds the number of each free place once.
+/// Invariant: the last place is taken; `free` holds the number of each free place once, and numbers
+/// of places that are no more.
 #[derive(Debug)]
 struct Many<P> {
     places: Vec<Place<P>>,
@@ -289,7 +290,7 @@ impl<P> Watchers<P> {
         if self.count == 0 {
             *self = Self::new();
         } else if let Places::Many(many) = &mut self.places {
-            many.free.push(key);
+            many.note_free(key);
         }
     }
 
@@ -316,15 +317,33 @@ impl<P> Watchers<P> {
 
 impl<P> Many<P> {
     fn insert(&mut self, watcher: Arc<Watcher<P>>) -> u32 {
-        let free = self.free.pop();
-        if let Some((key, place)) =
-            free.and_then(|key| Some((key, self.places.get_mut(key as usize)?)))
-        {
-            *place = Some(watcher);
-            return key;
+        while let Some(key) = self.free.pop() {
+            if let Some(place) = self.places.get_mut(key as usize) {
+                debug_assert!(place.is_none(), "what is noted is free");
+                *place = Some(watcher);
+                return key;
+            }
         }
         self.places.push(Some(watcher));
         (self.places.len() - 1) as u32
+    }
+
+    /// Notes that a place became free, and gives back what lies behind the last that is taken: ten
+    /// thousand readers that came and went leave nothing.
+    fn note_free(&mut self, key: u32) {
+        if (key as usize) + 1 < self.places.len() {
+            self.free.push(key);
+            return;
+        }
+        while self.places.last().is_some_and(Option::is_none) {
+            self.places.pop();
+        }
+        let places = self.places.len();
+        if places < self.places.capacity() / 4 {
+            self.places.shrink_to(2 * places);
+            self.free.retain(|&free| (free as usize) < places);
+            self.free.shrink_to_fit();
+        }
     }
 }
 
@@ -391,6 +410,27 @@ mod tests {
         watchers.remove(keys[1], false);
         assert_eq!(watchers.len(), 0);
         assert_eq!(watchers.insert(watcher(5), true), 0);
+    }
+
+    /// Storms of readers over a few that stay, each storm leaving in another order.
+    #[test]
+    fn a_list_is_as_long_as_its_last_reader_needs() {
+        let mut watchers = Watchers::new();
+        let stay: Vec<u32> = (0..3).map(|number| watchers.insert(watcher(number), true)).collect();
+        for storm in 0..3 {
+            let mut keys: Vec<u32> =
+                (10..1_010).map(|number| watchers.insert(watcher(number), true)).collect();
+            assert_eq!(watchers.places().len(), 1_003);
+            keys.sort_by_key(|key| (key % (storm + 2), std::cmp::Reverse(*key)));
+            keys.into_iter().for_each(|key| watchers.remove(key, true));
+            assert_eq!((watchers.len(), watchers.places().len()), (3, 3));
+            let Places::Many(many) = &watchers.places else { panic!("three readers") };
+            assert!(many.places.capacity() < 64 && many.free.capacity() < 64, "{many:?}");
+        }
+        assert_eq!(numbers(&watchers), [0, 1, 2]);
+        watchers.remove(stay[0], true);
+        watchers.remove(stay[2], true);
+        assert_eq!((watchers.insert(watcher(3), true), watchers.insert(watcher(4), true)), (0, 2));
     }
 
     #[test]
