@@ -8,6 +8,8 @@ use crate::{
     address::Address,
     given::{Fingerprint, IdempotencyKey},
     offset::Offset,
+    store::StoreError,
+    ticket::Commit,
 };
 
 /// An event before it has an offset.
@@ -27,6 +29,8 @@ pub struct Draft<F> {
     /// Whether its topics are finished with it: they refuse events for as long as
     /// [`finished_keep`](crate::LogOptions::finished_keep) says. Inboxes and everyone's topic too.
     pub finish: bool,
+    /// What a store keeps of the event, if the log has one; opaque here.
+    pub body: Option<Vec<u8>>,
     /// Makes the payload once the offset is known, under the sequence lock: short, no user's code,
     /// no call into the log. If it panics, nothing is appended. `None` for a finish mark alone.
     pub stamp: Option<F>,
@@ -71,6 +75,10 @@ pub enum AppendError {
         /// The limit.
         topics_max: usize,
     },
+    /// More events wait for the store than may: try again in a moment.
+    Busy,
+    /// The store takes nothing, or did not answer.
+    Store(StoreError),
 }
 
 impl fmt::Display for AppendError {
@@ -83,11 +91,31 @@ impl fmt::Display for AppendError {
             Self::TooManyTopics { topics_max, .. } => {
                 write!(f, "there are {topics_max} topics, which is the limit")
             }
+            Self::Busy => f.write_str("too many events wait for the store"),
+            Self::Store(_) => f.write_str("the store takes no events"),
         }
     }
 }
 
-impl std::error::Error for AppendError {}
+impl std::error::Error for AppendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What became of a batch for now.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Submitted {
+    /// One for each draft. Until `commit` is ready, `matched` may be 0, and the offsets are certain
+    /// only then.
+    pub answers: Answers,
+    /// The commit that the batch waits for; `None` if there is nothing to wait for.
+    pub commit: Option<Commit>,
+}
 
 /// The answers to a batch, one for each draft.
 pub type Answers = SmallVec<[Appended; 1]>;

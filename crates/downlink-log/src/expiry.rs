@@ -166,6 +166,7 @@ mod tests {
                 key: None,
                 fingerprint: Fingerprint::default(),
                 finish: true,
+                body: None,
                 stamp: Some(stamp),
             };
             let (_, wakes) =

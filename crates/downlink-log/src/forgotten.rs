@@ -101,6 +101,11 @@ impl Forgotten {
             .fold(self.others, |highest, (_, floor)| highest.max(*floor))
     }
 
+    /// Raises the floor of every name that is not in the table.
+    pub(crate) fn raise(&mut self, floor: Floor) {
+        self.others = self.others.max(floor);
+    }
+
     fn forget_oldest(&mut self) {
         let Some((_, address)) = self.turns.pop_first() else { return };
         if let Some(Remembered { floor, .. }) = self.names.remove(&address) {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
-    hash::{BuildHasher, Hash},
+    hash::{BuildHasher, Hash, Hasher},
     sync::OnceLock,
     time::Duration,
 };
@@ -33,6 +33,13 @@ impl Fingerprint {
         Self(first.hash_one(content), second.hash_one(content))
     }
 
+    /// The fingerprint of some bytes under a key that outlives the process: SipHash-2-4 twice.
+    pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
+        let number = u128::from_le_bytes(*key);
+        let (low, high) = (number as u64, (number >> 64) as u64);
+        Self(sip_hash(low, high, content), sip_hash(!low, !high, content))
+    }
+
     /// The fingerprint with these bytes, as a store kept them.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let number = u128::from_le_bytes(bytes);
@@ -43,6 +50,13 @@ impl Fingerprint {
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
     }
+}
+
+#[expect(deprecated, reason = "its algorithm is fixed by name; that of its successor may change")]
+fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
+    let mut hasher = std::hash::SipHasher::new_with_keys(low, high);
+    hasher.write(content);
+    hasher.finish()
 }
 
 /// A key under which a publish happens once, and whose publisher's it is.
@@ -58,6 +72,8 @@ pub struct IdempotencyKey {
 #[derive(Debug, Default)]
 pub(crate) struct GivenIds {
     ids: HashMap<Box<str>, GivenId>,
+    /// Ids that were freed so far: who has asked a store meanwhile asks again.
+    releases: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +102,12 @@ impl GivenIds {
         given.rings -= 1;
         if given.rings == 0 {
             self.ids.remove(id);
+            self.releases += 1;
         }
+    }
+
+    pub(crate) fn releases(&self) -> u64 {
+        self.releases
     }
 
     #[cfg(test)]

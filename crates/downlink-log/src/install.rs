@@ -14,6 +14,7 @@ use crate::{
     index::Topics,
     log::{Payload, Sequence, Shared},
     offset::{Offset, Timestamp},
+    queue::Awaited,
     ring::{Finish, Kept},
     sync::Ordering,
     topic::TopicLog,
@@ -37,6 +38,8 @@ pub(crate) enum Decided<P> {
     Repeat(Appended),
     /// The same as an earlier draft of this batch.
     RepeatOf(usize),
+    /// The same as a draft of another batch, which is not committed yet.
+    Awaited(Awaited),
     Fresh(Fresh<P>),
 }
 
@@ -49,13 +52,15 @@ pub(crate) struct Fresh<P> {
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) finish: bool,
+    /// What a store keeps of it.
+    pub(crate) body: Option<Vec<u8>>,
 }
 
 impl<P> Assigned<P> {
-    fn fresh(&self) -> impl Iterator<Item = &Fresh<P>> {
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = &Fresh<P>> {
         self.drafts.iter().filter_map(|draft| match draft {
             Decided::Fresh(fresh) => Some(fresh),
-            Decided::Repeat(_) | Decided::RepeatOf(_) => None,
+            _ => None,
         })
     }
 
@@ -76,11 +81,18 @@ impl<P> Assigned<P> {
     }
 }
 
+impl<P> Fresh<P> {
+    /// Whether there is an event and somebody whom it is for.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.payload.is_some() && !self.topics.is_empty()
+    }
+}
+
 impl<P: Payload> Shared<P> {
     /// Makes a batch visible, and keeps the log within its bounds.
     pub(crate) fn install(
         &self,
-        sequence: &mut Sequence,
+        sequence: &mut Sequence<P>,
         batch: &mut Assigned<P>,
         evicted: &mut Evicted<P>,
     ) -> Answers {
@@ -90,6 +102,7 @@ impl<P: Payload> Shared<P> {
             let answer = match draft {
                 Decided::Repeat(answer) => Appended { repeated: true, ..*answer },
                 Decided::RepeatOf(of) => Appended { repeated: true, ..answers[*of] },
+                Decided::Awaited(_) => unreachable!("a batch is visible after those it repeats"),
                 Decided::Fresh(fresh) => {
                     tail = fresh.offset + 1;
                     self.install_one(sequence, (batch.now, batch.at), fresh, evicted)
@@ -105,7 +118,7 @@ impl<P: Payload> Shared<P> {
 
     fn install_one(
         &self,
-        sequence: &mut Sequence,
+        sequence: &mut Sequence<P>,
         (now, at): (Timestamp, Timestamp),
         fresh: &mut Fresh<P>,
         evicted: &mut Evicted<P>,
@@ -116,7 +129,7 @@ impl<P: Payload> Shared<P> {
         if let Some(key) = fresh.key.take() {
             sequence.keys.insert(now, key, fingerprint, answer);
         }
-        let kept = fresh.payload.is_some() && !fresh.topics.is_empty();
+        let kept = fresh.is_kept();
         if let Some(id) = fresh.id.take().filter(|_| kept) {
             // Before the event is where it can be evicted, which frees the id again.
             let rings = fresh.topics.len();
@@ -129,7 +142,7 @@ impl<P: Payload> Shared<P> {
     }
 
     /// Puts an event into its rings, which were reserved for it.
-    fn push(
+    pub(crate) fn push(
         &self,
         fresh: &Fresh<P>,
         at: Timestamp,

@@ -17,15 +17,19 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     address::Address,
+    durable::Durable,
     expiry::Expiry,
     forgotten::{FORGOTTEN_MAX, Floor},
     given::{GivenIds, KEYS_MAX, KeyWindow},
     index::Index,
     offset::{Cursor, Epoch, Offset, Timestamp},
+    queue::{Pending, Queue},
     reader::EndReason,
     registry::Registry,
     retention::RetentionRules,
+    store::StoreError,
     sync::{AtomicU64, AtomicUsize, Mutex, Ordering, RwLock},
+    ticket::Commit,
     topic::TopicLog,
     watcher::end_each,
 };
@@ -105,8 +109,25 @@ impl LogOptions {
 }
 
 /// A bounded log of events. Clones are handles to one log.
-#[derive(Clone)]
-pub struct Log<P>(pub(crate) Arc<Shared<P>>);
+pub struct Log<P>(pub(crate) Arc<Shared<P>>, Option<Arc<Handle<P>>>);
+
+impl<P> Clone for Log<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0), self.1.clone())
+    }
+}
+
+/// That somebody outside has a log: the threads of its store hold it too, and end with the last one.
+struct Handle<P>(Arc<Shared<P>>);
+
+impl<P> Drop for Handle<P> {
+    fn drop(&mut self) {
+        self.0.close_sequence();
+        if let Some(durable) = &self.0.durable {
+            durable.replay.stop();
+        }
+    }
+}
 
 impl<P> fmt::Debug for Log<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,7 +151,7 @@ pub(crate) struct Shared<P> {
     /// behind a finish mark sees the mark counted (Relaxed).
     pub(crate) finished: AtomicUsize,
     /// Assigns offsets. Held while an event goes into its rings.
-    pub(crate) sequence: Mutex<Sequence>,
+    pub(crate) sequence: Mutex<Sequence<P>>,
     pub(crate) index: Mutex<Index<P>>,
     pub(crate) given: Mutex<GivenIds>,
     pub(crate) expiry: Expiry<P>,
@@ -138,43 +159,69 @@ pub(crate) struct Shared<P> {
     pub(crate) registry: RwLock<Registry<P>>,
     /// Read by every reader, and never collected.
     pub(crate) everyone: Arc<TopicLog<P>>,
+    /// The store, if there is one.
+    pub(crate) durable: Option<Durable<P>>,
 }
 
 /// What is needed to assign an offset.
-#[derive(Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct Sequence<P> {
+    /// The next offset to be assigned. The tail is behind it while the store has not committed.
     pub(crate) next: u64,
     /// The newest time stamp. Time does not run backwards in a log, whatever the clock does.
     pub(crate) at: Timestamp,
     pub(crate) keys: KeyWindow,
     pub(crate) closed: bool,
+    /// What is on its way to the store, and what of it nobody sees yet.
+    pub(crate) queue: Queue<P>,
+    pub(crate) pending: Pending,
+    /// Why the store takes nothing more.
+    pub(crate) failed: Option<StoreError>,
 }
 
 impl<P: Payload> Log<P> {
     /// An empty log in memory.
     pub fn new(options: LogOptions) -> Self {
+        Self::begin_at(options, Offset::FIRST, Timestamp::default(), None, (0, 0))
+    }
+
+    /// An empty log whose next offset is `next`, with room for so many events and bytes on their way
+    /// to its store.
+    pub(crate) fn begin_at(
+        options: LogOptions,
+        next: Offset,
+        at: Timestamp,
+        durable: Option<Durable<P>>,
+        (queue_events_max, queue_bytes_max): (usize, usize),
+    ) -> Self {
         let everyone = TopicLog::new(Address::Everyone, &options, Floor::NONE);
         let forgotten_max = options.forgotten_max.unwrap_or(FORGOTTEN_MAX);
         let registry = Registry::new(Arc::clone(&everyone), forgotten_max);
-        Self(Arc::new(Shared {
+        let sequence = Sequence {
+            next: next.get(),
+            at,
+            keys: KeyWindow::new(KEYS_MAX),
+            closed: false,
+            queue: Queue::new(queue_events_max, queue_bytes_max),
+            pending: Pending::default(),
+            failed: None,
+        };
+        let shared = Arc::new(Shared {
             options,
-            tail: AtomicU64::new(Offset::FIRST.get()),
+            tail: AtomicU64::new(next.get()),
             floor_max: AtomicU64::new(Offset::FIRST.get()),
             bytes: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
-            sequence: Mutex::new(Sequence {
-                next: Offset::FIRST.get(),
-                at: Timestamp::default(),
-                keys: KeyWindow::new(KEYS_MAX),
-                closed: false,
-            }),
+            sequence: Mutex::new(sequence),
             index: Mutex::new(Index::new()),
             given: Mutex::new(GivenIds::default()),
             expiry: Expiry::new(),
             registry: RwLock::new(registry),
             everyone,
-        }))
+            durable,
+        });
+        let handle = shared.durable.is_some().then(|| Arc::new(Handle(Arc::clone(&shared))));
+        Self(shared, handle)
     }
 
     /// The options it was made with.
@@ -195,11 +242,23 @@ impl<P: Payload> Log<P> {
 
     /// Ends the log: every later append and open fails, every reader reads what there is and ends.
     ///
-    /// Never waits for a reader. Closing twice is closing once.
+    /// Never waits for a reader. Closing twice is closing once. With a store, what waits for its
+    /// commit is committed first: see [`poll_closed`](Self::poll_closed).
     pub fn close(&self) {
-        self.0.sequence.lock().closed = true;
+        self.0.close_sequence();
         self.0.registry.write().closed = true;
-        self.end_all(EndReason::Closed);
+        if self.0.durable.is_none() {
+            self.end_all(EndReason::Closed);
+        }
+    }
+
+    /// Whether a log that was closed has written everything and let go of its store. Until then the
+    /// waker is kept and woken then. A log without a store is ready at once.
+    pub fn poll_closed(&self, waker: &std::task::Waker) -> std::task::Poll<()> {
+        match &self.0.durable {
+            Some(durable) => Commit(Arc::clone(&durable.ended)).poll(waker).map(|_| ()),
+            None => std::task::Poll::Ready(()),
+        }
     }
 
     /// Ends every reader there is, each after it has read what there is.
@@ -215,6 +274,15 @@ impl<P: Payload> Log<P> {
 }
 
 impl<P> Shared<P> {
+    /// Refuses appends from now on, and lets the writer end when it has written what there is.
+    fn close_sequence(&self) {
+        self.sequence.lock().closed = true;
+        if let Some(durable) = &self.durable {
+            durable.to_commit.notify_one();
+            durable.has_committed.notify_all();
+        }
+    }
+
     pub(crate) fn tail(&self) -> u64 {
         self.tail.load(Ordering::Acquire)
     }

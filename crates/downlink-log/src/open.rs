@@ -77,6 +77,9 @@ impl std::error::Error for OpenError {}
 impl<P: Payload> Log<P> {
     /// Opens a reader. What is appended after this returns is read by it.
     ///
+    /// In a log with a store, where it begins may have to be asked there: see
+    /// [`poll_begun`](Reader::poll_begun).
+    ///
     /// # Errors
     ///
     /// [`OpenError`]; then nothing was changed.
@@ -89,8 +92,13 @@ impl<P: Payload> Log<P> {
         let shared = &self.0;
         shared.expire(now);
         let watcher = shared.attach(selection)?;
-        let beginning = shared.begin(start, &watcher);
-        Ok(Reader::new(self.clone(), watcher, beginning))
+        if let Some(beginning) = shared.begin_known(start, &watcher) {
+            return Ok(Reader::new(Arc::clone(shared), watcher, beginning));
+        }
+        let start = start.clone();
+        let slot =
+            shared.ask(&watcher, move |shared, watcher| shared.begin_stored(&start, watcher));
+        Ok(Reader::to_begin(Arc::clone(shared), watcher, slot))
     }
 }
 

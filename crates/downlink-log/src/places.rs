@@ -89,7 +89,10 @@ impl<P: Payload> Drop for Reserved<'_, P> {
 }
 
 impl<P: Payload> Shared<P> {
-    fn find_or_create(&self, address: &Address) -> Result<Arc<TopicLog<P>>, TooManyTopics> {
+    pub(crate) fn find_or_create(
+        &self,
+        address: &Address,
+    ) -> Result<Arc<TopicLog<P>>, TooManyTopics> {
         if *address == Address::Everyone {
             return Ok(Arc::clone(&self.everyone));
         }

@@ -11,14 +11,18 @@ use crate::{
     draft::{AppendError, Appended, Draft},
     given::Fingerprint,
     log::{Payload, Sequence, Shared},
+    offset::Offset,
+    queue::Awaited,
     topic::TopicLog,
 };
 
 /// What becomes of one draft.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Plan {
     Fresh,
     Repeat(Appended),
+    /// The same as a draft that is not committed yet.
+    Awaited(Awaited),
     /// The same as an earlier draft of this batch.
     RepeatOf(usize),
 }
@@ -27,45 +31,87 @@ impl Plan {
     pub(crate) fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh)
     }
+
+    fn awaited(awaited: &Awaited) -> (Fingerprint, Self) {
+        (awaited.fingerprint, Self::Awaited(awaited.clone()))
+    }
+
+    /// How many it was for is not kept.
+    fn stored((fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Self) {
+        (fingerprint, Self::Repeat(Appended { offset, matched: 0, repeated: true }))
+    }
 }
 
 impl<P: Payload> Shared<P> {
     /// Decides for each draft of a batch whether it is new, and whether its topics take it.
     pub(crate) fn plan<F>(
         &self,
-        sequence: &Sequence,
+        sequence: &Sequence<P>,
         batch: &Appending<'_, F, P>,
     ) -> Result<SmallVec<[Plan; 1]>, AppendError> {
         let plan = |(at, draft)| match batch.repeats.get(at) {
             Some(Some(of)) => Ok(Plan::RepeatOf(*of)),
-            _ => self.plan_one(sequence, at, draft),
+            _ => self.plan_one(sequence, at, draft, batch.looked.get(at)),
         };
         let plans: SmallVec<_> =
             batch.drafts.iter().enumerate().map(plan).collect::<Result<_, _>>()?;
-        check_finished(batch, &plans)?;
+        check_finished(sequence, batch, &plans)?;
         Ok(plans)
     }
 
     fn plan_one<F>(
         &self,
-        sequence: &Sequence,
+        sequence: &Sequence<P>,
         at: usize,
         draft: &Draft<F>,
+        stored: Option<&Looked>,
     ) -> Result<Plan, AppendError> {
         let same = |fingerprint: Fingerprint| fingerprint == draft.fingerprint;
-        let by_key = draft.key.as_ref().and_then(|key| sequence.keys.get(key));
+        let by_key = draft.key.as_ref().and_then(|key| {
+            let known =
+                sequence.keys.get(key).map(|&(print, answer)| (print, Plan::Repeat(answer)));
+            let pending = || sequence.pending.keys.get(key).map(Plan::awaited);
+            known.or_else(pending).or_else(|| stored?.key.map(Plan::stored))
+        });
         match by_key {
-            Some((fingerprint, answer)) if same(*fingerprint) => return Ok(Plan::Repeat(*answer)),
+            Some((print, plan)) if same(print) => return Ok(plan),
             Some(_) => return Err(AppendError::KeyReused { draft: at }),
             None => {}
         }
-        let by_id = draft.id.as_ref().and_then(|id| self.given.lock().get(id).copied());
+        let by_id = draft.id.as_ref().and_then(|id| {
+            let known = self.given.lock().get(id).copied();
+            let known = known.map(|given| (given.fingerprint, Plan::Repeat(given.answer)));
+            let pending = || sequence.pending.ids.get(id).map(Plan::awaited);
+            known.or_else(pending).or_else(|| stored?.id.map(Plan::stored))
+        });
         match by_id {
-            Some(given) if same(given.fingerprint) => Ok(Plan::Repeat(given.answer)),
+            Some((print, plan)) if same(print) => Ok(plan),
             Some(_) => Err(AppendError::IdTaken { draft: at }),
             None => Ok(Plan::Fresh),
         }
     }
+
+    /// Asks the store for the keys and ids of drafts that the memory does not know. Not under a lock.
+    pub(crate) fn look_up<F>(&self, drafts: &[Draft<F>]) -> Result<Vec<Looked>, AppendError> {
+        let Some(durable) = &self.durable else { return Ok(Vec::new()) };
+        if drafts.iter().all(|draft| draft.id.is_none() && draft.key.is_none()) {
+            return Ok(Vec::new());
+        }
+        let look = |draft: &Draft<F>| {
+            let id = draft.id.as_deref().filter(|id| self.given.lock().get(id).is_none());
+            let id = id.map(|id| durable.reader.given(id)).transpose()?;
+            let key = draft.key.as_ref().map(|key| durable.reader.key(key)).transpose()?;
+            Ok(Looked { id: id.flatten(), key: key.flatten() })
+        };
+        drafts.iter().map(look).collect::<Result<_, _>>().map_err(AppendError::Store)
+    }
+}
+
+/// What the store said of a draft.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looked {
+    id: Option<(Fingerprint, Offset)>,
+    key: Option<(Fingerprint, Offset)>,
 }
 
 /// For each draft the earlier one of the same batch that it repeats.
@@ -94,6 +140,7 @@ pub(crate) fn repeats_within<F>(
 
 /// Refuses drafts for topics that are finished, or that an earlier draft of the batch finishes.
 fn check_finished<F, P: Payload>(
+    sequence: &Sequence<P>,
     batch: &Appending<'_, F, P>,
     plans: &[Plan],
 ) -> Result<(), AppendError> {
@@ -104,7 +151,9 @@ fn check_finished<F, P: Payload>(
             continue;
         }
         let finished = |topic: &Arc<TopicLog<P>>| {
-            topic.finished().is_some() || finishing.contains(&topic.identity())
+            topic.finished().is_some()
+                || finishing.contains(&topic.identity())
+                || sequence.pending.finishing.contains(&topic.identity())
         };
         if topics.iter().any(finished) {
             return Err(AppendError::Finished { draft: at });

@@ -74,6 +74,8 @@ pub enum Read {
     Gap(Gap),
     /// Nothing to read now.
     CaughtUp,
+    /// What follows is being fetched from the store; the reader is woken as by an append.
+    Fetching,
     /// Nothing will ever follow.
     Ended(crate::EndReason),
 }
@@ -118,11 +120,15 @@ pub(crate) struct Position {
     pub(crate) told: u64,
     /// Why a hole that is found now is there.
     pub(crate) reason: GapReason,
+    /// Whether what the rings have lost can be had from a store.
+    pub(crate) stored: bool,
 }
 
 /// What a look at the rings found.
 pub(crate) enum Found {
     Hole(Gap),
+    /// What follows is not in the rings any more, and may be in the store.
+    Behind,
     /// Events up to the batch or the tail, perhaps none.
     Taken {
         /// Whether everything below the tail was looked at.
@@ -148,9 +154,14 @@ impl<P: Payload> Shared<P> {
         let walked = attached.len() > MERGE_ALWAYS
             && distance < attached.len() as u64
             && self.walk_index(position, attached, tail, batch, out);
-        if !walked && let Some(gap) = Merge::new(position, attached, tail).run(position, batch, out)
-        {
-            return Found::Hole(gap);
+        if !walked {
+            let merge = Merge::new(position, attached, tail);
+            if position.stored && merge.floor > position.next {
+                return Found::Behind;
+            }
+            if let Some(gap) = merge.run(position, batch, out) {
+                return Found::Hole(gap);
+            }
         }
         Found::Taken { caught_up: position.next >= tail }
     }
@@ -202,7 +213,7 @@ impl<P: Payload> Shared<P> {
             let Some(rows) = self.rows(position, attached, tail, taken.events_left) else {
                 return taken.last.is_some();
             };
-            let complete = rows.take(position.told, &mut taken);
+            let complete = rows.take(position.ring_told(), &mut taken);
             position.advance(taken.last, complete.then_some(rows.until));
             if !complete {
                 break;
@@ -222,7 +233,7 @@ impl<P: Payload> Shared<P> {
     ) -> Option<Rows<P>> {
         let index = self.index.lock();
         // Rows disappear only after the floor of their events was raised.
-        if self.floor_max.load(Ordering::Acquire) > position.next.max(position.told) {
+        if self.floor_max.load(Ordering::Acquire) > position.next.max(position.ring_told()) {
             return None;
         }
         let mut rows = Vec::new();
@@ -281,6 +292,11 @@ fn take_one<P: Payload>(
 }
 
 impl Position {
+    /// Below this nothing of the rings is missed. What a store may have is missed, told or not.
+    fn ring_told(&self) -> u64 {
+        if self.stored { 0 } else { self.told }
+    }
+
     fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);
@@ -387,7 +403,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         while let Some(Reverse((head, at))) = self.heads.pop() {
             let Some(seat) = self.attached.get(at) else { continue };
             let ring = seat.topic.ring.read();
-            let evicted = ring.floor().offset > head && ring.floor().offset > position.told;
+            let evicted = ring.floor().offset > head && ring.floor().offset > position.ring_told();
             if evicted || (taken.is_full() && !taken.has(head)) {
                 complete = false;
                 break;

@@ -8,9 +8,10 @@ use std::{
 
 use crate::{
     address::ClientId,
-    log::{Log, Payload, Shared},
+    log::{Payload, Shared},
     offset::{Cursor, Offset, Timestamp},
     read::{Batch, Entry, Found, Gap, GapReason, Next, Position, Read},
+    reader_over_store::OverStore,
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,
     watcher::{Attached, Seat, Watcher},
@@ -29,32 +30,37 @@ pub enum EndReason {
     Disconnected = 3,
     /// Every topic it reads is finished and read.
     Finished = 4,
+    /// The store could not be read. The reader may come back.
+    Unreadable = 5,
 }
 
 impl EndReason {
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Closed, Self::Drained, Self::Disconnected, Self::Finished]
+        [Self::Closed, Self::Drained, Self::Disconnected, Self::Finished, Self::Unreadable]
             .into_iter()
             .find(|reason| *reason as u8 == number)
     }
 }
 
-/// Reads a log from a cursor on. Dropping it is leaving.
+/// Reads a log from a cursor on. Dropping it is leaving. It does not keep a log with a store going: the
+/// log's handles do.
 ///
 /// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`], then
 /// [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no more
 /// than *look again*.
 pub struct Reader<P: Payload> {
-    log: Log<P>,
+    pub(crate) log: Arc<Shared<P>>,
     /// Its `next` is the reader's cursor.
-    watcher: Arc<Watcher<P>>,
+    pub(crate) watcher: Arc<Watcher<P>>,
     /// Holes below this have been told.
-    told: u64,
+    pub(crate) told: u64,
     /// Said before anything is read.
-    gap: Option<Box<Gap>>,
+    pub(crate) gap: Option<Box<Gap>>,
     /// Why a hole that is found now is there.
-    reason: GapReason,
+    pub(crate) reason: GapReason,
     asked: bool,
+    /// What it is about with the store, if there is one.
+    pub(crate) over: Option<Box<OverStore<P>>>,
 }
 
 impl<P: Payload> std::fmt::Debug for Reader<P> {
@@ -67,12 +73,24 @@ impl<P: Payload> std::fmt::Debug for Reader<P> {
 }
 
 impl<P: Payload> Reader<P> {
-    pub(crate) fn new(log: Log<P>, watcher: Arc<Watcher<P>>, beginning: Beginning) -> Self {
-        let Beginning { next, told, gap, asked } = beginning;
-        watcher.next.store(next, Ordering::Relaxed);
+    pub(crate) fn new(log: Arc<Shared<P>>, watcher: Arc<Watcher<P>>, beginning: Beginning) -> Self {
+        let over = log.durable.is_some().then(|| Box::new(OverStore::rings()));
+        let reason = GapReason::Evicted;
+        let mut reader = Self { log, watcher, told: 0, gap: None, reason, asked: true, over };
+        reader.begin(beginning);
+        reader
+    }
+
+    /// Stands where it is known to begin.
+    pub(crate) fn begin(&mut self, beginning: Beginning) {
+        let Beginning { next, told, gap, asked, at_end } = beginning;
+        self.watcher.next.store(next, Ordering::Relaxed);
         // What a reader of live events misses, it misses while it is here.
-        let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
-        Self { log, watcher, told, gap: gap.map(Box::new), reason, asked }
+        self.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
+        (self.told, self.gap, self.asked) = (told, gap.map(Box::new), asked);
+        if let Some(over) = &mut self.over {
+            over.at_end = at_end;
+        }
     }
 
     /// Unique among the readers of this log.
@@ -89,7 +107,7 @@ impl<P: Payload> Reader<P> {
     pub fn cursor(&self) -> Cursor {
         let next = self.next();
         let next = self.gap.as_ref().map_or(next, |gap| next.min(gap.next.get()));
-        Cursor { epoch: self.log.options().epoch, next: Offset::new(next) }
+        Cursor { epoch: self.log.options.epoch, next: Offset::new(next) }
     }
 
     /// A number that readers of the same topics share, and others hardly do: so that who serves many
@@ -120,6 +138,9 @@ impl<P: Payload> Reader<P> {
 
     /// Whether all its topics are finished and it has nothing of them left to read.
     pub fn is_at_end(&self) -> bool {
+        if let Some(at_end) = self.over.as_ref().and_then(|over| over.at_end) {
+            return at_end;
+        }
         let attached = self.watcher.attached.lock();
         self.is_exact() && self.gap.is_none() && all_finished(&attached) && {
             let next = self.next();
@@ -141,22 +162,49 @@ impl<P: Payload> Reader<P> {
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
         }
-        self.log.0.expire(now);
-        if let Some(gap) = self.gap.take() {
-            return Read::Gap(*gap);
-        }
+        self.log.expire(now);
         loop {
-            let found =
-                self.look(|shared, position, attached| shared.read(position, attached, batch, out));
-            match found {
-                Found::Hole(gap) => return Read::Gap(gap),
-                Found::Taken { .. } if !out.is_empty() => return Read::Events,
-                // Something was evicted under the reader, or there is more of the index to walk.
-                Found::Taken { caught_up: false } => {}
-                Found::Taken { caught_up: true } => {
-                    let end = end.or_else(|| self.finished());
-                    return end.map_or(Read::CaughtUp, Read::Ended);
-                }
+            let waits = match self.take_answer() {
+                Ok(answered) => !answered,
+                Err(_) => return Read::Ended(EndReason::Unreadable),
+            };
+            // A long replay is not waited for at the end: whoever comes back goes on here.
+            if waits {
+                return end.map_or(Read::Fetching, Read::Ended);
+            }
+            if let Some(gap) = self.gap.take() {
+                return Read::Gap(*gap);
+            }
+            if let Some(read) = self.read_page(batch, out) {
+                return read;
+            }
+            if let Some(read) = self.read_rings(batch, out, end) {
+                return read;
+            }
+        }
+    }
+
+    /// Reads what the rings have. `None`: look again.
+    fn read_rings(
+        &mut self,
+        batch: Batch,
+        out: &mut Vec<Entry<P>>,
+        end: Option<EndReason>,
+    ) -> Option<Read> {
+        let found =
+            self.look(|shared, position, attached| shared.read(position, attached, batch, out));
+        match found {
+            Found::Hole(gap) => Some(Read::Gap(gap)),
+            Found::Taken { .. } if !out.is_empty() => Some(Read::Events),
+            // Something was evicted under the reader, or there is more of the index to walk.
+            Found::Taken { caught_up: false } => None,
+            Found::Taken { caught_up: true } => {
+                let end = end.or_else(|| self.finished());
+                Some(end.map_or(Read::CaughtUp, Read::Ended))
+            }
+            Found::Behind => {
+                self.ask_for_page(batch);
+                None
             }
         }
     }
@@ -184,14 +232,15 @@ impl<P: Payload> Reader<P> {
     /// Looks at the log from where the reader stands, and notes where it stands then.
     fn look<R>(&mut self, read: impl FnOnce(&Shared<P>, &mut Position, &Attached<P>) -> R) -> R {
         let Self { told, reason, .. } = *self;
-        let mut position = Position { next: self.next(), told, reason };
-        let found = read(&self.log.0, &mut position, &self.watcher.attached.lock());
+        let stored = self.over.as_ref().is_some_and(|over| over.reachable);
+        let mut position = Position { next: self.next(), told, reason, stored };
+        let found = read(&self.log, &mut position, &self.watcher.attached.lock());
         self.watcher.next.store(position.next, Ordering::Relaxed);
         (self.told, self.reason) = (position.told, position.reason);
         found
     }
 
-    fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.watcher.next.load(Ordering::Relaxed)
     }
 
@@ -203,7 +252,7 @@ impl<P: Payload> Reader<P> {
     /// The end, if all topics are finished and read up to their marks.
     fn finished(&self) -> Option<EndReason> {
         // Nearly always none is, and the topics need not be visited.
-        let any = self.log.0.finished.load(Ordering::Relaxed) > 0 && self.is_exact();
+        let any = self.log.finished.load(Ordering::Relaxed) > 0 && self.is_exact();
         let finished = any && has_finished(&self.watcher.attached.lock(), self.next());
         finished.then_some(EndReason::Finished)
     }
@@ -221,7 +270,7 @@ impl<P: Payload> Reader<P> {
     pub fn leave(&mut self) {
         // Every reader has a seat, for what is for everyone, until it leaves.
         if self.watcher.attached.lock().len() > 0 {
-            self.log.0.detach(&self.watcher);
+            self.log.detach(&self.watcher);
         }
     }
 }

@@ -78,6 +78,12 @@ impl<P: Payload> Ring<P> {
         self.floor
     }
 
+    /// Raises the floor of a ring that has nothing yet.
+    pub(crate) fn raise_floor(&mut self, floor: Floor) {
+        debug_assert!(self.history.is_none(), "nothing is kept below a floor");
+        self.floor = self.floor.max(floor);
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.history.as_ref().map_or(0, |history| history.bytes)
     }

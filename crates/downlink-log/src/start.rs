@@ -37,11 +37,13 @@ pub(crate) struct Beginning {
     pub(crate) gap: Option<Gap>,
     /// Whether the reader gave an id, or asked for history.
     pub(crate) asked: bool,
+    /// Whether its finished topics have nothing more for it, if a store has said so.
+    pub(crate) at_end: Option<bool>,
 }
 
 impl Beginning {
-    fn at(next: u64) -> Self {
-        Self { next, told: 0, gap: None, asked: true }
+    pub(crate) fn at(next: u64) -> Self {
+        Self { next, told: 0, gap: None, asked: true, at_end: None }
     }
 }
 

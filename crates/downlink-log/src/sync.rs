@@ -3,7 +3,10 @@
 //! Both give the same few methods, so that the code under test is the code that runs.
 
 #[cfg(not(downlink_loom))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use {
+    parking_lot::Condvar,
+    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 #[cfg(not(any(downlink_loom, test)))]
 pub(crate) use parking_lot::{Mutex, RwLock};
@@ -13,7 +16,7 @@ pub(crate) use self::counted::{Mutex, RwLock, locks_taken};
 
 #[cfg(downlink_loom)]
 pub(crate) use {
-    self::model::{Mutex, RwLock, next_number},
+    self::model::{Condvar, Mutex, RwLock, next_number},
     loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -91,6 +94,20 @@ mod model {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("a panic ends the model")
         }
+    }
+
+    /// Wakes nobody: models take the writer's steps themselves.
+    #[derive(Debug)]
+    pub(crate) struct Condvar;
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn notify_one(&self) {}
+
+        pub(crate) fn notify_all(&self) {}
     }
 
     #[derive(Debug)]

@@ -77,6 +77,12 @@ impl<P: Payload> TopicLog<P> {
         })
     }
 
+    /// Raises the floor of a topic that has nothing yet.
+    pub(crate) fn raise_floor(&self, floor: Floor) {
+        self.ring.write().raise_floor(floor);
+        self.newest.fetch_max(floor.offset - 1, Ordering::AcqRel);
+    }
+
     pub(crate) fn newest(&self) -> u64 {
         self.newest.load(Ordering::Acquire) & !FINISHED
     }

@@ -25,6 +25,11 @@ impl<P> Wakes<P> {
         Self { topics }
     }
 
+    /// Nobody's.
+    pub(crate) fn none() -> Self {
+        Self { topics: SmallVec::new() }
+    }
+
     /// Wakes them now, with no lock held.
     pub fn wake(self) {
         drop(self);
@@ -90,6 +95,7 @@ mod tests {
             key: None,
             fingerprint: Fingerprint::default(),
             finish: false,
+            body: None,
             stamp: Some(stamp),
         };
         log.append(Timestamp::default(), [draft].into_iter().collect()).expect("an open topic").1

@@ -97,6 +97,7 @@ impl World {
             key: None,
             fingerprint,
             finish,
+            body: None,
             stamp: Some(move |_, _| Load { bytes, id: stamped_id }),
         };
         let got =
@@ -121,6 +122,7 @@ impl World {
             key: None,
             fingerprint: Fingerprint::default(),
             finish: true,
+            body: None,
             stamp: None::<fn(_, _) -> Load>,
         };
         let got =
@@ -286,6 +288,7 @@ fn a_closed_log_refuses_and_its_readers_end_after_reading() {
         key: None,
         fingerprint: Fingerprint::default(),
         finish: false,
+        body: None,
         stamp: Some(|_, _| Load { bytes: 1, id: None }),
     };
     let appended = world.log.append(now, [draft].into_iter().collect()).map(|(answers, _)| answers);

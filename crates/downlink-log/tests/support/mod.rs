@@ -59,6 +59,7 @@ pub(crate) fn draft_of<P: Payload>(to: &[Address], payload: P) -> Draft<Stamp<P>
         key: None,
         fingerprint: Fingerprint::default(),
         finish: false,
+        body: None,
         stamp: Some(Box::new(move |_, _| payload)),
     }
 }

@@ -158,6 +158,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             key: None,
             fingerprint: Fingerprint::default(),
             finish: true,
+            body: None,
             stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
         };
         // A mark is no event: it is not counted as one.
@@ -323,7 +324,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         };
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
-        let draft = Draft { to: self.to, id, key, fingerprint, finish, stamp: Some(stamp) };
+        let draft =
+            Draft { to: self.to, id, key, fingerprint, finish, body: None, stamp: Some(stamp) };
         Ok(Encoded { draft, given })
     }
 
