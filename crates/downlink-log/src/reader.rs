@@ -114,7 +114,7 @@ impl<P: Payload> Reader<P> {
     /// can let those of different topics take turns.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
-        Arc::as_ptr(&self.log.0).hash(&mut hasher);
+        Arc::as_ptr(&self.log).hash(&mut hasher);
         if self.watcher.patterns().is_empty() {
             let attached = self.watcher.attached.lock();
             let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());

@@ -1,0 +1,120 @@
+//! What a restart keeps, and what it says of what is lost.
+
+use downlink_log::{AppendError, Draft, EndReason, GapReason, Offset, Start, store::Durability};
+
+use crate::{
+    support::topic,
+    world::{BROKEN, World, durable, id, is_caught_up, note, note_to, read, with_key},
+};
+
+#[test]
+fn ids_of_an_earlier_life_resume_exactly() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", 0..8);
+    world.reopen();
+    world.publish("a", 8..16);
+    world.reopen();
+    for (life, offset) in [(1, 0), (1, 3), (1, 8), (2, 8), (2, 12), (2, 16), (3, 16)] {
+        let mut reader = world.open(&["a"], id(life, offset));
+        let got = read(&mut reader, 16 - offset as usize);
+        assert_eq!((got.numbers, got.gaps), ((offset..16).collect::<Vec<_>>(), vec![]));
+        assert!(is_caught_up(&mut reader));
+    }
+}
+
+#[test]
+fn offsets_go_on_and_belong_to_their_life() {
+    let mut world = World::new(Durability::Commit);
+    assert_eq!(world.publish("a", 0..3), [1, 2, 3]);
+    world.reopen();
+    assert_eq!(world.publish("a", 3..5), [4, 5]);
+    let of = |offset| world.log.cursor_after(Offset::new(offset)).epoch;
+    assert_eq!((of(3), of(4)), (downlink_log::Epoch::from_random(1), world.log.options().epoch));
+}
+
+#[test]
+fn an_id_past_the_end_of_its_life_is_lost_and_the_next_life_follows() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", 0..8);
+    world.shelf.lose_from(6);
+    world.begin_again();
+    world.publish("a", 100..103);
+    let got = read(&mut world.open(&["a"], id(1, 7)), 3);
+    assert_eq!(got.numbers, [100, 101, 102]);
+    let [gap] = got.gaps[..] else { panic!("{got:?}") };
+    assert_eq!((gap.reason, gap.next), (GapReason::Lost, Offset::new(6)));
+    assert_eq!(gap.oldest, Some(Offset::new(6)));
+    // Below the end: exactly.
+    let got = read(&mut world.open(&["a"], id(1, 4)), 4);
+    assert_eq!((got.numbers, got.gaps), (vec![4, 100, 101, 102], vec![]));
+}
+
+#[test]
+fn an_id_of_an_unknown_life_is_new_epoch() {
+    let world = World::new(Durability::Commit);
+    world.publish("a", 0..8);
+    let got = read(&mut world.open(&["a"], id(9, 3)), 8);
+    let reasons: Vec<_> = got.gaps.iter().map(|gap| gap.reason).collect();
+    assert_eq!((got.numbers, reasons), ((0..8).collect::<Vec<_>>(), vec![GapReason::NewEpoch]));
+    let got = read(&mut world.open(&["a"], Start::After("what".into())), 8);
+    assert_eq!(got.gaps[0].reason, GapReason::UnknownId);
+}
+
+#[test]
+fn the_rings_are_warm_after_a_restart() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", 0..4);
+    world.reopen();
+    let before = world.shelf.pages();
+    let got = read(&mut world.open(&["a"], id(1, 1)), 3);
+    assert_eq!((got.numbers, world.shelf.pages()), (vec![1, 2, 3], before));
+}
+
+#[test]
+fn an_event_that_no_longer_decodes_ends_the_warm_rings() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", [0, BROKEN, 2, 3]);
+    world.reopen();
+    let got = read(&mut world.open(&["a"], id(1, 0)), 3);
+    assert_eq!((got.numbers, got.gaps.len()), (vec![0, 2, 3], 1));
+}
+
+#[test]
+fn keys_ids_and_finished_topics_survive() {
+    let mut world = World::new(Durability::Commit);
+    durable(&world.submit(vec![with_key("a", 1, "k")]).unwrap()).unwrap();
+    durable(&world.submit(vec![note_to(&[topic("a")], 2, Some("g"))]).unwrap()).unwrap();
+    let last = Draft { finish: true, ..note("f", 3) };
+    durable(&world.submit(vec![last]).unwrap()).unwrap();
+    world.publish("a", 10..30);
+    world.reopen();
+    let answer = |draft| world.submit(vec![draft]).map(|submitted| submitted.answers[0]);
+    let by_key = answer(with_key("a", 1, "k")).unwrap();
+    assert_eq!((by_key.offset.get(), by_key.repeated), (1, true));
+    let by_id = answer(note_to(&[topic("a")], 2, Some("g"))).unwrap();
+    assert_eq!((by_id.offset.get(), by_id.repeated), (2, true));
+    let other = answer(with_key("a", 9, "k"));
+    assert_eq!(other, Err(AppendError::KeyReused { draft: 0 }));
+    let other = answer(note_to(&[topic("a")], 9, Some("g")));
+    assert_eq!(other, Err(AppendError::IdTaken { draft: 0 }));
+    assert_eq!(answer(note("f", 4)), Err(AppendError::Finished { draft: 0 }));
+    let mut reader = world.open(&["f"], Start::Live);
+    let got = read(&mut reader, 9);
+    assert_eq!((got.numbers, got.end), (vec![3], Some(EndReason::Finished)));
+    assert!(world.open(&["f"], id(1, 3)).is_at_end());
+    assert!(!world.open(&["f"], id(1, 2)).is_at_end());
+}
+
+/// The finished topic's answer is older than what the rings were warmed with.
+#[test]
+fn a_finished_topic_is_read_from_the_store() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("f", 0..20);
+    let last = Draft { finish: true, ..note("f", 20) };
+    durable(&world.submit(vec![last]).unwrap()).unwrap();
+    world.reopen();
+    let got = read(&mut world.open(&["f"], Start::Live), 99);
+    assert_eq!((got.numbers, got.end), ((0..21).collect::<Vec<_>>(), Some(EndReason::Finished)));
+    assert!(!world.open(&["f"], id(1, 3)).is_at_end());
+    assert!(world.open(&["f"], id(1, 21)).is_at_end());
+}
