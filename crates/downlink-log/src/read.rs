@@ -338,7 +338,7 @@ impl<'a, P: Payload> Heads<'a, P> {
 
     /// Takes the first from its ring, unless a batch is the better way or the only one.
     fn take(self, ring: &Ring<P>, position: &mut Position) -> Next<P> {
-        let hole = self.floor.max(ring.floor().offset) > position.next.max(position.told);
+        let hole = self.floor.max(ring.floor().offset) > position.next.max(position.ring_told());
         if hole || self.events > FEW {
             return Next::Other;
         }

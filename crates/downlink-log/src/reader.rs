@@ -215,11 +215,12 @@ impl<P: Payload> Reader<P> {
     /// The time is asked for only if there is something to read.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         // Before the tail: what was appended before the end is read before the end.
-        if self.watcher.wake.ended().is_some() || self.gap.is_some() {
+        let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
+        if self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere {
             return Next::Other;
         }
-        if self.next() < self.log.0.tail() {
-            self.log.0.expire(now());
+        if self.next() < self.log.tail() {
+            self.log.expire(now());
             match self.look(Shared::read_next) {
                 Next::CaughtUp => {}
                 other => return other,

@@ -43,6 +43,10 @@ impl<P> OverStore<P> {
     pub(crate) fn rings() -> Self {
         Self { source: Source::Rings, reachable: true, at_end: None }
     }
+
+    pub(crate) fn is_at_rings(&self) -> bool {
+        matches!(self.source, Source::Rings)
+    }
 }
 
 impl<P: Payload> Reader<P> {
