@@ -79,7 +79,8 @@ impl World {
     }
 
     pub(crate) fn submit(&self, drafts: Vec<Draft<Stamp>>) -> Result<Submitted, AppendError> {
-        self.log.submit(ms(1_000), drafts.into_iter().collect())
+        let submitted = self.log.submit(ms(1_000), drafts.into_iter().collect());
+        submitted.map(|(submitted, _wakes)| submitted)
     }
 
     /// Publishes numbers to a topic and waits for their commit.
