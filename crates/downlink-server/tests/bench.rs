@@ -319,3 +319,82 @@ fn people_get_a_table() {
     assert_eq!(value("lost"), "0");
     assert!(value("latency p99.9").ends_with(" ms"));
 }
+
+#[test]
+fn a_batch_is_one_request_and_each_of_its_events_is_accounted_for() {
+    let server = Served::start();
+    let publish_url = format!("--publish-url=http://{}/events/batch", server.address);
+    let arguments = [
+        "-c3",
+        "--events=100",
+        "--window=50",
+        "--batch=10",
+        &publish_url,
+        "--publish-body={\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n",
+        "--drain=30s",
+    ];
+    let report = report(server.address, &arguments);
+    assert_figures(
+        &report,
+        &json!({ "published": 100, "refused": 0, "received": 300, "flawless": true }),
+    );
+}
+
+#[test]
+fn several_publishers_have_no_order_to_keep_among_them() {
+    let server = Served::start();
+    let arguments = ["-c2", "--events=500", "--window=100", "--publishers=8", "--drain=30s"];
+    let report = report(server.address, &arguments);
+    assert_figures(&report, &json!({ "received": 1_000, "lost": 0, "flawless": true }));
+}
+
+#[test]
+fn a_quiet_topic_has_books_of_its_own() {
+    let server = Served::start();
+    let arguments = ["-c20", "--events=30", "--rate=300", "--quiet-rate=100", "--drain=30s"];
+    let report = report(server.address, &arguments);
+    assert_figures(&report, &json!({ "received": 600, "lost": 0, "flawless": true }));
+    let quiet = &report["quiet"];
+    assert_figures(quiet, &json!({ "lost": 0, "duplicated": 0, "flawless": true }));
+    assert!(quiet["published"].as_u64().is_some_and(|published| published > 0), "{quiet}");
+    assert_eq!(quiet["published"], quiet["received"]);
+}
+
+const STALLED: [&str; 5] =
+    ["-c2", "--stalled=1", "--events=10", "--rate=1000", "--payload-bytes=1000"];
+
+#[test]
+fn readers_that_stalled_resume_without_a_loss() {
+    let server = Served::start();
+    let report = report(server.address, &[&STALLED[..], &["--drain=30s"]].concat());
+    assert_figures(&report, &json!({ "received": 20, "flawless": true }));
+    let expected = json!({ "readers": 1, "cut": 0, "exact": 1, "one_gap": 0, "failed": 0 });
+    assert_figures(&report["stalled"], &expected);
+}
+
+#[test]
+fn what_a_reader_that_stalled_misses_without_being_told_is_a_flaw() {
+    let script: Script = |subscription, events| match (subscription, events.len() - 1) {
+        (2, 4 | 5) => vec![],
+        (_, newest) => vec![events[newest].clone()],
+    };
+    let report = report(scripted(script, "200 OK"), &STALLED);
+    assert_figures(&report, &json!({ "received": 20, "lost": 0, "flawless": false }));
+    let problem = "it missed 2 events without being told";
+    let expected = json!({ "readers": 1, "exact": 0, "failed": 1, "problem": problem });
+    assert_figures(&report["stalled"], &expected);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn storms_come_and_go_and_leave_no_socket() {
+    let server = Served::start();
+    let pid = format!("--server-pid={}", server.child.id());
+    let report = report(server.address, &["-c20", "--storms=2", &pid]);
+    assert_figures(&report, &json!({ "flawless": true, "problem": null }));
+    let storms = report["storms"].as_array().expect("a list");
+    assert_eq!(storms.len(), 2);
+    for storm in storms {
+        assert_figures(storm, &json!({ "connections": 20, "sockets_left": 0 }));
+    }
+}

@@ -12,15 +12,19 @@ mod plan;
 mod plot;
 mod progress;
 mod publisher;
+mod quiet;
 mod record;
 mod report;
 mod response;
 mod server;
 mod socket;
+mod stalled;
+mod storms;
 mod subscriber;
 mod tally;
 
 use std::{
+    fmt::Display,
     fs,
     io::{self, Write as _},
     path::PathBuf,
@@ -30,6 +34,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 
 use self::{plan::Plan, report::Report, server::Server};
 use super::printed;
@@ -75,6 +80,18 @@ pub(super) struct Arguments {
     /// Publish when fewer than this many events are on their way to any connection.
     #[arg(long, value_name = "EVENTS")]
     window: Option<usize>,
+    /// Events of one request; the body is repeated for each of them.
+    #[arg(long, value_name = "N", default_value = "1")]
+    batch: usize,
+    /// Further connections that read nothing until the load is over, and then resume.
+    #[arg(long, value_name = "N", default_value = "0")]
+    stalled: usize,
+    /// Also publish to a topic with one reader, this often, and report its latency apart.
+    #[arg(long, value_name = "PER SECOND")]
+    quiet_rate: Option<f64>,
+    /// Do not publish: connect all, leave all, as often, and report what it costs the server.
+    #[arg(long, value_name = "N", requires = "server_pid")]
+    storms: Option<usize>,
     /// The size of a payload.
     #[arg(long, value_name = "BYTES", default_value = "100")]
     payload_bytes: usize,
@@ -110,15 +127,23 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let plan = Plan::new(arguments)?;
     let server = Server::new(&arguments.server_pid)?;
-    raise_descriptor_limit((plan.connections + plan.publishers) as u64 + DESCRIPTORS_SPARE)?;
+    raise_descriptor_limit(plan.descriptors() as u64 + DESCRIPTORS_SPARE)?;
+    if let Some((number, server)) = arguments.storms.zip(server.as_ref()) {
+        let storms = storms::run(&plan, server, number)?;
+        return print(arguments, &storms);
+    }
     let outcome = load::run(&plan, server.as_ref())?;
     let report = Report::new(&plan, &outcome);
     if let Some(file) = &arguments.plot {
         let picture = plot::svg(&outcome.books.latency_ns, &report.headline());
         fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     }
+    print(arguments, &report)
+}
+
+fn print(arguments: &Arguments, found: &(impl Serialize + Display)) -> anyhow::Result<()> {
     let text =
-        if arguments.json { serde_json::to_string(&report)? + "\n" } else { report.to_string() };
+        if arguments.json { serde_json::to_string(found)? + "\n" } else { found.to_string() };
     printed(io::stdout().write_all(text.as_bytes()))
 }
 

@@ -6,6 +6,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     io::ErrorKind,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -13,13 +14,15 @@ use anyhow::{Context as _, bail};
 use mio::{Events, Poll, Token, event::Event};
 
 use super::{
-    books::{Books, Reading},
+    books::{Books, Place, Reading},
     plan::Plan,
     progress::Progress,
     publisher::Publisher,
+    quiet::Quiet,
     record::Scanner,
     server::{Server, Usage},
     socket::{Ready, nanos_since},
+    stalled::{Returns, Stalled},
     subscriber::Subscriber,
 };
 
@@ -33,6 +36,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 const READ_BYTES: usize = 64 << 10;
 /// Events of one poll.
 const EVENTS: usize = 1_024;
+/// Connections between two turns of the quiet topic: some tens of microseconds.
+const BETWEEN_QUIET: usize = 32;
 /// The longest wait: what only time changes (progress, stalls) is looked at this often.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// A wait ends this much early and the rest is polled through: the poll counts in milliseconds.
@@ -57,6 +62,7 @@ pub(super) struct Load<'a> {
     failures: u32,
     problem: Option<String>,
     progress: Progress,
+    quiet: Option<Box<Quiet<'a>>>,
 }
 
 /// What came out of a run.
@@ -71,8 +77,13 @@ pub(super) struct Outcome {
     /// How much of it the generator was busy.
     pub(super) busy_share: f64,
     /// What the server used in it.
-    pub(super) cpu_s: Option<f64>,
+    pub(super) used: Option<Usage>,
     pub(super) resident_bytes: Option<Resident>,
+    pub(super) connects: Connects,
+    /// The books of the quiet topic.
+    pub(super) quiet: Option<Books>,
+    /// How the readers that stalled came back.
+    pub(super) returns: Option<Returns>,
     /// The first thing that went wrong.
     pub(super) problem: Option<String>,
 }
@@ -82,6 +93,14 @@ pub(super) struct Outcome {
 pub(super) struct Resident {
     pub(super) before: u64,
     pub(super) connected: u64,
+}
+
+/// What it took until all connections were up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connects {
+    pub(super) seconds: f64,
+    /// The server's processor time.
+    pub(super) cpu_s: Option<f64>,
 }
 
 /// Connects, publishes and counts as planned.
@@ -94,25 +113,36 @@ pub(super) fn run(plan: &Plan, server: Option<&Server>) -> anyhow::Result<Outcom
     let mut events = Events::with_capacity(EVENTS);
     let usage = || server.map(Server::usage).transpose();
     let before = usage()?;
-    load.connect(&mut events)?;
+    let connects = load.connect_all(&mut events, server)?;
     load.wait(&mut events, plan.timing.settle)?;
     let resident_bytes = before.zip(usage()?).map(|(before, now): (Usage, Usage)| Resident {
         before: before.resident_bytes,
         connected: now.resident_bytes,
     });
     let connections = load.reading.books.connections_up();
+    load.quiet = plan.quiet.as_deref().map(Quiet::open).transpose()?.map(Box::new);
+    let sockets = || server.map(Server::descriptors).transpose();
+    let sockets_before = sockets()?;
+    let stalled = Stalled::open(plan, load.reading.books.run)?;
     let measured = load.publish(&mut events, &usage)?;
+    let still_open = sockets()?.zip(sockets_before).map(|(now, before)| now.saturating_sub(before));
     load.drain(&mut events)?;
+    let quiet = load.quiet.take().map(|quiet| quiet.end()).transpose()?;
     load.progress.end();
+    let returns = stalled.map(|stalled| stalled.come_back(plan, &load.reading.books, still_open));
+    let (quiet, quiet_problem) = quiet.unzip();
     Ok(Outcome {
-        books: load.reading.books,
         connections,
         ended_early: load.ended_early,
         seconds: measured.seconds,
         busy_share: measured.busy.as_secs_f64() / measured.seconds,
-        cpu_s: measured.cpu_s,
+        used: measured.used,
         resident_bytes,
-        problem: load.problem,
+        connects,
+        quiet,
+        returns,
+        problem: load.problem.or(quiet_problem.flatten()),
+        books: load.reading.books,
     })
 }
 
@@ -121,7 +151,7 @@ pub(super) fn run(plan: &Plan, server: Option<&Server>) -> anyhow::Result<Outcom
 struct Period {
     seconds: f64,
     busy: Duration,
-    cpu_s: Option<f64>,
+    used: Option<Usage>,
 }
 
 /// A point in it.
@@ -129,11 +159,11 @@ struct Period {
 struct Mark {
     at: Instant,
     busy: Duration,
-    cpu_s: Option<f64>,
+    used: Option<Usage>,
 }
 
 impl<'a> Load<'a> {
-    fn new(plan: &'a Plan) -> anyhow::Result<Self> {
+    pub(super) fn new(plan: &'a Plan) -> anyhow::Result<Self> {
         let run = random_run();
         Ok(Self {
             plan,
@@ -153,11 +183,26 @@ impl<'a> Load<'a> {
             failures: 0,
             problem: None,
             progress: Progress::new(),
+            quiet: None,
         })
     }
 
+    /// Opens all connections, and says what that took.
+    pub(super) fn connect_all(
+        &mut self,
+        events: &mut Events,
+        server: Option<&Server>,
+    ) -> anyhow::Result<Connects> {
+        let usage = || server.map(Server::usage).transpose();
+        let (before, started) = (usage()?, Instant::now());
+        self.connect(events)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let used = usage()?.zip(before).map(|(now, before)| now.since(before));
+        Ok(Connects { seconds, cpu_s: used.map(|used| used.cpu_s) })
+    }
+
     /// Opens all connections, a few at a time.
-    fn connect(&mut self, events: &mut Events) -> anyhow::Result<()> {
+    pub(super) fn connect(&mut self, events: &mut Events) -> anyhow::Result<()> {
         for number in 0..self.plan.publishers {
             let token = Token(self.plan.connections + number);
             let publisher = Publisher::open(self.plan, token, self.poll.registry())?;
@@ -200,8 +245,13 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// How much of the first seconds the generator was busy.
+    pub(super) fn busy_share(&self, seconds: f64) -> f64 {
+        self.busy.as_secs_f64() / seconds
+    }
+
     /// Lets time pass.
-    fn wait(&mut self, events: &mut Events, time: Duration) -> anyhow::Result<()> {
+    pub(super) fn wait(&mut self, events: &mut Events, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.turn(events, end.saturating_duration_since(Instant::now()).min(WAIT_MAX))?;
@@ -216,13 +266,15 @@ impl<'a> Load<'a> {
         usage: &dyn Fn() -> anyhow::Result<Option<Usage>>,
     ) -> anyhow::Result<Period> {
         let timing = self.plan.timing;
-        self.start = Instant::now();
         let from = timing.warmup;
         let to = from + timing.measured;
-        self.reading.books.measure(from.as_nanos() as u64..to.as_nanos() as u64);
+        let period = from.as_nanos() as u64..to.as_nanos() as u64;
+        self.begin(Instant::now(), period.clone());
+        if let Some(quiet) = &mut self.quiet {
+            quiet.start(self.start, period);
+        }
         let mark = |load: &Self| -> anyhow::Result<Mark> {
-            let cpu_s = usage()?.map(|usage| usage.cpu_s);
-            Ok(Mark { at: Instant::now(), busy: load.busy, cpu_s })
+            Ok(Mark { used: usage()?, at: Instant::now(), busy: load.busy })
         };
         let mut first = None;
         while self.start.elapsed() < to && !self.is_spent() {
@@ -238,12 +290,26 @@ impl<'a> Load<'a> {
         let last = mark(self)?;
         let end_ns = self.now_ns().min(to.as_nanos() as u64);
         self.reading.books.measure(from.as_nanos() as u64..end_ns);
+        if let Some(quiet) = &mut self.quiet {
+            quiet.stop();
+        }
         let first = first.unwrap_or(last);
         Ok(Period {
             seconds: last.at.duration_since(first.at).as_secs_f64().max(f64::EPSILON),
             busy: last.busy - first.busy,
-            cpu_s: last.cpu_s.zip(first.cpu_s).map(|(last, first)| last - first),
+            used: last.used.zip(first.used).map(|(last, first)| last.since(first)),
         })
+    }
+
+    /// Time begins to run.
+    pub(super) fn begin(&mut self, at: Instant, period: Range<u64>) {
+        self.start = at;
+        self.reading.books.measure(period);
+    }
+
+    /// The books, and the first thing that went wrong.
+    pub(super) fn into_books(self) -> (Books, Option<String>) {
+        (self.reading.books, self.problem)
     }
 
     /// Whether nothing more is to be published: all of it is, or the server refuses.
@@ -261,18 +327,17 @@ impl<'a> Load<'a> {
     }
 
     /// Publishes what is due on the publishers that are idle.
-    fn publish_due(&mut self) -> anyhow::Result<()> {
+    pub(super) fn publish_due(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let before = self.reading.books.published;
         for number in 0..self.publishers.len() {
-            let now_ns = self.now_ns();
-            let due = self.reading.books.pace.due(now_ns);
-            let (Some(due_ns), false) = (due, self.is_all_published()) else { break };
             if self.publishers[number].is_idle() {
-                let (place, record) = self.reading.books.publish(due_ns, now_ns);
-                let payload = record.payload(self.plan.payload_bytes);
-                let request = self.plan.publish_request(place.topic, number, &payload);
-                self.publishers[number].send(place, request);
+                let (places, payloads) = self.take_due();
+                if places.is_empty() {
+                    break;
+                }
+                let request = self.plan.publish_request(number, &payloads);
+                self.publishers[number].send(places, request);
             }
             self.look_after(number)?;
         }
@@ -280,6 +345,19 @@ impl<'a> Load<'a> {
             self.busy += started.elapsed();
         }
         Ok(())
+    }
+
+    /// The events that are due now, a batch at most, and the topics and payloads of their request.
+    fn take_due(&mut self) -> (Vec<Place>, Vec<(usize, String)>) {
+        let now_ns = self.now_ns();
+        let (mut places, mut payloads) = (Vec::new(), Vec::new());
+        while places.len() < self.plan.batch && !self.is_all_published() {
+            let Some(due_ns) = self.reading.books.pace.due(now_ns) else { break };
+            let (place, record) = self.reading.books.publish(due_ns, now_ns);
+            payloads.push((place.topic, record.payload(self.plan.payload_bytes)));
+            places.push(place);
+        }
+        (places, payloads)
     }
 
     /// Counts a publish that failed, and opens the connection again.
@@ -290,7 +368,7 @@ impl<'a> Load<'a> {
         }
         while let Some(failure) = publisher.take_failure() {
             self.failures += 1;
-            if let Some(place) = failure.place {
+            for place in failure.places {
                 self.reading.books.refuse(place);
             }
             if self.problem.is_none() {
@@ -306,7 +384,7 @@ impl<'a> Load<'a> {
 
     /// How long to wait for readiness.
     fn time_to_next(&self, end: Duration) -> Duration {
-        if self.plan.spin {
+        if self.plan.spin || self.quiet.is_some() {
             return Duration::ZERO;
         }
         let next = self.reading.books.pace.next_ns().map_or(end, Duration::from_nanos).min(end);
@@ -319,7 +397,7 @@ impl<'a> Load<'a> {
     }
 
     /// Waits for what is still due.
-    fn drain(&mut self, events: &mut Events) -> anyhow::Result<()> {
+    pub(super) fn drain(&mut self, events: &mut Events) -> anyhow::Result<()> {
         let since = Instant::now();
         let mut last = (since, self.reading.books.counts.received);
         loop {
@@ -344,8 +422,12 @@ impl<'a> Load<'a> {
             polled => polled.context("cannot poll")?,
         }
         let started = Instant::now();
-        for event in &*events {
+        self.step_quiet()?;
+        for (number, event) in events.iter().enumerate() {
             self.ready(event);
+            if number % BETWEEN_QUIET == 0 {
+                self.step_quiet()?;
+            }
         }
         for number in 0..self.publishers.len() {
             self.look_after(number)?;
@@ -355,6 +437,15 @@ impl<'a> Load<'a> {
         }
         self.progress.show(&self.reading.books, self.settled, self.plan.connections);
         Ok(())
+    }
+
+    /// As [`turn`](Self::turn), without waiting.
+    pub(super) fn turn_at_once(&mut self, events: &mut Events) -> anyhow::Result<()> {
+        self.turn(events, Duration::ZERO)
+    }
+
+    fn step_quiet(&mut self) -> anyhow::Result<()> {
+        self.quiet.as_mut().map_or(Ok(()), |quiet| quiet.step())
     }
 
     /// One connection is ready.

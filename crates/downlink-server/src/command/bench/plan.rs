@@ -15,6 +15,10 @@ use super::{Arguments, pace::Pace, record::RECORD_BYTES};
 
 /// More connections than one address has ports for need several generators.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
+/// Events of one request: what a server takes in a batch by default.
+const BATCH: RangeInclusive<usize> = 1..=10_000;
+/// Connections that stop reading: they come back one by one, and each costs its buffers until then.
+const STALLED: RangeInclusive<usize> = 0..=10_000;
 /// Each publisher is a connection; more only add to the disorder on the way in.
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// Beyond this a single thread publishes and does nothing else.
@@ -25,7 +29,7 @@ const WINDOW: RangeInclusive<usize> = 1..=65_536;
 const PAYLOAD_BYTES: RangeInclusive<usize> = RECORD_BYTES..=1 << 20;
 
 /// A run, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) subscribe_address: SocketAddr,
     pub(super) publish_address: SocketAddr,
@@ -36,6 +40,12 @@ pub(super) struct Plan {
     pub(super) pacing: Pacing,
     pub(super) timing: Timing,
     pub(super) spin: bool,
+    /// Events of one request.
+    pub(super) batch: usize,
+    /// Further connections that stop reading.
+    pub(super) stalled: usize,
+    /// The load of the quiet topic beside this one.
+    pub(super) quiet: Option<Box<Plan>>,
     subscribe: Target,
     publish: Target,
     topic_prefix: String,
@@ -100,7 +110,13 @@ impl Plan {
             "--publish-body needs {{payload}}: without it no event can be told from another"
         );
         ensure!(!arguments.duration.is_zero(), "--duration must be more than nothing");
-        Ok(Self {
+        within("--batch", arguments.batch, &BATCH)?;
+        within("--stalled", arguments.stalled, &STALLED)?;
+        ensure!(
+            arguments.stalled == 0 || arguments.topics == 1,
+            "--stalled needs --topics 1: its readers account for one topic"
+        );
+        let mut plan = Self {
             subscribe_address: subscribe.resolve()?,
             publish_address: publish.resolve()?,
             connections: arguments.connections,
@@ -116,24 +132,67 @@ impl Plan {
                 events_max: arguments.events,
             },
             spin: arguments.spin,
+            batch: arguments.batch,
+            stalled: arguments.stalled,
+            quiet: None,
             subscribe,
             publish,
             topic_prefix: arguments.topic_prefix.clone(),
             body: arguments.publish_body.replace("\\n", "\n"),
+        };
+        if let Some(per_second) = arguments.quiet_rate {
+            plan.quiet = Some(Box::new(plan.quiet(per_second)?));
+        }
+        Ok(plan)
+    }
+
+    /// One reader and one publisher of a topic of its own, on the same server.
+    fn quiet(&self, per_second: f64) -> anyhow::Result<Self> {
+        Ok(Self {
+            pacing: rate("--quiet-rate", per_second)?,
+            timing: Timing { settle: Duration::ZERO, events_max: None, ..self.timing },
+            batch: 1,
+            topic_prefix: format!("{}quiet-", self.topic_prefix),
+            ..self.alone()
         })
+    }
+
+    /// The same for a single reader.
+    pub(super) fn alone(&self) -> Self {
+        Self { connections: 1, topics: 1, publishers: 1, stalled: 0, quiet: None, ..self.clone() }
+    }
+
+    /// Descriptors for all connections.
+    pub(super) fn descriptors(&self) -> usize {
+        let quiet = self.quiet.as_ref().map_or(0, |quiet| quiet.descriptors());
+        self.connections + self.publishers + self.stalled + quiet
     }
 
     /// The request of a subscriber.
     pub(super) fn subscribe_request(&self, connection: usize) -> Vec<u8> {
-        let head = self.subscribe.head(&self.topic(connection % self.topics), connection);
-        format!("{head}Accept: text/event-stream\r\n\r\n").into_bytes()
+        self.resume_request(connection, None)
     }
 
-    /// The request that publishes a payload to one of the topics.
-    pub(super) fn publish_request(&self, topic: usize, publisher: usize, payload: &str) -> Vec<u8> {
-        let topic = self.topic(topic);
-        let body = self.body.replace("{topic}", &topic).replace("{payload}", payload);
-        let head = self.publish.head(&topic, publisher);
+    /// The request of a subscriber that was there before.
+    pub(super) fn resume_request(&self, connection: usize, last_event_id: Option<&str>) -> Vec<u8> {
+        let head = self.subscribe.head(&self.topic(connection % self.topics), connection);
+        let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        format!("{head}Accept: text/event-stream\r\n{last}\r\n").into_bytes()
+    }
+
+    /// The request that publishes these payloads, each to its topic; the path is the first one's.
+    pub(super) fn publish_request(
+        &self,
+        publisher: usize,
+        payloads: &[(usize, String)],
+    ) -> Vec<u8> {
+        let mut body = String::new();
+        for (topic, payload) in payloads {
+            let topic = self.topic(*topic);
+            body.push_str(&self.body.replace("{topic}", &topic).replace("{payload}", payload));
+        }
+        let first = payloads.first().map_or(0, |(topic, _)| *topic);
+        let head = self.publish.head(&self.topic(first), publisher);
         format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     }
 
@@ -147,9 +206,13 @@ fn pacing(arguments: &Arguments) -> anyhow::Result<Pacing> {
         within("--window", window, &WINDOW)?;
         return Ok(Pacing::Window(window));
     }
-    let rate = arguments.rate;
-    ensure!(rate > 0.0 && rate <= RATE_MAX, "--rate is from just above 0 to {RATE_MAX}");
-    Ok(Pacing::Rate(rate))
+    rate("--rate", arguments.rate)
+}
+
+fn rate(flag: &str, per_second: f64) -> anyhow::Result<Pacing> {
+    let is_within = per_second > 0.0 && per_second <= RATE_MAX;
+    ensure!(is_within, "{flag} is from just above 0 to {RATE_MAX}");
+    Ok(Pacing::Rate(per_second))
 }
 
 fn within(flag: &str, value: usize, range: &RangeInclusive<usize>) -> anyhow::Result<()> {
@@ -218,9 +281,16 @@ mod tests {
         arguments: Arguments,
     }
 
+    impl Plan {
+        /// The plan of a command line.
+        pub(in super::super) fn of(line: &[&str]) -> Result<Self, String> {
+            let line = Line::try_parse_from([&["bench"], line].concat()).unwrap();
+            Self::new(&line.arguments).map_err(|error| format!("{error:#}"))
+        }
+    }
+
     fn plan(line: &[&str]) -> Result<Plan, String> {
-        let line = Line::try_parse_from([&["bench"], line].concat()).unwrap();
-        Plan::new(&line.arguments).map_err(|error| format!("{error:#}"))
+        Plan::of(line)
     }
 
     #[test]
@@ -232,7 +302,8 @@ mod tests {
         let request = String::from_utf8(plan.subscribe_request(7)).unwrap();
         assert!(request.starts_with("GET /events?topic=bench%2D0 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nHost: 127.0.0.1:8080\r\n"), "{request}");
-        let request = String::from_utf8(plan.publish_request(0, 0, "text")).unwrap();
+        let request =
+            String::from_utf8(plan.publish_request(0, &[(0, "text".to_owned())])).unwrap();
         assert!(request.starts_with("POST /events?topic=bench%2D0 HTTP/1.1\r\n"), "{request}");
         assert!(request.ends_with("\r\nContent-Length: 4\r\n\r\ntext"), "{request}");
     }
@@ -254,7 +325,7 @@ mod tests {
         let request = String::from_utf8(plan.subscribe_request(5)).unwrap();
         assert!(request.starts_with("GET /s/a%2F1?c=5 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nX-Client: 5\r\n"), "{request}");
-        let request = String::from_utf8(plan.publish_request(1, 0, "x")).unwrap();
+        let request = String::from_utf8(plan.publish_request(0, &[(1, "x".to_owned())])).unwrap();
         assert!(request.starts_with("PUT /p HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nContent-Type: application/json\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{\"t\":\"a/1\",\"d\":\"x\"}\n"), "{request}");
@@ -287,6 +358,7 @@ mod tests {
             ("--window", *WINDOW.start(), *WINDOW.end()),
             ("--payload-bytes", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end()),
             ("--topics", 1, 1_000),
+            ("--batch", *BATCH.start(), *BATCH.end()),
         ];
         for (flag, least, most) in limits {
             for good in [least, least + 1, most - 1, most] {
@@ -300,12 +372,50 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_has_limits() {
-        for good in ["0.1", "999999", "1000000"] {
-            plan(&["--rate", good]).unwrap();
+    fn readers_that_stall_have_a_limit_and_one_topic() {
+        for good in ["0", "1", "9999", "10000"] {
+            plan(&["--stalled", good]).unwrap();
         }
-        for bad in ["0", "1000001", "NaN", "inf"] {
-            assert!(plan(&["--rate", bad]).unwrap_err().contains("--rate"));
+        assert!(plan(&["--stalled=10001"]).unwrap_err().contains("--stalled"));
+        assert!(plan(&["--stalled=1", "--topics=2"]).unwrap_err().contains("--topics 1"));
+    }
+
+    #[test]
+    fn the_rates_have_limits() {
+        for flag in ["--rate", "--quiet-rate"] {
+            for good in ["0.1", "999999", "1000000"] {
+                plan(&[flag, good]).unwrap();
+            }
+            for bad in ["0", "1000001", "NaN", "inf"] {
+                assert!(plan(&[flag, bad]).unwrap_err().contains(flag));
+            }
         }
+    }
+
+    #[test]
+    fn a_batch_is_one_body_with_each_event_and_its_topic() {
+        let plan = plan(&["--publish-body={topic} {payload}\\n", "--topics=2"]).unwrap();
+        let request = plan.publish_request(0, &[(1, "x".to_owned()), (0, "y".to_owned())]);
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.starts_with("POST /events?topic=bench%2D1 "), "{request}");
+        assert!(request.ends_with("\r\n\r\nbench-1 x\nbench-0 y\n"), "{request}");
+    }
+
+    #[test]
+    fn the_quiet_topic_is_another_one_with_one_reader() {
+        let plan = plan(&["--quiet-rate=5", "--window=3", "--batch=7"]).unwrap();
+        let quiet = plan.quiet.as_ref().unwrap();
+        assert!(matches!(quiet.pacing, Pacing::Rate(5.0)));
+        assert_eq!((quiet.connections, quiet.publishers, quiet.batch), (1, 1, 1));
+        let request = String::from_utf8(quiet.subscribe_request(0)).unwrap();
+        assert!(request.starts_with("GET /events?topic=bench%2Dquiet%2D0 "), "{request}");
+        assert_eq!(plan.descriptors(), 1_003);
+    }
+
+    #[test]
+    fn who_comes_back_says_the_last_id() {
+        let plan = plan(&[]).unwrap();
+        let request = String::from_utf8(plan.resume_request(0, Some("a-7"))).unwrap();
+        assert!(request.contains("\r\nLast-Event-ID: a-7\r\n"), "{request}");
     }
 }

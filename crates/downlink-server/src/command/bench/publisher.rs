@@ -25,9 +25,9 @@ pub(super) struct Publisher {
 enum State {
     Connecting,
     Idle,
-    /// The answer to this event's request is awaited.
+    /// The answer to the request with these events is awaited.
     Waiting {
-        place: Place,
+        places: Vec<Place>,
         response: Response,
     },
     Broken,
@@ -36,8 +36,8 @@ enum State {
 /// A request, or a connection, that came to nothing.
 #[derive(Debug)]
 pub(super) struct Failed {
-    /// The event that is not published, if it was about one.
-    pub(super) place: Option<Place>,
+    /// The events that are not published, if it was about any.
+    pub(super) places: Vec<Place>,
     pub(super) why: String,
 }
 
@@ -69,15 +69,15 @@ impl Publisher {
         self.failure.take()
     }
 
-    /// Whether an event was published since the last call.
+    /// Whether a request was answered well since the last call.
     pub(super) fn take_success(&mut self) -> bool {
         std::mem::take(&mut self.succeeded)
     }
 
-    /// Sends the request that publishes an event.
-    pub(super) fn send(&mut self, place: Place, request: Vec<u8>) {
+    /// Sends the request that publishes these events.
+    pub(super) fn send(&mut self, places: Vec<Place>, request: Vec<u8>) {
         self.unsent = request;
-        self.state = State::Waiting { place, response: Response::new() };
+        self.state = State::Waiting { places, response: Response::new() };
         if let Err(error) = socket::flush(&mut self.stream, &mut self.unsent) {
             self.fail(format!("publishing failed: {error}"), true);
         }
@@ -138,11 +138,11 @@ impl Publisher {
     /// Notes a failure; a connection that was idle may end without one.
     fn fail(&mut self, why: String, is_broken: bool) {
         let next = if is_broken { State::Broken } else { State::Idle };
-        let place = match std::mem::replace(&mut self.state, next) {
-            State::Waiting { place, .. } => Some(place),
-            State::Connecting => None,
+        let places = match std::mem::replace(&mut self.state, next) {
+            State::Waiting { places, .. } => places,
+            State::Connecting => Vec::new(),
             State::Idle | State::Broken => return,
         };
-        self.failure = Some(Failed { place, why });
+        self.failure = Some(Failed { places, why });
     }
 }

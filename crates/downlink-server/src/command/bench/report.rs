@@ -5,8 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
+    books::Books,
     load::Outcome,
     plan::{Pacing, Plan},
+    stalled::Returns,
 };
 
 /// Busy beyond this share, the generator is what limits the load or lengthens the latency.
@@ -42,6 +44,9 @@ pub(super) struct Report {
     exact: bool,
     /// Whether all came, once and in order, and nothing else.
     flawless: bool,
+    quiet: Option<QuietFigures>,
+    stalled: Option<Returns>,
+    connects_per_s: f64,
     events_per_s: f64,
     pub(super) deliveries_per_s: f64,
     deliveries_per_read: f64,
@@ -63,10 +68,25 @@ pub(super) struct Latency {
     pub(super) max: f64,
 }
 
+/// The quiet topic beside the others.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct QuietFigures {
+    published: u64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    out_of_order: u64,
+    flawless: bool,
+    latency_us: Latency,
+}
+
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ServerFigures {
     cpu_share: f64,
     cpu_us_per_delivery: f64,
+    cpu_user_us_per_delivery: f64,
+    /// Connections that came up in a second of its processor time.
+    connects_per_cpu_s: Option<f64>,
     resident_bytes: u64,
     resident_bytes_per_connection: f64,
 }
@@ -79,6 +99,12 @@ impl Report {
             Pacing::Window(window) => (None, Some(window)),
         };
         let deliveries = books.measured.deliveries as f64;
+        let quiet = outcome.quiet.as_ref().map(quiet_figures);
+        let returned = outcome.returns.as_ref().is_none_or(|returns| returns.failed == 0);
+        // Several publishers overtake each other on the way in: there is no order to keep.
+        let flawless = counts.is_flawless(plan.publishers == 1)
+            && quiet.is_none_or(|quiet| quiet.flawless)
+            && returned;
         Self {
             connections: outcome.connections,
             connections_asked: plan.connections,
@@ -100,11 +126,14 @@ impl Report {
             wrong_topic: counts.wrong_topic,
             foreign: counts.foreign,
             exact: counts.holes_forgotten == 0,
-            flawless: counts.is_flawless(),
+            flawless,
+            quiet,
+            stalled: outcome.returns.clone(),
+            connects_per_s: outcome.connections as f64 / outcome.connects.seconds,
             events_per_s: books.measured.published as f64 / outcome.seconds,
             deliveries_per_s: deliveries / outcome.seconds,
             deliveries_per_read: deliveries / (books.measured.reads as f64).max(1.0),
-            latency_us: latency(outcome),
+            latency_us: latency(books),
             window_stalls: books.pace.stalls(),
             generator_busy_share: outcome.busy_share,
             generator_limited: outcome.busy_share > BUSY_LIMIT,
@@ -143,8 +172,21 @@ fn overdue(plan: &Plan, published: u64) -> u64 {
     due.min(plan.timing.events_max.unwrap_or(u64::MAX)).saturating_sub(published)
 }
 
-fn latency(outcome: &Outcome) -> Latency {
-    let histogram = &outcome.books.latency_ns;
+fn quiet_figures(books: &Books) -> QuietFigures {
+    let counts = &books.counts;
+    QuietFigures {
+        published: books.published,
+        received: counts.received,
+        lost: counts.lost(),
+        duplicated: counts.duplicated,
+        out_of_order: counts.out_of_order,
+        flawless: counts.is_flawless(true),
+        latency_us: latency(books),
+    }
+}
+
+fn latency(books: &Books) -> Latency {
+    let histogram = &books.latency_ns;
     let us = |ns: u64| ns as f64 / 1e3;
     Latency {
         p50: us(histogram.value_at_quantile(0.5)),
@@ -155,12 +197,18 @@ fn latency(outcome: &Outcome) -> Latency {
 }
 
 fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
-    let (cpu_s, resident) = outcome.cpu_s.zip(outcome.resident_bytes)?;
+    let (used, resident) = outcome.used.zip(outcome.resident_bytes)?;
     let grown = resident.connected.saturating_sub(resident.before) as f64;
     let deliveries = (outcome.books.measured.deliveries as f64).max(1.0);
     Some(ServerFigures {
-        cpu_share: cpu_s / outcome.seconds,
-        cpu_us_per_delivery: cpu_s * 1e6 / deliveries,
+        cpu_share: used.cpu_s / outcome.seconds,
+        cpu_us_per_delivery: used.cpu_s * 1e6 / deliveries,
+        cpu_user_us_per_delivery: used.cpu_user_s * 1e6 / deliveries,
+        connects_per_cpu_s: outcome
+            .connects
+            .cpu_s
+            .filter(|cpu_s| *cpu_s > 0.0)
+            .map(|cpu_s| outcome.connections as f64 / cpu_s),
         resident_bytes: resident.connected,
         resident_bytes_per_connection: grown / (outcome.connections as f64).max(1.0),
     })
@@ -215,11 +263,40 @@ impl Report {
         }
         if let Some(server) = self.server {
             let (share, each) = (server.cpu_share * 100.0, server.cpu_us_per_delivery);
-            row(f, "server CPU", format_args!("{share:.0} %, {each:.2} µs per delivery"))?;
+            let user = server.cpu_user_us_per_delivery;
+            let cpu =
+                format_args!("{share:.0} %, {each:.2} µs per delivery, {user:.2} µs of it user");
+            row(f, "server CPU", cpu)?;
             let bytes = server.resident_bytes_per_connection;
             row(f, "server memory", format_args!("{bytes:.0} bytes per connection"))?;
         }
+        row(f, "connects/s", format_args!("{:.0}", self.connects_per_s))?;
+        self.beside(f)?;
         row(f, "generator busy", format_args!("{:.0} %", self.generator_busy_share * 100.0))
+    }
+
+    /// What happened beside the busy connections.
+    fn beside(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(quiet) = self.quiet {
+            let Latency { p50, p99, max, .. } = quiet.latency_us;
+            let (received, lost) = (quiet.received, quiet.lost);
+            row(f, "quiet topic", format_args!("{received} received, {lost} lost"))?;
+            let times = format_args!(
+                "p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
+                p50 / 1e3,
+                p99 / 1e3,
+                max / 1e3
+            );
+            row(f, "quiet latency", times)?;
+        }
+        let Some(stalled) = &self.stalled else { return Ok(()) };
+        let Returns { readers, cut, exact, one_gap, failed, .. } = stalled;
+        row(f, "stalled readers", format_args!("{readers}, {cut} of them cut by the server"))?;
+        if let Some(open) = stalled.still_open {
+            row(f, "still open", format_args!("{open} when the load ended"))?;
+        }
+        let returned = format_args!("{exact} exactly, {one_gap} with one gap, {failed} wrongly");
+        row(f, "they resumed", returned)
     }
 
     fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,6 +309,9 @@ impl Report {
         }
         if !self.exact {
             writeln!(f, "Losses are more than can be told apart: late ones count as duplicated.")?;
+        }
+        if let Some(problem) = self.stalled.as_ref().and_then(|stalled| stalled.problem.as_ref()) {
+            writeln!(f, "First stalled reader that resumed wrongly: {problem}.")?;
         }
         match &self.problem {
             Some(problem) => writeln!(f, "First problem: {problem}."),

@@ -18,7 +18,21 @@ pub(super) struct Server {
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
+    /// The user's part of it. The system tells the parts apart by sampling, so that this needs tens of
+    /// seconds to be good; the sum is exact.
+    pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
+}
+
+impl Usage {
+    /// What was used since, with the memory of now.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            cpu_s: self.cpu_s - before.cpu_s,
+            cpu_user_s: self.cpu_user_s - before.cpu_user_s,
+            resident_bytes: self.resident_bytes,
+        }
+    }
 }
 
 impl Server {
@@ -39,18 +53,32 @@ impl Server {
         for pid in &self.pids {
             let one = read(*pid).with_context(|| format!("cannot see what process {pid} uses"))?;
             sum.cpu_s += one.cpu_s;
+            sum.cpu_user_s += one.cpu_user_s;
             sum.resident_bytes += one.resident_bytes;
         }
         Ok(sum)
+    }
+
+    /// Their open descriptors: how many sockets they still hold.
+    pub(super) fn descriptors(&self) -> anyhow::Result<usize> {
+        let count = |pid: &u32| {
+            let folder = format!("/proc/{pid}/fd");
+            let entries =
+                std::fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
+            Ok(entries.count())
+        };
+        self.pids.iter().map(count).sum()
     }
 }
 
 #[cfg(target_os = "linux")]
 fn read(pid: u32) -> io::Result<Usage> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (ticks, pages) = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    let (user, system, pages) = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    let per_second = rustix::param::clock_ticks_per_second() as f64;
     Ok(Usage {
-        cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        cpu_s: (user + system) as f64 / per_second,
+        cpu_user_s: user as f64 / per_second,
         resident_bytes: pages * rustix::param::page_size() as u64,
     })
 }
@@ -60,13 +88,13 @@ fn read(_: u32) -> io::Result<Usage> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Ticks of user and system time, and resident pages: the 14th, 15th and 24th field. The 2nd, the
+/// Ticks of user time and of system time, and resident pages: the 14th, 15th and 24th field. The 2nd, the
 /// program's name in parentheses, may hold anything, parentheses too.
 #[cfg(any(target_os = "linux", test))]
-fn parse(stat: &str) -> Option<(u64, u64)> {
+fn parse(stat: &str) -> Option<(u64, u64, u64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some((field(14)? + field(15)?, field(24)?))
+    Some((field(14)?, field(15)?, field(24)?))
 }
 
 #[cfg(test)]
@@ -76,7 +104,7 @@ mod tests {
     #[test]
     fn the_name_of_a_program_may_hold_anything() {
         let stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 3 0 100 1000 64 1";
-        assert_eq!(parse(stat), Some((300, 64)));
+        assert_eq!(parse(stat), Some((250, 50, 64)));
         assert_eq!(parse("7 (a) S 1"), None);
         assert_eq!(parse(""), None);
     }
@@ -86,6 +114,7 @@ mod tests {
     fn this_program_uses_memory() {
         let server = Server::new(&[std::process::id()]).unwrap().unwrap();
         assert!(server.usage().unwrap().resident_bytes > 0);
+        assert!(server.descriptors().unwrap() > 0);
         assert!(Server::new(&[]).unwrap().is_none());
     }
 

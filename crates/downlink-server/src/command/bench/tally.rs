@@ -35,10 +35,11 @@ impl Counts {
         self.expected.saturating_sub(self.received)
     }
 
-    /// Whether all that is due has come, once and in order, and nothing else.
-    pub(super) fn is_flawless(&self) -> bool {
-        let odd = self.duplicated + self.out_of_order + self.wrong_topic + self.foreign;
-        odd == 0 && self.lost() == 0
+    /// Whether all that is due has come, once and, if there was an order to keep, in it, and nothing
+    /// else.
+    pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
+        let odd = self.duplicated + self.wrong_topic + self.foreign;
+        odd == 0 && self.lost() == 0 && !(is_ordered && self.out_of_order > 0)
     }
 }
 
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn in_order_is_flawless() {
         let counts = Counts { expected: 4, ..counted(&[0, 1, 2, 3]) };
-        assert!(counts.is_flawless());
+        assert!(counts.is_flawless(true));
         assert_eq!(counts.lost(), 0);
     }
 
@@ -140,7 +141,7 @@ mod tests {
     fn what_does_not_come_is_lost() {
         let counts = Counts { expected: 5, ..counted(&[0, 1, 3]) };
         assert_eq!(counts.lost(), 2);
-        assert!(!counts.is_flawless());
+        assert!(!counts.is_flawless(false));
     }
 
     #[test]
@@ -150,7 +151,10 @@ mod tests {
 
     #[test]
     fn a_swap_is_one_delivery_out_of_order() {
-        assert_eq!(counted(&[0, 2, 1, 3]), counts(4, 0, 1));
+        let swapped = Counts { expected: 4, ..counted(&[0, 2, 1, 3]) };
+        assert_eq!(swapped, Counts { expected: 4, ..counts(4, 0, 1) });
+        assert!(!swapped.is_flawless(true));
+        assert!(swapped.is_flawless(false), "there was no order to keep");
     }
 
     #[test]

@@ -1,0 +1,194 @@
+//! Storms: all connections come at once and go at once, again and again.
+//!
+//! What counts is how fast the server takes them, what that costs it, and whether its memory and its
+//! sockets are back where they were when all are gone.
+
+use std::{
+    fmt, thread,
+    time::{Duration, Instant},
+};
+
+use mio::Events;
+use serde::Serialize;
+
+use super::{
+    load::Load,
+    plan::Plan,
+    server::{Server, Usage},
+};
+
+/// Events of one poll.
+const EVENTS: usize = 1_024;
+/// How long the server may take to notice that all are gone.
+const GONE_MAX: Duration = Duration::from_secs(20);
+/// How often one looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the storms came to.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Storms {
+    /// Memory after one connection has come and gone, before the storms.
+    resident_before: u64,
+    storms: Vec<Storm>,
+    /// Of the slowest storm.
+    connects_per_s: f64,
+    /// Of all storms: what one processor can take in a second, by the time the server used.
+    connects_per_cpu_s: f64,
+    /// Memory when all are gone, after the last storm.
+    resident_after: u64,
+    /// Memory after the last storm, in proportion to that before the first.
+    resident_growth: f64,
+    /// The largest share of a storm's connecting in which the generator was busy.
+    generator_busy_share: f64,
+    /// Whether every connection came up and every socket of the server's was gone at the end.
+    flawless: bool,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Storm {
+    connections: u64,
+    seconds: f64,
+    cpu_s: f64,
+    /// How much of it the generator was busy.
+    generator_busy_share: f64,
+    resident_connected: u64,
+    resident_after: u64,
+    /// Sockets that the server still held when all were gone.
+    sockets_left: usize,
+    #[serde(skip)]
+    problem: Option<String>,
+}
+
+/// Raises as many storms.
+///
+/// # Errors
+///
+/// If no connection comes up, or the server's process cannot be looked at.
+pub(super) fn run(plan: &Plan, server: &Server, number: usize) -> anyhow::Result<Storms> {
+    let descriptors = server.descriptors()?;
+    storm(&plan.alone(), server, descriptors)?;
+    let before = server.usage()?;
+    let storms: Vec<Storm> =
+        (0..number).map(|_| storm(plan, server, descriptors)).collect::<anyhow::Result<_>>()?;
+    Ok(Storms::new(plan, before, storms))
+}
+
+fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Storm> {
+    let mut events = Events::with_capacity(EVENTS);
+    let mut load = Load::new(plan)?;
+    let connects = load.connect_all(&mut events, Some(server))?;
+    let generator_busy_share = load.busy_share(connects.seconds);
+    load.wait(&mut events, plan.timing.settle)?;
+    let connected = server.usage()?;
+    let (books, problem) = load.into_books();
+    let connections = books.connections_up();
+    let sockets_left = wait_until_gone(server, descriptors)?;
+    thread::sleep(plan.timing.settle);
+    Ok(Storm {
+        connections,
+        seconds: connects.seconds,
+        cpu_s: connects.cpu_s.unwrap_or_default(),
+        generator_busy_share,
+        resident_connected: connected.resident_bytes,
+        resident_after: server.usage()?.resident_bytes,
+        sockets_left,
+        problem,
+    })
+}
+
+/// Waits until the server holds no more than before; says how many it holds too many at the end.
+fn wait_until_gone(server: &Server, descriptors: usize) -> anyhow::Result<usize> {
+    let since = Instant::now();
+    loop {
+        let left = server.descriptors()?.saturating_sub(descriptors);
+        if left == 0 || since.elapsed() > GONE_MAX {
+            return Ok(left);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+impl Storms {
+    fn new(plan: &Plan, before: Usage, storms: Vec<Storm>) -> Self {
+        let per_s = |storm: &Storm| storm.connections as f64 / storm.seconds;
+        let connections: u64 = storms.iter().map(|storm| storm.connections).sum();
+        let cpu_s: f64 = storms.iter().map(|storm| storm.cpu_s).sum();
+        let after = storms.last().map_or(0, |storm| storm.resident_after);
+        let is_whole =
+            |storm: &Storm| storm.connections == plan.connections as u64 && storm.sockets_left == 0;
+        Self {
+            resident_before: before.resident_bytes,
+            connects_per_s: storms.iter().map(per_s).fold(f64::INFINITY, f64::min),
+            connects_per_cpu_s: connections as f64 / cpu_s.max(f64::EPSILON),
+            resident_after: after,
+            resident_growth: after as f64 / (before.resident_bytes as f64).max(1.0),
+            generator_busy_share: storms
+                .iter()
+                .map(|storm| storm.generator_busy_share)
+                .fold(0.0, f64::max),
+            flawless: storms.iter().all(is_whole),
+            problem: storms.iter().find_map(|storm| storm.problem.clone()),
+            storms,
+        }
+    }
+}
+
+impl fmt::Display for Storms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "before: {:.1} MiB resident", mib(self.resident_before))?;
+        for (number, storm) in (1..).zip(&self.storms) {
+            let Storm { connections, seconds, cpu_s, sockets_left, .. } = storm;
+            let (up, after) = (mib(storm.resident_connected), mib(storm.resident_after));
+            let busy = storm.generator_busy_share * 100.0;
+            writeln!(
+                f,
+                "storm {number}: {connections} connections in {seconds:.2} s, {cpu_s:.2} s of the \
+                 server's, generator {busy:.0} % busy; {up:.1} MiB resident, then {after:.1} MiB \
+                 and {sockets_left} sockets left"
+            )?;
+        }
+        let (wall, cpu) = (self.connects_per_s, self.connects_per_cpu_s);
+        writeln!(f, "connects: {wall:.0} a second, {cpu:.0} a second of the server's processor")?;
+        self.problem.as_ref().map_or(Ok(()), |problem| writeln!(f, "First problem: {problem}."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storm(connections: u64, seconds: f64, sockets_left: usize) -> Storm {
+        Storm {
+            connections,
+            seconds,
+            cpu_s: 0.5,
+            generator_busy_share: 0.5,
+            resident_connected: 9_000,
+            resident_after: 1_500,
+            sockets_left,
+            problem: None,
+        }
+    }
+
+    fn storms(plan_connections: &str, storms: Vec<Storm>) -> Storms {
+        let plan = Plan::of(&["--connections", plan_connections]).unwrap();
+        let before = Usage { resident_bytes: 1_000, ..Usage::default() };
+        Storms::new(&plan, before, storms)
+    }
+
+    #[test]
+    fn the_slowest_storm_and_the_memory_after_the_last_count() {
+        let found = storms("100", vec![storm(100, 0.1, 0), storm(100, 0.2, 0)]);
+        assert_eq!((found.connects_per_s, found.connects_per_cpu_s), (500.0, 200.0));
+        assert_eq!(found.resident_growth, 1.5);
+        assert!(found.flawless);
+    }
+
+    #[test]
+    fn a_connection_or_a_socket_too_few_or_too_many_is_a_flaw() {
+        assert!(!storms("100", vec![storm(99, 0.1, 0)]).flawless);
+        assert!(!storms("100", vec![storm(100, 0.1, 1)]).flawless);
+    }
+}
