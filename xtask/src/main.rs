@@ -31,7 +31,7 @@ usage: cargo xtask <command>
   browser [--only STEP] [--list] real browsers and foreign clients alone
   nightly [--seconds N] [--only STEP] [--list]
                                  long torture, fuzzing, browsers three times, advisories
-  bench [--quick] [--rounds N] [--seconds N] [--only LOAD] [--list]
+  bench [--quick] [--rounds N] [--seconds N] [--only CELL,…] [--list]
                                  downlink beside axum and a bare loop of writes
   setup [--all]                  installs what the tests need; --all: what ci and nightly need
 ";
@@ -58,11 +58,12 @@ fn run(arguments: &[String]) -> anyhow::Result<Verdict> {
         "ci" => steps::run(&ci::steps(&workspace), &options.choice, &workspace),
         "browser" => steps::run(&browser::steps(), &options.choice, &workspace),
         "nightly" => {
-            let steps = nightly::steps(&workspace, options.seconds)?;
+            let steps =
+                nightly::steps(&workspace, options.seconds.unwrap_or(Options::SECONDS_DEFAULT))?;
             steps::run(&steps, &options.choice, &workspace)
         }
         "tidy" => tidy::run(&workspace),
-        "bench" => bench::run(&workspace, &options.choice),
+        "bench" => bench::run(&workspace, &options),
         "setup" => setup::run(&workspace, options.all),
         other => bail!("there is no command `{other}`\n\n{USAGE}"),
     }
@@ -72,8 +73,10 @@ fn run(arguments: &[String]) -> anyhow::Result<Verdict> {
 #[derive(Debug)]
 struct Options {
     choice: Choice,
-    /// Seconds for each fuzz target.
-    seconds: u64,
+    /// Seconds for each fuzz target, or for each load.
+    seconds: Option<u64>,
+    rounds: Option<u64>,
+    is_quick: bool,
     all: bool,
 }
 
@@ -82,7 +85,8 @@ impl Options {
     const SECONDS_DEFAULT: u64 = 60;
 
     fn parse(arguments: &[String]) -> anyhow::Result<Self> {
-        let mut options = Self { choice: Choice::All, seconds: Self::SECONDS_DEFAULT, all: false };
+        let (choice, all, is_quick) = (Choice::All, false, false);
+        let mut options = Self { choice, seconds: None, rounds: None, is_quick, all };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             match argument.as_str() {
@@ -92,20 +96,19 @@ impl Options {
                     let step = rest.next().context("--only needs the name of a step")?;
                     options.choice = Choice::Only(step.clone());
                 }
-                "--seconds" => {
-                    let seconds = rest.next().context("--seconds needs a number")?;
-                    options.seconds = seconds.parse().context("--seconds needs a number")?;
-                }
-                // Read by `bench` itself, which alone knows what they mean.
-                "--quick" => {}
-                "--rounds" => {
-                    rest.next().context("--rounds needs a number")?;
-                }
+                "--seconds" => options.seconds = Some(number(argument, rest.next())?),
+                "--rounds" => options.rounds = Some(number(argument, rest.next())?),
+                "--quick" => options.is_quick = true,
                 other => bail!("unknown option `{other}`\n\n{USAGE}"),
             }
         }
         Ok(options)
     }
+}
+
+fn number(flag: &str, word: Option<&String>) -> anyhow::Result<u64> {
+    let number = word.and_then(|word| word.parse().ok());
+    number.with_context(|| format!("{flag} needs a number"))
 }
 
 #[cfg(test)]
@@ -120,12 +123,14 @@ mod tests {
     fn options_are_read() {
         let options = parsed(&["--only", "fmt", "--seconds", "5"]).unwrap();
         assert_eq!(options.choice, Choice::Only("fmt".into()));
-        assert_eq!(options.seconds, 5);
+        assert_eq!(options.seconds, Some(5));
     }
 
     #[test]
     fn unknown_and_incomplete_options_are_refused() {
-        for arguments in [&["--onyl"][..], &["--only"], &["--seconds"], &["--seconds", "x"]] {
+        for arguments in
+            [&["--onyl"][..], &["--only"], &["--seconds"], &["--seconds", "x"], &["--rounds"]]
+        {
             assert!(parsed(arguments).is_err(), "{arguments:?}");
         }
     }

@@ -1,13 +1,17 @@
-//! The floor: what fan-out costs if it is nothing but a loop of writes.
+//! The floor: what fan-out costs if it is nothing but a loop of writes, and a durable log if it is
+//! nothing but a loop of appends.
 //!
-//! Accepts subscribers with a GET, publishes with a POST, and writes each event, formatted once, to all
+//! `bench-floor serve [ADDR:PORT]` accepts subscribers with a GET, publishes with a POST, and writes each event, formatted once, to all
 //! sockets in turn. No topics, no history, no async; a subscriber whose socket is full is closed. Made
-//! to be measured against, not to be used.
+//! to be measured against, not to be used. `bench-floor append FILE EVENTS BYTES SECONDS`: see `append`.
+
+mod append;
 
 use std::{
     env,
     io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -25,8 +29,26 @@ const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\
 
 type Subscribers = Arc<Mutex<Vec<TcpStream>>>;
 
+const USAGE: &str = "usage: bench-floor serve [ADDR:PORT] | append FILE EVENTS BYTES SECONDS";
+
 fn main() -> io::Result<()> {
-    let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match *words {
+        ["serve"] => listen("127.0.0.1:8080"),
+        ["serve", address] => listen(address),
+        ["append", file, events, bytes, seconds] => {
+            let number = |word: &str| word.parse::<u64>().map_err(io::Error::other);
+            let (events, event_bytes) = (number(events)?, number(bytes)?);
+            let plan = append::Appending { events, event_bytes, seconds: number(seconds)? };
+            let report = append::run(Path::new(file), &plan)?;
+            writeln!(io::stdout(), "{report}")
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, USAGE)),
+    }
+}
+
+fn listen(address: &str) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     writeln!(io::stdout(), "floor at http://{}", listener.local_addr()?)?;
     let subscribers = Subscribers::default();

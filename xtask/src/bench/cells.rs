@@ -1,0 +1,394 @@
+//! The cells: what is put on which servers, which figures count, and the bar for each.
+//!
+//! A bar without a number in it is for the reader: the ratio is shown and not judged.
+
+use super::round::{Load, Round};
+use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
+use super::table::{Figure, Row};
+
+/// A flag for gathering events for a moment before they are sent.
+const LINGER: &str = "--linger";
+/// A flag for the size of the sending side's buffer; 0 leaves it to the system.
+const SEND_BUFFER: &str = "--send-buffer-bytes";
+/// How long a socket may take nothing in `stalled`: short, so that short runs see the end of it.
+const WRITE_STALL_MAX: &str = "2s";
+/// Seconds that `stalled` needs at least: buffers fill in about one, then the sockets stall, and the
+/// system looks at them ever less often.
+const STALLED_SECONDS_MIN: u64 = 10;
+/// The share of the floor's capacity at which latency is compared.
+const LATENCY_LOAD: f64 = 0.6;
+/// An event of `durable`.
+pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
+/// Each of the four ways to publish gets this part of a run's seconds.
+const DURABLE_SHARE: u64 = 3;
+
+/// Room for the largest event of `large` and what surrounds it, in bytes.
+const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
+
+const DELIVERIES: &str = "/deliveries_per_s";
+const EVENTS: &str = "/events_per_s";
+const CPU: &str = "/server/cpu_us_per_delivery";
+const CPU_USER: &str = "/server/cpu_user_us_per_delivery";
+/// More than one: events were gathered, and processor time per delivery is that of a backlog.
+const PER_READ: &str = "/deliveries_per_read";
+const P50: &str = "/latency_us/p50";
+const P99: &str = "/latency_us/p99";
+const RESIDENT: &str = "/server/resident_bytes_per_connection";
+
+/// One thing to measure.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) rows: &'static [Row],
+    pub(super) measure: fn(&mut Round<'_>) -> anyhow::Result<()>,
+    /// What this build of the server cannot do yet, if that is all the cell is about.
+    pub(super) lacks: fn(&Round<'_>) -> Option<&'static str>,
+}
+
+const fn everything(_: &Round<'_>) -> Option<&'static str> {
+    None
+}
+
+pub(super) const CELLS: [Cell; 10] =
+    [IDLE, RATE, WINDOW, LATENCY, STALLED, LINGERING, TOPICS, CONNECTS, LARGE, DURABLE];
+
+const IDLE: Cell = Cell {
+    name: "idle",
+    what: "10,000 connections that wait: resident bytes for each; 19,000 hold, and one event reaches all",
+    rows: &[
+        Row::value("downlink: bytes per connection", "downlink", RESIDENT).at_most(1_024.0),
+        Row::value("axum: bytes per connection", "axum", RESIDENT),
+        Row::ratio("downlink ÷ axum", Figure("downlink", RESIDENT), Figure("axum", RESIDENT))
+            .at_most(1.0 / 15.0),
+        Row::value("connections held of 19,000", "downlink-19000", "/connections")
+            .at_least(19_000.0),
+        Row::value("of those reached by one event", "downlink-19000", "/received")
+            .at_least(19_000.0),
+        Row::value("bytes per connection at 19,000", "downlink-19000", RESIDENT),
+    ],
+    measure: |round| {
+        // A shared topic, and a client of its own for each.
+        let idle = |connections: u64| {
+            let load = Load::on(connections).query("&client=c{n}").seconds(1);
+            load.rate(1.0).with(&["--settle", "3s", "--drain", "10s"])
+        };
+        round.run("downlink", &DOWNLINK, &[], &idle(10_000))?;
+        round.run("axum", &AXUM, &[], &idle(10_000))?;
+        round.run("downlink-19000", &DOWNLINK, &[], &idle(19_000).with(&["--events", "1"]))
+    },
+    lacks: everything,
+};
+
+const RATE: Cell = Cell {
+    name: "rate",
+    what: "10,000 connections, 8 events a second of 100 bytes: processor time per delivery",
+    rows: &[
+        Row::value("downlink: CPU µs per delivery", "downlink", CPU),
+        Row::value("floor: CPU µs per delivery", "floor", CPU),
+        Row::value("axum: CPU µs per delivery", "axum", CPU),
+        Row::ratio("downlink ÷ floor", Figure("downlink", CPU), Figure("floor", CPU)),
+        Row::ratio("downlink ÷ axum", Figure("downlink", CPU), Figure("axum", CPU)),
+        Row::value("downlink: user µs per delivery", "downlink", CPU_USER),
+        Row::value("axum: user µs per delivery", "axum", CPU_USER),
+        Row::ratio("user: downlink ÷ axum", Figure("downlink", CPU_USER), Figure("axum", CPU_USER)),
+        Row::value("downlink: deliveries/s", "downlink", DELIVERIES),
+        Row::value("downlink: deliveries per read", "downlink", PER_READ),
+        Row::value("floor: deliveries per read", "floor", PER_READ),
+        Row::value("axum: deliveries per read", "axum", PER_READ),
+        Row::value("downlink: p50 µs", "downlink", P50),
+        Row::value("downlink: p99 µs", "downlink", P99),
+        Row::ratio("p99: downlink ÷ axum", Figure("downlink", P99), Figure("axum", P99)),
+    ],
+    measure: |round| {
+        for server in SERVERS {
+            round.run(server.name, server, &[], &Load::on(10_000).rate(8.0))?;
+        }
+        Ok(())
+    },
+    lacks: everything,
+};
+
+const WINDOW: Cell = Cell {
+    name: "window",
+    what: "16 events on their way, as fast as it goes: deliveries a second",
+    rows: &[
+        Row::value("downlink, 1,000: deliveries/s", "downlink-1000", DELIVERIES),
+        Row::value("axum, 1,000: deliveries/s", "axum-1000", DELIVERIES),
+        Row::value("floor, 1,000: deliveries/s", "floor-1000", DELIVERIES),
+        Row::ratio(
+            "1,000: downlink ÷ axum",
+            Figure("downlink-1000", DELIVERIES),
+            Figure("axum-1000", DELIVERIES),
+        ),
+        Row::value("downlink, 10,000: deliveries/s", "downlink-10000", DELIVERIES),
+        Row::value("axum, 10,000: deliveries/s", "axum-10000", DELIVERIES),
+        Row::value("floor, 10,000: deliveries/s", "floor-10000", DELIVERIES),
+        Row::ratio(
+            "10,000: downlink ÷ axum",
+            Figure("downlink-10000", DELIVERIES),
+            Figure("axum-10000", DELIVERIES),
+        ),
+    ],
+    measure: |round| {
+        for connections in [1_000, 10_000] {
+            for server in SERVERS {
+                let label = format!("{}-{connections}", server.name);
+                round.run(&label, server, &[], &Load::on(connections).window(16))?;
+            }
+        }
+        Ok(())
+    },
+    lacks: everything,
+};
+
+const LATENCY: Cell = Cell {
+    name: "latency",
+    what: "1,000 connections at 60 % of what the floor delivers as fast as it goes: publish to receive",
+    rows: &[
+        Row::value("floor's capacity, deliveries/s", "capacity", DELIVERIES),
+        Row::value("downlink: deliveries/s", "downlink", DELIVERIES),
+        Row::value("downlink: p50 µs", "downlink", P50),
+        Row::value("axum: p50 µs", "axum", P50),
+        Row::ratio("p50: downlink ÷ axum", Figure("downlink", P50), Figure("axum", P50)),
+        Row::ratio("p50: downlink ÷ floor", Figure("downlink", P50), Figure("floor", P50)),
+        Row::value("downlink: p99 µs", "downlink", P99),
+        Row::value("axum: p99 µs", "axum", P99),
+        Row::ratio("p99: downlink ÷ axum", Figure("downlink", P99), Figure("axum", P99)),
+        Row::ratio("p99: downlink ÷ floor", Figure("downlink", P99), Figure("floor", P99)),
+    ],
+    measure: |round| {
+        let connections = 1_000;
+        round.run("capacity", &FLOOR, &[], &Load::on(connections).window(16))?;
+        let capacity = round.figure("capacity", DELIVERIES).unwrap_or_default();
+        let events_per_s = (capacity * LATENCY_LOAD / connections as f64).max(1.0);
+        for server in SERVERS {
+            let load = Load::on(connections).rate(events_per_s).drawn();
+            round.run(server.name, server, &[], &load)?;
+        }
+        Ok(())
+    },
+    lacks: everything,
+};
+
+const RETURNED: &str = "/stalled/failed";
+const SEND_MEMORY: &str = "/watch/send_bytes_max";
+const RESIDENT_MAX: &str = "/watch/resident_bytes_max";
+
+const STALLED: Cell = Cell {
+    name: "stalled",
+    what: "900 connections, 50 events a second of 4 KiB, without and with 100 more that stop reading; \
+           they are to be cut after 2 s and resume when they return",
+    rows: &[
+        Row::value("healthy, with stalled: lost", "downlink-stalled", "/lost").at_most(0.0),
+        Row::value("without stalled: p99 µs", "downlink", P99),
+        Row::value("with stalled: p99 µs", "downlink-stalled", P99),
+        Row::ratio("p99: with ÷ without", Figure("downlink-stalled", P99), Figure("downlink", P99)),
+        Row::value("axum, with stalled: p99 µs", "axum-stalled", P99),
+        Row::ratio(
+            "resident at most: with ÷ without",
+            Figure("downlink-stalled", RESIDENT_MAX),
+            Figure("downlink", RESIDENT_MAX),
+        )
+        .at_most(1.2),
+        Row::value("kernel's send memory of a socket, bytes", "downlink-stalled", SEND_MEMORY)
+            .at_most(65_536.0),
+        Row::value("axum: kernel's send memory of a socket", "axum-stalled", SEND_MEMORY),
+        Row::value("stalled and open at the end", "downlink-stalled", "/stalled/still_open")
+            .at_most(0.0),
+        Row::value("axum: stalled and open at the end", "axum-stalled", "/stalled/still_open"),
+        Row::value("resumed exactly", "downlink-stalled", "/stalled/exact"),
+        Row::value("resumed with one gap", "downlink-stalled", "/stalled/one_gap"),
+        Row::value("resumed wrongly", "downlink-stalled", RETURNED).at_most(0.0),
+        Row::value("axum: resumed wrongly", "axum-stalled", RETURNED),
+    ],
+    measure: |round| {
+        let seconds = round.seconds.max(STALLED_SECONDS_MIN);
+        let load = Load::on(900).rate(50.0).with(&["--payload-bytes", "4096"]).seconds(seconds);
+        let (load, flags) = (load.watched(), ["--write-stall-max", WRITE_STALL_MAX]);
+        let stalled = load.clone().with(&["--stalled", "100"]);
+        round.run("downlink", &DOWNLINK, &flags, &load)?;
+        round.run("downlink-stalled", &DOWNLINK, &flags, &stalled)?;
+        round.run("axum-stalled", &AXUM, &[], &stalled)
+    },
+    lacks: everything,
+};
+
+const LINGERING: Cell = Cell {
+    name: "linger",
+    what: "1,000 connections, 100 events a second: what gathering events for 50 ms saves and costs",
+    rows: &[
+        Row::value("at once: CPU µs per delivery", "downlink", CPU),
+        Row::value("gathered: CPU µs per delivery", "downlink-50ms", CPU),
+        Row::ratio(
+            "CPU: gathered ÷ at once",
+            Figure("downlink-50ms", CPU),
+            Figure("downlink", CPU),
+        ),
+        Row::value("at once: p50 µs", "downlink", P50),
+        Row::value("gathered: p50 µs", "downlink-50ms", P50),
+        Row::value("at once: p99 µs", "downlink", P99),
+        Row::value("gathered: p99 µs", "downlink-50ms", P99),
+        Row::value("gathered: deliveries per read", "downlink-50ms", PER_READ),
+    ],
+    measure: |round| {
+        let load = Load::on(1_000).rate(100.0);
+        round.run("downlink", &DOWNLINK, &[LINGER, "0ms"], &load)?;
+        round.run("downlink-50ms", &DOWNLINK, &[LINGER, "50ms"], &load)
+    },
+    lacks: |round| (!round.programs.has_flag(LINGER)).then_some(LINGER),
+};
+
+const QUIET_P99: &str = "/quiet/latency_us/p99";
+
+const TOPICS: Cell = Cell {
+    name: "topics",
+    what: "a topic with 10,000 readers and 8 events a second, and one with one reader and 50",
+    rows: &[
+        Row::value("hot: p50 µs", "downlink", P50),
+        Row::value("hot: p99 µs", "downlink", P99),
+        Row::value("quiet: p50 µs", "downlink", "/quiet/latency_us/p50"),
+        Row::value("quiet: p99 µs", "downlink", QUIET_P99),
+        Row::value("quiet: lost", "downlink", "/quiet/lost").at_most(0.0),
+        Row::ratio("quiet p99 ÷ hot p50", Figure("downlink", QUIET_P99), Figure("downlink", P50))
+            .at_most(0.25),
+    ],
+    measure: |round| {
+        let load = Load::on(10_000).rate(8.0).with(&["--quiet-rate", "50"]);
+        round.run("downlink", &DOWNLINK, &[], &load)
+    },
+    lacks: everything,
+};
+
+const CONNECTS_WALL: &str = "/connects_per_s";
+const CONNECTS_CPU: &str = "/connects_per_cpu_s";
+
+const CONNECTS: Cell = Cell {
+    name: "connects",
+    what: "three times 10,000 connections come and go: how fast, and what is left of them",
+    rows: &[
+        Row::value("downlink: connects/s, slowest storm", "downlink", CONNECTS_WALL)
+            .at_least(10_000.0),
+        Row::value("downlink: connects per CPU second", "downlink", CONNECTS_CPU),
+        Row::value("axum: connects/s, slowest storm", "axum", CONNECTS_WALL),
+        Row::value("axum: connects per CPU second", "axum", CONNECTS_CPU),
+        Row::value("downlink: resident before, bytes", "downlink", "/resident_before"),
+        Row::value("downlink: resident after, bytes", "downlink", "/resident_after"),
+        Row::value("downlink: resident after ÷ before", "downlink", "/resident_growth")
+            .at_most(1.2),
+        Row::value("axum: resident after ÷ before", "axum", "/resident_growth"),
+    ],
+    measure: |round| {
+        let load = Load::on(10_000).with(&["--storms", "3", "--settle", "2s"]);
+        round.run("downlink", &DOWNLINK, &[], &load)?;
+        round.run("axum", &AXUM, &[], &load)
+    },
+    lacks: everything,
+};
+
+const LARGE: Cell = Cell {
+    name: "large",
+    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, 4 on their way; with the usual size \
+           of the socket's buffer, and with the system's",
+    rows: &[
+        Row::value("64 KiB: deliveries/s", "downlink-64k", DELIVERIES),
+        Row::value("64 KiB, system's buffer: deliveries/s", "downlink-64k-system", DELIVERIES),
+        Row::value("64 KiB, axum: deliveries/s", "axum-64k", DELIVERIES),
+        Row::ratio(
+            "64 KiB: usual ÷ system's",
+            Figure("downlink-64k", DELIVERIES),
+            Figure("downlink-64k-system", DELIVERIES),
+        ),
+        Row::ratio(
+            "64 KiB: downlink ÷ axum",
+            Figure("downlink-64k", DELIVERIES),
+            Figure("axum-64k", DELIVERIES),
+        ),
+        Row::value("1 MiB: deliveries/s", "downlink-1m", DELIVERIES),
+        Row::value("1 MiB, system's buffer: deliveries/s", "downlink-1m-system", DELIVERIES),
+        Row::value("1 MiB, axum: deliveries/s", "axum-1m", DELIVERIES),
+        Row::ratio(
+            "1 MiB: usual ÷ system's",
+            Figure("downlink-1m", DELIVERIES),
+            Figure("downlink-1m-system", DELIVERIES),
+        ),
+        Row::ratio(
+            "1 MiB: downlink ÷ axum",
+            Figure("downlink-1m", DELIVERIES),
+            Figure("axum-1m", DELIVERIES),
+        ),
+    ],
+    measure: |round| {
+        for (size, bytes, connections) in [("64k", "65536", 200), ("1m", "1048576", 50)] {
+            let load = Load::on(connections).window(4).with(&["--payload-bytes", bytes]);
+            round.run(&format!("downlink-{size}"), &DOWNLINK, &EVENT_BYTES_MAX, &load)?;
+            if round.programs.has_flag(SEND_BUFFER) {
+                let label = format!("downlink-{size}-system");
+                let flags = [&EVENT_BYTES_MAX[..], &[SEND_BUFFER, "0"]].concat();
+                round.run(&label, &DOWNLINK, &flags, &load)?;
+            }
+            round.run(&format!("axum-{size}"), &AXUM, &[], &load)?;
+        }
+        Ok(())
+    },
+    lacks: everything,
+};
+
+const DURABLE: Cell = Cell {
+    name: "durable",
+    what: "events of 256 bytes over HTTP into a file, beside a loop that appends and flushes as many at \
+           a time: events a second, from 1, 16 and 256 publishers and in batches of 100",
+    rows: &[
+        Row::value("1: events/s", "downlink-1", EVENTS),
+        Row::value("1, floor: events/s", "floor-1", EVENTS),
+        Row::ratio("1: downlink ÷ floor", Figure("downlink-1", EVENTS), Figure("floor-1", EVENTS)),
+        Row::value("16: events/s", "downlink-16", EVENTS),
+        Row::value("16, floor: events/s", "floor-16", EVENTS),
+        Row::ratio(
+            "16: downlink ÷ floor",
+            Figure("downlink-16", EVENTS),
+            Figure("floor-16", EVENTS),
+        ),
+        Row::value("256: events/s", "downlink-256", EVENTS),
+        Row::value("256, floor: events/s", "floor-256", EVENTS),
+        Row::ratio(
+            "256: downlink ÷ floor",
+            Figure("downlink-256", EVENTS),
+            Figure("floor-256", EVENTS),
+        ),
+        Row::value("batches of 100: events/s", "downlink-batch", EVENTS),
+        Row::value("batches of 100, floor: events/s", "floor-batch", EVENTS),
+        Row::ratio(
+            "batches of 100: downlink ÷ floor",
+            Figure("downlink-batch", EVENTS),
+            Figure("floor-batch", EVENTS),
+        ),
+        Row::value("in memory, 16: events/s", "downlink-memory-16", EVENTS),
+        Row::value("in memory, batches of 100: events/s", "downlink-memory-batch", EVENTS),
+    ],
+    measure: durable,
+    lacks: |round| (!round.programs.has_store()).then_some("--store FILE"),
+};
+
+/// One reader, who accounts for every event, and publishers who wait for each answer.
+fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
+    let seconds = (round.seconds / DURABLE_SHARE).max(1);
+    let bytes = DURABLE_EVENT_BYTES.to_string();
+    let load = Load::on(1).window(65_536).with(&["--payload-bytes", &bytes]).seconds(seconds);
+    let by = |publishers: u64| load.clone().with(&["--publishers", &publishers.to_string()]);
+    let line = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
+    let batches = ["--batch", "100", "--publish-url", "{url}/events/batch", "--publish-body", line];
+    let batches = load.clone().with(&batches);
+    let ways =
+        [("1", 1, by(1)), ("16", 16, by(16)), ("256", 256, by(256)), ("batch", 100, batches)];
+    for (name, events, load) in &ways {
+        let store = round.store("downlink")?;
+        let flags = ["--store", &*store.to_string_lossy()];
+        round.run(&format!("downlink-{name}"), &DOWNLINK, &flags, load)?;
+        round.append(&format!("floor-{name}"), *events, seconds)?;
+    }
+    for (name, _, load) in ways.iter().filter(|(name, ..)| ["16", "batch"].contains(name)) {
+        round.run(&format!("downlink-memory-{name}"), &DOWNLINK, &[], load)?;
+    }
+    Ok(())
+}

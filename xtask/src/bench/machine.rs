@@ -1,0 +1,107 @@
+//! Where and when something was measured, and how busy the machine was with other things.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::thread;
+
+use super::round;
+use super::servers::Programs;
+use super::settings::Settings;
+use crate::command;
+use crate::workspace::Workspace;
+
+/// Load beyond which the machine was not idle before the run: half a processor was in use.
+const BUSY_BEFORE: f64 = 0.5;
+
+/// The load average over the last minute, where the system says it.
+pub(super) fn load_before() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// The name of a record: the day and the commit.
+pub(super) fn record_name(workspace: &Workspace) -> anyhow::Result<String> {
+    let date = said(workspace, "date", &["-u", "+%F"])?;
+    let commit = said(workspace, "git", &["rev-parse", "--short", "HEAD"])?;
+    Ok(format!("{date}-{commit}"))
+}
+
+/// What was measured, where, and how to do it again.
+pub(super) fn header(
+    programs: &Programs<'_>,
+    settings: Settings,
+    load: Option<f64>,
+) -> anyhow::Result<String> {
+    let root = programs.workspace;
+    let subject = said(root, "git", &["log", "-1", "--format=%h %s"])?;
+    let changed = !said(root, "git", &["status", "--porcelain"])?.is_empty();
+    let changed = if changed { ", with changes that are not committed" } else { "" };
+    let time = said(root, "date", &["-u", "+%F %H:%M UTC"])?;
+    let kernel = said(root, "uname", &["-srm"])?;
+    let compiler = said(root, "rustc", &["--version"])?;
+    let (cpu, processors) = (processor(), thread::available_parallelism()?);
+    let pinned = if programs.is_pinned { "a processor each" } else { "not pinned" };
+    let Settings { rounds, seconds, .. } = settings;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let target = root.target.to_string_lossy();
+    let [server, tool] = round::example(programs, seconds)
+        .map(|command| command::line(&command).replace(&*target, "target"));
+    let mut text = format!(
+        "# Measured on {time}\n\n\
+         - commit: {subject}{changed}\n\
+         - machine: {cpu}, {processors} processors, {kernel}; {compiler}\n\
+         - {rounds} rounds of {seconds} s; server and load tool: {pinned}\n\
+         - `cargo xtask {}`, which runs commands such as\n  `{server}`\n  `{tool}`\n",
+        words.join(" "),
+    );
+    text.push_str(&load_line(load));
+    text.push_str(
+        "\nThe servers take turns in each round. The machine's speed varies between rounds, so only \
+         ratios within a round compare; the last column is the median over the rounds.\n\n",
+    );
+    Ok(text)
+}
+
+/// How busy the machine was before the run, with a warning if it was.
+fn load_line(load: Option<f64>) -> String {
+    let mut line = String::from("- load average of the last minute before the run: ");
+    match load {
+        None => line.push_str("unknown"),
+        Some(load) => {
+            let _ = write!(line, "{load:.2}");
+            if load > BUSY_BEFORE {
+                let _ = write!(
+                    line,
+                    ". **Above {BUSY_BEFORE}: something else was running; do not quote these figures**"
+                );
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// What a program prints, without the line end.
+fn said(workspace: &Workspace, program: &str, words: &[&str]) -> anyhow::Result<String> {
+    let text = command::output(&mut command::command(&workspace.root, program, words))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_machine_is_warned_of() {
+        assert!(!load_line(Some(BUSY_BEFORE)).contains("Above"));
+        assert!(load_line(Some(BUSY_BEFORE + 0.01)).contains("Above 0.5"));
+        assert!(load_line(None).contains("unknown"));
+    }
+}

@@ -1,0 +1,201 @@
+//! `cargo xtask bench`: downlink beside a bare loop of writes and beside axum, on the same load.
+//!
+//! The servers take turns in each round, and what counts is the median of the rounds' ratios: what else
+//! the machine does at the time touches all of them. Every run starts a fresh server, so that memory is
+//! that of its connections. The figures are those of `downlink bench`, except the memory of the kernel's
+//! sockets, which `ss` tells. A bar that is missed is said, and is no failure of the command.
+
+mod cells;
+mod machine;
+mod round;
+mod servers;
+mod settings;
+mod table;
+mod watch;
+
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+use self::cells::{CELLS, Cell};
+use self::round::Round;
+use self::servers::Programs;
+use self::settings::{QUICK_NAME, Settings, names};
+use self::table::{Judged, Reports, judge};
+use crate::Options;
+use crate::steps::{Choice, Verdict};
+use crate::workspace::Workspace;
+
+/// Measures all cells or some of them, or lists them.
+///
+/// # Errors
+///
+/// If a program cannot be built or the record not be written. A cell that cannot be measured is named
+/// in the record, and the others are measured all the same.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Verdict> {
+    if options.choice == Choice::List {
+        print!("{}", list());
+        return Ok(Verdict::Good);
+    }
+    // What building costs is not what else the machine does.
+    let load_before = machine::load_before();
+    let settings = Settings::new(options)?;
+    let cells = chosen(&options.choice)?;
+    let programs = Programs::build(workspace)?;
+    let bench = Bench { programs, settings, record: record(workspace, settings)? };
+    bench.write(&machine::header(&bench.programs, settings, load_before)?)?;
+    let mut verdict = Verdict::Good;
+    let mut summary = String::new();
+    for cell in cells {
+        let result = bench.cell(cell);
+        if result.is_err() {
+            verdict = Verdict::Bad;
+        }
+        let (text, said) = told(cell, result);
+        print!("\n{text}");
+        bench.write(&text)?;
+        let _ = writeln!(summary, "{:<9} {said}", cell.name);
+    }
+    println!("\n{summary}\nwritten: {}", bench.record.with_extension("md").display());
+    Ok(verdict)
+}
+
+/// The cells that `--only` names; all without it.
+fn chosen(choice: &Choice) -> anyhow::Result<Vec<&'static Cell>> {
+    let names: Vec<_> = names(choice).into_iter().filter(|name| *name != QUICK_NAME).collect();
+    if let Some(unknown) = names.iter().find(|name| CELLS.iter().all(|cell| cell.name != **name)) {
+        bail!("there is no cell `{unknown}`; --list shows them");
+    }
+    let is_chosen = |cell: &&Cell| names.is_empty() || names.contains(&cell.name);
+    Ok(CELLS.iter().filter(is_chosen).collect())
+}
+
+fn list() -> String {
+    let mut text = String::new();
+    for cell in &CELLS {
+        let _ = writeln!(text, "{:<9} {}", cell.name, cell.what);
+    }
+    let _ =
+        writeln!(text, "{QUICK_NAME:<9} short runs, for a first look; not recorded (or --quick)");
+    text.push_str("--only takes one or several, with commas between\n");
+    text
+}
+
+/// The record's path without its ending.
+fn record(workspace: &Workspace, settings: Settings) -> anyhow::Result<PathBuf> {
+    let folder = match settings.is_quick {
+        true => workspace.target.join("bench-quick"),
+        false => workspace.root.join("bench/record"),
+    };
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder.join(machine::record_name(workspace)?))
+}
+
+/// The section of a cell, and its verdict in a few words.
+fn told(cell: &Cell, result: anyhow::Result<Measured>) -> (String, String) {
+    let (text, said) = match result {
+        Ok(Measured::Judged(Judged { text, missed: 0 })) => (text, "pass".to_owned()),
+        Ok(Measured::Judged(Judged { text, missed })) => (text, format!("{missed} FAIL")),
+        Ok(Measured::Lacking(what)) => {
+            let said = format!("not supported by this build: the server has no `{what}`");
+            (format!("{said}\n\n"), said)
+        }
+        Err(error) => {
+            let said = format!("could not be measured: {error:#}");
+            (format!("{said}\n\n"), said)
+        }
+    };
+    (format!("## {}\n\n{}.\n\n{text}", cell.name, cell.what), said)
+}
+
+/// What became of a cell.
+#[derive(Debug)]
+enum Measured {
+    Judged(Judged),
+    Lacking(&'static str),
+}
+
+/// A run of the command.
+#[derive(Debug)]
+struct Bench<'a> {
+    programs: Programs<'a>,
+    settings: Settings,
+    /// The record's path without its ending.
+    record: PathBuf,
+}
+
+impl Bench<'_> {
+    /// All rounds of a cell.
+    fn cell(&self, cell: &Cell) -> anyhow::Result<Measured> {
+        let rounds = self.settings.rounds;
+        if let Some(what) = (cell.lacks)(&self.round(None)) {
+            return Ok(Measured::Lacking(what));
+        }
+        let (mut all, mut pictures) = (Vec::new(), String::new());
+        for number in 1..=rounds {
+            let load_before = machine::load_before();
+            let load =
+                load_before.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}"));
+            println!("\n=== {}: round {number} of {rounds}, load {load}", cell.name);
+            let name = self.record.file_name().unwrap_or_default().to_string_lossy();
+            let paths = self.record.with_file_name(format!("{name}-{}", cell.name));
+            let mut round = self.round((number == rounds).then_some(paths));
+            (cell.measure)(&mut round)?;
+            pictures.push_str(&round.drawn);
+            all.push(Reports { load_before, runs: round.reports });
+        }
+        let mut judged = judge(cell.rows, &all);
+        judged.text.push_str(&pictures);
+        Ok(Measured::Judged(judged))
+    }
+
+    fn round(&self, pictures: Option<PathBuf>) -> Round<'_> {
+        let seconds = self.settings.seconds;
+        let (drawn, reports) = (String::new(), Vec::new());
+        Round { programs: &self.programs, seconds, pictures, drawn, reports }
+    }
+
+    /// Appends to the record: cells that were measured one by one stand in one file.
+    fn write(&self, text: &str) -> anyhow::Result<()> {
+        let path = self.record.with_extension("md");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written.with_context(|| path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(names: &str) -> anyhow::Result<Vec<&'static str>> {
+        let cells = chosen(&Choice::Only(names.to_owned()))?;
+        Ok(cells.into_iter().map(|cell| cell.name).collect())
+    }
+
+    #[test]
+    fn one_cell_or_several_are_chosen_in_their_order() {
+        assert_eq!(only("rate").unwrap(), ["rate"]);
+        assert_eq!(only("rate,idle").unwrap(), ["idle", "rate"]);
+        assert_eq!(only("quick").unwrap().len(), CELLS.len());
+        assert!(only("rate,idel").unwrap_err().to_string().contains("`idel`"));
+    }
+
+    #[test]
+    fn every_row_says_which_run_it_is_about() {
+        for cell in &CELLS {
+            assert!(!cell.rows.is_empty(), "{}", cell.name);
+            assert!(list().contains(cell.name));
+        }
+    }
+
+    #[test]
+    fn what_a_build_cannot_do_is_said_and_is_no_failure() {
+        let (text, said) = told(&CELLS[0], Ok(Measured::Lacking("--x")));
+        assert!(text.starts_with("## idle\n"), "{text}");
+        assert!(said.starts_with("not supported by this build"), "{said}");
+    }
+}

@@ -1,0 +1,269 @@
+//! One round of a cell: the servers take turns, and each run's report is kept under a label.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::servers::{FLOOR, Programs, Running, Server};
+use super::watch::Watch;
+use crate::command;
+
+/// What the load tool is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    words: Vec<String>,
+    /// Behind the address of the subscriptions.
+    query: &'static str,
+    /// Measured seconds, where they are not those of the whole run.
+    seconds: Option<u64>,
+    is_watched: bool,
+    is_drawn: bool,
+}
+
+impl Load {
+    /// A load on this many subscriptions.
+    pub(super) fn on(connections: u64) -> Self {
+        let words = vec!["--connections".to_owned(), connections.to_string()];
+        Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
+    }
+
+    /// As fast as it goes, with so many events on their way.
+    pub(super) fn window(self, events: u64) -> Self {
+        self.with(&["--window", &events.to_string()])
+    }
+
+    /// Events a second.
+    pub(super) fn rate(self, per_second: f64) -> Self {
+        self.with(&["--rate", &format!("{per_second:.3}")])
+    }
+
+    /// Further words for the load tool.
+    pub(super) fn with(mut self, words: &[&str]) -> Self {
+        self.words.extend(words.iter().map(ToString::to_string));
+        self
+    }
+
+    /// What else the subscriptions ask for; `{n}` is the number of the connection.
+    pub(super) fn query(mut self, query: &'static str) -> Self {
+        self.query = query;
+        self
+    }
+
+    pub(super) fn seconds(mut self, seconds: u64) -> Self {
+        self.seconds = Some(seconds);
+        self
+    }
+
+    /// The server's memory and that of its sockets are sampled on the way.
+    pub(super) fn watched(mut self) -> Self {
+        self.is_watched = true;
+        self
+    }
+
+    /// The last round's latencies are drawn.
+    pub(super) fn drawn(mut self) -> Self {
+        self.is_drawn = true;
+        self
+    }
+
+    fn command(&self, programs: &Programs<'_>, url: &str, pid: &str, seconds: u64) -> Command {
+        let seconds = self.seconds.unwrap_or(seconds);
+        let mut words: Vec<String> = vec!["bench".into(), "--json".into()];
+        words.extend_from_slice(&self.words);
+        words.extend(["--duration".into(), format!("{seconds}s"), "--warmup".into(), "1s".into()]);
+        words.extend(["--server-pid".into(), pid.into()]);
+        words.extend(["--url".into(), format!("{url}/events?topic={{topic}}{}", self.query)]);
+        let published_to = self.words.iter().any(|word| word == "--publish-url");
+        if !published_to {
+            words.extend(["--publish-url".into(), format!("{url}/events?topic={{topic}}")]);
+        }
+        if programs.is_pinned {
+            words.push("--spin".into());
+        }
+        programs.tool(&words.iter().map(|word| word.replace("{url}", url)).collect::<Vec<_>>())
+    }
+}
+
+/// A round in progress.
+#[derive(Debug)]
+pub(super) struct Round<'a> {
+    pub(super) programs: &'a Programs<'a>,
+    /// Measured seconds of each run.
+    pub(super) seconds: u64,
+    /// The beginning of the pictures' paths, if there are to be any.
+    pub(super) pictures: Option<PathBuf>,
+    /// The pictures drawn, as lines for the record.
+    pub(super) drawn: String,
+    pub(super) reports: Vec<(String, Value)>,
+}
+
+impl Round<'_> {
+    /// Puts a load on a fresh server and keeps the report under the label.
+    pub(super) fn run(
+        &mut self,
+        label: &str,
+        server: &Server,
+        flags: &[&str],
+        load: &Load,
+    ) -> anyhow::Result<()> {
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let running = self.programs.start(server, &flags)?;
+        let pid = running.pid().to_string();
+        let mut tool = load.command(self.programs, &running.url, &pid, self.seconds);
+        if load.is_drawn
+            && let Some(pictures) = &self.pictures
+        {
+            let name = pictures.file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("{name}-{label}.svg");
+            tool.arg("--plot").arg(pictures.with_file_name(&name));
+            let _ = writeln!(self.drawn, "![latency of {label}]({name})\n");
+        }
+        let report = self.report(&mut tool, load, &running).with_context(|| label.to_owned())?;
+        self.keep(label, report);
+        Ok(())
+    }
+
+    fn report(&self, tool: &mut Command, load: &Load, running: &Running) -> anyhow::Result<Value> {
+        let watch = load.is_watched.then(|| Watch::start(self.programs, running)).transpose()?;
+        let text = command::output(tool)?;
+        let mut report: Value = serde_json::from_str(&text).context("the report is not JSON")?;
+        if let Some(watch) = watch {
+            report["watch"] = watch.end();
+        }
+        Ok(report)
+    }
+
+    /// Lets the floor append and flush as many events at a time to a plain file, and keeps the report.
+    pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
+        let file = self.store("floor")?;
+        let bytes = super::cells::DURABLE_EVENT_BYTES;
+        let words = ["append".to_owned(), file.to_string_lossy().into_owned()];
+        let numbers = [events, bytes, seconds].map(|number| number.to_string());
+        let mut floor = self.programs.server(&FLOOR, &[&words[..], &numbers].concat());
+        let text = command::output(&mut floor)?;
+        self.keep(label, serde_json::from_str(&text).context("the floor's report is not JSON")?);
+        Ok(())
+    }
+
+    /// The path of a store that is not there yet, on the disk of the build.
+    pub(super) fn store(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.programs.workspace.target.join("bench-store");
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| folder.display().to_string());
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(folder.join(name))
+    }
+
+    fn keep(&mut self, label: &str, report: Value) {
+        println!("{label:<28} {}{}", summary(&report), remarks(&report));
+        self.reports.push((label.to_owned(), report));
+    }
+
+    /// A number of one of the reports.
+    pub(super) fn figure(&self, label: &str, at: &str) -> Option<f64> {
+        let (_, report) = self.reports.iter().find(|(name, _)| name == label)?;
+        report.pointer(at).and_then(Value::as_f64)
+    }
+}
+
+/// The command line of a typical run, for the record.
+pub(super) fn example(programs: &Programs<'_>, seconds: u64) -> [Command; 2] {
+    let server = programs.server(&super::servers::DOWNLINK, &["serve".into(), "…".into()]);
+    let load = Load::on(1_000).window(16);
+    [server, load.command(programs, "http://127.0.0.1:PORT", "PID", seconds)]
+}
+
+/// What a run says on one line while it lasts; the tables have the rest.
+fn summary(report: &Value) -> String {
+    const FIGURES: [(&str, &str, f64); 6] = [
+        ("deliveries/s", "/deliveries_per_s", 1.0),
+        ("events/s", "/events_per_s", 1.0),
+        ("connects/s", "/connects_per_s", 1.0),
+        ("p50 µs", "/latency_us/p50", 1.0),
+        ("p99 µs", "/latency_us/p99", 1.0),
+        ("tool busy %", "/generator_busy_share", 100.0),
+    ];
+    let shown = FIGURES.iter().filter_map(|(title, at, unit)| {
+        let value = report.pointer(at)?.as_f64()?;
+        Some(format!("{title} {}", super::table::number(value * unit)))
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// What makes a run doubtful; empty if nothing does.
+pub(super) fn remarks(report: &Value) -> String {
+    let mut text = String::new();
+    if report["generator_limited"] == true {
+        text.push_str("; the load tool was the limit");
+    }
+    if report["overdue"].as_u64().unwrap_or_default() > 0 {
+        text.push_str("; the rate was not kept up with");
+    }
+    if is_flawed(report) {
+        let said = ["lost", "duplicated", "out_of_order", "wrong_topic", "foreign", "refused"]
+            .map(|name| (name.replace('_', " "), report[name].as_u64().unwrap_or_default()));
+        let odd = said.iter().filter(|(_, count)| *count > 0);
+        let odd: Vec<_> = odd.map(|(name, count)| format!("{count} {name}")).collect();
+        text.push_str("; flawed");
+        if !odd.is_empty() {
+            text.push_str(": ");
+            text.push_str(&odd.join(", "));
+        }
+    }
+    for at in ["/problem", "/stalled/problem"] {
+        if let Some(problem) = report.pointer(at).and_then(Value::as_str) {
+            text.push_str("; ");
+            text.push_str(problem);
+        }
+    }
+    text
+}
+
+/// Whether the accounts of a run do not add up: something lost, twice, out of order or refused, or a
+/// connection that did not come up or did not last.
+pub(super) fn is_flawed(report: &Value) -> bool {
+    let any = |name: &str| report[name].as_u64().unwrap_or_default() > 0;
+    report["flawless"] == false
+        || any("connections_ended_early")
+        || any("refused")
+        || report["connections"] != report["connections_asked"]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_doubtful_run_is_named() {
+        assert_eq!(remarks(&json!({ "flawless": true, "events_per_s": 1.0 })), "");
+        let lost = json!({ "flawless": false, "lost": 3, "duplicated": 0, "problem": "x" });
+        assert_eq!(remarks(&lost), "; flawed: 3 lost; x");
+        let stalled = json!({ "flawless": false, "stalled": { "problem": "y" } });
+        assert_eq!(remarks(&stalled), "; flawed; y");
+        let busy = json!({ "flawless": true, "generator_limited": true });
+        assert_eq!(remarks(&busy), "; the load tool was the limit");
+    }
+
+    #[test]
+    fn a_refusal_or_a_connection_less_is_a_flaw() {
+        let good = json!({
+            "flawless": true, "connections": 2, "connections_asked": 2,
+            "connections_ended_early": 0, "refused": 0,
+        });
+        assert!(!is_flawed(&good));
+        for (name, value) in [("connections", 1), ("connections_ended_early", 1), ("refused", 1)] {
+            let mut bad = good.clone();
+            bad[name] = json!(value);
+            assert!(is_flawed(&bad), "{bad}");
+        }
+    }
+}

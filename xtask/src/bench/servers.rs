@@ -1,0 +1,210 @@
+//! The servers: how each is built, started, and asked what it can do.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use anyhow::Context as _;
+
+use crate::command;
+use crate::workspace::Workspace;
+
+/// The processors of server and load tool, if there are two.
+const SERVER_CPU: &str = "0";
+const TOOL_CPU: &str = "1";
+
+/// A server to measure.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    manifest: &'static str,
+    binary: &'static str,
+    /// What goes before the address on its command line.
+    words: &'static [&'static str],
+    /// A flag and its value, where a run does not give another one.
+    usual: &'static [&'static str],
+}
+
+/// Ours.
+pub(super) const DOWNLINK: Server = Server {
+    name: "downlink",
+    manifest: "crates/downlink-server/Cargo.toml",
+    binary: "downlink",
+    words: &["serve", "--listen"],
+    usual: &["--store", "none"],
+};
+/// A bare loop of writes.
+pub(super) const FLOOR: Server = Server {
+    name: "floor",
+    manifest: "bench/floor/Cargo.toml",
+    binary: "bench-floor",
+    words: &["serve"],
+    usual: &[],
+};
+/// The usual way with axum.
+pub(super) const AXUM: Server = Server {
+    name: "axum",
+    manifest: "bench/peers/axum/Cargo.toml",
+    binary: "bench-axum",
+    words: &[],
+    usual: &[],
+};
+/// All of them, in the order in which they take turns.
+pub(super) const SERVERS: [&Server; 3] = [&DOWNLINK, &FLOOR, &AXUM];
+
+/// Everything built, and where it runs.
+#[derive(Debug)]
+pub(super) struct Programs<'a> {
+    pub(super) workspace: &'a Workspace,
+    /// Whether server and load tool have a processor each.
+    pub(super) is_pinned: bool,
+    /// What our server's help says: which flags this build has.
+    help: String,
+}
+
+impl<'a> Programs<'a> {
+    pub(super) fn build(workspace: &'a Workspace) -> anyhow::Result<Self> {
+        for server in SERVERS {
+            let words = ["build", "--release", "--manifest-path", server.manifest, "--bin"];
+            let mut build = workspace.cargo(&words);
+            build.arg(server.binary).arg("--target-dir").arg(&workspace.target);
+            command::run(&mut build)?;
+        }
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let mut taskset = command::command(&workspace.root, "taskset", &["--version"]);
+        let is_pinned = processors > 1 && command::answers(&mut taskset);
+        let mut programs = Self { workspace, is_pinned, help: String::new() };
+        let words = ["serve".to_owned(), "--help".to_owned()];
+        programs.help = command::output(&mut programs.on(SERVER_CPU, DOWNLINK.binary, &words))?;
+        Ok(programs)
+    }
+
+    /// Whether our server has a flag.
+    pub(super) fn has_flag(&self, flag: &str) -> bool {
+        takes(&self.help, flag).is_some()
+    }
+
+    /// Whether our server can keep its history in a file.
+    pub(super) fn has_store(&self) -> bool {
+        takes(&self.help, "--store").is_some_and(|value| value != "<none>")
+    }
+
+    /// The load tool on its processor.
+    pub(super) fn tool(&self, words: &[String]) -> Command {
+        self.on(TOOL_CPU, DOWNLINK.binary, words)
+    }
+
+    /// Another program of the system's where the load tool is, out of the server's way.
+    pub(super) fn beside_tool(&self, program: &str, words: &[&str]) -> Command {
+        let root = &self.workspace.root;
+        if self.is_pinned {
+            command::command(root, "taskset", &[&["-c", TOOL_CPU, program], words].concat())
+        } else {
+            command::command(root, program, words)
+        }
+    }
+
+    /// A server's program on the server's processor.
+    pub(super) fn server(&self, server: &Server, words: &[String]) -> Command {
+        self.on(SERVER_CPU, server.binary, words)
+    }
+
+    /// A program of ours on a processor of its own, with all the descriptors there may be.
+    fn on(&self, cpu: &str, binary: &str, words: &[String]) -> Command {
+        let path = self.workspace.target.join("release").join(binary);
+        let raised = ["-c", "ulimit -n \"$(ulimit -Hn)\"; exec \"$0\" \"$@\""];
+        let root = &self.workspace.root;
+        let mut command = if self.is_pinned {
+            command::command(root, "taskset", &["-c", cpu, "sh"])
+        } else {
+            command::command(root, "sh", &[])
+        };
+        command.args(raised).arg(path).args(words);
+        command
+    }
+
+    /// Starts a server and waits for the line that says its address.
+    pub(super) fn start(&self, server: &Server, flags: &[String]) -> anyhow::Result<Running> {
+        let mut words: Vec<String> = server.words.iter().map(ToString::to_string).collect();
+        words.push("127.0.0.1:0".to_owned());
+        if !server.usual.first().is_some_and(|usual| flags.iter().any(|flag| flag == usual)) {
+            words.extend(server.usual.iter().map(ToString::to_string));
+        }
+        words.extend_from_slice(flags);
+        let mut command = self.server(server, &words);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let line = command::line(&command);
+        let child = command.spawn().with_context(|| format!("cannot start: {line}"))?;
+        let mut running = Running { child, url: String::new() };
+        let stdout = running.child.stdout.take().context("its output is piped")?;
+        let mut lines = BufReader::new(stdout).lines();
+        running.url = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| address(&line))
+            .with_context(|| format!("no address was said by: {line}"))?;
+        // It goes on to say things; nobody reading them must not stop it.
+        thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Ok(running)
+    }
+}
+
+/// A server, ended when dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    pub(super) url: String,
+}
+
+impl Running {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The port it listens on.
+    pub(super) fn port(&self) -> &str {
+        self.url.rsplit(':').next().unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value that a flag takes, as the help shows it.
+fn takes<'a>(help: &'a str, flag: &str) -> Option<&'a str> {
+    help.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.find(|word| word.trim_end_matches(',') == flag)?;
+        Some(words.next().unwrap_or_default())
+    })
+}
+
+/// The first address in a line.
+fn address(line: &str) -> Option<String> {
+    let at = line.find("http://")?;
+    line[at..].split_whitespace().next().map(|url| url.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_in_what_a_server_says() {
+        let said = "downlink 1.0 is open for business at http://127.0.0.1:8080/";
+        assert_eq!(address(said).as_deref(), Some("http://127.0.0.1:8080"));
+        assert_eq!(address("nothing"), None);
+    }
+
+    #[test]
+    fn the_help_says_which_flags_there_are() {
+        let help = "  -h, --help\n      --store <none>\n          Where history is kept\n";
+        assert_eq!(takes(help, "--store"), Some("<none>"));
+        assert_eq!(takes(help, "--help"), Some(""));
+        assert_eq!(takes(help, "--linger"), None);
+    }
+}
