@@ -66,12 +66,24 @@ struct Storm {
 ///
 /// If no connection comes up, or the server's process cannot be looked at.
 pub(super) fn run(plan: &Plan, server: &Server, number: usize) -> anyhow::Result<Storms> {
-    let descriptors = server.descriptors()?;
-    storm(&plan.alone(), server, descriptors)?;
+    let descriptors = warm_up(&plan.alone(), server)?;
     let before = server.usage()?;
     let storms: Vec<Storm> =
         (0..number).map(|_| storm(plan, server, descriptors)).collect::<anyhow::Result<_>>()?;
     Ok(Storms::new(plan, before, storms))
+}
+
+/// Lets a single reader come and go; says how many descriptors the server holds without it. Those that it
+/// opens as it begins to serve are among them, since the reader was answered.
+fn warm_up(plan: &Plan, server: &Server) -> anyhow::Result<usize> {
+    let mut load = Load::new(plan)?;
+    load.connect(&mut Events::with_capacity(EVENTS))?;
+    let ours = plan.connections + plan.publishers;
+    let descriptors = server.descriptors()?.saturating_sub(ours);
+    drop(load);
+    wait_until_gone(server, descriptors)?;
+    thread::sleep(plan.timing.settle);
+    Ok(descriptors)
 }
 
 fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Storm> {
