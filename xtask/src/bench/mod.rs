@@ -24,7 +24,7 @@ use self::cells::{CELLS, Cell};
 use self::round::Round;
 use self::servers::Programs;
 use self::settings::{QUICK_NAME, Settings, names};
-use self::table::{Judged, Reports, judge};
+use self::table::{Judged, Reports, Row, judge};
 use crate::Options;
 use crate::steps::{Choice, Verdict};
 use crate::workspace::Workspace;
@@ -97,7 +97,10 @@ fn record(workspace: &Workspace, settings: Settings) -> anyhow::Result<PathBuf> 
 /// The section of a cell, and its verdict in a few words.
 fn told(cell: &Cell, result: anyhow::Result<Measured>) -> (String, String) {
     let (text, said) = match result {
-        Ok(Measured::Judged(Judged { text, missed: 0 })) => (text, "pass".to_owned()),
+        Ok(Measured::Judged(Judged { text, missed: 0 })) => {
+            let has_bar = cell.rows.iter().any(Row::is_judged);
+            (text, if has_bar { "pass" } else { "measured: it has no bar" }.to_owned())
+        }
         Ok(Measured::Judged(Judged { text, missed })) => (text, format!("{missed} FAIL")),
         Ok(Measured::Lacking(what)) => {
             let said = format!("not supported by this build: the server has no `{what}`");
@@ -190,6 +193,17 @@ mod tests {
             assert!(!cell.rows.is_empty(), "{}", cell.name);
             assert!(list().contains(cell.name));
         }
+    }
+
+    #[test]
+    fn a_cell_without_a_bar_has_not_passed_one() {
+        let said = |name: &str| {
+            let cell = CELLS.iter().find(|cell| cell.name == name).unwrap();
+            let judged = Judged { text: String::new(), missed: 0 };
+            told(cell, Ok(Measured::Judged(judged))).1
+        };
+        assert_eq!(said("idle"), "pass");
+        assert_eq!(said("window"), "measured: it has no bar");
     }
 
     #[test]

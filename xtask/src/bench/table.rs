@@ -48,6 +48,11 @@ impl Row {
         Self { bar: Some(Bar::AtLeast(least)), ..self }
     }
 
+    /// Whether it has a bar.
+    pub(super) const fn is_judged(&self) -> bool {
+        self.bar.is_some()
+    }
+
     fn of(&self, round: &Reports) -> Option<f64> {
         let over = round.figure(self.over)?;
         let Some(under) = self.under else { return Some(over) };
