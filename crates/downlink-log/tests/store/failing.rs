@@ -67,7 +67,7 @@ fn a_damaged_page_is_found_when_it_is_read() {
     drop(store);
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let pages = file.metadata().unwrap().len() / 4_096;
-    for page in pages / 4..pages / 3 {
+    for page in pages / 2..pages * 2 / 3 {
         file.seek(SeekFrom::Start(page * 4_096)).unwrap();
         file.write_all(&[0xff; 64]).unwrap();
     }
@@ -76,6 +76,7 @@ fn a_damaged_page_is_found_when_it_is_read() {
     let batch = Batch { events_max: 5_000, bytes_max: usize::MAX };
     let all = wanted(&[topic("a")], &[]);
     let found = store.reader().page(&all, Offset::FIRST, Offset::new(5_001), batch);
+    let found = found.map(|page| page.events.len());
     assert!(matches!(found, Err(StoreError::Corrupt { .. })), "{found:?}");
 }
 

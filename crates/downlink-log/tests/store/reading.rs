@@ -6,7 +6,8 @@ use downlink_log::{
 };
 
 use crate::support::{
-    ALL, Folder, at, client, commit, event, keeping, offsets, open_with, read_pages, topic, wanted,
+    ALL, Folder, at, client, commit, event, keeping, offsets, open_with, read_pages, topic, trim,
+    wanted,
 };
 
 fn filled(folder: &Folder, events: u64, to: impl Fn(u64) -> Vec<Address>) -> SqliteStore {
@@ -50,8 +51,8 @@ fn pages_are_bounded_by_events_and_bytes() {
         (offsets, page.next.get())
     };
     let (one, both) = (wanted(&[topic("a")], &[]), wanted(&[topic("a"), topic("b")], &[]));
-    assert_eq!(page(one.clone(), 1, 2, usize::MAX), (vec![2, 4], 6));
-    assert_eq!(page(one.clone(), 6, 2, usize::MAX), (vec![6, 8], 10));
+    assert_eq!(page(one.clone(), 1, 2, usize::MAX), (vec![2, 4], 5));
+    assert_eq!(page(one.clone(), 5, 2, usize::MAX), (vec![6, 8], 9));
     assert_eq!(page(both.clone(), 1, 3, usize::MAX), (vec![1, 2, 3], 4));
     assert_eq!(page(both.clone(), 1, 100, 8), (vec![1, 2], 3));
     assert_eq!(page(both, 1, 0, 0), (vec![1], 2));
@@ -114,6 +115,31 @@ fn the_first_since_a_time_is_found() {
         assert_eq!(first(since), Some(found), "since {since}");
     }
     assert_eq!(first(51), None);
+}
+
+/// Old events are on lists by topic, new ones are not yet: reading does not notice.
+#[test]
+fn what_is_indexed_and_what_is_not_read_as_one() {
+    let folder = Folder::new();
+    let name = |offset: u64| topic(if offset.is_multiple_of(50) { "a" } else { "b" });
+    let mut store = filled(&folder, 5_000, |offset| vec![name(offset)]);
+    trim(&mut store, 0);
+    let batch: Vec<_> = (5_001..=5_200).map(|offset| event(offset, &[name(offset)])).collect();
+    commit(&mut store, &batch);
+    let a = wanted(&[topic("a")], &[]);
+    let all: Vec<u64> = (1..=104).map(|n| n * 50).collect();
+    for events_max in [1, 7, 100, 1_000] {
+        let batch = Batch { events_max, bytes_max: usize::MAX };
+        let (events, _) = read_pages(&*store.reader(), &a, 1..5_201, batch);
+        assert_eq!(events.iter().map(|entry| entry.offset.get()).collect::<Vec<_>>(), all);
+    }
+    for (count, until, oldest) in
+        [(1, 5_201, 5_200), (3, 5_200, 5_050), (4, 5_200, 5_000), (7, 5_001, 4_700), (500, 9, 0)]
+    {
+        let found = store.reader().nth_newest(&a, count, Offset::new(until)).unwrap();
+        assert_eq!(found.map_or(0, Offset::get), oldest, "{count} below {until}");
+    }
+    assert_eq!(offsets(&store, &wanted(&[], &["*"])).len(), 5_200);
 }
 
 #[test]

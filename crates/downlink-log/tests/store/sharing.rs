@@ -118,6 +118,18 @@ fn a_backup_is_one_moment_of_a_store_in_use() {
     assert!(matches!(refused, StoreError::CannotOpen { .. }), "{refused}");
 }
 
+#[test]
+fn a_store_that_was_closed_is_one_file() {
+    let folder = Folder::new();
+    let mut store = open(&folder.file("a.db"));
+    commit(&mut store, &[event(1, &[topic("a")])]);
+    drop(store);
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.db", "a.db-lock"]);
+}
+
 /// The user's own tools work on a store in use. Needs the program `sqlite3`.
 #[test]
 fn the_shell_of_sqlite_copies_a_store_in_use() {

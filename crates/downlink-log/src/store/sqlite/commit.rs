@@ -23,6 +23,7 @@ impl SqliteStore {
         self.set_flushing(durability)?;
         let Self { connection, topics, trimming, written, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        topics.unindexed(&transaction)?;
         let mut writing = Writing { connection: &transaction, topics, trimming, written };
         batch.iter().try_for_each(|event| writing.write(event))?;
         if last.to.is_empty() || last.payload.is_none() {
@@ -132,12 +133,9 @@ impl Writing<'_> {
                 event.finish,
                 payload,
             ])?;
-        let bytes = cost(payload);
-        let mut insert =
-            self.connection.prepare_cached("INSERT INTO memberships VALUES (?, ?, ?)")?;
         for &number in numbers {
-            insert.execute((number, offset, bytes as i64))?;
-            self.trimming.note_event(self.topics.added(number, bytes));
+            let over = self.topics.added(self.connection, number, cost(payload.len()))?;
+            self.trimming.note_event(over);
         }
         Ok(())
     }

@@ -5,11 +5,31 @@ use rusqlite::OptionalExtension as _;
 
 use crate::store::{
     StoreError,
-    sqlite::{fault::column, topics::topic_numbers, trim::Step},
+    sqlite::{
+        fault::{column, number},
+        topics::{members_from, set_meta, topic_numbers},
+        trim::Step,
+    },
 };
 
 impl Step<'_> {
-    /// Evicts the events of a topic up to an offset, and raises its floor beyond them.
+    /// Gives every event its rows in `memberships`, in the order of topics.
+    pub(super) fn index(&mut self) -> Result<(), StoreError> {
+        let from = self.topics.unindexed(self.connection)?.from;
+        let mut members = members_from(self.connection, from)?;
+        let Some(last) = members.iter().map(|&(_, offset, _)| offset).max() else { return Ok(()) };
+        members.sort_unstable();
+        let mut insert =
+            self.connection.prepare_cached("INSERT INTO memberships VALUES (?, ?, ?)")?;
+        for (topic, offset, bytes) in members {
+            insert.execute((topic, offset, bytes as i64))?;
+        }
+        set_meta(self.connection, "indexed", last + 1)?;
+        self.topics.set_indexed(number(last) + 1);
+        Ok(())
+    }
+
+    /// Evicts the indexed events of a topic up to an offset, and raises its floor beyond them.
     pub(super) fn evict(&mut self, topic: i64, through: u64) -> Result<(), StoreError> {
         let members: Vec<(i64, i64)> = self
             .connection
@@ -74,6 +94,9 @@ impl Step<'_> {
 
     /// Notes in its row that a topic keeps nothing any more, if so.
     pub(super) fn mark_emptied(&mut self, topic: i64) -> Result<bool, StoreError> {
+        if self.topics.has_unindexed(self.connection, topic)? {
+            return Ok(false);
+        }
         let emptied = self
             .connection
             .prepare_cached(

@@ -21,7 +21,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The right to write. Ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct WriterLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        // Closing would leave it to a child process that is just being started.
+        let _ = self.file.unlock();
+    }
 }
 
 impl WriterLock {
@@ -36,7 +43,7 @@ impl WriterLock {
         let until = Instant::now() + wait_for;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => {
                     return Err(StoreError::InUse);
                 }

@@ -15,6 +15,7 @@ mod evict;
 mod fault;
 mod forget;
 mod lock;
+mod newest;
 mod open;
 mod page;
 mod reader;
@@ -52,7 +53,7 @@ pub struct SqliteOptions {
     /// How much each topic keeps. A busy topic may have an eighth more events for a moment.
     pub retention: RetentionRules,
     /// Bytes of the database that may be in use; the oldest events of whatever topic go first. The
-    /// newest event always stays. The write-ahead log comes on top: some 4 MiB, more while somebody
+    /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while somebody
     /// reads the file for long. Lowering it frees pages inside the file; only `VACUUM` shrinks it.
     pub bytes_max: u64,
     /// How long a finished topic stays finished.
@@ -96,8 +97,10 @@ impl Default for SqliteOptions {
 /// ```
 #[derive(Debug)]
 pub struct SqliteStore {
-    connection: Connection,
+    /// Dropped before the writer's connection, unless somebody else holds it: the last connection
+    /// that may write leaves one file with everything in it.
     reader: Arc<SqliteReader>,
+    connection: Connection,
     opened: Opened,
     topics: Topics,
     trimming: Trimming,

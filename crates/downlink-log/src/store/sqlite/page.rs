@@ -3,10 +3,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
 };
 
-use rusqlite::{Connection, Row, types::ValueRef};
+use rusqlite::{Connection, Row};
 
 use crate::{
     offset::{Offset, Timestamp},
@@ -15,14 +15,14 @@ use crate::{
         Page, StoreError, StoredEntry, StoredFloor, Wanted,
         sqlite::{
             fault::{column, number},
-            target::{Many, Target, resolve},
-            topics::keepers,
+            target::{Target, resolve},
+            topics::{indexed, keepers},
         },
     },
 };
 
 /// Events looked at for one page: about ten milliseconds if none of them is wanted.
-const SCAN_ROWS: usize = 4_096;
+pub(super) const SCAN_ROWS: usize = 4_096;
 
 /// Offsets taken from a topic's list at a time, at most.
 const CHUNK_MAX: usize = 256;
@@ -42,18 +42,13 @@ pub(super) fn page(
     range: Range,
 ) -> Result<Page, StoreError> {
     let (target, floor) = resolve(connection, wanted, Offset::new(range.from))?;
-    let mut taken = Taken::new(range, floor);
+    let mut taken = Taken::new(range, floor, indexed(connection)?);
     match target {
         Target::Few(numbers) if numbers.is_empty() => {}
-        // Asking a topic for its next event costs about as much as looking at one row.
-        Target::Few(numbers) if (numbers.len() as u64) < rows(connection, range)? => {
-            taken.merge(connection, &numbers)?;
-        }
-        Target::Few(numbers) => {
-            taken.scan(connection, |_, number| Ok(numbers.binary_search(&number).is_ok()))?
-        }
+        Target::Few(numbers) => taken.read_few(connection, &numbers)?,
         Target::Many(mut many) => {
-            taken.scan(connection, |connection, number| many.wants(connection, number))?;
+            let mut wants = |connection: &Connection, number| many.wants(connection, number);
+            taken.scan(connection, range.from, &mut wants)?;
         }
     }
     Ok(taken.page)
@@ -73,12 +68,14 @@ struct Taken {
     range: Range,
     page: Page,
     bytes: usize,
+    /// From here on, topics have no lists yet.
+    indexed: u64,
 }
 
 impl Taken {
-    fn new(range: Range, floor: StoredFloor) -> Self {
+    fn new(range: Range, floor: StoredFloor, indexed: u64) -> Self {
         let next = Offset::new(range.until.max(range.from));
-        Self { range, page: Page { events: Vec::new(), next, floor }, bytes: 0 }
+        Self { range, page: Page { events: Vec::new(), next, floor }, bytes: 0, indexed }
     }
 
     /// Whether nothing more fits.
@@ -100,17 +97,33 @@ impl Taken {
         Ok(())
     }
 
+    /// Reads from the lists of some topics, then what is on no list yet.
+    fn read_few(&mut self, connection: &Connection, numbers: &[i64]) -> Result<(), StoreError> {
+        let mut from = self.range.from;
+        let listed = Range { until: self.range.until.min(self.indexed), ..self.range };
+        // Asking a topic for its next event costs about as much as looking at one row.
+        if (numbers.len() as u64) < rows(connection, listed)? {
+            if self.merge(connection, numbers, listed)? {
+                return Ok(());
+            }
+            from = from.max(self.indexed);
+        }
+        let mut wants = |_: &Connection, number| Ok(numbers.binary_search(&number).is_ok());
+        self.scan(connection, from, &mut wants)
+    }
+
     /// Looks at all events in order and takes the wanted.
     fn scan(
         &mut self,
         connection: &Connection,
-        mut wants: impl FnMut(&Connection, i64) -> Result<bool, StoreError>,
+        from: u64,
+        wants: &mut impl FnMut(&Connection, i64) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let mut select = connection.prepare_cached(
             "SELECT offset, at, topics, id, payload FROM events
              WHERE offset >= ? AND offset < ? ORDER BY offset",
         )?;
-        let mut rows = select.query((column(self.range.from), column(self.range.until)))?;
+        let mut rows = select.query((column(from), column(self.range.until)))?;
         let mut looked = 0;
         while let Some(row) = rows.next()? {
             let offset = number(row.get(0)?);
@@ -119,39 +132,44 @@ impl Taken {
                 return Ok(());
             }
             looked += 1;
-            if is_wanted(connection, offset, row.get_ref(2)?, &mut wants)? {
+            let numbers = keepers(connection, offset, row.get_ref(2)?, self.indexed)?;
+            if any(connection, &numbers, wants)? {
                 self.push(offset, row)?;
             }
         }
         Ok(())
     }
 
-    /// Merges the lists of some topics.
-    fn merge(&mut self, connection: &Connection, numbers: &[i64]) -> Result<(), StoreError> {
-        let mut merge = Merge::new(connection, numbers, self.range)?;
+    /// Merges the lists of some topics; `true` if the page is full before their end.
+    fn merge(
+        &mut self,
+        connection: &Connection,
+        numbers: &[i64],
+        listed: Range,
+    ) -> Result<bool, StoreError> {
+        let mut merge = Merge::new(connection, numbers, listed)?;
         let mut select =
             connection.prepare_cached("SELECT at, id, payload FROM events WHERE offset = ?")?;
         while let Some(offset) = merge.next()? {
             if self.is_full() {
                 self.page.next = Offset::new(offset);
-                return Ok(());
+                return Ok(true);
             }
             let mut rows = select.query([column(offset)])?;
             let row = rows.next()?.ok_or_else(|| missing(offset))?;
             self.push(offset, row)?;
         }
-        Ok(())
+        Ok(false)
     }
 }
 
-/// Whether an event is kept for a wanted topic.
-fn is_wanted(
+/// Whether any of some topics is wanted.
+pub(super) fn any(
     connection: &Connection,
-    offset: u64,
-    topics: ValueRef<'_>,
+    numbers: &[i64],
     wants: &mut impl FnMut(&Connection, i64) -> Result<bool, StoreError>,
 ) -> Result<bool, StoreError> {
-    for number in keepers(connection, offset, topics)? {
+    for &number in numbers {
         if wants(connection, number)? {
             return Ok(true);
         }
@@ -223,62 +241,4 @@ impl<'a> Merge<'a> {
         }
         Ok(())
     }
-}
-
-/// The oldest of the newest `count` offsets below `until` in some topics.
-pub(super) fn nth_newest(
-    connection: &Connection,
-    numbers: &[i64],
-    count: usize,
-    until: u64,
-) -> Result<Option<u64>, StoreError> {
-    let mut newest = BTreeSet::new();
-    let mut select = connection.prepare_cached(
-        "SELECT offset FROM memberships WHERE topic = ? AND offset < ?
-         ORDER BY offset DESC LIMIT ?",
-    )?;
-    for &topic in numbers {
-        let limit = i64::try_from(count).unwrap_or(i64::MAX);
-        let mut rows = select.query((topic, column(until), limit))?;
-        while let Some(row) = rows.next()? {
-            let offset = number(row.get(0)?);
-            let oldest = newest.first().copied().filter(|_| newest.len() >= count);
-            if oldest.is_some_and(|oldest| offset < oldest) {
-                break;
-            }
-            newest.insert(offset);
-            if newest.len() > count {
-                newest.pop_first();
-            }
-        }
-    }
-    Ok(newest.pop_first())
-}
-
-/// Counts wanted events backwards from `until`: how many of `count` are still to be found, the oldest
-/// found, and where to go on, if anywhere.
-pub(super) fn nth_newest_scan(
-    connection: &Connection,
-    many: &mut Many,
-    mut count: usize,
-    until: u64,
-) -> Result<(usize, Option<u64>, Option<u64>), StoreError> {
-    let mut select = connection.prepare_cached(
-        "SELECT offset, topics FROM events WHERE offset < ? ORDER BY offset DESC LIMIT ?",
-    )?;
-    let mut rows = select.query((column(until), SCAN_ROWS as i64))?;
-    let (mut found, mut looked, mut last) = (None, 0, None);
-    while count > 0
-        && let Some(row) = rows.next()?
-    {
-        looked += 1;
-        let offset = number(row.get(0)?);
-        last = Some(offset);
-        let mut wants = |connection: &Connection, number| many.wants(connection, number);
-        if is_wanted(connection, offset, row.get_ref(1)?, &mut wants)? {
-            count -= 1;
-            found = Some(offset);
-        }
-    }
-    Ok((count, found, last.filter(|_| count > 0 && looked == SCAN_ROWS)))
 }

@@ -15,10 +15,11 @@ use crate::{
         Finished, Page, StoreError, StoreReader, StoredEvent, StoredFloor, Wanted,
         sqlite::{
             fault::{column, number},
+            newest::Search,
             open::connect_reader,
-            page::{Range, nth_newest, nth_newest_scan, page},
-            target::{Target, resolve},
-            topics::{address_of, keepers, kind_and_name, lost},
+            page::{Range, page},
+            target::resolve,
+            topics::{address_of, indexed, keepers, kind_and_name, lost},
             turns::Turns,
         },
     },
@@ -77,20 +78,14 @@ impl StoreReader for SqliteReader {
         count: usize,
         until: Offset,
     ) -> Result<Option<Offset>, StoreError> {
-        let (mut count, mut until, mut oldest) = (count, until.get(), None);
-        while count > 0 {
-            let (left, found, next) =
-                self.read(|transaction| match resolve(transaction, wanted, until_floor())?.0 {
-                    Target::Few(numbers) => {
-                        Ok((0, nth_newest(transaction, &numbers, count, until)?, None))
-                    }
-                    Target::Many(mut many) => nth_newest_scan(transaction, &mut many, count, until),
-                })?;
-            oldest = found.or(oldest);
-            let Some(next) = next else { break };
-            (count, until) = (left, next);
+        let mut search = Search::new(count, until.get());
+        while search.left.is_some() {
+            self.read(|transaction| {
+                let (mut target, _) = resolve(transaction, wanted, until_floor())?;
+                search.go_on(transaction, &mut target)
+            })?;
         }
-        Ok(oldest.map(Offset::new))
+        Ok(search.oldest.map(Offset::new))
     }
 
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError> {
@@ -196,6 +191,7 @@ fn newest(connection: &Connection, batch: Batch) -> Result<Vec<StoredEvent>, Sto
          ORDER BY offset DESC LIMIT ?",
     )?;
     let mut rows = select.query([column(batch.events_max as u64)])?;
+    let indexed = indexed(connection)?;
     let (mut events, mut bytes) = (Vec::new(), 0);
     while bytes < batch.bytes_max
         && let Some(row) = rows.next()?
@@ -204,7 +200,7 @@ fn newest(connection: &Connection, batch: Batch) -> Result<Vec<StoredEvent>, Sto
         bytes += payload.len();
         let offset = number(row.get(0)?);
         let mut to = SmallVec::new();
-        for number in keepers(connection, offset, row.get_ref(2)?)? {
+        for number in keepers(connection, offset, row.get_ref(2)?, indexed)? {
             to.push(address_of(connection, number)?.ok_or_else(|| lost(number))?.0);
         }
         let fingerprint: Option<[u8; 16]> = row.get(4)?;

@@ -13,9 +13,10 @@ pub(super) const APPLICATION_ID: i32 = 0x646f_776e;
 /// From layout n to n + 1.
 pub(super) const STEPS: &[&str] = &[FIRST];
 
-/// An event is one row at the right edge of `events`, and one row of `memberships` for each of its
-/// topics; `events.topics` says the same the other way round, so that reading in offset order needs
-/// no second look. Kinds of topics: 0 everyone, 1 a client's inbox, 2 a topic.
+/// An event is one row at the right edge of `events`, and later one row of `memberships` for each of
+/// its topics: those below `meta.indexed` have theirs. `events.topics` says the same the other way
+/// round, so that reading in offset order needs no second look. Kinds of topics: 0 everyone, 1 a
+/// client's inbox, 2 a topic.
 const FIRST: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE epochs (
@@ -62,7 +63,7 @@ const FIRST: &str = "
     );
     CREATE UNIQUE INDEX keys_by_key ON keys (credential, key);
     INSERT INTO meta VALUES
-        ('next_offset', 1), ('newest_at', 0), ('flushes', 0), ('rules', ''),
+        ('next_offset', 1), ('newest_at', 0), ('indexed', 1), ('flushes', 0), ('rules', ''),
         ('forgotten', 1), ('forgotten_at', 0), ('fingerprint_key', randomblob(16));
 ";
 

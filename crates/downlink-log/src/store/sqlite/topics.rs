@@ -41,6 +41,14 @@ impl TopicState {
         self.events > 1
             && (self.events > rule.events_max.saturating_add(slack) || self.bytes > rule.bytes_max)
     }
+
+    fn added(&mut self, bytes: usize) -> Option<i64> {
+        self.events += 1;
+        self.bytes += bytes;
+        let over = self.is_over() && !self.queued;
+        self.queued |= over;
+        over.then_some(self.number)
+    }
 }
 
 #[derive(Debug)]
@@ -48,15 +56,73 @@ pub(super) struct Topics {
     rules: RetentionRules,
     numbers: HashMap<Address, i64>,
     states: HashMap<i64, TopicState>,
+    unindexed: Option<Unindexed>,
+}
+
+/// Events that have no rows in `memberships` yet. There are few of them, as trimming sees to.
+#[derive(Debug, Default)]
+pub(super) struct Unindexed {
+    /// Those at or above this offset.
+    pub(super) from: u64,
+    pub(super) rows: usize,
+    /// Events and bytes by topic.
+    topics: HashMap<i64, (usize, usize)>,
+}
+
+impl Unindexed {
+    fn read(connection: &Connection) -> Result<Self, StoreError> {
+        let mut unindexed = Self { from: indexed(connection)?, ..Self::default() };
+        for (topic, _, bytes) in members_from(connection, unindexed.from)? {
+            unindexed.add(topic, bytes);
+        }
+        Ok(unindexed)
+    }
+
+    fn add(&mut self, topic: i64, bytes: usize) {
+        let (events, sum) = self.topics.entry(topic).or_default();
+        *events += 1;
+        *sum += bytes;
+        self.rows += 1;
+    }
 }
 
 impl Topics {
     pub(super) fn new(rules: RetentionRules) -> Self {
-        Self { rules, numbers: HashMap::new(), states: HashMap::new() }
+        Self { rules, numbers: HashMap::new(), states: HashMap::new(), unindexed: None }
+    }
+
+    /// What is not indexed yet.
+    pub(super) fn unindexed(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<&mut Unindexed, StoreError> {
+        match &mut self.unindexed {
+            Some(unindexed) => Ok(unindexed),
+            none => Ok(none.insert(Unindexed::read(connection)?)),
+        }
+    }
+
+    /// Whether a topic has an event that is not indexed yet.
+    pub(super) fn has_unindexed(
+        &mut self,
+        connection: &Connection,
+        topic: i64,
+    ) -> Result<bool, StoreError> {
+        Ok(self.unindexed(connection)?.topics.contains_key(&topic))
+    }
+
+    /// Everything below an offset is indexed.
+    pub(super) fn set_indexed(&mut self, from: u64) {
+        self.unindexed = Some(Unindexed { from, ..Unindexed::default() });
     }
 
     /// Forgets everything: after a transaction that failed, what is here may never have happened.
     pub(super) fn clear(&mut self) {
+        self.forget_all();
+        self.unindexed = None;
+    }
+
+    fn forget_all(&mut self) {
         self.numbers.clear();
         self.states.clear();
     }
@@ -99,15 +165,17 @@ impl Topics {
         Ok(self.states.get_mut(&number))
     }
 
-    /// Counts an event that went into a topic, if the topic is in memory; otherwise the file counts.
-    /// The number of a topic that is now over its rule, once.
-    pub(super) fn added(&mut self, number: i64, bytes: usize) -> Option<i64> {
-        let topic = self.states.get_mut(&number)?;
-        topic.events += 1;
-        topic.bytes += bytes;
-        let over = topic.is_over() && !topic.queued;
-        topic.queued |= over;
-        over.then_some(number)
+    /// Counts an event that went into a topic and is not indexed yet. The number of a topic that is
+    /// now over its rule, once.
+    pub(super) fn added(
+        &mut self,
+        connection: &Connection,
+        number: i64,
+        bytes: usize,
+    ) -> Result<Option<i64>, StoreError> {
+        self.unindexed(connection)?.add(number, bytes);
+        // A topic that is not in memory is counted when it comes there.
+        Ok(self.states.get_mut(&number).and_then(|topic| topic.added(bytes)))
     }
 
     /// Counts what was evicted from a topic, if the topic is in memory.
@@ -126,14 +194,14 @@ impl Topics {
 
     fn insert(&mut self, address: Address, state: TopicState) {
         if self.states.len() >= CACHED_MAX || self.numbers.len() >= CACHED_MAX {
-            self.clear();
+            self.forget_all();
         }
         self.numbers.insert(address, state.number);
         self.states.insert(state.number, state);
     }
 
     fn load(
-        &self,
+        &mut self,
         connection: &Connection,
         number: i64,
         address: &Address,
@@ -145,7 +213,9 @@ impl Topics {
             )?
             .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let retention = *self.rules.rule(self.rules.number_of(address));
-        let (events, bytes) = (events as usize, bytes as usize);
+        let unindexed =
+            self.unindexed(connection)?.topics.get(&number).copied().unwrap_or_default();
+        let (events, bytes) = (events as usize + unindexed.0, bytes as usize + unindexed.1);
         Ok(TopicState { number, events, bytes, retention, emptied, queued: false })
     }
 
@@ -233,14 +303,15 @@ pub(super) fn topic_numbers(value: rusqlite::types::ValueRef<'_>) -> Vec<i64> {
 }
 
 /// Those topics of an event that still keep it. One topic keeps its event as long as there is one;
-/// of several, some may have evicted it, and may even be gone.
+/// of several, some may have evicted it, and may even be gone. What is not indexed is not evicted.
 pub(super) fn keepers(
     connection: &Connection,
     offset: u64,
     topics: rusqlite::types::ValueRef<'_>,
+    indexed: u64,
 ) -> Result<Vec<i64>, StoreError> {
     let numbers = topic_numbers(topics);
-    if numbers.len() <= 1 {
+    if numbers.len() <= 1 || offset >= indexed {
         return Ok(numbers);
     }
     let mut select =
@@ -254,9 +325,32 @@ pub(super) fn keepers(
     Ok(kept)
 }
 
+/// Topic, offset and bytes of each event from an offset on.
+pub(super) fn members_from(
+    connection: &Connection,
+    from: u64,
+) -> Result<Vec<(i64, i64, usize)>, StoreError> {
+    let mut select = connection.prepare_cached(
+        "SELECT offset, topics, length(payload) FROM events WHERE offset >= ? ORDER BY offset",
+    )?;
+    let mut rows = select.query([column(from)])?;
+    let mut members = Vec::new();
+    while let Some(row) = rows.next()? {
+        let offset: i64 = row.get(0)?;
+        let bytes = cost(row.get::<_, i64>(2)? as usize);
+        members.extend(topic_numbers(row.get_ref(1)?).into_iter().map(|n| (n, offset, bytes)));
+    }
+    Ok(members)
+}
+
+/// The first offset whose event may have no rows in `memberships`.
+pub(super) fn indexed(connection: &Connection) -> Result<u64, StoreError> {
+    meta(connection, "indexed")
+}
+
 /// What an event counts towards its topic's bound.
-pub(super) fn cost(payload: &[u8]) -> usize {
-    payload.len() + crate::ring::ENTRY_COST_BYTES
+pub(super) fn cost(payload_bytes: usize) -> usize {
+    payload_bytes + crate::ring::ENTRY_COST_BYTES
 }
 
 /// The floor that a name without a row begins with.
