@@ -2,8 +2,9 @@
 //!
 //! The whole of it is one task: hyper reads requests, the app answers, bodies go out. It ends when
 //! the peer leaves, reads nothing for too long, sends no request head in time, when the server
-//! drains, or when its socket is given away together with an event stream (see `handover`). A panic
-//! in the app ends this task and nothing else. Not here: accepting, and the limit on how many there
+//! drains, or when its socket is given away together with an event stream (see `handover`). A peer
+//! that begins with HTTP/2 is served by `http2`, in the same task. A panic in the app ends this task
+//! and nothing else. Not here: accepting, and the limit on how many there
 //! are (see `accept`).
 
 use std::future::poll_fn;
@@ -32,6 +33,7 @@ use super::direct::{
 };
 use super::drain::Drain;
 use super::handover::{Asking, Parking, Reply, reply};
+use super::http2;
 use super::outgoing::{Outgoing, outgoing};
 use super::progress::Progress;
 use super::rewind::Rewind;
@@ -44,7 +46,7 @@ use crate::http::{AnyError, is_browser, refuse};
 /// Half would refuse the cookies that some sites pile up. Double is memory that each stalled peer
 /// holds besides one batch of events: with hyper's own default, 408 KiB, ten thousand of them hold
 /// 4 GB.
-const BUFFER_BYTES_MAX: usize = 32 * 1024;
+pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// How long a peer whose first request has begun to arrive may take to complete it once the drain
 /// has begun.
@@ -122,6 +124,13 @@ async fn serve_requests<Io, S, B, Addr>(
     let io = TokioIo::new(Rewind::new(input, io));
     let mut connection = http1(shared.header_timeout).serve_connection(io, requests);
     match until_end(&mut connection, &progress, &shared.drain).await {
+        End::Done(Err(error)) if error.is_parse_version_h2() => {
+            let Parts { io, read_buf, mut service, .. } = connection.into_parts();
+            let (input, io) = io.into_inner().into_parts(read_buf);
+            service.parking = None;
+            // Boxed, because every other connection would keep room for it.
+            Box::pin(http2::serve(Rewind::new(input, io), service, &shared)).await;
+        }
         End::Done(ended) => {
             note(ended);
             close(connection.into_parts().io).await;
@@ -241,7 +250,7 @@ async fn serve_upgraded<Io, S, B, Addr>(
     note(ended);
 }
 
-fn note(ended: hyper::Result<()>) {
+pub(super) fn note(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }

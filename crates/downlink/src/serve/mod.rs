@@ -3,11 +3,12 @@
 //! [`serve`] takes a listener and an app, as `axum::serve` does, and adds what long-lived streams
 //! need: every event stream ends at a frame boundary when the server drains, a peer that reads
 //! nothing is cut off, a request head has a deadline, and connections are counted against the
-//! file descriptors there are. It speaks HTTP/1.1, with upgrades (WebSockets).
+//! file descriptors there are. It speaks HTTP/1.1, with upgrades (WebSockets), and HTTP/2 without
+//! upgrades to a peer that begins with it (`curl --http2-prior-knowledge`, proxies that are told
+//! to).
 //!
 //! Read in this order: `accept` (the loop) → `connection` (one peer) → `outgoing` (a response body)
-//! → `stall` and `socket` (the wire). Deliberately not here: TLS and HTTP/2, and anything about
-//! hubs.
+//! → `stall` and `socket` (the wire). Deliberately not here: TLS, and anything about hubs.
 //!
 //! # Limits
 //!
@@ -19,6 +20,16 @@
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
 //! | size of a request head | 32 KiB | – |
+//! | streams of an HTTP/2 connection | 100 | – |
+//! | unread request bodies of an HTTP/2 stream, connection | 64 KiB, 256 KiB | – |
+//! | queued bytes of an HTTP/2 stream, besides what its body gave last | 48 KiB | – |
+//!
+//! Over HTTP/2 the header timeout is for the time without a stream, after which the peer is asked
+//! to leave (GOAWAY). `write_stall_max` is also for one stream: it is reset when its peer makes no
+//! room (WINDOW_UPDATE) for the next 16 KiB in that time; the other streams stay. A peer that has
+//! sent nothing for that time is pinged, and closed if it does not answer for as long again. A
+//! connection counts once for `connections_max`, whatever its streams; at that limit a newcomer
+//! that begins with HTTP/2 is closed without a word.
 //!
 //! Not limited here: the size of a request body and the time that it takes. Both are the app's to
 //! decide, as a body may be a stream itself; a peer that sends one slowly holds its connection and
@@ -32,6 +43,7 @@ mod descriptors;
 mod direct;
 mod drain;
 mod handover;
+mod http2;
 mod listener;
 mod outgoing;
 mod progress;

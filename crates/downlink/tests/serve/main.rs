@@ -7,6 +7,7 @@
 mod accept;
 mod drain;
 mod foreign;
+mod http2;
 mod limits;
 mod peers;
 mod requests;

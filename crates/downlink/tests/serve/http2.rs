@@ -1,0 +1,469 @@
+//! Peers that speak HTTP/2 from their first byte.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use downlink::serve::Serve;
+use downlink::{Event, Frame, Sse};
+use futures_util::stream::{self, StreamExt};
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{DropSignal, Running, patiently};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// As short, but long enough for a busy machine to answer a ping in.
+const STALL: Duration = Duration::from_secs(1);
+
+/// What the server allows a connection to have open at a time.
+const STREAMS_MAX: usize = 100;
+
+/// A client whose connection runs beside it.
+struct Http2 {
+    requests: http2::SendRequest<Full<Bytes>>,
+    connection: JoinHandle<hyper::Result<()>>,
+}
+
+impl Http2 {
+    async fn to(running: &Running) -> Self {
+        Self::at(running.address).await
+    }
+
+    async fn at(address: SocketAddr) -> Self {
+        let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
+        let (requests, connection) = patiently(
+            // A window that a few events fill.
+            http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(8_192)
+                .handshake(io),
+        )
+        .await
+        .expect("HTTP/2");
+        Self { requests, connection: tokio::spawn(connection) }
+    }
+
+    async fn ask(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        patiently(self.requests.ready()).await?;
+        patiently(self.requests.send_request(request)).await
+    }
+
+    async fn try_get(&mut self, path: &str) -> hyper::Result<Response<Incoming>> {
+        let uri = format!("http://test{path}");
+        self.ask(Request::get(uri).body(Full::default()).expect("a request")).await
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        Answer::new(self.try_get(path).await.expect("an answer"))
+    }
+
+    /// Waits for the end of the connection, which must be a good one.
+    async fn ended(self) {
+        patiently(self.connection).await.expect("no panic").expect("no error");
+    }
+}
+
+/// A response that is read bit by bit.
+struct Answer {
+    response: Response<Incoming>,
+    seen: String,
+}
+
+impl Answer {
+    fn new(response: Response<Incoming>) -> Self {
+        Self { response, seen: String::new() }
+    }
+
+    /// Reads until this text has come; panics if the stream ends first.
+    async fn sees(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            let seen = self.read().await.expect("no reset");
+            assert!(seen, "ended without {text:?}: {:?}", self.seen);
+        }
+    }
+
+    /// Reads once; false at the end.
+    async fn read(&mut self) -> hyper::Result<bool> {
+        let Some(frame) = patiently(self.response.frame()).await else { return Ok(false) };
+        let bytes = frame?.into_data().expect("no trailers");
+        self.seen.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        Ok(true)
+    }
+
+    /// Reads to the end and gives all that was ever read.
+    async fn rest(mut self) -> hyper::Result<String> {
+        while self.read().await? {}
+        Ok(self.seen)
+    }
+}
+
+async fn endless() -> impl IntoResponse {
+    Sse::new(stream::pending::<Frame>())
+}
+
+fn app() -> Router {
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/echo", post(async |body: Bytes| body))
+        .route("/stream", get(endless))
+}
+
+#[tokio::test]
+async fn plain_requests_are_answered() {
+    let running = Running::new(app()).await;
+    let mut client = Http2::to(&running).await;
+    let hello = client.get("/").await;
+    assert_eq!(hello.response.version(), Version::HTTP_2);
+    assert!(!hello.response.headers().contains_key("connection"));
+    assert_eq!(hello.rest().await.expect("whole"), "hello");
+
+    // Longer than every window on the way.
+    let long = "x".repeat(1_000_000);
+    let request = Request::post("http://test/echo").body(Full::from(long.clone()));
+    let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
+    assert!(echo.rest().await.expect("whole") == long);
+    assert_eq!(client.get("/nowhere").await.response.status(), 404);
+}
+
+#[tokio::test]
+async fn events_of_a_stream_come_one_by_one() {
+    let (sender, sse) = Sse::channel(4);
+    let sse = Arc::new(Mutex::new(Some(sse)));
+    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let running = Running::new(Router::new().route("/", get(once))).await;
+    let mut client = Http2::to(&running).await;
+    let mut events = client.get("/").await;
+    assert_eq!(events.response.headers()["content-type"], "text/event-stream");
+    for number in 0..100 {
+        sender.text(format!("event {number}")).await.expect("open");
+        events.sees(&format!("data: event {number}\n\n")).await;
+    }
+    drop(events);
+    // The peer has reset the stream, and the connection lives on.
+    patiently(sender.closed()).await;
+    assert_eq!(client.get("/nowhere").await.response.status(), 404);
+}
+
+#[tokio::test]
+async fn connection_has_many_streams_up_to_a_limit() {
+    let mut running = Running::new(app()).await;
+    let mut client = Http2::to(&running).await;
+    let mut open = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let mut stream = client.get("/stream").await;
+        stream.sees(": connected\n\n").await;
+        open.push(stream);
+    }
+    // The client keeps one more to itself until there is room.
+    let mut above = Box::pin(client.get("/"));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
+    drop(open.pop());
+    assert_eq!(patiently(above).await.rest().await.expect("whole"), "hello");
+    running.stop();
+    for stream in open {
+        goodbye_in(&stream.rest().await.expect("ended well"));
+    }
+    client.ended().await;
+    running.ended().await;
+}
+
+/// The reconnection time in the last frame of a stream; panics if it is not the last.
+fn goodbye_in(stream: &str) -> u64 {
+    let (_, last) = stream.rsplit_once("retry: ").expect("a goodbye");
+    last.strip_suffix("\n\n").expect("the last frame").parse().expect("digits")
+}
+
+#[tokio::test]
+async fn drain_lets_requests_in_progress_end_and_takes_no_more() {
+    let (sender, sse) = Sse::channel(4);
+    let sse = Arc::new(Mutex::new(Some(sse.finite())));
+    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let mut running = Running::new(app().route("/finite", get(once))).await;
+    let mut client = Http2::to(&running).await;
+    let mut finite = client.get("/finite").await;
+    finite.sees(": connected\n\n").await;
+    let endless = client.get("/stream").await;
+    running.stop();
+    goodbye_in(&endless.rest().await.expect("ended well"));
+    sender.text("the answer").await.expect("still open");
+    sender.finish();
+    let answer = finite.rest().await.expect("ended well");
+    assert!(answer.ends_with("data: the answer\n\n") && !answer.contains("retry:"), "{answer}");
+    assert!(client.try_get("/").await.is_err());
+    client.ended().await;
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn idle_connection_does_not_hold_the_drain_up() {
+    // Nobody has the patience for these.
+    let long = Duration::from_secs(3_600);
+    let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
+    let mut running = Running::with(app(), limits).await;
+    let mut client = Http2::to(&running).await;
+    client.get("/").await.rest().await.expect("whole");
+    running.stop();
+    client.ended().await;
+    running.ended().await;
+}
+
+/// A panic is one stream's.
+#[tokio::test]
+async fn panic_resets_its_stream_alone() {
+    async fn panics() -> &'static str {
+        panic!("as it is told to")
+    }
+    let running = Running::new(app().route("/panic", get(panics))).await;
+    let mut client = Http2::to(&running).await;
+    let mut other = client.get("/stream").await;
+    other.sees(": connected\n\n").await;
+    client.try_get("/panic").await.expect_err("no answer");
+    assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
+}
+
+#[tokio::test]
+async fn dropping_the_server_closes_the_connection_and_its_streams() {
+    let (app, dropped) = firehose();
+    let running = Running::new(app).await;
+    let mut client = Http2::to(&running).await;
+    let mut stream = client.get("/").await;
+    stream.sees("data: ").await;
+    running.ended.abort();
+    patiently(dropped).await.expect("dropped");
+    while let Ok(true) = stream.read().await {}
+    // Whichever way the connection went, it is over.
+    let _ = patiently(client.connection).await.expect("no panic");
+}
+
+/// An app whose `/` streams without end, and a signal for the end of its one stream.
+fn firehose() -> (Router, oneshot::Receiver<()>) {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let event = Event::new("x".repeat(1_000));
+        Sse::new(stream::repeat(event).inspect(move |_| {
+            let _owned = &signal;
+        }))
+    };
+    (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
+}
+
+/// The peer is there, and says so when asked; it only makes no room for one of its streams.
+#[tokio::test]
+async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
+    let (app, dropped) = firehose();
+    let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
+    let mut client = Http2::to(&running).await;
+    let before = Instant::now();
+    let unread = client.get("/").await;
+    patiently(dropped).await.expect("dropped");
+    assert!(before.elapsed() >= STALL);
+    assert_eq!(client.get("/hello").await.rest().await.expect("whole"), "hello");
+    unread.rest().await.expect_err("reset");
+}
+
+/// A body of known length is not kept for ever for a peer that wants none of it.
+#[tokio::test]
+async fn long_body_that_gets_no_window_is_reset() {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let owner = signal.lock().expect("no panic").take().expect("asked once");
+        let bytes = Bytes::from_owner(Owned(vec![0; 1_000_000], owner));
+        Body::from(bytes)
+    };
+    let app = Router::new().route("/", get(once)).merge(Router::new().route("/hello", get("hi")));
+    let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
+    let mut client = Http2::to(&running).await;
+    let unread = client.get("/").await;
+    patiently(dropped).await.expect("dropped");
+    assert_eq!(client.get("/hello").await.rest().await.expect("whole"), "hi");
+    drop(unread);
+}
+
+/// Bytes that tell when nobody has a part of them any more.
+struct Owned(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] DropSignal);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What a peer sends first: its preface and its settings, of which it has none.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// `GET /` as the first request, all of it in the static table but the authority.
+const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
+
+/// A peer that writes frames, and never answers any.
+async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
+    let mut peer = TcpStream::connect(running.address).await.expect("listening");
+    peer.write_all(&says.concat()).await.expect("open");
+    peer
+}
+
+/// The type and what follows the header of each frame, to the end of the connection.
+async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    // A reset is an end too.
+    let _ = patiently(peer.read_to_end(&mut bytes)).await;
+    let (mut rest, mut frames) = (&bytes[..], Vec::new());
+    while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let (content, next) = after.split_at(length.min(after.len()));
+        frames.push((*kind, content.to_vec()));
+        rest = next;
+    }
+    frames
+}
+
+const GOAWAY: u8 = 7;
+
+/// The error codes of the GOAWAY frames.
+fn goodbyes(frames: &[(u8, Vec<u8>)]) -> Vec<u32> {
+    let goaway = frames.iter().filter(|(kind, _)| *kind == GOAWAY);
+    goaway.map(|(_, content)| u32::from_be_bytes(content[4..8].try_into().expect("4"))).collect()
+}
+
+#[tokio::test]
+async fn peer_that_reads_nothing_is_closed() {
+    let (app, dropped) = firehose();
+    let running = Running::with(app, |serve| serve.write_stall_max(SHORT).connections_max(1)).await;
+    let before = Instant::now();
+    let peer = mute(&running, &[HELLO, GET]).await;
+    patiently(dropped).await.expect("dropped");
+    assert!(before.elapsed() >= SHORT);
+    // And not only the stream: the place of the connection is free again.
+    while Http2::reaches(running.address).await.is_none() {}
+    drop(peer);
+}
+
+impl Http2 {
+    /// A client whose request was answered, if there was a place for it.
+    async fn reaches(address: SocketAddr) -> Option<Self> {
+        let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
+        let handshake = http2::handshake(TokioExecutor::new(), io);
+        let (requests, connection) = patiently(handshake).await.ok()?;
+        let mut client = Self { requests, connection: tokio::spawn(connection) };
+        client.try_get("/hello").await.ok()?;
+        Some(client)
+    }
+}
+
+#[tokio::test]
+async fn mute_peer_is_told_and_does_not_hold_the_drain_up() {
+    let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
+    let mut peer = mute(&running, &[HELLO, GET]).await;
+    // The server's settings: the connection is HTTP/2's by now.
+    patiently(peer.read_exact(&mut [0; 9])).await.expect("open");
+    running.stop();
+    running.ended().await;
+    drop(peer);
+}
+
+#[tokio::test]
+async fn connection_ends_with_a_goaway() {
+    let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
+    let peer = mute(&running, &[HELLO, GET]).await;
+    let mut first = [0; 1];
+    patiently(peer.peek(&mut first)).await.expect("open");
+    running.stop();
+    let frames = frames(peer).await;
+    assert!(frames.iter().any(|(_, content)| content == b"hello"), "{frames:?}");
+    let codes = goodbyes(&frames);
+    assert!(!codes.is_empty() && codes.iter().all(|code| *code == 0), "{codes:?}");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn connection_without_a_request_is_closed_by_the_header_timeout() {
+    let timeouts = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT * 10);
+    let running = Running::with(app(), timeouts).await;
+    let before = Instant::now();
+    let mut client = Http2::to(&running).await;
+    client.get("/").await.rest().await.expect("whole");
+    client.ended().await;
+    assert!(before.elapsed() >= SHORT);
+    // A stream keeps it open for as long as it lasts.
+    let mut client = Http2::to(&running).await;
+    let stream = client.get("/stream").await;
+    for _ in 0..2 {
+        // Closed by the same timeout, which so has passed.
+        assert_eq!(running.connect().await.rest().await, "");
+    }
+    assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
+    drop(stream);
+    client.ended().await;
+    // Half a preface is no request either, nor is one without the settings that belong to it.
+    for sent in [10, HELLO.len() - 9] {
+        frames(mute(&running, &[&HELLO[..sent]]).await).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_max_counts_connections_not_streams() {
+    let running = Running::with(app(), |serve| serve.connections_max(1)).await;
+    let mut client = Http2::to(&running).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(client.get("/stream").await);
+    }
+    let above = running.get("/").await.rest().await;
+    assert!(above.starts_with("HTTP/1.1 503 "), "{above}");
+    drop((open, client));
+    loop {
+        let mut next = running.get("/").await;
+        next.sees("\r\n\r\n").await;
+        if next.seen.starts_with("HTTP/1.1 200 OK\r\n") {
+            break;
+        }
+    }
+}
+
+/// The network may cut the preface anywhere.
+#[tokio::test]
+async fn preface_may_come_byte_by_byte() {
+    let limits = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT);
+    let running = Running::with(app(), limits).await;
+    let mut peer = mute(&running, &[]).await;
+    peer.set_nodelay(true).expect("open");
+    for byte in HELLO.chunks(1) {
+        peer.write_all(byte).await.expect("open");
+        tokio::task::yield_now().await;
+    }
+    peer.write_all(GET).await.expect("open");
+    let frames = frames(peer).await;
+    assert!(frames.iter().any(|(_, content)| content == b"hello"), "{frames:?}");
+}
+
+#[tokio::test]
+async fn curl_reads_events() {
+    let Ok(version) = tokio::process::Command::new("curl").arg("--version").output().await else {
+        return eprintln!("curl_reads_events: skipped, there is no curl");
+    };
+    if !String::from_utf8_lossy(&version.stdout).contains("HTTP2") {
+        return eprintln!("curl_reads_events: skipped, this curl has no HTTP/2");
+    }
+    let two = || async { Sse::new(stream::iter([Event::new("a"), Event::new("b")])) };
+    let running = Running::new(Router::new().route("/", get(two))).await;
+    let url = format!("http://{}/", running.address);
+    let mut curl = tokio::process::Command::new("curl");
+    let arguments = ["-sN", "--http2-prior-knowledge", "-w", "%{http_version}", "-m", "20"];
+    let output = patiently(curl.args(arguments).arg(url).output()).await.expect("curl ran");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.ends_with("data: a\n\ndata: b\n\n2"), "{said}");
+}
