@@ -9,3 +9,5 @@ pub mod config;
 
 /// Said wherever the program names itself.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+mod memory;

@@ -10,7 +10,7 @@ use downlink::serve::{StopSignal, stop_signal};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use crate::{app, config::Settings};
+use crate::{app, config::Settings, memory};
 
 /// Connections that may wait to be accepted: a storm of reconnecting clients waits here.
 const BACKLOG: u32 = 4_096;
@@ -18,7 +18,11 @@ const BACKLOG: u32 = 4_096;
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
     settings.check()?;
     log_to_stderr()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(memory::give_back_sometimes)
+        .build()?;
+    runtime.spawn(memory::keep_giving_back());
     runtime.block_on(serve(settings))
 }
 
