@@ -14,8 +14,9 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Epoch, Fingerprint, Offset, Retention, RetentionRules, Timestamp, Topic,
-    store::{Durability, SqliteOptions, SqliteStore, Store, StoredEvent, Trimmed},
+    Address, Batch, Epoch, Fingerprint, Offset, Retention, RetentionRules, Timestamp, Topic,
+    TopicSelector,
+    store::{Durability, SqliteOptions, SqliteStore, Store, StoredEvent, Trimmed, Wanted},
 };
 
 /// Bytes of an event.
@@ -59,13 +60,42 @@ fn main() {
     for size in [1, 16, 64, 256] {
         measure(&folder, size, topics);
     }
+    measure_opening(&folder.join("large.db"));
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// How long a store with a hundred thousand topics takes to open, and a reader to get its first page.
+fn measure_opening(path: &Path) {
+    let mut store = open(path, 1);
+    for round in 0..1_000 {
+        let batch: Vec<_> = (1..=1_000).map(|n| event(round * 1_000 + n, 100_000)).collect();
+        store.commit(&batch, Durability::Relaxed).unwrap();
+        while store.trim(Timestamp::from_millis(0)).unwrap() == Trimmed::More {}
+    }
+    drop(store);
+    let bytes = fs::metadata(path).unwrap().len();
+    let started = Instant::now();
+    let store = open(path, 2);
+    let opened = started.elapsed();
+    let limits = Batch { events_max: 1_000, bytes_max: usize::MAX };
+    let page = |wanted: &Wanted, from| {
+        let started = Instant::now();
+        let until = Offset::new(1_000_001);
+        let page = store.reader().page(wanted, Offset::new(from), until, limits).unwrap();
+        (page.events.len(), started.elapsed())
+    };
+    let exact = Wanted { addresses: event(77, 100_000).to.to_vec(), patterns: Vec::new() };
+    let pattern = TopicSelector::parse("topics/*").unwrap();
+    let pattern = Wanted { addresses: Vec::new(), patterns: vec![pattern] };
+    println!("1,000,000 events of 100,000 topics, {} MB: opened in {opened:?}", bytes / 1_000_000);
+    println!("first page of one topic (events, time): {:?}", page(&exact, 1));
+    println!("first page of all topics: {:?}", page(&pattern, 500_000));
 }
 
 fn measure(folder: &Path, size: u64, topics: u64) {
     let mut plain = File::create(folder.join(format!("plain-{size}"))).unwrap();
     let bytes = vec![7; EVENT_BYTES * size as usize];
-    let mut store = open(&folder.join(format!("store-{size}.db")));
+    let mut store = open(&folder.join(format!("store-{size}.db")), 1);
     let (mut floor, mut commit, mut relaxed) =
         (Tally::default(), Tally::default(), Tally::default());
     let (mut trimmed, mut uncounted) = (Duration::ZERO, Duration::ZERO);
@@ -108,12 +138,12 @@ fn measure(folder: &Path, size: u64, topics: u64) {
     );
 }
 
-fn open(path: &Path) -> SqliteStore {
+fn open(path: &Path, epoch: u64) -> SqliteStore {
     let keep = Retention { events_max: 1_000, bytes_max: usize::MAX, age_max: None };
     let mut options = SqliteOptions::default();
     options.retention =
         RetentionRules { rules: Vec::new(), default: keep, inbox: keep, everyone: keep };
-    SqliteStore::open(path, Epoch::from_random(1), options).unwrap()
+    SqliteStore::open(path, Epoch::from_random(epoch), options).unwrap()
 }
 
 /// An event for one topic; neighbours are for distant topics.

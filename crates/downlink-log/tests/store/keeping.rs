@@ -80,6 +80,30 @@ fn a_restored_backup_ends_the_epoch_where_it_was_made() {
     assert_eq!(offsets(&restored, &wanted(&[topic("a")], &[])), [1, 2]);
 }
 
+/// What a killed process leaves: the file and its log as the operating system has them.
+#[test]
+fn relaxed_commits_survive_the_end_of_the_process() {
+    let folder = Folder::new();
+    let mut store = open(&folder.file("a.db"));
+    let mut offset = 0;
+    for round in 0..20 {
+        let batch: Vec<_> = (1..=7).map(|n| event(offset + n, &[topic("a")])).collect();
+        offset += 7;
+        store.commit(&batch, Durability::Relaxed).unwrap();
+        if round % 3 == 0 {
+            trim(&mut store, 0);
+        }
+        let left = Folder::new();
+        for name in ["a.db", "a.db-wal"] {
+            std::fs::copy(folder.file(name), left.file(name)).unwrap();
+        }
+        let found = open(&left.file("a.db"));
+        let expected: Vec<u64> = (1..=offset).collect();
+        assert_eq!(offsets(&found, &wanted(&[topic("a")], &[])), expected);
+        assert_eq!(found.opened().next_offset, Offset::new(offset + 1));
+    }
+}
+
 #[test]
 fn offsets_that_do_not_rise_are_refused() {
     let folder = Folder::new();
