@@ -9,12 +9,19 @@ use crate::{browser, ci};
 /// How long each torture test runs; in `ci` they run for as long as they choose themselves.
 const TORTURE_SECONDS: &str = "60";
 
+/// Runs of each sort: some five minutes.
+const POWER_CUTS: &str = "300";
+
 /// A browser check that fails once in three runs is found; more would find little more a night.
 const BROWSER_ROUNDS: usize = 3;
 
 /// The steps; each fuzz target runs for `seconds`.
 pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<Step>> {
-    let mut steps = vec![Step::new("torture", torture), Step::new("loom", ci::loom)];
+    let mut steps = vec![
+        Step::new("torture", torture),
+        Step::new("power-cut", power_cut),
+        Step::new("loom", ci::loom),
+    ];
     for target in workspace.fuzz_targets()? {
         let name = format!("fuzz-{}", target.name);
         steps.push(Step::new(name, move |workspace| fuzz(workspace, &target.name, seconds)));
@@ -24,6 +31,16 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     }
     steps.push(Step::new("advisories", advisories));
     Ok(steps)
+}
+
+/// Cuts the power of a store many times, each time with another seed.
+fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["test", "-p", "downlink-log", "--features", "sqlite", "--test", "powercut"];
+    let seed = std::process::id().to_string();
+    let mut command = workspace.cargo(&words);
+    command.env("DOWNLINK_POWERCUT_RUNS", POWER_CUTS).env("DOWNLINK_POWERCUT_SEED", seed);
+    command::run(&mut command)?;
+    Ok(Outcome::Passed)
 }
 
 fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {

@@ -82,7 +82,7 @@ fn a_restored_backup_ends_the_epoch_where_it_was_made() {
 
 /// What a killed process leaves: the file and its log as the operating system has them.
 #[test]
-fn relaxed_commits_survive_the_end_of_the_process() {
+fn relaxed_commits_survive_a_kill() {
     let folder = Folder::new();
     let mut store = open(&folder.file("a.db"));
     let mut offset = 0;
