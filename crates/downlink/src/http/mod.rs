@@ -45,5 +45,7 @@ pub use spread::Spread;
 pub(crate) use sse::is_event_stream;
 pub use sse::{Finite, Sse};
 pub(crate) use turn::take_lane;
+#[cfg(all(test, feature = "serve", unix))]
+pub(crate) use turn::wake_at;
 #[cfg(feature = "serve")]
 pub(crate) use turn::{Asked, in_turn};

@@ -71,7 +71,7 @@ pub(super) fn now(cx: &Context<'_>) -> Instant {
 }
 
 /// Asks to be polled again at a time; false if the body has to see to that itself.
-pub(super) fn wake_at(cx: &Context<'_>, at: Instant) -> bool {
+pub(crate) fn wake_at(cx: &Context<'_>, at: Instant) -> bool {
     let Some(mut turn) = current(cx) else { return false };
     turn.asked.wake_at = Some(turn.asked.wake_at.map_or(at, |other| other.min(at)));
     TURN.set(Some(turn));

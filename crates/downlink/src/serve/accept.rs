@@ -66,7 +66,7 @@ where
     A: App<L::Addr, Kind>,
     Kind: 'static,
 {
-    let mut connections = Connections::new(app, limits);
+    let mut connections = Connections::new(app, limits, Drivers::of::<L::Io>());
     let mut accepting = Box::pin(accept(listener, Duration::ZERO));
     let outcome = loop {
         let (listener, accepted) = tokio::select! {
@@ -123,8 +123,7 @@ struct Connections<A> {
 }
 
 impl<A> Connections<A> {
-    fn new(app: A, limits: Limits) -> Self {
-        let mut prepared = Drivers::new();
+    fn new(app: A, limits: Limits, mut prepared: Drivers) -> Self {
         let shared = Arc::new(Shared {
             drain: Arc::new(Drain::new(limits.reconnection)),
             header_timeout: limits.header_timeout,
@@ -196,14 +195,14 @@ impl<A> Connections<A> {
     async fn all_ended(&mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            while let Some(ended) = self.tasks.join_next().await {
-                report(ended);
-            }
             tokio::select! {
+                // One that is served on must learn of the drain, however long the others take.
                 Some(served) = self.served_on.recv() => {
                     self.tasks.spawn(served);
                 }
-                () = shared.streams.all_ended() => {
+                Some(ended) = self.tasks.join_next() => report(ended),
+                // Only without tasks: they make streams.
+                () = shared.streams.all_ended(), if self.tasks.is_empty() => {
                     // The last of them may have been sent here just before.
                     match self.served_on.try_recv() {
                         Ok(served) => self.tasks.spawn(served),

@@ -114,7 +114,7 @@ async fn serve_requests<Io, S, B, Addr>(
 {
     let progress = Arc::new(Progress::default());
     io.report_flushes(Arc::clone(&progress));
-    let parking = (Socket::can_be::<Io>() && shared.streams.are_taken()).then(Arc::default);
+    let parking = shared.streams.are_taken().then(Arc::default);
     let requests = Requests {
         caller,
         parking: parking.clone(),
@@ -297,7 +297,8 @@ fn hand_over<Io, S, B, Addr>(
             return;
         }
     };
-    let visit = Visiting::<Io, S, B, Addr> { body, after: Some((caller, place)), io: PhantomData };
+    let (body, after) = (Some(body), Some((caller, place)));
+    let visit = Visiting::<Io, S, B, Addr> { body, after, io: PhantomData };
     shared.streams.push(Arrival {
         socket,
         visit: Box::pin(visit),
@@ -311,7 +312,7 @@ pin_project! {
     /// A body on the direct path, and what its connection is served with after it.
     struct Visiting<Io, S, B, Addr> {
         #[pin]
-        body: Outgoing<B>,
+        body: Option<Outgoing<B>>,
         after: Option<(Caller<S, Addr>, Option<OwnedSemaphorePermit>)>,
         io: PhantomData<fn() -> Io>,
     }
@@ -326,9 +327,8 @@ where
     Addr: Clone + Send + Sync + 'static,
 {
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        let Some(frame) = ready!(self.project().body.poll_frame(cx)) else {
-            return Poll::Ready(None);
-        };
+        let Some(body) = self.project().body.as_pin_mut() else { return Poll::Ready(None) };
+        let Some(frame) = ready!(body.poll_frame(cx)) else { return Poll::Ready(None) };
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(bytes)) => Poll::Ready(Some(Ok(bytes))),
             // Trailers: an event stream's readers have no use for them.
@@ -339,6 +339,10 @@ where
                 Poll::Ready(Some(Err(Cut)))
             }
         }
+    }
+
+    fn drop_body(self: Pin<&mut Self>) {
+        self.project().body.set(None);
     }
 
     fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>) -> Served {

@@ -57,6 +57,9 @@ impl Gathered {
         last: bool,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
+        if self.bytes == 0 && !last {
+            return Ok(None);
+        }
         let mut head = [0; HEAD_BYTES_MAX];
         let head = head_of(self.bytes, &mut head);
         let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };

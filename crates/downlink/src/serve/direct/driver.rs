@@ -4,7 +4,6 @@
 //! publish, a new connection or a signal waits for a millisecond, not for ten thousand sends.
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,8 +16,8 @@ use super::chunk::Gathered;
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox, StreamWaker};
 use super::readiness::{Happening, Readiness};
-use super::stream::{Next, Open, Stream, Turn};
-use super::timers::{self, Timers};
+use super::stream::{Next, Open, Stream, Turn, outlive};
+use super::timers::{self, Ticks, Timers};
 use super::visit::{Arrival, CLOSE_LINGER, Served};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Begun;
@@ -70,19 +69,36 @@ impl Driver {
 
     /// Serves streams until it is dropped, which closes them.
     pub(super) async fn run(mut self) {
+        // Turns since other tasks had theirs. A body that wakes itself each time it is polled is
+        // news without end, and no reason to keep them from it.
+        let mut turns = 0;
         loop {
-            poll_fn(|cx| self.poll_news(cx)).await;
-            let now = Instant::now();
-            for _ in 0..STREAMS_PER_TURN {
-                let streams = &self.streams;
-                let behind = |key: u32| streams[key as usize].behind;
-                let Some(key) = self.lanes.pop(behind) else { break };
-                self.give_turn(key, now);
-            }
-            if !self.lanes.is_empty() {
+            let news = poll_fn(|cx| {
+                let news = self.poll_news(cx);
+                if news.is_pending() {
+                    turns = 0;
+                }
+                news
+            });
+            news.await;
+            turns += self.give_turns();
+            if turns >= STREAMS_PER_TURN {
+                turns = 0;
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Gives turns to the streams that are next, and says to how many.
+    fn give_turns(&mut self) -> usize {
+        let now = Instant::now();
+        for turns in 0..STREAMS_PER_TURN {
+            let streams = &self.streams;
+            let behind = |key: u32| streams[key as usize].behind;
+            let Some(key) = self.lanes.pop(behind) else { return turns };
+            self.give_turn(key, now);
+        }
+        STREAMS_PER_TURN
     }
 
     /// Takes all the news there is; waits for some if no stream waits for its turn.
@@ -116,8 +132,8 @@ impl Driver {
         if let Err(error) = watched {
             tracing::warn!(%error, "a stream cannot be watched; it is closed");
             self.close(key);
-            return;
         }
+        // Also if it is closed: it counts as woken, so its name is given back at its turn.
         self.enqueue(key);
     }
 
@@ -174,8 +190,7 @@ impl Driver {
         }
         self.draining = None;
         let Self { streams, lanes, .. } = self;
-        let keys: Vec<_> = streams.iter().filter_map(|(key, _)| u32::try_from(key).ok()).collect();
-        for key in keys {
+        for key in keys(streams) {
             if streams[key as usize].waker.mark() {
                 enqueue(streams, lanes, key);
             }
@@ -204,8 +219,11 @@ impl Driver {
                 }
             }
             Next::Ended => self.end(key, now),
+            Next::Cut => self.part(key, now),
             Next::Over => self.close(key),
         }
+        let streams = &self.streams;
+        self.timers.sweep(streams.len(), || dues(streams));
     }
 
     /// Has the kernel say when there is room in the socket, for as long as there is none.
@@ -230,13 +248,25 @@ impl Driver {
         if open.may_serve_on() && !drains && self.readiness.forget(open.socket()).is_ok() {
             if let Some(open) = stream.open.take() {
                 // Without a receiver the server is over, and so is the connection.
-                let _ = self.served_on.send(open.serve_on(Arc::clone(&self.shared)));
+                let sent = self.served_on.send(open.serve_on(Arc::clone(&self.shared)));
+                outlive(|| drop(sent));
                 self.mailbox.note_end();
             }
             self.close(key);
-        } else if open.linger() == Next::Over {
+        } else {
+            self.part(key, now);
+        }
+    }
+
+    /// Nothing follows on this connection: it is closed once the peer has closed it too.
+    fn part(&mut self, key: u32, now: Instant) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let Some(open) = &mut stream.open else { return };
+        if open.linger() == Next::Over {
             self.close(key);
         } else {
+            // What the body waited for is no reason to close sooner.
+            stream.due = timers::NEVER;
             self.timers.set(key, now + CLOSE_LINGER, &mut stream.due);
         }
     }
@@ -246,15 +276,34 @@ impl Driver {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {
             // The app's body is dropped here.
-            if catch_unwind(AssertUnwindSafe(|| drop(open))).is_err() {
-                tracing::error!("a response body panicked when it was dropped");
-            }
+            outlive(|| drop(open));
             self.mailbox.note_end();
         }
         if stream.waker.mark() {
             self.streams.remove(key as usize);
         }
     }
+}
+
+/// One by one, whatever the bodies do: a second panic while the first unwinds would end the program.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for key in keys(&self.streams) {
+            self.close(key);
+        }
+        self.mailbox.close();
+    }
+}
+
+/// The names of all streams.
+fn keys(streams: &Slab<Stream>) -> Vec<u32> {
+    streams.iter().filter_map(|(key, _)| u32::try_from(key).ok()).collect()
+}
+
+/// When each stream is due that is in the timers.
+fn dues(streams: &Slab<Stream>) -> impl Iterator<Item = (Ticks, u32)> {
+    let dues = streams.iter().filter(|(_, stream)| stream.due != timers::NEVER);
+    dues.filter_map(|(key, stream)| Some((stream.due, u32::try_from(key).ok()?)))
 }
 
 fn enqueue(streams: &mut Slab<Stream>, lanes: &mut Lanes, key: u32) {

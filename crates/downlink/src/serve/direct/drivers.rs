@@ -1,5 +1,6 @@
 //! The drivers of a server, and how streams are spread over them.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -8,6 +9,7 @@ use tokio::task::{JoinSet, unconstrained};
 use super::driver::Driver;
 use super::mailbox::Mailbox;
 use super::readiness::Readiness;
+use super::socket::Socket;
 use super::visit::{Arrival, Served};
 use crate::serve::connection::Shared;
 
@@ -20,13 +22,15 @@ pub(in crate::serve) struct Drivers {
 }
 
 impl Drivers {
-    /// Prepares drivers; none if the system has no room for one.
+    /// Prepares drivers if connections of this type can be handed over; none if the system has no
+    /// room for one.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime that has IO enabled.
-    pub(in crate::serve) fn new() -> Self {
-        let count = tokio::runtime::Handle::current().metrics().num_workers();
+    /// Outside of a tokio runtime; if there is a use for drivers, of one that has IO enabled.
+    pub(in crate::serve) fn of<Io: Any>() -> Self {
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
+        let count = if Socket::can_be::<Io>() { workers } else { 0 };
         let mut readinesses = Vec::with_capacity(count);
         while readinesses.len() < count {
             match Readiness::new() {

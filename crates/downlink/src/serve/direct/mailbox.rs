@@ -11,6 +11,7 @@ use std::task::{Wake, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::stream::outlive;
 use super::visit::Arrival;
 
 /// See the module.
@@ -30,6 +31,8 @@ pub(super) struct Mail {
     pub(super) arrived: Vec<Arrival>,
     /// The driver's waker while it waits.
     driver: Option<Waker>,
+    /// Nobody looks any more.
+    closed: bool,
 }
 
 impl Mailbox {
@@ -48,10 +51,32 @@ impl Mailbox {
         drop(old);
     }
 
-    /// Sends the driver a stream.
+    /// Sends the driver a stream; one that comes after the driver's end is closed.
     pub(super) fn push(&self, arrival: Arrival) {
         self.streams.fetch_add(1, Ordering::AcqRel);
-        self.change(|mail| mail.arrived.push(arrival));
+        let mut arrival = Some(arrival);
+        self.change(|mail| {
+            if !mail.closed {
+                mail.arrived.extend(arrival.take());
+            }
+        });
+        if let Some(late) = arrival {
+            outlive(|| drop(late));
+            self.note_end();
+        }
+    }
+
+    /// The driver is over: closes the streams that it has not taken, and all that still come.
+    pub(super) fn close(&self) {
+        let mut left = Vec::new();
+        self.change(|mail| {
+            mail.closed = true;
+            left = std::mem::take(&mut mail.arrived);
+        });
+        for arrival in left {
+            outlive(|| drop(arrival));
+            self.note_end();
+        }
     }
 
     /// Streams that are not over.

@@ -27,6 +27,8 @@ mod readiness;
 mod socket;
 #[cfg(unix)]
 mod stream;
+#[cfg(all(test, unix))]
+mod tests;
 #[cfg(unix)]
 mod timers;
 mod visit;

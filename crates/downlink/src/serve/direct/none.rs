@@ -16,10 +16,6 @@ use crate::serve::connection::Shared;
 pub(in crate::serve) struct Socket(Infallible);
 
 impl Socket {
-    pub(in crate::serve) fn can_be<Io>() -> bool {
-        false
-    }
-
     pub(in crate::serve) fn from_io<Io>(_io: Io) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -34,7 +30,7 @@ impl Socket {
 pub(in crate::serve) struct Drivers;
 
 impl Drivers {
-    pub(in crate::serve) fn new() -> Self {
+    pub(in crate::serve) fn of<Io>() -> Self {
         Self
     }
 

@@ -16,7 +16,7 @@ use super::mailbox::StreamWaker;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
 use super::visit::{Arrival, CLOSE_DISCARD_MAX, Cut, Served, Visit};
-use crate::http::{Asked, in_turn};
+use crate::http::{Asked, BATCH_FRAMES_MAX, in_turn};
 use crate::serve::connection::Shared;
 
 /// A stream of a driver, in few cache lines: there may be a hundred thousand.
@@ -65,6 +65,8 @@ pub(super) enum Next {
     Again,
     /// Its response has ended as it should.
     Ended,
+    /// Its response is cut; what came before is on its way.
+    Cut,
     /// It is over.
     Over,
 }
@@ -126,7 +128,7 @@ impl Open {
         }
         match self.state {
             State::Ending => return Next::Ended,
-            State::Cutting => return Next::Over,
+            State::Cutting => return Next::Cut,
             _ => {}
         }
         let found;
@@ -165,7 +167,13 @@ impl Open {
             Found::Cut => State::Cutting,
             Found::More | Found::Nothing => State::Streaming,
         };
-        match turn.gathered.write(&self.socket, last, turn.now) {
+        let written = turn.gathered.write(&self.socket, last, turn.now);
+        if self.state != State::Streaming {
+            // Its owner learns now that it is over, not when the peer has taken all of it.
+            let visit = &mut self.visit;
+            outlive(|| visit.as_mut().drop_body());
+        }
+        match written {
             Err(error) => failed(&error),
             Ok(Some(unsent)) => {
                 self.unsent = Some(Box::new(unsent));
@@ -173,7 +181,7 @@ impl Open {
             }
             Ok(None) => match found {
                 Found::End => Next::Ended,
-                Found::Cut => Next::Over,
+                Found::Cut => Next::Cut,
                 Found::More => Next::Again,
                 Found::Nothing => Next::Wait,
             },
@@ -235,7 +243,11 @@ enum Found {
 /// Takes what a body has ready, at most a batch. A panic in it, which is the app's, cuts this response
 /// and no other.
 fn gather(mut visit: Pin<&mut dyn Visit>, gathered: &mut Gathered, cx: &mut Context<'_>) -> Found {
-    while !gathered.is_full() {
+    // Empty frames count too: a body may have nothing else, without end.
+    for _ in 0..BATCH_FRAMES_MAX {
+        if gathered.is_full() {
+            break;
+        }
         match catch_unwind(AssertUnwindSafe(|| visit.as_mut().poll_body(cx))) {
             Ok(Poll::Ready(Some(Ok(frame)))) => gathered.push(frame),
             Ok(Poll::Ready(Some(Err(Cut)))) => return Found::Cut,
@@ -248,6 +260,13 @@ fn gather(mut visit: Pin<&mut dyn Visit>, gathered: &mut Gathered, cx: &mut Cont
         }
     }
     Found::More
+}
+
+/// Runs what drops the app's code: a panic in it ends no other stream.
+pub(super) fn outlive(dropping: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(dropping)).is_err() {
+        tracing::error!("a response body panicked when it was dropped");
+    }
 }
 
 fn failed(error: &io::Error) -> Next {

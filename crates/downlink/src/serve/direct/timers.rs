@@ -18,6 +18,12 @@ const TICK: Duration = Duration::from_millis(50);
 /// never due.
 pub(super) type Ticks = u32;
 
+/// How many times that nobody waits for any more may be kept, besides one for each stream.
+///
+/// Sweeping them out costs as much as there are streams: with half as many, a server of few streams
+/// that come and go would sweep often; twice as many would be memory for nothing.
+const STALE_MAX: usize = 1_024;
+
 /// No time.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
@@ -39,6 +45,17 @@ impl Timers {
         if ticks < *due {
             *due = ticks;
             self.heap.push(Reverse((ticks, key)));
+        }
+    }
+
+    /// Sweeps out what nobody waits for any more, once it outweighs the streams there are; `dues`
+    /// gives those that wait. Streams that come and go leave their times behind.
+    pub(super) fn sweep<I>(&mut self, streams: usize, dues: impl FnOnce() -> I)
+    where
+        I: Iterator<Item = (Ticks, u32)>,
+    {
+        if self.heap.len() > 2 * streams + STALE_MAX {
+            self.heap = dues().map(Reverse).collect();
         }
     }
 
@@ -80,6 +97,24 @@ mod tests {
         assert_eq!(timers.next(), Some(start + Duration::from_millis(150)));
         assert_eq!(timers.pop_due(start + Duration::from_millis(149)), None);
         assert_eq!(timers.pop_due(start + Duration::from_millis(150)), Some((7, due)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_of_streams_that_are_gone_do_not_pile_up() {
+        let mut timers = Timers::new();
+        let day = Instant::now() + Duration::from_secs(86_400);
+        let mut waiting = NEVER;
+        timers.set(0, day, &mut waiting);
+        for _ in 0..10 * STALE_MAX {
+            timers.set(1, day, &mut NEVER.clone());
+            timers.sweep(1, || std::iter::once((waiting, 0)));
+        }
+        assert!(timers.heap.len() <= STALE_MAX + 3, "{}", timers.heap.len());
+        let mut due = Vec::new();
+        while let Some((key, ticks)) = timers.pop_due(day) {
+            due.extend((ticks == waiting).then_some(key));
+        }
+        assert!(due.contains(&0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,9 @@ pub(in crate::serve) trait Visit: Send {
     /// The body's next bytes, `None` at its end, or `Err` where it was cut.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
 
+    /// Drops the body, which nothing more is wanted of.
+    fn drop_body(self: Pin<&mut Self>);
+
     /// The connection's next requests, beginning with input that was read already.
     fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>) -> Served;
 }

@@ -1,0 +1,289 @@
+//! One driver and bodies that are as bad as can be, on pairs of Unix sockets.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::visit::{Arrival, CLOSE_LINGER, Cut, Served, Visit};
+use super::{Drivers, Socket};
+use crate::http::Spread;
+use crate::serve::connection::Shared;
+use crate::serve::drain::Drain;
+
+/// Far more than any of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a body that never rests is polled before it gives up.
+const RESTLESS_MAX: usize = 100_000;
+
+type Polled = Poll<Option<Result<Bytes, Cut>>>;
+
+/// A body made of a closure, which may panic when it is dropped.
+struct Fake {
+    poll: Box<dyn FnMut(&mut Context<'_>) -> Polled + Send>,
+    panics: bool,
+}
+
+impl Fake {
+    fn new(poll: impl FnMut(&mut Context<'_>) -> Polled + Send + 'static) -> Option<Self> {
+        Some(Self { poll: Box::new(poll), panics: false })
+    }
+
+    /// One that says this, then nothing.
+    fn saying(text: &'static str) -> Option<Self> {
+        let mut text = Some(text);
+        Self::new(move |_| match text.take() {
+            Some(text) => Poll::Ready(Some(Ok(Bytes::from_static(text.as_bytes())))),
+            None => Poll::Pending,
+        })
+    }
+
+    /// One that says this, and then ends like that.
+    fn ending(text: &'static str, end: fn() -> Polled) -> Option<Self> {
+        let mut text = Some(text);
+        Self::new(move |_| match text.take() {
+            Some(text) => Poll::Ready(Some(Ok(Bytes::from_static(text.as_bytes())))),
+            None => end(),
+        })
+    }
+
+    fn panicking_in_drop(mut self) -> Self {
+        self.panics = true;
+        self
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        assert!(!self.panics, "as a user's body may");
+    }
+}
+
+impl Visit for Option<Fake> {
+    fn poll_body(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        (self.as_mut().get_mut().as_mut().expect("not polled after its end").poll)(cx)
+    }
+
+    fn drop_body(mut self: Pin<&mut Self>) {
+        self.set(None);
+    }
+
+    fn serve_on(self: Pin<&mut Self>, socket: Socket, _: Bytes, _: Arc<Shared>) -> Served {
+        Box::pin(async move { drop(socket) })
+    }
+}
+
+/// A server's drivers without the server.
+struct Rig {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    served_on: UnboundedReceiver<Served>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut drivers = Drivers::of::<tokio::net::UnixStream>();
+        let second = Duration::from_secs(1);
+        let shared = Arc::new(Shared {
+            drain: Arc::new(Drain::new(Spread::between(second, second))),
+            header_timeout: second,
+            write_stall_max: second,
+            streams: drivers.streams(),
+        });
+        let (sender, served_on) = unbounded_channel();
+        let mut tasks = JoinSet::new();
+        drivers.start(&mut tasks, &shared, &sender);
+        Self { shared, tasks, served_on }
+    }
+
+    /// Hands a body over, and gives the peer's end.
+    fn visit(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+        ours.set_nonblocking(true).expect("an option of every socket");
+        theirs.set_nonblocking(true).expect("an option of every socket");
+        self.push(Socket::Unix(ours), body, keep_alive);
+        tokio::net::UnixStream::from_std(theirs).expect("a runtime")
+    }
+
+    fn push(&self, socket: Socket, body: Option<Fake>, keep_alive: bool) {
+        let (visit, input) = (Box::pin(body), Bytes::new());
+        self.shared.streams.push(Arrival { socket, visit, input, keep_alive, times_stalls: true });
+    }
+
+    async fn all_ended(&self) {
+        patiently(self.shared.streams.all_ended()).await;
+    }
+
+    /// Whether another stream is served.
+    async fn serves(&self) {
+        let mut peer = self.visit(Fake::saying("hello"), false);
+        assert_eq!(patiently(read(&mut peer, 10)).await, "5\r\nhello\r\n");
+    }
+}
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("this never happened")
+}
+
+async fn read(peer: &mut tokio::net::UnixStream, len: usize) -> String {
+    let mut bytes = vec![0; len];
+    peer.read_exact(&mut bytes).await.expect("open");
+    String::from_utf8(bytes).expect("text")
+}
+
+async fn rest(mut peer: tokio::net::UnixStream) -> io::Result<String> {
+    let mut text = String::new();
+    patiently(peer.read_to_string(&mut text)).await?;
+    Ok(text)
+}
+
+#[tokio::test]
+async fn driver_outlives_a_socket_that_cannot_be_watched() {
+    let rig = Rig::new();
+    // The kernel has no readiness for files.
+    let file = File::open(std::env::current_exe().expect("a program")).expect("readable");
+    rig.push(Socket::Unix(UnixStream::from(OwnedFd::from(file))), Fake::saying("never"), true);
+    rig.all_ended().await;
+    rig.serves().await;
+}
+
+#[tokio::test]
+async fn body_that_wakes_itself_leaves_the_runtime_to_others() {
+    let mut rig = Rig::new();
+    let ran = Arc::new(AtomicBool::new(false));
+    let (seen, mut polls) = (Arc::clone(&ran), 0);
+    let _peer = rig.visit(
+        Fake::new(move |cx| {
+            polls += 1;
+            if polls > RESTLESS_MAX || seen.load(Ordering::Relaxed) {
+                assert!(polls < RESTLESS_MAX, "nobody else ran");
+                return Poll::Ready(None);
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }),
+        true,
+    );
+    let polled = Arc::clone(&ran);
+    let other = tokio::spawn(async move {
+        // Twice, so that the driver has begun in between.
+        tokio::task::yield_now().await;
+        polled.store(true, Ordering::Relaxed);
+    });
+    other.await.expect("no panic");
+    drop(patiently(rig.served_on.recv()).await.expect("it ended as it should"));
+}
+
+#[tokio::test]
+async fn body_of_empty_frames_leaves_their_turns_to_others() {
+    let rig = Rig::new();
+    let (polls, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, seen) = (Arc::clone(&polls), Arc::clone(&done));
+    let _peer = rig.visit(
+        Fake::new(move |_| {
+            let polls = count.fetch_add(1, Ordering::Relaxed);
+            let over = polls > RESTLESS_MAX || seen.load(Ordering::Relaxed);
+            Poll::Ready((!over).then(|| Ok(Bytes::new())))
+        }),
+        true,
+    );
+    rig.serves().await;
+    done.store(true, Ordering::Relaxed);
+    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the others waited until it gave up");
+}
+
+#[tokio::test]
+async fn panic_of_a_body_that_has_ended_is_no_concern_of_the_others() {
+    let mut rig = Rig::new();
+    let mut beside = rig.visit(Fake::saying("hello"), false);
+    assert_eq!(patiently(read(&mut beside, 10)).await, "5\r\nhello\r\n");
+    let ended = || Poll::Ready(None);
+    let body = Fake::ending("a", ended).map(Fake::panicking_in_drop);
+    let mut peer = rig.visit(body, true);
+    assert_eq!(patiently(read(&mut peer, 11)).await, "1\r\na\r\n0\r\n\r\n");
+    drop(patiently(rig.served_on.recv()).await.expect("the connection is served on"));
+    assert_eq!(rig.shared.streams.len(), 1);
+    rig.serves().await;
+}
+
+#[tokio::test]
+async fn drivers_end_closes_all_whatever_panics() {
+    let mut rig = Rig::new();
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let body = Fake::saying("hello").map(Fake::panicking_in_drop);
+        let mut peer = rig.visit(body, false);
+        assert_eq!(patiently(read(&mut peer, 10)).await, "5\r\nhello\r\n");
+        peers.push(peer);
+    }
+    rig.tasks.shutdown().await;
+    assert_eq!(rig.shared.streams.len(), 0);
+    for peer in peers {
+        assert_eq!(rest(peer).await.expect("no unread input"), "");
+    }
+    // Nobody is there to serve this one.
+    let late = rig.visit(Fake::saying("never"), false);
+    assert_eq!(rest(late).await.expect("no unread input"), "");
+    rig.all_ended().await;
+}
+
+/// A close with unread input is a reset, here as with TCP.
+async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
+    let rig = Rig::new();
+    let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
+    ours.set_nonblocking(true).expect("an option of every socket");
+    theirs.set_nonblocking(true).expect("an option of every socket");
+    let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime");
+    peer.write_all(b"what nobody asked for").await.expect("room");
+    rig.push(Socket::Unix(ours), Fake::ending("last words", end), keep_alive);
+    let text = rest(peer).await.expect("no reset");
+    rig.all_ended().await;
+    text
+}
+
+#[tokio::test]
+async fn end_is_no_reset_though_input_is_unread() {
+    assert_eq!(
+        with_unread_input(|| Poll::Ready(None), false).await,
+        "a\r\nlast words\r\n0\r\n\r\n"
+    );
+}
+
+#[tokio::test]
+async fn cut_is_no_reset_though_input_is_unread() {
+    let cut = || Poll::Ready(Some(Err(Cut)));
+    assert_eq!(with_unread_input(cut, true).await, "a\r\nlast words\r\n");
+    assert_eq!(with_unread_input(|| panic!("bug"), true).await, "a\r\nlast words\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
+    let rig = Rig::new();
+    let begun = Instant::now();
+    let mut polls = 0;
+    let body = Fake::new(move |cx| {
+        polls += 1;
+        if polls > 1 {
+            return Poll::Ready(None);
+        }
+        assert!(crate::http::wake_at(cx, begun + CLOSE_LINGER / 4), "served directly");
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    let mut peer = rig.visit(body, false);
+    assert_eq!(read(&mut peer, 5).await, "0\r\n\r\n");
+    rig.all_ended().await;
+    assert!(begun.elapsed() >= CLOSE_LINGER, "{:?}", begun.elapsed());
+}
