@@ -79,3 +79,11 @@ async fn unusable_listener_ends_the_server() {
     let error = downlink::serve(script, Router::new()).await.expect_err("not listening");
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
+
+/// A listener of memory needs nothing that only sockets need.
+#[test]
+fn sockets_of_memory_are_served_in_a_runtime_without_io() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let asked = runtime.expect("a runtime").block_on(asked_after(&[]));
+    assert_eq!(asked.len(), 2);
+}

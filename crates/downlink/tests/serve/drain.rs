@@ -11,10 +11,9 @@ use downlink::http::{Finite, Spread};
 use downlink::serve::DRAIN_WITHIN;
 use downlink::{Event, Frame, Sse};
 use futures_util::stream;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Client, DropSignal, Running, body_of, goodbye_in};
+use super::{Client, DropSignal, Here, Running, Wire, body_of, goodbye_in};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -41,7 +40,7 @@ fn streams() -> Router {
 }
 
 /// A client whose stream has begun.
-async fn reading(running: &Running, path: &str) -> Client<TcpStream> {
+async fn reading(running: &Running, path: &str) -> Client {
     let mut client = running.get(path).await;
     client.sees(": a\n\n").await;
     client
@@ -70,10 +69,9 @@ async fn every_stream_ends_at_a_frame_boundary_with_its_own_retry() {
 #[tokio::test]
 async fn nobody_new_is_accepted() {
     let mut running = Running::new(streams()).await;
-    let address = running.address;
     running.stop();
-    running.ended().await;
-    TcpStream::connect(address).await.expect_err("nobody listens");
+    super::patiently(&mut running.ended).await.expect("no panic").expect("no error");
+    assert!(!running.listens().await);
 }
 
 /// A stream of raw chunks, as a proxying handler would make it.
@@ -101,7 +99,7 @@ async fn open_frame_is_completed_first() {
     client.sees("data: a\n").await;
     running.stop();
     // The server is draining once it has closed its listener.
-    while TcpStream::connect(running.address).await.is_ok() {}
+    while running.listens().await {}
     sender.send("data: b\n\ndata: never").await.expect("still open");
     let answer = client.rest().await;
     assert!(answer.contains("data: b\n\nretry: "), "{answer}");
@@ -196,13 +194,12 @@ async fn nothing_of_a_connection_outlives_the_deadline() {
         }))
         .finite()
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (listener, place) = Here::bind().await;
     let app = Router::new().route("/", get(once));
     let serve = downlink::serve(listener, app).drain_within(Duration::ZERO);
-    let address = serve.local_addr().expect("bound");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let reading = async {
-        let mut client = Client::new(TcpStream::connect(address).await.expect("listening"));
+        let mut client = Client::new(Here::connect(&place).await.expect("listening"));
         client.get("/", "").await;
         client.sees(": a\n\n").await;
         stop.send(()).expect("running");
@@ -306,7 +303,7 @@ async fn first_request_that_has_come_before_the_end_is_answered() {
     // Accepted after that one.
     let other = reading(&running, "/ours").await;
     // Nothing else runs between these two.
-    client.io.try_write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
+    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
     running.stop();
     assert_eq!(body_of(&client.rest().await), "hello");
     other.rest().await;
@@ -314,7 +311,7 @@ async fn first_request_that_has_come_before_the_end_is_answered() {
 }
 
 /// A server that has stopped accepting, and a client whose first head has come half by then.
-async fn half_a_request_at_the_end() -> (Running, Client<TcpStream>) {
+async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let mut half = running.connect().await;
@@ -342,4 +339,43 @@ async fn half_sent_request_does_not_hold_the_end_up() {
     assert_eq!(half.rest().await, "");
     running.ended().await;
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}
+
+/// A connection whose stream ends just when the server does, while another request goes on.
+async fn stream_that_ends_with_the_server() {
+    let gate = Arc::new(Notify::new());
+    let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
+    let at_gate = Arc::clone(&entered);
+    let slow = move || async move {
+        at_gate.notify_one();
+        handler_gate.notified().await;
+        "done"
+    };
+    let stop = Arc::new(std::sync::Mutex::new(None::<tokio::sync::oneshot::Sender<()>>));
+    let stopping = Arc::clone(&stop);
+    let last = move || async move {
+        Sse::new(stream::poll_fn(move |_| {
+            let stop = stopping.lock().expect("no panic").take();
+            stop.expect("ends once").send(()).expect("running");
+            std::task::Poll::Ready(None::<Frame>)
+        }))
+    };
+    let app = Router::new().route("/slow", get(slow)).route("/last", get(last));
+    let mut running = Running::new(app).await;
+    *stop.lock().expect("no panic") = running.stop.take();
+    let slow = running.get("/slow").await;
+    entered.notified().await;
+    let answer = running.get("/last").await.rest().await;
+    assert!(answer.ends_with("0\r\n\r\n"), "{answer}");
+    gate.notify_one();
+    assert_eq!(body_of(&slow.rest().await), "done");
+    running.ended().await;
+}
+
+/// Which of the two comes first is a matter of chance.
+#[tokio::test]
+async fn connection_whose_stream_ends_with_the_server_waits_for_no_other() {
+    for _ in 0..16 {
+        stream_that_ends_with_the_server().await;
+    }
 }

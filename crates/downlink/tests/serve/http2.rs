@@ -21,7 +21,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{DropSignal, Running, patiently};
+use super::{DropSignal, patiently};
+
+type Running = super::Running<super::wire::Tcp>;
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -39,7 +41,7 @@ struct Http2 {
 
 impl Http2 {
     async fn to(running: &Running) -> Self {
-        Self::at(running.address).await
+        Self::at(running.place).await
     }
 
     async fn at(address: SocketAddr) -> Self {
@@ -311,7 +313,7 @@ const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
 /// A peer that writes frames, and never answers any.
 async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
-    let mut peer = TcpStream::connect(running.address).await.expect("listening");
+    let mut peer = TcpStream::connect(running.place).await.expect("listening");
     peer.write_all(&says.concat()).await.expect("open");
     peer
 }
@@ -348,7 +350,7 @@ async fn peer_that_reads_nothing_is_closed() {
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
     // And not only the stream: the place of the connection is free again.
-    while Http2::reaches(running.address).await.is_none() {}
+    while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
 
@@ -460,7 +462,7 @@ async fn curl_reads_events() {
     }
     let two = || async { Sse::new(stream::iter([Event::new("a"), Event::new("b")])) };
     let running = Running::new(Router::new().route("/", get(two))).await;
-    let url = format!("http://{}/", running.address);
+    let url = format!("http://{}/", running.place);
     let mut curl = tokio::process::Command::new("curl");
     let arguments = ["-sN", "--http2-prior-knowledge", "-w", "%{http_version}", "-m", "20"];
     let output = patiently(curl.args(arguments).arg(url).output()).await.expect("curl ran");

@@ -1,6 +1,5 @@
 //! How many connections there may be.
 
-use std::process::Command;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +7,6 @@ use axum::routing::get;
 use downlink::serve::REFUSALS_MAX;
 use downlink::{Frame, Sse};
 use futures_util::stream;
-use tokio::net::TcpStream;
 
 use super::{Client, Running, body_of};
 
@@ -17,7 +15,7 @@ fn streams() -> Router {
 }
 
 /// A client whose stream has begun.
-async fn reading(running: &Running) -> Client<TcpStream> {
+async fn reading(running: &Running) -> Client {
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
     client
@@ -77,61 +75,4 @@ async fn refusals_have_a_limit_too() {
     silent[0].sees("503 Service Unavailable").await;
     // And those that never ask are closed in the end.
     assert_eq!(silent.pop().expect("many").rest().await, "");
-}
-
-#[tokio::test]
-async fn no_limit_can_be_zero() {
-    assert_eq!(
-        downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
-        1
-    );
-    let set = downlink::serve(listener().await, streams()).connections_max(7);
-    assert_eq!(set.connections_allowed(), 7);
-}
-
-async fn listener() -> tokio::net::TcpListener {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
-}
-
-/// Set in the child process of the test that has its own, low, limit of descriptors.
-const IN_CHILD: &str = "DOWNLINK_TEST_FEW_DESCRIPTORS";
-
-#[tokio::test]
-async fn server_outlives_a_lack_of_descriptors() {
-    if std::env::var_os(IN_CHILD).is_some() {
-        return without_descriptors().await;
-    }
-    let child = Command::new("sh")
-        .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
-        .arg(std::env::current_exe().expect("this test"))
-        .arg("limits::server_outlives_a_lack_of_descriptors")
-        .env(IN_CHILD, "1")
-        .output()
-        .expect("a shell");
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
-}
-
-/// Runs alone in its process, which may have 60 descriptors open.
-async fn without_descriptors() {
-    let counted = downlink::serve(listener().await, streams()).connections_allowed();
-    assert_eq!(counted, 30, "half of the hard limit, which the soft one was raised to");
-
-    let running = with_connections_max(1_000).await;
-    let _first = reading(&running).await;
-    let mut taken = Vec::new();
-    let exhausted = loop {
-        match std::fs::File::open("/dev/null") {
-            Ok(file) => taken.push(file),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(exhausted.raw_os_error(), Some(24), "EMFILE: {exhausted}");
-    // One descriptor for the client, none for the server's side of the connection.
-    taken.pop();
-    let mut client = running.get("/").await;
-    let unserved = tokio::time::timeout(Duration::from_millis(250), client.read()).await;
-    assert!(unserved.is_err(), "there was a descriptor left: {}", client.seen);
-    taken.clear();
-    client.sees(": connected\n\n").await;
 }

@@ -1,31 +1,39 @@
 //! `downlink::serve` with real sockets and a client that speaks bytes.
 //!
+//! What `wire` knows three of, the same tests run on each: TCP and Unix sockets, whose streams are
+//! served directly, and sockets that cannot be handed over, whose streams stay with hyper. A peer
+//! cannot tell one from the other, but by what is in `direct`.
+//!
 //! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
 
 #![cfg(all(feature = "axum", feature = "serve"))]
+#![allow(clippy::duplicate_mod, reason = "the same tests, on other sockets")]
 
 mod accept;
-mod drain;
+mod descriptors;
 mod foreign;
 mod http2;
-mod limits;
-mod peers;
-mod requests;
-mod stall;
+mod kernel;
+mod listeners;
+mod on_foreign;
+mod on_tcp;
+#[cfg(unix)]
+mod on_unix;
 #[cfg(unix)]
 mod stop;
+mod wire;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use downlink::serve::{App, AsService, Serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+use wire::Wire;
 
 /// Far more than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,47 +43,51 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
 }
 
 /// A running server.
-struct Running {
-    address: SocketAddr,
+struct Running<W: Wire> {
+    place: W::Place,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<io::Result<()>>,
 }
 
-impl Running {
-    /// Serves an app on a free port, with settings.
+impl<W: Wire> Running<W> {
+    /// Serves an app on a free place, with settings.
     async fn with<A, Kind>(
         app: A,
-        set: impl FnOnce(Serve<TcpListener, A, Kind>) -> Serve<TcpListener, A, Kind>,
+        set: impl FnOnce(Serve<W::Listener, A, Kind>) -> Serve<W::Listener, A, Kind>,
     ) -> Self
     where
-        A: App<SocketAddr, Kind>,
+        A: App<W::Addr, Kind>,
         Kind: 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (listener, place) = W::bind().await;
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = set(downlink::serve(listener, app));
-        let address = serve.local_addr().expect("bound");
         let ended = tokio::spawn(serve.with_graceful_shutdown(stopped).into_future());
-        Self { address, stop: Some(stop), ended }
+        Self { place, stop: Some(stop), ended }
     }
 
     async fn new(app: Router) -> Self {
         Self::with::<Router, AsService>(app, |serve| serve).await
     }
 
-    async fn connect(&self) -> Client<TcpStream> {
-        Client::new(TcpStream::connect(self.address).await.expect("listening"))
+    async fn connect(&self) -> Client<W::Io> {
+        Client::new(W::connect(&self.place).await.expect("listening"))
+    }
+
+    /// Whether anybody listens.
+    async fn listens(&self) -> bool {
+        W::connect(&self.place).await.is_ok()
     }
 
     /// A client that has sent a GET.
-    async fn get(&self, path: &str) -> Client<TcpStream> {
+    async fn get(&self, path: &str) -> Client<W::Io> {
         let mut client = self.connect().await;
         client.get(path, "").await;
         client
     }
 
     /// A client that has sent a GET as a browser would.
-    async fn browse(&self, path: &str) -> Client<TcpStream> {
+    async fn browse(&self, path: &str) -> Client<W::Io> {
         let mut client = self.connect().await;
         client.get(path, "Sec-Fetch-Mode: cors\r\n").await;
         client

@@ -9,7 +9,7 @@ use downlink::{Event, Frame, Sse};
 use futures_util::stream;
 use tokio::io::AsyncWriteExt;
 
-use super::{Client, DropSignal, Running, body_of, goodbye_in, patiently};
+use super::{DropSignal, Running, body_of, goodbye_in, patiently};
 
 async fn stream() -> impl IntoResponse {
     Sse::new(stream::pending::<Frame>())
@@ -123,7 +123,7 @@ async fn body_that_nobody_reads_does_not_hold_the_stream_or_the_drain_up() {
 #[tokio::test]
 async fn dropped_body_does_not_hold_the_stream_up() {
     let mut running = Running::new(app()).await;
-    let mut client: Client<_> = running.connect().await;
+    let mut client = running.connect().await;
     client.send("POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nsome").await;
     client.sees(": connected\n\n").await;
     client.send("more").await;

@@ -1,0 +1,73 @@
+//! How many connections there are descriptors for.
+
+use std::process::Command;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use downlink::{Frame, Sse};
+use futures_util::stream;
+
+type Running = super::Running<super::wire::Tcp>;
+
+fn streams() -> Router {
+    Router::new().route("/", get(|| async { Sse::new(stream::pending::<Frame>()) }))
+}
+
+#[tokio::test]
+async fn no_limit_can_be_zero() {
+    assert_eq!(
+        downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
+        1
+    );
+    let set = downlink::serve(listener().await, streams()).connections_max(7);
+    assert_eq!(set.connections_allowed(), 7);
+}
+
+async fn listener() -> tokio::net::TcpListener {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+}
+
+/// Set in the child process of the test that has its own, low, limit of descriptors.
+const IN_CHILD: &str = "DOWNLINK_TEST_FEW_DESCRIPTORS";
+
+#[tokio::test]
+async fn server_outlives_a_lack_of_descriptors() {
+    if std::env::var_os(IN_CHILD).is_some() {
+        return without_descriptors().await;
+    }
+    let child = Command::new("sh")
+        .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().expect("this test"))
+        .arg("descriptors::server_outlives_a_lack_of_descriptors")
+        .env(IN_CHILD, "1")
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
+}
+
+/// Runs alone in its process, which may have 60 descriptors open.
+async fn without_descriptors() {
+    let counted = downlink::serve(listener().await, streams()).connections_allowed();
+    assert_eq!(counted, 30, "half of the hard limit, which the soft one was raised to");
+
+    let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;
+    let mut first = running.get("/").await;
+    first.sees(": connected\n\n").await;
+    let mut taken = Vec::new();
+    let exhausted = loop {
+        match std::fs::File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(exhausted.raw_os_error(), Some(24), "EMFILE: {exhausted}");
+    // One descriptor for the client, none for the server's side of the connection.
+    taken.pop();
+    let mut client = running.get("/").await;
+    let unserved = tokio::time::timeout(Duration::from_millis(250), client.read()).await;
+    assert!(unserved.is_err(), "there was a descriptor left: {}", client.seen);
+    taken.clear();
+    client.sees(": connected\n\n").await;
+}

@@ -1,0 +1,48 @@
+//! What only the kernel can tell the server.
+#![cfg(target_os = "linux")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use downlink::{Event, Sse};
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::oneshot;
+
+use super::DropSignal;
+
+type Running = super::Running<super::wire::Tcp>;
+
+/// An app whose `/` streams without end, and a signal for the end of its one stream.
+fn firehose() -> (Router, oneshot::Receiver<()>) {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let event = Event::new("x".repeat(1_000));
+        Sse::new(stream::repeat(event).inspect(move |_| {
+            let _owned = &signal;
+        }))
+    };
+    (Router::new().route("/", get(once)), dropped)
+}
+
+/// A peer that acknowledges a little now and then may leave a socket full for longer than
+/// `write_stall_max`: only the kernel can tell it from one that takes nothing. Here hours pass on
+/// the server's clock, and next to no time on the kernel's.
+#[tokio::test]
+async fn slow_tcp_reader_is_no_concern_of_the_servers_clock() {
+    let (app, mut dropped) = firehose();
+    let running = Running::with(app, |serve| serve).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    tokio::time::pause();
+    for _ in 0..24 {
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        for _ in 0..16 {
+            assert!(client.read().await, "cut off");
+        }
+    }
+    assert!(dropped.try_recv().is_err());
+}

@@ -1,0 +1,18 @@
+//! The suite on TCP: streams are served directly.
+
+use super::wire::{Tcp as Here, Wire};
+use super::{DropSignal, body_of, goodbye_in, patiently};
+
+type Running = super::Running<Here>;
+type Client = super::Client<<Here as Wire>::Io>;
+
+#[path = "drain.rs"]
+mod drain;
+#[path = "limits.rs"]
+mod limits;
+#[path = "peers.rs"]
+mod peers;
+#[path = "requests.rs"]
+mod requests;
+#[path = "stall.rs"]
+mod stall;
