@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use downlink::http::KeepAlive;
 use downlink::serve::Serve;
 use downlink::{Event, Frame, Sse};
 use futures_util::stream::{self, StreamExt};
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -111,8 +112,9 @@ impl Answer {
     }
 }
 
+/// A stream that nothing wakes, not even a keep-alive.
 async fn endless() -> impl IntoResponse {
-    Sse::new(stream::pending::<Frame>())
+    Sse::new(stream::pending::<Frame>()).keep_alive(KeepAlive::off())
 }
 
 fn app() -> Router {
@@ -247,6 +249,38 @@ async fn dropping_the_server_closes_the_connection_and_its_streams() {
     while let Ok(true) = stream.read().await {}
     // Whichever way the connection went, it is over.
     let _ = patiently(client.connection).await.expect("no panic");
+}
+
+/// Nothing of a connection is left when the server says that it has ended.
+#[tokio::test]
+async fn deadline_leaves_no_stream_behind() {
+    let (signal, mut dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let frames = stream::iter([Frame::comment("a")]).chain(stream::pending());
+        Sse::new(frames.inspect(move |_| {
+            let _owned = &signal;
+        }))
+        .finite()
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let app = Router::new().route("/", get(once));
+    let serve = downlink::serve(listener, app).drain_within(Duration::ZERO);
+    let address = serve.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let reading = async {
+        let mut client = Http2::at(address).await;
+        let mut answer = client.get("/").await;
+        answer.sees(": a\n\n").await;
+        stop.send(()).expect("running");
+        (client, answer)
+    };
+    // In one task, so that nothing else has a turn after the server's end.
+    let serving = serve.with_graceful_shutdown(stopped).into_future();
+    let (ended, _open) = tokio::join!(serving, reading);
+    ended.expect("no error");
+    assert!(dropped.try_recv().is_ok(), "a body is still there");
 }
 
 /// An app whose `/` streams without end, and a signal for the end of its one stream.
