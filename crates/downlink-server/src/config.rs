@@ -92,6 +92,9 @@ pub struct Settings {
     /// How long a peer may take to read nothing before it is cut off.
     #[arg(long, env = "DOWNLINK_WRITE_STALL_MAX", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub write_stall_max: Duration,
+    /// Bytes that the kernel holds unsent for one connection; 0 leaves it to the system.
+    #[arg(long, env = "DOWNLINK_UNSENT_BYTES_MAX", value_name = "BYTES", default_value = "8192")]
+    pub unsent_bytes_max: u32,
     /// How long a request's head may take to arrive.
     #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub header_timeout: Duration,

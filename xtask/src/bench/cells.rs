@@ -9,7 +9,7 @@ use super::table::{Figure, Row};
 /// A flag for gathering events for a moment before they are sent.
 const LINGER: &str = "--linger";
 /// A flag for the size of the sending side's buffer; 0 leaves it to the system.
-const SEND_BUFFER: &str = "--send-buffer-bytes";
+const SEND_BUFFER: &str = "--unsent-bytes-max";
 /// How long a socket may take nothing in `stalled`: short, so that short runs see the end of it.
 const WRITE_STALL_MAX: &str = "2s";
 /// Seconds that `stalled` needs at least: buffers fill in about one, then the sockets stall, and the

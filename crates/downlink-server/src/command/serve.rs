@@ -33,6 +33,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
         .header_timeout(settings.header_timeout)
         .write_stall_max(settings.write_stall_max)
+        .unsent_bytes_max(settings.unsent_bytes_max)
         .drain_within(settings.drain_within);
     if let Some(connections_max) = settings.connections_max {
         server = server.connections_max(connections_max);

@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::{Shared, serve_peer, turn_away};
 use super::direct::{Drivers, Served};
 use super::drain::Drain;
+use super::socket::SocketLimits;
 use super::{App, Listener, REFUSALS_MAX};
 use crate::http::Spread;
 
@@ -38,7 +39,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Limits {
     pub(super) reconnection: Spread,
     pub(super) header_timeout: Duration,
-    pub(super) write_stall_max: Duration,
+    pub(super) socket: SocketLimits,
     pub(super) connections_max: usize,
 }
 
@@ -127,7 +128,7 @@ impl<A> Connections<A> {
         let shared = Arc::new(Shared {
             drain: Arc::new(Drain::new(limits.reconnection)),
             header_timeout: limits.header_timeout,
-            write_stall_max: limits.write_stall_max,
+            socket: limits.socket,
             streams: prepared.streams(),
         });
         let mut drivers = JoinSet::new();

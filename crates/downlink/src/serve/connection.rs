@@ -37,6 +37,7 @@ use super::http2;
 use super::outgoing::{Outgoing, outgoing};
 use super::progress::Progress;
 use super::rewind::Rewind;
+use super::socket::SocketLimits;
 use super::stall::StallGuard;
 use crate::http::{AnyError, is_browser, refuse};
 
@@ -66,7 +67,7 @@ const REFUSAL_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Shared {
     pub(super) drain: Arc<Drain>,
     pub(super) header_timeout: Duration,
-    pub(super) write_stall_max: Duration,
+    pub(super) socket: SocketLimits,
     pub(super) streams: Streams,
 }
 
@@ -94,7 +95,7 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let io = StallGuard::new(io, shared.write_stall_max, Some(place));
+    let io = StallGuard::new(io, shared.socket, Some(place));
     let app = app.service_for(peer.clone()).await;
     serve_requests(io, Bytes::new(), Caller { app, peer }, shared).await;
 }
@@ -349,7 +350,7 @@ where
         let after = self.project().after.take();
         Box::pin(async move {
             let (Some((caller, place)), Ok(io)) = (after, socket.into_io::<Io>()) else { return };
-            let io = StallGuard::new(io, shared.write_stall_max, place);
+            let io = StallGuard::new(io, shared.socket, place);
             serve_requests(io, input, caller, shared).await;
         })
     }
@@ -360,7 +361,7 @@ pub(super) async fn turn_away<Io>(io: Io, shared: Arc<Shared>, place: OwnedSemap
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = StallGuard::new(io, shared.write_stall_max, Some(place));
+    let io = StallGuard::new(io, shared.socket, Some(place));
     let io = TokioIo::new(Rewind::new(Bytes::new(), io));
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());

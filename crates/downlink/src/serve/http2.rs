@@ -71,11 +71,11 @@ where
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
 {
     let turn = Turn::default();
-    let streams = Streams::new(turn.clone(), shared.write_stall_max);
+    let streams = Streams::new(turn.clone(), shared.socket.write_stall_max);
     let service = PacedRequests { requests, turn };
     let io = TokioIo::new(Lingering::new(io));
     let connection =
-        builder(streams.spawner(), shared.write_stall_max).serve_connection(io, service);
+        builder(streams.spawner(), shared.socket.write_stall_max).serve_connection(io, service);
     let served = Served {
         connection: Box::pin(connection),
         streams,
@@ -83,7 +83,7 @@ where
         idle: None,
         leaving: false,
         header_timeout: shared.header_timeout,
-        write_stall_max: shared.write_stall_max,
+        write_stall_max: shared.socket.write_stall_max,
     };
     note(served.await);
 }

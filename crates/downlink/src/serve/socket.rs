@@ -11,13 +11,15 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// Bytes not yet sent that the kernel takes for one socket before it reports it full.
-///
-/// Without it a stalled peer holds megabytes (measured 4.2 MB) before anything notices; a quarter
-/// of it would wake the writer for every few packets, twice is memory for nothing, as what is in
-/// flight is not counted.
-#[cfg(target_os = "linux")]
-const NOT_SENT_BYTES: u32 = 16 * 1024;
+/// What bounds the sockets of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SocketLimits {
+    /// How long a write may make no progress.
+    pub(super) write_stall_max: Duration,
+    /// Bytes not yet sent that the kernel takes for one socket before it reports it full; 0 leaves
+    /// that to the system.
+    pub(super) unsent_bytes_max: u32,
+}
 
 /// Who notices that a peer takes no bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,28 +36,47 @@ pub(super) enum StallTimer {
 }
 
 /// Sets the options of an accepted socket, if it is a TCP one.
-pub(super) fn tune<Io: Any>(io: &Io, write_stall_max: Duration) -> StallTimer {
+pub(super) fn tune<Io: Any>(io: &Io, limits: SocketLimits) -> StallTimer {
+    #[cfg(unix)]
+    if let Some(stream) = (io as &dyn Any).downcast_ref() {
+        tune_unix(stream, limits);
+        return StallTimer::Server;
+    }
     let Some(stream) = as_tcp(io) else { return StallTimer::Server };
-    tune_tcp(stream, write_stall_max).unwrap_or_else(|error| {
+    tune_tcp(stream, limits).unwrap_or_else(|error| {
         tracing::debug!(%error, "a socket option could not be set");
         StallTimer::Server
     })
 }
 
-fn tune_tcp(stream: &TcpStream, write_stall_max: Duration) -> io::Result<StallTimer> {
+/// A Unix socket has no options but this one. The kernel doubles it, and counts its own overhead.
+#[cfg(unix)]
+fn tune_unix(stream: &tokio::net::UnixStream, limits: SocketLimits) {
+    if limits.unsent_bytes_max == 0 {
+        return;
+    }
+    let buffer = usize::try_from(limits.unsent_bytes_max).unwrap_or(usize::MAX).saturating_mul(2);
+    if let Err(error) = SockRef::from(stream).set_send_buffer_size(buffer) {
+        tracing::debug!(%error, "a socket option could not be set");
+    }
+}
+
+fn tune_tcp(stream: &TcpStream, limits: SocketLimits) -> io::Result<StallTimer> {
     // An event waits for nothing; writes are whole frames, so there is nothing to gather.
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
         let socket = SockRef::from(stream);
-        socket.set_tcp_notsent_lowat(NOT_SENT_BYTES)?;
+        if limits.unsent_bytes_max > 0 {
+            socket.set_tcp_notsent_lowat(limits.unsent_bytes_max)?;
+        }
         // Zero would mean the system's default, a quarter of an hour.
-        socket.set_tcp_user_timeout(Some(write_stall_max.max(Duration::from_millis(1))))?;
+        socket.set_tcp_user_timeout(Some(limits.write_stall_max.max(Duration::from_millis(1))))?;
         Ok(StallTimer::Kernel)
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = write_stall_max;
+        let _ = limits;
         Ok(StallTimer::Server)
     }
 }
@@ -78,20 +99,37 @@ mod tests {
 
     use super::*;
 
+    fn limits(write_stall_max: Duration) -> SocketLimits {
+        SocketLimits { write_stall_max, unsent_bytes_max: 4_096 }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn buffer_of_a_unix_socket_is_bounded() {
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+        let size = |stream| SockRef::from(stream).send_buffer_size().expect("readable");
+        let system = size(&theirs);
+        assert_eq!(tune(&ours, limits(Duration::from_secs(4))), StallTimer::Server);
+        assert!(size(&ours) < system, "{} of {system}", size(&ours));
+        tune(&theirs, SocketLimits { unsent_bytes_max: 0, ..limits(Duration::ZERO) });
+        assert_eq!(size(&theirs), system);
+    }
+
     #[tokio::test]
     async fn options_are_set_on_a_real_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (_client, (stream, _)) = (client.expect("listening"), accepted.expect("connected"));
-        let timer = tune(&stream, Duration::from_secs(4));
+        let limits = limits(Duration::from_secs(4));
+        let timer = tune(&stream, limits);
         let kernel = cfg!(target_os = "linux");
         assert_eq!(timer, if kernel { StallTimer::Kernel } else { StallTimer::Server });
         assert!(stream.nodelay().expect("readable"));
         #[cfg(target_os = "linux")]
         {
             let socket = SockRef::from(&stream);
-            assert_eq!(socket.tcp_notsent_lowat().expect("readable"), NOT_SENT_BYTES);
+            assert_eq!(socket.tcp_notsent_lowat().expect("readable"), limits.unsent_bytes_max);
             let user_timeout = socket.tcp_user_timeout().expect("readable");
             assert_eq!(user_timeout, Some(Duration::from_secs(4)));
         }
@@ -105,12 +143,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("listening");
-        assert_eq!(tune(&stream, Duration::MAX), StallTimer::Server);
+        assert_eq!(tune(&stream, limits(Duration::MAX)), StallTimer::Server);
     }
 
     #[test]
     fn other_sockets_are_left_alone() {
-        assert_eq!(tune(&"no socket", Duration::ZERO), StallTimer::Server);
+        assert_eq!(tune(&"no socket", limits(Duration::ZERO)), StallTimer::Server);
         discard_on_close(&"no socket");
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
 use super::progress::Progress;
-use super::socket::{self, StallTimer};
+use super::socket::{self, SocketLimits, StallTimer};
 
 /// See the module.
 #[derive(Debug)]
@@ -49,14 +49,10 @@ enum Operation {
 
 impl<Io: 'static> StallGuard<Io> {
     /// Sets the socket's options and takes it over.
-    pub(super) fn new(
-        io: Io,
-        write_stall_max: Duration,
-        place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
-        let blocked_max = match socket::tune(&io, write_stall_max) {
+    pub(super) fn new(io: Io, limits: SocketLimits, place: Option<OwnedSemaphorePermit>) -> Self {
+        let blocked_max = match socket::tune(&io, limits) {
             StallTimer::Kernel => None,
-            StallTimer::Server => Some(write_stall_max),
+            StallTimer::Server => Some(limits.write_stall_max),
         };
         Self { io, blocked_max, blocked: None, place, progress: None }
     }
@@ -154,11 +150,12 @@ mod tests {
     use super::*;
 
     const STALL: Duration = Duration::from_secs(10);
+    const LIMITS: SocketLimits = SocketLimits { write_stall_max: STALL, unsent_bytes_max: 0 };
 
     #[tokio::test(start_paused = true)]
     async fn blocked_write_times_out() {
         let (ours, _theirs) = duplex(4);
-        let mut guard = StallGuard::new(ours, STALL, None);
+        let mut guard = StallGuard::new(ours, LIMITS, None);
         let before = Instant::now();
         let error = guard.write_all(b"too much").await.expect_err("nobody reads");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -168,7 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_reader_that_makes_progress_is_kept() {
         let (ours, mut theirs) = duplex(1);
-        let mut guard = StallGuard::new(ours, STALL, None);
+        let mut guard = StallGuard::new(ours, LIMITS, None);
         let reader = async {
             let mut got = Vec::new();
             for _ in 0..8 {
@@ -186,7 +183,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn flushing_does_not_put_the_timeout_off() {
         let (ours, _theirs) = duplex(4);
-        let mut guard = StallGuard::new(ours, STALL, None);
+        let mut guard = StallGuard::new(ours, LIMITS, None);
         guard.write_all(b"four").await.expect("fits");
         let before = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -203,7 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn timer_lives_only_while_blocked() {
         let (ours, mut theirs) = duplex(4);
-        let mut guard = StallGuard::new(ours, STALL, None);
+        let mut guard = StallGuard::new(ours, LIMITS, None);
         guard.write_all(b"four").await.expect("fits");
         assert!(guard.blocked.is_none());
         let (written, read) = tokio::join!(guard.write_all(b"more"), theirs.read_u32());

@@ -205,7 +205,7 @@ impl Driver {
     /// Has a stream send what there is.
     fn give_turn(&mut self, key: u32, now: Instant) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        let write_stall_max = self.shared.write_stall_max;
+        let write_stall_max = self.shared.socket.write_stall_max;
         let mut turn = Turn { gathered: &mut self.gathered, now, write_stall_max };
         let (next, at) = stream.advance(&mut turn);
         if let Some(at) = at {

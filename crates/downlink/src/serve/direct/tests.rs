@@ -21,6 +21,7 @@ use super::{Drivers, Socket};
 use crate::http::Spread;
 use crate::serve::connection::Shared;
 use crate::serve::drain::Drain;
+use crate::serve::socket::SocketLimits;
 
 /// Far more than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -99,7 +100,7 @@ impl Rig {
         let shared = Arc::new(Shared {
             drain: Arc::new(Drain::new(Spread::between(second, second))),
             header_timeout: second,
-            write_stall_max: second,
+            socket: SocketLimits { write_stall_max: second, unsent_bytes_max: 0 },
             streams: drivers.streams(),
         });
         let (sender, served_on) = unbounded_channel();
