@@ -12,6 +12,9 @@ const TORTURE_SECONDS: &str = "60";
 /// Runs of each sort: some five minutes.
 const POWER_CUTS: &str = "300";
 
+/// How often a server is killed in the middle of its work; in `ci` a few times.
+const CRASH_ROUNDS: &str = "50";
+
 /// A browser check that fails once in three runs is found; more would find little more a night.
 const BROWSER_ROUNDS: usize = 3;
 
@@ -45,7 +48,9 @@ fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "--workspace", "--all-features", "--release", "--tests", "torture"];
-    command::run(workspace.cargo(&words).env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS))?;
+    let mut torture = workspace.cargo(&words);
+    torture.env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS);
+    command::run(torture.env("DOWNLINK_CRASH_ROUNDS", CRASH_ROUNDS))?;
     Ok(Outcome::Passed)
 }
 

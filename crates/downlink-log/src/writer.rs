@@ -72,7 +72,7 @@ impl<P: Payload> Writer<P> {
                     Ok(()) => wait = self.trim(),
                     Err(_) if self.shared.is_closed() => return,
                     Err(_) => {
-                        std::thread::sleep(IDLE_MIN);
+                        self.shared.pause();
                         wait = IDLE_MIN;
                     }
                 },
@@ -141,6 +141,15 @@ impl<P: Payload> Shared<P> {
             return Next::Group(Self::group(&mut sequence));
         }
         if sequence.closed { Next::Closed } else { Next::Idle }
+    }
+
+    /// Waits a moment before a disk that has refused is asked again, unless the log is closed.
+    fn pause(&self) {
+        let Some(durable) = &self.durable else { return };
+        let mut sequence = self.sequence.lock();
+        if !sequence.closed {
+            durable.to_commit.wait_for(&mut sequence, IDLE_MIN);
+        }
     }
 
     fn is_closed(&self) -> bool {

@@ -4,7 +4,11 @@
 //! same setting; a flag outweighs the environment, which outweighs the file. The file's values
 //! become the defaults of the flags, so every check and every error message is the flags' own.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Command};
@@ -21,9 +25,25 @@ pub struct Settings {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: SocketAddr,
-    /// Where history is kept; `none` keeps it in memory, and a restart forgets it.
-    #[arg(long, env = "DOWNLINK_STORE", value_name = "none", default_value = "none", value_parser = ["none"])]
-    pub store: String,
+    /// The file that keeps history; `none` keeps it in memory, and a restart forgets it.
+    #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
+    pub store: PathBuf,
+    /// Whether an event is answered and seen when the disk has it, or before.
+    #[arg(
+        long,
+        env = "DOWNLINK_DURABILITY",
+        value_name = "commit|relaxed",
+        default_value = "commit"
+    )]
+    pub durability: Durability,
+    /// The largest the store may become in bytes; the oldest events go first.
+    #[arg(
+        long,
+        env = "DOWNLINK_STORE_BYTES_MAX",
+        value_name = "BYTES",
+        default_value = "17179869184"
+    )]
+    pub store_bytes_max: u64,
     /// What anybody may do without credentials, when listening beyond this machine.
     #[arg(
         long,
@@ -44,7 +64,7 @@ pub struct Settings {
     /// How long events are kept.
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
-    /// Bytes kept in all topics together.
+    /// Bytes of history in memory, in all topics together.
     #[arg(
         long,
         env = "DOWNLINK_HISTORY_BYTES_MAX",
@@ -121,7 +141,26 @@ pub enum Right {
     Publish,
 }
 
+/// When an event is answered and seen.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// When it is on the disk.
+    Commit,
+    /// At once; it is on the disk within a tenth of a second.
+    Relaxed,
+}
+
 impl Settings {
+    /// The file that keeps history, unless it is kept in memory.
+    pub fn store(&self) -> Option<&Path> {
+        Some(self.store.as_path()).filter(|file| *file != Path::new("none"))
+    }
+
+    /// Whether publishers are answered before the disk has their events.
+    pub fn is_relaxed(&self) -> bool {
+        self.store().is_some() && self.durability == Durability::Relaxed
+    }
+
     /// Whether anybody may do this.
     pub fn allows(&self, right: Right) -> bool {
         self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())

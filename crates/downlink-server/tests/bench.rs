@@ -20,7 +20,7 @@ fn downlink(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).stdin(Stdio::null());
+    command.env("DOWNLINK_STORE", "none").args(arguments).stdin(Stdio::null());
     command
 }
 

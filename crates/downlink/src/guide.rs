@@ -9,6 +9,7 @@
     feature = "json",
     feature = "metrics",
     feature = "serve",
+    feature = "store",
     feature = "testing"
 ))]
 
@@ -47,6 +48,7 @@ macro_rules! links {
 [chapter 19]: crate::guide::from_tokio_broadcast
 [chapter 20]: crate::guide::from_go_stream
 [chapter 21]: crate::guide::browser
+[chapter 22]: crate::guide::durability
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -75,4 +77,5 @@ chapters! {
     from_tokio_broadcast: "19-from-tokio-broadcast.md",
     from_go_stream: "20-from-go-stream.md",
     browser: "21-browser.md",
+    durability: "22-durability.md",
 }

@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     extract::{RawQuery, State},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use downlink::hub::{BATCH_EVENTS_MAX, Batch, BatchError};
 use serde::Deserialize;
@@ -56,8 +56,14 @@ pub(super) async fn publish(
         }
         _ => too_many(BATCH_EVENTS_MAX, "events"),
     })?;
+    // One commit for all of them.
+    let last = receipts.last().map(|last| reply::certain(settings, last));
+    let status = match last {
+        Some(last) => last.await?.0,
+        None => StatusCode::OK,
+    };
     let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.id().as_str()).collect();
-    Ok(reply::json(&json!({ "ids": ids })))
+    Ok((status, reply::json(&json!({ "ids": ids }))).into_response())
 }
 
 fn too_many(max: usize, of: &str) -> Refused {

@@ -30,9 +30,13 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use downlink::hub::{Hub, HubBuilder, HubError, Limits, Retention};
+use downlink::hub::{Durability, Hub, HubBuilder, HubError, Limits, Retention};
 
 use crate::config::Settings;
+
+/// How long the store may still belong to a server that is about to end: a restart in place. A second
+/// server that was started by mistake says so after it.
+const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What every request sees.
 #[derive(Clone, Debug)]
@@ -61,8 +65,14 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         topics_max: settings.topics_max,
         bytes_max: settings.history_bytes_max,
     };
-    HubBuilder::text()
-        .retention(retention)
+    let mut hub = HubBuilder::text();
+    if let Some(file) = settings.store() {
+        let durability =
+            if settings.is_relaxed() { Durability::Relaxed } else { Durability::Commit };
+        hub = hub.store(file).store_wait(STORE_WAIT).durability(durability);
+        hub = hub.store_bytes_max(settings.store_bytes_max);
+    }
+    hub.retention(retention)
         .everyone_retention(retention)
         .limits(limits)
         .event_bytes_max(settings.event_bytes_max)

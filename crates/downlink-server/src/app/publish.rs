@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, header},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use downlink::hub::Receipt;
 use serde_json::json;
@@ -51,7 +51,8 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
-    Ok(answer(&receipt))
+    let (status, receipt) = reply::certain(settings, &receipt).await?;
+    Ok((status, answer(&receipt)).into_response())
 }
 
 fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {

@@ -11,9 +11,11 @@ use axum::{
 };
 use downlink::{
     http::{Problem, Spread, refuse},
-    hub::PublishError,
+    hub::{PublishError, Receipt},
 };
 use serde::Serialize;
+
+use crate::config::Settings;
 
 /// When a program that is told to come later does: soon, and not all at once.
 const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
@@ -73,9 +75,22 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
         PublishError::ReservedType { .. } => " Choose another type.",
         PublishError::InvalidType(_) => " Leave line breaks out of it.",
         PublishError::Closed => " Try again later.",
+        PublishError::Busy => " Try again in a moment.",
         _ => "",
     };
     Refused::new(error.to_problem().status(), sentence(error) + advice)
+}
+
+/// What is certain of a publish: once the disk has it or, if that is not waited for, at once.
+pub(super) async fn certain(
+    settings: &Settings,
+    receipt: &Receipt,
+) -> Result<(StatusCode, Receipt), Refused> {
+    if settings.is_relaxed() {
+        return Ok((StatusCode::ACCEPTED, receipt.clone()));
+    }
+    let certain = receipt.durable().await.map_err(|error| not_published(&error))?;
+    Ok((StatusCode::OK, certain))
 }
 
 /// An error and its causes as one sentence.

@@ -4,10 +4,12 @@
 //! is. An event's own type and id are kept; comments and reconnection times were for whoever read
 //! the stream first, and go no further.
 
+use std::collections::VecDeque;
+
 use axum::{
     body::{Body, Bytes},
     http::StatusCode,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use downlink::hub::{Hub, Receipt};
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
@@ -39,13 +41,15 @@ pub(super) async fn publish(
     if finish && envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
-    let mut stream = Publishing { hub: &app.hub, envelope, published: 0, last: None };
+    let waiting = VecDeque::new();
+    let mut stream = Publishing { app, hub: &app.hub, envelope, published: 0, last: None, waiting };
     let mut reader = Reader::new(format, app.settings.event_bytes_max);
     loop {
         let chunk = next_chunk(app, &mut body).await.map_err(|refused| stream.stopped(refused))?;
         let Read { events, wrong } = reader.read(chunk.as_deref());
         for event in events {
-            stream.publish(event).map_err(|refused| stream.stopped(refused))?;
+            let published = stream.publish(event).await;
+            published.map_err(|refused| stream.stopped(refused))?;
         }
         if let Some(wrong) = wrong {
             return Err(stream.stopped(wrong));
@@ -55,9 +59,10 @@ pub(super) async fn publish(
         }
     }
     if finish {
-        stream.finish().map_err(|refused| stream.stopped(refused))?;
+        stream.finish().await.map_err(|refused| stream.stopped(refused))?;
     }
-    Ok(stream.answer())
+    let status = stream.settle(0).await.map_err(|refused| stream.stopped(refused))?;
+    Ok((status, stream.answer()).into_response())
 }
 
 /// The next piece of the body, unless the server shuts down first.
@@ -84,14 +89,21 @@ struct Arrived {
 }
 
 struct Publishing<'a> {
+    app: &'a App,
     hub: &'a Hub<String>,
     envelope: Envelope,
     published: u64,
     last: Option<Receipt>,
+    /// Events whose commit is under way, oldest first.
+    waiting: VecDeque<Receipt>,
 }
 
+/// Events of one stream whose commit is not waited for yet: as many as a disk takes in a few commits.
+/// A stream that comes faster than the disk is read as fast as the disk.
+const WAITING_MAX: usize = 256;
+
 impl Publishing<'_> {
-    fn publish(&mut self, arrived: Arrived) -> Result<(), Refused> {
+    async fn publish(&mut self, arrived: Arrived) -> Result<(), Refused> {
         let mut publish = self.envelope.publish(self.hub)?;
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
@@ -101,15 +113,32 @@ impl Publishing<'_> {
         }
         let receipt = publish.publish(arrived.data).map_err(|error| not_published(&error))?;
         self.published += 1;
+        self.waiting.push_back(receipt.clone());
         self.last = Some(receipt);
+        self.settle(WAITING_MAX).await?;
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), Refused> {
+    async fn finish(&mut self) -> Result<(), Refused> {
         for topic in &self.envelope.topics {
-            let _receipt = self.hub.finish(topic).map_err(|error| not_published(&error))?;
+            let receipt = self.hub.finish(topic).map_err(|error| not_published(&error))?;
+            reply::certain(&self.app.settings, &receipt).await?;
         }
         Ok(())
+    }
+
+    /// Waits for the oldest commits until at most so many are left.
+    async fn settle(&mut self, left: usize) -> Result<StatusCode, Refused> {
+        let mut status = StatusCode::OK;
+        while self.waiting.len() > left {
+            let Some(receipt) = self.waiting.pop_front() else { break };
+            let (said, certain) = reply::certain(&self.app.settings, &receipt).await?;
+            status = said;
+            if self.waiting.is_empty() {
+                self.last = Some(certain);
+            }
+        }
+        Ok(status)
     }
 
     /// What stopped the stream, and how far it came.

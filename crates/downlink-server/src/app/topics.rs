@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{RawQuery, State},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use downlink::hub::{InvalidName, Topic, TopicOverview};
 use serde_json::{Value, json};
@@ -53,10 +53,9 @@ pub(super) async fn finish(
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("Say which: add ?topic=NAME to the address."))?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
-    Ok(reply::json(&json!({
-        "id": receipt.id().as_str(),
-        "subscribers": receipt.matched(),
-    })))
+    let (status, receipt) = reply::certain(&app.settings, &receipt).await?;
+    let answer = json!({ "id": receipt.id().as_str(), "subscribers": receipt.matched() });
+    Ok((status, reply::json(&answer)).into_response())
 }
 
 fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {

@@ -27,7 +27,10 @@ pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let hub = app::hub(&settings)?;
+    let hub = app::hub(&settings).with_context(|| match settings.store() {
+        Some(file) => format!("cannot keep history in {}", file.display()),
+        None => "cannot keep history".to_owned(),
+    })?;
     let listener = bind(settings.listen)?;
     let address = listener.local_addr()?;
     let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
@@ -42,6 +45,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = stop_signal().context("signals cannot be heard")?;
     greet(address, &settings, server.connections_allowed())?;
     server.with_graceful_shutdown(hub.drain_on(stop(signals))).await?;
+    // What is on its way to the disk arrives there.
+    hub.close();
+    hub.closed().await;
     Ok(())
 }
 
@@ -86,12 +92,20 @@ fn greet(address: SocketAddr, settings: &Settings, connections_max: usize) -> an
     writeln!(out, "  subscribe:  curl -N '{url}/events?topic=news'")?;
     writeln!(out, "  publish:    curl -d 'hello' '{url}/events?topic=news'")?;
     writeln!(out, "  page:       {url}/")?;
-    writeln!(
-        out,
-        "  history is in memory ({} MiB at most) and gone with a restart; up to {connections_max} \
-         connections",
-        settings.history_bytes_max >> 20
-    )?;
+    let mebibytes = settings.history_bytes_max >> 20;
+    match settings.store() {
+        Some(file) => writeln!(
+            out,
+            "  history is kept in {} ({mebibytes} MiB of it in memory); up to {connections_max} \
+             connections",
+            file.display()
+        )?,
+        None => writeln!(
+            out,
+            "  history is in memory ({mebibytes} MiB at most) and gone with a restart; up to \
+             {connections_max} connections"
+        )?,
+    }
     out.flush().context("cannot write to stdout")
 }
 

@@ -86,7 +86,7 @@ impl Server {
     /// A server started with these flags.
     async fn with(flags: &[&str]) -> Self {
         count_panics();
-        let flags = Flags::parse_from([&["downlink"], flags].concat());
+        let flags = Flags::parse_from([&["downlink", "--store", "none"], flags].concat());
         let settings = flags.settings;
         settings.check().expect("settings that agree");
         let hub = app::hub(&settings).expect("settings that agree");

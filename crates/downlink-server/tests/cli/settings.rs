@@ -84,7 +84,7 @@ fn a_wrong_command_line_has_the_exit_code_of_one() {
         &["serve", "--retain-age", "soon"],
         &["--retain-age", "-5s"],
         &["--anonymous", "everything"],
-        &["--store", "file.db"],
+        &["--durability", "never"],
         &["fly"],
         &["decode", "--fast"],
     ] {

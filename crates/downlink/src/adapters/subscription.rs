@@ -15,7 +15,7 @@ use http_body_util::Full;
 
 use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse, take_lane};
 use crate::hub::{
-    BatchError, Delivery, PublishError, Published, Resume, SubscribeError, Subscription,
+    BatchError, Delivery, PublishError, Published, Resume, StoreError, SubscribeError, Subscription,
 };
 
 /// How a subscription's events become frames: as they were encoded when they were published.
@@ -135,6 +135,7 @@ impl SubscribeError {
         match self {
             Self::Closed { by_browser }
             | Self::Draining { by_browser }
+            | Self::Store { by_browser, .. }
             | Self::Full { by_browser, .. }
             | Self::ClientFull { by_browser, .. }
             | Self::TooManyTopics { by_browser, .. } => {
@@ -161,7 +162,10 @@ impl PublishError {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Finished | Self::IdTaken | Self::KeyReused => StatusCode::CONFLICT,
-            Self::Closed | Self::TooManyTopics { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(StoreError::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Closed | Self::Busy | Self::Store(_) | Self::TooManyTopics { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Encode(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };

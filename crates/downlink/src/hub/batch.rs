@@ -79,9 +79,10 @@ impl<T: Send + Sync + 'static> Batch<T> {
             given.push(encoded.given);
         }
         let hub = self.hub;
-        let answers =
+        let submitted =
             hub.append(drafts).map_err(|(index, error)| BatchError::Event { index, error })?;
-        Ok(answers.into_iter().zip(given).map(|(answer, id)| hub.receipt(answer, id)).collect())
+        let given = given.into_iter().enumerate();
+        Ok(given.map(|(draft, id)| hub.receipt(&submitted, draft, id)).collect())
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use downlink_log::{Epoch, Log, LogOptions, RetentionRules};
+use downlink_log::{Epoch, Log, LogOptions, RetentionRules, store::StoreError};
+#[cfg(feature = "store")]
+use downlink_log::{StoreOptions, store::Durability};
 use downlink_proto::{Event, EventId};
 
 use super::{
     Clock, Hub, Inner, InvalidName, Limits, Observer, Retention, TopicSelector, drain::Drain,
-    encoding::Encoding, stats::Counters,
+    encoding::Encoding, record::Record, stats::Counters,
 };
 
 /// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
@@ -28,13 +30,20 @@ pub enum LagPolicy {
 /// What a value counts towards the byte bounds.
 type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 
+/// The value that an event was made of.
+#[cfg(feature = "store")]
+type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
+
 pub(super) struct Settings<T> {
     pub(super) event_bytes_max: usize,
     pub(super) lag_policy: LagPolicy,
     pub(super) open_event: bool,
     pub(super) gap_wait_max: Duration,
     pub(super) drain_spread: RangeInclusive<Duration>,
-    pub(super) value_bytes: Option<Box<ValueBytes<T>>>,
+    pub(super) value_bytes: Option<Arc<ValueBytes<T>>>,
+    /// Makes values of what a store kept.
+    #[cfg(feature = "store")]
+    pub(super) read_value: Option<Arc<ReadEvent<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) clock: Clock,
 }
@@ -57,6 +66,12 @@ pub struct HubBuilder<T> {
     options: LogOptions,
     settings: Settings<T>,
     retention: Vec<(String, Retention)>,
+    #[cfg(feature = "store")]
+    durability: Durability,
+    #[cfg(feature = "store")]
+    store: Option<std::path::PathBuf>,
+    #[cfg(feature = "store")]
+    store_options: downlink_log::store::SqliteOptions,
 }
 
 impl<T: Send + Sync + 'static> HubBuilder<T> {
@@ -93,11 +108,24 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             gap_wait_max: Duration::from_secs(5),
             drain_spread: Duration::from_millis(500)..=Duration::from_secs(5),
             value_bytes: None,
+            #[cfg(feature = "store")]
+            read_value: None,
             observer: None,
             clock: Clock::system(),
         };
         let options = LogOptions::new(Epoch::from_random(random()));
-        Self { encoding, options, settings, retention: Vec::new() }
+        Self {
+            encoding,
+            options,
+            settings,
+            retention: Vec::new(),
+            #[cfg(feature = "store")]
+            durability: Durability::default(),
+            #[cfg(feature = "store")]
+            store: None,
+            #[cfg(feature = "store")]
+            store_options: downlink_log::store::SqliteOptions::default(),
+        }
     }
 
     /// How much history a topic keeps for which no rule of its own matches.
@@ -176,8 +204,90 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// Keeps each value beside its frame, as filters need it. `bytes` says what a value counts
     /// towards the byte bounds.
     pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
-        self.settings.value_bytes = Some(Box::new(bytes));
+        self.settings.value_bytes = Some(Arc::new(bytes));
         self
+    }
+
+    /// Keeps events in this file, which is made if it is not there: history survives restarts, and a
+    /// subscription that has fallen out of memory reads on from the file. A hub that keeps values
+    /// also needs [`decode_values`](Self::decode_values).
+    ///
+    /// The hub then has a thread that writes and four that read. Retention applies to the file; the
+    /// newest part of it, up to [`Limits::bytes_max`], is in memory too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = std::env::temp_dir().join(format!("downlink-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let file = folder.join("hub.db");
+    /// use downlink::hub::HubBuilder;
+    ///
+    /// let hub = HubBuilder::<String>::text().store(&file).build()?;
+    /// let receipt = hub.to("news").publish("hello".to_owned())?.durable().await?;
+    /// hub.close();
+    /// hub.closed().await;
+    ///
+    /// let again = HubBuilder::<String>::text().store(&file).build()?;
+    /// let mut missed = again.subscribe().topic("news").resume("earliest").open().await?;
+    /// # use futures_util::StreamExt;
+    /// let Some(downlink::Delivery::Event(event)) = missed.next().await else { panic!() };
+    /// assert_eq!(event.id(), receipt.id().as_str());
+    /// # again.close();
+    /// # again.closed().await;
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "store")]
+    pub fn store(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.store = Some(file.into());
+        self
+    }
+
+    /// How long to wait for another process to let go of the file. Default: not at all. A restart in
+    /// place needs the time that the old process takes to end.
+    #[cfg(feature = "store")]
+    pub fn store_wait(mut self, wait: Duration) -> Self {
+        self.store_options.wait_for = wait;
+        self
+    }
+
+    /// The largest the file may become in bytes. Default: 16 GiB; the oldest events go first.
+    #[cfg(feature = "store")]
+    pub fn store_bytes_max(mut self, bytes: u64) -> Self {
+        self.store_options.bytes_max = bytes;
+        self
+    }
+
+    /// Whether an event is seen when the disk has it (the default), or at once, and is on the disk
+    /// within a tenth of a second: what a crash takes in that time, subscribers are told as a gap.
+    #[cfg(feature = "store")]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Makes values of stored events, for filters. An event for which there is no value any more is
+    /// told to subscriptions as a gap.
+    #[cfg(feature = "store")]
+    pub fn decode_values(
+        mut self,
+        read: impl Fn(&Event) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.read_value = Some(Arc::new(read));
+        self
+    }
+
+    /// Makes values of stored events by reading their data as JSON.
+    #[cfg(all(feature = "json", feature = "store"))]
+    pub fn decode_json(self) -> Self
+    where
+        T: serde::de::DeserializeOwned,
+    {
+        self.decode_values(|event| serde_json::from_str(event.data()?).ok())
     }
 
     /// Who is told of connects, disconnects and gaps.
@@ -205,7 +315,33 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             }
         }
         self.check()?;
+        #[cfg(feature = "store")]
+        if let Some(file) = self.store.take() {
+            return self.build_stored(&file);
+        }
         Ok(self.build_valid())
+    }
+
+    #[cfg(feature = "store")]
+    fn build_stored(mut self, file: &std::path::Path) -> Result<Hub<T>, HubError> {
+        use downlink_log::store::{SqliteStore, Store};
+
+        if self.settings.value_bytes.is_some() && self.settings.read_value.is_none() {
+            return Err(HubError::ValuesNeedDecoding);
+        }
+        self.store_options.retention = self.options.retention.clone();
+        self.store_options.finished_keep = self.options.finished_keep;
+        let store = SqliteStore::open(file, self.options.epoch, self.store_options.clone());
+        let store = store.map_err(HubError::Store)?;
+        let fingerprint_key = store.opened().fingerprint_key;
+        let read_value = self.settings.read_stored();
+        let clock = self.settings.clock.clone();
+        let decode = move |stored| super::stored::decode(&stored, read_value.as_ref());
+        let mut side = StoreOptions::new(decode, move || clock.now());
+        side.durability = self.durability;
+        let options = self.options.clone();
+        let log = Log::with_store(options, store, side).map_err(HubError::Store)?;
+        Ok(self.build_over(log, Some(fingerprint_key)))
     }
 
     fn check(&self) -> Result<(), HubError> {
@@ -227,16 +363,35 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 
     /// Makes a hub of settings that are known to be right.
     pub(super) fn build_valid(self) -> Hub<T> {
-        let Self { encoding, options, settings, .. } = self;
-        let id_prefix = EventId::new(&format!("{}-", options.epoch))
+        let log = Log::new(self.options.clone());
+        self.build_over(log, None)
+    }
+
+    fn build_over(self, log: Log<Record<T>>, fingerprint_key: Option<[u8; 16]>) -> Hub<T> {
+        let Self { encoding, settings, .. } = self;
+        let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         Hub(Arc::new(Inner {
-            log: Log::new(options),
+            log,
             encoding,
             settings,
             id_prefix,
+            fingerprint_key,
             counters: Counters::default(),
             drain: Drain::default(),
+        }))
+    }
+}
+
+#[cfg(feature = "store")]
+impl<T: 'static> Settings<T> {
+    /// How values are made of stored events, if the hub keeps values.
+    fn read_stored(&self) -> Option<Arc<super::stored::ReadValue<T>>> {
+        let (bytes, read) = (self.value_bytes.clone()?, self.read_value.clone()?);
+        Some(Arc::new(move |event: &Event| {
+            let value = read(event)?;
+            let bytes = bytes(&value);
+            Some((value, bytes))
         }))
     }
 }
@@ -269,6 +424,10 @@ pub enum HubError {
     },
     /// The span of reconnection times is empty.
     EmptySpread,
+    /// A hub with a store keeps values and was not told how to read them back.
+    ValuesNeedDecoding,
+    /// The store could not be opened.
+    Store(StoreError),
 }
 
 impl fmt::Display for HubError {
@@ -285,6 +444,10 @@ impl fmt::Display for HubError {
                 "an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes"
             ),
             Self::EmptySpread => f.write_str("drain_spread ends before it begins"),
+            Self::ValuesNeedDecoding => f.write_str(
+                "a store with keep_values needs decode_values, or decode_json, to read them back",
+            ),
+            Self::Store(_) => f.write_str("the store could not be opened"),
         }
     }
 }
@@ -293,6 +456,7 @@ impl std::error::Error for HubError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::InvalidSelector { reason, .. } => Some(reason),
+            Self::Store(error) => Some(error),
             _ => None,
         }
     }

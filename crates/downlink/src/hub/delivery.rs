@@ -135,17 +135,16 @@ impl Gap {
     pub(super) fn new(
         gap: downlink_log::Gap,
         given: Option<String>,
-        tail: Cursor,
+        id_of: impl Fn(Offset) -> EventId,
+        id: EventId,
         wait: Duration,
     ) -> Self {
-        let id_of =
-            |offset: Offset| cursor_id(Cursor { next: Offset::new(offset.get() + 1), ..tail });
         Self {
             reason: gap.reason,
             after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
-            until: gap.until.map(id_of),
-            oldest: gap.oldest.map(id_of),
-            id: cursor_id(Cursor { next: gap.next, ..tail }),
+            until: gap.until.map(&id_of),
+            oldest: gap.oldest.map(&id_of),
+            id,
             wait,
         }
     }

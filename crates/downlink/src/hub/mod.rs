@@ -23,6 +23,7 @@ mod publish;
 mod publish_error;
 mod record;
 mod stats;
+mod stored;
 mod subscribe;
 mod subscribe_error;
 mod subscription;
@@ -39,6 +40,7 @@ pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
     TopicSelector,
+    store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
 pub use observe::{Connection, DisconnectReason, Observer};
@@ -57,7 +59,8 @@ use stats::Counters;
 
 /// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
 ///
-/// In memory it promises no more than memory does: a process that ends takes its history along, and
+/// With a store, history survives restarts and crashes (see [`HubBuilder`]'s `store`). In memory a hub
+/// promises no more than memory does: a process that ends takes its history along, and
 /// clients that come back to the next one are told so by a gap. When the last handle, publish and
 /// subscription are gone, so is the hub; there is nothing to stop.
 ///
@@ -95,6 +98,8 @@ pub(crate) struct Inner<T> {
     settings: Settings<T>,
     /// What the ids of this hub begin with: the epoch and a dash.
     id_prefix: EventId,
+    /// Keys the fingerprints of a hub with a store, which outlive the process.
+    fingerprint_key: Option<[u8; 16]>,
     counters: Counters,
     drain: drain::Drain,
 }
@@ -187,9 +192,20 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// Ends the hub: whoever publishes or subscribes from now on gets an error, and every
-    /// subscription ends when it has read what there is. Never waits for a reader.
+    /// subscription ends when it has read what there is. Never waits for a reader. What waits for the
+    /// store is written first: see [`closed`](Self::closed).
     pub fn close(&self) {
         self.0.log.close();
+    }
+
+    /// Waits until a hub that was closed has written everything and let go of its store. Without a
+    /// store there is nothing to wait for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn closed(&self) {
+        std::future::poll_fn(|cx| self.0.log.poll_closed(cx.waker())).await;
     }
 
     /// Ends every subscription of a client, and says how many there were.

@@ -34,11 +34,13 @@ pub enum DisconnectReason {
     Lagged,
     /// Its filter panicked.
     FilterPanicked,
+    /// The store could not be read; it may come back.
+    Unreadable,
 }
 
 impl DisconnectReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Left,
         Self::Finished,
         Self::Drained,
@@ -46,6 +48,7 @@ impl DisconnectReason {
         Self::Disconnected,
         Self::Lagged,
         Self::FilterPanicked,
+        Self::Unreadable,
     ];
 
     /// The word for it in logs and metrics.
@@ -58,6 +61,7 @@ impl DisconnectReason {
             Self::Disconnected => "disconnected",
             Self::Lagged => "lagged",
             Self::FilterPanicked => "filter_panicked",
+            Self::Unreadable => "unreadable",
         }
     }
 }

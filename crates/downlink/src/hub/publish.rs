@@ -2,11 +2,11 @@
 //!
 //! Everything is checked and encoded before any lock is taken. A publish never waits for a reader.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
 use downlink_log::{
-    Appended, ClientId, Cursor, Draft, Fingerprint, IdempotencyKey, Offset, Timestamp, Topic,
-    resembles_cursor,
+    Appended, ClientId, Commit, Draft, Fingerprint, IdempotencyKey, Offset, Submitted, Timestamp,
+    Topic, resembles_cursor,
 };
 use downlink_proto::{Event, EventId, EventType, Frame, UnstampedFrame};
 use smallvec::{SmallVec, smallvec};
@@ -14,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     Address, Hub, PublishError, control,
     record::{Addresses, Fields, Record, cursor_id},
+    stored,
 };
 
 /// Addresses that one event may have. Each costs a look-up and a place in its topic.
@@ -67,13 +68,27 @@ pub struct Publish<T> {
 }
 
 /// What became of a publish.
-#[derive(Clone, Debug, Eq, PartialEq)]
+///
+/// In a hub with a store it says what is to become of it, until [`durable`](Self::durable) has
+/// answered. Two receipts are equal if they say the same.
+#[derive(Clone, Debug)]
 pub struct Receipt {
     id: EventId,
     offset: Offset,
     matched: usize,
     repeated: bool,
+    /// What it waits for, and which draft of that it is.
+    commit: Option<(Commit, usize)>,
 }
+
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Self) -> bool {
+        let says = |receipt: &Self| (receipt.offset, receipt.matched, receipt.repeated);
+        self.id == other.id && says(self) == says(other)
+    }
+}
+
+impl Eq for Receipt {}
 
 impl Receipt {
     /// The id that subscribers see.
@@ -86,7 +101,8 @@ impl Receipt {
         self.offset
     }
 
-    /// How many distinct subscriptions the event was for.
+    /// How many distinct subscriptions the event was for. In a hub with a store that shows events when
+    /// they are committed, 0 until then: the receipt that [`durable`](Self::durable) gives knows it.
     pub fn matched(&self) -> usize {
         self.matched
     }
@@ -96,19 +112,25 @@ impl Receipt {
         self.repeated
     }
 
-    /// Waits until the event survives a crash, as far as the hub promises that.
+    /// Waits until the event survives a crash, as far as the hub promises that, and gives the receipt
+    /// that is certain then.
     ///
     /// A hub in memory promises nothing: this is ready at once.
     ///
     /// # Errors
     ///
-    /// [`PublishError`] if the event was not kept after all.
+    /// [`PublishError::Store`] if the event was not kept after all.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing.
-    pub async fn durable(&self) -> Result<(), PublishError> {
-        Ok(())
+    /// Dropping the future changes nothing: the event is kept all the same, or not.
+    pub async fn durable(&self) -> Result<Self, PublishError> {
+        let certain = Self { commit: None, ..self.clone() };
+        let Some((commit, draft)) = &self.commit else { return Ok(certain) };
+        let answers = poll_fn(|cx| commit.poll(cx.waker())).await.map_err(PublishError::Store)?;
+        let answer = answers.get(*draft).copied();
+        let matched = answer.map_or(certain.matched, |answer| answer.matched);
+        Ok(Self { matched, ..certain })
     }
 }
 
@@ -162,10 +184,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
             stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
         };
         // A mark is no event: it is not counted as one.
-        let appended = self.0.log.append(self.now(), smallvec![draft]);
-        let (answers, wakes) = appended.map_err(|error| PublishError::from_append(error).1)?;
+        let appended = self.0.log.submit(self.now(), smallvec![draft]);
+        let (submitted, wakes) = appended.map_err(|error| PublishError::from_append(error).1)?;
         wakes.wake();
-        Ok(self.receipt(answers[0], None))
+        Ok(self.receipt(&submitted, 0, None))
     }
 
     fn to_nobody(&self) -> Publish<T> {
@@ -184,23 +206,27 @@ impl<T: Send + Sync + 'static> Hub<T> {
     pub(super) fn append<F: FnOnce(Offset, Timestamp) -> Record<T>>(
         &self,
         drafts: SmallVec<[Draft<F>; 1]>,
-    ) -> Result<downlink_log::Answers, (usize, PublishError)> {
-        let appended = self.0.log.append(self.now(), drafts);
-        let (answers, wakes) = appended.map_err(PublishError::from_append)?;
+    ) -> Result<Submitted, (usize, PublishError)> {
+        let appended = self.0.log.submit(self.now(), drafts);
+        let (submitted, wakes) = appended.map_err(PublishError::from_append)?;
         wakes.wake();
-        self.0.counters.note_published(answers.iter().filter(|answer| !answer.repeated).count());
-        Ok(answers)
+        let new = submitted.answers.iter().filter(|answer| !answer.repeated).count();
+        self.0.counters.note_published(new);
+        Ok(submitted)
     }
 
-    pub(super) fn receipt(&self, answer: Appended, given: Option<EventId>) -> Receipt {
-        let next = Offset::new(answer.offset.get() + 1);
-        let cursor = Cursor { next, ..self.0.log.tail() };
-        Receipt {
-            id: given.unwrap_or_else(|| cursor_id(cursor)),
-            offset: answer.offset,
-            matched: answer.matched,
-            repeated: answer.repeated,
-        }
+    /// The receipt of one draft.
+    pub(super) fn receipt(
+        &self,
+        submitted: &Submitted,
+        draft: usize,
+        given: Option<EventId>,
+    ) -> Receipt {
+        let answer = submitted.answers[draft];
+        let id = given.unwrap_or_else(|| cursor_id(self.0.log.cursor_after(answer.offset)));
+        let commit = submitted.commit.clone().map(|commit| (commit, draft));
+        let Appended { offset, matched, repeated } = answer;
+        Receipt { id, offset, matched, repeated, commit }
     }
 }
 
@@ -280,7 +306,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes.
+    /// Publishes. Never waits for a reader or a disk: in a hub with a store the receipt's
+    /// [`durable`](Receipt::durable) waits for the commit.
     ///
     /// # Errors
     ///
@@ -292,8 +319,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
         let Encoded { draft, given } = self.into_draft(value)?;
-        let answers = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
-        Ok(hub.receipt(answers[0], given))
+        let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        Ok(hub.receipt(&submitted, 0, given))
     }
 
     /// Checks and encodes.
@@ -304,6 +331,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.id().cloned();
+        let body = self.hub.0.fingerprint_key.map(|_| stored::encode(&self.to, &event));
         let needs_fingerprint = given.is_some() || self.key.is_some();
         let fingerprint =
             if needs_fingerprint { self.fingerprint(&event) } else { Fingerprint::default() };
@@ -324,8 +352,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         };
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
-        let draft =
-            Draft { to: self.to, id, key, fingerprint, finish, body: None, stamp: Some(stamp) };
+        let draft = Draft { to: self.to, id, key, fingerprint, finish, body, stamp: Some(stamp) };
         Ok(Encoded { draft, given })
     }
 
@@ -360,6 +387,13 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let event_type = event.event_type().map(EventType::as_str);
         let retry = event.retry().map(|retry| retry.as_millis());
         let id = event.id().map(EventId::as_str);
+        if let Some(key) = &self.hub.0.fingerprint_key {
+            // The same in every process: what is compared with it may be a year old.
+            let mut content = stored::encode(&self.to, event);
+            content.push(u8::from(self.last));
+            content.extend_from_slice(id.unwrap_or_default().as_bytes());
+            return Fingerprint::keyed(key, &content);
+        }
         Fingerprint::of(&(&self.to, event_type, event.data(), retry, id, self.last))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use downlink_log::AppendError;
+use downlink_log::{AppendError, store::StoreError};
 use downlink_proto::InvalidField;
 
 use super::{EncodeError, InvalidName};
@@ -76,6 +76,12 @@ pub enum PublishError {
         /// The limit.
         topics_max: usize,
     },
+    /// Too many events wait for the store. Nothing is wrong with this one: try again in a moment.
+    Busy,
+    /// The store did not keep the event, or takes none. After an error that
+    /// [`is_final`](StoreError::is_final) it takes nothing until the hub is made anew; reading goes
+    /// on.
+    Store(StoreError),
 }
 
 impl PublishError {
@@ -88,6 +94,8 @@ impl PublishError {
             AppendError::TooManyTopics { draft, topics_max } => {
                 (draft, Self::TooManyTopics { topics_max })
             }
+            AppendError::Busy => (0, Self::Busy),
+            AppendError::Store(error) => (0, Self::Store(error)),
             _ => (0, Self::Closed),
         }
     }
@@ -134,6 +142,8 @@ impl fmt::Display for PublishError {
             Self::TooManyTopics { topics_max } => {
                 write!(f, "there are {topics_max} topics, which is the limit")
             }
+            Self::Busy => f.write_str("too many events wait for the store"),
+            Self::Store(_) => f.write_str("the event was not kept"),
         }
     }
 }
@@ -143,6 +153,7 @@ impl Error for PublishError {
         match self {
             Self::InvalidTopic { reason, .. } | Self::InvalidClient { reason, .. } => Some(reason),
             Self::InvalidType(reason) => Some(reason),
+            Self::Store(error) => Some(error),
             Self::Encode(EncodeError(cause)) => Some(cause.as_ref()),
             _ => None,
         }

@@ -1,5 +1,7 @@
 //! Asking for a subscription.
 
+use std::future::poll_fn;
+
 use downlink_log::{ClientId, Selection, Start, Topic, TopicSelector};
 
 use super::{Hub, SubscribeError, Subscription};
@@ -176,10 +178,11 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind. In a hub without a store it never waits.
+    /// Dropping the future leaves nothing behind. In a hub without a store it never waits; in one with
+    /// a store it waits for a look there if what is asked for is not in memory.
     pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
         let by_browser = self.resume.by_browser;
-        let opened = self.open_now();
+        let opened = self.open_now().await;
         opened.map_err(|(hub, error)| {
             if let Some(hub) = hub {
                 hub.0.counters.note_refused();
@@ -190,7 +193,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     /// Opens, or says whether the hub refused rather than the settings.
-    fn open_now(mut self) -> Result<Subscription<T>, (Option<Hub<T>>, SubscribeError)> {
+    async fn open_now(mut self) -> Result<Subscription<T>, (Option<Hub<T>>, SubscribeError)> {
         let hub = self.hub;
         let by_browser = self.resume.by_browser;
         if let Some(wrong) = self.wrong.take() {
@@ -204,12 +207,15 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Some(id) if &*id == "earliest" => Start::Earliest,
             Some(id) => Start::After(id),
         };
-        let reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
+        let mut reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
             Ok(reader) => reader,
             Err(error) => {
                 return Err((Some(hub), SubscribeError::from_open(error, by_browser)));
             }
         };
+        if let Err(error) = poll_fn(|cx| reader.poll_begun(cx.waker())).await {
+            return Err((Some(hub), SubscribeError::Store { error, by_browser }));
+        }
         // After opening: a drain that began meanwhile either is seen here or ends the reader.
         if hub.is_draining() {
             return Err((Some(hub), SubscribeError::Draining { by_browser }));

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use downlink_log::OpenError;
+use downlink_log::{OpenError, store::StoreError};
 
 use super::{InvalidName, publish_error::shown};
 
@@ -20,6 +20,13 @@ pub enum SubscribeError {
     },
     /// The hub drains.
     Draining {
+        /// Whether a browser asked.
+        by_browser: bool,
+    },
+    /// The store could not be read.
+    Store {
+        /// Why.
+        error: StoreError,
         /// Whether a browser asked.
         by_browser: bool,
     },
@@ -94,6 +101,7 @@ impl fmt::Display for SubscribeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed { .. } => f.write_str("the hub is closed"),
+            Self::Store { .. } => f.write_str("the store could not be read"),
             Self::Draining { .. } => f.write_str("the hub is about to go away"),
             Self::Full { subscribers_max, .. } => {
                 write!(f, "there are {subscribers_max} subscriptions, which is the limit")
@@ -129,6 +137,7 @@ impl Error for SubscribeError {
             Self::InvalidSelector { reason, .. } | Self::InvalidClient { reason, .. } => {
                 Some(reason)
             }
+            Self::Store { error, .. } => Some(error),
             _ => None,
         }
     }

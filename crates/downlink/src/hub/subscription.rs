@@ -314,7 +314,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(rare) = &mut self.rare {
             rare.given = None;
         }
-        let id = self.told();
+        // Of the life of the hub that it was published in.
+        let id = self.hub.0.log.cursor_after(entry.offset);
         Some(Published { offset: entry.offset, at: entry.at, id, record: entry.payload })
     }
 
@@ -329,7 +330,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
         self.told_is_given = false;
         self.told = gap.next;
-        let gap = Gap::new(gap, given, self.told(), wait);
+        let id_of = |offset| cursor_id(self.hub.0.log.cursor_after(offset));
+        let gap = Gap::new(gap, given, id_of, cursor_id(self.told()), wait);
         self.hub.0.counters.note_gap(gap.reason);
         self.tell(&Happened::Gap(&gap));
         Some(Delivery::Gap(gap))
@@ -371,9 +373,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The last frame: when to come back, for those who are to.
     pub(crate) fn end_frame(&self) -> Option<Frame> {
         match self.ended? {
-            DisconnectReason::Drained | DisconnectReason::Closed | DisconnectReason::Lagged => {
-                Some(Frame::retry(self.hub.reconnection_time()))
-            }
+            DisconnectReason::Drained
+            | DisconnectReason::Closed
+            | DisconnectReason::Lagged
+            | DisconnectReason::Unreadable => Some(Frame::retry(self.hub.reconnection_time())),
             _ => None,
         }
     }
@@ -385,6 +388,7 @@ impl From<EndReason> for DisconnectReason {
             EndReason::Drained => Self::Drained,
             EndReason::Disconnected => Self::Disconnected,
             EndReason::Finished => Self::Finished,
+            EndReason::Unreadable => Self::Unreadable,
             _ => Self::Closed,
         }
     }

@@ -1,0 +1,227 @@
+//! The server is killed at random moments while publishers publish and subscribers read, and started
+//! again over the same store. Every acknowledged event comes to every subscriber exactly once and in
+//! order, over all the crashes; what was not acknowledged comes once or not at all.
+//!
+//! A few rounds here; `DOWNLINK_CRASH_ROUNDS` says how many, as `cargo xtask nightly` does.
+#![cfg(unix)]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
+use tokio::{task::JoinSet, time::timeout};
+
+/// Rounds of an ordinary test run: some seconds.
+const ROUNDS: usize = 4;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const PUBLISHERS: usize = 3;
+const TOPICS: [&str; 2] = ["a", "b/x"];
+
+/// What each subscriber reads.
+const SUBSCRIBERS: [&str; 4] = ["topic=a", "topic=b/*", "topic=a&topic=b/*", "topic=*"];
+
+/// The last event of all.
+const END: &str = "the end";
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("downlink-crash-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server over the store. Dropping it kills it.
+struct Server {
+    child: Child,
+    url: String,
+    /// Open while it runs: it has more to say, and ends when nobody can hear it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    fn start(store: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DOWNLINK_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store);
+        // The rings hold little, so that subscribers often come back to what only the store has.
+        command.args(["--retain-events", "1000000", "--retain-bytes", "1000000000"]);
+        command.args(["--history-bytes-max", "1100000", "--event-bytes-max", "1000"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = child.stdout.take().expect("piped");
+        let mut stdout = BufReader::new(stdout);
+        let mut greeting = String::new();
+        stdout.read_line(&mut greeting).expect("a greeting");
+        let url = greeting.trim_end().rsplit(' ').next().unwrap_or_default().to_owned();
+        assert!(url.starts_with("http://"), "{greeting:?}");
+        Self { child, url, _stdout: stdout }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGKILL: nothing of the program runs any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One publisher over all rounds: what it has tried, and what was acknowledged.
+#[derive(Default)]
+struct Ledger {
+    tried: usize,
+    /// Data by topic, in the order of their acknowledgement.
+    acknowledged: Vec<(&'static str, String)>,
+}
+
+/// Publishes one event after the other until the server is gone.
+async fn publish(
+    number: usize,
+    url: String,
+    mut ledger: Ledger,
+    count: Arc<AtomicUsize>,
+) -> Ledger {
+    let publisher = Publisher::new(&url).expect("an address");
+    loop {
+        let data = format!("{number}-{}", ledger.tried);
+        let topic = TOPICS[ledger.tried % TOPICS.len()];
+        ledger.tried += 1;
+        let request = PublishRequest::to_topic(topic);
+        match publisher.publish(&request, data.clone()).await {
+            Ok(receipt) => {
+                assert!(receipt.committed);
+                ledger.acknowledged.push((topic, data));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => return ledger,
+        }
+    }
+}
+
+/// One subscriber over all rounds.
+#[derive(Default)]
+struct Reader {
+    last_event_id: String,
+    seen: Vec<String>,
+}
+
+/// Reads until the connection breaks, or the last event of all has come.
+async fn read(query: &'static str, url: String, mut reader: Reader) -> Reader {
+    let address = format!("{url}/events?{query}&start=earliest");
+    let builder = EventSource::builder(&address).last_event_id(reader.last_event_id.clone());
+    let mut source = builder.build().expect("an address");
+    while let Some(delivery) = source.next().await {
+        match delivery {
+            Delivery::Event(event) => {
+                reader.seen.push(event.data);
+                reader.last_event_id = event.last_event_id.to_string();
+                if reader.seen.last().is_some_and(|data| data == END) {
+                    break;
+                }
+            }
+            Delivery::Gap(gap) => panic!("{query}: nothing is lost, and yet {gap:?}"),
+            Delivery::Error(_) => break,
+            _ => {}
+        }
+    }
+    reader
+}
+
+/// Serves, until so many more events were acknowledged, and kills the server then.
+async fn round(store: &Path, ledgers: &mut Vec<Ledger>, readers: &mut Vec<Reader>, enough: usize) {
+    let server = Server::start(store);
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut publishing = JoinSet::new();
+    for (number, ledger) in ledgers.drain(..).enumerate() {
+        let publish = publish(number, server.url.clone(), ledger, Arc::clone(&count));
+        publishing.spawn(async move { (number, publish.await) });
+    }
+    let mut reading = JoinSet::new();
+    for (number, reader) in readers.drain(..).enumerate() {
+        let read = read(SUBSCRIBERS[number], server.url.clone(), reader);
+        reading.spawn(async move { (number, read.await) });
+    }
+    while count.load(Ordering::Relaxed) < enough {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(server);
+    let published: BTreeMap<usize, Ledger> = publishing.join_all().await.into_iter().collect();
+    ledgers.extend(published.into_values());
+    let read: BTreeMap<usize, Reader> = reading.join_all().await.into_iter().collect();
+    readers.extend(read.into_values());
+}
+
+fn check(query: &str, reader: &Reader, ledgers: &[Ledger]) {
+    let mut places = HashMap::new();
+    for (place, data) in reader.seen.iter().enumerate() {
+        let twice = places.insert(data.as_str(), place);
+        assert!(twice.is_none(), "{query}: {data} came twice");
+    }
+    for ledger in ledgers {
+        let wanted = ledger.acknowledged.iter().filter(|(topic, _)| match query {
+            "topic=a" => *topic == "a",
+            "topic=b/*" => *topic == "b/x",
+            _ => true,
+        });
+        let mut last = None;
+        for (_, data) in wanted {
+            let place = places.get(data.as_str());
+            let place =
+                place.unwrap_or_else(|| panic!("{query}: {data} was acknowledged and lost"));
+            assert!(last.is_none_or(|last| last < place), "{query}: {data} came too early");
+            last = Some(place);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
+    let rounds = std::env::var("DOWNLINK_CRASH_ROUNDS");
+    let rounds = rounds.ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let folder = Folder::new();
+    let store = folder.0.join("crash.db");
+    let mut ledgers: Vec<Ledger> = (0..PUBLISHERS).map(|_| Ledger::default()).collect();
+    let mut readers: Vec<Reader> = SUBSCRIBERS.iter().map(|_| Reader::default()).collect();
+    for number in 0..rounds {
+        // From nearly at once to well into the round, differently in each.
+        let enough = 1 + (number * 7919) % 397;
+        let round = round(&store, &mut ledgers, &mut readers, enough);
+        timeout(PATIENCE, round).await.expect("a round ends");
+    }
+    let server = Server::start(&store);
+    let publisher = Publisher::new(&server.url).expect("an address");
+    let both = PublishRequest::to_topic(TOPICS[0]).topic(TOPICS[1]);
+    let _receipt = publisher.publish(&both, END).await.expect("the last event");
+    for (query, reader) in SUBSCRIBERS.into_iter().zip(readers) {
+        let read = timeout(PATIENCE, read(query, server.url.clone(), reader));
+        let reader = read.await.expect("everything comes");
+        check(query, &reader, &ledgers);
+    }
+    let acknowledged: usize = ledgers.iter().map(|ledger| ledger.acknowledged.len()).sum();
+    assert!(acknowledged >= rounds);
+}

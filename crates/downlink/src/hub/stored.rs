@@ -1,0 +1,210 @@
+//! What a store keeps of an event, beside its offset, its time and the id that its publisher gave:
+//! whom it is for, its type, its reconnection time and its data.
+//!
+//! The frame is not kept: it is encoded again from these, by the encoder that made it, so the bytes
+//! are those that live subscribers got. A body that does not read back is no event, never half of one.
+
+use downlink_log::Address;
+use downlink_proto::{Event, EventType};
+#[cfg(feature = "store")]
+pub(super) use reading::{ReadValue, decode};
+
+/// The layout below. Another one gets another number; bodies of this one stay readable.
+const LAYOUT: u8 = 1;
+
+/// The body of an event: length-prefixed texts, numbers in little-endian order.
+pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
+    let mut out = vec![LAYOUT];
+    put_number(&mut out, to.len());
+    for address in to {
+        let (kind, name) = match address {
+            Address::Client(client) => (b'c', client.as_str()),
+            Address::Topic(topic) => (b't', topic.as_str()),
+            _ => (b'e', ""),
+        };
+        out.push(kind);
+        put_text(&mut out, name);
+    }
+    put_option(&mut out, event.event_type().map(EventType::as_str));
+    let retry = event.retry().map(|retry| retry.as_millis().to_string());
+    put_option(&mut out, retry.as_deref());
+    put_option(&mut out, event.data());
+    out
+}
+
+fn put_number(out: &mut Vec<u8>, number: usize) {
+    // An event is far below 4 GiB.
+    out.extend_from_slice(&(number as u32).to_le_bytes());
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_number(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_option(out: &mut Vec<u8>, text: Option<&str>) {
+    out.push(u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_text(out, text);
+    }
+}
+
+#[cfg(feature = "store")]
+mod reading {
+    //! Reading back.
+
+    use std::{sync::Arc, time::Duration};
+
+    use downlink_log::{Address, ClientId, Stored, Topic};
+    use downlink_proto::{Event, EventId, EventType};
+
+    use super::LAYOUT;
+    use crate::hub::record::{Addresses, Fields, Record, cursor_id};
+
+    /// Makes a value of an event, and says what it counts towards the byte bounds.
+    pub(in crate::hub) type ReadValue<T> = dyn Fn(&Event) -> Option<(T, usize)> + Send + Sync;
+
+    /// The record of what a store kept; `None` if that cannot be read.
+    pub(in crate::hub) fn decode<T>(
+        stored: &Stored,
+        value: Option<&Arc<ReadValue<T>>>,
+    ) -> Option<Record<T>> {
+        let mut body = Body(&stored.payload);
+        (body.byte()? == LAYOUT).then_some(())?;
+        let to = (0..body.number()?).map(|_| body.address()).collect::<Option<Addresses>>()?;
+        let mut event = Event::empty();
+        if let Some(event_type) = body.option()? {
+            event = event.with_type(EventType::new(event_type).ok()?);
+        }
+        if let Some(retry) = body.option()? {
+            event = event.with_retry(Duration::from_millis(retry.parse().ok()?));
+        }
+        if let Some(data) = body.option()? {
+            event = event.with_data(data);
+        }
+        body.0.is_empty().then_some(())?;
+        let id = match &stored.given {
+            Some(given) => Some(EventId::new(given).ok()?),
+            None => None,
+        };
+        event = event.with_id(id.clone().unwrap_or_else(|| cursor_id(stored.id)));
+        let value = match value {
+            Some(read) => Some(read(&event)?),
+            None => None,
+        };
+        let event_type = event.event_type().cloned();
+        Some(Record::new(Fields { frame: event.encode(), to, event_type, id, value }))
+    }
+
+    /// What is left of a body.
+    struct Body<'a>(&'a [u8]);
+
+    impl<'a> Body<'a> {
+        fn byte(&mut self) -> Option<u8> {
+            let (first, rest) = self.0.split_first()?;
+            self.0 = rest;
+            Some(*first)
+        }
+
+        fn number(&mut self) -> Option<usize> {
+            let (number, rest) = self.0.split_first_chunk()?;
+            self.0 = rest;
+            usize::try_from(u32::from_le_bytes(*number)).ok()
+        }
+
+        fn text(&mut self) -> Option<&'a str> {
+            let len = self.number()?;
+            let (text, rest) = self.0.split_at_checked(len)?;
+            self.0 = rest;
+            std::str::from_utf8(text).ok()
+        }
+
+        fn option(&mut self) -> Option<Option<&'a str>> {
+            match self.byte()? {
+                0 => Some(None),
+                1 => Some(Some(self.text()?)),
+                _ => None,
+            }
+        }
+
+        fn address(&mut self) -> Option<Address> {
+            let (kind, name) = (self.byte()?, self.text()?);
+            match kind {
+                b'e' => Some(Address::Everyone),
+                b'c' => ClientId::new(name).ok().map(Address::Client),
+                b't' => Topic::new(name).ok().map(Address::Topic),
+                _ => None,
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "store"))]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use downlink_log::{ClientId, Cursor, Epoch, Offset, Stored, Timestamp, Topic};
+    use downlink_proto::EventId;
+
+    use super::*;
+
+    fn stored(payload: Vec<u8>, given: Option<&str>) -> Stored {
+        let id = Cursor { epoch: Epoch::from_random(1), next: Offset::new(8) };
+        Stored { id, at: Timestamp::default(), given: given.map(Into::into), payload }
+    }
+
+    fn to() -> Vec<Address> {
+        let client = Address::Client(ClientId::new("alice").expect("a client"));
+        let topic = Address::Topic(Topic::new("a/b").expect("a topic"));
+        vec![Address::Everyone, client, topic]
+    }
+
+    /// The frame that live subscribers got, and the one that is made of what was kept.
+    fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+        let stored = stored(encode(&to(), &event), given);
+        let live = match given {
+            Some(given) => event.with_id(EventId::new(given).expect("an id")).encode(),
+            None => {
+                let prefix = format!("{}-", stored.id.epoch);
+                event.encode_unstamped(&EventId::new(&prefix).expect("an id")).stamp(7)
+            }
+        };
+        let record = decode::<String>(&stored, None).expect("it reads back");
+        assert_eq!(record.to.as_slice(), to());
+        (live.as_bytes().to_vec(), record.frame.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_frame_is_the_one_that_was_sent_live() {
+        let note = EventType::new("note").expect("a type");
+        let full = Event::new("a\r\nb\rc\n").with_type(note).with_retry(Duration::from_secs(2));
+        for event in [Event::new(""), Event::empty(), Event::new("x"), full] {
+            for given in [None, Some("mine")] {
+                let (live, again) = frames(event.clone(), given);
+                assert_eq!(live, again);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_foreign_is_no_event() {
+        let whole = encode(&to(), &Event::new("hello"));
+        for len in 0..whole.len() {
+            assert!(
+                decode::<String>(&stored(whole[..len].to_vec(), None), None).is_none(),
+                "{len}"
+            );
+        }
+        let longer = [whole.as_slice(), b"x"].concat();
+        assert!(decode::<String>(&stored(longer, None), None).is_none());
+        assert!(decode::<String>(&stored(b"hello".to_vec(), None), None).is_none());
+    }
+
+    #[test]
+    fn a_value_that_does_not_read_back_is_no_event() {
+        let read: Arc<ReadValue<u8>> = Arc::new(|event| Some((event.data()?.parse().ok()?, 1)));
+        let body = |data: &str| stored(encode(&to(), &Event::new(data)), None);
+        let value = |data| decode(&body(data), Some(&read)).and_then(|record| record.value);
+        assert_eq!((value("7"), value("x")), (Some((7, 1)), None));
+    }
+}

@@ -1,0 +1,209 @@
+//! A hub over a store, in a file of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use downlink::{
+    Delivery, Event, Hub, HubBuilder, PublishError,
+    hub::{Batch, Durability, GapReason, HubError, Retention, StoreError, SubscribeError},
+};
+use futures_util::StreamExt;
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("downlink-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("hub.db")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const SMALL: Retention = Retention { events_max: 1_000, ..Retention::DEFAULT };
+
+fn open(file: &Path, durability: Durability) -> Hub<String> {
+    let hub = HubBuilder::text().store(file).durability(durability).retention(SMALL);
+    hub.build().expect("the store opens")
+}
+
+async fn close(hub: Hub<String>) {
+    hub.close();
+    hub.closed().await;
+}
+
+async fn publish(hub: &Hub<String>, data: impl Into<String>) -> String {
+    let receipt = hub.to("news").publish(data.into()).expect("room");
+    receipt.durable().await.expect("a commit").id().as_str().to_owned()
+}
+
+/// The next events of a subscription as frames; a gap is a failure.
+async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
+    let mut news = hub.subscribe().topic("news").resume(resume).open().await.expect("room");
+    let mut frames = Vec::new();
+    while frames.len() < count {
+        match news.next().await {
+            Some(Delivery::Event(event)) => {
+                frames.push(String::from_utf8_lossy(event.frame().as_bytes()).into_owned());
+            }
+            other => panic!("{other:?} after {frames:?}"),
+        }
+    }
+    frames
+}
+
+#[tokio::test]
+async fn history_survives_restarts_byte_for_byte() {
+    let folder = Folder::new();
+    let hub = open(&folder.file(), Durability::Commit);
+    let first = publish(&hub, "one\r\ntwo").await;
+    hub.to("news").event("note").id("mine").publish("three".to_owned()).unwrap();
+    let retry = std::time::Duration::from_secs(3);
+    hub.to("news").and_to_everyone().retry(retry).publish(String::new()).unwrap();
+    publish(&hub, "four").await;
+    let live = frames(&hub, "earliest", 4).await;
+    close(hub).await;
+
+    let hub = open(&folder.file(), Durability::Commit);
+    assert_eq!(frames(&hub, "earliest", 4).await, live);
+    assert_eq!(frames(&hub, &first, 3).await, live[1..]);
+    assert_eq!(frames(&hub, "mine", 2).await, live[2..]);
+    let later = publish(&hub, "five").await;
+    assert_ne!(later.split('-').next(), first.split('-').next());
+    assert_eq!(frames(&hub, &first, 4).await[..3], live[1..]);
+    close(hub).await;
+}
+
+#[tokio::test]
+async fn more_than_memory_holds_is_replayed_on_one_connection() {
+    let folder = Folder::new();
+    let limits = downlink::hub::Limits { bytes_max: 64 << 10, ..Default::default() };
+    let builder = HubBuilder::text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
+    let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
+    let mut batch = Batch::new(&hub);
+    for number in 0..1_000 {
+        batch.add(hub.to("news"), format!("{number:0>500}"));
+    }
+    let receipts = batch.publish().unwrap();
+    receipts[999].durable().await.unwrap();
+    assert!(hub.stats().history_bytes <= 64 << 10);
+    let all = frames(&hub, "earliest", 1_000).await;
+    let numbers = all.iter().map(|frame| frame.trim_end().rsplit('0').next().unwrap_or_default());
+    assert_eq!(numbers.filter(|digits| !digits.is_empty()).count(), 900);
+    assert!(all[999].trim_end().ends_with("0999") && all[0].trim_end().ends_with("0000"));
+    close(hub).await;
+}
+
+#[tokio::test]
+async fn a_receipt_is_certain_when_it_is_durable() {
+    let folder = Folder::new();
+    for durability in [Durability::Commit, Durability::Relaxed] {
+        let hub = open(&folder.file(), durability);
+        let _news = hub.subscribe().topic("news").open().await.unwrap();
+        let receipt = hub.to("news").publish("x".to_owned()).unwrap();
+        let certain = receipt.durable().await.unwrap();
+        assert_eq!((certain.id(), certain.matched()), (receipt.id(), 1));
+        close(hub).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_and_finished_topics_survive_restarts() {
+    let folder = Folder::new();
+    let hub = open(&folder.file(), Durability::Commit);
+    let pay = |hub: &Hub<String>, what: &str| {
+        hub.to("paid").idempotency_key("", "k").publish(what.to_owned())
+    };
+    let first = pay(&hub, "1").unwrap().durable().await.unwrap();
+    hub.to("answer").last().publish("42".to_owned()).unwrap().durable().await.unwrap();
+    close(hub).await;
+
+    let hub = open(&folder.file(), Durability::Commit);
+    let again = pay(&hub, "1").unwrap();
+    assert_eq!((again.id(), again.is_repeated()), (first.id(), true));
+    assert!(matches!(pay(&hub, "2"), Err(PublishError::KeyReused)));
+    let late = hub.to("answer").publish("43".to_owned());
+    assert!(matches!(late, Err(PublishError::Finished)));
+    let mut answer = hub.subscribe().topic("answer").open().await.unwrap();
+    let Some(Delivery::Event(event)) = answer.next().await else { panic!("no answer") };
+    assert_eq!(event.data(), "42");
+    assert!(answer.next().await.is_none());
+    let read = hub.subscribe().topic("answer").resume(&event.event_id()).open().await;
+    assert!(matches!(read, Err(SubscribeError::Finished)));
+    close(hub).await;
+}
+
+#[tokio::test]
+async fn filters_see_values_that_were_read_back() {
+    let folder = Folder::new();
+    let build = || {
+        let hub = HubBuilder::<Vec<u32>>::json().store(folder.file()).keep_values(|_| 4);
+        hub.decode_json().build().unwrap()
+    };
+    let hub = build();
+    for number in 0..6 {
+        hub.to("n").publish(vec![number]).unwrap().durable().await.unwrap();
+    }
+    hub.close();
+    hub.closed().await;
+    let hub = build();
+    let even = hub.subscribe().topic("n").filter(|value| value[0].is_multiple_of(2));
+    let mut even = even.resume("earliest").open().await.unwrap();
+    for expected in [0, 2, 4] {
+        let Some(Delivery::Event(event)) = even.next().await else { panic!("no event") };
+        assert_eq!(event.value(), Some(&vec![expected]));
+    }
+    drop(even);
+    hub.close();
+    hub.closed().await;
+
+    let blind = HubBuilder::<Vec<u32>>::json().store(folder.file()).keep_values(|_| 4);
+    assert_eq!(blind.build().err(), Some(HubError::ValuesNeedDecoding));
+}
+
+#[tokio::test]
+async fn an_event_that_no_longer_decodes_is_a_gap() {
+    let folder = Folder::new();
+    let hub = open(&folder.file(), Durability::Commit);
+    for data in ["1", "two", "3"] {
+        publish(&hub, data).await;
+    }
+    close(hub).await;
+    let read = |event: &Event| event.data()?.parse::<u32>().ok();
+    let write = |value: &u32| Ok::<_, std::convert::Infallible>(Event::new(value.to_string()));
+    let hub = HubBuilder::with(write).store(folder.file()).keep_values(|_| 4).decode_values(read);
+    let hub = hub.build().unwrap();
+    let mut news = hub.subscribe().topic("news").resume("earliest").open().await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(match news.next().await {
+            Some(Delivery::Event(event)) => event.data(),
+            Some(Delivery::Gap(gap)) if gap.reason == GapReason::Lost => "gap".to_owned(),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["1", "gap", "3"]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_in_use_says_so() {
+    let folder = Folder::new();
+    let hub = open(&folder.file(), Durability::Commit);
+    let second = HubBuilder::<String>::text().store(folder.file()).build();
+    assert_eq!(second.err(), Some(HubError::Store(StoreError::InUse)));
+    close(hub).await;
+}
