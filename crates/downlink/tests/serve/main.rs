@@ -10,6 +10,8 @@
 #![allow(clippy::duplicate_mod, reason = "the same tests, on other sockets")]
 
 mod accept;
+mod alike;
+mod answer;
 mod descriptors;
 mod foreign;
 mod http2;
@@ -33,6 +35,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use answer::Answer;
 use wire::Wire;
 
 /// Far more than any of these tests takes.
@@ -135,6 +138,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     async fn rest(mut self) -> String {
         while patiently(self.read()).await {}
         self.seen
+    }
+
+    /// Reads the next answer, whole, and takes it out of what has been read.
+    async fn answer(&mut self) -> Answer {
+        loop {
+            if let Some((answer, len)) = Answer::parse(&self.seen) {
+                self.seen.drain(..len);
+                return answer;
+            }
+            assert!(patiently(self.read()).await, "ended within an answer: {:?}", self.seen);
+        }
     }
 
     /// Reads once; false at the end, a reset being one.

@@ -1,7 +1,7 @@
 //! The suite on sockets that the server does not know: streams stay with hyper.
 
 use super::wire::{Foreign as Here, Wire};
-use super::{DropSignal, body_of, goodbye_in, patiently};
+use super::{Answer, DropSignal, body_of, goodbye_in, patiently};
 
 type Running = super::Running<Here>;
 type Client = super::Client<<Here as Wire>::Io>;
@@ -10,6 +10,8 @@ type Client = super::Client<<Here as Wire>::Io>;
 mod drain;
 #[path = "limits.rs"]
 mod limits;
+#[path = "mixed.rs"]
+mod mixed;
 #[path = "peers.rs"]
 mod peers;
 #[path = "requests.rs"]

@@ -26,6 +26,9 @@ pub(crate) trait Wire: 'static {
 
     async fn connect(place: &Self::Place) -> io::Result<Self::Io>;
 
+    /// Closes as a crash does, where there is such a thing.
+    fn reset(io: Self::Io);
+
     /// Writes at once what there is room for.
     fn write_now(io: &Self::Io, bytes: &[u8]) -> io::Result<usize>;
 }
@@ -50,6 +53,11 @@ impl Wire for Tcp {
         TcpStream::connect(place).await
     }
 
+    fn reset(io: TcpStream) {
+        let socket = socket2::SockRef::from(&io);
+        socket.set_linger(Some(std::time::Duration::ZERO)).expect("an option of every socket");
+    }
+
     fn write_now(io: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         io.try_write(bytes)
     }
@@ -72,6 +80,10 @@ impl Wire for Foreign {
 
     async fn connect(place: &SocketAddr) -> io::Result<TcpStream> {
         Tcp::connect(place).await
+    }
+
+    fn reset(io: TcpStream) {
+        Tcp::reset(io);
     }
 
     fn write_now(io: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
@@ -165,6 +177,10 @@ impl Wire for Unix {
 
     async fn connect(place: &Path) -> io::Result<UnixStream> {
         UnixStream::connect(&place.0).await
+    }
+
+    fn reset(io: UnixStream) {
+        drop(io);
     }
 
     fn write_now(io: &UnixStream, bytes: &[u8]) -> io::Result<usize> {

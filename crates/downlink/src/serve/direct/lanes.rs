@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 ///
 /// Their writes take a quarter of a millisecond or so. With one, lanes of many readers would lose
 /// the warmth of their common event; with ten times as many, a lone reader would feel them.
-const LANE_TURN: u32 = 32;
+pub(super) const LANE_TURN: u32 = 32;
 
 /// No stream.
 pub(super) const NONE: u32 = u32::MAX;

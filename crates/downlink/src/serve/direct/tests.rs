@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::lanes::LANE_TURN;
 use super::visit::{Arrival, CLOSE_LINGER, Cut, Served, Visit};
 use super::{Drivers, Socket};
 use crate::http::Spread;
@@ -287,4 +288,47 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
     assert_eq!(read(&mut peer, 5).await, "0\r\n\r\n");
     rig.all_ended().await;
     assert!(begun.elapsed() >= CLOSE_LINGER, "{:?}", begun.elapsed());
+}
+
+/// Who was polled, in order, and how to have each polled again.
+#[derive(Default)]
+struct Roll {
+    called: Vec<u32>,
+    wakers: Vec<(u32, Waker)>,
+}
+
+#[tokio::test]
+async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
+    const BUSY: u32 = 7;
+    const QUIET: u32 = 8;
+    const READERS: usize = 200;
+
+    let (rig, roll) = (Rig::new(), Arc::new(Mutex::new(Roll::default())));
+    let mut peers = Vec::new();
+    for lane in [[BUSY; READERS].as_slice(), &[QUIET]].concat() {
+        let roll = Arc::clone(&roll);
+        let body = Fake::new(move |cx| {
+            crate::http::take_lane(lane);
+            let mut roll = roll.lock().expect("no panic");
+            roll.called.push(lane);
+            roll.wakers.push((lane, cx.waker().clone()));
+            Poll::Pending
+        });
+        peers.push(rig.visit(body, false));
+    }
+    let all_called = async || {
+        while roll.lock().expect("no panic").called.len() <= READERS {
+            tokio::task::yield_now().await;
+        }
+        std::mem::take(&mut *roll.lock().expect("no panic"))
+    };
+    let first = patiently(all_called()).await;
+    // The quiet one last of all; nothing else runs meanwhile.
+    let (busy, quiet): (Vec<_>, Vec<_>) =
+        first.wakers.into_iter().partition(|(lane, _)| *lane == BUSY);
+    busy.into_iter().chain(quiet).for_each(|(_, waker)| waker.wake());
+    let order = patiently(all_called()).await.called;
+    let place = order.iter().position(|lane| *lane == QUIET);
+    assert_eq!(place, Some(LANE_TURN as usize));
+    assert_eq!(order.len(), READERS + 1);
 }

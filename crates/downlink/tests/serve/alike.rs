@@ -1,0 +1,209 @@
+//! A peer cannot tell who serves its stream: the same answers from all.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::Response;
+use axum::middleware::map_response;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use downlink::hub::{HubBuilder, Start};
+use downlink::{Event, Frame, Sse};
+use futures_util::stream;
+use http_body::Frame as HttpFrame;
+
+use super::Running;
+use super::answer::Answer;
+use super::wire::{Foreign, Tcp, Unix, Wire};
+
+/// What one request is answered with.
+async fn answer<W: Wire>(app: Router) -> Answer {
+    let running = Running::<W>::new(app).await;
+    let mut client = running.get("/").await;
+    let answer = client.answer().await;
+    // The connection is as good as before.
+    client.get("/nowhere", "").await;
+    assert_eq!(client.answer().await.status, "HTTP/1.1 404 Not Found");
+    answer
+}
+
+/// Serves apps that are the same, one on each kind of socket, and gives the one answer of all.
+async fn answer_of_all(app: impl Fn() -> Router) -> Answer {
+    let over_hyper = answer::<Foreign>(app()).await;
+    assert_eq!(answer::<Tcp>(app()).await, over_hyper);
+    assert_eq!(answer::<Unix>(app()).await, over_hyper);
+    assert_eq!(over_hyper.header("transfer-encoding"), Some("chunked"));
+    over_hyper
+}
+
+fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
+    stream::iter((0..200).map(|number| Event::new(format!("{number}\n{}", "x".repeat(500)))))
+}
+
+#[tokio::test]
+async fn hub_subscription() {
+    // The number of the hub's epoch is drawn, so all read one hub.
+    let hub = HubBuilder::text().open_event(false).build().expect("valid");
+    for number in 0..100 {
+        hub.to("a").publish(number.to_string()).expect("published");
+    }
+    hub.finish("a").expect("finished");
+    let answer = answer_of_all(|| {
+        let hub = hub.clone();
+        let join =
+            move || async move { hub.subscribe().topic("a").start(Start::Earliest).open().await };
+        Router::new().route("/", get(join))
+    });
+    let answer = answer.await;
+    assert!(answer.body.contains("data: 99\n\n"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn sse_of_a_stream() {
+    let answer = answer_of_all(|| Router::new().route("/", get(|| async { Sse::new(events()) })));
+    assert_eq!(answer.await.body.matches("\n\n").count(), 201);
+}
+
+#[tokio::test]
+async fn sse_of_a_channel() {
+    let answer = answer_of_all(|| {
+        let talk = || async {
+            let (sender, sse) = Sse::channel(1);
+            tokio::spawn(async move {
+                for number in 0..50 {
+                    sender.text(number.to_string()).await.expect("open");
+                }
+                sender.finish();
+            });
+            sse.reconnection_time(Duration::from_secs(2))
+        };
+        Router::new().route("/", get(talk))
+    });
+    let answer = answer.await;
+    assert!(answer.body.starts_with(": connected\n\nretry: 2000\n\ndata: 0\n\n"), "{answer:?}");
+    assert!(answer.body.ends_with("data: 49\n\n"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn sse_of_axum() {
+    use axum::response::sse::{Event, KeepAlive, Sse};
+
+    let answer = answer_of_all(|| {
+        let events = || {
+            stream::iter((0..50).map(|n| Ok::<_, Infallible>(Event::default().data(n.to_string()))))
+        };
+        let sse = move || async move { Sse::new(events()).keep_alive(KeepAlive::default()) };
+        Router::new().route("/", get(sse))
+    });
+    assert!(answer.await.body.ends_with("data: 49\n\n"));
+}
+
+/// A body that changes another's frames, and adds one of its own and a trailer.
+struct Shouting {
+    inner: Body,
+    bytes: usize,
+    ended: u8,
+}
+
+impl http_body::Body for Shouting {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<HttpFrame<Bytes>, axum::Error>>> {
+        if self.ended == 0 {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().expect("no trailers");
+                    self.bytes += data.len();
+                    return Poll::Ready(Some(Ok(HttpFrame::data(
+                        data.to_ascii_uppercase().into(),
+                    ))));
+                }
+                Some(error) => return Poll::Ready(Some(error)),
+                None => {}
+            }
+        }
+        self.ended += 1;
+        Poll::Ready(match self.ended {
+            1 => Some(Ok(HttpFrame::data(format!(": {} bytes\n\n", self.bytes).into()))),
+            2 => Some(Ok(HttpFrame::trailers(
+                [("x-bytes".parse().expect("valid"), "1".parse().expect("valid"))]
+                    .into_iter()
+                    .collect(),
+            ))),
+            _ => None,
+        })
+    }
+}
+
+async fn shouted(response: Response<Body>) -> Response<Body> {
+    response.map(|inner| Body::new(Shouting { inner, bytes: 0, ended: 0 }))
+}
+
+#[tokio::test]
+async fn body_within_a_body() {
+    let answer = answer_of_all(|| {
+        let app = Router::new().route("/", get(|| async { Sse::new(events()) }));
+        app.route_layer(map_response(shouted))
+    });
+    let answer = answer.await;
+    assert!(answer.body.starts_with(": CONNECTED\n\nDATA: 0\nDATA: XXX"), "{answer:?}");
+    assert!(answer.body.ends_with(" bytes\n\n"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn content_coding() {
+    let answer = answer_of_all(|| {
+        let coded = || async {
+            let chunks = stream::iter(["not ", "really ", "br"].map(Ok::<_, Infallible>));
+            let headers = [("content-type", "text/event-stream"), ("content-encoding", "br")];
+            (headers, Body::from_stream(chunks)).into_response()
+        };
+        Router::new().route("/", get(coded))
+    });
+    assert_eq!(answer.await.body, "not really br");
+}
+
+/// Empty frames end nothing.
+#[tokio::test]
+async fn empty_frames() {
+    let answer = answer_of_all(|| {
+        let chunks = || {
+            stream::iter(["", "data: a\n\n", "", "", "data: b\n\n", ""].map(Ok::<_, Infallible>))
+        };
+        let raw = move || async move {
+            ([("content-type", "text/event-stream")], Body::from_stream(chunks()))
+        };
+        Router::new().route("/", get(raw))
+    });
+    assert_eq!(answer.await.body, "data: a\n\ndata: b\n\n");
+}
+
+/// What else a response can be that has the media type.
+#[tokio::test]
+async fn streams_that_are_not_quite() {
+    for (status, length) in [(201, false), (503, false), (200, true)] {
+        let app = || {
+            let response = move || async move {
+                let response =
+                    Response::builder().status(status).header("content-type", "text/event-stream");
+                let response = if length { response.header("content-length", 9) } else { response };
+                let frames =
+                    stream::iter([Ok::<_, Infallible>(Frame::comment("hello").into_bytes())]);
+                response.body(Body::from_stream(frames)).expect("a response")
+            };
+            Router::new().route("/", get(response))
+        };
+        let over_hyper = answer::<Foreign>(app()).await;
+        assert_eq!(over_hyper.body, ": hello\n\n");
+        assert_eq!(answer::<Tcp>(app()).await, over_hyper);
+        assert_eq!(answer::<Unix>(app()).await, over_hyper);
+    }
+}

@@ -1,0 +1,460 @@
+//! Streams and other requests on one connection, and peers that do as they please.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{Response, StatusCode};
+use axum::routing::get;
+use downlink::{Event, Frame, Sse, SseSender};
+use futures_util::{StreamExt, stream};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::{Client, DropSignal, Here, Running, Wire, patiently};
+
+async fn echo(mut request: Request) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
+        let (mut from, mut to) = tokio::io::split(&mut io);
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let switching = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    let switching = switching.header("connection", "upgrade").header("upgrade", "echo");
+    switching.body(Body::empty()).expect("a response")
+}
+
+async fn finite() -> Sse<impl downlink::http::FrameSource> {
+    Sse::new(stream::iter(["a", "b"]).map(Event::new))
+}
+
+async fn read_then_stream(body: Bytes) -> Sse<impl downlink::http::FrameSource> {
+    Sse::new(stream::iter([Event::new(format!("{} bytes", body.len()))]))
+}
+
+async fn stream_unread(body: Body) -> Sse<impl downlink::http::FrameSource> {
+    drop(body);
+    finite().await
+}
+
+fn app() -> Router {
+    Router::new()
+        .route("/plain", get(|| async { "plain" }))
+        .route("/finite", get(finite).post(read_then_stream))
+        .route("/unread", get(finite).post(stream_unread))
+        .route("/echo", get(echo))
+}
+
+const FINITE: &str = ": connected\n\ndata: a\n\ndata: b\n\n";
+
+/// An app whose `/` streams what is sent, and the sender once it is asked for.
+fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
+    let (begun, begins) = mpsc::channel(8);
+    let talk = move || {
+        let begun = begun.clone();
+        async move {
+            let (sender, sse) = Sse::channel(4);
+            begun.send(sender).await.expect("wanted");
+            sse
+        }
+    };
+    (app().route("/", get(talk)), begins)
+}
+
+#[tokio::test]
+async fn pipelined_requests_around_streams_are_answered_in_order() {
+    let running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    let paths = ["/finite", "/plain", "/plain", "/finite", "/finite", "/plain"];
+    let requests = paths.map(|path| format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    client.send(&requests.concat()).await;
+    for path in paths {
+        let body = if path == "/plain" { "plain" } else { FINITE };
+        assert_eq!(client.answer().await.body, body);
+    }
+    assert_eq!(client.seen, "");
+}
+
+/// More than hyper reads at a time waits behind the stream.
+#[tokio::test]
+async fn long_pipeline_is_answered_in_order() {
+    let running = Running::new(app()).await;
+    let client = running.connect().await;
+    let (mut from, mut to) = tokio::io::split(client.io);
+    let padding = "x".repeat(1_000);
+    let request = |path| format!("GET {path} HTTP/1.1\r\nHost: t\r\nCookie: {padding}\r\n\r\n");
+    let requests = (request("/finite") + &request("/plain")).repeat(100);
+    let writing = tokio::spawn(async move {
+        to.write_all(requests.as_bytes()).await.expect("open");
+        to
+    });
+    let mut text = String::new();
+    for _ in 0..100 {
+        for body in [FINITE, "plain"] {
+            let (answer, len) = loop {
+                if let Some(parsed) = super::Answer::parse(&text) {
+                    break parsed;
+                }
+                let mut bytes = [0; 4_096];
+                let read = patiently(from.read(&mut bytes)).await.expect("open");
+                assert!(read > 0, "ended: {text:?}");
+                text.push_str(std::str::from_utf8(&bytes[..read]).expect("text"));
+            };
+            assert_eq!(answer.body, body);
+            text.drain(..len);
+        }
+    }
+    writing.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn connection_serves_streams_and_others_in_turn() {
+    let running = Running::with(app(), |serve| serve.connections_max(1)).await;
+    let mut client = running.connect().await;
+    for _ in 0..10 {
+        client.get("/finite", "").await;
+        assert_eq!(client.answer().await.body, FINITE);
+        client.get("/plain", "").await;
+        assert_eq!(client.answer().await.body, "plain");
+        client.send("POST /finite HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc").await;
+        assert_eq!(client.answer().await.body, ": connected\n\ndata: 3 bytes\n\n");
+    }
+    // Its place goes with it all the way.
+    assert_eq!(running.get("/").await.answer().await.status, "HTTP/1.1 503 Service Unavailable");
+}
+
+#[tokio::test]
+async fn request_body_in_chunks_and_on_demand_is_read_to_its_end_before_the_stream() {
+    let running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    let head = "POST /finite HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.send(head).await;
+    assert_eq!(client.answer().await.status, "HTTP/1.1 100 Continue");
+    client.send("3\r\nabc\r\n").await;
+    client.send("2\r\nde\r\n0\r\n\r\n").await;
+    assert_eq!(client.answer().await.body, ": connected\n\ndata: 5 bytes\n\n");
+    client.get("/plain", "").await;
+    assert_eq!(client.answer().await.body, "plain");
+}
+
+#[tokio::test]
+async fn stream_before_its_request_has_come_whole_ends_as_it_should() {
+    let running = Running::new(app()).await;
+    let mut client = running.connect().await;
+    client.send("POST /unread HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nsome").await;
+    assert_eq!(client.answer().await.body, FINITE);
+    // Nobody waits for the rest.
+    client.rest().await;
+}
+
+#[tokio::test]
+async fn connection_ends_after_the_stream_if_either_side_says_so() {
+    let closing = || async { ([("connection", "close")], finite().await) };
+    let running = Running::new(app().route("/closing", get(closing))).await;
+    for (path, header) in [("/finite", "Connection: close\r\n"), ("/closing", "")] {
+        let mut client = running.connect().await;
+        client.get(path, header).await;
+        client.get("/plain", "").await;
+        assert_eq!(client.answer().await.body, FINITE);
+        assert_eq!(client.rest().await, "", "nothing follows");
+    }
+}
+
+#[tokio::test]
+async fn upgrades_go_well_after_streams_and_beside_them() {
+    let (app, mut begins) = conversation();
+    let mut running = Running::new(app).await;
+    let mut beside = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    let mut client = running.connect().await;
+    client.get("/finite", "").await;
+    assert_eq!(client.answer().await.body, FINITE);
+    client.get("/plain", "").await;
+    assert_eq!(client.answer().await.body, "plain");
+    // What follows the head is the other protocol's already.
+    client
+        .send("GET /echo HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst")
+        .await;
+    assert_eq!(client.answer().await.status, "HTTP/1.1 101 Switching Protocols");
+    client.sees("first").await;
+    sender.text("meanwhile").await.expect("open");
+    beside.sees("data: meanwhile\n\n").await;
+    client.send(" second").await;
+    client.sees("first second").await;
+    // A drain is no concern of what is the app's own by now.
+    running.stop();
+    super::goodbye_in(&beside.rest().await);
+    running.ended().await;
+    client.send(" third").await;
+    client.sees("first second third").await;
+}
+
+#[tokio::test]
+async fn tunnel_is_no_stream() {
+    let app = Router::new().fallback(|mut request: Request| async move {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(upgraded.await.expect("upgraded"));
+            io.write_all(b"through").await.expect("open");
+        });
+        [("content-type", "text/event-stream")]
+    });
+    let running = Running::new(app).await;
+    let mut client = running.connect().await;
+    client.send("CONNECT there:1 HTTP/1.1\r\nHost: there:1\r\n\r\n").await;
+    client.sees("through").await;
+}
+
+/// What a peer sends during its stream is its next request, and here it is none.
+#[tokio::test]
+async fn junk_during_a_stream_is_looked_at_when_the_stream_has_ended() {
+    let (app, mut begins) = conversation();
+    let running = Running::new(app).await;
+    let mut client = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    client.sees(": connected\n\n").await;
+    client.send(&("junk".repeat(2_000) + "\r\n\r\n")).await;
+    for number in 0..10 {
+        sender.text(number.to_string()).await.expect("open");
+        client.sees(&format!("data: {number}\n\n")).await;
+    }
+    sender.finish();
+    assert!(client.answer().await.body.ends_with("data: 9\n\n"));
+    let rest = client.rest().await;
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
+}
+
+/// Junk without end: the kernel holds some, the peer the rest.
+#[tokio::test]
+async fn flood_during_a_stream_stays_where_it_is() {
+    let (app, mut begins) = conversation();
+    let running = Running::new(app).await;
+    let mut client = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    client.sees(": connected\n\n").await;
+    let junk = [b'j'; 65_536];
+    while Here::write_now(&client.io, &junk).is_ok() {}
+    for number in 0..10 {
+        sender.text(number.to_string()).await.expect("open");
+        client.sees(&format!("data: {number}\n\n")).await;
+    }
+}
+
+/// A close with unread input would be a reset, and the last event would be lost with it.
+#[tokio::test]
+async fn last_event_arrives_though_the_peer_had_sent_more() {
+    let last =
+        || async { Sse::new(stream::iter([Event::new("x".repeat(200_000)), Event::new("last")])) };
+    let running = Running::new(Router::new().route("/", get(last))).await;
+    let mut client = running.connect().await;
+    client.get("/", "Connection: close\r\n").await;
+    client.send(&"and more".repeat(1_000)).await;
+    // Nothing is read before all of it is on its way.
+    let mut text = String::new();
+    patiently(client.io.read_to_string(&mut text)).await.expect("an end, and no reset");
+    assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
+}
+
+/// An app whose `/` streams without end once a peer has read, and tells when each is over.
+fn watched() -> (Router, mpsc::UnboundedReceiver<()>) {
+    let (over, ends) = mpsc::unbounded_channel();
+    let watched = move || {
+        let (signal, dropped) = DropSignal::new();
+        let over = over.clone();
+        tokio::spawn(async move {
+            let _ = dropped.await;
+            let _ = over.send(());
+        });
+        async move {
+            let events = stream::iter([Event::new("a")]).chain(stream::pending());
+            Sse::new(events.inspect(move |_| {
+                let _owned = &signal;
+            }))
+        }
+    };
+    (app().route("/", get(watched)), ends)
+}
+
+#[tokio::test]
+async fn peers_that_leave_in_any_way_are_seen_to() {
+    let (app, mut ends) = watched();
+    let running = Running::with(app, |serve| serve.connections_max(4)).await;
+    let mut beside = running.get("/").await;
+    beside.sees("data: a\n\n").await;
+    for round in 0..6 {
+        let mut client = running.get("/").await;
+        client.sees("data: a\n\n").await;
+        match round % 3 {
+            0 => Here::reset(client.io),
+            1 => drop(client),
+            _ => {
+                client.io.shutdown().await.expect("open");
+                patiently(ends.recv()).await.expect("one ends");
+                assert!(!client.rest().await.contains("0\r\n\r\n"));
+                continue;
+            }
+        }
+        patiently(ends.recv()).await.expect("one ends");
+    }
+    beside.seen.clear();
+    assert!(ends.try_recv().is_err(), "the one beside goes on");
+}
+
+#[tokio::test]
+async fn dropping_the_server_closes_streams_and_what_was_served_on() {
+    let (app, mut ends) = watched();
+    let running = Running::new(app).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = running.connect().await;
+        client.get("/finite", "").await;
+        assert_eq!(client.answer().await.body, FINITE);
+        clients.push(client);
+    }
+    for client in &mut clients[..10] {
+        client.get("/", "").await;
+        client.sees("data: a\n\n").await;
+    }
+    running.ended.abort();
+    for _ in 0..10 {
+        patiently(ends.recv()).await.expect("one ends");
+    }
+    for client in clients {
+        assert!(!client.rest().await.contains("0\r\n\r\n"));
+    }
+}
+
+/// A stream that fails after these events.
+fn failing(events: usize) -> Router {
+    let fails = move || async move {
+        let chunk = |number: usize| Ok(Bytes::from(format!("data: {number}\n\n")));
+        let error = std::io::Error::other("out of order");
+        let chunks = stream::iter((0..events).map(chunk).chain([Err(error)]));
+        ([("content-type", "text/event-stream")], Body::from_stream(chunks))
+    };
+    app().route("/fails", get(fails))
+}
+
+#[tokio::test]
+async fn failed_body_is_cut_and_is_no_concern_of_the_others() {
+    let (conversation, mut begins) = conversation();
+    let running = Running::new(conversation.merge(Router::new().nest("/f", failing(1)))).await;
+    let mut beside = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    let answer = running.get("/f/fails").await.rest().await;
+    assert!(!answer.ends_with("0\r\n\r\n"), "cut, not ended: {answer}");
+    sender.text("beside").await.expect("open");
+    beside.sees("data: beside\n\n").await;
+}
+
+/// A body that panics, at work and when it is dropped.
+struct Explosive(bool);
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        assert!(!self.0, "as a user's body may");
+    }
+}
+
+#[tokio::test]
+async fn panics_are_no_concern_of_the_others() {
+    let (conversation, mut begins) = conversation();
+    let at_work = || async {
+        let bomb = Explosive(true);
+        Sse::new(stream::poll_fn(move |_| -> std::task::Poll<Option<Frame>> {
+            let _bomb = &bomb;
+            panic!("bug")
+        }))
+    };
+    let at_the_end = || async {
+        let bomb = Explosive(true);
+        Sse::new(stream::iter([Event::new("a")]).inspect(move |_| {
+            let _bomb = &bomb;
+        }))
+    };
+    let app = conversation.route("/work", get(at_work)).route("/end", get(at_the_end));
+    let running = Running::new(app).await;
+    let mut beside = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    for path in ["/work", "/end", "/work", "/end"] {
+        let mut client = running.get(path).await;
+        // Whatever comes of this connection, the others are served.
+        patiently(client.read()).await;
+        drop(client);
+        running.get("/plain").await.sees("plain").await;
+        sender.text(path).await.expect("open");
+        beside.sees(&format!("data: {path}\n\n")).await;
+        beside.seen.clear();
+    }
+}
+
+/// Streams that others share the server with: one is always ready, one only ever wakes itself.
+#[tokio::test]
+async fn restless_streams_leave_their_turns_to_others() {
+    let (conversation, mut begins) = conversation();
+    let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(100)))) };
+    let spinning = || async {
+        Sse::new(stream::poll_fn(|cx| -> std::task::Poll<Option<Frame>> {
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }))
+    };
+    let app = conversation.route("/flood", get(flood)).route("/spinning", get(spinning));
+    let running = Running::new(app).await;
+    let mut spinning = running.get("/spinning").await;
+    spinning.sees(": connected\n\n").await;
+    let mut flooded = running.get("/flood").await;
+    let drained = tokio::spawn(async move {
+        loop {
+            flooded.seen.clear();
+            flooded.read().await;
+        }
+    });
+    let mut client: Client = running.get("/").await;
+    let sender = patiently(begins.recv()).await.expect("asked");
+    for number in 0..20 {
+        sender.text(number.to_string()).await.expect("open");
+        client.sees(&format!("data: {number}\n\n")).await;
+    }
+    drained.abort();
+}
+
+/// On the server's clock, which here has nothing else to wait for.
+#[tokio::test]
+async fn keep_alive_comes_in_time() {
+    let quiet = || async { Sse::new(stream::pending::<Frame>()) };
+    let running = Running::new(Router::new().route("/", get(quiet))).await;
+    let mut client = running.get("/").await;
+    client.sees(": connected\n\n").await;
+    tokio::time::pause();
+    for _ in 0..3 {
+        let before = tokio::time::Instant::now();
+        client.seen.clear();
+        while !client.seen.contains("\n\n") {
+            assert!(client.read().await, "ended");
+        }
+        let waited = before.elapsed().as_secs_f64();
+        assert!((11.9..=18.2).contains(&waited), "{waited}");
+    }
+}
+
+/// Two that end at once: each sender learns when its own stream is over.
+#[tokio::test]
+async fn ended_body_is_dropped_before_its_peer_has_left() {
+    let (signal, dropped) = DropSignal::new();
+    let signal = Arc::new(Mutex::new(Some(signal)));
+    let once = move || async move {
+        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        Sse::new(stream::iter([Event::new("a")]).inspect(move |_| {
+            let _owned = &signal;
+        }))
+    };
+    let running = Running::new(Router::new().route("/", get(once))).await;
+    let mut client = running.connect().await;
+    client.get("/", "Connection: close\r\n").await;
+    client.sees("0\r\n\r\n").await;
+    patiently(dropped).await.expect("dropped");
+}
