@@ -108,6 +108,23 @@ mod model {
         pub(crate) fn notify_one(&self) {}
 
         pub(crate) fn notify_all(&self) {}
+
+        pub(crate) fn wait_for<G>(&self, _: &mut G, _: std::time::Duration) -> TimedOut {
+            TimedOut
+        }
+
+        pub(crate) fn wait_until<G>(&self, _: &mut G, _: std::time::Instant) -> TimedOut {
+            TimedOut
+        }
+    }
+
+    /// In a model no time passes, so every wait with a limit is over.
+    pub(crate) struct TimedOut;
+
+    impl TimedOut {
+        pub(crate) fn timed_out(&self) -> bool {
+            true
+        }
     }
 
     #[derive(Debug)]
