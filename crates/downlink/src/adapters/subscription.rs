@@ -24,15 +24,15 @@ pub type AsPublished<T> = fn(Published<T>) -> Frame;
 /// The frames of one subscription: what it delivers, and when to come back where it ends early.
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished<T>> {
     subscription: Subscription<T>,
-    to_frame: F,
-    ended: bool,
+    /// `None` once the last frame was given.
+    to_frame: Option<F>,
 }
 
 impl<T: Send + Sync + 'static, F> fmt::Debug for SubscriptionFrames<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionFrames")
             .field("subscription", &self.subscription)
-            .field("ended", &self.ended)
+            .field("ended", &self.to_frame.is_none())
             .finish_non_exhaustive()
     }
 }
@@ -50,14 +50,12 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
+        let Some(to_frame) = &mut this.to_frame else { return Poll::Ready(None) };
         Poll::Ready(match ready!(this.subscription.poll_delivery(cx)) {
-            Some(Delivery::Event(event)) => Some((this.to_frame)(event)),
+            Some(Delivery::Event(event)) => Some(to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => {
-                this.ended = true;
+                this.to_frame = None;
                 this.subscription.end_frame()
             }
         })
@@ -110,7 +108,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
     {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame, ended: false })
+        Sse::from_source(SubscriptionFrames { subscription: self, to_frame: Some(to_frame) })
     }
 
     /// The response, for any server that takes an `http_body::Body`.

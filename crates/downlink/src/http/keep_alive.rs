@@ -42,22 +42,23 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeepAlive {
-    interval: Option<Duration>,
+    /// Milliseconds; 0 if off.
+    interval: u32,
     /// What is sent; `None` is the default comment, which nearly every connection sends.
     frame: Option<Box<Frame>>,
 }
 
 impl KeepAlive {
-    /// Sends after every silence of this length, spread by 20 % either way; at least
-    /// [`KEEP_ALIVE_INTERVAL_MIN`].
+    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way; at
+    /// least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
     pub fn every(interval: Duration) -> Self {
-        let interval = Some(interval.max(KEEP_ALIVE_INTERVAL_MIN));
-        Self { interval, frame: None }
+        let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
+        Self { interval: u32::try_from(millis).unwrap_or(u32::MAX), frame: None }
     }
 
     /// Never sends. A peer that has vanished is then noticed at the next event only.
     pub fn off() -> Self {
-        Self { interval: None, ..Self::default() }
+        Self { interval: 0, ..Self::default() }
     }
 
     /// Sends a comment with this text.
@@ -75,7 +76,7 @@ impl KeepAlive {
     /// The silence that is waited for, before the spread; `None` if off.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        self.interval
+        (self.interval > 0).then(|| Duration::from_millis(self.interval.into()))
     }
 
     pub(super) fn frame(&self) -> Frame {
@@ -88,7 +89,7 @@ impl KeepAlive {
     /// How long each silence may be.
     pub(super) fn silence(&self) -> Option<Spread> {
         let (shortest, longest) = SPREAD_PERCENT;
-        self.interval.map(|interval| Spread::percent_of(interval, shortest, longest))
+        self.interval().map(|interval| Spread::percent_of(interval, shortest, longest))
     }
 }
 

@@ -24,6 +24,13 @@ const HEAD_BYTES_MAX: usize = 16 + 2;
 /// times as much would cost what it saves.
 const COPIED_BYTES_MAX: usize = 1_024;
 
+/// The most bytes of one send.
+///
+/// The kernel takes what it is given whole before it looks at how much it holds unsent. With twice as
+/// much a peer that has stopped reading would hold more than 64 KiB of its memory; half would make
+/// more calls of a large event.
+const SEND_BYTES_MAX: usize = 32 * 1024;
+
 /// Slices of a full batch and what goes around it.
 const SLICES: usize = BATCH_FRAMES_MAX + 3;
 
@@ -73,22 +80,23 @@ impl Gathered {
             self.copied.extend_from_slice(end);
             write_some(socket, &[IoSlice::new(&self.copied)])
         } else {
-            let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
-            slices.push(IoSlice::new(head));
-            slices.extend(self.frames.iter().map(|frame| IoSlice::new(frame)));
-            slices.extend([chunk_end, end].map(IoSlice::new));
-            write_some(socket, &slices)
+            let frames = self.frames.iter().map(|frame| &**frame);
+            write_some(socket, &one_send([head].into_iter().chain(frames).chain([chunk_end, end])))
         };
-        let unsent = written.map(|written| {
-            (written < bytes).then(|| {
+        let unsent = match written {
+            Ok(written) if written < bytes => {
                 let frames = self.frames.drain(..);
                 let around = [Bytes::from_static(chunk_end), Bytes::from_static(end)];
                 let slices = std::iter::once(Bytes::copy_from_slice(head)).chain(frames);
                 let mut unsent = Unsent { slices: slices.chain(around).collect(), progress: now };
                 unsent.advance(written);
-                unsent
-            })
-        });
+                // A long batch takes several sends.
+                let sent =
+                    if written < SEND_BYTES_MAX { Ok(false) } else { unsent.write(socket, now) };
+                sent.map(|sent| (!sent).then_some(unsent))
+            }
+            written => written.map(|_| None),
+        };
         self.frames.clear();
         self.bytes = 0;
         unsent
@@ -121,11 +129,7 @@ impl Unsent {
     /// Writes on; true if nothing is left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
-            let written = {
-                let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
-                slices.extend(self.slices.iter().map(|slice| IoSlice::new(slice)));
-                write_some(socket, &slices)?
-            };
+            let written = write_some(socket, &one_send(self.slices.iter().map(|slice| &**slice)))?;
             if written == 0 {
                 return Ok(false);
             }
@@ -145,6 +149,21 @@ impl Unsent {
             self.slices.pop_front();
         }
     }
+}
+
+/// As much as goes into one send.
+fn one_send<'a>(slices: impl Iterator<Item = &'a [u8]>) -> SmallVec<[IoSlice<'a>; SLICES]> {
+    let mut left = SEND_BYTES_MAX;
+    let mut send = SmallVec::new();
+    for slice in slices {
+        let slice = &slice[..slice.len().min(left)];
+        left -= slice.len();
+        send.push(IoSlice::new(slice));
+        if left == 0 {
+            break;
+        }
+    }
+    send
 }
 
 /// Writes once; 0 if the socket is full, or there is nothing to write.
@@ -199,7 +218,8 @@ mod tests {
         );
         assert_eq!(written(&[b"x"], true), "1\r\nx\r\n0\r\n\r\n");
         let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
-        for large in [most, more] {
+        let several = &[b'x'; 2 * SEND_BYTES_MAX + 1][..];
+        for large in [most, more, several] {
             let text = str::from_utf8(large).expect("ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
             assert_eq!(written(&[large], true), chunk);
