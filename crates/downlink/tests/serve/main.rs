@@ -14,6 +14,8 @@ mod alike;
 mod answer;
 mod descriptors;
 mod foreign;
+#[path = "../shared/foreign_socket.rs"]
+mod foreign_socket;
 mod http2;
 mod kernel;
 mod listeners;

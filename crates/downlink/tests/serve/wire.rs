@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use downlink::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
+
+use super::foreign_socket::ForeignListener;
 
 /// One kind of connection.
 pub(crate) trait Wire: 'static {
@@ -75,7 +75,7 @@ impl Wire for Foreign {
 
     async fn bind() -> (ForeignListener, SocketAddr) {
         let (listener, address) = Tcp::bind().await;
-        (ForeignListener(listener), address)
+        (ForeignListener::new(listener), address)
     }
 
     async fn connect(place: &SocketAddr) -> io::Result<TcpStream> {
@@ -88,55 +88,6 @@ impl Wire for Foreign {
 
     fn write_now(io: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         Tcp::write_now(io, bytes)
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct ForeignListener(TcpListener);
-
-/// As TLS would be: there is a socket below, and the server cannot have it.
-#[derive(Debug)]
-pub(crate) struct ForeignStream(TcpStream);
-
-impl Listener for ForeignListener {
-    type Io = ForeignStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> io::Result<(ForeignStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept().await?;
-        Ok((ForeignStream(stream), peer))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-}
-
-impl AsyncRead for ForeignStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ForeignStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

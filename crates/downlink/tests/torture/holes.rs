@@ -4,7 +4,7 @@ use downlink::hub::{Hub, HubBuilder, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
 
 use super::patiently;
-use super::wire::{Connection, Turn};
+use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, ServedBy, topic};
 
 /// A reader of one topic.
@@ -16,13 +16,14 @@ struct Only {
 impl Only {
     /// A reader that comes with this id.
     async fn new(hub: &Hub<String>, last_event_id: &str) -> Self {
-        let server = Running::new(ServedBy::Downlink, hub).await;
+        let server = Running::new(ServedBy::Direct, hub).await;
         Self { server, decoder: Decoder::default().with_last_event_id(last_event_id) }
     }
 
     async fn connect(&self) -> Connection {
         let query = format!("topics={}", topic(0));
-        Connection::ask(self.server.address, &query, self.decoder.last_event_id(), None)
+        let last_event_id = self.decoder.last_event_id();
+        Connection::ask(&self.server.place, &query, last_event_id, None, Manner::Plain)
             .await
             .unwrap()
     }

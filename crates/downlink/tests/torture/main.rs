@@ -14,9 +14,12 @@
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
 
+#[path = "../shared/foreign_socket.rs"]
+mod foreign_socket;
 mod holes;
 mod ledger;
 mod many_topics;
+mod others;
 mod reader;
 mod reconnect;
 mod restart;

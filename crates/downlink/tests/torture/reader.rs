@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::ledger::{Hole, Seen};
 use super::patiently;
-use super::wire::{Connection, Turn};
+use super::wire::{Connection, Manner, Turn};
 use super::world::{Selection, World};
 
 /// The window of a reader that is to be slow, in bytes.
@@ -21,6 +21,8 @@ pub(crate) struct Habits {
     /// How many events it lets pass now and then without reading, at most.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
+    /// Whether it asks in all the manners there are.
+    pub(crate) odd: bool,
 }
 
 /// One subscriber, over all of its connections.
@@ -104,7 +106,8 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            while turn == Turn::Open && !self.is_done(world) {
+            // A server that stops before it has begun to answer would refuse.
+            while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
             }
@@ -119,7 +122,9 @@ impl Reader {
         self.owed_a_gap = false;
         let last_event_id = self.decoder.last_event_id();
         let (query, window) = (&self.selection.query, self.habits.window_bytes);
-        let connection = Connection::ask(world.address, query, last_event_id, window).await.ok()?;
+        let manner = if self.habits.odd { self.rng.choice(Manner::ALL)? } else { Manner::Plain };
+        let asking = Connection::ask(&world.place, query, last_event_id, window, manner);
+        let connection = patiently(asking).await.ok()?;
         // A machine under load may refuse one before it is anybody's.
         self.connections += 1;
         Some(connection)

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::reader::{Habits, NARROW, Reader};
 use super::wire::{Connection, Turn};
 use super::world::{Pace, Running, Selection, ServedBy, Stage, World, publish_all, topic};
-use super::{SECONDS, dice, length, patiently};
+use super::{SECONDS, dice, length, others, patiently};
 
 pub(crate) const TOPICS: usize = 20;
 const READERS: usize = 200;
@@ -46,7 +46,7 @@ pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader>
         };
         let selection = if number % 3 == 1 { selection.and_client(number) } else { selection };
         let window_bytes = (number % 16 == 5).then_some(NARROW);
-        let habits = Habits { away_max, pause_max: away_max / 10, window_bytes };
+        let habits = Habits { away_max, pause_max: away_max / 10, window_bytes, odd: true };
         Reader::new(format!("reader {number}"), selection, habits, rng.fork())
     };
     (0..count).map(reader).collect()
@@ -100,9 +100,12 @@ pub(crate) async fn torture(
 ) -> Vec<Reader> {
     let stage = Stage::new(builder);
     let server = Running::new(served_by, &stage.hub).await;
-    let world = World::new(server.address, Arc::clone(&stage));
+    let world = World::new(server.place.clone(), Arc::clone(&stage));
     let running = send_off(readers, &world);
+    let others = others::send_off(&world, rng);
     publish_all(&world, rng, pace).await;
+    let exchanges = patiently(others.join_all()).await;
+    assert!(exchanges.iter().all(|exchanges| *exchanges > 0), "{exchanges:?}");
     let gathered = gather(running).await;
     let readers = part(server, &stage, gathered).await;
     let last = world.last().unwrap();
@@ -142,7 +145,7 @@ async fn forgetful_torture(served_by: ServedBy, mut rng: Rng, length: Duration) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reconnect_torture() {
-    forgetful_torture(ServedBy::Downlink, dice("reconnect_torture"), length()).await;
+    forgetful_torture(ServedBy::Direct, dice("reconnect_torture"), length()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,11 +154,38 @@ async fn reconnect_torture_under_axum_serve() {
     forgetful_torture(ServedBy::Axum, rng, Duration::from_secs(SECONDS)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resume_without_gap_torture() {
-    let mut rng = dice("resume_without_gap_torture");
+async fn retentive_torture(served_by: ServedBy, mut rng: Rng) {
     let readers = readers(READERS, &mut rng, 1_000);
     let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 1, length: length() };
-    let readers = torture(retentive(), ServedBy::Downlink, readers, &mut rng, pace).await;
+    let readers = torture(retentive(), served_by, readers, &mut rng, pace).await;
     assert!(readers.iter().all(|reader| reader.holes() == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_gap_torture() {
+    retentive_torture(ServedBy::Direct, dice("resume_without_gap_torture")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_gap_torture_over_hyper() {
+    retentive_torture(ServedBy::Hyper, dice("resume_without_gap_torture_over_hyper")).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_without_gap_torture_on_unix_sockets() {
+    retentive_torture(ServedBy::Unix, dice("resume_without_gap_torture_on_unix_sockets")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnect_torture_over_hyper() {
+    let rng = dice("reconnect_torture_over_hyper");
+    forgetful_torture(ServedBy::Hyper, rng, length()).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reconnect_torture_on_unix_sockets() {
+    let rng = dice("reconnect_torture_on_unix_sockets");
+    forgetful_torture(ServedBy::Unix, rng, length()).await;
 }

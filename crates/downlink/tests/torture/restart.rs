@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::reconnect::{TOPICS, gather, part, readers, retentive, send_off};
+use super::wire::Place;
 use super::world::{Pace, Running, ServedBy, Stage, World, publishers};
 use super::{dice, length};
 
@@ -63,24 +65,34 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
 
 /// A server and the life of the hub that it serves.
 struct Serving {
+    served_by: ServedBy,
     server: Running,
     stage: Arc<Stage>,
 }
 
 impl Serving {
-    async fn new() -> Self {
+    async fn new(served_by: ServedBy) -> Self {
         // What is told of a new epoch is all of it.
         let stage = Stage::new(retentive().gap_replay_max(usize::MAX));
-        let server = Running::new(ServedBy::Downlink, &stage.hub).await;
-        Self { server, stage }
+        let server = Running::new(served_by, &stage.hub).await;
+        Self { served_by, server, stage }
+    }
+}
+
+/// Where a server on TCP is.
+fn address(server: &Running) -> SocketAddr {
+    match server.place {
+        Place::Tcp(address) => address,
+        #[cfg(unix)]
+        Place::Unix(_) => unreachable!("forwarders speak TCP"),
     }
 }
 
 /// Puts another server in the place of one, which ends well or crashes.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
-    let new = Serving::new().await;
+    let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));
-    *forwarder.to.lock().unwrap() = new.server.address;
+    *forwarder.to.lock().unwrap() = address(&new.server);
     if crashes {
         old.server.crash().await;
     } else {
@@ -90,12 +102,10 @@ async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forward
     new
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restart_torture() {
-    let mut rng = dice("restart_torture");
-    let mut serving = Serving::new().await;
-    let forwarder = Forwarder::new(serving.server.address).await;
-    let world = World::new(forwarder.address, Arc::clone(&serving.stage));
+async fn restarts(served_by: ServedBy, mut rng: Rng) {
+    let mut serving = Serving::new(served_by).await;
+    let forwarder = Forwarder::new(address(&serving.server)).await;
+    let world = World::new(Place::Tcp(forwarder.address), Arc::clone(&serving.stage));
     let running = send_off(readers(READERS, &mut rng, 300), &world);
     let mut publishing = publishers(&world, &mut rng, PACE);
     let mut stages = vec![Arc::clone(&serving.stage)];
@@ -124,4 +134,14 @@ async fn restart_torture() {
         }
     }
     eprintln!("{} restarts", stages.len() - 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restart_torture() {
+    restarts(ServedBy::Direct, dice("restart_torture")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restart_torture_over_hyper() {
+    restarts(ServedBy::Hyper, dice("restart_torture_over_hyper")).await;
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use downlink::hub::{Connection as Subscriber, DisconnectReason, Observer};
 use downlink_proto::{Decoder, Item};
+use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::reader::{Habits, NARROW, Reader};
 use super::reconnect::{gather, part, retentive};
-use super::wire::{Connection, Turn};
-use super::world::{Running, Selection, Stage, World};
+use super::wire::{Connection, Manner, Turn};
+use super::world::{Running, Selection, ServedBy, Settings, Stage, World};
 use super::{dice, length, patiently};
 
 /// All readers of a round, the stalled one included.
@@ -44,7 +45,7 @@ impl Observer for Departures {
 /// A reader that has subscribed, was told so, and reads no more.
 async fn stall(server: &Running) -> Connection {
     let Selection { query, .. } = Selection::topics([0]).and_client(0);
-    let asked = Connection::ask(server.address, &query, "", Some(NARROW)).await;
+    let asked = Connection::ask(&server.place, &query, "", Some(NARROW), Manner::Plain).await;
     let (mut connection, mut decoder) = (asked.unwrap(), Decoder::default());
     while !matches!(decoder.poll_item(), Some(Item::Event(_))) {
         patiently(connection.read(1, &mut decoder)).await;
@@ -72,18 +73,15 @@ fn flood(stage: &Stage) {
     }
 }
 
-async fn round(rng: &mut fastrand::Rng) {
+async fn round(served_by: ServedBy, rng: &mut Rng) {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
-    let mut readers = READERS;
-    let server = Running::with(&stage.hub, |serve| {
-        // Both ends of each connection are in this program.
-        readers = (serve.connections_allowed() / 2).min(READERS);
-        serve.write_stall_max(STALL_MAX)
-    })
-    .await;
-    let world = World::new(server.address, Arc::clone(&stage));
-    let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None };
+    let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
+    let server = Running::with(served_by, &stage.hub, settings).await;
+    // Both ends of each connection are in this program.
+    let readers = (server.connections_allowed / 2).min(READERS);
+    let world = World::new(server.place.clone(), Arc::clone(&stage));
+    let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
     let steady = |number| {
         let reader =
             Reader::new(format!("reader {number}"), Selection::topics([0]), habits, rng.fork());
@@ -114,12 +112,10 @@ async fn round(rng: &mut fastrand::Rng) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stalled_reader_torture() {
-    let mut rng = dice("stalled_reader_torture");
+async fn rounds(served_by: ServedBy, mut rng: Rng) {
     let (began, mut rounds) = (Instant::now(), 0);
     while rounds == 0 || began.elapsed() < length() {
-        round(&mut rng).await;
+        round(served_by, &mut rng).await;
         rounds += 1;
     }
 }
@@ -128,11 +124,10 @@ async fn stalled_reader_torture() {
 async fn a_drain_ends_by_its_deadline_whoever_stalls() {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
-    let server = Running::with(&stage.hub, |serve| {
-        // Only the deadline can end it.
-        serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
-    })
-    .await;
+    // Only the deadline can end it.
+    let write_stall_max = Duration::from_secs(3_600);
+    let settings = Settings { write_stall_max, drain_within: STALL_MAX };
+    let server = Running::with(ServedBy::Direct, &stage.hub, settings).await;
     let stalled = stall(&server).await;
     flood(&stage);
     server.stop().await;
@@ -140,4 +135,15 @@ async fn a_drain_ends_by_its_deadline_whoever_stalls() {
     assert_eq!(stage.hub.stats().subscribers, 0);
     let (events, turn) = events_left(stalled).await;
     assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_reader_torture() {
+    rounds(ServedBy::Direct, dice("stalled_reader_torture")).await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stalled_reader_torture_on_unix_sockets() {
+    rounds(ServedBy::Unix, dice("stalled_reader_torture_on_unix_sockets")).await;
 }

@@ -5,18 +5,80 @@
 
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::PathBuf;
 
 use downlink_proto::Decoder;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpSocket;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 16 << 10;
 
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Tcp(SocketAddr),
+    #[cfg(unix)]
+    Unix(PathBuf),
+}
+
+/// The peer's end of a connection.
+pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send> Io for T {}
+
+impl Place {
+    /// Takes away what a server leaves behind.
+    pub(crate) fn remove(&self) {
+        #[cfg(unix)]
+        if let Self::Unix(path) = self {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    /// Connects. Only TCP has windows.
+    pub(crate) async fn connect(&self, window_bytes: Option<u32>) -> io::Result<Box<dyn Io>> {
+        Ok(match self {
+            Self::Tcp(address) => {
+                let socket = TcpSocket::new_v4()?;
+                if let Some(bytes) = window_bytes {
+                    socket.set_recv_buffer_size(bytes)?;
+                }
+                Box::new(socket.connect(*address).await?)
+            }
+            #[cfg(unix)]
+            Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
+}
+
+/// How a reader asks for its stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Manner {
+    /// With a request, and nothing else.
+    Plain,
+    /// With another request behind it.
+    Pipelined,
+    /// With the beginning of a body that nobody reads.
+    Posted,
+    /// After another request.
+    AfterPlain,
+    /// After another stream.
+    AfterStream,
+}
+
+impl Manner {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Plain, Self::Pipelined, Self::Posted, Self::AfterPlain, Self::AfterStream];
+}
+
 /// A connection that has asked for a stream.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    io: TcpStream,
+    io: Box<dyn Io>,
     at: At,
     /// The last two bytes of the body.
     tail: [u8; 2],
@@ -48,21 +110,28 @@ pub(crate) enum Turn {
 impl Connection {
     /// Connects and asks. A small window stands for a reader that is slow or about to stall.
     pub(crate) async fn ask(
-        address: SocketAddr,
+        place: &Place,
         query: &str,
         last_event_id: &str,
         window_bytes: Option<u32>,
+        manner: Manner,
     ) -> io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
-        if let Some(bytes) = window_bytes {
-            socket.set_recv_buffer_size(bytes)?;
+        let mut io = place.connect(window_bytes).await?;
+        match manner {
+            Manner::AfterPlain => exchange(&mut io, "GET", "/plain", b"\r\n\r\nplain").await?,
+            Manner::AfterStream => exchange(&mut io, "GET", "/finite", b"\r\n0\r\n\r\n").await?,
+            _ => {}
         }
-        let mut io = socket.connect(address).await?;
-        let mut request = format!("GET /?{query} HTTP/1.1\r\nHost: test\r\n");
+        let method = if matches!(manner, Manner::Posted) { "POST" } else { "GET" };
+        let mut request = format!("{method} /?{query} HTTP/1.1\r\nHost: test\r\n");
         if !last_event_id.is_empty() {
             request.push_str(&format!("Last-Event-ID: {last_event_id}\r\n"));
         }
-        request.push_str("\r\n");
+        request.push_str(match manner {
+            Manner::Posted => "Content-Length: 100000\r\n\r\nthe beginning",
+            Manner::Pipelined => "\r\nGET /plain HTTP/1.1\r\nHost: test\r\n\r\n",
+            _ => "\r\n",
+        });
         io.write_all(request.as_bytes()).await?;
         Ok(Self { io, at: At::Head(Vec::new()), tail: *b"\n\n" })
     }
@@ -88,6 +157,11 @@ impl Connection {
         };
         assert!(turn != Turn::Ended || self.is_between_frames(), "ended within a frame");
         (read, turn)
+    }
+
+    /// Whether the stream has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.at, At::Length(_) | At::Chunk(_) | At::End)
     }
 
     /// Whether no frame is open.
@@ -130,6 +204,23 @@ impl Connection {
             At::End | At::Refused => &[],
         }
     }
+}
+
+/// Sends a request and reads an answer that ends like this.
+pub(crate) async fn exchange(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    method: &str,
+    path: &str,
+    end: &[u8],
+) -> io::Result<()> {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+    io.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(end) {
+        answer.push(io.read_u8().await?);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&answer));
+    Ok(())
 }
 
 /// What follows the head of a response.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,18 +9,23 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::routing::get;
 use downlink::hub::{Hub, HubBuilder, Publish, SubscribeError};
+use downlink::serve::{DRAIN_WITHIN, Listener, WRITE_STALL_MAX};
 use downlink::{KeepAlive, LastEventId};
 use fastrand::Rng;
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::ledger::{EVERYONE, Ledger, Place};
+use super::foreign_socket::ForeignListener;
+use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
+use super::wire::Place;
 
 /// Places from here on are inboxes of clients.
-const INBOXES: Place = 1_000;
+const INBOXES: ledger::Place = 1_000;
 
 /// How many clients have an inbox.
 const CLIENTS: usize = 8;
@@ -33,7 +37,7 @@ const NUMBERS: u64 = 1 << 40;
 const TICK: Duration = Duration::from_millis(1);
 
 /// The name of a topic: half of them match one pattern, half another.
-pub(crate) fn topic(place: Place) -> String {
+pub(crate) fn topic(place: ledger::Place) -> String {
     if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
 }
 
@@ -41,13 +45,13 @@ pub(crate) fn topic(place: Place) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) query: String,
-    pub(crate) places: BTreeSet<Place>,
+    pub(crate) places: BTreeSet<ledger::Place>,
 }
 
 impl Selection {
     /// These topics, each by its name.
-    pub(crate) fn topics(places: impl IntoIterator<Item = Place>) -> Self {
-        let places: BTreeSet<Place> = places.into_iter().collect();
+    pub(crate) fn topics(places: impl IntoIterator<Item = ledger::Place>) -> Self {
+        let places: BTreeSet<ledger::Place> = places.into_iter().collect();
         let names: Vec<_> = places.iter().map(|place| topic(*place)).collect();
         Self { query: format!("topics={}", names.join(",")), places }
     }
@@ -85,7 +89,7 @@ impl Stage {
     }
 
     /// Publishes to places and writes it down; gives the offset.
-    pub(crate) fn say(&self, number: u64, to: BTreeSet<Place>, filler: &str) -> u64 {
+    pub(crate) fn say(&self, number: u64, to: BTreeSet<ledger::Place>, filler: &str) -> u64 {
         let mut publish: Option<Publish<String>> = None;
         for place in to.iter().copied() {
             publish = Some(match (publish, place) {
@@ -121,15 +125,15 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) struct World {
     /// Where readers connect.
-    pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
     stage: Mutex<Arc<Stage>>,
     progress: watch::Sender<Progress>,
 }
 
 impl World {
-    pub(crate) fn new(address: SocketAddr, stage: Arc<Stage>) -> Arc<Self> {
+    pub(crate) fn new(place: Place, stage: Arc<Stage>) -> Arc<Self> {
         let progress = watch::Sender::default();
-        Arc::new(Self { address, stage: Mutex::new(stage), progress })
+        Arc::new(Self { place, stage: Mutex::new(stage), progress })
     }
 
     pub(crate) fn stage(&self) -> Arc<Stage> {
@@ -223,7 +227,7 @@ async fn publish(world: Arc<World>, mut rng: Rng, pace: Pace, publisher: u64, un
 }
 
 /// Some topics are busy and the last ones quiet.
-fn place(rng: &mut Rng, topics: usize) -> Place {
+fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     match rng.usize(0..100) {
         0 => EVERYONE,
         1..10 => INBOXES + rng.usize(0..CLIENTS),
@@ -261,61 +265,109 @@ fn app(hub: &Hub<String>) -> Router {
             subscribe.resume(last).open().await?.into_sse().keep_alive(keep_alive),
         )
     };
-    Router::new().route("/", get(join)).with_state(hub.clone())
+    Router::new()
+        .route("/", get(join.clone()).post(join))
+        .with_state(hub.clone())
+        .merge(super::others::routes())
 }
 
 /// What serves the app.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    Downlink,
+    /// `serve`, and streams without hyper.
+    Direct,
+    /// `serve`, on sockets whose streams stay with hyper.
+    Hyper,
+    /// `serve`, on Unix sockets and without hyper.
+    #[cfg(unix)]
+    Unix,
     Axum,
+}
+
+/// How `serve` is set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) write_stall_max: Duration,
+    pub(crate) drain_within: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { write_stall_max: WRITE_STALL_MAX, drain_within: DRAIN_WITHIN }
+    }
 }
 
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
+    /// How many connections it serves at a time.
+    pub(crate) connections_allowed: usize,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<io::Result<()>>,
 }
 
 impl Running {
     pub(crate) async fn new(served_by: ServedBy, hub: &Hub<String>) -> Self {
+        Self::with(served_by, hub, Settings::default()).await
+    }
+
+    /// Settings are for `serve` alone.
+    pub(crate) async fn with(served_by: ServedBy, hub: &Hub<String>, settings: Settings) -> Self {
+        #[cfg(unix)]
+        if let ServedBy::Unix = served_by {
+            let path = free_path();
+            let listener = UnixListener::bind(&path).unwrap();
+            return Self::serve(listener, Place::Unix(path), hub, settings);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = Place::Tcp(listener.local_addr().unwrap());
         match served_by {
-            ServedBy::Downlink => Self::with(hub, |serve| serve).await,
+            ServedBy::Hyper => Self::serve(ForeignListener::new(listener), place, hub, settings),
             ServedBy::Axum => {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let address = listener.local_addr().unwrap();
                 let (stop, stopped) = oneshot::channel::<()>();
                 let serve = axum::serve(listener, app(hub));
                 let serve = serve.with_graceful_shutdown(hub.drain_on(stopped));
-                Self { address, stop, ended: tokio::spawn(serve.into_future()) }
+                let ended = tokio::spawn(serve.into_future());
+                Self { place, connections_allowed: usize::MAX, stop, ended }
             }
+            _ => Self::serve(listener, place, hub, settings),
         }
     }
 
-    /// Serves by `downlink::serve`, with settings.
-    pub(crate) async fn with(hub: &Hub<String>, set: impl FnOnce(Serve) -> Serve) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn serve<L>(listener: L, place: Place, hub: &Hub<String>, settings: Settings) -> Self
+    where
+        L: Listener,
+    {
         let (stop, stopped) = oneshot::channel::<()>();
-        let serve = set(downlink::serve(listener, app(hub)));
-        let address = serve.local_addr().unwrap();
+        let serve = downlink::serve(listener, app(hub))
+            .write_stall_max(settings.write_stall_max)
+            .drain_within(settings.drain_within);
+        let connections_allowed = serve.connections_allowed();
         let ended = tokio::spawn(serve.with_graceful_shutdown(stopped).into_future());
-        Self { address, stop, ended }
+        Self { place, connections_allowed, stop, ended }
     }
 
     /// Asks the server to end; awaiting what this gives waits until it has.
     pub(crate) fn stop(self) -> impl Future<Output = ()> {
         self.stop.send(()).unwrap();
-        async { patiently(self.ended).await.unwrap().unwrap() }
+        async move {
+            patiently(self.ended).await.unwrap().unwrap();
+            self.place.remove();
+        }
     }
 
     /// Ends the server as a crash does: every connection breaks.
     pub(crate) async fn crash(self) {
         self.ended.abort();
         assert!(patiently(self.ended).await.unwrap_err().is_cancelled());
+        self.place.remove();
     }
 }
 
-/// A server about to run.
-pub(crate) type Serve = downlink::serve::Serve<TcpListener, Router, downlink::serve::AsService>;
+/// A path where there is no socket.
+#[cfg(unix)]
+fn free_path() -> std::path::PathBuf {
+    let name = format!("downlink-torture-{}-{}", std::process::id(), fastrand::u64(..));
+    std::env::temp_dir().join(name)
+}
