@@ -111,21 +111,27 @@ impl World {
         let mut seen = Seen::default();
         let mut last_id = None;
         let mut first = None;
+        let mut next = 0;
+        let mut refused_at = u64::MAX;
         loop {
             let start = last_id.clone().map_or(Start::Live, Start::After);
             let mut reader = match self.log.open(ms(self.now()), &wanted, &start) {
                 Ok(reader) => reader,
-                Err(OpenError::Closed) => break,
+                Err(OpenError::Closed) => {
+                    refused_at = next;
+                    break;
+                }
                 Err(error) => panic!("{error}"),
             };
             first = first.or(Some(reader.cursor().next.get()));
             let end = self.connection(&mut reader, &mut seen, &mut dice);
+            next = reader.cursor().next.get();
             last_id = Some(reader.cursor().to_string().into());
             if end == Some(EndReason::Closed) {
                 break;
             }
         }
-        Followed { wanted, seen, first: first.unwrap_or(u64::MAX) }
+        Followed { wanted, seen, first: first.unwrap_or(u64::MAX), refused_at }
     }
 
     /// Reads until the end, or until the dice say to leave.
@@ -161,12 +167,15 @@ struct Followed {
     wanted: Selection,
     seen: Seen,
     first: u64,
+    /// Its cursor, if it was away when the log was closed: what lies behind it was never asked for.
+    refused_at: u64,
 }
 
 impl Followed {
     fn check(&self, published: &[(u64, Vec<Address>)]) {
         let mine = published.iter().filter(|(offset, to)| {
-            *offset >= self.first && to.iter().any(|address| wants(&self.wanted, address))
+            (self.first..self.refused_at).contains(offset)
+                && to.iter().any(|address| wants(&self.wanted, address))
         });
         let mine: BTreeSet<u64> = mine.map(|(offset, _)| *offset).collect();
         assert!(self.seen.offsets.iter().all(|offset| mine.contains(offset)));
