@@ -22,6 +22,7 @@ use crate::{
     store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent},
     sync::{AtomicU64, Condvar, Ordering},
     ticket::Ticket,
+    wakes::Wakes,
     watcher::end_each,
     writer::Writer,
 };
@@ -42,6 +43,9 @@ const WARM: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
 /// Makes a payload of what a store kept; `None` if it can not. Runs on the threads of the store.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
+
+/// Takes the wake-ups that a commit makes due, and sees to it that they are told some time.
+pub type WakeCommitted<P> = dyn Fn(Wakes<P>) + Send + Sync;
 
 /// An event as a store gives it back.
 #[derive(Debug)]
@@ -70,6 +74,9 @@ pub struct StoreOptions<P> {
     pub queue_bytes_max: usize,
     /// Threads that read for those who are behind.
     pub replay_readers_max: usize,
+    /// Who wakes the readers of what was committed, on the thread that writes; `None`: it does so
+    /// itself, at once. Must not wait.
+    pub wake: Option<Box<WakeCommitted<P>>>,
 }
 
 impl<P> StoreOptions<P> {
@@ -85,6 +92,7 @@ impl<P> StoreOptions<P> {
             queue_events_max: QUEUE_EVENTS_MAX,
             queue_bytes_max: QUEUE_BYTES_MAX,
             replay_readers_max: REPLAY_READERS_MAX,
+            wake: None,
         }
     }
 }
@@ -108,6 +116,7 @@ pub(crate) struct Durable<P> {
     pub(crate) reader: Arc<dyn StoreReader>,
     pub(crate) decode: Arc<Decode<P>>,
     pub(crate) replay: Replay,
+    pub(crate) wake: Option<Box<WakeCommitted<P>>>,
     /// Resolved when the writer has let go of the store.
     pub(crate) ended: Arc<Ticket>,
 }
@@ -179,6 +188,7 @@ impl<P: Payload> Log<P> {
             reader: Arc::clone(&reader),
             decode: side.decode,
             replay: Replay::start(side.replay_readers_max)?,
+            wake: side.wake,
             ended: Ticket::new(),
         };
         let queue_max = (side.queue_events_max, side.queue_bytes_max);

@@ -14,6 +14,7 @@ mod durable;
 mod evict;
 mod expiry;
 mod forgotten;
+mod gathered;
 mod given;
 mod index;
 mod install;
@@ -48,7 +49,9 @@ pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_
 pub use draft::{Answers, AppendError, Appended, Draft, Submitted};
 pub use durable::{
     Decode, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, REPLAY_READERS_MAX, StoreOptions, Stored,
+    WakeCommitted,
 };
+pub use gathered::{Gathered, Timer};
 pub use given::{Fingerprint, IdempotencyKey};
 pub use log::{Limits, Log, LogOptions, Payload};
 pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};

@@ -13,7 +13,7 @@ use crate::{install::Assigned, topic::TopicLog, watcher::wake_all};
 #[must_use = "the readers wait until it is dropped"]
 pub struct Wakes<P> {
     /// Each once.
-    topics: SmallVec<[Arc<TopicLog<P>>; 1]>,
+    pub(crate) topics: SmallVec<[Arc<TopicLog<P>>; 1]>,
 }
 
 impl<P> Wakes<P> {

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::{
     address::{Address, ClientId},
     forgotten::Floor,
+    gathered::Pace,
     reader::EndReason,
     selector::TopicSelector,
     sync::{AtomicU64, Mutex, Ordering},
@@ -223,9 +224,10 @@ impl<P> Attached<P> {
 #[derive(Debug)]
 pub(crate) struct Watchers<P> {
     places: Places<P>,
-    count: u32,
     /// How many of them named the topic itself. Patterns do not keep a topic alive.
     exact: u32,
+    /// Of a topic whose wake-ups linger. Stays when the last reader leaves.
+    pub(crate) pace: Pace,
 }
 
 /// Free when it is `None`.
@@ -238,21 +240,25 @@ enum Places<P> {
     Many(Box<Many<P>>),
 }
 
-/// Invariant: the last place is taken; `free` holds the number of each free place once, and numbers
-/// of places that are no more.
+/// Invariant: the last place is taken, and `count` in all; `free` holds the number of each free place
+/// once, and numbers of places that are no more.
 #[derive(Debug)]
 struct Many<P> {
     places: Vec<Place<P>>,
     free: Vec<u32>,
+    count: usize,
 }
 
 impl<P> Watchers<P> {
     pub(crate) fn new() -> Self {
-        Self { places: Places::One(None), count: 0, exact: 0 }
+        Self { places: Places::One(None), exact: 0, pace: Pace::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.count as usize
+        match &self.places {
+            Places::One(place) => usize::from(place.is_some()),
+            Places::Many(many) => many.count,
+        }
     }
 
     pub(crate) fn has_exact(&self) -> bool {
@@ -260,7 +266,6 @@ impl<P> Watchers<P> {
     }
 
     pub(crate) fn insert(&mut self, watcher: Arc<Watcher<P>>, exact: bool) -> u32 {
-        self.count += 1;
         self.exact += u32::from(exact);
         match &mut self.places {
             Places::One(place @ None) => {
@@ -269,7 +274,7 @@ impl<P> Watchers<P> {
             }
             Places::One(first) => {
                 let places = vec![first.take(), Some(watcher)];
-                self.places = Places::Many(Box::new(Many { places, free: Vec::new() }));
+                self.places = Places::Many(Box::new(Many { places, free: Vec::new(), count: 2 }));
                 1
             }
             Places::Many(many) => many.insert(watcher),
@@ -285,12 +290,14 @@ impl<P> Watchers<P> {
         if place.and_then(Option::take).is_none() {
             return;
         }
-        self.count -= 1;
         self.exact -= u32::from(exact);
-        if self.count == 0 {
-            *self = Self::new();
-        } else if let Places::Many(many) = &mut self.places {
-            many.note_free(key);
+        if let Places::Many(many) = &mut self.places {
+            many.count -= 1;
+            if many.count == 0 {
+                self.places = Places::One(None);
+            } else {
+                many.note_free(key);
+            }
         }
     }
 
@@ -317,6 +324,7 @@ impl<P> Watchers<P> {
 
 impl<P> Many<P> {
     fn insert(&mut self, watcher: Arc<Watcher<P>>) -> u32 {
+        self.count += 1;
         while let Some(key) = self.free.pop() {
             if let Some(place) = self.places.get_mut(key as usize) {
                 debug_assert!(place.is_none(), "what is noted is free");

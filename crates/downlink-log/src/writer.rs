@@ -265,10 +265,17 @@ impl<P: Payload> Shared<P> {
         self.settle(&mut evicted);
         for batch in batches {
             if let Content::Hidden(batch) = &mut batch.content {
-                Wakes::of(batch).wake();
+                self.wake_committed(Wakes::of(batch));
             }
         }
         wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    fn wake_committed(&self, wakes: Wakes<P>) {
+        match self.durable.as_ref().and_then(|durable| durable.wake.as_ref()) {
+            Some(wake) => wake(wakes),
+            None => wakes.wake(),
+        }
     }
 
     /// Nothing more is taken until the store is opened anew. What waits fails with it.

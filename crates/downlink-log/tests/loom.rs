@@ -7,10 +7,11 @@
 
 mod support;
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use downlink_log::{
-    Address, AppendError, Batch, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
+    Address, AppendError, Batch, EndReason, Gathered, Log, LogOptions, Read, Reader, Retention,
+    Start, Timer,
 };
 use loom::{future::block_on, thread};
 use support::{
@@ -84,6 +85,43 @@ fn a_waiting_reader_takes_events_one_by_one() {
 }
 
 /// The reader's own topic and everyone's: both may have something at one look.
+/// Appends to a topic that lingers.
+fn gather(log: &Log<Load>, gathered: &Gathered<Load>, now_ms: u64) -> Timer {
+    let drafts = [draft(&[topic("a")])].into_iter().collect();
+    let (_, wakes) = log.append(ms(now_ms), drafts).expect("an open topic");
+    let (timer, due) = gathered.add(Duration::from_millis(now_ms), wakes);
+    due.wake();
+    timer
+}
+
+/// What an append gathers is told by the timer that it starts, or by one that is just about to end.
+#[test]
+fn a_waiting_reader_hears_of_what_was_gathered() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let gathered = Arc::new(Gathered::new(Duration::from_millis(10)));
+        let mut reader = open(&log, &["a"], Start::Live);
+        assert_eq!(gather(&log, &gathered, 0), Timer::Keep);
+        assert_eq!(gather(&log, &gathered, 5), Timer::Start);
+        let timer = {
+            let gathered = Arc::clone(&gathered);
+            thread::spawn(move || gathered.wake_due(Duration::from_millis(10)))
+        };
+        // While the timer ends, by its clock or a little later by another's.
+        let publisher = {
+            let (gathered, log) = (Arc::clone(&gathered), log.clone());
+            thread::spawn(move || {
+                if gather(&log, &gathered, 10) == Timer::Start {
+                    assert_eq!(gathered.wake_due(Duration::from_millis(20)), None);
+                }
+            })
+        };
+        follow(&mut reader, |seen| seen.offsets.len() == 3);
+        assert_eq!(timer.join().unwrap(), None);
+        publisher.join().unwrap();
+    });
+}
+
 #[test]
 fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
     model(2, || {

@@ -130,6 +130,9 @@ pub struct Settings {
     /// How long a finished topic stays finished, and readable.
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
+    /// How long a busy topic gathers events, up to 1s, to send them in one write; 0s sends each at once.
+    #[arg(long, env = "DOWNLINK_LINGER", value_name = "TIME", default_value = "0s", value_parser = parse_time)]
+    pub linger: Duration,
 }
 
 /// What an anonymous peer may do.

@@ -1,5 +1,14 @@
 //! What is visible when, and what a failing disk does to publishers.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    task::{Wake, Waker},
+};
+
 use downlink_log::{
     AppendError, Draft, EndReason, Start,
     store::{Durability, StoreError},
@@ -7,7 +16,7 @@ use downlink_log::{
 
 use crate::{
     support::topic,
-    world::{World, durable, is_caught_up, note, note_to, read, with_key},
+    world::{DEADLINE, World, durable, is_caught_up, note, note_to, read, with_key},
 };
 
 #[test]
@@ -23,6 +32,32 @@ fn an_event_is_visible_after_its_commit() {
     let answers = durable(&submitted).unwrap();
     assert_eq!((answers[0].offset.get(), answers[0].matched), (1, 1));
     assert_eq!(read(&mut reader, 1).numbers, [7]);
+}
+
+/// Whoever takes the wake-ups of a commit decides when readers hear of it; they could look before.
+#[test]
+fn the_wake_ups_of_a_commit_can_be_left_to_somebody_else() {
+    let (send, wakes) = mpsc::channel();
+    let world = World::waking(Box::new(move |wakes| drop(send.send(wakes))));
+    let mut reader = world.open(&["a"], Start::Live);
+    let woken = Arc::new(Woken::default());
+    reader.register(&Waker::from(Arc::clone(&woken)));
+    let submitted = world.submit(vec![note("a", 7)]).unwrap();
+    durable(&submitted).unwrap();
+    let held_back = wakes.recv_timeout(DEADLINE).unwrap();
+    assert!(!woken.0.load(Ordering::SeqCst));
+    drop(held_back);
+    assert!(woken.0.load(Ordering::SeqCst));
+    assert_eq!(read(&mut reader, 1).numbers, [7]);
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

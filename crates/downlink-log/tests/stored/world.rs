@@ -11,7 +11,7 @@ use std::{
 use downlink_log::{
     Address, Answers, AppendError, Batch, Commit, Draft, EndReason, Entry, Epoch, Fingerprint, Gap,
     IdempotencyKey, Log, LogOptions, Offset, Payload, Read, Reader, Retention, Start, StoreOptions,
-    Submitted, Timestamp,
+    Submitted, Timestamp, WakeCommitted,
     store::{Durability, StoreError},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Nothing here takes a second unless it hangs.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A payload that says its number, and its id on the wire.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,6 +65,16 @@ impl World {
         Self { shelf, log, lives: 1, options, durability }
     }
 
+    /// A log whose commits leave it to somebody else to wake readers.
+    pub(crate) fn waking(wake: Box<WakeCommitted<Note>>) -> Self {
+        let mut world = Self::new(Durability::Commit);
+        let side = StoreOptions { wake: Some(wake), ..side(world.durability) };
+        world.shelf = Shelf::default();
+        let store = world.shelf.open(Epoch::from_random(1));
+        world.log = Log::with_store(world.options.clone(), store, side).expect("a readable shelf");
+        world
+    }
+
     /// Closes the log, waits for its store to be let go of, and opens it again.
     pub(crate) fn reopen(&mut self) {
         self.log.close();
@@ -101,13 +111,17 @@ impl World {
 }
 
 fn open(shelf: &Shelf, options: &LogOptions, durability: Durability, life: u64) -> Log<Note> {
+    Log::with_store(options.clone(), shelf.open(Epoch::from_random(life)), side(durability))
+        .expect("a readable shelf")
+}
+
+/// How the log uses the shelf.
+fn side(durability: Durability) -> StoreOptions<Note> {
     let decode = |stored: downlink_log::Stored| {
         let number = u64::from_le_bytes(stored.payload.try_into().ok()?);
         (number != BROKEN).then_some(Note { number, given: stored.given })
     };
-    let side = StoreOptions { durability, ..StoreOptions::new(decode, || ms(1_000)) };
-    Log::with_store(options.clone(), shelf.open(Epoch::from_random(life)), side)
-        .expect("a readable shelf")
+    StoreOptions { durability, ..StoreOptions::new(decode, || ms(1_000)) }
 }
 
 pub(crate) fn id(life: u64, offset: u64) -> Start {

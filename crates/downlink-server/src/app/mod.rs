@@ -77,6 +77,7 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         .limits(limits)
         .event_bytes_max(settings.event_bytes_max)
         .finished_keep(settings.finished_keep)
+        .linger(settings.linger)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
         .build()
 }

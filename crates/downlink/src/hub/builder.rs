@@ -2,14 +2,18 @@
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use downlink_log::{Epoch, Log, LogOptions, RetentionRules, store::StoreError};
+use downlink_log::{Epoch, Log, LogOptions, RetentionRules};
 #[cfg(feature = "store")]
 use downlink_log::{StoreOptions, store::Durability};
 use downlink_proto::{Event, EventId};
 
 use super::{
-    Clock, Hub, Inner, InvalidName, Limits, Observer, Retention, TopicSelector, drain::Drain,
-    encoding::Encoding, record::Record, stats::Counters,
+    Clock, Hub, HubError, Inner, Limits, Observer, Retention, TopicSelector,
+    drain::Drain,
+    encoding::Encoding,
+    linger::{LINGER_MAX, Linger},
+    record::Record,
+    stats::Counters,
 };
 
 /// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
@@ -46,6 +50,7 @@ pub(super) struct Settings<T> {
     pub(super) read_value: Option<Arc<ReadEvent<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) clock: Clock,
+    pub(super) linger: Duration,
 }
 
 /// Settings of a [`Hub`] to be. Wrong ones are reported by [`build`](Self::build).
@@ -112,6 +117,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             read_value: None,
             observer: None,
             clock: Clock::system(),
+            linger: Duration::ZERO,
         };
         let options = LogOptions::new(Epoch::from_random(random()));
         Self {
@@ -198,6 +204,49 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// The span from which drained clients get their reconnection times. Default: 0.5 to 5 s.
     pub fn drain_spread(mut self, spread: RangeInclusive<Duration>) -> Self {
         self.settings.drain_spread = spread;
+        self
+    }
+
+    /// Wakes the readers of a topic at most once in this time while it is busy, so that several events
+    /// go out in one write. Default: zero, which is off; at most [`LINGER_MAX`].
+    ///
+    /// An event that nothing came before for as long is told at once; those that follow within the
+    /// time wait for its end, and are told together. So it costs up to `linger` of latency, and only
+    /// where there is load. With a store the time begins at the commit. Draining, closing and
+    /// disconnecting do not wait.
+    ///
+    /// It is kept in whole milliseconds, rounded up. It needs a tokio runtime with a timer, the
+    /// publisher's (with a store, the one that made the hub, or the first publisher's), which has to
+    /// be driven while something waits. Where there is none, readers are woken at once.
+    ///
+    /// # Limits
+    ///
+    /// Until it is told of them, a reader's events are in the topic's history alone: what a topic
+    /// gets in this time has to be well within its retention, or readers are told of gaps.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use downlink::hub::{Delivery, HubBuilder};
+    /// use futures_util::StreamExt;
+    ///
+    /// let hub = HubBuilder::<String>::text().linger(Duration::from_millis(5)).build()?;
+    /// let mut prices = hub.subscribe().topic("gold").open().await?;
+    /// for price in ["4000", "4001", "4002"] {
+    ///     hub.to("gold").publish(price.to_owned())?;
+    /// }
+    /// for price in ["4000", "4001", "4002"] {
+    ///     let Some(Delivery::Event(event)) = prices.next().await else { panic!("no event") };
+    ///     assert_eq!(event.data(), price);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.settings.linger = linger;
         self
     }
 
@@ -339,9 +388,11 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let decode = move |stored| super::stored::decode(&stored, read_value.as_ref());
         let mut side = StoreOptions::new(decode, move || clock.now());
         side.durability = self.durability;
+        let linger = Linger::of(self.settings.linger);
+        side.wake = linger.clone().map(Linger::into_wake_committed);
         let options = self.options.clone();
         let log = Log::with_store(options, store, side).map_err(HubError::Store)?;
-        Ok(self.build_over(log, Some(fingerprint_key)))
+        Ok(self.build_over(log, linger, Some(fingerprint_key)))
     }
 
     fn check(&self) -> Result<(), HubError> {
@@ -358,16 +409,27 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         if self.settings.drain_spread.is_empty() {
             return Err(HubError::EmptySpread);
         }
+        let linger = self.settings.linger;
+        if linger > LINGER_MAX {
+            return Err(HubError::LingerTooLong { linger, linger_max: LINGER_MAX });
+        }
         Ok(())
     }
 
     /// Makes a hub of settings that are known to be right.
     pub(super) fn build_valid(self) -> Hub<T> {
         let log = Log::new(self.options.clone());
-        self.build_over(log, None)
+        let linger = Linger::of(self.settings.linger);
+        self.build_over(log, linger, None)
     }
 
-    fn build_over(self, log: Log<Record<T>>, fingerprint_key: Option<[u8; 16]>) -> Hub<T> {
+    /// Makes a hub over a log, whose readers it wakes in its own way.
+    fn build_over(
+        self,
+        log: Log<Record<T>>,
+        linger: Option<Linger<T>>,
+        fingerprint_key: Option<[u8; 16]>,
+    ) -> Hub<T> {
         let Self { encoding, settings, .. } = self;
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
@@ -379,6 +441,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             fingerprint_key,
             counters: Counters::default(),
             drain: Drain::default(),
+            linger,
         }))
     }
 }
@@ -399,66 +462,6 @@ impl<T: 'static> Settings<T> {
 impl<T> fmt::Debug for HubBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubBuilder").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// A hub cannot be as it was asked to be.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum HubError {
-    /// A retention rule is for something that is neither a topic nor a pattern.
-    InvalidSelector {
-        /// The selector.
-        selector: String,
-        /// What is wrong with it.
-        reason: InvalidName,
-    },
-    /// A retention rule keeps no event: readers would have nothing to read.
-    NoEvents,
-    /// An event may be larger than all history together.
-    EventAboveHub {
-        /// The limit of one event in bytes.
-        event_bytes_max: usize,
-        /// The limit of the hub in bytes.
-        bytes_max: usize,
-    },
-    /// The span of reconnection times is empty.
-    EmptySpread,
-    /// A hub with a store keeps values and was not told how to read them back.
-    ValuesNeedDecoding,
-    /// The store could not be opened.
-    Store(StoreError),
-}
-
-impl fmt::Display for HubError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InvalidSelector { selector, .. } => {
-                write!(f, "{selector:?} is neither a topic nor a pattern")
-            }
-            Self::NoEvents => {
-                f.write_str("a retention rule keeps no event; events_max is at least 1")
-            }
-            Self::EventAboveHub { event_bytes_max, bytes_max } => write!(
-                f,
-                "an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes"
-            ),
-            Self::EmptySpread => f.write_str("drain_spread ends before it begins"),
-            Self::ValuesNeedDecoding => f.write_str(
-                "a store with keep_values needs decode_values, or decode_json, to read them back",
-            ),
-            Self::Store(_) => f.write_str("the store could not be opened"),
-        }
-    }
-}
-
-impl std::error::Error for HubError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::InvalidSelector { reason, .. } => Some(reason),
-            Self::Store(error) => Some(error),
-            _ => None,
-        }
     }
 }
 

@@ -4,17 +4,20 @@
 //! [`Subscription`] reads the log from its own cursor. Nobody waits for anybody: a slow reader is a
 //! number that lags, and what it cannot be given any more it is told as a [`Gap`].
 //!
-//! There is no task to start and none to stop; dropping a subscription is leaving.
+//! There is no task to start and none to stop; dropping a subscription is leaving. (A hub that lingers
+//! has a timer while something waits for it.)
 //!
 //! Not here: HTTP. How a subscription becomes a response is in [`adapters`](crate::adapters).
 
 mod batch;
+mod build_error;
 mod builder;
 mod clock;
 mod control;
 mod delivery;
 mod drain;
 mod encoding;
+mod linger;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod observe;
@@ -34,7 +37,8 @@ use downlink_log::Log;
 use downlink_proto::{Event, EventId};
 
 pub use batch::{BATCH_EVENTS_MAX, Batch, BatchError};
-pub use builder::{EVENT_BYTES_MAX, HubBuilder, HubError, LagPolicy};
+pub use build_error::HubError;
+pub use builder::{EVENT_BYTES_MAX, HubBuilder, LagPolicy};
 pub use clock::Clock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
@@ -43,6 +47,7 @@ pub use downlink_log::{
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
+pub use linger::LINGER_MAX;
 pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::{ClientOverview, TopicOverview};
 pub use publish::{ADDRESSES_MAX, Publish, Receipt};
@@ -102,6 +107,8 @@ pub(crate) struct Inner<T> {
     fingerprint_key: Option<[u8; 16]>,
     counters: Counters,
     drain: drain::Drain,
+    /// `None`: readers are woken by the publisher, at once.
+    linger: Option<linger::Linger<T>>,
 }
 
 impl<T> Clone for Hub<T> {

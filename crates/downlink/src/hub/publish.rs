@@ -183,7 +183,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             body: None,
             stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
         };
-        // A mark is no event: it is not counted as one.
+        // A mark is no event: it is not counted as one, and does not linger.
         let appended = self.0.log.submit(self.now(), smallvec![draft]);
         let (submitted, wakes) = appended.map_err(|error| PublishError::from_append(error).1)?;
         wakes.wake();
@@ -209,7 +209,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ) -> Result<Submitted, (usize, PublishError)> {
         let appended = self.0.log.submit(self.now(), drafts);
         let (submitted, wakes) = appended.map_err(PublishError::from_append)?;
-        wakes.wake();
+        match &self.0.linger {
+            Some(linger) => linger.wake(wakes),
+            None => wakes.wake(),
+        }
         let new = submitted.answers.iter().filter(|answer| !answer.repeated).count();
         self.0.counters.note_published(new);
         Ok(submitted)

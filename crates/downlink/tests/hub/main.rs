@@ -16,6 +16,7 @@ mod filters;
 mod finishing;
 mod gaps;
 mod limits;
+mod lingering;
 mod metrics;
 mod observing;
 mod repeats;
