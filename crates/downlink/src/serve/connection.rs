@@ -342,6 +342,10 @@ where
         }
     }
 
+    fn warm(&self) -> bool {
+        self.body.as_ref().is_some_and(Body::is_end_stream)
+    }
+
     fn drop_body(self: Pin<&mut Self>) {
         self.project().body.set(None);
     }

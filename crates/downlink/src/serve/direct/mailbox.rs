@@ -136,6 +136,11 @@ impl StreamWaker {
         !self.woken.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether the stream is marked as woken.
+    pub(super) fn is_marked(&self) -> bool {
+        self.woken.load(Ordering::Relaxed)
+    }
+
     /// Forgets the wake-up: the stream is about to be polled.
     pub(super) fn reset(&self) {
         self.woken.swap(false, Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! A connected socket, outside of any runtime.
 
 use std::any::Any;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -67,14 +67,32 @@ impl Socket {
     /// `writev`.
     pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if let [one] = slices {
-            return match self {
-                Self::Tcp(tcp) => (&*tcp).write(one),
-                Self::Unix(unix) => (&*unix).write(one),
-            };
+            return self.send(one);
         }
         match self {
             Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, SEND_FLAGS),
             Self::Unix(unix) => SockRef::from(unix).send_vectored_with_flags(slices, SEND_FLAGS),
+        }
+    }
+
+    /// Through rustix, which on Linux spares the C library's care for cancelled threads.
+    #[cfg(target_os = "linux")]
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = rustix::net::SendFlags::NOSIGNAL;
+        let sent = match self {
+            Self::Tcp(tcp) => rustix::net::send(tcp, bytes, flags),
+            Self::Unix(unix) => rustix::net::send(unix, bytes, flags),
+        };
+        sent.map_err(io::Error::from)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        use std::io::Write;
+
+        match self {
+            Self::Tcp(tcp) => (&*tcp).write(bytes),
+            Self::Unix(unix) => (&*unix).write(bytes),
         }
     }
 

@@ -82,6 +82,10 @@ impl Visit for Option<Fake> {
         self.set(None);
     }
 
+    fn warm(&self) -> bool {
+        self.is_some()
+    }
+
     fn serve_on(self: Pin<&mut Self>, socket: Socket, _: Bytes, _: Arc<Shared>) -> Served {
         Box::pin(async move { drop(socket) })
     }

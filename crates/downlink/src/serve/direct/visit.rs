@@ -25,6 +25,10 @@ pub(in crate::serve) type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A response body, and all that it takes to serve its connection again after it.
 pub(in crate::serve) trait Visit: Send {
+    /// Looks at the body without doing anything, so that it is in the processor's cache when it is
+    /// polled; what it says means nothing.
+    fn warm(&self) -> bool;
+
     /// The body's next bytes, `None` at its end, or `Err` where it was cut.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
 
