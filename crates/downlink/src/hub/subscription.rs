@@ -241,8 +241,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 Ok(entry) => entry,
                 Err(Read::Events) => continue,
                 Err(Read::Gap(gap)) => return Poll::Ready(self.take_gap(gap)),
-                Err(Read::CaughtUp) if registered => return Poll::Pending,
-                Err(Read::CaughtUp) => {
+                Err(Read::CaughtUp | Read::Fetching) if registered => return Poll::Pending,
+                Err(Read::CaughtUp | Read::Fetching) => {
                     self.reader.register(cx.waker());
                     registered = true;
                     continue;

@@ -22,6 +22,8 @@ mod observing;
 mod repeats;
 mod responses;
 mod resume;
+#[cfg(feature = "store")]
+mod stored;
 
 use downlink::hub::{
     Delivery, GapReason, Hub, HubBuilder, Receipt, Retention, Subscribe, SubscribeError,
