@@ -19,7 +19,7 @@ use crate::{
     read::Batch,
     replay::Replay,
     ring::Finish,
-    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent},
+    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Wanted},
     sync::{AtomicU64, Condvar, Ordering},
     ticket::Ticket,
     wakes::Wakes,
@@ -193,7 +193,7 @@ impl<P: Payload> Log<P> {
         };
         let queue_max = (side.queue_events_max, side.queue_bytes_max);
         let log = Self::begin_at(options, next_offset, at, Some(durable), queue_max);
-        log.0.warm(reader.newest(WARM)?, next_offset);
+        log.0.warm(&*reader, next_offset)?;
         log.0.take_finished(&*reader)?;
         let writer = Writer::new(Arc::clone(&log.0), Box::new(store), side.clock);
         writer.start()?;
@@ -218,10 +218,10 @@ impl<P: Payload> Shared<P> {
     /// Fills the rings with the newest events. Whatever is below the oldest of them is the store's.
     ///
     /// An event that can not be decoded ends the rings before it: a reader meets it in the store.
-    fn warm(&self, events: Vec<StoredEvent>, next_offset: Offset) {
-        let mut addresses = HashSet::new();
+    fn warm(&self, reader: &dyn StoreReader, next_offset: Offset) -> Result<(), StoreError> {
+        let mut addresses = HashSet::from([Address::Everyone]);
         let mut decoded = Vec::new();
-        for event in events.into_iter().rev() {
+        for event in reader.newest(WARM)?.into_iter().rev() {
             addresses.extend(event.to.iter().cloned());
             if addresses.len() > self.options.limits.topics_max {
                 break;
@@ -231,6 +231,7 @@ impl<P: Payload> Shared<P> {
         }
         let from = decoded.last().map_or(next_offset.get(), |(_, event, _)| event.offset);
         self.raise_floors(from);
+        self.raise_to_stored(reader, &addresses)?;
         let mut evicted = Evicted::new();
         for (at, mut event, to) in decoded.into_iter().rev() {
             event.topics = self.reserve_all(&to);
@@ -239,6 +240,34 @@ impl<P: Payload> Shared<P> {
         self.trim_all(std::iter::empty(), next_offset.get(), &mut evicted);
         self.tidy_index();
         self.settle(&mut evicted);
+        // A name that has no ring may have lost events above the oldest in memory. Its readers ask
+        // the store, which knows; without this they would pass over what it has lost.
+        self.raise_unknown(reader.highest_floor()?.get().max(from));
+        Ok(())
+    }
+
+    /// Tells the rings to be what the store has evicted: retention may have taken an event of one
+    /// topic that is younger than what another one keeps.
+    fn raise_to_stored(
+        &self,
+        reader: &dyn StoreReader,
+        addresses: &HashSet<Address>,
+    ) -> Result<(), StoreError> {
+        for address in addresses {
+            let wanted = Wanted { addresses: vec![address.clone()], patterns: Vec::new() };
+            let offset = reader.floor(&wanted)?.offset.get();
+            let Ok(topic) = self.find_or_create(address) else { break };
+            topic.raise_floor(Floor { offset, at: Timestamp::default() });
+            self.floor_max.fetch_max(offset, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Makes this the floor of every topic that is not in memory.
+    fn raise_unknown(&self, from: u64) {
+        let floor = Floor { offset: from, at: Timestamp::default() };
+        self.floor_max.fetch_max(from, Ordering::AcqRel);
+        self.registry.write().forgotten.raise(floor);
     }
 
     fn decode_event(
@@ -272,10 +301,8 @@ impl<P: Payload> Shared<P> {
 
     /// Makes this the floor of every topic there is or will be.
     fn raise_floors(&self, from: u64) {
-        let floor = Floor { offset: from, at: Timestamp::default() };
-        self.floor_max.fetch_max(from, Ordering::AcqRel);
-        self.everyone.raise_floor(floor);
-        self.registry.write().forgotten.raise(floor);
+        self.everyone.raise_floor(Floor { offset: from, at: Timestamp::default() });
+        self.raise_unknown(from);
     }
 
     fn reserve_all(&self, to: &[Address]) -> Topics<P> {

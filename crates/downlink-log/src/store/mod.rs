@@ -133,6 +133,14 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn floor(&self, wanted: &Wanted) -> Result<StoredFloor, StoreError>;
 
+    /// The highest floor of all addresses, those that no longer exist included: from there on nothing
+    /// was ever evicted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn highest_floor(&self) -> Result<Offset, StoreError>;
+
     /// The oldest of the newest `count` offsets below `until` in the wanted topics; `None` if they
     /// keep nothing.
     ///

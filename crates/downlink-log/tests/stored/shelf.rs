@@ -211,6 +211,11 @@ impl StoreReader for Shelf {
         Ok(self.state().floor(wanted))
     }
 
+    fn highest_floor(&self) -> Result<Offset, StoreError> {
+        let highest = self.state().floors.values().map(|floor| floor.offset).max();
+        Ok(highest.unwrap_or(Offset::FIRST))
+    }
+
     fn nth_newest(
         &self,
         wanted: &Wanted,

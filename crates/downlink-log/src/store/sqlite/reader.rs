@@ -19,7 +19,7 @@ use crate::{
             open::connect_reader,
             page::{Range, page},
             target::resolve,
-            topics::{address_of, indexed, keepers, kind_and_name, lost},
+            topics::{address_of, forgotten, indexed, keepers, kind_and_name, lost},
             turns::Turns,
         },
     },
@@ -70,6 +70,16 @@ impl StoreReader for SqliteReader {
 
     fn floor(&self, wanted: &Wanted) -> Result<StoredFloor, StoreError> {
         self.read(|transaction| Ok(resolve(transaction, wanted, Offset::FIRST)?.1))
+    }
+
+    fn highest_floor(&self) -> Result<Offset, StoreError> {
+        self.read(|transaction| {
+            let highest: Option<i64> = transaction
+                .prepare_cached("SELECT max(floor) FROM topics WHERE floor > 1")?
+                .query_row([], |row| row.get(0))?;
+            let highest = Offset::new(highest.map_or(0, number)).max(Offset::FIRST);
+            Ok(highest.max(forgotten(transaction)?.offset))
+        })
     }
 
     fn nth_newest(
