@@ -97,8 +97,6 @@ impl Default for SqliteOptions {
 /// ```
 #[derive(Debug)]
 pub struct SqliteStore {
-    /// Dropped before the writer's connection, unless somebody else holds it: the last connection
-    /// that may write leaves one file with everything in it.
     reader: Arc<SqliteReader>,
     connection: Connection,
     opened: Opened,
@@ -185,6 +183,19 @@ impl SqliteStore {
             }
         }
         result
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Leaves one file with everything in it, also while somebody still holds the read side: whoever
+    /// copies the file of a server that has ended copies all of it.
+    fn drop(&mut self) {
+        if !self.stopped {
+            // What does not succeed the next opening does.
+            let moved =
+                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let _ = moved;
+        }
     }
 }
 
