@@ -1,6 +1,6 @@
 //! What can be seen of a hub from outside: its topics and its clients.
 
-use downlink_log::{Address, Cursor, Offset};
+use downlink_log::{Address, Offset};
 use downlink_proto::EventId;
 
 use super::{ClientId, Hub, InvalidName, Topic, record::cursor_id};
@@ -107,9 +107,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: &downlink_log::TopicOverview,
         cursor: EventId,
     ) -> TopicOverview {
-        let id = |offset: Offset| {
-            cursor_id(Cursor { next: Offset::new(offset.get() + 1), ..self.0.log.tail() })
-        };
+        // Of the life of the hub that it was published in.
+        let id = |offset: Offset| cursor_id(self.0.log.cursor_after(offset));
         TopicOverview {
             topic: topic.as_str().to_owned(),
             subscribers: found.subscribers,
