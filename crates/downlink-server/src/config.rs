@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, Command};
 
+pub use crate::retain::RetainRule;
+
 /// What `downlink serve` can be told.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
@@ -64,6 +66,10 @@ pub struct Settings {
     /// How long events are kept.
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
+    /// What topics of a pattern keep instead: `chat/*=events:100,age:1h,bytes:65536`. May be given
+    /// several times, or split by `;`; the first that matches counts.
+    #[arg(long, env = "DOWNLINK_RETAIN", value_name = "TOPICS=LIMITS", value_delimiter = ';')]
+    pub retain: Vec<RetainRule>,
     /// Bytes of history in memory, in all topics together.
     #[arg(
         long,
@@ -202,7 +208,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
     let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
     for (name, value) in table {
-        let value = text_of(&value)
+        let values = texts_of(&value)
             .with_context(|| format!("{shown}: {name} has to be a text, a number or a list"))?;
         let serve = command.find_subcommand(subcommand).context("the command has settings")?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
@@ -211,26 +217,30 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         let Some(id) = known.map(|arg| arg.get_id().clone()) else {
             bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
         };
-        command = command
-            .mut_subcommand(subcommand, |serve| serve.mut_arg(id, |arg| arg.default_value(value)));
+        command = command.mut_subcommand(subcommand, |serve| {
+            serve.mut_arg(id, |arg| arg.default_values(values))
+        });
     }
     Ok(command)
+}
+
+fn texts_of(value: &toml::Value) -> Option<Vec<String>> {
+    match value {
+        toml::Value::Array(items) => items.iter().map(text_of).collect(),
+        value => text_of(value).map(|text| vec![text]),
+    }
 }
 
 fn text_of(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Array(items) => {
-            let texts: Option<Vec<String>> = items.iter().map(text_of).collect();
-            texts.map(|texts| texts.join(","))
-        }
         _ => None,
     }
 }
 
 /// A span of time such as `15s`, `500ms` or `2h 30m`.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text
         .parse()
         .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m"))?;

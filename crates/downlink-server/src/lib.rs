@@ -11,3 +11,4 @@ pub mod config;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 mod memory;
+mod retain;

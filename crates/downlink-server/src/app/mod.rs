@@ -72,6 +72,9 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         hub = hub.store(file).store_wait(STORE_WAIT).durability(durability);
         hub = hub.store_bytes_max(settings.store_bytes_max);
     }
+    for rule in &settings.retain {
+        hub = hub.retention_of(rule.selector(), rule.over(retention));
+    }
     hub.retention(retention)
         .everyone_retention(retention)
         .limits(limits)

@@ -63,6 +63,12 @@ fn what_is_wrong_in_a_file_is_said_with_its_name() {
         ("config", "config = \"x\"", "there is no setting \"config\""),
         ("toml", "listen = ", "is not TOML"),
         ("type", "listen = 1.5", "listen has to be a text, a number or a list"),
+        (
+            "list",
+            "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]",
+            "has a setting that cannot be used",
+        ),
+        ("rule", "retain = [\"a=events:1\", \"a=events:0\"]", "\"events:0\" has no whole number"),
         ("table", "[listen]\nport = 1", "listen has to be"),
         ("value", "retain-events = \"many\"", "has a setting that cannot be used"),
         ("value2", "retain-events = \"many\"", "retain-events"),
@@ -85,6 +91,7 @@ fn a_wrong_command_line_has_the_exit_code_of_one() {
         &["--retain-age", "-5s"],
         &["--anonymous", "everything"],
         &["--durability", "never"],
+        &["--retain", "chat/*=events:many"],
         &["fly"],
         &["decode", "--fast"],
     ] {

@@ -1,0 +1,119 @@
+//! The text of a retention rule: which topics, and how much history they keep.
+//!
+//! `chat/*=events:100,age:1h` is the same as a flag, in the environment and in the file.
+
+use std::{str::FromStr, time::Duration};
+
+use downlink::hub::{Retention, TopicSelector};
+
+use crate::config::parse_time;
+
+/// How much history the topics keep that one topic or pattern matches.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RetainRule {
+    selector: String,
+    events: Option<usize>,
+    bytes: Option<usize>,
+    age: Option<Duration>,
+}
+
+impl RetainRule {
+    /// The topic or pattern.
+    pub(crate) fn selector(&self) -> &str {
+        &self.selector
+    }
+
+    /// The rule; what it does not say is as for every topic.
+    pub(crate) fn over(&self, all: Retention) -> Retention {
+        Retention {
+            events_max: self.events.unwrap_or(all.events_max),
+            bytes_max: self.bytes.unwrap_or(all.bytes_max),
+            age_max: self.age.or(all.age_max),
+        }
+    }
+}
+
+impl FromStr for RetainRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The last `=`: a topic may have one, the limits have none.
+        let (selector, limits) =
+            text.rsplit_once('=').ok_or("write TOPICS=LIMITS, such as chat/*=events:100,age:1h")?;
+        TopicSelector::parse(selector)
+            .map_err(|error| format!("{selector:?} is neither a topic nor a pattern: {error}"))?;
+        let mut rule = Self { selector: selector.into(), events: None, bytes: None, age: None };
+        for limit in limits.split(',') {
+            rule.take(limit)?;
+        }
+        Ok(rule)
+    }
+}
+
+impl RetainRule {
+    fn take(&mut self, limit: &str) -> Result<(), String> {
+        let (name, value) = limit.split_once(':').unwrap_or((limit, ""));
+        let twice = match name {
+            "events" => self.events.replace(number(limit, value)?).is_some(),
+            "bytes" => self.bytes.replace(number(limit, value)?).is_some(),
+            "age" => self.age.replace(parse_time(value)?).is_some(),
+            _ => {
+                return Err(format!(
+                    "{limit:?} is no limit; write events:N, bytes:N or age:TIME, split by commas"
+                ));
+            }
+        };
+        if twice { Err(format!("{name} is there twice")) } else { Ok(()) }
+    }
+}
+
+/// At least 1: a topic that keeps nothing has nothing to be read.
+fn number(limit: &str, value: &str) -> Result<usize, String> {
+    let number = value.parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| format!("{limit:?} has no whole number above 0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retention(text: &str) -> Result<(String, Retention), String> {
+        let all = Retention { events_max: 7, bytes_max: 8, age_max: Some(Duration::from_secs(9)) };
+        text.parse().map(|rule: RetainRule| (rule.selector().to_owned(), rule.over(all)))
+    }
+
+    #[test]
+    fn what_a_rule_does_not_say_is_as_for_every_topic() {
+        let rule = |events_max, bytes_max, seconds| Retention {
+            events_max,
+            bytes_max,
+            age_max: Some(Duration::from_secs(seconds)),
+        };
+        let all = "a/*=age:1h,bytes:20,events:10";
+        assert_eq!(retention(all), Ok(("a/*".into(), rule(10, 20, 3_600))));
+        assert_eq!(retention("a=events:1"), Ok(("a".into(), rule(1, 8, 9))));
+        assert_eq!(retention("{x}/b=bytes:1"), Ok(("{x}/b".into(), rule(7, 1, 9))));
+        assert_eq!(retention("a=b=age:2s"), Ok(("a=b".into(), rule(7, 8, 2))));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_rule_is_said() {
+        for (text, says) in [
+            ("a", "write TOPICS=LIMITS"),
+            ("a//b=events:1", "neither a topic nor a pattern"),
+            ("=events:1", "neither a topic nor a pattern"),
+            ("a=", "is no limit"),
+            ("a=10", "is no limit"),
+            ("a=events:1,size:3", "\"size:3\" is no limit"),
+            ("a=events:0", "above 0"),
+            ("a=bytes:1MiB", "above 0"),
+            ("a=events:-1", "above 0"),
+            ("a=events", "above 0"),
+            ("a=age:1", "500ms, 15s"),
+            ("a=events:1,events:2", "events is there twice"),
+        ] {
+            let refused = retention(text).unwrap_err();
+            assert!(refused.contains(says), "{text}: {refused}");
+        }
+    }
+}
