@@ -1,0 +1,42 @@
+//! A small disk of one's own, for who may mount one.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A file system of a bounded size; unmounted when dropped.
+pub(crate) struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one; `None`, with a word of what is not tested then, if this user may not.
+    pub(crate) fn mount(at: PathBuf, bytes: u64, test: &str) -> Option<Self> {
+        std::fs::create_dir_all(&at).expect("a folder for the test");
+        let size = format!("size={bytes}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped, for want of the right to mount: {test}");
+        }
+        mounted.then_some(Self(at))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Mounts it anew with these options.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
+        assert!(mounted.expect("mount is there").success(), "{options}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let path: &Path = &self.0;
+        let _ = Command::new("umount").arg("-l").arg(path).status();
+    }
+}

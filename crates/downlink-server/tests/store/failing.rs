@@ -1,0 +1,253 @@
+//! Disks that are full, files that cannot be used, and locks that others hold.
+
+use std::{fs, path::Path};
+
+use rusqlite::Connection;
+
+use crate::{
+    Folder, Server,
+    disk::Disk,
+    server::{id_of, next, refused},
+};
+
+/// A store that was closed, with this many events of one topic.
+async fn store_with(store: &Path, events: usize) -> Vec<String> {
+    let server = Server::start(store, &[]);
+    let mut data = Vec::new();
+    for number in 0..events {
+        data.push(format!("{number} {}", "x".repeat(1_000)));
+        server.publish("topic=a", &data[number]).await;
+    }
+    server.stop();
+    data
+}
+
+/// Publishes until the disk takes no more: what was acknowledged, and the sentence of the refusal.
+async fn fill(server: &Server, kept: &mut Vec<String>) -> String {
+    for number in 0..10_000 {
+        let data = format!("{number} {}", "x".repeat(8_000));
+        let answer = server.post("topic=a", "", &data).await;
+        if answer.status != 200 {
+            return answer.problem(507);
+        }
+        kept.push(data);
+    }
+    panic!("the disk is larger than it should be");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() {
+    let folder = Folder::new("full");
+    let test = "a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals";
+    let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
+    let (store, ballast) = (disk.file("x.db"), disk.file("ballast"));
+    fs::write(&ballast, vec![1; 1 << 20]).expect("room");
+    let flags = ["--event-bytes-max", "10000", "--history-bytes-max", "100000"];
+    let server = Server::start(&store, &flags);
+    let mut live = server.stream("topic=a", "").await;
+    let mut kept = Vec::new();
+    let said = fill(&server, &mut kept).await;
+    assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
+    assert!(kept.len() > 50, "{}", kept.len());
+    // Subscribers read on: who was there, and who comes now and reads what only the file has.
+    assert_eq!(next(&mut live, kept.len()).await, kept);
+    let mut late = server.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut late, kept.len()).await, kept);
+
+    fs::remove_file(&ballast).expect("removed");
+    for number in 0..10 {
+        kept.push(format!("after {number}"));
+        server.publish("topic=a", &kept[kept.len() - 1]).await;
+    }
+    assert_eq!(next(&mut live, 10).await, kept[kept.len() - 10..]);
+    assert_eq!(next(&mut late, 10).await, kept[kept.len() - 10..]);
+
+    // Full again, killed and started on the full disk, it still answers readers.
+    fill(&server, &mut kept).await;
+    server.kill();
+    match Server::try_start(&store, &flags) {
+        Ok(server) => {
+            let mut again = server.stream("topic=a&start=earliest", "").await;
+            assert_eq!(next(&mut again, kept.len()).await, kept);
+        }
+        Err(said) => {
+            assert!(said.contains("disk of the store is full"), "{said}");
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+    disk.remount("size=16777216");
+    let server = Server::start(&store, &flags);
+    let mut again = server.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut again, kept.len()).await, kept);
+    server.publish("topic=a", "more").await;
+    assert_eq!(next(&mut again, 1).await, ["more"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_in_relaxed_durability_loses_nothing_that_was_seen_once_there_is_room() {
+    let folder = Folder::new("relaxed-full");
+    let test = "a_full_disk_in_relaxed_durability_loses_nothing_that_was_seen_once_there_is_room";
+    let Some(disk) = Disk::mount(folder.file("disk"), 2 << 20, test) else { return };
+    let store = disk.file("x.db");
+    let relaxed = ["--durability", "relaxed", "--retain-bytes", "1000000000"];
+    let server = Server::start(&store, &relaxed);
+    let mut live = server.stream("topic=a", "").await;
+    let mut seen = Vec::new();
+    let said = loop {
+        let data = format!("{} {}", seen.len(), "x".repeat(1_000_000));
+        let answer = server.post("topic=a", "", &data).await;
+        if answer.status != 202 {
+            // The queue is full: its events have been seen, so they are not given up.
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            break answer.problem(503);
+        }
+        seen.push(data);
+        assert!(seen.len() < 200, "the queue has no end");
+        let _ = next(&mut live, 1).await;
+    };
+    assert!(said.contains("wait for the store"), "{said}");
+    disk.remount("size=536870912");
+    // Its end waits for the disk to have everything.
+    server.stop();
+    let server = Server::start(&store, &relaxed);
+    let mut again = server.stream("topic=a&start=earliest", "").await;
+    assert!(next(&mut again, seen.len()).await == seen, "not what was seen");
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_is_said_at_the_start() {
+    let folder = Folder::new("read-only");
+    let test = "a_disk_that_cannot_be_written_is_said_at_the_start";
+    let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
+    let store = disk.file("x.db");
+    let data = store_with(&store, 3).await;
+    disk.remount("ro");
+    let said = refused(&store);
+    assert!(said.contains("make the file and its folder writable"), "{said}");
+    let said = refused(&disk.file("new.db"));
+    assert!(said.contains("make the file and its folder writable"), "{said}");
+    disk.remount("rw");
+    let server = Server::start(&store, &[]);
+    let mut stream = server.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut stream, 3).await, data);
+}
+
+#[tokio::test]
+async fn files_that_are_no_store_of_ours_are_refused_with_what_to_do() {
+    let folder = Folder::new("foreign");
+    let text = folder.file("text.db");
+    fs::write(&text, "history\n".repeat(1_000)).expect("a file");
+    assert!(refused(&text).contains("the file is not a store: choose another name"));
+    let other = folder.file("other.db");
+    let foreign = Connection::open(&other).expect("a database");
+    foreign.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").expect("a table");
+    assert!(refused(&other).contains("the file is not a store: choose another name"));
+    let rows = foreign.query_row("SELECT a FROM t", [], |row| row.get::<_, i64>(0));
+    assert_eq!(rows, Ok(1), "it is left as it was");
+    let said = refused(&folder.file("nowhere/x.db"));
+    assert!(said.contains("check that its folder exists"), "{said}");
+    let said = refused(&folder.0);
+    assert!(said.contains("cannot be opened"), "{said}");
+
+    let newer = folder.file("newer.db");
+    store_with(&newer, 1).await;
+    let database = Connection::open(&newer).expect("a database");
+    database.pragma_update(None, "user_version", 1_000).expect("writable");
+    drop(database);
+    let said = refused(&newer);
+    assert!(said.contains("layout 1000") && said.contains("start the newer version"), "{said}");
+}
+
+#[tokio::test]
+async fn a_store_in_use_is_refused_and_goes_on_where_it_is() {
+    let folder = Folder::new("in-use");
+    let store = folder.file("x.db");
+    let server = Server::start(&store, &[]);
+    server.publish("topic=a", "one").await;
+    let said = refused(&store);
+    assert!(said.contains("in use by another process: stop that process"), "{said}");
+    server.publish("topic=a", "two").await;
+    let mut stream = server.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut stream, 2).await, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_said_and_over_when_it_ends() {
+    let folder = Folder::new("locked");
+    let store = folder.file("x.db");
+    store_with(&store, 1).await;
+    let shell = Connection::open(&store).expect("a database");
+    shell.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let said = refused(&store);
+    assert!(said.contains("another program holds a lock on the store"), "{said}");
+    shell.execute_batch("ROLLBACK").expect("a transaction");
+    let server = Server::start(&store, &[]);
+    shell.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let said = server.post("topic=a", "", "refused").await.problem(503);
+    assert!(said.contains("end its transaction and try again"), "{said}");
+    let mut stream = server.stream("topic=a&start=earliest", "").await;
+    assert_eq!(next(&mut stream, 1).await.len(), 1, "reading goes on");
+    shell.execute_batch("ROLLBACK").expect("a transaction");
+    let id = id_of(&server.post("topic=a", "", "kept").await);
+    assert_eq!(next(&mut stream, 1).await, ["kept"]);
+    assert_eq!(stream.last_event_id(), id);
+}
+
+/// Damage anywhere: the server says so at the start, or serves what is whole; it never panics and
+/// never gives an event that was not published.
+#[tokio::test]
+async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
+    let folder = Folder::new("damaged");
+    let whole = folder.file("whole.db");
+    let data = store_with(&whole, 60).await;
+    let bytes = fs::read(&whole).expect("a file");
+    let pages = bytes.len() / 4_096;
+    assert!(pages > 20, "{pages}");
+    let (mut said_at_start, mut served) = (0, 0);
+    for page in 0..pages {
+        let store = folder.file("damaged.db");
+        let mut damaged = bytes.clone();
+        for byte in &mut damaged[page * 4_096..(page + 1) * 4_096] {
+            *byte ^= 0x5a;
+        }
+        fs::write(&store, damaged).expect("a file");
+        match Server::try_start(&store, &[]) {
+            Err(said) => {
+                said_at_start += 1;
+                assert!(said.contains("damaged") || said.contains("not a store"), "{said}");
+                assert!(!said.contains("panicked"), "{said}");
+            }
+            Ok(server) => {
+                served += 1;
+                is_honest(&server, &data).await;
+                server.stop();
+            }
+        }
+    }
+    assert!(said_at_start > 0 && served > 0, "{said_at_start} {served}");
+}
+
+/// Everything in order up to the end of the stream, or with a gap notice before what follows a hole.
+async fn is_honest(server: &Server, data: &[String]) {
+    let published = server.post("topic=a", "", "the end").await;
+    if published.status != 200 {
+        let said = published.problem(503);
+        assert!(said.contains("damaged") || said.contains("stopped"), "{said}");
+    }
+    let mut stream = server.stream("topic=a&start=earliest", "").await;
+    if stream.status() != 200 {
+        return;
+    }
+    let mut due = data.iter().map(String::as_str).chain(["the end"]);
+    let mut left = data.len() + usize::from(published.status == 200);
+    while let Some(event) = crate::patiently(stream.next()).await {
+        if event.event_type == "downlink.gap" {
+            panic!("damage is no gap: nothing was evicted: {event:?}");
+        }
+        assert_eq!(Some(event.data.as_str()), due.next());
+        left -= 1;
+        if left == 0 {
+            return;
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The program over a real file, through HTTP: what it says when the file or the disk is not as it
+//! should be, and what survives restarts, kills and restored backups.
+//!
+//! Every wait is for something that happens; a process that outlives its test is killed.
+#![cfg(unix)]
+
+#[path = "../api/answer.rs"]
+mod answer;
+#[path = "../api/stream.rs"]
+#[expect(dead_code, reason = "what the tests of the API need of it")]
+mod stream;
+
+mod disk;
+mod failing;
+mod persisting;
+mod restoring;
+mod retaining;
+mod server;
+
+use std::{path::PathBuf, time::Duration};
+
+use server::Server;
+use tokio::time::timeout;
+
+/// Far more than any of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn patiently<F: Future>(waited_for: F) -> F::Output {
+    timeout(PATIENCE, waited_for).await.expect("this never happened")
+}
+
+/// A folder of one test; removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("downlink-store-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

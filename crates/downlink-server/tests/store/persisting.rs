@@ -1,0 +1,177 @@
+//! What a restart of the server keeps beside the events: ids, keys, finished topics, and what relaxed
+//! durability may lose.
+
+use std::{collections::BTreeSet, path::Path};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::{
+    Folder, Server, patiently,
+    server::{id_of, next},
+    stream::Stream,
+};
+
+/// Starts anew, after an orderly end or a kill.
+fn again(server: Server, store: &Path, killed: bool) -> Server {
+    if killed {
+        server.kill();
+    } else {
+        server.stop();
+    }
+    Server::start(store, &[])
+}
+
+async fn rest(stream: Stream) -> Vec<String> {
+    patiently(stream.rest()).await
+}
+
+#[tokio::test]
+async fn keys_and_given_ids_are_remembered_over_restarts() {
+    for killed in [false, true] {
+        let folder = Folder::new(&format!("given-{killed}"));
+        let store = folder.file("x.db");
+        let key = "Idempotency-Key: k1\r\n";
+        let mut server = Server::start(&store, &[]);
+        let first = server.post("topic=a", key, "one").await;
+        let given = server.post("topic=a&id=mine", "", "two").await;
+        for _ in 0..2 {
+            server = again(server, &store, killed);
+            let repeated = server.post("topic=a", key, "one").await;
+            assert_eq!(id_of(&repeated), id_of(&first));
+            let reused = server.post("topic=a", key, "another").await.problem(409);
+            assert!(reused.contains("Use a new key for each event"), "{reused}");
+            let reused = server.post("topic=b", key, "one").await.problem(409);
+            assert!(reused.contains("Use a new key for each event"), "{reused}");
+            let repeated = server.post("topic=a&id=mine", "", "two").await;
+            assert_eq!(id_of(&repeated), id_of(&given));
+            let taken = server.post("topic=a&id=mine", "", "three").await.problem(409);
+            assert!(taken.contains("Give each event an id of its own"), "{taken}");
+        }
+        server.publish("topic=a", "three").await;
+        let mut stream = server.stream("topic=*&start=earliest", "").await;
+        assert_eq!(next(&mut stream, 3).await, ["one", "two", "three"]);
+        let mut resumed = server.stream("topic=a", "mine").await;
+        assert_eq!(next(&mut resumed, 1).await, ["three"]);
+    }
+}
+
+#[tokio::test]
+async fn finished_topics_stay_finished_and_whole_over_restarts() {
+    for killed in [false, true] {
+        let folder = Folder::new(&format!("finished-{killed}"));
+        let store = folder.file("x.db");
+        let mut server = Server::start(&store, &[]);
+        let first = server.publish("topic=answer", "one").await;
+        let last = server.publish("topic=answer&last=true", "two").await;
+        server.publish("topic=ended", "only").await;
+        let ended = server.ask("POST", "/finish?topic=ended", "", "").await;
+        assert_eq!(ended.status, 200);
+        for _ in 0..2 {
+            server = again(server, &store, killed);
+            for topic in ["answer", "ended"] {
+                let refused = server.post(&format!("topic={topic}"), "", "x").await.problem(409);
+                assert!(refused.contains("Publish to another topic"), "{refused}");
+                let topic = server.get(&format!("/topics?topic={topic}")).await;
+                assert_eq!(topic["finished"], true);
+            }
+            let whole = server.stream("topic=answer", "").await;
+            assert_eq!(rest(whole).await, ["one", "two"]);
+            assert_eq!(rest(server.stream("topic=ended", "").await).await, ["only"]);
+            assert_eq!(rest(server.stream("topic=answer", &first).await).await, ["two"]);
+            let done = server.stream("topic=answer", &last).await;
+            assert_eq!((done.status(), done.body.as_str()), (204, ""));
+        }
+    }
+}
+
+/// Names and counts of events, as pages of this size list them.
+async fn listed(server: &Server, limit: usize) -> Vec<(String, Value)> {
+    let mut rows = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = server.get(&format!("/topics?prefix=t/&limit={limit}{after}")).await;
+        for row in page["topics"].as_array().expect("a list") {
+            rows.push((row["topic"].as_str().expect("a name").to_owned(), row["events"].clone()));
+        }
+        let Some(next) = page["next"].as_str() else { return rows };
+        after = format!("&after={next}");
+    }
+}
+
+#[tokio::test]
+async fn topics_of_the_file_are_listed_after_a_restart() {
+    let folder = Folder::new("listed");
+    let store = folder.file("x.db");
+    let mut server = Server::start(&store, &[]);
+    let names: BTreeSet<String> = (0..25).map(|number| format!("t/{number:02}")).collect();
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.push(server.publish(&format!("topic={name}&topic=other"), "x").await);
+    }
+    for killed in [true, false] {
+        server = again(server, &store, killed);
+        for limit in [1, 7, 25, 100] {
+            let due: Vec<_> = names.iter().map(|name| (name.clone(), json!(1))).collect();
+            assert_eq!(listed(&server, limit).await, due);
+        }
+        // The id is the one that the event was published with, in an earlier life of the server.
+        assert_eq!(server.get("/topics?topic=t/00").await["oldest"], json!(ids[0]));
+    }
+}
+
+/// The gap notice that comes next.
+async fn gap(stream: &mut Stream) -> Value {
+    patiently(stream.gap()).await
+}
+
+#[tokio::test]
+async fn what_a_kill_takes_in_relaxed_durability_is_told_once_and_no_id_skips_anything() {
+    let folder = Folder::new("relaxed");
+    let store = folder.file("x.db");
+    let relaxed = ["--durability", "relaxed"];
+    let server = Server::start(&store, &relaxed);
+    let kept = server.post("topic=a", "", "kept").await;
+    assert_eq!(kept.status, 202);
+    server.stop();
+    // Opened before the server, so that nothing else happens between its start and the lock.
+    let shell = Connection::open(&store).expect("a database");
+    let server = Server::start(&store, &relaxed);
+    let mut live = server.stream("topic=a", "").await;
+    // No commit succeeds from here on: all that is seen now will be gone.
+    shell.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let mut lost = Vec::new();
+    for data in ["lost 1", "lost 2", "lost 3"] {
+        let answer = server.post("topic=a", "", data).await;
+        assert_eq!(answer.status, 202);
+        lost.push(id_of(&answer));
+        assert_eq!(next(&mut live, 1).await, [data]);
+    }
+    assert_eq!(live.last_event_id(), lost[2]);
+    server.kill();
+    drop(shell);
+
+    let server = Server::start(&store, &relaxed);
+    // More events than were lost: an id that was taken for a position would skip some of them.
+    let new: Vec<String> = (0..6).map(|number| format!("new {number}")).collect();
+    for data in &new {
+        assert!(!lost.contains(&server.publish("topic=a", data).await));
+    }
+    for id in &lost {
+        for query in ["topic=a", "topic=*", "topic=a&topic=b"] {
+            let mut resumed = server.stream(query, id).await;
+            let notice = gap(&mut resumed).await;
+            assert_eq!((&notice["reason"], &notice["after"]), (&json!("lost"), &json!(id)));
+            assert_eq!(next(&mut resumed, 6).await, new);
+            server.publish("topic=other", "x").await;
+        }
+    }
+    let mut resumed = server.stream("topic=a", &id_of(&kept)).await;
+    assert_eq!(next(&mut resumed, 6).await, new);
+    // The notice's own id is a place to go on from: nothing is told twice.
+    let mut resumed = server.stream("topic=a", &lost[0]).await;
+    let _told = gap(&mut resumed).await;
+    let told = resumed.last_event_id();
+    let mut resumed = server.stream("topic=a", &told).await;
+    assert_eq!(next(&mut resumed, 6).await, new);
+}

@@ -1,0 +1,141 @@
+//! An older copy of the store is put in its place: nobody is told less than what is gone, and no id
+//! skips an event.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rusqlite::{Connection, backup::Backup};
+use serde_json::json;
+
+use crate::{
+    Folder, Server, patiently,
+    server::{id_of, next},
+};
+
+/// Copies a store that is in use with SQLite's own means, a page at a time.
+fn back_up(store: &Path, copy: &Path) {
+    let from = Connection::open(store).expect("a database");
+    let mut to = Connection::open(copy).expect("a new file");
+    let backup = Backup::new(&from, &mut to).expect("a backup");
+    backup.run_to_completion(5, Duration::ZERO, None).expect("a copy");
+}
+
+/// Puts a copy in the place of a store that is not in use, as the documentation says.
+fn restore(copy: &Path, store: &Path) {
+    fs::copy(copy, store).expect("copied");
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{suffix}", store.display()));
+    }
+}
+
+/// Publishes one event after the other until told to stop: ids and data of all.
+async fn publish_until(
+    server: Arc<Server>,
+    stop: Arc<AtomicUsize>,
+    count: Arc<AtomicUsize>,
+) -> Vec<(String, String)> {
+    let mut published = Vec::new();
+    while stop.load(Ordering::Relaxed) == 0 || published.len() < 50 {
+        let data = format!("old {}", published.len());
+        let id = server.publish("topic=a", &data).await;
+        published.push((id, data));
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    published
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_none() {
+    let folder = Folder::new("restored");
+    let (store, copy) = (folder.file("x.db"), folder.file("copy.db"));
+    let server = Arc::new(Server::start(&store, &[]));
+    let (stop, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let publishing =
+        tokio::spawn(publish_until(Arc::clone(&server), Arc::clone(&stop), Arc::clone(&count)));
+    patiently(async {
+        while count.load(Ordering::Relaxed) < 20 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (from, to) = (store.clone(), copy.clone());
+    let backup = tokio::task::spawn_blocking(move || back_up(&from, &to));
+    patiently(backup).await.expect("a copy");
+    let at_backup = count.load(Ordering::Relaxed);
+    // The server goes on, and its clients get younger ids.
+    patiently(async {
+        while count.load(Ordering::Relaxed) < at_backup + 20 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stop.store(1, Ordering::Relaxed);
+    let published = publishing.await.expect("no panic");
+    Arc::into_inner(server).expect("nobody else has it").stop();
+    restore(&copy, &store);
+
+    let server = Server::start(&store, &[]);
+    let new: Vec<String> = (0..published.len()).map(|number| format!("new {number}")).collect();
+    for data in &new {
+        let id = server.publish("topic=a", data).await;
+        assert!(published.iter().all(|(old, _)| *old != id), "{id} is taken");
+    }
+    let mut whole = server.stream("topic=a&start=earliest", "").await;
+    let mut copied = 0;
+    loop {
+        let data = next(&mut whole, 1).await;
+        if data[0] == new[0] {
+            break;
+        }
+        assert_eq!(data[0], published[copied].1);
+        copied += 1;
+    }
+    assert!((20..=at_backup + 1).contains(&copied), "{copied} of {at_backup}");
+    for (number, (id, _)) in published.iter().enumerate() {
+        let mut resumed = server.stream("topic=a", id).await;
+        if number + 1 > copied {
+            let gap = patiently(resumed.gap()).await;
+            assert_eq!((&gap["reason"], &gap["after"]), (&json!("lost"), &json!(id)));
+        } else {
+            let kept = next(&mut resumed, copied - number - 1).await;
+            let due = published[number + 1..copied].iter().map(|(_, data)| data);
+            assert!(kept.iter().eq(due), "after {id}: {kept:?}");
+        }
+        assert_eq!(next(&mut resumed, new.len()).await, new, "after {id}");
+    }
+}
+
+/// The server was started again after the copy was made: the copy does not know that life at all.
+#[tokio::test]
+async fn ids_of_a_life_that_a_restored_copy_does_not_know_get_a_gap() {
+    let folder = Folder::new("unknown-life");
+    let (store, copy) = (folder.file("x.db"), folder.file("copy.db"));
+    let server = Server::start(&store, &[]);
+    let old = server.publish("topic=a", "old").await;
+    back_up(&store, &copy);
+    server.stop();
+    let server = Server::start(&store, &[]);
+    let gone = id_of(&server.post("topic=a", "Idempotency-Key: k\r\n", "gone").await);
+    server.stop();
+    restore(&copy, &store);
+
+    let server = Server::start(&store, &[]);
+    let mut waiting = server.stream("topic=a", &gone).await;
+    let gap = patiently(waiting.gap()).await;
+    assert_eq!((&gap["reason"], &gap["after"]), (&json!("new_epoch"), &json!(gone)));
+    // What the copy has may be a repeat; nothing of it is left out.
+    assert_eq!(next(&mut waiting, 1).await, ["old"]);
+    // Whoever publishes again what was lost publishes it for the first time.
+    let again = id_of(&server.post("topic=a", "Idempotency-Key: k\r\n", "gone").await);
+    assert_ne!(again, gone);
+    assert_eq!(next(&mut waiting, 1).await, ["gone"]);
+    let mut resumed = server.stream("topic=a", &old).await;
+    assert_eq!(next(&mut resumed, 1).await, ["gone"]);
+}

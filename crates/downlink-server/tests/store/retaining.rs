@@ -1,0 +1,171 @@
+//! Retention by topic and of the whole file: what is gone is told exactly, also after a restart.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::{Folder, Server, patiently, server::next};
+
+/// Publishes so many numbered events, and gives their ids.
+async fn publish(server: &Server, topic: &str, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for number in 0..count {
+        ids.push(server.publish(&format!("topic={topic}"), &format!("{topic} {number}")).await);
+    }
+    ids
+}
+
+/// Holds that whoever resumes after each id gets exactly the newest so many events of the topic, and
+/// one gap before them if there are others in between.
+async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
+    let oldest = ids.len() - kept;
+    patiently(trimmed(server, topic, ids, oldest)).await;
+    for (number, id) in ids.iter().enumerate() {
+        let mut resumed = server.stream(&format!("topic={topic}"), id).await;
+        if number + 1 < oldest {
+            let gap = patiently(resumed.gap()).await;
+            assert_eq!((&gap["reason"], &gap["after"]), (&json!("evicted"), &json!(id)), "{topic}");
+            assert_eq!(gap["until"], json!(ids[oldest - 1]), "{topic} after {number}: {gap}");
+            assert_eq!(gap["oldest"], json!(ids[oldest]), "{topic} after {number}: {gap}");
+        }
+        let from = oldest.max(number + 1);
+        let due: Vec<_> = (from..ids.len()).map(|at| format!("{topic} {at}")).collect();
+        assert_eq!(next(&mut resumed, due.len()).await, due, "{topic} after {number}");
+    }
+}
+
+/// Waits until the rule was applied to the file as well: that follows the answer to a publisher.
+async fn trimmed(server: &Server, topic: &str, ids: &[String], oldest: usize) {
+    let (query, due) = (format!("topic={topic}"), format!("\"oldest\":\"{}\"", ids[oldest]));
+    let mut told = oldest <= 1;
+    while !told {
+        let mut resumed = server.stream(&query, &ids[0]).await;
+        let event = patiently(resumed.next()).await.expect("an event");
+        told = event.event_type == "downlink.gap" && event.data.contains(&due);
+    }
+}
+
+fn restarted(server: Server, store: &Path, flags: &[&str], killed: bool) -> Server {
+    if killed {
+        server.kill();
+    } else {
+        server.stop();
+    }
+    Server::start(store, flags)
+}
+
+#[tokio::test]
+async fn each_topic_keeps_what_the_first_rule_that_matches_says() {
+    for store in ["x.db", "none"] {
+        let folder = Folder::new(&format!("rules-{store}"));
+        let file = if store == "none" { store.into() } else { folder.file(store) };
+        // One flag with two rules, and one more.
+        let flags = [
+            "--retain",
+            "chat/long=events:6;chat/*=events:3,age:1h",
+            "--retain",
+            "small=bytes:1",
+            "--retain-events",
+            "7",
+        ];
+        let mut server = Server::start(&file, &flags);
+        let mut topics = Vec::new();
+        for (topic, kept) in [("chat/long", 6), ("chat/short", 3), ("small", 1), ("other", 7)] {
+            topics.push((topic, publish(&server, topic, 10).await, kept));
+        }
+        for killed in [false, true] {
+            for (topic, ids, kept) in &topics {
+                keeps(&server, topic, ids, *kept).await;
+            }
+            if store == "none" {
+                break;
+            }
+            server = restarted(server, &file, &flags, killed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn rules_are_one_setting_in_the_file_of_settings_too() {
+    let folder = Folder::new("rules-file");
+    let settings = folder.file("x.toml");
+    std::fs::write(&settings, "retain = [\"a=events:2\", \"b/*=events:4,bytes:100000\"]\n")
+        .expect("a file");
+    let config = ["--config", settings.to_str().expect("UTF-8")];
+    let server = Server::start(&folder.file("x.db"), &config);
+    for (topic, kept) in [("a", 2), ("b/c", 4)] {
+        let ids = publish(&server, topic, 6).await;
+        keeps(&server, topic, &ids, kept).await;
+    }
+}
+
+/// Rules apply to what is in the file already when they become stricter.
+#[tokio::test]
+async fn a_stricter_rule_applies_after_a_restart() {
+    let folder = Folder::new("stricter");
+    let store = folder.file("x.db");
+    let server = Server::start(&store, &[]);
+    let mut ids = publish(&server, "a", 10).await;
+    let strict = ["--retain", "a=events:4"];
+    let server = restarted(server, &store, &strict, false);
+    ids.push(server.publish("topic=a", "a 10").await);
+    keeps(&server, "a", &ids, 4).await;
+}
+
+#[tokio::test]
+async fn age_takes_events_of_its_topics_alone() {
+    let folder = Folder::new("age");
+    let store = folder.file("x.db");
+    let flags = ["--retain", "typing/*=age:10ms"];
+    let server = Server::start(&store, &flags);
+    let first = publish(&server, "keep", 3).await;
+    let gone = publish(&server, "typing/a", 3).await;
+    let passed = async |server: &Server| {
+        // Whoever comes back while something is left is given it: this waits for the rule.
+        while server.get("/topics?topic=typing/a").await["events"] != 0 {}
+    };
+    patiently(passed(&server)).await;
+    let last = server.publish("topic=keep", "keep 3").await;
+    let ids = [first.as_slice(), &[last]].concat();
+    let server = restarted(server, &store, &flags, true);
+    patiently(passed(&server)).await;
+    keeps(&server, "keep", &ids, 4).await;
+    let mut resumed = server.stream("topic=typing/a&topic=keep", &gone[0]).await;
+    let gap = patiently(resumed.gap()).await;
+    assert_eq!((&gap["reason"], &gap["until"]), (&json!("evicted"), &json!(gone[2])));
+    assert_eq!(next(&mut resumed, 1).await, ["keep 3"]);
+}
+
+#[tokio::test]
+async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() {
+    let folder = Folder::new("bounded");
+    let store = folder.file("x.db");
+    let bytes_max = 512 * 1024;
+    let limit = bytes_max.to_string();
+    // Less in memory than in the file: what memory still has is given to those who ask.
+    let memory = ["--history-bytes-max", "100000", "--event-bytes-max", "10000"];
+    let flags = [&["--store-bytes-max", &limit][..], &memory].concat();
+    let mut server = Server::start(&store, &flags);
+    let (mut ids, mut data) = (Vec::new(), Vec::new());
+    for number in 0..600 {
+        data.push(format!("{number} {}", "x".repeat(3_000)));
+        ids.push(server.publish(&format!("topic=t/{}", number % 7), &data[number]).await);
+    }
+    for killed in [true, false] {
+        let mut resumed = server.stream("topic=t/*", &ids[0]).await;
+        let gap = patiently(resumed.gap()).await;
+        assert_eq!((&gap["reason"], &gap["after"]), (&json!("evicted"), &json!(ids[0])));
+        let oldest = ids.iter().position(|id| gap["oldest"] == json!(id)).expect("an id of ours");
+        assert_eq!(gap["until"], json!(ids[oldest - 1]));
+        // The bound is in pages: what is kept is most of it, and no more.
+        let kept = ids.len() - oldest;
+        assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
+        assert!(next(&mut resumed, kept).await == data[oldest..], "not what was published");
+        server = restarted(server, &store, &flags, killed);
+    }
+    server.stop();
+    let log = std::fs::metadata(format!("{}-wal", store.display()));
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "what was closed is all in one file");
+    let size = std::fs::metadata(&store).expect("a file").len();
+    assert!(size < 2 * bytes_max as u64, "{size} bytes");
+}

@@ -1,0 +1,168 @@
+//! The program as a process, and requests to it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::{answer::Answer, patiently, stream::Stream};
+
+/// A command line of the program over this store.
+fn command(store: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DOWNLINK_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store).args(flags);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What the program says when it does not start over this store.
+pub(crate) fn refused(store: &Path) -> String {
+    let mut child = command(store, &[]).spawn().expect("the program starts");
+    let mut first = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    let read = BufReader::new(stdout).read_line(&mut first);
+    if read.is_ok_and(|read| read > 0) {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("it starts: {first}");
+    }
+    let ended = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8(ended.stderr).expect("UTF-8");
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("downlink: cannot keep history in "), "{said}");
+    assert!(said.contains(store.to_str().expect("UTF-8")), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+/// A server over a store. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    address: String,
+    /// Open while it runs: it has more to say, and ends when nobody can hear it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    pub(crate) fn start(store: &Path, flags: &[&str]) -> Self {
+        Self::try_start(store, flags).unwrap_or_else(|said| panic!("it does not start: {said}"))
+    }
+
+    /// A server, or what it said instead.
+    pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
+        let mut child = command(store, flags).spawn().expect("the program starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut greeting = String::new();
+        stdout.read_line(&mut greeting).expect("a pipe");
+        let Some((_, address)) = greeting.trim_end().rsplit_once("http://") else {
+            let ended = child.wait_with_output().expect("it ends");
+            assert_eq!(ended.status.code(), Some(1));
+            return Err(String::from_utf8(ended.stderr).expect("UTF-8"));
+        };
+        Ok(Self { child, address: address.to_owned(), _stdout: stdout })
+    }
+
+    /// SIGKILL: nothing of the program runs any more.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Ends in order, and says what it has said on stderr.
+    pub(crate) fn stop(mut self) -> String {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(sent.expect("kill is there").success());
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().expect("piped");
+        stderr.read_to_string(&mut said).expect("UTF-8");
+        let status = self.child.wait().expect("it ends");
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
+    /// One request with these header lines (each with its CRLF), and its answer.
+    pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             {headers}\r\n",
+            self.address,
+            body.len()
+        );
+        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let mut answer = String::new();
+        patiently(async {
+            io.write_all(format!("{head}{body}").as_bytes()).await.expect("open");
+            io.read_to_string(&mut answer).await.expect("an answer");
+        })
+        .await;
+        Answer::parse(&answer)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.ask("GET", path, "", "").await.json()
+    }
+
+    pub(crate) async fn post(&self, query: &str, headers: &str, data: &str) -> Answer {
+        self.ask("POST", &format!("/events?{query}"), headers, data).await
+    }
+
+    /// The id of a publish, which must work.
+    pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
+        id_of(&self.post(query, "", data).await)
+    }
+
+    /// Asks for a stream without the first notice, whatever the answer is.
+    pub(crate) async fn stream(&self, query: &str, last_event_id: &str) -> Stream {
+        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let last = match last_event_id {
+            "" => String::new(),
+            id => format!("Last-Event-ID: {id}\r\n"),
+        };
+        let host = &self.address;
+        let request = format!("GET /events?{query}&open=0 HTTP/1.1\r\nHost: {host}\r\n{last}\r\n");
+        io.write_all(request.as_bytes()).await.expect("open");
+        patiently(Stream::begin(io)).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The id in the answer to a publish that worked, committed or not.
+#[track_caller]
+pub(crate) fn id_of(answer: &Answer) -> String {
+    assert!([200, 202].contains(&answer.status), "{answer:?}");
+    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+    body["id"].as_str().expect("an id").to_owned()
+}
+
+/// The data of so many events that come next, no gap among them.
+pub(crate) async fn next(stream: &mut Stream, count: usize) -> Vec<String> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        let event = patiently(stream.next()).await;
+        let event = event.unwrap_or_else(|| panic!("the stream ends after {events:?}"));
+        assert!(!event.event_type.starts_with("downlink."), "after {events:?}: {event:?}");
+        events.push(event.data);
+    }
+    events
+}
