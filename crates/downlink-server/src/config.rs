@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Command};
+use clap::{ArgAction, Args, Command};
 
 pub use crate::retain::RetainRule;
 
@@ -214,9 +214,13 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
         // A file does not name another file.
         let known = known.filter(|arg| arg.get_id() != "config");
-        let Some(id) = known.map(|arg| arg.get_id().clone()) else {
+        let Some(known) = known else {
             bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
         };
+        if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
+            bail!("{shown}: {name} has one value, and this is a list");
+        }
+        let id = known.get_id().clone();
         command = command.mut_subcommand(subcommand, |serve| {
             serve.mut_arg(id, |arg| arg.default_values(values))
         });

@@ -63,11 +63,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_name() {
         ("config", "config = \"x\"", "there is no setting \"config\""),
         ("toml", "listen = ", "is not TOML"),
         ("type", "listen = 1.5", "listen has to be a text, a number or a list"),
-        (
-            "list",
-            "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]",
-            "has a setting that cannot be used",
-        ),
+        ("list", "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]", "listen has one value"),
         ("rule", "retain = [\"a=events:1\", \"a=events:0\"]", "\"events:0\" has no whole number"),
         ("table", "[listen]\nport = 1", "listen has to be"),
         ("value", "retain-events = \"many\"", "has a setting that cannot be used"),
