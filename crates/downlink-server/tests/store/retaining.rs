@@ -169,3 +169,74 @@ async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() 
     let size = std::fs::metadata(&store).expect("a file").len();
     assert!(size < 2 * bytes_max as u64, "{size} bytes");
 }
+
+/// Topics with the events that each keeps at most.
+const KEPT: [(&str, usize); 5] = [("r/a", 1), ("r/b", 3), ("r/c/x", 7), ("s/a", 5), ("s/b", 1_000)];
+
+/// What subscriptions ask for, and the places of the topics that they get.
+const WANTED: [(&str, &[usize]); 5] = [
+    ("topic=r/*", &[0, 1, 2]),
+    ("topic={x}/a", &[0, 3]),
+    ("topic=s/b&topic=r/c/*", &[2, 4]),
+    ("topic=*", &[0, 1, 2, 3, 4]),
+    ("topic=s/a", &[3]),
+];
+
+/// For every pattern and every id: the events that are kept after it, each once and in order, and one
+/// gap before them if any that it asked for is not.
+#[tokio::test]
+async fn every_id_and_pattern_gets_what_is_kept_and_one_gap_for_what_is_not() {
+    let folder = Folder::new("model");
+    let store = folder.file("x.db");
+    let flags = [
+        "--retain",
+        "r/a=events:1;r/b=events:3;r/c/*=events:7;s/a=events:5",
+        "--history-bytes-max",
+        "6000",
+        "--event-bytes-max",
+        "1000",
+    ];
+    let mut server = Server::start(&store, &flags);
+    // Topic and id of each event, as a fixed generator of numbers draws them.
+    let (mut events, mut drawn) = (Vec::new(), 7_u32);
+    for number in 0..70 {
+        drawn = drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Topics come and go: each has its time.
+        let topic = (number / 20 + (drawn >> 28) as usize % 3) % KEPT.len();
+        let query = format!("topic={}", KEPT[topic].0);
+        events.push((topic, server.publish(&query, &number.to_string()).await));
+    }
+    for killed in [false, true] {
+        server = restarted(server, &store, &flags, killed);
+        for (query, wanted) in WANTED {
+            for after in 0..events.len() {
+                gets_what_is_kept(&server, query, wanted, &events, after).await;
+            }
+        }
+    }
+}
+
+async fn gets_what_is_kept(
+    server: &Server,
+    query: &str,
+    wanted: &[usize],
+    events: &[(usize, String)],
+    after: usize,
+) {
+    let is_kept = |at: &usize| {
+        let topic = events[*at].0;
+        let younger = events[at + 1..].iter().filter(|(other, _)| *other == topic).count();
+        younger < KEPT[topic].1
+    };
+    let due: Vec<usize> =
+        (after + 1..events.len()).filter(|&at| wanted.contains(&events[at].0)).collect();
+    let (kept, gone): (Vec<usize>, Vec<usize>) = due.into_iter().partition(is_kept);
+    let mut stream = server.stream(query, &events[after].1).await;
+    if let Some(&last) = gone.last() {
+        let gap = patiently(stream.gap()).await;
+        assert_eq!(gap["after"], json!(events[after].1), "{query} after {after}");
+        assert_eq!(gap["until"], json!(events[last].1), "{query} after {after}");
+    }
+    let data: Vec<String> = kept.iter().map(usize::to_string).collect();
+    assert_eq!(next(&mut stream, data.len()).await, data, "{query} after {after}");
+}
