@@ -4,6 +4,7 @@
 
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
+use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
 use super::table::{Figure, Row};
 
 /// A flag for gathering events for a moment before they are sent.
@@ -17,16 +18,11 @@ const WRITE_STALL_MAX: &str = "2s";
 const STALLED_SECONDS_MIN: u64 = 10;
 /// The share of the floor's capacity at which latency is compared.
 const LATENCY_LOAD: f64 = 0.6;
-/// An event of `durable`.
-pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
-/// Each of the four ways to publish gets this part of a run's seconds.
-const DURABLE_SHARE: u64 = 3;
 
 /// Room for the largest event of `large` and what surrounds it, in bytes.
 const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
 
 const DELIVERIES: &str = "/deliveries_per_s";
-const EVENTS: &str = "/events_per_s";
 const CPU: &str = "/server/cpu_us_per_delivery";
 const CPU_USER: &str = "/server/cpu_user_us_per_delivery";
 /// More than one: events were gathered, and processor time per delivery is that of a backlog.
@@ -50,8 +46,10 @@ const fn everything(_: &Round<'_>) -> Option<&'static str> {
     None
 }
 
-pub(super) const CELLS: [Cell; 10] =
-    [IDLE, RATE, WINDOW, LATENCY, STALLED, LINGERING, TOPICS, CONNECTS, LARGE, DURABLE];
+pub(super) const CELLS: [Cell; 13] = [
+    IDLE, RATE, WINDOW, LATENCY, STALLED, LINGERING, TOPICS, CONNECTS, LARGE, DURABLE, REPLAY,
+    COMEBACK, OPEN,
+];
 
 const IDLE: Cell = Cell {
     name: "idle",
@@ -333,62 +331,3 @@ const LARGE: Cell = Cell {
     },
     lacks: everything,
 };
-
-const DURABLE: Cell = Cell {
-    name: "durable",
-    what: "events of 256 bytes over HTTP into a file, beside a loop that appends and flushes as many at \
-           a time: events a second, from 1, 16 and 256 publishers and in batches of 100",
-    rows: &[
-        Row::value("1: events/s", "downlink-1", EVENTS),
-        Row::value("1, floor: events/s", "floor-1", EVENTS),
-        Row::ratio("1: downlink ÷ floor", Figure("downlink-1", EVENTS), Figure("floor-1", EVENTS)),
-        Row::value("16: events/s", "downlink-16", EVENTS),
-        Row::value("16, floor: events/s", "floor-16", EVENTS),
-        Row::ratio(
-            "16: downlink ÷ floor",
-            Figure("downlink-16", EVENTS),
-            Figure("floor-16", EVENTS),
-        ),
-        Row::value("256: events/s", "downlink-256", EVENTS),
-        Row::value("256, floor: events/s", "floor-256", EVENTS),
-        Row::ratio(
-            "256: downlink ÷ floor",
-            Figure("downlink-256", EVENTS),
-            Figure("floor-256", EVENTS),
-        ),
-        Row::value("batches of 100: events/s", "downlink-batch", EVENTS),
-        Row::value("batches of 100, floor: events/s", "floor-batch", EVENTS),
-        Row::ratio(
-            "batches of 100: downlink ÷ floor",
-            Figure("downlink-batch", EVENTS),
-            Figure("floor-batch", EVENTS),
-        ),
-        Row::value("in memory, 16: events/s", "downlink-memory-16", EVENTS),
-        Row::value("in memory, batches of 100: events/s", "downlink-memory-batch", EVENTS),
-    ],
-    measure: durable,
-    lacks: |round| (!round.programs.has_store()).then_some("--store FILE"),
-};
-
-/// One reader, who accounts for every event, and publishers who wait for each answer.
-fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
-    let seconds = (round.seconds / DURABLE_SHARE).max(1);
-    let bytes = DURABLE_EVENT_BYTES.to_string();
-    let load = Load::on(1).window(65_536).with(&["--payload-bytes", &bytes]).seconds(seconds);
-    let by = |publishers: u64| load.clone().with(&["--publishers", &publishers.to_string()]);
-    let line = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-    let batches = ["--batch", "100", "--publish-url", "{url}/events/batch", "--publish-body", line];
-    let batches = load.clone().with(&batches);
-    let ways =
-        [("1", 1, by(1)), ("16", 16, by(16)), ("256", 256, by(256)), ("batch", 100, batches)];
-    for (name, events, load) in &ways {
-        let store = round.store("downlink")?;
-        let flags = ["--store", &*store.to_string_lossy()];
-        round.run(&format!("downlink-{name}"), &DOWNLINK, &flags, load)?;
-        round.append(&format!("floor-{name}"), *events, seconds)?;
-    }
-    for (name, _, load) in ways.iter().filter(|(name, ..)| ["16", "batch"].contains(name)) {
-        round.run(&format!("downlink-memory-{name}"), &DOWNLINK, &[], load)?;
-    }
-    Ok(())
-}

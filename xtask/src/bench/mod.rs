@@ -7,9 +7,11 @@
 
 mod cells;
 mod machine;
+mod open;
 mod round;
 mod servers;
 mod settings;
+mod stores;
 mod table;
 mod watch;
 
@@ -158,7 +160,8 @@ impl Bench<'_> {
     fn round(&self, pictures: Option<PathBuf>) -> Round<'_> {
         let seconds = self.settings.seconds;
         let (drawn, reports) = (String::new(), Vec::new());
-        Round { programs: &self.programs, seconds, pictures, drawn, reports }
+        let is_quick = self.settings.is_quick;
+        Round { programs: &self.programs, seconds, is_quick, pictures, drawn, reports }
     }
 
     /// Appends to the record: cells that were measured one by one stand in one file.

@@ -1,7 +1,7 @@
 //! One round of a cell: the servers take turns, and each run's report is kept under a label.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -69,12 +69,13 @@ impl Load {
         self
     }
 
-    fn command(&self, programs: &Programs<'_>, url: &str, pid: &str, seconds: u64) -> Command {
+    fn command(&self, programs: &Programs<'_>, to: &Aim<'_>, seconds: u64) -> Command {
+        let Aim { url, pid, again } = to;
         let seconds = self.seconds.unwrap_or(seconds);
         let mut words: Vec<String> = vec!["bench".into(), "--json".into()];
         words.extend_from_slice(&self.words);
         words.extend(["--duration".into(), format!("{seconds}s"), "--warmup".into(), "1s".into()]);
-        words.extend(["--server-pid".into(), pid.into()]);
+        words.extend(["--server-pid".into(), (*pid).to_owned()]);
         words.extend(["--url".into(), format!("{url}/events?topic={{topic}}{}", self.query)]);
         let published_to = self.words.iter().any(|word| word == "--publish-url");
         if !published_to {
@@ -83,8 +84,17 @@ impl Load {
         if programs.is_pinned {
             words.push("--spin".into());
         }
-        programs.tool(&words.iter().map(|word| word.replace("{url}", url)).collect::<Vec<_>>())
+        let fill = |word: &String| word.replace("{url}", url).replace("{again}", again);
+        programs.tool(&words.iter().map(fill).collect::<Vec<_>>())
     }
+}
+
+/// What a load is put on.
+struct Aim<'a> {
+    url: &'a str,
+    pid: &'a str,
+    /// The line of a shell that starts it again at the same address.
+    again: &'a str,
 }
 
 /// A round in progress.
@@ -93,6 +103,8 @@ pub(super) struct Round<'a> {
     pub(super) programs: &'a Programs<'a>,
     /// Measured seconds of each run.
     pub(super) seconds: u64,
+    /// Whether it is for a first look.
+    pub(super) is_quick: bool,
     /// The beginning of the pictures' paths, if there are to be any.
     pub(super) pictures: Option<PathBuf>,
     /// The pictures drawn, as lines for the record.
@@ -112,7 +124,8 @@ impl Round<'_> {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let running = self.programs.start(server, &flags)?;
         let pid = running.pid().to_string();
-        let mut tool = load.command(self.programs, &running.url, &pid, self.seconds);
+        let aim = Aim { url: &running.url, pid: &pid, again: &running.again };
+        let mut tool = load.command(self.programs, &aim, self.seconds);
         if load.is_drawn
             && let Some(pictures) = &self.pictures
         {
@@ -139,12 +152,26 @@ impl Round<'_> {
     /// Lets the floor append and flush as many events at a time to a plain file, and keeps the report.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
-        let bytes = super::cells::DURABLE_EVENT_BYTES;
+        let bytes = super::stores::DURABLE_EVENT_BYTES;
         let words = ["append".to_owned(), file.to_string_lossy().into_owned()];
         let numbers = [events, bytes, seconds].map(|number| number.to_string());
         let mut floor = self.programs.server(&FLOOR, &[&words[..], &numbers].concat());
         let text = command::output(&mut floor)?;
         self.keep(label, serde_json::from_str(&text).context("the floor's report is not JSON")?);
+        Ok(())
+    }
+
+    /// Opens a store, reports what that took, and stops the server as an operator would.
+    pub(super) fn open(
+        &mut self,
+        label: &str,
+        store: Option<&Path>,
+        flags: &[&str],
+    ) -> anyhow::Result<()> {
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let (running, report) = super::open::open(self.programs, store, &flags)?;
+        running.stop(self.programs)?;
+        self.keep(label, report);
         Ok(())
     }
 
@@ -176,15 +203,18 @@ impl Round<'_> {
 /// The command line of a typical run, for the record.
 pub(super) fn example(programs: &Programs<'_>, seconds: u64) -> [Command; 2] {
     let server = programs.server(&super::servers::DOWNLINK, &["serve".into(), "…".into()]);
-    let load = Load::on(1_000).window(16);
-    [server, load.command(programs, "http://127.0.0.1:PORT", "PID", seconds)]
+    let aim = Aim { url: "http://127.0.0.1:PORT", pid: "PID", again: "" };
+    [server, Load::on(1_000).window(16).command(programs, &aim, seconds)]
 }
 
 /// What a run says on one line while it lasts; the tables have the rest.
 fn summary(report: &Value) -> String {
-    const FIGURES: [(&str, &str, f64); 6] = [
+    const FIGURES: [(&str, &str, f64); 9] = [
         ("deliveries/s", "/deliveries_per_s", 1.0),
         ("events/s", "/events_per_s", 1.0),
+        ("acknowledged/s", "/acknowledged_per_s", 1.0),
+        ("caught up after s", "/caught_up_s", 1.0),
+        ("s", "/seconds", 1.0),
         ("connects/s", "/connects_per_s", 1.0),
         ("p50 µs", "/latency_us/p50", 1.0),
         ("p99 µs", "/latency_us/p99", 1.0),
@@ -217,7 +247,7 @@ pub(super) fn remarks(report: &Value) -> String {
             text.push_str(&odd.join(", "));
         }
     }
-    for at in ["/problem", "/stalled/problem"] {
+    for at in ["/problem", "/stalled/problem", "/replay/problem"] {
         if let Some(problem) = report.pointer(at).and_then(Value::as_str) {
             text.push_str("; ");
             text.push_str(problem);

@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 const SERVER_CPU: &str = "0";
 const TOOL_CPU: &str = "1";
 
+/// Where a server listens first: the system finds a port.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A server to measure.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -126,7 +129,7 @@ impl<'a> Programs<'a> {
     /// Starts a server and waits for the line that says its address.
     pub(super) fn start(&self, server: &Server, flags: &[String]) -> anyhow::Result<Running> {
         let mut words: Vec<String> = server.words.iter().map(ToString::to_string).collect();
-        words.push("127.0.0.1:0".to_owned());
+        words.push(ANY_PORT.to_owned());
         if !server.usual.first().is_some_and(|usual| flags.iter().any(|flag| flag == usual)) {
             words.extend(server.usual.iter().map(ToString::to_string));
         }
@@ -135,7 +138,7 @@ impl<'a> Programs<'a> {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let line = command::line(&command);
         let child = command.spawn().with_context(|| format!("cannot start: {line}"))?;
-        let mut running = Running { child, url: String::new() };
+        let mut running = Running { child, url: String::new(), again: String::new() };
         let stdout = running.child.stdout.take().context("its output is piped")?;
         let mut lines = BufReader::new(stdout).lines();
         running.url = lines
@@ -143,6 +146,10 @@ impl<'a> Programs<'a> {
             .map_while(Result::ok)
             .find_map(|line| address(&line))
             .with_context(|| format!("no address was said by: {line}"))?;
+        let at =
+            words.iter_mut().find(|word| *word == ANY_PORT).context("it was given an address")?;
+        *at = format!("127.0.0.1:{}", running.port());
+        running.again = command::line(&self.server(server, &words));
         // It goes on to say things; nobody reading them must not stop it.
         thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Ok(running)
@@ -154,11 +161,21 @@ impl<'a> Programs<'a> {
 pub(super) struct Running {
     child: Child,
     pub(super) url: String,
+    /// The line of a shell that starts it again at the same address.
+    pub(super) again: String,
 }
 
 impl Running {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(super) fn stop(mut self, programs: &Programs<'_>) -> anyhow::Result<()> {
+        let pid = self.pid().to_string();
+        command::output(&mut programs.beside_tool("kill", &["-TERM", &pid]))?;
+        self.child.wait().context("cannot wait for its end")?;
+        Ok(())
     }
 
     /// The port it listens on.

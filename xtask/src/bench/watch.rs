@@ -84,7 +84,7 @@ impl Peak {
 }
 
 /// The resident bytes in `/proc/…/status`.
-fn resident(status: &str) -> Option<u64> {
+pub(super) fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)

@@ -6,6 +6,8 @@
 //! are reported, not an error.
 
 mod books;
+mod client;
+mod comeback;
 mod load;
 mod pace;
 mod plan;
@@ -14,10 +16,12 @@ mod progress;
 mod publisher;
 mod quiet;
 mod record;
+mod replay;
 mod report;
 mod response;
 mod server;
 mod socket;
+mod source;
 mod stalled;
 mod storms;
 mod subscriber;
@@ -92,6 +96,21 @@ pub(super) struct Arguments {
     /// Do not publish: connect all, leave all, as often, and report what it costs the server.
     #[arg(long, value_name = "N", requires = "server_pid")]
     storms: Option<usize>,
+    /// Kill the server under load, start it again with this line of a shell, and let all clients resume.
+    #[arg(long, value_name = "LINE", requires = "server_pid", conflicts_with = "storms")]
+    comeback: Option<String>,
+    /// The number that marks this run's events, by which a later run knows them; otherwise random.
+    #[arg(long, value_name = "NUMBER")]
+    run: Option<u32>,
+    /// A further reader from here, which is to get the events of an earlier run, again and again.
+    #[arg(long, value_name = "URL", requires = "replay_run", requires = "replay_events")]
+    replay_url: Option<String>,
+    /// The number of the earlier run, which had one publisher and one topic.
+    #[arg(long, value_name = "NUMBER", requires = "replay_url")]
+    replay_run: Option<u32>,
+    /// How many events the earlier run published.
+    #[arg(long, value_name = "N", requires = "replay_url")]
+    replay_events: Option<u64>,
     /// The size of a payload.
     #[arg(long, value_name = "BYTES", default_value = "100")]
     payload_bytes: usize,
@@ -131,6 +150,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some((number, server)) = arguments.storms.zip(server.as_ref()) {
         let storms = storms::run(&plan, server, number)?;
         return print(arguments, &storms);
+    }
+    if let Some((line, server)) = arguments.comeback.as_ref().zip(server.as_ref()) {
+        let comeback = comeback::run(&plan, server, line)?;
+        return print(arguments, &comeback);
     }
     let outcome = load::run(&plan, server.as_ref())?;
     let report = Report::new(&plan, &outcome);

@@ -43,6 +43,8 @@ pub(super) struct Measured {
     pub(super) deliveries: u64,
     pub(super) reads: u64,
     pub(super) published: u64,
+    /// Events whose publisher got a good answer.
+    pub(super) acknowledged: u64,
 }
 
 /// The place of an event among those of its topic.
@@ -102,6 +104,13 @@ impl Books {
         self.counts.expected += deliveries;
         self.pace.published(deliveries, now_ns);
         (Place { topic, deliveries, number }, Record { run: self.run, number, due_ns })
+    }
+
+    /// So many events were acknowledged.
+    pub(super) fn acknowledge(&mut self, events: usize, now_ns: u64) {
+        if self.period.contains(&now_ns) {
+            self.measured.acknowledged += events as u64;
+        }
     }
 
     /// An event was refused, or its connection broke: nobody waits for it.

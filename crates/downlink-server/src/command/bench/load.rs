@@ -20,6 +20,7 @@ use super::{
     publisher::Publisher,
     quiet::Quiet,
     record::Scanner,
+    replay::{Replay, Replays},
     server::{Server, Usage},
     socket::{Ready, nanos_since},
     stalled::{Returns, Stalled},
@@ -63,6 +64,7 @@ pub(super) struct Load<'a> {
     problem: Option<String>,
     progress: Progress,
     quiet: Option<Box<Quiet<'a>>>,
+    replay: Option<Box<Replay<'a>>>,
 }
 
 /// What came out of a run.
@@ -82,6 +84,8 @@ pub(super) struct Outcome {
     pub(super) connects: Connects,
     /// The books of the quiet topic.
     pub(super) quiet: Option<Books>,
+    /// What the reader from the beginning got.
+    pub(super) replay: Option<Replays>,
     /// How the readers that stalled came back.
     pub(super) returns: Option<Returns>,
     /// The first thing that went wrong.
@@ -108,7 +112,7 @@ pub(super) struct Connects {
 /// # Errors
 ///
 /// If no connection comes up, or the operating system has no room for them.
-pub(super) fn run(plan: &Plan, server: Option<&Server>) -> anyhow::Result<Outcome> {
+pub(super) fn run<'a>(plan: &'a Plan, server: Option<&'a Server>) -> anyhow::Result<Outcome> {
     let mut load = Load::new(plan)?;
     let mut events = Events::with_capacity(EVENTS);
     let usage = || server.map(Server::usage).transpose();
@@ -124,8 +128,10 @@ pub(super) fn run(plan: &Plan, server: Option<&Server>) -> anyhow::Result<Outcom
     let sockets = || server.map(Server::descriptors).transpose();
     let sockets_before = sockets()?;
     let stalled = Stalled::open(plan, load.reading.books.run)?;
+    load.replay = Replay::new(plan, server)?.map(Box::new);
     let measured = load.publish(&mut events, &usage)?;
     let still_open = sockets()?.zip(sockets_before).map(|(now, before)| now.saturating_sub(before));
+    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
     load.drain(&mut events)?;
     let quiet = load.quiet.take().map(|quiet| quiet.end()).transpose()?;
     load.progress.end();
@@ -140,6 +146,7 @@ pub(super) fn run(plan: &Plan, server: Option<&Server>) -> anyhow::Result<Outcom
         resident_bytes,
         connects,
         quiet,
+        replay,
         returns,
         problem: load.problem.or(quiet_problem.flatten()),
         books: load.reading.books,
@@ -164,7 +171,7 @@ struct Mark {
 
 impl<'a> Load<'a> {
     pub(super) fn new(plan: &'a Plan) -> anyhow::Result<Self> {
-        let run = random_run();
+        let run = plan.run.unwrap_or_else(random_run);
         Ok(Self {
             plan,
             poll: Poll::new().context("cannot poll")?,
@@ -184,6 +191,7 @@ impl<'a> Load<'a> {
             problem: None,
             progress: Progress::new(),
             quiet: None,
+            replay: None,
         })
     }
 
@@ -362,9 +370,12 @@ impl<'a> Load<'a> {
 
     /// Counts a publish that failed, and opens the connection again.
     fn look_after(&mut self, number: usize) -> anyhow::Result<()> {
+        let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];
-        if publisher.take_success() {
+        let acknowledged = publisher.take_acknowledged();
+        if acknowledged > 0 {
             self.failures = 0;
+            self.reading.books.acknowledge(acknowledged, now_ns);
         }
         while let Some(failure) = publisher.take_failure() {
             self.failures += 1;
@@ -384,7 +395,7 @@ impl<'a> Load<'a> {
 
     /// How long to wait for readiness.
     fn time_to_next(&self, end: Duration) -> Duration {
-        if self.plan.spin || self.quiet.is_some() {
+        if self.plan.spin || self.quiet.is_some() || self.replay.is_some() {
             return Duration::ZERO;
         }
         let next = self.reading.books.pace.next_ns().map_or(end, Duration::from_nanos).min(end);
@@ -423,6 +434,7 @@ impl<'a> Load<'a> {
         }
         let started = Instant::now();
         self.step_quiet()?;
+        let has_replayed = self.step_replay()?;
         for (number, event) in events.iter().enumerate() {
             self.ready(event);
             if number % BETWEEN_QUIET == 0 {
@@ -432,7 +444,7 @@ impl<'a> Load<'a> {
         for number in 0..self.publishers.len() {
             self.look_after(number)?;
         }
-        if !events.is_empty() {
+        if !events.is_empty() || has_replayed {
             self.busy += started.elapsed();
         }
         self.progress.show(&self.reading.books, self.settled, self.plan.connections);
@@ -446,6 +458,11 @@ impl<'a> Load<'a> {
 
     fn step_quiet(&mut self) -> anyhow::Result<()> {
         self.quiet.as_mut().map_or(Ok(()), |quiet| quiet.step())
+    }
+
+    /// Lets the replay read a buffer; says whether there is one.
+    fn step_replay(&mut self) -> anyhow::Result<bool> {
+        self.replay.as_mut().map_or(Ok(false), |replay| replay.step())
     }
 
     /// One connection is ready.
@@ -477,6 +494,6 @@ impl<'a> Load<'a> {
 }
 
 /// What tells this run's events from those of another.
-fn random_run() -> u32 {
+pub(super) fn random_run() -> u32 {
     RandomState::new().hash_one(std::process::id()) as u32
 }

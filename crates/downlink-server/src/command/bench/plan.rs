@@ -19,6 +19,8 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
 const BATCH: RangeInclusive<usize> = 1..=10_000;
 /// Connections that stop reading: they come back one by one, and each costs its buffers until then.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
+/// Topics beyond the connections have no reader; a server has this many at most by default.
+const TOPICS: RangeInclusive<usize> = 1..=100_000;
 /// Each publisher is a connection; more only add to the disorder on the way in.
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// Beyond this a single thread publishes and does nothing else.
@@ -46,6 +48,10 @@ pub(super) struct Plan {
     pub(super) stalled: usize,
     /// The load of the quiet topic beside this one.
     pub(super) quiet: Option<Box<Plan>>,
+    /// The number that tells this run's events from those of others; a random one without it.
+    pub(super) run: Option<u32>,
+    /// What a reader from the beginning is due.
+    pub(super) past: Option<Past>,
     subscribe: Target,
     publish: Target,
     topic_prefix: String,
@@ -62,6 +68,14 @@ pub(super) struct Timing {
     pub(super) drain: Duration,
     /// How many events to publish at most.
     pub(super) events_max: Option<u64>,
+}
+
+/// The events of an earlier run, and how to ask for them from the beginning.
+#[derive(Clone, Debug)]
+pub(super) struct Past {
+    pub(super) run: u32,
+    pub(super) events: u64,
+    pub(super) request: Vec<u8>,
 }
 
 /// Open or closed loop.
@@ -102,7 +116,7 @@ impl Plan {
         let publish =
             Target::parse(&arguments.publish_method, publish_url, &arguments.publish_headers)?;
         within("--connections", arguments.connections, &CONNECTIONS)?;
-        within("--topics", arguments.topics, &(1..=arguments.connections))?;
+        within("--topics", arguments.topics, &TOPICS)?;
         within("--publishers", arguments.publishers, &PUBLISHERS)?;
         within("--payload-bytes", arguments.payload_bytes, &PAYLOAD_BYTES)?;
         ensure!(
@@ -135,6 +149,8 @@ impl Plan {
             batch: arguments.batch,
             stalled: arguments.stalled,
             quiet: None,
+            run: arguments.run,
+            past: past(arguments)?,
             subscribe,
             publish,
             topic_prefix: arguments.topic_prefix.clone(),
@@ -159,13 +175,21 @@ impl Plan {
 
     /// The same for a single reader.
     pub(super) fn alone(&self) -> Self {
-        Self { connections: 1, topics: 1, publishers: 1, stalled: 0, quiet: None, ..self.clone() }
+        Self {
+            connections: 1,
+            topics: 1,
+            publishers: 1,
+            stalled: 0,
+            quiet: None,
+            past: None,
+            ..self.clone()
+        }
     }
 
     /// Descriptors for all connections.
     pub(super) fn descriptors(&self) -> usize {
         let quiet = self.quiet.as_ref().map_or(0, |quiet| quiet.descriptors());
-        self.connections + self.publishers + self.stalled + quiet
+        self.connections + self.publishers + self.stalled + quiet + usize::from(self.past.is_some())
     }
 
     /// The request of a subscriber.
@@ -199,6 +223,17 @@ impl Plan {
     fn topic(&self, number: usize) -> String {
         format!("{}{number}", self.topic_prefix)
     }
+}
+
+/// What the reader from the beginning asks for.
+fn past(arguments: &Arguments) -> anyhow::Result<Option<Past>> {
+    let Some(url) = &arguments.replay_url else { return Ok(None) };
+    let (run, events) = (arguments.replay_run, arguments.replay_events);
+    let (run, events) = run.zip(events).context("--replay-url needs run and events")?;
+    ensure!(events > 0, "--replay-events must be more than none");
+    let target = Target::parse("GET", url, &arguments.headers)?;
+    let request = format!("{}Accept: text/event-stream\r\n\r\n", target.head("", 0)).into_bytes();
+    Ok(Some(Past { run, events, request }))
 }
 
 fn pacing(arguments: &Arguments) -> anyhow::Result<Pacing> {
@@ -357,7 +392,7 @@ mod tests {
             ("--publishers", *PUBLISHERS.start(), *PUBLISHERS.end()),
             ("--window", *WINDOW.start(), *WINDOW.end()),
             ("--payload-bytes", *PAYLOAD_BYTES.start(), *PAYLOAD_BYTES.end()),
-            ("--topics", 1, 1_000),
+            ("--topics", *TOPICS.start(), *TOPICS.end()),
             ("--batch", *BATCH.start(), *BATCH.end()),
         ];
         for (flag, least, most) in limits {

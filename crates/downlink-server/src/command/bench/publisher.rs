@@ -18,7 +18,8 @@ pub(super) struct Publisher {
     unsent: Vec<u8>,
     state: State,
     failure: Option<Failed>,
-    succeeded: bool,
+    /// Events acknowledged since last asked.
+    acknowledged: usize,
 }
 
 #[derive(Debug)]
@@ -45,8 +46,8 @@ impl Publisher {
     /// Begins to connect.
     pub(super) fn open(plan: &Plan, token: Token, registry: &Registry) -> io::Result<Self> {
         let stream = socket::open(plan.publish_address, token, registry)?;
-        let (unsent, failure, succeeded) = (Vec::new(), None, false);
-        Ok(Self { stream, unsent, state: State::Connecting, failure, succeeded })
+        let (unsent, failure, acknowledged) = (Vec::new(), None, 0);
+        Ok(Self { stream, unsent, state: State::Connecting, failure, acknowledged })
     }
 
     /// Whether it can send a request now.
@@ -69,9 +70,9 @@ impl Publisher {
         self.failure.take()
     }
 
-    /// Whether a request was answered well since the last call.
-    pub(super) fn take_success(&mut self) -> bool {
-        std::mem::take(&mut self.succeeded)
+    /// The events of requests that were answered well since the last call.
+    pub(super) fn take_acknowledged(&mut self) -> usize {
+        std::mem::take(&mut self.acknowledged)
     }
 
     /// Sends the request that publishes these events.
@@ -114,7 +115,7 @@ impl Publisher {
     }
 
     fn look_at_answer(&mut self, ended: bool) {
-        let State::Waiting { response, .. } = &self.state else {
+        let State::Waiting { response, places } = &self.state else {
             if ended {
                 self.state = State::Broken;
             }
@@ -123,7 +124,7 @@ impl Publisher {
         let head = response.head().filter(|_| response.is_ended() || ended);
         match head {
             Some(head) if (200..300).contains(&head.status) => {
-                self.succeeded = true;
+                self.acknowledged += places.len();
                 self.state = if head.closes || ended { State::Broken } else { State::Idle };
             }
             Some(head) => {

@@ -8,6 +8,7 @@ use super::{
     books::Books,
     load::Outcome,
     plan::{Pacing, Plan},
+    replay::Replays,
     stalled::Returns,
 };
 
@@ -46,8 +47,11 @@ pub(super) struct Report {
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
+    replay: Option<Replays>,
     connects_per_s: f64,
     events_per_s: f64,
+    /// Events that were answered well within the period.
+    acknowledged_per_s: f64,
     pub(super) deliveries_per_s: f64,
     deliveries_per_read: f64,
     pub(super) latency_us: Latency,
@@ -83,6 +87,8 @@ struct QuietFigures {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ServerFigures {
     cpu_share: f64,
+    /// Events acknowledged in a second of its processor time.
+    acknowledged_per_cpu_s: f64,
     cpu_us_per_delivery: f64,
     cpu_user_us_per_delivery: f64,
     /// Connections that came up in a second of its processor time.
@@ -104,7 +110,8 @@ impl Report {
         // Several publishers overtake each other on the way in: there is no order to keep.
         let flawless = counts.is_flawless(plan.publishers == 1)
             && quiet.is_none_or(|quiet| quiet.flawless)
-            && returned;
+            && returned
+            && outcome.replay.as_ref().is_none_or(|replay| replay.flawless);
         Self {
             connections: outcome.connections,
             connections_asked: plan.connections,
@@ -129,8 +136,10 @@ impl Report {
             flawless,
             quiet,
             stalled: outcome.returns.clone(),
+            replay: outcome.replay.clone(),
             connects_per_s: outcome.connections as f64 / outcome.connects.seconds,
             events_per_s: books.measured.published as f64 / outcome.seconds,
+            acknowledged_per_s: books.measured.acknowledged as f64 / outcome.seconds,
             deliveries_per_s: deliveries / outcome.seconds,
             deliveries_per_read: deliveries / (books.measured.reads as f64).max(1.0),
             latency_us: latency(books),
@@ -202,6 +211,8 @@ fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
     let deliveries = (outcome.books.measured.deliveries as f64).max(1.0);
     Some(ServerFigures {
         cpu_share: used.cpu_s / outcome.seconds,
+        acknowledged_per_cpu_s: outcome.books.measured.acknowledged as f64
+            / used.cpu_s.max(f64::EPSILON),
         cpu_us_per_delivery: used.cpu_s * 1e6 / deliveries,
         cpu_user_us_per_delivery: used.cpu_user_s * 1e6 / deliveries,
         connects_per_cpu_s: outcome
@@ -288,6 +299,9 @@ impl Report {
                 max / 1e3
             );
             row(f, "quiet latency", times)?;
+        }
+        if let Some(replay) = &self.replay {
+            row(f, "replay", format_args!("{replay}"))?;
         }
         let Some(stalled) = &self.stalled else { return Ok(()) };
         let Returns { readers, cut, exact, one_gap, failed, .. } = stalled;

@@ -47,6 +47,11 @@ impl Server {
         Ok((!pids.is_empty()).then_some(server))
     }
 
+    /// Their numbers.
+    pub(super) fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
     /// What they have used so far.
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
         let mut sum = Usage::default();

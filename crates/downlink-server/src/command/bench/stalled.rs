@@ -30,7 +30,7 @@ const RECONNECTS_MAX: usize = 2;
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
 /// The type of the events that announce a gap.
-const GAP: &str = "downlink.gap";
+pub(super) const GAP: &str = "downlink.gap";
 
 /// The readers, connected.
 #[derive(Debug)]

@@ -1,0 +1,90 @@
+//! How a server opens a store: until its first answer, with what memory, and after reading how much.
+//!
+//! What is read is what the process asked the system for (`rchar` of `/proc`), whether it came from the
+//! disk or from the system's memory: so a warm cache hides nothing.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use super::servers::{DOWNLINK, Programs, Running};
+use super::watch::resident;
+
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// Starts our server on a store, and reports what it took until it answered.
+///
+/// # Errors
+///
+/// If it does not answer, or the system does not tell what it used.
+pub(super) fn open(
+    programs: &Programs<'_>,
+    store: Option<&Path>,
+    flags: &[String],
+) -> anyhow::Result<(Running, Value)> {
+    let file_bytes = match store {
+        Some(file) => size(file)? + size(&file.with_extension("db-wal")).unwrap_or_default(),
+        None => 0,
+    };
+    let started = Instant::now();
+    let running = programs.start(&DOWNLINK, flags)?;
+    let status = ask(&running)?;
+    let seconds = started.elapsed().as_secs_f64();
+    ensure!(status.starts_with("HTTP/1.1 200"), "the first answer was {status:?}");
+    let read = |name: &str| {
+        let path = format!("/proc/{}/{name}", running.pid());
+        fs::read_to_string(&path).with_context(|| path.clone())
+    };
+    let io = read("io")?;
+    let read_bytes = counter(&io, "rchar:").context("the system does not tell what was read")?;
+    let from_disk = counter(&io, "read_bytes:").unwrap_or_default();
+    let report = json!({
+        "seconds": seconds,
+        "resident_bytes": resident(&read("status")?),
+        "file_bytes": file_bytes,
+        "read_bytes": read_bytes,
+        "read_from_disk_bytes": from_disk,
+        "read_share": read_bytes as f64 / (file_bytes as f64).max(1.0),
+    });
+    Ok((running, report))
+}
+
+fn size(file: &Path) -> anyhow::Result<u64> {
+    let metadata = fs::metadata(file).with_context(|| file.display().to_string())?;
+    Ok(metadata.len())
+}
+
+/// The status line of the answer to whether it is ready.
+fn ask(running: &Running) -> anyhow::Result<String> {
+    let address = format!("127.0.0.1:{}", running.port());
+    let mut stream = TcpStream::connect(&address).with_context(|| address.clone())?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// A line of `/proc/…/io`.
+fn counter(io: &str, name: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_told_by_its_name() {
+        let io = "rchar: 12\nwchar: 3\nread_bytes: 4096\n";
+        assert_eq!(counter(io, "rchar:"), Some(12));
+        assert_eq!(counter(io, "read_bytes:"), Some(4_096));
+        assert_eq!(counter(io, "gone:"), None);
+    }
+}
