@@ -162,6 +162,9 @@ impl<P: Payload> Shared<P> {
                 self.bytes.fetch_add(cost, Ordering::Relaxed);
                 self.events.fetch_add(1, Ordering::Relaxed);
                 topic.set_newest(offset);
+                if topic.is_inbox() {
+                    self.newest_of_inboxes.fetch_max(offset, Ordering::AcqRel);
+                }
                 self.trim(topic, &mut ring, evicted);
             }
             if finish {

@@ -143,6 +143,10 @@ pub(crate) struct Shared<P> {
     /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
     /// forgets a row; who looks at the index and then loads it (Acquire) knows of each missing row.
     pub(crate) floor_max: AtomicU64,
+    /// The newest offset in any inbox. Raised (AcqRel) before the tail is moved: who has loaded the
+    /// tail, and finds this and `floor_max` below its cursor, need not look at its inbox, which few
+    /// others have lately touched.
+    pub(crate) newest_of_inboxes: AtomicU64,
     /// Bytes and events kept in all rings. Changed under the lock of the ring concerned, and ordered
     /// with nothing else (Relaxed): who reads them without is right at some moment.
     pub(crate) bytes: AtomicUsize,
@@ -209,6 +213,7 @@ impl<P: Payload> Log<P> {
             options,
             tail: AtomicU64::new(next.get()),
             floor_max: AtomicU64::new(Offset::FIRST.get()),
+            newest_of_inboxes: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),

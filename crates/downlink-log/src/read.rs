@@ -177,7 +177,10 @@ impl<P: Payload> Shared<P> {
             return Next::Other;
         }
         let next = position.next;
-        let mut news = attached.iter().filter(|seat| seat.topic.newest() >= next);
+        let inboxes = self.newest_of_inboxes.load(Ordering::Acquire) >= next
+            || self.floor_max.load(Ordering::Acquire) > next;
+        let has_news = |seat: &&Seat<P>| (inboxes || !seat.inbox) && seat.topic.newest() >= next;
+        let mut news = attached.iter().filter(has_news);
         match (news.next(), news.next()) {
             (Some(seat), None) => {
                 let ring = seat.topic.ring.read();

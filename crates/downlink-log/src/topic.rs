@@ -42,6 +42,10 @@ pub(crate) struct TopicLog<P> {
 const FINISHED: u64 = 1 << 63;
 
 impl<P> TopicLog<P> {
+    pub(crate) fn is_inbox(&self) -> bool {
+        matches!(self.address, Address::Client(_))
+    }
+
     /// Unique among the topics that are held: none is this one that is not the same.
     #[cfg(not(downlink_loom))]
     pub(crate) fn identity(&self) -> usize {

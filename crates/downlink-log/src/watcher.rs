@@ -78,6 +78,8 @@ pub(crate) struct Seat<P> {
     pub(crate) key: u32,
     /// Whether the reader named the topic.
     pub(crate) exact: bool,
+    /// Whether it is the reader's inbox; known here too, so that the topic need not be visited.
+    pub(crate) inbox: bool,
 }
 
 /// No place in any list.
@@ -87,7 +89,7 @@ impl<P> Seat<P> {
     /// Puts a reader on the list of a topic.
     pub(crate) fn take(topic: &Arc<TopicLog<P>>, watcher: &Arc<Watcher<P>>, exact: bool) -> Self {
         let key = topic.watchers.lock().insert(Arc::clone(watcher), exact);
-        Self { topic: Arc::clone(topic), key, exact }
+        Self { topic: Arc::clone(topic), key, exact, inbox: topic.is_inbox() }
     }
 
     /// Takes the reader off the list again.
