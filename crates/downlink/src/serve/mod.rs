@@ -8,7 +8,8 @@
 //! to).
 //!
 //! Read in this order: `accept` (the loop) → `connection` (one peer) → `outgoing` (a response body)
-//! → `stall` and `socket` (the wire). Deliberately not here: TLS, and anything about hubs.
+//! → `handover` and `direct` (event streams without hyper), `http2` → `stall` and `socket` (the
+//! wire). Deliberately not here: TLS, and anything about hubs.
 //!
 //! # Limits
 //!

@@ -2,7 +2,7 @@
 //!
 //! They bound what the kernel holds for a peer that does not read, and send each event when it is
 //! written. An option that a platform lacks is left out; one that fails is logged and the
-//! connection served without it. Sockets that are neither TCP nor wrap it openly are untouched.
+//! connection served without it. Sockets that are neither TCP nor Unix ones are untouched.
 
 use std::any::Any;
 use std::io;
