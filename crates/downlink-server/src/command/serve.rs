@@ -18,6 +18,7 @@ const BACKLOG: u32 = 4_096;
 pub(super) fn run(settings: Settings) -> anyhow::Result<()> {
     settings.check()?;
     log_to_stderr()?;
+    memory::keep_pages_small();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_park(memory::give_back_sometimes)
