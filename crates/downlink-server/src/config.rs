@@ -5,7 +5,6 @@
 //! become the defaults of the flags, so every check and every error message is the flags' own.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,21 +14,28 @@ use clap::{ArgAction, Args, Command};
 
 pub use crate::retain::RetainRule;
 
+use crate::address::Address;
+
 /// What `downlink serve` can be told.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where to listen.
+    /// Where to listen: an address and a port, or `unix:` and a path. Not looked at when whoever
+    /// starts the server hands a socket over (`LISTEN_FDS`, systemd's socket activation).
     #[arg(
         long,
         env = "DOWNLINK_LISTEN",
-        value_name = "ADDR:PORT",
+        value_name = "ADDR:PORT|unix:PATH",
         default_value = "127.0.0.1:8080"
     )]
-    pub listen: SocketAddr,
+    pub listen: Address,
     /// The file that keeps history; `none` keeps it in memory, and a restart forgets it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
     pub store: PathBuf,
+    /// How long the store may still belong to a server that is about to end; by default 5s, and
+    /// --drain-within more with a socket that was handed over.
+    #[arg(long, env = "DOWNLINK_STORE_WAIT", value_name = "TIME", value_parser = parse_time)]
+    pub store_wait: Option<Duration>,
     /// Whether an event is answered and seen when the disk has it, or before.
     #[arg(
         long,
@@ -177,7 +183,7 @@ impl Settings {
 
     /// Whether the server is for this machine only.
     pub fn is_local(&self) -> bool {
-        self.listen.ip().is_loopback()
+        self.listen.is_local()
     }
 
     /// Checks what no single setting can.

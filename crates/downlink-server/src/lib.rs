@@ -3,6 +3,7 @@
 //! [`app`] is the HTTP API over one hub, [`command`] the command line. A library only so that its
 //! tests can drive it; nothing else depends on it.
 
+pub mod address;
 pub mod app;
 pub mod command;
 pub mod config;

@@ -34,9 +34,9 @@ use downlink::hub::{Durability, Hub, HubBuilder, HubError, Limits, Retention};
 
 use crate::config::Settings;
 
-/// How long the store may still belong to a server that is about to end: a restart in place. A second
-/// server that was started by mistake says so after it.
-const STORE_WAIT: Duration = Duration::from_secs(5);
+/// How long the store may still belong to a server that is about to end, unless set. A second server
+/// that was started by mistake says so after it.
+pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
 /// What every request sees.
 #[derive(Clone, Debug)]
@@ -69,7 +69,10 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
     if let Some(file) = settings.store() {
         let durability =
             if settings.is_relaxed() { Durability::Relaxed } else { Durability::Commit };
-        hub = hub.store(file).store_wait(STORE_WAIT).durability(durability);
+        hub = hub
+            .store(file)
+            .store_wait(settings.store_wait.unwrap_or(STORE_WAIT))
+            .durability(durability);
         hub = hub.store_bytes_max(settings.store_bytes_max);
     }
     for rule in &settings.retain {

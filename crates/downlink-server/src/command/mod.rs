@@ -5,6 +5,7 @@
 
 mod bench;
 mod decode;
+mod listening;
 mod publish;
 mod serve;
 mod subscribe;

@@ -1,0 +1,84 @@
+//! Where a server listens: an address and a port, or a file (`unix:/run/downlink.sock`).
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// What `--listen` takes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    /// An IP address and a port; port 0 is any that is free.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket; empty for one without a name.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether only programs of this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// The path, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) => Some(path),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix(UNIX) {
+            Some("") => Err("a path has to follow unix:, such as unix:/run/downlink.sock".into()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| "write 127.0.0.1:8080, [::1]:8080 or unix:/run/downlink.sock".into()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sorts_read_back_as_they_are_shown() {
+        for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/a b.sock", "unix:here.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in ["unix:", "localhost", "8080", "127.0.0.1", "/run/downlink.sock"] {
+            assert!(text.parse::<Address>().unwrap_err().contains("unix:/run/"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_and_loopback_are_local() {
+        let local = |text: &str| text.parse::<Address>().unwrap().is_local();
+        assert!(local("unix:/run/a.sock") && local("127.0.0.9:1") && local("[::1]:1"));
+        assert!(!local("0.0.0.0:1") && !local("192.0.2.1:1"));
+    }
+}

@@ -1,0 +1,357 @@
+//! The listening socket: bound here, or handed over by whoever started the program.
+//!
+//! A socket that is handed over (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`,
+//! `LISTEN_FDNAMES`, descriptors from 3 on) stays open in the hands of its owner while servers
+//! come and go: connections queue in it, and none is refused. Exactly one socket is served.
+//!
+//! A Unix socket's file is made with the rights that the umask leaves. One that nobody answers at,
+//! as after a crash, is replaced; one that was made here is removed at the end, unless somebody has
+//! put another one in its place.
+
+use std::io;
+
+use anyhow::{Context as _, anyhow};
+use downlink::serve::Listener;
+use tokio::net::TcpListener;
+
+use crate::address::Address;
+
+/// Connections that may wait to be accepted: a storm of reconnecting clients waits here, and
+/// everybody who comes while one server follows another.
+const BACKLOG: u32 = 4_096;
+
+/// A socket that listens, and what it is known as.
+#[derive(Debug)]
+pub(super) enum Listening {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(unix::Bound),
+}
+
+impl Listening {
+    /// Binds what `--listen` says.
+    pub(super) async fn bind(address: &Address) -> anyhow::Result<Self> {
+        match address {
+            Address::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            #[cfg(unix)]
+            Address::Unix(path) => unix::Bound::new(path).await.map(Self::Unix),
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(anyhow!("this system has no Unix sockets to --listen on")),
+        }
+    }
+
+    /// Where it can be reached.
+    pub(super) fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(listener) => Listener::local_addr(listener).map(Address::Tcp),
+            #[cfg(unix)]
+            Self::Unix(bound) => bound.address(),
+        }
+    }
+}
+
+fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = if address.is_ipv4() {
+            tokio::net::TcpSocket::new_v4()?
+        } else {
+            tokio::net::TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "{address} is in use by another program; choose another address with --listen, such \
+             as --listen {}:{}",
+            address.ip(),
+            address.port().checked_add(1).unwrap_or(8080)
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow!("{address} is not an address of this machine; choose another one with --listen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
+    })
+}
+
+/// A socket that was handed over, before there is a runtime to use it with.
+#[derive(Debug)]
+pub(super) enum Inherited {
+    #[cfg(unix)]
+    Tcp(std::net::TcpListener),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Inherited {
+    /// The socket that the environment speaks of, if it does.
+    ///
+    /// Only while the program has one thread: it takes the variables away, so that no child of ours
+    /// believes that they are meant for it.
+    pub(super) fn take() -> anyhow::Result<Option<Self>> {
+        #[cfg(unix)]
+        return inherited::take().context("cannot use the socket that was handed over");
+        #[cfg(not(unix))]
+        Ok(None)
+    }
+
+    /// Where it can be reached.
+    pub(super) fn address(&self) -> io::Result<Address> {
+        match self {
+            #[cfg(unix)]
+            Self::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            #[cfg(unix)]
+            Self::Unix(listener) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Unix(address.as_pathname().map(Into::into).unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Makes it the runtime's.
+    pub(super) fn listen(self) -> anyhow::Result<Listening> {
+        match self {
+            #[cfg(unix)]
+            Self::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Listening::Tcp(TcpListener::from_std(listener)?))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => unix::Bound::inherited(listener).map(Listening::Unix),
+        }
+    }
+}
+
+#[cfg(unix)]
+mod inherited {
+    use std::{env, os::fd::AsFd, process};
+
+    use anyhow::{Context as _, bail};
+    use listenfd::ListenFd;
+
+    use super::{BACKLOG, Inherited};
+
+    /// The name of our socket among several.
+    const NAME: &str = "downlink";
+
+    pub(super) fn take() -> anyhow::Result<Option<Inherited>> {
+        let Some(count) = count(variable("LISTEN_FDS")?, variable("LISTEN_PID")?)? else {
+            return Ok(None);
+        };
+        let index = index(count, variable("LISTEN_FDNAMES")?.as_deref())?;
+        let mut sockets = ListenFd::from_env();
+        let unix = sockets.take_unix_listener(index);
+        let taken = match unix {
+            Ok(Some(listener)) => Inherited::Unix(listener),
+            _ => match sockets.take_tcp_listener(index)? {
+                Some(listener) => Inherited::Tcp(listener),
+                None => bail!("descriptor {} is not there", 3 + index),
+            },
+        };
+        match &taken {
+            Inherited::Tcp(listener) => widen(listener, index)?,
+            Inherited::Unix(listener) => widen(listener, index)?,
+        }
+        Ok(Some(taken))
+    }
+
+    fn variable(name: &str) -> anyhow::Result<Option<String>> {
+        match env::var(name) {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => bail!("{name} is no text"),
+        }
+    }
+
+    /// How many sockets there are for this process.
+    pub(super) fn count(
+        sockets: Option<String>,
+        process: Option<String>,
+    ) -> anyhow::Result<Option<usize>> {
+        let Some(sockets) = sockets else { return Ok(None) };
+        if let Some(process) = process {
+            let for_whom: u32 = process.parse().with_context(|| {
+                format!("LISTEN_PID={process:?} is not the number of a process")
+            })?;
+            if for_whom != process::id() {
+                tracing::warn!(
+                    "LISTEN_FDS is for process {for_whom} and this is {}: sockets that were \
+                     handed over are left alone",
+                    process::id()
+                );
+                return Ok(None);
+            }
+        }
+        let count: u16 = sockets
+            .parse()
+            .with_context(|| format!("LISTEN_FDS={sockets:?} is not a number of sockets"))?;
+        Ok(Some(usize::from(count)).filter(|count| *count > 0))
+    }
+
+    /// Which of them is ours.
+    pub(super) fn index(count: usize, names: Option<&str>) -> anyhow::Result<usize> {
+        if count == 1 {
+            return Ok(0);
+        }
+        let named = names.into_iter().flat_map(|names| names.split(':').take(count));
+        let mut ours = named.enumerate().filter(|(_, name)| *name == NAME);
+        match (ours.next(), ours.next()) {
+            (Some((index, _)), None) => Ok(index),
+            _ => bail!(
+                "LISTEN_FDS={count}, and one socket can be served: hand over one, or call exactly \
+                 one of them {NAME} in LISTEN_FDNAMES (FileDescriptorName=)"
+            ),
+        }
+    }
+
+    /// Lets as many connections wait as in a socket of our own, whatever its owner thought of.
+    fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
+        if !rustix::net::sockopt::socket_acceptconn(&listener)? {
+            bail!("descriptor {} is a socket that does not listen", 3 + index);
+        }
+        rustix::net::listen(listener, BACKLOG.cast_signed()).context("cannot listen on it")
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::{
+        fs, io,
+        os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+        path::{Path, PathBuf},
+    };
+
+    use anyhow::{Context as _, bail};
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::BACKLOG;
+    use crate::address::Address;
+
+    /// A listening Unix socket.
+    #[derive(Debug)]
+    pub(in crate::command) struct Bound {
+        listener: UnixListener,
+        file: Option<File>,
+    }
+
+    impl Bound {
+        pub(super) async fn new(path: &Path) -> anyhow::Result<Self> {
+            remove_stale(path).await?;
+            let bound = || {
+                let socket = UnixListener::bind(path)?;
+                rustix::net::listen(&socket, BACKLOG.cast_signed())?;
+                io::Result::Ok(Self { listener: socket, file: Some(File::at(path)?) })
+            };
+            bound().with_context(|| format!("cannot listen on unix:{}", path.display()))
+        }
+
+        pub(super) fn inherited(
+            listener: std::os::unix::net::UnixListener,
+        ) -> anyhow::Result<Self> {
+            listener.set_nonblocking(true)?;
+            Ok(Self { listener: UnixListener::from_std(listener)?, file: None })
+        }
+
+        pub(super) fn address(&self) -> io::Result<Address> {
+            let address = self.listener.local_addr()?;
+            Ok(Address::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default()))
+        }
+
+        /// The socket, and what removes its file when dropped, if it was made here.
+        pub(in crate::command) fn into_parts(self) -> (UnixListener, Option<File>) {
+            (self.listener, self.file)
+        }
+    }
+
+    /// Removes a socket's file that nobody answers at; anything else stays.
+    async fn remove_stale(path: &Path) -> anyhow::Result<()> {
+        let shown = path.display();
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+            Ok(found) if !found.file_type().is_socket() => {
+                bail!("{shown} is there and no socket; choose another path with --listen")
+            }
+            Ok(_) => {}
+        }
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                bail!("{shown} belongs to another user; choose another path with --listen")
+            }
+            // Someone listens, with room in the queue or without.
+            _ => bail!("{shown} is in use by another program; choose another path with --listen"),
+        }
+    }
+
+    /// The file of a socket that was made here. Removed when dropped, if it is still the same.
+    #[derive(Debug)]
+    pub(in crate::command) struct File {
+        path: PathBuf,
+        /// Device and inode.
+        made: (u64, u64),
+    }
+
+    impl File {
+        fn at(path: &Path) -> io::Result<Self> {
+            Ok(Self { path: path.to_owned(), made: identity(path)? })
+        }
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        let found = fs::symlink_metadata(path)?;
+        Ok((found.dev(), found.ino()))
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            if identity(&self.path).is_ok_and(|found| found == self.made) {
+                let _ = fs::remove_file(&self.path);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::inherited::{count, index};
+
+    fn counted(sockets: &str, process: Option<&str>) -> Result<Option<usize>, String> {
+        let process = process.map(str::to_owned);
+        count(Some(sockets.to_owned()), process).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn sockets_count_if_they_are_meant_for_us() {
+        let ours = std::process::id().to_string();
+        assert_eq!(count(None, Some(ours.clone())).unwrap(), None);
+        assert_eq!(counted("1", Some(&ours)), Ok(Some(1)));
+        assert_eq!(counted("2", None), Ok(Some(2)));
+        assert_eq!(counted("0", None), Ok(None));
+        assert_eq!(counted("1", Some("1")), Ok(None));
+    }
+
+    #[test]
+    fn a_wrong_value_is_said_with_its_name() {
+        for wrong in ["one", "-1", "65536", "1 2"] {
+            assert!(counted(wrong, None).unwrap_err().contains("LISTEN_FDS="), "{wrong}");
+        }
+        assert!(counted("1", Some("me")).unwrap_err().contains("LISTEN_PID=\"me\""));
+    }
+
+    #[test]
+    fn among_several_sockets_ours_has_our_name() {
+        assert_eq!(index(1, None).unwrap(), 0);
+        assert_eq!(index(1, Some("web")).unwrap(), 0);
+        assert_eq!(index(3, Some("web:downlink:x")).unwrap(), 1);
+        for names in [None, Some("web:x"), Some("downlink:downlink"), Some("x:y:downlink")] {
+            assert!(index(2, names).unwrap_err().to_string().contains("LISTEN_FDNAMES"));
+        }
+    }
+}
