@@ -49,12 +49,19 @@ use crate::http::{AnyError, is_browser, refuse};
 /// 4 GB.
 pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
-/// How long a peer whose first request has begun to arrive may take to complete it once the drain
-/// has begun.
+/// How long a peer that has asked for nothing yet may take to do so once the drain has begun.
 ///
-/// A request that is on its way gets an answer; a peer that sends slowly, or never the rest, does
-/// not hold up the end of the server.
+/// It has connected in order to ask: a proxy's request follows its connection at once, and is lost if
+/// that is closed in between. Half would not do for a proxy on a busy machine; double would hold up
+/// the end of the server for peers that send slowly, or never.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// The same for a peer that has had an answer, and may have written its next request just now.
+///
+/// A proxy under load uses its connections again within this time and is then told that it was the
+/// last; half would be less than what a lost packet takes to come again, double would be felt as a
+/// late end by everybody, since idle connections are the rule.
+const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
 /// How long a newcomer at the limit may take to ask and be told; a shorter header timeout wins.
 ///
@@ -180,22 +187,20 @@ where
         () = begun => {}
         end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
     }
-    // But a first request that has come by now is taken in before; the runtime looks at the sockets
-    // once more in between.
-    if !progress.was_asked() {
-        tokio::task::yield_now().await;
-        let once = poll_fn(|cx| Poll::Ready(poll_end(connection, progress, cx)));
-        if let Poll::Ready(end) = once.await {
-            return end;
+    if progress.is_idle() {
+        let grace = if progress.was_asked() { NEXT_REQUEST_GRACE } else { FIRST_REQUEST_GRACE };
+        tokio::select! {
+            biased;
+            end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
+            () = sleep(grace) => {}
+        }
+        if !progress.was_asked() {
+            return End::Unasked;
         }
     }
     // Closes at once if nothing is in progress, else after the answer.
     Pin::new(&mut *connection).graceful_shutdown();
-    tokio::select! {
-        biased;
-        end = poll_fn(|cx| poll_end(connection, progress, cx)) => end,
-        () = unasked(progress) => End::Unasked,
-    }
+    poll_fn(|cx| poll_end(connection, progress, cx)).await
 }
 
 fn poll_end<Io, S, B, Addr>(
@@ -215,16 +220,6 @@ where
         Poll::Pending if progress.is_upgrading() => Poll::Ready(End::Upgrade),
         Poll::Pending if progress.is_head_written() => Poll::Ready(End::HeadWritten),
         Poll::Pending => Poll::Pending,
-    }
-}
-
-/// Completes if the peer has sent no request within its grace, and never otherwise.
-async fn unasked(progress: &Progress) {
-    if !progress.was_asked() {
-        sleep(FIRST_REQUEST_GRACE).await;
-    }
-    if progress.was_asked() {
-        std::future::pending().await
     }
 }
 
@@ -454,7 +449,10 @@ where
                 // The connection looks at the progress now, before hyper has the response.
                 tokio::task::yield_now().await;
             }
-            let response = outgoing(response, browser, &drain);
+            let mut response = outgoing(response, browser, &drain);
+            if drain.has_begun() {
+                asking.say_close(&mut response);
+            }
             Ok(reply(response, asking, parking.as_ref(), &progress))
         })
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
@@ -55,6 +55,8 @@ pub(super) struct Asking {
     allows: bool,
     connects: bool,
     keep_alive: bool,
+    /// The response can say that it is the last of its connection: HTTP/2 has other means.
+    may_say_close: bool,
 }
 
 impl Asking {
@@ -62,7 +64,17 @@ impl Asking {
         let connects = *request.method() == Method::CONNECT;
         let allows =
             request.version() == Version::HTTP_11 && !connects && *request.method() != Method::HEAD;
-        Self { number, allows, connects, keep_alive: !says_close(request.headers()) }
+        let keep_alive = !says_close(request.headers());
+        let may_say_close = request.version() <= Version::HTTP_11;
+        Self { number, allows, connects, keep_alive, may_say_close }
+    }
+
+    /// Has a response say that it is the last of its connection, so that nobody who reads it sends
+    /// another request there. One that makes the connection another protocol's has nothing to say.
+    pub(super) fn say_close<T>(&self, response: &mut Response<T>) {
+        if self.may_say_close && !self.is_upgraded_by(response) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     /// Whether the response makes the connection another protocol's.
@@ -81,7 +93,8 @@ pub(super) fn reply<B: Body>(
 ) -> Response<Reply<B>> {
     let can_be = asking.allows && progress.was_read(asking.number) && can_be_direct(&response);
     let Some(parking) = parking.filter(|_| can_be) else {
-        return response.map(|body| Reply::Body { body });
+        let answering = Answering(Arc::clone(progress));
+        return response.map(|body| Reply::Body { body, answering });
     };
     let keep_alive = asking.keep_alive && !says_close(response.headers());
     response.map(|body| {
@@ -116,6 +129,7 @@ pin_project! {
         Body {
             #[pin]
             body: Outgoing<B>,
+            answering: Answering,
         },
         /// Stands in for a body that is parked.
         Stub { stub: Stub<B> },
@@ -132,6 +146,16 @@ impl<B> Drop for Stub<B> {
     fn drop(&mut self) {
         // hyper has given up on the response, or the body is elsewhere already.
         drop(self.parking.take());
+        self.progress.note_answered();
+    }
+}
+
+/// As long as it is there, a request waits for the rest of its answer.
+pub(super) struct Answering(Arc<Progress>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.note_answered();
     }
 }
 
@@ -144,7 +168,7 @@ impl<B: Body> Body for Reply<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
         match self.project() {
-            ReplyProjection::Body { body } => body.poll_frame(cx),
+            ReplyProjection::Body { body, .. } => body.poll_frame(cx),
             ReplyProjection::Stub { stub } => {
                 // Whoever drives the connection looks at the progress after each poll of it.
                 stub.progress.note_asked();
@@ -155,14 +179,14 @@ impl<B: Body> Body for Reply<B> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Body { body } => body.is_end_stream(),
+            Self::Body { body, .. } => body.is_end_stream(),
             Self::Stub { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Body { body } => body.size_hint(),
+            Self::Body { body, .. } => body.size_hint(),
             Self::Stub { .. } => SizeHint::default(),
         }
     }

@@ -21,6 +21,7 @@
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | bytes that the kernel holds unsent | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
+//! | time for a first request, and for the next one, once the drain has begun | 1 s, 250 ms | – |
 //! | size of a request head | 32 KiB | – |
 //! | streams of an HTTP/2 connection | 100 | – |
 //! | unread request bodies of an HTTP/2 stream, connection | 64 KiB, 256 KiB | – |
@@ -178,9 +179,11 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// Drains and ends when the future completes, whatever it gives.
     ///
     /// Accepting stops; each event stream ends at a frame boundary with a `retry:` of its own,
-    /// unless it is marked finite ([`Sse::finite`](crate::http::Sse::finite)); idle connections
-    /// close; requests in progress may end by the deadline. Connections that the app has upgraded
-    /// are the app's own to end. For the signals of the system see [`stop_signal`].
+    /// unless it is marked finite ([`Sse::finite`](crate::http::Sse::finite)); requests in progress
+    /// may end by the deadline. An idle connection closes after a moment in which a request that is
+    /// on its way still gets an answer: a second for the first one, a quarter for the next. Answers
+    /// say `Connection: close` from then on. Connections that the app has upgraded are the app's own
+    /// to end. For the signals of the system see [`stop_signal`].
     pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,

@@ -22,6 +22,8 @@ pub(super) struct Progress {
     stage: AtomicU8,
     /// Requests that have begun; the number of the one under way.
     requests: AtomicU32,
+    /// Requests whose answer is over: its body is sent, or given up.
+    answered: AtomicU32,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
     upgrading: AtomicBool,
@@ -37,6 +39,15 @@ impl Progress {
     /// Whether a request has come.
     pub(super) fn was_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn note_answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is no request that waits for its answer or for the rest of it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
     /// The body of a request was read to its end. One that is read on after its response concerns
@@ -100,6 +111,16 @@ mod tests {
         assert!(progress.is_head_written());
         progress.begin_request();
         assert!(!progress.is_head_written());
+    }
+
+    #[test]
+    fn a_connection_is_idle_between_an_answer_and_the_next_request() {
+        let progress = Progress::default();
+        assert!(progress.is_idle() && !progress.was_asked());
+        progress.begin_request();
+        assert!(!progress.is_idle());
+        progress.note_answered();
+        assert!(progress.is_idle() && progress.was_asked());
     }
 
     #[test]

@@ -282,7 +282,7 @@ async fn idle_connections_close_at_once() {
 }
 
 #[tokio::test]
-async fn connection_without_a_request_closes_at_once() {
+async fn connection_without_a_request_does_not_hold_the_end_up() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
     // Accepted before this one, whose stream has begun.
@@ -292,7 +292,40 @@ async fn connection_without_a_request_closes_at_once() {
     other.rest().await;
     assert_eq!(unused.rest().await, "");
     running.ended().await;
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+}
+
+/// A proxy connects, and then writes: the end of the server may lie between the two.
+#[tokio::test]
+async fn first_request_that_comes_after_the_signal_is_answered() {
+    let hello = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(hello.merge(streams())).await;
+    let mut client = running.connect().await;
+    // Accepted after that one.
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    other.rest().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let answer = client.rest().await;
+    assert_eq!(body_of(&answer), "hello");
+    assert!(answer.contains("connection: close"), "{answer}");
+    running.ended().await;
+}
+
+/// A proxy writes a request on a connection that has been idle: it cannot know of the signal.
+#[tokio::test]
+async fn next_request_that_has_come_before_the_end_is_answered_as_the_last() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(app).await;
+    let mut client = running.get("/").await;
+    client.sees("hello").await;
+    // Nothing else runs between these two.
+    Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
+    running.stop();
+    let answers = client.rest().await;
+    assert_eq!(answers.matches("\r\n\r\nhello").count(), 2, "{answers}");
+    assert_eq!(answers.matches("connection: close").count(), 1, "{answers}");
+    running.ended().await;
 }
 
 #[tokio::test]

@@ -34,6 +34,17 @@ const SEND_BYTES_MAX: usize = 32 * 1024;
 /// Slices of a full batch and what goes around it.
 const SLICES: usize = BATCH_FRAMES_MAX + 3;
 
+/// What follows a chunk on its connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Follows {
+    Chunks,
+    /// The response has ended; another one may follow.
+    Requests,
+    /// The end of the connection, at once. It goes out together with the end of the response where the
+    /// kernel can do that, so that the peer never sees a connection that could be used again.
+    Nothing,
+}
+
 /// Frames gathered for one write; the driver has one for all of its streams.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
@@ -56,14 +67,15 @@ impl Gathered {
         }
     }
 
-    /// Writes what was gathered as one chunk, and the end of the response if it is the last. What
-    /// the socket does not take is given back. Nothing is left gathered.
+    /// Writes what was gathered as one chunk, and the end of the response if no chunk follows. What the
+    /// socket does not take is given back. Nothing is left gathered.
     pub(super) fn write(
         &mut self,
         socket: &Socket,
-        last: bool,
+        follows: Follows,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
+        let last = follows != Follows::Chunks;
         if self.bytes == 0 && !last {
             return Ok(None);
         }
@@ -78,10 +90,11 @@ impl Gathered {
             self.frames.iter().for_each(|frame| self.copied.extend_from_slice(frame));
             self.copied.extend_from_slice(chunk_end);
             self.copied.extend_from_slice(end);
-            write_some(socket, &[IoSlice::new(&self.copied)])
+            write_some(socket, &[IoSlice::new(&self.copied)], follows)
         } else {
             let frames = self.frames.iter().map(|frame| &**frame);
-            write_some(socket, &one_send([head].into_iter().chain(frames).chain([chunk_end, end])))
+            let slices = one_send([head].into_iter().chain(frames).chain([chunk_end, end]));
+            write_some(socket, &slices, Follows::Chunks)
         };
         let unsent = match written {
             Ok(written) if written < bytes => {
@@ -129,7 +142,10 @@ impl Unsent {
     /// Writes on; true if nothing is left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
-            let written = write_some(socket, &one_send(self.slices.iter().map(|slice| &**slice)))?;
+            let written = {
+                let slices = one_send(self.slices.iter().map(|slice| &**slice));
+                write_some(socket, &slices, Follows::Chunks)?
+            };
             if written == 0 {
                 return Ok(false);
             }
@@ -167,12 +183,12 @@ fn one_send<'a>(slices: impl Iterator<Item = &'a [u8]>) -> SmallVec<[IoSlice<'a>
 }
 
 /// Writes once; 0 if the socket is full, or there is nothing to write.
-fn write_some(socket: &Socket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+fn write_some(socket: &Socket, slices: &[IoSlice<'_>], follows: Follows) -> io::Result<usize> {
     if slices.iter().all(|slice| slice.is_empty()) {
         return Ok(0);
     }
     loop {
-        match socket.write(slices) {
+        match socket.write(slices, follows == Follows::Nothing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -200,9 +216,9 @@ mod tests {
         (Socket::Unix(ours), theirs)
     }
 
-    fn written(frames: &[&[u8]], last: bool) -> String {
+    fn written(frames: &[&[u8]], follows: Follows) -> String {
         let (ours, mut theirs) = pair();
-        let unsent = gathered(frames).write(&ours, last, Instant::now()).expect("open");
+        let unsent = gathered(frames).write(&ours, follows, Instant::now()).expect("open");
         assert!(unsent.is_none());
         drop(ours);
         let mut text = String::new();
@@ -213,19 +229,19 @@ mod tests {
     #[test]
     fn frames_are_one_chunk() {
         assert_eq!(
-            written(&[b"data: a\n\n", b"", b"data: b\n\n"], false),
+            written(&[b"data: a\n\n", b"", b"data: b\n\n"], Follows::Chunks),
             "12\r\ndata: a\n\ndata: b\n\n\r\n"
         );
-        assert_eq!(written(&[b"x"], true), "1\r\nx\r\n0\r\n\r\n");
+        assert_eq!(written(&[b"x"], Follows::Requests), "1\r\nx\r\n0\r\n\r\n");
         let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
         let several = &[b'x'; 2 * SEND_BYTES_MAX + 1][..];
         for large in [most, more, several] {
             let text = str::from_utf8(large).expect("ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
-            assert_eq!(written(&[large], true), chunk);
+            assert_eq!(written(&[large], Follows::Nothing), chunk);
         }
-        assert_eq!(written(&[], true), "0\r\n\r\n");
-        assert_eq!(written(&[], false), "");
+        assert_eq!(written(&[], Follows::Nothing), "0\r\n\r\n");
+        assert_eq!(written(&[], Follows::Chunks), "");
     }
 
     #[test]
@@ -247,7 +263,9 @@ mod tests {
             whole.extend_from_slice(b"c350\r\n");
             whole.extend_from_slice(block);
             whole.extend_from_slice(b"\r\n");
-            if let Some(unsent) = gathered(&[block]).write(&ours, false, now).expect("open") {
+            if let Some(unsent) =
+                gathered(&[block]).write(&ours, Follows::Chunks, now).expect("open")
+            {
                 break unsent;
             }
         };

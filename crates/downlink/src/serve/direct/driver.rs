@@ -226,7 +226,8 @@ impl Driver {
     fn give_turn(&mut self, key: u32, now: Instant) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let write_stall_max = self.shared.socket.write_stall_max;
-        let mut turn = Turn { gathered: &mut self.gathered, now, write_stall_max };
+        let drains = self.shared.drain.has_begun();
+        let mut turn = Turn { gathered: &mut self.gathered, now, write_stall_max, drains };
         let (next, at) = stream.advance(&mut turn);
         if let Some(at) = at {
             self.timers.set(key, at, &mut stream.due);

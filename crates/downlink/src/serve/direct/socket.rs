@@ -64,10 +64,10 @@ impl Socket {
     }
 
     /// Sends some of the bytes; a `send` of one piece, else a `sendmsg`, which is cheaper than a
-    /// `writev`.
-    pub(super) fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// `writev`. One piece may wait in the kernel for [`end`](Self::end), to be sent together with it.
+    pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
         if let [one] = slices {
-            return self.send(one);
+            return self.send(one, awaits_end);
         }
         match self {
             Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, SEND_FLAGS),
@@ -77,8 +77,11 @@ impl Socket {
 
     /// Through rustix, which on Linux spares the C library's care for cancelled threads.
     #[cfg(target_os = "linux")]
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = rustix::net::SendFlags::NOSIGNAL;
+    fn send(&self, bytes: &[u8], awaits_end: bool) -> io::Result<usize> {
+        use rustix::net::SendFlags;
+
+        let more = if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
+        let flags = SendFlags::NOSIGNAL | more;
         let sent = match self {
             Self::Tcp(tcp) => rustix::net::send(tcp, bytes, flags),
             Self::Unix(unix) => rustix::net::send(unix, bytes, flags),
@@ -87,7 +90,7 @@ impl Socket {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn send(&self, bytes: &[u8], _awaits_end: bool) -> io::Result<usize> {
         use std::io::Write;
 
         match self {
@@ -127,5 +130,30 @@ impl AsRawFd for Socket {
             Self::Tcp(tcp) => tcp.as_raw_fd(),
             Self::Unix(unix) => unix.as_raw_fd(),
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Otherwise a proxy may take the connection for one that can be used again, in between.
+    #[test]
+    fn the_last_bytes_and_the_end_arrive_together() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut theirs = TcpStream::connect(address).expect("listening");
+        let (ours, _) = listener.accept().expect("connected");
+        ours.set_nodelay(true).expect("an option of every socket");
+        let ours = Socket::Tcp(ours);
+        assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("room"), 8);
+        ours.end().expect("open");
+        let mut bytes = [0; 16];
+        assert_eq!(theirs.read(&mut bytes).expect("open"), 8);
+        theirs.set_nonblocking(true).expect("an option of every socket");
+        assert_eq!(theirs.read(&mut bytes).expect("its end is here already"), 0);
     }
 }

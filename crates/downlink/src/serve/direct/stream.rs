@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::chunk::{Gathered, Unsent};
+use super::chunk::{Follows, Gathered, Unsent};
 use super::lanes;
 use super::mailbox::StreamWaker;
 use super::socket::Socket;
@@ -94,6 +94,8 @@ pub(super) struct Turn<'a> {
     pub(super) now: Instant,
     /// How long a write may make no progress.
     pub(super) write_stall_max: Duration,
+    /// Whether the server drains: nothing follows a response that ends.
+    pub(super) drains: bool,
 }
 
 impl Stream {
@@ -196,13 +198,17 @@ impl Open {
 
     /// Sends what was gathered.
     fn send(&mut self, turn: &mut Turn<'_>, found: &Found) -> Next {
-        let last = matches!(found, Found::End);
+        let follows = match found {
+            Found::End if self.keep_alive && !turn.drains => Follows::Requests,
+            Found::End => Follows::Nothing,
+            _ => Follows::Chunks,
+        };
         self.state = match found {
             Found::End => State::Ending,
             Found::Cut => State::Cutting,
             Found::More | Found::Nothing => State::Streaming,
         };
-        let written = turn.gathered.write(&self.socket, last, turn.now);
+        let written = turn.gathered.write(&self.socket, follows, turn.now);
         if self.state != State::Streaming {
             // Its owner learns now that it is over, not when the peer has taken all of it.
             let visit = &mut self.visit;
