@@ -4,6 +4,7 @@
 //! only loom, which needs a flag of its own, has its own directory.
 
 use crate::command;
+use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::{Package, Workspace};
 use crate::{browser, tidy};
@@ -19,6 +20,7 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
         ),
         Step::new("docs", docs),
         Step::new("tidy", tidy::check),
+        Step::new("nginx", nginx),
         Step::cargo("tests", &["test", "--workspace", "--all-features"]),
     ];
     steps.extend(workspace.packages.iter().filter_map(features));
@@ -32,6 +34,14 @@ fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["doc", "--workspace", "--all-features", "--no-deps", "--document-private-items"];
     command::run(workspace.cargo(&words).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::Passed)
+}
+
+/// Has nginx there for the tests of restarts; without it they skip themselves.
+pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
+    Ok(match setup::nginx() {
+        Readiness::Ready => Outcome::Passed,
+        Readiness::Missing(why) => Outcome::Skipped(format!("no restarts behind a proxy: {why}")),
+    })
 }
 
 /// A library is checked without features and with each feature alone: features are additive, and

@@ -15,12 +15,16 @@ const POWER_CUTS: &str = "300";
 /// How often a server is killed in the middle of its work; in `ci` a few times.
 const CRASH_ROUNDS: &str = "50";
 
+/// How many subscribers servers are restarted under; in `ci` a tenth.
+const RESTART_CLIENTS: &str = "1000";
+
 /// A browser check that fails once in three runs is found; more would find little more a night.
 const BROWSER_ROUNDS: usize = 3;
 
 /// The steps; each fuzz target runs for `seconds`.
 pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<Step>> {
     let mut steps = vec![
+        Step::new("nginx", ci::nginx),
         Step::new("torture", torture),
         Step::new("power-cut", power_cut),
         Step::new("loom", ci::loom),
@@ -50,7 +54,8 @@ fn torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "--workspace", "--all-features", "--release", "--tests", "torture"];
     let mut torture = workspace.cargo(&words);
     torture.env("DOWNLINK_TORTURE_SECONDS", TORTURE_SECONDS);
-    command::run(torture.env("DOWNLINK_CRASH_ROUNDS", CRASH_ROUNDS))?;
+    torture.env("DOWNLINK_CRASH_ROUNDS", CRASH_ROUNDS);
+    command::run(torture.env("DOWNLINK_RESTART_CLIENTS", RESTART_CLIENTS))?;
     Ok(Outcome::Passed)
 }
 

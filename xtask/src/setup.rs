@@ -34,6 +34,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("chromium", program("chromium", "chromium")),
         ("firefox-esr", program("firefox-esr", "firefox-esr")),
         ("curl", program("curl", "curl")),
+        ("nginx", nginx()),
         ("python with httpx-sse", python(workspace)),
     ];
     if all {
@@ -62,6 +63,11 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
         true => Readiness::Ready,
         false => Readiness::Missing(format!("package {package} brings no {program}")),
     })
+}
+
+/// What the tests of restarts put in front of the server.
+pub(crate) fn nginx() -> Readiness {
+    program("nginx", "nginx-light")
 }
 
 /// Node, and the packages that the lock file of `tests/browser` names.

@@ -138,6 +138,9 @@ mod inherited {
     /// The name of our socket among several.
     const NAME: &str = "downlink";
 
+    /// The descriptor of the first socket, by the protocol.
+    const FIRST: usize = 3;
+
     pub(super) fn take() -> anyhow::Result<Option<Inherited>> {
         let Some(count) = count(variable("LISTEN_FDS")?, variable("LISTEN_PID")?)? else {
             return Ok(None);
@@ -147,9 +150,12 @@ mod inherited {
         let unix = sockets.take_unix_listener(index);
         let taken = match unix {
             Ok(Some(listener)) => Inherited::Unix(listener),
-            _ => match sockets.take_tcp_listener(index)? {
-                Some(listener) => Inherited::Tcp(listener),
-                None => bail!("descriptor {} is not there", 3 + index),
+            _ => match sockets.take_tcp_listener(index) {
+                Ok(Some(listener)) => Inherited::Tcp(listener),
+                _ => bail!(
+                    "descriptor {} is not open, or no TCP or Unix stream socket",
+                    FIRST + index
+                ),
             },
         };
         match &taken {
@@ -211,7 +217,7 @@ mod inherited {
     /// Lets as many connections wait as in a socket of our own, whatever its owner thought of.
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
-            bail!("descriptor {} is a socket that does not listen", 3 + index);
+            bail!("descriptor {} is a socket that does not listen", FIRST + index);
         }
         rustix::net::listen(listener, BACKLOG.cast_signed()).context("cannot listen on it")
     }

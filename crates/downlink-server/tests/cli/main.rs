@@ -4,6 +4,8 @@
 
 mod decode;
 mod forwarder;
+#[cfg(unix)]
+mod listening;
 mod publish;
 mod serve;
 mod settings;

@@ -1,0 +1,252 @@
+//! Unix sockets, sockets that are handed over, and what a supervisor is told.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{Ended, PATIENCE, Running, Server, downlink, run};
+
+/// A folder for sockets; removed when dropped. Its name is short, as that of a socket has to be.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("dl-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the test");
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn at(path: &Path) -> Command {
+    downlink(&["--listen", &format!("unix:{}", path.display())])
+}
+
+/// Starts a server and waits until it serves.
+fn serving(command: Command) -> Running {
+    let running = Running::start(command);
+    let line = running.stdout.next();
+    assert!(line.contains("open for business"), "{line}");
+    running
+}
+
+/// Publishes over a connection, and gives the answer.
+fn publish(mut io: impl std::io::Read + std::io::Write) -> String {
+    let request = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                   Content-Length: 1\r\n\r\nx";
+    io.write_all(request.as_bytes()).expect("open");
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).expect("text");
+    answer
+}
+
+fn is_served(path: &Path) -> bool {
+    let io = UnixStream::connect(path).expect("somebody listens");
+    io.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    publish(io).starts_with("HTTP/1.1 200 OK\r\n")
+}
+
+#[test]
+fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
+    let folder = Folder::new("served");
+    let path = folder.path("a.sock");
+    let running = Running::start(at(&path));
+    let place = format!("unix:{}", path.display());
+    assert!(running.stdout.next().ends_with(&format!("open for business at {place}")));
+    let curl = format!("curl --unix-socket '{}' -N 'http://localhost/events", path.display());
+    assert!(running.stdout.next().contains(&curl));
+    assert!(is_served(&path));
+    running.signal("TERM");
+    assert_eq!(running.ended().code, Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_unix_socket_in_use_is_left_alone() {
+    let folder = Folder::new("in-use");
+    let path = folder.path("a.sock");
+    let _first = serving(at(&path));
+    let refused = run(at(&path), "");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
+    assert!(is_served(&path));
+}
+
+#[test]
+fn a_socket_that_a_crash_has_left_is_replaced() {
+    let folder = Folder::new("stale");
+    let path = folder.path("a.sock");
+    let killed = serving(at(&path));
+    killed.signal("KILL");
+    assert_eq!(killed.ended().code, None);
+    assert!(path.exists());
+    let _next = serving(at(&path));
+    assert!(is_served(&path));
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_never_replaced() {
+    let folder = Folder::new("file");
+    let path = folder.path("precious");
+    fs::write(&path, "precious").expect("a file");
+    let refused = run(at(&path), "");
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("is there and no socket"), "{}", refused.stderr);
+    assert_eq!(fs::read(&path).expect("still there"), b"precious");
+}
+
+#[test]
+fn the_socket_of_a_successor_is_not_removed() {
+    let folder = Folder::new("successor");
+    let path = folder.path("a.sock");
+    let first = serving(at(&path));
+    fs::remove_file(&path).expect("there");
+    let _second = serving(at(&path));
+    first.signal("TERM");
+    assert_eq!(first.ended().code, Some(0));
+    assert!(is_served(&path));
+}
+
+/// A server as a supervisor starts it: these descriptors from 3 on (the one given, again and again),
+/// and these variables.
+fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
+    let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
+    let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
+    let mut command = downlink(&[]);
+    let program = command.get_program().to_owned();
+    let mut shell = Command::new("sh");
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    command = shell;
+    command.args(["-c", &script, "sh"]).arg(program).args(["--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::from(descriptor.into()));
+    command
+}
+
+const ONE: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
+
+#[test]
+fn a_tcp_socket_that_is_handed_over_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    // Who has come before the server waits for it.
+    let early = TcpStream::connect(address).expect("listening");
+    let server = Server::of(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
+    assert_eq!(server.address(), address.to_string());
+    assert!(publish(early).starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn a_unix_socket_that_is_handed_over_is_served_and_stays() {
+    let folder = Folder::new("handed");
+    let path = folder.path("a.sock");
+    let socket = UnixListener::bind(&path).expect("free");
+    let server = serving(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
+    assert!(is_served(&path));
+    server.signal("TERM");
+    assert_eq!(server.ended().code, Some(0));
+    assert!(path.exists(), "it is its owner's");
+    let _next = serving(supervised(socket, 1, ONE));
+    assert!(is_served(&path));
+}
+
+#[test]
+fn among_several_sockets_the_one_with_our_name_is_served() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound").to_string();
+    let says = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:downlink";
+    let server = Server::of(supervised(socket, 2, says));
+    assert_eq!(server.address(), address);
+}
+
+#[test]
+fn sockets_for_somebody_else_are_left_alone() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("bound").to_string();
+    let server = Server::of(supervised(socket, 1, "LISTEN_PID=1 LISTEN_FDS=1"));
+    assert_ne!(server.address(), address);
+    let warning = server.running.stderr.next();
+    assert!(warning.contains("LISTEN_FDS is for process 1"), "{warning}");
+}
+
+/// A refusal has to say what was handed over, and what of it is wrong.
+#[track_caller]
+fn refused(command: Command, parts: &[&str]) {
+    let mut running = Running::start(command);
+    drop(running.stdin.take());
+    let Ended { code, stderr, .. } = running.ended();
+    assert_eq!(code, Some(1), "{stderr}");
+    for part in ["cannot use the socket that was handed over"].iter().chain(parts) {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+#[test]
+fn descriptors_that_cannot_be_served_are_named() {
+    let file = || fs::File::open("/dev/null").expect("there");
+    let none = ["descriptor 3 is not open, or no TCP or Unix stream socket"];
+    refused(supervised(file(), 0, ONE), &none);
+    refused(supervised(file(), 1, ONE), &none);
+    refused(supervised(UdpSocket::bind("127.0.0.1:0").expect("a free port"), 1, ONE), &none);
+    let (connected, _other) = UnixStream::pair().expect("a pair");
+    refused(supervised(connected, 1, ONE), &["descriptor 3 is a socket that does not listen"]);
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let socket = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    refused(supervised(socket(), 1, "LISTEN_FDS=one"), &["LISTEN_FDS=\"one\""]);
+    refused(supervised(socket(), 1, "LISTEN_FDS=1 LISTEN_PID=me"), &["LISTEN_PID=\"me\""]);
+    refused(supervised(socket(), 2, "LISTEN_FDS=2"), &["LISTEN_FDS=2", "LISTEN_FDNAMES"]);
+}
+
+#[test]
+fn a_socket_that_the_world_can_reach_needs_a_word_too() {
+    let open = TcpListener::bind("0.0.0.0:0").expect("a free port");
+    let mut running = Running::start(supervised(open, 1, ONE));
+    drop(running.stdin.take());
+    let ended = running.ended();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("--anonymous subscribe,publish"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_supervisor_is_told_of_the_start_and_of_the_end() {
+    let folder = Folder::new("notify");
+    let path = folder.path("notify");
+    let supervisor = UnixDatagram::bind(&path).expect("free");
+    supervisor.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let told = || {
+        let mut bytes = [0; 256];
+        let read = supervisor.recv(&mut bytes).expect("a word in time");
+        String::from_utf8_lossy(&bytes[..read]).trim_end().to_owned()
+    };
+    let mut command = at(&folder.path("a.sock"));
+    command.env("NOTIFY_SOCKET", &path);
+    let server = Running::start(command);
+    assert_eq!(told(), "READY=1");
+    assert!(is_served(&folder.path("a.sock")));
+    server.signal("TERM");
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(server.ended().code, Some(0));
+}

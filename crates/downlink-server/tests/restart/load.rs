@@ -1,0 +1,118 @@
+//! Publishers and subscribers, and what they have come to.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
+
+/// What nearly all subscribers read.
+pub(crate) const STEADY: &str = "steady";
+
+/// What is published as fast as it is acknowledged.
+pub(crate) const BUSY: &str = "busy";
+
+/// The last event of a topic.
+pub(crate) const END: &str = "the end";
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    opened: AtomicUsize,
+    acknowledged: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Tally {
+    /// How often subscribers were connected.
+    pub(crate) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Has publishers end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a publisher published: `<number>-0`, `<number>-1` and so on.
+pub(crate) struct Published {
+    pub(crate) topic: &'static str,
+    pub(crate) number: usize,
+    /// When each was sent, and how long its answer took.
+    pub(crate) took: Vec<(Instant, Duration)>,
+}
+
+impl Published {
+    /// The longest that it waited for an answer in this time.
+    pub(crate) fn longest_in(&self, (from, to): (Instant, Instant)) -> Option<Duration> {
+        let meanwhile =
+            self.took.iter().filter(|(sent, took)| *sent <= to && *sent + *took >= from);
+        meanwhile.map(|(_, took)| *took).max()
+    }
+}
+
+/// Publishes until told to stop. Each event is sent once, and has to be acknowledged.
+pub(crate) async fn publish(
+    topic: &'static str,
+    number: usize,
+    url: String,
+    pause: Duration,
+    tally: Arc<Tally>,
+) -> Published {
+    let publisher = Publisher::new(&url).expect("an address");
+    let mut took = Vec::new();
+    while !tally.stop.load(Ordering::Relaxed) {
+        let data = format!("{number}-{}", took.len());
+        let key = format!("{topic}-{data}");
+        let request = PublishRequest::to_topic(topic).idempotency_key(&key);
+        let sent = Instant::now();
+        let receipt = publisher.publish(&request, data).await;
+        took.push((sent, sent.elapsed()));
+        let receipt = receipt.unwrap_or_else(|error| panic!("{key} is refused: {error:?}"));
+        assert!(receipt.committed);
+        tally.acknowledged.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
+    }
+    Published { topic, number, took }
+}
+
+/// What a subscriber saw before the last event.
+pub(crate) struct Read {
+    pub(crate) topic: &'static str,
+    pub(crate) seen: Vec<String>,
+    pub(crate) connections: usize,
+}
+
+/// Reads to the last event.
+pub(crate) async fn read(
+    topic: &'static str,
+    url: String,
+    client: reqwest::Client,
+    tally: Arc<Tally>,
+) -> Read {
+    let address = format!("{url}/events?topic={topic}&start=earliest");
+    let builder = EventSource::builder(&address).http_client(client);
+    let mut source = builder.build().expect("an address");
+    let mut read = Read { topic, seen: Vec::new(), connections: 0 };
+    while let Some(delivery) = source.next().await {
+        match delivery {
+            Delivery::Open(_) => {
+                read.connections += 1;
+                tally.opened.fetch_add(1, Ordering::Relaxed);
+            }
+            Delivery::Event(event) if event.data == END => return read,
+            Delivery::Event(event) => read.seen.push(event.data),
+            Delivery::Gap(gap) => panic!("nothing is lost, and yet {gap:?}"),
+            _ => {}
+        }
+    }
+    panic!("it ended for good: {:?}", source.closed_because());
+}

@@ -1,0 +1,287 @@
+//! Restarts in place behind a real nginx, under load: servers follow each other on one listening
+//! socket and one store, while publishers publish and subscribers read through the proxy. No publish
+//! is refused, and every subscriber ends with every event exactly once and in order.
+//!
+//! The test is the supervisor: it keeps the socket. A hundred subscribers and two restarts here;
+//! `DOWNLINK_RESTART_CLIENTS` says how many, as `cargo xtask nightly` does, and there are six restarts
+//! then. Without nginx it is skipped by name.
+#![cfg(unix)]
+
+mod load;
+mod nginx;
+mod program;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use downlink_client::{PublishRequest, Publisher};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::{
+    sync::Mutex,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use self::{
+    load::{BUSY, END, Published, Read, STEADY, Tally, publish, read},
+    nginx::{Connections, Nginx},
+    program::{Program, Socket},
+};
+
+/// Subscribers of an ordinary test run, and how often the server is restarted under them.
+const CLIENTS: usize = 100;
+const RESTARTS: usize = 2;
+
+/// The same of a long one.
+const LONG_RESTARTS: usize = 6;
+
+/// Publishers of the topic that all of the subscribers read, and of the one that a few do.
+const STEADY_PUBLISHERS: usize = 4;
+const BUSY_PUBLISHERS: usize = 8;
+const BUSY_CLIENTS: usize = 4;
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A folder of one test. Removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("downlink-restart-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// From the signal to the greeting of the next server.
+type Restart = (Instant, Instant);
+
+/// Replaces a server; the next one is there before this one ends, or comes after it.
+fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Program, Restart) {
+    let begun = Instant::now();
+    let next = if overlap {
+        let next = Program::server(socket, store);
+        old.terminate();
+        let next = next.greeted();
+        old.ended();
+        next
+    } else {
+        old.terminate();
+        old.ended();
+        Program::server(socket, store).greeted()
+    };
+    (next, (begun, Instant::now()))
+}
+
+/// Everything that goes on around the servers.
+struct Load {
+    tally: Arc<Tally>,
+    readers: usize,
+    reading: JoinSet<Read>,
+    publishing: JoinSet<Published>,
+}
+
+impl Load {
+    async fn start(url: &str, clients: usize) -> Self {
+        let tally = Arc::new(Tally::default());
+        let mut load = Self {
+            tally,
+            readers: clients + BUSY_CLIENTS,
+            reading: JoinSet::new(),
+            publishing: JoinSet::new(),
+        };
+        let client = reqwest::Client::new();
+        let topics = [(STEADY, clients), (BUSY, BUSY_CLIENTS)];
+        for topic in
+            topics.iter().flat_map(|(topic, readers)| std::iter::repeat_n(*topic, *readers))
+        {
+            load.reading.spawn(read(
+                topic,
+                url.to_owned(),
+                client.clone(),
+                Arc::clone(&load.tally),
+            ));
+        }
+        load.everyone_is_there(0).await;
+        // As many deliveries a second whatever the number of subscribers.
+        let steady = Duration::from_millis(clients as u64 / 2);
+        for number in 0..STEADY_PUBLISHERS {
+            load.publish(STEADY, number, url, steady);
+        }
+        for number in 0..BUSY_PUBLISHERS {
+            load.publish(BUSY, number, url, Duration::from_millis(1));
+        }
+        load
+    }
+
+    fn publish(&mut self, topic: &'static str, number: usize, url: &str, pause: Duration) {
+        let tally = Arc::clone(&self.tally);
+        self.publishing.spawn(publish(topic, number, url.to_owned(), pause, tally));
+    }
+
+    /// Waits until each subscriber has come back from so many restarts, and publishing goes on.
+    async fn everyone_is_there(&self, restarts: usize) {
+        let opened = async {
+            while self.tally.opened() < (restarts + 1) * self.readers {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, opened).await.expect("they come back");
+    }
+
+    /// Waits until so many more publishes were acknowledged.
+    async fn goes_on(&self, more: usize) {
+        let enough = self.tally.acknowledged() + more;
+        let acknowledged = async {
+            while self.tally.acknowledged() < enough {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, acknowledged).await.expect("publishing goes on");
+    }
+
+    /// Ends publishing, and then reading.
+    async fn end(self, url: &str) -> (Vec<Published>, Vec<Read>) {
+        self.tally.stop();
+        let published = self.publishing.join_all().await;
+        let publisher = Publisher::new(url).expect("an address");
+        for topic in [STEADY, BUSY] {
+            let last = publisher.publish(&PublishRequest::to_topic(topic), END).await;
+            assert!(last.expect("the last").committed);
+        }
+        let read = timeout(PATIENCE, self.reading.join_all()).await.expect("everything comes");
+        (published, read)
+    }
+}
+
+/// Restarts until there were enough, publishing and reading all the while; then checks everything, and
+/// says what it was like.
+async fn restarts_under_load(
+    name: &str,
+    connections: Connections,
+    clients: usize,
+    restarts: usize,
+) -> String {
+    let folder = Folder::new(name);
+    let store = folder.0.join("restart.db");
+    let socket = match connections {
+        Connections::Fresh => Socket::unix(&folder.0.join("app.sock")),
+        Connections::Kept => Socket::tcp(),
+    };
+    let mut server = Program::server(&socket, &store).greeted();
+    let nginx = Nginx::start(&socket, connections, &folder.0);
+    let load = Load::start(&nginx.url, clients).await;
+    let mut times = Vec::new();
+    for number in 0..restarts {
+        load.goes_on(100).await;
+        let (socket, store) = (socket.clone(), store.clone());
+        let restarting = move || restart(server, &socket, &store, number % 2 == 0);
+        let restarted = tokio::task::spawn_blocking(restarting).await.expect("a server");
+        server = restarted.0;
+        times.push(restarted.1);
+        load.everyone_is_there(number + 1).await;
+    }
+    load.goes_on(100).await;
+    let (published, read) = load.end(&nginx.url).await;
+    server.terminate();
+    server.ended();
+    let requests = nginx.requests();
+    check(&published, &read);
+    format!("{name}: {}; {requests}", report(&published, &read, &times))
+}
+
+/// Every subscriber of a topic has every event of it, once, and in one order, which is that of each of
+/// the publishers.
+fn check(published: &[Published], read: &[Read]) {
+    for topic in [STEADY, BUSY] {
+        let published = published.iter().filter(|published| published.topic == topic);
+        let mut read = read.iter().filter(|read| read.topic == topic);
+        let seen = &read.next().expect("somebody reads it").seen;
+        for other in read {
+            assert!(other.seen == *seen, "{topic}: two subscribers saw different things");
+            assert!(other.connections > 1, "a restart ends every stream");
+        }
+        let mut total = 0;
+        for publisher in published {
+            let prefix = format!("{}-", publisher.number);
+            let theirs = seen.iter().filter(|data| data.starts_with(&prefix)).cloned();
+            let events = (0..publisher.took.len()).map(|event| format!("{prefix}{event}"));
+            assert!(theirs.eq(events), "{topic}, {prefix}: every event, once, in order");
+            total += publisher.took.len();
+        }
+        assert_eq!(seen.len(), total, "{topic}: and no others");
+    }
+}
+
+/// What it was like for publishers.
+fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> String {
+    let events: usize = published.iter().map(|publisher| publisher.took.len()).sum();
+    let deliveries: usize = read.iter().map(|read| read.seen.len()).sum();
+    let mut pauses: Vec<Duration> = restarts
+        .iter()
+        .flat_map(|restart| published.iter().filter_map(|publisher| publisher.longest_in(*restart)))
+        .collect();
+    pauses.sort();
+    let handed_over = restarts.iter().map(|(begun, over)| over.duration_since(*begun));
+    format!(
+        "{} restarts, {} subscribers, {} publishers, {events} events, {deliveries} \
+         deliveries; from the signal to the next greeting {:?}; a publisher waited {:?} (median of \
+         the longest waits in each restart), {:?} at most",
+        restarts.len(),
+        read.len(),
+        published.len(),
+        handed_over.collect::<Vec<_>>(),
+        pauses.get(pauses.len() / 2),
+        pauses.last(),
+    )
+}
+
+/// A thousand connections are more than some systems allow by default.
+fn allow_many_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the maximum");
+}
+
+/// Held by the test that runs: both at once would be slower than one after the other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn torture(name: &str, connections: Connections) -> String {
+    let nginx = Command::new("nginx").arg("-v").stderr(Stdio::null()).status();
+    if !nginx.is_ok_and(|status| status.success()) {
+        return format!("{name}: skipped: no nginx; as root: apt-get install nginx-light");
+    }
+    let _alone = ALONE.lock().await;
+    allow_many_descriptors();
+    let clients = std::env::var("DOWNLINK_RESTART_CLIENTS");
+    match clients.ok().and_then(|clients| clients.parse().ok()) {
+        Some(clients) => restarts_under_load(name, connections, clients, LONG_RESTARTS).await,
+        None => restarts_under_load(name, connections, CLIENTS, RESTARTS).await,
+    }
+}
+
+/// Each request has a connection of its own, and nginx repeats none: the servers alone see to it that
+/// no publish is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torture_restarts_refuse_nothing_without_any_repetition() {
+    println!("{}", torture("fresh", Connections::Fresh).await);
+}
+
+/// nginx keeps connections, and repeats a request whose connection has ended without an answer, which
+/// its idempotency key makes safe.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn torture_restarts_refuse_nothing_over_kept_connections() {
+    println!("{}", torture("kept", Connections::Kept).await);
+}

@@ -1,0 +1,97 @@
+//! Programs with a listening socket that the test keeps, as a supervisor does.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::Arc,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A listening socket, and how nginx says where it is.
+#[derive(Clone)]
+pub(crate) struct Socket {
+    fd: Arc<OwnedFd>,
+    pub(crate) place: String,
+}
+
+impl Socket {
+    pub(crate) fn tcp() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let place = listener.local_addr().expect("bound").to_string();
+        Self { fd: Arc::new(listener.into()), place }
+    }
+
+    pub(crate) fn unix(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("a path of the test's own");
+        let place = format!("unix:{}", path.display());
+        Self { fd: Arc::new(listener.into()), place }
+    }
+}
+
+/// A program with a listening socket as descriptor 3. Dropping it kills it.
+pub(crate) struct Program {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Program {
+    /// Starts it as a plain shell does: `sh` moves the socket, says for whom it is, and becomes the
+    /// program.
+    pub(crate) fn start(socket: &Socket, says: &str, words: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("DOWNLINK_") {
+                command.env_remove(name);
+            }
+        }
+        let script = format!("exec 3<&0 0</dev/null; export {says}; exec \"$@\"");
+        command.args(["-c", &script, "sh"]).args(words);
+        let socket = socket.fd.try_clone().expect("a descriptor");
+        command.stdin(socket).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.env("DOWNLINK_LOG", "warn");
+        let mut child = command.spawn().expect("a shell");
+        let stdout = child.stdout.take().expect("piped");
+        Self { child, stdout: BufReader::new(stdout) }
+    }
+
+    pub(crate) fn server(socket: &Socket, store: &Path) -> Self {
+        let store = store.to_str().expect("UTF-8");
+        let downlink = env!("CARGO_BIN_EXE_downlink");
+        // One topic keeps all of it.
+        let words = [downlink, "--store", store, "--retain-events", "1000000"];
+        Self::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words)
+    }
+
+    /// Waits until a server says that it serves.
+    pub(crate) fn greeted(mut self) -> Self {
+        let mut greeting = String::new();
+        self.stdout.read_line(&mut greeting).expect("a pipe");
+        assert!(greeting.contains("open for business"), "{greeting:?}");
+        self
+    }
+
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+    }
+
+    /// Waits for the end, which is a good one.
+    pub(crate) fn ended(mut self) {
+        assert!(self.child.wait().expect("a child").success());
+    }
+
+    /// Waits for the end, whatever it is.
+    pub(crate) fn gone(&mut self) {
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
