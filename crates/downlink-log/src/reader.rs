@@ -136,6 +136,13 @@ impl<P: Payload> Reader<P> {
         lag(&self.watcher.attached.lock(), self.next())
     }
 
+    /// Looks at what the next read will look at first, so that it is in the processor's cache by
+    /// then; what it says means nothing. For who serves many readers, and is about to poll some.
+    pub fn warm(&self) -> bool {
+        let Watcher { wake, next, number, .. } = &*self.watcher;
+        wake.is_awake() | (next.load(Ordering::Relaxed) < *number)
+    }
+
     /// Whether all its topics are finished and it has nothing of them left to read.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.over.as_ref().and_then(|over| over.at_end) {
@@ -209,6 +216,11 @@ impl<P: Payload> Reader<P> {
         }
     }
 
+    /// Whether something was appended, to whatever topic, that it has not passed.
+    pub fn is_behind(&self) -> bool {
+        self.next() < self.log.tail()
+    }
+
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
     /// allocates nothing.
     ///
@@ -219,7 +231,7 @@ impl<P: Payload> Reader<P> {
         if self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere {
             return Next::Other;
         }
-        if self.next() < self.log.tail() {
+        if self.is_behind() {
             self.log.expire(now());
             match self.look(Shared::read_next) {
                 Next::CaughtUp => {}

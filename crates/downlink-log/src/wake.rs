@@ -57,6 +57,11 @@ impl Wake {
         self.awake.swap(false, Ordering::AcqRel);
     }
 
+    /// Whether nobody waits; only a hint by the time it is seen.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.awake.load(Ordering::Relaxed)
+    }
+
     /// Takes the waker of a reader that waits. The caller wakes it with no lock held.
     pub(crate) fn take(&self) -> Option<Waker> {
         if self.awake.swap(true, Ordering::AcqRel) {

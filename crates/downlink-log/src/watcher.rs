@@ -3,7 +3,7 @@
 //! A watcher is in the list of every topic it reads, from subscribe to drop; it remembers its place
 //! in each, so that leaving costs the same however many others there are.
 
-use std::{sync::Arc, task::Waker};
+use std::{hint::black_box, sync::Arc, task::Waker};
 
 use smallvec::SmallVec;
 
@@ -25,20 +25,23 @@ use crate::{
 const WAKE_BATCH: usize = 64;
 
 /// One reader, as its topics see it.
+///
+/// In this order, so that what an event needs of it lies in two cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Watcher<P> {
+    pub(crate) wake: Wake,
+    /// The next offset to read. Written by the reader alone, and ordered with nothing (Relaxed):
+    /// others only show it.
+    pub(crate) next: AtomicU64,
+    /// The topics it reads. Held while it reads, and while a topic is added or collected.
+    pub(crate) attached: Mutex<Attached<P>>,
     /// Unique among the readers of a log, in the order of their coming.
     pub(crate) number: u64,
     /// The client's, if it has one: where its id is kept, once for all its readers.
     inbox: Option<Arc<TopicLog<P>>>,
     /// `None` in most: they name topics only.
     patterns: Option<Box<Wanted>>,
-    pub(crate) wake: Wake,
-    /// The topics it reads. Held while it reads, and while a topic is added or collected.
-    pub(crate) attached: Mutex<Attached<P>>,
-    /// The next offset to read. Written by the reader alone, and ordered with nothing (Relaxed):
-    /// others only show it.
-    pub(crate) next: AtomicU64,
     /// The newest offset whose publisher counted this reader, so that none counts it twice.
     /// Relaxed: publishers take turns by the sequence lock.
     counted: AtomicU64,
@@ -383,6 +386,9 @@ fn wake_each<P>(watchers: &Mutex<Watchers<P>>, mut before: impl FnMut(&Watcher<P
             let watchers = watchers.lock();
             let (batch, next) = watchers.batch(start);
             from = next;
+            // Ten thousand readers are in no cache. Looked at first, they are fetched side by side,
+            // which the swaps that follow would not be.
+            black_box(batch.iter().flatten().filter(|watcher| watcher.wake.is_awake()).count());
             wakers.extend(batch.iter().flatten().filter_map(|watcher| {
                 before(watcher);
                 watcher.wake.take()

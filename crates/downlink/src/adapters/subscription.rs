@@ -68,6 +68,10 @@ where
     fn keeps_beat(&self) -> bool {
         self.subscription.announces_alive()
     }
+
+    fn warm(&self) -> bool {
+        self.subscription.warm()
+    }
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {

@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -158,6 +159,8 @@ impl<S: FrameSource> Body for SseBody<S> {
     }
 
     fn is_end_stream(&self) -> bool {
+        // Also the question of who is about to poll many bodies, and wants them in the cache.
+        black_box(self.source.warm() | self.clock.ends() | self.rest.is_some());
         matches!(self.phase, Phase::Ended)
     }
 }

@@ -88,7 +88,12 @@ impl Clock {
 
     /// True once the end is reached, without waiting for it.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        self.end != NEVER && self.end <= since_origin(turn::now(cx))
+        self.ends() && self.end <= since_origin(turn::now(cx))
+    }
+
+    /// Whether the response ends at a time.
+    pub(super) fn ends(&self) -> bool {
+        self.end != NEVER
     }
 
     /// Waits for the next tick; for ever if nothing is to come.
@@ -150,7 +155,8 @@ fn origin() -> Instant {
 /// A time as a number, rounded up so that who waits for it is not early.
 fn since_origin(at: Instant) -> u64 {
     let since = at.saturating_duration_since(origin());
-    u64::try_from(since.as_nanos().div_ceil(1_000_000)).unwrap_or(NEVER)
+    let millis = u64::from(since.subsec_nanos().div_ceil(1_000_000));
+    since.as_secs().saturating_mul(1_000).saturating_add(millis)
 }
 
 fn instant(millis: u64) -> Option<Instant> {

@@ -75,6 +75,8 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
+    /// The event yielded last was the newest: hardly is there another one by the next poll.
+    has_newest: bool,
     ended: Option<DisconnectReason>,
 }
 
@@ -114,6 +116,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             told_is_given: false,
             opening: false,
             announce_alive: false,
+            has_newest: false,
             ended: None,
         };
         subscription.hub.0.counters.note_connected();
@@ -197,6 +200,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.lane()
     }
 
+    /// See [`FrameSource::warm`](crate::http::FrameSource::warm).
+    pub(crate) fn warm(&self) -> bool {
+        self.reader.warm() | self.announce_alive
+    }
+
     /// Whose it is.
     pub fn client(&self) -> Option<&ClientId> {
         self.reader.client()
@@ -231,7 +239,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     ///
     /// A poll that is not ready has taken nothing.
     pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        let mut registered = false;
+        // To look first would be in vain.
+        let mut registered = std::mem::take(&mut self.has_newest);
+        if registered {
+            self.reader.register(cx.waker());
+        }
         let mut refused = 0;
         loop {
             if self.ended.is_some() {
@@ -279,6 +291,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| hub.now()) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
+                self.has_newest = !self.reader.is_behind();
                 Ok(entry)
             }
             Next::CaughtUp => Err(Read::CaughtUp),

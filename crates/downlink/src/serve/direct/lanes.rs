@@ -1,10 +1,13 @@
 //! Whose turn it is: streams that wait to be polled, in lanes that take turns.
 //!
 //! A topic with ten thousand readers wakes them all at once; a reader of another topic, woken after
-//! them, waits for a few of them only. Within a lane the order is that of the wake-ups. The lists
-//! are chained through the streams themselves, so that waiting costs nothing but the waiting.
+//! them, waits for a few of them only. Within a lane the order is that of the wake-ups.
+//!
+//! The lists are chained through an array of their own with a place for each stream: whose turn it is
+//! is found without a look at the streams, of which few are in the processor's cache.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// How many streams of a lane are polled before the next lane has its turn.
 ///
@@ -13,7 +16,7 @@ use std::collections::{HashMap, VecDeque};
 pub(super) const LANE_TURN: u32 = 32;
 
 /// No stream.
-pub(super) const NONE: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 /// One lane: a list chained through the streams.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +25,20 @@ struct Lane {
     last: u32,
 }
 
+/// What is known of a stream here.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    lane: u32,
+    /// The stream behind it in its lane.
+    behind: u32,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
+    places: Vec<Place>,
     /// The lanes in which a stream waits.
-    waiting: HashMap<u32, Lane>,
+    waiting: HashMap<u32, Lane, BuildHasherDefault<Spread>>,
     /// The same lanes in the order of their turns.
     order: VecDeque<u32>,
     /// How many streams of the first lane have had their turn.
@@ -38,26 +50,41 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Puts a stream at the end of its lane. `link(a, b)` notes that `b` comes after `a`.
-    ///
-    /// The stream waits in no lane yet.
-    pub(super) fn push(&mut self, key: u32, lane: u32, mut link: impl FnMut(u32, u32)) {
-        link(key, NONE);
-        if let Some(lane) = self.waiting.get_mut(&lane) {
-            link(lane.last, key);
-            lane.last = key;
-            return;
-        }
-        self.waiting.insert(lane, Lane { first: key, last: key });
-        self.order.push_back(lane);
+    /// Has a stream wait in this lane from its next wake-up on. New ones share one.
+    pub(super) fn assign(&mut self, key: u32, lane: u32) {
+        self.place(key).lane = lane;
     }
 
-    /// The stream whose turn it is. `next_of(a)` says what came after `a`.
-    pub(super) fn pop(&mut self, next_of: impl FnOnce(u32) -> u32) -> Option<u32> {
+    /// Puts a stream at the end of its lane. It waits in no lane yet.
+    pub(super) fn push(&mut self, key: u32) {
+        let place = self.place(key);
+        place.behind = NONE;
+        let number = place.lane;
+        if let Some(lane) = self.waiting.get_mut(&number) {
+            let last = std::mem::replace(&mut lane.last, key);
+            self.place(last).behind = key;
+            return;
+        }
+        self.waiting.insert(number, Lane { first: key, last: key });
+        self.order.push_back(number);
+    }
+
+    /// The place of a stream, made if it has none. There are as many as there ever were streams at
+    /// once.
+    fn place(&mut self, key: u32) -> &mut Place {
+        let at = key as usize;
+        if at >= self.places.len() {
+            self.places.resize(at + 1, Place { lane: 0, behind: NONE });
+        }
+        &mut self.places[at]
+    }
+
+    /// The stream whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<u32> {
         let number = *self.order.front()?;
         let lane = self.waiting.get_mut(&number)?;
         let key = lane.first;
-        lane.first = next_of(key);
+        lane.first = self.places.get(key as usize).map_or(NONE, |place| place.behind);
         self.taken += 1;
         if lane.first == NONE {
             self.waiting.remove(&number);
@@ -71,18 +98,39 @@ impl Lanes {
     }
 }
 
+/// Hashes the numbers of lanes, which nobody can choose: they are hashes themselves.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // 2^64 divided by the golden ratio: all bits of the number reach the upper ones.
+        self.0 = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes
+            .iter()
+            .for_each(|byte| self.write_u32((self.0 as u32).rotate_left(8) ^ u32::from(*byte)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Pushes streams and takes them all out again.
     fn order_of(pushed: &[(u32, u32)]) -> Vec<u32> {
-        let mut next = vec![NONE; 1_000];
         let mut lanes = Lanes::default();
         for (key, lane) in pushed {
-            lanes.push(*key, *lane, |a, b| next[a as usize] = b);
+            lanes.assign(*key, *lane);
+            lanes.push(*key);
         }
-        let popped = std::iter::from_fn(|| lanes.pop(|key| next[key as usize])).collect();
+        let popped = std::iter::from_fn(|| lanes.pop()).collect();
         assert!(lanes.is_empty());
         popped
     }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::chunk::{Follows, Gathered, Unsent};
-use super::lanes;
 use super::mailbox::StreamWaker;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
@@ -33,9 +32,6 @@ pub(super) struct Stream {
     /// `None` once it is over: what is left is a name that may still be in a list of the woken.
     pub(super) open: Option<Open>,
     pub(super) waker: Arc<StreamWaker>,
-    pub(super) lane: u32,
-    /// The stream behind this one in its lane.
-    pub(super) behind: u32,
     /// When it is in the timers for.
     pub(super) due: Ticks,
 }
@@ -110,7 +106,7 @@ impl Stream {
             times_stalls,
             asked_for_room: false,
         };
-        Self { open: Some(open), waker, lane: 0, behind: lanes::NONE, due: timers::NEVER }
+        Self { open: Some(open), waker, due: timers::NEVER }
     }
 
     /// Brings what its turn will need into the processor's cache, as far as it can be seen from here;
@@ -121,17 +117,15 @@ impl Stream {
     }
 
     /// Has its turn: sends what there is. Says what is to be asked of the timers, too.
-    pub(super) fn advance(&mut self, turn: &mut Turn<'_>) -> (Next, Option<Instant>) {
+    pub(super) fn advance(&mut self, turn: &mut Turn<'_>) -> (Next, Asked) {
         self.waker.reset();
-        let Some(open) = &mut self.open else { return (Next::Over, None) };
+        let Some(open) = &mut self.open else { return (Next::Over, Asked::default()) };
         let waker = Waker::from(Arc::clone(&self.waker));
         let mut asked = Asked::default();
         let next = open.advance(turn, &mut Context::from_waker(&waker), &mut asked);
-        if let Some(lane) = asked.lane {
-            self.lane = lane;
-        }
         let stalled = open.stalled_at(turn.write_stall_max);
-        (next, asked.wake_at.into_iter().chain(stalled).min())
+        asked.wake_at = asked.wake_at.into_iter().chain(stalled).min();
+        (next, asked)
     }
 }
 
