@@ -179,9 +179,8 @@ impl<P: Payload> Shared<P> {
                 (Some(batch), answers.clone(), Content::Visible(answers))
             }
         };
-        let was_empty = sequence.queue.is_empty();
         sequence.queue.push(Queued { content, events, count, ticket, bytes });
-        if was_empty || sequence.queue.is_pressing() {
+        if sequence.queue.is_due() {
             durable.to_commit.notify_one();
         }
         (visible, Submitted { answers, commit })

@@ -9,6 +9,7 @@
 mod address;
 mod append;
 mod collect;
+mod crowd;
 mod draft;
 mod durable;
 mod evict;

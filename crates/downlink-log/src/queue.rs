@@ -56,12 +56,14 @@ pub(crate) struct Queue<P> {
     bytes_max: usize,
     /// Somebody waits for a commit: it is not to gather any longer.
     pub(crate) hurry: bool,
+    /// With so many batches the writer waits no longer.
+    pub(crate) awaited: usize,
 }
 
 impl<P> Queue<P> {
     pub(crate) fn new(events_max: usize, bytes_max: usize) -> Self {
         let waiting = VecDeque::new();
-        Self { waiting, events: 0, bytes: 0, events_max, bytes_max, hurry: false }
+        Self { waiting, events: 0, bytes: 0, events_max, bytes_max, hurry: false, awaited: 1 }
     }
 
     /// Whether there is room for a batch. An empty queue takes any.
@@ -78,6 +80,23 @@ impl<P> Queue<P> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    pub(crate) fn batches(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether the writer is to hear of the batch that was just pushed.
+    pub(crate) fn is_due(&self) -> bool {
+        let is_gathering = self.awaited > 1;
+        self.waiting.len() == self.awaited
+            || self.is_pressing()
+            || (is_gathering && self.fills_group())
+    }
+
+    /// Whether more would not go into the same transaction, or somebody waits for it.
+    pub(crate) fn fills_group(&self) -> bool {
+        self.hurry || self.events >= GROUP_EVENTS_MAX || self.bytes >= GROUP_BYTES_MAX
     }
 
     /// Whether it is worth a commit at once: half full, or awaited.

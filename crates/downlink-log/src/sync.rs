@@ -4,7 +4,7 @@
 
 #[cfg(not(downlink_loom))]
 pub(crate) use {
-    parking_lot::Condvar,
+    parking_lot::{Condvar, MutexGuard},
     std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -16,7 +16,7 @@ pub(crate) use self::counted::{Mutex, RwLock, locks_taken};
 
 #[cfg(downlink_loom)]
 pub(crate) use {
-    self::model::{Condvar, Mutex, RwLock, next_number},
+    self::model::{Condvar, Mutex, MutexGuard, RwLock, next_number},
     loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -74,7 +74,9 @@ mod counted {
 mod model {
     //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the model.
 
-    use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+    use std::ops::{Deref, DerefMut};
+
+    use loom::sync::{RwLockReadGuard, RwLockWriteGuard};
 
     /// Larger each time. No step of a model, as loom's own atomics would be.
     pub(crate) fn next_number() -> usize {
@@ -92,33 +94,59 @@ mod model {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().expect("a panic ends the model")
+            MutexGuard(Some(self.0.lock().expect("a panic ends the model")))
         }
     }
 
-    /// Wakes nobody: models take the writer's steps themselves.
+    /// Empty only within a wait.
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_deref().expect("nobody looks within a wait")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_deref_mut().expect("nobody looks within a wait")
+        }
+    }
+
     #[derive(Debug)]
-    pub(crate) struct Condvar;
+    pub(crate) struct Condvar(loom::sync::Condvar);
 
     impl Condvar {
         pub(crate) fn new() -> Self {
-            Self
+            Self(loom::sync::Condvar::new())
         }
 
-        pub(crate) fn notify_one(&self) {}
-
-        pub(crate) fn notify_all(&self) {}
-
-        pub(crate) fn wait_for<G>(&self, _: &mut G, _: std::time::Duration) -> TimedOut {
-            TimedOut
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
         }
 
-        pub(crate) fn wait_until<G>(&self, _: &mut G, _: std::time::Instant) -> TimedOut {
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+
+        /// In a model no time passes: whoever is not notified waits for ever, and is found.
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Duration) {
+            let held = guard.0.take();
+            guard.0 = held.map(|held| self.0.wait(held).expect("a panic ends the model"));
+        }
+
+        /// A wait up to a moment is over: nothing may depend on its being long.
+        pub(crate) fn wait_until<T>(
+            &self,
+            _: &mut MutexGuard<'_, T>,
+            _: std::time::Instant,
+        ) -> TimedOut {
             TimedOut
         }
     }
 
-    /// In a model no time passes, so every wait with a limit is over.
     pub(crate) struct TimedOut;
 
     impl TimedOut {

@@ -3,17 +3,22 @@
 //! The disk is waited for with no lock held. Everything that follows a commit happens in the order of
 //! the queue, which is the order of the offsets. Publishers and readers are woken after the locks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
+    crowd::{Crowd, LastCommit},
     draft::Answers,
+    durable::Durable,
     evict::Evicted,
     install::{Assigned, Decided},
     log::{Payload, Sequence, Shared},
     offset::Timestamp,
     queue::{Content, Queued},
     store::{Durability, Store, StoreError, StoredEvent, Trimmed},
-    sync::Ordering,
+    sync::{MutexGuard, Ordering},
     wakes::Wakes,
 };
 
@@ -32,6 +37,7 @@ pub(crate) struct Writer<P> {
     shared: Arc<Shared<P>>,
     store: Box<dyn Store>,
     clock: Box<dyn Fn() -> Timestamp + Send>,
+    last: Option<LastCommit>,
 }
 
 /// Batches that go into one transaction, and their events.
@@ -46,14 +52,21 @@ impl<P: Payload> Writer<P> {
         store: Box<dyn Store>,
         clock: Box<dyn Fn() -> Timestamp + Send>,
     ) -> Self {
-        Self { shared, store, clock }
+        Self { shared, store, clock, last: None }
     }
 
     /// Starts the thread that writes until the log is closed, or its last handle is gone.
+    #[cfg(not(downlink_loom))]
     pub(crate) fn start(self) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("downlink-store".to_owned());
         let started = thread.spawn(move || self.run());
         started.map(drop).map_err(|error| StoreError::Io { reason: error.to_string().into() })
+    }
+
+    #[cfg(downlink_loom)]
+    pub(crate) fn start(self) -> Result<(), StoreError> {
+        loom::thread::spawn(move || self.run());
+        Ok(())
     }
 
     fn run(self) {
@@ -67,8 +80,8 @@ impl<P: Payload> Writer<P> {
     fn write_all(&mut self) {
         let mut wait = Duration::ZERO;
         loop {
-            match self.shared.next_group(wait) {
-                Next::Group(group) => match self.shared.write(&mut *self.store, group) {
+            match self.shared.next_group(wait, self.last) {
+                Next::Group(group) => match self.write(group) {
                     Ok(()) => wait = self.trim(),
                     Err(_) if self.shared.is_closed() => return,
                     Err(_) => {
@@ -80,6 +93,13 @@ impl<P: Payload> Writer<P> {
                 Next::Closed => return,
             }
         }
+    }
+
+    fn write(&mut self, group: Group<P>) -> Result<(), StoreError> {
+        let (batches, started) = (group.batches.len(), Instant::now());
+        let outcome = self.shared.write(&mut *self.store, group);
+        self.last = Some(LastCommit { batches, started, ended: Instant::now() });
+        outcome
     }
 
     /// One step of what keeps the store within its limits, and how long until the next.
@@ -123,19 +143,23 @@ impl<P: Payload> Drop for Ended<P> {
 
 impl<P: Payload> Shared<P> {
     /// Waits for something to commit, at most for a time, and takes what has gathered.
-    fn next_group(&self, wait: Duration) -> Next<P> {
+    fn next_group(&self, wait: Duration, last: Option<LastCommit>) -> Next<P> {
         let Some(durable) = &self.durable else { return Next::Closed };
         let mut sequence = self.sequence.lock();
+        let crowd = last.map(|last| Crowd::after(last, sequence.queue.batches()));
         if sequence.queue.is_empty() && !sequence.closed && !wait.is_zero() {
             durable.to_commit.wait_for(&mut sequence, wait);
         }
         if self.is_relaxed() && !sequence.queue.is_empty() {
-            let until = std::time::Instant::now() + RELAXED_WITHIN;
+            let until = Instant::now() + RELAXED_WITHIN;
             while !sequence.closed && !sequence.queue.is_pressing() {
                 if durable.to_commit.wait_until(&mut sequence, until).timed_out() {
                     break;
                 }
             }
+        }
+        if let Some(crowd) = crowd.filter(|_| !self.is_relaxed()) {
+            durable.gather(&mut sequence, crowd);
         }
         if !sequence.queue.is_empty() {
             return Next::Group(Self::group(&mut sequence));
@@ -325,6 +349,19 @@ impl<P: Payload> Shared<P> {
 
     fn is_relaxed(&self) -> bool {
         self.durable.as_ref().is_some_and(|durable| durable.durability == Durability::Relaxed)
+    }
+}
+
+impl<P> Durable<P> {
+    /// Waits for the publishers that are about to come back, if any has.
+    fn gather(&self, sequence: &mut MutexGuard<'_, Sequence<P>>, mut crowd: Crowd) {
+        sequence.queue.awaited = crowd.batches();
+        while !sequence.closed && !sequence.queue.fills_group() {
+            let came = sequence.queue.batches();
+            let Some(until) = crowd.wait_until(Instant::now(), came) else { break };
+            self.to_commit.wait_until(sequence, until);
+        }
+        sequence.queue.awaited = 1;
     }
 }
 
