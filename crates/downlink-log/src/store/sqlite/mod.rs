@@ -50,7 +50,8 @@ use self::{lock::WriterLock, reader::SqliteReader, topics::Topics, trim::Trimmin
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// How much each topic keeps. A busy topic may have an eighth more events for a moment.
+    /// How much each topic keeps. Of events it may be up to an eighth more: evicting some at a time
+    /// writes fewer pages than one with each commit.
     pub retention: RetentionRules,
     /// Bytes of the database that may be in use; the oldest events of whatever topic go first. The
     /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while somebody
