@@ -12,6 +12,9 @@ const TORTURE_SECONDS: &str = "60";
 /// Runs of each sort: some five minutes.
 const POWER_CUTS: &str = "300";
 
+/// Programs of publishers and readers over a store that evicts: some five minutes.
+const REPLAYS: &str = "1000";
+
 /// How often a server is killed in the middle of its work; in `ci` a few times.
 const CRASH_ROUNDS: &str = "50";
 
@@ -27,6 +30,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
         Step::new("nginx", ci::nginx),
         Step::new("torture", torture),
         Step::new("power-cut", power_cut),
+        Step::new("replay", replay),
         Step::new("loom", ci::loom),
     ];
     for target in workspace.fuzz_targets()? {
@@ -46,6 +50,16 @@ fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let seed = std::process::id().to_string();
     let mut command = workspace.cargo(&words);
     command.env("DOWNLINK_POWERCUT_RUNS", POWER_CUTS).env("DOWNLINK_POWERCUT_SEED", seed);
+    command::run(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+/// Replays while others publish, each time with another seed.
+fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["test", "-p", "downlink-log", "--features", "sqlite", "--test", "replay"];
+    let seed = std::process::id().to_string();
+    let mut command = workspace.cargo(&words);
+    command.env("DOWNLINK_REPLAY_RUNS", REPLAYS).env("DOWNLINK_REPLAY_SEED", seed);
     command::run(&mut command)?;
     Ok(Outcome::Passed)
 }

@@ -1,12 +1,6 @@
 //! One log over one shelf, and readers whose waits have a deadline.
 
-use std::{
-    future::Future,
-    pin::pin,
-    sync::{Arc, Condvar, Mutex},
-    task::{Context, Poll, Wake, Waker},
-    time::{Duration, Instant},
-};
+use std::{future::Future, task::Poll};
 
 use downlink_log::{
     Address, Answers, AppendError, Batch, Commit, Draft, EndReason, Entry, Epoch, Fingerprint, Gap,
@@ -15,13 +9,12 @@ use downlink_log::{
     store::{Durability, StoreError},
 };
 
+pub(crate) use crate::support::{DEADLINE, block_on};
+
 use crate::{
     shelf::Shelf,
     support::{ms, selection, topic},
 };
-
-/// Nothing here takes a second unless it hangs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A payload that says its number, and its id on the wire.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -209,32 +202,4 @@ pub(crate) fn is_caught_up(reader: &mut Reader<Note>) -> bool {
             read => Poll::Ready(read == Read::CaughtUp),
         }
     }))
-}
-
-struct Signal(Mutex<bool>, Condvar);
-
-impl Wake for Signal {
-    fn wake(self: Arc<Self>) {
-        *self.0.lock().expect("no panic under the lock") = true;
-        self.1.notify_all();
-    }
-}
-
-/// Runs a future on this thread, up to a deadline.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
-    let waker = Waker::from(Arc::clone(&signal));
-    let mut future = pin!(future);
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        let mut woken = signal.0.lock().expect("no panic under the lock");
-        while !*woken {
-            let left = deadline.checked_duration_since(Instant::now()).expect("woken in time");
-            woken = signal.1.wait_timeout(woken, left).expect("no panic under the lock").0;
-        }
-        *woken = false;
-    }
 }

@@ -1,6 +1,14 @@
 //! What the tests of the log share: a payload, drafts in one line, and what a client has seen.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Condvar, Mutex},
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
 use downlink_log::{
     Address, Answers, AppendError, Batch, ClientId, Draft, EndReason, Entry, Epoch, Fingerprint,
     Log, LogOptions, Next, Offset, Payload, Read, Reader, Selection, Timestamp, Topic,
@@ -151,5 +159,36 @@ impl Seen {
             self.offsets.binary_search(&offset).is_ok()
                 || self.gaps.iter().any(|&(after, until)| after < offset && offset <= until)
         })
+    }
+}
+
+/// Nothing that waits for it takes a second unless it hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Signal(Mutex<bool>, Condvar);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock().expect("no panic under the lock") = true;
+        self.1.notify_all();
+    }
+}
+
+/// Runs a future on this thread, up to a deadline.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
+    let waker = Waker::from(Arc::clone(&signal));
+    let mut future = pin!(future);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut woken = signal.0.lock().expect("no panic under the lock");
+        while !*woken {
+            let left = deadline.checked_duration_since(Instant::now()).expect("woken in time");
+            woken = signal.1.wait_timeout(woken, left).expect("no panic under the lock").0;
+        }
+        *woken = false;
     }
 }
