@@ -5,7 +5,12 @@
 //! two topics already walks the index (see `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "stored/shelf.rs"]
+mod shelf;
 mod support;
+#[path = "loom/writer.rs"]
+mod writer;
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
