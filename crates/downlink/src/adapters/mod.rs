@@ -6,4 +6,4 @@
 pub mod axum;
 mod subscription;
 
-pub use subscription::{AsPublished, SubscriptionFrames};
+pub use subscription::{AsPublished, SubscriptionFrames, ToFrame};

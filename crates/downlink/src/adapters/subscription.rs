@@ -18,21 +18,38 @@ use crate::hub::{
     BatchError, Delivery, PublishError, Published, Resume, StoreError, SubscribeError, Subscription,
 };
 
-/// How a subscription's events become frames: as they were encoded when they were published.
-pub type AsPublished<T> = fn(Published<T>) -> Frame;
+/// How a subscription's events become frames: by any function, or [`AsPublished`].
+pub trait ToFrame<T> {
+    /// The frame of an event.
+    fn to_frame(&mut self, event: Published<T>) -> Frame;
+}
+
+impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
+    fn to_frame(&mut self, event: Published<T>) -> Frame {
+        self(event)
+    }
+}
+
+/// Events as they were encoded when they were published. Takes no room in a subscription.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsPublished;
+
+impl<T> ToFrame<T> for AsPublished {
+    fn to_frame(&mut self, event: Published<T>) -> Frame {
+        event.frame().clone()
+    }
+}
 
 /// The frames of one subscription: what it delivers, and when to come back where it ends early.
-pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished<T>> {
+pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
-    /// `None` once the last frame was given.
-    to_frame: Option<F>,
+    to_frame: F,
 }
 
 impl<T: Send + Sync + 'static, F> fmt::Debug for SubscriptionFrames<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionFrames")
             .field("subscription", &self.subscription)
-            .field("ended", &self.to_frame.is_none())
             .finish_non_exhaustive()
     }
 }
@@ -40,7 +57,7 @@ impl<T: Send + Sync + 'static, F> fmt::Debug for SubscriptionFrames<T, F> {
 impl<T, F> FrameSource for SubscriptionFrames<T, F>
 where
     T: Send + Sync + 'static,
-    F: FnMut(Published<T>) -> Frame + Unpin,
+    F: ToFrame<T> + Unpin,
 {
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
         let subscription = &mut self.get_mut().subscription;
@@ -50,14 +67,10 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
-        let Some(to_frame) = &mut this.to_frame else { return Poll::Ready(None) };
         Poll::Ready(match ready!(this.subscription.poll_delivery(cx)) {
-            Some(Delivery::Event(event)) => Some(to_frame(event)),
+            Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
-            None => {
-                this.to_frame = None;
-                this.subscription.end_frame()
-            }
+            None => this.subscription.end_frame(),
         })
     }
 
@@ -77,8 +90,7 @@ where
 impl<T: Send + Sync + 'static> Subscription<T> {
     /// The response under construction: for a keep-alive, an age or an expiry of its own.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
-        let as_published: AsPublished<T> = |event| event.frame().clone();
-        self.into_sse_with(as_published)
+        Sse::from_source(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
     /// The same with events of another form, such as one that names their topics: each event is
@@ -112,7 +124,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
     {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame: Some(to_frame) })
+        Sse::from_source(SubscriptionFrames { subscription: self, to_frame })
     }
 
     /// The response, for any server that takes an `http_body::Body`.

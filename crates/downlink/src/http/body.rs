@@ -24,9 +24,10 @@ use pin_project_lite::pin_project;
 
 use super::batch::{BATCH_FRAMES_MAX, Batch};
 use super::clock::{Clock, Tick};
+use super::keep_alive::comment;
 use super::source::{AnyError, FrameSource};
 use super::sse::AGED_RECONNECTION;
-use super::{KeepAlive, Spread, Sse, turn};
+use super::{Spread, Sse, turn};
 
 /// The future that ends a response from outside.
 pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -64,16 +65,16 @@ impl Error for BodyError {
 }
 
 /// How far a body has come.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     /// Nothing was sent.
     Opening,
     /// The first bytes are out.
     Open,
     /// The last chunk before the failure was handed over.
-    Failing(Box<BodyError>),
+    Failing,
     /// The server had a turn to send that chunk.
-    Failed(Box<BodyError>),
+    Failed,
     /// Every further poll answers `None`.
     Ended,
 }
@@ -98,7 +99,6 @@ pin_project! {
         source: S,
         phase: Phase,
         clock: Clock,
-        keep_alive: KeepAlive,
         // None where all of it is as by default, which an idle connection pays nothing for.
         rest: Option<Box<Rest>>,
     }
@@ -110,18 +110,25 @@ struct Rest {
     reconnection_time: Option<Duration>,
     last_reconnection: Option<Spread>,
     until: Option<Until>,
+    /// What is sent after a silence, if not the default.
+    keep_alive: Option<Box<Frame>>,
     /// A frame that did not fit into the batch before.
     held: Option<Frame>,
+    /// Why the body fails, until that is said.
+    failure: Option<BodyError>,
 }
 
 impl<S> SseBody<S> {
     pub(super) fn new(sse: Sse<S>) -> Self {
-        let clock = sse.clock();
-        let Sse { source, keep_alive, reconnection_time, last_reconnection, until, .. } = sse;
-        let plain = reconnection_time.is_none() && last_reconnection.is_none() && until.is_none();
-        let rest = Rest { reconnection_time, last_reconnection, until, held: None };
+        let (pace, keep_alive) = sse.keep_alive.clone().into_parts();
+        let clock = sse.clock(pace);
+        let Sse { source, reconnection_time, last_reconnection, until, .. } = sse;
+        let plain = reconnection_time.is_none() && last_reconnection.is_none();
+        let plain = plain && until.is_none() && keep_alive.is_none();
+        let rest =
+            Rest { reconnection_time, last_reconnection, until, keep_alive, ..Rest::default() };
         let rest = (!plain).then(|| Box::new(rest));
-        Self { source, phase: Phase::Opening, clock, keep_alive, rest }
+        Self { source, phase: Phase::Opening, clock, rest }
     }
 }
 
@@ -146,13 +153,16 @@ impl<S: FrameSource> Body for SseBody<S> {
                 }
             }
             Phase::Open => self.as_mut().look(cx, &mut batch),
-            Phase::Failing(error) => {
+            Phase::Failing => {
                 // A server throws away what it has not written when a body fails.
-                *phase = Phase::Failed(error);
+                *phase = Phase::Failed;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Phase::Failed(error) => return Poll::Ready(Some(Err(*error))),
+            Phase::Failed => {
+                let failure = self.project().rest.as_mut().and_then(|rest| rest.failure.take());
+                return Poll::Ready(failure.map(Err));
+            }
             Phase::Ended => return Poll::Ready(None),
         };
         self.conclude(found, batch, cx)
@@ -160,8 +170,8 @@ impl<S: FrameSource> Body for SseBody<S> {
 
     fn is_end_stream(&self) -> bool {
         // Also the question of who is about to poll many bodies, and wants them in the cache.
-        black_box(self.source.warm() | self.clock.ends() | self.rest.is_some());
-        matches!(self.phase, Phase::Ended)
+        black_box(self.source.warm() | self.clock.interval().is_some());
+        self.phase == Phase::Ended
     }
 }
 
@@ -169,7 +179,7 @@ impl<S: FrameSource> SseBody<S> {
     /// Lets the source say what it has to say first.
     fn open(self: Pin<&mut Self>, batch: &mut Batch) -> Result<(), BodyError> {
         let this = self.project();
-        let interval = this.keep_alive.interval();
+        let interval = this.clock.interval();
         if let Some(frame) = unpanicked(|| this.source.opening(interval))? {
             batch.push_last(frame);
         }
@@ -235,12 +245,12 @@ impl<S: FrameSource> SseBody<S> {
     /// Looks at the clock, and waits for it if there is nothing else to send.
     fn wait(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
         let this = self.project();
-        match this.clock.poll_tick(this.keep_alive, cx) {
+        match this.clock.poll_tick(cx) {
             Poll::Pending => Found::Open,
             Poll::Ready(Tick::End) => Found::Aged,
             Poll::Ready(Tick::Silence) => match unpanicked(|| this.source.keep_alive()) {
                 Ok(frame) => {
-                    batch.push_last(frame.unwrap_or_else(|| this.keep_alive.frame()));
+                    batch.push_last(frame.unwrap_or_else(|| keep_alive(this.rest.as_deref())));
                     Found::Open
                 }
                 Err(panicked) => Found::Failure(panicked),
@@ -259,7 +269,10 @@ impl<S: FrameSource> SseBody<S> {
         *this.phase = match found {
             Found::Open => Phase::Open,
             Found::Failure(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
-            Found::Failure(error) => Phase::Failing(Box::new(error)),
+            Found::Failure(error) => {
+                this.rest.get_or_insert_default().failure = Some(error);
+                Phase::Failing
+            }
             Found::End | Found::Aged => {
                 if let Some(spread) = goodbye(this.rest.as_deref(), &found) {
                     batch.push_last(Frame::retry(spread.pick()));
@@ -268,7 +281,7 @@ impl<S: FrameSource> SseBody<S> {
             }
         };
         if batch.is_empty() {
-            let open = matches!(this.phase, Phase::Open);
+            let open = *this.phase == Phase::Open;
             return if open { Poll::Pending } else { Poll::Ready(None) };
         }
         if !this.source.as_ref().get_ref().keeps_beat() {
@@ -285,6 +298,12 @@ fn greet(batch: &mut Batch, reconnection_time: Option<Duration>) {
     if let Some(reconnection_time) = reconnection_time {
         batch.push_last(Frame::retry(reconnection_time));
     }
+}
+
+/// What is sent after a silence.
+fn keep_alive(rest: Option<&Rest>) -> Frame {
+    let said = rest.and_then(|rest| rest.keep_alive.as_deref());
+    said.map_or_else(comment, Frame::clone)
 }
 
 /// When the client of a stream that ends comes back, if it is told.

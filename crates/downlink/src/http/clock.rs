@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Spread;
+use super::keep_alive::Pace;
 use super::turn;
-use super::{KeepAlive, Spread};
 
 /// When a response must end: an instant, or a time of day.
 ///
@@ -62,10 +63,18 @@ pub(super) enum Tick {
 #[derive(Debug)]
 pub(super) struct Clock {
     last_traffic: u64,
-    /// When the response ends; `NEVER` if it does not.
-    end: u64,
+    pace: Pace,
     /// The silence now waited for, in milliseconds; drawn anew after each keep-alive; 0 if none is.
     silence_max: u32,
+    /// `None` where the response has no end and the server keeps the time.
+    rest: Option<Box<Rest>>,
+}
+
+/// What few clocks have.
+#[derive(Debug)]
+struct Rest {
+    /// When the response ends; `NEVER` if it does not.
+    end: u64,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -73,10 +82,14 @@ pub(super) struct Clock {
 const NEVER: u64 = u64::MAX;
 
 impl Clock {
-    pub(super) fn new(keep_alive: &KeepAlive, end: Option<Instant>) -> Self {
-        let silence_max = draw(keep_alive);
-        let end = end.map_or(NEVER, since_origin);
-        Self { last_traffic: since_origin(Instant::now()), end, silence_max, timer: None }
+    pub(super) fn new(pace: Pace, end: Option<Instant>) -> Self {
+        let rest = end.map(|end| Box::new(Rest { end: since_origin(end), timer: None }));
+        Self { last_traffic: since_origin(Instant::now()), pace, silence_max: draw(pace), rest }
+    }
+
+    /// The silence after which a keep-alive is due, before the spread; `None` if none is.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.pace.interval()
     }
 
     /// Notes that something was sent now.
@@ -88,18 +101,19 @@ impl Clock {
 
     /// True once the end is reached, without waiting for it.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        self.ends() && self.end <= since_origin(turn::now(cx))
+        let end = self.end();
+        end != NEVER && end <= since_origin(turn::now(cx))
     }
 
-    /// Whether the response ends at a time.
-    pub(super) fn ends(&self) -> bool {
-        self.end != NEVER
+    /// When the response ends; `NEVER` if it does not.
+    fn end(&self) -> u64 {
+        self.rest.as_ref().map_or(NEVER, |rest| rest.end)
     }
 
     /// Waits for the next tick; for ever if nothing is to come.
-    pub(super) fn poll_tick(&mut self, keep_alive: &KeepAlive, cx: &mut Context<'_>) -> Poll<Tick> {
+    pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
-            let next = self.silence_ends().min(self.end);
+            let next = self.silence_ends().min(self.end());
             let Some(next) = instant(next) else { return Poll::Pending };
             if turn::now(cx) < next {
                 ready!(self.poll_wait(next, cx));
@@ -109,7 +123,7 @@ impl Clock {
             }
             let now = since_origin(turn::now(cx));
             if self.silence_ends() <= now {
-                self.silence_max = draw(keep_alive);
+                self.silence_max = draw(self.pace);
                 self.last_traffic = now;
                 return Poll::Ready(Tick::Silence);
             }
@@ -122,7 +136,9 @@ impl Clock {
         if turn::wake_at(cx, until) {
             return Poll::Pending;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        let none = || Box::new(Rest { end: NEVER, timer: None });
+        let rest = self.rest.get_or_insert_with(none);
+        let timer = rest.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {
             timer.as_mut().reset(until);
         }
@@ -138,8 +154,8 @@ impl Clock {
 }
 
 /// How long the next silence may be, in milliseconds; one of 49 days is the longest.
-fn draw(keep_alive: &KeepAlive) -> u32 {
-    let silence = keep_alive.silence().map_or(Duration::ZERO, |spread| spread.pick());
+fn draw(pace: Pace) -> u32 {
+    let silence = pace.silence().map_or(Duration::ZERO, |spread| spread.pick());
     u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)
 }
 

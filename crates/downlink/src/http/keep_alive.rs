@@ -42,10 +42,16 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeepAlive {
-    /// Milliseconds; 0 if off.
-    interval: u32,
+    pace: Pace,
     /// What is sent; `None` is the default comment, which nearly every connection sends.
     frame: Option<Box<Frame>>,
+}
+
+/// How long a silence is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Pace {
+    /// Milliseconds; 0 if keep-alives are off.
+    interval: u32,
 }
 
 impl KeepAlive {
@@ -53,12 +59,13 @@ impl KeepAlive {
     /// least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
     pub fn every(interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
-        Self { interval: u32::try_from(millis).unwrap_or(u32::MAX), frame: None }
+        let interval = u32::try_from(millis).unwrap_or(u32::MAX);
+        Self { pace: Pace { interval }, frame: None }
     }
 
     /// Never sends. A peer that has vanished is then noticed at the next event only.
     pub fn off() -> Self {
-        Self { interval: 0, ..Self::default() }
+        Self { pace: Pace { interval: 0 }, frame: None }
     }
 
     /// Sends a comment with this text.
@@ -76,21 +83,30 @@ impl KeepAlive {
     /// The silence that is waited for, before the spread; `None` if off.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
+        self.pace.interval()
+    }
+
+    pub(super) fn into_parts(self) -> (Pace, Option<Box<Frame>>) {
+        (self.pace, self.frame)
+    }
+}
+
+impl Pace {
+    /// The silence that is waited for, before the spread; `None` if off.
+    pub(super) fn interval(self) -> Option<Duration> {
         (self.interval > 0).then(|| Duration::from_millis(self.interval.into()))
     }
 
-    pub(super) fn frame(&self) -> Frame {
-        match &self.frame {
-            Some(frame) => Frame::clone(frame),
-            None => Frame::comment("keep-alive"),
-        }
-    }
-
     /// How long each silence may be.
-    pub(super) fn silence(&self) -> Option<Spread> {
+    pub(super) fn silence(self) -> Option<Spread> {
         let (shortest, longest) = SPREAD_PERCENT;
         self.interval().map(|interval| Spread::percent_of(interval, shortest, longest))
     }
+}
+
+/// What is sent after a silence if nothing else is said.
+pub(super) fn comment() -> Frame {
+    Frame::comment("keep-alive")
 }
 
 impl Default for KeepAlive {
@@ -103,13 +119,18 @@ impl Default for KeepAlive {
 mod tests {
     use super::*;
 
+    fn sent(keep_alive: &KeepAlive) -> Vec<u8> {
+        let (_, frame) = keep_alive.clone().into_parts();
+        frame.map_or_else(comment, |frame| *frame).as_bytes().to_vec()
+    }
+
     #[test]
     fn default_is_a_comment_every_fifteen_seconds() {
         let keep_alive = KeepAlive::default();
         assert_eq!(keep_alive.interval(), Some(Duration::from_secs(15)));
-        assert_eq!(keep_alive.frame().as_bytes(), b": keep-alive\n\n");
+        assert_eq!(sent(&keep_alive), b": keep-alive\n\n");
         let spread = Spread::between(Duration::from_secs(12), Duration::from_secs(18));
-        assert_eq!(keep_alive.silence(), Some(spread));
+        assert_eq!(keep_alive.pace.silence(), Some(spread));
     }
 
     #[test]
@@ -123,12 +144,12 @@ mod tests {
     #[test]
     fn off_has_no_interval() {
         assert_eq!(KeepAlive::off().interval(), None);
-        assert_eq!(KeepAlive::off().silence(), None);
+        assert_eq!(KeepAlive::off().pace.silence(), None);
     }
 
     #[test]
     fn text_is_any_text() {
         let keep_alive = KeepAlive::default().comment("a\r\nb");
-        assert_eq!(keep_alive.frame().as_bytes(), b": a\n: b\n\n");
+        assert_eq!(sent(&keep_alive), b": a\n: b\n\n");
     }
 }

@@ -15,6 +15,7 @@ use http::{Response, StatusCode};
 use super::body::Until;
 use super::channel::{self, Channel, SseSender};
 use super::clock::{Clock, Expiry, end_of};
+use super::keep_alive::Pace;
 use super::source::{Frames, StreamItem};
 use super::{KeepAlive, Spread, SseBody};
 
@@ -168,10 +169,10 @@ impl<S> Sse<S> {
     }
 
     /// The clock of a body that begins now.
-    pub(super) fn clock(&self) -> Clock {
+    pub(super) fn clock(&self, pace: Pace) -> Clock {
         let (youngest, oldest) = AGE_PERCENT;
         let age = self.max_age.map(|age| Spread::percent_of(age, youngest, oldest));
-        Clock::new(&self.keep_alive, end_of(self.expiry, age))
+        Clock::new(pace, end_of(self.expiry, age))
     }
 }
 

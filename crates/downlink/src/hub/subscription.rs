@@ -77,6 +77,8 @@ pub struct Subscription<T: Send + Sync + 'static> {
     announce_alive: bool,
     /// The event yielded last was the newest: hardly is there another one by the next poll.
     has_newest: bool,
+    /// The last frame was given.
+    has_parted: bool,
     ended: Option<DisconnectReason>,
 }
 
@@ -117,6 +119,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             opening: false,
             announce_alive: false,
             has_newest: false,
+            has_parted: false,
             ended: None,
         };
         subscription.hub.0.counters.note_connected();
@@ -383,8 +386,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.announce_alive
     }
 
-    /// The last frame: when to come back, for those who are to.
-    pub(crate) fn end_frame(&self) -> Option<Frame> {
+    /// The last frame, once: when to come back, for those who are to.
+    pub(crate) fn end_frame(&mut self) -> Option<Frame> {
+        if std::mem::replace(&mut self.has_parted, true) {
+            return None;
+        }
         match self.ended? {
             DisconnectReason::Drained
             | DisconnectReason::Closed
