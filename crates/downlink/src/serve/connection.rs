@@ -104,7 +104,7 @@ pub(super) async fn serve_peer<Io, Addr, A, Kind>(
 {
     let io = StallGuard::new(io, shared.socket, Some(place));
     let app = app.service_for(peer.clone()).await;
-    serve_requests(io, Bytes::new(), Caller { app, peer }, shared).await;
+    serve_requests(io, Bytes::new(), Caller { app, peer }, Progress::default(), shared).await;
 }
 
 /// Serves one request after the other, beginning with input that was read already.
@@ -112,6 +112,7 @@ async fn serve_requests<Io, S, B, Addr>(
     mut io: StallGuard<Io>,
     input: Bytes,
     caller: Caller<S, Addr>,
+    progress: Progress,
     shared: Arc<Shared>,
 ) where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -120,7 +121,7 @@ async fn serve_requests<Io, S, B, Addr>(
     B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
     Addr: Clone + Send + Sync + 'static,
 {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(progress);
     io.report_flushes(Arc::clone(&progress));
     let parking = shared.streams.are_taken().then(Arc::default);
     let requests = Requests {
@@ -194,8 +195,8 @@ where
             end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
             () = sleep(grace) => {}
         }
-        if !progress.was_asked() {
-            return End::Unasked;
+        if progress.is_idle() {
+            return if progress.was_asked() { End::Done(Ok(())) } else { End::Unasked };
         }
     }
     // Closes at once if nothing is in progress, else after the answer.
@@ -350,7 +351,7 @@ where
         Box::pin(async move {
             let (Some((caller, place)), Ok(io)) = (after, socket.into_io::<Io>()) else { return };
             let io = StallGuard::new(io, shared.socket, place);
-            serve_requests(io, input, caller, shared).await;
+            serve_requests(io, input, caller, Progress::of_a_kept_connection(), shared).await;
         })
     }
 }

@@ -30,6 +30,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// That of a connection whose requests so far were answered elsewhere.
+    pub(super) fn of_a_kept_connection() -> Self {
+        Self { requests: AtomicU32::new(1), answered: AtomicU32::new(1), ..Self::default() }
+    }
+
     /// A request begins, and gets a number.
     pub(super) fn begin_request(&self) -> u32 {
         self.stage.store(NONE, Ordering::Relaxed);
@@ -121,6 +126,10 @@ mod tests {
         assert!(!progress.is_idle());
         progress.note_answered();
         assert!(progress.is_idle() && progress.was_asked());
+        let kept = Progress::of_a_kept_connection();
+        assert!(kept.is_idle() && kept.was_asked());
+        let next = kept.begin_request();
+        assert!(!kept.is_idle() && !kept.was_read(next));
     }
 
     #[test]

@@ -94,7 +94,8 @@ impl Gathered {
         } else {
             let frames = self.frames.iter().map(|frame| &**frame);
             let slices = one_send([head].into_iter().chain(frames).chain([chunk_end, end]));
-            write_some(socket, &slices, Follows::Chunks)
+            let whole = bytes <= SEND_BYTES_MAX;
+            write_some(socket, &slices, if whole { follows } else { Follows::Chunks })
         };
         let unsent = match written {
             Ok(written) if written < bytes => {

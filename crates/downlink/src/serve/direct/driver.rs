@@ -269,8 +269,7 @@ impl Driver {
     fn end(&mut self, key: u32, now: Instant) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         let Some(open) = &mut stream.open else { return };
-        let drains = self.shared.drain.has_begun();
-        if open.may_serve_on() && !drains && self.readiness.forget(open.socket()).is_ok() {
+        if open.may_serve_on() && self.readiness.forget(open.socket()).is_ok() {
             if let Some(open) = stream.open.take() {
                 // Without a receiver the server is over, and so is the connection.
                 let sent = self.served_on.send(open.serve_on(Arc::clone(&self.shared)));

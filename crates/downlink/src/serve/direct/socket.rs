@@ -9,11 +9,14 @@ use std::os::unix::net::UnixStream;
 use socket2::SockRef;
 use std::time::Duration;
 
-/// A peer that is gone is an error here, and no signal to the process.
+/// How to send: a peer that is gone is an error here, and no signal to the process.
 #[cfg(target_os = "linux")]
-const SEND_FLAGS: i32 = rustix::net::SendFlags::NOSIGNAL.bits().cast_signed();
-#[cfg(not(target_os = "linux"))]
-const SEND_FLAGS: i32 = 0;
+fn flags(awaits_end: bool) -> rustix::net::SendFlags {
+    use rustix::net::SendFlags;
+
+    let more = if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
+    SendFlags::NOSIGNAL | more
+}
 
 /// The sockets that streams run on. They do not block.
 #[derive(Debug)]
@@ -64,24 +67,25 @@ impl Socket {
     }
 
     /// Sends some of the bytes; a `send` of one piece, else a `sendmsg`, which is cheaper than a
-    /// `writev`. One piece may wait in the kernel for [`end`](Self::end), to be sent together with it.
+    /// `writev`. On Linux they may wait in the kernel for [`end`](Self::end), to be sent with it.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
         if let [one] = slices {
             return self.send(one, awaits_end);
         }
+        #[cfg(target_os = "linux")]
+        let flags = flags(awaits_end).bits().cast_signed();
+        #[cfg(not(target_os = "linux"))]
+        let flags = 0;
         match self {
-            Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, SEND_FLAGS),
-            Self::Unix(unix) => SockRef::from(unix).send_vectored_with_flags(slices, SEND_FLAGS),
+            Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, flags),
+            Self::Unix(unix) => SockRef::from(unix).send_vectored_with_flags(slices, flags),
         }
     }
 
     /// Through rustix, which on Linux spares the C library's care for cancelled threads.
     #[cfg(target_os = "linux")]
     fn send(&self, bytes: &[u8], awaits_end: bool) -> io::Result<usize> {
-        use rustix::net::SendFlags;
-
-        let more = if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
-        let flags = SendFlags::NOSIGNAL | more;
+        let flags = flags(awaits_end);
         let sent = match self {
             Self::Tcp(tcp) => rustix::net::send(tcp, bytes, flags),
             Self::Unix(unix) => rustix::net::send(unix, bytes, flags),

@@ -192,8 +192,10 @@ impl Open {
 
     /// Sends what was gathered.
     fn send(&mut self, turn: &mut Turn<'_>, found: &Found) -> Next {
+        // What the peer is told now holds, also if the drain begins in the next moment.
+        self.keep_alive &= !(turn.drains && matches!(found, Found::End));
         let follows = match found {
-            Found::End if self.keep_alive && !turn.drains => Follows::Requests,
+            Found::End if self.keep_alive => Follows::Requests,
             Found::End => Follows::Nothing,
             _ => Follows::Chunks,
         };
