@@ -19,7 +19,7 @@ use crate::{
     read::Batch,
     replay::Replay,
     ring::Finish,
-    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Wanted},
+    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent},
     sync::{AtomicU64, Condvar, Ordering},
     ticket::Ticket,
     wakes::Wakes,
@@ -231,7 +231,7 @@ impl<P: Payload> Shared<P> {
         }
         let from = decoded.last().map_or(next_offset.get(), |(_, event, _)| event.offset);
         self.raise_floors(from);
-        self.raise_to_stored(reader, &addresses)?;
+        self.raise_to_stored(reader, from, &addresses)?;
         let mut evicted = Evicted::new();
         for (at, mut event, to) in decoded.into_iter().rev() {
             event.topics = self.reserve_all(&to);
@@ -246,21 +246,22 @@ impl<P: Payload> Shared<P> {
         Ok(())
     }
 
-    /// Tells the rings to be what the store has evicted: retention may have taken an event of one
-    /// topic that is younger than what another one keeps.
+    /// Tells the rings to be what the store has evicted above `from`: retention may have taken an event
+    /// of one topic that is younger than what another one keeps.
     fn raise_to_stored(
         &self,
         reader: &dyn StoreReader,
+        from: u64,
         addresses: &HashSet<Address>,
     ) -> Result<(), StoreError> {
-        for address in addresses {
-            let wanted = Wanted { addresses: vec![address.clone()], patterns: Vec::new() };
-            let offset = reader.floor(&wanted)?.offset.get();
-            let Ok(topic) = self.find_or_create(address) else { break };
-            topic.raise_floor(Floor { offset, at: Timestamp::default() });
-            self.floor_max.fetch_max(offset, Ordering::AcqRel);
-        }
-        Ok(())
+        reader.floors_above(Offset::new(from), &mut |address, floor| {
+            if !addresses.contains(&address) {
+                return;
+            }
+            let Ok(topic) = self.find_or_create(&address) else { return };
+            topic.raise_floor(Floor { offset: floor.get(), at: Timestamp::default() });
+            self.floor_max.fetch_max(floor.get(), Ordering::AcqRel);
+        })
     }
 
     /// Makes this the floor of every topic that is not in memory.

@@ -141,6 +141,18 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn highest_floor(&self) -> Result<Offset, StoreError>;
 
+    /// Every address with a floor above `from`, and that floor; those that no longer exist are not
+    /// among them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; some addresses may have been given before.
+    fn floors_above(
+        &self,
+        from: Offset,
+        each: &mut dyn FnMut(Address, Offset),
+    ) -> Result<(), StoreError>;
+
     /// The oldest of the newest `count` offsets below `until` in the wanted topics; `None` if they
     /// keep nothing.
     ///

@@ -216,6 +216,17 @@ impl StoreReader for Shelf {
         Ok(highest.unwrap_or(Offset::FIRST))
     }
 
+    fn floors_above(
+        &self,
+        from: Offset,
+        each: &mut dyn FnMut(Address, Offset),
+    ) -> Result<(), StoreError> {
+        let floors = self.state().floors.clone();
+        let above = floors.into_iter().filter(|(_, floor)| floor.offset > from);
+        above.for_each(|(address, floor)| each(address, floor.offset));
+        Ok(())
+    }
+
     fn nth_newest(
         &self,
         wanted: &Wanted,

@@ -19,7 +19,7 @@ use crate::{
             open::connect_reader,
             page::{Range, page},
             target::resolve,
-            topics::{address_of, forgotten, indexed, keepers, kind_and_name, lost},
+            topics::{address, address_of, forgotten, indexed, keepers, kind_and_name, lost},
             turns::Turns,
         },
     },
@@ -79,6 +79,27 @@ impl StoreReader for SqliteReader {
                 .query_row([], |row| row.get(0))?;
             let highest = Offset::new(highest.map_or(0, number)).max(Offset::FIRST);
             Ok(highest.max(forgotten(transaction)?.offset))
+        })
+    }
+
+    fn floors_above(
+        &self,
+        from: Offset,
+        each: &mut dyn FnMut(Address, Offset),
+    ) -> Result<(), StoreError> {
+        self.read(|transaction| {
+            // The index has no floors of 1.
+            let from = from.max(Offset::FIRST);
+            let mut select = transaction.prepare_cached(
+                "SELECT kind, name, floor, number FROM topics WHERE floor > 1 AND floor > ?",
+            )?;
+            let mut rows = select.query([column(from.get())])?;
+            while let Some(row) = rows.next()? {
+                let (kind, name, topic): (_, String, _) = (row.get(0)?, row.get(1)?, row.get(3)?);
+                let address = address(kind, &name).ok_or_else(|| lost(topic))?;
+                each(address, Offset::new(number(row.get(2)?)));
+            }
+            Ok(())
         })
     }
 

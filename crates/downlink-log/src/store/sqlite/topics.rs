@@ -267,12 +267,17 @@ pub(super) fn address_of(
         .query_row([number], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((kind, name, emptied)) = found else { return Ok(None) };
-    let address = match kind {
-        0 => Address::Everyone,
-        1 => Address::Client(ClientId::new(&name).map_err(|_| lost(number))?),
-        _ => Address::Topic(Topic::new(&name).map_err(|_| lost(number))?),
-    };
+    let address = address(kind, &name).ok_or_else(|| lost(number))?;
     Ok(Some((address, emptied)))
+}
+
+/// The address that stands in the file like this; `None` if none does.
+pub(super) fn address(kind: i64, name: &str) -> Option<Address> {
+    match kind {
+        0 => Some(Address::Everyone),
+        1 => ClientId::new(name).ok().map(Address::Client),
+        _ => Topic::new(name).ok().map(Address::Topic),
+    }
 }
 
 /// Something points to a topic whose row is missing or makes no sense.
