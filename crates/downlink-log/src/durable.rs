@@ -74,6 +74,8 @@ pub struct StoreOptions<P> {
     pub queue_bytes_max: usize,
     /// Threads that read for those who are behind.
     pub replay_readers_max: usize,
+    /// What each of these threads does first, such as lower its priority. Nothing by default.
+    pub begin_reading: fn(),
     /// Who wakes the readers of what was committed, on the thread that writes; `None`: it does so
     /// itself, at once. Must not wait.
     pub wake: Option<Box<WakeCommitted<P>>>,
@@ -92,6 +94,7 @@ impl<P> StoreOptions<P> {
             queue_events_max: QUEUE_EVENTS_MAX,
             queue_bytes_max: QUEUE_BYTES_MAX,
             replay_readers_max: REPLAY_READERS_MAX,
+            begin_reading: || {},
             wake: None,
         }
     }
@@ -187,7 +190,7 @@ impl<P: Payload> Log<P> {
             has_committed: Condvar::new(),
             reader: Arc::clone(&reader),
             decode: side.decode,
-            replay: Replay::start(side.replay_readers_max)?,
+            replay: Replay::start(side.replay_readers_max, side.begin_reading)?,
             wake: side.wake,
             ended: Ticket::new(),
         };

@@ -48,7 +48,7 @@ struct State {
 }
 
 impl Replay {
-    pub(crate) fn start(threads: usize) -> Result<Self, StoreError> {
+    pub(crate) fn start(threads: usize, begin: fn()) -> Result<Self, StoreError> {
         let state = State { jobs: VecDeque::new(), stopped: false };
         let replay = Self(Arc::new(Requests {
             state: Mutex::new(state),
@@ -59,11 +59,14 @@ impl Replay {
         for number in 0..threads.max(1) {
             let requests = Arc::clone(&replay.0);
             let thread = std::thread::Builder::new().name(format!("downlink-read-{number}"));
-            let started = thread.spawn(move || requests.answer_all());
+            let started = thread.spawn(move || {
+                begin();
+                requests.answer_all();
+            });
             started.map_err(|error| StoreError::Io { reason: error.to_string().into() })?;
         }
         #[cfg(downlink_loom)]
-        let _ = threads;
+        let _ = (threads, begin);
         Ok(replay)
     }
 
@@ -86,27 +89,9 @@ impl Replay {
     }
 }
 
-/// How much lower than that of other threads the priority is: a tenth of their share where there is
-/// not enough for all, all there is where nobody else wants it.
-///
-/// With none a replay of a million events quadrupled the latency of live ones on one core; with this
-/// neither was slower.
-#[cfg(all(target_os = "linux", feature = "sqlite", not(downlink_loom)))]
-const NICENESS: i32 = 10;
-
-/// Has this thread wait for those that publish and send, if there is not enough for all. Elsewhere
-/// than on Linux a priority is that of the whole process.
-#[cfg(not(downlink_loom))]
-fn yield_to_others() {
-    // A system that refuses has all threads alike, which is slower and no less right.
-    #[cfg(all(target_os = "linux", feature = "sqlite"))]
-    let _ = rustix::process::nice(NICENESS);
-}
-
 #[cfg(not(downlink_loom))]
 impl Requests {
     fn answer_all(&self) {
-        yield_to_others();
         while let Some(job) = self.next() {
             // A job that panics takes its own answer along, and not the thread.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));

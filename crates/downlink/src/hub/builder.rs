@@ -388,6 +388,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let decode = move |stored| super::stored::decode(&stored, read_value.as_ref());
         let mut side = StoreOptions::new(decode, move || clock.now());
         side.durability = self.durability;
+        side.begin_reading = super::stored::yield_to_others;
         let linger = Linger::of(self.settings.linger);
         side.wake = linger.clone().map(Linger::into_wake_committed);
         let options = self.options.clone();
