@@ -3,7 +3,7 @@
 //! Whoever publishes one event after the other comes back a moment after each commit, just too late
 //! for the next. Waiting that moment lets one flush serve them all, which on a slow disk nearly
 //! doubles what they publish. Nobody waits for a publisher who is alone, and nothing waits longer
-//! than the last commit took.
+//! than the last commit took, nor than a tenth of a second.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,16 @@ const LOOKS: u32 = 4;
 /// and keep the processor busy meanwhile. With twice a commit everybody would wait for the same one.
 const LARGE: u32 = 3;
 
+/// The longest wait: a disk that stood still for seconds is no reason to do so too. A spinning disk's
+/// flush takes a tenth of this.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
 /// What the last commit was like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastCommit {
     pub(crate) batches: usize,
+    /// Batches that had come by its end, before anybody heard of it.
+    pub(crate) waiting: usize,
     pub(crate) started: Instant,
     pub(crate) ended: Instant,
 }
@@ -38,8 +44,9 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Those whose batches were committed, and those whose batches have come meanwhile.
-    pub(crate) fn after(last: LastCommit, waiting: usize) -> Self {
-        let took = last.ended.saturating_duration_since(last.started);
+    pub(crate) fn after(last: LastCommit) -> Self {
+        let waiting = last.waiting;
+        let took = last.ended.saturating_duration_since(last.started).min(WAIT_MAX);
         let batches = last.batches + waiting;
         Self { batches, waited: waiting, since: last.ended, took, came: 0 }
     }
@@ -86,7 +93,7 @@ mod tests {
     fn after_commit(batches: usize, waiting: usize) -> (Crowd, Instant) {
         let started = Instant::now();
         let ended = started + ms(8);
-        (Crowd::after(LastCommit { batches, started, ended }, waiting), ended)
+        (Crowd::after(LastCommit { batches, waiting, started, ended }), ended)
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     read::Batch,
     replay::Replay,
     ring::Finish,
-    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent},
+    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Wanted},
     sync::{AtomicU64, Condvar, Ordering},
     ticket::Ticket,
     wakes::Wakes,
@@ -257,6 +257,11 @@ impl<P: Payload> Shared<P> {
         from: u64,
         addresses: &HashSet<Address>,
     ) -> Result<(), StoreError> {
+        // The one address that may be without a row: its floor is then that of what was forgotten.
+        let everyone = Wanted { addresses: vec![Address::Everyone], patterns: Vec::new() };
+        let floor = reader.floor(&everyone)?;
+        self.everyone.raise_floor(Floor { offset: floor.offset.get(), at: Timestamp::default() });
+        self.floor_max.fetch_max(floor.offset.get(), Ordering::AcqRel);
         reader.floors_above(Offset::new(from), &mut |address, floor| {
             if !addresses.contains(&address) {
                 return;

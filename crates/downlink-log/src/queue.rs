@@ -58,12 +58,23 @@ pub(crate) struct Queue<P> {
     pub(crate) hurry: bool,
     /// With so many batches the writer waits no longer.
     pub(crate) awaited: usize,
+    /// Batches that were waiting when the last commit ended; the writer takes it.
+    pub(crate) waited: Option<usize>,
 }
 
 impl<P> Queue<P> {
     pub(crate) fn new(events_max: usize, bytes_max: usize) -> Self {
         let waiting = VecDeque::new();
-        Self { waiting, events: 0, bytes: 0, events_max, bytes_max, hurry: false, awaited: 1 }
+        Self {
+            waiting,
+            events: 0,
+            bytes: 0,
+            events_max,
+            bytes_max,
+            hurry: false,
+            awaited: 1,
+            waited: None,
+        }
     }
 
     /// Whether there is room for a batch. An empty queue takes any.

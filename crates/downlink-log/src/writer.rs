@@ -98,7 +98,10 @@ impl<P: Payload> Writer<P> {
     fn write(&mut self, group: Group<P>) -> Result<(), StoreError> {
         let (batches, started) = (group.batches.len(), Instant::now());
         let outcome = self.shared.write(&mut *self.store, group);
-        self.last = Some(LastCommit { batches, started, ended: Instant::now() });
+        let waiting = self.shared.sequence.lock().queue.waited.take();
+        let ended = Instant::now();
+        // After one that failed nobody is expected.
+        self.last = waiting.map(|waiting| LastCommit { batches, waiting, started, ended });
         outcome
     }
 
@@ -146,7 +149,7 @@ impl<P: Payload> Shared<P> {
     fn next_group(&self, wait: Duration, last: Option<LastCommit>) -> Next<P> {
         let Some(durable) = &self.durable else { return Next::Closed };
         let mut sequence = self.sequence.lock();
-        let crowd = last.map(|last| Crowd::after(last, sequence.queue.batches()));
+        let crowd = last.map(Crowd::after);
         if sequence.queue.is_empty() && !sequence.closed && !wait.is_zero() {
             durable.to_commit.wait_for(&mut sequence, wait);
         }
@@ -256,6 +259,7 @@ impl<P: Payload> Shared<P> {
                 outcomes.push(outcome);
             }
             sequence.queue.done(&batches);
+            sequence.queue.waited = Some(sequence.queue.batches());
         }
         self.after_commit(&mut batches, wakers, evicted);
     }
@@ -356,7 +360,7 @@ impl<P> Durable<P> {
     /// Waits for the publishers that are about to come back, if any has.
     fn gather(&self, sequence: &mut MutexGuard<'_, Sequence<P>>, mut crowd: Crowd) {
         sequence.queue.awaited = crowd.batches();
-        while !sequence.closed && !sequence.queue.fills_group() {
+        while !sequence.closed && !sequence.queue.fills_group() && !sequence.queue.is_pressing() {
             let came = sequence.queue.batches();
             let Some(until) = crowd.wait_until(Instant::now(), came) else { break };
             self.to_commit.wait_until(sequence, until);

@@ -300,8 +300,7 @@ mod unix {
     #[derive(Debug)]
     pub(in crate::command) struct File {
         path: PathBuf,
-        /// Device and inode.
-        made: (u64, u64),
+        made: Identity,
     }
 
     impl File {
@@ -310,9 +309,14 @@ mod unix {
         }
     }
 
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    /// Device, inode, and when that was made or changed: the inode of a file that is gone is used again
+    /// at once.
+    type Identity = [i128; 4];
+
+    fn identity(path: &Path) -> io::Result<Identity> {
         let found = fs::symlink_metadata(path)?;
-        Ok((found.dev(), found.ino()))
+        let (dev, inode) = (found.dev().into(), found.ino().into());
+        Ok([dev, inode, found.ctime().into(), found.ctime_nsec().into()])
     }
 
     impl Drop for File {

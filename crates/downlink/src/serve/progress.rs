@@ -22,8 +22,10 @@ pub(super) struct Progress {
     stage: AtomicU8,
     /// Requests that have begun; the number of the one under way.
     requests: AtomicU32,
-    /// Requests whose answer is over: its body is sent, or given up.
+    /// Requests whose answer is over: hyper has all of its body, or has given up.
     answered: AtomicU32,
+    /// Whether some of the last answer may not be in the kernel yet.
+    unsent: AtomicBool,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
     upgrading: AtomicBool,
@@ -47,12 +49,14 @@ impl Progress {
     }
 
     pub(super) fn note_answered(&self) {
+        self.unsent.store(true, Ordering::Relaxed);
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether there is no request that waits for its answer or for the rest of it.
     pub(super) fn is_idle(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
+        !self.unsent.load(Ordering::Relaxed)
+            && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
     /// The body of a request was read to its end. One that is read on after its response concerns
@@ -84,7 +88,9 @@ impl Progress {
         }
     }
 
+    /// All that hyper had is written.
     pub(super) fn note_flushed(&self) {
+        self.unsent.store(false, Ordering::Relaxed);
         if self.stage.load(Ordering::Relaxed) == ASKED {
             self.stage.store(WRITTEN, Ordering::Relaxed);
         }
@@ -125,6 +131,8 @@ mod tests {
         progress.begin_request();
         assert!(!progress.is_idle());
         progress.note_answered();
+        assert!(!progress.is_idle(), "the peer may be slow to take it");
+        progress.note_flushed();
         assert!(progress.is_idle() && progress.was_asked());
         let kept = Progress::of_a_kept_connection();
         assert!(kept.is_idle() && kept.was_asked());
