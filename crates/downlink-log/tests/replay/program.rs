@@ -7,8 +7,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Commit, Draft, Epoch, Fingerprint, Log, LogOptions, Offset, Payload, Retention,
-    RetentionRules, StoreOptions, Timestamp, TopicSelector,
+    Address, Commit, Draft, Epoch, Log, LogOptions, Payload, Retention, RetentionRules,
+    StoreOptions, TopicSelector,
     store::{Durability, Store, StoreReader},
 };
 use fastrand::Rng;
@@ -16,7 +16,7 @@ use fastrand::Rng;
 use crate::{
     files::{self, Folder},
     reading,
-    support::{Stamp, block_on, ms, topic},
+    support::{Stamp, block_on, draft_of, ms, topic},
 };
 
 /// The topics, from one that keeps nearly everything to one that keeps hardly anything.
@@ -184,13 +184,5 @@ fn addresses(rng: &mut Rng) -> Vec<Address> {
 }
 
 fn draft(number: u64, to: &[Address]) -> Draft<Stamp<Numbered>> {
-    Draft {
-        to: to.iter().cloned().collect(),
-        id: None,
-        key: None,
-        fingerprint: Fingerprint::default(),
-        finish: false,
-        body: Some(number.to_le_bytes().to_vec()),
-        stamp: Some(Box::new(move |_: Offset, _: Timestamp| Numbered(number))),
-    }
+    Draft { body: Some(number.to_le_bytes().to_vec()), ..draft_of(to, Numbered(number)) }
 }

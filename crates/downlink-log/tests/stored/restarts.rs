@@ -1,6 +1,8 @@
 //! What a restart keeps, and what it says of what is lost.
 
-use downlink_log::{AppendError, Draft, EndReason, GapReason, Offset, Start, store::Durability};
+use downlink_log::{
+    Address, AppendError, Draft, EndReason, GapReason, Offset, Start, store::Durability,
+};
 
 use crate::{
     support::topic,
@@ -68,6 +70,38 @@ fn the_rings_are_warm_after_a_restart() {
     let before = world.shelf.pages();
     let got = read(&mut world.open(&["a"], id(1, 1)), 3);
     assert_eq!((got.numbers, world.shelf.pages()), (vec![1, 2, 3], before));
+}
+
+/// Retention may take an event of one topic that is younger than the oldest of another.
+#[test]
+fn what_was_evicted_among_the_warmed_events_is_a_gap() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", [0]);
+    world.publish("b", [1]);
+    world.publish("a", [2]);
+    world.publish("b", [3]);
+    world.shelf.evict(&topic("b"), 3);
+    world.reopen();
+    let got = read(&mut world.open(&["a", "b"], id(1, 1)), 2);
+    assert_eq!((got.numbers, got.gaps.len()), (vec![2, 3], 1));
+    let got = read(&mut world.open(&["a"], id(1, 1)), 1);
+    assert_eq!((got.numbers, got.gaps.len()), (vec![2], 0), "it concerns the other topic alone");
+}
+
+#[test]
+fn what_was_evicted_for_everyone_is_a_gap_although_its_floor_is_forgotten() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", [0]);
+    let to_all = world.submit(vec![note_to(&[Address::Everyone], 1, None)]).expect("room");
+    durable(&to_all).expect("a commit");
+    world.publish("a", [2]);
+    world.shelf.evict(&Address::Everyone, 3);
+    world.shelf.forget(&Address::Everyone);
+    world.reopen();
+    let got = read(&mut world.open(&["a"], id(1, 1)), 1);
+    assert_eq!((got.numbers, got.gaps.len()), (vec![2], 1));
+    let got = read(&mut world.open(&["a"], id(1, 2)), 1);
+    assert_eq!((got.numbers, got.gaps.len()), (vec![2], 0));
 }
 
 #[test]

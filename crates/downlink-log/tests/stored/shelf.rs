@@ -22,6 +22,8 @@ pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 struct State {
     events: BTreeMap<u64, StoredEvent>,
     floors: BTreeMap<Address, StoredFloor>,
+    /// The floor of addresses that keep nothing and have none of their own.
+    forgotten: Option<StoredFloor>,
     epochs: Vec<(Epoch, Offset)>,
     next: u64,
     at: Timestamp,
@@ -96,6 +98,14 @@ impl Shelf {
         state.floors.insert(address.clone(), floor);
     }
 
+    /// Forgets an address that keeps nothing, as a store does when there are too many of these.
+    pub(crate) fn forget(&self, address: &Address) {
+        let mut state = self.state();
+        assert!(!state.is_kept(address), "something is kept");
+        let floor = state.floors.remove(address).unwrap_or(StoredFloor::NONE);
+        state.forgotten = Some(state.forgotten.map_or(floor, |highest| highest.max(floor)));
+    }
+
     /// Loses what was committed last, as a backup that is older would.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
@@ -116,7 +126,17 @@ impl State {
 
     fn floor(&self, wanted: &Wanted) -> StoredFloor {
         let floors = self.floors.iter().filter(|(address, _)| Self::wants_address(wanted, address));
-        floors.fold(StoredFloor::NONE, |highest, (_, floor)| highest.max(*floor))
+        let own = floors.fold(StoredFloor::NONE, |highest, (_, floor)| highest.max(*floor));
+        let is_known = |address| self.floors.contains_key(address) || self.is_kept(address);
+        if wanted.addresses.iter().all(is_known) {
+            own
+        } else {
+            own.max(self.forgotten.unwrap_or(own))
+        }
+    }
+
+    fn is_kept(&self, address: &Address) -> bool {
+        self.events.values().any(|event| event.to.contains(address))
     }
 
     fn wanted<'a>(
@@ -213,7 +233,8 @@ impl StoreReader for Shelf {
 
     fn highest_floor(&self) -> Result<Offset, StoreError> {
         let highest = self.state().floors.values().map(|floor| floor.offset).max();
-        Ok(highest.unwrap_or(Offset::FIRST))
+        let forgotten = self.state().forgotten.map(|floor| floor.offset);
+        Ok(highest.max(forgotten).unwrap_or(Offset::FIRST))
     }
 
     fn floors_above(
