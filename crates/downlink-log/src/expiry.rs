@@ -30,6 +30,9 @@ struct Queue<P> {
     next_turn: u64,
 }
 
+/// The time of nothing.
+const NEVER: u64 = u64::MAX;
+
 /// Entries among which stale ones are not worth looking for.
 const SLACK: usize = 64;
 
@@ -45,7 +48,7 @@ struct Due<P> {
 impl<P> Expiry<P> {
     pub(crate) fn new() -> Self {
         let queue = Queue { dues: BinaryHeap::new(), tidy_at: SLACK, next_turn: 0 };
-        Self { next: AtomicU64::new(u64::MAX), queue: Mutex::new(queue) }
+        Self { next: AtomicU64::new(NEVER), queue: Mutex::new(queue) }
     }
 
     fn push(&self, at: Timestamp, topic: Arc<TopicLog<P>>) {
@@ -68,7 +71,7 @@ impl<P> Expiry<P> {
     }
 
     fn publish_next(&self, queue: &Queue<P>) {
-        let next = queue.dues.peek().map_or(u64::MAX, |Reverse(due)| due.at.as_millis());
+        let next = queue.dues.peek().map_or(NEVER, |Reverse(due)| due.at.as_millis());
         self.next.store(next, Ordering::Release);
     }
 }
@@ -84,9 +87,22 @@ impl<P> Queue<P> {
 impl<P: Payload> Shared<P> {
     /// Evicts everything whose time has come.
     pub(crate) fn expire(&self, now: Timestamp) {
-        if self.expiry.next.load(Ordering::Acquire) > now.as_millis() {
+        self.expire_by(|| now);
+    }
+
+    /// The same by a clock that is looked at only if something has an age to reach.
+    pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) {
+        let next = self.expiry.next.load(Ordering::Acquire);
+        if next == NEVER {
             return;
         }
+        let now = now();
+        if next <= now.as_millis() {
+            self.evict_due(now);
+        }
+    }
+
+    fn evict_due(&self, now: Timestamp) {
         let mut evicted = Evicted::new();
         while let Some(due) = self.expiry.pop_due(now) {
             self.expire_topic(&due, now, &mut evicted);

@@ -139,8 +139,8 @@ impl<P: Payload> Reader<P> {
     /// Looks at what the next read will look at first, so that it is in the processor's cache by
     /// then; what it says means nothing. For who serves many readers, and is about to poll some.
     pub fn warm(&self) -> bool {
-        let Watcher { wake, next, number, .. } = &*self.watcher;
-        wake.is_awake() | (next.load(Ordering::Relaxed) < *number)
+        let Watcher { attached, wake, .. } = &*self.watcher;
+        attached.is_locked() | wake.is_awake()
     }
 
     /// Whether all its topics are finished and it has nothing of them left to read.
@@ -221,6 +221,14 @@ impl<P: Payload> Reader<P> {
         self.next() < self.log.tail()
     }
 
+    /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a look
+    /// at the topics. A reader that keeps up sees that nearly always.
+    pub fn is_idle(&self) -> bool {
+        let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
+        let others = self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere;
+        !others && !self.is_behind() && self.log.finished.load(Ordering::Relaxed) == 0
+    }
+
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
     /// allocates nothing.
     ///
@@ -232,7 +240,7 @@ impl<P: Payload> Reader<P> {
             return Next::Other;
         }
         if self.is_behind() {
-            self.log.expire(now());
+            self.log.expire_by(now);
             match self.look(Shared::read_next) {
                 Next::CaughtUp => {}
                 other => return other,

@@ -169,6 +169,19 @@ impl<P: Payload> Ring<P> {
         rest.into_iter().flatten()
     }
 
+    /// The only entry with an offset from `from` on; `None` if there are more, or none.
+    pub(crate) fn only_from(&self, from: u64) -> Option<&Kept<P>> {
+        let (newest, before) = self.entries()?.as_slices();
+        let (newest, before) = match (newest, before) {
+            ([.., before], [newest]) | ([.., before, newest], []) => (newest, Some(before)),
+            ([newest], []) => (newest, None),
+            (_, [.., before, newest]) => (newest, Some(before)),
+            _ => return None,
+        };
+        let only = newest.offset >= from && before.is_none_or(|before| before.offset < from);
+        only.then_some(newest)
+    }
+
     /// How many entries there are with offsets from `from` on.
     pub(crate) fn len_from(&self, from: u64) -> usize {
         self.entries().map_or(0, |entries| entries.len() - start(entries, from))
@@ -250,6 +263,8 @@ mod tests {
         assert_eq!(ring.next_from(4), Some(7));
         assert_eq!(ring.next_from(10), None);
         assert_eq!([1, 4, 8, 10].map(|from| ring.len_from(from)), [3, 2, 1, 0]);
+        let only = [1, 4, 8, 9, 10].map(|from| ring.only_from(from).map(|entry| entry.offset));
+        assert_eq!(only, [None, None, Some(9), Some(9), None]);
         let offsets: Vec<u64> = (1..=20).collect();
         let ring = self::ring(&offsets);
         assert!((1..=20).all(|from| ring.next_from(from) == Some(from)));
@@ -257,6 +272,23 @@ mod tests {
         let ring = self::ring(&[3, 7, 9]);
         assert_eq!(ring.next_since(Timestamp::from_millis(31)), Some(7));
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
+    }
+
+    /// Wherever the entries lie in their buffer, which goes round.
+    #[test]
+    fn only_entry_is_found_as_by_looking_at_all() {
+        let mut ring = ring(&[]);
+        for offset in 1..100 {
+            ring.push(Kept { offset: 2 * offset, at: Timestamp::default(), payload: "" });
+            if ring.len() > 5 || offset % 7 == 0 {
+                ring.evict();
+            }
+            for from in 0..=2 * offset + 1 {
+                let all: Vec<u64> = ring.from(from).map(|entry| entry.offset).collect();
+                let only = (all.len() == 1).then(|| all[0]);
+                assert_eq!(ring.only_from(from).map(|entry| entry.offset), only, "{from}");
+            }
+        }
     }
 
     #[test]

@@ -48,6 +48,10 @@ mod counted {
             TAKEN.set(TAKEN.get() + 1);
             self.0.lock()
         }
+
+        pub(crate) fn is_locked(&self) -> bool {
+            self.0.is_locked()
+        }
     }
 
     #[derive(Debug)]
@@ -95,6 +99,11 @@ mod model {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(Some(self.0.lock().expect("a panic ends the model")))
+        }
+
+        /// Only ever a hint, and no step of a model.
+        pub(crate) fn is_locked(&self) -> bool {
+            false
         }
     }
 

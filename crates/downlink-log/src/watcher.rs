@@ -26,16 +26,17 @@ const WAKE_BATCH: usize = 64;
 
 /// One reader, as its topics see it.
 ///
-/// In this order, so that what an event needs of it lies in two cache lines.
+/// In this order, so that what an event needs of it lies in two cache lines, and what a wake-up needs
+/// in the second of them.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Watcher<P> {
-    pub(crate) wake: Wake,
+    /// The topics it reads. Held while it reads, and while a topic is added or collected.
+    pub(crate) attached: Mutex<Attached<P>>,
     /// The next offset to read. Written by the reader alone, and ordered with nothing (Relaxed):
     /// others only show it.
     pub(crate) next: AtomicU64,
-    /// The topics it reads. Held while it reads, and while a topic is added or collected.
-    pub(crate) attached: Mutex<Attached<P>>,
+    pub(crate) wake: Wake,
     /// Unique among the readers of a log, in the order of their coming.
     pub(crate) number: u64,
     /// The client's, if it has one: where its id is kept, once for all its readers.

@@ -13,9 +13,12 @@ use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse, take_lane};
+use crate::http::{
+    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse, take_lane, time_of_day,
+};
 use crate::hub::{
-    BatchError, Delivery, PublishError, Published, Resume, StoreError, SubscribeError, Subscription,
+    BatchError, Clock, Delivery, PublishError, Published, Resume, StoreError, SubscribeError,
+    Subscription, Timestamp,
 };
 
 /// How a subscription's events become frames: by any function, or [`AsPublished`].
@@ -67,7 +70,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
-        Poll::Ready(match ready!(this.subscription.poll_delivery(cx)) {
+        Poll::Ready(match ready!(this.subscription.poll_delivery_by(cx, now)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => this.subscription.end_frame(),
@@ -85,6 +88,14 @@ where
     fn warm(&self) -> bool {
         self.subscription.warm()
     }
+}
+
+/// The time by a hub's clock; the system's as it was when this turn began.
+fn now(clock: &Clock) -> Timestamp {
+    if !clock.is_system() {
+        return clock.now();
+    }
+    Timestamp::from_millis(time_of_day(|| clock.now().as_millis()))
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {

@@ -140,6 +140,9 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        if self.is_plain(cx) {
+            return self.poll_plain(cx);
+        }
         // Who writes several frames at once needs no copy of them in one buffer.
         let frames_max = if turn::is_direct(cx) { 1 } else { BATCH_FRAMES_MAX };
         let mut batch = Batch::of(frames_max);
@@ -176,6 +179,35 @@ impl<S: FrameSource> Body for SseBody<S> {
 }
 
 impl<S: FrameSource> SseBody<S> {
+    /// The next frame of an open body that has nothing special, for a server that takes frames one by
+    /// one: what nearly every poll is.
+    fn poll_plain(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let this = self.as_mut().project();
+        let mut batch = Batch::of(1);
+        let found = match unpanicked(|| this.source.poll_frame(cx)) {
+            Ok(Poll::Ready(Some(frame))) => {
+                this.clock.saw_traffic(cx);
+                return Poll::Ready(Some(Ok(http_body::Frame::data(frame.into_bytes()))));
+            }
+            Ok(Poll::Ready(None)) => self.as_mut().over(),
+            Ok(Poll::Pending) => match self.as_mut().wait(cx, &mut batch) {
+                Found::Open if batch.is_empty() => return Poll::Pending,
+                found => found,
+            },
+            Err(panicked) => Found::Failure(panicked),
+        };
+        self.conclude(found, batch, cx)
+    }
+
+    /// Whether there is nothing to look at but the source.
+    fn is_plain(&self, cx: &Context<'_>) -> bool {
+        let open = self.phase == Phase::Open && self.rest.is_none() && turn::is_direct(cx);
+        open && !self.source.keeps_beat() && !self.clock.has_ended(cx)
+    }
+
     /// Lets the source say what it has to say first.
     fn open(self: Pin<&mut Self>, batch: &mut Batch) -> Result<(), BodyError> {
         let this = self.project();
@@ -216,8 +248,8 @@ impl<S: FrameSource> SseBody<S> {
     }
 
     /// Takes frames from the source until it has none ready or the batch is full.
-    fn gather(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
-        let mut this = self.project();
+    fn gather(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+        let mut this = self.as_mut().project();
         let mut next = this.rest.as_mut().and_then(|rest| rest.held.take());
         loop {
             if let Some(frame) = next.take()
@@ -231,15 +263,18 @@ impl<S: FrameSource> SseBody<S> {
             }
             match unpanicked(|| this.source.as_mut().poll_frame(cx)) {
                 Ok(Poll::Ready(Some(frame))) => next = Some(frame),
-                Ok(Poll::Ready(None)) => {
-                    let error = this.source.take_error();
-                    let failure = error.map(|error| BodyError::Source(SourceError(error)));
-                    return failure.map_or(Found::End, Found::Failure);
-                }
+                Ok(Poll::Ready(None)) => return self.over(),
                 Ok(Poll::Pending) => return Found::Open,
                 Err(panicked) => return Found::Failure(panicked),
             }
         }
+    }
+
+    /// How the source has ended.
+    fn over(self: Pin<&mut Self>) -> Found {
+        let error = self.project().source.take_error();
+        let failure = error.map(|error| BodyError::Source(SourceError(error)));
+        failure.map_or(Found::End, Found::Failure)
     }
 
     /// Looks at the clock, and waits for it if there is nothing else to send.

@@ -6,7 +6,6 @@
 //! one whose server keeps the time for it (see `turn`).
 
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Spread;
 use super::keep_alive::Pace;
+use super::moment::{Moment, Now};
 use super::turn;
 
 /// When a response must end: an instant, or a time of day.
@@ -58,11 +58,9 @@ pub(super) enum Tick {
 }
 
 /// See the module.
-///
-/// Times are milliseconds since [`origin`]: a connection that idles keeps little.
 #[derive(Debug)]
 pub(super) struct Clock {
-    last_traffic: u64,
+    last_traffic: Moment,
     pace: Pace,
     /// The silence now waited for, in milliseconds; drawn anew after each keep-alive; 0 if none is.
     silence_max: u32,
@@ -73,18 +71,15 @@ pub(super) struct Clock {
 /// What few clocks have.
 #[derive(Debug)]
 struct Rest {
-    /// When the response ends; `NEVER` if it does not.
-    end: u64,
+    /// When the response ends.
+    end: Moment,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// A time that does not come.
-const NEVER: u64 = u64::MAX;
-
 impl Clock {
     pub(super) fn new(pace: Pace, end: Option<Instant>) -> Self {
-        let rest = end.map(|end| Box::new(Rest { end: since_origin(end), timer: None }));
-        Self { last_traffic: since_origin(Instant::now()), pace, silence_max: draw(pace), rest }
+        let rest = end.map(|end| Box::new(Rest { end: Moment::at(end), timer: None }));
+        Self { last_traffic: Now::look().moment(), pace, silence_max: draw(pace), rest }
     }
 
     /// The silence after which a keep-alive is due, before the spread; `None` if none is.
@@ -95,48 +90,46 @@ impl Clock {
     /// Notes that something was sent now.
     pub(super) fn saw_traffic(&mut self, cx: &Context<'_>) {
         if self.silence_max > 0 {
-            self.last_traffic = since_origin(turn::now(cx));
+            self.last_traffic = turn::now(cx).moment();
         }
     }
 
     /// True once the end is reached, without waiting for it.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        let end = self.end();
-        end != NEVER && end <= since_origin(turn::now(cx))
+        self.rest.as_ref().is_some_and(|rest| turn::now(cx).leaves_nothing_until(rest.end))
     }
 
-    /// When the response ends; `NEVER` if it does not.
-    fn end(&self) -> u64 {
-        self.rest.as_ref().map_or(NEVER, |rest| rest.end)
+    /// When the response ends.
+    fn end(&self) -> Moment {
+        self.rest.as_ref().map_or(Moment::NEVER, |rest| rest.end)
     }
 
     /// Waits for the next tick; for ever if nothing is to come.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
-            let next = self.silence_ends().min(self.end());
-            let Some(next) = instant(next) else { return Poll::Pending };
-            if turn::now(cx) < next {
-                ready!(self.poll_wait(next, cx));
-            }
-            if self.has_ended(cx) {
+            let (end, silence_ends) = (self.end(), self.silence_ends());
+            let next = silence_ends.min(end);
+            let now = turn::now(cx);
+            if now.leaves_nothing_until(end) {
                 return Poll::Ready(Tick::End);
             }
-            let now = since_origin(turn::now(cx));
-            if self.silence_ends() <= now {
+            if now.has_reached(silence_ends) {
                 self.silence_max = draw(self.pace);
-                self.last_traffic = now;
+                self.last_traffic = now.moment();
                 return Poll::Ready(Tick::Silence);
             }
+            ready!(self.poll_wait(next, cx));
         }
     }
 
     /// Waits for a time, by the server if that polls the body itself, else by a timer. The timer may
     /// complete at the earlier time that it was last set for.
-    fn poll_wait(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if turn::wake_at(cx, until) {
             return Poll::Pending;
         }
-        let none = || Box::new(Rest { end: NEVER, timer: None });
+        let Some(until) = until.instant() else { return Poll::Pending };
+        let none = || Box::new(Rest { end: Moment::NEVER, timer: None });
         let rest = self.rest.get_or_insert_with(none);
         let timer = rest.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {
@@ -145,10 +138,10 @@ impl Clock {
         timer.as_mut().poll(cx)
     }
 
-    fn silence_ends(&self) -> u64 {
+    fn silence_ends(&self) -> Moment {
         match self.silence_max {
-            0 => NEVER,
-            silence_max => self.last_traffic.saturating_add(silence_max.into()),
+            0 => Moment::NEVER,
+            silence_max => self.last_traffic.after(silence_max),
         }
     }
 }
@@ -157,26 +150,6 @@ impl Clock {
 fn draw(pace: Pace) -> u32 {
     let silence = pace.silence().map_or(Duration::ZERO, |spread| spread.pick());
     u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)
-}
-
-/// The instant that times are counted from: before every body, in any runtime's time.
-fn origin() -> Instant {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    *ORIGIN.get_or_init(|| {
-        let now = Instant::now();
-        now.checked_sub(Duration::from_secs(60 * 60)).unwrap_or(now)
-    })
-}
-
-/// A time as a number, rounded up so that who waits for it is not early.
-fn since_origin(at: Instant) -> u64 {
-    let since = at.saturating_duration_since(origin());
-    let millis = u64::from(since.subsec_nanos().div_ceil(1_000_000));
-    since.as_secs().saturating_mul(1_000).saturating_add(millis)
-}
-
-fn instant(millis: u64) -> Option<Instant> {
-    if millis == NEVER { None } else { origin().checked_add(Duration::from_millis(millis)) }
 }
 
 /// The earlier of an expiry and the end of an age that starts now.

@@ -20,6 +20,7 @@ mod channel;
 mod clock;
 mod keep_alive;
 mod last_event_id;
+mod moment;
 mod problem;
 mod refuse;
 mod source;
@@ -37,6 +38,8 @@ pub use keep_alive::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_INTERVAL_MIN, KeepAlive};
 #[cfg(feature = "serve")]
 pub(crate) use last_event_id::is_browser;
 pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
+#[cfg(feature = "serve")]
+pub(crate) use moment::{Moment, Now};
 pub use problem::Problem;
 pub use refuse::refuse;
 pub use source::{AnyError, Fallible, FrameSource, Frames, Plain, StreamItem};
@@ -44,8 +47,8 @@ pub use spread::Spread;
 #[cfg(feature = "serve")]
 pub(crate) use sse::is_event_stream;
 pub use sse::{Finite, Sse};
-pub(crate) use turn::take_lane;
 #[cfg(all(test, feature = "serve", unix))]
 pub(crate) use turn::wake_at;
 #[cfg(feature = "serve")]
-pub(crate) use turn::{Asked, in_turn};
+pub(crate) use turn::{Asked, begin_turns, in_turn};
+pub(crate) use turn::{take_lane, time_of_day};

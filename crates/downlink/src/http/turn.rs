@@ -8,29 +8,42 @@
 use std::cell::Cell;
 use std::task::{Context, Waker};
 
-use tokio::time::Instant;
+use super::moment::{Moment, Now};
 
 /// What a body asked for while it was polled.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Asked {
     /// Poll it again at this time, if nothing wakes it before.
     #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` gives turns"))]
-    pub(crate) wake_at: Option<Instant>,
+    pub(crate) wake_at: Moment,
     /// Bodies of one lane take turns with those of others.
     pub(crate) lane: Option<u32>,
 }
 
-#[derive(Clone, Copy)]
+impl Asked {
+    /// What a body asks for that asks for nothing.
+    pub(crate) const NOTHING: Self = Self { wake_at: Moment::NEVER, lane: None };
+}
+
+/// The body that is polled on this thread.
 struct Turn {
-    /// The data of the waker that the body was given.
-    waker: usize,
-    now: Instant,
-    asked: Asked,
+    /// The data of the waker that the body was given; `None` while none is polled.
+    waker: Cell<Option<usize>>,
+    now: Cell<Option<Now>>,
+    /// The time of day in milliseconds, once a body has asked for it.
+    time_of_day: Cell<Option<u64>>,
+    asked: Cell<Asked>,
 }
 
 thread_local! {
-    /// The body that is polled on this thread.
-    static TURN: Cell<Option<Turn>> = const { Cell::new(None) };
+    static TURN: Turn = const {
+        Turn {
+            waker: Cell::new(None),
+            now: Cell::new(None),
+            time_of_day: Cell::new(None),
+            asked: Cell::new(Asked::NOTHING),
+        }
+    };
 }
 
 /// Ends the turn also where polling panics.
@@ -40,54 +53,83 @@ struct Ending;
 #[cfg(feature = "serve")]
 impl Drop for Ending {
     fn drop(&mut self) {
-        TURN.set(None);
+        TURN.with(|turn| turn.waker.set(None));
     }
+}
+
+/// Has the turns that follow on this thread be at one time, which is looked at once for all of them.
+#[cfg(feature = "serve")]
+pub(crate) fn begin_turns(now: Now) {
+    TURN.with(|turn| {
+        turn.now.set(Some(now));
+        turn.time_of_day.set(None);
+    });
 }
 
 /// Polls a body by a server of this kind, and says what it asked for.
 #[cfg(feature = "serve")]
 pub(crate) fn in_turn<T>(
     cx: &mut Context<'_>,
-    now: Instant,
     poll: impl FnOnce(&mut Context<'_>) -> T,
 ) -> (T, Asked) {
-    TURN.set(Some(Turn { waker: identity(cx.waker()), now, asked: Asked::default() }));
+    TURN.with(|turn| {
+        turn.waker.set(Some(identity(cx.waker())));
+        turn.asked.set(Asked::NOTHING);
+    });
     let ending = Ending;
     let polled = poll(cx);
-    let asked = TURN.get().map_or(Asked::default(), |turn| turn.asked);
     drop(ending);
-    (polled, asked)
+    (polled, TURN.with(|turn| turn.asked.get()))
 }
 
 /// Whether the body is polled by such a server, which writes several frames at once without a
 /// copy.
 pub(super) fn is_direct(cx: &Context<'_>) -> bool {
-    current(cx).is_some()
+    TURN.with(|turn| is_its(turn, cx))
 }
 
 /// The time, as this turn has it.
-pub(super) fn now(cx: &Context<'_>) -> Instant {
-    current(cx).map_or_else(Instant::now, |turn| turn.now)
+pub(super) fn now(cx: &Context<'_>) -> Now {
+    let now = TURN.with(|turn| turn.now.get().filter(|_| is_its(turn, cx)));
+    now.unwrap_or_else(Now::look)
+}
+
+/// The time of day in milliseconds, as this turn has it, or as it is looked at.
+pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
+    TURN.with(|turn| {
+        if turn.waker.get().is_none() {
+            return look();
+        }
+        let time = turn.time_of_day.get().unwrap_or_else(look);
+        turn.time_of_day.set(Some(time));
+        time
+    })
 }
 
 /// Asks to be polled again at a time; false if the body has to see to that itself.
-pub(crate) fn wake_at(cx: &Context<'_>, at: Instant) -> bool {
-    let Some(mut turn) = current(cx) else { return false };
-    turn.asked.wake_at = Some(turn.asked.wake_at.map_or(at, |other| other.min(at)));
-    TURN.set(Some(turn));
-    true
+pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
+    TURN.with(|turn| {
+        let is_its = is_its(turn, cx);
+        if is_its {
+            let asked = turn.asked.get();
+            turn.asked.set(Asked { wake_at: asked.wake_at.min(at), ..asked });
+        }
+        is_its
+    })
 }
 
 /// Says which bodies this one takes turns with: those of the same lane.
 pub(crate) fn take_lane(lane: u32) {
-    if let Some(mut turn) = TURN.get() {
-        turn.asked.lane = Some(lane);
-        TURN.set(Some(turn));
-    }
+    TURN.with(|turn| {
+        if turn.waker.get().is_some() {
+            turn.asked.set(Asked { lane: Some(lane), ..turn.asked.get() });
+        }
+    });
 }
 
-fn current(cx: &Context<'_>) -> Option<Turn> {
-    TURN.get().filter(|turn| turn.waker == identity(cx.waker()))
+/// Whether the turn is that of the body that was given this context.
+fn is_its(turn: &Turn, cx: &Context<'_>) -> bool {
+    turn.waker.get() == Some(identity(cx.waker()))
 }
 
 fn identity(waker: &Waker) -> usize {
@@ -98,7 +140,6 @@ fn identity(waker: &Waker) -> usize {
 mod tests {
     use std::sync::Arc;
     use std::task::Wake;
-    use std::time::Duration;
 
     use super::*;
 
@@ -112,38 +153,48 @@ mod tests {
     fn earliest_time_counts() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
-        let now = Instant::now();
-        let ((), asked) = in_turn(&mut cx, now, |cx| {
-            for after in [3, 1, 2] {
-                assert!(wake_at(cx, now + Duration::from_secs(after)));
+        let now = Now::look();
+        let ((), asked) = in_turn(&mut cx, |cx| {
+            for after in [3_000, 1_000, 2_000] {
+                assert!(wake_at(cx, now.moment().after(after)));
             }
             take_lane(7);
         });
-        let second = now + Duration::from_secs(1);
-        assert_eq!(asked, Asked { wake_at: Some(second), lane: Some(7) });
-        assert!(!wake_at(&cx, now), "the turn is over");
+        assert_eq!(asked, Asked { wake_at: now.moment().after(1_000), lane: Some(7) });
+        assert!(!wake_at(&cx, now.moment()), "the turn is over");
     }
 
     #[test]
     fn body_behind_another_waker_is_on_its_own() {
         let (ours, other) = (Waker::from(Arc::new(Ignored)), Waker::from(Arc::new(Ignored)));
-        let now = Instant::now();
-        let (direct, asked) = in_turn(&mut Context::from_waker(&ours), now, |_| {
+        let now = Now::look();
+        let (direct, asked) = in_turn(&mut Context::from_waker(&ours), |_| {
             let cx = Context::from_waker(&other);
-            assert!(!wake_at(&cx, now));
+            assert!(!wake_at(&cx, now.moment()));
             is_direct(&cx)
         });
         assert!(!direct);
-        assert_eq!(asked, Asked::default());
+        assert_eq!(asked, Asked::NOTHING);
+    }
+
+    #[test]
+    fn time_of_day_is_looked_at_once_for_the_turns_that_are_given_together() {
+        let waker = Waker::from(Arc::new(Ignored));
+        let mut cx = Context::from_waker(&waker);
+        let mut turn = |at| in_turn(&mut cx, |_| time_of_day(|| at)).0;
+        begin_turns(Now::look());
+        assert_eq!([turn(1), turn(2)], [1, 1]);
+        begin_turns(Now::look());
+        assert_eq!([turn(3), turn(4)], [3, 3]);
+        assert_eq!([time_of_day(|| 5), time_of_day(|| 6)], [5, 6], "nobody's turn");
     }
 
     #[test]
     fn turn_ends_with_a_panic() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
-        let panicking = std::panic::AssertUnwindSafe(|| {
-            in_turn(&mut cx, Instant::now(), |_| panic!("as a user's body may"))
-        });
+        let panicking =
+            std::panic::AssertUnwindSafe(|| in_turn(&mut cx, |_| panic!("as a user's body may")));
         assert!(std::panic::catch_unwind(panicking).is_err());
         assert!(!is_direct(&cx));
     }

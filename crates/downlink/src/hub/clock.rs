@@ -45,6 +45,11 @@ impl Clock {
         }
     }
 
+    /// Whether it is the system's.
+    pub(crate) fn is_system(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         let millis = match &self.0 {

@@ -11,12 +11,12 @@ use std::{
     vec,
 };
 
-use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader};
+use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Timestamp};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
-    ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
+    ClientId, Clock, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
     control,
     observe::{Connection, Happened, tell},
     record::{Record, cursor_id},
@@ -242,17 +242,29 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     ///
     /// A poll that is not ready has taken nothing.
     pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
+        self.poll_delivery_by(cx, Clock::now)
+    }
+
+    /// The same for who has a quicker way to tell the time that a clock would tell.
+    pub(crate) fn poll_delivery_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: fn(&Clock) -> Timestamp,
+    ) -> Poll<Option<Delivery<T>>> {
         // To look first would be in vain.
         let mut registered = std::mem::take(&mut self.has_newest);
         if registered {
             self.reader.register(cx.waker());
+            if self.reader.is_idle() {
+                return Poll::Pending;
+            }
         }
         let mut refused = 0;
         loop {
             if self.ended.is_some() {
                 return Poll::Ready(None);
             }
-            let entry = match self.next_entry() {
+            let entry = match self.next_entry(now) {
                 Ok(entry) => entry,
                 Err(Read::Events) => continue,
                 Err(Read::Gap(gap)) => return Poll::Ready(self.take_gap(gap)),
@@ -283,7 +295,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     /// The next event, or why there is none; `Read::Events` if it is to be asked for again.
-    fn next_entry(&mut self) -> Result<Entry<Record<T>>, Read> {
+    fn next_entry(&mut self, now: fn(&Clock) -> Timestamp) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
         }
@@ -291,7 +303,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return Err(Read::Gap(gap));
         }
         let hub = &self.hub;
-        match self.reader.read_next(|| hub.now()) {
+        match self.reader.read_next(|| now(&hub.0.settings.clock)) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
                 self.has_newest = !self.reader.is_behind();

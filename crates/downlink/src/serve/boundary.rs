@@ -25,6 +25,11 @@ impl Boundary {
 
     /// Takes note of bytes that go out.
     pub(super) fn pass(&mut self, chunk: &[u8]) {
+        // The end of nearly every frame; what came before says nothing more.
+        if chunk.ends_with(b"\n\n") {
+            self.tail = *b" \n\n";
+            return;
+        }
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
             self.push(*byte);
         }

@@ -45,26 +45,55 @@ pub(super) enum Follows {
     Nothing,
 }
 
-/// Frames gathered for one write; the driver has one for all of its streams.
-#[derive(Debug, Default)]
+/// The room for what was put together, with what goes around it.
+const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + CHUNK_END.len() + LAST_CHUNK.len();
+
+/// Frames gathered for one write. The driver has some for all of its streams.
+#[derive(Debug)]
 pub(super) struct Gathered {
-    frames: Vec<Bytes>,
+    count: usize,
     bytes: usize,
-    /// Where small ones are put together; never longer than they are.
-    copied: Vec<u8>,
+    /// What small frames are put together in, behind the room for the head of their chunk.
+    copied: [u8; ROOM],
+    /// The frames as they are, once they are not small: all of them.
+    frames: Vec<Bytes>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self { count: 0, bytes: 0, copied: [0; ROOM], frames: Vec::new() }
+    }
 }
 
 impl Gathered {
     pub(super) fn is_full(&self) -> bool {
-        self.frames.len() >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
+        self.count >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
     /// Adds what a body yielded. An empty chunk would end the response.
     pub(super) fn push(&mut self, frame: Bytes) {
-        if !frame.is_empty() {
-            self.bytes += frame.len();
-            self.frames.push(frame);
+        if frame.is_empty() {
+            return;
         }
+        let before = self.bytes;
+        self.count += 1;
+        self.bytes += frame.len();
+        if self.bytes <= COPIED_BYTES_MAX {
+            self.copied[HEAD_BYTES_MAX + before..HEAD_BYTES_MAX + self.bytes]
+                .copy_from_slice(&frame);
+            return;
+        }
+        if self.frames.is_empty() && before > 0 {
+            let copied = &self.copied[HEAD_BYTES_MAX..HEAD_BYTES_MAX + before];
+            self.frames.push(Bytes::copy_from_slice(copied));
+        }
+        self.frames.push(frame);
+    }
+
+    /// Forgets what was gathered.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        (self.count, self.bytes) = (0, 0);
     }
 
     /// Writes what was gathered as one chunk, and the end of the response if no chunk follows. What the
@@ -76,59 +105,86 @@ impl Gathered {
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
         let last = follows != Follows::Chunks;
-        if self.bytes == 0 && !last {
-            return Ok(None);
+        let unsent = if self.bytes == 0 && !last {
+            Ok(None)
+        } else {
+            let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };
+            let end = if last { LAST_CHUNK } else { &[] };
+            if self.frames.is_empty() {
+                self.write_copied(socket, [chunk_end, end], follows, now)
+            } else {
+                self.write_frames(socket, [chunk_end, end], follows, now)
+            }
+        };
+        self.clear();
+        unsent
+    }
+
+    /// Writes what was put together: one piece.
+    fn write_copied(
+        &mut self,
+        socket: &Socket,
+        ends: [&[u8]; 2],
+        follows: Follows,
+        now: Instant,
+    ) -> io::Result<Option<Unsent>> {
+        let head = self.copied.first_chunk_mut().map_or(0, |room| head_of(self.bytes, room).len());
+        let start = HEAD_BYTES_MAX - head;
+        let mut until = HEAD_BYTES_MAX + self.bytes;
+        for end in ends {
+            self.copied[until..until + end.len()].copy_from_slice(end);
+            until += end.len();
         }
+        let piece = &self.copied[start..until];
+        let written = write_some(socket, &[IoSlice::new(piece)], follows)?;
+        let unsent = || Unsent::of([Bytes::copy_from_slice(&piece[written..])], now);
+        Ok((written < piece.len()).then(unsent))
+    }
+
+    /// Writes the frames from where they lie.
+    fn write_frames(
+        &mut self,
+        socket: &Socket,
+        ends: [&'static [u8]; 2],
+        follows: Follows,
+        now: Instant,
+    ) -> io::Result<Option<Unsent>> {
         let mut head = [0; HEAD_BYTES_MAX];
         let head = head_of(self.bytes, &mut head);
-        let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };
-        let end = if last { LAST_CHUNK } else { &[] };
-        let bytes = head.len() + self.bytes + chunk_end.len() + end.len();
-        let written = if self.bytes <= COPIED_BYTES_MAX {
-            self.copied.clear();
-            self.copied.extend_from_slice(head);
-            self.frames.iter().for_each(|frame| self.copied.extend_from_slice(frame));
-            self.copied.extend_from_slice(chunk_end);
-            self.copied.extend_from_slice(end);
-            write_some(socket, &[IoSlice::new(&self.copied)], follows)
-        } else {
+        let bytes = head.len() + self.bytes + ends[0].len() + ends[1].len();
+        let follows = if bytes <= SEND_BYTES_MAX { follows } else { Follows::Chunks };
+        let written = {
             let frames = self.frames.iter().map(|frame| &**frame);
-            let slices = one_send([head].into_iter().chain(frames).chain([chunk_end, end]));
-            let whole = bytes <= SEND_BYTES_MAX;
-            write_some(socket, &slices, if whole { follows } else { Follows::Chunks })
+            let slices = one_send([head].into_iter().chain(frames).chain(ends));
+            write_some(socket, &slices, follows)?
         };
-        let unsent = match written {
-            Ok(written) if written < bytes => {
-                let frames = self.frames.drain(..);
-                let around = [Bytes::from_static(chunk_end), Bytes::from_static(end)];
-                let slices = std::iter::once(Bytes::copy_from_slice(head)).chain(frames);
-                let mut unsent = Unsent { slices: slices.chain(around).collect(), progress: now };
-                unsent.advance(written);
-                // A long batch takes several sends.
-                let sent =
-                    if written < SEND_BYTES_MAX { Ok(false) } else { unsent.write(socket, now) };
-                sent.map(|sent| (!sent).then_some(unsent))
-            }
-            written => written.map(|_| None),
-        };
-        self.frames.clear();
-        self.bytes = 0;
-        unsent
+        if written >= bytes {
+            return Ok(None);
+        }
+        let head = std::iter::once(Bytes::copy_from_slice(head));
+        let slices = head.chain(self.frames.drain(..)).chain(ends.map(Bytes::from_static));
+        let mut unsent = Unsent::of(slices, now);
+        unsent.advance(written);
+        // A long batch takes several sends.
+        let sent = if written < SEND_BYTES_MAX { Ok(false) } else { unsent.write(socket, now) };
+        sent.map(|sent| (!sent).then_some(unsent))
     }
 }
 
-/// The line before a chunk; nothing before none.
-fn head_of(len: usize, head: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
-    if len == 0 {
-        return &[];
+/// The line before a chunk; nothing before none. It is written at the end of the room it is given.
+fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
+    let mut at = HEAD_BYTES_MAX;
+    if bytes > 0 {
+        at -= CHUNK_END.len();
+        room[at..].copy_from_slice(CHUNK_END);
     }
-    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4) as usize;
-    for (at, digit) in head.iter_mut().take(digits).enumerate() {
-        let value = (len >> (4 * (digits - 1 - at))) & 0xf;
-        *digit = b"0123456789abcdef"[value];
+    let mut left = bytes;
+    while left > 0 && at > 0 {
+        at -= 1;
+        room[at] = b"0123456789abcdef"[left & 0xf];
+        left >>= 4;
     }
-    head[digits..digits + 2].copy_from_slice(CHUNK_END);
-    &head[..digits + 2]
+    &room[at..]
 }
 
 /// What a socket did not take: at most one batch.
@@ -140,6 +196,10 @@ pub(super) struct Unsent {
 }
 
 impl Unsent {
+    fn of(slices: impl IntoIterator<Item = Bytes>, now: Instant) -> Self {
+        Self { slices: slices.into_iter().collect(), progress: now }
+    }
+
     /// Writes on; true if nothing is left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
@@ -240,6 +300,16 @@ mod tests {
             let text = str::from_utf8(large).expect("ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
             assert_eq!(written(&[large], Follows::Nothing), chunk);
+        }
+        let frames = [&[b'a'; 600][..], &[b'b'; 424], &[b'c'; 1], &[b'd'; 7]];
+        for count in 2..=frames.len() {
+            let text: String = frames[..count]
+                .iter()
+                .flat_map(|frame| frame.iter())
+                .map(|byte| char::from(*byte))
+                .collect();
+            let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+            assert_eq!(written(&frames[..count], Follows::Chunks), chunk, "{count}");
         }
         assert_eq!(written(&[], Follows::Nothing), "0\r\n\r\n");
         assert_eq!(written(&[], Follows::Chunks), "");

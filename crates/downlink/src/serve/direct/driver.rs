@@ -20,10 +20,10 @@ use super::chunk::Gathered;
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox, StreamWaker};
 use super::readiness::{Happening, Readiness};
-use super::stream::{Next, Open, Stream, Turn, outlive};
+use super::stream::{Found, Next, Open, Stream, Turn, outlive};
 use super::timers::{self, Ticks, Timers};
 use super::visit::{Arrival, CLOSE_LINGER, Served};
-use crate::http::Asked;
+use crate::http::{Asked, Moment, Now, begin_turns};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Begun;
 
@@ -35,10 +35,16 @@ use crate::serve::drain::Begun;
 /// 1,000 streams; half would look at all the sources of news twice as often for nothing.
 const STREAMS_PER_TURN: usize = 64;
 
-/// How many streams are looked at before the first of them has its turn: their memory is fetched at
-/// the same time then, and not one after the other. A processor has about as many fetches under way;
-/// with half as many each stream waited longer.
-const WARMED: usize = 16;
+/// How many streams have their turn together: first all are looked at, so that their memory is fetched at
+/// the same time, then all bodies are polled, then all is sent.
+///
+/// A send is so much of the kernel's code that what a body's poll had in the processor's caches is gone
+/// after it, and the other way round. Half as many would pay for that twice as often; what twice as many
+/// gathered would not stay in the cache until it is sent.
+const TOGETHER: usize = 16;
+
+/// One for each stream that has its turn.
+type Together<T> = SmallVec<[T; TOGETHER]>;
 
 /// The lane of streams that have not said yet where they belong.
 const NEWCOMERS: u32 = 0;
@@ -54,7 +60,8 @@ pub(super) struct Driver {
     timers: Timers,
     readiness: Readiness,
     mail: Mail,
-    gathered: Gathered,
+    /// For the streams that have their turn together.
+    gathered: Box<[Gathered; TOGETHER]>,
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
     draining: Option<Pin<Box<Begun>>>,
@@ -74,10 +81,10 @@ impl Driver {
             served_on,
             streams: Slab::new(),
             lanes: Lanes::default(),
-            timers: Timers::new(),
+            timers: Timers::default(),
             readiness,
             mail: Mail::default(),
-            gathered: Gathered::default(),
+            gathered: Box::default(),
             sleep: Box::pin(sleep_until(Instant::now())),
             draining,
         }
@@ -108,22 +115,75 @@ impl Driver {
     /// Gives turns to the streams that are next, and says to how many.
     fn give_turns(&mut self) -> usize {
         let now = Instant::now();
+        begin_turns(Now::of(now));
+        let write_stall_max = self.shared.socket.write_stall_max;
+        let drains = self.shared.drain.has_begun();
+        let turn = Turn { now, write_stall_max, drains };
         let mut turns = 0;
         while turns < STREAMS_PER_TURN {
-            let streams = &self.streams;
-            let next: SmallVec<[u32; WARMED]> =
-                iter::from_fn(|| self.lanes.pop()).take(WARMED).collect();
-            if next.is_empty() {
+            let keys: Together<u32> = iter::from_fn(|| self.lanes.pop()).take(TOGETHER).collect();
+            if keys.is_empty() {
                 break;
             }
-            // A body that panics here does so again when it is polled, where it is dealt with.
-            let waiting = || next.iter().filter_map(|key| streams.get(*key as usize));
-            let warm = || waiting().map(Stream::warm).sum::<usize>();
-            black_box(catch_unwind(AssertUnwindSafe(warm)).unwrap_or(0));
-            next.iter().for_each(|key| self.give_turn(*key, now));
-            turns += next.len();
+            self.warm(&keys);
+            self.give_turn(&keys, &turn);
+            turns += keys.len();
         }
         turns
+    }
+
+    /// Fetches what the turns of these streams will need.
+    fn warm(&self, keys: &[u32]) {
+        let waiting = || keys.iter().filter_map(|key| self.streams.get(*key as usize));
+        let warm = || waiting().map(Stream::warm).sum::<usize>();
+        // A body that panics here does so again when it is polled, where it is dealt with.
+        black_box(catch_unwind(AssertUnwindSafe(warm)).unwrap_or(0));
+    }
+
+    /// Has these streams send what there is.
+    fn give_turn(&mut self, keys: &[u32], turn: &Turn) {
+        let mut looked: Together<Option<Result<Found, Next>>> = SmallVec::new();
+        for (at, key) in keys.iter().enumerate() {
+            looked.push(self.look(*key, at, turn));
+        }
+        for (at, (key, looked)) in keys.iter().zip(looked).enumerate() {
+            if let Some(looked) = looked {
+                self.send(*key, at, turn, looked);
+            }
+        }
+    }
+
+    /// Gathers what a stream has to send.
+    fn look(&mut self, key: u32, at: usize, turn: &Turn) -> Option<Result<Found, Next>> {
+        let stream = self.streams.get_mut(key as usize)?;
+        let (found, Asked { wake_at, lane }) = stream.look(turn, self.gathered.get_mut(at)?);
+        if let Some(lane) = lane {
+            self.lanes.assign(key, lane);
+        }
+        self.timers.set(key, wake_at, &mut stream.due);
+        Some(found)
+    }
+
+    /// Sends what a stream has gathered.
+    fn send(&mut self, key: u32, at: usize, turn: &Turn, looked: Result<Found, Next>) {
+        let Some(stream) = self.streams.get_mut(key as usize) else { return };
+        let (next, stalled_at) = stream.send(turn, &mut self.gathered[at], looked);
+        if let Some(at) = stalled_at {
+            self.timers.set(key, Moment::at(at), &mut stream.due);
+        }
+        match next {
+            Next::Wait => self.ask_for_room(key),
+            Next::Again => {
+                if stream.waker.mark() {
+                    self.lanes.push(key);
+                }
+            }
+            Next::Ended => self.end(key, turn.now),
+            Next::Cut => self.part(key, turn.now),
+            Next::Over => self.close(key),
+        }
+        let streams = &self.streams;
+        self.timers.sweep(streams.len(), || dues(streams));
     }
 
     /// Takes all the news there is; waits for some if no stream waits for its turn.
@@ -191,7 +251,7 @@ impl Driver {
             self.sleep.as_mut().reset(next);
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
+            let now = Now::look();
             while let Some((key, due)) = self.timers.pop_due(now) {
                 let stream = self.streams.get_mut(key as usize);
                 let Some(stream) = stream.filter(|stream| stream.due == due) else { continue };
@@ -221,34 +281,6 @@ impl Driver {
                 lanes.push(key);
             }
         }
-    }
-
-    /// Has a stream send what there is.
-    fn give_turn(&mut self, key: u32, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        let write_stall_max = self.shared.socket.write_stall_max;
-        let drains = self.shared.drain.has_begun();
-        let mut turn = Turn { gathered: &mut self.gathered, now, write_stall_max, drains };
-        let (next, Asked { wake_at, lane }) = stream.advance(&mut turn);
-        if let Some(lane) = lane {
-            self.lanes.assign(key, lane);
-        }
-        if let Some(at) = wake_at {
-            self.timers.set(key, at, &mut stream.due);
-        }
-        match next {
-            Next::Wait => self.ask_for_room(key),
-            Next::Again => {
-                if stream.waker.mark() {
-                    self.lanes.push(key);
-                }
-            }
-            Next::Ended => self.end(key, now),
-            Next::Cut => self.part(key, now),
-            Next::Over => self.close(key),
-        }
-        let streams = &self.streams;
-        self.timers.sweep(streams.len(), || dues(streams));
     }
 
     /// Has the kernel say when there is room in the socket, for as long as there is none.
@@ -291,7 +323,7 @@ impl Driver {
         } else {
             // What the body waited for is no reason to close sooner.
             stream.due = timers::NEVER;
-            self.timers.set(key, now + CLOSE_LINGER, &mut stream.due);
+            self.timers.set(key, Moment::at(now + CLOSE_LINGER), &mut stream.due);
         }
     }
 
@@ -305,6 +337,7 @@ impl Driver {
         }
         if stream.waker.mark() {
             self.streams.remove(key as usize);
+            self.lanes.leave(key);
         }
     }
 }

@@ -7,7 +7,6 @@
 //! is found without a look at the streams, of which few are in the processor's cache.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// How many streams of a lane are polled before the next lane has its turn.
 ///
@@ -15,31 +14,39 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// the warmth of their common event; with ten times as many, a lone reader would feel them.
 pub(super) const LANE_TURN: u32 = 32;
 
-/// No stream.
+/// No stream, or no lane.
 const NONE: u32 = u32::MAX;
 
 /// One lane: a list chained through the streams.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
+    number: u32,
+    /// The stream whose turn is next; `NONE` while none waits.
     first: u32,
     last: u32,
+    /// How many streams are to wait here. A lane without any is given up.
+    streams: u32,
 }
 
 /// What is known of a stream here.
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    /// Where its lane is; `NONE` before it has one.
     lane: u32,
     /// The stream behind it in its lane.
     behind: u32,
 }
 
 /// See the module.
+///
+/// Invariant: `by_number` says where each lane is that has streams; the others are in `free`.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     places: Vec<Place>,
-    /// The lanes in which a stream waits.
-    waiting: HashMap<u32, Lane, BuildHasherDefault<Spread>>,
-    /// The same lanes in the order of their turns.
+    lanes: Vec<Lane>,
+    by_number: HashMap<u32, u32>,
+    free: Vec<u32>,
+    /// The lanes in which a stream waits, in the order of their turns.
     order: VecDeque<u32>,
     /// How many streams of the first lane have had their turn.
     taken: u32,
@@ -50,44 +57,48 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Has a stream wait in this lane from its next wake-up on. New ones share one.
-    pub(super) fn assign(&mut self, key: u32, lane: u32) {
-        self.place(key).lane = lane;
+    /// Has a stream, which does not wait now, wait in this lane.
+    pub(super) fn assign(&mut self, key: u32, number: u32) {
+        let lane = self.lane_of(number);
+        self.lanes[lane as usize].streams += 1;
+        self.leave(key);
+        self.places[key as usize].lane = lane;
     }
 
-    /// Puts a stream at the end of its lane. It waits in no lane yet.
+    /// Forgets the lane of a stream, which does not wait and is over.
+    pub(super) fn leave(&mut self, key: u32) {
+        let lane = std::mem::replace(&mut self.place(key).lane, NONE);
+        let Some(left) = self.lanes.get_mut(lane as usize) else { return };
+        left.streams -= 1;
+        if left.streams == 0 {
+            self.by_number.remove(&left.number);
+            self.free.push(lane);
+        }
+    }
+
+    /// Puts a stream, which has a lane and does not wait yet, at the end of it.
     pub(super) fn push(&mut self, key: u32) {
-        let place = self.place(key);
+        let place = &mut self.places[key as usize];
         place.behind = NONE;
-        let number = place.lane;
-        if let Some(lane) = self.waiting.get_mut(&number) {
-            let last = std::mem::replace(&mut lane.last, key);
-            self.place(last).behind = key;
-            return;
+        let at = place.lane;
+        let lane = &mut self.lanes[at as usize];
+        let last = std::mem::replace(&mut lane.last, key);
+        if lane.first == NONE {
+            lane.first = key;
+            self.order.push_back(at);
+        } else {
+            self.places[last as usize].behind = key;
         }
-        self.waiting.insert(number, Lane { first: key, last: key });
-        self.order.push_back(number);
-    }
-
-    /// The place of a stream, made if it has none. There are as many as there ever were streams at
-    /// once.
-    fn place(&mut self, key: u32) -> &mut Place {
-        let at = key as usize;
-        if at >= self.places.len() {
-            self.places.resize(at + 1, Place { lane: 0, behind: NONE });
-        }
-        &mut self.places[at]
     }
 
     /// The stream whose turn it is.
     pub(super) fn pop(&mut self) -> Option<u32> {
-        let number = *self.order.front()?;
-        let lane = self.waiting.get_mut(&number)?;
+        let at = *self.order.front()?;
+        let lane = &mut self.lanes[at as usize];
         let key = lane.first;
-        lane.first = self.places.get(key as usize).map_or(NONE, |place| place.behind);
+        lane.first = self.places[key as usize].behind;
         self.taken += 1;
         if lane.first == NONE {
-            self.waiting.remove(&number);
             self.order.pop_front();
             self.taken = 0;
         } else if self.taken >= LANE_TURN {
@@ -96,26 +107,30 @@ impl Lanes {
         }
         Some(key)
     }
-}
 
-/// Hashes the numbers of lanes, which nobody can choose: they are hashes themselves.
-#[derive(Debug, Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
+    /// Where a lane is, made if there is none of this number.
+    fn lane_of(&mut self, number: u32) -> u32 {
+        if let Some(at) = self.by_number.get(&number) {
+            return *at;
+        }
+        let lane = Lane { number, first: NONE, last: NONE, streams: 0 };
+        let at = self.free.pop().unwrap_or(self.lanes.len() as u32);
+        match self.lanes.get_mut(at as usize) {
+            Some(free) => *free = lane,
+            None => self.lanes.push(lane),
+        }
+        self.by_number.insert(number, at);
+        at
     }
 
-    fn write_u32(&mut self, number: u32) {
-        // 2^64 divided by the golden ratio: all bits of the number reach the upper ones.
-        self.0 = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes
-            .iter()
-            .for_each(|byte| self.write_u32((self.0 as u32).rotate_left(8) ^ u32::from(*byte)));
+    /// The place of a stream, made if it has none. There are as many as there ever were streams at
+    /// once.
+    fn place(&mut self, key: u32) -> &mut Place {
+        let at = key as usize;
+        if at >= self.places.len() {
+            self.places.resize(at + 1, Place { lane: NONE, behind: NONE });
+        }
+        &mut self.places[at]
     }
 }
 
@@ -152,5 +167,41 @@ mod tests {
         assert_eq!(place(901), LANE_TURN as usize + 1);
         assert_eq!(order.len(), 502);
         assert!(order.iter().filter(|key| **key < 500).is_sorted());
+    }
+
+    /// Streams come and go, each with topics of its own: what is kept is as much as there is at once.
+    #[test]
+    fn a_lane_without_streams_is_given_up() {
+        let mut lanes = Lanes::default();
+        for storm in 0..5 {
+            for key in 0..100 {
+                lanes.assign(key, 0);
+                lanes.push(key);
+            }
+            while lanes.pop().is_some() {}
+            for key in 0..100 {
+                lanes.assign(key, 1_000 * (storm + 1) + key);
+                lanes.push(key);
+            }
+            assert_eq!(std::iter::from_fn(|| lanes.pop()).count(), 100);
+            (0..100).for_each(|key| lanes.leave(key));
+            lanes.leave(7);
+            assert!(lanes.by_number.is_empty());
+        }
+        assert!(lanes.lanes.len() <= 101, "{}", lanes.lanes.len());
+        assert_eq!(lanes.free.len(), lanes.lanes.len());
+    }
+
+    #[test]
+    fn stream_that_changes_its_lane_waits_in_the_new_one() {
+        let mut lanes = Lanes::default();
+        for (key, lane) in [(1, 5), (2, 5), (3, 6)] {
+            lanes.assign(key, lane);
+        }
+        lanes.assign(1, 6);
+        lanes.assign(2, 5);
+        [3, 2, 1].into_iter().for_each(|key| lanes.push(key));
+        assert_eq!(std::iter::from_fn(|| lanes.pop()).collect::<Vec<_>>(), [3, 1, 2]);
+        assert_eq!(lanes.by_number.len(), 2);
     }
 }

@@ -84,9 +84,9 @@ pub(super) enum Next {
     Over,
 }
 
-/// What a stream is given for its turn.
-pub(super) struct Turn<'a> {
-    pub(super) gathered: &'a mut Gathered,
+/// What holds for the streams that have their turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
     pub(super) now: Instant,
     /// How long a write may make no progress.
     pub(super) write_stall_max: Duration,
@@ -116,16 +116,33 @@ impl Stream {
         visit + usize::from(self.waker.is_marked())
     }
 
-    /// Has its turn: sends what there is. Says what is to be asked of the timers, too.
-    pub(super) fn advance(&mut self, turn: &mut Turn<'_>) -> (Next, Asked) {
+    /// The first half of its turn: gathers what there is to send, or says what comes next without
+    /// that. Says what is to be asked of the timers, too.
+    pub(super) fn look(
+        &mut self,
+        turn: &Turn,
+        gathered: &mut Gathered,
+    ) -> (Result<Found, Next>, Asked) {
         self.waker.reset();
-        let Some(open) = &mut self.open else { return (Next::Over, Asked::default()) };
+        let Some(open) = &mut self.open else { return (Err(Next::Over), Asked::NOTHING) };
         let waker = Waker::from(Arc::clone(&self.waker));
-        let mut asked = Asked::default();
-        let next = open.advance(turn, &mut Context::from_waker(&waker), &mut asked);
-        let stalled = open.stalled_at(turn.write_stall_max);
-        asked.wake_at = asked.wake_at.into_iter().chain(stalled).min();
-        (next, asked)
+        open.look(turn, gathered, &mut Context::from_waker(&waker))
+    }
+
+    /// The second half: sends what was gathered. Says when that will have taken too long, if the kernel
+    /// does not see to it.
+    pub(super) fn send(
+        &mut self,
+        turn: &Turn,
+        gathered: &mut Gathered,
+        looked: Result<Found, Next>,
+    ) -> (Next, Option<Instant>) {
+        let Some(open) = &mut self.open else {
+            gathered.clear();
+            return (Next::Over, None);
+        };
+        let next = looked.map_or_else(|next| next, |found| open.send(turn, gathered, &found));
+        (next, open.stalled_at(turn.write_stall_max))
     }
 }
 
@@ -138,26 +155,34 @@ impl Open {
         self.keep_alive
     }
 
-    fn advance(&mut self, turn: &mut Turn<'_>, cx: &mut Context<'_>, asked: &mut Asked) -> Next {
+    fn look(
+        &mut self,
+        turn: &Turn,
+        gathered: &mut Gathered,
+        cx: &mut Context<'_>,
+    ) -> (Result<Found, Next>, Asked) {
+        if let Err(next) = self.go_on(turn) {
+            return (Err(next), Asked::NOTHING);
+        }
+        let (found, asked) = in_turn(cx, |cx| gather(self.visit.as_mut(), gathered, cx));
+        (Ok(found), asked)
+    }
+
+    /// Goes on with what was begun in an earlier turn. `Err` if there is nothing to gather.
+    fn go_on(&mut self, turn: &Turn) -> Result<(), Next> {
         if let State::Lingering(left) = self.state {
-            return self.discard(left);
+            return Err(self.discard(left));
         }
-        if let Err(next) = self.flush(turn) {
-            return next;
-        }
+        self.flush(turn)?;
         match self.state {
-            State::Ending => return Next::Ended,
-            State::Cutting => return Next::Cut,
-            _ => {}
+            State::Ending => Err(Next::Ended),
+            State::Cutting => Err(Next::Cut),
+            _ => Ok(()),
         }
-        let found;
-        (found, *asked) =
-            in_turn(cx, turn.now, |cx| gather(self.visit.as_mut(), turn.gathered, cx));
-        self.send(turn, &found)
     }
 
     /// Sends what is unsent. `Err` if there still is something, or sending failed.
-    fn flush(&mut self, turn: &Turn<'_>) -> Result<(), Next> {
+    fn flush(&mut self, turn: &Turn) -> Result<(), Next> {
         let rest = self.rest.as_mut();
         let Some(unsent) = rest.and_then(|rest| rest.unsent.as_mut()) else { return Ok(()) };
         match unsent.write(&self.socket, turn.now) {
@@ -191,7 +216,7 @@ impl Open {
     }
 
     /// Sends what was gathered.
-    fn send(&mut self, turn: &mut Turn<'_>, found: &Found) -> Next {
+    fn send(&mut self, turn: &Turn, gathered: &mut Gathered, found: &Found) -> Next {
         // What the peer is told now holds, also if the drain begins in the next moment.
         self.keep_alive &= !(turn.drains && matches!(found, Found::End));
         let follows = match found {
@@ -204,7 +229,7 @@ impl Open {
             Found::Cut => State::Cutting,
             Found::More | Found::Nothing => State::Streaming,
         };
-        let written = turn.gathered.write(&self.socket, follows, turn.now);
+        let written = gathered.write(&self.socket, follows, turn.now);
         if self.state != State::Streaming {
             // Its owner learns now that it is over, not when the peer has taken all of it.
             let visit = &mut self.visit;
@@ -268,7 +293,8 @@ impl Open {
 }
 
 /// What a look at a body found after the frames that were ready.
-enum Found {
+#[derive(Debug)]
+pub(super) enum Found {
     /// Nothing more for now.
     Nothing,
     /// There may be more.

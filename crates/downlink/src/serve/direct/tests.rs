@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::lanes::LANE_TURN;
 use super::visit::{Arrival, CLOSE_LINGER, Cut, Served, Visit};
 use super::{Drivers, Socket};
-use crate::http::Spread;
+use crate::http::{Moment, Spread};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Drain;
 use crate::serve::socket::SocketLimits;
@@ -284,7 +284,7 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(crate::http::wake_at(cx, begun + CLOSE_LINGER / 4), "served directly");
+        assert!(crate::http::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
         cx.waker().wake_by_ref();
         Poll::Pending
     });

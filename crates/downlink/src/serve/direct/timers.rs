@@ -6,16 +6,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::http::{Moment, Now};
+
 /// What times are rounded up to. No promise of this crate is finer than the shortest silence of
 /// 100 ms; half would buy nothing, double would be seen there.
-const TICK: Duration = Duration::from_millis(50);
+const TICK_MILLIS: u64 = 50;
 
-/// A time in ticks since the driver began. They last for seven years; what is due after that is
-/// never due.
+/// A moment in ticks. They last for seven years; what is due after that is never due.
 pub(super) type Ticks = u32;
 
 /// How many times that nobody waits for any more may be kept, besides one for each stream.
@@ -28,20 +28,19 @@ const STALE_MAX: usize = 1_024;
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Timers {
-    origin: Instant,
     heap: BinaryHeap<Reverse<(Ticks, u32)>>,
 }
 
 impl Timers {
-    pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), heap: BinaryHeap::new() }
-    }
-
     /// Has a stream polled at a time, unless it is in for an earlier one; `due` is what it is in for.
-    pub(super) fn set(&mut self, key: u32, at: Instant, due: &mut Ticks) {
-        let ticks = self.ticks(at);
+    pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
+        // Most are in for an earlier time already.
+        if at.as_millis() > TICK_MILLIS * u64::from(*due) {
+            return;
+        }
+        let ticks = ticks(at);
         if ticks < *due {
             *due = ticks;
             self.heap.push(Reverse((ticks, key)));
@@ -62,47 +61,65 @@ impl Timers {
     /// When the next stream is due, early ones among them.
     pub(super) fn next(&self) -> Option<Instant> {
         let Reverse((ticks, _)) = self.heap.peek()?;
-        self.origin.checked_add(TICK.checked_mul(*ticks)?)
+        Moment::from_millis(TICK_MILLIS * u64::from(*ticks)).instant()
     }
 
     /// Takes out a stream that is due, and what it was in for. Other than that it is out of date.
-    pub(super) fn pop_due(&mut self, now: Instant) -> Option<(u32, Ticks)> {
+    pub(super) fn pop_due(&mut self, now: Now) -> Option<(u32, Ticks)> {
         let Reverse((ticks, key)) = *self.heap.peek()?;
-        let elapsed = now.saturating_duration_since(self.origin);
-        if elapsed.as_millis() < TICK.as_millis() * u128::from(ticks) {
+        if !now.has_reached(Moment::from_millis(TICK_MILLIS * u64::from(ticks))) {
             return None;
         }
         self.heap.pop();
         Some((key, ticks))
     }
+}
 
-    fn ticks(&self, at: Instant) -> Ticks {
-        let since = at.saturating_duration_since(self.origin);
-        Ticks::try_from(since.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(NEVER)
-    }
+fn ticks(at: Moment) -> Ticks {
+    Ticks::try_from(at.as_millis().div_ceil(TICK_MILLIS)).unwrap_or(NEVER)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn stream_is_due_at_its_earliest_time_and_not_before() {
-        let mut timers = Timers::new();
-        let start = Instant::now();
-        let mut due = NEVER;
-        for after in [300, 120, 500] {
-            timers.set(7, start + Duration::from_millis(after), &mut due);
-        }
-        assert_eq!(timers.next(), Some(start + Duration::from_millis(150)));
-        assert_eq!(timers.pop_due(start + Duration::from_millis(149)), None);
-        assert_eq!(timers.pop_due(start + Duration::from_millis(150)), Some((7, due)));
+    const DAY: u32 = 86_400_000;
+
+    /// A whole tick.
+    fn start() -> Moment {
+        let whole = Now::look().moment().as_millis().next_multiple_of(TICK_MILLIS);
+        Moment::from_millis(whole)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn times_of_streams_that_are_gone_do_not_pile_up() {
-        let mut timers = Timers::new();
-        let day = Instant::now() + Duration::from_secs(86_400);
+    fn now(at: Moment) -> Now {
+        Now::of(at.instant().expect("it comes"))
+    }
+
+    #[test]
+    fn stream_is_due_at_its_earliest_time_and_not_before() {
+        let mut timers = Timers::default();
+        let start = start();
+        let mut due = NEVER;
+        for after in [300, 120, 500] {
+            timers.set(7, start.after(after), &mut due);
+        }
+        assert_eq!(timers.next(), start.after(150).instant());
+        assert_eq!(timers.pop_due(now(start.after(149))), None);
+        assert_eq!(timers.pop_due(now(start.after(150))), Some((7, due)));
+    }
+
+    #[test]
+    fn what_never_comes_is_not_kept() {
+        let mut timers = Timers::default();
+        let mut due = NEVER;
+        timers.set(7, Moment::NEVER, &mut due);
+        assert_eq!((timers.next(), due), (None, NEVER));
+    }
+
+    #[test]
+    fn times_of_streams_that_are_gone_do_not_pile_up() {
+        let mut timers = Timers::default();
+        let day = start().after(DAY);
         let mut waiting = NEVER;
         timers.set(0, day, &mut waiting);
         for _ in 0..10 * STALE_MAX {
@@ -111,20 +128,20 @@ mod tests {
         }
         assert!(timers.heap.len() <= STALE_MAX + 3, "{}", timers.heap.len());
         let mut due = Vec::new();
-        while let Some((key, ticks)) = timers.pop_due(day) {
+        while let Some((key, ticks)) = timers.pop_due(now(day)) {
             due.extend((ticks == waiting).then_some(key));
         }
         assert!(due.contains(&0));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn replaced_time_comes_out_as_out_of_date() {
-        let mut timers = Timers::new();
-        let start = Instant::now();
+    #[test]
+    fn replaced_time_comes_out_as_out_of_date() {
+        let mut timers = Timers::default();
+        let start = start();
         let mut due = NEVER;
-        timers.set(7, start + Duration::from_secs(9), &mut due);
-        timers.set(7, start + Duration::from_secs(1), &mut due);
-        let later = start + Duration::from_secs(10);
+        timers.set(7, start.after(9_000), &mut due);
+        timers.set(7, start.after(1_000), &mut due);
+        let later = now(start.after(10_000));
         assert_eq!(timers.pop_due(later), Some((7, due)));
         let (key, ticks) = timers.pop_due(later).expect("the one before");
         assert_eq!(key, 7);
