@@ -156,7 +156,7 @@ impl<P: Payload> Shared<P> {
     ) -> (Option<Assigned<P>>, Submitted) {
         let Some(durable) = &self.durable else {
             let answers = self.install(sequence, &mut batch, evicted);
-            return (Some(batch), Submitted { answers, commit: None });
+            return (Some(batch), Submitted { answers, commit: None, is_behind: false });
         };
         let events = stored_events(&mut batch);
         let answers = batch.answers();
@@ -164,7 +164,7 @@ impl<P: Payload> Shared<P> {
             answer.repeated && answer.offset.get() < durable.committed.load(Ordering::Acquire)
         };
         if answers.iter().all(is_certain) {
-            return (None, Submitted { answers, commit: None });
+            return (None, Submitted { answers, commit: None, is_behind: false });
         }
         let ticket = Ticket::new();
         let commit = Some(Commit(Arc::clone(&ticket)));
@@ -183,7 +183,8 @@ impl<P: Payload> Shared<P> {
         if sequence.queue.is_due() {
             durable.to_commit.notify_one();
         }
-        (visible, Submitted { answers, commit })
+        let is_behind = sequence.queue.is_behind();
+        (visible, Submitted { answers, commit, is_behind })
     }
 }
 

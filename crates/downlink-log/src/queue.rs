@@ -12,7 +12,7 @@ use crate::{
     given::{Fingerprint, IdempotencyKey},
     install::{Assigned, Decided},
     offset::Offset,
-    store::StoredEvent,
+    store::{StoreError, StoredEvent},
     ticket::Ticket,
 };
 
@@ -60,6 +60,8 @@ pub(crate) struct Queue<P> {
     pub(crate) awaited: usize,
     /// Batches that were waiting when the last commit ended; the writer takes it.
     pub(crate) waited: Option<usize>,
+    /// The store did not take the last group: waiting for it may be in vain.
+    is_refused: bool,
 }
 
 impl<P> Queue<P> {
@@ -74,6 +76,7 @@ impl<P> Queue<P> {
             hurry: false,
             awaited: 1,
             waited: None,
+            is_refused: false,
         }
     }
 
@@ -112,7 +115,16 @@ impl<P> Queue<P> {
 
     /// Whether it is worth a commit at once: half full, or awaited.
     pub(crate) fn is_pressing(&self) -> bool {
-        self.hurry || 2 * self.events > self.events_max || 2 * self.bytes > self.bytes_max
+        self.hurry || self.is_half_full()
+    }
+
+    fn is_half_full(&self) -> bool {
+        2 * self.events > self.events_max || 2 * self.bytes > self.bytes_max
+    }
+
+    /// Whether the store takes what waits, and is slower than those who append.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_half_full() && !self.is_refused
     }
 
     /// Takes what goes into one transaction. It counts until it is [`done`](Self::done).
@@ -129,12 +141,15 @@ impl<P> Queue<P> {
     }
 
     /// Puts a group back that could not be committed yet.
-    pub(crate) fn put_back(&mut self, group: Vec<Queued<P>>) {
+    pub(crate) fn put_back(&mut self, group: Vec<Queued<P>>, error: &StoreError) {
+        // Who has locked the store does so for a moment.
+        self.is_refused = *error != StoreError::Locked;
         group.into_iter().rev().for_each(|batch| self.waiting.push_front(batch));
     }
 
     /// What was taken is committed, or failed.
     pub(crate) fn done(&mut self, group: &[Queued<P>]) {
+        self.is_refused = false;
         for batch in group {
             self.events -= batch.weight();
             self.bytes -= batch.bytes;

@@ -235,7 +235,7 @@ impl<P: Payload> Shared<P> {
             Ok(()) => self.succeed(group),
             Err(error) if error.is_final() => self.fail_all(group, &error),
             Err(error) if self.is_relaxed() => {
-                self.retry_later(group);
+                self.retry_later(group, &error);
                 return Err(error);
             }
             Err(error) => self.fail(group.batches, &error),
@@ -342,13 +342,13 @@ impl<P: Payload> Shared<P> {
         wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
-    fn retry_later(&self, group: Group<P>) {
+    fn retry_later(&self, group: Group<P>, error: &StoreError) {
         let Group { mut batches, events } = group;
         let mut events = events.into_iter();
         for batch in &mut batches {
             batch.events.extend(events.by_ref().take(batch.count));
         }
-        self.sequence.lock().queue.put_back(batches);
+        self.sequence.lock().queue.put_back(batches, error);
     }
 
     fn is_relaxed(&self) -> bool {

@@ -117,6 +117,22 @@ fn after_an_unknown_outcome_nothing_is_taken_and_reads_go_on() {
     assert!(is_caught_up(&mut reader));
 }
 
+/// Waiting for a disk that is full would be in vain; who has locked the store does so for a moment.
+#[test]
+fn a_store_that_refuses_is_not_behind() {
+    for (refusal, is_behind) in [(StoreError::DiskFull, false), (StoreError::Locked, true)] {
+        let world = World::new(Durability::Relaxed);
+        world.shelf.fail_once_and_hold(refusal);
+        let many = || (0..10_000).map(|n| note("a", n)).collect();
+        let first = world.submit(many()).unwrap();
+        world.shelf.await_held();
+        let submitted: Vec<_> = (0..5).map(|_| world.submit(many()).unwrap()).collect();
+        assert_eq!(submitted.iter().any(|submitted| submitted.is_behind), is_behind);
+        world.shelf.let_go();
+        durable(&first).unwrap();
+    }
+}
+
 /// What readers have seen is not given up: it is tried again until the disk takes it.
 #[test]
 fn a_relaxed_commit_that_fails_is_tried_again() {
@@ -189,11 +205,16 @@ fn a_full_queue_refuses_the_newcomer() {
     };
     assert_eq!(refused, AppendError::Busy);
     assert_eq!(waiting.len(), downlink_log::QUEUE_EVENTS_MAX / 1_000);
+    // Half of it is 32,768.
+    assert_eq!(waiting.iter().position(|submitted| submitted.is_behind), Some(32));
+    assert!(waiting.iter().skip(32).all(|submitted| submitted.is_behind));
     world.shelf.let_go();
     for submitted in &waiting {
         durable(submitted).unwrap();
     }
-    durable(&world.submit(vec![note("a", 1)]).unwrap()).unwrap();
+    let after = world.submit(vec![note("a", 1)]).unwrap();
+    assert!(!after.is_behind);
+    durable(&after).unwrap();
 }
 
 #[test]

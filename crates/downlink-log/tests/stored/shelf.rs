@@ -29,6 +29,8 @@ struct State {
     at: Timestamp,
     /// The commits to come fail like this, the first first; `None` is one that does not.
     failures: Vec<Option<StoreError>>,
+    /// Whether the commits after these wait.
+    holds_after_failures: bool,
     /// While set, commits wait.
     held: bool,
     /// A commit waits.
@@ -61,6 +63,13 @@ impl Shelf {
     /// Lets commits wait, until they are let go.
     pub(crate) fn hold(&self) {
         self.state().held = true;
+    }
+
+    /// Fails one commit, and lets those after it wait.
+    pub(crate) fn fail_once_and_hold(&self, failure: StoreError) {
+        let mut state = self.state();
+        state.failures.push(Some(failure));
+        state.holds_after_failures = true;
     }
 
     /// Waits until a commit is being held up.
@@ -177,6 +186,7 @@ impl Store for ShelfStore {
         state.commits += 1;
         let failure = if state.failures.is_empty() { None } else { state.failures.remove(0) };
         if let Some(error) = failure {
+            state.held |= state.holds_after_failures && state.failures.is_empty();
             self.stopped = error.is_final();
             return Err(error);
         }

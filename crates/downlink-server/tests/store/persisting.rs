@@ -175,3 +175,43 @@ async fn what_a_kill_takes_in_relaxed_durability_is_told_once_and_no_id_skips_an
     let mut resumed = server.stream("topic=a", &told).await;
     assert_eq!(next(&mut resumed, 6).await, new);
 }
+
+/// The offset of a cursor.
+fn offset(cursor: &Value) -> u64 {
+    let (_, offset) = cursor.as_str().and_then(|id| id.split_once('-')).expect("an id");
+    offset.parse().expect("a number")
+}
+
+/// So often the server is asked how far a publisher has come, before that counts as waiting.
+const ASKED: usize = 500;
+
+/// While the disk takes nothing, a publisher gets beyond half of what may wait, and then waits itself. If it
+/// did not, it would be refused at 65,536.
+#[tokio::test]
+async fn relaxed_publishes_wait_for_a_disk_that_is_behind_and_none_is_refused() {
+    let folder = Folder::new("behind");
+    let store = folder.file("x.db");
+    let server = Server::start(&store, &["--durability", "relaxed"]);
+    let shell = Connection::open(&store).expect("a database");
+    shell.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let batch = "{\"topic\":\"a\",\"data\":\"x\"}\n".repeat(10_000);
+    let publishing = async {
+        for _ in 0..9 {
+            let answer = server.ask("POST", "/events/batch", "", &batch).await;
+            assert_eq!(answer.status, 202);
+        }
+    };
+    let unlocking = async {
+        let (mut last, mut same) = (0, 0);
+        while last < 40_000 || same < ASKED {
+            let next = offset(&server.get("/topics?topic=a").await["cursor"]);
+            same = if next == last { same + 1 } else { 0 };
+            last = next;
+        }
+        assert_eq!(last, 40_000, "four batches, and no fifth");
+        shell.execute_batch("ROLLBACK").expect("no lock any more");
+    };
+    tokio::join!(publishing, unlocking);
+    let whole = server.get("/topics?topic=a").await;
+    assert_eq!(whole["published"], 90_000);
+}

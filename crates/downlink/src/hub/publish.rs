@@ -79,6 +79,7 @@ pub struct Receipt {
     repeated: bool,
     /// What it waits for, and which draft of that it is.
     commit: Option<(Commit, usize)>,
+    is_store_behind: bool,
 }
 
 impl PartialEq for Receipt {
@@ -110,6 +111,13 @@ impl Receipt {
     /// Whether this is the answer to an earlier publish with the same id or idempotency key.
     pub fn is_repeated(&self) -> bool {
         self.repeated
+    }
+
+    /// Whether so much waits for the store that who publishes on without waiting for
+    /// [`durable`](Self::durable) will be refused as [`PublishError::Busy`] before long: more than half
+    /// of what may wait. Never in a hub in memory, nor while the store takes nothing at all.
+    pub fn is_store_behind(&self) -> bool {
+        self.is_store_behind
     }
 
     /// Waits until the event survives a crash, as far as the hub promises that, and gives the receipt
@@ -229,7 +237,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let id = given.unwrap_or_else(|| cursor_id(self.0.log.cursor_after(answer.offset)));
         let commit = submitted.commit.clone().map(|commit| (commit, draft));
         let Appended { offset, matched, repeated } = answer;
-        Receipt { id, offset, matched, repeated, commit }
+        Receipt { id, offset, matched, repeated, commit, is_store_behind: submitted.is_behind }
     }
 }
 
