@@ -222,7 +222,8 @@ impl<P: Payload> Reader<P> {
     }
 
     /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a look
-    /// at the topics. A reader that keeps up sees that nearly always.
+    /// at the topics: after [`register`](Self::register) a reader that keeps up may wait, instead of
+    /// reading once more, if this is true. It knows nothing of what was read and not used yet.
     pub fn is_idle(&self) -> bool {
         let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
         let others = self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere;
@@ -232,7 +233,7 @@ impl<P: Payload> Reader<P> {
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
     /// allocates nothing.
     ///
-    /// The time is asked for only if there is something to read.
+    /// The time is asked for only if there is something to read and something has an age to reach.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         // Before the tail: what was appended before the end is read before the end.
         let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());

@@ -303,7 +303,10 @@ impl<S: FrameSource> SseBody<S> {
         let this = self.project();
         *this.phase = match found {
             Found::Open => Phase::Open,
-            Found::Failure(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
+            Found::Failure(error) if batch.is_empty() => {
+                *this.phase = Phase::Ended;
+                return Poll::Ready(Some(Err(error)));
+            }
             Found::Failure(error) => {
                 this.rest.get_or_insert_default().failure = Some(error);
                 Phase::Failing
@@ -366,5 +369,62 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
 impl<S> fmt::Debug for SseBody<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SseBody").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "serve"))]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::http::in_turn;
+
+    /// Says its words, then fails in one of the ways there are.
+    struct Failing {
+        words: Vec<&'static str>,
+        panics: bool,
+        failed: bool,
+    }
+
+    impl FrameSource for Failing {
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Frame>> {
+            assert!(!self.failed, "polled again");
+            if let Some(word) = self.words.pop() {
+                return Poll::Ready(Some(Frame::comment(word)));
+            }
+            self.failed = true;
+            assert!(!self.panics, "as a user's source may");
+            Poll::Ready(None)
+        }
+
+        fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
+            Some("no more words".into())
+        }
+    }
+
+    fn text(polled: Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>>) -> String {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.into_data().expect("no trailers");
+                String::from_utf8(bytes.to_vec()).expect("text")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn failure_is_said_once_to_a_server_that_takes_frames_one_by_one() {
+        for panics in [false, true] {
+            let source = Failing { words: vec!["two", "one"], panics, failed: false };
+            let mut body = Box::pin(Sse::from_source(source).into_response().into_body());
+            let mut poll = || {
+                let mut cx = Context::from_waker(Waker::noop());
+                text(in_turn(&mut cx, |cx| body.as_mut().poll_frame(cx)).0)
+            };
+            assert_eq!([poll(), poll(), poll()], [": connected\n\n", ": one\n\n", ": two\n\n"]);
+            assert!(poll().starts_with("Ready(Some(Err("));
+            assert_eq!([poll(), poll()], ["Ready(None)", "Ready(None)"]);
+            assert!(body.is_end_stream());
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What a body and a server that polls it without hyper between them tell each other.
 //!
 //! The server takes one body after the other; while it polls one, that body may ask to be polled
-//! again at a time, which spares it a timer of its own, and say which bodies it belongs with. A
+//! again at a time, which spares it a timer of its own, say which bodies it belongs with, and ask what
+//! time it is, which the server looks at once for many. A
 //! body finds out by the waker that it is polled with: inside something that has wakers of its
 //! own, such as a select over several streams, it keeps its own timer, as in any other server.
 
@@ -25,12 +26,13 @@ impl Asked {
     pub(crate) const NOTHING: Self = Self { wake_at: Moment::NEVER, lane: None };
 }
 
-/// The body that is polled on this thread.
+/// The turns on this thread, and the body that has one.
 struct Turn {
     /// The data of the waker that the body was given; `None` while none is polled.
     waker: Cell<Option<usize>>,
+    /// When the turns began that are given together.
     now: Cell<Option<Now>>,
-    /// The time of day in milliseconds, once a body has asked for it.
+    /// The time of day then in milliseconds, once a body has asked for it.
     time_of_day: Cell<Option<u64>>,
     asked: Cell<Asked>,
 }

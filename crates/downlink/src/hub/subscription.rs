@@ -75,7 +75,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    /// The event yielded last was the newest: hardly is there another one by the next poll.
+    /// The event read last was the newest: hardly is there another one by the next poll.
     has_newest: bool,
     /// The last frame was given.
     has_parted: bool,
@@ -255,7 +255,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let mut registered = std::mem::take(&mut self.has_newest);
         if registered {
             self.reader.register(cx.waker());
-            if self.reader.is_idle() {
+            let has_nothing = self.ahead.is_none() && self.ended.is_none();
+            if has_nothing && self.reader.is_idle() {
                 return Poll::Pending;
             }
         }

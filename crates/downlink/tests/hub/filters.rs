@@ -57,6 +57,39 @@ fn a_filter_that_panics_ends_its_own_subscription() {
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
+/// The newest event is refused, and while it is, more come than are read one by one.
+#[test]
+fn what_is_read_together_after_a_refused_event_is_not_forgotten() {
+    let hub = numbers();
+    let (publisher, mut is_first) = (hub.clone(), true);
+    let filter = move |_: &u32| {
+        let refuses = std::mem::take(&mut is_first);
+        for value in if refuses { 1..7 } else { 0..0 } {
+            publisher.to("n").publish(value).unwrap();
+        }
+        !refuses
+    };
+    let mut subscription = open(hub.subscribe().topic("n").filter(filter));
+    hub.to("n").publish(0).unwrap();
+    assert_eq!(seen(&mut subscription), ["1", "2", "3", "4", "5", "6"]);
+}
+
+/// One poll passes over 256 events; here the last of them is the newest, and the filter's bug.
+#[test]
+fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
+    let hub = numbers();
+    let publisher = hub.clone();
+    let filter = move |value: &u32| {
+        assert!(*value < 255, "the filter's bug");
+        publisher.to("n").publish(value + 1).unwrap();
+        false
+    };
+    let mut subscription = open(hub.subscribe().topic("n").filter(filter));
+    hub.to("n").publish(0).unwrap();
+    assert!(seen(&mut subscription).is_empty(), "others have their turn");
+    assert_eq!(seen(&mut subscription), ["end filter_panicked"]);
+}
+
 #[test]
 fn a_filter_needs_values() {
     let error = refused(hub().subscribe().filter(|_| true));

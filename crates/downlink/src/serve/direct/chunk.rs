@@ -55,7 +55,7 @@ pub(super) struct Gathered {
     bytes: usize,
     /// What small frames are put together in, behind the room for the head of their chunk.
     copied: [u8; ROOM],
-    /// The frames as they are, once they are not small: all of them.
+    /// The frames as they are, once they are not small together; those that were come first, as one.
     frames: Vec<Bytes>,
 }
 
@@ -326,27 +326,29 @@ mod tests {
 
     #[test]
     fn what_a_full_socket_did_not_take_follows_in_order() {
-        let (ours, mut theirs) = pair();
-        let block: &'static [u8] = &[b'x'; 50_000];
-        let now = Instant::now();
-        let mut whole = Vec::new();
-        let mut unsent = loop {
-            whole.extend_from_slice(b"c350\r\n");
-            whole.extend_from_slice(block);
-            whole.extend_from_slice(b"\r\n");
-            if let Some(unsent) =
-                gathered(&[block]).write(&ours, Follows::Chunks, now).expect("open")
-            {
-                break unsent;
+        // Put together, and not.
+        for block in [&[b'x'; 1_000][..], &[b'x'; 50_000][..]] {
+            let (ours, mut theirs) = pair();
+            let now = Instant::now();
+            let mut whole = Vec::new();
+            let mut unsent = loop {
+                whole.extend_from_slice(format!("{:x}\r\n", block.len()).as_bytes());
+                whole.extend_from_slice(block);
+                whole.extend_from_slice(b"\r\n");
+                if let Some(unsent) =
+                    gathered(&[block]).write(&ours, Follows::Chunks, now).expect("open")
+                {
+                    break unsent;
+                }
+            };
+            assert!(!unsent.write(&ours, now).expect("still full"));
+            let mut read = vec![0; whole.len()];
+            let mut len = 0;
+            while len < whole.len() {
+                len += theirs.read(&mut read[len..]).expect("open");
+                unsent.write(&ours, now).expect("open");
             }
-        };
-        assert!(!unsent.write(&ours, now).expect("still full"));
-        let mut read = vec![0; whole.len()];
-        let mut len = 0;
-        while len < whole.len() {
-            len += theirs.read(&mut read[len..]).expect("open");
-            unsent.write(&ours, now).expect("open");
+            assert!(read == whole, "bytes are lost, doubled or out of order");
         }
-        assert!(read == whole, "bytes are lost, doubled or out of order");
     }
 }

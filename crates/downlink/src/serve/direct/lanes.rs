@@ -35,6 +35,7 @@ struct Place {
     lane: u32,
     /// The stream behind it in its lane.
     behind: u32,
+    waits: bool,
 }
 
 /// See the module.
@@ -76,9 +77,17 @@ impl Lanes {
         }
     }
 
-    /// Puts a stream, which has a lane and does not wait yet, at the end of it.
+    /// Whether a stream waits for its turn.
+    pub(super) fn has(&self, key: u32) -> bool {
+        self.places.get(key as usize).is_some_and(|place| place.waits)
+    }
+
+    /// Puts a stream, which has a lane, at the end of it, unless it waits already.
     pub(super) fn push(&mut self, key: u32) {
         let place = &mut self.places[key as usize];
+        if std::mem::replace(&mut place.waits, true) {
+            return;
+        }
         place.behind = NONE;
         let at = place.lane;
         let lane = &mut self.lanes[at as usize];
@@ -96,7 +105,9 @@ impl Lanes {
         let at = *self.order.front()?;
         let lane = &mut self.lanes[at as usize];
         let key = lane.first;
-        lane.first = self.places[key as usize].behind;
+        let place = &mut self.places[key as usize];
+        place.waits = false;
+        lane.first = place.behind;
         self.taken += 1;
         if lane.first == NONE {
             self.order.pop_front();
@@ -128,7 +139,7 @@ impl Lanes {
     fn place(&mut self, key: u32) -> &mut Place {
         let at = key as usize;
         if at >= self.places.len() {
-            self.places.resize(at + 1, Place { lane: NONE, behind: NONE });
+            self.places.resize(at + 1, Place { lane: NONE, behind: NONE, waits: false });
         }
         &mut self.places[at]
     }
@@ -154,6 +165,19 @@ mod tests {
     fn lane_is_first_in_first_out() {
         assert_eq!(order_of(&[(5, 1), (3, 1), (4, 1)]), [5, 3, 4]);
         assert!(order_of(&[]).is_empty());
+    }
+
+    #[test]
+    fn stream_waits_once_however_often_it_is_woken() {
+        assert_eq!(order_of(&[(5, 1), (3, 1)]), [5, 3]);
+        let mut lanes = Lanes::default();
+        [5, 3].into_iter().for_each(|key| lanes.assign(key, 1));
+        [5, 3, 5, 5, 3].into_iter().for_each(|key| lanes.push(key));
+        assert!(lanes.has(5) && lanes.has(3) && !lanes.has(4) && !lanes.has(400));
+        assert_eq!(lanes.pop(), Some(5));
+        assert!(!lanes.has(5));
+        lanes.push(5);
+        assert_eq!([lanes.pop(), lanes.pop(), lanes.pop()], [Some(3), Some(5), None]);
     }
 
     #[test]

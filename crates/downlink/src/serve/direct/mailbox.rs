@@ -2,10 +2,11 @@
 //!
 //! One lock, held for a push or a swap; the driver is woken once however much comes. A stream is in
 //! the list of the woken at most once, whatever its waker does, so the list is as long as there are
-//! streams.
+//! streams. The name of a stream that is over may come after it, and name another one by then: being
+//! polled for nothing does no harm.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub(super) struct Mailbox {
 pub(super) struct Mail {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
+    /// Whether each stream is among the woken; as long as the highest name that ever was.
+    is_woken: Vec<bool>,
     /// The driver's waker while it waits.
     driver: Option<Waker>,
     /// Nobody looks any more.
@@ -36,19 +39,18 @@ pub(super) struct Mail {
 }
 
 impl Mailbox {
-    /// Takes what has come. If that is nothing, the waker is kept for when something does.
-    pub(super) fn collect(&self, mail: &mut Mail, waker: &Waker) {
+    /// Takes what has come. If that is nothing, the waker is kept for when something does: false.
+    pub(super) fn collect(&self, mail: &mut Mail, waker: &Waker) -> bool {
         mail.woken.clear();
         let mut here = self.mail.lock();
         std::mem::swap(&mut here.woken, &mut mail.woken);
+        mail.woken.iter().for_each(|key| here.is_woken[*key as usize] = false);
         std::mem::swap(&mut here.arrived, &mut mail.arrived);
-        let old = if mail.woken.is_empty() && mail.arrived.is_empty() {
-            here.driver.replace(waker.clone())
-        } else {
-            here.driver.take()
-        };
+        let any = !mail.woken.is_empty() || !mail.arrived.is_empty();
+        let old = if any { here.driver.take() } else { here.driver.replace(waker.clone()) };
         drop(here);
         drop(old);
+        any
     }
 
     /// Sends the driver a stream; one that comes after the driver's end is closed.
@@ -115,35 +117,29 @@ impl Mailbox {
     }
 }
 
-/// The waker of one stream.
+impl Mail {
+    fn wake(&mut self, key: u32) {
+        let at = key as usize;
+        if at >= self.is_woken.len() {
+            self.is_woken.resize(at + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_woken[at], true) {
+            self.woken.push(key);
+        }
+    }
+}
+
+/// The waker of one stream. What was written before a wake-up is seen by the poll that follows it: both
+/// take the mailbox's lock in between.
 #[derive(Debug)]
 pub(super) struct StreamWaker {
     mailbox: Arc<Mailbox>,
     key: u32,
-    /// Set from the wake-up until the stream is about to be polled. The swaps pair with each other
-    /// (AcqRel): what was written before a wake-up that finds this set is seen by that poll.
-    woken: AtomicBool,
 }
 
 impl StreamWaker {
-    /// The waker of a stream that is polled first of all.
-    pub(super) fn new(mailbox: Arc<Mailbox>, key: u32) -> Arc<Self> {
-        Arc::new(Self { mailbox, key, woken: AtomicBool::new(true) })
-    }
-
-    /// Marks the stream as woken; false if it was.
-    pub(super) fn mark(&self) -> bool {
-        !self.woken.swap(true, Ordering::AcqRel)
-    }
-
-    /// Whether the stream is marked as woken.
-    pub(super) fn is_marked(&self) -> bool {
-        self.woken.load(Ordering::Relaxed)
-    }
-
-    /// Forgets the wake-up: the stream is about to be polled.
-    pub(super) fn reset(&self) {
-        self.woken.swap(false, Ordering::AcqRel);
+    pub(super) fn of(key: u32, mailbox: Arc<Mailbox>) -> Waker {
+        Waker::from(Arc::new(Self { mailbox, key }))
     }
 }
 
@@ -153,8 +149,6 @@ impl Wake for StreamWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.mark() {
-            self.mailbox.change(|mail| mail.woken.push(self.key));
-        }
+        self.mailbox.change(|mail| mail.wake(self.key));
     }
 }

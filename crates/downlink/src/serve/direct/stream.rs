@@ -11,7 +11,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::chunk::{Follows, Gathered, Unsent};
-use super::mailbox::StreamWaker;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
 use super::visit::{Arrival, CLOSE_DISCARD_MAX, Cut, Served, Visit};
@@ -29,9 +28,9 @@ const _: () = assert!(2 * CLOSE_DISCARD_MAX / DISCARD_BYTES <= u8::MAX as usize)
 /// A stream of a driver, in one cache line: there may be a hundred thousand.
 #[repr(align(64))]
 pub(super) struct Stream {
-    /// `None` once it is over: what is left is a name that may still be in a list of the woken.
+    /// `None` once it is over: what is left is a name that waits for its round.
     pub(super) open: Option<Open>,
-    pub(super) waker: Arc<StreamWaker>,
+    waker: Waker,
     /// When it is in the timers for.
     pub(super) due: Ticks,
 }
@@ -69,7 +68,7 @@ enum State {
     Lingering(u8),
 }
 
-/// What comes next for a stream that had its turn.
+/// What comes next for a stream that had its round.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Next {
     /// It waits for its waker, its peer, or its time.
@@ -84,9 +83,9 @@ pub(super) enum Next {
     Over,
 }
 
-/// What holds for the streams that have their turn.
+/// What holds for the streams that have their round.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
+pub(super) struct Round {
     pub(super) now: Instant,
     /// How long a write may make no progress.
     pub(super) write_stall_max: Duration,
@@ -95,7 +94,7 @@ pub(super) struct Turn {
 }
 
 impl Stream {
-    pub(super) fn new(arrival: Arrival, waker: Arc<StreamWaker>) -> Self {
+    pub(super) fn new(arrival: Arrival, waker: Waker) -> Self {
         let Arrival { socket, visit, input, keep_alive, times_stalls } = arrival;
         let open = Open {
             socket,
@@ -112,28 +111,25 @@ impl Stream {
     /// Brings what its turn will need into the processor's cache, as far as it can be seen from here;
     /// gives a number so that this is not found to be of no use.
     pub(super) fn warm(&self) -> usize {
-        let visit = self.open.as_ref().map_or(0, |open| usize::from(open.visit.warm()));
-        visit + usize::from(self.waker.is_marked())
+        self.open.as_ref().map_or(0, |open| usize::from(open.visit.warm()))
     }
 
     /// The first half of its turn: gathers what there is to send, or says what comes next without
     /// that. Says what is to be asked of the timers, too.
     pub(super) fn look(
         &mut self,
-        turn: &Turn,
+        round: &Round,
         gathered: &mut Gathered,
     ) -> (Result<Found, Next>, Asked) {
-        self.waker.reset();
         let Some(open) = &mut self.open else { return (Err(Next::Over), Asked::NOTHING) };
-        let waker = Waker::from(Arc::clone(&self.waker));
-        open.look(turn, gathered, &mut Context::from_waker(&waker))
+        open.look(round, gathered, &mut Context::from_waker(&self.waker))
     }
 
     /// The second half: sends what was gathered. Says when that will have taken too long, if the kernel
     /// does not see to it.
     pub(super) fn send(
         &mut self,
-        turn: &Turn,
+        round: &Round,
         gathered: &mut Gathered,
         looked: Result<Found, Next>,
     ) -> (Next, Option<Instant>) {
@@ -141,8 +137,8 @@ impl Stream {
             gathered.clear();
             return (Next::Over, None);
         };
-        let next = looked.map_or_else(|next| next, |found| open.send(turn, gathered, &found));
-        (next, open.stalled_at(turn.write_stall_max))
+        let next = looked.map_or_else(|next| next, |found| open.send(round, gathered, &found));
+        (next, open.stalled_at(round.write_stall_max))
     }
 }
 
@@ -157,23 +153,23 @@ impl Open {
 
     fn look(
         &mut self,
-        turn: &Turn,
+        round: &Round,
         gathered: &mut Gathered,
         cx: &mut Context<'_>,
     ) -> (Result<Found, Next>, Asked) {
-        if let Err(next) = self.go_on(turn) {
+        if let Err(next) = self.go_on(round) {
             return (Err(next), Asked::NOTHING);
         }
         let (found, asked) = in_turn(cx, |cx| gather(self.visit.as_mut(), gathered, cx));
         (Ok(found), asked)
     }
 
-    /// Goes on with what was begun in an earlier turn. `Err` if there is nothing to gather.
-    fn go_on(&mut self, turn: &Turn) -> Result<(), Next> {
+    /// Goes on with what was begun in an earlier round. `Err` if there is nothing to gather.
+    fn go_on(&mut self, round: &Round) -> Result<(), Next> {
         if let State::Lingering(left) = self.state {
             return Err(self.discard(left));
         }
-        self.flush(turn)?;
+        self.flush(round)?;
         match self.state {
             State::Ending => Err(Next::Ended),
             State::Cutting => Err(Next::Cut),
@@ -182,15 +178,17 @@ impl Open {
     }
 
     /// Sends what is unsent. `Err` if there still is something, or sending failed.
-    fn flush(&mut self, turn: &Turn) -> Result<(), Next> {
+    fn flush(&mut self, round: &Round) -> Result<(), Next> {
         let rest = self.rest.as_mut();
         let Some(unsent) = rest.and_then(|rest| rest.unsent.as_mut()) else { return Ok(()) };
-        match unsent.write(&self.socket, turn.now) {
+        match unsent.write(&self.socket, round.now) {
             Ok(true) => {
                 self.forget_unsent();
                 Ok(())
             }
-            Ok(false) if self.stalled_at(turn.write_stall_max).is_some_and(|at| at <= turn.now) => {
+            Ok(false)
+                if self.stalled_at(round.write_stall_max).is_some_and(|at| at <= round.now) =>
+            {
                 self.socket.discard_on_close();
                 Err(Next::Over)
             }
@@ -216,9 +214,9 @@ impl Open {
     }
 
     /// Sends what was gathered.
-    fn send(&mut self, turn: &Turn, gathered: &mut Gathered, found: &Found) -> Next {
+    fn send(&mut self, round: &Round, gathered: &mut Gathered, found: &Found) -> Next {
         // What the peer is told now holds, also if the drain begins in the next moment.
-        self.keep_alive &= !(turn.drains && matches!(found, Found::End));
+        self.keep_alive &= !(round.drains && matches!(found, Found::End));
         let follows = match found {
             Found::End if self.keep_alive => Follows::Requests,
             Found::End => Follows::Nothing,
@@ -229,7 +227,7 @@ impl Open {
             Found::Cut => State::Cutting,
             Found::More | Found::Nothing => State::Streaming,
         };
-        let written = gathered.write(&self.socket, follows, turn.now);
+        let written = gathered.write(&self.socket, follows, round.now);
         if self.state != State::Streaming {
             // Its owner learns now that it is over, not when the peer has taken all of it.
             let visit = &mut self.visit;

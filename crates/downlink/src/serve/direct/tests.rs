@@ -336,3 +336,80 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
     assert_eq!(place, Some(LANE_TURN as usize));
     assert_eq!(order.len(), READERS + 1);
 }
+
+/// More streams than have their turn together, which say and do something each in the same turn.
+#[tokio::test]
+async fn each_peer_gets_what_its_own_body_says_and_all_of_it() {
+    type Ending = fn() -> Polled;
+    const ENDS: [(Ending, &str); 4] = [
+        (|| Poll::Pending, ""),
+        (|| Poll::Ready(None), "0\r\n\r\n"),
+        (|| Poll::Ready(Some(Err(Cut))), ""),
+        (|| panic!("as a user's body may"), ""),
+    ];
+    const STREAMS: usize = 100;
+
+    let (rig, wakers) = (Rig::new(), Arc::new(Mutex::new(Vec::new())));
+    let mut peers = Vec::new();
+    for number in 0..STREAMS {
+        let (end, _) = ENDS[number % ENDS.len()];
+        let (wakers, mut polls) = (Arc::clone(&wakers), 0);
+        let body = Fake::new(move |cx| {
+            polls += 1;
+            match polls {
+                1 => wakers.lock().expect("no panic").push(cx.waker().clone()),
+                2 => return Poll::Ready(Some(Ok(Bytes::from(said(number))))),
+                _ => return end(),
+            }
+            Poll::Pending
+        });
+        let panics = number % 8 == 1;
+        peers.push(rig.visit(if panics { body.map(Fake::panicking_in_drop) } else { body }, false));
+    }
+    patiently(async {
+        while wakers.lock().expect("no panic").len() < STREAMS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    std::mem::take(&mut *wakers.lock().expect("no panic")).into_iter().for_each(Waker::wake);
+    for (number, mut peer) in peers.into_iter().enumerate() {
+        let (_, last) = ENDS[number % ENDS.len()];
+        let text = said(number);
+        let text = format!("{:x}\r\n{text}\r\n{last}", text.len());
+        if number % ENDS.len() == 0 {
+            assert_eq!(patiently(read(&mut peer, text.len())).await, text);
+        } else {
+            assert_eq!(rest(peer).await.expect("no unread input"), text);
+        }
+    }
+    rig.all_ended().await;
+}
+
+/// Short and long, so that some are put together and some are not.
+fn said(number: usize) -> String {
+    format!("{number} ").repeat(1 + 300 * (number % 3))
+}
+
+/// The name of a stream that is over says nothing, and nobody waits behind it.
+#[tokio::test]
+async fn waker_that_outlives_its_stream_keeps_nobody_waiting() {
+    let (rig, waker) = (Rig::new(), Arc::new(Mutex::new(None)));
+    let kept = Arc::clone(&waker);
+    let peer = rig.visit(
+        Fake::new(move |cx| {
+            *kept.lock().expect("no panic") = Some(cx.waker().clone());
+            Poll::Ready(None)
+        }),
+        false,
+    );
+    assert_eq!(rest(peer).await.expect("no unread input"), "0\r\n\r\n");
+    rig.all_ended().await;
+    for _ in 0..3 {
+        waker.lock().expect("no panic").as_ref().expect("it was polled").wake_by_ref();
+        // The driver looks at that, and finds that it has nothing to do.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        rig.serves().await;
+    }
+}

@@ -15,7 +15,7 @@ use crate::http::{Moment, Now};
 /// 100 ms; half would buy nothing, double would be seen there.
 const TICK_MILLIS: u64 = 50;
 
-/// A moment in ticks. They last for seven years; what is due after that is never due.
+/// A moment in ticks. They last for more than five years; what is due after that is never due.
 pub(super) type Ticks = u32;
 
 /// How many times that nobody waits for any more may be kept, besides one for each stream.
