@@ -57,7 +57,7 @@ fn main() {
     fs::create_dir_all(&folder).unwrap();
     println!("{EVENT_BYTES}-byte events over {topics} topics; microseconds a batch");
     println!("batch    floor   commit  and trim   relaxed   floor/commit  and trim  events/s");
-    for size in [1, 16, 64, 256] {
+    for size in [1, 16, 64, 100, 256] {
         measure(&folder, size, topics);
     }
     measure_opening(&folder.join("large.db"));
