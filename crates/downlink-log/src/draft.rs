@@ -116,8 +116,8 @@ pub struct Submitted {
     /// The commit that the batch waits for; `None` if there is nothing to wait for.
     pub commit: Option<Commit>,
     /// The store is slower than those who append, and more than half of what may wait for it does: who
-    /// appends on without waiting for a commit is soon told that the log is busy. False of a store that
-    /// takes nothing, such as on a full disk.
+    /// appends on without waiting for a commit is soon told that the log is busy. False once the
+    /// store has refused, such as on a full disk.
     pub is_behind: bool,
 }
 

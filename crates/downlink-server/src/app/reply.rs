@@ -89,7 +89,7 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
 const BEHIND_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What is certain of a publish: once the disk has it or, if that is not waited for, at once. But where
-/// the disk falls behind, its pace is everybody's: nobody is refused who waits for the answers.
+/// the disk falls behind, its pace is everybody's who waits for the answers.
 pub(super) async fn certain(
     settings: &Settings,
     receipt: &Receipt,

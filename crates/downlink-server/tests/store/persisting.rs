@@ -183,7 +183,7 @@ fn offset(cursor: &Value) -> u64 {
 }
 
 /// So often the server is asked how far a publisher has come, before that counts as waiting.
-const ASKED: usize = 500;
+const ASKED: usize = 50;
 
 /// While the disk takes nothing, a publisher gets beyond half of what may wait, and then waits itself. If it
 /// did not, it would be refused at 65,536.

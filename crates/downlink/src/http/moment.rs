@@ -90,7 +90,8 @@ fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
-        now.checked_sub(SLACK).unwrap_or(now)
+        // Some systems know no time before their start.
+        now.checked_sub(SLACK).or_else(|| now.checked_sub(SLACK / 8_760)).unwrap_or(now)
     })
 }
 

@@ -115,7 +115,8 @@ impl Receipt {
 
     /// Whether so much waits for the store that who publishes on without waiting for
     /// [`durable`](Self::durable) will be refused as [`PublishError::Busy`] before long: more than half
-    /// of what may wait. Never in a hub in memory, nor while the store takes nothing at all.
+    /// of what may wait. Never in a hub in memory, nor once the store has refused to take more, as on a
+    /// full disk.
     pub fn is_store_behind(&self) -> bool {
         self.is_store_behind
     }
@@ -133,7 +134,7 @@ impl Receipt {
     ///
     /// Dropping the future changes nothing: the event is kept all the same, or not.
     pub async fn durable(&self) -> Result<Self, PublishError> {
-        let certain = Self { commit: None, ..self.clone() };
+        let certain = Self { commit: None, is_store_behind: false, ..self.clone() };
         let Some((commit, draft)) = &self.commit else { return Ok(certain) };
         let answers = poll_fn(|cx| commit.poll(cx.waker())).await.map_err(PublishError::Store)?;
         let answer = answers.get(*draft).copied();

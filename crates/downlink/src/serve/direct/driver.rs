@@ -143,7 +143,7 @@ impl Driver {
     fn give_turn(&mut self, keys: &[u32], round: &Round) {
         let looked: Together<_> =
             keys.iter().enumerate().map(|(slot, key)| self.look(*key, slot, round)).collect();
-        // Not before: of a body that ends because of a drain, the peer is told that it is the last.
+        // Not before: of a body that the server's drain ends, the peer is told that it is the last.
         let round = Round { drains: self.shared.drain.has_begun(), ..*round };
         for (slot, (key, looked)) in keys.iter().zip(looked).enumerate() {
             self.send(*key, slot, &round, looked);
@@ -195,9 +195,12 @@ impl Driver {
     /// Takes in what other threads have left here.
     fn take_mail(&mut self, cx: &Context<'_>) {
         let mut mail = std::mem::take(&mut self.mail);
-        // Until a stream has a reason for its turn, or nothing more comes before this task is woken.
-        while self.mailbox.collect(&mut mail, cx.waker()) {
-            // Streams that are over leave their wake-ups behind.
+        // Twice, so that what streams left behind that are over is no reason to be woken for.
+        for _ in 0..2 {
+            if !self.mailbox.collect(&mut mail, cx.waker()) {
+                self.mail = mail;
+                return;
+            }
             let there = mail.woken.iter().filter(|key| self.streams.contains(**key as usize));
             there.for_each(|key| self.lanes.push(*key));
             mail.arrived.drain(..).for_each(|arrival| self.begin(arrival));
@@ -206,6 +209,10 @@ impl Driver {
             }
         }
         self.mail = mail;
+        if self.lanes.is_empty() {
+            // Whoever keeps waking them leaves the runtime to others.
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn begin(&mut self, arrival: Arrival) {

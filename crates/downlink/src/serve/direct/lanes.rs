@@ -17,7 +17,7 @@ pub(super) const LANE_TURN: u32 = 32;
 /// No stream, or no lane.
 const NONE: u32 = u32::MAX;
 
-/// One lane: a list chained through the streams.
+/// One lane: a list chained through the places.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
     number: u32,

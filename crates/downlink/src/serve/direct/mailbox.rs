@@ -1,9 +1,9 @@
 //! What reaches a driver from other threads: woken streams, and new ones.
 //!
-//! One lock, held for a push or a swap; the driver is woken once however much comes. A stream is in
-//! the list of the woken at most once, whatever its waker does, so the list is as long as there are
-//! streams. The name of a stream that is over may come after it, and name another one by then: being
-//! polled for nothing does no harm.
+//! One lock, held for a push, or for a swap and a walk over what was woken; the driver is woken once
+//! however much comes. A stream is in the list of the woken at most once, whatever its waker does, so the
+//! list is never longer than there were streams at once. The name of a stream that is over may come after
+//! it, and name another one by then: being polled for nothing does no harm.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ pub(super) struct Mailbox {
 pub(super) struct Mail {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
-    /// Whether each stream is among the woken; as long as the highest name that ever was.
+    /// Whether each stream is among the woken; as long as the highest name that ever was woken.
     is_woken: Vec<bool>,
     /// The driver's waker while it waits.
     driver: Option<Waker>,

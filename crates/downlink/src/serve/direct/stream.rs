@@ -28,7 +28,7 @@ const _: () = assert!(2 * CLOSE_DISCARD_MAX / DISCARD_BYTES <= u8::MAX as usize)
 /// A stream of a driver, in one cache line: there may be a hundred thousand.
 #[repr(align(64))]
 pub(super) struct Stream {
-    /// `None` once it is over: what is left is a name that waits for its round.
+    /// `None` once it is over: what is left is a name that waits for its turn.
     pub(super) open: Option<Open>,
     waker: Waker,
     /// When it is in the timers for.
@@ -68,7 +68,7 @@ enum State {
     Lingering(u8),
 }
 
-/// What comes next for a stream that had its round.
+/// What comes next for a stream that had its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Next {
     /// It waits for its waker, its peer, or its time.
@@ -83,7 +83,7 @@ pub(super) enum Next {
     Over,
 }
 
-/// What holds for the streams that have their round.
+/// What holds for the streams that have their turn together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     pub(super) now: Instant,
@@ -164,7 +164,7 @@ impl Open {
         (Ok(found), asked)
     }
 
-    /// Goes on with what was begun in an earlier round. `Err` if there is nothing to gather.
+    /// Goes on with what was begun in an earlier turn. `Err` if there is nothing to gather.
     fn go_on(&mut self, round: &Round) -> Result<(), Next> {
         if let State::Lingering(left) = self.state {
             return Err(self.discard(left));
