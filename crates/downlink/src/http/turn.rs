@@ -2,9 +2,9 @@
 //!
 //! The server takes one body after the other; while it polls one, that body may ask to be polled
 //! again at a time, which spares it a timer of its own, say which bodies it belongs with, and ask what
-//! time it is, which the server looks at once for many. A
-//! body finds out by the waker that it is polled with: inside something that has wakers of its
-//! own, such as a select over several streams, it keeps its own timer, as in any other server.
+//! time it is, which the server looks at once for many. A body finds out by the waker that it is polled
+//! with: inside something that has wakers of its own, such as a select over several streams, it keeps
+//! its own timer, as in any other server.
 
 use std::cell::Cell;
 use std::task::{Context, Waker};

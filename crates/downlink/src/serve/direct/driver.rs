@@ -39,8 +39,8 @@ const STREAMS_PER_TURN: usize = 64;
 /// the same time, then all bodies are polled, then all is sent.
 ///
 /// A send is so much of the kernel's code that what a body's poll had in the processor's caches is gone
-/// after it, and the other way round. Half as many pay for that twice as often, of twice as many some
-/// wait the longer; neither was faster.
+/// after it, and the other way round. A lane's turn: half as many would pay for that twice as often, of
+/// twice as many the first would wait the longer for its send.
 const TOGETHER: usize = 32;
 
 /// One for each stream that has its turn.
