@@ -171,6 +171,7 @@ const LATENCY: Cell = Cell {
 
 const RETURNED: &str = "/stalled/failed";
 const SEND_MEMORY: &str = "/watch/send_bytes_max";
+const STALLED_SEND_MEMORY: &str = "/watch/stalled_send_bytes_max";
 const RESIDENT_MAX: &str = "/watch/resident_bytes_max";
 
 const STALLED: Cell = Cell {
@@ -189,9 +190,18 @@ const STALLED: Cell = Cell {
             Figure("downlink", RESIDENT_MAX),
         )
         .at_most(1.2),
-        Row::value("kernel's send memory of a socket, bytes", "downlink-stalled", SEND_MEMORY)
-            .at_most(65_536.0),
-        Row::value("axum: kernel's send memory of a socket", "axum-stalled", SEND_MEMORY),
+        Row::value(
+            "kernel's send memory of a stalled socket, bytes",
+            "downlink-stalled",
+            STALLED_SEND_MEMORY,
+        )
+        .at_most(65_536.0),
+        Row::value("of any socket, also one that is read", "downlink-stalled", SEND_MEMORY),
+        Row::value(
+            "axum: kernel's send memory of a stalled socket",
+            "axum-stalled",
+            STALLED_SEND_MEMORY,
+        ),
         Row::value("stalled and open at the end", "downlink-stalled", "/stalled/still_open")
             .at_most(0.0),
         Row::value("axum: stalled and open at the end", "axum-stalled", "/stalled/still_open"),

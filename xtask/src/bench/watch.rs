@@ -1,9 +1,12 @@
 //! Samples a server while it is under load: its resident memory, and what the kernel holds for the
-//! sending side of its sockets (`ss`).
+//! sending side of its sockets (`ss`): of all, and of those that stall, whose peer has taken nothing
+//! since the sample before. What a reader has not acknowledged yet that reads is no measure of a limit:
+//! that is as much as the path takes.
 //!
 //! The maxima are kept. Between two samples memory may have been higher; what stays for a second is
 //! seen.
 
+use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -19,12 +22,25 @@ use crate::command;
 /// Often enough to see every socket that stalls for seconds; `ss` takes a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The largest values so far.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// The largest values so far, and what the next sample is compared with.
+#[derive(Debug, Default, Eq, PartialEq)]
 struct Peak {
     resident_bytes: u64,
     /// Of the socket that holds most.
     send_bytes: u64,
+    /// The same of those that stall; `None` if none was seen to.
+    stalled_send_bytes: Option<u64>,
+    /// How far each peer was at the last sample that had something to take.
+    acked: HashMap<String, u64>,
+}
+
+/// A socket in a sample.
+#[derive(Debug, Eq, PartialEq)]
+struct Sampled<'a> {
+    peer: &'a str,
+    /// What is queued to send, with the kernel's own share.
+    send_bytes: u64,
+    acked_bytes: u64,
 }
 
 /// Sampling in progress.
@@ -39,7 +55,7 @@ impl Watch {
     ///
     /// If `ss` cannot be asked.
     pub(super) fn start(programs: &Programs<'_>, running: &Running) -> anyhow::Result<Self> {
-        let filter = ["-tmnHO", "state", "established", "sport", "=", running.port()];
+        let filter = ["-timnHO", "state", "established", "sport", "=", running.port()];
         let filter: Vec<String> = filter.map(str::to_owned).to_vec();
         let words: Vec<&str> = filter.iter().map(String::as_str).collect();
         let mut ss = programs.beside_tool("ss", &words);
@@ -65,6 +81,7 @@ impl Watch {
             Ok(peak) => json!({
                 "resident_bytes_max": peak.resident_bytes,
                 "send_bytes_max": peak.send_bytes,
+                "stalled_send_bytes_max": peak.stalled_send_bytes,
             }),
             Err(_) => Value::Null,
         }
@@ -77,8 +94,21 @@ impl Peak {
             self.resident_bytes = self.resident_bytes.max(resident);
         }
         if let Ok(text) = command::output(ss) {
-            let largest = text.lines().filter_map(send_bytes).max();
-            self.send_bytes = self.send_bytes.max(largest.unwrap_or_default());
+            self.add(text.lines().filter_map(sampled));
+        }
+    }
+
+    fn add<'a>(&mut self, sockets: impl Iterator<Item = Sampled<'a>>) {
+        let before = std::mem::take(&mut self.acked);
+        for Sampled { peer, send_bytes, acked_bytes } in sockets {
+            self.send_bytes = self.send_bytes.max(send_bytes);
+            if send_bytes == 0 {
+                continue;
+            }
+            if before.get(peer) == Some(&acked_bytes) {
+                self.stalled_send_bytes = self.stalled_send_bytes.max(Some(send_bytes));
+            }
+            self.acked.insert(peer.to_owned(), acked_bytes);
         }
     }
 }
@@ -90,10 +120,15 @@ pub(super) fn resident(status: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
-/// What is queued to send in a line of `ss`, with the kernel's own share: `skmem:(…,w1280,…)`.
-fn send_bytes(line: &str) -> Option<u64> {
+/// A line of `ss`: two queues, two addresses, `skmem:(…,w1280,…)`, and what TCP knows, in which the bytes
+/// acknowledged are left out while there are none.
+fn sampled(line: &str) -> Option<Sampled<'_>> {
+    let peer = line.split_whitespace().nth(3)?;
     let memory = line.split_once("skmem:(")?.1.split_once(')')?.0;
-    memory.split(',').find_map(|field| field.strip_prefix('w')?.parse().ok())
+    let send_bytes = memory.split(',').find_map(|field| field.strip_prefix('w')?.parse().ok())?;
+    let acked = line.split_whitespace().find_map(|word| word.strip_prefix("bytes_acked:"));
+    let acked_bytes = acked.map_or(Some(0), |bytes| bytes.parse().ok())?;
+    Some(Sampled { peer, send_bytes, acked_bytes })
 }
 
 #[cfg(test)]
@@ -104,8 +139,26 @@ mod tests {
     fn memory_is_read_from_what_the_system_says() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t   12 kB\n"), Some(12 << 10));
         assert_eq!(resident("Name:\tx\n"), None);
-        let line = "0 0 127.0.0.1:1 127.0.0.1:2 skmem:(r0,rb131072,t0,tb46080,f0,w1280,o0,bl0,d0)";
-        assert_eq!(send_bytes(line), Some(1_280));
-        assert_eq!(send_bytes("0 0 127.0.0.1:1 127.0.0.1:2"), None);
+        let memory = "skmem:(r0,rb131072,t0,tb46080,f0,w1280,o0,bl0,d0)";
+        let line = format!("0 0 127.0.0.1:1 127.0.0.1:2 {memory} cubic");
+        let mut socket = Sampled { peer: "127.0.0.1:2", send_bytes: 1_280, acked_bytes: 0 };
+        assert_eq!(sampled(&line).as_ref(), Some(&socket));
+        socket.acked_bytes = 77;
+        assert_eq!(sampled(&format!("{line} rto:204 bytes_sent:99 bytes_acked:77")), Some(socket));
+        assert_eq!(sampled("0 0 127.0.0.1:1 127.0.0.1:2"), None);
+    }
+
+    #[test]
+    fn a_socket_stalls_whose_peer_takes_nothing_from_one_sample_to_the_next() {
+        let mut peak = Peak::default();
+        let socket = |send_bytes, acked_bytes| Sampled { peer: "a", send_bytes, acked_bytes };
+        peak.add([socket(900, 5)].into_iter());
+        peak.add([socket(800, 6)].into_iter());
+        assert_eq!((peak.send_bytes, peak.stalled_send_bytes), (900, None));
+        peak.add([socket(700, 6)].into_iter());
+        assert_eq!((peak.send_bytes, peak.stalled_send_bytes), (900, Some(700)));
+        peak.add([].into_iter());
+        peak.add([socket(800, 6)].into_iter());
+        assert_eq!(peak.stalled_send_bytes, Some(700), "another one of that address");
     }
 }
