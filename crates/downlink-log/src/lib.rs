@@ -64,5 +64,6 @@ pub use retention::{Retention, RetentionRules};
 pub use selector::{Selection, TopicSelector};
 pub use start::Start;
 pub use ticket::Commit;
+pub use wake::WakeMany;
 pub use wakes::Wakes;
 pub use writer::RELAXED_WITHIN;

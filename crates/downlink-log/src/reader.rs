@@ -14,6 +14,7 @@ use crate::{
     reader_over_store::OverStore,
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,
+    wake::WakeMany,
     watcher::{Attached, Seat, Watcher},
 };
 
@@ -282,8 +283,19 @@ impl<P: Payload> Reader<P> {
     /// Leaves a waker for the next append to one of its topics, or its end.
     ///
     /// It is used once; one that is left later replaces it. Being woken for nothing is possible.
+    /// Whoever registers, in this or the other way, is the only one who does so at that time.
     pub fn register(&self, waker: &Waker) {
         self.watcher.wake.register(waker);
+    }
+
+    /// The same for who serves many readers and knows this one by a key: that is told, and no waker is
+    /// needed. False if the reader was served under another key before, or by somebody else; it has to
+    /// [`register`](Self::register) a waker then.
+    ///
+    /// As with wakers, the last registration counts. The reader keeps whoever served it first.
+    #[must_use = "whoever is refused has to leave a waker"]
+    pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
+        self.watcher.wake.register_with(many, key)
     }
 }
 

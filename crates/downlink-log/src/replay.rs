@@ -13,6 +13,7 @@ use crate::{
     read::{Batch, Entry},
     store::{StoreError, StoredEntry, Wanted},
     sync::{Mutex, Ordering},
+    wake::Woken,
     watcher::Watcher,
 };
 
@@ -141,9 +142,9 @@ impl<A, P: Payload> Drop for Promise<A, P> {
         if !self.kept {
             self.slot.0.lock().replace(Err(StoreError::Stopped));
         }
-        if let Some(waker) = self.watcher.wake.take() {
-            waker.wake();
-        }
+        let mut woken = Woken::default();
+        self.watcher.wake.take(&mut woken);
+        woken.wake();
     }
 }
 

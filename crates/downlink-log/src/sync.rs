@@ -5,7 +5,7 @@
 #[cfg(not(downlink_loom))]
 pub(crate) use {
     parking_lot::{Condvar, MutexGuard},
-    std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(not(any(downlink_loom, test)))]
@@ -17,7 +17,7 @@ pub(crate) use self::counted::{Mutex, RwLock, locks_taken};
 #[cfg(downlink_loom)]
 pub(crate) use {
     self::model::{Condvar, Mutex, MutexGuard, RwLock, next_number},
-    loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(all(test, not(downlink_loom)))]

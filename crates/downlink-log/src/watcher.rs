@@ -3,7 +3,7 @@
 //! A watcher is in the list of every topic it reads, from subscribe to drop; it remembers its place
 //! in each, so that leaving costs the same however many others there are.
 
-use std::{hint::black_box, sync::Arc, task::Waker};
+use std::{hint::black_box, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -15,14 +15,8 @@ use crate::{
     selector::TopicSelector,
     sync::{AtomicU64, Mutex, Ordering},
     topic::TopicLog,
-    wake::Wake,
+    wake::{WAKE_BATCH, Wake, Woken},
 };
-
-/// How many readers are looked at under one hold of a topic's list, and woken after it.
-///
-/// A hold then lasts a few microseconds; with twice as many the array of wakers costs a page of
-/// stack, with half as many the lock is taken needlessly often.
-const WAKE_BATCH: usize = 64;
 
 /// One reader, as its topics see it.
 ///
@@ -47,6 +41,16 @@ pub(crate) struct Watcher<P> {
     /// Relaxed: publishers take turns by the sequence lock.
     counted: AtomicU64,
 }
+
+/// What precedes a watcher: the counts of its `Arc`, which allocators put at the beginning of a cache
+/// line.
+#[cfg(all(target_pointer_width = "64", not(any(test, downlink_loom))))]
+const COUNTS_BYTES: usize = 16;
+#[cfg(all(target_pointer_width = "64", not(any(test, downlink_loom))))]
+const _: () = assert!(
+    COUNTS_BYTES + std::mem::offset_of!(Watcher<u8>, wake) + Wake::HOT_BYTES <= 128,
+    "what nearly every event needs is in two cache lines"
+);
 
 /// The patterns of a reader that has some.
 #[derive(Debug)]
@@ -363,8 +367,7 @@ impl<P> Many<P> {
 
 /// Wakes the readers of a list in batches, with no lock held while a waker runs.
 ///
-/// Readers that come while this goes on look at the log by themselves. A waker that panics takes the
-/// wake-ups after it with it; the wakers of runtimes do not.
+/// Readers that come while this goes on look at the log by themselves.
 pub(crate) fn wake_all<P>(watchers: &Mutex<Watchers<P>>) {
     wake_each(watchers, |_| {});
 }
@@ -382,7 +385,7 @@ pub(crate) fn end_each<P>(watchers: &Mutex<Watchers<P>>, reason: EndReason) -> u
 fn wake_each<P>(watchers: &Mutex<Watchers<P>>, mut before: impl FnMut(&Watcher<P>)) {
     let mut from = Some(0);
     while let Some(start) = from {
-        let mut wakers: SmallVec<[Waker; WAKE_BATCH]> = SmallVec::new();
+        let mut woken = Woken::default();
         {
             let watchers = watchers.lock();
             let (batch, next) = watchers.batch(start);
@@ -390,17 +393,19 @@ fn wake_each<P>(watchers: &Mutex<Watchers<P>>, mut before: impl FnMut(&Watcher<P
             // Ten thousand readers are in no cache. Looked at first, they are fetched side by side,
             // which the swaps that follow would not be.
             black_box(batch.iter().flatten().filter(|watcher| watcher.wake.is_awake()).count());
-            wakers.extend(batch.iter().flatten().filter_map(|watcher| {
+            for watcher in batch.iter().flatten() {
                 before(watcher);
-                watcher.wake.take()
-            }));
+                watcher.wake.take(&mut woken);
+            }
         }
-        wakers.into_iter().for_each(Waker::wake);
+        woken.wake();
     }
 }
 
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     fn watcher(number: u64) -> Arc<Watcher<&'static str>> {
@@ -459,6 +464,8 @@ mod tests {
             watcher.wake.register(Waker::noop());
         }
         wake_all(&list);
-        assert!(all.iter().all(|watcher| watcher.wake.take().is_none()));
+        let mut left = Woken::default();
+        all.iter().for_each(|watcher| watcher.wake.take(&mut left));
+        assert!(left.is_empty());
     }
 }

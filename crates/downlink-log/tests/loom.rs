@@ -12,11 +12,17 @@ mod support;
 #[path = "loom/writer.rs"]
 mod writer;
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    sync::{Arc, OnceLock},
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use downlink_log::{
     Address, AppendError, Batch, EndReason, Gathered, Log, LogOptions, Read, Reader, Retention,
-    Start, Timer,
+    Start, Timer, WakeMany,
 };
 use loom::{future::block_on, thread};
 use support::{
@@ -48,6 +54,16 @@ fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
 
 /// The same, so much at a time.
 fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
+    follow_as(|reader, waker| reader.register(waker), batch, reader, enough)
+}
+
+/// The same, woken in another way.
+fn follow_as(
+    register: impl Fn(&Reader<Load>, &Waker),
+    batch: Batch,
+    reader: &mut Reader<Load>,
+    enough: impl Fn(&Seen) -> bool,
+) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {
         for _ in 0..2 {
@@ -55,7 +71,7 @@ fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> 
             if seen.end.is_some() || enough(&seen) {
                 return Poll::Ready(());
             }
-            reader.register(task.waker());
+            register(reader, task.waker());
         }
         Poll::Pending
     }));
@@ -89,7 +105,68 @@ fn a_waiting_reader_takes_events_one_by_one() {
     });
 }
 
-/// The reader's own topic and everyone's: both may have something at one look.
+/// Serves one reader, whose key is 7.
+#[derive(Default)]
+struct Server(OnceLock<Waker>);
+
+impl WakeMany for Server {
+    fn wake_many(&self, keys: &[u32]) {
+        assert_eq!(keys, [7]);
+        self.0.get().expect("a reader that was polled").wake_by_ref();
+    }
+}
+
+#[test]
+fn a_waiting_reader_that_is_known_by_its_key_hears_of_each_append() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let server = Arc::new(Server::default());
+        let many: Arc<dyn WakeMany> = server.clone();
+        let register = |reader: &Reader<Load>, waker: &Waker| {
+            server.0.get_or_init(|| waker.clone());
+            assert!(reader.register_with(&many, 7));
+        };
+        let seen = follow_as(register, ALL, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!(seen.offsets, [1, 2]);
+        publisher.join().unwrap();
+    });
+}
+
+/// Whoever polls it changes from one look to the next: of the two ways to be woken, the last counts.
+#[test]
+fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publishers = [(); 2].map(|()| {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a"]).unwrap())
+        });
+        let server = Arc::new(Server::default());
+        let many: Arc<dyn WakeMany> = server.clone();
+        // Two of three, so that it waits sometimes in one way and sometimes in the other.
+        let registered = Cell::new(0);
+        let register = |reader: &Reader<Load>, waker: &Waker| {
+            server.0.get_or_init(|| waker.clone());
+            if registered.replace(registered.get() + 1) % 3 > 0 {
+                assert!(reader.register_with(&many, 7));
+            } else {
+                reader.register(waker);
+            }
+        };
+        let seen = follow_as(register, ALL, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!(seen.offsets, [1, 2]);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
 /// Appends to a topic that lingers.
 fn gather(log: &Log<Load>, gathered: &Gathered<Load>, now_ms: u64) -> Timer {
     let drafts = [draft(&[topic("a")])].into_iter().collect();
@@ -127,6 +204,7 @@ fn a_waiting_reader_hears_of_what_was_gathered() {
     });
 }
 
+/// The reader's own topic and everyone's: both may have something at one look.
 #[test]
 fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
     model(2, || {

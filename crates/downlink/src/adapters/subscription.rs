@@ -9,16 +9,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use downlink_log::{Payload, Reader};
 use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use crate::http::{
-    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, refuse, take_lane, time_of_day,
+    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, be_woken, refuse, take_lane,
+    time_of_day,
 };
 use crate::hub::{
-    BatchError, Clock, Delivery, PublishError, Published, Resume, StoreError, SubscribeError,
-    Subscription, Timestamp,
+    BatchError, Clock, Delivery, PublishError, Published, Reading, Resume, StoreError,
+    SubscribeError, Subscription, Timestamp,
 };
 
 /// How a subscription's events become frames: by any function, or [`AsPublished`].
@@ -70,7 +72,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
-        Poll::Ready(match ready!(this.subscription.poll_delivery_by(cx, now)) {
+        Poll::Ready(match ready!(this.subscription.poll_delivery_by::<InTurn>(cx)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => this.subscription.end_frame(),
@@ -90,12 +92,24 @@ where
     }
 }
 
-/// The time by a hub's clock; the system's as it was when this turn began.
-fn now(clock: &Clock) -> Timestamp {
-    if !clock.is_system() {
-        return clock.now();
+/// As a server reads that serves many at once.
+struct InTurn;
+
+impl Reading for InTurn {
+    /// The system's time as it was when this turn began.
+    fn now(clock: &Clock) -> Timestamp {
+        if !clock.is_system() {
+            return clock.now();
+        }
+        Timestamp::from_millis(time_of_day(|| clock.now().as_millis()))
     }
-    Timestamp::from_millis(time_of_day(|| clock.now().as_millis()))
+
+    /// By the key of the body, if that is what is polled.
+    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
+        if !be_woken(cx, |many, key| reader.register_with(many, key)) {
+            reader.register(cx.waker());
+        }
+    }
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
@@ -235,4 +249,60 @@ fn sentence(error: &(dyn Error + 'static)) -> String {
     let first = characters.next().map(char::to_uppercase);
     let rest = characters.as_str().trim_end_matches('.');
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
+}
+
+#[cfg(all(test, feature = "serve"))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use downlink_log::WakeMany;
+    use http_body::Body;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::http::{Now, begin_turns, in_turn};
+    use crate::hub::Hub;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<u32>>);
+
+    impl WakeMany for Told {
+        fn wake_many(&self, keys: &[u32]) {
+            self.0.lock().extend_from_slice(keys);
+        }
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_a_server_polls_in_turn_is_woken_by_its_key() {
+        let hub = Hub::<String>::text();
+        let subscription = hub.subscribe().topic("news").open().await.expect("room");
+        let mut body = Box::pin(subscription.into_response().into_body());
+        let told = Arc::new(Told::default());
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        // The keys that are told, and the wakers that are used, by the event after all is read.
+        let mut read = |key| {
+            let many: Arc<dyn WakeMany> = told.clone();
+            let turns = begin_turns(Now::look(), many);
+            let mut cx = Context::from_waker(&waker);
+            while in_turn(key, &mut cx, |cx| body.as_mut().poll_frame(cx)).0.is_ready() {}
+            drop(turns);
+            hub.to("news").publish("hello".to_owned()).expect("an open topic");
+            (std::mem::take(&mut *told.0.lock()), woken.0.swap(0, Ordering::Relaxed))
+        };
+        assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
+        assert_eq!(read(8), (vec![], 1), "served under another key before");
+        assert_eq!(read(7), (vec![7], 0));
+    }
 }

@@ -419,7 +419,7 @@ mod tests {
             let mut body = Box::pin(Sse::from_source(source).into_response().into_body());
             let mut poll = || {
                 let mut cx = Context::from_waker(Waker::noop());
-                text(in_turn(&mut cx, |cx| body.as_mut().poll_frame(cx)).0)
+                text(in_turn(0, &mut cx, |cx| body.as_mut().poll_frame(cx)).0)
             };
             assert_eq!([poll(), poll(), poll()], [": connected\n\n", ": one\n\n", ": two\n\n"]);
             assert!(poll().starts_with("Ready(Some(Err("));

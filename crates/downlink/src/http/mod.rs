@@ -51,4 +51,4 @@ pub use sse::{Finite, Sse};
 pub(crate) use turn::wake_at;
 #[cfg(feature = "serve")]
 pub(crate) use turn::{Asked, begin_turns, in_turn};
-pub(crate) use turn::{take_lane, time_of_day};
+pub(crate) use turn::{be_woken, take_lane, time_of_day};

@@ -1,13 +1,16 @@
 //! What a body and a server that polls it without hyper between them tell each other.
 //!
 //! The server takes one body after the other; while it polls one, that body may ask to be polled
-//! again at a time, which spares it a timer of its own, say which bodies it belongs with, and ask what
-//! time it is, which the server looks at once for many. A body finds out by the waker that it is polled
-//! with: inside something that has wakers of its own, such as a select over several streams, it keeps
-//! its own timer, as in any other server.
+//! again at a time, which spares it a timer of its own, say which bodies it belongs with, ask what
+//! time it is, which the server looks at once for many, and have itself woken by its key. A body finds
+//! out by the waker that it is polled with: inside something that has wakers of its own, such as a
+//! select over several streams, it keeps its own timer and leaves that waker, as in any other server.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::task::{Context, Waker};
+
+use downlink_log::WakeMany;
 
 use super::moment::{Moment, Now};
 
@@ -28,8 +31,10 @@ impl Asked {
 
 /// The turns on this thread, and the body that has one.
 struct Turn {
-    /// The data of the waker that the body was given; `None` while none is polled.
-    waker: Cell<Option<usize>>,
+    /// The waker that the body was given; `None` while none is polled.
+    waker: Cell<Option<Identity>>,
+    /// The key of the body.
+    key: Cell<u32>,
     /// When the turns began that are given together.
     now: Cell<Option<Now>>,
     /// The time of day then in milliseconds, once a body has asked for it.
@@ -41,11 +46,17 @@ thread_local! {
     static TURN: Turn = const {
         Turn {
             waker: Cell::new(None),
+            key: Cell::new(0),
             now: Cell::new(None),
             time_of_day: Cell::new(None),
             asked: Cell::new(Asked::NOTHING),
         }
     };
+}
+
+thread_local! {
+    /// Who wakes bodies by their keys, while turns are given. Apart, since it has to be dropped.
+    static MANY: Cell<Option<Arc<dyn WakeMany>>> = const { Cell::new(None) };
 }
 
 /// Ends the turn also where polling panics.
@@ -59,23 +70,41 @@ impl Drop for Ending {
     }
 }
 
-/// Has the turns that follow on this thread be at one time, which is looked at once for all of them.
+/// The turns that are given together on this thread, until it is dropped.
 #[cfg(feature = "serve")]
-pub(crate) fn begin_turns(now: Now) {
+#[derive(Debug)]
+#[must_use = "the turns end when it is dropped"]
+pub(crate) struct Turns(());
+
+#[cfg(feature = "serve")]
+impl Drop for Turns {
+    fn drop(&mut self) {
+        drop(MANY.take());
+    }
+}
+
+/// Has the turns that follow on this thread be at one time, which is looked at once for all of them,
+/// and their bodies be woken by their keys.
+#[cfg(feature = "serve")]
+pub(crate) fn begin_turns(now: Now, many: Arc<dyn WakeMany>) -> Turns {
     TURN.with(|turn| {
         turn.now.set(Some(now));
         turn.time_of_day.set(None);
     });
+    MANY.set(Some(many));
+    Turns(())
 }
 
-/// Polls a body by a server of this kind, and says what it asked for.
+/// Polls the body of this key by a server of this kind, and says what it asked for.
 #[cfg(feature = "serve")]
 pub(crate) fn in_turn<T>(
+    key: u32,
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> T,
 ) -> (T, Asked) {
     TURN.with(|turn| {
         turn.waker.set(Some(identity(cx.waker())));
+        turn.key.set(key);
         turn.asked.set(Asked::NOTHING);
     });
     let ending = Ending;
@@ -120,6 +149,23 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     })
 }
 
+/// Offers whoever is polled to be woken by the key of its body; false if that is not possible, or was not
+/// taken.
+#[must_use = "whoever is not woken by its key has to leave a waker"]
+pub(crate) fn be_woken(
+    cx: &Context<'_>,
+    register: impl FnOnce(&Arc<dyn WakeMany>, u32) -> bool,
+) -> bool {
+    let Some(key) = TURN.with(|turn| is_its(turn, cx).then(|| turn.key.get())) else {
+        return false;
+    };
+    // Who is asked to register meanwhile leaves a waker.
+    let Some(many) = MANY.take() else { return false };
+    let registered = register(&many, key);
+    MANY.set(Some(many));
+    registered
+}
+
 /// Says which bodies this one takes turns with: those of the same lane.
 pub(crate) fn take_lane(lane: u32) {
     TURN.with(|turn| {
@@ -134,16 +180,30 @@ fn is_its(turn: &Turn, cx: &Context<'_>) -> bool {
     turn.waker.get() == Some(identity(cx.waker()))
 }
 
-fn identity(waker: &Waker) -> usize {
-    waker.data().addr()
+/// What tells wakers apart.
+type Identity = (usize, usize);
+
+fn identity(waker: &Waker) -> Identity {
+    (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
 }
 
 #[cfg(all(test, feature = "serve"))]
 mod tests {
-    use std::sync::Arc;
     use std::task::Wake;
 
+    use parking_lot::Mutex;
+
     use super::*;
+
+    /// Notes which keys were told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<u32>>);
+
+    impl WakeMany for Told {
+        fn wake_many(&self, keys: &[u32]) {
+            self.0.lock().extend_from_slice(keys);
+        }
+    }
 
     struct Ignored;
 
@@ -156,7 +216,7 @@ mod tests {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
         let now = Now::look();
-        let ((), asked) = in_turn(&mut cx, |cx| {
+        let ((), asked) = in_turn(7, &mut cx, |cx| {
             for after in [3_000, 1_000, 2_000] {
                 assert!(wake_at(cx, now.moment().after(after)));
             }
@@ -170,7 +230,7 @@ mod tests {
     fn body_behind_another_waker_is_on_its_own() {
         let (ours, other) = (Waker::from(Arc::new(Ignored)), Waker::from(Arc::new(Ignored)));
         let now = Now::look();
-        let (direct, asked) = in_turn(&mut Context::from_waker(&ours), |_| {
+        let (direct, asked) = in_turn(7, &mut Context::from_waker(&ours), |_| {
             let cx = Context::from_waker(&other);
             assert!(!wake_at(&cx, now.moment()));
             is_direct(&cx)
@@ -183,20 +243,44 @@ mod tests {
     fn time_of_day_is_looked_at_once_for_the_turns_that_are_given_together() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
-        let mut turn = |at| in_turn(&mut cx, |_| time_of_day(|| at)).0;
-        begin_turns(Now::look());
+        let mut turn = |at| in_turn(7, &mut cx, |_| time_of_day(|| at)).0;
+        let begin = || begin_turns(Now::look(), Arc::new(Told::default()));
+        let _turns = begin();
         assert_eq!([turn(1), turn(2)], [1, 1]);
-        begin_turns(Now::look());
+        let _turns = begin();
         assert_eq!([turn(3), turn(4)], [3, 3]);
         assert_eq!([time_of_day(|| 5), time_of_day(|| 6)], [5, 6], "nobody's turn");
+    }
+
+    #[test]
+    fn whoever_is_polled_by_a_server_is_woken_by_its_key() {
+        let (ours, other) = (Waker::from(Arc::new(Ignored)), Waker::from(Arc::new(Ignored)));
+        let mut cx = Context::from_waker(&ours);
+        let told = Arc::new(Told::default());
+        let wake = |many: &Arc<dyn WakeMany>, key| {
+            many.wake_many(&[key]);
+            true
+        };
+        let many: Arc<dyn WakeMany> = told.clone();
+        let turns = begin_turns(Now::look(), many);
+        assert!(!be_woken(&cx, wake), "nobody's turn");
+        in_turn(7, &mut cx, |cx| {
+            assert!(be_woken(cx, wake) && !be_woken(cx, |_, _| false));
+            assert!(!be_woken(&Context::from_waker(&other), wake), "by its own waker");
+        });
+        drop(turns);
+        in_turn(8, &mut cx, |cx| assert!(!be_woken(cx, wake), "no turns are given"));
+        assert_eq!(*told.0.lock(), [7]);
+        assert_eq!(Arc::strong_count(&told), 1, "nothing is kept");
     }
 
     #[test]
     fn turn_ends_with_a_panic() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
-        let panicking =
-            std::panic::AssertUnwindSafe(|| in_turn(&mut cx, |_| panic!("as a user's body may")));
+        let panicking = std::panic::AssertUnwindSafe(|| {
+            in_turn(7, &mut cx, |_| panic!("as a user's body may"))
+        });
         assert!(std::panic::catch_unwind(panicking).is_err());
         assert!(!is_direct(&cx));
     }

@@ -55,6 +55,7 @@ pub use publish_error::PublishError;
 pub use stats::Stats;
 pub use subscribe::{Resume, Subscribe};
 pub use subscribe_error::SubscribeError;
+pub(crate) use subscription::Reading;
 pub use subscription::Subscription;
 
 use builder::Settings;

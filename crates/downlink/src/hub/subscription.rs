@@ -11,7 +11,9 @@ use std::{
     vec,
 };
 
-use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Timestamp};
+use downlink_log::{
+    Batch, Cursor, EndReason, Entry, Next, Offset, Payload, Read, Reader, Timestamp,
+};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
@@ -80,6 +82,28 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// The last frame was given.
     has_parted: bool,
     ended: Option<DisconnectReason>,
+}
+
+/// How whoever polls a subscription tells the time, and wants to be woken.
+pub(crate) trait Reading {
+    /// What a clock tells.
+    fn now(clock: &Clock) -> Timestamp;
+
+    /// Has whoever polls woken when the reader is.
+    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>);
+}
+
+/// By the clock and by the waker.
+struct ByItself;
+
+impl Reading for ByItself {
+    fn now(clock: &Clock) -> Timestamp {
+        clock.now()
+    }
+
+    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
+        reader.register(cx.waker());
+    }
 }
 
 /// What few subscriptions have, kept apart so that the others are small.
@@ -242,19 +266,18 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     ///
     /// A poll that is not ready has taken nothing.
     pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.poll_delivery_by(cx, Clock::now)
+        self.poll_delivery_by::<ByItself>(cx)
     }
 
-    /// The same for who has a quicker way to tell the time that a clock would tell.
-    pub(crate) fn poll_delivery_by(
+    /// The same for who has quicker ways.
+    pub(crate) fn poll_delivery_by<R: Reading>(
         &mut self,
         cx: &mut Context<'_>,
-        now: fn(&Clock) -> Timestamp,
     ) -> Poll<Option<Delivery<T>>> {
         // To look first would be in vain.
         let mut registered = std::mem::take(&mut self.has_newest);
         if registered {
-            self.reader.register(cx.waker());
+            R::register(&self.reader, cx);
             let has_nothing = self.ahead.is_none() && self.ended.is_none();
             if has_nothing && self.reader.is_idle() {
                 return Poll::Pending;
@@ -265,13 +288,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             if self.ended.is_some() {
                 return Poll::Ready(None);
             }
-            let entry = match self.next_entry(now) {
+            let entry = match self.next_entry::<R>() {
                 Ok(entry) => entry,
                 Err(Read::Events) => continue,
                 Err(Read::Gap(gap)) => return Poll::Ready(self.take_gap(gap)),
                 Err(Read::CaughtUp | Read::Fetching) if registered => return Poll::Pending,
                 Err(Read::CaughtUp | Read::Fetching) => {
-                    self.reader.register(cx.waker());
+                    R::register(&self.reader, cx);
                     registered = true;
                     continue;
                 }
@@ -296,7 +319,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     /// The next event, or why there is none; `Read::Events` if it is to be asked for again.
-    fn next_entry(&mut self, now: fn(&Clock) -> Timestamp) -> Result<Entry<Record<T>>, Read> {
+    fn next_entry<R: Reading>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
         }
@@ -304,7 +327,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return Err(Read::Gap(gap));
         }
         let hub = &self.hub;
-        match self.reader.read_next(|| now(&hub.0.settings.clock)) {
+        match self.reader.read_next(|| R::now(&hub.0.settings.clock)) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
                 self.has_newest = !self.reader.is_behind();

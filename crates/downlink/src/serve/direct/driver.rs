@@ -27,24 +27,19 @@ use crate::http::{Asked, Moment, Now, begin_turns};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Begun;
 
-/// How many streams have their turn before other tasks have theirs: some hundred microseconds of
-/// writes.
-///
-/// Among the others are those that publish: the sooner they have their turn, the more events there are
-/// for the streams that still wait. With twice as many a single publisher got fewer events through to
-/// 1,000 streams; half would look at all the sources of news twice as often for nothing.
-const STREAMS_PER_TURN: usize = 64;
-
-/// How many streams have their turn together: first all are looked at, so that their memory is fetched at
-/// the same time, then all bodies are polled, then all is sent.
+/// How many streams have their turn together, before other tasks have theirs: some hundred microseconds
+/// of writes. First all are looked at, so that their memory is fetched at the same time, then all bodies
+/// are polled, then all is sent.
 ///
 /// A send is so much of the kernel's code that what a body's poll had in the processor's caches is gone
-/// after it, and the other way round. A lane's turn: half as many would pay for that twice as often, of
-/// twice as many the first would wait the longer for its send.
-const TOGETHER: usize = 32;
+/// after it, and the other way round: half as many would pay for that twice as often. Among the other
+/// tasks are those that publish: the sooner they have their turn, the more events there are for the
+/// streams that still wait. With twice as many a single publisher got fewer events through to 1,000
+/// streams.
+const STREAMS_PER_TURN: usize = 64;
 
 /// One for each stream that has its turn.
-type Together<T> = SmallVec<[T; TOGETHER]>;
+type Together<T> = SmallVec<[T; STREAMS_PER_TURN]>;
 
 /// The lane of streams that have not said yet where they belong.
 const NEWCOMERS: u32 = 0;
@@ -61,7 +56,7 @@ pub(super) struct Driver {
     readiness: Readiness,
     mail: Mail,
     /// For the streams that have their turn together.
-    gathered: Box<[Gathered; TOGETHER]>,
+    gathered: Box<[Gathered]>,
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
     draining: Option<Pin<Box<Begun>>>,
@@ -84,7 +79,7 @@ impl Driver {
             timers: Timers::default(),
             readiness,
             mail: Mail::default(),
-            gathered: Box::default(),
+            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_TURN).collect(),
             sleep: Box::pin(sleep_until(Instant::now())),
             draining,
         }
@@ -115,20 +110,16 @@ impl Driver {
     /// Gives turns to the streams that are next, and says to how many.
     fn give_turns(&mut self) -> usize {
         let now = Instant::now();
-        begin_turns(Now::of(now));
+        let mailbox = Arc::clone(&self.mailbox);
+        let turns_are_given = begin_turns(Now::of(now), mailbox);
         let write_stall_max = self.shared.socket.write_stall_max;
         let round = Round { now, write_stall_max, drains: self.shared.drain.has_begun() };
-        let mut turns = 0;
-        while turns < STREAMS_PER_TURN {
-            let keys: Together<u32> = iter::from_fn(|| self.lanes.pop()).take(TOGETHER).collect();
-            if keys.is_empty() {
-                break;
-            }
-            self.warm(&keys);
-            self.give_turn(&keys, &round);
-            turns += keys.len();
-        }
-        turns
+        let next = iter::from_fn(|| self.lanes.pop()).take(STREAMS_PER_TURN);
+        let keys: Together<u32> = next.collect();
+        self.warm(&keys);
+        self.give_turn(&keys, &round);
+        drop(turns_are_given);
+        keys.len()
     }
 
     /// Fetches what the turns of these streams will need.
@@ -153,7 +144,7 @@ impl Driver {
     /// Gathers what a stream has to send.
     fn look(&mut self, key: u32, slot: usize, round: &Round) -> Result<Found, Next> {
         let stream = self.streams.get_mut(key as usize).ok_or(Next::Over)?;
-        let (found, Asked { wake_at, lane }) = stream.look(round, &mut self.gathered[slot]);
+        let (found, Asked { wake_at, lane }) = stream.look(key, round, &mut self.gathered[slot]);
         if let Some(lane) = lane {
             self.lanes.assign(key, lane);
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
+use downlink_log::WakeMany;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -114,6 +115,13 @@ impl Mailbox {
         if let Some(driver) = driver {
             driver.wake();
         }
+    }
+}
+
+/// Wakes streams by their names, which are their keys, under one lock for all of them.
+impl WakeMany for Mailbox {
+    fn wake_many(&self, keys: &[u32]) {
+        self.change(|mail| keys.iter().for_each(|key| mail.wake(*key)));
     }
 }
 

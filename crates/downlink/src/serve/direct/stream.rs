@@ -118,11 +118,12 @@ impl Stream {
     /// that. Says what is to be asked of the timers, too.
     pub(super) fn look(
         &mut self,
+        key: u32,
         round: &Round,
         gathered: &mut Gathered,
     ) -> (Result<Found, Next>, Asked) {
         let Some(open) = &mut self.open else { return (Err(Next::Over), Asked::NOTHING) };
-        open.look(round, gathered, &mut Context::from_waker(&self.waker))
+        open.look(key, round, gathered, &mut Context::from_waker(&self.waker))
     }
 
     /// The second half: sends what was gathered. Says when that will have taken too long, if the kernel
@@ -153,6 +154,7 @@ impl Open {
 
     fn look(
         &mut self,
+        key: u32,
         round: &Round,
         gathered: &mut Gathered,
         cx: &mut Context<'_>,
@@ -160,7 +162,7 @@ impl Open {
         if let Err(next) = self.go_on(round) {
             return (Err(next), Asked::NOTHING);
         }
-        let (found, asked) = in_turn(cx, |cx| gather(self.visit.as_mut(), gathered, cx));
+        let (found, asked) = in_turn(key, cx, |cx| gather(self.visit.as_mut(), gathered, cx));
         (Ok(found), asked)
     }
 
