@@ -167,7 +167,12 @@ impl<P: Payload> Shared<P> {
     }
 
     /// Reads the next event and moves the position, if the reader is one of few topics that keeps up.
-    pub(crate) fn read_next(&self, position: &mut Position, attached: &Attached<P>) -> Next<P> {
+    pub(crate) fn read_next<Q>(
+        &self,
+        position: &mut Position,
+        attached: &Attached<P>,
+        take: impl Fn(&P) -> Q,
+    ) -> Next<Q> {
         let tail = self.tail();
         if position.next >= tail {
             position.reason = GapReason::Lagged;
@@ -184,12 +189,13 @@ impl<P: Payload> Shared<P> {
         match (news.next(), news.next()) {
             (Some(seat), None) => {
                 let ring = seat.topic.ring.read();
-                if let Some(event) = take_only(&ring, tail, attached.detached().offset, position) {
-                    return Next::Event(event);
+                let detached = attached.detached().offset;
+                if let Some(kept) = take_only(&ring, tail, detached, position) {
+                    return Next::Event(Entry::of(kept, take));
                 }
                 let mut heads = Heads::new(attached, tail);
                 heads.add(&ring, next, seat);
-                heads.take(&ring, position)
+                heads.take(&ring, position, take)
             }
             (Some(first), Some(second)) => {
                 let mut heads = Heads::new(attached, tail);
@@ -197,7 +203,7 @@ impl<P: Payload> Shared<P> {
                     heads.add(&seat.topic.ring.read(), next, seat);
                 }
                 match heads.first {
-                    Some((_, seat)) => heads.take(&seat.topic.ring.read(), position),
+                    Some((_, seat)) => heads.take(&seat.topic.ring.read(), position, take),
                     None => Next::Other,
                 }
             }
@@ -311,19 +317,19 @@ impl Position {
 }
 
 /// Takes the only event there is, from the only ring that has news: what nearly every look finds.
-fn take_only<P: Payload>(
-    ring: &Ring<P>,
+fn take_only<'a, P: Payload>(
+    ring: &'a Ring<P>,
     tail: u64,
     detached: u64,
     position: &mut Position,
-) -> Option<Entry<P>> {
+) -> Option<&'a Kept<P>> {
     let kept = ring.only_from(position.next).filter(|kept| kept.offset < tail)?;
     let hole = detached.max(ring.floor().offset) > position.next.max(position.ring_told());
     if hole {
         return None;
     }
     position.advance(Some(kept.offset), Some(tail));
-    Some(Entry::of(kept))
+    Some(kept)
 }
 
 /// The two next offsets of a few rings, and their floor.
@@ -359,7 +365,7 @@ impl<'a, P: Payload> Heads<'a, P> {
     }
 
     /// Takes the first from its ring, unless a batch is the better way or the only one.
-    fn take(self, ring: &Ring<P>, position: &mut Position) -> Next<P> {
+    fn take<Q>(self, ring: &Ring<P>, position: &mut Position, take: impl Fn(&P) -> Q) -> Next<Q> {
         let hole = self.floor.max(ring.floor().offset) > position.next.max(position.ring_told());
         if hole || self.events > FEW {
             return Next::Other;
@@ -370,16 +376,16 @@ impl<'a, P: Payload> Heads<'a, P> {
             Some(kept) if first == Some(kept.offset) => {
                 let complete = self.second >= self.tail;
                 position.advance(Some(kept.offset), complete.then_some(self.tail));
-                Next::Event(Entry::of(kept))
+                Next::Event(Entry::of(kept, take))
             }
             _ => Next::Other,
         }
     }
 }
 
-impl<P: Payload> Entry<P> {
-    fn of(kept: &Kept<P>) -> Self {
-        let payload = kept.payload.clone();
+impl<Q> Entry<Q> {
+    fn of<P>(kept: &Kept<P>, take: impl Fn(&P) -> Q) -> Self {
+        let payload = take(&kept.payload);
         Self { offset: Offset::new(kept.offset), at: kept.at, payload }
     }
 }
@@ -495,6 +501,6 @@ impl<'a, P: Payload> Taken<'a, P> {
         self.last = Some(kept.offset);
         self.events_left -= 1;
         self.bytes_left = self.bytes_left.saturating_sub(kept.payload.bytes());
-        self.out.push(Entry::of(kept));
+        self.out.push(Entry::of(kept, P::clone));
     }
 }

@@ -236,6 +236,16 @@ impl<P: Payload> Reader<P> {
     ///
     /// The time is asked for only if there is something to read and something has an age to reach.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
+        self.read_next_as(now, P::clone)
+    }
+
+    /// The same for who needs only a part of what was appended, or another form of it. It is taken with
+    /// the topic's history locked: quickly, and without a call of the log.
+    pub fn read_next_as<Q>(
+        &mut self,
+        now: impl FnOnce() -> Timestamp,
+        take: impl Fn(&P) -> Q,
+    ) -> Next<Q> {
         // Before the tail: what was appended before the end is read before the end.
         let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
         if self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere {
@@ -243,7 +253,10 @@ impl<P: Payload> Reader<P> {
         }
         if self.is_behind() {
             self.log.expire_by(now);
-            match self.look(Shared::read_next) {
+            let read = |shared: &Shared<P>, position: &mut Position, attached: &Attached<P>| {
+                shared.read_next(position, attached, take)
+            };
+            match self.look(read) {
                 Next::CaughtUp => {}
                 other => return other,
             }

@@ -25,6 +25,10 @@ use crate::hub::{
 
 /// How a subscription's events become frames: by any function, or [`AsPublished`].
 pub trait ToFrame<T> {
+    /// Whether that is the frame as it was encoded, whatever the event.
+    #[doc(hidden)]
+    const AS_PUBLISHED: bool = false;
+
     /// The frame of an event.
     fn to_frame(&mut self, event: Published<T>) -> Frame;
 }
@@ -40,6 +44,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
 pub struct AsPublished;
 
 impl<T> ToFrame<T> for AsPublished {
+    const AS_PUBLISHED: bool = true;
+
     fn to_frame(&mut self, event: Published<T>) -> Frame {
         event.frame().clone()
     }
@@ -72,6 +78,11 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
+        if F::AS_PUBLISHED
+            && let Some(polled) = this.subscription.poll_frame_by::<InTurn>(cx)
+        {
+            return polled.map(Some);
+        }
         Poll::Ready(match ready!(this.subscription.poll_delivery_by::<InTurn>(cx)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),

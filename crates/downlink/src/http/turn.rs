@@ -159,11 +159,13 @@ pub(crate) fn be_woken(
     let Some(key) = TURN.with(|turn| is_its(turn, cx).then(|| turn.key.get())) else {
         return false;
     };
-    // Who is asked to register meanwhile leaves a waker.
-    let Some(many) = MANY.take() else { return false };
-    let registered = register(&many, key);
-    MANY.set(Some(many));
-    registered
+    MANY.with(|turns| {
+        // Who is asked to register meanwhile leaves a waker.
+        let Some(many) = turns.take() else { return false };
+        let registered = register(&many, key);
+        turns.set(Some(many));
+        registered
+    })
 }
 
 /// Says which bodies this one takes turns with: those of the same lane.

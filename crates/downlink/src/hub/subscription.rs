@@ -318,6 +318,40 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
+    /// The frame of the next event by the short way, which nearly every poll of nearly every subscription
+    /// can take. `None`, and nothing taken, if it cannot: [`poll_delivery_by`](Self::poll_delivery_by)
+    /// does what there is to do.
+    pub(crate) fn poll_frame_by<R: Reading>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<Frame>> {
+        if self.ahead.is_some() || self.rare.is_some() || self.ended.is_some() {
+            return None;
+        }
+        if std::mem::take(&mut self.has_newest) {
+            R::register(&self.reader, cx);
+            if self.reader.is_idle() {
+                return Some(Poll::Pending);
+            }
+        }
+        let hub = &self.hub;
+        let now = || R::now(&hub.0.settings.clock);
+        let Next::Event(event) = self.reader.read_next_as(now, |record| record.frame.clone())
+        else {
+            return None;
+        };
+        hub.0.counters.note_read(1);
+        self.has_newest = !self.reader.is_behind();
+        self.note_told(event.offset);
+        Some(Poll::Ready(event.payload))
+    }
+
+    /// Notes up to where the client is told all.
+    fn note_told(&mut self, offset: Offset) {
+        self.told = Offset::new(offset.get() + 1);
+        self.told_is_given = false;
+    }
+
     /// The next event, or why there is none; `Read::Events` if it is to be asked for again.
     fn next_entry<R: Reading>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
@@ -361,8 +395,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
             }
         }
-        self.told = Offset::new(entry.offset.get() + 1);
-        self.told_is_given = false;
+        self.note_told(entry.offset);
         if let Some(rare) = &mut self.rare {
             rare.given = None;
         }

@@ -13,8 +13,8 @@ use super::socket::Socket;
 use crate::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 
 /// The end of a chunk, and that of a response.
-const CHUNK_END: &[u8] = b"\r\n";
-const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+const CHUNK_END: &[u8; 2] = b"\r\n";
+const LAST_CHUNK: &[u8; 5] = b"0\r\n\r\n";
 
 /// The most digits of a chunk's length, and the line break.
 const HEAD_BYTES_MAX: usize = 16 + 2;
@@ -108,12 +108,11 @@ impl Gathered {
         let unsent = if self.bytes == 0 && !last {
             Ok(None)
         } else {
-            let chunk_end = if self.bytes > 0 { CHUNK_END } else { &[] };
-            let end = if last { LAST_CHUNK } else { &[] };
             if self.frames.is_empty() {
-                self.write_copied(socket, [chunk_end, end], follows, now)
+                self.write_copied(socket, last, follows, now)
             } else {
-                self.write_frames(socket, [chunk_end, end], follows, now)
+                let end: &[u8] = if last { LAST_CHUNK } else { &[] };
+                self.write_frames(socket, [CHUNK_END, end], follows, now)
             }
         };
         self.clear();
@@ -124,21 +123,29 @@ impl Gathered {
     fn write_copied(
         &mut self,
         socket: &Socket,
-        ends: [&[u8]; 2],
+        last: bool,
         follows: Follows,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
         let head = self.copied.first_chunk_mut().map_or(0, |room| head_of(self.bytes, room).len());
         let start = HEAD_BYTES_MAX - head;
         let mut until = HEAD_BYTES_MAX + self.bytes;
-        for end in ends {
-            self.copied[until..until + end.len()].copy_from_slice(end);
-            until += end.len();
+        if self.bytes > 0 {
+            self.put(&mut until, CHUNK_END);
+        }
+        if last {
+            self.put(&mut until, LAST_CHUNK);
         }
         let piece = &self.copied[start..until];
         let written = write_some(socket, &[IoSlice::new(piece)], follows)?;
         let unsent = || Unsent::of([Bytes::copy_from_slice(&piece[written..])], now);
         Ok((written < piece.len()).then(unsent))
+    }
+
+    /// Puts what has a fixed length behind what was put together.
+    fn put<const N: usize>(&mut self, at: &mut usize, bytes: &[u8; N]) {
+        self.copied[*at..*at + N].copy_from_slice(bytes);
+        *at += N;
     }
 
     /// Writes the frames from where they lie.
