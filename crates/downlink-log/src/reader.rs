@@ -9,8 +9,9 @@ use std::{
 use crate::{
     address::ClientId,
     log::{Payload, Shared},
+    next::Next,
     offset::{Cursor, Offset, Timestamp},
-    read::{Batch, Entry, Found, Gap, GapReason, Next, Position, Read},
+    read::{Batch, Entry, Found, Gap, GapReason, Position, Read},
     reader_over_store::OverStore,
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,

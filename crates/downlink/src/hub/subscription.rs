@@ -11,16 +11,15 @@ use std::{
     vec,
 };
 
-use downlink_log::{
-    Batch, Cursor, EndReason, Entry, Next, Offset, Payload, Read, Reader, Timestamp,
-};
+use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
-    ClientId, Clock, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
+    ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
     control,
     observe::{Connection, Happened, tell},
+    reading::{ByItself, Reading},
     record::{Record, cursor_id},
     subscribe::Filter,
 };
@@ -82,28 +81,6 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// The last frame was given.
     has_parted: bool,
     ended: Option<DisconnectReason>,
-}
-
-/// How whoever polls a subscription tells the time, and wants to be woken.
-pub(crate) trait Reading {
-    /// What a clock tells.
-    fn now(clock: &Clock) -> Timestamp;
-
-    /// Has whoever polls woken when the reader is.
-    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>);
-}
-
-/// By the clock and by the waker.
-struct ByItself;
-
-impl Reading for ByItself {
-    fn now(clock: &Clock) -> Timestamp {
-        clock.now()
-    }
-
-    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
-        reader.register(cx.waker());
-    }
 }
 
 /// What few subscriptions have, kept apart so that the others are small.
