@@ -29,3 +29,13 @@ impl Reading for ByItself {
         reader.register(cx.waker());
     }
 }
+
+/// What the next poll is likely to find: which way is tried first, and nothing else.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Expects {
+    Anything,
+    /// One event: it has waited for it.
+    Event,
+    /// The event read last was the newest.
+    Nothing,
+}

@@ -19,7 +19,7 @@ use super::{
     ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
     control,
     observe::{Connection, Happened, tell},
-    reading::{ByItself, Reading},
+    reading::{ByItself, Expects, Reading},
     record::{Record, cursor_id},
     subscribe::Filter,
 };
@@ -76,8 +76,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    /// The event read last was the newest: hardly is there another one by the next poll.
-    has_newest: bool,
+    expects: Expects,
     /// The last frame was given.
     has_parted: bool,
     ended: Option<DisconnectReason>,
@@ -119,7 +118,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             told_is_given: false,
             opening: false,
             announce_alive: false,
-            has_newest: false,
+            expects: Expects::Anything,
             has_parted: false,
             ended: None,
         };
@@ -252,12 +251,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
         // To look first would be in vain.
-        let mut registered = std::mem::take(&mut self.has_newest);
+        let mut registered = self.take_expected() == Expects::Nothing;
         if registered {
             R::register(&self.reader, cx);
             let has_nothing = self.ahead.is_none() && self.ended.is_none();
             if has_nothing && self.reader.is_idle() {
-                return Poll::Pending;
+                return self.wait();
             }
         }
         let mut refused = 0;
@@ -269,7 +268,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 Ok(entry) => entry,
                 Err(Read::Events) => continue,
                 Err(Read::Gap(gap)) => return Poll::Ready(self.take_gap(gap)),
-                Err(Read::CaughtUp | Read::Fetching) if registered => return Poll::Pending,
+                Err(Read::CaughtUp | Read::Fetching) if registered => return self.wait(),
                 Err(Read::CaughtUp | Read::Fetching) => {
                     R::register(&self.reader, cx);
                     registered = true;
@@ -305,11 +304,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if self.ahead.is_some() || self.rare.is_some() || self.ended.is_some() {
             return None;
         }
-        if std::mem::take(&mut self.has_newest) {
-            R::register(&self.reader, cx);
-            if self.reader.is_idle() {
-                return Some(Poll::Pending);
+        match self.take_expected() {
+            Expects::Nothing => {
+                R::register(&self.reader, cx);
+                return self.reader.is_idle().then(|| self.wait());
             }
+            Expects::Event => {}
+            Expects::Anything => return None,
         }
         let hub = &self.hub;
         let now = || R::now(&hub.0.settings.clock);
@@ -318,9 +319,24 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         };
         hub.0.counters.note_read(1);
-        self.has_newest = !self.reader.is_behind();
+        self.expect_after_event();
         self.note_told(event.offset);
         Some(Poll::Ready(event.payload))
+    }
+
+    fn take_expected(&mut self) -> Expects {
+        std::mem::replace(&mut self.expects, Expects::Anything)
+    }
+
+    fn expect_after_event(&mut self) {
+        let is_behind = self.reader.is_behind();
+        self.expects = if is_behind { Expects::Anything } else { Expects::Nothing };
+    }
+
+    /// Not ready: the reader is registered and has been looked at after that.
+    fn wait<R>(&mut self) -> Poll<R> {
+        self.expects = Expects::Event;
+        Poll::Pending
     }
 
     /// Notes up to where the client is told all.
@@ -341,7 +357,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| R::now(&hub.0.settings.clock)) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
-                self.has_newest = !self.reader.is_behind();
+                self.expect_after_event();
                 Ok(entry)
             }
             Next::CaughtUp => Err(Read::CaughtUp),
