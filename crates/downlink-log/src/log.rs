@@ -9,9 +9,9 @@
 //! 5. one topic's `watchers`, the expiry queue, `given`; one at a time, and `watchers` under no ring
 //! 6. one waker's slot
 //!
-//! None is held while a waker or a [`WakeMany`](crate::WakeMany) runs or a payload is dropped. A reader that reads takes neither of the
-//! first two; only its coming, its going, and the making and collection of a topic write to the
-//! registry.
+//! None is held while a waker or a [`WakeMany`](crate::WakeMany) runs or a payload is dropped. A reader
+//! that reads takes neither of the first two; only its coming, its going, and the making and collection
+//! of a topic write to the registry.
 
 use std::{fmt, sync::Arc};
 

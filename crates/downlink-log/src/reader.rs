@@ -240,8 +240,9 @@ impl<P: Payload> Reader<P> {
         self.read_next_as(now, P::clone)
     }
 
-    /// The same for who needs only a part of what was appended, or another form of it. It is taken with
-    /// the topic's history locked: quickly, and without a call of the log.
+    /// The same for who needs only a part of what was appended, or another form of it: the entry's
+    /// payload is what `take` makes of it. The topic's history and the reader's list of topics are
+    /// locked meanwhile: it is to be quick, and not to call the log.
     pub fn read_next_as<Q>(
         &mut self,
         now: impl FnOnce() -> Timestamp,

@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::http::{Now, begin_turns, in_turn};
-    use crate::hub::Hub;
+    use crate::hub::{Hub, HubBuilder, Retention, Start};
 
     #[derive(Default)]
     struct Told(Mutex<Vec<u32>>);
@@ -315,5 +315,58 @@ mod tests {
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
         assert_eq!(read(8), (vec![], 1), "served under another key before");
         assert_eq!(read(7), (vec![7], 0));
+    }
+
+    /// What a body has ready, as text.
+    fn ready<F>(body: &mut Pin<Box<SseBody<SubscriptionFrames<String, F>>>>) -> String
+    where
+        F: ToFrame<String> + Unpin,
+    {
+        let _turns = begin_turns(Now::look(), Arc::new(Told::default()));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut text = String::new();
+        while let Poll::Ready(Some(frame)) =
+            in_turn(7, &mut cx, |cx| body.as_mut().poll_frame(cx)).0
+        {
+            let bytes = frame.expect("no failure").into_data().expect("no trailers");
+            text.push_str(std::str::from_utf8(&bytes).expect("text"));
+        }
+        text
+    }
+
+    /// The short way is for frames as they were published alone, so any other form shows the long one.
+    #[tokio::test]
+    async fn the_short_way_says_what_the_long_one_says() {
+        let retention = Retention { events_max: 3, ..Retention::DEFAULT };
+        let hub = HubBuilder::<String>::text().retention(retention).gap_wait_max(Duration::ZERO);
+        let hub = hub.build().expect("a hub");
+        hub.to("news").publish("first".to_owned()).expect("an open topic");
+        let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
+        let (short, long) = (open().await.expect("room"), open().await.expect("room"));
+        let mut short = Box::pin(short.into_response().into_body());
+        let as_published = |event: Published<String>| event.frame().clone();
+        let mut long = Box::pin(long.into_sse_with(as_published).into_response().into_body());
+        let mut all = String::new();
+        for (news, others) in
+            [(0, 0), (1, 0), (1, 0), (0, 2), (1, 1), (2, 0), (9, 3), (1, 0), (1, 0)]
+        {
+            for (topic, count) in [("news", news), ("other", others)] {
+                for number in 0..count {
+                    hub.to(topic).publish(number.to_string()).expect("an open topic");
+                }
+            }
+            let said = ready(&mut short);
+            // Beside the number of the subscription.
+            let number = ["\"connection\":\"1\"", "\"connection\":\"2\""];
+            assert_eq!(said.replace(number[0], number[1]), ready(&mut long));
+            all.push_str(&said);
+        }
+        hub.drain();
+        let (short, long) = (ready(&mut short), ready(&mut long));
+        assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
+        // Nine at once are too many to be kept: three of them follow the gap. What the hub itself says,
+        // at the beginning and of the gap, is JSON.
+        let count = |what| all.matches(what).count();
+        assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }
 }

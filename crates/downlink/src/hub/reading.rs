@@ -39,3 +39,10 @@ pub(super) enum Expects {
     /// The event read last was the newest.
     Nothing,
 }
+
+impl Expects {
+    /// After an event; behind it there may be others, of whatever topics.
+    pub(super) fn after_event(is_behind: bool) -> Self {
+        if is_behind { Self::Anything } else { Self::Nothing }
+    }
+}

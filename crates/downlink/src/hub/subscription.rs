@@ -304,13 +304,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if self.ahead.is_some() || self.rare.is_some() || self.ended.is_some() {
             return None;
         }
-        match self.take_expected() {
-            Expects::Nothing => {
-                R::register(&self.reader, cx);
-                return self.reader.is_idle().then(|| self.wait());
-            }
-            Expects::Event => {}
-            Expects::Anything => return None,
+        if self.expects == Expects::Nothing {
+            R::register(&self.reader, cx);
+            // If it is not, the long way registers too, and does not look before.
+            return self.reader.is_idle().then(|| self.wait());
+        }
+        if self.take_expected() == Expects::Anything {
+            return None;
         }
         let hub = &self.hub;
         let now = || R::now(&hub.0.settings.clock);
@@ -319,18 +319,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         };
         hub.0.counters.note_read(1);
-        self.expect_after_event();
+        self.expects = Expects::after_event(self.reader.is_behind());
         self.note_told(event.offset);
         Some(Poll::Ready(event.payload))
     }
 
     fn take_expected(&mut self) -> Expects {
         std::mem::replace(&mut self.expects, Expects::Anything)
-    }
-
-    fn expect_after_event(&mut self) {
-        let is_behind = self.reader.is_behind();
-        self.expects = if is_behind { Expects::Anything } else { Expects::Nothing };
     }
 
     /// Not ready: the reader is registered and has been looked at after that.
@@ -357,7 +352,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| R::now(&hub.0.settings.clock)) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
-                self.expect_after_event();
+                self.expects = Expects::after_event(self.reader.is_behind());
                 Ok(entry)
             }
             Next::CaughtUp => Err(Read::CaughtUp),
@@ -389,6 +384,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             }
         }
         self.note_told(entry.offset);
+        // Without these it is like any other from here on.
+        self.rare = self.rare.take().filter(|rare| rare.filter.is_some() || rare.missing.is_some());
         if let Some(rare) = &mut self.rare {
             rare.given = None;
         }
