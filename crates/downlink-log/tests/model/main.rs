@@ -155,6 +155,8 @@ impl World {
                 });
                 if client.last_id.is_none() {
                     client.last_id = Some(reader.cursor().to_string());
+                    // The law without floors: what is kept now comes, or lies in a reported gap.
+                    client.wanted.extend(self.naive.kept_from(&client.selection, naive.start()));
                 }
                 client.reader = Some(reader);
                 client.naive = Some(naive);
@@ -235,8 +237,8 @@ impl Client {
             assert!(self.delivered.insert(offset), "offset {offset} came twice");
             self.last_id = Some(id_of(offset));
         }
-        if let Read::Gap(Gap { after: Some(after), until: Some(until), next, .. }) = read {
-            self.gaps.push((after.get(), until.get()));
+        if let Read::Gap(Gap { after, until: Some(until), next, .. }) = read {
+            self.gaps.push((after.map_or(0, |after| after.get()), until.get()));
             self.last_id = Some(id_of(next.get() - 1));
         }
     }

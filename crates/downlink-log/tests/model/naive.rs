@@ -61,6 +61,11 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
+    /// The first offset that it reads.
+    pub(crate) fn start(&self) -> u64 {
+        self.gap.map_or(self.next, |gap| gap.next.get())
+    }
+
     pub(crate) fn next(&self) -> u64 {
         self.gap.map_or(self.next, |gap| self.next.min(gap.next.get()))
     }
@@ -311,6 +316,11 @@ impl Naive {
         }
         state.next_reader += 1;
         Ok(begin(&state, number, selection, start))
+    }
+
+    /// What the selected topics keep from an offset on.
+    pub(crate) fn kept_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
+        self.state.borrow().kept_from(selection, from)
     }
 
     pub(crate) fn close(&self, reader: &Reader) {

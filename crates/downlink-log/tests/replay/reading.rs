@@ -4,7 +4,7 @@
 use std::{future::poll_fn, task::Poll};
 
 use downlink_log::{
-    Address, Batch, Entry, Gap, Next, Read, Reader, Start, TopicSelector, store::Wanted,
+    Address, Batch, Entry, Gap, Next, Offset, Read, Reader, Start, TopicSelector, store::Wanted,
 };
 use fastrand::Rng;
 
@@ -19,6 +19,8 @@ pub(crate) struct Diary {
     wanted: Vec<&'static str>,
     /// From here on each event is delivered, or told to be gone.
     from: u64,
+    /// What was kept below that when the reader opened: it comes as well, or is told to be gone.
+    kept: Vec<u64>,
     pages: Batch,
     delivered: Vec<(u64, u64)>,
     gaps: Vec<Gap>,
@@ -62,16 +64,17 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
             Start::After(format!("{}-{after}", tail.epoch).into())
         }
     };
+    let tail = world.log.tail().next.get();
     let reader = begin(world, &wanted, &start);
-    let from = match start {
-        // Who asks for what there is misses nothing that is gone by then.
-        Start::Earliest => world.store.floor(&as_stored(&wanted)).unwrap().offset.get(),
-        _ => reader.cursor().next.get(),
+    // What is kept now was kept when the reader opened.
+    let (from, kept) = match start {
+        Start::Earliest => (tail, kept(world, &wanted, reader.cursor().next.get(), tail)),
+        _ => (reader.cursor().next.get(), Vec::new()),
     };
     let pages = Batch { events_max: rng.usize(1..=6), bytes_max: usize::MAX };
     let (delivered, gaps) = (Vec::new(), Vec::new());
     let diary =
-        Diary { wanted, from, pages, delivered, gaps, oldest: None, told: 0, is_over: false };
+        Diary { wanted, from, kept, pages, delivered, gaps, oldest: None, told: 0, is_over: false };
     (reader, diary)
 }
 
@@ -80,6 +83,19 @@ fn begin(world: &World, wanted: &[&str], start: &Start) -> Reader<Numbered> {
     let mut reader = world.log.open(ms(1_000), &selection(wanted), start).expect("an open log");
     block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
     reader
+}
+
+/// The offsets that the wanted topics keep between two.
+fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
+    let batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
+    let mut kept = Vec::new();
+    while from < until {
+        let (next, end) = (Offset::new(from), Offset::new(until));
+        let page = world.store.page(&as_stored(wanted), next, end, batch).unwrap();
+        kept.extend(page.events.iter().map(|event| event.offset.get()));
+        from = page.next.get();
+    }
+    kept
 }
 
 fn as_stored(wanted: &[&str]) -> Wanted {
@@ -157,7 +173,8 @@ impl Diary {
         }
         let is_delivered =
             |offset| self.delivered.binary_search_by_key(&offset, |(offset, _)| *offset).is_ok();
-        for (&offset, (_, to)) in published.range(self.from..) {
+        let kept = self.kept.iter().filter_map(|offset| published.get_key_value(offset));
+        for (&offset, (_, to)) in published.range(self.from..).chain(kept) {
             let told = || self.gaps.iter().map(bounds).any(|(a, b)| a < offset && offset <= b);
             assert!(wants(to) == 0 || is_delivered(offset) || told(), "{offset}: {self:?}");
         }
