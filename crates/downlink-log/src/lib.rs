@@ -1,51 +1,29 @@
 //! The log behind a hub: one sequence of offsets, one bounded ring per topic.
 //!
 //! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*; so
-//! replay and live are the same read, and a slow reader costs a number. What retention removed is
+//! replay and live are the same and a slow reader costs a number. What retention removed is
 //! remembered as a floor, and a reader that asks for it gets a [`Gap`], never silence.
 //!
 //! Not here: event streams, HTTP, timers, tasks. Time is a parameter of every call that needs it.
 
-mod address;
-mod append;
-mod collect;
-mod crowd;
-mod draft;
-mod durable;
-mod evict;
-mod expiry;
-mod forgotten;
-mod gathered;
-mod given;
-mod index;
-mod install;
+mod commit;
+mod history;
 mod log;
-mod next;
-mod offset;
-mod open;
-mod overview;
-mod patterns;
-mod places;
-mod plan;
-mod queue;
 mod read;
-mod reader;
-mod reader_over_store;
-mod registry;
-mod replay;
-mod retention;
-mod ring;
-mod selector;
-mod start;
+mod readers;
+mod sequence;
 pub mod store;
-mod stored_start;
 mod sync;
-mod ticket;
-mod topic;
-mod wake;
-mod wakes;
-mod watcher;
-mod writer;
+mod topics;
+mod types;
+
+use commit::{crowd, durable, install, queue, ticket, writer};
+use history::{evict, expiry, index};
+use read::{merge, next, open, overview, reader, reader_over_store, replay, start, stored_start};
+use readers::{gathered, patterns, wake, wakes, watcher};
+use sequence::{append, given, plan};
+use topics::{collect, forgotten, places, registry, ring, topic};
+use types::{address, draft, offset, retention, selector};
 
 pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic};
 pub use draft::{Answers, AppendError, Appended, Draft, Submitted};
@@ -56,11 +34,11 @@ pub use durable::{
 pub use gathered::{Gathered, Timer};
 pub use given::{Fingerprint, IdempotencyKey};
 pub use log::{Limits, Log, LogOptions, Payload};
+pub use merge::{Batch, Entry, Gap, GapReason, Read};
 pub use next::Next;
 pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};
 pub use open::OpenError;
 pub use overview::{ReaderOverview, TopicOverview, Totals};
-pub use read::{Batch, Entry, Gap, GapReason, Read};
 pub use reader::{EndReason, Reader};
 pub use retention::{Retention, RetentionRules};
 pub use selector::{Selection, TopicSelector};

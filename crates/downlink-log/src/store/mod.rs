@@ -18,8 +18,8 @@ use std::{fmt, sync::Arc};
 use crate::{
     address::Address,
     given::{Fingerprint, IdempotencyKey},
+    merge::Batch,
     offset::{Epoch, Offset, Timestamp},
-    read::Batch,
 };
 
 pub use self::{

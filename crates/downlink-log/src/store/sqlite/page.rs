@@ -9,8 +9,8 @@ use std::{
 use rusqlite::{Connection, Row};
 
 use crate::{
+    merge::Batch,
     offset::{Offset, Timestamp},
-    read::Batch,
     store::{
         Page, StoreError, StoredEntry, StoredFloor, Wanted,
         sqlite::{

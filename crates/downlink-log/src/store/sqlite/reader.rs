@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use crate::{
     address::Address,
     given::{Fingerprint, IdempotencyKey},
+    merge::Batch,
     offset::{Offset, Timestamp},
-    read::Batch,
     store::{
         Finished, Page, StoreError, StoreReader, StoredEvent, StoredFloor, Wanted,
         sqlite::{

@@ -9,8 +9,8 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::{
     durable::Stored,
     log::{Payload, Shared},
+    merge::{Batch, Entry},
     offset::{Cursor, Offset},
-    read::{Batch, Entry},
     store::{StoreError, StoredEntry, Wanted},
     sync::{Mutex, Ordering},
     wake::Woken,

@@ -6,8 +6,8 @@ use crate::{
     address::Address,
     forgotten::Floor,
     log::{Payload, Shared},
+    merge::{Gap, GapReason},
     offset::{Cursor, Offset, Timestamp},
-    read::{Gap, GapReason},
     topic::TopicLog,
     watcher::{Attached, Watcher},
 };

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     log::{Payload, Shared},
+    merge::{Batch, Entry, Gap, GapReason, Read},
     offset::Offset,
-    read::{Batch, Entry, Gap, GapReason, Read},
     reader::Reader,
     replay::{Item, Replayed, Slot, wanted},
     start::Beginning,

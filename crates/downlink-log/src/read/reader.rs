@@ -9,9 +9,9 @@ use std::{
 use crate::{
     address::ClientId,
     log::{Payload, Shared},
+    merge::{Batch, Entry, Found, Gap, GapReason, Position, Read},
     next::Next,
     offset::{Cursor, Offset, Timestamp},
-    read::{Batch, Entry, Found, Gap, GapReason, Position, Read},
     reader_over_store::OverStore,
     start::{Beginning, all_finished, floor_max},
     sync::Ordering,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::{
     durable::Located,
     log::{Payload, Shared},
+    merge::{Batch, Gap, GapReason},
     offset::{Cursor, Offset, Timestamp},
-    read::{Batch, Gap, GapReason},
     replay::wanted,
     start::{Beginning, Start, all_finished, floor_max},
     store::{StoreError, StoreReader, StoredFloor, Wanted},

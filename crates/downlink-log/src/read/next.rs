@@ -5,7 +5,7 @@
 
 use crate::{
     log::{Payload, Shared},
-    read::{Entry, GapReason, MERGE_ALWAYS, Position},
+    merge::{Entry, GapReason, MERGE_ALWAYS, Position},
     ring::{Kept, Ring},
     sync::Ordering,
     watcher::{Attached, Seat},

@@ -1,0 +1,5 @@
+//! From drafts to offsets.
+
+pub(crate) mod append;
+pub(crate) mod given;
+pub(crate) mod plan;
