@@ -1,49 +1,66 @@
 //! The log behind a hub: one sequence of offsets, one bounded ring per topic.
 //!
 //! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*; so
-//! replay and live are the same and a slow reader costs a number. What retention removed is
+//! replay and live are the same read, and a slow reader costs a number. What retention removed is
 //! remembered as a floor, and a reader that asks for it gets a [`Gap`], never silence.
 //!
 //! Not here: event streams, HTTP, timers, tasks. Time is a parameter of every call that needs it.
+//!
+//! The modules are listed from the bottom to the top. A module uses only those above it in the list.
 
-mod commit;
-mod history;
-mod log;
-mod read;
-mod readers;
-mod sequence;
-pub mod store;
 mod sync;
-mod topics;
+
 mod types;
 
-use commit::{crowd, durable, install, queue, ticket, writer};
-use history::{evict, expiry, index};
-use read::{merge, next, open, overview, reader, reader_over_store, replay, start, stored_start};
-use readers::{gathered, patterns, wake, wakes, watcher};
-use sequence::{append, given, plan};
-use topics::{collect, forgotten, places, registry, ring, topic};
-use types::{address, draft, offset, retention, selector};
+pub mod store;
 
-pub use address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic};
-pub use draft::{Answers, AppendError, Appended, Draft, Submitted};
-pub use durable::{
-    Decode, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, REPLAY_READERS_MAX, StoreOptions, Stored,
-    WakeCommitted,
+mod readers;
+
+mod topics;
+
+mod patterns;
+
+mod history;
+
+mod sequence;
+
+mod core;
+
+mod commit;
+
+mod read;
+
+mod log;
+
+pub use commit::{
+    outcome::Commit,
+    writer::{RELAXED_WITHIN, StoreClock},
 };
-pub use gathered::{Gathered, Timer};
-pub use given::{Fingerprint, IdempotencyKey};
-pub use log::{Limits, Log, LogOptions, Payload};
-pub use merge::{Batch, Entry, Gap, GapReason, Read};
-pub use next::Next;
-pub use offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor};
-pub use open::OpenError;
-pub use overview::{ReaderOverview, TopicOverview, Totals};
-pub use reader::{EndReason, Reader};
-pub use retention::{Retention, RetentionRules};
-pub use selector::{Selection, TopicSelector};
-pub use start::Start;
-pub use ticket::Commit;
-pub use wake::WakeMany;
-pub use wakes::Wakes;
-pub use writer::RELAXED_WITHIN;
+pub use log::{
+    Log, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, REPLAY_READERS_MAX, StoreOptions, Submitted,
+};
+pub use read::{
+    next::Next,
+    overview::{ReaderOverview, TopicOverview, Totals},
+    reader::{Read, Reader},
+    start::Start,
+};
+pub use readers::wake::WakeMany;
+pub use sequence::{
+    decode::{Decode, OnUnreadable, Stored},
+    draft::{Answers, AppendError, Appended, Draft, Drafts},
+};
+pub use types::{
+    address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic},
+    clock::{ClockState, LogClock, OnJump, SLACK_MS},
+    event::{Batch, EndReason, Entry, Gap, GapReason},
+    floor::{EvictionNumber, Floor, Hole},
+    identity::{Fingerprint, IdempotencyKey, KEY_WINDOW, KEYS_MAX},
+    offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor},
+    open_error::OpenError,
+    options::{Limits, LogOptions},
+    payload::{ENTRY_COST_BYTES, Payload},
+    retention::{Retention, RetentionRules},
+    selector::{PATTERN_SEGMENTS_MAX, PLACEHOLDERS_MAX, Selection, TopicSelector},
+    trie::PatternSet,
+};

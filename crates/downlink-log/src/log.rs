@@ -1,248 +1,278 @@
-//! The log itself: what its parts share, and in which order their locks may be held.
-//!
-//! Locks, outermost first; each is taken with some of those above it held, or none:
-//!
-//! 1. `sequence`, or `registry`; never both
-//! 2. one reader's `attached`; never under `sequence`
-//! 3. `index`
-//! 4. one topic's `ring`
-//! 5. one topic's `watchers`, the expiry queue, `given`; one at a time, and `watchers` under no ring
-//! 6. one waker's slot
-//!
-//! None is held while a waker or a [`WakeMany`](crate::WakeMany) runs or a payload is dropped. A reader
-//! that reads takes neither of the first two; only its coming, its going, and the making and collection
-//! of a topic write to the registry.
+//! The log itself: the only file that knows all of its parts.
 
-use std::{fmt, sync::Arc};
-
-use crate::{
-    address::Address,
-    durable::Durable,
-    expiry::Expiry,
-    forgotten::{FORGOTTEN_MAX, Floor},
-    given::{GivenIds, KEYS_MAX, KeyWindow},
-    index::Index,
-    offset::{Cursor, Epoch, Offset, Timestamp},
-    queue::{Pending, Queue},
-    reader::EndReason,
-    registry::Registry,
-    retention::RetentionRules,
-    store::StoreError,
-    sync::{AtomicU64, AtomicUsize, Mutex, Ordering, RwLock},
-    ticket::Commit,
-    topic::TopicLog,
-    watcher::end_each,
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Poll, Waker},
 };
 
-/// What a log keeps for each event. Cheap to clone: every reader takes a clone.
-///
-/// Cloning and the methods below run while locks are held: they do not panic, wait, or call into the
-/// log. Dropping is free to do all of that.
-pub trait Payload: Clone + Send + Sync + 'static {
-    /// What it counts towards the byte bounds: always the same. Each event counts 96 bytes more.
-    fn bytes(&self) -> usize;
+use crate::{
+    commit::{
+        outcome::{Commit, Outcome},
+        queue::CommitQueue,
+        restore::restore,
+        writer::{StoreClock, Writer},
+    },
+    core::Core,
+    history::history::History,
+    read::{
+        overview::{ReaderOverview, TopicOverview, Totals},
+        reader::Reader,
+        replay::Replays,
+        seats::Seats,
+        start::Start,
+    },
+    readers::list::end_each,
+    sequence::{
+        decode::{Decode, Decoder, OnUnreadable, Stored},
+        draft::{Answers, AppendError, Drafts},
+        ids::Ids,
+        sequencer::Sequencer,
+    },
+    store::{Durability, Opened, Store, StoreError},
+    types::{
+        address::{Address, ClientId, Topic},
+        clock::ClockState,
+        event::EndReason,
+        offset::{Cursor, Offset, Timestamp},
+        open_error::OpenError,
+        options::LogOptions,
+        payload::Payload,
+        selector::Selection,
+        trie::PatternSet,
+    },
+};
 
-    /// The id that its publisher gave, if one did: its draft's. Frees the id with the event.
-    fn given_id(&self) -> Option<&str> {
-        None
-    }
+/// Events that wait for their commit. At a thousand commits a second and a publisher for each event,
+/// more than a machine has tasks for; with half as many a short stall of the disk refuses publishers.
+pub const QUEUE_EVENTS_MAX: usize = 65_536;
+
+/// Bytes that wait for their commit: four of the largest batches.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Threads that read from the store for readers that are behind. A disk answers few better than many.
+pub const REPLAY_READERS_MAX: usize = 4;
+
+/// How a log uses its store.
+pub struct StoreOptions<P> {
+    /// When a commit counts.
+    pub durability: Durability,
+    /// Makes payloads of what the store kept.
+    pub decode: Arc<Decode<P>>,
+    /// Called once for each stored event that cannot be read. Nothing by default.
+    pub on_unreadable: Option<Box<OnUnreadable>>,
+    /// The log's clock, for retention while nothing is published.
+    pub clock: Box<StoreClock>,
+    /// Events that wait for their commit; beyond, publishers are refused.
+    pub queue_events_max: usize,
+    /// Bytes that wait for their commit; beyond, publishers are refused.
+    pub queue_bytes_max: usize,
+    /// Threads that read for readers that are behind.
+    pub replay_readers_max: usize,
+    /// What each of these threads does first, such as lower its priority. Nothing by default.
+    pub begin_reading: fn(),
 }
 
-/// The named maxima of a log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Limits {
-    /// Readers at a time.
-    pub subscribers_max: usize,
-    /// Readers of one client at a time.
-    pub subscribers_per_client_max: usize,
-    /// Topics and patterns of one reader. What its patterns match is bounded by `topics_max`.
-    pub selectors_max: usize,
-    /// Topics that exist at a time, clients' inboxes among them.
-    pub topics_max: usize,
-    /// Bytes of history in all topics together.
-    pub bytes_max: usize,
-}
-
-impl Default for Limits {
-    /// As many subscribers as descriptors allow, a thousand selectors, a hundred thousand topics and
-    /// 256 MiB: more than one process serves today, and bounded.
-    fn default() -> Self {
+impl<P> StoreOptions<P> {
+    /// Defaults with this decoder and clock.
+    pub fn new(
+        decode: impl Fn(Stored) -> Option<P> + Send + Sync + 'static,
+        clock: impl Fn() -> ClockState + Send + 'static,
+    ) -> Self {
         Self {
-            subscribers_max: 1_000_000,
-            subscribers_per_client_max: 1_000,
-            selectors_max: 1_000,
-            topics_max: 100_000,
-            bytes_max: 256 << 20,
+            durability: Durability::default(),
+            decode: Arc::new(decode),
+            on_unreadable: None,
+            clock: Box::new(clock),
+            queue_events_max: QUEUE_EVENTS_MAX,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            replay_readers_max: REPLAY_READERS_MAX,
+            begin_reading: || {},
         }
     }
 }
 
-/// How a log is to be.
+impl<P> fmt::Debug for StoreOptions<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions").field("durability", &self.durability).finish_non_exhaustive()
+    }
+}
+
+/// What became of a batch for now.
 #[derive(Clone, Debug)]
-pub struct LogOptions {
-    /// Names this life of the log; random in production.
-    pub epoch: Epoch,
-    /// How much history topics keep.
-    pub retention: RetentionRules,
-    /// Maxima.
-    pub limits: Limits,
-    /// How long a finished topic stays finished, and its history readable.
-    pub finished_keep: std::time::Duration,
-    /// How many events are replayed at most after an id that the log does not know.
-    pub gap_replay_max: usize,
-    /// How many collected topics are remembered by name; `None` is 65,536.
-    pub forgotten_max: Option<usize>,
-}
-
-impl LogOptions {
-    /// Defaults under this epoch.
-    pub fn new(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            retention: RetentionRules::default(),
-            limits: Limits::default(),
-            finished_keep: std::time::Duration::from_secs(60 * 60),
-            gap_replay_max: 1_000,
-            forgotten_max: None,
-        }
-    }
+#[must_use]
+pub enum Submitted {
+    /// It is appended, and readers see it.
+    Appended(Answers),
+    /// It waits for its commit: readers see it then, and only then it has offsets.
+    Queued(Commit),
 }
 
 /// A bounded log of events. Clones are handles to one log.
-pub struct Log<P>(pub(crate) Arc<Shared<P>>, Option<Arc<Handle<P>>>);
-
-impl<P> Clone for Log<P> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0), self.1.clone())
-    }
+pub struct Log<P: Payload> {
+    core: Arc<Core<P>>,
+    store: Option<Arc<StoreSide<P>>>,
 }
 
-/// That somebody outside has a log: the threads of its store hold it too, and end with the last one.
-struct Handle<P>(Arc<Shared<P>>);
+/// The way to the store. When the last handle is gone the threads end: those that write when they
+/// have written everything.
+struct StoreSide<P: Payload> {
+    queue: Arc<CommitQueue<P>>,
+    replays: Arc<Replays<P>>,
+    /// Resolved when the writer has let go of the store.
+    ended: Arc<Outcome>,
+}
 
-impl<P> Drop for Handle<P> {
+impl<P: Payload> Drop for StoreSide<P> {
     fn drop(&mut self) {
-        self.0.close_sequence();
-        if let Some(durable) = &self.0.durable {
-            durable.replay.stop();
-        }
+        self.queue.close();
+        self.replays.stop();
     }
 }
 
-impl<P> fmt::Debug for Log<P> {
+impl<P: Payload> Clone for Log<P> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), store: self.store.clone() }
+    }
+}
+
+impl<P: Payload> fmt::Debug for Log<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log").field("epoch", &self.0.options.epoch).finish_non_exhaustive()
+        f.debug_struct("Log").field("epoch", &self.core.ids.current()).finish_non_exhaustive()
     }
-}
-
-pub(crate) struct Shared<P> {
-    pub(crate) options: LogOptions,
-    /// The next offset to be assigned. Stored (Release) after everything below it is in its rings;
-    /// who loads it (Acquire) finds all of that.
-    pub(crate) tail: AtomicU64,
-    /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
-    /// forgets a row; who looks at the index and then loads it (Acquire) knows of each missing row.
-    pub(crate) floor_max: AtomicU64,
-    /// The newest offset in any inbox. Raised (AcqRel) before the tail is moved: who has loaded the
-    /// tail, and finds this and `floor_max` below its cursor, need not look at its inbox, which few
-    /// others have lately touched.
-    pub(crate) newest_of_inboxes: AtomicU64,
-    /// Bytes and events kept in all rings. Changed under the lock of the ring concerned, and ordered
-    /// with nothing else (Relaxed): who reads them without is right at some moment.
-    pub(crate) bytes: AtomicUsize,
-    pub(crate) events: AtomicUsize,
-    /// Topics that are finished now. Counted up before the tail is stored, so that who sees the tail
-    /// behind a finish mark sees the mark counted (Relaxed).
-    pub(crate) finished: AtomicUsize,
-    /// Assigns offsets. Held while an event goes into its rings.
-    pub(crate) sequence: Mutex<Sequence<P>>,
-    pub(crate) index: Mutex<Index<P>>,
-    pub(crate) given: Mutex<GivenIds>,
-    pub(crate) expiry: Expiry<P>,
-    /// Which topics and readers there are.
-    pub(crate) registry: RwLock<Registry<P>>,
-    /// Read by every reader, and never collected.
-    pub(crate) everyone: Arc<TopicLog<P>>,
-    /// The store, if there is one.
-    pub(crate) durable: Option<Durable<P>>,
-}
-
-/// What is needed to assign an offset.
-pub(crate) struct Sequence<P> {
-    /// The next offset to be assigned. The tail is behind it while the store has not committed.
-    pub(crate) next: u64,
-    /// The newest time stamp. Time does not run backwards in a log, whatever the clock does.
-    pub(crate) at: Timestamp,
-    pub(crate) keys: KeyWindow,
-    pub(crate) closed: bool,
-    /// What is on its way to the store, and what of it nobody sees yet.
-    pub(crate) queue: Queue<P>,
-    pub(crate) pending: Pending,
-    /// Why the store takes nothing more.
-    pub(crate) failed: Option<StoreError>,
 }
 
 impl<P: Payload> Log<P> {
     /// An empty log in memory.
     pub fn new(options: LogOptions) -> Self {
-        Self::begin_at(options, Offset::FIRST, Timestamp::default(), None, (0, 0))
+        let ids = Ids::new(vec![(options.epoch, Offset::FIRST)], options.epoch);
+        let sequencer = Sequencer::new(Offset::FIRST, Timestamp::default());
+        let history = History::new(options, Offset::FIRST);
+        Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
     }
 
-    /// An empty log whose next offset is `next`, with room for so many events and bytes on their way
-    /// to its store.
-    pub(crate) fn begin_at(
-        options: LogOptions,
-        next: Offset,
-        at: Timestamp,
-        durable: Option<Durable<P>>,
-        (queue_events_max, queue_bytes_max): (usize, usize),
-    ) -> Self {
-        let everyone = TopicLog::new(Address::Everyone, &options, Floor::NONE);
-        let forgotten_max = options.forgotten_max.unwrap_or(FORGOTTEN_MAX);
-        let registry = Registry::new(Arc::clone(&everyone), forgotten_max);
-        let sequence = Sequence {
-            next: next.get(),
-            at,
-            keys: KeyWindow::new(KEYS_MAX),
-            closed: false,
-            queue: Queue::new(queue_events_max, queue_bytes_max),
-            pending: Pending::default(),
-            failed: None,
+    /// A log that goes on where a store ended. The epoch of the options is the one that the store's
+    /// opening began, whatever was set.
+    ///
+    /// Starts a thread that writes, and some that read; they end with the last handle.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store cannot be read.
+    pub fn with_store(
+        mut options: LogOptions,
+        store: impl Store,
+        side: StoreOptions<P>,
+    ) -> Result<Self, StoreError> {
+        let Opened { epochs, next_offset, clock, .. } = store.opened().clone();
+        if let Some((epoch, _)) = epochs.last() {
+            options.epoch = *epoch;
+        }
+        let ids = Ids::new(epochs, options.epoch);
+        let sequencer = Sequencer::new(next_offset, clock.unwrap_or_default().at);
+        let core = Arc::new(Core { history: History::new(options, next_offset), sequencer, ids });
+        let (reader, ended) = (store.reader(), Outcome::new());
+        let decoder = Arc::new(Decoder::new(side.decode, side.on_unreadable));
+        restore(&core, &*reader, &decoder, next_offset)?;
+        let queue = Arc::new(CommitQueue::new(side.queue_events_max, side.queue_bytes_max));
+        let replays = Replays::start(reader, decoder, side.replay_readers_max, side.begin_reading)?;
+        let writer = Writer {
+            core: Arc::clone(&core),
+            queue: Arc::clone(&queue),
+            store: Box::new(store),
+            durability: side.durability,
+            clock: side.clock,
+            ended: Arc::clone(&ended),
+            last: None,
+            unflushed: None,
         };
-        let shared = Arc::new(Shared {
-            options,
-            tail: AtomicU64::new(next.get()),
-            floor_max: AtomicU64::new(Offset::FIRST.get()),
-            newest_of_inboxes: AtomicU64::new(0),
-            bytes: AtomicUsize::new(0),
-            events: AtomicUsize::new(0),
-            finished: AtomicUsize::new(0),
-            sequence: Mutex::new(sequence),
-            index: Mutex::new(Index::new()),
-            given: Mutex::new(GivenIds::default()),
-            expiry: Expiry::new(),
-            registry: RwLock::new(registry),
-            everyone,
-            durable,
-        });
-        let handle = shared.durable.is_some().then(|| Arc::new(Handle(Arc::clone(&shared))));
-        Self(shared, handle)
+        let store = Some(Arc::new(StoreSide { queue, replays: Arc::new(replays), ended }));
+        writer.start()?;
+        Ok(Self { core, store })
     }
 
     /// The options it was made with.
     pub fn options(&self) -> &LogOptions {
-        &self.0.options
+        &self.core.history.options
     }
 
-    /// The next offset to be assigned: a cursor here has everything behind it.
+    /// The next offset to become visible: a cursor here has everything behind it.
     pub fn tail(&self) -> Cursor {
-        Cursor { epoch: self.0.options.epoch, next: Offset::new(self.0.tail()) }
+        let next = Offset::new(self.core.history.tail());
+        Cursor { epoch: self.core.ids.current(), next }
     }
 
-    /// Evicts what is too old now. Appending, opening, and reading what there is do it as well; in a
-    /// log where nothing happens somebody has to look at the time.
+    /// The id of the event at an offset, as a cursor: of the life of the log that it was published in.
+    pub fn id_of(&self, offset: Offset) -> Cursor {
+        self.core.ids.id_of(offset.get())
+    }
+
+    /// Appends a batch: all drafts, or none. Nothing waits for a reader or for the store.
+    ///
+    /// In memory, readers see the batch at once and are woken before this returns. With a store, the
+    /// batch is queued: readers see it when it is committed. Drafts that repeat an earlier one, by
+    /// key or id, get its answer.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; then nothing was appended. With a store, what is wrong with a draft itself is
+    /// said by the commit.
+    ///
+    /// # Limits
+    ///
+    /// A batch stays whole, even if it alone is more than the log's `bytes_max`; the caller bounds its
+    /// length. The sequence lock is held for all of it.
+    pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
+        if let Some(store) = &self.store {
+            return store.queue.submit(now, drafts).map(Submitted::Queued);
+        }
+        let Core { history, sequencer, ids } = &*self.core;
+        self.expire(now);
+        sequencer.append(history, ids, now, drafts).map(Submitted::Appended)
+    }
+
+    /// Opens a reader. What is appended after this returns is read by it.
+    ///
+    /// Where it begins may take a search, in the store or through the events of many topics: see
+    /// [`poll_begun`](Reader::poll_begun).
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; then nothing was changed.
+    pub fn open(
+        &self,
+        now: Timestamp,
+        selection: &Selection,
+        start: &Start,
+    ) -> Result<Reader<P>, OpenError> {
+        self.expire(now);
+        let history = &self.core.history;
+        let note_lost = |address: &Address, lost| history.patterns.note_lost(address, lost);
+        let (state, topics) = history.topics.enter(selection, note_lost)?;
+        let patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
+        let patterns = PatternSet::new(patterns.cloned());
+        let patterns = match history.patterns.enter(patterns.patterns(), &state) {
+            Ok(patterns) => patterns,
+            Err(refused) => {
+                history.topics.leave(topics, note_lost);
+                return Err(refused);
+            }
+        };
+        if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
+            // Appends that come after this one find the patterns.
+            let _sequence = self.core.sequencer.lock();
+            let tail = history.tail();
+            patterns.iter().for_each(|seat| seat.pattern.begin(tail));
+        }
+        let seats = Seats::new(topics, patterns);
+        let replays = self.store.as_ref().map(|store| Arc::clone(&store.replays));
+        Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
+    }
+
+    /// Evicts what is too old now, at most a few hundred events. Appending, opening, and reading do it
+    /// as well; a log where nothing happens needs a caller.
     pub fn expire(&self, now: Timestamp) {
-        self.0.expire(now);
+        self.core.settle(self.core.history.expire(now));
     }
 
     /// Ends the log: every later append and open fails, every reader reads what there is and ends.
@@ -250,45 +280,66 @@ impl<P: Payload> Log<P> {
     /// Never waits for a reader. Closing twice is closing once. With a store, what waits for its
     /// commit is committed first: see [`poll_closed`](Self::poll_closed).
     pub fn close(&self) {
-        self.0.close_sequence();
-        self.0.registry.write().closed = true;
-        if self.0.durable.is_none() {
-            self.end_all(EndReason::Closed);
+        self.core.sequencer.close();
+        self.core.history.topics.close();
+        match &self.store {
+            Some(store) => store.queue.close(),
+            None => self.end_all(EndReason::Closed),
         }
     }
 
     /// Whether a log that was closed has written everything and let go of its store. Until then the
     /// waker is kept and woken then. A log without a store is ready at once.
-    pub fn poll_closed(&self, waker: &std::task::Waker) -> std::task::Poll<()> {
-        match &self.0.durable {
-            Some(durable) => Commit(Arc::clone(&durable.ended)).poll(waker).map(|_| ()),
-            None => std::task::Poll::Ready(()),
+    pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
+        match &self.store {
+            Some(store) => store.ended.poll(waker).map(|_| ()),
+            None => Poll::Ready(()),
         }
     }
 
-    /// Ends every reader there is, each after it has read what there is.
+    /// Ends every reader, each after it has read what there is.
     pub fn end_all(&self, reason: EndReason) {
-        end_each(&self.0.everyone.watchers, reason);
+        end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
     /// Ends every reader of one client at once, and says how many there were.
-    pub fn disconnect(&self, client: &crate::ClientId) -> usize {
-        let inbox = self.0.registry.read().find(&Address::Client(client.clone()));
-        inbox.map_or(0, |inbox| end_each(&inbox.watchers, EndReason::Disconnected))
-    }
-}
-
-impl<P> Shared<P> {
-    /// Refuses appends from now on, and lets the writer end when it has written what there is.
-    fn close_sequence(&self) {
-        self.sequence.lock().closed = true;
-        if let Some(durable) = &self.durable {
-            durable.to_commit.notify_one();
-            durable.has_committed.notify_all();
-        }
+    pub fn disconnect(&self, client: &ClientId) -> usize {
+        let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
+        inbox.map_or(0, |inbox| end_each(&inbox.readers, EndReason::Disconnected))
     }
 
-    pub(crate) fn tail(&self) -> u64 {
-        self.tail.load(Ordering::Acquire)
+    /// How many readers one client has.
+    pub fn subscribers_of(&self, client: &ClientId) -> usize {
+        let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
+        inbox.map_or(0, |inbox| inbox.readers.lock().len())
+    }
+
+    /// The sizes now.
+    pub fn totals(&self, now: Timestamp) -> Totals {
+        self.expire(now);
+        self.core.totals()
+    }
+
+    /// What there is at one address; `None` if it has no events, no mark and no reader that named it.
+    pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
+        self.expire(now);
+        self.core.topic(address)
+    }
+
+    /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
+    pub fn topics(
+        &self,
+        now: Timestamp,
+        prefix: &str,
+        after: Option<&Topic>,
+        count: usize,
+    ) -> Vec<TopicOverview> {
+        self.expire(now);
+        self.core.list_topics(prefix, after, count)
+    }
+
+    /// Every reader.
+    pub fn readers(&self) -> Vec<ReaderOverview> {
+        self.core.readers()
     }
 }

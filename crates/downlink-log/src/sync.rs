@@ -4,75 +4,16 @@
 
 #[cfg(not(downlink_loom))]
 pub(crate) use {
-    parking_lot::{Condvar, MutexGuard},
-    std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard},
+    std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
-
-#[cfg(not(any(downlink_loom, test)))]
-pub(crate) use parking_lot::{Mutex, RwLock};
-
-#[cfg(all(test, not(downlink_loom)))]
-pub(crate) use self::counted::{Mutex, RwLock, locks_taken};
 
 #[cfg(downlink_loom)]
 pub(crate) use {
     self::model::{Condvar, Mutex, MutexGuard, RwLock, next_number},
-    loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    loom::sync::RwLockReadGuard,
+    loom::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
-
-#[cfg(all(test, not(downlink_loom)))]
-mod counted {
-    //! `parking_lot`'s locks, and how often this thread has taken one.
-
-    use std::cell::Cell;
-
-    use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-
-    thread_local! {
-        static TAKEN: Cell<usize> = const { Cell::new(0) };
-    }
-
-    pub(crate) fn locks_taken() -> usize {
-        TAKEN.get()
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct Mutex<T>(parking_lot::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(parking_lot::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            TAKEN.set(TAKEN.get() + 1);
-            self.0.lock()
-        }
-
-        pub(crate) fn is_locked(&self) -> bool {
-            self.0.is_locked()
-        }
-    }
-
-    #[derive(Debug)]
-    pub(crate) struct RwLock<T>(parking_lot::RwLock<T>);
-
-    impl<T> RwLock<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(parking_lot::RwLock::new(value))
-        }
-
-        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
-            TAKEN.set(TAKEN.get() + 1);
-            self.0.read()
-        }
-
-        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
-            TAKEN.set(TAKEN.get() + 1);
-            self.0.write()
-        }
-    }
-}
 
 #[cfg(downlink_loom)]
 mod model {

@@ -1,8 +1,8 @@
-//! The way through a store.
+//! The way of a batch through a store: queue, group commit, outcome.
 
-pub(crate) mod crowd;
-pub(crate) mod durable;
-pub(crate) mod install;
+pub(crate) mod group;
+pub(crate) mod outcome;
+pub(crate) mod pacing;
 pub(crate) mod queue;
-pub(crate) mod ticket;
+pub(crate) mod restore;
 pub(crate) mod writer;

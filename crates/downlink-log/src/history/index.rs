@@ -1,115 +1,204 @@
-//! Which topics each offset belongs to, hub-wide and in order.
+//! Which topics each offset belongs to, in the order of offsets.
 //!
-//! A reader of many topics that is almost up to date walks the index instead of all its topics, and
-//! the byte bound of the log finds the oldest event by it. What no ring keeps any more stays until it
-//! is as much as the rest.
+//! A reader of patterns that is far behind walks the index, and the byte bound of the log finds the
+//! oldest event by it. Rows of evicted events stay until they are more than the others. The rows are
+//! in chunks, and tidying looks at one chunk at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::topic::TopicLog;
+use crate::{topics::topic::Topic, types::offset::Timestamp};
 
 /// The topics of one event; nearly always one.
-pub(crate) type Topics<P> = SmallVec<[Arc<TopicLog<P>>; 1]>;
+pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// Dead offsets tolerated however few live ones there are: tidying is then rare and small.
+/// Rows of a chunk: tidying one takes some ten microseconds. Models tidy single rows.
+const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
+
+/// Dead rows tolerated however few live ones there are, so that tidying is rare in a small log.
 const SLACK: usize = 64;
 
-/// Invariant: `places` is the number of topics in all rows.
+/// Invariant: `places` is the number of topics in all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
-    rows: VecDeque<Row<P>>,
+    chunks: VecDeque<VecDeque<Row<P>>>,
     places: usize,
+    /// The chunk that is tidied next.
+    next_chunk: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row<P> {
     pub(crate) offset: u64,
-    pub(crate) topics: Topics<P>,
+    pub(crate) at: Timestamp,
+    pub(crate) topics: EventTopics<P>,
 }
 
 impl<P> Index<P> {
     pub(crate) fn new() -> Self {
-        Self { rows: VecDeque::new(), places: 0 }
+        Self { chunks: VecDeque::new(), places: 0, next_chunk: 0 }
     }
 
-    pub(crate) fn push(&mut self, offset: u64, topics: Topics<P>) {
-        debug_assert!(self.rows.back().is_none_or(|row| row.offset < offset));
-        self.places += topics.len();
-        self.rows.push_back(Row { offset, topics });
+    pub(crate) fn push(&mut self, row: Row<P>) {
+        debug_assert!(self.newest().is_none_or(|newest| newest < row.offset));
+        self.places += row.topics.len();
+        match self.chunks.back_mut().filter(|chunk| chunk.len() < CHUNK_ROWS) {
+            Some(chunk) => chunk.push_back(row),
+            None => self.chunks.push_back(VecDeque::from([row])),
+        }
     }
 
-    /// The rows in `from..to`.
-    pub(crate) fn range(&self, from: u64, to: u64) -> impl Iterator<Item = &Row<P>> {
-        let start = self.rows.partition_point(|row| row.offset < from);
-        self.rows.range(start..).take_while(move |row| row.offset < to)
+    /// The rows from an offset on, in order.
+    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &Row<P>> {
+        let first = self.chunks.partition_point(|chunk| last(chunk) < from);
+        let rows = self.chunks.range(first..).flatten();
+        // Only the first chunk has rows below.
+        rows.skip_while(move |row| row.offset < from)
+    }
+
+    /// The rows below an offset, newest first.
+    pub(crate) fn below(&self, until: u64) -> impl Iterator<Item = &Row<P>> {
+        let after = self.chunks.partition_point(|chunk| first(chunk) < until);
+        let rows = self.chunks.range(..after).rev().flat_map(|chunk| chunk.iter().rev());
+        rows.skip_while(move |row| row.offset >= until)
+    }
+
+    /// The first offset with this time or a later one.
+    pub(crate) fn first_since(&self, since: Timestamp) -> Option<u64> {
+        let at =
+            self.chunks.partition_point(|chunk| chunk.back().is_some_and(|row| row.at < since));
+        let chunk = self.chunks.get(at)?;
+        let row = chunk.get(chunk.partition_point(|row| row.at < since))?;
+        Some(row.offset)
     }
 
     pub(crate) fn front(&self) -> Option<&Row<P>> {
-        self.rows.front()
+        self.chunks.front()?.front()
     }
 
-    pub(crate) fn pop_front(&mut self) -> Option<Row<P>> {
-        let row = self.rows.pop_front()?;
+    /// Removes the oldest row, if it is that of `offset`.
+    pub(crate) fn pop_front(&mut self, offset: u64) -> Option<Row<P>> {
+        let chunk = self.chunks.front_mut()?;
+        let row = chunk.pop_front_if(|row| row.offset == offset)?;
         self.places -= row.topics.len();
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+            self.next_chunk = self.next_chunk.saturating_sub(1);
+        }
         Some(row)
     }
 
-    /// Forgets where evicted events were, when those are more than the `live` places.
+    /// Removes the rows of evicted events from one chunk, if those are more than `live` in all.
     ///
-    /// Forgetting half of everything at a time makes it cheap for each event, and what dead topics
-    /// cost is bounded by what living events do.
-    pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &TopicLog<P>) -> bool) {
+    /// Each append calls it once, so the work of an append is bounded, and what evicted events cost
+    /// is bounded by what kept events do.
+    pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
         if self.places <= 2 * live + SLACK {
             return;
         }
-        self.rows.retain_mut(|row| {
+        if self.next_chunk >= self.chunks.len() {
+            self.next_chunk = 0;
+        }
+        let Some(chunk) = self.chunks.get_mut(self.next_chunk) else { return };
+        let places =
+            |chunk: &VecDeque<Row<P>>| -> usize { chunk.iter().map(|row| row.topics.len()).sum() };
+        let before = places(chunk);
+        chunk.retain_mut(|row| {
             row.topics.retain(|topic| is_kept(row.offset, topic));
             row.topics.shrink_to_fit();
             !row.topics.is_empty()
         });
-        self.places = self.rows.iter().map(|row| row.topics.len()).sum();
-        if self.rows.capacity() / 4 > self.rows.len() + SLACK {
-            self.rows.shrink_to(2 * self.rows.len());
+        self.places -= before - places(chunk);
+        if chunk.is_empty() {
+            self.chunks.remove(self.next_chunk);
+        } else {
+            if chunk.len() < chunk.capacity() / 4 {
+                chunk.shrink_to_fit();
+            }
+            self.next_chunk += 1;
         }
     }
+
+    fn newest(&self) -> Option<u64> {
+        Some(self.chunks.back()?.back()?.offset)
+    }
+}
+
+fn first<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+    chunk.front().map_or(0, |row| row.offset)
+}
+
+fn last<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+    chunk.back().map_or(0, |row| row.offset)
 }
 
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::{Epoch, LogOptions, address::Address, forgotten::Floor};
+    use crate::{
+        topics::ring::Lost,
+        types::{address::Address, offset::Epoch, options::LogOptions},
+    };
 
-    fn topics(count: usize) -> Topics<&'static str> {
+    fn topics(count: usize) -> EventTopics<&'static str> {
         let options = LogOptions::new(Epoch::from_random(7));
-        let topic = |_| TopicLog::new(Address::Everyone, &options, Floor::NONE);
+        let topic = |_| Topic::new(Address::Everyone, &options, Lost::NOTHING);
         (0..count).map(topic).collect()
     }
 
-    #[test]
-    fn dead_places_are_forgotten_when_they_outnumber_the_living() {
+    fn index(rows: u64) -> Index<&'static str> {
         let mut index = Index::new();
-        (1..=SLACK as u64).for_each(|offset| index.push(offset, topics(1)));
-        index.tidy(0, |_, _| false);
-        assert_eq!(index.rows.len(), SLACK);
-        let two = topics(2);
-        index.push(100, two.clone());
-        index.tidy(1, |offset, topic| offset == 100 && topic.identity() == two[1].identity());
-        assert_eq!((index.rows.len(), index.places), (SLACK + 1, SLACK + 2));
-        index.tidy(0, |offset, topic| offset == 100 && topic.identity() == two[1].identity());
-        assert_eq!((index.rows.len(), index.places), (1, 1));
-        assert_eq!(index.pop_front().map(|row| row.offset), Some(100));
-        assert_eq!(index.places, 0);
+        let one = topics(1);
+        for offset in 1..=rows {
+            let at = Timestamp::from_millis(offset / 2);
+            index.push(Row { offset: 2 * offset, at, topics: one.clone() });
+        }
+        index
+    }
+
+    #[test]
+    fn rows_are_found_from_both_sides_and_by_time() {
+        let index = index(3 * CHUNK_ROWS as u64 + 5);
+        let end = 6 * CHUNK_ROWS as u64 + 10;
+        for at in [0, 1, 2, 3, 1_022, 1_024, 1_025, 2_047, 2_048, end, end + 1] {
+            let from = index.from(at).next().map(|row| row.offset);
+            assert_eq!(from, Some(at.max(2).next_multiple_of(2)).filter(|&at| at <= end), "{at}");
+            let below = index.below(at).next().map(|row| row.offset);
+            let expected = at.checked_sub(1).map(|below| (below / 2 * 2).min(end));
+            assert_eq!(below, expected.filter(|&below| below > 0), "{at}");
+        }
+        assert_eq!(index.from(0).count(), 3 * CHUNK_ROWS + 5);
+        assert_eq!(index.below(u64::MAX).count(), 3 * CHUNK_ROWS + 5);
+        assert_eq!(index.first_since(Timestamp::from_millis(600)), Some(2_400));
+        assert_eq!(index.first_since(Timestamp::from_millis(end)), None);
+    }
+
+    #[test]
+    fn a_call_tidies_one_chunk_and_all_calls_tidy_everything() {
+        let rows = 4 * CHUNK_ROWS;
+        let mut index = index(rows as u64);
+        index.tidy(rows, |_, _| false);
+        assert_eq!(index.places, rows, "few enough");
+        index.tidy(10, |offset, _| offset.is_multiple_of(64));
+        assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32);
+        for _ in 0..2 * rows / CHUNK_ROWS {
+            index.tidy(10, |offset, _| offset == 64);
+        }
+        assert!(index.places <= 20 + SLACK, "{}", index.places);
     }
 
     /// One event to a thousand topics weighs as much as a thousand events.
     #[test]
     fn a_row_weighs_as_much_as_its_topics() {
         let mut index = Index::new();
-        index.push(1, topics(1_000));
-        index.push(2, topics(1));
+        for (offset, count) in [(1, 1_000), (2, 1)] {
+            index.push(Row { offset, at: Timestamp::default(), topics: topics(count) });
+        }
         index.tidy(1, |offset, _| offset == 2);
-        assert_eq!((index.rows.len(), index.places), (1, 1));
+        assert_eq!(index.places, 1);
+        assert!(index.pop_front(1).is_none());
+        assert_eq!(index.pop_front(2).map(|row| row.offset), Some(2));
+        assert_eq!((index.places, index.chunks.len()), (0, 0));
     }
 }

@@ -1,5 +1,7 @@
-//! The whole log at a glance: the index, ages, eviction.
+//! The history of all topics together: the tail, the index, ages, eviction.
 
-pub(crate) mod evict;
-pub(crate) mod expiry;
+pub(crate) mod ages;
+pub(crate) mod evicted;
+#[expect(clippy::module_inception, reason = "the type that owns the parts of this folder")]
+pub(crate) mod history;
 pub(crate) mod index;

@@ -1,11 +1,14 @@
-//! Reading: where a reader begins, and what it gets.
+//! Reading: where a reader begins, what it finds in memory, and what it asks the store for.
 
-pub(crate) mod merge;
+pub(crate) mod begin;
+pub(crate) mod look;
 pub(crate) mod next;
-pub(crate) mod open;
 pub(crate) mod overview;
+pub(crate) mod position;
 pub(crate) mod reader;
-pub(crate) mod reader_over_store;
 pub(crate) mod replay;
+pub(crate) mod seats;
 pub(crate) mod start;
-pub(crate) mod stored_start;
+pub(crate) mod store_begin;
+pub(crate) mod store_replay;
+pub(crate) mod walk;

@@ -2,23 +2,25 @@
 //!
 //! Every number is right at some moment during the call; together they need not be.
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use crate::{
-    address::{Address, ClientId, Topic},
-    log::{Log, Payload},
-    offset::{Offset, Timestamp},
-    reader::lag,
+    core::Core,
     sync::Ordering,
-    topic::TopicLog,
+    topics::{names::start_of, topic::Topic},
+    types::{
+        address::{Address, ClientId, Topic as TopicName},
+        offset::Offset,
+        payload::Payload,
+    },
 };
 
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
-    /// Readers there are.
+    /// Readers.
     pub subscribers: usize,
-    /// Topics there are, clients' inboxes among them.
+    /// Topics and clients' inboxes that exist: with events, finished, or named by a reader.
     pub topics: usize,
     /// Events kept; one that is in several topics counts in each.
     pub events: usize,
@@ -31,13 +33,14 @@ pub struct Totals {
 pub struct TopicOverview {
     /// Its address.
     pub address: Address,
-    /// Readers attached, by name or by pattern.
+    /// Readers that named it, and readers of each pattern that matches it. A reader of several of
+    /// these counts for each.
     pub subscribers: usize,
     /// Events kept.
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
-    /// Events published since the topic came into being; it does so anew after it was collected.
+    /// Events published since the topic was made; it is made anew after it was collected.
     pub published: u64,
     /// The oldest retained offset.
     pub oldest: Option<Offset>,
@@ -52,88 +55,71 @@ pub struct TopicOverview {
 pub struct ReaderOverview {
     /// Unique among the readers of a log.
     pub number: u64,
-    /// Whose inbox it reads.
+    /// The client whose inbox it reads.
     pub client: Option<ClientId>,
     /// The next offset to read.
     pub next: Offset,
     /// How far it is behind.
     pub lag: u64,
-    /// Topics attached, the inbox and everyone's not counted.
-    pub topics: usize,
+    /// Topics and patterns that it subscribed to.
+    pub selectors: usize,
 }
 
-impl<P: Payload> Log<P> {
-    /// The sizes now.
-    pub fn totals(&self, now: Timestamp) -> Totals {
-        self.0.expire(now);
-        let registry = self.0.registry.read();
-        Totals {
-            subscribers: registry.readers,
-            topics: registry.topics_len(),
-            events: self.0.events.load(Ordering::Relaxed),
-            bytes: self.0.bytes.load(Ordering::Relaxed),
-        }
+impl<P: Payload> Core<P> {
+    pub(crate) fn totals(&self) -> Totals {
+        let (topics, subscribers) = self.history.topics.len();
+        let (events, bytes) = self.history.sizes();
+        Totals { subscribers, topics, events, bytes }
     }
 
-    /// What there is at one address; `None` if nothing was published there and nobody reads it.
-    pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
-        self.0.expire(now);
-        let topic = self.0.registry.read().find(address)?;
-        Some(overview(&topic))
+    pub(crate) fn topic(&self, address: &Address) -> Option<TopicOverview> {
+        let topic = self.history.topics.find(address)?;
+        Some(self.overview(&topic))
     }
 
-    /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
-    pub fn topics(
+    pub(crate) fn list_topics(
         &self,
-        now: Timestamp,
         prefix: &str,
-        after: Option<&Topic>,
+        after: Option<&TopicName>,
         count: usize,
     ) -> Vec<TopicOverview> {
-        self.0.expire(now);
-        let registry = self.0.registry.read();
-        let topics: Vec<_> =
-            registry.topics_with_prefix(prefix, after).take(count).cloned().collect();
-        drop(registry);
-        topics.iter().map(overview).collect()
-    }
-
-    /// How many readers one client has.
-    pub fn subscribers_of(&self, client: &ClientId) -> usize {
-        let inbox = self.0.registry.read().find(&Address::Client(client.clone()));
-        inbox.map_or(0, |inbox| inbox.watchers.lock().len())
-    }
-
-    /// Every reader.
-    pub fn readers(&self) -> Vec<ReaderOverview> {
-        let readers: Vec<_> = self.0.everyone.watchers.lock().iter().cloned().collect();
-        let overviews = readers.iter().map(|reader| {
-            let attached = reader.attached.lock();
-            let next = reader.next.load(Ordering::Relaxed).min(self.0.tail());
-            let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());
-            ReaderOverview {
-                number: reader.number,
-                client: reader.client().cloned(),
-                next: Offset::new(next),
-                lag: lag(&attached, next),
-                topics: named.count(),
+        let from = match after {
+            Some(after) if after.as_str() >= prefix => {
+                Bound::Excluded(Address::Topic(after.clone()))
             }
+            _ => start_of(prefix),
+        };
+        let listed = self.history.topics.list(prefix, &from, count);
+        listed.found.iter().map(|topic| self.overview(topic)).collect()
+    }
+
+    pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
+        let readers: Vec<_> = self.history.topics.everyone.readers.lock().iter().cloned().collect();
+        let tail = self.history.tail();
+        let overviews = readers.iter().map(|reader| ReaderOverview {
+            number: reader.number,
+            client: reader.client.clone(),
+            next: Offset::new(reader.next.load(Ordering::Relaxed).min(tail)),
+            lag: reader.lag(tail),
+            selectors: reader.selectors as usize,
         });
         overviews.collect()
     }
-}
 
-fn overview<P: Payload>(topic: &Arc<TopicLog<P>>) -> TopicOverview {
-    let subscribers = topic.watchers.lock().len();
-    let ring = topic.ring.read();
-    TopicOverview {
-        address: topic.address.clone(),
-        subscribers,
-        events: ring.len(),
-        bytes: ring.bytes(),
-        published: ring.pushed(),
-        oldest: ring.front().map(|entry| Offset::new(entry.offset)),
-        newest: ring.newest_first().next().map(Offset::new),
-        finished: ring.finish().is_some(),
+    fn overview(&self, topic: &Arc<Topic<P>>) -> TopicOverview {
+        let matching = self.history.patterns.hold().matching(&topic.address);
+        let by_pattern: usize = matching.iter().map(|pattern| pattern.readers.lock().len()).sum();
+        let subscribers = topic.readers.lock().len() + by_pattern;
+        let ring = topic.ring.read();
+        TopicOverview {
+            address: topic.address.clone(),
+            subscribers,
+            events: ring.len(),
+            bytes: ring.bytes(),
+            published: ring.pushed(),
+            oldest: ring.front().map(|entry| Offset::new(entry.offset)),
+            newest: ring.newest_first().next().map(Offset::new),
+            finished: ring.finish().is_some(),
+        }
     }
 }

@@ -1,235 +1,389 @@
-//! A reader: a cursor, the topics it reads, and the wake-up it waits for.
+//! A reader: a cursor, the seats of what it reads, and the wake-up that it waits for.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use crate::{
-    address::ClientId,
-    log::{Payload, Shared},
-    merge::{Batch, Entry, Found, Gap, GapReason, Position, Read},
-    next::Next,
-    offset::{Cursor, Offset, Timestamp},
-    reader_over_store::OverStore,
-    start::{Beginning, all_finished, floor_max},
+    core::Core,
+    read::{
+        begin::Opening,
+        look::{Found, look},
+        next::{Next, read_next},
+        position::Position,
+        replay::{Promise, Replays},
+        seats::Seats,
+        start::{Beginning, Start},
+        store_begin::{StoreOpening, begin_known},
+        store_replay::{Source, StoreReading},
+    },
+    readers::{
+        state::ReaderState,
+        wake::{WakeBatch, WakeMany},
+    },
+    store::StoreError,
     sync::Ordering,
-    wake::WakeMany,
-    watcher::{Attached, Seat, Watcher},
+    types::{
+        address::ClientId,
+        event::{Batch, EndReason, Entry, Gap, GapReason},
+        offset::{Cursor, Offset, Timestamp},
+        payload::Payload,
+    },
 };
 
-/// Why a reader gets nothing any more.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// What a reader has found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
 #[non_exhaustive]
-#[repr(u8)]
-pub enum EndReason {
-    /// The log was closed.
-    Closed = 1,
-    /// The server is going away; the reader may come back elsewhere.
-    Drained = 2,
-    /// Somebody disconnected this client.
-    Disconnected = 3,
-    /// Every topic it reads is finished and read.
-    Finished = 4,
-    /// The store could not be read. The reader may come back.
-    Unreadable = 5,
-}
-
-impl EndReason {
-    pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Closed, Self::Drained, Self::Disconnected, Self::Finished, Self::Unreadable]
-            .into_iter()
-            .find(|reason| *reason as u8 == number)
-    }
+pub enum Read {
+    /// Events were put into the buffer; there may be more.
+    Events,
+    /// Something is missing before the next event. Said once for each hole; the buffer is empty.
+    Gap(Gap),
+    /// Nothing to read now.
+    CaughtUp,
+    /// The next events are still being looked for, here or in the store. The reader is woken as by
+    /// an append.
+    Fetching,
+    /// Nothing will ever follow.
+    Ended(EndReason),
 }
 
 /// Reads a log from a cursor on. Dropping it is leaving. It does not keep a log with a store going: the
 /// log's handles do.
 ///
-/// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`], then
-/// [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no more
-/// than *look again*.
+/// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`] or [`Read::Fetching`],
+/// then [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no
+/// more than *look again*.
 pub struct Reader<P: Payload> {
-    pub(crate) log: Arc<Shared<P>>,
-    /// Its `next` is the reader's cursor.
-    pub(crate) watcher: Arc<Watcher<P>>,
-    /// Holes below this have been told.
-    pub(crate) told: u64,
-    /// Said before anything is read.
-    pub(crate) gap: Option<Box<Gap>>,
-    /// Why a hole that is found now is there.
-    pub(crate) reason: GapReason,
+    core: Arc<Core<P>>,
+    replays: Option<Arc<Replays<P>>>,
+    /// Its `next` is the position's, for others to see.
+    state: Arc<ReaderState>,
+    seats: Seats<P>,
+    position: Position,
+    /// Told before anything is read.
+    gap: Option<Box<Gap>>,
+    /// The search for where it begins, if that takes long.
+    opening: Option<Box<Opening<P>>>,
+    /// What it does with the store, if there is one.
+    stored: Option<Box<StoreReading<P>>>,
+    /// How often a topic had been finished when not all of its topics were.
+    finishes_seen: u64,
     asked: bool,
-    /// What it is about with the store, if there is one.
-    pub(crate) over: Option<Box<OverStore<P>>>,
 }
 
 impl<P: Payload> std::fmt::Debug for Reader<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader")
-            .field("number", &self.watcher.number)
+            .field("number", &self.state.number)
             .field("cursor", &self.cursor())
             .finish_non_exhaustive()
     }
 }
 
 impl<P: Payload> Reader<P> {
-    pub(crate) fn new(log: Arc<Shared<P>>, watcher: Arc<Watcher<P>>, beginning: Beginning) -> Self {
-        let over = log.durable.is_some().then(|| Box::new(OverStore::rings()));
-        let reason = GapReason::Evicted;
-        let mut reader = Self { log, watcher, told: 0, gap: None, reason, asked: true, over };
-        reader.begin(beginning);
+    /// A reader that is on its lists, and begins as asked.
+    pub(crate) fn begin(
+        core: Arc<Core<P>>,
+        replays: Option<Arc<Replays<P>>>,
+        state: Arc<ReaderState>,
+        seats: Seats<P>,
+        start: &Start,
+    ) -> Self {
+        let stored = replays.as_ref().map(|_| Box::new(StoreReading::new()));
+        let position = Position {
+            next: core.history.tail(),
+            reported_below: 0,
+            reason: GapReason::Evicted,
+            has_store: stored.is_some(),
+            past: None,
+        };
+        state.note_newest(seats.newest());
+        let mut reader = Self {
+            core,
+            replays,
+            state,
+            seats,
+            position,
+            gap: None,
+            opening: None,
+            stored,
+            finishes_seen: u64::MAX,
+            asked: true,
+        };
+        reader.find_beginning(start);
         reader
     }
 
+    fn find_beginning(&mut self, start: &Start) {
+        let Some(replays) = &self.replays else {
+            match Opening::begin(&self.core, &self.seats, start) {
+                Ok(beginning) => self.begin_at(beginning),
+                Err(opening) => {
+                    self.opening = Some(opening);
+                    self.step_opening();
+                }
+            }
+            return;
+        };
+        if let Some(beginning) = begin_known(&self.core, &self.seats, start) {
+            return self.begin_at(beginning);
+        }
+        let (core, start) = (Arc::clone(&self.core), start.clone());
+        let mut opening = StoreOpening::new(core, Arc::clone(replays), &self.seats, start);
+        let (mut promise, slot) = Promise::new(Arc::clone(&self.state));
+        replays.ask(Box::new(move || {
+            if promise.is_abandoned() {
+                return true;
+            }
+            let Some(beginning) = opening.step() else { return false };
+            promise.keep(beginning);
+            true
+        }));
+        if let Some(stored) = &mut self.stored {
+            stored.source = Source::Beginning(slot);
+        }
+    }
+
     /// Stands where it is known to begin.
-    pub(crate) fn begin(&mut self, beginning: Beginning) {
-        let Beginning { next, told, gap, asked, at_end } = beginning;
-        self.watcher.next.store(next, Ordering::Relaxed);
+    fn begin_at(&mut self, beginning: Beginning) {
+        let Beginning { next, gap, asked, past, at_end } = beginning;
+        self.position.next = next;
+        self.position.past = past;
         // What a reader of live events misses, it misses while it is here.
-        self.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
-        (self.told, self.gap, self.asked) = (told, gap.map(Box::new), asked);
-        if let Some(over) = &mut self.over {
-            over.at_end = at_end;
+        self.position.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
+        let reported = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
+        self.position.reported_below = reported;
+        (self.gap, self.asked) = (gap.map(Box::new), asked);
+        if let Some(stored) = &mut self.stored {
+            stored.at_end = at_end;
+        }
+        self.publish_position();
+    }
+
+    /// Goes on with the search for the beginning. `true`: it is known.
+    fn step_opening(&mut self) -> bool {
+        let Some(opening) = &mut self.opening else { return true };
+        let Some(beginning) = opening.step(&self.core, &self.seats) else { return false };
+        self.opening = None;
+        self.begin_at(beginning);
+        true
+    }
+
+    fn publish_position(&self) {
+        self.state.next.store(self.position.next, Ordering::Relaxed);
+    }
+
+    /// Whether it is known where the reader begins. Until then its cursor means nothing, and the
+    /// waker is kept and woken then. A reader whose start is simple begins at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store could not be read.
+    pub fn poll_begun(&mut self, waker: &Waker) -> Poll<Result<(), StoreError>> {
+        let is_asked = |stored: &StoreReading<P>| matches!(stored.source, Source::Beginning(_));
+        if self.opening.is_none() && !self.stored.as_deref().is_some_and(is_asked) {
+            return Poll::Ready(Ok(()));
+        }
+        self.state.slot.register(waker);
+        if !self.step_opening() {
+            self.wake_itself();
+            return Poll::Pending;
+        }
+        match self.take_answer() {
+            Ok(false) => Poll::Pending,
+            Ok(true) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     /// Unique among the readers of this log.
     pub fn number(&self) -> u64 {
-        self.watcher.number
+        self.state.number
     }
 
-    /// Whose inbox it reads.
+    /// The client whose inbox it reads.
     pub fn client(&self) -> Option<&ClientId> {
-        self.watcher.client()
+        self.state.client.as_ref()
     }
 
     /// The next offset to read.
     pub fn cursor(&self) -> Cursor {
-        let next = self.next();
+        let next = self.position.next;
         let next = self.gap.as_ref().map_or(next, |gap| next.min(gap.next.get()));
-        Cursor { epoch: self.log.options.epoch, next: Offset::new(next) }
+        Cursor { epoch: self.core.ids.current(), next: Offset::new(next) }
     }
 
-    /// A number that readers of the same topics share, and others hardly do: so that who serves many
-    /// can let those of different topics take turns.
+    /// A number that readers of the same topics share, and others hardly do, so that a server of
+    /// many readers can let those of different topics take turns.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
-        Arc::as_ptr(&self.log).hash(&mut hasher);
-        if self.watcher.patterns().is_empty() {
-            let attached = self.watcher.attached.lock();
-            let named = attached.iter().filter(|seat| seat.topic.address.topic().is_some());
-            named.map(|seat| Arc::as_ptr(&seat.topic).addr()).min().hash(&mut hasher);
-        } else {
-            self.watcher.patterns().hash(&mut hasher);
-        }
+        Arc::as_ptr(&self.core).hash(&mut hasher);
+        let topics = self.seats.named().map(|seat| Arc::as_ptr(&seat.topic).addr());
+        let patterns = self.seats.patterns().iter().map(|seat| Arc::as_ptr(&seat.pattern).addr());
+        topics.chain(patterns).min().hash(&mut hasher);
         // The upper half would do as well.
         hasher.finish() as u32
     }
 
-    /// Whether it began with an id or a position rather than with what comes.
+    /// Whether it began with an id or a position rather than with new events.
     pub fn has_asked(&self) -> bool {
         self.asked
     }
 
     /// How far it is behind: newest offset of its topics less the last it has read.
     pub fn lag(&self) -> u64 {
-        lag(&self.watcher.attached.lock(), self.next())
+        (self.seats.newest() + 1).saturating_sub(self.position.next)
     }
 
-    /// Looks at what the next read will look at first, so that it is in the processor's cache by
-    /// then; what it says means nothing. For who serves many readers, and is about to poll some.
-    pub fn warm(&self) -> bool {
-        let Watcher { attached, wake, .. } = &*self.watcher;
-        attached.is_locked() | wake.is_awake()
+    /// Fetches what the next wake-up and read look at first into the processor's cache. For a server
+    /// of many readers that is about to poll some; the result means nothing.
+    pub fn prefetch(&self) -> bool {
+        self.state.slot.is_awake()
     }
 
     /// Whether all its topics are finished and it has nothing of them left to read.
     pub fn is_at_end(&self) -> bool {
-        if let Some(at_end) = self.over.as_ref().and_then(|over| over.at_end) {
+        if let Some(at_end) = self.stored.as_ref().and_then(|stored| stored.at_end) {
             return at_end;
         }
-        let attached = self.watcher.attached.lock();
-        self.is_exact() && self.gap.is_none() && all_finished(&attached) && {
-            let next = self.next();
-            let left = |seat: &Seat<P>| seat.topic.ring.read().next_from(next);
-            floor_max(&attached) <= next.max(self.told)
-                && attached.iter().all(|seat| left(seat).is_none())
-        }
+        self.gap.is_none()
+            && self.opening.is_none()
+            && self.seats.all_finished()
+            && self.position.hole(&self.seats).is_none()
+            && self
+                .seats
+                .topics
+                .iter()
+                .all(|seat| seat.topic.ring.read().next_from(self.position.next).is_none())
     }
 
     /// Reads what there is, at most a batch, into an empty buffer. Never waits.
     ///
     /// # Limits
     ///
-    /// Publishers that create a topic this reader wants wait for the batch to be copied: thousands
-    /// of events are no problem, millions are.
+    /// One call looks at about a millisecond's worth of other topics' events. If there is more to
+    /// look at, it says [`Read::Fetching`] and wakes the reader.
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // Before the tail: what was appended before the end is read before the end.
-        let end = self.watcher.wake.ended();
+        let end = self.state.slot.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
         }
-        self.log.expire(now);
+        self.core.settle(self.core.history.expire(now));
         loop {
+            if !self.step_opening() {
+                return end.map_or_else(|| self.later(), Read::Ended);
+            }
             let waits = match self.take_answer() {
                 Ok(answered) => !answered,
                 Err(_) => return Read::Ended(EndReason::Unreadable),
             };
-            // A long replay is not waited for at the end: whoever comes back goes on here.
+            // A long replay is not waited for at the end: a client that comes back goes on here.
             if waits {
                 return end.map_or(Read::Fetching, Read::Ended);
             }
             if let Some(gap) = self.gap.take() {
                 return Read::Gap(*gap);
             }
-            if let Some(read) = self.read_page(batch, out) {
-                return read;
-            }
-            if let Some(read) = self.read_rings(batch, out, end) {
+            let found = self.read_page(batch, out).or_else(|| self.look(batch, out, end));
+            self.publish_position();
+            if let Some(read) = found {
                 return read;
             }
         }
     }
 
-    /// Reads what the rings have. `None`: look again.
-    fn read_rings(
+    fn read_page(&mut self, batch: Batch, out: &mut Vec<Entry<P>>) -> Option<Read> {
+        let stored = self.stored.as_mut()?;
+        let found = stored.read_page(&mut self.position, batch, out)?;
+        Some(found.map_or(Read::Events, Read::Gap))
+    }
+
+    /// Looks at memory. `None`: look again.
+    fn look(
         &mut self,
         batch: Batch,
         out: &mut Vec<Entry<P>>,
         end: Option<EndReason>,
     ) -> Option<Read> {
-        let found =
-            self.look(|shared, position, attached| shared.read(position, attached, batch, out));
-        match found {
-            Found::Hole(gap) => Some(Read::Gap(gap)),
+        self.position.has_store = self.stored.as_ref().is_some_and(|stored| stored.is_reachable);
+        match look(&self.core.history, &self.seats, &mut self.position, batch, out) {
+            Found::Gap(gap) => Some(Read::Gap(gap)),
             Found::Taken { .. } if !out.is_empty() => Some(Read::Events),
-            // Something was evicted under the reader, or there is more of the index to walk.
+            // Something was evicted under the reader.
             Found::Taken { caught_up: false } => None,
             Found::Taken { caught_up: true } => {
                 let end = end.or_else(|| self.finished());
                 Some(end.map_or(Read::CaughtUp, Read::Ended))
             }
+            Found::More => Some(end.map_or_else(|| self.later(), Read::Ended)),
             Found::Behind => {
-                self.ask_for_page(batch);
+                if let (Some(stored), Some(replays)) = (&mut self.stored, &self.replays) {
+                    let wanted = || self.seats.wanted();
+                    let sides = (&self.core, replays);
+                    stored.ask(sides, &self.state, wanted, &self.position, batch);
+                }
                 None
             }
         }
     }
 
+    /// Takes the store's answer. `false`: it is still to come.
+    fn take_answer(&mut self) -> Result<bool, StoreError> {
+        let Some(stored) = &mut self.stored else { return Ok(true) };
+        match &stored.source {
+            Source::Beginning(slot) => {
+                let Some(beginning) = slot.take() else { return Ok(false) };
+                stored.source = Source::Memory;
+                self.begin_at(beginning?);
+            }
+            Source::Asked(slot) => {
+                let Some(answer) = slot.take() else { return Ok(false) };
+                let gap = stored.take_page(answer?, &mut self.position);
+                self.gap = gap.map(Box::new);
+                self.publish_position();
+            }
+            Source::Memory | Source::Page(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// Says that there is more to look at, and has the task that waits look again.
+    fn later(&self) -> Read {
+        self.wake_itself();
+        Read::Fetching
+    }
+
+    fn wake_itself(&self) {
+        let mut batch = WakeBatch::default();
+        self.state.slot.take(&mut batch);
+        batch.wake();
+    }
+
     /// Whether something was appended, to whatever topic, that it has not passed.
     pub fn is_behind(&self) -> bool {
-        self.next() < self.log.tail()
+        self.position.next < self.core.history.tail()
+    }
+
+    /// Whether it has something to do besides reading new events from memory.
+    fn is_elsewhere(&self) -> bool {
+        self.state.slot.ended().is_some()
+            || self.gap.is_some()
+            || self.opening.is_some()
+            || self.stored.as_ref().is_some_and(|stored| !stored.is_in_memory())
     }
 
     /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a look
-    /// at the topics: after [`register`](Self::register) a reader that keeps up may wait, instead of
-    /// reading once more, if this is true. It knows nothing of what was read and not used yet.
+    /// at the topics. After [`register`](Self::register), a reader that keeps up may wait if this is
+    /// true, instead of reading once more. It does not know of events that were read and not used.
     pub fn is_idle(&self) -> bool {
-        let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
-        let others = self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere;
-        !others && !self.is_behind() && self.log.finished.load(Ordering::Relaxed) == 0
+        !self.is_elsewhere()
+            && !self.is_behind()
+            && self.core.history.finishes() == self.finishes_seen
     }
 
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
@@ -240,86 +394,78 @@ impl<P: Payload> Reader<P> {
         self.read_next_as(now, P::clone)
     }
 
-    /// The same for who needs only a part of what was appended, or another form of it: the entry's
-    /// payload is what `take` makes of it. The topic's history and the reader's list of topics are
-    /// locked meanwhile: it is to be quick, and not to call the log.
+    /// The same for a caller that needs only a part of the payload, or another form of it: the
+    /// entry's payload is what `take` makes of it. The topic's history is locked meanwhile, so `take`
+    /// must be quick and must not call the log.
     pub fn read_next_as<Q>(
         &mut self,
         now: impl FnOnce() -> Timestamp,
         take: impl Fn(&P) -> Q,
     ) -> Next<Q> {
         // Before the tail: what was appended before the end is read before the end.
-        let elsewhere = self.over.as_ref().is_some_and(|over| !over.is_at_rings());
-        if self.watcher.wake.ended().is_some() || self.gap.is_some() || elsewhere {
+        if self.is_elsewhere() {
             return Next::Other;
         }
         if self.is_behind() {
-            self.log.expire_by(now);
-            let read = |shared: &Shared<P>, position: &mut Position, attached: &Attached<P>| {
-                shared.read_next(position, attached, take)
-            };
-            match self.look(read) {
-                Next::CaughtUp => {}
-                other => return other,
+            self.core.settle(self.core.history.expire_by(now));
+            let found = read_next(&self.core.history, &self.seats, &mut self.position, take);
+            self.publish_position();
+            if !matches!(found, Next::CaughtUp) {
+                return found;
             }
         }
-        self.reason = GapReason::Lagged;
+        self.position.reason = GapReason::Lagged;
         if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
-    /// Looks at the log from where the reader stands, and notes where it stands then.
-    fn look<R>(&mut self, read: impl FnOnce(&Shared<P>, &mut Position, &Attached<P>) -> R) -> R {
-        let Self { told, reason, .. } = *self;
-        let stored = self.over.as_ref().is_some_and(|over| over.reachable);
-        let mut position = Position { next: self.next(), told, reason, stored };
-        let found = read(&self.log, &mut position, &self.watcher.attached.lock());
-        self.watcher.next.store(position.next, Ordering::Relaxed);
-        (self.told, self.reason) = (position.told, position.reason);
-        found
-    }
-
-    pub(crate) fn next(&self) -> u64 {
-        self.watcher.next.load(Ordering::Relaxed)
-    }
-
-    /// Whether it names topics only: such a reader ends when all are finished.
-    fn is_exact(&self) -> bool {
-        self.watcher.patterns().is_empty()
-    }
-
     /// The end, if all topics are finished and read up to their marks.
-    fn finished(&self) -> Option<EndReason> {
-        // Nearly always none is, and the topics need not be visited.
-        let any = self.log.finished.load(Ordering::Relaxed) > 0 && self.is_exact();
-        let finished = any && has_finished(&self.watcher.attached.lock(), self.next());
-        finished.then_some(EndReason::Finished)
+    fn finished(&mut self) -> Option<EndReason> {
+        // Before the look: a topic that is finished after it counts again.
+        let finishes = self.core.history.finishes();
+        if finishes == self.finishes_seen {
+            return None;
+        }
+        if !self.seats.all_finished() {
+            self.finishes_seen = finishes;
+            return None;
+        }
+        let next = self.position.next;
+        let is_read = self
+            .seats
+            .topics
+            .iter()
+            .all(|seat| seat.topic.finished().is_none_or(|offset| offset < next));
+        is_read.then_some(EndReason::Finished)
     }
 
-    /// Leaves a waker for the next append to one of its topics, or its end.
+    /// Registers a waker for the next append to one of its topics, or its end.
     ///
-    /// It is used once; one that is left later replaces it. Being woken for nothing is possible.
-    /// Whoever registers, in this or the other way, is the only one who does so at that time.
+    /// It is used once; a later one replaces it. A reader may be woken for nothing. Registrations, in
+    /// this or the other way, must not run at the same time.
     pub fn register(&self, waker: &Waker) {
-        self.watcher.wake.register(waker);
+        self.state.slot.register(waker);
     }
 
-    /// The same for who serves many readers and knows this one by a key: that is told, and no waker is
-    /// needed. False if the reader was served under another key before, or by somebody else; it has to
-    /// [`register`](Self::register) a waker then.
+    /// The same for a server of many readers that knows this one by a key: the server is told the
+    /// key, and no waker is needed. `false` if the reader was registered under another key before, or
+    /// at another server; then the caller [`register`](Self::register)s a waker.
     ///
-    /// As with wakers, the last registration counts. The reader keeps whoever served it first.
-    #[must_use = "whoever is refused has to leave a waker"]
+    /// As with wakers, the last registration counts. The reader keeps its first server.
+    #[must_use = "if it is refused, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
-        self.watcher.wake.register_with(many, key)
+        self.state.slot.register_with(many, key)
     }
-}
 
-impl<P: Payload> Reader<P> {
-    /// Leaves now; nothing is read or counted any more. Dropping the reader is no less.
+    /// Leaves now; nothing is read or counted any more. Dropping the reader does the same.
     pub fn leave(&mut self) {
-        // Every reader has a seat, for what is for everyone, until it leaves.
-        if self.watcher.attached.lock().len() > 0 {
-            self.log.detach(&self.watcher);
+        let (topics, patterns) = self.seats.take();
+        // Every reader has a seat, that of everyone, until it leaves.
+        if !topics.is_empty() {
+            let history = &self.core.history;
+            if !patterns.is_empty() {
+                history.patterns.leave(&patterns);
+            }
+            history.topics.leave(topics, |address, lost| history.patterns.note_lost(address, lost));
         }
     }
 }
@@ -328,16 +474,4 @@ impl<P: Payload> Drop for Reader<P> {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Whether all topics are finished, and read up to their marks.
-fn has_finished<P: Payload>(attached: &Attached<P>, next: u64) -> bool {
-    let read = |seat: &Seat<P>| seat.topic.finished().is_none_or(|offset| offset < next);
-    all_finished(attached) && attached.iter().all(read)
-}
-
-/// Newest offset of all topics less the last one read.
-pub(crate) fn lag<P: Payload>(attached: &Attached<P>, next: u64) -> u64 {
-    let newest = attached.iter().map(|seat| seat.topic.newest()).max().unwrap_or(0);
-    (newest + 1).saturating_sub(next)
 }

@@ -1,7 +1,5 @@
-//! Readers of topics: lists, patterns, wake-ups.
+//! Readers as publishers see them: lists, and wake-ups.
 
-pub(crate) mod gathered;
-pub(crate) mod patterns;
+pub(crate) mod list;
+pub(crate) mod state;
 pub(crate) mod wake;
-pub(crate) mod wakes;
-pub(crate) mod watcher;

@@ -1,8 +1,6 @@
-//! Topics by name: their history, their floors, how they come and go.
+//! Topics by name: their history, their readers, how they are made and collected.
 
-pub(crate) mod collect;
-pub(crate) mod forgotten;
-pub(crate) mod places;
-pub(crate) mod registry;
+pub(crate) mod collected;
+pub(crate) mod names;
 pub(crate) mod ring;
 pub(crate) mod topic;

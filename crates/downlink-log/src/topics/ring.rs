@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use crate::{forgotten::Floor, log::Payload, offset::Timestamp, retention::RuleNumber};
-
-/// What one entry costs besides its payload: its places in ring and index, and the shared header.
-/// Counted so that a million empty events are not free.
-pub(crate) const ENTRY_COST_BYTES: usize = 96;
+use crate::types::{
+    floor::{EvictionNumber, Floor, Hole},
+    offset::{Offset, Timestamp},
+    payload::{ENTRY_COST_BYTES, Payload},
+    retention::RuleNumber,
+};
 
 /// Entries looked at from the end before the middle is: about what halving would look at.
 const NEAR: usize = 4;
@@ -36,16 +37,61 @@ pub(crate) struct Finish {
     pub(crate) at: Timestamp,
 }
 
+/// What a topic has lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Lost {
+    pub(crate) floor: Floor,
+    /// The second to last evicted offset + 1; 1 if there is none.
+    pub(crate) lower: Offset,
+    /// The number of the last eviction.
+    pub(crate) number: EvictionNumber,
+}
+
+impl Lost {
+    pub(crate) const NOTHING: Self =
+        Self { floor: Floor::NONE, lower: Offset::FIRST, number: EvictionNumber::NONE };
+
+    /// What is lost below a floor of which nothing else is known.
+    pub(crate) fn below(floor: Floor, number: EvictionNumber) -> Self {
+        Self { floor, lower: floor.offset, number }
+    }
+
+    /// The hole that a reader meets here: what was evicted from `from` on, later than an eviction.
+    /// `is_elsewhere` says whether another topic of the reader keeps an offset.
+    pub(crate) fn hole(
+        &self,
+        from: u64,
+        after: Option<EvictionNumber>,
+        is_elsewhere: impl FnOnce(u64) -> bool,
+    ) -> Option<Hole> {
+        let below = self.floor.offset;
+        if below.get() <= from || after.is_some_and(|after| self.number <= after) {
+            return None;
+        }
+        let last = below.get() - 1;
+        if !is_elsewhere(last) {
+            return Some(Hole { below, until: Offset::new(last) });
+        }
+        let lower = self.lower.get();
+        (lower > from).then(|| Hole { below, until: Offset::new(lower - 1) })
+    }
+
+    /// Losses that cover both.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self::below(self.floor.max(other.floor), self.number.max(other.number))
+    }
+}
+
 /// Small while nothing was ever pushed: most rings are inboxes that nothing ever comes to.
 ///
-/// Invariant: all entries are at or above `floor`.
+/// Invariant: all entries are at or above the floor of `lost`.
 #[derive(Debug)]
 pub(crate) struct Ring<P> {
-    /// Who has read up to here has missed nothing.
-    floor: Floor,
-    /// What was pushed; `None` before the first time.
+    /// `None` if nothing was ever evicted.
+    lost: Option<Box<Lost>>,
+    /// The events and marks so far; `None` before the first.
     history: Option<Box<History<P>>>,
-    /// One until the ring is collected, and one for each append that has chosen it and not pushed
+    /// One until the ring is collected, and one for each append that has reserved it and not pushed
     /// yet; such a ring is not collected. At 0 it is dead: an append looks its topic up again.
     holds: u32,
     /// The rule that bounds it.
@@ -69,19 +115,31 @@ impl<P> Default for History<P> {
 }
 
 impl<P: Payload> Ring<P> {
-    /// A ring whose topic has lost what is below this floor.
-    pub(crate) fn new(rule: RuleNumber, floor: Floor) -> Self {
-        Self { floor, history: None, holds: 1, rule }
+    pub(crate) fn new(rule: RuleNumber, lost: Lost) -> Self {
+        let lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
+        Self { lost, history: None, holds: 1, rule }
     }
 
-    pub(crate) fn floor(&self) -> Floor {
-        self.floor
+    pub(crate) fn lost(&self) -> Lost {
+        self.lost.as_deref().copied().unwrap_or(Lost::NOTHING)
+    }
+
+    /// A reader that has read up to here has missed nothing.
+    pub(crate) fn floor(&self) -> u64 {
+        self.lost.as_ref().map_or(1, |lost| lost.floor.offset.get())
     }
 
     /// Raises the floor of a ring that has nothing yet.
-    pub(crate) fn raise_floor(&mut self, floor: Floor) {
+    pub(crate) fn raise_floor(&mut self, lost: Lost) {
         debug_assert!(self.history.is_none(), "nothing is kept below a floor");
-        self.floor = self.floor.max(floor);
+        let lost = self.lost().max(lost);
+        self.lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
+    }
+
+    /// Whether the topic counts towards the limit of topics: it has events, a finish mark, or an
+    /// append on its way.
+    pub(crate) fn is_filled(&self) -> bool {
+        !self.is_idle()
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -108,7 +166,7 @@ impl<P: Payload> Ring<P> {
         self.holds == 0
     }
 
-    /// Chooses the ring for an append to come; `false` if it was collected.
+    /// Holds the ring for an append; `false` if it was collected.
     pub(crate) fn reserve(&mut self) -> bool {
         if self.is_dead() {
             return false;
@@ -147,11 +205,14 @@ impl<P: Payload> Ring<P> {
         cost
     }
 
-    /// Removes the oldest entry and raises the floor above it.
-    pub(crate) fn evict(&mut self) -> Option<Kept<P>> {
+    /// Removes the oldest entry and raises the floor above it. `number` is that of the eviction.
+    pub(crate) fn evict(&mut self, number: impl FnOnce() -> EvictionNumber) -> Option<Kept<P>> {
         let history = self.history.as_mut()?;
         let entry = history.entries.pop_front()?;
-        self.floor = Floor { offset: entry.offset + 1, at: entry.at };
+        let lost = self.lost.get_or_insert_with(|| Box::new(Lost::NOTHING));
+        lost.lower = lost.floor.offset;
+        lost.floor = Floor { offset: Offset::new(entry.offset + 1), at: entry.at };
+        lost.number = number();
         history.bytes -= entry.cost();
         if history.entries.is_empty() {
             history.entries = VecDeque::new();
@@ -169,6 +230,11 @@ impl<P: Payload> Ring<P> {
         rest.into_iter().flatten()
     }
 
+    /// The entry with an offset.
+    pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
+        self.from(offset).next().filter(|entry| entry.offset == offset)
+    }
+
     /// The only entry with an offset from `from` on; `None` if there are more, or none.
     pub(crate) fn only_from(&self, from: u64) -> Option<&Kept<P>> {
         let (newest, before) = self.entries()?.as_slices();
@@ -182,21 +248,9 @@ impl<P: Payload> Ring<P> {
         only.then_some(newest)
     }
 
-    /// How many entries there are with offsets from `from` on.
-    pub(crate) fn len_from(&self, from: u64) -> usize {
-        self.entries().map_or(0, |entries| entries.len() - start(entries, from))
-    }
-
     /// The first retained offset at or above `from`.
     pub(crate) fn next_from(&self, from: u64) -> Option<u64> {
         self.from(from).next().map(|entry| entry.offset)
-    }
-
-    /// The first retained offset published at or after `since`.
-    pub(crate) fn next_since(&self, since: Timestamp) -> Option<u64> {
-        let entries = self.entries()?;
-        let start = entries.partition_point(|entry| entry.at < since);
-        entries.get(start).map(|entry| entry.offset)
     }
 
     /// Retained offsets, newest first.
@@ -214,7 +268,7 @@ impl<P: Payload> Ring<P> {
 
 /// Where the entries from `from` on begin.
 fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
-    // Whoever keeps up is at the end.
+    // A reader that keeps up is at the end.
     let near = entries.iter().rev().take(NEAR).take_while(|entry| entry.offset >= from).count();
     if near < NEAR {
         return entries.len() - near;
@@ -225,17 +279,27 @@ fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{address::Address, retention::RetentionRules};
+    use crate::types::{address::Address, offset::Cursor, retention::RetentionRules};
 
     impl Payload for &'static str {
+        type Draft = Self;
+
+        fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+            draft
+        }
+
         fn bytes(&self) -> usize {
             self.len()
         }
     }
 
+    fn one() -> EvictionNumber {
+        EvictionNumber::new(1)
+    }
+
     fn ring(offsets: &[u64]) -> Ring<&'static str> {
         let rule = RetentionRules::default().number_of(&Address::Everyone);
-        let mut ring = Ring::new(rule, Floor::NONE);
+        let mut ring = Ring::new(rule, Lost::NOTHING);
         for &offset in offsets {
             let at = Timestamp::from_millis(offset * 10);
             ring.push(Kept { offset, at, payload: "four" });
@@ -247,13 +311,36 @@ mod tests {
     fn eviction_raises_the_floor_and_frees_the_bytes() {
         let mut ring = ring(&[3, 7]);
         assert_eq!(ring.bytes(), 2 * (4 + ENTRY_COST_BYTES));
-        assert_eq!(ring.evict().map(|entry| entry.offset), Some(3));
+        assert_eq!(ring.evict(one).map(|entry| entry.offset), Some(3));
         assert_eq!((ring.len(), ring.bytes()), (1, 4 + ENTRY_COST_BYTES));
         assert_eq!(ring.pushed(), 2);
-        assert_eq!(ring.floor(), Floor { offset: 4, at: Timestamp::from_millis(30) });
-        ring.evict();
-        assert!(ring.evict().is_none());
-        assert_eq!((ring.floor().offset, ring.bytes()), (8, 0));
+        assert_eq!(
+            ring.lost().floor,
+            Floor { offset: Offset::new(4), at: Timestamp::from_millis(30) }
+        );
+        ring.evict(one);
+        assert!(ring.evict(one).is_none());
+        assert_eq!((ring.floor(), ring.bytes()), (8, 0));
+    }
+
+    /// Until `from`, after an eviction number: where the hole ends that a reader meets.
+    fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
+        let hole =
+            ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at));
+        hole.map(|hole| hole.until.get())
+    }
+
+    #[test]
+    fn a_hole_is_what_was_evicted_later_and_is_kept_nowhere() {
+        let mut ring = ring(&[3, 7, 9]);
+        assert_eq!(until(&ring, 1, 0, &[]), None);
+        ring.evict(|| EvictionNumber::new(5));
+        assert_eq!([until(&ring, 1, 0, &[]), until(&ring, 1, 4, &[])], [Some(3); 2]);
+        assert_eq!([until(&ring, 1, 5, &[]), until(&ring, 4, 0, &[])], [None; 2]);
+        assert_eq!(until(&ring, 1, 0, &[3]), None);
+        ring.evict(|| EvictionNumber::new(6));
+        assert_eq!(until(&ring, 1, 5, &[]), Some(7));
+        assert_eq!([until(&ring, 1, 0, &[7]), until(&ring, 4, 0, &[7])], [Some(3), None]);
     }
 
     #[test]
@@ -262,7 +349,6 @@ mod tests {
         assert_eq!(ring.next_from(1), Some(3));
         assert_eq!(ring.next_from(4), Some(7));
         assert_eq!(ring.next_from(10), None);
-        assert_eq!([1, 4, 8, 10].map(|from| ring.len_from(from)), [3, 2, 1, 0]);
         let only = [1, 4, 8, 9, 10].map(|from| ring.only_from(from).map(|entry| entry.offset));
         assert_eq!(only, [None, None, Some(9), Some(9), None]);
         let offsets: Vec<u64> = (1..=20).collect();
@@ -270,7 +356,6 @@ mod tests {
         assert!((1..=20).all(|from| ring.next_from(from) == Some(from)));
         assert_eq!((ring.next_from(0), ring.next_from(21)), (Some(1), None));
         let ring = self::ring(&[3, 7, 9]);
-        assert_eq!(ring.next_since(Timestamp::from_millis(31)), Some(7));
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
     }
 
@@ -281,7 +366,7 @@ mod tests {
         for offset in 1..100 {
             ring.push(Kept { offset: 2 * offset, at: Timestamp::default(), payload: "" });
             if ring.len() > 5 || offset % 7 == 0 {
-                ring.evict();
+                ring.evict(one);
             }
             for from in 0..=2 * offset + 1 {
                 let all: Vec<u64> = ring.from(from).map(|entry| entry.offset).collect();

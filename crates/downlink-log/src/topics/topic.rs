@@ -3,20 +3,17 @@
 use std::sync::Arc;
 
 use crate::{
-    address::Address,
-    forgotten::Floor,
-    log::{LogOptions, Payload},
-    offset::Timestamp,
-    ring::Ring,
+    readers::list::ReaderList,
     sync::{AtomicU64, Mutex, Ordering, RwLock},
-    watcher::Watchers,
+    topics::ring::{Lost, Ring},
+    types::{address::Address, offset::Timestamp, options::LogOptions, payload::Payload},
 };
 
 /// A topic that exists. After collection the same name is another one.
 ///
 /// Each client's inbox is one, so its size counts: 128 bytes with its counts, on 64-bit machines.
 #[derive(Debug)]
-pub(crate) struct TopicLog<P> {
+pub(crate) struct Topic<P> {
     /// A model runs the same each time only if topics are in the order of their making.
     #[cfg(downlink_loom)]
     number: usize,
@@ -24,29 +21,29 @@ pub(crate) struct TopicLog<P> {
     /// The newest offset pushed or, before the first, the floor less one; and `FINISHED`.
     ///
     /// Changed under the ring's lock. Stored before the log's tail is (Release) and loaded after it
-    /// (Acquire): who sees a tail sees the newest offset below it. At or above a reader's cursor:
-    /// there is something to look at.
+    /// (Acquire): a reader that sees a tail sees the newest offset below it. At or above the
+    /// reader's cursor, there is something to look at.
     newest: AtomicU64,
     /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
-    /// `u64::MAX` if none. Changed under the ring's lock; read without it by the queue alone, which
-    /// may keep an entry too long by that and drops none too early: an entry is in the queue (its
-    /// lock orders this) after its time is here.
+    /// `u64::MAX` if none. Changed under the ring's lock. The queue reads it without; it may keep an
+    /// entry too long by that and drops none too early, since an entry is in the queue (its lock
+    /// orders this) after its time is here.
     queued_for: AtomicU64,
     /// The history. Under its lock only the expiry queue is locked.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// Who reads it. Under its lock only wakers' slots are locked.
-    pub(crate) watchers: Mutex<Watchers<P>>,
+    /// The readers that named the topic. Under its lock only the slots of wakers are locked.
+    pub(crate) readers: Mutex<ReaderList>,
 }
 
 /// Beside the newest offset: the topic is finished. No log assigns offsets that high.
 const FINISHED: u64 = 1 << 63;
 
-impl<P> TopicLog<P> {
+impl<P> Topic<P> {
     pub(crate) fn is_inbox(&self) -> bool {
         matches!(self.address, Address::Client(_))
     }
 
-    /// Unique among the topics that are held: none is this one that is not the same.
+    /// Unique among the topics that exist.
     #[cfg(not(downlink_loom))]
     pub(crate) fn identity(&self) -> usize {
         std::ptr::from_ref(self).addr()
@@ -67,24 +64,24 @@ impl<P> TopicLog<P> {
     }
 }
 
-impl<P: Payload> TopicLog<P> {
-    pub(crate) fn new(address: Address, options: &LogOptions, floor: Floor) -> Arc<Self> {
+impl<P: Payload> Topic<P> {
+    pub(crate) fn new(address: Address, options: &LogOptions, lost: Lost) -> Arc<Self> {
         let rule = options.retention.number_of(&address);
         Arc::new(Self {
             #[cfg(downlink_loom)]
             number: crate::sync::next_number(),
             address,
-            newest: AtomicU64::new(floor.offset - 1),
+            newest: AtomicU64::new(lost.floor.offset.get() - 1),
             queued_for: AtomicU64::new(u64::MAX),
-            ring: RwLock::new(Ring::new(rule, floor)),
-            watchers: Mutex::new(Watchers::new()),
+            ring: RwLock::new(Ring::new(rule, lost)),
+            readers: Mutex::new(ReaderList::new()),
         })
     }
 
     /// Raises the floor of a topic that has nothing yet.
-    pub(crate) fn raise_floor(&self, floor: Floor) {
-        self.ring.write().raise_floor(floor);
-        self.newest.fetch_max(floor.offset - 1, Ordering::AcqRel);
+    pub(crate) fn raise_floor(&self, lost: Lost) {
+        self.ring.write().raise_floor(lost);
+        self.newest.fetch_max(lost.floor.offset.get() - 1, Ordering::AcqRel);
     }
 
     pub(crate) fn newest(&self) -> u64 {
@@ -111,8 +108,7 @@ impl<P: Payload> TopicLog<P> {
         self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);
     }
 
-    /// When the oldest thing of a ring is due for eviction by age, if ever. At the end of time
-    /// nothing is.
+    /// When the oldest entry or mark of a ring is due for eviction by age, if ever.
     pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
         let age_max = options.retention.rule(ring.rule).age_max;
         let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));

@@ -1,8 +1,10 @@
-//! Whom an event is for: everyone, one client, or the readers of a topic.
+//! The recipients of an event: everyone, one client, or the readers of a topic.
 //!
-//! The three are variants of one type, so that no topic's name can collide with a client's inbox.
+//! The three are variants of one type, so no topic's name can collide with a client's inbox.
 
 use std::{fmt, sync::Arc};
+
+use thiserror::Error;
 
 /// The longest topic in bytes. Topics are keys in memory and in URLs; longer ones are mistakes.
 pub const TOPIC_BYTES_MAX: usize = 256;
@@ -36,7 +38,7 @@ impl Topic {
         }
     }
 
-    /// Where names that begin with `prefix` stand among others; not a topic to publish to.
+    /// The least name that begins with `prefix`, for ranges of names. Not a topic to publish to.
     pub(crate) fn bound(prefix: &str) -> Self {
         Self(prefix.into())
     }
@@ -53,10 +55,10 @@ impl fmt::Display for Topic {
     }
 }
 
-/// Who a subscription belongs to: 1 to 256 bytes of UTF-8 without control characters.
+/// The owner of a subscription: 1 to 256 bytes of UTF-8 without control characters.
 ///
-/// One client may have several subscriptions, such as browser tabs; each gets what is addressed to
-/// the client.
+/// One client may have several subscriptions, such as browser tabs. Each gets the events that are
+/// addressed to the client.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(Arc<str>);
 
@@ -83,7 +85,7 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// Whom an event is for.
+/// A recipient of an event.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Address {
@@ -106,12 +108,14 @@ impl Address {
 }
 
 /// A topic, selector or client id breaks the grammar.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum InvalidName {
     /// The name is empty.
+    #[error("the name is empty")]
     Empty,
     /// The name is longer than the limit.
+    #[error("the name has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
         /// Bytes of the name.
         bytes: usize,
@@ -119,45 +123,45 @@ pub enum InvalidName {
         bytes_max: usize,
     },
     /// A control character.
+    #[error("a control character at byte {at}")]
     Control {
         /// Byte position.
         at: usize,
     },
     /// Nothing between two `/`, or before the first, or after the last.
+    #[error("an empty segment at byte {at}: write a/b, not /a, a//b or a/")]
     EmptySegment {
         /// Byte position.
         at: usize,
     },
     /// `*`, `{` or `}` where the grammar has no place for it.
+    #[error(
+        "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
+         `{{name}}` one whole segment of one"
+    )]
     Reserved {
         /// Byte position.
         at: usize,
     },
+    /// A pattern has more segments than the limit. A topic may have as many as fit.
+    #[error("a pattern has at most {segments_max} segments, this one has {segments}")]
+    TooManySegments {
+        /// Segments of the pattern.
+        segments: usize,
+        /// The limit.
+        segments_max: usize,
+    },
+    /// A pattern has more placeholders than the limit.
+    #[error("a pattern has at most {placeholders_max} placeholders, this one has {placeholders}")]
+    TooManyPlaceholders {
+        /// Placeholders of the pattern.
+        placeholders: usize,
+        /// The limit.
+        placeholders_max: usize,
+    },
 }
 
-impl fmt::Display for InvalidName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("the name is empty"),
-            Self::TooLong { bytes, bytes_max } => {
-                write!(f, "the name has {bytes} bytes, at most {bytes_max} are allowed")
-            }
-            Self::Control { at } => write!(f, "a control character at byte {at}"),
-            Self::EmptySegment { at } => {
-                write!(f, "an empty segment at byte {at}: write a/b, not /a, a//b or a/")
-            }
-            Self::Reserved { at } => write!(
-                f,
-                "a reserved character at byte {at}: `*` may only be the last segment of a pattern, \
-                 and `{{name}}` one whole segment of one"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for InvalidName {}
-
-/// What topics and selectors share: length, characters, non-empty segments.
+/// Checks the rules that topics and selectors share: length, characters, non-empty segments.
 pub(crate) fn check_segments(name: &str) -> Result<(), InvalidName> {
     check_text(name, TOPIC_BYTES_MAX)?;
     if name.starts_with('/') {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{address::Address, selector::TopicSelector};
+use crate::types::{address::Address, selector::TopicSelector};
 
 /// The rule that bounds the history of one topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +38,7 @@ impl Default for Retention {
     }
 }
 
-/// Which rule a topic follows: the first whose selector matches, otherwise the default.
+/// The rules of a log. A topic follows the first whose selector matches, otherwise the default.
 #[derive(Clone, Debug)]
 pub struct RetentionRules {
     /// Rules by selector; the first match counts.
@@ -47,7 +47,7 @@ pub struct RetentionRules {
     pub default: Retention,
     /// For each client's inbox.
     pub inbox: Retention,
-    /// For what is published to everyone.
+    /// For the events that are published to everyone.
     pub everyone: Retention,
 }
 
@@ -62,7 +62,7 @@ impl Default for RetentionRules {
     }
 }
 
-/// Which of a log's rules a topic follows: a number, since topics are many and rules few.
+/// The place of a rule among a log's rules. Topics are many and rules few, so topics keep this number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct RuleNumber(u32);
 
@@ -74,7 +74,18 @@ impl RuleNumber {
 }
 
 impl RetentionRules {
-    /// The rule that an address follows. It stays the same: rules do not change.
+    /// The rule that an address follows.
+    pub fn of(&self, address: &Address) -> &Retention {
+        self.rule(self.number_of(address))
+    }
+
+    /// Every rule, each as often as it is named.
+    pub fn all(&self) -> impl Iterator<Item = &Retention> {
+        let others = [&self.default, &self.inbox, &self.everyone];
+        self.rules.iter().map(|(_, retention)| retention).chain(others)
+    }
+
+    /// The number of the rule that an address follows. It stays the same: rules do not change.
     pub(crate) fn number_of(&self, address: &Address) -> RuleNumber {
         match address {
             Address::Everyone => RuleNumber::EVERYONE,
@@ -95,19 +106,12 @@ impl RetentionRules {
             RuleNumber(at) => self.rules.get(at as usize).map_or(&self.default, |(_, rule)| rule),
         }
     }
-
-    /// Every rule there is.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Retention> {
-        let others = [&self.default, &self.inbox, &self.everyone];
-        self.rules.iter().map(|(_, retention)| retention).chain(others)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::{ClientId, Topic};
+    use crate::types::address::{ClientId, Topic};
 
     #[test]
     fn the_first_matching_rule_counts() {

@@ -1,12 +1,17 @@
-//! Which topics a subscription wants.
+//! Selectors: the topics that a subscription reads, by name or by pattern.
 //!
-//! `orders/*` is every topic below `orders`, at any depth; in `orders/{id}/status` the braces stand
-//! for one segment. Patterns are matched when a topic or a subscription comes into being, never per
-//! event.
+//! `orders/*` is every topic below `orders`, at any depth. In `orders/{id}/status` the braces stand
+//! for one segment; their name is for people and makes no difference.
 
 use std::fmt;
 
-use crate::address::{ClientId, InvalidName, Topic, check_segments};
+use crate::types::address::{ClientId, InvalidName, Topic, check_segments};
+
+/// Placeholders of one pattern. Each doubles the ways in which a topic may match; no name needs more.
+pub const PLACEHOLDERS_MAX: usize = 4;
+
+/// Segments of one pattern. With [`PLACEHOLDERS_MAX`] it bounds what one name may match.
+pub const PATTERN_SEGMENTS_MAX: usize = 16;
 
 /// An exact topic, or a pattern.
 ///
@@ -41,20 +46,11 @@ impl TopicSelector {
         Ok(Self(Kind::Pattern(text.into())))
     }
 
-    /// Whether the topic is wanted.
+    /// Whether the selector matches the topic.
     pub fn matches(&self, topic: &Topic) -> bool {
         match &self.0 {
             Kind::Exact(exact) => exact == topic,
             Kind::Pattern(pattern) => matches_pattern(pattern, topic.as_str()),
-        }
-    }
-
-    /// Whether the topic of this name is wanted.
-    #[cfg(feature = "sqlite")]
-    pub(crate) fn matches_name(&self, topic: &str) -> bool {
-        match &self.0 {
-            Kind::Exact(exact) => exact.as_str() == topic,
-            Kind::Pattern(pattern) => matches_pattern(pattern, topic),
         }
     }
 
@@ -74,8 +70,8 @@ impl TopicSelector {
         }
     }
 
-    /// What every matching topic begins with: whole segments and their `/`, possibly nothing.
-    pub(crate) fn literal_prefix(&self) -> &str {
+    /// The start of every matching name: whole segments with their `/`, or nothing.
+    pub fn literal_prefix(&self) -> &str {
         let text = self.as_str();
         let literal = text.find(['*', '{']).map_or(text, |at| &text[..at]);
         literal.rfind('/').map_or("", |at| &literal[..=at])
@@ -94,29 +90,39 @@ impl fmt::Display for TopicSelector {
     }
 }
 
-/// Everything one subscription reads, besides what is for everyone.
+/// Everything that one subscription reads, besides the events for everyone.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Topics and patterns.
     pub selectors: Vec<TopicSelector>,
-    /// Whose inbox it also reads.
+    /// The client whose inbox it also reads.
     pub client: Option<ClientId>,
 }
 
 fn check_pattern(text: &str) -> Result<(), InvalidName> {
-    let mut at = 0;
+    let (mut at, mut placeholders) = (0, 0);
     for segment in text.split('/') {
         let last = at + segment.len() == text.len();
         let fits = (segment == "*" && last) || is_placeholder(segment);
         if !fits && let Some(found) = segment.find(['*', '{', '}']) {
             return Err(InvalidName::Reserved { at: at + found });
         }
+        placeholders += usize::from(is_placeholder(segment));
         at += segment.len() + 1;
+    }
+    let segments = text.split('/').count();
+    if segments > PATTERN_SEGMENTS_MAX {
+        let segments_max = PATTERN_SEGMENTS_MAX;
+        return Err(InvalidName::TooManySegments { segments, segments_max });
+    }
+    if placeholders > PLACEHOLDERS_MAX {
+        let placeholders_max = PLACEHOLDERS_MAX;
+        return Err(InvalidName::TooManyPlaceholders { placeholders, placeholders_max });
     }
     Ok(())
 }
 
-fn is_placeholder(segment: &str) -> bool {
+pub(crate) fn is_placeholder(segment: &str) -> bool {
     let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     name.is_some_and(|name| !name.is_empty() && !name.contains(['*', '{', '}']))
 }

@@ -11,8 +11,9 @@ mod program;
 use std::collections::{BTreeMap, BTreeSet};
 
 use downlink_log::{
-    Address, AppendError, Appended, Batch, Cursor, Draft, EndReason, Entry, Epoch, Fingerprint,
-    Gap, Log, LogOptions, Next, OpenError, Payload, Read, Reader, Selection, Start, Timestamp,
+    Address, Answers, AppendError, Appended, Batch, Cursor, Draft, EndReason, Entry, Epoch,
+    Fingerprint, Gap, Log, LogOptions, Next, OpenError, Payload, Read, Reader, Selection, Start,
+    Submitted, Timestamp, TopicSelector,
 };
 use naive::Naive;
 use program::{Op, Target, limits, retention};
@@ -26,11 +27,17 @@ struct Load {
 }
 
 impl Payload for Load {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
     fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn given_id(&self) -> Option<&str> {
+    fn publisher_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 }
@@ -58,16 +65,26 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
+    /// Names many topics, if there is a crowd.
+    _crowd: Option<Reader<Load>>,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(has_crowd: bool) -> Self {
         let mut options = LogOptions::new(epoch());
         options.limits = limits();
         options.retention = retention();
         options.finished_keep = std::time::Duration::from_millis(program::FINISHED_KEEP_MS);
         options.gap_replay_max = program::GAP_REPLAY_MAX;
-        Self { log: Log::new(options), naive: Naive::new(), clients: BTreeMap::new(), now: 1_000 }
+        let (log, naive, now) = (Log::new(options), Naive::new(), 1_000);
+        let crowd = has_crowd.then(|| {
+            let names = program::crowd();
+            let selectors = names.iter().map(|name| TopicSelector::parse(name).unwrap());
+            let selection = Selection { selectors: selectors.collect(), client: None };
+            naive.open(now, &selection, &Start::Live).unwrap();
+            log.open(Timestamp::from_millis(now), &selection, &Start::Live).unwrap()
+        });
+        Self { log, naive, clients: BTreeMap::new(), now, _crowd: crowd }
     }
 
     fn now(&self) -> Timestamp {
@@ -89,7 +106,7 @@ impl World {
     fn append(&mut self, targets: &[Target], bytes: usize, id: Option<u8>, finish: bool) {
         let to: BTreeSet<Address> = targets.iter().map(Target::address).collect();
         let id: Option<Box<str>> = id.map(|id| format!("given-{id}").into());
-        let fingerprint = Fingerprint::of(&(&to, bytes));
+        let fingerprint = Fingerprint::keyed(&[7; 16], format!("{to:?} {bytes}").as_bytes());
         let stamped_id = id.clone();
         let draft = Draft {
             to: to.iter().cloned().collect(),
@@ -98,10 +115,9 @@ impl World {
             fingerprint,
             finish,
             body: None,
-            stamp: Some(move |_, _| Load { bytes, id: stamped_id }),
+            payload: Some(Load { bytes, id: stamped_id }),
         };
-        let got =
-            self.log.append(self.now(), [draft].into_iter().collect()).map(|(answers, _)| answers);
+        let got = self.log.append(self.now(), [draft].into_iter().collect()).map(answers);
         let want = self.naive.append(self.now, &to, bytes, id.as_deref(), finish);
         let got = got.map(|answers| answers[0]);
         assert_eq!(got, want);
@@ -123,10 +139,9 @@ impl World {
             fingerprint: Fingerprint::default(),
             finish: true,
             body: None,
-            stamp: None::<fn(_, _) -> Load>,
+            payload: None,
         };
-        let got =
-            self.log.append(self.now(), [draft].into_iter().collect()).map(|(answers, _)| answers);
+        let got = self.log.append(self.now(), [draft].into_iter().collect()).map(answers);
         let want = self.naive.finish(self.now, &to);
         assert_eq!(got.map(|answers| answers[0]), want);
     }
@@ -251,6 +266,14 @@ impl Client {
     }
 }
 
+/// A log in memory answers at once.
+fn answers(submitted: Submitted) -> Answers {
+    match submitted {
+        Submitted::Appended(answers) => answers,
+        Submitted::Queued(_) => unreachable!("there is no store"),
+    }
+}
+
 fn id_of(offset: u64) -> String {
     Cursor::parse_id(&format!("{}-{offset}", epoch())).expect("an id of the log").to_string()
 }
@@ -259,8 +282,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_log_answers_as_the_model_does(ops in prop::collection::vec(program::op(), 1..120)) {
-        let mut world = World::new();
+    fn the_log_answers_as_the_model_does(
+        has_crowd: bool,
+        ops in prop::collection::vec(program::op(), 1..120),
+    ) {
+        let mut world = World::new(has_crowd);
         for op in &ops {
             world.run(op);
         }
@@ -270,7 +296,7 @@ proptest! {
 
 #[test]
 fn a_closed_log_refuses_and_its_readers_end_after_reading() {
-    let mut world = World::new();
+    let mut world = World::new(false);
     world.connect(0, Start::Live);
     world.append(&[Target::Topic(0)], 1, None, false);
     world.log.close();
@@ -291,8 +317,8 @@ fn a_closed_log_refuses_and_its_readers_end_after_reading() {
         fingerprint: Fingerprint::default(),
         finish: false,
         body: None,
-        stamp: Some(|_, _| Load { bytes: 1, id: None }),
+        payload: Some(Load { bytes: 1, id: None }),
     };
-    let appended = world.log.append(now, [draft].into_iter().collect()).map(|(answers, _)| answers);
+    let appended = world.log.append(now, [draft].into_iter().collect()).map(answers);
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }

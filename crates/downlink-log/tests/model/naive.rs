@@ -7,7 +7,7 @@ use std::{
 
 use downlink_log::{
     Address, AppendError, Appended, EndReason, Gap, GapReason, Offset, OpenError, Read, Retention,
-    RetentionRules, Selection, Start, Timestamp, Totals,
+    RetentionRules, Selection, Start, Timestamp, TopicSelector, Totals,
 };
 
 use crate::{epoch, program};
@@ -29,8 +29,8 @@ struct Event {
 #[derive(Clone, Debug, Default)]
 struct Ring {
     kept: Vec<u64>,
-    floor: u64,
-    evicted_at: Option<u64>,
+    /// What was evicted: the offset and the number of the eviction.
+    evicted: Vec<(u64, u64)>,
     finished: Option<(u64, u64)>,
 }
 
@@ -47,6 +47,7 @@ struct State {
     readers: BTreeMap<u64, Selection>,
     next: u64,
     next_reader: u64,
+    evictions: u64,
     at: u64,
 }
 
@@ -55,12 +56,19 @@ pub(crate) struct Reader {
     number: u64,
     selection: Selection,
     next: u64,
-    told: u64,
+    reported_below: u64,
+    /// Evictions up to this number do not count, until the reader stands at an offset.
+    past: Option<(u64, u64)>,
     gap: Option<Gap>,
     reason: GapReason,
 }
 
 impl Reader {
+    fn hole(&self, state: &State) -> Option<u64> {
+        let after = self.past.filter(|(_, until)| self.next < *until).map_or(0, |past| past.0);
+        state.hole(&self.selection, self.next.max(self.reported_below), after)
+    }
+
     /// The first offset that it reads.
     pub(crate) fn start(&self) -> u64 {
         self.gap.map_or(self.next, |gap| gap.next.get())
@@ -93,6 +101,11 @@ fn names(selection: &Selection, address: &Address) -> bool {
     }
 }
 
+fn matches_pattern(selection: &Selection, address: &Address) -> bool {
+    let mut patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
+    address.topic().is_some_and(|topic| patterns.any(|pattern| pattern.matches(topic)))
+}
+
 fn is_exact(selection: &Selection) -> bool {
     selection.selectors.iter().all(|selector| selector.exact().is_some())
 }
@@ -107,15 +120,14 @@ impl State {
     }
 
     fn ring(&mut self, address: &Address) -> &mut Ring {
-        self.rings.entry(address.clone()).or_insert_with(|| Ring { floor: 1, ..Ring::default() })
+        self.rings.entry(address.clone()).or_default()
     }
 
     fn evict(&mut self, address: &Address) {
         let offset = self.ring(address).kept.remove(0);
-        let at = self.events[&offset].at;
-        let ring = self.ring(address);
-        ring.floor = offset + 1;
-        ring.evicted_at = Some(at);
+        self.evictions += 1;
+        let number = self.evictions;
+        self.ring(address).evicted.push((offset, number));
     }
 
     fn is_kept(&self, offset: u64) -> bool {
@@ -126,24 +138,30 @@ impl State {
         self.rings.values().flat_map(|ring| &ring.kept).map(|&offset| self.cost(offset)).sum()
     }
 
-    /// The topics there are: with history, finished, or named by a reader.
-    fn exists(&self, address: &Address) -> bool {
+    /// Whether a topic has history or a mark.
+    fn is_filled(&self, address: &Address) -> bool {
         let ring = self.rings.get(address);
         ring.is_some_and(|ring| !ring.kept.is_empty() || ring.finished.is_some())
-            || self.readers.values().any(|selection| names(selection, address))
     }
 
-    fn existing(&self) -> BTreeSet<Address> {
+    /// The topics and inboxes that readers have named.
+    fn named(&self) -> BTreeSet<Address> {
         let named = self.readers.values().flat_map(|selection| {
             let topics = selection.selectors.iter().filter_map(|s| s.exact().cloned());
             let inbox = selection.client.iter().cloned().map(Address::Client);
             topics.map(Address::Topic).chain(inbox).collect::<Vec<_>>()
         });
-        let known: BTreeSet<Address> = self.rings.keys().cloned().chain(named).collect();
-        known
-            .into_iter()
-            .filter(|address| *address != Address::Everyone && self.exists(address))
-            .collect()
+        named.collect()
+    }
+
+    fn patterns(&self) -> BTreeSet<&TopicSelector> {
+        let selectors = self.readers.values().flat_map(|selection| &selection.selectors);
+        selectors.filter(|selector| selector.exact().is_none()).collect()
+    }
+
+    fn filled(&self) -> BTreeSet<Address> {
+        let topics = self.rings.keys().filter(|address| **address != Address::Everyone);
+        topics.filter(|address| self.is_filled(address)).cloned().collect()
     }
 
     fn expire(&mut self, now: u64, rules: &RetentionRules) {
@@ -178,8 +196,33 @@ impl State {
             .collect()
     }
 
-    fn floor(&self, selection: &Selection) -> u64 {
-        self.of(selection).map(|ring| ring.floor).max().unwrap_or(1)
+    /// The last offset known to be missing, at or above one.
+    ///
+    /// Of a topic that the reader named, the last evicted event is not missing if another named topic
+    /// keeps it.
+    fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
+        let mut holes = Vec::new();
+        for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {
+            let counts = |evicted: &&(u64, u64)| evicted.0 >= from && evicted.1 > after;
+            let Some(&(last, _)) = ring.evicted.last().filter(counts) else { continue };
+            let others = self.rings.iter().filter(|(other, _)| *other != address);
+            let mut named = others.filter(|(other, _)| names(selection, other));
+            let is_elsewhere = named.any(|(_, ring)| ring.kept.contains(&last));
+            if matches_pattern(selection, address) || !is_elsewhere {
+                holes.push(last);
+            } else if let Some(&(lower, _)) =
+                ring.evicted.iter().nth_back(1).filter(|e| e.0 >= from)
+            {
+                holes.push(lower);
+            }
+        }
+        holes.into_iter().max()
+    }
+
+    /// The last evicted offset among topics whose last evicted event is as young as a time.
+    fn evicted_since(&self, selection: &Selection, since: u64) -> Option<u64> {
+        let last = self.of(selection).filter_map(|ring| ring.evicted.last());
+        last.map(|(offset, _)| *offset).filter(|offset| self.events[offset].at >= since).max()
     }
 
     fn all_finished(&self, selection: &Selection) -> bool {
@@ -238,7 +281,6 @@ impl Naive {
         finish: bool,
     ) -> Result<Appended, AppendError> {
         let mut state = self.at(now);
-        room(&state, to)?;
         if let Some(answer) = repeated(&state, to, bytes, id)? {
             return Ok(answer);
         }
@@ -266,7 +308,6 @@ impl Naive {
 
     pub(crate) fn finish(&self, now: u64, to: &BTreeSet<Address>) -> Result<Appended, AppendError> {
         let mut state = self.at(now);
-        room(&state, to)?;
         self.push(&mut state, now, to, true)
     }
 
@@ -280,6 +321,7 @@ impl Naive {
         if to.iter().any(|address| state.rings.get(address).is_some_and(|r| r.finished.is_some())) {
             return Err(AppendError::Finished { draft: 0 });
         }
+        room(state, to)?;
         let offset = state.next;
         state.next += 1;
         state.at = state.at.max(now);
@@ -307,12 +349,21 @@ impl Naive {
             let subscribers_per_client_max = limits.subscribers_per_client_max;
             return Err(OpenError::ClientFull { subscribers_per_client_max });
         }
-        let before = state.existing().len();
         let number = state.next_reader;
+        let before = state.named().len();
         state.readers.insert(number, selection.clone());
-        if state.existing().len() > limits.topics_max.max(before) {
+        let named = state.named().len();
+        let refused = if named > limits.subscribed_names_max.max(before) {
+            let subscribed_names_max = limits.subscribed_names_max;
+            Some(OpenError::TooManyNames { subscribed_names_max })
+        } else if state.patterns().len() > limits.patterns_max {
+            Some(OpenError::TooManyPatterns { patterns_max: limits.patterns_max })
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
             state.readers.remove(&number);
-            return Err(OpenError::TooManyTopics { topics_max: limits.topics_max });
+            return Err(refused);
         }
         state.next_reader += 1;
         Ok(begin(&state, number, selection, start))
@@ -338,15 +389,14 @@ impl Naive {
             return (Read::Gap(gap), Vec::new());
         }
         let kept = state.kept_from(&reader.selection, reader.next);
-        let floor = state.floor(&reader.selection);
-        if floor > reader.next.max(reader.told) {
+        if let Some(until) = reader.hole(&state) {
             let next = kept.first().copied().unwrap_or(state.next);
             let gap = Gap {
                 after: Some(Offset::new(reader.next - 1)),
-                until: Some(Offset::new(floor - 1)),
+                until: Some(Offset::new(until)),
                 ..state.gap(&reader.selection, reader.reason, next)
             };
-            (reader.told, reader.next) = (floor, next);
+            (reader.reported_below, reader.next) = (reader.reported_below.max(until + 1), next);
             return (Read::Gap(gap), Vec::new());
         }
         reader.reason = GapReason::Lagged;
@@ -366,14 +416,14 @@ impl Naive {
         reader.gap.is_none()
             && state.all_finished(&reader.selection)
             && state.kept_from(&reader.selection, reader.next).is_empty()
-            && state.floor(&reader.selection) <= reader.next.max(reader.told)
+            && reader.hole(&state).is_none()
     }
 
     pub(crate) fn totals(&self, now: u64) -> Totals {
         let state = self.at(now);
         Totals {
             subscribers: state.readers.len(),
-            topics: state.existing().len(),
+            topics: state.filled().union(&state.named()).count(),
             events: state.rings.values().map(|ring| ring.kept.len()).sum(),
             bytes: state.bytes(),
         }
@@ -382,27 +432,28 @@ impl Naive {
 
 fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Reader {
     let tail = state.next;
-    let floor = state.floor(selection);
     let kept = state.kept_from(selection, 0);
     let newest = |count: usize| match count {
         0 => tail,
         _ => kept.iter().nth_back(count.min(kept.len().max(1)) - 1).copied().unwrap_or(tail),
     };
-    let reader = |next, told, gap| Reader {
+    let reader = |next, gap: Option<Gap>| Reader {
         number,
         selection: selection.clone(),
         next,
-        told,
+        reported_below: gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1),
+        past: None,
         gap,
         reason: GapReason::Evicted,
     };
+    let history = |next, gap| Reader { past: Some((state.evictions, tail)), ..reader(next, gap) };
     let unknown = |reason| {
         let next = newest(program::GAP_REPLAY_MAX);
-        reader(next, floor, Some(state.gap(selection, reason, next)))
+        history(next, Some(state.gap(selection, reason, next)))
     };
     match start {
         Start::Live if !state.all_finished(selection) => {
-            Reader { reason: GapReason::Lagged, ..reader(tail, 0, None) }
+            Reader { reason: GapReason::Lagged, ..reader(tail, None) }
         }
         Start::Live => {
             let named = state
@@ -410,32 +461,31 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
                 .iter()
                 .filter(|(address, _)| address.topic().is_some() && reads(selection, address));
             let first = named.filter_map(|(_, ring)| ring.kept.first().copied()).min();
-            reader(first.unwrap_or(tail), floor, None)
+            history(first.unwrap_or(tail), None)
         }
-        Start::Earliest => reader(kept.first().copied().unwrap_or(tail), floor, None),
-        Start::Last(count) => reader(newest(*count), floor, None),
+        Start::Earliest => history(kept.first().copied().unwrap_or(tail), None),
+        Start::Last(count) => history(newest(*count), None),
         Start::Since(since) => {
             let since = since.as_millis();
             let young = kept.iter().find(|offset| state.events[offset].at >= since);
             let next = young.copied().unwrap_or(tail);
-            let missed = state.of(selection).any(|r| r.evicted_at.is_some_and(|at| at >= since));
-            let gap = missed.then(|| Gap {
-                until: Some(Offset::new(floor - 1)),
+            let gap = state.evicted_since(selection, since).map(|until| Gap {
+                until: Some(Offset::new(until)),
                 ..state.gap(selection, GapReason::Evicted, next)
             });
-            reader(next, floor, gap)
+            history(next, gap)
         }
         Start::After(id) => match id.strip_prefix(&format!("{}-", epoch())) {
             Some(offset) => match offset.parse::<u64>().expect("an id of the log") + 1 {
-                next if next <= tail => reader(next, 0, None),
-                _ => reader(tail, 0, Some(state.gap(selection, GapReason::Lost, tail))),
+                next if next <= tail => reader(next, None),
+                _ => reader(tail, Some(state.gap(selection, GapReason::Lost, tail))),
             },
             None if id.starts_with("given-") => {
                 let event = state.events.values().rev().find(|event| {
                     event.id.as_deref() == Some(&**id) && state.is_kept(event.offset)
                 });
                 match event {
-                    Some(event) => reader(event.offset + 1, 0, None),
+                    Some(event) => reader(event.offset + 1, None),
                     None => unknown(GapReason::UnknownId),
                 }
             }
@@ -446,11 +496,12 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
     }
 }
 
+/// Refuses what would fill more topics than allowed.
 fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
     let topics_max = program::limits().topics_max;
-    let existing = state.existing();
-    let new = to.iter().filter(|&to| *to != Address::Everyone && !existing.contains(to)).count();
-    if new > 0 && existing.len() + new > topics_max {
+    let filled = state.filled();
+    let new = to.iter().filter(|&to| *to != Address::Everyone && !filled.contains(to)).count();
+    if new > 0 && filled.len() + new > topics_max {
         return Err(AppendError::TooManyTopics { draft: 0, topics_max });
     }
     Ok(())

@@ -90,12 +90,23 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
+/// Names that exist beside the topics of the programs, so many that a pattern's readers have to walk
+/// the index.
+pub(crate) fn crowd() -> Vec<String> {
+    ["", "a/", "b/"]
+        .iter()
+        .flat_map(|prefix| (0..70).map(move |n| format!("{prefix}n{n}")))
+        .collect()
+}
+
 pub(crate) fn limits() -> Limits {
     Limits {
-        subscribers_max: 6,
+        subscribers_max: 7,
         subscribers_per_client_max: 2,
-        selectors_max: 10,
-        topics_max: 14,
+        selectors_max: 300,
+        patterns_max: 3,
+        topics_max: 9,
+        subscribed_names_max: 12 + crowd().len(),
         bytes_max: 2_000,
     }
 }

@@ -1,12 +1,13 @@
 //! Batches: all or nothing, which draft was wrong, and what is a repetition.
 
 use downlink_log::{
-    Address, AppendError, Appended, Draft, Fingerprint, IdempotencyKey, Log, LogOptions, Payload,
-    Retention, Start, Totals,
+    Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
+    Retention, Start, Timestamp, Totals,
 };
 
 use crate::support::{
-    ALL, Load, Seen, Stamp, append, append_all, draft, draft_of, ms, options, selection, topic,
+    ALL, Load, Seen, append, append_all, draft, draft_of, fingerprint, ms, options, selection,
+    topic,
 };
 
 /// A payload that knows its id.
@@ -14,11 +15,17 @@ use crate::support::{
 struct Named(Option<&'static str>);
 
 impl Payload for Named {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
     fn bytes(&self) -> usize {
         1
     }
 
-    fn given_id(&self) -> Option<&str> {
+    fn publisher_id(&self) -> Option<&str> {
         self.0
     }
 }
@@ -27,34 +34,30 @@ fn log() -> Log<Named> {
     Log::new(options())
 }
 
-fn plain(name: &str) -> Draft<Stamp<Named>> {
+fn plain(name: &str) -> Draft<Named> {
     draft_of(&[topic(name)], Named(None))
 }
 
-fn with_id(name: &str, id: &'static str, says: u8) -> Draft<Stamp<Named>> {
+fn with_id(name: &str, id: &'static str, says: u8) -> Draft<Named> {
     let mut draft = draft_of(&[topic(name)], Named(Some(id)));
     draft.id = Some(id.into());
-    draft.fingerprint = Fingerprint::of(&says);
+    draft.fingerprint = fingerprint(&says);
     draft
 }
 
-fn with_key(name: &str, key: &str, says: u8) -> Draft<Stamp<Named>> {
+fn with_key(name: &str, key: &str, says: u8) -> Draft<Named> {
     let mut draft = plain(name);
     draft.key = Some(IdempotencyKey { credential: "".into(), key: key.into() });
-    draft.fingerprint = Fingerprint::of(&says);
+    draft.fingerprint = fingerprint(&says);
     draft
 }
 
-fn last(name: &str) -> Draft<Stamp<Named>> {
+fn last(name: &str) -> Draft<Named> {
     Draft { finish: true, ..plain(name) }
 }
 
 /// Refused, and nothing has changed by it.
-fn check_refused<const N: usize>(
-    log: &Log<Named>,
-    drafts: [Draft<Stamp<Named>>; N],
-    error: AppendError,
-) {
+fn check_refused<const N: usize>(log: &Log<Named>, drafts: [Draft<Named>; N], error: AppendError) {
     let before = (log.tail(), log.totals(ms(0)));
     assert_eq!(append_all(log, 0, drafts), Err(error));
     assert_eq!((log.tail(), log.totals(ms(0))), before);
@@ -142,7 +145,7 @@ fn an_id_is_free_again_when_its_event_is_gone() {
 #[test]
 fn a_finish_mark_does_not_take_an_id() {
     let log = log();
-    let mark = Draft { stamp: None, finish: true, ..with_id("a", "x", 1) };
+    let mark = Draft { payload: None, finish: true, ..with_id("a", "x", 1) };
     append_all(&log, 0, [mark]).unwrap();
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }

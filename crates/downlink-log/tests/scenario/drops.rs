@@ -9,11 +9,9 @@ use std::{
     time::Duration,
 };
 
-use downlink_log::{Log, Payload, Read, Retention, Start, Totals};
+use downlink_log::{Cursor, Draft, Log, Payload, Read, Retention, Start, Timestamp, Totals};
 
-use crate::support::{
-    ALL, Load, Seen, append, append_all, draft, draft_of, ms, options, selection, topic,
-};
+use crate::support::{ALL, Seen, append_all, draft, draft_of, ms, options, selection, topic};
 
 /// A payload that runs a closure when the last clone of it is dropped.
 #[derive(Clone)]
@@ -31,6 +29,12 @@ impl Drop for OnDrop {
 }
 
 impl Payload for Loud {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
     fn bytes(&self) -> usize {
         self.0.bytes
     }
@@ -98,19 +102,39 @@ fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
     assert_eq!(reader.read(ms(10), ALL, &mut out), Read::Events);
 }
 
+/// A payload that cannot be made.
+#[derive(Clone)]
+struct Broken;
+
+impl Payload for Broken {
+    type Draft = bool;
+
+    fn stamp(broken: bool, _: Cursor, _: Timestamp) -> Self {
+        assert!(!broken, "no payload");
+        Self
+    }
+
+    fn bytes(&self) -> usize {
+        1
+    }
+}
+
 #[test]
 fn a_stamp_that_panics_appends_nothing_of_its_batch() {
-    let log: Log<Load> = Log::new(options());
+    let log: Log<Broken> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let before = (log.tail(), log.totals(ms(0)));
-    let mut broken = draft(&[topic("b")]);
-    broken.stamp = Some(Box::new(|_, _| panic!("no payload")));
+    let draft = |name: &str, broken| {
+        let Draft { to, fingerprint, .. } = draft(&[topic(name)]);
+        let (id, key, body, payload) = (None, None, None, Some(broken));
+        Draft { to, id, key, fingerprint, finish: false, body, payload }
+    };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        append_all(&log, 0, [draft(&[topic("a")]), broken, draft(&[topic("c")])])
+        append_all(&log, 0, [draft("a", false), draft("b", true), draft("c", false)])
     }));
     assert!(outcome.is_err());
     assert_eq!((log.tail(), log.totals(ms(0))), before);
-    assert_eq!(append(&log, 0, &["b"]), Ok(1));
+    assert_eq!(append_all(&log, 0, [draft("b", false)]).unwrap()[0].offset.get(), 1);
     let mut seen = Seen::default();
     let _ = seen.read_all(&mut reader, 0);
     assert_eq!((seen.offsets, seen.gaps), (vec![1], vec![]));

@@ -51,19 +51,49 @@ fn selectors() {
 
 #[test]
 fn topics() {
-    let log = log(|limits| limits.topics_max = 3);
+    let log = log(|limits| limits.topics_max = 2);
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
-    let _one = open(&["a"]).unwrap();
-    assert_eq!(open(&["b", "c", "d"]).err(), Some(OpenError::TooManyTopics { topics_max: 3 }));
-    assert_eq!(log.totals(ms(0)).topics, 1, "what the refused reader had made is gone");
+    let _one = open(&["a", "b", "c", "d", "e/*"]).unwrap();
     append(&log, 0, &["b"]).unwrap();
-    append(&log, 0, &["c"]).unwrap();
-    assert_eq!(
-        append(&log, 0, &["d"]),
-        Err(AppendError::TooManyTopics { draft: 0, topics_max: 3 })
-    );
-    assert!(append(&log, 0, &["c"]).is_ok());
+    append(&log, 0, &["f"]).unwrap();
+    let full = AppendError::TooManyTopics { draft: 0, topics_max: 2 };
+    assert_eq!(append(&log, 0, &["d"]), Err(full.clone()), "a name that has a reader");
+    assert_eq!(append(&log, 0, &["g"]), Err(full), "a new name");
+    assert!(append(&log, 0, &["f"]).is_ok());
     assert!(open(&["*"]).is_ok(), "patterns make no topics");
+}
+
+/// Subscribers that use up all names stop other subscribers, and no publisher.
+#[test]
+fn subscribed_names() {
+    let log = log(|limits| (limits.subscribed_names_max, limits.topics_max) = (3, 2));
+    let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
+    let first = open(&["a", "b"]).unwrap();
+    let full = OpenError::TooManyNames { subscribed_names_max: 3 };
+    assert_eq!(open(&["b", "c", "d"]).err(), Some(full));
+    assert_eq!(log.totals(ms(0)).topics, 2, "what the refused reader had made is gone");
+    let second = open(&["a", "b", "c"]).unwrap();
+    let inbox = Selection { client: Some(client("alice")), ..Selection::default() };
+    assert_eq!(log.open(ms(0), &inbox, &Start::Live).err(), Some(full));
+    append(&log, 0, &["x"]).unwrap();
+    append(&log, 0, &["y"]).unwrap();
+    drop(first);
+    assert_eq!(open(&["d"]).err(), Some(full));
+    drop(second);
+    assert!(open(&["d", "e", "f"]).is_ok());
+}
+
+#[test]
+fn patterns() {
+    let log = log(|limits| limits.patterns_max = 2);
+    let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
+    let first = open(&["a/*", "{x}"]).unwrap();
+    assert!(open(&["{y}", "a/*", "b"]).is_ok(), "they are the same patterns");
+    let full = OpenError::TooManyPatterns { patterns_max: 2 };
+    assert_eq!(open(&["a/*", "b/*", "c"]).err(), Some(full));
+    assert_eq!((log.totals(ms(0)).topics, log.totals(ms(0)).subscribers), (0, 1));
+    drop(first);
+    assert!(open(&["b/*", "c/*"]).is_ok());
 }
 
 #[test]

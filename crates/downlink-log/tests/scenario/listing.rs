@@ -58,6 +58,6 @@ fn a_topic_shows_who_reads_it_and_what_it_keeps() {
     assert_eq!((c.subscribers, c.events, c.oldest), (1, 0, None));
     assert_eq!(log.topic(ms(0), &topic("nothing")), None);
     let seen = log.readers();
-    assert_eq!((seen.len(), seen[0].number, seen[0].topics), (1, reader.number(), 5));
+    assert_eq!((seen.len(), seen[0].number, seen[0].selectors), (1, reader.number(), 3));
     assert_eq!((seen[0].next.get(), seen[0].lag, reader.lag()), (9, 1, 1));
 }

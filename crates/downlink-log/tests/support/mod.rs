@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, Condvar, Mutex},
     task::{Context, Poll, Wake, Waker},
@@ -10,9 +10,9 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Answers, AppendError, Batch, ClientId, Draft, EndReason, Entry, Epoch, Fingerprint,
-    Log, LogOptions, Next, Offset, Payload, Read, Reader, Selection, Timestamp, Topic,
-    TopicSelector,
+    Address, Answers, AppendError, Batch, ClientId, Cursor, Draft, EndReason, Entry, Epoch,
+    Fingerprint, Log, LogOptions, Next, Payload, Read, Reader, Selection, Submitted, Timestamp,
+    Topic, TopicSelector,
 };
 
 /// A payload of one byte.
@@ -20,6 +20,12 @@ use downlink_log::{
 pub(crate) struct Load;
 
 impl Payload for Load {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
     fn bytes(&self) -> usize {
         1
     }
@@ -32,8 +38,6 @@ pub(crate) const EVENT_COST_BYTES: usize = 97;
 pub(crate) const SINGLY: Batch = Batch { events_max: 1, bytes_max: usize::MAX };
 
 pub(crate) const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
-
-pub(crate) type Stamp<P> = Box<dyn FnOnce(Offset, Timestamp) -> P + Send>;
 
 pub(crate) fn options() -> LogOptions {
     LogOptions::new(Epoch::from_random(7))
@@ -60,7 +64,7 @@ pub(crate) fn selection(selectors: &[&str]) -> Selection {
 }
 
 /// A draft of a payload to some addresses.
-pub(crate) fn draft_of<P: Payload>(to: &[Address], payload: P) -> Draft<Stamp<P>> {
+pub(crate) fn draft_of<P: Payload<Draft = P>>(to: &[Address], payload: P) -> Draft<P> {
     Draft {
         to: to.iter().cloned().collect(),
         id: None,
@@ -68,11 +72,11 @@ pub(crate) fn draft_of<P: Payload>(to: &[Address], payload: P) -> Draft<Stamp<P>
         fingerprint: Fingerprint::default(),
         finish: false,
         body: None,
-        stamp: Some(Box::new(move |_, _| payload)),
+        payload: Some(payload),
     }
 }
 
-pub(crate) fn draft(to: &[Address]) -> Draft<Stamp<Load>> {
+pub(crate) fn draft(to: &[Address]) -> Draft<Load> {
     draft_of(to, Load)
 }
 
@@ -85,9 +89,17 @@ pub(crate) fn append(log: &Log<Load>, now: u64, topics: &[&str]) -> Result<u64, 
 pub(crate) fn append_all<P: Payload, const N: usize>(
     log: &Log<P>,
     now: u64,
-    drafts: [Draft<Stamp<P>>; N],
+    drafts: [Draft<P>; N],
 ) -> Result<Answers, AppendError> {
-    log.append(ms(now), drafts.into_iter().collect()).map(|(answers, _)| answers)
+    match log.append(ms(now), drafts.into_iter().collect())? {
+        Submitted::Appended(answers) => Ok(answers),
+        Submitted::Queued(commit) => block_on(poll_fn(|task| commit.poll(task.waker()))),
+    }
+}
+
+/// The fingerprint of some content.
+pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> Fingerprint {
+    Fingerprint::keyed(&[7; 16], format!("{content:?}").as_bytes())
 }
 
 /// What one client has got, over all its connections.

@@ -1,0 +1,132 @@
+//! How a log begins from a store: its rings are filled with the newest events.
+//!
+//! The rings hold the newest part of what the store holds. A ring's floor says from where on the ring
+//! is enough; the store knows the exact floors of what lies below.
+
+use std::collections::HashSet;
+
+use smallvec::SmallVec;
+
+use crate::{
+    core::Core,
+    history::{evicted::Evicted, history::Pushed, index::EventTopics},
+    patterns::table::Matching,
+    sequence::{decode::Decoder, draft::Appended, publisher_ids::PublisherId},
+    store::{StoreError, StoreReader, StoredEvent},
+    topics::ring::{Finish, Lost},
+    types::{
+        address::Address,
+        event::Batch,
+        floor::{EvictionNumber, Floor},
+        offset::{Offset, Timestamp},
+        payload::Payload,
+    },
+};
+
+/// What the rings are filled with at most: what reconnecting clients ask for after a deploy, read in
+/// well under a second.
+const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
+
+/// Fills the rings with the newest events, and takes the marks of finished topics. Whatever is below
+/// the oldest event in memory is the store's.
+///
+/// An event that cannot be decoded ends the rings before it: a reader meets it in the store.
+pub(crate) fn restore<P: Payload>(
+    core: &Core<P>,
+    reader: &dyn StoreReader,
+    decoder: &Decoder<P>,
+    next_offset: Offset,
+) -> Result<(), StoreError> {
+    let mut addresses = HashSet::from([Address::Everyone]);
+    let mut decoded = Vec::new();
+    for mut event in reader.newest(RESTORED)?.into_iter().rev() {
+        addresses.extend(event.to.iter().cloned());
+        if addresses.len() > core.history.options.limits.topics_max {
+            break;
+        }
+        let (id, payload) = (event.id.clone(), event.payload.take());
+        let Some(payload) = decoder.decode(&core.ids, event.offset, event.at, id, payload) else {
+            break;
+        };
+        decoded.push((event, payload));
+    }
+    let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
+    core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
+    core.history.raise_unknown(lost_below(oldest));
+    raise_to_stored(core, reader, oldest, &addresses)?;
+    let mut evicted = Evicted::new();
+    for (event, payload) in decoded.into_iter().rev() {
+        push(core, event, payload, &mut evicted);
+    }
+    let held = core.history.patterns.hold();
+    core.history.trim_all(&held, std::iter::empty(), next_offset.get(), &mut evicted);
+    drop(held);
+    core.settle(Some(evicted));
+    // A name that has no ring may have lost events above the oldest in memory. Its readers ask the
+    // store, which knows; without this they would pass over what it has lost.
+    core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
+    restore_finished(core, reader)
+}
+
+/// What memory has lost below an offset: the store may have it. It was lost before any reader came.
+fn lost_below(offset: Offset) -> Lost {
+    let floor = Floor { offset, at: Timestamp::default() };
+    if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
+}
+
+/// Raises the floors of the rings to what the store has evicted above `from`: retention may have
+/// taken an event of one topic that is younger than what another one keeps.
+fn raise_to_stored<P: Payload>(
+    core: &Core<P>,
+    reader: &dyn StoreReader,
+    from: Offset,
+    addresses: &HashSet<Address>,
+) -> Result<(), StoreError> {
+    // The one address that may be without a row: its floor is then that of the forgotten rows.
+    let everyone = reader.floor_of(&Address::Everyone)?;
+    core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
+    reader.floors_above(from, &mut |address, floor| {
+        if addresses.contains(&address) {
+            core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
+        }
+    })
+}
+
+fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mut Evicted<P>) {
+    let StoredEvent { offset, at, to, id, fingerprint, .. } = event;
+    let topics: EventTopics<P> = to.iter().map(|address| core.history.topic(address)).collect();
+    if topics.is_empty() {
+        return;
+    }
+    // Nothing collects a topic before the log has begun.
+    let reserved = topics.iter().all(|topic| core.history.reserve(topic));
+    debug_assert!(reserved, "a topic was collected before the log began");
+    if let Some(id) = id {
+        let answer = Appended { offset, matched: 0, repeated: false };
+        let known = PublisherId { fingerprint, answer, rings: topics.len() };
+        core.sequencer.publisher_ids.insert(id, known);
+    }
+    let patterns: SmallVec<[Matching<P>; 1]> = topics.iter().map(|_| Matching::new()).collect();
+    let pushed = Pushed {
+        offset: offset.get(),
+        at,
+        payload: Some(payload),
+        topics: &topics,
+        patterns: &patterns,
+        // Marks come from the store's list of them, which also has those of older events.
+        finish: false,
+    };
+    core.history.push(pushed, evicted);
+}
+
+/// Takes the marks of finished topics, so that publishing to one is refused as before.
+fn restore_finished<P: Payload>(
+    core: &Core<P>,
+    reader: &dyn StoreReader,
+) -> Result<(), StoreError> {
+    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
+        let topic = core.history.topic(&address);
+        core.history.restore_finish(&topic, Finish { offset: mark.offset.get(), at: mark.at });
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! The parts of a log that publishing and reading share.
+
+use crate::{
+    history::{evicted::Evicted, history::History},
+    sequence::{ids::Ids, sequencer::Sequencer},
+    types::payload::Payload,
+};
+
+/// Locks, outermost first. A thread takes a lock only with some of those before it held, or none.
+///
+/// 1. the sequence, or the names of topics; never both
+/// 2. the table of patterns
+/// 3. the index
+/// 4. one ring
+/// 5. one pattern's rows
+/// 6. one list of readers, the queue of ages, publisher ids; one at a time
+/// 7. one reader's wake-up
+///
+/// The queue of commits, the queue of replays and the clock are locked alone. No lock is held while a
+/// waker runs, while a payload is dropped, or across an await.
+#[derive(Debug)]
+pub(crate) struct Core<P> {
+    pub(crate) history: History<P>,
+    pub(crate) sequencer: Sequencer,
+    pub(crate) ids: Ids,
+}
+
+impl<P: Payload> Core<P> {
+    /// Disposes of what an expiry has evicted, if there was one.
+    pub(crate) fn settle(&self, evicted: Option<Evicted<P>>) {
+        if let Some(evicted) = evicted {
+            self.sequencer.settle(&self.history, evicted);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! All history: where events are put, found and evicted.
+//!
+//! What was pushed is visible when the tail has moved behind it. Every eviction has a number, is
+//! noted in the patterns that match its topic while the table of patterns is held, and only then may
+//! its row leave the index.
+
+use std::sync::Arc;
+
+use crate::{
+    history::{
+        ages::Ages,
+        evicted::Evicted,
+        index::{EventTopics, Index, Row},
+    },
+    patterns::table::{Held, Matching, Patterns},
+    sync::{AtomicU64, AtomicUsize, Mutex, Ordering},
+    topics::{
+        names::Topics,
+        ring::{Finish, Kept, Lost, Ring},
+        topic::Topic,
+    },
+    types::{
+        address::Address,
+        floor::EvictionNumber,
+        offset::{Offset, Timestamp},
+        options::LogOptions,
+        payload::Payload,
+    },
+};
+
+/// Events evicted by age in one step, some ten microseconds. Whoever meets an age that is due does one
+/// step, so a hundred thousand topics that expire at once stop nobody.
+const EXPIRE_STEP: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct History<P> {
+    pub(crate) options: Arc<LogOptions>,
+    pub(crate) topics: Topics<P>,
+    pub(crate) patterns: Patterns<P>,
+    /// The next offset to become visible. Stored (Release) after everything below it is in its rings
+    /// and patterns; a reader that loads it (Acquire) finds all of that.
+    tail: AtomicU64,
+    /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
+    /// forgets a row.
+    floor_max: AtomicU64,
+    /// At least the time of every evicted event, in milliseconds (AcqRel, like `floor_max`).
+    evicted_at_max: AtomicU64,
+    /// The number of the newest eviction. Counted (AcqRel) under the ring's lock.
+    evictions: AtomicU64,
+    /// The newest offset in any inbox. Raised (AcqRel) before the tail is moved: a reader that has
+    /// loaded the tail, and finds this and `floor_max` below its cursor, need not look at its inbox,
+    /// which is in no cache.
+    newest_of_inboxes: AtomicU64,
+    /// How often a topic was finished. Counted before the tail is stored, so a reader that sees the
+    /// tail behind a finish mark sees the mark counted (Relaxed).
+    finishes: AtomicU64,
+    /// Bytes and events kept in all rings, and topics that count towards their limit. Changed under
+    /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be stale.
+    bytes: AtomicUsize,
+    events: AtomicUsize,
+    filled: AtomicUsize,
+    /// Outside of every ring.
+    index: Mutex<Index<P>>,
+    ages: Ages<P>,
+}
+
+/// One event or finish mark to be put into its topics, which were reserved for it.
+pub(crate) struct Pushed<'a, P> {
+    pub(crate) offset: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) payload: Option<P>,
+    pub(crate) topics: &'a EventTopics<P>,
+    /// For each topic the patterns that match it, found while the table is held.
+    pub(crate) patterns: &'a [Matching<P>],
+    pub(crate) finish: bool,
+}
+
+impl<P: Payload> History<P> {
+    /// Empty history whose next offset is `next`.
+    pub(crate) fn new(options: LogOptions, next: Offset) -> Self {
+        let options = Arc::new(options);
+        Self {
+            topics: Topics::new(Arc::clone(&options)),
+            patterns: Patterns::new(options.limits.patterns_max),
+            options,
+            tail: AtomicU64::new(next.get()),
+            floor_max: AtomicU64::new(Offset::FIRST.get()),
+            evicted_at_max: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            newest_of_inboxes: AtomicU64::new(0),
+            finishes: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
+            index: Mutex::new(Index::new()),
+            ages: Ages::new(),
+        }
+    }
+
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail.load(Ordering::Acquire)
+    }
+
+    /// Makes everything below an offset visible. The caller has pushed it, and takes turns with
+    /// others by the sequence lock.
+    pub(crate) fn set_tail(&self, tail: u64) {
+        self.tail.store(tail, Ordering::Release);
+    }
+
+    pub(crate) fn floor_max(&self) -> u64 {
+        self.floor_max.load(Ordering::Acquire)
+    }
+
+    /// No evicted event is younger.
+    pub(crate) fn evicted_at_max(&self) -> Timestamp {
+        Timestamp::from_millis(self.evicted_at_max.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn newest_eviction(&self) -> EvictionNumber {
+        EvictionNumber::new(self.evictions.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn newest_of_inboxes(&self) -> u64 {
+        self.newest_of_inboxes.load(Ordering::Acquire)
+    }
+
+    /// How often a topic was finished: a reader whose topics were not all finished looks again only
+    /// when this has changed.
+    pub(crate) fn finishes(&self) -> u64 {
+        self.finishes.load(Ordering::Relaxed)
+    }
+
+    /// Events and bytes that are kept.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Topics that count towards the limit of topics.
+    pub(crate) fn filled(&self) -> usize {
+        self.filled.load(Ordering::Relaxed)
+    }
+
+    /// The topic of an address, made if there is none.
+    pub(crate) fn topic(&self, address: &Address) -> Arc<Topic<P>> {
+        self.topics.find_or_create(address, |address, lost| self.patterns.note_lost(address, lost))
+    }
+
+    /// Holds a topic against collection for a push; `false` if it was collected.
+    pub(crate) fn reserve(&self, topic: &Topic<P>) -> bool {
+        let mut ring = topic.ring.write();
+        self.change(topic, &mut ring, |ring| ring.reserve())
+    }
+
+    /// Gives up a reservation.
+    pub(crate) fn unreserve(&self, topic: &Topic<P>) {
+        let mut ring = topic.ring.write();
+        self.change(topic, &mut ring, |ring| ring.unreserve());
+    }
+
+    /// Changes a ring and counts whether its topic is filled.
+    fn change<R>(
+        &self,
+        topic: &Topic<P>,
+        ring: &mut Ring<P>,
+        change: impl FnOnce(&mut Ring<P>) -> R,
+    ) -> R {
+        let before = ring.is_filled();
+        let result = change(ring);
+        let counts = topic.address != Address::Everyone;
+        match (before, ring.is_filled()) {
+            (false, true) if counts => drop(self.filled.fetch_add(1, Ordering::Relaxed)),
+            (true, false) if counts => drop(self.filled.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        result
+    }
+
+    /// Puts an event into its topics and notes it in the matching patterns.
+    pub(crate) fn push(&self, event: Pushed<'_, P>, evicted: &mut Evicted<P>) {
+        let Pushed { offset, at, mut payload, topics, patterns, finish } = event;
+        if payload.is_some() {
+            self.index.lock().push(Row { offset, at, topics: topics.clone() });
+        }
+        for ((left, topic), patterns) in (0..topics.len()).rev().zip(topics).zip(patterns) {
+            let payload = if left == 0 { payload.take() } else { payload.clone() };
+            let mut ring = topic.ring.write();
+            if let Some(payload) = payload {
+                let cost = ring.push(Kept { offset, at, payload });
+                self.bytes.fetch_add(cost, Ordering::Relaxed);
+                self.events.fetch_add(1, Ordering::Relaxed);
+                topic.set_newest(offset);
+                if topic.is_inbox() {
+                    self.newest_of_inboxes.fetch_max(offset, Ordering::AcqRel);
+                }
+                for pattern in patterns {
+                    pattern.push(offset, topic);
+                }
+            }
+            if finish {
+                ring.set_finish(Some(Finish { offset, at }));
+                topic.set_finished(true);
+                self.finishes.fetch_add(1, Ordering::Relaxed);
+            }
+            // Reserved until here, so the topic is filled before and after.
+            self.change(topic, &mut ring, |ring| ring.unreserve());
+            self.trim(patterns, topic, &mut ring, evicted);
+            self.queue_age(topic, &ring);
+        }
+    }
+
+    /// Evicts the oldest entry of a ring; `false` if there is none. `patterns` are all that match.
+    fn evict_one(
+        &self,
+        patterns: &Matching<P>,
+        topic: &Arc<Topic<P>>,
+        ring: &mut Ring<P>,
+        evicted: &mut Evicted<P>,
+    ) -> bool {
+        let number = || EvictionNumber::new(self.evictions.fetch_add(1, Ordering::AcqRel) + 1);
+        let Some(entry) = self.change(topic, ring, |ring| ring.evict(number)) else {
+            return false;
+        };
+        let lost = ring.lost();
+        self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
+        self.evicted_at_max.fetch_max(entry.at.as_millis(), Ordering::AcqRel);
+        patterns.iter().for_each(|pattern| pattern.note_eviction(lost.number, entry.offset));
+        self.bytes.fetch_sub(entry.cost(), Ordering::Relaxed);
+        self.events.fetch_sub(1, Ordering::Relaxed);
+        evicted.entries.push(entry);
+        if !ring.is_filled() {
+            evicted.emptied.push(Arc::clone(topic));
+        }
+        true
+    }
+
+    /// Brings a ring within its topic's count and bytes. The newest entry stays.
+    fn trim(
+        &self,
+        patterns: &Matching<P>,
+        topic: &Arc<Topic<P>>,
+        ring: &mut Ring<P>,
+        evicted: &mut Evicted<P>,
+    ) {
+        let rule = self.options.retention.rule(ring.rule);
+        while ring.len() > 1 && (ring.len() > rule.events_max || ring.bytes() > rule.bytes_max) {
+            self.evict_one(patterns, topic, ring, evicted);
+        }
+    }
+
+    /// Brings the log within its byte bound: the topics just appended to pay first, then the oldest
+    /// events anywhere. Events from `newest` on stay.
+    pub(crate) fn trim_all<'a>(
+        &'a self,
+        held: &Held<'_, P>,
+        appended_to: impl Iterator<Item = &'a Arc<Topic<P>>>,
+        newest: u64,
+        evicted: &mut Evicted<P>,
+    ) {
+        if !self.is_over() {
+            return;
+        }
+        for topic in appended_to {
+            let patterns = held.matching(&topic.address);
+            let mut ring = topic.ring.write();
+            while self.is_over() && ring.front().is_some_and(|entry| entry.offset < newest) {
+                self.evict_one(&patterns, topic, &mut ring, evicted);
+            }
+            self.queue_age(topic, &ring);
+        }
+        while self.is_over() && self.evict_oldest(held, newest, evicted) {}
+    }
+
+    fn is_over(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.options.limits.bytes_max
+    }
+
+    /// Evicts the oldest event below `newest`, from all its topics.
+    fn evict_oldest(&self, held: &Held<'_, P>, newest: u64, evicted: &mut Evicted<P>) -> bool {
+        let oldest = self.index.lock().front().filter(|row| row.offset < newest).cloned();
+        let Some(row) = oldest else { return false };
+        for topic in &row.topics {
+            let patterns = held.matching(&topic.address);
+            let mut ring = topic.ring.write();
+            while ring.front().is_some_and(|entry| entry.offset <= row.offset) {
+                self.evict_one(&patterns, topic, &mut ring, evicted);
+            }
+            self.queue_age(topic, &ring);
+        }
+        // The evictions are noted: a reader that misses the row finds them.
+        let popped = self.index.lock().pop_front(row.offset);
+        drop(popped);
+        true
+    }
+
+    /// Evicts the events and marks that are too old, at most a step of them.
+    pub(crate) fn expire(&self, now: Timestamp) -> Option<Evicted<P>> {
+        self.expire_by(|| now)
+    }
+
+    /// The same by a clock that is looked at only if something has an age to reach.
+    pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) -> Option<Evicted<P>> {
+        if !self.ages.has_any() {
+            return None;
+        }
+        let now = now();
+        self.ages.is_due(now).then(|| self.expire_step(now))
+    }
+
+    fn expire_step(&self, now: Timestamp) -> Evicted<P> {
+        let mut evicted = Evicted::new();
+        let held = self.patterns.hold();
+        while evicted.entries.len() + evicted.emptied.len() < EXPIRE_STEP {
+            let Some((at, topic)) = self.ages.pop_due(now) else { break };
+            self.expire_topic(&held, at, &topic, now, &mut evicted);
+        }
+        drop(held);
+        self.tidy_index();
+        evicted
+    }
+
+    fn expire_topic(
+        &self,
+        held: &Held<'_, P>,
+        at: Timestamp,
+        topic: &Arc<Topic<P>>,
+        now: Timestamp,
+        evicted: &mut Evicted<P>,
+    ) {
+        let patterns = held.matching(&topic.address);
+        let mut ring = topic.ring.write();
+        if topic.queued_for() != Some(at) {
+            return;
+        }
+        topic.set_queued_for(None);
+        let is_over =
+            ring.finish().is_some_and(|finish| finish.at.after(self.options.finished_keep) <= now);
+        let age_max = self.options.retention.rule(ring.rule).age_max;
+        let is_old = |entry: &Kept<P>| age_max.is_some_and(|age| entry.at.after(age) <= now);
+        while evicted.entries.len() < EXPIRE_STEP
+            && ring.front().is_some_and(|entry| is_over || is_old(entry))
+        {
+            self.evict_one(&patterns, topic, &mut ring, evicted);
+        }
+        if is_over && ring.len() == 0 {
+            self.change(topic, &mut ring, |ring| ring.set_finish(None));
+            topic.set_finished(false);
+            evicted.emptied.push(Arc::clone(topic));
+        }
+        self.queue_age(topic, &ring);
+    }
+
+    /// Queues a topic for the earliest thing that it has to evict by age.
+    pub(crate) fn queue_age(&self, topic: &Arc<Topic<P>>, ring: &Ring<P>) {
+        self.ages.queue(topic, Topic::deadline(ring, &self.options));
+    }
+
+    /// Marks a topic as finished that was so before this log began.
+    pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finish) {
+        let mut ring = topic.ring.write();
+        self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
+        topic.set_finished(true);
+        self.finishes.fetch_add(1, Ordering::Relaxed);
+        self.queue_age(topic, &ring);
+    }
+
+    /// Raises the floor of a topic that has nothing in memory; the store has the rest.
+    pub(crate) fn raise_floor(&self, topic: &Topic<P>, lost: Lost) {
+        topic.raise_floor(lost);
+        self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
+    }
+
+    /// The same for every topic that is not in memory.
+    pub(crate) fn raise_unknown(&self, lost: Lost) {
+        self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
+        self.topics.raise_unknown(lost);
+    }
+
+    /// Takes rows of evicted events out of the index, a bounded number.
+    pub(crate) fn tidy_index(&self) {
+        let live = self.events.load(Ordering::Relaxed);
+        let is_kept = |offset, topic: &Topic<P>| topic.ring.read().floor() <= offset;
+        self.index.lock().tidy(live, is_kept);
+    }
+
+    /// Copies rows of the index from an offset on, at most `count`.
+    pub(crate) fn rows_from(&self, from: u64, count: usize) -> Vec<Row<P>> {
+        self.index.lock().from(from).take(count).cloned().collect()
+    }
+
+    /// Copies rows of the index below an offset, newest first, at most `count`.
+    pub(crate) fn rows_below(&self, until: u64, count: usize) -> Vec<Row<P>> {
+        self.index.lock().below(until).take(count).cloned().collect()
+    }
+
+    /// The first offset in the index with this time or a later one.
+    pub(crate) fn first_since(&self, since: Timestamp) -> Option<u64> {
+        self.index.lock().first_since(since)
+    }
+
+    /// Collects topics that keep nothing any more. Called with no lock held.
+    pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>]) {
+        self.topics.collect(topics, |address, lost| self.patterns.note_lost(address, lost));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn queued_ages(&self) -> usize {
+        self.ages.len()
+    }
+}

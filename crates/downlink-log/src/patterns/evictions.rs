@@ -1,0 +1,97 @@
+//! The evictions from all topics that a pattern matches, in a few numbers.
+//!
+//! A reader asks for the highest offset that was evicted after a certain eviction. The answer for
+//! every such number is a staircase: of two evictions, the later one with the higher offset answers
+//! for both. The staircase has at most [`STEPS_MAX`] steps; two steps merge upwards, so an answer may
+//! be too high, which is a false gap, and is never too low.
+
+use smallvec::SmallVec;
+
+use crate::types::floor::EvictionNumber;
+
+/// Steps of a staircase. Retention evicts old events first, so one or two steps are usual; sixteen
+/// take a cache line each four.
+pub(crate) const STEPS_MAX: usize = 16;
+
+/// Invariant: numbers rise and offsets fall from step to step.
+#[derive(Debug, Default)]
+pub(crate) struct Evictions {
+    steps: SmallVec<[(EvictionNumber, u64); 1]>,
+}
+
+impl Evictions {
+    /// Notes that an offset was evicted.
+    pub(crate) fn note(&mut self, number: EvictionNumber, offset: u64) {
+        let is_covered = |step: &(EvictionNumber, u64)| step.0 >= number && step.1 >= offset;
+        if self.steps.iter().any(is_covered) {
+            return;
+        }
+        self.steps.retain(|step| step.0 > number || step.1 > offset);
+        let at = self.steps.partition_point(|step| step.0 < number);
+        self.steps.insert(at, (number, offset));
+        if self.steps.len() > STEPS_MAX {
+            self.merge();
+        }
+    }
+
+    /// The highest offset that was evicted later than an eviction, or ever.
+    pub(crate) fn highest_after(&self, after: Option<EvictionNumber>) -> Option<u64> {
+        self.steps.iter().find(|step| after.is_none_or(|after| step.0 > after)).map(|step| step.1)
+    }
+
+    /// Merges the two neighbours whose offsets are nearest.
+    fn merge(&mut self) {
+        let pairs = self.steps.iter().zip(self.steps.iter().skip(1));
+        let distances = pairs.map(|(first, second)| first.1 - second.1).enumerate();
+        let Some((at, _)) = distances.min_by_key(|&(_, distance)| distance) else { return };
+        let (_, offset) = self.steps.remove(at);
+        if let Some(step) = self.steps.get_mut(at) {
+            step.1 = offset;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(number: u64) -> EvictionNumber {
+        EvictionNumber::new(number)
+    }
+
+    #[test]
+    fn later_and_higher_evictions_answer_for_earlier_ones() {
+        let mut evictions = Evictions::default();
+        for (at, offset) in [(1, 5), (2, 9), (3, 4), (5, 7)] {
+            evictions.note(number(at), offset);
+        }
+        let highest = |after| evictions.highest_after(Some(number(after)));
+        assert_eq!(evictions.highest_after(None), Some(9));
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(highest),
+            [Some(9), Some(9), Some(7), Some(7), Some(7), None]
+        );
+        assert_eq!(evictions.steps.len(), 2);
+    }
+
+    /// Against all evictions: the answer is never lower, and exact while nothing had to merge.
+    #[test]
+    fn an_answer_is_never_too_low() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            let (mut evictions, mut all) = (Evictions::default(), Vec::new());
+            for at in 1..=60 {
+                let at = if rng.u8(0..10) == 0 { rng.u64(1..=at) } else { at };
+                let offset = rng.u64(1..1_000) * 1_000 / (at + 1);
+                evictions.note(number(at), offset);
+                all.push((at, offset));
+                assert!(evictions.steps.len() <= STEPS_MAX);
+                for after in 0..=at {
+                    let exact = all.iter().filter(|step| step.0 > after).map(|step| step.1).max();
+                    let answer = evictions.highest_after(Some(number(after)));
+                    assert!(answer >= exact, "{answer:?} {exact:?}");
+                }
+            }
+        }
+    }
+}

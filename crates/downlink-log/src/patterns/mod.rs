@@ -1,0 +1,5 @@
+//! Patterns: one for each distinct selector with `*` or braces, with the readers that have it.
+
+pub(crate) mod evictions;
+pub(crate) mod pattern;
+pub(crate) mod table;

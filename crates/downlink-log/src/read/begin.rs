@@ -1,0 +1,229 @@
+//! Where a reader of a log in memory begins: its start, resolved to an offset.
+//!
+//! A reader of few topics looks at their rings. One whose patterns match many walks the index, in
+//! bounded steps.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    core::Core,
+    read::{
+        seats::Seats,
+        start::{Beginning, Past, Start},
+        walk::{self, FloorSearch, Search, Work},
+    },
+    sequence::ids::Located,
+    topics::topic::Topic,
+    types::{
+        event::{Gap, GapReason},
+        floor::{EvictionNumber, Hole},
+        offset::{Cursor, Offset, Timestamp},
+        payload::Payload,
+    },
+};
+
+/// The search for the beginning of one reader. The reader is on its lists already, so no append
+/// between is missed.
+#[derive(Debug)]
+pub(crate) struct Opening<P> {
+    tail: u64,
+    /// The newest eviction before anything was looked at.
+    evicted: EvictionNumber,
+    /// The topics that it reads, if these are few.
+    few: Option<Vec<Arc<Topic<P>>>>,
+    stage: Stage,
+    /// The gap that it begins with, except for what follows it.
+    gap: Option<(GapReason, Option<Offset>)>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The first event from an offset on.
+    First { from: u64 },
+    /// The newest events, this many more, below an offset.
+    Newest { left: usize, until: u64, oldest: Option<u64> },
+    /// What patterns have lost from an offset on, for a reader that continues there.
+    LostFrom { search: FloorSearch, next: u64, highest: u64 },
+    /// What was evicted that is as young as a time; then the first event of that time.
+    LostSince { search: FloorSearch, since: Timestamp, highest: u64 },
+}
+
+impl<P: Payload> Opening<P> {
+    /// The beginning, if it is known at once, or else the search for it.
+    pub(crate) fn begin(
+        core: &Core<P>,
+        seats: &Seats<P>,
+        start: &Start,
+    ) -> Result<Beginning, Box<Self>> {
+        let history = &core.history;
+        let (evicted, tail) = (history.newest_eviction(), history.tail());
+        let search = |gap, stage| {
+            let few = walk::few_topics(history, seats);
+            Err(Box::new(Self { tail, evicted, few, stage, gap }))
+        };
+        let newest = |left| Stage::Newest { left, until: tail, oldest: None };
+        match start {
+            Start::Live if seats.all_finished() => {
+                let topics = seats.named().map(|seat| &seat.topic);
+                let next = topics.filter_map(|topic| topic.ring.read().next_from(0)).min();
+                let past = Past::of_history(evicted, tail);
+                Ok(Beginning::at(next.unwrap_or(tail)).with_past(past))
+            }
+            Start::Live => Ok(Beginning { asked: false, ..Beginning::at(tail) }),
+            Start::Earliest => search(None, Stage::First { from: 0 }),
+            Start::Last(count) => search(None, newest(*count)),
+            Start::Since(since) if history.evicted_at_max() >= *since => {
+                let (search_floors, since) = (FloorSearch::new(seats), *since);
+                search(None, Stage::LostSince { search: search_floors, since, highest: 0 })
+            }
+            Start::Since(since) => {
+                let from = history.first_since(*since).unwrap_or(tail);
+                search(None, Stage::First { from })
+            }
+            Start::After(id) => {
+                let reason = match Self::locate(core, id, tail) {
+                    Ok(next) if seats.patterns().is_empty() || history.floor_max() <= next => {
+                        return Ok(Beginning::at(next));
+                    }
+                    Ok(next) => {
+                        let search_floors = FloorSearch::new(seats);
+                        let stage = Stage::LostFrom { search: search_floors, next, highest: 0 };
+                        return search(None, stage);
+                    }
+                    Err(GapReason::Lost) => {
+                        let gap = gap(GapReason::Lost, None, None, tail);
+                        return Ok(Beginning { gap: Some(gap), ..Beginning::at(tail) });
+                    }
+                    Err(reason) => reason,
+                };
+                search(Some((reason, None)), newest(history.options.gap_replay_max))
+            }
+        }
+    }
+
+    /// The offset after an id, or why there is none.
+    fn locate(core: &Core<P>, id: &str, tail: u64) -> Result<u64, GapReason> {
+        let Some(cursor) = Cursor::parse_id(id) else {
+            let known = core.sequencer.publisher_ids.get(id);
+            return known.map(|id| id.answer.offset.get() + 1).ok_or(GapReason::UnknownId);
+        };
+        match core.ids.locate(cursor, tail) {
+            Located::At(next) => Ok(next),
+            Located::Beyond(_) => Err(GapReason::Lost),
+            Located::Unknown => Err(GapReason::NewEpoch),
+        }
+    }
+
+    /// Goes on for a bounded amount of work. `None`: there is more to do.
+    pub(crate) fn step(&mut self, core: &Core<P>, seats: &Seats<P>) -> Option<Beginning> {
+        let mut work = Work::new();
+        while !work.is_done() {
+            if let Some(beginning) = self.step_once(core, seats, &mut work) {
+                return Some(beginning);
+            }
+        }
+        None
+    }
+
+    fn step_once(
+        &mut self,
+        core: &Core<P>,
+        seats: &Seats<P>,
+        work: &mut Work,
+    ) -> Option<Beginning> {
+        let (history, tail) = (&core.history, self.tail);
+        match &mut self.stage {
+            Stage::First { from } => {
+                let found = match &self.few {
+                    Some(few) => first_of(few, *from, tail),
+                    None => walk::first(history, seats, *from, tail, work),
+                };
+                self.found(found, |from| Stage::First { from })
+            }
+            Stage::Newest { left, until, oldest } => {
+                let found = match &self.few {
+                    Some(few) => newest_of(few, *left, *until),
+                    None => walk::newest(history, seats, *until, left, oldest, work),
+                };
+                let (left, oldest) = (*left, *oldest);
+                self.found(found, |until| Stage::Newest { left, until, oldest })
+            }
+            Stage::LostFrom { search, next, highest } => {
+                let mut each = |lost: crate::topics::ring::Lost| {
+                    *highest = (*highest).max(lost.floor.offset.get());
+                };
+                if !search.step(history, seats, work, &mut each) {
+                    return None;
+                }
+                let (next, highest) = (*next, *highest);
+                let hole = (highest > next)
+                    .then(|| Hole { below: Offset::new(highest), until: Offset::new(highest - 1) });
+                Some(Beginning::at(next).with_past(Past::of_id(tail, hole)))
+            }
+            Stage::LostSince { search, since, highest } => {
+                let since = *since;
+                let mut each = |lost: crate::topics::ring::Lost| {
+                    if lost.floor.at >= since && lost.floor.offset > Offset::FIRST {
+                        *highest = (*highest).max(lost.floor.offset.get());
+                    }
+                };
+                if !search.step(history, seats, work, &mut each) {
+                    return None;
+                }
+                seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
+                // What is appended and evicted while it opens is found when it reads.
+                let highest = (*highest).min(tail);
+                let until = (highest > 0).then(|| Offset::new(highest - 1));
+                self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
+                let from = history.first_since(since).unwrap_or(tail);
+                self.stage = Stage::First { from };
+                None
+            }
+        }
+    }
+
+    /// Ends the search with what was found, or goes on elsewhere.
+    fn found(&mut self, found: Search, more: impl FnOnce(u64) -> Stage) -> Option<Beginning> {
+        let oldest = match found {
+            Search::Found(offset) => Some(offset),
+            Search::Nothing => None,
+            Search::More(at) => {
+                self.stage = more(at);
+                return None;
+            }
+        };
+        let next = oldest.unwrap_or(self.tail);
+        let gap = self.gap.map(|(reason, until)| gap(reason, until, oldest, next));
+        let past = Past::of_history(self.evicted, self.tail);
+        Some(Beginning { gap, ..Beginning::at(next) }.with_past(past))
+    }
+}
+
+/// A gap that a reader begins with.
+pub(crate) fn gap(reason: GapReason, until: Option<Offset>, oldest: Option<u64>, next: u64) -> Gap {
+    let oldest = oldest.map(Offset::new);
+    Gap { reason, after: None, until, oldest, next: Offset::new(next) }
+}
+
+fn first_of<P: Payload>(topics: &[Arc<Topic<P>>], from: u64, until: u64) -> Search {
+    let first = topics.iter().filter_map(|topic| topic.ring.read().next_from(from)).min();
+    first.filter(|first| *first < until).map_or(Search::Nothing, Search::Found)
+}
+
+/// The oldest of the newest `count` offsets below `until` in all topics together.
+fn newest_of<P: Payload>(topics: &[Arc<Topic<P>>], count: usize, until: u64) -> Search {
+    let mut newest = BTreeSet::new();
+    for topic in topics {
+        for offset in topic.ring.read().newest_first().filter(|&offset| offset < until) {
+            let full = newest.len() >= count;
+            if full && newest.first().is_none_or(|&oldest| offset < oldest) {
+                break;
+            }
+            newest.insert(offset);
+            if newest.len() > count {
+                newest.pop_first();
+            }
+        }
+    }
+    newest.pop_first().map_or(Search::Nothing, Search::Found)
+}

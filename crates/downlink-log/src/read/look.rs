@@ -1,0 +1,353 @@
+//! A look at memory: everything between a cursor and the tail, in offset order, or the hole in it.
+//!
+//! A look takes the tail first, then the heads of rings and rows, then looks for holes, and then
+//! takes events. Its cursor moves to the tail only when everything was read that far. So an event
+//! that comes to a topic already looked at is above the tail that was taken, and an eviction during
+//! the look is found by it, by a missing event, or by the next look.
+//!
+//! Most readers keep up and take events one by one: see `next`.
+
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    history::history::History,
+    patterns::pattern::Look,
+    read::{
+        position::Position,
+        seats::Seats,
+        walk::{self, Search, Work},
+    },
+    topics::{ring::Kept, ring::Ring, topic::Topic},
+    types::{
+        event::{Batch, Entry, Gap},
+        floor::Hole,
+        offset::Offset,
+        payload::Payload,
+    },
+};
+
+/// Up to this many topics, looking at each is cheaper than the index's lock. Models walk it sooner.
+pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
+
+/// Rows that a look takes from patterns; with more, the index is quicker. A reader of many patterns
+/// finds each event in many of them.
+const ROWS_MAX: usize = 2_048;
+
+/// What a look has found.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Gap(Gap),
+    /// What follows is not in memory any more, and may be in the store.
+    Behind,
+    /// Events up to the batch or the tail, perhaps none.
+    Taken {
+        /// Whether everything below the tail was looked at.
+        caught_up: bool,
+    },
+    /// Nothing yet: the look was long enough, and there is more to look at.
+    More,
+}
+
+/// The rows of patterns that a look takes: offsets in order, each with a topic.
+type Rows<P> = Vec<(u64, Arc<Topic<P>>)>;
+
+/// Reads from a position and moves it.
+pub(crate) fn look<P: Payload>(
+    history: &History<P>,
+    seats: &Seats<P>,
+    position: &mut Position,
+    batch: Batch,
+    out: &mut Vec<Entry<P>>,
+) -> Found {
+    let tail = history.tail();
+    if position.next >= tail {
+        position.advance(None, Some(position.next));
+        return Found::Taken { caught_up: true };
+    }
+    if is_in_store(history, seats, position) {
+        return Found::Behind;
+    }
+    let mut taken = Taken::new(batch, out);
+    let many =
+        seats.topics.len() > MERGE_ALWAYS && tail - position.next < seats.topics.len() as u64;
+    if seats.patterns().is_empty() && many && history.floor_max() <= position.missing_from() {
+        return walk(history, seats, position, tail, &mut taken);
+    }
+    let topics: SmallVec<[&Topic<P>; 8]> = seats.topics.iter().map(|seat| &*seat.topic).collect();
+    if let Some(rows) = rows(seats, position.next, tail) {
+        return Merge::new(topics, rows, position.next, tail).run(seats, position, &mut taken);
+    }
+    match walk::few_topics(history, seats) {
+        Some(few) => {
+            let topics = few.iter().map(|topic| &**topic).collect();
+            Merge::new(topics, Vec::new(), position.next, tail).run(seats, position, &mut taken)
+        }
+        None => walk(history, seats, position, tail, &mut taken),
+    }
+}
+
+/// Whether a reader of patterns stands where memory may have lost what the store has. Its patterns
+/// know of evictions since it opened only.
+fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
+    position.has_store
+        && !seats.patterns().is_empty()
+        && position.past.is_some()
+        && history.floor_max() > position.next
+}
+
+/// The rows of all patterns in `from..until`; `None` if one of them does not reach back there, or if
+/// they are too many.
+fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<Rows<P>> {
+    let mut rows = Vec::new();
+    for seat in seats.patterns() {
+        if seat.pattern.newest() < from {
+            continue;
+        }
+        if let Look::Behind = seat.pattern.look(from, until, &mut rows) {
+            return None;
+        }
+        if rows.len() > ROWS_MAX {
+            return None;
+        }
+    }
+    rows.sort_by_key(|(offset, _)| *offset);
+    Some(rows)
+}
+
+/// Reads by the index of the log.
+fn walk<P: Payload>(
+    history: &History<P>,
+    seats: &Seats<P>,
+    position: &mut Position,
+    tail: u64,
+    taken: &mut Taken<'_, P>,
+) -> Found {
+    let mut work = Work::new();
+    while !work.is_done() {
+        let (rows, next) = walk::chunk(history, position.next, tail);
+        // After the rows were copied: what was evicted before is noted, and its rows may be gone.
+        if let Some(hole) = position.hole(seats) {
+            if taken.last.is_some() {
+                return Found::Taken { caught_up: false };
+            }
+            if position.has_store {
+                return Found::Behind;
+            }
+            let oldest = walk::first(history, seats, position.next, tail, &mut work);
+            let (oldest, next) = match oldest {
+                Search::Found(offset) => (Some(offset), offset),
+                Search::Nothing => (None, tail),
+                Search::More(at) => (None, at),
+            };
+            return Found::Gap(report(position, hole, oldest, next));
+        }
+        for row in &rows {
+            let mut nodes = 0;
+            let mine = seats.mine(row, &mut nodes);
+            work.spend(1, nodes);
+            let is_complete = mine.is_empty() || taken.take(&mine, row.offset, position);
+            position.advance(taken.last, is_complete.then_some(row.offset + 1));
+            if !is_complete {
+                return Found::Taken { caught_up: false };
+            }
+            if work.is_done() {
+                break;
+            }
+        }
+        if next.is_none() && !work.is_done() {
+            position.advance(taken.last, Some(tail));
+            return Found::Taken { caught_up: true };
+        }
+    }
+    if taken.last.is_some() { Found::Taken { caught_up: false } } else { Found::More }
+}
+
+/// Moves a position over a hole, and says so.
+fn report(position: &mut Position, hole: Hole, oldest: Option<u64>, next: u64) -> Gap {
+    let gap = Gap {
+        reason: position.reason,
+        after: Some(Offset::new(position.next - 1)),
+        until: Some(hole.until),
+        oldest: oldest.map(Offset::new),
+        next: Offset::new(next),
+    };
+    // Above it something may still be kept, and be lost later.
+    position.reported_below = position.reported_below.max(hole.until.get() + 1);
+    position.next = next;
+    gap
+}
+
+/// A merge of rings and rows by offset.
+struct Merge<'a, P> {
+    topics: SmallVec<[&'a Topic<P>; 8]>,
+    /// The next offset of each ring that has one below the tail, smallest on top.
+    heads: BinaryHeap<Reverse<(u64, usize)>>,
+    rows: Rows<P>,
+    /// The next of the rows.
+    row: usize,
+    tail: u64,
+}
+
+impl<'a, P: Payload> Merge<'a, P> {
+    fn new(topics: SmallVec<[&'a Topic<P>; 8]>, rows: Rows<P>, next: u64, tail: u64) -> Self {
+        let mut heads = BinaryHeap::new();
+        for (at, topic) in topics.iter().enumerate() {
+            if topic.newest() >= next {
+                heads.extend(topic.ring.read().next_from(next).map(|head| Reverse((head, at))));
+            }
+        }
+        heads.retain(|Reverse((head, _))| *head < tail);
+        Self { topics, heads, rows, row: 0, tail }
+    }
+
+    /// Takes what there is, or finds the hole before it.
+    fn run(mut self, seats: &Seats<P>, position: &mut Position, taken: &mut Taken<'_, P>) -> Found {
+        if let Some(hole) = position.hole(seats) {
+            if position.has_store {
+                return Found::Behind;
+            }
+            let oldest = self.oldest();
+            let next = oldest.unwrap_or(self.tail);
+            return Found::Gap(report(position, hole, oldest, next));
+        }
+        let mut is_complete = true;
+        while let Some(next) = self.next_offset() {
+            // A ring first: of an event that is in both, it may be the one that keeps it.
+            let took = if self.heads.peek().is_some_and(|Reverse((head, _))| *head == next) {
+                self.take_run(position, taken)
+            } else {
+                self.take_row(next, position, taken)
+            };
+            if !took {
+                is_complete = false;
+                break;
+            }
+        }
+        position.advance(taken.last, is_complete.then_some(self.tail));
+        Found::Taken { caught_up: is_complete }
+    }
+
+    /// The oldest event that is kept.
+    fn oldest(&self) -> Option<u64> {
+        let head = self.heads.peek().map(|Reverse((head, _))| *head);
+        let is_kept = |row: &&(u64, Arc<Topic<P>>)| row.1.ring.read().get(row.0).is_some();
+        let row = self.rows.iter().find(is_kept).map(|(offset, _)| *offset);
+        head.into_iter().chain(row).min()
+    }
+
+    fn next_offset(&self) -> Option<u64> {
+        let head = self.heads.peek().map(|Reverse((head, _))| *head);
+        let row = self.rows.get(self.row).map(|(offset, _)| *offset);
+        head.into_iter().chain(row).min()
+    }
+
+    /// Takes the event of the next rows, from whichever of its topics keeps it.
+    fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
+        let rows = self.rows.get(self.row..).unwrap_or_default();
+        let same = rows.iter().take_while(|row| row.0 == offset);
+        let topics: SmallVec<[&Arc<Topic<P>>; 1]> = same.map(|(_, topic)| topic).collect();
+        let count = topics.len();
+        let took = taken.take(&topics, offset, position);
+        if took {
+            self.row += count;
+        }
+        took
+    }
+
+    /// Takes entries of the ring with the first head, up to the next one of another.
+    fn take_run(&mut self, position: &Position, taken: &mut Taken<'_, P>) -> bool {
+        let Some(Reverse((head, at))) = self.heads.pop() else { return true };
+        let Some(topic) = self.topics.get(at) else { return true };
+        let ring = topic.ring.read();
+        let is_evicted = ring.floor() > head && ring.floor() > position.missing_from();
+        if is_evicted || (taken.is_full() && !taken.has(head)) {
+            return false;
+        }
+        let bound = self.next_offset().unwrap_or(self.tail).max(head + 1).min(self.tail);
+        let next = take_entries(&ring, head, bound, taken).filter(|next| *next < self.tail);
+        drop(ring);
+        self.heads.extend(next.map(|next| Reverse((next, at))));
+        true
+    }
+}
+
+/// Takes entries of a ring below a bound, and says where the ring goes on.
+fn take_entries<P: Payload>(
+    ring: &Ring<P>,
+    from: u64,
+    bound: u64,
+    taken: &mut Taken<'_, P>,
+) -> Option<u64> {
+    for entry in ring.from(from) {
+        // An event to several topics is in several rings.
+        if taken.has(entry.offset) {
+            continue;
+        }
+        if entry.offset >= bound || taken.is_full() {
+            return Some(entry.offset);
+        }
+        taken.push(entry);
+    }
+    None
+}
+
+/// What a look has taken so far.
+struct Taken<'a, P> {
+    out: &'a mut Vec<Entry<P>>,
+    last: Option<u64>,
+    events_left: usize,
+    bytes_left: usize,
+}
+
+impl<'a, P: Payload> Taken<'a, P> {
+    fn new(batch: Batch, out: &'a mut Vec<Entry<P>>) -> Self {
+        let (events_left, bytes_left) = (batch.events_max.max(1), batch.bytes_max.max(1));
+        Self { out, last: None, events_left, bytes_left }
+    }
+
+    fn is_full(&self) -> bool {
+        self.events_left == 0 || self.bytes_left == 0
+    }
+
+    fn has(&self, offset: u64) -> bool {
+        self.last == Some(offset)
+    }
+
+    /// Takes one event from whichever of its topics still keeps it. `false`: there is no room for it,
+    /// or it was evicted and the reader misses it.
+    fn take(&mut self, topics: &[&Arc<Topic<P>>], offset: u64, position: &Position) -> bool {
+        if self.has(offset) {
+            return true;
+        }
+        let mut is_missed = false;
+        for topic in topics {
+            let ring = topic.ring.read();
+            if let Some(kept) = ring.get(offset) {
+                let has_room = !self.is_full();
+                if has_room {
+                    self.push(kept);
+                }
+                return has_room;
+            }
+            let is_elsewhere = |_| false;
+            let hole = ring.lost().hole(offset, position.evicted_after(), is_elsewhere);
+            is_missed |= hole.is_some() && ring.floor() > position.missing_from();
+        }
+        !is_missed
+    }
+
+    fn push(&mut self, kept: &Kept<P>) {
+        self.last = Some(kept.offset);
+        self.events_left -= 1;
+        self.bytes_left = self.bytes_left.saturating_sub(kept.payload.bytes());
+        self.out.push(entry(kept, P::clone));
+    }
+}
+
+/// An entry as a reader gets it; the payload is what `take` makes of it.
+pub(crate) fn entry<P, Q>(kept: &Kept<P>, take: impl Fn(&P) -> Q) -> Entry<Q> {
+    let payload = take(&kept.payload);
+    Entry { offset: Offset::new(kept.offset), at: kept.at, payload }
+}

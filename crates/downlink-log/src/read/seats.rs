@@ -1,0 +1,109 @@
+//! What one reader reads: a seat for each topic and pattern that it named. They stay the same for
+//! the life of the reader.
+
+use std::sync::{Arc, OnceLock};
+
+use smallvec::SmallVec;
+
+use crate::{
+    history::index::Row,
+    patterns::table::PatternSeat,
+    store::Wanted,
+    topics::{
+        names::{TopicSeat, TopicSeats},
+        topic::Topic,
+    },
+    types::{address::Address, payload::Payload, trie::PatternSet},
+};
+
+#[derive(Debug)]
+pub(crate) struct Seats<P> {
+    /// Invariant: sorted by the topics' identity.
+    pub(crate) topics: TopicSeats<P>,
+    /// `None` in most readers: they name topics only.
+    patterns: Option<Box<PatternSeats<P>>>,
+}
+
+#[derive(Debug)]
+struct PatternSeats<P> {
+    seats: Box<[PatternSeat<P>]>,
+    /// Made when the reader first reads what its patterns do not have.
+    set: OnceLock<Arc<PatternSet>>,
+}
+
+impl<P: Payload> Seats<P> {
+    pub(crate) fn new(mut topics: TopicSeats<P>, patterns: Box<[PatternSeat<P>]>) -> Self {
+        topics.sort_unstable_by_key(|seat| seat.topic.identity());
+        let some = |seats| Box::new(PatternSeats { seats, set: OnceLock::new() });
+        Self { topics, patterns: (!patterns.is_empty()).then_some(patterns).map(some) }
+    }
+
+    pub(crate) fn patterns(&self) -> &[PatternSeat<P>] {
+        self.patterns.as_ref().map_or(&[], |patterns| &patterns.seats)
+    }
+
+    /// Gives all seats up.
+    pub(crate) fn take(&mut self) -> (TopicSeats<P>, Box<[PatternSeat<P>]>) {
+        let patterns = self.patterns.take().map(|patterns| patterns.seats);
+        (std::mem::take(&mut self.topics), patterns.unwrap_or_default())
+    }
+
+    /// The patterns, to match names with.
+    pub(crate) fn set(&self) -> Arc<PatternSet> {
+        let of = |patterns: &PatternSeats<P>| {
+            let selectors = patterns.seats.iter().map(|seat| seat.pattern.selector.clone());
+            Arc::new(PatternSet::new(selectors))
+        };
+        match &self.patterns {
+            Some(patterns) => Arc::clone(patterns.set.get_or_init(|| of(patterns))),
+            None => Arc::new(PatternSet::new([])),
+        }
+    }
+
+    /// What a store is asked for.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let addresses = self.topics.iter().map(|seat| seat.topic.address.clone());
+        Wanted { addresses: addresses.collect(), patterns: self.set() }
+    }
+
+    /// The seats of topics, without the inbox and everyone's.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &TopicSeat<P>> {
+        self.topics.iter().filter(|seat| seat.topic.address.topic().is_some())
+    }
+
+    /// Whether the reader names topics only, at least one, and each of them is finished.
+    pub(crate) fn all_finished(&self) -> bool {
+        let mut named = self.named().peekable();
+        self.patterns.is_none()
+            && named.peek().is_some()
+            && named.all(|seat| seat.topic.finished().is_some())
+    }
+
+    /// Newest offset of everything it reads.
+    pub(crate) fn newest(&self) -> u64 {
+        let topics = self.topics.iter().map(|seat| seat.topic.newest());
+        let patterns = self.patterns().iter().map(|seat| seat.pattern.newest());
+        topics.chain(patterns).max().unwrap_or(0)
+    }
+
+    /// Those topics of an event that the reader reads. Adds the work of matching to `nodes`.
+    pub(crate) fn mine<'a>(&self, row: &'a Row<P>, nodes: &mut usize) -> Mine<'a, P> {
+        let set = self.patterns.is_some().then(|| self.set());
+        let identity = |seat: &TopicSeat<P>| seat.topic.identity();
+        let mut mine = Mine::new();
+        for topic in &row.topics {
+            *nodes += 1;
+            let by_pattern = match (&set, &topic.address) {
+                (Some(set), Address::Topic(name)) => set.matches_counting(name.as_str(), nodes),
+                _ => false,
+            };
+            if by_pattern || self.topics.binary_search_by_key(&topic.identity(), identity).is_ok() {
+                mine.push(topic);
+            }
+        }
+        mine
+    }
+}
+
+/// The topics of one event that a reader reads.
+pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

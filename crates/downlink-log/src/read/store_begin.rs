@@ -1,0 +1,274 @@
+//! Where a reader of a log with a store begins: what memory does not know is asked there, step by
+//! step.
+
+use std::sync::Arc;
+
+use crate::{
+    core::Core,
+    read::{
+        begin::gap,
+        replay::Replays,
+        seats::Seats,
+        start::{Beginning, Past, Start},
+    },
+    sequence::ids::Located,
+    store::{Page, Range, Step, StoreError, StoreReplay},
+    types::{
+        event::{Batch, GapReason},
+        floor::{EvictionNumber, Floor},
+        offset::{Cursor, Offset},
+        payload::Payload,
+    },
+};
+
+/// A look for one event.
+const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
+
+/// The search in the store for the beginning of one reader.
+pub(crate) struct StoreOpening<P: Payload> {
+    core: Arc<Core<P>>,
+    replays: Arc<Replays<P>>,
+    start: Start,
+    replay: Box<dyn StoreReplay>,
+    tail: u64,
+    /// The newest eviction before anything was looked at.
+    evicted: Option<EvictionNumber>,
+    /// Whether the reader names topics only, and all are finished.
+    is_finished: bool,
+    stage: Stage,
+    beginning: Beginning,
+}
+
+enum Stage {
+    Begin,
+    /// The first event from an offset on; it is where the reader begins, if `moves`.
+    First {
+        from: u64,
+        moves: bool,
+    },
+    /// The oldest of the newest events.
+    Newest {
+        count: usize,
+    },
+    /// The floor, to know what was evicted that is as young as a time.
+    Floor,
+    /// Whether anything is left to read of finished topics.
+    Rest {
+        from: u64,
+    },
+    Done,
+}
+
+/// Where a reader begins, if that is known without the store. The reader is on its lists already.
+pub(crate) fn begin_known<P: Payload>(
+    core: &Core<P>,
+    seats: &Seats<P>,
+    start: &Start,
+) -> Option<Beginning> {
+    let tail = core.history.tail();
+    let next = match start {
+        Start::Live if seats.all_finished() => return None,
+        Start::Live => return Some(Beginning { asked: false, ..Beginning::at(tail) }),
+        Start::After(id) => match Cursor::parse_id(id) {
+            Some(cursor) => match core.ids.locate(cursor, tail) {
+                Located::At(next) => next,
+                Located::Beyond(_) | Located::Unknown => return None,
+            },
+            None => core.sequencer.publisher_ids.get(id)?.answer.offset.get() + 1,
+        },
+        _ => return None,
+    };
+    // Whether anything is left to read of finished topics, memory knows only above its floors.
+    let is_unsure = seats.all_finished() && core.history.floor_max() > next;
+    (!is_unsure).then(|| continue_at(next, tail))
+}
+
+/// The beginning of a reader that continues after an id.
+fn continue_at(next: u64, tail: u64) -> Beginning {
+    Beginning::at(next).with_past(Past::of_id(tail, None))
+}
+
+impl<P: Payload> StoreOpening<P> {
+    pub(crate) fn new(
+        core: Arc<Core<P>>,
+        replays: Arc<Replays<P>>,
+        seats: &Seats<P>,
+        start: Start,
+    ) -> Self {
+        let mut wanted = seats.wanted();
+        if start == Start::Live {
+            // Of finished topics all there is; not of the inbox, nor of what is for everyone.
+            wanted.addresses.retain(|address| address.topic().is_some());
+        }
+        let (tail, is_finished) = (core.history.tail(), seats.all_finished());
+        let replay = replays.reader.replay(wanted);
+        let beginning = Beginning::at(tail);
+        Self {
+            core,
+            replays,
+            start,
+            replay,
+            tail,
+            evicted: None,
+            is_finished,
+            stage: Stage::Begin,
+            beginning,
+        }
+    }
+
+    /// Does a step. `None`: there is more to do.
+    pub(crate) fn step(&mut self) -> Option<Result<Beginning, StoreError>> {
+        match self.try_step() {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(std::mem::replace(&mut self.beginning, Beginning::at(0)))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn try_step(&mut self) -> Result<bool, StoreError> {
+        match self.stage {
+            Stage::Begin => self.begin()?,
+            Stage::First { from, moves } => {
+                if let Step::Done(first) = self.first_from(from)? {
+                    if moves {
+                        self.beginning.next = first.unwrap_or(self.tail);
+                    }
+                    self.follow(first);
+                }
+            }
+            Stage::Newest { count } => {
+                let until = Offset::new(self.tail);
+                if let Step::Done(oldest) = self.replay.nth_newest(count, until)? {
+                    let oldest = oldest.map(Offset::get);
+                    self.beginning.next = oldest.unwrap_or(self.tail);
+                    self.follow(oldest);
+                }
+            }
+            Stage::Floor => {
+                if let Step::Done(floor) = self.replay.floor()? {
+                    self.begin_since(floor)?;
+                }
+            }
+            Stage::Rest { from } => {
+                if let Some(is_over) = self.is_over(from)? {
+                    self.beginning.at_end = Some(is_over);
+                    self.stage = Stage::Done;
+                }
+            }
+            Stage::Done => {}
+        }
+        Ok(matches!(self.stage, Stage::Done))
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        let asks_for_history = Past::of_history(self.replays.reader.newest_eviction()?, self.tail);
+        self.evicted = asks_for_history.evicted;
+        self.beginning.past = Some(Box::new(asks_for_history));
+        let first = |from| Stage::First { from, moves: true };
+        self.stage = match &self.start {
+            Start::Live | Start::Earliest => first(1),
+            Start::Last(0) => Stage::Rest { from: self.tail },
+            Start::Last(count) => Stage::Newest { count: *count },
+            Start::Since(_) => Stage::Floor,
+            Start::After(id) => {
+                let found = self.locate(id)?;
+                match found {
+                    Ok(next) => {
+                        self.evicted = None;
+                        self.beginning = continue_at(next, self.tail);
+                        Stage::Rest { from: next }
+                    }
+                    Err((GapReason::Lost, end)) => {
+                        self.beginning.next = end;
+                        self.beginning.gap = Some(gap(GapReason::Lost, None, None, end));
+                        Stage::First { from: end, moves: false }
+                    }
+                    Err((reason, _)) => {
+                        self.beginning.gap = Some(gap(reason, None, None, self.tail));
+                        Stage::Newest { count: self.core.history.options.gap_replay_max }
+                    }
+                }
+            }
+        };
+        Ok(())
+    }
+
+    /// The offset after an id; or why there is none, and where reading goes on.
+    fn locate(&self, id: &str) -> Result<Result<u64, (GapReason, u64)>, StoreError> {
+        let Some(cursor) = Cursor::parse_id(id) else {
+            let known = self.replays.reader.publisher_id(id)?;
+            let next = known.map(|offset| offset.get() + 1);
+            return Ok(next.ok_or((GapReason::UnknownId, self.tail)));
+        };
+        Ok(match self.core.ids.locate(cursor, self.core.history.tail()) {
+            Located::At(next) => Ok(next),
+            Located::Beyond(end) => Err((GapReason::Lost, end)),
+            Located::Unknown => Err((GapReason::NewEpoch, self.tail)),
+        })
+    }
+
+    fn begin_since(&mut self, floor: Floor) -> Result<(), StoreError> {
+        let Start::Since(since) = self.start else { return Ok(()) };
+        if floor.offset > Offset::FIRST && floor.at >= since {
+            let until = Some(Offset::new(floor.offset.get().min(self.tail) - 1));
+            self.beginning.gap = Some(gap(GapReason::Evicted, until, None, self.tail));
+        }
+        let first = self.replays.reader.first_since(since)?;
+        let from = first.map_or(self.tail, Offset::get).min(self.tail);
+        self.stage = Stage::First { from, moves: true };
+        Ok(())
+    }
+
+    /// Completes the gap that the reader begins with, and looks what is left of finished topics.
+    fn follow(&mut self, oldest: Option<u64>) {
+        let next = self.beginning.next;
+        if let Some(gap) = &mut self.beginning.gap {
+            gap.oldest = oldest.map(Offset::new);
+            gap.next = Offset::new(next);
+        }
+        self.stage = Stage::Rest { from: next };
+    }
+
+    /// Whether nothing is left to read of finished topics, nor to be told. `None`: not known yet.
+    fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
+        if !self.is_finished || self.beginning.gap.is_some() {
+            return Ok(Some(false));
+        }
+        if from >= self.tail {
+            // Nothing of it can be read; a hole would lie below.
+            return Ok(Some(true));
+        }
+        Ok(match self.page(from)? {
+            Step::Done(page) if page.hole.is_some() || !page.events.is_empty() => Some(false),
+            Step::Done(page) if page.next.get() >= self.tail => Some(true),
+            Step::Done(page) => {
+                self.stage = Stage::Rest { from: page.next.get() };
+                None
+            }
+            Step::More => None,
+        })
+    }
+
+    /// The first offset at or above one.
+    fn first_from(&mut self, from: u64) -> Result<Step<Option<u64>>, StoreError> {
+        if from >= self.tail {
+            return Ok(Step::Done(None));
+        }
+        let Step::Done(page) = self.page(from)? else { return Ok(Step::More) };
+        if let Some(first) = page.events.first() {
+            return Ok(Step::Done(Some(first.offset.get())));
+        }
+        if page.next.get() >= self.tail {
+            return Ok(Step::Done(None));
+        }
+        if let Stage::First { from, .. } = &mut self.stage {
+            *from = page.next.get();
+        }
+        Ok(Step::More)
+    }
+
+    fn page(&mut self, from: u64) -> Result<Step<Page>, StoreError> {
+        let range = Range { from: Offset::new(from), until: Offset::new(self.tail) };
+        self.replay.page(range, self.evicted.unwrap_or(EvictionNumber::NONE), ONE)
+    }
+}

@@ -1,0 +1,229 @@
+//! Walking the index of the log: how a reader finds its events that its patterns do not have.
+//!
+//! A walk looks at a bounded number of rows and of nodes of the patterns, and then says where it
+//! stands. Rows are copied out of the index a few at a time, so that publishers do not wait.
+
+use std::{ops::Bound, sync::Arc};
+
+use crate::{
+    history::{history::History, index::Row},
+    read::seats::Seats,
+    topics::{names::start_of, topic::Topic},
+    types::{address::Address, payload::Payload, trie::PatternSet},
+};
+
+/// Rows copied under one hold of the index, which every publisher needs: some ten microseconds.
+/// Models look at single rows.
+const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
+
+/// Topics that are merged one by one rather than found by the index.
+pub(crate) const FEW_TOPICS: usize = 64;
+
+/// What one call may look at: about a millisecond.
+#[derive(Debug)]
+pub(crate) struct Work {
+    rows: usize,
+    nodes: usize,
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Self { rows: 4_096, nodes: 50_000 }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.rows == 0 || self.nodes == 0
+    }
+
+    pub(crate) fn spend(&mut self, rows: usize, nodes: usize) {
+        self.rows = self.rows.saturating_sub(rows);
+        self.nodes = self.nodes.saturating_sub(nodes);
+    }
+}
+
+/// The state of a search after a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Search {
+    Found(u64),
+    Nothing,
+    /// Go on from here.
+    More(u64),
+}
+
+/// A chunk of rows, and where the next one begins; `None` after the last.
+pub(crate) fn chunk<P: Payload>(
+    history: &History<P>,
+    from: u64,
+    until: u64,
+) -> (Vec<Row<P>>, Option<u64>) {
+    let mut rows = history.rows_from(from, HOLD_ROWS);
+    let is_full = rows.len() == HOLD_ROWS;
+    let wanted = rows.partition_point(|row| row.offset < until);
+    let is_cut = wanted < rows.len();
+    rows.truncate(wanted);
+    let next = rows.last().map(|row| row.offset + 1).filter(|_| is_full && !is_cut);
+    (rows, next)
+}
+
+/// The first event in `from..until` that the reader reads and that is kept.
+pub(crate) fn first<P: Payload>(
+    history: &History<P>,
+    seats: &Seats<P>,
+    mut from: u64,
+    until: u64,
+    work: &mut Work,
+) -> Search {
+    while !work.is_done() {
+        let (rows, next) = chunk(history, from, until);
+        for row in &rows {
+            if work.is_done() {
+                return Search::More(row.offset);
+            }
+            if is_kept(seats, row, work) {
+                return Search::Found(row.offset);
+            }
+        }
+        match next {
+            Some(next) => from = next,
+            None => return Search::Nothing,
+        }
+    }
+    Search::More(from)
+}
+
+/// The `left`th newest event below `until` that the reader reads and that is kept, or the oldest if
+/// there are fewer. `left` and `oldest` are kept between calls.
+pub(crate) fn newest<P: Payload>(
+    history: &History<P>,
+    seats: &Seats<P>,
+    mut until: u64,
+    left: &mut usize,
+    oldest: &mut Option<u64>,
+    work: &mut Work,
+) -> Search {
+    while !work.is_done() && *left > 0 {
+        let rows = history.rows_below(until, HOLD_ROWS);
+        if rows.is_empty() {
+            break;
+        }
+        for row in &rows {
+            if *left == 0 || work.is_done() {
+                break;
+            }
+            until = row.offset;
+            if is_kept(seats, row, work) {
+                *left -= 1;
+                *oldest = Some(row.offset);
+            }
+        }
+    }
+    match *oldest {
+        _ if work.is_done() && *left > 0 => Search::More(until),
+        Some(oldest) => Search::Found(oldest),
+        None => Search::Nothing,
+    }
+}
+
+/// Whether an event is for the reader and kept in one of its topics.
+fn is_kept<P: Payload>(seats: &Seats<P>, row: &Row<P>, work: &mut Work) -> bool {
+    let mut nodes = 0;
+    let found =
+        seats.mine(row, &mut nodes).iter().any(|topic| topic.ring.read().get(row.offset).is_some());
+    work.spend(1, nodes);
+    found
+}
+
+/// The topics that the reader reads, if its patterns have few names to look at.
+pub(crate) fn few_topics<P: Payload>(
+    history: &History<P>,
+    seats: &Seats<P>,
+) -> Option<Vec<Arc<Topic<P>>>> {
+    let mut topics: Vec<_> = seats.topics.iter().map(|seat| Arc::clone(&seat.topic)).collect();
+    if seats.patterns().is_empty() {
+        return Some(topics);
+    }
+    let set = seats.set();
+    let mut looked = 0;
+    for prefix in set.prefixes() {
+        let listed = history.topics.list(prefix, &start_of(prefix), FEW_TOPICS + 1 - looked);
+        looked += listed.found.len();
+        if looked > FEW_TOPICS {
+            return None;
+        }
+        topics.extend(listed.found.into_iter().filter(|topic| matches(&set, &topic.address)));
+    }
+    topics.sort_unstable_by_key(|topic| topic.identity());
+    topics.dedup_by_key(|topic| topic.identity());
+    Some(topics)
+}
+
+fn matches(set: &PatternSet, address: &Address) -> bool {
+    address.topic().is_some_and(|topic| set.matches(topic.as_str()))
+}
+
+/// A look through the names that exist and those that were collected, for the losses of the topics
+/// that patterns match.
+#[derive(Debug)]
+pub(crate) struct FloorSearch {
+    prefixes: Vec<Box<str>>,
+    /// The prefix that is looked at, first among the names that exist, then among the collected.
+    at: usize,
+    collected: bool,
+    from: Option<Bound<Address>>,
+}
+
+impl FloorSearch {
+    pub(crate) fn new<P: Payload>(seats: &Seats<P>) -> Self {
+        let prefixes = seats.set().prefixes().into_iter().map(Into::into).collect();
+        Self { prefixes, at: 0, collected: false, from: None }
+    }
+
+    /// Goes on for a bounded number of names and calls `each` with the loss of every topic that
+    /// matches. `true` when all were looked at.
+    ///
+    /// A topic that is collected or made again meanwhile may be missed here; its loss is then noted
+    /// in the patterns.
+    pub(crate) fn step<P: Payload>(
+        &mut self,
+        history: &History<P>,
+        seats: &Seats<P>,
+        work: &mut Work,
+        each: &mut impl FnMut(crate::topics::ring::Lost),
+    ) -> bool {
+        if seats.patterns().is_empty() {
+            return true;
+        }
+        let set = seats.set();
+        while !work.is_done() {
+            let Some(prefix) = self.prefixes.get(self.at) else {
+                if self.collected {
+                    each(history.topics.lost_of_others());
+                    return true;
+                }
+                (self.at, self.collected, self.from) = (0, true, None);
+                continue;
+            };
+            let from = self.from.take().unwrap_or_else(|| start_of(prefix));
+            let mut nodes = 0;
+            let mut wants = |address: &Address| {
+                let name = address.topic().map(|topic| topic.as_str());
+                name.is_some_and(|name| set.matches_counting(name, &mut nodes))
+            };
+            let (looked, next) = if self.collected {
+                let listed = history.topics.list_collected(prefix, &from, HOLD_ROWS);
+                let wanted = listed.found.iter().filter(|(address, _)| wants(address));
+                wanted.for_each(|(_, lost)| each(*lost));
+                (listed.found.len(), listed.next)
+            } else {
+                let listed = history.topics.list(prefix, &from, HOLD_ROWS);
+                let wanted = listed.found.iter().filter(|topic| wants(&topic.address));
+                wanted.for_each(|topic| each(topic.ring.read().lost()));
+                (listed.found.len(), listed.next)
+            };
+            work.spend(looked.max(1), nodes);
+            self.at += usize::from(next.is_none());
+            self.from = next;
+        }
+        false
+    }
+}

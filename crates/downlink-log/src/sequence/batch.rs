@@ -1,0 +1,167 @@
+//! A batch of drafts on its way: first with the topics of each draft, then with offsets.
+
+use std::{collections::HashSet, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    history::{history::History, index::EventTopics},
+    sequence::{
+        draft::{AppendError, Appended, Draft},
+        plan::Plans,
+    },
+    topics::topic::Topic,
+    types::{
+        address::Address,
+        identity::{Fingerprint, IdempotencyKey},
+        offset::Timestamp,
+        payload::Payload,
+    },
+};
+
+/// The topics of each draft of a batch, each topic once per draft.
+///
+/// The topics of new events are taken out when the batch gets its offsets. The others are collected
+/// again if nothing came to them: the batch was refused, was a repetition, or panicked.
+pub(crate) struct DraftTopics<'a, P: Payload> {
+    history: &'a History<P>,
+    pub(crate) topics: SmallVec<[EventTopics<P>; 1]>,
+}
+
+impl<'a, P: Payload> DraftTopics<'a, P> {
+    /// Looks the topics up, and makes those that do not exist.
+    pub(crate) fn find(history: &'a History<P>, drafts: &[Draft<P>]) -> Self {
+        let mut found = Self { history, topics: SmallVec::with_capacity(drafts.len()) };
+        for Draft { to, .. } in drafts {
+            let mut topics: EventTopics<P> =
+                to.iter().map(|address| history.topic(address)).collect();
+            if topics.len() > 1 {
+                let mut seen = HashSet::with_capacity(topics.len());
+                topics.retain(|topic| seen.insert(topic.identity()));
+            }
+            found.topics.push(topics);
+        }
+        found
+    }
+
+    /// Refuses drafts that would fill more topics than allowed. The caller holds the sequence lock.
+    pub(crate) fn check_room(&self, plans: &Plans) -> Result<(), AppendError> {
+        let topics_max = self.history.options.limits.topics_max;
+        let filled = self.history.filled();
+        let places = self.topics.iter().map(SmallVec::len).sum::<usize>();
+        if filled + places <= topics_max {
+            return Ok(());
+        }
+        let mut new = HashSet::new();
+        for (draft, (topics, plan)) in self.topics.iter().zip(plans).enumerate() {
+            let empty = |topic: &&Arc<Topic<P>>| {
+                topic.address != Address::Everyone && !topic.ring.read().is_filled()
+            };
+            if plan.is_fresh() {
+                new.extend(topics.iter().filter(empty).map(|topic| topic.identity()));
+            }
+            if !new.is_empty() && filled + new.len() > topics_max {
+                return Err(AppendError::TooManyTopics { draft, topics_max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reserves the rings of all new drafts; `None` if one of the topics was collected.
+    pub(crate) fn reserve<'b>(&'b self, plans: &'b Plans) -> Option<Reserved<'b, P>> {
+        let mut reserved = Reserved { history: self.history, topics: SmallVec::new() };
+        let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_fresh());
+        for topic in fresh.flat_map(|(topics, _)| topics) {
+            if !self.history.reserve(topic) {
+                return None;
+            }
+            reserved.topics.push(topic);
+        }
+        Some(reserved)
+    }
+}
+
+impl<P: Payload> Drop for DraftTopics<'_, P> {
+    fn drop(&mut self) {
+        self.topics.iter().for_each(|topics| self.history.collect(topics));
+    }
+}
+
+/// Rings that are reserved for an append. Dropped before [`keep`](Self::keep), they are free again.
+pub(crate) struct Reserved<'a, P: Payload> {
+    history: &'a History<P>,
+    topics: SmallVec<[&'a Topic<P>; 1]>,
+}
+
+impl<P: Payload> Reserved<'_, P> {
+    /// Leaves the rings reserved: each will be pushed to, which ends its reservation.
+    pub(crate) fn keep(mut self) {
+        self.topics.clear();
+    }
+}
+
+impl<P: Payload> Drop for Reserved<'_, P> {
+    fn drop(&mut self) {
+        self.topics.iter().for_each(|topic| self.history.unreserve(topic));
+    }
+}
+
+/// A batch whose new events have their offsets. Their rings are reserved until it is applied.
+///
+/// Outlives every lock, so whatever is left of it is dropped with none held.
+pub(crate) struct Assigned<P> {
+    /// When it came, and the time stamp of its events: not before that of earlier events.
+    pub(crate) now: Timestamp,
+    pub(crate) at: Timestamp,
+    /// The offset of its first new event; if there is none, of the next one.
+    pub(crate) first: u64,
+    pub(crate) drafts: SmallVec<[DraftOutcome<P>; 1]>,
+}
+
+/// What a draft has become.
+pub(crate) enum DraftOutcome<P> {
+    /// The answer of an earlier append.
+    Repeat(Appended),
+    /// The same as an earlier draft of this batch.
+    RepeatOf(usize),
+    /// The same as a draft of an earlier batch of the same group.
+    RepeatIn {
+        batch: usize,
+        draft: usize,
+    },
+    Fresh(Fresh<P>),
+}
+
+/// A new event, or a finish mark.
+pub(crate) struct Fresh<P> {
+    pub(crate) offset: u64,
+    pub(crate) payload: Option<P>,
+    pub(crate) topics: EventTopics<P>,
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) finish: bool,
+    /// What a store keeps of it.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl<P> Assigned<P> {
+    pub(crate) fn fresh(&self) -> impl Iterator<Item = &Fresh<P>> {
+        self.drafts.iter().filter_map(|draft| match draft {
+            DraftOutcome::Fresh(fresh) => Some(fresh),
+            _ => None,
+        })
+    }
+
+    /// The topics of the new events, once for each event.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<Topic<P>>> {
+        self.fresh().flat_map(|fresh| &fresh.topics)
+    }
+}
+
+impl<P> Fresh<P> {
+    /// Whether there is an event and a recipient.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.payload.is_some() && !self.topics.is_empty()
+    }
+}

@@ -1,0 +1,81 @@
+//! From stored bytes to payloads: the one path, for rings that are filled and for replays.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use crate::{
+    sequence::ids::Ids,
+    sync::Mutex,
+    types::offset::{Cursor, Offset, Timestamp},
+};
+
+/// Makes a payload of what a store kept; `None` if it cannot. Runs on the threads of the store.
+pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
+
+/// Called once for each event that cannot be read: it is damaged, or cannot be decoded.
+pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
+
+/// Unreadable events that are told apart. With more, something is wrong that a thousand reports have
+/// said already.
+const REPORTED_MAX: usize = 1_024;
+
+/// An event as a store gives it back.
+#[derive(Debug)]
+pub struct Stored {
+    /// The id of the event, as a cursor: of the life of the log that it was published in.
+    pub id: Cursor,
+    /// When it was published, in log time.
+    pub at: Timestamp,
+    /// The id that its publisher gave.
+    pub publisher_id: Option<Box<str>>,
+    /// What was kept.
+    pub payload: Vec<u8>,
+}
+
+/// Decodes stored events.
+pub(crate) struct Decoder<P> {
+    decode: Arc<Decode<P>>,
+    on_unreadable: Option<Box<OnUnreadable>>,
+    /// Offsets that were reported. Locked alone.
+    reported: Mutex<BTreeSet<u64>>,
+}
+
+impl<P> Decoder<P> {
+    pub(crate) fn new(decode: Arc<Decode<P>>, on_unreadable: Option<Box<OnUnreadable>>) -> Self {
+        Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// The payload of an event; `None`, and it is reported once, if it cannot be read.
+    pub(crate) fn decode(
+        &self,
+        ids: &Ids,
+        offset: Offset,
+        at: Timestamp,
+        publisher_id: Option<Box<str>>,
+        payload: Option<Vec<u8>>,
+    ) -> Option<P> {
+        let id = ids.id_of(offset.get());
+        let stored = payload.map(|payload| Stored { id, at, publisher_id, payload });
+        let decoded = stored.and_then(|stored| (self.decode)(stored));
+        if decoded.is_none() {
+            self.report(id);
+        }
+        decoded
+    }
+
+    fn report(&self, id: Cursor) {
+        let Some(on_unreadable) = &self.on_unreadable else { return };
+        let is_new = {
+            let mut reported = self.reported.lock();
+            reported.len() < REPORTED_MAX && reported.insert(id.next.get())
+        };
+        if is_new {
+            on_unreadable(id);
+        }
+    }
+}
+
+impl<P> fmt::Debug for Decoder<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder").finish_non_exhaustive()
+    }
+}

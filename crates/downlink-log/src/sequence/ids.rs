@@ -1,0 +1,102 @@
+//! The relation between offsets and ids: the lives of a log, each with its first offset.
+//!
+//! A log in memory has one life. A log with a store has one for each opening, as far as the store
+//! remembers them.
+
+use crate::types::offset::{Cursor, Epoch, Offset};
+
+/// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    epochs: Vec<(Epoch, Offset)>,
+    current: Epoch,
+}
+
+/// The position of a cursor among the lives of a log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Located {
+    /// Reading goes on here.
+    At(u64),
+    /// Its life of the log ended before it; the next begins here.
+    Beyond(u64),
+    /// Its life of the log is not known.
+    Unknown,
+}
+
+impl Ids {
+    /// The lives with these first offsets.
+    pub(crate) fn new(epochs: Vec<(Epoch, Offset)>, current: Epoch) -> Self {
+        Self { epochs, current }
+    }
+
+    /// The present life.
+    pub(crate) fn current(&self) -> Epoch {
+        self.current
+    }
+
+    /// The id of the event at an offset, as a cursor.
+    pub(crate) fn id_of(&self, offset: u64) -> Cursor {
+        let after = self.epochs.partition_point(|(_, first)| first.get() <= offset);
+        let found = after.checked_sub(1).or(Some(0)).and_then(|at| self.epochs.get(at));
+        let epoch = found.map_or(self.current, |(epoch, _)| *epoch);
+        Cursor { epoch, next: Offset::new(offset + 1) }
+    }
+
+    /// Where a reader with this cursor goes on.
+    pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Located {
+        let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
+            return Located::Unknown;
+        };
+        let end = self.epochs.get(at + 1).map_or(tail, |(_, first)| first.get());
+        if cursor.next.get() <= end {
+            return Located::At(cursor.next.get());
+        }
+        Located::Beyond(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(number: u64) -> Epoch {
+        Epoch::from_random(number)
+    }
+
+    fn cursor(of: u64, next: u64) -> Cursor {
+        Cursor { epoch: epoch(of), next: Offset::new(next) }
+    }
+
+    /// Three lives: offsets 1 to 4, none, and from 5 on.
+    fn ids() -> Ids {
+        let lives = [(1, 1), (2, 5), (3, 5)];
+        let lives = lives.map(|(number, first)| (epoch(number), Offset::new(first)));
+        Ids::new(lives.into(), epoch(3))
+    }
+
+    #[test]
+    fn an_id_below_the_end_of_its_life_resumes_exactly() {
+        let ids = ids();
+        assert_eq!(ids.locate(cursor(1, 1), 9), Located::At(1));
+        assert_eq!(ids.locate(cursor(1, 5), 9), Located::At(5));
+        assert_eq!(ids.locate(cursor(2, 5), 9), Located::At(5));
+        assert_eq!(ids.locate(cursor(3, 9), 9), Located::At(9));
+        assert_eq!(ids.locate(cursor(3, 2), 9), Located::At(2));
+    }
+
+    #[test]
+    fn an_id_beyond_the_end_of_its_life_is_lost() {
+        let ids = ids();
+        assert_eq!(ids.locate(cursor(1, 6), 9), Located::Beyond(5));
+        assert_eq!(ids.locate(cursor(2, 6), 9), Located::Beyond(5));
+        assert_eq!(ids.locate(cursor(3, 10), 9), Located::Beyond(9));
+        assert_eq!(ids.locate(cursor(4, 1), 9), Located::Unknown);
+    }
+
+    #[test]
+    fn an_event_has_the_id_of_the_life_that_it_was_published_in() {
+        let of = |offset| ids().id_of(offset).epoch;
+        assert_eq!([1, 4, 5, 100].map(of), [epoch(1), epoch(1), epoch(3), epoch(3)]);
+        assert_eq!(ids().id_of(4).next, Offset::new(5));
+    }
+}

@@ -1,0 +1,104 @@
+//! Idempotency keys of the last minutes.
+//!
+//! A key has a window of its own, since a publisher repeats within minutes, whatever retention does
+//! meanwhile.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::{
+    sequence::draft::Appended,
+    types::{
+        identity::{Fingerprint, IdempotencyKey, KEY_WINDOW},
+        offset::Timestamp,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct KeyWindow {
+    keys: HashMap<IdempotencyKey, (Fingerprint, Appended)>,
+    order: VecDeque<(Timestamp, IdempotencyKey)>,
+    keys_max: usize,
+}
+
+impl KeyWindow {
+    pub(crate) fn new(keys_max: usize) -> Self {
+        Self { keys: HashMap::new(), order: VecDeque::new(), keys_max }
+    }
+
+    pub(crate) fn get(&self, key: &IdempotencyKey) -> Option<(Fingerprint, Appended)> {
+        self.keys.get(key).copied()
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        now: Timestamp,
+        key: IdempotencyKey,
+        fingerprint: Fingerprint,
+        answer: Appended,
+    ) {
+        if self.keys.len() >= self.keys_max {
+            self.drop_oldest();
+        }
+        self.keys.insert(key.clone(), (fingerprint, answer));
+        self.order.push_back((now, key));
+    }
+
+    /// Drops the keys whose window is over.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        while self.order.front().is_some_and(|(at, _)| at.after(KEY_WINDOW) <= now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.keys.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::offset::Offset;
+
+    fn key(key: &str) -> IdempotencyKey {
+        IdempotencyKey { credential: "".into(), key: key.into() }
+    }
+
+    fn answer(offset: u64) -> Appended {
+        Appended { offset: Offset::new(offset), matched: 0, repeated: false }
+    }
+
+    fn minutes(minutes: u64) -> Timestamp {
+        Timestamp::from_millis(minutes * 60_000)
+    }
+
+    #[test]
+    fn a_key_is_forgotten_after_ten_minutes() {
+        let mut window = KeyWindow::new(10);
+        window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
+        window.expire(Timestamp::from_millis(10 * 60_000 - 1));
+        assert!(window.get(&key("a")).is_some());
+        window.expire(minutes(10));
+        assert!(window.get(&key("a")).is_none());
+    }
+
+    #[test]
+    fn the_oldest_key_makes_room() {
+        let mut window = KeyWindow::new(2);
+        for name in ["a", "b", "c"] {
+            window.insert(minutes(0), key(name), Fingerprint::default(), answer(1));
+        }
+        assert!(window.get(&key("a")).is_none());
+        assert!(window.get(&key("b")).is_some() && window.get(&key("c")).is_some());
+    }
+
+    #[test]
+    fn credentials_do_not_share_keys() {
+        let mut window = KeyWindow::new(2);
+        window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
+        let other = IdempotencyKey { credential: "bob".into(), key: "a".into() };
+        assert!(window.get(&other).is_none());
+    }
+}

@@ -1,0 +1,69 @@
+//! The ids that publishers gave, of the events that are kept in memory.
+
+use std::collections::HashMap;
+
+use crate::{sequence::draft::Appended, sync::Mutex, types::identity::Fingerprint};
+
+/// An id is known from before its event is where it can be evicted, until its last ring has evicted
+/// it.
+#[derive(Debug)]
+pub(crate) struct PublisherIds {
+    /// Locked alone, or under the sequence lock.
+    ids: Mutex<HashMap<Box<str>, PublisherId>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublisherId {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) answer: Appended,
+    /// Rings that still keep the event.
+    pub(crate) rings: usize,
+}
+
+impl PublisherIds {
+    pub(crate) fn new() -> Self {
+        Self { ids: Mutex::new(HashMap::new()) }
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<PublisherId> {
+        self.ids.lock().get(id).copied()
+    }
+
+    pub(crate) fn insert(&self, id: Box<str>, publisher_id: PublisherId) {
+        self.ids.lock().insert(id, publisher_id);
+    }
+
+    /// A ring no longer keeps the event; after the last one the id is free again.
+    pub(crate) fn release(&self, id: &str, offset: u64) {
+        let mut ids = self.ids.lock();
+        let Some(known) = ids.get_mut(id).filter(|known| known.answer.offset.get() == offset)
+        else {
+            return;
+        };
+        known.rings -= 1;
+        if known.rings == 0 {
+            ids.remove(id);
+        }
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::types::offset::Offset;
+
+    #[test]
+    fn an_id_is_free_again_when_the_last_ring_has_evicted_it() {
+        let ids = PublisherIds::new();
+        let answer = Appended { offset: Offset::new(7), matched: 0, repeated: false };
+        ids.insert(
+            "x".into(),
+            PublisherId { fingerprint: Fingerprint::default(), answer, rings: 2 },
+        );
+        ids.release("x", 6);
+        ids.release("x", 7);
+        assert!(ids.get("x").is_some());
+        ids.release("x", 7);
+        assert!(ids.get("x").is_none());
+    }
+}

@@ -1,0 +1,324 @@
+//! The one order of all events: plan, assign, apply.
+//!
+//! *Plan* decides what of a batch is new and may refuse it. *Assign* gives offsets and stamps the
+//! payloads. *Apply* puts the events into history and cannot refuse. A log in memory does all three
+//! under one hold of the lock. In a log with a store the writer plans and assigns a group, commits
+//! it with no lock held, and then applies it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{
+    history::{
+        evicted::Evicted,
+        history::{History, Pushed},
+        index::EventTopics,
+    },
+    patterns::table::{Held, Matching},
+    readers::list::wake_all,
+    sequence::{
+        batch::{Assigned, DraftOutcome, DraftTopics, Fresh},
+        draft::{Answers, AppendError, Appended, Draft, Drafts},
+        ids::Ids,
+        keys::KeyWindow,
+        plan::{Earlier, Plan, Plans, plan},
+        publisher_ids::{PublisherId, PublisherIds},
+    },
+    store::StoreError,
+    sync::{Mutex, MutexGuard},
+    topics::topic::Topic,
+    types::{
+        address::Address,
+        identity::{Fingerprint, IdempotencyKey, KEYS_MAX},
+        offset::{Offset, Timestamp},
+        payload::Payload,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    /// The outermost lock. Held while events get their offsets, and while they go into history.
+    sequence: Mutex<Sequence>,
+    pub(crate) publisher_ids: PublisherIds,
+}
+
+/// The state under the sequence lock.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// The next offset to be assigned. The tail is behind it while the store has not committed.
+    next: u64,
+    /// The newest time stamp. Log time does not go back, but two publishers may come with times in
+    /// the other order.
+    at: Timestamp,
+    keys: KeyWindow,
+    closed: bool,
+}
+
+/// The readers to wake after an append.
+#[must_use = "the readers wait until they are woken"]
+pub(crate) struct Wakes<P> {
+    topics: EventTopics<P>,
+    patterns: Matching<P>,
+    newest: u64,
+}
+
+impl<P> Wakes<P> {
+    /// Wakes the readers, each topic's and pattern's once. Called with no lock held.
+    pub(crate) fn wake(mut self) {
+        self.topics.sort_unstable_by_key(|topic| topic.identity());
+        self.topics.dedup_by_key(|topic| topic.identity());
+        self.patterns.sort_unstable_by_key(|pattern| Arc::as_ptr(pattern).addr());
+        self.patterns.dedup_by_key(|pattern| Arc::as_ptr(pattern).addr());
+        self.topics.iter().for_each(|topic| wake_all(&topic.readers, self.newest));
+        self.patterns.iter().for_each(|pattern| wake_all(&pattern.readers, self.newest));
+    }
+}
+
+impl Sequencer {
+    pub(crate) fn new(next: Offset, at: Timestamp) -> Self {
+        let sequence =
+            Sequence { next: next.get(), at, keys: KeyWindow::new(KEYS_MAX), closed: false };
+        Self { sequence: Mutex::new(sequence), publisher_ids: PublisherIds::new() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Sequence> {
+        self.sequence.lock()
+    }
+
+    /// Refuses appends from now on.
+    pub(crate) fn close(&self) {
+        self.sequence.lock().closed = true;
+    }
+
+    /// Appends a batch to a log in memory: all drafts, or none.
+    pub(crate) fn append<P: Payload>(
+        &self,
+        history: &History<P>,
+        ids: &Ids,
+        now: Timestamp,
+        mut drafts: Drafts<P>,
+    ) -> Result<Answers, AppendError> {
+        let mut evicted = Evicted::new();
+        let (mut batch, answers, wakes) = loop {
+            let mut topics = DraftTopics::find(history, &drafts);
+            let mut sequence = self.lock();
+            sequence.check_open()?;
+            sequence.keys.expire(now);
+            let mut earlier = Remembered { keys: &sequence.keys, ids: &self.publisher_ids };
+            let plans = plan(&drafts, &topics, &mut earlier)?;
+            let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
+            // A topic was collected between the look-up and the lock: look up again.
+            let Some(mut batch) = assigned else { continue };
+            let held = history.patterns.hold();
+            let (answers, wakes) =
+                self.apply(&mut sequence, history, &held, &mut batch, &[], &mut evicted);
+            break (batch, answers, wakes);
+        };
+        self.settle(history, evicted);
+        wakes.wake();
+        // Payloads are dropped last: if one of them panics, nothing is left undone.
+        batch.drafts.clear();
+        Ok(answers)
+    }
+
+    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `group` has
+    /// the answers of the earlier batches of its group.
+    pub(crate) fn apply<P: Payload>(
+        &self,
+        sequence: &mut Sequence,
+        history: &History<P>,
+        held: &Held<'_, P>,
+        batch: &mut Assigned<P>,
+        group: &[Answers],
+        evicted: &mut Evicted<P>,
+    ) -> (Answers, Wakes<P>) {
+        let mut answers = Answers::new();
+        let mut wakes = Wakes { topics: EventTopics::new(), patterns: Matching::new(), newest: 0 };
+        let mut tail = history.tail();
+        let (now, at) = (batch.now, batch.at);
+        for draft in &mut batch.drafts {
+            let repeated = |answer: &Appended| Appended { repeated: true, ..*answer };
+            let answer = match draft {
+                DraftOutcome::Repeat(answer) => repeated(answer),
+                DraftOutcome::RepeatOf(of) => repeated(&answers[*of]),
+                DraftOutcome::RepeatIn { batch, draft } => repeated(&group[*batch][*draft]),
+                DraftOutcome::Fresh(fresh) => {
+                    tail = fresh.offset + 1;
+                    wakes.newest = fresh.offset;
+                    let patterns: SmallVec<[Matching<P>; 1]> =
+                        fresh.topics.iter().map(|topic| held.matching(&topic.address)).collect();
+                    let answer = Appended {
+                        offset: Offset::new(fresh.offset),
+                        matched: matched(&fresh.topics, &patterns, fresh.offset),
+                        repeated: false,
+                    };
+                    self.remember(sequence, now, fresh, answer);
+                    let payload = if fresh.is_kept() { fresh.payload.take() } else { None };
+                    let event = Pushed {
+                        offset: fresh.offset,
+                        at,
+                        payload,
+                        topics: &fresh.topics,
+                        patterns: &patterns,
+                        finish: fresh.finish,
+                    };
+                    history.push(event, evicted);
+                    wakes.topics.extend(fresh.topics.iter().cloned());
+                    wakes.patterns.extend(patterns.into_iter().flatten());
+                    answer
+                }
+            };
+            answers.push(answer);
+        }
+        history.set_tail(tail);
+        history.trim_all(held, batch.topics(), batch.first, evicted);
+        history.tidy_index();
+        (answers, wakes)
+    }
+
+    /// Remembers the key and the id of a new event, before the event is where it can be evicted.
+    fn remember<P: Payload>(
+        &self,
+        sequence: &mut Sequence,
+        now: Timestamp,
+        fresh: &mut Fresh<P>,
+        answer: Appended,
+    ) {
+        let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
+        if let Some(key) = fresh.key.take() {
+            sequence.keys.insert(now, key, fingerprint, answer);
+        }
+        let is_kept = fresh.is_kept();
+        if let Some(id) = fresh.id.take().filter(|_| is_kept) {
+            self.publisher_ids.insert(id, PublisherId { fingerprint, answer, rings });
+        }
+    }
+
+    /// Frees the ids of evicted events, collects emptied topics, and drops the rest. Called with no
+    /// lock held.
+    pub(crate) fn settle<P: Payload>(&self, history: &History<P>, evicted: Evicted<P>) {
+        for entry in &evicted.entries {
+            if let Some(id) = entry.payload.publisher_id() {
+                self.publisher_ids.release(id, entry.offset);
+            }
+        }
+        history.collect(&evicted.emptied);
+    }
+}
+
+impl Sequence {
+    /// Whether appends are still taken.
+    pub(crate) fn check_open(&self) -> Result<(), AppendError> {
+        if self.closed { Err(AppendError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn keys(&mut self, now: Timestamp) -> &KeyWindow {
+        self.keys.expire(now);
+        &self.keys
+    }
+
+    /// Gives a planned batch its offsets and stamps its payloads. `None`: a topic was collected
+    /// meanwhile, and the caller looks the topics up again.
+    pub(crate) fn assign<P: Payload>(
+        &mut self,
+        ids: &Ids,
+        now: Timestamp,
+        drafts: &mut Drafts<P>,
+        topics: &mut DraftTopics<'_, P>,
+        plans: Plans,
+    ) -> Result<Option<Assigned<P>>, AppendError> {
+        topics.check_room(&plans)?;
+        let Some(reserved) = topics.reserve(&plans) else { return Ok(None) };
+        let (first, at) = (self.next, self.at.max(now));
+        let mut next = first;
+        // If a payload's code panics, the reservation ends and nothing was appended.
+        let stamped: SmallVec<[Option<P>; 1]> = drafts
+            .iter_mut()
+            .zip(&plans)
+            .map(|(draft, plan)| {
+                let payload = draft.payload.take().filter(|_| plan.is_fresh());
+                let stamped = payload.map(|payload| P::stamp(payload, ids.id_of(next), at));
+                next += u64::from(plan.is_fresh());
+                stamped
+            })
+            .collect();
+        reserved.keep();
+        self.at = at;
+        let parts = drafts.iter_mut().zip(plans).zip(&mut topics.topics).zip(stamped);
+        let drafts = parts
+            .map(|(((draft, plan), topics), payload)| match plan {
+                Plan::Repeat(answer) => DraftOutcome::Repeat(answer),
+                Plan::RepeatOf(of) => DraftOutcome::RepeatOf(of),
+                Plan::RepeatIn { batch, draft } => DraftOutcome::RepeatIn { batch, draft },
+                Plan::Fresh => DraftOutcome::Fresh(self.fresh(draft, topics, payload)),
+            })
+            .collect();
+        Ok(Some(Assigned { now, at, first, drafts }))
+    }
+
+    fn fresh<P: Payload>(
+        &mut self,
+        draft: &mut Draft<P>,
+        topics: &mut EventTopics<P>,
+        payload: Option<P>,
+    ) -> Fresh<P> {
+        self.next += 1;
+        Fresh {
+            offset: self.next - 1,
+            payload,
+            topics: std::mem::take(topics),
+            id: draft.id.take(),
+            key: draft.key.take(),
+            fingerprint: draft.fingerprint,
+            finish: draft.finish,
+            body: draft.body.take(),
+        }
+    }
+}
+
+/// The ids and keys that are in memory.
+pub(crate) struct Remembered<'a> {
+    pub(crate) keys: &'a KeyWindow,
+    pub(crate) ids: &'a PublisherIds,
+}
+
+impl<P> Earlier<P> for Remembered<'_> {
+    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
+        Ok(self.keys.get(key).map(|(fingerprint, answer)| (fingerprint, Plan::Repeat(answer))))
+    }
+
+    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
+        let known = self.ids.get(id);
+        Ok(known.map(|known| (known.fingerprint, Plan::Repeat(known.answer))))
+    }
+
+    fn is_finishing(&self, _: &Topic<P>) -> bool {
+        false
+    }
+}
+
+/// Distinct readers of an event. Only readers that are on several lists can be counted twice, and
+/// only then are readers visited.
+fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
+    if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
+        return everyone.readers.lock().len();
+    }
+    let mut distinct: Matching<P> = patterns.iter().flatten().cloned().collect();
+    distinct.sort_unstable_by_key(|pattern| Arc::as_ptr(pattern).addr());
+    distinct.dedup_by_key(|pattern| Arc::as_ptr(pattern).addr());
+    let lists = || {
+        let topics = topics.iter().map(|topic| &topic.readers);
+        topics.chain(distinct.iter().map(|pattern| &pattern.readers))
+    };
+    let all: usize = lists().map(|list| list.lock().len()).sum();
+    let shared = lists().filter(|list| list.lock().has_several()).count();
+    if shared < 2 {
+        return all;
+    }
+    let again = lists().map(|list| {
+        let readers = list.lock();
+        readers.iter().filter(|reader| reader.has_several && !reader.count_once(offset)).count()
+    });
+    all - again.sum::<usize>()
+}

@@ -1,0 +1,163 @@
+//! The losses of topics that no longer exist, by name.
+//!
+//! The table is bounded. A name that falls out of it raises one floor for every unknown name: a false
+//! gap may then be reported, and a true one is never hidden.
+
+use std::collections::BTreeMap;
+
+use crate::{topics::ring::Lost, types::address::Address};
+
+/// Names remembered. About 10 MiB with names of ordinary length; beyond it resumption stays correct
+/// and becomes less precise.
+pub(crate) const COLLECTED_MAX: usize = 65_536;
+
+/// Invariant: `names` and `turns` hold the same entries.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    names: BTreeMap<Address, Remembered>,
+    /// In the order of their collection.
+    turns: BTreeMap<u64, Address>,
+    next_turn: u64,
+    /// The losses of every name that is not in the table.
+    others: Lost,
+    names_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    lost: Lost,
+    turn: u64,
+}
+
+impl Collected {
+    pub(crate) fn new(names_max: usize) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            next_turn: 0,
+            others: Lost::NOTHING,
+            names_max,
+        }
+    }
+
+    /// Remembers a collected topic that has lost something.
+    pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
+        if lost.floor.offset <= self.others.floor.offset {
+            return;
+        }
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        self.turns.insert(turn, address.clone());
+        if let Some(old) = self.names.insert(address, Remembered { lost, turn }) {
+            self.turns.remove(&old.turn);
+        }
+        while self.names.len() > self.names_max {
+            self.forget_oldest();
+        }
+    }
+
+    /// What a topic of this name has lost; the name leaves the table.
+    pub(crate) fn recall(&mut self, address: &Address) -> Lost {
+        let Some(Remembered { lost, turn }) = self.names.remove(address) else {
+            return self.others;
+        };
+        self.turns.remove(&turn);
+        lost
+    }
+
+    /// The names from `from` on, in order, and what each has lost.
+    pub(crate) fn range(
+        &self,
+        from: std::ops::Bound<Address>,
+    ) -> impl Iterator<Item = (&Address, Lost)> {
+        let names = self.names.range((from, std::ops::Bound::Unbounded));
+        names.map(|(address, remembered)| (address, remembered.lost))
+    }
+
+    /// What a name that is not in the table may have lost.
+    pub(crate) fn others(&self) -> Lost {
+        self.others
+    }
+
+    /// Raises the floor of every name that is not in the table.
+    pub(crate) fn raise(&mut self, lost: Lost) {
+        self.others = self.others.max(lost);
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, address)) = self.turns.pop_first() else { return };
+        if let Some(Remembered { lost, .. }) = self.names.remove(&address) {
+            self.others = self.others.max(lost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{
+        address::Topic,
+        floor::{EvictionNumber, Floor},
+        offset::{Offset, Timestamp},
+    };
+
+    fn topic(name: &str) -> Address {
+        Address::Topic(Topic::new(name).unwrap())
+    }
+
+    fn floor(offset: u64) -> Lost {
+        let floor = Floor { offset: Offset::new(offset), at: Timestamp::from_millis(offset) };
+        Lost::below(floor, EvictionNumber::new(offset))
+    }
+
+    #[test]
+    fn a_name_is_remembered_until_it_is_used_again() {
+        let mut collected = Collected::new(2);
+        collected.remember(topic("a"), floor(5));
+        assert_eq!(collected.recall(&topic("a")), floor(5));
+        assert_eq!(collected.recall(&topic("a")), Lost::NOTHING);
+    }
+
+    #[test]
+    fn overflow_raises_the_floor_of_all_others() {
+        let mut collected = Collected::new(2);
+        for (name, offset) in [("a", 5), ("b", 3), ("c", 9)] {
+            collected.remember(topic(name), floor(offset));
+        }
+        assert_eq!(collected.recall(&topic("a")), floor(5));
+        assert_eq!(collected.recall(&topic("never seen")), floor(5));
+        assert_eq!(collected.recall(&topic("b")), floor(3));
+        assert_eq!(collected.recall(&topic("c")), floor(9));
+    }
+
+    #[test]
+    fn names_that_come_and_go_do_not_grow_the_table() {
+        let mut collected = Collected::new(4);
+        for offset in 2..1_000 {
+            collected.remember(topic("a"), floor(offset));
+            collected.recall(&topic("a"));
+        }
+        assert_eq!((collected.names.len(), collected.turns.len()), (0, 0));
+    }
+
+    /// A client that comes and goes at a topic without history leaves the same floor each time.
+    #[test]
+    fn a_name_that_comes_back_with_its_old_floor_is_remembered_once() {
+        let mut collected = Collected::new(4);
+        for _ in 0..1_000 {
+            collected.remember(topic("a"), floor(5));
+            assert_eq!(collected.recall(&topic("a")), floor(5));
+        }
+        collected.remember(topic("a"), floor(5));
+        collected.remember(topic("a"), floor(6));
+        assert_eq!((collected.names.len(), collected.turns.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_table_of_no_names_raises_the_floor_at_once() {
+        let mut collected = Collected::new(0);
+        collected.remember(topic("a"), floor(5));
+        assert_eq!(collected.recall(&topic("b")), floor(5));
+        assert_eq!(collected.names.len(), 0);
+    }
+}

@@ -1,0 +1,331 @@
+//! The topics that exist, by name, and the readers that named them.
+//!
+//! A publisher makes a topic, and so does a reader that names one. A topic without events, finish
+//! mark and readers is collected; the table of collected topics remembers what it has lost.
+//!
+//! What readers name and what publishers fill are counted apart, so subscribers never use up the
+//! room of publishers.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use smallvec::SmallVec;
+
+use crate::{
+    readers::state::ReaderState,
+    sync::RwLock,
+    topics::{
+        collected::{COLLECTED_MAX, Collected},
+        ring::Lost,
+        topic::Topic,
+    },
+    types::{
+        address::{self, Address},
+        open_error::OpenError,
+        options::{Limits, LogOptions},
+        payload::Payload,
+        selector::Selection,
+    },
+};
+
+/// Topics collected under one hold of the lock, so that publishers do not wait long when a hundred
+/// thousand expire at once.
+const COLLECT_BATCH: usize = 256;
+
+/// All topics of a log.
+#[derive(Debug)]
+pub(crate) struct Topics<P> {
+    /// Every reader reads it, and it is never collected.
+    pub(crate) everyone: Arc<Topic<P>>,
+    options: Arc<LogOptions>,
+    /// Held for look-ups, for coming and going of readers and topics. Under it, one topic's locks.
+    names: RwLock<Names<P>>,
+}
+
+#[derive(Debug)]
+struct Names<P> {
+    /// Without everyone's topic.
+    topics: BTreeMap<Address, Arc<Topic<P>>>,
+    collected: Collected,
+    readers: usize,
+    /// Topics that readers have named.
+    subscribed: usize,
+    closed: bool,
+    /// The number of the next reader.
+    reader_number: u64,
+}
+
+/// A topic, and the reader's key in its list.
+#[derive(Debug)]
+pub(crate) struct TopicSeat<P> {
+    pub(crate) topic: Arc<Topic<P>>,
+    key: u32,
+    /// Whether it is the reader's inbox. Kept here, so that the topic need not be visited.
+    pub(crate) is_inbox: bool,
+}
+
+/// The topics that a reader named, everyone's among them. Three are usual: a topic, the client's
+/// inbox, and everyone's.
+pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
+
+/// The names in a range that one look has found, and where the next look begins.
+pub(crate) struct Listed<T> {
+    pub(crate) found: Vec<T>,
+    pub(crate) next: Option<Bound<Address>>,
+}
+
+impl<P: Payload> Topics<P> {
+    pub(crate) fn new(options: Arc<LogOptions>) -> Self {
+        let everyone = Topic::new(Address::Everyone, &options, Lost::NOTHING);
+        let names = Names {
+            topics: BTreeMap::new(),
+            collected: Collected::new(options.collected_max.unwrap_or(COLLECTED_MAX)),
+            readers: 0,
+            subscribed: 0,
+            closed: false,
+            reader_number: 1,
+        };
+        Self { everyone, options, names: RwLock::new(names) }
+    }
+
+    pub(crate) fn find(&self, address: &Address) -> Option<Arc<Topic<P>>> {
+        match address {
+            Address::Everyone => Some(Arc::clone(&self.everyone)),
+            _ => self.names.read().topics.get(address).cloned(),
+        }
+    }
+
+    /// The topic of an address, made if there is none. `on_lost` is called under the lock if the
+    /// new topic has lost something before it was collected.
+    pub(crate) fn find_or_create(
+        &self,
+        address: &Address,
+        on_lost: impl FnOnce(&Address, Lost),
+    ) -> Arc<Topic<P>> {
+        match self.find(address) {
+            Some(topic) => topic,
+            None => self.names.write().find_or_create(address, &self.options, on_lost),
+        }
+    }
+
+    /// Topics and inboxes that exist, and readers.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        let names = self.names.read();
+        (names.topics.len(), names.readers)
+    }
+
+    /// Refuses readers from now on.
+    pub(crate) fn close(&self) {
+        self.names.write().closed = true;
+    }
+
+    /// Registers a new reader with the topics that its selection names.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; then nothing was changed.
+    pub(crate) fn enter(
+        &self,
+        selection: &Selection,
+        on_lost: impl Fn(&Address, Lost),
+    ) -> Result<(Arc<ReaderState>, TopicSeats<P>), OpenError> {
+        let named = named(selection);
+        let mut names = self.names.write();
+        names.check(selection, &self.options.limits)?;
+        let number = names.reader_number;
+        let reader =
+            Arc::new(ReaderState::new(number, selection.client.clone(), selection.selectors.len()));
+        let mut seats = TopicSeats::new();
+        seats.push(TopicSeat::take(&self.everyone, &reader));
+        for address in &named {
+            let topic = names.find_or_create(address, &self.options, &on_lost);
+            let is_new = topic.readers.lock().is_empty();
+            if is_new && names.subscribed >= self.options.limits.subscribed_names_max {
+                names.collect(&topic, &on_lost);
+                names.leave(seats, &on_lost);
+                let subscribed_names_max = self.options.limits.subscribed_names_max;
+                return Err(OpenError::TooManyNames { subscribed_names_max });
+            }
+            names.subscribed += usize::from(is_new);
+            seats.push(TopicSeat::take(&topic, &reader));
+        }
+        names.reader_number += 1;
+        names.readers += 1;
+        Ok((reader, seats))
+    }
+
+    /// Takes a reader off its lists, and collects the topics that it alone kept.
+    pub(crate) fn leave(&self, seats: TopicSeats<P>, on_lost: impl Fn(&Address, Lost)) {
+        let mut names = self.names.write();
+        names.readers -= 1;
+        names.leave(seats, &on_lost);
+    }
+
+    /// Collects those of the topics that nothing holds any more. `on_lost` is called under the lock
+    /// for each that has lost something.
+    pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
+        for batch in topics.chunks(COLLECT_BATCH) {
+            if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
+                continue;
+            }
+            let mut names = self.names.write();
+            batch.iter().for_each(|topic| names.collect(topic, &on_lost));
+        }
+    }
+
+    /// Makes this the loss of every topic that is not in memory.
+    pub(crate) fn raise_unknown(&self, lost: Lost) {
+        self.names.write().collected.raise(lost);
+    }
+
+    /// What a name that is in no table may have lost.
+    pub(crate) fn lost_of_others(&self) -> Lost {
+        self.names.read().collected.others()
+    }
+
+    /// At most `count` topics whose names begin with a prefix, from a name on.
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+        from: &Bound<Address>,
+        count: usize,
+    ) -> Listed<Arc<Topic<P>>> {
+        let names = self.names.read();
+        let range = names.topics.range((from.clone(), Bound::Unbounded));
+        listed(prefix, count, range.map(|(address, topic)| (address, Arc::clone(topic))))
+    }
+
+    /// The same of topics that were collected, with what each has lost.
+    pub(crate) fn list_collected(
+        &self,
+        prefix: &str,
+        from: &Bound<Address>,
+        count: usize,
+    ) -> Listed<(Address, Lost)> {
+        let names = self.names.read();
+        let range = names.collected.range(from.clone());
+        listed(prefix, count, range.map(|(address, lost)| (address, (address.clone(), lost))))
+    }
+}
+
+/// Where the names that begin with a prefix start.
+pub(crate) fn start_of(prefix: &str) -> Bound<Address> {
+    Bound::Included(Address::Topic(address::Topic::bound(prefix)))
+}
+
+fn listed<'a, T>(
+    prefix: &str,
+    count: usize,
+    range: impl Iterator<Item = (&'a Address, T)>,
+) -> Listed<T> {
+    let mut found = Vec::new();
+    let mut last: Option<&Address> = None;
+    for (address, item) in range {
+        let begins = |name: &address::Topic| name.as_str().starts_with(prefix);
+        if !address.topic().is_some_and(begins) {
+            return Listed { found, next: None };
+        }
+        if found.len() == count {
+            return Listed { found, next: last.cloned().map(Bound::Excluded) };
+        }
+        last = Some(address);
+        found.push(item);
+    }
+    Listed { found, next: None }
+}
+
+impl<P: Payload> Names<P> {
+    fn find_or_create(
+        &mut self,
+        address: &Address,
+        options: &LogOptions,
+        on_lost: impl FnOnce(&Address, Lost),
+    ) -> Arc<Topic<P>> {
+        if let Some(topic) = self.topics.get(address) {
+            return Arc::clone(topic);
+        }
+        let lost = self.collected.recall(address);
+        if lost != Lost::NOTHING {
+            on_lost(address, lost);
+        }
+        let topic = Topic::new(address.clone(), options, lost);
+        self.topics.insert(address.clone(), Arc::clone(&topic));
+        topic
+    }
+
+    fn check(&self, selection: &Selection, limits: &Limits) -> Result<(), OpenError> {
+        if self.closed {
+            return Err(OpenError::Closed);
+        }
+        let selectors = selection.selectors.len();
+        if selectors > limits.selectors_max {
+            let selectors_max = limits.selectors_max;
+            return Err(OpenError::TooManySelectors { selectors, selectors_max });
+        }
+        if self.readers >= limits.subscribers_max {
+            return Err(OpenError::Full { subscribers_max: limits.subscribers_max });
+        }
+        let inbox = selection.client.clone().map(Address::Client);
+        let inbox = inbox.and_then(|inbox| self.topics.get(&inbox));
+        let of_client = inbox.map_or(0, |inbox| inbox.readers.lock().len());
+        if of_client >= limits.subscribers_per_client_max {
+            let subscribers_per_client_max = limits.subscribers_per_client_max;
+            return Err(OpenError::ClientFull { subscribers_per_client_max });
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, seats: TopicSeats<P>, on_lost: &impl Fn(&Address, Lost)) {
+        for seat in seats {
+            let is_last = {
+                let mut readers = seat.topic.readers.lock();
+                readers.remove(seat.key);
+                readers.is_empty()
+            };
+            if is_last && seat.topic.address != Address::Everyone {
+                self.subscribed -= 1;
+                self.collect(&seat.topic, on_lost);
+            }
+        }
+    }
+
+    /// Collects a topic if nothing holds it any more.
+    fn collect(&mut self, topic: &Arc<Topic<P>>, on_lost: impl FnOnce(&Address, Lost)) {
+        if topic.address == Address::Everyone || !topic.readers.lock().is_empty() {
+            return;
+        }
+        let lost = {
+            let mut ring = topic.ring.write();
+            if ring.is_dead() || !ring.bury() {
+                return;
+            }
+            topic.set_queued_for(None);
+            ring.lost()
+        };
+        let current = self.topics.get(&topic.address);
+        if current.is_some_and(|current| Arc::ptr_eq(current, topic)) {
+            self.topics.remove(&topic.address);
+            if lost != Lost::NOTHING {
+                on_lost(&topic.address, lost);
+                self.collected.remember(topic.address.clone(), lost);
+            }
+        }
+    }
+}
+
+impl<P> TopicSeat<P> {
+    /// Puts a reader on the list of a topic.
+    fn take(topic: &Arc<Topic<P>>, reader: &Arc<ReaderState>) -> Self {
+        let key = topic.readers.lock().insert(Arc::clone(reader));
+        Self { topic: Arc::clone(topic), key, is_inbox: topic.is_inbox() }
+    }
+}
+
+/// The topics and the inbox that a selection names, each once.
+fn named(selection: &Selection) -> Vec<Address> {
+    let topics = selection.selectors.iter().filter_map(|selector| selector.exact());
+    let inbox = selection.client.iter().cloned().map(Address::Client);
+    let mut named: Vec<Address> = topics.cloned().map(Address::Topic).chain(inbox).collect();
+    named.sort_unstable();
+    named.dedup();
+    named
+}

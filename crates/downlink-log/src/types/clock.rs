@@ -1,0 +1,273 @@
+//! Log time: a clock that neither goes back nor leaps, whatever the wall clock does.
+//!
+//! Ages, finish marks and the order of time stamps depend on it, so a wall clock that was wrong once
+//! must not matter for longer than it was wrong. The difference between wall clock and log time is
+//! kept apart, and is only used to show times and to understand those that users give.
+//!
+//! A wall clock that moves with the steady clock, give or take [`SLACK_MS`], is log time. Any other
+//! step of it is a jump: log time goes on by the steady clock, and the difference takes the rest.
+//! Time passes in from the caller; nothing here looks at a clock.
+
+use std::time::Duration;
+
+use crate::{
+    sync::{AtomicI64, AtomicU64, Mutex, Ordering},
+    types::offset::Timestamp,
+};
+
+/// How far the wall clock may deviate from the steady clock. Ten seconds are more than a time server
+/// corrects in one step on a healthy machine, and less than any sensible retention.
+pub const SLACK_MS: u64 = 10_000;
+
+/// How long the fast path may go on before the two clocks are compared again. Once a second costs
+/// nothing, and a slow drift never adds up to a jump.
+const COMPARE_EVERY_MS: u64 = 1_000;
+
+/// The longest time between two runs of a log that counts. A longer one is more likely a wrong clock.
+const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// Called with the milliseconds by which the wall clock jumped.
+pub type OnJump = dyn Fn(i64) + Send + Sync;
+
+/// Turns wall-clock time into log time.
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink_log::{LogClock, Timestamp};
+///
+/// let clock = LogClock::start(Timestamp::from_millis(1_000_000), Duration::ZERO, None);
+/// let year = 365 * 24 * 60 * 60 * 1_000;
+/// let later = clock.now(Timestamp::from_millis(1_000_500 + year), || Duration::from_millis(500));
+/// assert_eq!(later.as_millis(), 1_000_500);
+/// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
+/// ```
+pub struct LogClock {
+    /// The newest log time. Rises only; read and raised without the lock (Relaxed: one number).
+    last: AtomicU64,
+    /// Wall time less log time. Changed under the lock.
+    delta: AtomicI64,
+    /// Until this log time the fast path needs no look at the steady clock. Changed under the lock.
+    compare_at: AtomicU64,
+    compared: Mutex<Compared>,
+    on_jump: Option<Box<OnJump>>,
+}
+
+/// Log time and steady time at the last comparison.
+struct Compared {
+    log: u64,
+    steady: Duration,
+}
+
+/// The state of a clock that a store keeps over restarts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ClockState {
+    /// The newest log time.
+    pub at: Timestamp,
+    /// Wall time less log time, in milliseconds.
+    pub delta_ms: i64,
+}
+
+impl LogClock {
+    /// A clock that begins now. `kept` is what a store has kept of the clock before it: the time in
+    /// between counts up to 30 days, and not at all if it seems longer.
+    pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
+        let wall = wall.as_millis();
+        let (log, delta) = match kept {
+            None => (wall, 0),
+            Some(ClockState { at, delta_ms }) => {
+                let (at, candidate) = (at.as_millis(), less(wall, delta_ms));
+                match candidate.checked_sub(at) {
+                    Some(downtime) if downtime <= DOWNTIME_MAX_MS => (candidate, delta_ms),
+                    None if at - candidate <= SLACK_MS => (at, delta_ms),
+                    _ => (at, difference(wall, at)),
+                }
+            }
+        };
+        Self {
+            last: AtomicU64::new(log),
+            delta: AtomicI64::new(delta),
+            compare_at: AtomicU64::new(log.saturating_add(COMPARE_EVERY_MS)),
+            compared: Mutex::new(Compared { log, steady }),
+            on_jump: None,
+        }
+    }
+
+    /// Calls a function after each jump, with no lock held.
+    #[must_use]
+    pub fn on_jump(mut self, on_jump: impl Fn(i64) + Send + Sync + 'static) -> Self {
+        self.on_jump = Some(Box::new(on_jump));
+        self
+    }
+
+    /// The log time. `steady` is the time of a clock that only goes forward, also while the machine
+    /// sleeps; it is asked for once a second or when something seems wrong.
+    pub fn now(&self, wall: Timestamp, steady: impl FnOnce() -> Duration) -> Timestamp {
+        let candidate = less(wall.as_millis(), self.delta.load(Ordering::Relaxed));
+        let last = self.last.load(Ordering::Relaxed);
+        let compare_at = self.compare_at.load(Ordering::Relaxed);
+        if candidate >= last && candidate < compare_at {
+            return self.raise(candidate);
+        }
+        self.compare(wall.as_millis(), steady)
+    }
+
+    /// The time to show for a log time, by the wall clock of today.
+    pub fn shown(&self, at: Timestamp) -> Timestamp {
+        let delta = self.delta.load(Ordering::Relaxed);
+        Timestamp::from_millis(at.as_millis().saturating_add_signed(delta))
+    }
+
+    /// The log time of a time that was shown.
+    pub fn log_time(&self, shown: Timestamp) -> Timestamp {
+        Timestamp::from_millis(less(shown.as_millis(), self.delta.load(Ordering::Relaxed)))
+    }
+
+    /// Wall time less log time, in milliseconds, for a store to keep.
+    pub fn delta_ms(&self) -> i64 {
+        self.delta.load(Ordering::Relaxed)
+    }
+
+    fn compare(&self, wall: u64, steady: impl FnOnce() -> Duration) -> Timestamp {
+        let mut jump = None;
+        let now = {
+            let mut compared = self.compared.lock();
+            let steady = steady();
+            let delta = self.delta.load(Ordering::Relaxed);
+            let (last, candidate) = (self.last.load(Ordering::Relaxed), less(wall, delta));
+            let passed = steady.saturating_sub(compared.steady).as_millis();
+            let expected = compared.log.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX));
+            let is_ahead = candidate > expected.saturating_add(SLACK_MS);
+            let is_behind = candidate < last.saturating_sub(SLACK_MS);
+            let now = if is_ahead || is_behind { expected.max(last) } else { candidate.max(last) };
+            if is_ahead || is_behind {
+                let new = difference(wall, now);
+                jump = Some(new.saturating_sub(delta));
+                self.delta.store(new, Ordering::Relaxed);
+            }
+            if candidate >= last || jump.is_some() {
+                *compared = Compared { log: now, steady };
+                self.compare_at.store(now.saturating_add(COMPARE_EVERY_MS), Ordering::Relaxed);
+            }
+            self.raise(now)
+        };
+        if let (Some(jump), Some(on_jump)) = (jump, &self.on_jump) {
+            on_jump(jump);
+        }
+        now
+    }
+
+    fn raise(&self, now: u64) -> Timestamp {
+        Timestamp::from_millis(self.last.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+}
+
+impl std::fmt::Debug for LogClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogClock").field("delta_ms", &self.delta_ms()).finish_non_exhaustive()
+    }
+}
+
+fn less(time: u64, delta: i64) -> u64 {
+    time.saturating_sub_signed(delta)
+}
+
+/// `a - b`.
+fn difference(a: u64, b: u64) -> i64 {
+    i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX)
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+
+    const T0: u64 = 1_700_000_000_000;
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+
+    fn wall(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn clock(kept: Option<ClockState>) -> LogClock {
+        LogClock::start(wall(T0), Duration::ZERO, kept)
+    }
+
+    /// The log time at a wall time, after so much steady time.
+    fn at(clock: &LogClock, millis: u64, steady_ms: u64) -> u64 {
+        clock.now(wall(millis), || Duration::from_millis(steady_ms)).as_millis()
+    }
+
+    #[test]
+    fn a_healthy_clock_is_log_time() {
+        let clock = clock(None);
+        for ms in [0, 1, 999, 1_000, 5_000, DAY, 3 * DAY] {
+            assert_eq!(at(&clock, T0 + ms, ms), T0 + ms);
+        }
+        assert_eq!(clock.delta_ms(), 0);
+    }
+
+    #[test]
+    fn a_jump_ahead_and_back_passes_only_the_time_that_passed() {
+        let clock = clock(None);
+        assert_eq!(at(&clock, T0 + 3_650 * DAY, 100), T0 + 100);
+        assert_eq!(clock.shown(wall(T0 + 100)), wall(T0 + 3_650 * DAY));
+        assert_eq!(at(&clock, T0 + 3_650 * DAY + 400, 500), T0 + 500);
+        assert_eq!(at(&clock, T0 + 600, 600), T0 + 600);
+        assert_eq!(clock.delta_ms(), 0);
+    }
+
+    #[test]
+    fn a_small_step_back_holds_the_time_and_a_large_one_is_absorbed() {
+        let clock = clock(None);
+        assert_eq!(at(&clock, T0 + 20_000, 20_000), T0 + 20_000);
+        assert_eq!(at(&clock, T0 + 10_000, 21_000), T0 + 20_000);
+        assert_eq!(at(&clock, T0 + 20_001, 31_001), T0 + 20_001);
+        assert_eq!(at(&clock, T0 + 10_000, 32_001), T0 + 32_001);
+        assert_eq!(clock.delta_ms(), -22_001);
+    }
+
+    #[test]
+    fn the_slack_ahead_at_and_above() {
+        let exact = clock(None);
+        assert_eq!(at(&exact, T0 + 1_000 + SLACK_MS, 1_000), T0 + 1_000 + SLACK_MS);
+        let above = clock(None);
+        assert_eq!(at(&above, T0 + 1_001 + SLACK_MS, 1_000), T0 + 1_000);
+    }
+
+    /// A busy log looks at the time all the time; a drift of a minute a day is no jump.
+    #[test]
+    fn a_drift_never_adds_up_to_a_jump() {
+        let clock = clock(None);
+        for second in 0..200_000 {
+            let ms = second * 1_000;
+            let drifted = ms + ms / 1_440;
+            assert_eq!(at(&clock, T0 + drifted, ms), T0 + drifted);
+        }
+    }
+
+    #[test]
+    fn downtime_counts_up_to_thirty_days() {
+        let kept = |at, delta_ms| Some(ClockState { at: wall(at), delta_ms });
+        let start = |kept| {
+            let clock = clock(kept);
+            (clock.last.load(Ordering::Relaxed), clock.delta_ms())
+        };
+        assert_eq!(start(kept(T0 - 30 * DAY, 0)), (T0, 0));
+        assert_eq!(start(kept(T0 - 30 * DAY - 1, 0)), (T0 - 30 * DAY - 1, 30 * DAY as i64 + 1));
+        assert_eq!(start(kept(T0 + 10_000, 0)), (T0 + 10_000, 0));
+        assert_eq!(start(kept(T0 + 10_001, 0)), (T0 + 10_001, -10_001));
+        assert_eq!(start(kept(T0 - 5 * DAY, DAY as i64)), (T0 - DAY, DAY as i64));
+    }
+
+    #[test]
+    fn a_jump_is_told_once_and_log_time_and_shown_time_are_inverse() {
+        use std::sync::{Arc, atomic::AtomicI64};
+        let jumps = Arc::new(AtomicI64::new(0));
+        let seen = Arc::clone(&jumps);
+        let clock = clock(None)
+            .on_jump(move |by| drop(seen.fetch_add(by, std::sync::atomic::Ordering::SeqCst)));
+        at(&clock, T0 + DAY, 0);
+        at(&clock, T0 + DAY + 5, 5);
+        assert_eq!(jumps.load(std::sync::atomic::Ordering::SeqCst), DAY as i64);
+        assert_eq!(clock.log_time(clock.shown(wall(T0))), wall(T0));
+    }
+}

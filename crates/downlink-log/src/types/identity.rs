@@ -1,0 +1,67 @@
+//! How a repeated publish is recognised: fingerprints and idempotency keys.
+
+use std::{hash::Hasher, time::Duration};
+
+/// How long a key is remembered. Publishers that retry give up sooner.
+pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
+
+/// Keys remembered; the oldest goes first. About 10 MiB with keys of ordinary length.
+pub const KEYS_MAX: usize = 65_536;
+
+/// The content of a publish as a number: equal for equal content, otherwise different.
+///
+/// It has 128 bits under a secret key. Two contents do not collide by chance, and nobody without the
+/// key can search for a pair.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Fingerprint(u64, u64);
+
+impl Fingerprint {
+    /// The fingerprint of some bytes under a key: SipHash-2-4 twice. The key is random; it lives as
+    /// long as the ids that are compared, so a store keeps one with them.
+    pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
+        let number = u128::from_le_bytes(*key);
+        let (low, high) = (number as u64, (number >> 64) as u64);
+        Self(sip_hash(low, high, content), sip_hash(!low, !high, content))
+    }
+
+    /// The fingerprint with these bytes, as a store kept them.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let number = u128::from_le_bytes(bytes);
+        Self(number as u64, (number >> 64) as u64)
+    }
+
+    /// Its bytes, as a store keeps them.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.0) | u128::from(self.1) << 64).to_le_bytes()
+    }
+}
+
+#[expect(deprecated, reason = "its algorithm is fixed by name; that of its successor may change")]
+fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
+    let mut hasher = std::hash::SipHasher::new_with_keys(low, high);
+    hasher.write(content);
+    hasher.finish()
+}
+
+/// A key under which a publish happens once, and the publisher it belongs to.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct IdempotencyKey {
+    /// The publisher's credential; empty for anonymous publishers.
+    pub credential: Box<str>,
+    /// The key as the publisher gave it.
+    pub key: Box<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_tell_contents_and_keys_apart() {
+        let of = |key: u8, content: &[u8]| Fingerprint::keyed(&[key; 16], content);
+        assert_eq!(of(1, b"a"), of(1, b"a"));
+        assert_ne!(of(1, b"a"), of(1, b"b"));
+        assert_ne!(of(1, b"a"), of(2, b"a"));
+        assert_eq!(Fingerprint::from_bytes(of(1, b"a").to_bytes()), of(1, b"a"));
+    }
+}

@@ -1,0 +1,44 @@
+//! Why a reader was refused.
+
+use thiserror::Error;
+
+/// A reader was refused; nothing changed.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The log is closed.
+    #[error("the log is closed")]
+    Closed,
+    /// There are as many readers as allowed.
+    #[error("there are {subscribers_max} subscriptions, which is the limit")]
+    Full {
+        /// The limit.
+        subscribers_max: usize,
+    },
+    /// The client has as many readers as allowed.
+    #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
+    ClientFull {
+        /// The limit.
+        subscribers_per_client_max: usize,
+    },
+    /// The selection names too many topics and patterns.
+    #[error("{selectors} topics and patterns, at most {selectors_max} are allowed")]
+    TooManySelectors {
+        /// How many.
+        selectors: usize,
+        /// The limit.
+        selectors_max: usize,
+    },
+    /// All readers together name as many topics and clients as allowed.
+    #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
+    TooManyNames {
+        /// The limit.
+        subscribed_names_max: usize,
+    },
+    /// All readers together have as many patterns as allowed.
+    #[error("{patterns_max} patterns are subscribed to, which is the limit")]
+    TooManyPatterns {
+        /// The limit.
+        patterns_max: usize,
+    },
+}

@@ -1,0 +1,251 @@
+//! Patterns in a trie over the segments of names, so that a name finds the patterns that match it.
+//!
+//! The names of placeholders make no difference: `a/{x}` and `a/{y}` are one pattern here.
+//!
+//! The work for one name is bounded, however many patterns there are. A pattern has at most
+//! [`PATTERN_SEGMENTS_MAX`] segments and [`PLACEHOLDERS_MAX`](super::selector::PLACEHOLDERS_MAX)
+//! placeholders, so a name reaches at most a few thousand nodes.
+//!
+//! [`PATTERN_SEGMENTS_MAX`]: super::selector::PATTERN_SEGMENTS_MAX
+
+use std::collections::BTreeMap;
+
+use crate::types::selector::{TopicSelector, is_placeholder};
+
+/// A value for each pattern.
+#[derive(Debug)]
+pub(crate) struct PatternTrie<V> {
+    root: Node<V>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<V> {
+    literals: BTreeMap<Box<str>, Node<V>>,
+    placeholder: Option<Box<Node<V>>>,
+    /// The pattern that ends here with `*`: any further segments.
+    rest: Option<V>,
+    /// The pattern that ends here.
+    end: Option<V>,
+}
+
+impl<V> Node<V> {
+    fn new() -> Self {
+        Self { literals: BTreeMap::new(), placeholder: None, rest: None, end: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.literals.is_empty()
+            && self.placeholder.is_none()
+            && self.rest.is_none()
+            && self.end.is_none()
+    }
+
+    fn place(&mut self, mut segments: std::str::Split<'_, char>) -> &mut Option<V> {
+        match segments.next() {
+            None => &mut self.end,
+            Some("*") => &mut self.rest,
+            Some(segment) if is_placeholder(segment) => {
+                self.placeholder.get_or_insert_with(|| Box::new(Self::new())).place(segments)
+            }
+            Some(segment) => {
+                self.literals.entry(segment.into()).or_insert_with(Self::new).place(segments)
+            }
+        }
+    }
+
+    fn remove(&mut self, mut segments: std::str::Split<'_, char>) -> Option<V> {
+        match segments.next() {
+            None => self.end.take(),
+            Some("*") => self.rest.take(),
+            Some(segment) if is_placeholder(segment) => {
+                let node = self.placeholder.as_mut()?;
+                let removed = node.remove(segments);
+                if node.is_empty() {
+                    self.placeholder = None;
+                }
+                removed
+            }
+            Some(segment) => {
+                let node = self.literals.get_mut(segment)?;
+                let removed = node.remove(segments);
+                if node.is_empty() {
+                    self.literals.remove(segment);
+                }
+                removed
+            }
+        }
+    }
+
+    /// Visits the matching patterns until `visit` answers `false`. Counts the nodes.
+    fn each_match<'a>(
+        &'a self,
+        rest: Option<&str>,
+        nodes: &mut usize,
+        visit: &mut impl FnMut(&'a V) -> bool,
+    ) -> bool {
+        *nodes += 1;
+        let Some(rest) = rest else { return self.end.as_ref().is_none_or(&mut *visit) };
+        let (segment, after) = match rest.split_once('/') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (rest, None),
+        };
+        self.rest.as_ref().is_none_or(&mut *visit)
+            && self.literals.get(segment).is_none_or(|node| node.each_match(after, nodes, visit))
+            && self.placeholder.as_ref().is_none_or(|node| node.each_match(after, nodes, visit))
+    }
+}
+
+impl<V> PatternTrie<V> {
+    pub(crate) fn new() -> Self {
+        Self { root: Node::new(), len: 0 }
+    }
+
+    /// How many patterns there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The value of a pattern, made by `make` if there is none.
+    pub(crate) fn get_or_insert_with(
+        &mut self,
+        pattern: &TopicSelector,
+        make: impl FnOnce() -> V,
+    ) -> &mut V {
+        let place = self.root.place(pattern.as_str().split('/'));
+        self.len += usize::from(place.is_none());
+        place.get_or_insert_with(make)
+    }
+
+    /// Removes a pattern and gives its value.
+    pub(crate) fn remove(&mut self, pattern: &TopicSelector) -> Option<V> {
+        let removed = self.root.remove(pattern.as_str().split('/'));
+        self.len -= usize::from(removed.is_some());
+        removed
+    }
+
+    /// Visits the values of the patterns that match a name, until `visit` answers `false`.
+    pub(crate) fn each_match<'a>(&'a self, name: &str, mut visit: impl FnMut(&'a V) -> bool) {
+        self.root.each_match(Some(name), &mut 0, &mut visit);
+    }
+}
+
+/// The patterns of one reader. Says whether one of them matches.
+#[derive(Debug)]
+pub struct PatternSet {
+    trie: PatternTrie<()>,
+    patterns: Box<[TopicSelector]>,
+}
+
+impl PatternSet {
+    /// The patterns among these selectors. Exact topics count as patterns that match one name.
+    pub fn new(patterns: impl IntoIterator<Item = TopicSelector>) -> Self {
+        let mut trie = PatternTrie::new();
+        let mut distinct = Vec::new();
+        for pattern in patterns {
+            let before = trie.len();
+            trie.get_or_insert_with(&pattern, || ());
+            if trie.len() > before {
+                distinct.push(pattern);
+            }
+        }
+        Self { trie, patterns: distinct.into() }
+    }
+
+    /// The patterns, each once; those that differ in the names of placeholders only are one.
+    pub fn patterns(&self) -> &[TopicSelector] {
+        &self.patterns
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether a pattern matches a topic of this name.
+    pub fn matches(&self, name: &str) -> bool {
+        self.matches_counting(name, &mut 0)
+    }
+
+    /// The same; adds the number of nodes it looked at, some ten nanoseconds each.
+    pub(crate) fn matches_counting(&self, name: &str, nodes: &mut usize) -> bool {
+        !self.trie.root.each_match(Some(name), nodes, &mut |()| false)
+    }
+
+    /// The literal prefixes of the patterns, sorted. None begins with another one.
+    pub fn prefixes(&self) -> Vec<&str> {
+        let mut prefixes: Vec<&str> =
+            self.patterns.iter().map(TopicSelector::literal_prefix).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|next, kept| next.starts_with(*kept));
+        prefixes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::address::Topic;
+
+    fn selector(text: &str) -> TopicSelector {
+        TopicSelector::parse(text).unwrap()
+    }
+
+    fn found<'a>(trie: &PatternTrie<&'a str>, name: &str) -> Vec<&'a str> {
+        let mut found = Vec::new();
+        trie.each_match(name, |text| {
+            found.push(*text);
+            true
+        });
+        found.sort_unstable();
+        found
+    }
+
+    const PATTERNS: [&str; 9] =
+        ["*", "a/*", "a/{x}/c", "a/b/*", "b/*", "{x}", "{x}/b", "a/{x}/{y}/*", "a/b"];
+
+    #[test]
+    fn a_name_finds_the_patterns_that_match_it() {
+        let mut trie = PatternTrie::new();
+        for text in PATTERNS {
+            trie.get_or_insert_with(&selector(text), || text);
+        }
+        for name in ["a", "b", "a/b", "a/b/c", "a/b/c/d", "b/b", "c/b", "c", "x/y/z"] {
+            let topic = Topic::new(name).unwrap();
+            let mut expected: Vec<&str> =
+                PATTERNS.into_iter().filter(|text| selector(text).matches(&topic)).collect();
+            expected.sort_unstable();
+            assert_eq!(found(&trie, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn placeholder_names_make_no_difference() {
+        let mut trie = PatternTrie::new();
+        trie.get_or_insert_with(&selector("a/{x}/*"), || "first");
+        assert_eq!(*trie.get_or_insert_with(&selector("a/{y}/*"), || "second"), "first");
+        assert_eq!(trie.len(), 1);
+        assert_eq!(PatternSet::new([selector("{x}"), selector("{y}")]).patterns().len(), 1);
+    }
+
+    #[test]
+    fn removing_all_patterns_leaves_an_empty_trie() {
+        let mut trie = PatternTrie::new();
+        for text in PATTERNS {
+            trie.get_or_insert_with(&selector(text), || text);
+        }
+        for text in PATTERNS {
+            assert_eq!(trie.remove(&selector(text)), Some(text));
+            assert_eq!(trie.remove(&selector(text)), None);
+        }
+        assert!(trie.root.is_empty() && trie.len() == 0);
+    }
+
+    #[test]
+    fn the_visitor_can_stop() {
+        let set = PatternSet::new(PATTERNS.map(selector));
+        assert!(set.matches("x/y"));
+        assert!(!PatternSet::new([selector("a/{x}")]).matches("a"));
+        assert!(PatternSet::new([]).is_empty());
+    }
+}
