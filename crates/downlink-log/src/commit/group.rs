@@ -16,7 +16,8 @@ use crate::{
     core::Core,
     sequence::{
         batch::{Assigned, DraftOutcome, DraftTopics, Fresh},
-        draft::{AppendError, Appended},
+        draft::AppendError,
+        ids::Ids,
         plan::{Earlier, Plan, plan},
         sequencer::Remembered,
     },
@@ -159,7 +160,7 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
         if let Some(&(fingerprint, place)) = self.group.keys.get(key) {
             return Ok(Some((fingerprint, place.into())));
         }
-        Ok(self.store.idempotency_key(key)?.map(stored))
+        Ok(self.store.idempotency_key(key)?.map(|known| stored(&self.core.ids, known)))
     }
 
     fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
@@ -169,7 +170,7 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
         if let Some(&(fingerprint, place)) = self.group.ids.get(id) {
             return Ok(Some((fingerprint, place.into())));
         }
-        Ok(self.store.publisher_id(id)?.map(stored))
+        Ok(self.store.publisher_id(id)?.map(|known| stored(&self.core.ids, known)))
     }
 
     fn is_finishing(&self, topic: &Topic<P>) -> bool {
@@ -178,7 +179,6 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
 }
 
 /// The plan for a repetition of a stored event. How many readers it matched is not kept.
-fn stored((fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Plan) {
-    let answer = Appended { offset, matched: 0, repeated: true };
-    (fingerprint, Plan::Repeat(answer))
+fn stored(ids: &Ids, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Plan) {
+    (fingerprint, Plan::Repeat(ids.appended(offset, 0, true)))
 }

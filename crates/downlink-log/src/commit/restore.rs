@@ -11,7 +11,7 @@ use crate::{
     core::Core,
     history::{evicted::Evicted, history::Pushed, index::EventTopics},
     patterns::table::Matching,
-    sequence::{decode::Decoder, draft::Appended, publisher_ids::PublisherId},
+    sequence::{decode::Decoder, publisher_ids::PublisherId},
     store::{StoreError, StoreReader, StoredEvent},
     topics::ring::{Finish, Lost},
     types::{
@@ -102,7 +102,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
     debug_assert!(reserved, "a topic was collected before the log began");
     if let Some(id) = id {
-        let answer = Appended { offset, matched: 0, repeated: false };
+        let answer = core.ids.appended(offset, 0, false);
         let known = PublisherId { fingerprint, answer, rings: topics.len() };
         core.sequencer.publisher_ids.insert(id, known);
     }

@@ -163,7 +163,7 @@ impl<P: Payload> Writer<P> {
             let held = self.core.history.patterns.hold();
             let (answer, wake) = self.core.sequencer.apply(
                 &mut sequence,
-                &self.core.history,
+                (&self.core.history, &self.core.ids),
                 &held,
                 &mut batch.assigned,
                 &answers,

@@ -59,6 +59,8 @@ pub(crate) struct History<P> {
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
+    /// Events that were published to this log (Relaxed: it is only shown).
+    published: AtomicU64,
     /// Outside of every ring.
     index: Mutex<Index<P>>,
     ages: Ages<P>,
@@ -92,6 +94,7 @@ impl<P: Payload> History<P> {
             bytes: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             filled: AtomicUsize::new(0),
+            published: AtomicU64::new(0),
             index: Mutex::new(Index::new()),
             ages: Ages::new(),
         }
@@ -133,6 +136,16 @@ impl<P: Payload> History<P> {
     /// Events and bytes that are kept.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts an event that was published, unless it is a finish mark alone.
+    pub(crate) fn note_published(&self, is_event: bool) {
+        self.published.fetch_add(u64::from(is_event), Ordering::Relaxed);
+    }
+
+    /// Events that were published since the log began.
+    pub(crate) fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
     }
 
     /// Topics that count towards the limit of topics.

@@ -135,13 +135,11 @@ fn walk<P: Payload>(
             if position.has_store {
                 return Found::Behind;
             }
-            let oldest = walk::first(history, seats, position.next, tail, &mut work);
-            let (oldest, next) = match oldest {
-                Search::Found(offset) => (Some(offset), offset),
-                Search::Nothing => (None, tail),
-                Search::More(at) => (None, at),
+            let oldest = match walk::first(history, seats, position.next, tail, &mut work) {
+                Search::Found(offset) => Some(offset),
+                Search::Nothing | Search::More(_) => None,
             };
-            return Found::Gap(report(position, hole, oldest, next));
+            return Found::Gap(report(position, hole, oldest, tail));
         }
         for row in &rows {
             let mut nodes = 0;
@@ -164,8 +162,11 @@ fn walk<P: Payload>(
     if taken.last.is_some() { Found::Taken { caught_up: false } } else { Found::More }
 }
 
-/// Moves a position over a hole, and says so.
-fn report(position: &mut Position, hole: Hole, oldest: Option<u64>, next: u64) -> Gap {
+/// Reports a hole. Reading goes on with the oldest event that is kept, but not above the hole: what is
+/// evicted while this looks for it must be missed by the next look.
+fn report(position: &mut Position, hole: Hole, oldest: Option<u64>, tail: u64) -> Gap {
+    let above = hole.until.get() + 1;
+    let next = oldest.unwrap_or(tail).min(above);
     let gap = Gap {
         reason: position.reason,
         after: Some(Offset::new(position.next - 1)),
@@ -173,9 +174,8 @@ fn report(position: &mut Position, hole: Hole, oldest: Option<u64>, next: u64) -
         oldest: oldest.map(Offset::new),
         next: Offset::new(next),
     };
-    // Above it something may still be kept, and be lost later.
-    position.reported_below = position.reported_below.max(hole.until.get() + 1);
-    position.next = next;
+    position.reported_below = position.reported_below.max(above);
+    position.next = next.max(position.next);
     gap
 }
 
@@ -208,9 +208,7 @@ impl<'a, P: Payload> Merge<'a, P> {
             if position.has_store {
                 return Found::Behind;
             }
-            let oldest = self.oldest();
-            let next = oldest.unwrap_or(self.tail);
-            return Found::Gap(report(position, hole, oldest, next));
+            return Found::Gap(report(position, hole, self.oldest(), self.tail));
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {

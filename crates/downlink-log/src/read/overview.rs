@@ -26,6 +26,8 @@ pub struct Totals {
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
+    /// Events published since the log began; finish marks are none.
+    pub published: u64,
 }
 
 /// One topic.
@@ -69,7 +71,7 @@ impl<P: Payload> Core<P> {
     pub(crate) fn totals(&self) -> Totals {
         let (topics, subscribers) = self.history.topics.len();
         let (events, bytes) = self.history.sizes();
-        Totals { subscribers, topics, events, bytes }
+        Totals { subscribers, topics, events, bytes, published: self.history.published() }
     }
 
     pub(crate) fn topic(&self, address: &Address) -> Option<TopicOverview> {

@@ -8,7 +8,7 @@ use crate::{
     types::{
         address::Address,
         identity::{Fingerprint, IdempotencyKey},
-        offset::Offset,
+        offset::{Cursor, Epoch, Offset},
         payload::Payload,
     },
 };
@@ -44,10 +44,19 @@ pub type Drafts<P> = SmallVec<[Draft<P>; 1]>;
 pub struct Appended {
     /// Its offset.
     pub offset: Offset,
+    /// The life of the log that it was appended in.
+    pub epoch: Epoch,
     /// Distinct subscriptions that get it.
     pub matched: usize,
     /// Whether this is the answer to an earlier append with the same id or key.
     pub repeated: bool,
+}
+
+impl Appended {
+    /// The id of the event, as a cursor.
+    pub fn id(&self) -> Cursor {
+        Cursor { epoch: self.epoch, next: Offset::new(self.offset.get() + 1) }
+    }
 }
 
 /// The answers to a batch, one for each draft.

@@ -3,7 +3,10 @@
 //! A log in memory has one life. A log with a store has one for each opening, as far as the store
 //! remembers them.
 
-use crate::types::offset::{Cursor, Epoch, Offset};
+use crate::{
+    sequence::draft::Appended,
+    types::offset::{Cursor, Epoch, Offset},
+};
 
 /// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
 #[derive(Clone, Debug)]
@@ -40,6 +43,11 @@ impl Ids {
         let found = after.checked_sub(1).or(Some(0)).and_then(|at| self.epochs.get(at));
         let epoch = found.map_or(self.current, |(epoch, _)| *epoch);
         Cursor { epoch, next: Offset::new(offset + 1) }
+    }
+
+    /// The answer to an append at an offset.
+    pub(crate) fn appended(&self, offset: Offset, matched: usize, repeated: bool) -> Appended {
+        Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
     /// Where a reader with this cursor goes on.

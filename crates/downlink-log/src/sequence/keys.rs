@@ -60,14 +60,19 @@ impl KeyWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::offset::Offset;
+    use crate::types::offset::{Epoch, Offset};
 
     fn key(key: &str) -> IdempotencyKey {
         IdempotencyKey { credential: "".into(), key: key.into() }
     }
 
     fn answer(offset: u64) -> Appended {
-        Appended { offset: Offset::new(offset), matched: 0, repeated: false }
+        Appended {
+            offset: Offset::new(offset),
+            epoch: Epoch::from_random(1),
+            matched: 0,
+            repeated: false,
+        }
     }
 
     fn minutes(minutes: u64) -> Timestamp {

@@ -50,12 +50,17 @@ impl PublisherIds {
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::types::offset::Offset;
+    use crate::types::offset::{Epoch, Offset};
 
     #[test]
     fn an_id_is_free_again_when_the_last_ring_has_evicted_it() {
         let ids = PublisherIds::new();
-        let answer = Appended { offset: Offset::new(7), matched: 0, repeated: false };
+        let answer = Appended {
+            offset: Offset::new(7),
+            epoch: Epoch::from_random(1),
+            matched: 0,
+            repeated: false,
+        };
         ids.insert(
             "x".into(),
             PublisherId { fingerprint: Fingerprint::default(), answer, rings: 2 },

@@ -112,7 +112,7 @@ impl Sequencer {
             let Some(mut batch) = assigned else { continue };
             let held = history.patterns.hold();
             let (answers, wakes) =
-                self.apply(&mut sequence, history, &held, &mut batch, &[], &mut evicted);
+                self.apply(&mut sequence, (history, ids), &held, &mut batch, &[], &mut evicted);
             break (batch, answers, wakes);
         };
         self.settle(history, evicted);
@@ -127,7 +127,7 @@ impl Sequencer {
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
-        history: &History<P>,
+        (history, ids): (&History<P>, &Ids),
         held: &Held<'_, P>,
         batch: &mut Assigned<P>,
         group: &[Answers],
@@ -148,11 +148,9 @@ impl Sequencer {
                     wakes.newest = fresh.offset;
                     let patterns: SmallVec<[Matching<P>; 1]> =
                         fresh.topics.iter().map(|topic| held.matching(&topic.address)).collect();
-                    let answer = Appended {
-                        offset: Offset::new(fresh.offset),
-                        matched: matched(&fresh.topics, &patterns, fresh.offset),
-                        repeated: false,
-                    };
+                    let matched = matched(&fresh.topics, &patterns, fresh.offset);
+                    let answer = ids.appended(Offset::new(fresh.offset), matched, false);
+                    history.note_published(fresh.is_kept());
                     self.remember(sequence, now, fresh, answer);
                     let payload = if fresh.is_kept() { fresh.payload.take() } else { None };
                     let event = Pushed {

@@ -48,6 +48,7 @@ struct State {
     next: u64,
     next_reader: u64,
     evictions: u64,
+    published: u64,
     at: u64,
 }
 
@@ -290,6 +291,7 @@ impl Naive {
         let id = id.map(str::to_owned);
         let event = Event { offset, at, to: to.clone(), bytes, id, answer: Some(answer) };
         state.events.insert(offset, event);
+        state.published += 1;
         for address in to {
             state.ring(address).kept.push(offset);
             let rule = rule(&self.rules, address);
@@ -330,7 +332,7 @@ impl Naive {
             to.iter().for_each(|address| state.ring(address).finished = Some((offset, at)));
         }
         let matched = state.readers.values().filter(|selection| wants(selection, to)).count();
-        Ok(Appended { offset: Offset::new(offset), matched, repeated: false })
+        Ok(Appended { offset: Offset::new(offset), epoch: epoch(), matched, repeated: false })
     }
 
     pub(crate) fn open(
@@ -390,7 +392,7 @@ impl Naive {
         }
         let kept = state.kept_from(&reader.selection, reader.next);
         if let Some(until) = reader.hole(&state) {
-            let next = kept.first().copied().unwrap_or(state.next);
+            let next = kept.first().copied().unwrap_or(state.next).min(until + 1);
             let gap = Gap {
                 after: Some(Offset::new(reader.next - 1)),
                 until: Some(Offset::new(until)),
@@ -426,6 +428,7 @@ impl Naive {
             topics: state.filled().union(&state.named()).count(),
             events: state.rings.values().map(|ring| ring.kept.len()).sum(),
             bytes: state.bytes(),
+            published: state.published,
         }
     }
 }

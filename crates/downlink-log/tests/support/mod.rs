@@ -102,6 +102,12 @@ pub(crate) fn fingerprint(content: &impl std::fmt::Debug) -> Fingerprint {
     Fingerprint::keyed(&[7; 16], format!("{content:?}").as_bytes())
 }
 
+/// Subscribers, topics, events and bytes.
+pub(crate) fn sizes<P: Payload>(log: &Log<P>, now: Timestamp) -> (usize, usize, usize, usize) {
+    let totals = log.totals(now);
+    (totals.subscribers, totals.topics, totals.events, totals.bytes)
+}
+
 /// What one client has got, over all its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
