@@ -27,13 +27,7 @@ mod storms;
 mod subscriber;
 mod tally;
 
-use std::{
-    fmt::Display,
-    fs,
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt::Display, fs, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -41,13 +35,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use self::{plan::Plan, report::Report, server::Server};
-use super::printed;
 
 /// Descriptors beside those of the connections: standard streams, poll, plot, `/proc`.
 const DESCRIPTORS_SPARE: u64 = 32;
 
+/// The command line of a run.
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// Where to subscribe; {topic} and {n}, the number of the connection, are filled in.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}")]
     url: String,
@@ -143,17 +137,22 @@ pub(super) struct Arguments {
     plot: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+/// Runs the load, and returns the report to print.
+///
+/// # Errors
+///
+/// If the arguments cannot be used, or the server cannot be reached.
+pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let plan = Plan::new(arguments)?;
     let server = Server::new(&arguments.server_pid)?;
     raise_descriptor_limit(plan.descriptors() as u64 + DESCRIPTORS_SPARE)?;
     if let Some((number, server)) = arguments.storms.zip(server.as_ref()) {
         let storms = storms::run(&plan, server, number)?;
-        return print(arguments, &storms);
+        return text_of(arguments, &storms);
     }
     if let Some((line, server)) = arguments.comeback.as_ref().zip(server.as_ref()) {
         let comeback = comeback::run(&plan, server, line)?;
-        return print(arguments, &comeback);
+        return text_of(arguments, &comeback);
     }
     let outcome = load::run(&plan, server.as_ref())?;
     let report = Report::new(&plan, &outcome);
@@ -161,13 +160,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let picture = plot::svg(&outcome.books.latency_ns, &report.headline());
         fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    print(arguments, &report)
+    text_of(arguments, &report)
 }
 
-fn print(arguments: &Arguments, found: &(impl Serialize + Display)) -> anyhow::Result<()> {
-    let text =
-        if arguments.json { serde_json::to_string(found)? + "\n" } else { found.to_string() };
-    printed(io::stdout().write_all(text.as_bytes()))
+fn text_of(arguments: &Arguments, found: &(impl Serialize + Display)) -> anyhow::Result<String> {
+    Ok(if arguments.json { serde_json::to_string(found)? + "\n" } else { found.to_string() })
 }
 
 /// Makes room for this many descriptors.
