@@ -1,7 +1,7 @@
 //! A crash and a comeback: the server is killed under load and started again, and all clients resume.
 //!
-//! What counts is that each client has every acknowledged event once and in order, whichever connection
-//! brought it; an event whose answer the crash cut off is either everybody's or nobody's.
+//! Each client needs every acknowledged event once and in order, over all its connections. The crash
+//! leaves an event without an answer; either all clients get it or none does.
 
 use std::{
     fmt,
@@ -10,55 +10,50 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
-use mio::{Events, Poll, Token};
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::{
-    client::{Client, Witness},
-    load::random_run,
+    books::Books,
+    load::Load,
+    pace::Pace,
     plan::Plan,
+    report::{mib, write_problem},
     server::Server,
-    source::{Answer, Source},
+    tally::Seen,
 };
 
-/// Events of one poll.
-const EVENTS: usize = 1_024;
-/// Connections in the making at a time: fewer than the shortest usual backlog of a listener (128).
-const CONNECTING_MAX: usize = 100;
-/// Events published before the crash, so that every client has an id, and under way when it comes.
+/// Events before the crash, so that every client has an event id.
 const BEFORE: u64 = 10;
-/// Events published after the crash before the clients return: what each has to catch up with.
+/// Events between the crash and the return of the clients: each client has to catch up with them.
 const AWAY: u64 = 100;
-/// Bytes read at a time.
-const READ_BYTES: usize = 64 << 10;
-/// How long any of the steps may take.
+/// The limit for each of the steps.
 const STEP_MAX: Duration = Duration::from_secs(60);
-/// Between two events before the crash: 10,000 clients take about that many a second.
-const INTERVAL: Duration = Duration::from_millis(20);
-/// The longest wait of a poll.
-const WAIT_MAX: Duration = Duration::from_millis(10);
+/// Events per second before the crash: 10,000 clients take about that many.
+pub(super) const RATE: f64 = 50.0;
+/// The interval between two attempts to reach the server.
+const RETRY: Duration = Duration::from_millis(2);
 
-/// What the comeback came to.
+/// The results of a comeback.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// Events that the crash left without an answer, and how many of them were kept.
+    /// Events that the crash left without an answer, and how many of them the server kept.
     unanswered: u64,
     unanswered_kept: u64,
     received: u64,
     lost: u64,
     duplicated: u64,
     out_of_order: u64,
-    /// Unanswered events that some got and others did not.
+    /// Unanswered events that only a part of the clients got.
     split: u64,
     gaps: u64,
     /// Events that were never published.
     foreign: u64,
-    /// From the crash to the first answer of the server that follows.
+    /// From the crash to the first connection that the new server accepts.
     down_s: f64,
     /// From the first connection that returns to the last that is up.
     reconnected_s: f64,
@@ -72,63 +67,71 @@ pub(super) struct Comeback {
     problem: Option<String>,
 }
 
-/// The clients and their poll.
+/// The new server; killed when dropped.
 #[derive(Debug)]
-struct Crowd<'a> {
-    plan: &'a Plan,
-    poll: Poll,
-    events: Events,
-    clients: Vec<Client>,
-    witness: Witness,
-    buffer: Box<[u8]>,
-}
+struct NewServer(Child);
 
-/// The server that was started again; ended when dropped.
-#[derive(Debug)]
-struct Again(Child);
-
-impl Drop for Again {
+impl Drop for NewServer {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Crashes the server of this process, starts it again with this line, and lets all come back.
+/// Kills the server, starts it again with this line, and lets all clients resume.
 ///
 /// # Errors
 ///
 /// If the server cannot be reached, killed or started again.
 pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Comeback> {
-    let run = plan.run.unwrap_or_else(random_run);
-    let mut crowd = Crowd::new(plan, run)?;
-    crowd.connect()?;
-    let connections = crowd.up();
-    let publishing = publish_until_it_breaks(Source::new(plan.clone(), run));
-    crowd.read_until(|crowd| crowd.have(BEFORE - 1), "the first events")?;
-    let resident_before = server.usage()?.resident_bytes;
+    // The load outlives the server's process and so does not measure it.
+    let unknown = Server::default();
+    let mut load = Load::new(plan, &unknown)?;
+    load.connect()?;
+    let connections = load.reading.books.connections_up();
+    load.reading.books.refused_may_arrive = true;
+    load.begin(Instant::now(), 0..0);
+    // The crash comes while an event has no answer yet.
+    let is_under_way = |load: &mut Load<'_>| {
+        load.publish_due()?;
+        Ok(has_all(load, BEFORE) && load.is_waiting())
+    };
+    turn_until(&mut load, is_under_way, "the first events")?;
+    let resident_before = server.resident_bytes()?;
     let crashed = Instant::now();
-    crash(server)?;
-    let mut source = publishing.join().ok().context("the publisher ended badly")?;
-    crowd.read_until(|crowd| crowd.up() == 0, "the end of the connections")?;
-    let again = start(line)?;
-    source.wait_for_server(STEP_MAX)?;
+    kill(server)?;
+    let is_down = |load: &mut Load<'_>| {
+        Ok(load.reading.books.connections_up() == 0 && !load.is_waiting() && !load.is_idle())
+    };
+    turn_until(&mut load, is_down, "the end of the connections")?;
+    let new = start(line)?;
+    // The load opens its publisher again and again; without the pauses it would use the processor up.
+    let is_back = |load: &mut Load<'_>| {
+        thread::sleep(RETRY);
+        Ok(load.is_idle())
+    };
+    turn_until(&mut load, is_back, "the return of the server")?;
     let down_s = crashed.elapsed().as_secs_f64();
-    let newest = source.publish(AWAY)?;
-    let now = Server::new(&[again.0.id()])?.context("it has a process")?;
-    let used = now.usage()?;
+    publish(&mut load, AWAY)?;
+    let server = Server::new(&[new.0.id()])?;
+    let before = server.usage()?.unwrap_or_default();
     let returning = Instant::now();
-    crowd.connect()?;
+    load.connect()?;
     let reconnected_s = returning.elapsed().as_secs_f64();
-    let caught_up = crowd.read_until(|crowd| crowd.have(newest), "the newest event");
+    let published = load.reading.books.published;
+    let has_caught_up = |load: &mut Load<'_>| Ok(has_all(load, published));
+    let caught_up = turn_until(&mut load, has_caught_up, "the newest event");
     let caught_up_s = returning.elapsed().as_secs_f64();
-    // What comes now was not asked for: a repeat of the newest event shows here.
-    crowd.read_for(plan.timing.settle)?;
-    let after = now.usage()?;
-    let mut found = judge(&source.answers, &crowd.clients, &crowd.witness);
-    found.problem = found.problem.or(caught_up.err().map(|error| error.to_string()));
+    // A repeat of the newest event arrives after it.
+    load.wait(plan.timing.settle)?;
+    let after = server.usage()?.unwrap_or_default();
+    let seen: Vec<&Seen> =
+        load.subscribers.iter().filter_map(|client| client.seen.as_ref()).collect();
+    let stories = load.subscribers.iter().filter_map(|client| client.story.as_ref());
+    let gaps = stories.map(|story| story.gaps).sum();
+    let problem = load.problem.clone().or(caught_up.err().map(|error| error.to_string()));
     Ok(Comeback {
-        connections: connections.min(crowd.up()),
+        connections: connections.min(load.reading.books.connections_up()),
         connections_asked: plan.connections,
         down_s,
         reconnected_s,
@@ -136,22 +139,45 @@ pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Co
         resident_before,
         resident_after: after.resident_bytes,
         resident_per_connection: after.resident_bytes as f64 / plan.connections as f64,
-        server_cpu_s: after.since(used).cpu_s,
-        ..found
+        server_cpu_s: after.since(before).cpu_s,
+        ..judge(&load.reading.books, &seen, gaps, problem)
     })
 }
 
-/// Publishes from another thread, one request after the other, until the crash.
-fn publish_until_it_breaks(mut source: Source) -> thread::JoinHandle<Source> {
-    thread::spawn(move || {
-        while source.publish_next() != Answer::Cut {
-            thread::sleep(INTERVAL);
+/// Whether all clients have the events below this number.
+fn has_all(load: &Load<'_>, next: u64) -> bool {
+    load.subscribers.iter().all(|client| client.has_reached(next))
+}
+
+fn turn_until(
+    load: &mut Load<'_>,
+    mut is_done: impl FnMut(&mut Load<'_>) -> anyhow::Result<bool>,
+    what: &str,
+) -> anyhow::Result<()> {
+    let is_done = load.turn_until(STEP_MAX, STEP_MAX, |load| Ok((!is_done(load)?).then_some(0)))?;
+    let problem = load.problem.as_deref().unwrap_or_default();
+    ensure!(is_done, "{what}: not done within {} s: {problem}", STEP_MAX.as_secs());
+    Ok(())
+}
+
+/// Publishes this many events, one after the other.
+fn publish(load: &mut Load<'_>, events: u64) -> anyhow::Result<()> {
+    load.reading.books.pace = Pace::window(1);
+    let target = load.reading.books.published + events;
+    let refused = load.reading.books.refused.len();
+    let is_done = |load: &mut Load<'_>| {
+        let is_published = load.reading.books.published == target;
+        if !is_published {
+            load.publish_due()?;
         }
-        source
-    })
+        let problem = load.problem.as_deref().unwrap_or_default();
+        ensure!(load.reading.books.refused.len() == refused, "publishing failed: {problem}");
+        Ok(is_published && !load.is_waiting())
+    };
+    turn_until(load, is_done, "publishing to the new server")
 }
 
-fn crash(server: &Server) -> anyhow::Result<()> {
+fn kill(server: &Server) -> anyhow::Result<()> {
     for pid in server.pids() {
         let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("no process")?;
         kill_process(pid, Signal::KILL).context("cannot kill the server")?;
@@ -159,125 +185,47 @@ fn crash(server: &Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(line: &str) -> anyhow::Result<Again> {
+fn start(line: &str) -> anyhow::Result<NewServer> {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("exec {line}"));
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(Again(shell.spawn().with_context(|| format!("cannot start: {line}"))?))
+    Ok(NewServer(shell.spawn().with_context(|| format!("cannot start: {line}"))?))
 }
 
-impl<'a> Crowd<'a> {
-    fn new(plan: &'a Plan, run: u32) -> anyhow::Result<Self> {
-        Ok(Self {
-            plan,
-            poll: Poll::new().context("cannot poll")?,
-            events: Events::with_capacity(EVENTS),
-            clients: (0..plan.connections).map(Client::new).collect(),
-            witness: Witness::new(run),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
-        })
-    }
-
-    /// Connects all, after the last id that each has.
-    fn connect(&mut self) -> anyhow::Result<()> {
-        let since = Instant::now();
-        let mut opened = 0;
-        loop {
-            let up = self.up();
-            if up as usize == self.clients.len() {
-                return Ok(());
-            }
-            if since.elapsed() > STEP_MAX {
-                let why = self.witness.problem.take().unwrap_or_default();
-                bail!("{up} of {} connections came up: {why}", self.clients.len());
-            }
-            while opened < self.clients.len() && opened - (up as usize).min(opened) < CONNECTING_MAX
-            {
-                self.clients[opened].connect(self.plan, self.poll.registry())?;
-                opened += 1;
-            }
-            self.turn()?;
+/// Compares the events of each client with the answers to the publisher.
+fn judge(books: &Books, clients: &[&Seen], gaps: u64, problem: Option<String>) -> Comeback {
+    let counts = &books.counts;
+    let due = clients.len() as u64;
+    let mut comeback = Comeback {
+        unanswered: books.refused.len() as u64,
+        acknowledged: books.published - books.refused.len() as u64,
+        duplicated: counts.duplicated,
+        out_of_order: counts.out_of_order,
+        foreign: counts.foreign,
+        gaps,
+        problem,
+        ..Comeback::default()
+    };
+    for number in 0..books.published {
+        let having = clients.iter().filter(|seen| seen.has(number)).count() as u64;
+        comeback.received += having;
+        if !books.refused.contains(&number) {
+            comeback.lost += due - having;
+        } else if having > 0 {
+            comeback.unanswered_kept += 1;
+            comeback.split += u64::from(having != due);
         }
     }
-
-    fn up(&self) -> u64 {
-        self.clients.iter().filter(|client| client.is_up()).count() as u64
-    }
-
-    /// Whether all have this event.
-    fn have(&self, number: u64) -> bool {
-        self.clients.iter().all(|client| client.newest() >= Some(number))
-    }
-
-    fn read_until(&mut self, done: impl Fn(&Self) -> bool, what: &str) -> anyhow::Result<()> {
-        let since = Instant::now();
-        while !done(self) {
-            if since.elapsed() > STEP_MAX {
-                bail!("{what} did not come to all within {} s", STEP_MAX.as_secs());
-            }
-            self.turn()?;
-        }
-        Ok(())
-    }
-
-    fn read_for(&mut self, time: Duration) -> anyhow::Result<()> {
-        let since = Instant::now();
-        while since.elapsed() < time {
-            self.turn()?;
-        }
-        Ok(())
-    }
-
-    fn turn(&mut self) -> anyhow::Result<()> {
-        self.poll.poll(&mut self.events, Some(WAIT_MAX)).context("cannot poll")?;
-        for event in &self.events {
-            let Token(at) = event.token();
-            if let Some(client) = self.clients.get_mut(at) {
-                client.ready(event, self.poll.registry(), &mut self.buffer, &mut self.witness);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Compares what each client got with what was answered to the publisher.
-fn judge(answers: &[Answer], clients: &[Client], witness: &Witness) -> Comeback {
-    let mut found =
-        Comeback { gaps: witness.gaps, foreign: witness.foreign, ..Comeback::default() };
-    found.foreign +=
-        clients.iter().filter(|client| client.has_beyond(answers.len())).count() as u64;
-    found.out_of_order = witness.out_of_order;
-    found.problem.clone_from(&witness.problem);
-    for (number, answer) in answers.iter().enumerate() {
-        let copies = clients.iter().map(|client| u64::from(client.copies(number)));
-        let (having, all) =
-            copies.fold((0, 0), |(having, all), copies| (having + copies.min(1), all + copies));
-        let due = clients.len() as u64;
-        found.received += having;
-        found.duplicated += all - having;
-        match answer {
-            Answer::Kept => found.acknowledged += 1,
-            Answer::Cut => found.unanswered += 1,
-        }
-        match (answer, having) {
-            (Answer::Kept, having) => found.lost += due - having,
-            (Answer::Cut, 0) => {}
-            (Answer::Cut, having) => {
-                found.unanswered_kept += 1;
-                found.split += u64::from(having != due);
-            }
-        }
-    }
-    let odd = found.lost + found.duplicated + found.out_of_order + found.split;
-    found.flawless = odd + found.gaps + found.foreign == 0 && found.problem.is_none();
-    found
+    let flaws = comeback.lost + comeback.duplicated + comeback.out_of_order + comeback.split;
+    comeback.flawless = flaws + gaps + comeback.foreign == 0 && comeback.problem.is_none();
+    comeback
 }
 
 impl fmt::Display for Comeback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections, acknowledged, received, unanswered, unanswered_kept, .. } = self;
         let Self { lost, duplicated, out_of_order, split, gaps, foreign, .. } = self;
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let Self { down_s, reconnected_s, caught_up_s, .. } = self;
         writeln!(f, "{connections} clients; {acknowledged} events acknowledged")?;
         writeln!(f, "{unanswered} without an answer, {unanswered_kept} of them kept")?;
         writeln!(
@@ -285,7 +233,6 @@ impl fmt::Display for Comeback {
             "{received} received, {lost} lost, {duplicated} duplicated, {out_of_order} out of \
              order, {split} for some only, {gaps} gaps, {foreign} foreign"
         )?;
-        let Self { down_s, reconnected_s, caught_up_s, .. } = self;
         writeln!(
             f,
             "down {down_s:.2} s, all connected after {reconnected_s:.2} s, all caught up after \
@@ -293,7 +240,7 @@ impl fmt::Display for Comeback {
         )?;
         let (before, after) = (mib(self.resident_before), mib(self.resident_after));
         writeln!(f, "{before:.1} MiB resident before, {after:.1} MiB after")?;
-        self.problem.as_ref().map_or(Ok(()), |problem| writeln!(f, "First problem: {problem}."))
+        write_problem(f, self.problem.as_deref())
     }
 }
 
@@ -301,22 +248,31 @@ impl fmt::Display for Comeback {
 mod tests {
     use super::*;
 
-    /// What clients come to that got these events, after these answers: `k` kept, `c` cut.
+    /// The judgement on clients that got these events, after these answers: `k` kept, `c` cut off.
     fn judged(answers: &str, clients: &[&[u64]]) -> Comeback {
-        let answer = |letter| if letter == 'k' { Answer::Kept } else { Answer::Cut };
-        let answers: Vec<Answer> = answers.chars().map(answer).collect();
-        let mut witness = Witness::new(1);
-        let got = |(number, numbers): (usize, &&[u64])| {
-            let mut client = Client::new(number);
-            numbers.iter().for_each(|number| client.note(*number, &mut witness));
-            client
+        let mut books = Books::new(1, 1, Pace::window(1)).unwrap();
+        books.refused_may_arrive = true;
+        let mut records = Vec::new();
+        for answer in answers.chars() {
+            let (place, record) = books.publish(0, 0);
+            records.push(record);
+            if answer == 'c' {
+                books.refuse(place);
+            }
+        }
+        let mut read = |numbers: &&[u64]| {
+            let mut seen = Seen::starting_at(0);
+            for number in *numbers {
+                books.deliver(&mut seen, 0, records[*number as usize], 0);
+            }
+            seen
         };
-        let clients: Vec<Client> = clients.iter().enumerate().map(got).collect();
-        judge(&answers, &clients, &witness)
+        let seen: Vec<Seen> = clients.iter().map(&mut read).collect();
+        judge(&books, &seen.iter().collect::<Vec<_>>(), 0, None)
     }
 
     #[test]
-    fn what_was_acknowledged_is_due_to_all_once_and_in_order() {
+    fn acknowledged_events_are_due_to_all_once_and_in_order() {
         let good = judged("kk", &[&[0, 1], &[0, 1]]);
         assert!(good.flawless);
         assert_eq!((good.acknowledged, good.received), (2, 4));
@@ -329,11 +285,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_everybodys_or_nobodys() {
-        let nobodys = judged("kck", &[&[0, 2], &[0, 2]]);
-        assert_eq!((nobodys.unanswered, nobodys.unanswered_kept, nobodys.flawless), (1, 0, true));
-        let everybodys = judged("kck", &[&[0, 1, 2], &[0, 1, 2]]);
-        assert_eq!((everybodys.unanswered_kept, everybodys.flawless), (1, true));
+    fn an_unanswered_event_reaches_all_clients_or_none() {
+        let none = judged("kck", &[&[0, 2], &[0, 2]]);
+        assert_eq!((none.unanswered, none.unanswered_kept, none.flawless), (1, 0, true));
+        let all = judged("kck", &[&[0, 1, 2], &[0, 1, 2]]);
+        assert_eq!((all.unanswered_kept, all.flawless), (1, true));
         let split = judged("kck", &[&[0, 1, 2], &[0, 2]]);
         assert_eq!((split.split, split.flawless), (1, false));
     }

@@ -1,11 +1,13 @@
 //! The load itself: one thread, one poll, all connections without blocking.
 //!
-//! Readiness is edge-triggered; a read that does not fill the buffer has emptied the socket, so that a
-//! delivery costs one system call. Nothing is allocated for a delivery.
+//! Every kind of load is one of these: the main load, the quiet topic, storms, stalled readers, and the
+//! clients of a comeback. Readiness is edge-triggered; a read that does not fill the buffer has emptied
+//! the socket, so a delivery costs one system call. A delivery allocates nothing, except where the
+//! subscriptions can resume.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     io::ErrorKind,
+    mem,
     ops::Range,
     time::{Duration, Instant},
 };
@@ -15,80 +17,76 @@ use mio::{Events, Poll, Token, event::Event};
 
 use super::{
     books::{Books, Place, Reading},
+    connection::{Ready, nanos_since},
     plan::Plan,
     progress::Progress,
     publisher::Publisher,
-    quiet::Quiet,
-    record::Scanner,
     replay::{Replay, Replays},
     server::{Server, Usage},
-    socket::{Ready, nanos_since},
     stalled::{Returns, Stalled},
     subscriber::Subscriber,
 };
 
 /// Connections in the making at a time: fewer than the shortest usual backlog of a listener (128).
 const CONNECTING_MAX: usize = 100;
-/// How long no further connection may come up before the rest is given up on.
+/// After this time without a new connection, the load begins without the missing ones.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How long the drain may last, however much still comes.
+/// The longest drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// Bytes read at a time: a few hundred events, so that a server that gathers them is not cut short.
+/// Bytes of one read: a few hundred events, so that one read takes a whole batch of the server.
 const READ_BYTES: usize = 64 << 10;
 /// Events of one poll.
 const EVENTS: usize = 1_024;
 /// Connections between two turns of the quiet topic: some tens of microseconds.
 const BETWEEN_QUIET: usize = 32;
-/// The longest wait: what only time changes (progress, stalls) is looked at this often.
+/// The longest wait of a poll: progress and stalls are checked this often.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// A wait ends this much early and the rest is polled through: the poll counts in milliseconds.
 const WAIT_EARLY: Duration = Duration::from_millis(2);
-/// Failures to publish in a row after which the server is not tried any more.
+/// After this many failures in a row the load stops publishing.
 const FAILURES_MAX: u32 = 1_000;
 
 /// A run in progress.
 #[derive(Debug)]
 pub(super) struct Load<'a> {
     plan: &'a Plan,
+    server: &'a Server,
     poll: Poll,
+    events: Events,
     start: Instant,
-    subscribers: Vec<Subscriber>,
+    pub(super) subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
-    reading: Reading,
+    pub(super) reading: Reading,
     buffer: Box<[u8]>,
     busy: Duration,
-    opened: usize,
     settled: usize,
     ended_early: u64,
     failures: u32,
-    problem: Option<String>,
+    pub(super) problem: Option<String>,
     progress: Progress,
-    quiet: Option<Box<Quiet<'a>>>,
+    is_publishing: bool,
+    /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
+    /// of them, so that its latency is the server's and not the load tool's.
+    quiet: Option<Box<Self>>,
     replay: Option<Box<Replay<'a>>>,
 }
 
-/// What came out of a run.
+/// The results of a run.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) books: Books,
     pub(super) connections: u64,
     /// Connections that ended before the run did.
     pub(super) ended_early: u64,
-    /// The length of the measured period.
-    pub(super) seconds: f64,
-    /// How much of it the generator was busy.
-    pub(super) busy_share: f64,
-    /// What the server used in it.
-    pub(super) used: Option<Usage>,
+    pub(super) measured: Period,
+    /// From the first connection until all were up.
+    pub(super) connects: Period,
     pub(super) resident_bytes: Option<Resident>,
-    pub(super) connects: Connects,
     /// The books of the quiet topic.
     pub(super) quiet: Option<Books>,
-    /// What the reader from the beginning got.
     pub(super) replay: Option<Replays>,
-    /// How the readers that stalled came back.
     pub(super) returns: Option<Returns>,
-    /// The first thing that went wrong.
+    /// The first problem.
     pub(super) problem: Option<String>,
 }
 
@@ -99,69 +97,17 @@ pub(super) struct Resident {
     pub(super) connected: u64,
 }
 
-/// What it took until all connections were up.
+/// A part of a run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connects {
+pub(super) struct Period {
     pub(super) seconds: f64,
-    /// The server's processor time.
-    pub(super) cpu_s: Option<f64>,
+    /// The share of it in which the load tool was busy.
+    pub(super) busy_share: f64,
+    /// The server's use of processor and memory.
+    pub(super) used: Option<Usage>,
 }
 
-/// Connects, publishes and counts as planned.
-///
-/// # Errors
-///
-/// If no connection comes up, or the operating system has no room for them.
-pub(super) fn run<'a>(plan: &'a Plan, server: Option<&'a Server>) -> anyhow::Result<Outcome> {
-    let mut load = Load::new(plan)?;
-    let mut events = Events::with_capacity(EVENTS);
-    let usage = || server.map(Server::usage).transpose();
-    let before = usage()?;
-    let connects = load.connect_all(&mut events, server)?;
-    load.wait(&mut events, plan.timing.settle)?;
-    let resident_bytes = before.zip(usage()?).map(|(before, now): (Usage, Usage)| Resident {
-        before: before.resident_bytes,
-        connected: now.resident_bytes,
-    });
-    let connections = load.reading.books.connections_up();
-    load.quiet = plan.quiet.as_deref().map(Quiet::open).transpose()?.map(Box::new);
-    let sockets = || server.map(Server::descriptors).transpose();
-    let sockets_before = sockets()?;
-    let stalled = Stalled::open(plan, load.reading.books.run)?;
-    load.replay = Replay::new(plan, server)?.map(Box::new);
-    let measured = load.publish(&mut events, &usage)?;
-    let still_open = sockets()?.zip(sockets_before).map(|(now, before)| now.saturating_sub(before));
-    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
-    load.drain(&mut events)?;
-    let quiet = load.quiet.take().map(|quiet| quiet.end()).transpose()?;
-    load.progress.end();
-    let returns = stalled.map(|stalled| stalled.come_back(plan, &load.reading.books, still_open));
-    let (quiet, quiet_problem) = quiet.unzip();
-    Ok(Outcome {
-        connections,
-        ended_early: load.ended_early,
-        seconds: measured.seconds,
-        busy_share: measured.busy.as_secs_f64() / measured.seconds,
-        used: measured.used,
-        resident_bytes,
-        connects,
-        quiet,
-        replay,
-        returns,
-        problem: load.problem.or(quiet_problem.flatten()),
-        books: load.reading.books,
-    })
-}
-
-/// The measured period.
-#[derive(Debug, Default)]
-struct Period {
-    seconds: f64,
-    busy: Duration,
-    used: Option<Usage>,
-}
-
-/// A point in it.
+/// The begin of a period.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
@@ -169,172 +115,229 @@ struct Mark {
     used: Option<Usage>,
 }
 
+/// Connects, publishes and counts as planned.
+///
+/// # Errors
+///
+/// If no connection comes up, or the operating system has no room for them.
+pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outcome> {
+    let mut load = Load::new(plan, server)?;
+    let before = server.usage()?;
+    let connects = load.connect()?;
+    load.wait(plan.timing.settle)?;
+    let resident_bytes = before.zip(server.usage()?).map(|(before, now)| Resident {
+        before: before.resident_bytes,
+        connected: now.resident_bytes,
+    });
+    let connections = load.reading.books.connections_up();
+    if let Some(plan) = &plan.quiet {
+        let mut quiet = Load::new(plan, server)?;
+        quiet.connect()?;
+        load.quiet = Some(Box::new(quiet));
+    }
+    let sockets_before = server.descriptors()?;
+    let stalled = plan.stalled.as_deref().map(|plan| Stalled::open(plan, server)).transpose()?;
+    load.replay = Replay::new(plan, server)?.map(Box::new);
+    let measured = load.publish()?;
+    let sockets = server.descriptors()?.saturating_sub(sockets_before);
+    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
+    load.drain()?;
+    let quiet = load.quiet.take();
+    let quiet = quiet.map(|mut quiet| quiet.drain().map(|()| quiet)).transpose()?;
+    load.progress.end();
+    let still_open = server.is_known().then_some(sockets);
+    let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
+    let (quiet, quiet_problem) = quiet.map(|quiet| (quiet.reading.books, quiet.problem)).unzip();
+    Ok(Outcome {
+        connections,
+        ended_early: load.ended_early,
+        measured,
+        connects,
+        resident_bytes,
+        quiet,
+        replay,
+        returns: returns.transpose()?,
+        problem: load.problem.or(quiet_problem.flatten()),
+        books: load.reading.books,
+    })
+}
+
 impl<'a> Load<'a> {
-    pub(super) fn new(plan: &'a Plan) -> anyhow::Result<Self> {
-        let run = plan.run.unwrap_or_else(random_run);
+    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Self> {
         Ok(Self {
             plan,
+            server,
             poll: Poll::new().context("cannot poll")?,
+            events: Events::with_capacity(EVENTS),
             start: Instant::now(),
             subscribers: Vec::with_capacity(plan.connections),
             publishers: Vec::with_capacity(plan.publishers),
-            reading: Reading {
-                books: Books::new(run, plan.topics, plan.pacing.start())?,
-                scanner: Scanner::new(),
-            },
+            reading: Reading::new(Books::new(plan.run, plan.topics, plan.pace.clone())?),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             busy: Duration::ZERO,
-            opened: 0,
             settled: 0,
             ended_early: 0,
             failures: 0,
             problem: None,
             progress: Progress::new(),
+            is_publishing: false,
             quiet: None,
             replay: None,
         })
     }
 
-    /// Opens all connections, and says what that took.
-    pub(super) fn connect_all(
-        &mut self,
-        events: &mut Events,
-        server: Option<&Server>,
-    ) -> anyhow::Result<Connects> {
-        let usage = || server.map(Server::usage).transpose();
-        let (before, started) = (usage()?, Instant::now());
-        self.connect(events)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let used = usage()?.zip(before).map(|(now, before)| now.since(before));
-        Ok(Connects { seconds, cpu_s: used.map(|used| used.cpu_s) })
-    }
-
-    /// Opens all connections, a few at a time.
-    pub(super) fn connect(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        for number in 0..self.plan.publishers {
+    /// Opens all connections, a few at a time. Subscriptions that ended resume.
+    pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
+        let begin = self.mark()?;
+        for number in self.publishers.len()..self.plan.publishers {
             let token = Token(self.plan.connections + number);
             let publisher = Publisher::open(self.plan, token, self.poll.registry())?;
             self.publishers.push(publisher);
         }
-        let mut last = (Instant::now(), 0);
-        while self.settled < self.plan.connections {
-            while self.opened < self.plan.connections && self.opened - self.settled < CONNECTING_MAX
-            {
-                let subscriber = Subscriber::open(self.plan, self.opened, self.poll.registry())
-                    .with_context(|| format!("cannot open connection {}", self.opened))?;
-                self.subscribers.push(subscriber);
-                self.opened += 1;
+        (self.settled, self.ended_early, self.failures) = (0, 0, 0);
+        self.problem = None;
+        let (mut opened, all) = (0, self.plan.connections);
+        self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
+            while opened < all && opened - load.settled < CONNECTING_MAX {
+                load.open(opened).with_context(|| format!("cannot open connection {opened}"))?;
+                opened += 1;
             }
-            self.turn(events, WAIT_MAX)?;
-            if self.settled > last.1 {
-                last = (Instant::now(), self.settled);
-            } else if last.0.elapsed() > CONNECT_SILENCE_MAX {
-                let left = self.plan.connections - self.settled;
-                self.note(format!("{left} connections got no answer"));
-                break;
-            }
+            Ok((load.settled < all).then_some(load.settled as u64))
+        })?;
+        if self.settled < all {
+            self.note(format!("{} connections got no answer", all - self.settled));
         }
         if self.reading.books.connections_up() == 0 {
-            let why = self.problem.take().unwrap_or_default();
-            bail!("no connection to {} came up: {why}", self.plan.subscribe_address);
+            let problem = self.problem.take().unwrap_or_default();
+            bail!("no connection to {} came up: {problem}", self.plan.subscribe_address);
         }
-        self.wait_for_publishers(events)
+        self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
+            Ok((load.failures == 0 && !load.publishers.iter().all(Publisher::is_idle)).then_some(0))
+        })?;
+        if !self.publishers.iter().all(Publisher::is_idle) {
+            let problem = self.problem.take().unwrap_or_default();
+            bail!("cannot connect to {} to publish: {problem}", self.plan.publish_address);
+        }
+        self.since(begin)
     }
 
-    fn wait_for_publishers(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        let since = Instant::now();
-        while !self.publishers.iter().all(Publisher::is_idle) {
-            if since.elapsed() > CONNECT_SILENCE_MAX || self.failures > 0 {
-                let why = self.problem.take().unwrap_or_default();
-                bail!("cannot connect to {} to publish: {why}", self.plan.publish_address);
-            }
-            self.turn(events, WAIT_MAX)?;
+    /// Opens a subscription, or lets it resume.
+    fn open(&mut self, number: usize) -> anyhow::Result<()> {
+        let (plan, registry) = (self.plan, self.poll.registry());
+        match self.subscribers.get_mut(number) {
+            Some(subscriber) => subscriber.resume(plan, registry)?,
+            None => self.subscribers.push(Subscriber::open(plan, number, registry)?),
         }
         Ok(())
     }
 
-    /// How much of the first seconds the generator was busy.
-    pub(super) fn busy_share(&self, seconds: f64) -> f64 {
-        self.busy.as_secs_f64() / seconds
+    /// Lets a subscription resume while the load goes on.
+    pub(super) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
+        self.settled -= 1;
+        self.open(number)
+    }
+
+    fn mark(&self) -> anyhow::Result<Mark> {
+        Ok(Mark { used: self.server.usage()?, at: Instant::now(), busy: self.busy })
+    }
+
+    fn since(&self, begin: Mark) -> anyhow::Result<Period> {
+        let seconds = begin.at.elapsed().as_secs_f64().max(f64::EPSILON);
+        let used = self.server.usage()?.zip(begin.used).map(|(now, begin)| now.since(begin));
+        Ok(Period { seconds, busy_share: (self.busy - begin.busy).as_secs_f64() / seconds, used })
     }
 
     /// Lets time pass.
-    pub(super) fn wait(&mut self, events: &mut Events, time: Duration) -> anyhow::Result<()> {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            self.turn(events, end.saturating_duration_since(Instant::now()).min(WAIT_MAX))?;
+    pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
+        self.turn_until(time, time, |_| Ok(Some(0))).map(drop)
+    }
+
+    /// Takes turns until there is no progress to wait for: `progress` returns a number that grows with
+    /// each step, or none at the end. Returns false if the number stood still for `silence_max`, or if
+    /// the end did not come within `total_max`.
+    pub(super) fn turn_until(
+        &mut self,
+        silence_max: Duration,
+        total_max: Duration,
+        mut progress: impl FnMut(&mut Self) -> anyhow::Result<Option<u64>>,
+    ) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        let mut last = (start, 0);
+        while let Some(now) = progress(self)? {
+            if now > last.1 {
+                last = (Instant::now(), now);
+            }
+            let left = silence_max
+                .saturating_sub(last.0.elapsed())
+                .min(total_max.saturating_sub(start.elapsed()));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.turn(left.min(WAIT_MAX))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Publishes through warm-up and measured period.
-    fn publish(
-        &mut self,
-        events: &mut Events,
-        usage: &dyn Fn() -> anyhow::Result<Option<Usage>>,
-    ) -> anyhow::Result<Period> {
+    fn publish(&mut self) -> anyhow::Result<Period> {
         let timing = self.plan.timing;
         let from = timing.warmup;
-        let to = from + timing.measured;
+        let to = from + timing.duration;
         let period = from.as_nanos() as u64..to.as_nanos() as u64;
         self.begin(Instant::now(), period.clone());
         if let Some(quiet) = &mut self.quiet {
-            quiet.start(self.start, period);
+            quiet.begin(self.start, period);
         }
-        let mark = |load: &Self| -> anyhow::Result<Mark> {
-            Ok(Mark { used: usage()?, at: Instant::now(), busy: load.busy })
-        };
-        let mut first = None;
+        let mut begin = None;
         while self.start.elapsed() < to && !self.is_spent() {
-            if first.is_none() && self.start.elapsed() >= from {
-                first = Some(mark(self)?);
+            if begin.is_none() && self.start.elapsed() >= from {
+                begin = Some(self.mark()?);
             }
             self.publish_due()?;
-            let wait = self.time_to_next(to);
-            self.turn(events, wait)?;
+            self.turn(self.time_to_next(to))?;
             let now_ns = self.now_ns();
             self.reading.books.pace.check_stall(now_ns);
         }
-        let last = mark(self)?;
+        let measured = self.since(begin.map_or_else(|| self.mark(), Ok)?)?;
         let end_ns = self.now_ns().min(to.as_nanos() as u64);
         self.reading.books.measure(from.as_nanos() as u64..end_ns);
         if let Some(quiet) = &mut self.quiet {
-            quiet.stop();
+            quiet.is_publishing = false;
         }
-        let first = first.unwrap_or(last);
-        Ok(Period {
-            seconds: last.at.duration_since(first.at).as_secs_f64().max(f64::EPSILON),
-            busy: last.busy - first.busy,
-            used: last.used.zip(first.used).map(|(last, first)| last.since(first)),
-        })
+        Ok(measured)
     }
 
-    /// Time begins to run.
+    /// Starts the clock of the run and begins to publish; sets the measured period.
     pub(super) fn begin(&mut self, at: Instant, period: Range<u64>) {
-        self.start = at;
+        (self.start, self.is_publishing) = (at, true);
         self.reading.books.measure(period);
     }
 
-    /// The books, and the first thing that went wrong.
-    pub(super) fn into_books(self) -> (Books, Option<String>) {
-        (self.reading.books, self.problem)
-    }
-
-    /// Whether nothing more is to be published: all of it is, or the server refuses.
+    /// Whether publishing is over: all events are published, or the server refuses them.
     fn is_spent(&mut self) -> bool {
         if self.failures >= FAILURES_MAX {
-            let why = self.problem.take().unwrap_or_default();
-            self.note(format!("publishing failed {FAILURES_MAX} times in a row: {why}"));
+            let problem = self.problem.take().unwrap_or_default();
+            self.note(format!("publishing failed {FAILURES_MAX} times in a row: {problem}"));
             return true;
         }
-        self.is_all_published() && self.publishers.iter().all(|one| !one.is_waiting())
+        self.is_all_published() && !self.is_waiting()
     }
 
     fn is_all_published(&self) -> bool {
-        self.plan.timing.events_max.is_some_and(|max| self.reading.books.published >= max)
+        self.plan.timing.events.is_some_and(|max| self.reading.books.published >= max)
     }
 
-    /// Publishes what is due on the publishers that are idle.
+    /// Whether a publisher waits for an answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.publishers.iter().any(Publisher::is_waiting)
+    }
+
+    /// Whether a publisher can send.
+    pub(super) fn is_idle(&self) -> bool {
+        self.publishers.iter().any(Publisher::is_idle)
+    }
+
+    /// Publishes the events that are due, on the publishers that are idle.
     pub(super) fn publish_due(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let before = self.reading.books.published;
@@ -347,7 +350,7 @@ impl<'a> Load<'a> {
                 let request = self.plan.publish_request(number, &payloads);
                 self.publishers[number].send(places, request);
             }
-            self.look_after(number)?;
+            self.settle_publisher(number)?;
         }
         if self.reading.books.published > before {
             self.busy += started.elapsed();
@@ -368,23 +371,21 @@ impl<'a> Load<'a> {
         (places, payloads)
     }
 
-    /// Counts a publish that failed, and opens the connection again.
-    fn look_after(&mut self, number: usize) -> anyhow::Result<()> {
+    /// Counts the answers of a publisher, and opens its connection again if that is broken.
+    fn settle_publisher(&mut self, number: usize) -> anyhow::Result<()> {
         let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];
-        let acknowledged = publisher.take_acknowledged();
+        let acknowledged = mem::take(&mut publisher.acknowledged);
         if acknowledged > 0 {
             self.failures = 0;
             self.reading.books.acknowledge(acknowledged, now_ns);
         }
-        while let Some(failure) = publisher.take_failure() {
+        if let Some(failure) = publisher.failure.take() {
             self.failures += 1;
             for place in failure.places {
                 self.reading.books.refuse(place);
             }
-            if self.problem.is_none() {
-                self.problem = Some(failure.why);
-            }
+            self.problem.get_or_insert(failure.reason);
         }
         if publisher.is_broken() {
             let token = Token(self.plan.connections + number);
@@ -400,41 +401,39 @@ impl<'a> Load<'a> {
         }
         let next = self.reading.books.pace.next_ns().map_or(end, Duration::from_nanos).min(end);
         let left = next.saturating_sub(self.start.elapsed());
-        // A publisher that is not idle is what a late event waits for, not the time.
-        if left.is_zero() && !self.publishers.iter().any(Publisher::is_idle) {
+        // A late event waits for an idle publisher, not for a time.
+        if left.is_zero() && !self.is_idle() {
             return WAIT_MAX;
         }
         left.saturating_sub(WAIT_EARLY).min(WAIT_MAX)
     }
 
-    /// Waits for what is still due.
-    pub(super) fn drain(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        let since = Instant::now();
-        let mut last = (since, self.reading.books.counts.received);
-        loop {
-            let idle = self.publishers.iter().all(|publisher| !publisher.is_waiting());
-            let silent = last.0.elapsed() >= self.plan.timing.drain;
-            if (idle && self.reading.books.is_complete()) || silent || since.elapsed() > DRAIN_MAX {
-                break;
-            }
-            self.turn(events, WAIT_MAX)?;
-            if self.reading.books.counts.received > last.1 {
-                last = (Instant::now(), self.reading.books.counts.received);
-            }
-        }
-        // What comes now was not asked for: a duplicate of the last event shows here.
-        self.turn(events, WAIT_MAX)
+    /// Waits for the deliveries that are still due.
+    pub(super) fn drain(&mut self) -> anyhow::Result<()> {
+        self.turn_until(self.plan.timing.drain, DRAIN_MAX, |load| {
+            let is_complete = !load.is_waiting() && load.reading.books.is_complete();
+            Ok((!is_complete).then_some(load.reading.books.counts.received))
+        })?;
+        // A duplicate of the last event arrives after everything that is due.
+        self.turn(WAIT_MAX)
     }
 
     /// Polls once and lets every ready connection read and write.
-    fn turn(&mut self, events: &mut Events, wait: Duration) -> anyhow::Result<()> {
+    pub(super) fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let mut events = mem::replace(&mut self.events, Events::with_capacity(0));
+        let turned = self.poll_once(&mut events, wait);
+        self.events = events;
+        turned
+    }
+
+    fn poll_once(&mut self, events: &mut Events, wait: Duration) -> anyhow::Result<()> {
         match self.poll.poll(events, Some(wait)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled.context("cannot poll")?,
         }
         let started = Instant::now();
         self.step_quiet()?;
-        let has_replayed = self.step_replay()?;
+        let has_replayed = self.replay.as_mut().map_or(Ok(false), |replay| replay.step())?;
         for (number, event) in events.iter().enumerate() {
             self.ready(event);
             if number % BETWEEN_QUIET == 0 {
@@ -442,7 +441,7 @@ impl<'a> Load<'a> {
             }
         }
         for number in 0..self.publishers.len() {
-            self.look_after(number)?;
+            self.settle_publisher(number)?;
         }
         if !events.is_empty() || has_replayed {
             self.busy += started.elapsed();
@@ -451,39 +450,32 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// As [`turn`](Self::turn), without waiting.
-    pub(super) fn turn_at_once(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        self.turn(events, Duration::ZERO)
-    }
-
     fn step_quiet(&mut self) -> anyhow::Result<()> {
-        self.quiet.as_mut().map_or(Ok(()), |quiet| quiet.step())
-    }
-
-    /// Lets the replay read a buffer; says whether there is one.
-    fn step_replay(&mut self) -> anyhow::Result<bool> {
-        self.replay.as_mut().map_or(Ok(false), |replay| replay.step())
+        let Some(quiet) = &mut self.quiet else { return Ok(()) };
+        if quiet.is_publishing {
+            quiet.publish_due()?;
+        }
+        quiet.turn(Duration::ZERO)
     }
 
     /// One connection is ready.
     fn ready(&mut self, event: &Event) {
         let Token(at) = event.token();
-        let (registry, buffer) = (self.poll.registry(), &mut *self.buffer);
-        let ready = Ready { registry, event, buffer, start: self.start };
+        let ready = Ready::from_event(event, &mut self.buffer, self.start);
         if let Some(subscriber) = self.subscribers.get_mut(at) {
-            let was = subscriber.is_settled();
-            let ended = subscriber.ready(ready, &mut self.reading).err();
-            self.settled += usize::from(!was && subscriber.is_settled());
-            if let Some(why) = ended {
-                self.ended_early += u64::from(was);
-                self.note(why);
+            let was_settled = subscriber.is_settled();
+            let ended = subscriber.read_all(ready, &mut self.reading).err();
+            self.settled += usize::from(!was_settled && subscriber.is_settled());
+            if let Some(reason) = ended {
+                self.ended_early += u64::from(was_settled);
+                self.note(reason.to_string());
             }
         } else if let Some(publisher) = self.publishers.get_mut(at - self.plan.connections) {
-            publisher.ready(ready);
+            publisher.advance(ready);
         }
     }
 
-    /// Keeps the first thing that went wrong.
+    /// Keeps the first problem.
     fn note(&mut self, problem: String) {
         self.problem.get_or_insert(problem);
     }
@@ -491,9 +483,4 @@ impl<'a> Load<'a> {
     fn now_ns(&self) -> u64 {
         nanos_since(self.start)
     }
-}
-
-/// What tells this run's events from those of another.
-pub(super) fn random_run() -> u32 {
-    RandomState::new().hash_one(std::process::id()) as u32
 }

@@ -1,13 +1,11 @@
 //! A reader that asks for everything from the beginning, again and again, beside the load.
 //!
-//! Each pass is a connection of its own and is accounted for by itself: every event of the earlier run
-//! once and in order. The next begins as soon as one ends, so that latency beside it is that beside a
-//! replay. The server's memory is looked at on the way.
+//! Each pass is a connection and has an account of its own: every event of the earlier run once and in
+//! order. The next pass begins as soon as one ends, so the load always runs beside a replay. The
+//! server's memory is sampled during the passes.
 
 use std::{
-    fmt,
-    io::{self, ErrorKind, Read as _, Write as _},
-    net::TcpStream,
+    fmt, mem,
     time::{Duration, Instant},
 };
 
@@ -15,40 +13,44 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
+    books::{Books, Reading},
+    connection::{Read, Ready},
+    pace::Pace,
     plan::{Past, Plan},
-    record::{Carry, Record, Scanner},
-    response::Response,
+    reader::StreamError,
     server::Server,
+    subscriber::Subscriber,
 };
 
-/// Bytes read at a time: the others are looked after in between.
+/// Bytes of one read: other connections get a turn between two reads.
 const READ_BYTES: usize = 64 << 10;
-/// Silence after which a pass has not got what it is due.
+/// A pass fails after this silence.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How often the server's memory is looked at: it costs some ten microseconds.
-const LOOK: Duration = Duration::from_millis(20);
+/// The interval between two samples of the server's memory: one costs some ten microseconds.
+const SAMPLE: Duration = Duration::from_millis(20);
 
-/// The passes so far, and the one under way.
+/// The passes so far, and the current one.
 #[derive(Debug)]
 pub(super) struct Replay<'a> {
     past: &'a Past,
     plan: &'a Plan,
-    server: Option<&'a Server>,
+    server: &'a Server,
     pass: Option<Pass>,
-    scanner: Scanner,
+    /// The counts are those of the current pass.
+    reading: Reading,
     buffer: Box<[u8]>,
-    looked: Instant,
-    found: Replays,
+    sampled: Instant,
+    replays: Replays,
 }
 
-/// What they came to.
+/// The results of all passes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Replays {
     /// Passes that ended.
     passes: u64,
-    /// Of them, those that got everything once and in order.
+    /// Passes that got everything once and in order.
     pub(super) exact: u64,
-    /// What each is due.
+    /// Events that are due in each pass.
     events: u64,
     received: u64,
     lost: u64,
@@ -65,52 +67,27 @@ pub(super) struct Replays {
 
 #[derive(Debug)]
 struct Pass {
-    stream: TcpStream,
-    response: Response,
-    carry: Carry,
+    subscriber: Subscriber,
     since: Instant,
     last_read: Instant,
-    account: Account,
-}
-
-/// What came in one pass: events are due in their order, from 0.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Account {
-    /// The number after the newest.
-    next: u64,
-    received: u64,
-    /// Events that came after a later one, or twice.
-    duplicated: u64,
-    foreign: u64,
-}
-
-impl Account {
-    fn record(&mut self, record: Record, past: &Past) {
-        if record.run != past.run || record.number >= past.events {
-            self.foreign += 1;
-        } else if record.number < self.next {
-            self.duplicated += 1;
-        } else {
-            self.received += 1;
-            self.next = record.number + 1;
-        }
-    }
 }
 
 impl<'a> Replay<'a> {
-    /// Nothing if none is planned.
-    pub(super) fn new(plan: &'a Plan, server: Option<&'a Server>) -> anyhow::Result<Option<Self>> {
+    /// None if the plan has no replay.
+    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Option<Self>> {
         let Some(past) = &plan.past else { return Ok(None) };
-        let resident = server.map(Server::usage).transpose()?.unwrap_or_default().resident_bytes;
+        let resident = server.resident_bytes()?;
+        let mut books = Books::new(past.run, 1, Pace::rate(1.0))?;
+        books.published = past.events;
         Ok(Some(Self {
             past,
             plan,
             server,
             pass: None,
-            scanner: Scanner::new(),
+            reading: Reading::new(books),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
-            looked: Instant::now(),
-            found: Replays {
+            sampled: Instant::now(),
+            replays: Replays {
                 events: past.events,
                 events_per_s: f64::INFINITY,
                 resident_before: resident,
@@ -120,70 +97,82 @@ impl<'a> Replay<'a> {
         }))
     }
 
-    /// Begins a pass if none is under way, and reads what is there, a buffer at most. Says whether
-    /// anything was.
+    /// Begins a pass if there is none, and reads once. Returns whether anything arrived.
     pub(super) fn step(&mut self) -> anyhow::Result<bool> {
-        if self.pass.is_none() && self.found.problem.is_none() {
-            self.pass = Some(Pass::begin(self.past, self.plan)?);
+        if self.pass.is_none() && self.replays.problem.is_none() {
+            let request = self.past.request.clone();
+            let subscriber = Subscriber::replay(self.plan, request).context("cannot replay")?;
+            let now = Instant::now();
+            self.pass = Some(Pass { subscriber, since: now, last_read: now });
         }
-        self.go_on()
+        self.read()
     }
 
-    /// Lets the pass under way come to its end, and closes the books.
+    /// Lets the current pass end, and returns the results.
     pub(super) fn end(mut self) -> anyhow::Result<Replays> {
         while self.pass.is_some() {
-            self.go_on()?;
+            self.read()?;
         }
-        let found = &mut self.found;
-        found.resident_growth = found.resident_max - found.resident_before;
-        found.flawless = found.passes > 0 && found.exact == found.passes;
-        if found.passes == 0 {
-            found.events_per_s = 0.0;
+        let replays = &mut self.replays;
+        replays.resident_growth = replays.resident_max - replays.resident_before;
+        replays.flawless = replays.passes > 0 && replays.exact == replays.passes;
+        if replays.passes == 0 {
+            replays.events_per_s = 0.0;
         }
-        Ok(self.found)
+        Ok(self.replays)
     }
 
-    fn go_on(&mut self) -> anyhow::Result<bool> {
-        self.look()?;
+    fn read(&mut self) -> anyhow::Result<bool> {
+        self.sample()?;
         let Some(pass) = &mut self.pass else { return Ok(false) };
-        let read = pass.read(&mut self.buffer, &self.scanner, self.past);
-        let any = read.as_ref().is_ok_and(|any| *any);
+        let mut ready = Ready::unregistered(&mut self.buffer);
+        let read = pass.subscriber.read(&mut ready, &mut self.reading);
+        let any = read.as_ref().is_ok_and(|read| *read != Read::Empty);
+        if any {
+            pass.last_read = Instant::now();
+        }
+        let is_complete = pass.subscriber.has_reached(self.past.events);
+        let is_silent = pass.last_read.elapsed() >= SILENCE_MAX;
         match read {
-            Ok(_) if pass.account.next == self.past.events => self.close(),
-            Ok(_) if pass.last_read.elapsed() < SILENCE_MAX => {}
-            Ok(_) => self.fail("a replay fell silent".to_owned()),
+            _ if is_complete => self.close(),
+            Err(StreamError::Ended) => self.fail("the server ended a replay".to_owned()),
             Err(error) => self.fail(format!("a replay broke: {error}")),
+            Ok(_) if is_silent => self.fail("a replay fell silent".to_owned()),
+            Ok(_) => {}
         }
         Ok(any)
     }
 
-    fn look(&mut self) -> anyhow::Result<()> {
-        if self.looked.elapsed() < LOOK {
-            return Ok(());
+    fn sample(&mut self) -> anyhow::Result<()> {
+        if self.sampled.elapsed() >= SAMPLE {
+            self.sampled = Instant::now();
+            let resident = self.server.resident_bytes()?;
+            self.replays.resident_max = self.replays.resident_max.max(resident);
         }
-        self.looked = Instant::now();
-        let usage = self.server.map(Server::usage).transpose()?.unwrap_or_default();
-        self.found.resident_max = self.found.resident_max.max(usage.resident_bytes);
         Ok(())
     }
 
-    fn fail(&mut self, why: String) {
-        self.found.problem.get_or_insert(why);
+    fn fail(&mut self, reason: String) {
+        self.replays.problem.get_or_insert(reason);
         self.close();
     }
 
+    /// Adds the pass to the results. A late event counts as duplicated: a replay has one order.
     fn close(&mut self) {
-        let Some(Pass { since, account, .. }) = self.pass.take() else { return };
-        let found = &mut self.found;
-        let lost = self.past.events - account.received;
-        found.passes += 1;
-        found.exact += u64::from(lost + account.duplicated + account.foreign == 0);
-        found.received += account.received;
-        found.lost += lost;
-        found.duplicated += account.duplicated;
-        found.foreign += account.foreign;
-        let per_s = account.received as f64 / since.elapsed().as_secs_f64().max(f64::EPSILON);
-        found.events_per_s = found.events_per_s.min(per_s);
+        let Some(pass) = self.pass.take() else { return };
+        let counts = mem::take(&mut self.reading.books.counts);
+        let received = counts.received - counts.out_of_order;
+        let (lost, duplicated) =
+            (self.past.events - received, counts.duplicated + counts.out_of_order);
+        let replays = &mut self.replays;
+        replays.passes += 1;
+        replays.exact += u64::from(lost + duplicated + counts.foreign == 0);
+        replays.received += received;
+        replays.lost += lost;
+        replays.duplicated += duplicated;
+        replays.foreign += counts.foreign;
+        let per_s = received as f64 / pass.since.elapsed().as_secs_f64().max(f64::EPSILON);
+        replays.events_per_s = replays.events_per_s.min(per_s);
     }
 }
 
@@ -192,66 +181,7 @@ impl fmt::Display for Replays {
         let Self { passes, exact, events, lost, duplicated, foreign, .. } = self;
         write!(f, "{passes} passes over {events} events, {exact} exact; ")?;
         write!(f, "{lost} lost, {duplicated} again or late, {foreign} foreign, ")?;
-        let (per_s, grown) = (self.events_per_s, self.resident_growth >> 10);
-        write!(f, "{per_s:.0} events/s, {grown} KiB more resident")
-    }
-}
-
-impl Pass {
-    fn begin(past: &Past, plan: &Plan) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(plan.subscribe_address).context("cannot replay")?;
-        stream.write_all(&past.request)?;
-        stream.set_nonblocking(true)?;
-        let (now, account) = (Instant::now(), Account::default());
-        let (response, carry) = (Response::new(), Carry::default());
-        Ok(Self { stream, response, carry, since: now, last_read: now, account })
-    }
-
-    fn read(&mut self, buffer: &mut [u8], scanner: &Scanner, past: &Past) -> io::Result<bool> {
-        let read = match self.stream.read(buffer) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(read) => read,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        self.last_read = Instant::now();
-        let Self { response, carry, account, .. } = self;
-        let fed = response.feed(&buffer[..read], &mut |body| {
-            scanner.scan(carry, body, |record| account.record(record, past));
-        });
-        fed.map_err(io::Error::other)?;
-        match response.head() {
-            Some(head) if head.status != 200 || !head.is_event_stream => {
-                Err(io::Error::other(format!("it was answered with {}", head.status)))
-            }
-            _ => Ok(true),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn account(numbers: &[(u32, u64)]) -> Account {
-        let past = Past { run: 7, events: 3, request: Vec::new() };
-        let mut account = Account::default();
-        for (run, number) in numbers {
-            account.record(Record { run: *run, number: *number, due_ns: 0 }, &past);
-        }
-        account
-    }
-
-    #[test]
-    fn a_pass_counts_what_comes_once_and_in_order() {
-        let whole = account(&[(7, 0), (7, 1), (7, 2)]);
-        assert_eq!(whole, Account { next: 3, received: 3, duplicated: 0, foreign: 0 });
-        assert_eq!(account(&[(7, 0), (7, 2)]).received, 2);
-        assert_eq!(account(&[(7, 0), (7, 0), (7, 2), (7, 1)]).duplicated, 2);
-        assert_eq!(account(&[(8, 0), (7, 3)]).foreign, 2);
+        let (per_s, growth) = (self.events_per_s, self.resident_growth >> 10);
+        write!(f, "{per_s:.0} events/s, {growth} KiB more resident")
     }
 }

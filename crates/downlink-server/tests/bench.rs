@@ -380,7 +380,7 @@ fn what_a_reader_that_stalled_misses_without_being_told_is_a_flaw() {
     };
     let report = report(scripted(script, "200 OK"), &STALLED);
     assert_figures(&report, &json!({ "received": 20, "lost": 0, "flawless": false }));
-    let problem = "it missed 2 events without being told";
+    let problem = "it missed 2 events without a report";
     let expected = json!({ "readers": 1, "exact": 0, "failed": 1, "problem": problem });
     assert_figures(&report["stalled"], &expected);
 }

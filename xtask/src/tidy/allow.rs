@@ -19,12 +19,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         path: "crates/downlink-bench/src/comeback.rs",
         rule: Rule::NotAllowed,
         subject: "thread::sleep",
-        reason: "publishes at a pace, from a thread that does nothing else",
-    },
-    Exception {
-        path: "crates/downlink-bench/src/source.rs",
-        rule: Rule::NotAllowed,
-        subject: "thread::sleep",
         reason: "whether another process listens again can only be tried again",
     },
     Exception {
