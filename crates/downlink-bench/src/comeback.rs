@@ -129,7 +129,7 @@ pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Co
         load.subscribers.iter().filter_map(|client| client.seen.as_ref()).collect();
     let stories = load.subscribers.iter().filter_map(|client| client.story.as_ref());
     let gaps = stories.map(|story| story.gaps).sum();
-    let problem = load.problem.clone().or(caught_up.err().map(|error| error.to_string()));
+    let problem = load.troubles.problem.clone().or(caught_up.err().map(|error| error.to_string()));
     Ok(Comeback {
         connections: connections.min(load.reading.books.connections_up()),
         connections_asked: plan.connections,
@@ -155,7 +155,7 @@ fn turn_until(
     what: &str,
 ) -> anyhow::Result<()> {
     let is_done = load.turn_until(STEP_MAX, STEP_MAX, |load| Ok((!is_done(load)?).then_some(0)))?;
-    let problem = load.problem.as_deref().unwrap_or_default();
+    let problem = load.troubles.problem.as_deref().unwrap_or_default();
     ensure!(is_done, "{what}: not done within {} s: {problem}", STEP_MAX.as_secs());
     Ok(())
 }
@@ -170,7 +170,7 @@ fn publish(load: &mut Load<'_>, events: u64) -> anyhow::Result<()> {
         if !is_published {
             load.publish_due()?;
         }
-        let problem = load.problem.as_deref().unwrap_or_default();
+        let problem = load.troubles.problem.as_deref().unwrap_or_default();
         ensure!(load.reading.books.refused.len() == refused, "publishing failed: {problem}");
         Ok(is_published && !load.is_waiting())
     };

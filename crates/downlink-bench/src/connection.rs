@@ -12,7 +12,7 @@ use std::{
 use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
 use thiserror::Error;
 
-use super::response::{BadResponse, Head, Response};
+use super::response::{BadResponse, Response};
 
 /// Why a connection is over.
 #[derive(Debug, Error)]
@@ -28,7 +28,7 @@ pub(super) enum ConnectionError {
 pub(super) struct Connection {
     stream: TcpStream,
     unsent: Vec<u8>,
-    response: Response,
+    pub(super) response: Response,
 }
 
 /// The directions in which a connection is ready, and the buffer to read into.
@@ -92,16 +92,6 @@ impl Connection {
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream);
         Ok(Self { stream, unsent: request, response: Response::new() })
-    }
-
-    /// The head of the response, once it is complete.
-    pub(super) fn head(&self) -> Option<Head> {
-        self.response.head()
-    }
-
-    /// Whether the whole response has arrived.
-    pub(super) fn is_answered(&self) -> bool {
-        self.response.is_ended()
     }
 
     /// Reports whether connecting has failed.

@@ -51,24 +51,39 @@ const FAILURES_MAX: u32 = 1_000;
 pub(super) struct Load<'a> {
     plan: &'a Plan,
     server: &'a Server,
-    poll: Poll,
-    events: Events,
+    sockets: Sockets,
     start: Instant,
     pub(super) subscribers: Vec<Subscriber>,
     publishers: Vec<Publisher>,
     pub(super) reading: Reading,
-    buffer: Box<[u8]>,
     busy: Duration,
+    /// Connections that are up or over.
     settled: usize,
-    ended_early: u64,
-    failures: u32,
-    pub(super) problem: Option<String>,
+    pub(super) troubles: Troubles,
     progress: Progress,
     is_publishing: bool,
     /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
     /// of them, so that its latency is the server's and not the load tool's.
     quiet: Option<Box<Self>>,
     replay: Option<Box<Replay<'a>>>,
+}
+
+/// The poll, with the events of one turn and the buffer for all reads.
+#[derive(Debug)]
+struct Sockets {
+    poll: Poll,
+    events: Events,
+    buffer: Box<[u8]>,
+}
+
+/// Everything that goes wrong with connections, since they were opened.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    ended_early: u64,
+    /// Failures to publish since the last acknowledged event.
+    failures: u32,
+    /// The first problem.
+    pub(super) problem: Option<String>,
 }
 
 /// The results of a run.
@@ -147,17 +162,18 @@ pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outc
     load.progress.end();
     let still_open = server.is_known().then_some(sockets);
     let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
-    let (quiet, quiet_problem) = quiet.map(|quiet| (quiet.reading.books, quiet.problem)).unzip();
+    let (quiet, quiet_problem) =
+        quiet.map(|quiet| (quiet.reading.books, quiet.troubles.problem)).unzip();
     Ok(Outcome {
         connections,
-        ended_early: load.ended_early,
+        ended_early: load.troubles.ended_early,
         measured,
         connects,
         resident_bytes,
         quiet,
         replay,
         returns: returns.transpose()?,
-        problem: load.problem.or(quiet_problem.flatten()),
+        problem: load.troubles.problem.or(quiet_problem.flatten()),
         books: load.reading.books,
     })
 }
@@ -167,18 +183,18 @@ impl<'a> Load<'a> {
         Ok(Self {
             plan,
             server,
-            poll: Poll::new().context("cannot poll")?,
-            events: Events::with_capacity(EVENTS),
+            sockets: Sockets {
+                poll: Poll::new().context("cannot poll")?,
+                events: Events::with_capacity(EVENTS),
+                buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            },
             start: Instant::now(),
             subscribers: Vec::with_capacity(plan.connections),
             publishers: Vec::with_capacity(plan.publishers),
             reading: Reading::new(Books::new(plan.run, plan.topics, plan.pace.clone())?),
-            buffer: vec![0; READ_BYTES].into_boxed_slice(),
             busy: Duration::ZERO,
             settled: 0,
-            ended_early: 0,
-            failures: 0,
-            problem: None,
+            troubles: Troubles::default(),
             progress: Progress::new(),
             is_publishing: false,
             quiet: None,
@@ -191,11 +207,10 @@ impl<'a> Load<'a> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
             let token = Token(self.plan.connections + number);
-            let publisher = Publisher::open(self.plan, token, self.poll.registry())?;
+            let publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
             self.publishers.push(publisher);
         }
-        (self.settled, self.ended_early, self.failures) = (0, 0, 0);
-        self.problem = None;
+        (self.settled, self.troubles) = (0, Troubles::default());
         let (mut opened, all) = (0, self.plan.connections);
         self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
             while opened < all && opened - load.settled < CONNECTING_MAX {
@@ -208,14 +223,15 @@ impl<'a> Load<'a> {
             self.note(format!("{} connections got no answer", all - self.settled));
         }
         if self.reading.books.connections_up() == 0 {
-            let problem = self.problem.take().unwrap_or_default();
+            let problem = self.troubles.problem.take().unwrap_or_default();
             bail!("no connection to {} came up: {problem}", self.plan.subscribe_address);
         }
         self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
-            Ok((load.failures == 0 && !load.publishers.iter().all(Publisher::is_idle)).then_some(0))
+            Ok((load.troubles.failures == 0 && !load.publishers.iter().all(Publisher::is_idle))
+                .then_some(0))
         })?;
         if !self.publishers.iter().all(Publisher::is_idle) {
-            let problem = self.problem.take().unwrap_or_default();
+            let problem = self.troubles.problem.take().unwrap_or_default();
             bail!("cannot connect to {} to publish: {problem}", self.plan.publish_address);
         }
         self.since(begin)
@@ -223,7 +239,7 @@ impl<'a> Load<'a> {
 
     /// Opens a subscription, or lets it resume.
     fn open(&mut self, number: usize) -> anyhow::Result<()> {
-        let (plan, registry) = (self.plan, self.poll.registry());
+        let (plan, registry) = (self.plan, self.sockets.poll.registry());
         match self.subscribers.get_mut(number) {
             Some(subscriber) => subscriber.resume(plan, registry)?,
             None => self.subscribers.push(Subscriber::open(plan, number, registry)?),
@@ -315,8 +331,8 @@ impl<'a> Load<'a> {
 
     /// Whether publishing is over: all events are published, or the server refuses them.
     fn is_spent(&mut self) -> bool {
-        if self.failures >= FAILURES_MAX {
-            let problem = self.problem.take().unwrap_or_default();
+        if self.troubles.failures >= FAILURES_MAX {
+            let problem = self.troubles.problem.take().unwrap_or_default();
             self.note(format!("publishing failed {FAILURES_MAX} times in a row: {problem}"));
             return true;
         }
@@ -377,19 +393,19 @@ impl<'a> Load<'a> {
         let publisher = &mut self.publishers[number];
         let acknowledged = mem::take(&mut publisher.acknowledged);
         if acknowledged > 0 {
-            self.failures = 0;
+            self.troubles.failures = 0;
             self.reading.books.acknowledge(acknowledged, now_ns);
         }
         if let Some(failure) = publisher.failure.take() {
-            self.failures += 1;
+            self.troubles.failures += 1;
             for place in failure.places {
                 self.reading.books.refuse(place);
             }
-            self.problem.get_or_insert(failure.reason);
+            self.troubles.problem.get_or_insert(failure.reason);
         }
         if publisher.is_broken() {
             let token = Token(self.plan.connections + number);
-            *publisher = Publisher::open(self.plan, token, self.poll.registry())?;
+            *publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
         }
         Ok(())
     }
@@ -420,14 +436,14 @@ impl<'a> Load<'a> {
 
     /// Polls once and lets every ready connection read and write.
     pub(super) fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
-        let mut events = mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut events = mem::replace(&mut self.sockets.events, Events::with_capacity(0));
         let turned = self.poll_once(&mut events, wait);
-        self.events = events;
+        self.sockets.events = events;
         turned
     }
 
     fn poll_once(&mut self, events: &mut Events, wait: Duration) -> anyhow::Result<()> {
-        match self.poll.poll(events, Some(wait)) {
+        match self.sockets.poll.poll(events, Some(wait)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             polled => polled.context("cannot poll")?,
         }
@@ -461,13 +477,13 @@ impl<'a> Load<'a> {
     /// One connection is ready.
     fn ready(&mut self, event: &Event) {
         let Token(at) = event.token();
-        let ready = Ready::from_event(event, &mut self.buffer, self.start);
+        let ready = Ready::from_event(event, &mut self.sockets.buffer, self.start);
         if let Some(subscriber) = self.subscribers.get_mut(at) {
             let was_settled = subscriber.is_settled();
             let ended = subscriber.read_all(ready, &mut self.reading).err();
             self.settled += usize::from(!was_settled && subscriber.is_settled());
             if let Some(reason) = ended {
-                self.ended_early += u64::from(was_settled);
+                self.troubles.ended_early += u64::from(was_settled);
                 self.note(reason.to_string());
             }
         } else if let Some(publisher) = self.publishers.get_mut(at - self.plan.connections) {
@@ -477,7 +493,7 @@ impl<'a> Load<'a> {
 
     /// Keeps the first problem.
     fn note(&mut self, problem: String) {
-        self.problem.get_or_insert(problem);
+        self.troubles.problem.get_or_insert(problem);
     }
 
     fn now_ns(&self) -> u64 {

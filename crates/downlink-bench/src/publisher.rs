@@ -104,7 +104,11 @@ impl Publisher {
             }
             return;
         };
-        let head = self.connection.head().filter(|_| is_closed || self.connection.is_answered());
+        let head = self
+            .connection
+            .response
+            .head()
+            .filter(|_| is_closed || self.connection.response.is_ended());
         match head {
             Some(head) if (200..300).contains(&head.status) => {
                 self.acknowledged += places.len();

@@ -144,7 +144,7 @@ impl Reader {
         let read = read.map_err(broken)?;
         decoded?;
         self.is_up = is_up || check_head(connection, read)?;
-        match read == Read::Closed || connection.is_answered() {
+        match read == Read::Closed || connection.response.is_ended() {
             true => Err(StreamError::Ended),
             false => Ok(read),
         }
@@ -153,7 +153,7 @@ impl Reader {
 
 /// Whether the head has arrived; it has to announce an event stream.
 fn check_head(connection: &Connection, read: Read) -> Result<bool, StreamError> {
-    match connection.head() {
+    match connection.response.head() {
         Some(head) if head.status == 200 && head.is_event_stream => Ok(true),
         Some(head) => {
             let article = if head.is_event_stream { "an" } else { "no" };

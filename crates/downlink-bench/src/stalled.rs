@@ -55,7 +55,7 @@ impl<'a> Stalled<'a> {
         let mut load = Load::new(plan, server)?;
         load.connect()?;
         let is_whole = load.reading.books.connections_up() == plan.connections as u64;
-        let problem = load.problem.take().unwrap_or_default();
+        let problem = load.troubles.problem.take().unwrap_or_default();
         ensure!(is_whole, "a reader that is to stall got no event stream: {problem}");
         Ok(Self { load, reconnects: vec![0; plan.connections] })
     }

@@ -90,7 +90,7 @@ fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Sto
     load.wait(plan.timing.settle)?;
     let resident_connected = server.resident_bytes()?;
     let connections = load.reading.books.connections_up();
-    let problem = load.problem.take();
+    let problem = load.troubles.problem.take();
     drop(load);
     let sockets_left = wait_until_gone(server, descriptors)?;
     thread::sleep(plan.timing.settle);
