@@ -232,7 +232,11 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let mut command = downlink(&["serve", "--listen", "127.0.0.1:0"]);
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
+        let mut command = downlink(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -397,4 +401,27 @@ fn storms_come_and_go_and_leave_no_socket() {
     for storm in storms {
         assert_figures(storm, &json!({ "connections": 20, "sockets_left": 0 }));
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn clients_resume_without_a_loss_after_a_crash() {
+    let folder = std::env::temp_dir().join(format!("downlink-comeback-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let store = folder.join("store.db").display().to_string();
+    let server = Served::start_with(&["--store", &store]);
+    let program = env!("CARGO_BIN_EXE_downlink");
+    let line = format!("'{program}' serve --listen {} --store '{store}'", server.address);
+    let pid = format!("--server-pid={}", server.child.id());
+    let report = report(server.address, &["-c20", "--comeback", &line, &pid]);
+    std::fs::remove_dir_all(&folder).expect("the folder");
+    let expected = json!({
+        "connections": 20, "lost": 0, "duplicated": 0, "out_of_order": 0, "split": 0, "gaps": 0,
+        "foreign": 0, "flawless": true, "problem": null,
+    });
+    assert_figures(&report, &expected);
+    let published = [&report["acknowledged"], &report["unanswered_kept"]];
+    let published: u64 = published.iter().filter_map(|number| number.as_u64()).sum();
+    assert!(published >= 110, "{report}");
+    assert_eq!(report["received"], published * 20);
 }
