@@ -9,6 +9,7 @@ mod books;
 mod comeback;
 mod connection;
 mod load;
+mod outcome;
 mod pace;
 mod plan;
 mod plot;

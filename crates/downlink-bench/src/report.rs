@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     books::Books,
-    load::{Outcome, Period},
+    outcome::{Outcome, Period},
     pace::Pace,
     plan::Plan,
     replay::Replays,
