@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A command line of the program, without the settings of whoever runs the tests.
+/// A command line of the program, without the settings in the environment of the tests.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -48,7 +48,7 @@ fn assert_figures(report: &Value, expected: &Value) {
     }
 }
 
-/// What the faulty server sends to a subscription when an event is published.
+/// The payloads that the faulty server sends to a subscription after each publish.
 type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 
 /// Starts a server that delivers by a script and answers each publish with a status.
@@ -83,7 +83,7 @@ fn serve(
         if method == "GET" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                         Transfer-Encoding: chunked\r\n\r\n";
-            // Who sees the head is in the list: the lock is held from before it is written.
+            // The lock is held from before the head is written, so a client that sees the head is in the list.
             let mut subscriptions = subscriptions.lock().expect("no thread died with it");
             writer.write_all(head.as_bytes()).ok()?;
             subscriptions.push(writer.try_clone().ok()?);
@@ -174,7 +174,7 @@ fn a_duplicate_of_the_last_event_is_counted() {
 }
 
 #[test]
-fn what_was_not_asked_for_is_told_apart() {
+fn events_of_other_topics_and_runs_are_counted_separately() {
     // One server for both topics: each subscription gets the other's events too.
     let server = scripted(newest, "200 OK");
     let arguments = ["--connections=2", "--topics=2", "--events=4", "--rate=1000"];
@@ -202,7 +202,7 @@ fn an_event_that_the_server_refuses_is_not_lost() {
 }
 
 #[test]
-fn a_server_that_refuses_a_thousand_times_in_a_row_is_given_up_on() {
+fn a_thousand_refusals_in_a_row_end_the_run() {
     let nothing: Script = |_, _| vec![];
     let server = scripted(nothing, "503 Busy");
     let published = |events: &str| {
@@ -216,7 +216,7 @@ fn a_server_that_refuses_a_thousand_times_in_a_row_is_given_up_on() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_an_error() {
+fn an_unreachable_server_is_an_error() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = bench(gone, &["-c1"]);
     assert_eq!(output.status.code(), Some(1));
@@ -232,7 +232,11 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let mut command = downlink(&["serve", "--listen", "127.0.0.1:0"]);
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
+        let mut command = downlink(&[&["serve", "--listen", "127.0.0.1:0"], flags].concat());
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -306,7 +310,7 @@ fn our_own_server_loses_nothing_in_a_window() {
 }
 
 #[test]
-fn people_get_a_table() {
+fn the_table_has_the_figures() {
     let server = Served::start();
     let output = bench(server.address, &["-c2", "--events=5", "--rate=1000"]);
     let table = String::from_utf8(output.stdout).unwrap();
@@ -373,14 +377,14 @@ fn readers_that_stalled_resume_without_a_loss() {
 }
 
 #[test]
-fn what_a_reader_that_stalled_misses_without_being_told_is_a_flaw() {
+fn a_hole_without_a_report_to_a_stalled_reader_is_a_flaw() {
     let script: Script = |subscription, events| match (subscription, events.len() - 1) {
         (2, 4 | 5) => vec![],
         (_, newest) => vec![events[newest].clone()],
     };
     let report = report(scripted(script, "200 OK"), &STALLED);
     assert_figures(&report, &json!({ "received": 20, "lost": 0, "flawless": false }));
-    let problem = "it missed 2 events without being told";
+    let problem = "it missed 2 events without a report";
     let expected = json!({ "readers": 1, "exact": 0, "failed": 1, "problem": problem });
     assert_figures(&report["stalled"], &expected);
 }
@@ -397,4 +401,27 @@ fn storms_come_and_go_and_leave_no_socket() {
     for storm in storms {
         assert_figures(storm, &json!({ "connections": 20, "sockets_left": 0 }));
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn clients_resume_without_a_loss_after_a_crash() {
+    let folder = std::env::temp_dir().join(format!("downlink-comeback-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let store = folder.join("store.db").display().to_string();
+    let server = Served::start_with(&["--store", &store]);
+    let program = env!("CARGO_BIN_EXE_downlink");
+    let line = format!("'{program}' serve --listen {} --store '{store}'", server.address);
+    let pid = format!("--server-pid={}", server.child.id());
+    let report = report(server.address, &["-c20", "--comeback", &line, &pid]);
+    std::fs::remove_dir_all(&folder).expect("the folder");
+    let expected = json!({
+        "connections": 20, "lost": 0, "duplicated": 0, "out_of_order": 0, "split": 0, "gaps": 0,
+        "foreign": 0, "flawless": true, "problem": null,
+    });
+    assert_figures(&report, &expected);
+    let published = [&report["acknowledged"], &report["unanswered_kept"]];
+    let published: u64 = published.iter().filter_map(|number| number.as_u64()).sum();
+    assert!(published >= 110, "{report}");
+    assert_eq!(report["received"], published * 20);
 }

@@ -16,19 +16,13 @@ pub(super) struct Exception {
 /// Sorted by path.
 pub(super) const EXCEPTIONS: &[Exception] = &[
     Exception {
-        path: "crates/downlink-server/src/command/bench/comeback.rs",
-        rule: Rule::NotAllowed,
-        subject: "thread::sleep",
-        reason: "publishes at a pace, from a thread that does nothing else",
-    },
-    Exception {
-        path: "crates/downlink-server/src/command/bench/source.rs",
+        path: "crates/downlink-bench/src/comeback.rs",
         rule: Rule::NotAllowed,
         subject: "thread::sleep",
         reason: "whether another process listens again can only be tried again",
     },
     Exception {
-        path: "crates/downlink-server/src/command/bench/storms.rs",
+        path: "crates/downlink-bench/src/storms.rs",
         rule: Rule::NotAllowed,
         subject: "thread::sleep",
         reason: "another process's memory and descriptors can only be looked at again",

@@ -3,7 +3,6 @@
 //! Errors go to stderr as one sentence with its causes; the exit code is 1 for what went wrong and
 //! 2 for a wrong command line. Whoever reads our output may stop doing so: that is no error.
 
-mod bench;
 mod decode;
 mod listening;
 mod publish;
@@ -47,7 +46,7 @@ enum Sub {
     /// Read an event stream on stdin and print one JSON object for each event.
     Decode(decode::Arguments),
     /// Put a load on a server and account for every event.
-    Bench(Box<bench::Arguments>),
+    Bench(Box<downlink_bench::Arguments>),
 }
 
 #[derive(Args, Debug)]
@@ -74,13 +73,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Sub::Publish(arguments)) => publish::run(arguments),
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
-        Some(Sub::Bench(arguments)) => bench::run(&arguments),
+        Some(Sub::Bench(arguments)) => bench(&arguments),
         None => Ok(()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
+    let report = downlink_bench::run(arguments)?;
+    printed(io::stdout().write_all(report.as_bytes()))
 }
 
 /// Whether `serve` is meant: there is no argument, or the first is one of its flags.

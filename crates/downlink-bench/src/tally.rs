@@ -1,8 +1,8 @@
-//! What became of every event: delivered, lost, duplicated, out of order.
+//! The tally of deliveries: received, lost, duplicated, out of order.
 //!
-//! Invariant: each connection knows for every event of its topic whether it has arrived, as the
-//! number below which all was looked at and the holes below it. So counts are exact, not sampled; only
-//! a connection with more holes than [`HOLES_MAX`] forgets its oldest one, and the tally says so.
+//! Invariant: each connection knows for every event of its topic whether it has arrived, as the next
+//! position and the holes below it. So counts are exact, not sampled. A connection with more holes than
+//! [`HOLES_MAX`] forgets its oldest one, and the tally reports that.
 
 use std::{collections::VecDeque, ops::Range};
 
@@ -15,9 +15,9 @@ pub(super) const HOLES_MAX: usize = 1_000;
 pub(super) struct Counts {
     /// Deliveries that are due: for each event, the connections that were up on its topic.
     pub(super) expected: u64,
-    /// Deliveries that came, each counted once.
+    /// Deliveries that arrived, each counted once.
     pub(super) received: u64,
-    /// Deliveries of what had already come.
+    /// Deliveries of an event that had already arrived.
     pub(super) duplicated: u64,
     /// Deliveries of an event after a later one; they are also received.
     pub(super) out_of_order: u64,
@@ -25,34 +25,33 @@ pub(super) struct Counts {
     pub(super) wrong_topic: u64,
     /// Deliveries of an earlier run, or of something never published.
     pub(super) foreign: u64,
-    /// Holes that had to be forgotten: what fills one counts as duplicated.
+    /// Forgotten holes: a delivery into one counts as duplicated.
     pub(super) holes_forgotten: u64,
 }
 
 impl Counts {
-    /// What is due and has not come.
+    /// Deliveries that are due and have not arrived.
     pub(super) fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.received)
     }
 
-    /// Whether all that is due has come, once and, if there was an order to keep, in it, and nothing
-    /// else.
+    /// Whether every due delivery arrived once, and nothing else. With an order to keep, also in order.
     pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
         let odd = self.duplicated + self.wrong_topic + self.foreign;
         odd == 0 && self.lost() == 0 && !(is_ordered && self.out_of_order > 0)
     }
 }
 
-/// What one connection has received of its topic, by the events' positions within the topic.
+/// The deliveries of one connection, by the events' positions within its topic.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// Beyond the newest that has come, or the first that is due.
+    /// The position after the newest delivery, or the first that is due.
     next: u64,
-    /// What is missing below `next`, in ascending order, never empty ranges.
+    /// The missing positions below `next`, in ascending order. No range is empty.
     holes: VecDeque<Range<u64>>,
 }
 
-/// What a delivery was.
+/// The kind of a delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Arrival {
     InOrder,
@@ -61,9 +60,20 @@ pub(super) enum Arrival {
 }
 
 impl Seen {
-    /// A connection to which `first` is the first event that is due.
+    /// A connection whose first due event is `first`.
     pub(super) fn starting_at(first: u64) -> Self {
         Self { next: first, holes: VecDeque::new() }
+    }
+
+    /// The position after the newest delivery.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether the event at this position has arrived. Positions before the first due one count as
+    /// arrived.
+    pub(super) fn has(&self, position: u64) -> bool {
+        position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }
 
     /// Notes a delivery, and counts it.
@@ -83,7 +93,7 @@ impl Seen {
         }
     }
 
-    /// Notes the newest so far; what lies between is missing.
+    /// Notes the newest delivery; the positions before it are missing.
     fn leap(&mut self, position: u64, counts: &mut Counts) {
         if position > self.next {
             if self.holes.len() == HOLES_MAX {
@@ -95,7 +105,7 @@ impl Seen {
         self.next = position + 1;
     }
 
-    /// Takes a position out of its hole, if it is in one.
+    /// Removes a position from its hole, if it is in one.
     fn fill(&mut self, position: u64) -> bool {
         let at = self.holes.partition_point(|hole| hole.end <= position);
         let Some(hole) = self.holes.get_mut(at).filter(|hole| hole.contains(&position)) else {
@@ -138,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_is_lost() {
+    fn a_missing_delivery_is_lost() {
         let counts = Counts { expected: 5, ..counted(&[0, 1, 3]) };
         assert_eq!(counts.lost(), 2);
         assert!(!counts.is_flawless(false));
@@ -164,10 +174,20 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_first_that_is_due_is_a_duplicate() {
+    fn a_delivery_before_the_first_due_one_is_a_duplicate() {
         let (mut seen, mut counts) = (Seen::starting_at(5), Counts::default());
         assert_eq!(seen.arrive(4, &mut counts), Arrival::Duplicate);
         assert_eq!(seen.arrive(5, &mut counts), Arrival::InOrder);
+    }
+
+    #[test]
+    fn a_position_has_arrived_unless_it_is_in_a_hole_or_beyond_the_newest() {
+        let (mut seen, mut counts) = (Seen::starting_at(0), Counts::default());
+        for position in [0, 3, 2] {
+            seen.arrive(position, &mut counts);
+        }
+        let arrived: Vec<u64> = (0..6).filter(|position| seen.has(*position)).collect();
+        assert_eq!((arrived, seen.next()), (vec![0, 2, 3], 4));
     }
 
     fn after_holes(number: usize) -> Counts {
@@ -176,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn holes_have_a_limit_and_going_over_it_is_told() {
+    fn a_hole_beyond_the_limit_is_reported() {
         assert_eq!(after_holes(HOLES_MAX - 1).holes_forgotten, 0);
         assert_eq!(after_holes(HOLES_MAX).holes_forgotten, 0);
         assert_eq!(after_holes(HOLES_MAX + 1).holes_forgotten, 1);
     }
 
     #[test]
-    fn the_seen_agree_with_a_set_for_every_order_of_six() {
+    fn counts_agree_with_a_set_for_every_order_of_six() {
         let mut orders = vec![vec![]];
         for _ in 0..6 {
             let longer = |order: &Vec<u64>| {

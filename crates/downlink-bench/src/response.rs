@@ -1,10 +1,10 @@
 //! Reads HTTP/1.1 responses as their bytes arrive: head, then a body in chunks, of a length, or to the
 //! end of the connection.
 //!
-//! Sans-IO and without allocation once the head is read. Only what frames a response is understood;
-//! trailers are skipped.
+//! Sans-IO, and without allocation after the head. It understands the framing of a response and skips
+//! trailers.
 
-use std::fmt;
+use thiserror::Error;
 
 /// The largest head; servers send a few hundred bytes, and most clients give up at 8 to 64 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -19,7 +19,7 @@ pub(super) struct Response {
     state: State,
 }
 
-/// What was learnt from the head.
+/// The head of a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Head {
     pub(super) status: u16,
@@ -43,18 +43,16 @@ enum Framing {
     UntilClose,
 }
 
-/// Where in the chunked coding the next byte lies.
+/// The place of the next byte in the chunked coding.
 #[derive(Clone, Copy, Debug)]
 enum Chunk {
+    /// The line with a chunk's size: its value, and its digits until they end.
     Size {
         value: u64,
-        digits: u8,
-    },
-    Extension {
-        value: u64,
+        digits: Option<u8>,
     },
     Bytes(u64),
-    /// The line end behind the bytes.
+    /// The line end after the bytes.
     End,
     /// A line of the trailers, with its length so far and that of all of them.
     Trailer {
@@ -63,37 +61,31 @@ enum Chunk {
     },
 }
 
-/// What is no HTTP/1.1 response.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The begin of a chunk's size.
+const SIZE: Chunk = Chunk::Size { value: 0, digits: Some(0) };
+
+/// The bytes are not an HTTP/1.1 response.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(super) enum BadResponse {
+    #[error("the head of the response is longer than 16 KiB")]
     HeadTooLong,
+    #[error("the answer is no HTTP/1.1 response")]
     BadHead,
+    #[error("the body of the response is not chunked as it says")]
     BadChunk,
+    #[error("the trailers of the response are longer than 16 KiB")]
     TrailersTooLong,
-    /// There are bytes behind the end of the response, where nothing was asked for.
+    /// Bytes follow the end of the response without another request.
+    #[error("there is more than one response to a request")]
     Unasked,
 }
-
-impl fmt::Display for BadResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::HeadTooLong => "the head of the response is longer than 16 KiB",
-            Self::BadHead => "the answer is no HTTP/1.1 response",
-            Self::BadChunk => "the body of the response is not chunked as it says",
-            Self::TrailersTooLong => "the trailers of the response are longer than 16 KiB",
-            Self::Unasked => "there is more than one response to a request",
-        })
-    }
-}
-
-impl std::error::Error for BadResponse {}
 
 impl Response {
     pub(super) fn new() -> Self {
         Self { state: State::Head(Vec::new()) }
     }
 
-    /// The head, once it is there.
+    /// The head, once it is complete.
     pub(super) fn head(&self) -> Option<Head> {
         match self.state {
             State::Head(_) => None,
@@ -101,12 +93,12 @@ impl Response {
         }
     }
 
-    /// Whether all of it was read.
+    /// Whether the whole response was read.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
 
-    /// Takes the next bytes of the connection and passes on those that are the body's.
+    /// Takes the next bytes of the connection and passes on the bytes of the body.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -135,7 +127,7 @@ impl Response {
     }
 }
 
-/// Takes bytes up to the blank line, and says what follows if it is there.
+/// Takes bytes up to the blank line, and returns the next state if the head is complete.
 fn take_head(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(usize, Option<State>), BadResponse> {
     let before = text.len();
     text.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES_MAX - before)]);
@@ -153,7 +145,7 @@ fn take_head(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(usize, Option<State>),
     Ok((length - before, Some(state.unwrap_or(State::Head(Vec::new())))))
 }
 
-/// What a head says; nothing if it is one before the real one (100 Continue).
+/// Parses a head; none if it is an interim one (100 Continue).
 fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
     let text = str::from_utf8(head).map_err(|_| BadResponse::BadHead)?;
     let mut lines = text.split("\r\n");
@@ -177,7 +169,7 @@ fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
     let framing = match (status, chunked, length) {
         (100..200, ..) => return Ok(None),
         (204 | 304, ..) | (_, false, Some(0)) => return Ok(Some(State::Ended(head))),
-        (_, true, _) => Framing::Chunked(Chunk::Size { value: 0, digits: 0 }),
+        (_, true, _) => Framing::Chunked(SIZE),
         (.., Some(length)) => Framing::Length(length),
         _ => Framing::UntilClose,
     };
@@ -185,7 +177,7 @@ fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
 }
 
 impl Framing {
-    /// Takes what it can of these bytes, at least one; says how many and whether the body has ended.
+    /// Takes at least one of these bytes; returns how many and whether the body has ended.
     fn feed(
         &mut self,
         bytes: &[u8],
@@ -215,7 +207,7 @@ impl Framing {
     }
 }
 
-/// Passes on as many bytes as are left.
+/// Passes on as many bytes as the body still has.
 fn take(bytes: &[u8], left: &mut u64, body: &mut impl FnMut(&[u8])) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
     body(&bytes[..taken]);
@@ -224,53 +216,39 @@ fn take(bytes: &[u8], left: &mut u64, body: &mut impl FnMut(&[u8])) -> usize {
 }
 
 impl Chunk {
-    /// Takes a byte that is not the body's; says whether it was the last of all.
+    /// Takes a byte of the framing; returns whether it was the last one of the response.
     fn feed(&mut self, byte: u8) -> Result<bool, BadResponse> {
-        match *self {
-            Self::Size { value, digits } => *self = size(value, digits, byte)?,
-            Self::Extension { value } if byte == b'\n' => *self = after_size(value),
-            Self::Extension { .. } => {}
-            Self::Bytes(_) => return Err(BadResponse::BadChunk),
-            Self::End => match byte {
-                b'\r' => {}
-                b'\n' => *self = Self::Size { value: 0, digits: 0 },
-                _ => return Err(BadResponse::BadChunk),
-            },
-            Self::Trailer { line: 0, .. } if byte == b'\n' => return Ok(true),
-            Self::Trailer { all, .. } if all == TRAILER_BYTES_MAX => {
+        *self = match (*self, byte) {
+            (Self::Size { digits: Some(0), .. }, byte) if !byte.is_ascii_hexdigit() => {
+                return Err(BadResponse::BadChunk);
+            }
+            (Self::Size { value: 0, .. }, b'\n') => Self::Trailer { line: 0, all: 0 },
+            (Self::Size { value, .. }, b'\n') => Self::Bytes(value),
+            (Self::Size { value, digits: Some(digits) }, byte) => size(value, digits, byte)?,
+            (Self::Size { .. }, _) | (Self::End, b'\r') => *self,
+            (Self::End, b'\n') => SIZE,
+            (Self::End | Self::Bytes(_), _) => return Err(BadResponse::BadChunk),
+            (Self::Trailer { line: 0, .. }, b'\n') => return Ok(true),
+            (Self::Trailer { all: TRAILER_BYTES_MAX, .. }, _) => {
                 return Err(BadResponse::TrailersTooLong);
             }
-            Self::Trailer { line, all } => {
-                let line = match byte {
-                    b'\r' => line,
-                    b'\n' => 0,
-                    _ => line + 1,
-                };
-                *self = Self::Trailer { line, all: all + 1 };
+            (Self::Trailer { all, .. }, b'\n') => Self::Trailer { line: 0, all: all + 1 },
+            (Self::Trailer { line, all }, byte) => {
+                Self::Trailer { line: line + usize::from(byte != b'\r'), all: all + 1 }
             }
-        }
+        };
         Ok(false)
     }
 }
 
-/// Takes a byte of the line with a chunk's size.
+/// Takes a byte of a chunk's size, or the first one after its digits.
 fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
     match (char::from(byte).to_digit(16), byte) {
-        (Some(_), _) if digits == SIZE_DIGITS_MAX => Err(BadResponse::BadChunk),
-        (Some(digit), _) => {
-            Ok(Chunk::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
+        (Some(digit), _) if digits < SIZE_DIGITS_MAX => {
+            Ok(Chunk::Size { value: value << 4 | u64::from(digit), digits: Some(digits + 1) })
         }
-        _ if digits == 0 => Err(BadResponse::BadChunk),
-        (None, b'\n') => Ok(after_size(value)),
-        (None, b'\r' | b';' | b' ' | b'\t') => Ok(Chunk::Extension { value }),
-        (None, _) => Err(BadResponse::BadChunk),
-    }
-}
-
-fn after_size(value: u64) -> Chunk {
-    match value {
-        0 => Chunk::Trailer { line: 0, all: 0 },
-        value => Chunk::Bytes(value),
+        (None, b'\r' | b';' | b' ' | b'\t') => Ok(Chunk::Size { value, digits: None }),
+        _ => Err(BadResponse::BadChunk),
     }
 }
 
@@ -338,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_tells_the_media_type_and_whether_the_connection_ends() {
+    fn the_head_has_the_media_type_and_the_end_of_the_connection() {
         let head = |text: &str| {
             let mut response = Response::new();
             response.feed(text.as_bytes(), &mut |_| ()).unwrap();
@@ -351,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_refused() {
+    fn bytes_that_are_no_response_are_refused() {
         assert_eq!(read("SSH-2.0\r\n\r\n"), Err(BadResponse::BadHead));
         assert_eq!(read("HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), Err(BadResponse::BadHead));
         assert_eq!(read(&chunked("x\r\n")), Err(BadResponse::BadChunk));

@@ -1,7 +1,7 @@
 //! The distribution of latency as an SVG: the share of deliveries on a scale that stretches the tail.
 //!
-//! Written by hand, so that it needs nothing to be read: no script, no font, no style sheet. The colours
-//! are of middle brightness, legible on white and on black alike.
+//! It has no script, font or style sheet, so every viewer can show it. The colours have a middle
+//! brightness and are legible on white and on black.
 
 use std::fmt::Write as _;
 

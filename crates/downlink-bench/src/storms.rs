@@ -1,30 +1,28 @@
 //! Storms: all connections come at once and go at once, again and again.
 //!
-//! What counts is how fast the server takes them, what that costs it, and whether its memory and its
-//! sockets are back where they were when all are gone.
+//! The results are the rate at which the server accepts them, its processor time for that, and whether
+//! it frees its memory and its sockets afterwards.
 
 use std::{
     fmt, thread,
     time::{Duration, Instant},
 };
 
-use mio::Events;
 use serde::Serialize;
 
 use super::{
     load::Load,
     plan::Plan,
-    server::{Server, Usage},
+    report::{mib, write_problem},
+    server::Server,
 };
 
-/// Events of one poll.
-const EVENTS: usize = 1_024;
-/// How long the server may take to notice that all are gone.
+/// How long the server may take to close its side of all connections.
 const GONE_MAX: Duration = Duration::from_secs(20);
-/// How often one looks whether it has.
-const LOOK: Duration = Duration::from_millis(20);
+/// The interval between two counts of the server's descriptors.
+const SAMPLE: Duration = Duration::from_millis(20);
 
-/// What the storms came to.
+/// The results of all storms.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Storms {
     /// Memory after one connection has come and gone, before the storms.
@@ -32,15 +30,15 @@ pub(super) struct Storms {
     storms: Vec<Storm>,
     /// Of the slowest storm.
     connects_per_s: f64,
-    /// Of all storms: what one processor can take in a second, by the time the server used.
+    /// Connections per second of the server's processor time, over all storms.
     connects_per_cpu_s: f64,
-    /// Memory when all are gone, after the last storm.
+    /// Memory after the last storm, without connections.
     resident_after: u64,
     /// Memory after the last storm, in proportion to that before the first.
     resident_growth: f64,
-    /// The largest share of a storm's connecting in which the generator was busy.
+    /// The largest share of a storm's connecting in which the load tool was busy.
     generator_busy_share: f64,
-    /// Whether every connection came up and every socket of the server's was gone at the end.
+    /// Whether every connection came up and the server closed every socket.
     flawless: bool,
     problem: Option<String>,
 }
@@ -50,34 +48,34 @@ struct Storm {
     connections: u64,
     seconds: f64,
     cpu_s: f64,
-    /// How much of it the generator was busy.
+    /// The share of these seconds in which the load tool was busy.
     generator_busy_share: f64,
     resident_connected: u64,
     resident_after: u64,
-    /// Sockets that the server still held when all were gone.
+    /// Sockets that the server still held afterwards.
     sockets_left: usize,
     #[serde(skip)]
     problem: Option<String>,
 }
 
-/// Raises as many storms.
+/// Runs this many storms.
 ///
 /// # Errors
 ///
-/// If no connection comes up, or the server's process cannot be looked at.
+/// If no connection comes up, or the server's process cannot be read.
 pub(super) fn run(plan: &Plan, server: &Server, number: usize) -> anyhow::Result<Storms> {
     let descriptors = warm_up(&plan.alone(), server)?;
-    let before = server.usage()?;
+    let before = server.resident_bytes()?;
     let storms: Vec<Storm> =
         (0..number).map(|_| storm(plan, server, descriptors)).collect::<anyhow::Result<_>>()?;
     Ok(Storms::new(plan, before, storms))
 }
 
-/// Lets a single reader come and go; says how many descriptors the server holds without it. Those that it
-/// opens as it begins to serve are among them, since the reader was answered.
+/// Connects a single reader and closes it; returns the server's descriptors without it. Those that the
+/// server opens with its first answer are among them.
 fn warm_up(plan: &Plan, server: &Server) -> anyhow::Result<usize> {
-    let mut load = Load::new(plan)?;
-    load.connect(&mut Events::with_capacity(EVENTS))?;
+    let mut load = Load::new(plan, server)?;
+    load.connect()?;
     let ours = plan.connections + plan.publishers;
     let descriptors = server.descriptors()?.saturating_sub(ours);
     drop(load);
@@ -87,29 +85,28 @@ fn warm_up(plan: &Plan, server: &Server) -> anyhow::Result<usize> {
 }
 
 fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Storm> {
-    let mut events = Events::with_capacity(EVENTS);
-    let mut load = Load::new(plan)?;
-    let connects = load.connect_all(&mut events, Some(server))?;
-    let generator_busy_share = load.busy_share(connects.seconds);
-    load.wait(&mut events, plan.timing.settle)?;
-    let connected = server.usage()?;
-    let (books, problem) = load.into_books();
-    let connections = books.connections_up();
+    let mut load = Load::new(plan, server)?;
+    let connects = load.connect()?;
+    load.wait(plan.timing.settle)?;
+    let resident_connected = server.resident_bytes()?;
+    let connections = load.reading.books.connections_up();
+    let problem = load.troubles.problem.take();
+    drop(load);
     let sockets_left = wait_until_gone(server, descriptors)?;
     thread::sleep(plan.timing.settle);
     Ok(Storm {
         connections,
         seconds: connects.seconds,
-        cpu_s: connects.cpu_s.unwrap_or_default(),
-        generator_busy_share,
-        resident_connected: connected.resident_bytes,
-        resident_after: server.usage()?.resident_bytes,
+        cpu_s: connects.used.unwrap_or_default().cpu_s,
+        generator_busy_share: connects.busy_share,
+        resident_connected,
+        resident_after: server.resident_bytes()?,
         sockets_left,
         problem,
     })
 }
 
-/// Waits until the server holds no more than before; says how many it holds too many at the end.
+/// Waits until the server holds no more descriptors than before; returns how many are left over.
 fn wait_until_gone(server: &Server, descriptors: usize) -> anyhow::Result<usize> {
     let since = Instant::now();
     loop {
@@ -117,12 +114,12 @@ fn wait_until_gone(server: &Server, descriptors: usize) -> anyhow::Result<usize>
         if left == 0 || since.elapsed() > GONE_MAX {
             return Ok(left);
         }
-        thread::sleep(LOOK);
+        thread::sleep(SAMPLE);
     }
 }
 
 impl Storms {
-    fn new(plan: &Plan, before: Usage, storms: Vec<Storm>) -> Self {
+    fn new(plan: &Plan, before: u64, storms: Vec<Storm>) -> Self {
         let per_s = |storm: &Storm| storm.connections as f64 / storm.seconds;
         let connections: u64 = storms.iter().map(|storm| storm.connections).sum();
         let cpu_s: f64 = storms.iter().map(|storm| storm.cpu_s).sum();
@@ -130,11 +127,11 @@ impl Storms {
         let is_whole =
             |storm: &Storm| storm.connections == plan.connections as u64 && storm.sockets_left == 0;
         Self {
-            resident_before: before.resident_bytes,
+            resident_before: before,
             connects_per_s: storms.iter().map(per_s).fold(f64::INFINITY, f64::min),
             connects_per_cpu_s: connections as f64 / cpu_s.max(f64::EPSILON),
             resident_after: after,
-            resident_growth: after as f64 / (before.resident_bytes as f64).max(1.0),
+            resident_growth: after as f64 / (before as f64).max(1.0),
             generator_busy_share: storms
                 .iter()
                 .map(|storm| storm.generator_busy_share)
@@ -148,7 +145,6 @@ impl Storms {
 
 impl fmt::Display for Storms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         writeln!(f, "before: {:.1} MiB resident", mib(self.resident_before))?;
         for (number, storm) in (1..).zip(&self.storms) {
             let Storm { connections, seconds, cpu_s, sockets_left, .. } = storm;
@@ -163,7 +159,7 @@ impl fmt::Display for Storms {
         }
         let (wall, cpu) = (self.connects_per_s, self.connects_per_cpu_s);
         writeln!(f, "connects: {wall:.0} a second, {cpu:.0} a second of the server's processor")?;
-        self.problem.as_ref().map_or(Ok(()), |problem| writeln!(f, "First problem: {problem}."))
+        write_problem(f, self.problem.as_deref())
     }
 }
 
@@ -186,8 +182,7 @@ mod tests {
 
     fn storms(plan_connections: &str, storms: Vec<Storm>) -> Storms {
         let plan = Plan::of(&["--connections", plan_connections]).unwrap();
-        let before = Usage { resident_bytes: 1_000, ..Usage::default() };
-        Storms::new(&plan, before, storms)
+        Storms::new(&plan, 1_000, storms)
     }
 
     #[test]

@@ -1,32 +1,32 @@
 //! When the next event is published: at a rate, or as soon as room is in the window.
 //!
-//! Sans-IO: times are nanoseconds since the start of the run. At a rate an event carries the time it was
-//! due, however late it leaves, so that a server that stalls is charged for all that waited (no
-//! coordinated omission). In a window it carries the time it leaves.
+//! Sans-IO: times are nanoseconds since the start of the run. At a rate an event carries its due time,
+//! however late it leaves, so that a stall of the server counts for all waiting events (no coordinated
+//! omission). In a window it carries the time at which it leaves.
 
 use std::collections::VecDeque;
 
-/// Silence after which what is outstanding is given up on: a lost delivery must not stop a closed loop,
-/// and no server that still delivers is silent for a quarter of a second.
+/// After this silence a closed loop stops waiting for outstanding deliveries. A lost delivery must not
+/// stop it, and no server that still delivers is silent for a quarter of a second.
 pub(super) const WINDOW_STALL_NS: u64 = 250_000_000;
 
 /// The pace of a run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Pace {
     /// Open loop.
-    Rate { interval_ns: f64, published: u64 },
+    Rate { per_second: f64, published: u64 },
     /// Closed loop.
     Window(Window),
 }
 
-/// Events on their way, and how many deliveries each still lacks.
-#[derive(Debug)]
+/// Events on their way, with the missing deliveries of each.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     size: usize,
-    /// Deliveries that the events from `first` on still lack.
+    /// The missing deliveries of each event, from `first` on.
     missing: VecDeque<u64>,
     first: u64,
-    /// Events that lack any.
+    /// Events with missing deliveries.
     outstanding: usize,
     last_delivery_ns: u64,
     stalls: u64,
@@ -34,16 +34,22 @@ pub(super) struct Window {
 
 impl Pace {
     pub(super) fn rate(per_second: f64) -> Self {
-        Self::Rate { interval_ns: 1e9 / per_second, published: 0 }
+        Self::Rate { per_second, published: 0 }
     }
 
     pub(super) fn window(size: usize) -> Self {
-        let missing = VecDeque::new();
-        let (first, outstanding, last_delivery_ns, stalls) = (0, 0, 0, 0);
-        Self::Window(Window { size, missing, first, outstanding, last_delivery_ns, stalls })
+        Self::Window(Window { size, ..Window::default() })
     }
 
-    /// The time to put on the next event, if it is to be published now.
+    /// The events per second, or the size of the window.
+    pub(super) fn setting(&self) -> (Option<f64>, Option<usize>) {
+        match self {
+            Self::Rate { per_second, .. } => (Some(*per_second), None),
+            Self::Window(window) => (None, Some(window.size)),
+        }
+    }
+
+    /// The time that the next event carries, if it is due now.
     pub(super) fn due(&self, now_ns: u64) -> Option<u64> {
         match self {
             Self::Rate { .. } => self.next_ns().filter(|due| *due <= now_ns),
@@ -54,7 +60,9 @@ impl Pace {
     /// When the next event is due, if time alone decides.
     pub(super) fn next_ns(&self) -> Option<u64> {
         match self {
-            Self::Rate { interval_ns, published } => Some((*published as f64 * interval_ns) as u64),
+            Self::Rate { per_second, published } => {
+                Some((*published as f64 * (1e9 / per_second)) as u64)
+            }
             Self::Window(_) => None,
         }
     }
@@ -77,26 +85,16 @@ impl Pace {
     pub(super) fn delivered(&mut self, number: u64, now_ns: u64) {
         let Self::Window(window) = self else { return };
         window.last_delivery_ns = now_ns;
-        let at = number.checked_sub(window.first).and_then(|at| usize::try_from(at).ok());
-        let Some(missing) = at.and_then(|at| window.missing.get_mut(at)) else { return };
-        if *missing == 1 {
-            window.outstanding -= 1;
-        }
-        *missing = missing.saturating_sub(1);
-        window.forget_whole();
+        window.settle(number, 1);
     }
 
-    /// An event was refused: nothing of it will come.
+    /// An event was refused: it has no deliveries.
     pub(super) fn refused(&mut self, number: u64) {
         let Self::Window(window) = self else { return };
-        let at = number.checked_sub(window.first).and_then(|at| usize::try_from(at).ok());
-        let Some(missing) = at.and_then(|at| window.missing.get_mut(at)) else { return };
-        window.outstanding -= usize::from(*missing > 0);
-        *missing = 0;
-        window.forget_whole();
+        window.settle(number, u64::MAX);
     }
 
-    /// Gives up on what is outstanding if nothing came for long.
+    /// Stops waiting for outstanding deliveries after a long silence.
     pub(super) fn check_stall(&mut self, now_ns: u64) {
         let Self::Window(window) = self else { return };
         let silence = now_ns.saturating_sub(window.last_delivery_ns);
@@ -108,7 +106,7 @@ impl Pace {
         }
     }
 
-    /// How often a closed loop gave up.
+    /// How often a closed loop stopped waiting.
     pub(super) fn stalls(&self) -> u64 {
         match self {
             Self::Rate { .. } => 0,
@@ -118,8 +116,13 @@ impl Pace {
 }
 
 impl Window {
-    /// Drops the oldest events that lack nothing.
-    fn forget_whole(&mut self) {
+    /// Settles this many deliveries of an event, and drops the oldest events that are complete.
+    fn settle(&mut self, number: u64, deliveries: u64) {
+        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let Some(missing) = at.and_then(|at| self.missing.get_mut(at)) else { return };
+        let left = missing.saturating_sub(deliveries);
+        self.outstanding -= usize::from(*missing > 0 && left == 0);
+        *missing = left;
         while self.missing.front() == Some(&0) {
             self.missing.pop_front();
             self.first += 1;
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_has_room_again_when_the_last_delivery_of_an_event_is_there() {
+    fn a_window_has_room_after_the_last_delivery_of_an_event() {
         let mut pace = Pace::window(2);
         for _ in 0..2 {
             assert_eq!(pace.due(7), Some(7));
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_for_nobody_or_refused_takes_no_room() {
+    fn an_event_without_readers_or_a_refused_one_takes_no_room() {
         let mut pace = Pace::window(1);
         pace.published(0, 1);
         assert_eq!(pace.due(2), Some(2));
@@ -173,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_the_wait_for_what_is_outstanding() {
+    fn silence_ends_the_wait_for_outstanding_deliveries() {
         let mut pace = Pace::window(1);
         pace.published(2, 1_000);
         pace.check_stall(999 + WINDOW_STALL_NS);
         assert_eq!((pace.due(2_000), pace.stalls()), (None, 0));
         pace.check_stall(1_000 + WINDOW_STALL_NS);
         assert_eq!((pace.due(3_000), pace.stalls()), (Some(3_000), 1));
-        // A straggler of what was given up on changes nothing.
+        // A late delivery of a forgotten event changes nothing.
         pace.published(2, 4_000);
         pace.delivered(0, 5_000);
         assert_eq!(pace.due(6_000), None);

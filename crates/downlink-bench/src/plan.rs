@@ -1,8 +1,9 @@
-//! What a run is to do: the checked command line, and the requests made from its templates.
+//! The plan of a run: the checked command line, and the requests made from its templates.
 //!
-//! A wrong address, header or template is refused here with a sentence, before anything is connected.
+//! It rejects a wrong address, header or template with a sentence, before anything connects.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     net::{SocketAddr, ToSocketAddrs as _},
     ops::RangeInclusive,
     time::Duration,
@@ -11,13 +12,18 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Arguments, pace::Pace, record::RECORD_BYTES};
+use super::{
+    arguments::{Arguments, Timing},
+    comeback,
+    pace::Pace,
+    record::RECORD_BYTES,
+};
 
-/// More connections than one address has ports for need several generators.
+/// More connections than one address has ports for need several load tools.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
-/// Events of one request: what a server takes in a batch by default.
+/// Events of one request: a server takes this many in a batch by default.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
-/// Connections that stop reading: they come back one by one, and each costs its buffers until then.
+/// Connections that stop reading: the server holds a history for each of them when they resume.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
 /// Topics beyond the connections have no reader; a server has this many at most by default.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
@@ -25,9 +31,9 @@ const TOPICS: RangeInclusive<usize> = 1..=100_000;
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// Beyond this a single thread publishes and does nothing else.
 const RATE_MAX: f64 = 1_000_000.0;
-/// The window's book-keeping is an entry for each event in it.
+/// The window has an entry for each event in it.
 const WINDOW: RangeInclusive<usize> = 1..=65_536;
-/// The largest payload: what a server takes by default (1 MiB).
+/// The largest payload: the limit of a server by default (1 MiB).
 const PAYLOAD_BYTES: RangeInclusive<usize> = RECORD_BYTES..=1 << 20;
 
 /// A run, checked.
@@ -39,38 +45,30 @@ pub(super) struct Plan {
     pub(super) topics: usize,
     pub(super) publishers: usize,
     pub(super) payload_bytes: usize,
-    pub(super) pacing: Pacing,
+    pub(super) pace: Pace,
     pub(super) timing: Timing,
     pub(super) spin: bool,
     /// Events of one request.
     pub(super) batch: usize,
-    /// Further connections that stop reading.
-    pub(super) stalled: usize,
-    /// The load of the quiet topic beside this one.
+    /// The number that marks this run's events.
+    pub(super) run: u32,
+    /// Whether the subscriptions can resume after their connection ends.
+    pub(super) is_resuming: bool,
+    /// The readers that stall, beside this load.
+    pub(super) stalled: Option<Box<Plan>>,
+    /// The load of the quiet topic, beside this load.
     pub(super) quiet: Option<Box<Plan>>,
-    /// The number that tells this run's events from those of others; a random one without it.
-    pub(super) run: Option<u32>,
-    /// What a reader from the beginning is due.
+    /// The earlier run to replay, beside this load.
     pub(super) past: Option<Past>,
+    /// The number of the first connection.
+    first: usize,
     subscribe: Target,
     publish: Target,
     topic_prefix: String,
     body: String,
 }
 
-/// The phases' lengths.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timing {
-    pub(super) settle: Duration,
-    pub(super) warmup: Duration,
-    pub(super) measured: Duration,
-    /// Silence after which what has not come is lost.
-    pub(super) drain: Duration,
-    /// How many events to publish at most.
-    pub(super) events_max: Option<u64>,
-}
-
-/// The events of an earlier run, and how to ask for them from the beginning.
+/// The events of an earlier run, and the request for all of them.
 #[derive(Clone, Debug)]
 pub(super) struct Past {
     pub(super) run: u32,
@@ -78,23 +76,7 @@ pub(super) struct Past {
     pub(super) request: Vec<u8>,
 }
 
-/// Open or closed loop.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Pacing {
-    Rate(f64),
-    Window(usize),
-}
-
-impl Pacing {
-    pub(super) fn start(self) -> Pace {
-        match self {
-            Self::Rate(per_second) => Pace::rate(per_second),
-            Self::Window(size) => Pace::window(size),
-        }
-    }
-}
-
-/// Where requests go, with placeholders still in the path.
+/// The destination of requests, with placeholders in its path.
 #[derive(Clone, Debug)]
 struct Target {
     method: String,
@@ -109,27 +91,13 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A sentence that says what cannot be used.
+    /// A sentence about the argument that cannot be used.
     pub(super) fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let publish_url = arguments.publish_url.as_deref().unwrap_or(&arguments.url);
         let subscribe = Target::parse("GET", &arguments.url, &arguments.headers)?;
         let publish =
             Target::parse(&arguments.publish_method, publish_url, &arguments.publish_headers)?;
-        within("--connections", arguments.connections, &CONNECTIONS)?;
-        within("--topics", arguments.topics, &TOPICS)?;
-        within("--publishers", arguments.publishers, &PUBLISHERS)?;
-        within("--payload-bytes", arguments.payload_bytes, &PAYLOAD_BYTES)?;
-        ensure!(
-            arguments.publish_body.contains("{payload}"),
-            "--publish-body needs {{payload}}: without it no event can be told from another"
-        );
-        ensure!(!arguments.duration.is_zero(), "--duration must be more than nothing");
-        within("--batch", arguments.batch, &BATCH)?;
-        within("--stalled", arguments.stalled, &STALLED)?;
-        ensure!(
-            arguments.stalled == 0 || arguments.topics == 1,
-            "--stalled needs --topics 1: its readers account for one topic"
-        );
+        check(arguments)?;
         let mut plan = Self {
             subscribe_address: subscribe.resolve()?,
             publish_address: publish.resolve()?,
@@ -137,20 +105,16 @@ impl Plan {
             topics: arguments.topics,
             publishers: arguments.publishers,
             payload_bytes: arguments.payload_bytes,
-            pacing: pacing(arguments)?,
-            timing: Timing {
-                settle: arguments.settle,
-                warmup: arguments.warmup,
-                measured: arguments.duration,
-                drain: arguments.drain,
-                events_max: arguments.events,
-            },
+            pace: pace(arguments)?,
+            timing: arguments.timing,
             spin: arguments.spin,
             batch: arguments.batch,
-            stalled: arguments.stalled,
+            run: arguments.run.unwrap_or_else(random_run),
+            is_resuming: false,
+            stalled: None,
             quiet: None,
-            run: arguments.run,
             past: past(arguments)?,
+            first: 0,
             subscribe,
             publish,
             topic_prefix: arguments.topic_prefix.clone(),
@@ -159,18 +123,28 @@ impl Plan {
         if let Some(per_second) = arguments.quiet_rate {
             plan.quiet = Some(Box::new(plan.quiet(per_second)?));
         }
+        if arguments.stalled > 0 {
+            plan.stalled = Some(Box::new(plan.stalled(arguments.stalled)));
+        }
         Ok(plan)
     }
 
     /// One reader and one publisher of a topic of its own, on the same server.
     fn quiet(&self, per_second: f64) -> anyhow::Result<Self> {
         Ok(Self {
-            pacing: rate("--quiet-rate", per_second)?,
-            timing: Timing { settle: Duration::ZERO, events_max: None, ..self.timing },
+            pace: rate("--quiet-rate", per_second)?,
+            timing: Timing { settle: Duration::ZERO, events: None, ..self.timing },
             batch: 1,
+            run: random_run(),
             topic_prefix: format!("{}quiet-", self.topic_prefix),
             ..self.alone()
         })
+    }
+
+    /// This many readers that can resume, and no publisher.
+    fn stalled(&self, readers: usize) -> Self {
+        let first = self.connections;
+        Self { connections: readers, publishers: 0, first, is_resuming: true, ..self.alone() }
     }
 
     /// The same for a single reader.
@@ -179,27 +153,35 @@ impl Plan {
             connections: 1,
             topics: 1,
             publishers: 1,
-            stalled: 0,
+            stalled: None,
             quiet: None,
             past: None,
             ..self.clone()
         }
     }
 
+    /// The same for clients that resume, and one publisher at a fixed rate.
+    pub(super) fn comeback(&self) -> Self {
+        Self {
+            connections: self.connections,
+            is_resuming: true,
+            pace: Pace::rate(comeback::RATE),
+            timing: Timing { events: None, ..self.timing },
+            batch: 1,
+            ..self.alone()
+        }
+    }
+
     /// Descriptors for all connections.
     pub(super) fn descriptors(&self) -> usize {
-        let quiet = self.quiet.as_ref().map_or(0, |quiet| quiet.descriptors());
-        self.connections + self.publishers + self.stalled + quiet + usize::from(self.past.is_some())
+        let beside = |plan: &Option<Box<Self>>| plan.as_ref().map_or(0, |plan| plan.descriptors());
+        let own = self.connections + self.publishers + usize::from(self.past.is_some());
+        own + beside(&self.quiet) + beside(&self.stalled)
     }
 
-    /// The request of a subscriber.
-    pub(super) fn subscribe_request(&self, connection: usize) -> Vec<u8> {
-        self.resume_request(connection, None)
-    }
-
-    /// The request of a subscriber that was there before.
-    pub(super) fn resume_request(&self, connection: usize, last_event_id: Option<&str>) -> Vec<u8> {
-        let head = self.subscribe.head(&self.topic(connection % self.topics), connection);
+    /// The request of a subscriber, which resumes after the event id if there is one.
+    pub(super) fn subscribe_request(&self, number: usize, last_event_id: Option<&str>) -> Vec<u8> {
+        let head = self.subscribe.head(&self.topic(number % self.topics), self.first + number);
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         format!("{head}Accept: text/event-stream\r\n{last}\r\n").into_bytes()
     }
@@ -225,29 +207,54 @@ impl Plan {
     }
 }
 
-/// What the reader from the beginning asks for.
+/// Checks the numbers and the template.
+fn check(arguments: &Arguments) -> anyhow::Result<()> {
+    within("--connections", arguments.connections, &CONNECTIONS)?;
+    within("--topics", arguments.topics, &TOPICS)?;
+    within("--publishers", arguments.publishers, &PUBLISHERS)?;
+    within("--payload-bytes", arguments.payload_bytes, &PAYLOAD_BYTES)?;
+    within("--batch", arguments.batch, &BATCH)?;
+    within("--stalled", arguments.stalled, &STALLED)?;
+    ensure!(
+        arguments.publish_body.contains("{payload}"),
+        "--publish-body needs {{payload}}: without it, events are all alike"
+    );
+    ensure!(!arguments.timing.duration.is_zero(), "--duration must be more than zero");
+    ensure!(
+        arguments.topics == 1 || (arguments.stalled == 0 && arguments.comeback.is_none()),
+        "--stalled and --comeback need --topics 1: their readers account for one topic"
+    );
+    Ok(())
+}
+
+/// A random number that marks the events of one run.
+fn random_run() -> u32 {
+    RandomState::new().hash_one(std::process::id()) as u32
+}
+
+/// The earlier run, if there is one to replay.
 fn past(arguments: &Arguments) -> anyhow::Result<Option<Past>> {
     let Some(url) = &arguments.replay_url else { return Ok(None) };
     let (run, events) = (arguments.replay_run, arguments.replay_events);
     let (run, events) = run.zip(events).context("--replay-url needs run and events")?;
-    ensure!(events > 0, "--replay-events must be more than none");
+    ensure!(events > 0, "--replay-events must be more than zero");
     let target = Target::parse("GET", url, &arguments.headers)?;
     let request = format!("{}Accept: text/event-stream\r\n\r\n", target.head("", 0)).into_bytes();
     Ok(Some(Past { run, events, request }))
 }
 
-fn pacing(arguments: &Arguments) -> anyhow::Result<Pacing> {
+fn pace(arguments: &Arguments) -> anyhow::Result<Pace> {
     if let Some(window) = arguments.window {
         within("--window", window, &WINDOW)?;
-        return Ok(Pacing::Window(window));
+        return Ok(Pace::window(window));
     }
     rate("--rate", arguments.rate)
 }
 
-fn rate(flag: &str, per_second: f64) -> anyhow::Result<Pacing> {
+fn rate(flag: &str, per_second: f64) -> anyhow::Result<Pace> {
     let is_within = per_second > 0.0 && per_second <= RATE_MAX;
     ensure!(is_within, "{flag} is from just above 0 to {RATE_MAX}");
-    Ok(Pacing::Rate(per_second))
+    Ok(Pace::rate(per_second))
 }
 
 fn within(flag: &str, value: usize, range: &RangeInclusive<usize>) -> anyhow::Result<()> {
@@ -258,13 +265,13 @@ fn within(flag: &str, value: usize, range: &RangeInclusive<usize>) -> anyhow::Re
 impl Target {
     fn parse(method: &str, url: &str, headers: &[String]) -> anyhow::Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else {
-            bail!("{url} does not begin with http://, and the load generator speaks nothing else");
+            bail!("{url} does not begin with http://, and the load tool supports nothing else");
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
         ensure!(!authority.is_empty(), "{url} names no host");
-        ensure!(!authority.contains('{'), "{url} may have placeholders behind the host only");
-        ensure!(!url.contains(char::is_whitespace), "{url} has white space in it");
+        ensure!(!authority.contains('{'), "{url} may have placeholders after the host only");
+        ensure!(!url.contains(char::is_whitespace), "{url} contains white space");
         let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Self {
             method: method.to_owned(),
@@ -334,7 +341,7 @@ mod tests {
         assert_eq!(plan.subscribe_address, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(plan.publish_address, plan.subscribe_address);
         assert_eq!(plan.connections, 1_000);
-        let request = String::from_utf8(plan.subscribe_request(7)).unwrap();
+        let request = String::from_utf8(plan.subscribe_request(7, None)).unwrap();
         assert!(request.starts_with("GET /events?topic=bench%2D0 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nHost: 127.0.0.1:8080\r\n"), "{request}");
         let request =
@@ -357,7 +364,7 @@ mod tests {
         ]);
         let plan = plan.unwrap();
         assert_eq!(plan.subscribe_address.port(), 80);
-        let request = String::from_utf8(plan.subscribe_request(5)).unwrap();
+        let request = String::from_utf8(plan.subscribe_request(5, None)).unwrap();
         assert!(request.starts_with("GET /s/a%2F1?c=5 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("\r\nX-Client: 5\r\n"), "{request}");
         let request = String::from_utf8(plan.publish_request(0, &[(1, "x".to_owned())])).unwrap();
@@ -367,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_with_a_sentence() {
+    fn unusable_arguments_are_refused_with_a_sentence() {
         let refused = [
             ("--url=https://a/", "http://"),
             ("--url=http:///x", "host"),
@@ -413,6 +420,8 @@ mod tests {
         }
         assert!(plan(&["--stalled=10001"]).unwrap_err().contains("--stalled"));
         assert!(plan(&["--stalled=1", "--topics=2"]).unwrap_err().contains("--topics 1"));
+        let comeback = ["--comeback=x", "--server-pid=1", "--topics=2"];
+        assert!(plan(&comeback).unwrap_err().contains("--topics 1"));
     }
 
     #[test]
@@ -438,19 +447,19 @@ mod tests {
 
     #[test]
     fn the_quiet_topic_is_another_one_with_one_reader() {
-        let plan = plan(&["--quiet-rate=5", "--window=3", "--batch=7"]).unwrap();
+        let plan = plan(&["--quiet-rate=5", "--window=3", "--batch=7", "--stalled=4"]).unwrap();
         let quiet = plan.quiet.as_ref().unwrap();
-        assert!(matches!(quiet.pacing, Pacing::Rate(5.0)));
+        assert!(matches!(quiet.pace, Pace::Rate { per_second: 5.0, .. }));
         assert_eq!((quiet.connections, quiet.publishers, quiet.batch), (1, 1, 1));
-        let request = String::from_utf8(quiet.subscribe_request(0)).unwrap();
+        let request = String::from_utf8(quiet.subscribe_request(0, None)).unwrap();
         assert!(request.starts_with("GET /events?topic=bench%2Dquiet%2D0 "), "{request}");
-        assert_eq!(plan.descriptors(), 1_003);
+        assert_eq!(plan.descriptors(), 1_007);
     }
 
     #[test]
-    fn who_comes_back_says_the_last_id() {
+    fn a_resumed_subscription_sends_the_last_event_id() {
         let plan = plan(&[]).unwrap();
-        let request = String::from_utf8(plan.resume_request(0, Some("a-7"))).unwrap();
+        let request = String::from_utf8(plan.subscribe_request(0, Some("a-7"))).unwrap();
         assert!(request.contains("\r\nLast-Event-ID: a-7\r\n"), "{request}");
     }
 }

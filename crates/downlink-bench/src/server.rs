@@ -1,31 +1,31 @@
-//! What the server under load uses: processor time and resident memory, from `/proc`.
+//! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! Only on Linux; elsewhere there is nothing to read, and the report leaves these figures out. Counts
-//! the given processes, not their children.
+//! Linux only: other systems have no such files, and naming a process there is an error. Child processes
+//! are not counted.
 
 use std::io;
 
 use anyhow::Context as _;
 
-/// The server's processes.
-#[derive(Clone, Debug)]
+/// The server's processes; empty if the command line names none.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Server {
     pids: Vec<u32>,
 }
 
-/// What they have used so far.
+/// The use of all processes so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
-    /// The user's part of it. The system tells the parts apart by sampling, so that this needs tens of
-    /// seconds to be good; the sum is exact.
+    /// The user time alone. The system samples it, so it needs tens of seconds to be accurate; the sum is
+    /// exact.
     pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
 }
 
 impl Usage {
-    /// What was used since, with the memory of now.
+    /// The processor time since `before`, with the memory of now.
     pub(super) fn since(self, before: Self) -> Self {
         Self {
             cpu_s: self.cpu_s - before.cpu_s,
@@ -36,24 +36,29 @@ impl Usage {
 }
 
 impl Server {
-    /// Nothing if no process was named.
+    /// The server with these processes.
     ///
     /// # Errors
     ///
-    /// If one of them is not there or cannot be read.
-    pub(super) fn new(pids: &[u32]) -> anyhow::Result<Option<Self>> {
+    /// If one of them does not exist or cannot be read.
+    pub(super) fn new(pids: &[u32]) -> anyhow::Result<Self> {
         let server = Self { pids: pids.to_vec() };
         server.usage()?;
-        Ok((!pids.is_empty()).then_some(server))
+        Ok(server)
     }
 
-    /// Their numbers.
+    /// Whether any process is known.
+    pub(super) fn is_known(&self) -> bool {
+        !self.pids.is_empty()
+    }
+
+    /// The numbers of the processes.
     pub(super) fn pids(&self) -> &[u32] {
         &self.pids
     }
 
-    /// What they have used so far.
-    pub(super) fn usage(&self) -> anyhow::Result<Usage> {
+    /// The use of all processes so far; none if no process is known.
+    pub(super) fn usage(&self) -> anyhow::Result<Option<Usage>> {
         let mut sum = Usage::default();
         for pid in &self.pids {
             let one = read(*pid).with_context(|| format!("cannot see what process {pid} uses"))?;
@@ -61,10 +66,15 @@ impl Server {
             sum.cpu_user_s += one.cpu_user_s;
             sum.resident_bytes += one.resident_bytes;
         }
-        Ok(sum)
+        Ok(self.is_known().then_some(sum))
     }
 
-    /// Their open descriptors: how many sockets they still hold.
+    /// The resident memory of all processes; 0 if no process is known.
+    pub(super) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        Ok(self.usage()?.unwrap_or_default().resident_bytes)
+    }
+
+    /// The number of open descriptors, and so of sockets that the server still holds.
     pub(super) fn descriptors(&self) -> anyhow::Result<usize> {
         let count = |pid: &u32| {
             let folder = format!("/proc/{pid}/fd");
@@ -93,8 +103,8 @@ fn read(_: u32) -> io::Result<Usage> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Ticks of user time and of system time, and resident pages: the 14th, 15th and 24th field. The 2nd, the
-/// program's name in parentheses, may hold anything, parentheses too.
+/// Ticks of user time and of system time, and resident pages: the 14th, 15th and 24th field. The 2nd is
+/// the program's name in parentheses, which may contain parentheses itself.
 #[cfg(any(target_os = "linux", test))]
 fn parse(stat: &str) -> Option<(u64, u64, u64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
@@ -107,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_program_may_hold_anything() {
+    fn the_name_of_a_program_may_contain_parentheses() {
         let stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 3 0 100 1000 64 1";
         assert_eq!(parse(stat), Some((250, 50, 64)));
         assert_eq!(parse("7 (a) S 1"), None);
@@ -117,14 +127,14 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_program_uses_memory() {
-        let server = Server::new(&[std::process::id()]).unwrap().unwrap();
-        assert!(server.usage().unwrap().resident_bytes > 0);
+        let server = Server::new(&[std::process::id()]).unwrap();
+        assert!(server.usage().unwrap().unwrap().resident_bytes > 0);
         assert!(server.descriptors().unwrap() > 0);
-        assert!(Server::new(&[]).unwrap().is_none());
+        assert!(Server::new(&[]).unwrap().usage().unwrap().is_none());
     }
 
     #[test]
-    fn a_pid_of_nobody_is_an_error() {
+    fn an_unused_pid_is_an_error() {
         let error = Server::new(&[u32::MAX]).unwrap_err();
         assert!(error.to_string().contains(&u32::MAX.to_string()));
     }

@@ -1,7 +1,7 @@
-//! The books of a run: every publish and every delivery goes through here, and nothing else counts.
+//! The books of a run: every publish and every delivery is entered here.
 //!
-//! Sans-IO: times are nanoseconds since the start of the run. Latency and rates are of the measured
-//! period only; the counts of what came and what did not are of the whole run.
+//! Sans-IO: times are nanoseconds since the start of the run. Latency and rates cover the measured
+//! period only; the counts of deliveries cover the whole run.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -13,7 +13,7 @@ use super::{
     tally::{Arrival, Counts, Seen},
 };
 
-/// The longest latency told apart: an hour.
+/// The longest latency that the histogram distinguishes: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 /// Significant digits of a latency.
 const LATENCY_DIGITS: u8 = 3;
@@ -29,6 +29,8 @@ pub(super) struct Books {
     pub(super) published: u64,
     /// Events whose publishing failed: they are not due.
     pub(super) refused: HashSet<u64>,
+    /// Whether a refused event may still arrive: a crash of the server cuts off the answer only.
+    pub(super) refused_may_arrive: bool,
     /// Deliveries, and reads that held any, within the measured period.
     pub(super) measured: Measured,
     topics: u64,
@@ -37,13 +39,13 @@ pub(super) struct Books {
     period: Range<u64>,
 }
 
-/// What happened within the measured period.
+/// Counts within the measured period.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Measured {
     pub(super) deliveries: u64,
     pub(super) reads: u64,
     pub(super) published: u64,
-    /// Events whose publisher got a good answer.
+    /// Events that the server acknowledged.
     pub(super) acknowledged: u64,
 }
 
@@ -65,6 +67,7 @@ impl Books {
             latency_ns: Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)?,
             published: 0,
             refused: HashSet::new(),
+            refused_may_arrive: false,
             measured: Measured::default(),
             topics: topics as u64,
             up: vec![0; topics],
@@ -77,14 +80,17 @@ impl Books {
         self.period = period;
     }
 
-    /// A connection is up: what is published from now on is due to it.
-    pub(super) fn up(&mut self, topic: usize) -> Seen {
-        self.up[topic] += 1;
-        let topic = topic as u64;
-        Seen::starting_at((self.published + self.topics - 1 - topic) / self.topics)
+    /// The next event of the topic is the first one due to a connection that comes up now.
+    pub(super) fn first_due(&self, topic: usize) -> Seen {
+        Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
 
-    /// A connection is gone: what is published from now on is not due to it.
+    /// A connection is up: the events from now on are due to it.
+    pub(super) fn up(&mut self, topic: usize) {
+        self.up[topic] += 1;
+    }
+
+    /// A connection is gone: the events from now on are not due to it.
     pub(super) fn down(&mut self, topic: usize) {
         self.up[topic] -= 1;
     }
@@ -106,40 +112,47 @@ impl Books {
         (Place { topic, deliveries, number }, Record { run: self.run, number, due_ns })
     }
 
-    /// So many events were acknowledged.
+    /// The server acknowledged this many events.
     pub(super) fn acknowledge(&mut self, events: usize, now_ns: u64) {
         if self.period.contains(&now_ns) {
             self.measured.acknowledged += events as u64;
         }
     }
 
-    /// An event was refused, or its connection broke: nobody waits for it.
+    /// An event was refused, or its connection broke: no delivery is due.
     pub(super) fn refuse(&mut self, place: Place) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);
         self.refused.insert(place.number);
     }
 
-    /// A connection on this topic got a record.
-    pub(super) fn deliver(&mut self, seen: &mut Seen, topic: usize, record: Record, now_ns: u64) {
+    /// A connection on this topic got a record. Returns nothing if the record is not one of its events.
+    pub(super) fn deliver(
+        &mut self,
+        seen: &mut Seen,
+        topic: usize,
+        record: Record,
+        now_ns: u64,
+    ) -> Option<Arrival> {
         let known = record.run == self.run && record.number < self.published;
-        if !known || self.refused.contains(&record.number) {
+        if !known || (!self.refused_may_arrive && self.refused.contains(&record.number)) {
             self.counts.foreign += 1;
-            return;
+            return None;
         }
         if record.number % self.topics != topic as u64 {
             self.counts.wrong_topic += 1;
-            return;
+            return None;
         }
         let arrival = seen.arrive(record.number / self.topics, &mut self.counts);
         if arrival == Arrival::Duplicate {
-            return;
+            return Some(arrival);
         }
         self.pace.delivered(record.number, now_ns);
         self.measured.deliveries += u64::from(self.period.contains(&now_ns));
         if self.period.contains(&record.due_ns) {
             self.latency_ns.saturating_record(now_ns.saturating_sub(record.due_ns).max(1));
         }
+        Some(arrival)
     }
 
     /// A read held at least one record.
@@ -147,17 +160,23 @@ impl Books {
         self.measured.reads += u64::from(self.period.contains(&now_ns));
     }
 
-    /// Whether all that is due has come.
+    /// Whether every due delivery has arrived.
     pub(super) fn is_complete(&self) -> bool {
         self.counts.lost() == 0
     }
 }
 
-/// What all streams share while their bytes are read.
+/// The books, and the scanner that all streams share.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) books: Books,
     pub(super) scanner: Scanner,
+}
+
+impl Reading {
+    pub(super) fn new(books: Books) -> Self {
+        Self { books, scanner: Scanner::new() }
+    }
 }
 
 #[cfg(test)]
@@ -168,8 +187,13 @@ mod tests {
         Books::new(1, topics, Pace::window(16)).unwrap()
     }
 
+    fn up(books: &mut Books, topic: usize) -> Seen {
+        books.up(topic);
+        books.first_due(topic)
+    }
+
     #[test]
-    fn an_event_is_due_to_those_who_are_up_on_its_topic() {
+    fn an_event_is_due_to_the_connections_on_its_topic() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -182,21 +206,21 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_later_is_due_what_is_published_then() {
+    fn a_late_connection_is_due_the_later_events() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);
         books.publish(0, 0);
-        let mut late = books.up(0);
+        let mut late = up(&mut books, 0);
         let (_, record) = books.publish(0, 0);
         books.deliver(&mut late, 0, record, 1);
         assert_eq!((books.counts.expected, books.counts.received), (3, 1));
     }
 
     #[test]
-    fn only_what_was_published_and_asked_for_counts() {
+    fn only_published_events_of_the_topic_count() {
         let mut books = books(2);
-        let mut seen = books.up(0);
+        let mut seen = up(&mut books, 0);
         let (place, record) = books.publish(0, 0);
         books.deliver(&mut seen, 0, Record { run: 2, ..record }, 1);
         books.deliver(&mut seen, 0, Record { number: 1, ..record }, 1);
@@ -208,12 +232,14 @@ mod tests {
         books.refuse(place);
         books.deliver(&mut seen, 0, record, 1);
         assert_eq!((books.counts.foreign, books.counts.lost()), (3, 0));
+        books.refused_may_arrive = true;
+        assert_eq!(books.deliver(&mut seen, 0, record, 1), Some(Arrival::InOrder));
     }
 
     #[test]
-    fn latency_is_of_what_was_due_in_the_period_from_the_time_it_was_due() {
+    fn latency_runs_from_the_due_time_of_events_in_the_period() {
         let mut books = books(1);
-        let mut seen = books.up(0);
+        let mut seen = up(&mut books, 0);
         books.measure(1_000..2_000);
         for (due, now) in [(999, 1_500), (1_000, 1_500), (1_999, 4_999), (2_000, 5_000)] {
             let (_, record) = books.publish(due, now);

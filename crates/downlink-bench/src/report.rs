@@ -1,4 +1,4 @@
-//! What a run found, as a table for people and as one JSON object for programs.
+//! The report of a run, as a table for people and as one JSON object for programs.
 
 use std::fmt;
 
@@ -6,13 +6,14 @@ use serde::Serialize;
 
 use super::{
     books::Books,
-    load::Outcome,
-    plan::{Pacing, Plan},
+    outcome::{Outcome, Period},
+    pace::Pace,
+    plan::Plan,
     replay::Replays,
     stalled::Returns,
 };
 
-/// Busy beyond this share, the generator is what limits the load or lengthens the latency.
+/// Above this share, the load tool itself may limit the load or lengthen the latency.
 const BUSY_LIMIT: f64 = 0.9;
 
 /// The figures of a run.
@@ -24,7 +25,7 @@ pub(super) struct Report {
     topics: usize,
     publishers: usize,
     payload_bytes: usize,
-    /// Events a second that were asked for.
+    /// The requested events per second.
     rate: Option<f64>,
     window: Option<usize>,
     /// The measured period.
@@ -41,16 +42,16 @@ pub(super) struct Report {
     out_of_order: u64,
     wrong_topic: u64,
     foreign: u64,
-    /// Whether the counts are exact: no connection had to forget what it misses.
+    /// Whether the counts are exact: no connection forgot a hole.
     exact: bool,
-    /// Whether all came, once and in order, and nothing else.
+    /// Whether every due delivery arrived once and in order, and nothing else.
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
     replay: Option<Replays>,
     connects_per_s: f64,
     events_per_s: f64,
-    /// Events that were answered well within the period.
+    /// Events that the server acknowledged within the period.
     acknowledged_per_s: f64,
     pub(super) deliveries_per_s: f64,
     deliveries_per_read: f64,
@@ -100,11 +101,9 @@ struct ServerFigures {
 impl Report {
     pub(super) fn new(plan: &Plan, outcome: &Outcome) -> Self {
         let (books, counts) = (&outcome.books, &outcome.books.counts);
-        let (rate, window) = match plan.pacing {
-            Pacing::Rate(rate) => (Some(rate), None),
-            Pacing::Window(window) => (None, Some(window)),
-        };
+        let (rate, window) = plan.pace.setting();
         let deliveries = books.measured.deliveries as f64;
+        let Period { seconds, busy_share, .. } = outcome.measured;
         let quiet = outcome.quiet.as_ref().map(quiet_figures);
         let returned = outcome.returns.as_ref().is_none_or(|returns| returns.failed == 0);
         // Several publishers overtake each other on the way in: there is no order to keep.
@@ -121,7 +120,7 @@ impl Report {
             payload_bytes: plan.payload_bytes,
             rate,
             window,
-            seconds: outcome.seconds,
+            seconds,
             published: books.published,
             refused: books.refused.len() as u64,
             overdue: overdue(plan, books.published),
@@ -138,31 +137,23 @@ impl Report {
             stalled: outcome.returns.clone(),
             replay: outcome.replay.clone(),
             connects_per_s: outcome.connections as f64 / outcome.connects.seconds,
-            events_per_s: books.measured.published as f64 / outcome.seconds,
-            acknowledged_per_s: books.measured.acknowledged as f64 / outcome.seconds,
-            deliveries_per_s: deliveries / outcome.seconds,
+            events_per_s: books.measured.published as f64 / seconds,
+            acknowledged_per_s: books.measured.acknowledged as f64 / seconds,
+            deliveries_per_s: deliveries / seconds,
             deliveries_per_read: deliveries / (books.measured.reads as f64).max(1.0),
-            latency_us: latency(books),
+            latency_us: Latency::new(books),
             window_stalls: books.pace.stalls(),
-            generator_busy_share: outcome.busy_share,
-            generator_limited: outcome.busy_share > BUSY_LIMIT,
+            generator_busy_share: busy_share,
+            generator_limited: busy_share > BUSY_LIMIT,
             server: server_figures(outcome),
             problem: outcome.problem.clone(),
         }
     }
-}
 
-impl Report {
     /// The load in a few words.
     pub(super) fn headline(&self) -> String {
-        let Latency { p50, p99, .. } = self.latency_us;
-        format!(
-            "{} connections, {}: p50 {:.2} ms, p99 {:.2} ms",
-            self.connections,
-            self.pace(),
-            p50 / 1e3,
-            p99 / 1e3
-        )
+        let (pace, Latency { p50, p99, .. }) = (self.pace(), self.latency_us.in_ms());
+        format!("{} connections, {pace}: p50 {p50:.2} ms, p99 {p99:.2} ms", self.connections)
     }
 
     fn pace(&self) -> String {
@@ -173,12 +164,12 @@ impl Report {
     }
 }
 
-/// At a rate, what the server's slowness kept from being published within the time.
+/// At a rate, the events that a slow server kept from being published in time.
 fn overdue(plan: &Plan, published: u64) -> u64 {
-    let Pacing::Rate(rate) = plan.pacing else { return 0 };
-    let seconds = (plan.timing.warmup + plan.timing.measured).as_secs_f64();
-    let due = (rate * seconds).ceil() as u64;
-    due.min(plan.timing.events_max.unwrap_or(u64::MAX)).saturating_sub(published)
+    let Pace::Rate { per_second, .. } = plan.pace else { return 0 };
+    let seconds = (plan.timing.warmup + plan.timing.duration).as_secs_f64();
+    let due = (per_second * seconds).ceil() as u64;
+    due.min(plan.timing.events.unwrap_or(u64::MAX)).saturating_sub(published)
 }
 
 fn quiet_figures(books: &Books) -> QuietFigures {
@@ -190,38 +181,38 @@ fn quiet_figures(books: &Books) -> QuietFigures {
         duplicated: counts.duplicated,
         out_of_order: counts.out_of_order,
         flawless: counts.is_flawless(true),
-        latency_us: latency(books),
+        latency_us: Latency::new(books),
     }
 }
 
-fn latency(books: &Books) -> Latency {
-    let histogram = &books.latency_ns;
-    let us = |ns: u64| ns as f64 / 1e3;
-    Latency {
-        p50: us(histogram.value_at_quantile(0.5)),
-        p99: us(histogram.value_at_quantile(0.99)),
-        p99_9: us(histogram.value_at_quantile(0.999)),
-        max: us(histogram.max()),
+impl Latency {
+    fn new(books: &Books) -> Self {
+        let us = |share| books.latency_ns.value_at_quantile(share) as f64 / 1e3;
+        let max = books.latency_ns.max() as f64 / 1e3;
+        Self { p50: us(0.5), p99: us(0.99), p99_9: us(0.999), max }
+    }
+
+    fn in_ms(self) -> Self {
+        let Self { p50, p99, p99_9, max } = self;
+        Self { p50: p50 / 1e3, p99: p99 / 1e3, p99_9: p99_9 / 1e3, max: max / 1e3 }
     }
 }
 
 fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
-    let (used, resident) = outcome.used.zip(outcome.resident_bytes)?;
+    let (used, resident) = outcome.measured.used.zip(outcome.resident_bytes)?;
     let grown = resident.connected.saturating_sub(resident.before) as f64;
     let deliveries = (outcome.books.measured.deliveries as f64).max(1.0);
+    let acknowledged = outcome.books.measured.acknowledged as f64;
+    let connections = outcome.connections as f64;
+    let connecting = outcome.connects.used.filter(|used| used.cpu_s > 0.0);
     Some(ServerFigures {
-        cpu_share: used.cpu_s / outcome.seconds,
-        acknowledged_per_cpu_s: outcome.books.measured.acknowledged as f64
-            / used.cpu_s.max(f64::EPSILON),
+        cpu_share: used.cpu_s / outcome.measured.seconds,
+        acknowledged_per_cpu_s: acknowledged / used.cpu_s.max(f64::EPSILON),
         cpu_us_per_delivery: used.cpu_s * 1e6 / deliveries,
         cpu_user_us_per_delivery: used.cpu_user_s * 1e6 / deliveries,
-        connects_per_cpu_s: outcome
-            .connects
-            .cpu_s
-            .filter(|cpu_s| *cpu_s > 0.0)
-            .map(|cpu_s| outcome.connections as f64 / cpu_s),
+        connects_per_cpu_s: connecting.map(|used| connections / used.cpu_s),
         resident_bytes: resident.connected,
-        resident_bytes_per_connection: grown / (outcome.connections as f64).max(1.0),
+        resident_bytes_per_connection: grown / connections.max(1.0),
     })
 }
 
@@ -266,11 +257,11 @@ impl Report {
     }
 
     fn speed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Latency { p50, p99, p99_9, max } = self.latency_us;
+        let Latency { p50, p99, p99_9, max } = self.latency_us.in_ms();
         row(f, "deliveries/s", format_args!("{:.0}", self.deliveries_per_s))?;
         row(f, "deliveries per read", format_args!("{:.2}", self.deliveries_per_read))?;
-        for (name, us) in [("p50", p50), ("p99", p99), ("p99.9", p99_9), ("max", max)] {
-            row(f, &format!("latency {name}"), format_args!("{:.3} ms", us / 1e3))?;
+        for (name, ms) in [("p50", p50), ("p99", p99), ("p99.9", p99_9), ("max", max)] {
+            row(f, &format!("latency {name}"), format_args!("{ms:.3} ms"))?;
         }
         if let Some(server) = self.server {
             let (share, each) = (server.cpu_share * 100.0, server.cpu_us_per_delivery);
@@ -286,18 +277,13 @@ impl Report {
         row(f, "generator busy", format_args!("{:.0} %", self.generator_busy_share * 100.0))
     }
 
-    /// What happened beside the busy connections.
+    /// The loads beside the busy connections.
     fn beside(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(quiet) = self.quiet {
-            let Latency { p50, p99, max, .. } = quiet.latency_us;
-            let (received, lost) = (quiet.received, quiet.lost);
+            let QuietFigures { received, lost, .. } = quiet;
             row(f, "quiet topic", format_args!("{received} received, {lost} lost"))?;
-            let times = format_args!(
-                "p50 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
-                p50 / 1e3,
-                p99 / 1e3,
-                max / 1e3
-            );
+            let Latency { p50, p99, max, .. } = quiet.latency_us.in_ms();
+            let times = format_args!("p50 {p50:.3} ms, p99 {p99:.3} ms, max {max:.3} ms");
             row(f, "quiet latency", times)?;
         }
         if let Some(replay) = &self.replay {
@@ -315,23 +301,29 @@ impl Report {
 
     fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.generator_limited {
-            writeln!(f, "The load generator itself was the limit: these are its figures.")?;
+            writeln!(f, "The load tool itself was the limit: these are its figures.")?;
         }
         if self.window_stalls > 0 {
             let stalls = self.window_stalls;
-            writeln!(f, "The window was given up {stalls} times: nothing came for 250 ms.")?;
+            writeln!(f, "The window was reset {stalls} times after 250 ms without a delivery.")?;
         }
         if !self.exact {
-            writeln!(f, "Losses are more than can be told apart: late ones count as duplicated.")?;
+            writeln!(f, "Too many events are missing to track: late ones count as duplicated.")?;
         }
         if let Some(problem) = self.stalled.as_ref().and_then(|stalled| stalled.problem.as_ref()) {
             writeln!(f, "First stalled reader that resumed wrongly: {problem}.")?;
         }
-        match &self.problem {
-            Some(problem) => writeln!(f, "First problem: {problem}."),
-            None => Ok(()),
-        }
+        write_problem(f, self.problem.as_deref())
     }
+}
+
+/// Bytes in mebibytes.
+pub(super) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+pub(super) fn write_problem(f: &mut fmt::Formatter<'_>, problem: Option<&str>) -> fmt::Result {
+    problem.map_or(Ok(()), |problem| writeln!(f, "First problem: {problem}."))
 }
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {

@@ -1,0 +1,119 @@
+//! The command line of `downlink bench`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+/// The settings of a run.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The URL of a subscription; {topic} and {n}, the number of the connection, are replaced.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}")]
+    pub(super) url: String,
+    /// A header of the subscriptions; repeatable, with the same placeholders.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub(super) headers: Vec<String>,
+    /// The URL for publishing; {topic} is replaced [default: the URL of a subscription].
+    #[arg(long, value_name = "URL")]
+    pub(super) publish_url: Option<String>,
+    /// The method for publishing.
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    pub(super) publish_method: String,
+    /// A header of the requests that publish; repeatable.
+    #[arg(long = "publish-header", value_name = "NAME: VALUE")]
+    pub(super) publish_headers: Vec<String>,
+    /// The body of the requests that publish; {payload} and {topic} are replaced, \n is a line end.
+    #[arg(long, value_name = "TEMPLATE", default_value = "{payload}")]
+    pub(super) publish_body: String,
+    /// Connections that subscribe.
+    #[arg(long, short, value_name = "N", default_value = "1000")]
+    pub(super) connections: usize,
+    /// Topics; connections and events take turns among them.
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    pub(super) topics: usize,
+    /// The names of the topics, before their number.
+    #[arg(long, value_name = "TEXT", default_value = "bench-")]
+    pub(super) topic_prefix: String,
+    /// Connections that publish. With more than one, events may overtake each other on the way in.
+    #[arg(long, short, value_name = "N", default_value = "1")]
+    pub(super) publishers: usize,
+    /// Events to publish per second, however fast they are delivered.
+    #[arg(long, value_name = "PER SECOND", default_value = "10", conflicts_with = "window")]
+    pub(super) rate: f64,
+    /// Publish when fewer than this many events are on their way to any connection.
+    #[arg(long, value_name = "EVENTS")]
+    pub(super) window: Option<usize>,
+    /// Events of one request; the body is repeated for each of them.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(super) batch: usize,
+    /// Further connections that read nothing until the load is over, and then resume.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(super) stalled: usize,
+    /// Also publish to a topic with one reader, at this rate, and report its latency separately.
+    #[arg(long, value_name = "PER SECOND")]
+    pub(super) quiet_rate: Option<f64>,
+    /// Publish nothing: open and close all connections this many times, and report the server's cost.
+    #[arg(long, value_name = "N", requires = "server_pid")]
+    pub(super) storms: Option<usize>,
+    /// Kill the server under load, start it again with this shell command, and let all clients resume.
+    #[arg(long, value_name = "LINE", requires = "server_pid", conflicts_with = "storms")]
+    pub(super) comeback: Option<String>,
+    /// The number that marks this run's events for a later run [default: random].
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) run: Option<u32>,
+    /// The URL of a further reader, which reads the events of an earlier run again and again.
+    #[arg(long, value_name = "URL", requires = "replay_run", requires = "replay_events")]
+    pub(super) replay_url: Option<String>,
+    /// The number of the earlier run, which had one publisher and one topic.
+    #[arg(long, value_name = "NUMBER", requires = "replay_url")]
+    pub(super) replay_run: Option<u32>,
+    /// The number of events that the earlier run published.
+    #[arg(long, value_name = "N", requires = "replay_url")]
+    pub(super) replay_events: Option<u64>,
+    /// The size of a payload.
+    #[arg(long, value_name = "BYTES", default_value = "100")]
+    pub(super) payload_bytes: usize,
+    #[command(flatten)]
+    pub(super) timing: Timing,
+    /// The process of the server, to measure its processor time and memory; repeatable. Child
+    /// processes are not counted.
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Vec<u32>,
+    /// Poll without sleeping, if the load tool has a processor to itself.
+    #[arg(long)]
+    pub(super) spin: bool,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Draw the distribution of latency.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(super) plot: Option<PathBuf>,
+}
+
+/// The lengths of the phases.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// How long to measure.
+    #[arg(long, short, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
+    pub(super) duration: Duration,
+    /// How long to publish before measuring.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    pub(super) warmup: Duration,
+    /// How long to stay idle after connecting, before the server's memory is measured.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_time)]
+    pub(super) settle: Duration,
+    /// After this silence at the end, missing deliveries count as lost.
+    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = parse_time)]
+    pub(super) drain: Duration,
+    /// Publish at most this many events, and end when all of them have arrived.
+    #[arg(long, value_name = "N")]
+    pub(super) events: Option<u64>,
+}
+
+/// A span of time such as `15s` or `500ms`.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2m"))?;
+    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
+}

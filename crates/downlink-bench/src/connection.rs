@@ -1,0 +1,148 @@
+//! A connection that never waits: it sends a request, and reads the response as its bytes arrive.
+//!
+//! Every connection of the load tool is one of these. The owner decides when to read; a registered
+//! connection is read when the poll reports it, and an unregistered one whenever its owner has time.
+
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{self, SocketAddr},
+    time::Instant,
+};
+
+use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
+use thiserror::Error;
+
+use super::response::{BadResponse, Response};
+
+/// Why a connection is over.
+#[derive(Debug, Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    #[error(transparent)]
+    Response(#[from] BadResponse),
+}
+
+/// One connection, with its newest request and the response to it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    unsent: Vec<u8>,
+    pub(super) response: Response,
+}
+
+/// The directions in which a connection is ready, and the buffer to read into.
+#[derive(Debug)]
+pub(super) struct Ready<'a> {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// The peer has closed its side: a short read has not emptied the socket.
+    closed: bool,
+    buffer: &'a mut [u8],
+    start: Instant,
+}
+
+impl<'a> Ready<'a> {
+    /// The poll reported this event, in a run with this start.
+    pub(super) fn from_event(event: &Event, buffer: &'a mut [u8], start: Instant) -> Self {
+        let (readable, writable) = (event.is_readable(), event.is_writable());
+        Self { readable, writable, closed: event.is_read_closed(), buffer, start }
+    }
+
+    /// The owner tries an unregistered connection.
+    pub(super) fn unregistered(buffer: &'a mut [u8]) -> Self {
+        Self { readable: true, writable: true, closed: true, buffer, start: Instant::now() }
+    }
+}
+
+/// The outcome of one read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Read {
+    /// Nothing was there.
+    Empty,
+    /// The socket may hold more.
+    More,
+    /// The socket is empty now.
+    Drained,
+    /// The peer has closed its side.
+    Closed,
+}
+
+/// Nanoseconds since the start of a run: enough for 500 years.
+pub(super) fn nanos_since(start: Instant) -> u64 {
+    start.elapsed().as_nanos() as u64
+}
+
+impl Connection {
+    /// Begins to connect, and registers for both directions.
+    pub(super) fn open(
+        address: SocketAddr,
+        request: Vec<u8>,
+        token: Token,
+        registry: &Registry,
+    ) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { stream, unsent: request, response: Response::new() })
+    }
+
+    /// Waits until the connection is there, and does not register it.
+    pub(super) fn open_unregistered(address: SocketAddr, request: Vec<u8>) -> io::Result<Self> {
+        let stream = net::TcpStream::connect(address)?;
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream);
+        Ok(Self { stream, unsent: request, response: Response::new() })
+    }
+
+    /// Reports whether connecting has failed.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.stream.take_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Begins the next request.
+    pub(super) fn send(&mut self, request: Vec<u8>) -> io::Result<()> {
+        (self.unsent, self.response) = (request, Response::new());
+        self.flush()
+    }
+
+    /// Writes the rest of the request, as far as the socket takes it.
+    pub(super) fn write(&mut self, ready: &Ready<'_>) -> io::Result<()> {
+        if self.unsent.is_empty() || !ready.writable {
+            return Ok(());
+        }
+        self.check()?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => drop(self.unsent.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once, and passes on the bytes of the body with the time of the read.
+    pub(super) fn read(
+        &mut self,
+        ready: &mut Ready<'_>,
+        mut body: impl FnMut(&[u8], u64),
+    ) -> Result<Read, ConnectionError> {
+        let read = match self.stream.read(ready.buffer) {
+            Ok(0) => return Ok(Read::Closed),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Read::Empty),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Read::More),
+            Err(error) => return Err(error.into()),
+        };
+        let now_ns = nanos_since(ready.start);
+        self.response.feed(&ready.buffer[..read], &mut |bytes| body(bytes, now_ns))?;
+        let is_full = read == ready.buffer.len() || ready.closed;
+        Ok(if is_full { Read::More } else { Read::Drained })
+    }
+}

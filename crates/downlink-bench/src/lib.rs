@@ -1,0 +1,83 @@
+//! `downlink bench`: puts a load on any server of event streams and accounts for every event.
+//!
+//! Many subscriptions and a few publishers run in one thread. Each payload carries a record, so that
+//! every delivery is counted exactly. At a rate, latency runs from the time an event was due: a stall
+//! of the server counts in full. The tool speaks HTTP/1.1 without TLS. Losses are results, not errors.
+
+mod arguments;
+mod books;
+mod comeback;
+mod connection;
+mod load;
+mod outcome;
+mod pace;
+mod plan;
+mod plot;
+mod progress;
+mod publisher;
+mod reader;
+mod record;
+mod replay;
+mod report;
+mod response;
+mod server;
+mod stalled;
+mod storms;
+mod subscriber;
+mod tally;
+
+use std::{fmt::Display, fs};
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+
+pub use self::arguments::Arguments;
+use self::{plan::Plan, report::Report, server::Server};
+
+/// Descriptors besides those of the connections: standard streams, polls, plot, `/proc`.
+const DESCRIPTORS_SPARE: u64 = 32;
+
+/// Runs the load, and returns the report to print.
+///
+/// # Errors
+///
+/// If the arguments cannot be used, or the server cannot be reached.
+pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
+    let plan = Plan::new(arguments)?;
+    let server = Server::new(&arguments.server_pid)?;
+    raise_descriptor_limit(plan.descriptors() as u64 + DESCRIPTORS_SPARE)?;
+    if let Some(number) = arguments.storms {
+        return text_of(arguments, &storms::run(&plan, &server, number)?);
+    }
+    if let Some(line) = &arguments.comeback {
+        return text_of(arguments, &comeback::run(&plan.comeback(), &server, line)?);
+    }
+    let outcome = load::run(&plan, &server)?;
+    let report = Report::new(&plan, &outcome);
+    if let Some(file) = &arguments.plot {
+        let picture = plot::svg(&outcome.books.latency_ns, &report.headline());
+        fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    text_of(arguments, &report)
+}
+
+fn text_of(arguments: &Arguments, results: &(impl Serialize + Display)) -> anyhow::Result<String> {
+    Ok(if arguments.json { serde_json::to_string(results)? + "\n" } else { results.to_string() })
+}
+
+/// Raises the limit of open descriptors to this number if it is lower.
+fn raise_descriptor_limit(needed: u64) -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    anyhow::ensure!(
+        most >= needed,
+        "{needed} descriptors are needed and {most} allowed: use fewer --connections, or raise \
+         the limit (ulimit -Hn)"
+    );
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open descriptors")
+}

@@ -1,0 +1,467 @@
+//! The load itself: one thread, one poll, all connections without blocking.
+//!
+//! Every kind of load is one of these: the main load, the quiet topic, storms, stalled readers, and the
+//! clients of a comeback. Readiness is edge-triggered; a read that does not fill the buffer has emptied
+//! the socket, so a delivery costs one system call. A delivery allocates nothing, except where the
+//! subscriptions can resume.
+
+use std::{
+    io::ErrorKind,
+    mem,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use mio::{Events, Poll, Token, event::Event};
+
+use super::{
+    books::{Books, Place, Reading},
+    connection::{Ready, nanos_since},
+    outcome::{Outcome, Period, Resident},
+    plan::Plan,
+    progress::Progress,
+    publisher::Publisher,
+    replay::Replay,
+    server::{Server, Usage},
+    stalled::Stalled,
+    subscriber::Subscriber,
+};
+
+/// Connections in the making at a time: fewer than the shortest usual backlog of a listener (128).
+const CONNECTING_MAX: usize = 100;
+/// After this time without a new connection, the load begins without the missing ones.
+const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The longest drain, even if deliveries keep arriving.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+/// Bytes of one read: a few hundred events, so that one read takes a whole batch of the server.
+const READ_BYTES: usize = 64 << 10;
+/// Events of one poll.
+const EVENTS: usize = 1_024;
+/// Connections between two turns of the quiet topic: some tens of microseconds.
+const BETWEEN_QUIET: usize = 32;
+/// The longest wait of a poll: progress and stalls are checked this often.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// A wait ends this much early and the rest is polled through: the poll counts in milliseconds.
+const WAIT_EARLY: Duration = Duration::from_millis(2);
+/// After this many failures in a row the load stops publishing.
+const FAILURES_MAX: u32 = 1_000;
+
+/// A run in progress.
+#[derive(Debug)]
+pub(super) struct Load<'a> {
+    plan: &'a Plan,
+    server: &'a Server,
+    sockets: Sockets,
+    start: Instant,
+    pub(super) subscribers: Vec<Subscriber>,
+    publishers: Vec<Publisher>,
+    pub(super) reading: Reading,
+    busy: Duration,
+    /// Connections that are up or over.
+    settled: usize,
+    pub(super) troubles: Troubles,
+    progress: Progress,
+    is_publishing: bool,
+    /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
+    /// of them, so that its latency is the server's and not the load tool's.
+    quiet: Option<Box<Self>>,
+    replay: Option<Box<Replay<'a>>>,
+}
+
+/// The poll, with the events of one turn and the buffer for all reads.
+#[derive(Debug)]
+struct Sockets {
+    poll: Poll,
+    events: Events,
+    buffer: Box<[u8]>,
+}
+
+/// Everything that goes wrong with connections, since they were opened.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    ended_early: u64,
+    /// Failures to publish since the last acknowledged event.
+    failures: u32,
+    /// The first problem.
+    pub(super) problem: Option<String>,
+}
+
+/// The begin of a period.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    busy: Duration,
+    used: Option<Usage>,
+}
+
+/// Connects, publishes and counts as planned.
+///
+/// # Errors
+///
+/// If no connection comes up, or the operating system has no room for them.
+pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outcome> {
+    let mut load = Load::new(plan, server)?;
+    let before = server.usage()?;
+    let connects = load.connect()?;
+    load.wait(plan.timing.settle)?;
+    let resident_bytes = before.zip(server.usage()?).map(|(before, now)| Resident {
+        before: before.resident_bytes,
+        connected: now.resident_bytes,
+    });
+    let connections = load.reading.books.connections_up();
+    if let Some(plan) = &plan.quiet {
+        let mut quiet = Load::new(plan, server)?;
+        quiet.connect()?;
+        load.quiet = Some(Box::new(quiet));
+    }
+    let sockets_before = server.descriptors()?;
+    let stalled = plan.stalled.as_deref().map(|plan| Stalled::open(plan, server)).transpose()?;
+    load.replay = Replay::new(plan, server)?.map(Box::new);
+    let measured = load.publish()?;
+    let sockets = server.descriptors()?.saturating_sub(sockets_before);
+    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
+    load.drain()?;
+    let quiet = load.quiet.take();
+    let quiet = quiet.map(|mut quiet| quiet.drain().map(|()| quiet)).transpose()?;
+    load.progress.end();
+    let still_open = server.is_known().then_some(sockets);
+    let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
+    let (quiet, quiet_problem) =
+        quiet.map(|quiet| (quiet.reading.books, quiet.troubles.problem)).unzip();
+    Ok(Outcome {
+        connections,
+        ended_early: load.troubles.ended_early,
+        measured,
+        connects,
+        resident_bytes,
+        quiet,
+        replay,
+        returns: returns.transpose()?,
+        problem: load.troubles.problem.or(quiet_problem.flatten()),
+        books: load.reading.books,
+    })
+}
+
+impl<'a> Load<'a> {
+    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Self> {
+        Ok(Self {
+            plan,
+            server,
+            sockets: Sockets {
+                poll: Poll::new().context("cannot poll")?,
+                events: Events::with_capacity(EVENTS),
+                buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            },
+            start: Instant::now(),
+            subscribers: Vec::with_capacity(plan.connections),
+            publishers: Vec::with_capacity(plan.publishers),
+            reading: Reading::new(Books::new(plan.run, plan.topics, plan.pace.clone())?),
+            busy: Duration::ZERO,
+            settled: 0,
+            troubles: Troubles::default(),
+            progress: Progress::new(),
+            is_publishing: false,
+            quiet: None,
+            replay: None,
+        })
+    }
+
+    /// Opens all connections, a few at a time. Subscriptions that ended resume.
+    pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
+        let begin = self.mark()?;
+        for number in self.publishers.len()..self.plan.publishers {
+            let token = Token(self.plan.connections + number);
+            let publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
+            self.publishers.push(publisher);
+        }
+        (self.settled, self.troubles) = (0, Troubles::default());
+        let (mut opened, all) = (0, self.plan.connections);
+        self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
+            while opened < all && opened - load.settled < CONNECTING_MAX {
+                load.open(opened).with_context(|| format!("cannot open connection {opened}"))?;
+                opened += 1;
+            }
+            Ok((load.settled < all).then_some(load.settled as u64))
+        })?;
+        if self.settled < all {
+            self.note(format!("{} connections got no answer", all - self.settled));
+        }
+        if self.reading.books.connections_up() == 0 {
+            let problem = self.troubles.problem.take().unwrap_or_default();
+            bail!("no connection to {} came up: {problem}", self.plan.subscribe_address);
+        }
+        self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
+            Ok((load.troubles.failures == 0 && !load.publishers.iter().all(Publisher::is_idle))
+                .then_some(0))
+        })?;
+        if !self.publishers.iter().all(Publisher::is_idle) {
+            let problem = self.troubles.problem.take().unwrap_or_default();
+            bail!("cannot connect to {} to publish: {problem}", self.plan.publish_address);
+        }
+        self.since(begin)
+    }
+
+    /// Opens a subscription, or lets it resume.
+    fn open(&mut self, number: usize) -> anyhow::Result<()> {
+        let (plan, registry) = (self.plan, self.sockets.poll.registry());
+        match self.subscribers.get_mut(number) {
+            Some(subscriber) => subscriber.resume(plan, registry)?,
+            None => self.subscribers.push(Subscriber::open(plan, number, registry)?),
+        }
+        Ok(())
+    }
+
+    /// Lets a subscription resume while the load goes on.
+    pub(super) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
+        self.settled -= 1;
+        self.open(number)
+    }
+
+    fn mark(&self) -> anyhow::Result<Mark> {
+        Ok(Mark { used: self.server.usage()?, at: Instant::now(), busy: self.busy })
+    }
+
+    fn since(&self, begin: Mark) -> anyhow::Result<Period> {
+        let seconds = begin.at.elapsed().as_secs_f64().max(f64::EPSILON);
+        let used = self.server.usage()?.zip(begin.used).map(|(now, begin)| now.since(begin));
+        Ok(Period { seconds, busy_share: (self.busy - begin.busy).as_secs_f64() / seconds, used })
+    }
+
+    /// Lets time pass.
+    pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
+        self.turn_until(time, time, |_| Ok(Some(0))).map(drop)
+    }
+
+    /// Takes turns until there is no progress to wait for: `progress` returns a number that grows with
+    /// each step, or none at the end. Returns false if the number stood still for `silence_max`, or if
+    /// the end did not come within `total_max`.
+    pub(super) fn turn_until(
+        &mut self,
+        silence_max: Duration,
+        total_max: Duration,
+        mut progress: impl FnMut(&mut Self) -> anyhow::Result<Option<u64>>,
+    ) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        let mut last = (start, 0);
+        while let Some(now) = progress(self)? {
+            if now > last.1 {
+                last = (Instant::now(), now);
+            }
+            let left = silence_max
+                .saturating_sub(last.0.elapsed())
+                .min(total_max.saturating_sub(start.elapsed()));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.turn(left.min(WAIT_MAX))?;
+        }
+        Ok(true)
+    }
+
+    /// Publishes through warm-up and measured period.
+    fn publish(&mut self) -> anyhow::Result<Period> {
+        let timing = self.plan.timing;
+        let from = timing.warmup;
+        let to = from + timing.duration;
+        let period = from.as_nanos() as u64..to.as_nanos() as u64;
+        self.begin(Instant::now(), period.clone());
+        if let Some(quiet) = &mut self.quiet {
+            quiet.begin(self.start, period);
+        }
+        let mut begin = None;
+        while self.start.elapsed() < to && !self.is_spent() {
+            if begin.is_none() && self.start.elapsed() >= from {
+                begin = Some(self.mark()?);
+            }
+            self.publish_due()?;
+            self.turn(self.time_to_next(to))?;
+            let now_ns = self.now_ns();
+            self.reading.books.pace.check_stall(now_ns);
+        }
+        let measured = self.since(begin.map_or_else(|| self.mark(), Ok)?)?;
+        let end_ns = self.now_ns().min(to.as_nanos() as u64);
+        self.reading.books.measure(from.as_nanos() as u64..end_ns);
+        if let Some(quiet) = &mut self.quiet {
+            quiet.is_publishing = false;
+        }
+        Ok(measured)
+    }
+
+    /// Starts the clock of the run and begins to publish; sets the measured period.
+    pub(super) fn begin(&mut self, at: Instant, period: Range<u64>) {
+        (self.start, self.is_publishing) = (at, true);
+        self.reading.books.measure(period);
+    }
+
+    /// Whether publishing is over: all events are published, or the server refuses them.
+    fn is_spent(&mut self) -> bool {
+        if self.troubles.failures >= FAILURES_MAX {
+            let problem = self.troubles.problem.take().unwrap_or_default();
+            self.note(format!("publishing failed {FAILURES_MAX} times in a row: {problem}"));
+            return true;
+        }
+        self.is_all_published() && !self.is_waiting()
+    }
+
+    fn is_all_published(&self) -> bool {
+        self.plan.timing.events.is_some_and(|max| self.reading.books.published >= max)
+    }
+
+    /// Whether a publisher waits for an answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.publishers.iter().any(Publisher::is_waiting)
+    }
+
+    /// Whether a publisher can send.
+    pub(super) fn is_idle(&self) -> bool {
+        self.publishers.iter().any(Publisher::is_idle)
+    }
+
+    /// Publishes the events that are due, on the publishers that are idle.
+    pub(super) fn publish_due(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let before = self.reading.books.published;
+        for number in 0..self.publishers.len() {
+            if self.publishers[number].is_idle() {
+                let (places, payloads) = self.take_due();
+                if places.is_empty() {
+                    break;
+                }
+                let request = self.plan.publish_request(number, &payloads);
+                self.publishers[number].send(places, request);
+            }
+            self.settle_publisher(number)?;
+        }
+        if self.reading.books.published > before {
+            self.busy += started.elapsed();
+        }
+        Ok(())
+    }
+
+    /// The events that are due now, a batch at most, and the topics and payloads of their request.
+    fn take_due(&mut self) -> (Vec<Place>, Vec<(usize, String)>) {
+        let now_ns = self.now_ns();
+        let (mut places, mut payloads) = (Vec::new(), Vec::new());
+        while places.len() < self.plan.batch && !self.is_all_published() {
+            let Some(due_ns) = self.reading.books.pace.due(now_ns) else { break };
+            let (place, record) = self.reading.books.publish(due_ns, now_ns);
+            payloads.push((place.topic, record.payload(self.plan.payload_bytes)));
+            places.push(place);
+        }
+        (places, payloads)
+    }
+
+    /// Counts the answers of a publisher, and opens its connection again if that is broken.
+    fn settle_publisher(&mut self, number: usize) -> anyhow::Result<()> {
+        let now_ns = self.now_ns();
+        let publisher = &mut self.publishers[number];
+        let acknowledged = mem::take(&mut publisher.acknowledged);
+        if acknowledged > 0 {
+            self.troubles.failures = 0;
+            self.reading.books.acknowledge(acknowledged, now_ns);
+        }
+        if let Some(failure) = publisher.failure.take() {
+            self.troubles.failures += 1;
+            for place in failure.places {
+                self.reading.books.refuse(place);
+            }
+            self.troubles.problem.get_or_insert(failure.reason);
+        }
+        if publisher.is_broken() {
+            let token = Token(self.plan.connections + number);
+            *publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
+        }
+        Ok(())
+    }
+
+    /// How long to wait for readiness.
+    fn time_to_next(&self, end: Duration) -> Duration {
+        if self.plan.spin || self.quiet.is_some() || self.replay.is_some() {
+            return Duration::ZERO;
+        }
+        let next = self.reading.books.pace.next_ns().map_or(end, Duration::from_nanos).min(end);
+        let left = next.saturating_sub(self.start.elapsed());
+        // A late event waits for an idle publisher, not for a time.
+        if left.is_zero() && !self.is_idle() {
+            return WAIT_MAX;
+        }
+        left.saturating_sub(WAIT_EARLY).min(WAIT_MAX)
+    }
+
+    /// Waits for the deliveries that are still due.
+    pub(super) fn drain(&mut self) -> anyhow::Result<()> {
+        self.turn_until(self.plan.timing.drain, DRAIN_MAX, |load| {
+            let is_complete = !load.is_waiting() && load.reading.books.is_complete();
+            Ok((!is_complete).then_some(load.reading.books.counts.received))
+        })?;
+        // A duplicate of the last event arrives after everything that is due.
+        self.turn(WAIT_MAX)
+    }
+
+    /// Polls once and lets every ready connection read and write.
+    pub(super) fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let mut events = mem::replace(&mut self.sockets.events, Events::with_capacity(0));
+        let turned = self.poll_once(&mut events, wait);
+        self.sockets.events = events;
+        turned
+    }
+
+    fn poll_once(&mut self, events: &mut Events, wait: Duration) -> anyhow::Result<()> {
+        match self.sockets.poll.poll(events, Some(wait)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            polled => polled.context("cannot poll")?,
+        }
+        let started = Instant::now();
+        self.step_quiet()?;
+        let has_replayed = self.replay.as_mut().map_or(Ok(false), |replay| replay.step())?;
+        for (number, event) in events.iter().enumerate() {
+            self.ready(event);
+            if number % BETWEEN_QUIET == 0 {
+                self.step_quiet()?;
+            }
+        }
+        for number in 0..self.publishers.len() {
+            self.settle_publisher(number)?;
+        }
+        if !events.is_empty() || has_replayed {
+            self.busy += started.elapsed();
+        }
+        self.progress.show(&self.reading.books, self.settled, self.plan.connections);
+        Ok(())
+    }
+
+    fn step_quiet(&mut self) -> anyhow::Result<()> {
+        let Some(quiet) = &mut self.quiet else { return Ok(()) };
+        if quiet.is_publishing {
+            quiet.publish_due()?;
+        }
+        quiet.turn(Duration::ZERO)
+    }
+
+    /// One connection is ready.
+    fn ready(&mut self, event: &Event) {
+        let Token(at) = event.token();
+        let ready = Ready::from_event(event, &mut self.sockets.buffer, self.start);
+        if let Some(subscriber) = self.subscribers.get_mut(at) {
+            let was_settled = subscriber.is_settled();
+            let ended = subscriber.read_all(ready, &mut self.reading).err();
+            self.settled += usize::from(!was_settled && subscriber.is_settled());
+            if let Some(reason) = ended {
+                self.troubles.ended_early += u64::from(was_settled);
+                self.note(reason.to_string());
+            }
+        } else if let Some(publisher) = self.publishers.get_mut(at - self.plan.connections) {
+            publisher.advance(ready);
+        }
+    }
+
+    /// Keeps the first problem.
+    fn note(&mut self, problem: String) {
+        self.troubles.problem.get_or_insert(problem);
+    }
+
+    fn now_ns(&self) -> u64 {
+        nanos_since(self.start)
+    }
+}

@@ -1,0 +1,175 @@
+//! Reads an event stream from a connection: the one reader of every kind of load.
+//!
+//! It checks the head of the response, and yields the records in the body. Two depths: a scan for
+//! records, which costs almost nothing, and the full decoder of the format for a reader that resumes.
+//! The decoder outlives the connection, so that the next request carries the last event id.
+
+use std::io;
+
+use downlink_proto::{DecodeError, DecodedEvent, Decoder, Item};
+use thiserror::Error;
+
+use super::{
+    connection::{Connection, ConnectionError, Read, Ready},
+    record::{Carry, Record, Scanner},
+};
+
+/// The prefix of the types of the server's own events.
+const OWN: &str = "downlink.";
+/// The type of the events that announce a gap.
+const GAP: &str = "downlink.gap";
+
+/// An event stream, over one connection after another.
+#[derive(Debug)]
+pub(super) struct Reader {
+    connection: Option<Connection>,
+    is_up: bool,
+    decoding: Decoding,
+}
+
+#[derive(Debug)]
+enum Decoding {
+    Scan(Carry),
+    Decode(Box<Decoder>),
+}
+
+/// An event, as far as the load tool tells events apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Found {
+    Record(Record),
+    /// The server reports that events are missing. Only the decoder finds these.
+    Gap,
+    /// An event without a record. Only the decoder finds these.
+    Unknown,
+}
+
+/// Why a stream is over.
+#[derive(Debug, Error)]
+pub(super) enum StreamError {
+    #[error("a subscription failed: {0}")]
+    Failed(ConnectionError),
+    #[error("a subscription broke: {0}")]
+    Broken(ConnectionError),
+    #[error("a subscription cannot be decoded: {0}")]
+    Undecodable(#[from] DecodeError),
+    #[error("a subscription got no answer")]
+    NoAnswer,
+    #[error("a subscription was answered with {status} and {article} event stream")]
+    Refused { status: u16, article: &'static str },
+    #[error("the server ended a subscription")]
+    Ended,
+}
+
+impl Reader {
+    /// A reader that scans for records, or decodes each event so that it can resume.
+    pub(super) fn new(connection: Connection, is_resuming: bool) -> Self {
+        let decoding = match is_resuming {
+            true => Decoding::Decode(Box::default()),
+            false => Decoding::Scan(Carry::default()),
+        };
+        Self { connection: Some(connection), is_up: false, decoding }
+    }
+
+    /// Continues the stream over a new connection.
+    pub(super) fn resume(&mut self, connection: Connection) {
+        (self.connection, self.is_up) = (Some(connection), false);
+    }
+
+    /// The last event id, if the reader decodes and has one.
+    pub(super) fn last_event_id(&self) -> Option<&str> {
+        match &self.decoding {
+            Decoding::Scan(_) => None,
+            Decoding::Decode(decoder) => Some(decoder.last_event_id()).filter(|id| !id.is_empty()),
+        }
+    }
+
+    /// Whether the request was answered with an event stream that lasts.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Whether the connection is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// Writes the request and reads once. An error ends the connection.
+    pub(super) fn read(
+        &mut self,
+        ready: &mut Ready<'_>,
+        scanner: &Scanner,
+        found: impl FnMut(Found, u64),
+    ) -> Result<Read, StreamError> {
+        let read = self.advance(ready, scanner, found);
+        if read.is_err() {
+            (self.connection, self.is_up) = (None, false);
+            if let Decoding::Decode(decoder) = &mut self.decoding {
+                decoder.handle_end();
+            }
+        }
+        read
+    }
+
+    fn advance(
+        &mut self,
+        ready: &mut Ready<'_>,
+        scanner: &Scanner,
+        mut found: impl FnMut(Found, u64),
+    ) -> Result<Read, StreamError> {
+        let Some(connection) = &mut self.connection else { return Ok(Read::Empty) };
+        connection.write(ready).map_err(|error: io::Error| StreamError::Failed(error.into()))?;
+        if !ready.readable {
+            return Ok(Read::Empty);
+        }
+        let (decoding, mut decoded) = (&mut self.decoding, Ok(()));
+        let read = connection.read(ready, |bytes, now_ns| match decoding {
+            Decoding::Scan(carry) => {
+                scanner.scan(carry, bytes, |record| found(Found::Record(record), now_ns));
+            }
+            Decoding::Decode(decoder) if decoded.is_ok() => {
+                decoded = decoder.handle_bytes(bytes);
+                while let Some(item) = decoder.poll_item() {
+                    if let Some(event) = classify(&item, scanner) {
+                        found(event, now_ns);
+                    }
+                }
+            }
+            Decoding::Decode(_) => {}
+        });
+        let is_up = self.is_up;
+        let broken = |error| match is_up {
+            true => StreamError::Broken(error),
+            false => StreamError::Failed(error),
+        };
+        let read = read.map_err(broken)?;
+        decoded?;
+        self.is_up = is_up || check_head(connection, read)?;
+        match read == Read::Closed || connection.response.is_ended() {
+            true => Err(StreamError::Ended),
+            false => Ok(read),
+        }
+    }
+}
+
+/// Whether the head has arrived; it has to announce an event stream.
+fn check_head(connection: &Connection, read: Read) -> Result<bool, StreamError> {
+    match connection.response.head() {
+        Some(head) if head.status == 200 && head.is_event_stream => Ok(true),
+        Some(head) => {
+            let article = if head.is_event_stream { "an" } else { "no" };
+            Err(StreamError::Refused { status: head.status, article })
+        }
+        None if read == Read::Closed => Err(StreamError::NoAnswer),
+        None => Ok(false),
+    }
+}
+
+fn classify(item: &Item, scanner: &Scanner) -> Option<Found> {
+    let Item::Event(DecodedEvent { event_type, data, .. }) = item else { return None };
+    if event_type.starts_with(OWN) {
+        return (event_type == GAP).then_some(Found::Gap);
+    }
+    let mut found = Found::Unknown;
+    scanner.scan(&mut Carry::default(), data.as_bytes(), |record| found = Found::Record(record));
+    Some(found)
+}

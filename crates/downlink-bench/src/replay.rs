@@ -1,0 +1,187 @@
+//! A reader that asks for everything from the beginning, again and again, beside the load.
+//!
+//! Each pass is a connection and has an account of its own: every event of the earlier run once and in
+//! order. The next pass begins as soon as one ends, so the load always runs beside a replay. The
+//! server's memory is sampled during the passes.
+
+use std::{
+    fmt, mem,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    books::{Books, Reading},
+    connection::{Read, Ready},
+    pace::Pace,
+    plan::{Past, Plan},
+    reader::StreamError,
+    server::Server,
+    subscriber::Subscriber,
+};
+
+/// Bytes of one read: other connections get a turn between two reads.
+const READ_BYTES: usize = 64 << 10;
+/// A pass fails after this silence.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The interval between two samples of the server's memory: one costs some ten microseconds.
+const SAMPLE: Duration = Duration::from_millis(20);
+
+/// The passes so far, and the current one.
+#[derive(Debug)]
+pub(super) struct Replay<'a> {
+    past: &'a Past,
+    plan: &'a Plan,
+    server: &'a Server,
+    pass: Option<Pass>,
+    /// The counts are those of the current pass.
+    reading: Reading,
+    buffer: Box<[u8]>,
+    sampled: Instant,
+    replays: Replays,
+}
+
+/// The results of all passes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Replays {
+    /// Passes that ended.
+    passes: u64,
+    /// Passes that got everything once and in order.
+    pub(super) exact: u64,
+    /// Events that are due in each pass.
+    events: u64,
+    received: u64,
+    lost: u64,
+    duplicated: u64,
+    foreign: u64,
+    /// Of the slowest pass.
+    events_per_s: f64,
+    resident_before: u64,
+    resident_max: u64,
+    resident_growth: u64,
+    pub(super) flawless: bool,
+    pub(super) problem: Option<String>,
+}
+
+#[derive(Debug)]
+struct Pass {
+    subscriber: Subscriber,
+    since: Instant,
+    last_read: Instant,
+}
+
+impl<'a> Replay<'a> {
+    /// None if the plan has no replay.
+    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Option<Self>> {
+        let Some(past) = &plan.past else { return Ok(None) };
+        let resident = server.resident_bytes()?;
+        let mut books = Books::new(past.run, 1, Pace::rate(1.0))?;
+        books.published = past.events;
+        Ok(Some(Self {
+            past,
+            plan,
+            server,
+            pass: None,
+            reading: Reading::new(books),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            sampled: Instant::now(),
+            replays: Replays {
+                events: past.events,
+                events_per_s: f64::INFINITY,
+                resident_before: resident,
+                resident_max: resident,
+                ..Replays::default()
+            },
+        }))
+    }
+
+    /// Begins a pass if there is none, and reads once. Returns whether anything arrived.
+    pub(super) fn step(&mut self) -> anyhow::Result<bool> {
+        if self.pass.is_none() && self.replays.problem.is_none() {
+            let request = self.past.request.clone();
+            let subscriber = Subscriber::replay(self.plan, request).context("cannot replay")?;
+            let now = Instant::now();
+            self.pass = Some(Pass { subscriber, since: now, last_read: now });
+        }
+        self.read()
+    }
+
+    /// Lets the current pass end, and returns the results.
+    pub(super) fn end(mut self) -> anyhow::Result<Replays> {
+        while self.pass.is_some() {
+            self.read()?;
+        }
+        let replays = &mut self.replays;
+        replays.resident_growth = replays.resident_max - replays.resident_before;
+        replays.flawless = replays.passes > 0 && replays.exact == replays.passes;
+        if replays.passes == 0 {
+            replays.events_per_s = 0.0;
+        }
+        Ok(self.replays)
+    }
+
+    fn read(&mut self) -> anyhow::Result<bool> {
+        self.sample()?;
+        let Some(pass) = &mut self.pass else { return Ok(false) };
+        let mut ready = Ready::unregistered(&mut self.buffer);
+        let read = pass.subscriber.read(&mut ready, &mut self.reading);
+        let any = read.as_ref().is_ok_and(|read| *read != Read::Empty);
+        if any {
+            pass.last_read = Instant::now();
+        }
+        let is_complete = pass.subscriber.has_reached(self.past.events);
+        let is_silent = pass.last_read.elapsed() >= SILENCE_MAX;
+        match read {
+            _ if is_complete => self.close(),
+            Err(StreamError::Ended) => self.fail("the server ended a replay".to_owned()),
+            Err(error) => self.fail(format!("a replay broke: {error}")),
+            Ok(_) if is_silent => self.fail("a replay fell silent".to_owned()),
+            Ok(_) => {}
+        }
+        Ok(any)
+    }
+
+    fn sample(&mut self) -> anyhow::Result<()> {
+        if self.sampled.elapsed() >= SAMPLE {
+            self.sampled = Instant::now();
+            let resident = self.server.resident_bytes()?;
+            self.replays.resident_max = self.replays.resident_max.max(resident);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.replays.problem.get_or_insert(reason);
+        self.close();
+    }
+
+    /// Adds the pass to the results. A late event counts as duplicated: a replay has one order.
+    fn close(&mut self) {
+        let Some(pass) = self.pass.take() else { return };
+        let counts = mem::take(&mut self.reading.books.counts);
+        let received = counts.received - counts.out_of_order;
+        let (lost, duplicated) =
+            (self.past.events - received, counts.duplicated + counts.out_of_order);
+        let replays = &mut self.replays;
+        replays.passes += 1;
+        replays.exact += u64::from(lost + duplicated + counts.foreign == 0);
+        replays.received += received;
+        replays.lost += lost;
+        replays.duplicated += duplicated;
+        replays.foreign += counts.foreign;
+        let per_s = received as f64 / pass.since.elapsed().as_secs_f64().max(f64::EPSILON);
+        replays.events_per_s = replays.events_per_s.min(per_s);
+    }
+}
+
+impl fmt::Display for Replays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passes, exact, events, lost, duplicated, foreign, .. } = self;
+        write!(f, "{passes} passes over {events} events, {exact} exact; ")?;
+        write!(f, "{lost} lost, {duplicated} again or late, {foreign} foreign, ")?;
+        let (per_s, growth) = (self.events_per_s, self.resident_growth >> 10);
+        write!(f, "{per_s:.0} events/s, {growth} KiB more resident")
+    }
+}

@@ -1,0 +1,186 @@
+//! Readers that stop reading, and later resume: does each miss nothing, or learn what it missed?
+//!
+//! They connect before anything is published and are not polled during the load. Afterwards they read
+//! all that the server has for them, and those that the server cut off resume with their last event id.
+//! A reader may miss events if the server reports the gap, so these deliveries are not in the books of
+//! the load.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::{books::Books, load::Load, plan::Plan, server::Server, subscriber::Story};
+
+/// After this silence, a reader that does not have the newest event will not get it.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// The time for all of them, so that the run ends whatever the server sends.
+const RETURN_MAX: Duration = Duration::from_secs(120);
+/// Reconnects of one reader: one for the stall, and one more to be fair.
+const RECONNECTS_MAX: usize = 2;
+
+/// The readers, connected.
+#[derive(Debug)]
+pub(super) struct Stalled<'a> {
+    load: Load<'a>,
+    reconnects: Vec<usize>,
+}
+
+/// The results of all readers.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Returns {
+    pub(super) readers: u64,
+    /// Readers whose connection the server had ended.
+    pub(super) cut: u64,
+    /// Sockets that the server still held for them when the load ended.
+    pub(super) still_open: Option<usize>,
+    /// Readers that missed nothing.
+    pub(super) exact: u64,
+    /// Readers that missed events and got one report of it.
+    pub(super) one_gap: u64,
+    /// All other readers: events missing without a report, several reports, events twice or out of
+    /// order, or not the newest event.
+    pub(super) failed: u64,
+    /// Why the first of those failed.
+    pub(super) problem: Option<String>,
+}
+
+impl<'a> Stalled<'a> {
+    /// Connects them.
+    ///
+    /// # Errors
+    ///
+    /// If one of them gets no event stream.
+    pub(super) fn open(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Self> {
+        let mut load = Load::new(plan, server)?;
+        load.connect()?;
+        let is_whole = load.reading.books.connections_up() == plan.connections as u64;
+        let problem = load.troubles.problem.take().unwrap_or_default();
+        ensure!(is_whole, "a reader that is to stall got no event stream: {problem}");
+        Ok(Self { load, reconnects: vec![0; plan.connections] })
+    }
+
+    /// Lets each of them read up to the newest event, and judges the result.
+    pub(super) fn resume(
+        mut self,
+        books: &Books,
+        still_open: Option<usize>,
+    ) -> anyhow::Result<Returns> {
+        let newest = (0..books.published).rev().find(|number| !books.refused.contains(number));
+        self.load.reading.books.published = books.published;
+        self.read_to(newest.map_or(0, |newest| newest + 1))?;
+        let readers = self.load.subscribers.len() as u64;
+        let mut returns = Returns { readers, still_open, ..Returns::default() };
+        for (subscriber, reconnects) in self.load.subscribers.iter().zip(&self.reconnects) {
+            returns.cut += u64::from(*reconnects > 0);
+            let is_complete = subscriber.has_reached(newest.map_or(0, |newest| newest + 1));
+            let gaps = match &subscriber.story {
+                _ if *reconnects > RECONNECTS_MAX => {
+                    Err("its connection ended again and again".to_owned())
+                }
+                Some(story) if is_complete => judge(story, books),
+                _ => Err("the newest event did not come".to_owned()),
+            };
+            match gaps {
+                Ok(0) => returns.exact += 1,
+                Ok(_) => returns.one_gap += 1,
+                Err(reason) => {
+                    returns.failed += 1;
+                    returns.problem.get_or_insert(reason);
+                }
+            }
+        }
+        Ok(returns)
+    }
+
+    /// Reads until all readers have come this far, or nothing arrives any more.
+    fn read_to(&mut self, next: u64) -> anyhow::Result<bool> {
+        let Self { load, reconnects } = self;
+        load.turn_until(SILENCE_MAX, RETURN_MAX, |load| {
+            let mut is_complete = true;
+            for (number, reconnects) in reconnects.iter_mut().enumerate() {
+                let subscriber = &load.subscribers[number];
+                if subscriber.has_reached(next) || *reconnects > RECONNECTS_MAX {
+                    continue;
+                }
+                is_complete = false;
+                if subscriber.reader.is_over() {
+                    *reconnects += 1;
+                    load.resume(number)?;
+                }
+            }
+            Ok((!is_complete).then_some(load.reading.books.counts.received))
+        })
+    }
+}
+
+/// The number of reported gaps, at most one, or the reader's failure.
+fn judge(story: &Story, books: &Books) -> Result<u64, String> {
+    let is_published = |number: &u64| !books.refused.contains(number);
+    let missed = story.unreported.iter().cloned().flatten().filter(is_published).count();
+    match (missed, story.disorder, story.gaps) {
+        (0, 0, gaps @ 0..=1) => Ok(gaps),
+        (0, 0, gaps) => Err(format!("it got reports of {gaps} gaps")),
+        (0, disorder, _) => Err(format!("it got {disorder} events twice or out of order")),
+        (missed, ..) => Err(format!("it missed {missed} events without a report")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{pace::Pace, tally::Seen},
+        *,
+    };
+
+    /// The judgement on a reader, from letters: `0` to `9` are events of that number, `g` is a gap.
+    fn end(letters: &str, refused: &[u64]) -> Result<u64, String> {
+        let mut books = Books::new(1, 1, Pace::window(16)).unwrap();
+        books.refused_may_arrive = true;
+        let (mut story, mut seen) = (Story::default(), Seen::starting_at(0));
+        let records: Vec<_> = (0..10)
+            .map(|number| {
+                let (place, record) = books.publish(0, 0);
+                if refused.contains(&number) {
+                    books.refuse(place);
+                }
+                record
+            })
+            .collect();
+        for letter in letters.chars() {
+            match letter.to_digit(10) {
+                None => story.gap(),
+                Some(digit) => {
+                    let record = records[digit as usize];
+                    let next = seen.next();
+                    if let Some(arrival) = books.deliver(&mut seen, 0, record, 0) {
+                        story.arrival(arrival, record.number, next);
+                    }
+                }
+            }
+        }
+        judge(&story, &books)
+    }
+
+    #[test]
+    fn a_reader_that_gets_everything_is_exact() {
+        assert_eq!(end("0123456789", &[]), Ok(0));
+        assert_eq!(end("0124", &[3]), Ok(0), "a refused event is not missed");
+    }
+
+    #[test]
+    fn a_hole_with_a_report_is_a_gap() {
+        assert_eq!(end("01g789", &[]), Ok(1));
+        assert_eq!(end("g789", &[]), Ok(1));
+    }
+
+    #[test]
+    fn every_other_hole_is_a_failure() {
+        assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
+        assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
+        assert_eq!(end("0g3g7", &[]), Err("it got reports of 2 gaps".to_owned()));
+        let disorder = Err("it got 1 events twice or out of order".to_owned());
+        assert_eq!(end("0112", &[]), disorder);
+        assert_eq!(end("1g0", &[0]), disorder);
+    }
+}
