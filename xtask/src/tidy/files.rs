@@ -1,9 +1,6 @@
-//! Rules for a file as a whole: it parses, it begins with what it is, it is not too long.
+//! Rules for a file as a whole: it parses, it has a header, it is not too long.
 
-use syn::Item;
-use syn::spanned::Spanned as _;
-
-use crate::tidy::source::{Source, is_cfg_test, line_of};
+use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
 /// Lines of a file without its tests. More than this is more than one thing.
@@ -30,7 +27,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
 
 fn length(source: &Source) -> Option<Finding> {
     let lines = source.text.lines().count();
-    let code = if source.is_test() { 0 } else { lines - test_lines(source) };
+    let code = (1..=lines).filter(|line| !source.is_test_line(*line)).count();
     let code_max =
         if source.path.starts_with(ADAPTERS) { ADAPTER_LINES_MAX } else { CODE_LINES_MAX };
     let (counted, max, what) = match () {
@@ -40,15 +37,6 @@ fn length(source: &Source) -> Option<Finding> {
     };
     let advice = format!("{counted} {what}, at most {max}: split the file by what a reader asks");
     Some(source.finding(1, Rule::FileLength, "file", advice))
-}
-
-/// Lines inside test modules.
-fn test_lines(source: &Source) -> usize {
-    let tests = source.items().iter().filter_map(|item| match item {
-        Item::Mod(module) if is_cfg_test(&module.attrs) => Some(module.span()),
-        _ => None,
-    });
-    tests.map(|span| span.end().line - span.start().line + 1).sum()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod manifests;
 mod modules;
 mod names;
 mod source;
+mod test_code;
 mod tokens;
 
 use std::fmt;
