@@ -7,7 +7,7 @@ use crate::tidy::{Finding, Rule};
 pub(super) struct Exception {
     path: &'static str,
     rule: Rule,
-    /// What is excused: see `Finding::subject`.
+    /// See `Finding::subject`.
     subject: &'static str,
     /// Why the rule would make this piece of code worse. For the reader of the table.
     reason: &'static str,

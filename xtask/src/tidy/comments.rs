@@ -3,6 +3,8 @@
 //! A small scanner finds the comments, since the syntax tree does not keep them. It knows strings,
 //! raw strings and characters, so that `"// not a comment"` is none.
 
+use std::ops::Range;
+
 use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
@@ -44,7 +46,7 @@ fn is_code(text: &str) -> bool {
 struct Comment<'a> {
     /// From 1.
     line: usize,
-    /// What follows the slashes.
+    /// The text after the slashes.
     text: &'a str,
     is_doc: bool,
 }
@@ -52,32 +54,51 @@ struct Comment<'a> {
 /// All comments of a file.
 fn scan(text: &str) -> Vec<Comment<'_>> {
     let mut comments = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let length = if rest.starts_with("//") {
-            let length = rest.find('\n').unwrap_or(rest.len());
-            comments.extend(comment(text, at, &rest[2..length]));
-            length
-        } else if rest.starts_with("/*") {
-            let length = block_comment(rest);
-            let line = line_at(text, at);
-            let lines = rest[..length].lines().enumerate();
-            comments.extend(lines.map(|(n, text)| Comment { line: line + n, text, is_doc: true }));
-            length
+    for span in spans(text) {
+        let line = line_at(text, span.start);
+        let comment = &text[span];
+        if let Some(after_slashes) = comment.strip_prefix("//") {
+            let is_doc = after_slashes.starts_with('!')
+                || (after_slashes.starts_with('/') && !after_slashes.starts_with("//"));
+            comments.push(Comment { line, text: after_slashes, is_doc });
         } else {
-            literal(rest)
-        };
-        at += length;
+            let lines = comment.lines().enumerate();
+            comments.extend(lines.map(|(n, text)| Comment { line: line + n, text, is_doc: true }));
+        }
     }
     comments
 }
 
-fn comment<'a>(text: &str, at: usize, after_slashes: &'a str) -> Option<Comment<'a>> {
-    let line = line_at(text, at);
-    let is_doc = after_slashes.starts_with('!')
-        || (after_slashes.starts_with('/') && !after_slashes.starts_with("//"));
-    Some(Comment { line, text: after_slashes, is_doc })
+/// The numbers of the lines that hold code: a line of comments or white space alone holds none.
+pub(super) fn code_lines(text: &str) -> Vec<usize> {
+    let mut code = text.as_bytes().to_vec();
+    for byte in spans(text).into_iter().flatten() {
+        if code[byte] != b'\n' {
+            code[byte] = b' ';
+        }
+    }
+    let lines = code.split(|byte| *byte == b'\n').enumerate();
+    let has_code = |line: &[u8]| !line.iter().all(u8::is_ascii_whitespace);
+    lines.filter(|(_, line)| has_code(line)).map(|(n, _)| n + 1).collect()
+}
+
+/// The bytes of each comment.
+fn spans(text: &str) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let comment = if rest.starts_with("//") {
+            Some(rest.find('\n').unwrap_or(rest.len()))
+        } else if rest.starts_with("/*") {
+            Some(block_comment(rest))
+        } else {
+            None
+        };
+        spans.extend(comment.map(|length| at..at + length));
+        at += comment.unwrap_or_else(|| literal(rest));
+    }
+    spans
 }
 
 fn line_at(text: &str, at: usize) -> usize {
@@ -171,6 +192,13 @@ mod tests {
         assert_eq!(found("// The reader takes all there is;\n// then it waits."), []);
         assert_eq!(found("/// ```\n/// let x = 1;\n/// ```\nfn f() {}"), []);
         assert_eq!(found("//! let x = 1;"), []);
+    }
+
+    #[test]
+    fn comments_and_blank_lines_are_no_code() {
+        let text = "// a\n\nlet b; // b\n/* c\n\n c */ let d;\n  \n/// e\nlet f = \"\n// g\";\n";
+        assert_eq!(code_lines(text), [3, 6, 9, 10]);
+        assert!(code_lines("").is_empty());
     }
 
     #[test]
