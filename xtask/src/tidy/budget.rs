@@ -41,7 +41,11 @@ pub(super) struct Count {
 
 /// Counts the code lines of every budget that has sources.
 pub(super) fn counts(sources: &[Source]) -> Vec<Count> {
-    BUDGETS.iter().filter_map(|budget| count(sources, *budget)).collect()
+    let is_counted = |source: &&Source| source.path.contains("/src/");
+    let files: Vec<(&str, usize)> = { sources.iter().filter(is_counted) }
+        .map(|source| (source.path.as_str(), code_lines(source)))
+        .collect();
+    BUDGETS.iter().filter_map(|budget| count(&files, *budget)).collect()
 }
 
 /// Finds the budgets that are exceeded.
@@ -62,18 +66,15 @@ pub(super) fn table(counts: &[Count]) -> String {
 
 /// One budget's count; `None` if its folders hold no sources.
 fn count(
-    sources: &[Source],
+    files: &[(&str, usize)],
     (name, lines_max, folders): (&'static str, usize, &[&str]),
 ) -> Option<Count> {
     let folders: Vec<String> = folders.iter().map(|folder| format!("crates/{folder}/")).collect();
-    let is_inside = |folder: &String, source: &Source| {
-        source.path.starts_with(folder) && source.path.contains("/src/")
-    };
-    let is_covered = |source: &&Source| folders.iter().any(|folder| is_inside(folder, source));
-    let covered: Vec<&Source> = sources.iter().filter(is_covered).collect();
-    let path = folders.first().filter(|_| !covered.is_empty())?.clone();
-    let lines = covered.into_iter().map(code_lines).sum();
-    Some(Count { name, path, lines, lines_max })
+    let is_covered = |path: &str| folders.iter().any(|folder| path.starts_with(folder));
+    let mut covered = files.iter().filter(|(path, _)| is_covered(path)).peekable();
+    covered.peek()?;
+    let lines = covered.map(|(_, lines)| lines).sum();
+    Some(Count { name, path: folders.first()?.clone(), lines, lines_max })
 }
 
 /// The code lines of one file.

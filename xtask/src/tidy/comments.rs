@@ -54,8 +54,10 @@ struct Comment<'a> {
 /// All comments of a file.
 fn scan(text: &str) -> Vec<Comment<'_>> {
     let mut comments = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     for span in spans(text) {
-        let line = line_at(text, span.start);
+        line += text[counted..span.start].matches('\n').count();
+        counted = span.start;
         let comment = &text[span];
         if let Some(after_slashes) = comment.strip_prefix("//") {
             let is_doc = after_slashes.starts_with('!')
@@ -86,23 +88,27 @@ pub(super) fn code_lines(text: &str) -> Vec<usize> {
 fn spans(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let comment = if rest.starts_with("//") {
-            Some(rest.find('\n').unwrap_or(rest.len()))
-        } else if rest.starts_with("/*") {
-            Some(block_comment(rest))
-        } else {
-            None
+    while let Some(byte) = text.as_bytes().get(at) {
+        at += match byte {
+            b'/' => {
+                let length = comment(&text[at..]);
+                spans.extend(length.map(|length| at..at + length));
+                length.unwrap_or(1)
+            }
+            b'"' | b'\'' | b'r' => literal(&text[at..]),
+            _ => 1,
         };
-        spans.extend(comment.map(|length| at..at + length));
-        at += comment.unwrap_or_else(|| literal(rest));
     }
     spans
 }
 
-fn line_at(text: &str, at: usize) -> usize {
-    text[..at].matches('\n').count() + 1
+/// The length of the comment that `text` begins with.
+fn comment(text: &str) -> Option<usize> {
+    if text.starts_with("//") {
+        Some(text.find('\n').unwrap_or(text.len()))
+    } else {
+        text.starts_with("/*").then(|| block_comment(text))
+    }
 }
 
 /// The length of a block comment, with those nested in it.

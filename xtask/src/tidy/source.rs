@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Context as _;
-use proc_macro2::Span;
+use proc_macro2::{Span, TokenStream};
 use syn::Item;
 
 use crate::tidy::{Finding, Rule, test_code};
@@ -19,20 +19,32 @@ pub(super) struct Source {
     /// Relative to the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
+    /// The tokens; none if the text is not a sequence of tokens.
+    pub(super) tokens: TokenStream,
     /// The tree, or the error of the parser.
     pub(super) tree: Result<syn::File, syn::Error>,
     /// The lines that are compiled for tests only. A range never begins inside another.
     test_lines: Vec<RangeInclusive<usize>>,
-    /// Whether another file declares this one, or a module around it, for tests only.
+    /// Whether the file, or a module around it, is declared for tests only.
     pub(super) is_test_module: bool,
 }
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        let tree = syn::parse_file(text);
+        let tokens = text.parse::<TokenStream>().map_err(syn::Error::from);
+        let tree = tokens.clone().and_then(syn::parse2::<syn::File>);
+        let tokens = tokens.unwrap_or_default();
         let test_lines = tree.as_ref().map(test_code::lines).unwrap_or_default();
+        let is_test_module = tree.as_ref().is_ok_and(test_code::is_whole);
         let (path, text) = (path.to_owned(), text.to_owned());
-        Self { path, text, tree, test_lines, is_test_module: false }
+        Self { path, text, tokens, tree, test_lines, is_test_module }
+    }
+
+    /// Sources below a folder, each given by path and text.
+    #[cfg(test)]
+    pub(super) fn all_below(folder: &str, files: &[(&str, &str)]) -> Vec<Self> {
+        let files = files.iter();
+        files.map(|(path, text)| Self::new(&format!("{folder}{path}"), text)).collect()
     }
 
     /// A finding in this file.

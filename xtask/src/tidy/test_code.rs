@@ -17,19 +17,21 @@ use crate::tidy::source::Source;
 
 /// The test-only lines of a file, from 1.
 pub(super) fn lines(file: &syn::File) -> Vec<RangeInclusive<usize>> {
-    if is_cfg_test(&file.attrs) {
-        return vec![1..=usize::MAX];
-    }
     let mut tests = TestLines(Vec::new());
     tests.visit_file(file);
     tests.0
+}
+
+/// Whether a file as a whole is compiled for tests only.
+pub(super) fn is_whole(file: &syn::File) -> bool {
+    is_cfg_test(&file.attrs)
 }
 
 /// Marks each file that belongs to a module declared for tests only.
 pub(super) fn mark_modules(sources: &mut [Source]) {
     let declared: Vec<String> = sources.iter().flat_map(test_modules).collect();
     for source in sources {
-        source.is_test_module = declared.iter().any(|module| {
+        source.is_test_module |= declared.iter().any(|module| {
             let rest = source.path.strip_prefix(module.as_str());
             rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
         });
@@ -173,7 +175,7 @@ fn trait_item_attributes(item: &TraitItem) -> &[Attribute] {
     }
 }
 
-/// The attributes of a statement. Of expressions, only those that stand as a statement.
+/// The attributes of a statement. Attributes deeper inside an expression are ignored.
 fn statement_attributes(statement: &Stmt) -> &[Attribute] {
     match statement {
         Stmt::Local(syn::Local { attrs, .. })
