@@ -39,6 +39,12 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         subject: "insert_connect_info",
         reason: "axum's type is called ConnectInfo",
     },
+    Exception {
+        path: "crates/downlink/src/serve/connection.rs",
+        rule: Rule::Layers,
+        subject: "adapters/",
+        reason: "axum's handlers find the peer's address only in a type of axum",
+    },
 ];
 
 /// Removes what is excused, and adds a finding for each exception that excuses nothing.

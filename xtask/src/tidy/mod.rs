@@ -8,11 +8,16 @@ mod budget;
 mod comments;
 mod files;
 mod functions;
+mod imports;
+mod layers;
 mod manifests;
 mod modules;
 mod names;
+mod references;
+mod sans_io;
 mod source;
 mod test_code;
+mod token_paths;
 mod tokens;
 
 use std::fmt;
@@ -49,7 +54,7 @@ enum Rule {
     FileLength,
     FunctionLength,
     FuzzTargets,
-    Modules,
+    Layers,
     Msrv,
     Names,
     Nesting,
@@ -71,7 +76,7 @@ impl fmt::Display for Rule {
             Self::FileLength => "file-length",
             Self::FunctionLength => "function-length",
             Self::FuzzTargets => "fuzz-targets",
-            Self::Modules => "modules",
+            Self::Layers => "layers",
             Self::Msrv => "msrv",
             Self::Names => "names",
             Self::Nesting => "nesting",
@@ -119,6 +124,8 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     let sources = source::load_all(&workspace.root)?;
     let mut findings: Vec<Finding> = sources.iter().flat_map(check_source).collect();
     findings.extend(manifests::check(workspace)?);
+    let crates = imports::crates(&sources);
+    findings.extend(layers::check(&crates));
     let counts = budget::counts(&sources);
     findings.extend(budget::check(&counts));
     let mut findings = allow::apply(allow::EXCEPTIONS, findings);
@@ -134,7 +141,7 @@ fn check_source(source: &Source) -> Vec<Finding> {
         names::check,
         tokens::check,
         comments::check,
-        modules::check,
+        sans_io::check,
     ];
     rules.iter().flat_map(|rule| rule(source)).collect()
 }
