@@ -6,6 +6,7 @@
 mod allow;
 mod budget;
 mod comments;
+mod cycles;
 mod files;
 mod functions;
 mod imports;
@@ -49,6 +50,7 @@ enum Rule {
     AdrStatus,
     Budget,
     CommentedOutCode,
+    Cycles,
     Dependencies,
     FileHeader,
     FileLength,
@@ -71,6 +73,7 @@ impl fmt::Display for Rule {
             Self::AdrStatus => "adr-status",
             Self::Budget => "budget",
             Self::CommentedOutCode => "commented-out-code",
+            Self::Cycles => "cycles",
             Self::Dependencies => "dependencies",
             Self::FileHeader => "file-header",
             Self::FileLength => "file-length",
@@ -126,6 +129,7 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     findings.extend(manifests::check(workspace)?);
     let crates = imports::crates(&sources);
     findings.extend(layers::check(&crates));
+    findings.extend(crates.iter().flat_map(cycles::check));
     let counts = budget::counts(&sources);
     findings.extend(budget::check(&counts));
     let mut findings = allow::apply(allow::EXCEPTIONS, findings);
