@@ -34,7 +34,7 @@ fn length(source: &Source) -> Option<Finding> {
         () if lines > LINES_MAX => (lines, LINES_MAX, "lines"),
         () => return None,
     };
-    let advice = format!("{counted} {what}, at most {max}: split the file by what it owns");
+    let advice = format!("{counted} {what}, at most {max}: split the file by ownership");
     Some(source.finding(1, Rule::FileLength, "file", advice))
 }
 
