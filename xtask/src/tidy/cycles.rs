@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::tidy::imports::{Crate, Import};
+use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
@@ -31,10 +31,7 @@ fn graph<'a>(crate_: &'a Crate<'_>) -> Graph<'a> {
 fn counts(crate_: &Crate<'_>, import: &Import) -> bool {
     match import.kind {
         Kind::Visibility => false,
-        Kind::Reexport => {
-            let own = crate_.files[import.from].folder_of_modules();
-            !crate_.files[import.to].path.starts_with(&own)
-        }
+        Kind::Reexport => !is_parent(crate_.files[import.from], crate_.files[import.to]),
         Kind::Import | Kind::Use => true,
     }
 }

@@ -1,11 +1,12 @@
 //! The imports between the files of one crate: which file refers to which, and where.
 //!
-//! Each import leads to the file that defines the item, whatever re-exports lie between. The rules
-//! for layers and for cycles both read this list.
+//! Each import leads to the file that defines the item, through all re-exports. An item of another
+//! crate leads to the file that imports it from there, unless that file is a parent, such as
+//! `lib.rs`. The rules for layers and for cycles both read this list.
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::tidy::modules::Modules;
+use crate::tidy::modules::{Modules, Resolved};
 use crate::tidy::references::{self, Kind, Segments};
 use crate::tidy::source::Source;
 
@@ -81,18 +82,25 @@ fn imports(folder: &str, files: &[&Source]) -> Vec<Import> {
     let mut seen = HashSet::new();
     for (from, contents) in contents.iter().enumerate() {
         for reference in &contents.references {
-            let resolved = modules.resolve(reference);
-            for to in resolved.files.into_iter().filter(|to| *to != from) {
+            let Resolved { files: mut targets, outside, is_imported } = modules.resolve(reference);
+            // A parent that re-exports another crate's item is not the file that defines it.
+            let is_parent = |file: &usize| is_parent(files[*file], files[from]);
+            targets.extend(outside.into_iter().filter(|file| !is_parent(file)));
+            for to in targets.into_iter().filter(|to| *to != from) {
                 let path = reference.segments.join("::");
                 if seen.insert((from, to, reference.line, path.clone())) {
                     let (line, kind) = (reference.line, reference.kind);
-                    let is_imported = resolved.is_imported;
                     imports.push(Import { from, to, line, path, kind, is_imported });
                 }
             }
         }
     }
     imports
+}
+
+/// Whether the folder of a file's modules holds another file.
+pub(super) fn is_parent(file: &Source, other: &Source) -> bool {
+    other.path.starts_with(&file.folder_of_modules())
 }
 
 /// The module of a file: `[hub, wake]` for `hub/wake.rs`.
@@ -186,6 +194,20 @@ mod tests {
         let files =
             [("a.rs", "use crate::b::Made;"), ("b.rs", "make!();"), ("lib.rs", "mod a; mod b;")];
         assert_eq!(edges(&files), ["a.rs -> b.rs"]);
+    }
+
+    #[test]
+    fn a_name_from_another_crate_leads_to_the_file_that_imports_it() {
+        let files = [
+            ("a/c.rs", "use crate::sync::Mutex;"),
+            ("a/mod.rs", "mod c; pub use outside::Item;"),
+            ("lib.rs", "mod a; mod b; mod sync;"),
+            ("sync.rs", "pub use std::sync::Mutex;"),
+        ];
+        assert_eq!(edges(&files), ["a/c.rs -> sync.rs"]);
+        let with = |file| [&files[1..], &[file]].concat();
+        assert_eq!(edges(&with(("a/d.rs", "use super::Item;"))), [""; 0]);
+        assert_eq!(edges(&with(("b.rs", "use crate::a::Item;"))), ["b.rs -> a/mod.rs"]);
     }
 
     #[test]

@@ -29,12 +29,16 @@ enum Target {
     Module(Segments),
     /// An item in a file.
     Item(usize),
+    /// A name from outside the crate that a file imports.
+    Outside(usize),
 }
 
 /// The files that a reference leads to.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Resolved {
     pub(super) files: BTreeSet<usize>,
+    /// The files that import the name from outside the crate.
+    pub(super) outside: BTreeSet<usize>,
     /// Whether the path begins with a name that a `use` brought in.
     pub(super) is_imported: bool,
 }
@@ -60,18 +64,25 @@ impl Modules {
         }
     }
 
-    /// Follows a reference to its files; none if it leaves the crate.
+    /// Follows a reference to its files; none if it begins outside the crate.
     pub(super) fn resolve(&self, reference: &Reference) -> Resolved {
         let Reference { module, segments, .. } = reference;
         let targets = self.follow(module, segments, &mut Vec::new());
         // A single word in code is no module: a variable may have a module's name.
         let is_word = segments.len() == 1 && reference.kind == Kind::Use;
-        let files = targets.iter().filter_map(|target| match target {
-            Target::Item(file) => Some(*file),
-            Target::Module(_) if is_word => None,
-            Target::Module(path) => Some(self.0.get(path)?.file),
-        });
-        Resolved { files: files.collect(), is_imported: self.is_imported(module, segments) }
+        let is_imported = self.is_imported(module, segments);
+        let mut resolved = Resolved { is_imported, ..Resolved::default() };
+        for target in targets {
+            match target {
+                Target::Item(file) => resolved.files.extend([file]),
+                Target::Outside(file) => resolved.outside.extend([file]),
+                Target::Module(_) if is_word => {}
+                Target::Module(path) => {
+                    resolved.files.extend(self.0.get(&path).map(|module| module.file));
+                }
+            }
+        }
+        resolved
     }
 
     fn is_imported(&self, module: &[String], segments: &[String]) -> bool {
@@ -162,10 +173,14 @@ impl Modules {
                     targets.insert(Target::Item(content.file));
                 }
                 Meaning::Import(imported) | Meaning::BlockImport(imported) => {
-                    for target in self.follow(module, imported, seen) {
+                    let found = self.follow(module, imported, seen);
+                    if found.is_empty() {
+                        targets.insert(Target::Outside(content.file));
+                    }
+                    for target in found {
                         match target {
                             Target::Module(inner) => targets.extend(self.walk(&inner, rest, seen)),
-                            Target::Item(_) => targets.extend([target]),
+                            Target::Item(_) | Target::Outside(_) => targets.extend([target]),
                         }
                     }
                 }
