@@ -80,7 +80,7 @@ impl Layers {
 
     fn unlisted(&self, crate_: &Crate<'_>, places: &[Option<usize>]) -> Vec<Finding> {
         let mut findings: Vec<Finding> = Vec::new();
-        let is_unlisted = |file: &usize| places[*file].is_none() && !crate_.files[*file].is_test();
+        let is_unlisted = |file: &usize| places[*file].is_none() && !crate_.files[*file].is_test;
         for file in (0..places.len()).filter(is_unlisted) {
             let name = layer_name(crate_.path(file));
             if findings.iter().all(|finding| finding.subject != name) {

@@ -131,8 +131,11 @@ impl Modules {
         is_inside: bool,
         seen: &mut Visited,
     ) -> Option<BTreeSet<Target>> {
+        let content = self.0.get(module)?;
+        let inner = inner(module, path.first()?);
+        let is_known = content.names.contains_key(path.first()?) || self.0.contains_key(&inner);
         let place = (module.to_vec(), path.to_vec());
-        if seen.contains(&place) {
+        if (!is_known && content.globs.is_empty()) || seen.contains(&place) {
             return None;
         }
         seen.push(place);

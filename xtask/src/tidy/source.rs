@@ -25,8 +25,8 @@ pub(super) struct Source {
     pub(super) tree: Result<syn::File, syn::Error>,
     /// The lines that are compiled for tests only. A range never begins inside another.
     test_lines: Vec<RangeInclusive<usize>>,
-    /// Whether the file, or a module around it, is declared for tests only.
-    pub(super) is_test_module: bool,
+    /// Whether the whole file is a test: in a `tests` folder, or declared for tests only.
+    pub(super) is_test: bool,
 }
 
 impl Source {
@@ -35,9 +35,10 @@ impl Source {
         let tree = tokens.clone().and_then(syn::parse2::<syn::File>);
         let tokens = tokens.unwrap_or_default();
         let test_lines = tree.as_ref().map(test_code::lines).unwrap_or_default();
-        let is_test_module = tree.as_ref().is_ok_and(test_code::is_whole);
+        let is_in_tests = path.split('/').rev().skip(1).any(|folder| folder == "tests");
+        let is_test = is_in_tests || tree.as_ref().is_ok_and(test_code::is_whole);
         let (path, text) = (path.to_owned(), text.to_owned());
-        Self { path, text, tokens, tree, test_lines, is_test_module }
+        Self { path, text, tokens, tree, test_lines, is_test }
     }
 
     /// Sources below a folder, each given by path and text.
@@ -64,14 +65,9 @@ impl Source {
         self.tree.as_ref().map_or(&[], |tree| tree.items.as_slice())
     }
 
-    /// Whether the whole file is a test: in a `tests` directory, or declared as one.
-    pub(super) fn is_test(&self) -> bool {
-        self.is_test_module || self.path.split('/').rev().skip(1).any(|folder| folder == "tests")
-    }
-
     /// Whether a line, counted from 1, is compiled for tests only.
     pub(super) fn is_test_line(&self, line: usize) -> bool {
-        self.is_test() || self.test_lines.iter().any(|range| range.contains(&line))
+        self.is_test || self.test_lines.iter().any(|range| range.contains(&line))
     }
 
     /// The folder that holds the files of this file's modules, with a slash at its end.
@@ -128,8 +124,8 @@ mod tests {
 
     #[test]
     fn tests_are_known_by_folder_and_by_attribute() {
-        assert!(Source::new("crates/x/tests/it.rs", "").is_test());
-        assert!(!Source::new("crates/x/src/tests.rs", "").is_test());
+        assert!(Source::new("crates/x/tests/it.rs", "").is_test);
+        assert!(!Source::new("crates/x/src/tests.rs", "").is_test);
         let source = Source::new("a.rs", "fn f() {}\n#[cfg(test)]\nmod a {\n}\nfn g() {}");
         let marks: Vec<bool> = (1..=5).map(|line| source.is_test_line(line)).collect();
         assert_eq!(marks, [false, true, true, true, false]);

@@ -31,7 +31,7 @@ pub(super) fn is_whole(file: &syn::File) -> bool {
 pub(super) fn mark_modules(sources: &mut [Source]) {
     let declared: Vec<String> = sources.iter().flat_map(test_modules).collect();
     for source in sources {
-        source.is_test_module |= declared.iter().any(|module| {
+        source.is_test |= declared.iter().any(|module| {
             let rest = source.path.strip_prefix(module.as_str());
             rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
         });
