@@ -8,8 +8,8 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 use memchr::memchr;
 
 use crate::{
-    decode::{DecodedEvent, Item},
     field::Retry,
+    item::{DecodedEvent, Item},
 };
 
 /// An event has more bytes than the limit.

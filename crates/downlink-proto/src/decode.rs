@@ -6,11 +6,12 @@
 //!
 //! Not here: what a reader does with an id or a reconnection time (see the client).
 
-use std::{borrow::Cow, collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use crate::{
     block::{Block, EventTooLarge, Step},
     field::Retry,
+    item::Item,
     lines::{LineTooLong, Lines},
 };
 
@@ -69,32 +70,6 @@ impl DecoderLimits {
         self.event_bytes_max = bytes;
         self
     }
-}
-
-/// Something a stream contained, in its order.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Item {
-    /// An event, to be given to the listeners of its type.
-    Event(DecodedEvent),
-    /// A comment line: the text after its colon, unchanged. A sign of life, no content.
-    Comment(String),
-    /// A reconnection time, in force from now on, whether or not an event follows.
-    Retry(Retry),
-}
-
-/// An event as a reader sees it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct DecodedEvent {
-    /// The event type, `message` if the stream gave none.
-    pub event_type: Cow<'static, str>,
-    /// The data; lines are separated by LF.
-    pub data: String,
-    /// The last event id after this event: its own, or the one in force before.
-    pub last_event_id: Arc<str>,
-    /// Whether the event's own block gave the id.
-    pub has_own_id: bool,
 }
 
 /// Reads an event stream from chunks.
