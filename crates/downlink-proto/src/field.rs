@@ -6,6 +6,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::text::{self, Decimal};
+
 /// The longest event type, in bytes.
 ///
 /// A type is a name that a program listens for; 128 bytes hold any such name, and every event of
@@ -289,6 +291,16 @@ impl Retry {
             millis = millis.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
         }
         Some(Self(millis))
+    }
+
+    /// Bytes that [`write_line`](Self::write_line) writes.
+    pub(crate) fn line_len(self) -> usize {
+        text::line_len("retry", Decimal::new(self.0).as_bytes().len())
+    }
+
+    /// Writes the `retry` field.
+    pub(crate) fn write_line(self, out: &mut Vec<u8>) {
+        text::write_line("retry", Decimal::new(self.0).as_str(), out);
     }
 }
 
