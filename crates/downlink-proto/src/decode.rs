@@ -6,7 +6,7 @@
 //!
 //! Not here: what a reader does with an id or a reconnection time (see the client).
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     block::{Block, EventTooLarge, Step},
@@ -222,34 +222,21 @@ impl Decoder {
 }
 
 /// The stream exceeded a limit of its reader.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// A line is longer than [`DecoderLimits::line_bytes_max`].
+    #[error("a line of the event stream is longer than {bytes_max} bytes")]
     #[non_exhaustive]
     LineTooLong {
         /// The limit.
         bytes_max: usize,
     },
     /// An event is larger than [`DecoderLimits::event_bytes_max`].
+    #[error("an event of the stream is larger than {bytes_max} bytes")]
     #[non_exhaustive]
     EventTooLarge {
         /// The limit.
         bytes_max: usize,
     },
 }
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LineTooLong { bytes_max } => {
-                write!(f, "a line of the event stream is longer than {bytes_max} bytes")
-            }
-            Self::EventTooLarge { bytes_max } => {
-                write!(f, "an event of the stream is larger than {bytes_max} bytes")
-            }
-        }
-    }
-}
-
-impl std::error::Error for DecodeError {}

@@ -3,9 +3,6 @@
 //! Nothing here can fail once the fields exist: types and ids are checked when they are made, and
 //! any text is legal data. Line breaks in data are normalised: a reader sees CR and CRLF as LF.
 
-#[cfg(feature = "json")]
-use std::fmt;
-
 use crate::{
     field::{EventId, EventType, Retry},
     frame::Frame,
@@ -219,19 +216,6 @@ impl From<&Event> for Frame {
 
 /// A value that could not be written as JSON. The cause is in `source()`.
 #[cfg(feature = "json")]
-#[derive(Debug)]
-pub struct JsonError(serde_json::Error);
-
-#[cfg(feature = "json")]
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the value cannot be written as JSON")
-    }
-}
-
-#[cfg(feature = "json")]
-impl std::error::Error for JsonError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
-    }
-}
+#[derive(Debug, thiserror::Error)]
+#[error("the value cannot be written as JSON")]
+pub struct JsonError(#[source] serde_json::Error);
