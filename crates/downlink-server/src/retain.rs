@@ -6,7 +6,7 @@ use std::{str::FromStr, time::Duration};
 
 use downlink::hub::{Retention, TopicSelector};
 
-use crate::config::parse_time;
+use crate::duration::parse_time;
 
 /// How much history the topics keep that one topic or pattern matches.
 #[derive(Clone, Debug, Eq, PartialEq)]
