@@ -237,7 +237,7 @@ pub enum BuildError {
     #[error("the address is not a URL: {reason}")]
     #[non_exhaustive]
     Url {
-        /// What is wrong with it.
+        /// The fault in the address.
         reason: String,
     },
     /// The address is not `http` or `https`.

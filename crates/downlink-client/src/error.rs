@@ -65,7 +65,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// What the reconnection rules need to know of it.
+    /// The same outcome in the terms of the reconnection rules.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {

@@ -92,7 +92,7 @@ enum Phase {
     Connecting(Future<Result<Response, StreamError>>),
     /// Open.
     Reading(Body),
-    /// The body cannot be read on; what was decoded from it before is still delivered.
+    /// The body failed. The items decoded before are still delivered.
     Failing(StreamError),
     /// Ended for good. Every further poll answers `None`.
     Closed,

@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// What a line led to, in the order in which it takes effect for the reader.
+/// An effect of a line. For the reader, effects follow the order of the lines.
 #[derive(Debug)]
 pub(crate) enum Step {
     Item(Item),

@@ -4,7 +4,7 @@
 //! in the bytes; memory is bounded by the limits and by the chunk handed in. Only a limit is an
 //! error: whatever else a peer sends is read as the standard's parser reads it.
 //!
-//! Not here: what a reader does with an id or a reconnection time (see the client).
+//! Not here: resuming and reconnecting, which belong to the client.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -30,7 +30,7 @@ pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 /// one chunk full of tiny items does not cost its room for the rest of a connection.
 const ITEMS_KEPT: usize = 64;
 
-/// What a [`Decoder`] accepts from its peer.
+/// The limits of a [`Decoder`] for the stream of its peer.
 ///
 /// ```
 /// use downlink_proto::{Decoder, DecoderLimits};
@@ -83,7 +83,7 @@ impl DecoderLimits {
 ///
 /// At most one unfinished line and one unfinished event are kept, each within its limit in
 /// [`DecoderLimits`] (invalid UTF-8 can grow threefold while one line is decoded), besides the items
-/// not yet taken, whose number is at most half the bytes handed in.
+/// not yet taken. Two bytes make at most one item.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};

@@ -58,7 +58,7 @@ impl EventType {
     }
 }
 
-/// The value of an `id` field: what a reader sends back to resume after this event.
+/// The value of an `id` field. A reader sends it back to resume after this event.
 ///
 /// The empty id is legal and resets the reader: it then resumes from nothing. An `EventId` may
 /// hold non-ASCII text, which the standard allows; it comes back as raw UTF-8 bytes in a header,
@@ -184,7 +184,7 @@ text_conversions!(EventId);
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// What is wrong with the value, and where.
+    /// The fault of the value and its position or size.
     pub reason: InvalidReason,
 }
 

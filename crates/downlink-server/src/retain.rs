@@ -23,7 +23,7 @@ impl RetainRule {
         &self.selector
     }
 
-    /// The rule; what it does not say is as for every topic.
+    /// The retention by this rule. A limit that the rule leaves out comes from `all`.
     pub(crate) fn over(&self, all: Retention) -> Retention {
         Retention {
             events_max: self.events.unwrap_or(all.events_max),

@@ -1,4 +1,4 @@
-//! The HTTP API: routes, and what they share.
+//! The HTTP API: the hub and the routes over it.
 //!
 //! A request passes the guard (who is asking, from where), then its route reads the query (every
 //! parameter is known, or the request is refused), and only then does anything happen.
