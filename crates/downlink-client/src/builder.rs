@@ -11,6 +11,7 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 use crate::{
     CredentialsError, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
     request::{Credentials, Request},
+    source::SourceSettings,
 };
 
 /// The longest wait for a connection by default: 10 seconds.
@@ -32,23 +33,19 @@ pub struct EventSourceBuilder {
     client: Option<reqwest::Client>,
     connect_timeout: Option<Duration>,
     first_byte_timeout: Duration,
-    pub(crate) last_event_id: String,
-    pub(crate) policy: ReconnectPolicy,
-    pub(crate) limits: DecoderLimits,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) shown: Shown,
+    settings: SourceSettings,
     invalid_header: Option<BuildError>,
 }
 
-/// What else is delivered besides events and gaps.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shown {
-    pub(crate) comments: bool,
-    pub(crate) control_events: bool,
+impl EventSource {
+    /// Begins the settings of an event source for an address.
+    pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
+        EventSourceBuilder::new(url.as_ref())
+    }
 }
 
 impl EventSourceBuilder {
-    pub(crate) fn new(url: &str) -> Self {
+    fn new(url: &str) -> Self {
         Self {
             url: parse_url(url),
             method: Method::GET,
@@ -58,11 +55,7 @@ impl EventSourceBuilder {
             client: None,
             connect_timeout: None,
             first_byte_timeout: FIRST_BYTE_TIMEOUT_DEFAULT,
-            last_event_id: String::new(),
-            policy: ReconnectPolicy::default(),
-            limits: DecoderLimits::default(),
-            idle_timeout: None,
-            shown: Shown::default(),
+            settings: SourceSettings::default(),
             invalid_header: None,
         }
     }
@@ -98,13 +91,13 @@ impl EventSourceBuilder {
 
     /// Resumes after this event. An empty id is none.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Self {
-        self.last_event_id = id.into();
+        self.settings.last_event_id = id.into();
         self
     }
 
     /// When to connect again and when to give up.
     pub fn reconnection(mut self, policy: ReconnectPolicy) -> Self {
-        self.policy = policy;
+        self.settings.policy = policy;
         self
     }
 
@@ -114,7 +107,7 @@ impl EventSourceBuilder {
     /// servers there is no limit then but the operating system's probes, which find a dead peer
     /// after about a minute.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
-        self.idle_timeout = Some(limit);
+        self.settings.idle_timeout = Some(limit);
         self
     }
 
@@ -170,13 +163,13 @@ impl EventSourceBuilder {
 
     /// The longest line and the largest event that are accepted.
     pub fn limits(mut self, limits: DecoderLimits) -> Self {
-        self.limits = limits;
+        self.settings.limits = limits;
         self
     }
 
     /// Whether comments are delivered. They are not by default.
     pub fn comments(mut self, shown: bool) -> Self {
-        self.shown.comments = shown;
+        self.settings.shown.comments = shown;
         self
     }
 
@@ -184,7 +177,7 @@ impl EventSourceBuilder {
     /// They are not by default, but always move the last event id. Gap notices are delivered as
     /// [`Delivery::Gap`](crate::Delivery::Gap) in any case.
     pub fn control_events(mut self, shown: bool) -> Self {
-        self.shown.control_events = shown;
+        self.settings.shown.control_events = shown;
         self
     }
 
@@ -221,7 +214,7 @@ impl EventSourceBuilder {
             credentials: self.credentials.take(),
             first_byte_timeout: self.first_byte_timeout,
         };
-        Ok(EventSource::new(request, self))
+        Ok(EventSource::new(request, self.settings))
     }
 }
 
@@ -229,9 +222,9 @@ impl fmt::Debug for EventSourceBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventSourceBuilder")
             .field("method", &self.method)
-            .field("policy", &self.policy)
-            .field("limits", &self.limits)
-            .field("idle_timeout", &self.idle_timeout)
+            .field("policy", &self.settings.policy)
+            .field("limits", &self.settings.limits)
+            .field("idle_timeout", &self.settings.idle_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -244,7 +237,7 @@ pub enum BuildError {
     #[error("the address is not a URL: {reason}")]
     #[non_exhaustive]
     Url {
-        /// What is wrong with it.
+        /// The fault in the address.
         reason: String,
     },
     /// The address is not `http` or `https`.

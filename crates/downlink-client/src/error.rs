@@ -65,7 +65,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// What the reconnection rules need to know of it.
+    /// The same outcome in the terms of the reconnection rules.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
@@ -117,7 +117,8 @@ impl fmt::Display for Closed {
 }
 
 /// A failure below HTTP. It never shows the address, which may hold secrets.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct TransportError(reqwest::Error);
 
 impl TransportError {
@@ -138,36 +139,13 @@ impl TransportError {
     }
 }
 
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl Error for TransportError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
-
 /// The error of a [`credentials`](crate::EventSourceBuilder::credentials) function.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub struct CredentialsError(Box<dyn Error + Send + Sync>);
 
 impl CredentialsError {
     pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
         Self(Box::new(error))
-    }
-}
-
-impl fmt::Display for CredentialsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl Error for CredentialsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use downlink_proto::{
     DecodedEvent, Decoder, DecoderLimits, Item,
-    reconnect::{Reconnect, Step, Verdict},
+    reconnect::{Reconnect, ReconnectPolicy, Step, Verdict},
 };
 use futures_core::Stream;
 use reqwest::Response;
@@ -21,8 +21,7 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
-    Closed, Delivery, EventSourceBuilder, Gap, Interruption, Opened, StreamError, TransportError,
-    builder::Shown,
+    Closed, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
     gap::GAP_EVENT_TYPE,
     request::{Future, Request, last_event_id_header},
 };
@@ -67,6 +66,23 @@ pub struct EventSource {
     closed: Option<Closed>,
 }
 
+/// The settings of an event source, besides the request.
+#[derive(Debug, Default)]
+pub(crate) struct SourceSettings {
+    pub(crate) last_event_id: String,
+    pub(crate) policy: ReconnectPolicy,
+    pub(crate) limits: DecoderLimits,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) shown: Shown,
+}
+
+/// The deliveries to show besides events and gaps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) comments: bool,
+    pub(crate) control_events: bool,
+}
+
 enum Phase {
     /// Between two connections. Asks the reconnection rules.
     Idle,
@@ -76,7 +92,7 @@ enum Phase {
     Connecting(Future<Result<Response, StreamError>>),
     /// Open.
     Reading(Body),
-    /// The body cannot be read on; what was decoded from it before is still delivered.
+    /// The body failed. The items decoded before are still delivered.
     Failing(StreamError),
     /// Ended for good. Every further poll answers `None`.
     Closed,
@@ -110,12 +126,7 @@ pub enum ReadyState {
 }
 
 impl EventSource {
-    /// Begins the settings of an event source for an address.
-    pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
-        EventSourceBuilder::new(url.as_ref())
-    }
-
-    pub(crate) fn new(request: Request, settings: EventSourceBuilder) -> Self {
+    pub(crate) fn new(request: Request, settings: SourceSettings) -> Self {
         Self {
             request,
             reconnect: Reconnect::new(settings.policy),

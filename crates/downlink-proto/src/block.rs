@@ -8,15 +8,15 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 use memchr::memchr;
 
 use crate::{
-    decode::{DecodedEvent, Item},
     field::Retry,
+    item::{DecodedEvent, Item},
 };
 
 /// An event has more bytes than the limit.
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// What a line led to, in the order in which it takes effect for the reader.
+/// An effect of a line. For the reader, effects follow the order of the lines.
 #[derive(Debug)]
 pub(crate) enum Step {
     Item(Item),

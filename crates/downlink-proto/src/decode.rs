@@ -4,13 +4,14 @@
 //! in the bytes; memory is bounded by the limits and by the chunk handed in. Only a limit is an
 //! error: whatever else a peer sends is read as the standard's parser reads it.
 //!
-//! Not here: what a reader does with an id or a reconnection time (see the client).
+//! Not here: resuming and reconnecting, which belong to the client.
 
-use std::{borrow::Cow, collections::VecDeque, fmt, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     block::{Block, EventTooLarge, Step},
     field::Retry,
+    item::Item,
     lines::{LineTooLong, Lines},
 };
 
@@ -29,7 +30,7 @@ pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 /// one chunk full of tiny items does not cost its room for the rest of a connection.
 const ITEMS_KEPT: usize = 64;
 
-/// What a [`Decoder`] accepts from its peer.
+/// The limits of a [`Decoder`] for the stream of its peer.
 ///
 /// ```
 /// use downlink_proto::{Decoder, DecoderLimits};
@@ -71,32 +72,6 @@ impl DecoderLimits {
     }
 }
 
-/// Something a stream contained, in its order.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Item {
-    /// An event, to be given to the listeners of its type.
-    Event(DecodedEvent),
-    /// A comment line: the text after its colon, unchanged. A sign of life, no content.
-    Comment(String),
-    /// A reconnection time, in force from now on, whether or not an event follows.
-    Retry(Retry),
-}
-
-/// An event as a reader sees it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct DecodedEvent {
-    /// The event type, `message` if the stream gave none.
-    pub event_type: Cow<'static, str>,
-    /// The data; lines are separated by LF.
-    pub data: String,
-    /// The last event id after this event: its own, or the one in force before.
-    pub last_event_id: Arc<str>,
-    /// Whether the event's own block gave the id.
-    pub has_own_id: bool,
-}
-
 /// Reads an event stream from chunks.
 ///
 /// Call [`handle_bytes`](Self::handle_bytes) with what arrived, then
@@ -108,7 +83,7 @@ pub struct DecodedEvent {
 ///
 /// At most one unfinished line and one unfinished event are kept, each within its limit in
 /// [`DecoderLimits`] (invalid UTF-8 can grow threefold while one line is decoded), besides the items
-/// not yet taken, whose number is at most half the bytes handed in.
+/// not yet taken. Two bytes make at most one item.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};
@@ -247,34 +222,21 @@ impl Decoder {
 }
 
 /// The stream exceeded a limit of its reader.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// A line is longer than [`DecoderLimits::line_bytes_max`].
+    #[error("a line of the event stream is longer than {bytes_max} bytes")]
     #[non_exhaustive]
     LineTooLong {
         /// The limit.
         bytes_max: usize,
     },
     /// An event is larger than [`DecoderLimits::event_bytes_max`].
+    #[error("an event of the stream is larger than {bytes_max} bytes")]
     #[non_exhaustive]
     EventTooLarge {
         /// The limit.
         bytes_max: usize,
     },
 }
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LineTooLong { bytes_max } => {
-                write!(f, "a line of the event stream is longer than {bytes_max} bytes")
-            }
-            Self::EventTooLarge { bytes_max } => {
-                write!(f, "an event of the stream is larger than {bytes_max} bytes")
-            }
-        }
-    }
-}
-
-impl std::error::Error for DecodeError {}

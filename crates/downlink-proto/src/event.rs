@@ -3,14 +3,11 @@
 //! Nothing here can fail once the fields exist: types and ids are checked when they are made, and
 //! any text is legal data. Line breaks in data are normalised: a reader sees CR and CRLF as LF.
 
-#[cfg(feature = "json")]
-use std::fmt;
-
 use crate::{
     field::{EventId, EventType, Retry},
     frame::Frame,
     stamp::UnstampedFrame,
-    text::{self, Decimal},
+    text::{self, U64_DIGITS_MAX},
 };
 
 /// One unit of an event stream, as a publisher means it.
@@ -163,28 +160,40 @@ impl Event {
     /// # }
     /// ```
     pub fn encode_unstamped(&self, id_prefix: &EventId) -> UnstampedFrame {
-        UnstampedFrame::new(self, id_prefix.as_str())
+        let prefix = id_prefix.as_str();
+        let id_len_max = text::line_len("id", prefix.len() + U64_DIGITS_MAX);
+        let len_max = self.type_len() + id_len_max + self.after_id_len();
+        let mut out = Vec::with_capacity(len_max);
+        self.write_type(&mut out);
+        out.extend_from_slice(b"id: ");
+        out.extend_from_slice(prefix.as_bytes());
+        let room_start = out.len();
+        out.extend_from_slice(&[b'0'; U64_DIGITS_MAX]);
+        out.push(b'\n');
+        self.write_after_id(&mut out);
+        debug_assert_eq!(out.len(), len_max, "the length computed is the length written");
+        UnstampedFrame::new(out, room_start)
     }
 
-    pub(crate) fn type_len(&self) -> usize {
+    fn type_len(&self) -> usize {
         self.event_type.as_ref().map_or(0, |given| text::line_len("event", given.as_str().len()))
     }
 
-    pub(crate) fn write_type(&self, out: &mut Vec<u8>) {
+    fn write_type(&self, out: &mut Vec<u8>) {
         if let Some(event_type) = &self.event_type {
             text::write_line("event", event_type.as_str(), out);
         }
     }
 
-    pub(crate) fn after_id_len(&self) -> usize {
-        let retry_len = self.retry.map_or(0, retry_len);
+    fn after_id_len(&self) -> usize {
+        let retry_len = self.retry.map_or(0, Retry::line_len);
         let data_len = self.data.as_deref().map_or(0, |data| text::lines_len("data", data));
         retry_len + data_len + "\n".len()
     }
 
-    pub(crate) fn write_after_id(&self, out: &mut Vec<u8>) {
+    fn write_after_id(&self, out: &mut Vec<u8>) {
         if let Some(retry) = self.retry {
-            write_retry(retry, out);
+            retry.write_line(out);
         }
         if let Some(data) = &self.data {
             text::write_lines("data", data, out);
@@ -193,29 +202,20 @@ impl Event {
     }
 }
 
-fn retry_len(retry: Retry) -> usize {
-    text::line_len("retry", Decimal::new(retry.as_millis()).as_bytes().len())
+impl From<Event> for Frame {
+    fn from(event: Event) -> Self {
+        event.encode()
+    }
 }
 
-fn write_retry(retry: Retry, out: &mut Vec<u8>) {
-    text::write_line("retry", Decimal::new(retry.as_millis()).as_str(), out);
+impl From<&Event> for Frame {
+    fn from(event: &Event) -> Self {
+        event.encode()
+    }
 }
 
 /// A value that could not be written as JSON. The cause is in `source()`.
 #[cfg(feature = "json")]
-#[derive(Debug)]
-pub struct JsonError(serde_json::Error);
-
-#[cfg(feature = "json")]
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the value cannot be written as JSON")
-    }
-}
-
-#[cfg(feature = "json")]
-impl std::error::Error for JsonError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.0)
-    }
-}
+#[derive(Debug, thiserror::Error)]
+#[error("the value cannot be written as JSON")]
+pub struct JsonError(#[source] serde_json::Error);

@@ -6,6 +6,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::text::{self, Decimal};
+
 /// The longest event type, in bytes.
 ///
 /// A type is a name that a program listens for; 128 bytes hold any such name, and every event of
@@ -56,7 +58,7 @@ impl EventType {
     }
 }
 
-/// The value of an `id` field: what a reader sends back to resume after this event.
+/// The value of an `id` field. A reader sends it back to resume after this event.
 ///
 /// The empty id is legal and resets the reader: it then resumes from nothing. An `EventId` may
 /// hold non-ASCII text, which the standard allows; it comes back as raw UTF-8 bytes in a header,
@@ -176,20 +178,23 @@ text_conversions!(EventType);
 text_conversions!(EventId);
 
 /// A value that its line of an event stream cannot carry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the `{field}` field {reason}")]
 #[non_exhaustive]
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// What is wrong with the value, and where.
+    /// The fault of the value and its position or size.
     pub reason: InvalidReason,
 }
 
-/// Why a value was refused (see [`InvalidField`]).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why a value was refused. In words, it is the part of the message of [`InvalidField`] after the
+/// name of the field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {
     /// A character that would end the line or void the field.
+    #[error("cannot carry {} (byte {at}); remove it", name_of(*character))]
     #[non_exhaustive]
     Character {
         /// Byte position of the character.
@@ -198,12 +203,14 @@ pub enum InvalidReason {
         character: char,
     },
     /// A space or tab at the beginning or the end, which HTTP cuts off.
+    #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {
         /// Byte position of the space.
         at: usize,
     },
     /// More bytes than the field may have.
+    #[error("has {bytes} bytes, and at most {bytes_max} are allowed; shorten it")]
     #[non_exhaustive]
     TooLong {
         /// Length of the value.
@@ -213,33 +220,13 @@ pub enum InvalidReason {
     },
 }
 
-impl fmt::Display for InvalidField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = self.field;
-        match self.reason {
-            InvalidReason::Character { at, character } => {
-                let name = match character {
-                    '\r' => "a carriage return",
-                    '\n' => "a line feed",
-                    _ => "a NUL",
-                };
-                write!(f, "the `{field}` field cannot carry {name} (byte {at}); remove it")
-            }
-            InvalidReason::OuterSpace { at } => write!(
-                f,
-                "the `{field}` field begins or ends with a space or tab (byte {at}), which HTTP would \
-                 cut off; trim it"
-            ),
-            InvalidReason::TooLong { bytes, bytes_max } => write!(
-                f,
-                "the `{field}` field has {bytes} bytes, and at most {bytes_max} are allowed; \
-                 shorten it"
-            ),
-        }
+fn name_of(character: char) -> &'static str {
+    match character {
+        '\r' => "a carriage return",
+        '\n' => "a line feed",
+        _ => "a NUL",
     }
 }
-
-impl std::error::Error for InvalidField {}
 
 /// A reconnection time, the value of a `retry` field: how long a reader waits before it connects
 /// again. Whole milliseconds.
@@ -289,6 +276,16 @@ impl Retry {
             millis = millis.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
         }
         Some(Self(millis))
+    }
+
+    /// Bytes that [`write_line`](Self::write_line) writes.
+    pub(crate) fn line_len(self) -> usize {
+        text::line_len("retry", Decimal::new(self.0).as_bytes().len())
+    }
+
+    /// Writes the `retry` field.
+    pub(crate) fn write_line(self, out: &mut Vec<u8>) {
+        text::write_line("retry", Decimal::new(self.0).as_str(), out);
     }
 }
 

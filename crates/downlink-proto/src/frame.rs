@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::{event::Event, field::Retry, text};
+use crate::{field::Retry, text};
 
 /// The bytes of one event or comment, with the blank line that ends it.
 ///
@@ -37,7 +37,11 @@ impl Frame {
 
     /// Only a reconnection time. No listener hears it.
     pub fn retry(retry: impl Into<Retry>) -> Self {
-        Event::empty().with_retry(retry).encode()
+        let retry = retry.into();
+        let mut out = Vec::with_capacity(retry.line_len() + "\n".len());
+        retry.write_line(&mut out);
+        out.push(b'\n');
+        Self::from_block(out)
     }
 
     /// The bytes.
@@ -63,18 +67,6 @@ impl Frame {
         let block = block.into();
         debug_assert!(block.ends_with(b"\n\n") || *block == *b"\n", "a block without its end");
         Self(block)
-    }
-}
-
-impl From<Event> for Frame {
-    fn from(event: Event) -> Self {
-        event.encode()
-    }
-}
-
-impl From<&Event> for Frame {
-    fn from(event: &Event) -> Self {
-        event.encode()
     }
 }
 

@@ -54,14 +54,14 @@ mod decode;
 mod event;
 mod field;
 mod frame;
+mod item;
 mod lines;
 pub mod reconnect;
 mod stamp;
 mod text;
 
 pub use decode::{
-    DecodeError, DecodedEvent, Decoder, DecoderLimits, EVENT_BYTES_MAX_DEFAULT, Item,
-    LINE_BYTES_MAX_DEFAULT,
+    DecodeError, Decoder, DecoderLimits, EVENT_BYTES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT,
 };
 pub use event::Event;
 #[cfg(feature = "json")]
@@ -71,4 +71,5 @@ pub use field::{
     Retry,
 };
 pub use frame::Frame;
+pub use item::{DecodedEvent, Item};
 pub use stamp::UnstampedFrame;

@@ -13,15 +13,15 @@
 use bytes::{Buf, BytesMut};
 
 use crate::{
-    event::Event,
     frame::Frame,
     text::{Decimal, U64_DIGITS_MAX},
 };
 
 /// An event, encoded except for the offset that ends its id.
 ///
-/// Made by [`Event::encode_unstamped`]. Neither [`stamp`](Self::stamp) nor the first clone of the
-/// frame it gives allocates, since both may happen under a lock.
+/// Made by [`Event::encode_unstamped`](crate::Event::encode_unstamped). Neither
+/// [`stamp`](Self::stamp) nor the first clone of the frame it gives allocates, since both may happen
+/// under a lock.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]
@@ -33,19 +33,10 @@ pub struct UnstampedFrame {
 }
 
 impl UnstampedFrame {
-    pub(crate) fn new(event: &Event, id_prefix: &str) -> Self {
-        let head_len = event.type_len() + "id: ".len() + id_prefix.len();
-        let len_max = head_len + U64_DIGITS_MAX + "\n".len() + event.after_id_len();
-        let mut out = Vec::with_capacity(len_max);
-        event.write_type(&mut out);
-        out.extend_from_slice(b"id: ");
-        out.extend_from_slice(id_prefix.as_bytes());
-        let room_start = out.len();
-        out.extend_from_slice(&[b'0'; U64_DIGITS_MAX]);
-        out.push(b'\n');
-        event.write_after_id(&mut out);
-        debug_assert_eq!(out.len(), len_max, "the length computed is the length written");
-        Self { buffer: shared(out), room_start }
+    /// A frame from a block with room for the longest offset at the end of its id.
+    pub(crate) fn new(block: Vec<u8>, room_start: usize) -> Self {
+        debug_assert!(room_start + U64_DIGITS_MAX <= block.len(), "no room for the offset");
+        Self { buffer: shared(block), room_start }
     }
 
     /// Completes the id with an offset.

@@ -14,7 +14,7 @@ use clap::{ArgAction, Args, Command};
 
 pub use crate::retain::RetainRule;
 
-use crate::address::Address;
+use crate::{address::Address, duration::parse_time};
 
 /// What `downlink serve` can be told.
 #[derive(Args, Clone, Debug)]
@@ -247,12 +247,4 @@ fn text_of(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-/// A span of time such as `15s`, `500ms` or `2h 30m`.
-pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m"))?;
-    Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
 }

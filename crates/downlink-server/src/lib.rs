@@ -11,5 +11,6 @@ pub mod config;
 /// Said wherever the program names itself.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+mod duration;
 mod memory;
 mod retain;

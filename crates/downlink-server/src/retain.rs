@@ -6,7 +6,7 @@ use std::{str::FromStr, time::Duration};
 
 use downlink::hub::{Retention, TopicSelector};
 
-use crate::config::parse_time;
+use crate::duration::parse_time;
 
 /// How much history the topics keep that one topic or pattern matches.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,7 +23,7 @@ impl RetainRule {
         &self.selector
     }
 
-    /// The rule; what it does not say is as for every topic.
+    /// The retention by this rule. A limit that the rule leaves out comes from `all`.
     pub(crate) fn over(&self, all: Retention) -> Retention {
         Retention {
             events_max: self.events.unwrap_or(all.events_max),

@@ -3,6 +3,8 @@
 //! A small scanner finds the comments, since the syntax tree does not keep them. It knows strings,
 //! raw strings and characters, so that `"// not a comment"` is none.
 
+use std::ops::Range;
+
 use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
@@ -44,7 +46,7 @@ fn is_code(text: &str) -> bool {
 struct Comment<'a> {
     /// From 1.
     line: usize,
-    /// What follows the slashes.
+    /// The text after the slashes.
     text: &'a str,
     is_doc: bool,
 }
@@ -52,36 +54,61 @@ struct Comment<'a> {
 /// All comments of a file.
 fn scan(text: &str) -> Vec<Comment<'_>> {
     let mut comments = Vec::new();
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
-        let length = if rest.starts_with("//") {
-            let length = rest.find('\n').unwrap_or(rest.len());
-            comments.extend(comment(text, at, &rest[2..length]));
-            length
-        } else if rest.starts_with("/*") {
-            let length = block_comment(rest);
-            let line = line_at(text, at);
-            let lines = rest[..length].lines().enumerate();
-            comments.extend(lines.map(|(n, text)| Comment { line: line + n, text, is_doc: true }));
-            length
+    let (mut line, mut counted) = (1, 0);
+    for span in spans(text) {
+        line += text[counted..span.start].matches('\n').count();
+        counted = span.start;
+        let comment = &text[span];
+        if let Some(after_slashes) = comment.strip_prefix("//") {
+            let is_doc = after_slashes.starts_with('!')
+                || (after_slashes.starts_with('/') && !after_slashes.starts_with("//"));
+            comments.push(Comment { line, text: after_slashes, is_doc });
         } else {
-            literal(rest)
-        };
-        at += length;
+            let lines = comment.lines().enumerate();
+            comments.extend(lines.map(|(n, text)| Comment { line: line + n, text, is_doc: true }));
+        }
     }
     comments
 }
 
-fn comment<'a>(text: &str, at: usize, after_slashes: &'a str) -> Option<Comment<'a>> {
-    let line = line_at(text, at);
-    let is_doc = after_slashes.starts_with('!')
-        || (after_slashes.starts_with('/') && !after_slashes.starts_with("//"));
-    Some(Comment { line, text: after_slashes, is_doc })
+/// The numbers of the lines that hold code: a line of comments or white space alone holds none.
+pub(super) fn code_lines(text: &str) -> Vec<usize> {
+    let mut code = text.as_bytes().to_vec();
+    for byte in spans(text).into_iter().flatten() {
+        if code[byte] != b'\n' {
+            code[byte] = b' ';
+        }
+    }
+    let lines = code.split(|byte| *byte == b'\n').enumerate();
+    let has_code = |line: &[u8]| !line.iter().all(u8::is_ascii_whitespace);
+    lines.filter(|(_, line)| has_code(line)).map(|(n, _)| n + 1).collect()
 }
 
-fn line_at(text: &str, at: usize) -> usize {
-    text[..at].matches('\n').count() + 1
+/// The bytes of each comment.
+fn spans(text: &str) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = text.as_bytes().get(at) {
+        at += match byte {
+            b'/' => {
+                let length = comment(&text[at..]);
+                spans.extend(length.map(|length| at..at + length));
+                length.unwrap_or(1)
+            }
+            b'"' | b'\'' | b'r' => literal(&text[at..]),
+            _ => 1,
+        };
+    }
+    spans
+}
+
+/// The length of the comment that `text` begins with.
+fn comment(text: &str) -> Option<usize> {
+    if text.starts_with("//") {
+        Some(text.find('\n').unwrap_or(text.len()))
+    } else {
+        text.starts_with("/*").then(|| block_comment(text))
+    }
 }
 
 /// The length of a block comment, with those nested in it.
@@ -171,6 +198,13 @@ mod tests {
         assert_eq!(found("// The reader takes all there is;\n// then it waits."), []);
         assert_eq!(found("/// ```\n/// let x = 1;\n/// ```\nfn f() {}"), []);
         assert_eq!(found("//! let x = 1;"), []);
+    }
+
+    #[test]
+    fn comments_and_blank_lines_are_no_code() {
+        let text = "// a\n\nlet b; // b\n/* c\n\n c */ let d;\n  \n/// e\nlet f = \"\n// g\";\n";
+        assert_eq!(code_lines(text), [3, 6, 9, 10]);
+        assert!(code_lines("").is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use syn::{Block, Expr, ExprIf, ImplItemFn, ItemFn, Signature, TraitItemFn};
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// Lines of a function with its signature: what one screen shows.
+/// Lines of a function with its signature: one screen.
 const LINES_MAX: usize = 70;
 /// Levels of nesting; a fifth cannot be read without scrolling back.
 const NESTING_MAX: usize = 4;

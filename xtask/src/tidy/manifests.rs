@@ -1,5 +1,5 @@
-//! Rules for what is not Rust source: dependencies, the list of fuzz targets, decision records,
-//! the oldest compiler.
+//! Rules for files other than Rust sources: dependencies, the list of fuzz targets, decision
+//! records, the oldest compiler.
 
 use std::fs;
 use std::path::Path;

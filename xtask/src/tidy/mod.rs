@@ -4,13 +4,21 @@
 //! table with a reason each (`allow.rs`), and an exception that excuses nothing is a finding too.
 
 mod allow;
+mod budget;
 mod comments;
+mod cycles;
 mod files;
 mod functions;
+mod imports;
+mod layers;
 mod manifests;
 mod modules;
 mod names;
+mod references;
+mod sans_io;
 mod source;
+mod test_code;
+mod token_paths;
 mod tokens;
 
 use std::fmt;
@@ -18,6 +26,7 @@ use std::fmt;
 use anyhow::bail;
 
 use crate::steps::{Outcome, Verdict};
+use crate::tidy::budget::Count;
 use crate::tidy::source::Source;
 use crate::workspace::Workspace;
 
@@ -29,7 +38,7 @@ struct Finding {
     /// From 1.
     line: usize,
     rule: Rule,
-    /// The function, name or other thing that breaks the rule; what an exception is given to.
+    /// The function, name or other thing that breaks the rule. An exception names it.
     subject: String,
     /// What to do.
     advice: String,
@@ -39,13 +48,15 @@ struct Finding {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Rule {
     AdrStatus,
+    Budget,
     CommentedOutCode,
+    Cycles,
     Dependencies,
     FileHeader,
     FileLength,
     FunctionLength,
     FuzzTargets,
-    Modules,
+    Layers,
     Msrv,
     Names,
     Nesting,
@@ -60,13 +71,15 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AdrStatus => "adr-status",
+            Self::Budget => "budget",
             Self::CommentedOutCode => "commented-out-code",
+            Self::Cycles => "cycles",
             Self::Dependencies => "dependencies",
             Self::FileHeader => "file-header",
             Self::FileLength => "file-length",
             Self::FunctionLength => "function-length",
             Self::FuzzTargets => "fuzz-targets",
-            Self::Modules => "modules",
+            Self::Layers => "layers",
             Self::Msrv => "msrv",
             Self::Names => "names",
             Self::Nesting => "nesting",
@@ -85,11 +98,19 @@ impl fmt::Display for Finding {
     }
 }
 
+/// The result of all rules.
+#[derive(Debug)]
+struct Report {
+    /// Sorted by place.
+    findings: Vec<Finding>,
+    counts: Vec<Count>,
+}
+
 /// `cargo xtask tidy`.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
-    let findings = findings(workspace)?;
+    let Report { findings, counts } = report(workspace)?;
     findings.iter().for_each(|finding| println!("{finding}"));
-    println!("tidy: {} findings", findings.len());
+    println!("tidy: {} findings\n\n{}", findings.len(), budget::table(&counts));
     Ok(if findings.is_empty() { Verdict::Good } else { Verdict::Bad })
 }
 
@@ -101,14 +122,19 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Everything that is broken, sorted by place.
-fn findings(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
+/// Applies all rules.
+fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     let sources = source::load_all(&workspace.root)?;
     let mut findings: Vec<Finding> = sources.iter().flat_map(check_source).collect();
     findings.extend(manifests::check(workspace)?);
+    let crates = imports::crates(&sources);
+    findings.extend(layers::check(&crates));
+    findings.extend(crates.iter().flat_map(cycles::check));
+    let counts = budget::counts(&sources);
+    findings.extend(budget::check(&counts));
     let mut findings = allow::apply(allow::EXCEPTIONS, findings);
     findings.sort();
-    Ok(findings)
+    Ok(Report { findings, counts })
 }
 
 /// All rules that look at one source file.
@@ -119,7 +145,7 @@ fn check_source(source: &Source) -> Vec<Finding> {
         names::check,
         tokens::check,
         comments::check,
-        modules::check,
+        sans_io::check,
     ];
     rules.iter().flat_map(|rule| rule(source)).collect()
 }
@@ -130,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_project_is_tidy() {
-        let findings = findings(&Workspace::load().unwrap()).unwrap();
+        let findings = report(&Workspace::load().unwrap()).unwrap().findings;
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
     }

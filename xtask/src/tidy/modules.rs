@@ -1,174 +1,216 @@
-//! Rules for who may use whom inside the library, and what the sans-IO crates may not contain.
+//! The modules of one crate, and the file that defines whatever a path leads to.
 //!
-//! A path is understood from `crate::` and from `super::`; the outermost module it leads to is
-//! compared with what the module of the file may not use.
+//! A path is followed as the compiler does: from `crate`, `self` and `super`, through modules,
+//! imports, re-exports and globs. The answer is the file with the definition, not the file that
+//! re-exports it. Two simplifications: a name has the same meaning for types, values and macros,
+//! and all branches of `cfg` exist at once; so a path can lead to several files. An unknown name
+//! in a known module is one that a macro made there.
 
-use syn::visit::{self, Visit};
-use syn::{ExprAsync, Ident, ItemUse, Path, Signature, UseTree};
+use std::collections::{BTreeSet, HashMap};
 
-use crate::tidy::source::{Source, line_of};
-use crate::tidy::{Finding, Rule};
+use crate::tidy::references::{Contents, Kind, Meaning, Name, Reference, Segments};
 
-/// The library whose modules are kept apart.
-const LIBRARY: &str = "crates/downlink/src/";
+/// The modules of a crate, by path from its root.
+#[derive(Debug, Default)]
+pub(super) struct Modules(HashMap<Segments, Module>);
 
-/// Module, what it may not use, and why.
-const BOUNDARIES: [(&str, &[&str], &str); 3] = [
-    ("hub", &["http", "serve", "adapters"], "the hub knows nothing of HTTP"),
-    ("http", &["hub", "serve"], "responses work over any stream of frames"),
-    ("serve", &["hub"], "serving works for any service"),
-];
-
-/// Crates without clock, sockets and tasks.
-const SANS_IO: [&str; 2] = ["crates/downlink-proto/src/", "crates/downlink-log/src/"];
-
-pub(super) fn check(source: &Source) -> Vec<Finding> {
-    let mut uses = Uses {
-        source,
-        module: module_of(&source.path),
-        sans_io: SANS_IO.iter().any(|crate_| source.path.starts_with(crate_)),
-        findings: Vec::new(),
-    };
-    source.items().iter().for_each(|item| uses.visit_item(item));
-    uses.findings
+#[derive(Debug)]
+struct Module {
+    /// The number of the file in the crate.
+    file: usize,
+    names: HashMap<String, Vec<Meaning>>,
+    /// The modules and enums whose names are all imported.
+    globs: Vec<Segments>,
 }
 
-/// The module path of a file of the library: `hub/wake.rs` is `[hub, wake]`.
-fn module_of(path: &str) -> Vec<String> {
-    let inside = path.strip_prefix(LIBRARY).unwrap_or_default();
-    let mut module: Vec<String> =
-        inside.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-    if module.last().is_some_and(|last| last == "mod" || last == "lib") {
-        module.pop();
-    }
-    module
+/// The end of a path.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Target {
+    Module(Segments),
+    /// An item in a file.
+    Item(usize),
+    /// A name from outside the crate that a file imports.
+    Outside(usize),
 }
 
-struct Uses<'a> {
-    source: &'a Source,
-    module: Vec<String>,
-    sans_io: bool,
-    findings: Vec<Finding>,
+/// The files that a reference leads to.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) files: BTreeSet<usize>,
+    /// The files that import the name from outside the crate.
+    pub(super) outside: BTreeSet<usize>,
+    /// Whether the path begins with a name that a `use` brought in.
+    pub(super) is_imported: bool,
 }
 
-impl Uses<'_> {
-    /// Checks a path given by its segments; the last may be anything.
-    fn check_path(&mut self, segments: &[&Ident]) {
-        let Some((first, rest)) = segments.split_first() else { return };
-        let supers = segments.iter().take_while(|segment| **segment == "super").count();
-        let top = match supers {
-            0 if *first == "crate" => rest.first(),
-            // As many steps up as the module is deep: the next segment is an outermost module.
-            n if n > 0 && n >= self.module.len() => segments.get(n),
-            _ => None,
-        };
-        let (Some(top), Some(own)) = (top, self.module.first()) else { return };
-        let boundary = BOUNDARIES.iter().find(|(module, _, _)| module == own);
-        let Some((_, banned, why)) = boundary else { return };
-        if banned.iter().any(|module| *top == module) {
-            let advice = format!("`{own}` may not use `{top}`: {why}");
-            let line = line_of(first.span());
-            self.findings.push(self.source.finding(line, Rule::Modules, top.to_string(), advice));
+/// The paths being followed, each with its module, so that circular imports end.
+type Visited = Vec<(Segments, Segments)>;
+
+impl Modules {
+    /// Adds the modules of a file.
+    pub(super) fn add(&mut self, file: usize, contents: &Contents) {
+        for module in &contents.modules {
+            let empty = Module { file, names: HashMap::new(), globs: Vec::new() };
+            self.0.insert(module.clone(), empty);
         }
-    }
-
-    fn check_tree<'t>(&mut self, before: &mut Vec<&'t Ident>, tree: &'t UseTree) {
-        match tree {
-            UseTree::Path(path) => {
-                before.push(&path.ident);
-                self.check_tree(before, &path.tree);
-                before.pop();
+        for Name { module, name, meaning } in &contents.names {
+            let Some(module) = self.0.get_mut(module) else { continue };
+            match meaning {
+                Meaning::Import(path) | Meaning::BlockImport(path) if name == "*" => {
+                    module.globs.push(path.clone());
+                }
+                _ => module.names.entry(name.clone()).or_default().push(meaning.clone()),
             }
-            UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.check_tree(before, tree));
-            }
-            UseTree::Name(syn::UseName { ident, .. })
-            | UseTree::Rename(syn::UseRename { ident, .. }) => {
-                before.push(ident);
-                self.check_path(before);
-                before.pop();
-            }
-            _ => self.check_path(before),
         }
     }
 
-    fn check_async(&mut self, line: usize, subject: &str) {
-        if self.sans_io {
-            let advice = "this crate has no tasks: leave `async` to the crates above";
-            self.findings.push(self.source.finding(line, Rule::SansIo, subject, advice));
+    /// Follows a reference to its files; none if it begins outside the crate.
+    pub(super) fn resolve(&self, reference: &Reference) -> Resolved {
+        let Reference { module, segments, .. } = reference;
+        let targets = self.follow(module, segments, &mut Vec::new());
+        // A single word in code is no module: a variable may have a module's name.
+        let is_word = segments.len() == 1 && reference.kind == Kind::Use;
+        let is_imported = self.is_imported(module, segments);
+        let mut resolved = Resolved { is_imported, ..Resolved::default() };
+        for target in targets {
+            match target {
+                Target::Item(file) => resolved.files.extend([file]),
+                Target::Outside(file) => resolved.outside.extend([file]),
+                Target::Module(_) if is_word => {}
+                Target::Module(path) => {
+                    resolved.files.extend(self.0.get(&path).map(|module| module.file));
+                }
+            }
         }
+        resolved
+    }
+
+    fn is_imported(&self, module: &[String], segments: &[String]) -> bool {
+        let [first, ..] = segments else { return false };
+        let names = self.0.get(module).and_then(|module| module.names.get(first));
+        let is_item = |meaning: &Meaning| matches!(meaning, Meaning::Item);
+        let is_defined = names.is_some_and(|names| names.iter().any(is_item));
+        let is_keyword = ["crate", "self", "super"].contains(&first.as_str());
+        !is_keyword && !is_defined && !self.0.contains_key(&inner(module, first))
+    }
+
+    /// Follows a path that is written in `from`.
+    fn follow(&self, from: &[String], path: &[String], seen: &mut Visited) -> BTreeSet<Target> {
+        let is_own = path.first().is_some_and(|first| first == "self");
+        let after_self = &path[usize::from(is_own)..];
+        let supers = after_self.iter().take_while(|segment| *segment == "super").count();
+        match path.first().map(String::as_str) {
+            Some("crate") => self.walk(&[], &path[1..], seen),
+            Some("self" | "super") => {
+                let depth = from.len().checked_sub(supers);
+                let walk = |depth| self.walk(&from[..depth], &after_self[supers..], seen);
+                depth.map(walk).unwrap_or_default()
+            }
+            _ => self.lookup(from, path, true, seen).unwrap_or_default(),
+        }
+    }
+
+    /// Follows a path that begins inside a module of this crate.
+    fn walk(&self, module: &[String], path: &[String], seen: &mut Visited) -> BTreeSet<Target> {
+        let Some(content) = self.0.get(module) else { return BTreeSet::new() };
+        if path.first().is_none_or(|first| first == "self") {
+            return BTreeSet::from([Target::Module(module.to_vec())]);
+        }
+        if seen.contains(&(module.to_vec(), path.to_vec())) {
+            return BTreeSet::new();
+        }
+        let found = self.lookup(module, path, false, seen);
+        found.unwrap_or_else(|| BTreeSet::from([Target::Item(content.file)]))
+    }
+
+    /// Follows a path whose first name is one of a module; `None` if the module has no such name.
+    fn lookup(
+        &self,
+        module: &[String],
+        path: &[String],
+        is_inside: bool,
+        seen: &mut Visited,
+    ) -> Option<BTreeSet<Target>> {
+        let content = self.0.get(module)?;
+        let inner = inner(module, path.first()?);
+        let is_known = content.names.contains_key(path.first()?) || self.0.contains_key(&inner);
+        let place = (module.to_vec(), path.to_vec());
+        if (!is_known && content.globs.is_empty()) || seen.contains(&place) {
+            return None;
+        }
+        seen.push(place);
+        let found = self.lookup_own(module, path, is_inside, seen);
+        let found = found.or_else(|| self.lookup_in_globs(module, path, seen));
+        seen.pop();
+        found
+    }
+
+    /// Follows a path from a module inside, an item, or an import by name.
+    fn lookup_own(
+        &self,
+        module: &[String],
+        path: &[String],
+        is_inside: bool,
+        seen: &mut Visited,
+    ) -> Option<BTreeSet<Target>> {
+        let content = self.0.get(module)?;
+        let (name, rest) = path.split_first()?;
+        let inner = inner(module, name);
+        let mut targets = BTreeSet::new();
+        let is_module = self.0.contains_key(&inner);
+        if is_module {
+            targets = self.walk(&inner, rest, seen);
+            // Before `::`, a name is the module, even if there is a function of the same name.
+            if !rest.is_empty() {
+                return Some(targets);
+            }
+        }
+        let visible = |meaning: &&Meaning| is_inside || !matches!(meaning, Meaning::BlockImport(_));
+        let mut meanings = content.names.get(name).into_iter().flatten().filter(visible).peekable();
+        if !is_module && meanings.peek().is_none() {
+            return None;
+        }
+        for meaning in meanings {
+            match meaning {
+                Meaning::Item => {
+                    targets.insert(Target::Item(content.file));
+                }
+                Meaning::Import(imported) | Meaning::BlockImport(imported) => {
+                    let found = self.follow(module, imported, seen);
+                    if found.is_empty() {
+                        targets.insert(Target::Outside(content.file));
+                    }
+                    for target in found {
+                        match target {
+                            Target::Module(inner) => targets.extend(self.walk(&inner, rest, seen)),
+                            Target::Item(_) | Target::Outside(_) => targets.extend([target]),
+                        }
+                    }
+                }
+            }
+        }
+        Some(targets)
+    }
+
+    fn lookup_in_globs(
+        &self,
+        module: &[String],
+        path: &[String],
+        seen: &mut Visited,
+    ) -> Option<BTreeSet<Target>> {
+        for glob in &self.0.get(module)?.globs {
+            for target in self.follow(module, glob, seen) {
+                let Target::Module(imported) = target else { continue };
+                if let Some(found) = self.lookup(&imported, path, false, seen) {
+                    return Some(found);
+                }
+            }
+        }
+        None
     }
 }
 
-impl<'ast> Visit<'ast> for Uses<'_> {
-    fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        self.check_tree(&mut Vec::new(), &item.tree);
-    }
-
-    fn visit_path(&mut self, path: &'ast Path) {
-        self.check_path(&path.segments.iter().map(|segment| &segment.ident).collect::<Vec<_>>());
-        visit::visit_path(self, path);
-    }
-
-    fn visit_signature(&mut self, signature: &'ast Signature) {
-        if let Some(keyword) = &signature.asyncness {
-            self.check_async(line_of(keyword.span), &signature.ident.to_string());
-        }
-        visit::visit_signature(self, signature);
-    }
-
-    fn visit_expr_async(&mut self, block: &'ast ExprAsync) {
-        self.check_async(line_of(block.async_token.span), "async");
-        visit::visit_expr_async(self, block);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn found(path: &str, text: &str) -> Vec<(Rule, String)> {
-        let source = Source::new(path, text);
-        assert!(source.tree.is_ok(), "{text}");
-        check(&source).into_iter().map(|finding| (finding.rule, finding.subject)).collect()
-    }
-
-    fn banned(module: &str) -> Vec<(Rule, String)> {
-        vec![(Rule::Modules, module.to_owned())]
-    }
-
-    #[test]
-    fn the_hub_knows_no_http() {
-        let path = "crates/downlink/src/hub/wake.rs";
-        assert_eq!(found(path, "use crate::http::Body;"), banned("http"));
-        assert_eq!(found(path, "use crate::{error, serve::{Accept, Drain}};").len(), 2);
-        assert_eq!(found(path, "use super::super::adapters::*;"), banned("adapters"));
-        assert_eq!(found(path, "fn f(body: crate::http::Body) {}"), banned("http"));
-        assert_eq!(found(path, "use http::HeaderMap; use crate::hub::Topic; use super::a;"), []);
-    }
-
-    #[test]
-    fn http_and_serve_know_no_hub() {
-        assert_eq!(found("crates/downlink/src/http/mod.rs", "use crate::hub;"), banned("hub"));
-        assert_eq!(found("crates/downlink/src/http.rs", "use super::serve;"), banned("serve"));
-        assert_eq!(found("crates/downlink/src/serve/a.rs", "use crate::hub::A;"), banned("hub"));
-        assert_eq!(found("crates/downlink/src/serve/a.rs", "use crate::http::A;"), []);
-    }
-
-    #[test]
-    fn other_files_use_what_they_like() {
-        let text = "use crate::{hub, http, serve}; async fn f() {}";
-        assert_eq!(found("crates/downlink/src/lib.rs", text), []);
-        assert_eq!(found("crates/downlink/src/adapters/axum.rs", text), []);
-        assert_eq!(found("examples/chat/src/hub/a.rs", text), []);
-    }
-
-    #[test]
-    fn sans_io_crates_have_no_async() {
-        let text = "async fn f() {} fn g() { async {}; }";
-        let names = vec![(Rule::SansIo, "f".to_owned()), (Rule::SansIo, "async".to_owned())];
-        assert_eq!(found("crates/downlink-proto/src/a.rs", text), names);
-        assert_eq!(found("crates/downlink-log/src/a.rs", text), names);
-        assert_eq!(found("crates/downlink-log/tests/a.rs", text), []);
-    }
+/// The path of a module in another one.
+fn inner(module: &[String], name: &str) -> Segments {
+    module.iter().map(String::as_str).chain([name]).map(str::to_owned).collect()
 }

@@ -1,13 +1,14 @@
 //! A source file as the rules see it: its text and its syntax tree.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Context as _;
-use proc_macro2::Span;
-use syn::{Attribute, Item, Meta};
+use proc_macro2::{Span, TokenStream};
+use syn::Item;
 
-use crate::tidy::{Finding, Rule};
+use crate::tidy::{Finding, Rule, test_code};
 
 /// Directories that hold no source of ours.
 const SKIPPED: [&str; 4] = ["target", "node_modules", "artifacts", "corpus"];
@@ -18,13 +19,33 @@ pub(super) struct Source {
     /// Relative to the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// The tree, or where parsing failed.
+    /// The tokens; none if the text is not a sequence of tokens.
+    pub(super) tokens: TokenStream,
+    /// The tree, or the error of the parser.
     pub(super) tree: Result<syn::File, syn::Error>,
+    /// The lines that are compiled for tests only. A range never begins inside another.
+    test_lines: Vec<RangeInclusive<usize>>,
+    /// Whether the whole file is a test: in a `tests` folder, or declared for tests only.
+    pub(super) is_test: bool,
 }
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.to_owned(), text: text.to_owned(), tree: syn::parse_file(text) }
+        let tokens = text.parse::<TokenStream>().map_err(syn::Error::from);
+        let tree = tokens.clone().and_then(syn::parse2::<syn::File>);
+        let tokens = tokens.unwrap_or_default();
+        let test_lines = tree.as_ref().map(test_code::lines).unwrap_or_default();
+        let is_in_tests = path.split('/').rev().skip(1).any(|folder| folder == "tests");
+        let is_test = is_in_tests || tree.as_ref().is_ok_and(test_code::is_whole);
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Self { path, text, tokens, tree, test_lines, is_test }
+    }
+
+    /// Sources below a folder, each given by path and text.
+    #[cfg(test)]
+    pub(super) fn all_below(folder: &str, files: &[(&str, &str)]) -> Vec<Self> {
+        let files = files.iter();
+        files.map(|(path, text)| Self::new(&format!("{folder}{path}"), text)).collect()
     }
 
     /// A finding in this file.
@@ -44,9 +65,18 @@ impl Source {
         self.tree.as_ref().map_or(&[], |tree| tree.items.as_slice())
     }
 
-    /// Whether the file lies in a `tests` directory.
-    pub(super) fn is_test(&self) -> bool {
-        self.path.split('/').rev().skip(1).any(|folder| folder == "tests")
+    /// Whether a line, counted from 1, is compiled for tests only.
+    pub(super) fn is_test_line(&self, line: usize) -> bool {
+        self.is_test || self.test_lines.iter().any(|range| range.contains(&line))
+    }
+
+    /// The folder that holds the files of this file's modules, with a slash at its end.
+    pub(super) fn folder_of_modules(&self) -> String {
+        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        match name {
+            "lib.rs" | "main.rs" | "mod.rs" => format!("{folder}/"),
+            _ => format!("{folder}/{}/", name.trim_end_matches(".rs")),
+        }
     }
 }
 
@@ -55,26 +85,12 @@ pub(super) fn line_of(span: Span) -> usize {
     span.start().line
 }
 
-/// Whether an item is compiled for tests only.
-pub(super) fn is_cfg_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| match &attribute.meta {
-        Meta::List(list) => {
-            list.path.is_ident("cfg")
-                && list
-                    .tokens
-                    .to_string()
-                    .split(|c: char| !c.is_alphanumeric())
-                    .any(|w| w == "test")
-        }
-        _ => false,
-    })
-}
-
 /// Every `.rs` file below the root, sorted by path.
 pub(super) fn load_all(root: &Path) -> anyhow::Result<Vec<Source>> {
     let mut sources = Vec::new();
     walk(root, root, &mut sources)?;
     sources.sort_by(|a, b| a.path.cmp(&b.path));
+    test_code::mark_modules(&mut sources);
     Ok(sources)
 }
 
@@ -108,17 +124,18 @@ mod tests {
 
     #[test]
     fn tests_are_known_by_folder_and_by_attribute() {
-        assert!(Source::new("crates/x/tests/it.rs", "").is_test());
-        assert!(!Source::new("crates/x/src/tests.rs", "").is_test());
-        let source = Source::new(
-            "a.rs",
-            "#[cfg(test)] mod a {}\n#[cfg(all(test, unix))] mod b {}\nmod c {}",
-        );
-        let marks: Vec<bool> = source
-            .items()
-            .iter()
-            .map(|item| matches!(item, Item::Mod(module) if is_cfg_test(&module.attrs)))
-            .collect();
-        assert_eq!(marks, [true, true, false]);
+        assert!(Source::new("crates/x/tests/it.rs", "").is_test);
+        assert!(!Source::new("crates/x/src/tests.rs", "").is_test);
+        let source = Source::new("a.rs", "fn f() {}\n#[cfg(test)]\nmod a {\n}\nfn g() {}");
+        let marks: Vec<bool> = (1..=5).map(|line| source.is_test_line(line)).collect();
+        assert_eq!(marks, [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn modules_lie_beside_a_root_and_below_any_other_file() {
+        let folder = |path| Source::new(path, "").folder_of_modules();
+        assert_eq!(folder("crates/x/src/lib.rs"), "crates/x/src/");
+        assert_eq!(folder("crates/x/src/a/mod.rs"), "crates/x/src/a/");
+        assert_eq!(folder("crates/x/src/a.rs"), "crates/x/src/a/");
     }
 }

@@ -11,10 +11,11 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    App, body,
+    body,
     envelope::Envelope,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
+    state::App,
 };
 
 /// Topics and clients of all events of a batch together, ten for each of the most events there may

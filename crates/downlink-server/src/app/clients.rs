@@ -8,9 +8,9 @@ use downlink::hub::ClientId;
 use serde_json::{Value, json};
 
 use super::{
-    App,
     query::Query,
     reply::{self, Refused, bad_request, shown},
+    state::App,
 };
 
 /// Subscriptions listed without `limit=`, and the most that it may ask for.

@@ -12,8 +12,9 @@ use axum::{
 };
 
 use super::{
-    App, linger,
+    linger,
     reply::{Refused, bad_request, forbidden, shown},
+    state::App,
 };
 use crate::config::{Right, Settings};
 

@@ -1,4 +1,4 @@
-//! The HTTP API: routes, and what they share.
+//! The HTTP API: the hub and the routes over it.
 //!
 //! A request passes the guard (who is asking, from where), then its route reads the query (every
 //! parameter is known, or the request is refused), and only then does anything happen.
@@ -14,6 +14,7 @@ mod page;
 mod publish;
 mod query;
 mod reply;
+mod state;
 mod status;
 mod streaming;
 mod subscribe;
@@ -32,20 +33,12 @@ use axum::{
 };
 use downlink::hub::{Durability, Hub, HubBuilder, HubError, Limits, Retention};
 
+use self::state::App;
 use crate::config::Settings;
 
 /// How long the store may still belong to a server that is about to end, unless set. A second server
 /// that was started by mistake says so after it.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
-
-/// What every request sees.
-#[derive(Clone, Debug)]
-pub(crate) struct App {
-    pub(crate) hub: Hub<String>,
-    pub(crate) settings: Arc<Settings>,
-    /// When the server began, for its numbers.
-    pub(crate) started: SystemTime,
-}
 
 /// The hub that these settings describe.
 ///

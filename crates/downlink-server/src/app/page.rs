@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 
-use super::{App, query::Query, reply::Refused};
+use super::{query::Query, reply::Refused, state::App};
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                       img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \

@@ -10,10 +10,11 @@ use downlink::hub::Receipt;
 use serde_json::json;
 
 use super::{
-    App, body,
+    body,
     envelope::Envelope,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
+    state::App,
     streaming::{self, Format},
 };
 

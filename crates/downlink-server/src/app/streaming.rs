@@ -16,9 +16,10 @@ use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::{json, value::RawValue};
 
 use super::{
-    App, body,
+    body,
     envelope::Envelope,
     reply::{self, Refused, bad_request, not_published, sentence},
+    state::App,
 };
 
 /// How the body is written.

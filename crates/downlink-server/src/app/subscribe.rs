@@ -12,10 +12,10 @@ use downlink::{
 };
 
 use super::{
-    App,
     described::described,
     query::Query,
     reply::{Refused, bad_request, shown},
+    state::App,
 };
 
 const PARAMETERS: &[&str] = &["topic", "client", "start", "last_event_id", "open", "alive", "meta"];

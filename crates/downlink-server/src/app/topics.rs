@@ -8,9 +8,9 @@ use downlink::hub::{InvalidName, Topic, TopicOverview};
 use serde_json::{Value, json};
 
 use super::{
-    App,
     query::Query,
     reply::{self, Refused, bad_request, not_published, shown},
+    state::App,
 };
 
 /// Topics listed without `limit=`, and the most that it may ask for.

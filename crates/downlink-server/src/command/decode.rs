@@ -7,9 +7,9 @@ use clap::Args;
 use downlink_proto::{DecodedEvent, Decoder, Item};
 use serde_json::json;
 
-use super::printed;
+use super::output::printed;
 
-/// What is read at once; the result does not depend on it.
+/// The size of one read. The result does not depend on it.
 const CHUNK_BYTES: usize = 64 << 10;
 
 #[derive(Args, Debug)]

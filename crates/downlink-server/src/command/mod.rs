@@ -5,21 +5,18 @@
 
 mod decode;
 mod listening;
+mod output;
 mod publish;
+mod runtime;
 mod serve;
 mod subscribe;
 
-use std::{
-    ffi::OsString,
-    fmt,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::output::{NobodyReads, complain, printed};
 use crate::config::{self, Settings};
 
 /// Push live updates to browsers and programs with Server-Sent Events.
@@ -117,40 +114,6 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     }
     complain(format_args!("{error:#}"));
     ExitCode::FAILURE
-}
-
-/// Writes a line to stderr, if there is one.
-fn complain(what: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "downlink: {what}");
-}
-
-/// Whoever read our stdout has had enough, such as `head`.
-#[derive(Debug)]
-struct NobodyReads;
-
-impl fmt::Display for NobodyReads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads the output any more")
-    }
-}
-
-impl std::error::Error for NobodyReads {}
-
-/// What became of writing to stdout.
-fn printed(written: io::Result<()>) -> anyhow::Result<()> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
-        written => written.context("cannot write to stdout"),
-    }
-}
-
-/// The runtime of the short commands: one thread is enough.
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(work);
-    // A read of stdin that nobody waits for any more does not hold up the end.
-    runtime.shutdown_background();
-    done
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
-use super::{block_on, printed};
+use super::{output::printed, runtime::block_on};
 
 /// The largest event read from stdin; the server's own limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;

@@ -7,7 +7,11 @@ use clap::Args;
 use downlink_client::{Closed, Delivery, EventSource, Gap, GapReason};
 use serde_json::json;
 
-use super::{block_on, complain, decode, printed};
+use super::{
+    decode,
+    output::{complain, printed},
+    runtime::block_on,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {

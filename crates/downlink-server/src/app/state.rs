@@ -1,0 +1,18 @@
+//! The state that all routes share.
+//!
+//! The routes receive it from axum. Each clone refers to the same hub and the same settings.
+
+use std::{sync::Arc, time::SystemTime};
+
+use downlink::hub::Hub;
+
+use crate::config::Settings;
+
+/// The state of the server that every request can read.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) hub: Hub<String>,
+    pub(crate) settings: Arc<Settings>,
+    /// When the server began, for its numbers.
+    pub(crate) started: SystemTime,
+}

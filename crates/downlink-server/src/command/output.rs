@@ -1,0 +1,35 @@
+//! The output of the commands: stdout for results, stderr for complaints.
+//!
+//! A reader may close stdout early. The command then ends, and its exit code is 0.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
+use anyhow::Context as _;
+
+/// Writes a line to stderr. An error is ignored: no other place is left to report it.
+pub(super) fn complain(what: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "downlink: {what}");
+}
+
+/// The reader of stdout closed it, as `head` does.
+#[derive(Debug)]
+pub(super) struct NobodyReads;
+
+impl fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
+/// Turns the result of a write to stdout into the result of the command.
+pub(super) fn printed(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        written => written.context("cannot write to stdout"),
+    }
+}

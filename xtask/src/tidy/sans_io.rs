@@ -1,0 +1,68 @@
+//! The rule for the sans-IO crates: they have no tasks, so nothing in them is `async`.
+//!
+//! The rule for dependencies keeps clocks and sockets out of them (`manifests.rs`).
+
+use syn::visit::{self, Visit};
+use syn::{ExprAsync, Signature};
+
+use crate::tidy::source::{Source, line_of};
+use crate::tidy::{Finding, Rule};
+
+/// Crates without clock, sockets and tasks.
+const SANS_IO: [&str; 2] = ["crates/downlink-proto/src/", "crates/downlink-log/src/"];
+
+pub(super) fn check(source: &Source) -> Vec<Finding> {
+    let mut tasks = Tasks { source, findings: Vec::new() };
+    if SANS_IO.iter().any(|crate_| source.path.starts_with(crate_)) {
+        source.items().iter().for_each(|item| tasks.visit_item(item));
+    }
+    tasks.findings
+}
+
+struct Tasks<'a> {
+    source: &'a Source,
+    findings: Vec<Finding>,
+}
+
+impl Tasks<'_> {
+    fn add(&mut self, line: usize, subject: &str) {
+        let advice = "this crate has no tasks: leave `async` to the crates above";
+        self.findings.push(self.source.finding(line, Rule::SansIo, subject, advice));
+    }
+}
+
+impl<'ast> Visit<'ast> for Tasks<'_> {
+    fn visit_signature(&mut self, signature: &'ast Signature) {
+        if let Some(keyword) = &signature.asyncness {
+            self.add(line_of(keyword.span), &signature.ident.to_string());
+        }
+        visit::visit_signature(self, signature);
+    }
+
+    fn visit_expr_async(&mut self, block: &'ast ExprAsync) {
+        self.add(line_of(block.async_token.span), "async");
+        visit::visit_expr_async(self, block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subjects(path: &str) -> Vec<String> {
+        let source = Source::new(path, "async fn f() {} fn g() { async {}; }");
+        check(&source).into_iter().map(|finding| finding.subject).collect()
+    }
+
+    #[test]
+    fn sans_io_crates_have_no_async() {
+        assert_eq!(subjects("crates/downlink-proto/src/a.rs"), ["f", "async"]);
+        assert_eq!(subjects("crates/downlink-log/src/a.rs"), ["f", "async"]);
+    }
+
+    #[test]
+    fn other_crates_and_tests_have() {
+        assert_eq!(subjects("crates/downlink-log/tests/a.rs"), [""; 0]);
+        assert_eq!(subjects("crates/downlink/src/lib.rs"), [""; 0]);
+    }
+}
