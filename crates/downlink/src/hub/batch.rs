@@ -1,15 +1,14 @@
 //! Several events at once: all or nothing, next to each other in the sequence.
 
-use std::{error::Error, fmt};
-
 use smallvec::SmallVec;
+use thiserror::Error;
 
-use super::{Hub, Publish, PublishError, Receipt};
+use super::{Confirmed, Hub, Publish, PublishError, Receipt};
 
 /// Events in one batch. They are appended under one hold of a lock, a few milliseconds at most.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 
-/// Events that are to be published together: all or none, next to each other in the sequence.
+/// Events that are published together: all or none, next to each other in the sequence.
 ///
 /// # Limits
 ///
@@ -82,44 +81,47 @@ impl<T: Send + Sync + 'static> Batch<T> {
         let submitted =
             hub.append(drafts).map_err(|(index, error)| BatchError::Event { index, error })?;
         let given = given.into_iter().enumerate();
-        Ok(given.map(|(draft, id)| hub.receipt(&submitted, draft, id)).collect())
+        Ok(given.map(|(draft, id)| Receipt::of(&submitted, draft, id)).collect())
     }
 }
 
 /// Nothing of a batch was published.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BatchError {
     /// More events than a batch may have.
+    #[error("the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")]
     TooMany {
         /// How many.
         events: usize,
     },
     /// One event cannot be published.
+    #[error("event {} of the batch", index + 1)]
     Event {
         /// Which, counting from 0.
         index: usize,
         /// Why.
+        #[source]
         error: PublishError,
     },
 }
 
-impl fmt::Display for BatchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooMany { events } => {
-                write!(f, "the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")
-            }
-            Self::Event { index, .. } => write!(f, "event {} of the batch", index + 1),
+impl BatchError {
+    /// Waits for all events of a batch, whose receipts these are.
+    ///
+    /// # Errors
+    ///
+    /// The error says which event of the batch it is about; then nothing was published.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn durable(receipts: &[Receipt]) -> Result<Vec<Confirmed>, Self> {
+        let mut confirmed = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            let outcome = receipt.outcome().await;
+            confirmed.push(outcome.map_err(|(index, error)| Self::Event { index, error })?);
         }
-    }
-}
-
-impl Error for BatchError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::TooMany { .. } => None,
-            Self::Event { error, .. } => Some(error),
-        }
+        Ok(confirmed)
     }
 }

@@ -8,10 +8,9 @@ use downlink_log::{StoreOptions, store::Durability};
 use downlink_proto::{Event, EventId};
 
 use super::{
-    Clock, Hub, HubError, Inner, Limits, Observer, Retention, TopicSelector,
+    Clock, Hub, HubClock, HubError, Inner, Limits, Observer, Retention, TopicSelector,
     drain::Drain,
     encoding::Encoding,
-    linger::{LINGER_MAX, Linger},
     record::Record,
     stats::Counters,
 };
@@ -50,10 +49,9 @@ pub(super) struct Settings<T> {
     pub(super) read_value: Option<Arc<ReadEvent<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) clock: Clock,
-    pub(super) linger: Duration,
 }
 
-/// Settings of a [`Hub`] to be. Wrong ones are reported by [`build`](Self::build).
+/// Builder for a [`Hub`]. [`build`](Self::build) reports the first invalid setting.
 ///
 /// # Examples
 ///
@@ -76,7 +74,7 @@ pub struct HubBuilder<T> {
     #[cfg(feature = "store")]
     store: Option<std::path::PathBuf>,
     #[cfg(feature = "store")]
-    store_options: downlink_log::store::SqliteOptions,
+    store_options: downlink_sqlite::SqliteOptions,
 }
 
 impl<T: Send + Sync + 'static> HubBuilder<T> {
@@ -117,7 +115,6 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             read_value: None,
             observer: None,
             clock: Clock::system(),
-            linger: Duration::ZERO,
         };
         let options = LogOptions::new(Epoch::from_random(random()));
         Self {
@@ -130,7 +127,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             #[cfg(feature = "store")]
             store: None,
             #[cfg(feature = "store")]
-            store_options: downlink_log::store::SqliteOptions::default(),
+            store_options: downlink_sqlite::SqliteOptions::default(),
         }
     }
 
@@ -207,49 +204,6 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Wakes the readers of a topic at most once in this time while it is busy, so that several events
-    /// go out in one write. Default: zero, which is off; at most [`LINGER_MAX`].
-    ///
-    /// An event that nothing came before for as long is told at once; those that follow within the
-    /// time wait for its end, and are told together. So it costs up to `linger` of latency, and only
-    /// where there is load. With a store the time begins at the commit. Draining, closing and
-    /// disconnecting do not wait.
-    ///
-    /// It is kept in whole milliseconds, rounded up. It needs a tokio runtime with a timer, the
-    /// publisher's (with a store, the one that made the hub, or the first publisher's), which has to
-    /// be driven while something waits. Where there is none, readers are woken at once.
-    ///
-    /// # Limits
-    ///
-    /// Until it is told of them, a reader's events are in the topic's history alone: what a topic
-    /// gets in this time has to be well within its retention, or readers are told of gaps.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::time::Duration;
-    /// use downlink::hub::{Delivery, HubBuilder};
-    /// use futures_util::StreamExt;
-    ///
-    /// let hub = HubBuilder::<String>::text().linger(Duration::from_millis(5)).build()?;
-    /// let mut prices = hub.subscribe().topic("gold").open().await?;
-    /// for price in ["4000", "4001", "4002"] {
-    ///     hub.to("gold").publish(price.to_owned())?;
-    /// }
-    /// for price in ["4000", "4001", "4002"] {
-    ///     let Some(Delivery::Event(event)) = prices.next().await else { panic!("no event") };
-    ///     assert_eq!(event.data(), price);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn linger(mut self, linger: Duration) -> Self {
-        self.settings.linger = linger;
-        self
-    }
-
     /// Keeps each value beside its frame, as filters need it. `bytes` says what a value counts
     /// towards the byte bounds.
     pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
@@ -311,8 +265,10 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Whether an event is seen when the disk has it (the default), or at once, and is on the disk
-    /// within a tenth of a second: what a crash takes in that time, subscribers are told as a gap.
+    /// When an event counts as published: when the disk has it (the default), or when the operating
+    /// system has it. In the second case it survives a crash of the process at once, and a power cut
+    /// after at most a tenth of a second. Subscribers that saw an event which a power cut took get a
+    /// gap.
     #[cfg(feature = "store")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -373,27 +329,30 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 
     #[cfg(feature = "store")]
     fn build_stored(mut self, file: &std::path::Path) -> Result<Hub<T>, HubError> {
-        use downlink_log::store::{SqliteStore, Store};
+        use downlink_log::store::Store;
+        use downlink_sqlite::SqliteStore;
 
         if self.settings.value_bytes.is_some() && self.settings.read_value.is_none() {
             return Err(HubError::ValuesNeedDecoding);
         }
         self.store_options.retention = self.options.retention.clone();
         self.store_options.finished_keep = self.options.finished_keep;
-        let store = SqliteStore::open(file, self.options.epoch, self.store_options.clone());
+        let now = self.settings.clock.now();
+        let store = SqliteStore::open(file, self.options.epoch, now, self.store_options.clone());
         let store = store.map_err(HubError::Store)?;
         let fingerprint_key = store.opened().fingerprint_key;
+        let clock = HubClock::start(self.settings.clock.clone(), store.opened().clock);
         let read_value = self.settings.read_stored();
-        let clock = self.settings.clock.clone();
         let decode = move |stored| super::stored::decode(&stored, read_value.as_ref());
-        let mut side = StoreOptions::new(decode, move || clock.now());
+        let state = clock.clone();
+        let mut side = StoreOptions::new(decode, move || state.state());
         side.durability = self.durability;
         side.begin_reading = super::stored::yield_to_others;
-        let linger = Linger::of(self.settings.linger);
-        side.wake = linger.clone().map(Linger::into_wake_committed);
-        let options = self.options.clone();
-        let log = Log::with_store(options, store, side).map_err(HubError::Store)?;
-        Ok(self.build_over(log, linger, Some(fingerprint_key)))
+        side.on_unreadable = Some(Box::new(|id| {
+            tracing::error!(%id, "a stored event cannot be read; its subscribers get a gap");
+        }));
+        let log = Log::with_store(self.options.clone(), store, side).map_err(HubError::Store)?;
+        Ok(self.build_over(log, clock, Some(fingerprint_key)))
     }
 
     fn check(&self) -> Result<(), HubError> {
@@ -410,26 +369,22 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         if self.settings.drain_spread.is_empty() {
             return Err(HubError::EmptySpread);
         }
-        let linger = self.settings.linger;
-        if linger > LINGER_MAX {
-            return Err(HubError::LingerTooLong { linger, linger_max: LINGER_MAX });
-        }
         Ok(())
     }
 
     /// Makes a hub of settings that are known to be right.
     pub(super) fn build_valid(self) -> Hub<T> {
         let log = Log::new(self.options.clone());
-        let linger = Linger::of(self.settings.linger);
-        self.build_over(log, linger, None)
+        let clock = HubClock::start(self.settings.clock.clone(), None);
+        self.build_over(log, clock, None)
     }
 
-    /// Makes a hub over a log, whose readers it wakes in its own way.
+    /// Makes a hub over a log; the key of its fingerprints is that of the store, if there is one.
     fn build_over(
         self,
         log: Log<Record<T>>,
-        linger: Option<Linger<T>>,
-        fingerprint_key: Option<[u8; 16]>,
+        clock: HubClock,
+        stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
         let Self { encoding, settings, .. } = self;
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
@@ -439,10 +394,11 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             encoding,
             settings,
             id_prefix,
-            fingerprint_key,
+            fingerprint_key: stored_key.unwrap_or_else(random_key),
+            has_store: stored_key.is_some(),
+            clock,
             counters: Counters::default(),
             drain: Drain::default(),
-            linger,
         }))
     }
 }
@@ -469,4 +425,13 @@ impl<T> fmt::Debug for HubBuilder<T> {
 /// Random bits for an epoch: from the system, since two lives of a hub must not meet.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
+}
+
+/// A random key: nobody outside can search for two contents with one fingerprint.
+fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    for half in key.chunks_exact_mut(8) {
+        half.copy_from_slice(&random().to_le_bytes());
+    }
+    key
 }

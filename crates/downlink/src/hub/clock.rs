@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use downlink_log::Timestamp;
+use downlink_log::{LogClock, Timestamp};
 
 /// Where a hub takes the time from, for retention and time stamps.
 ///
@@ -36,7 +36,7 @@ impl Clock {
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
     }
 
-    /// Moves a manual clock on, by whole milliseconds; the system's is not impressed.
+    /// Moves a manual clock on, by whole milliseconds. The system's clock stays as it is.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
@@ -59,5 +59,76 @@ impl Clock {
                 .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
         };
         Timestamp::from_millis(millis)
+    }
+}
+
+impl Clock {
+    /// The time of a clock that only goes forward, also while the machine sleeps.
+    fn steady(&self) -> Duration {
+        match &self.0 {
+            Some(manual) => Duration::from_millis(manual.load(Ordering::SeqCst)),
+            None => steady(),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn steady() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn steady() -> Duration {
+    static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(std::time::Instant::now).elapsed()
+}
+
+/// The clock of one hub: the wall clock, and the log time that it becomes.
+#[derive(Clone, Debug)]
+pub(crate) struct HubClock {
+    wall: Clock,
+    log: Arc<LogClock>,
+}
+
+impl HubClock {
+    /// Begins now, or goes on where a store's clock ended.
+    pub(super) fn start(wall: Clock, kept: Option<downlink_log::ClockState>) -> Self {
+        let log = LogClock::start(wall.now(), wall.steady(), kept).on_jump(|by_ms| {
+            tracing::warn!(by_ms, "the system clock jumped; ages and retention go on as before");
+        });
+        Self { wall, log: Arc::new(log) }
+    }
+
+    /// The log time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now_at(self.wall.now())
+    }
+
+    /// The log time, if a server of many has looked at the system's clock already: `look` gives what
+    /// it saw.
+    pub(crate) fn now_by(&self, look: impl FnOnce() -> Timestamp) -> Timestamp {
+        if self.wall.is_system() { self.now_at(look()) } else { self.now() }
+    }
+
+    fn now_at(&self, wall: Timestamp) -> Timestamp {
+        self.log.now(wall, || self.wall.steady())
+    }
+
+    /// The time to show for a log time.
+    pub(super) fn shown(&self, at: Timestamp) -> Timestamp {
+        self.log.shown(at)
+    }
+
+    /// The log time of a time that a user gave.
+    pub(super) fn log_time(&self, shown: Timestamp) -> Timestamp {
+        self.log.log_time(shown)
+    }
+
+    /// What a store keeps of the clock.
+    #[cfg(feature = "store")]
+    pub(super) fn state(&self) -> downlink_log::ClockState {
+        downlink_log::ClockState { at: self.now(), delta_ms: self.log.delta_ms() }
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn reason(reason: GapReason) -> &'static str {
         GapReason::NewEpoch => "new_epoch",
         GapReason::Lagged => "lagged",
         GapReason::Lost => "lost",
+        GapReason::Unreadable => "unreadable",
         _ => "unknown",
     }
 }

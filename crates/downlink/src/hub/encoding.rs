@@ -27,17 +27,6 @@ impl<T> fmt::Debug for Encoding<T> {
 }
 
 /// A value could not be made into an event. The encoder's own error is the source.
-#[derive(Debug)]
-pub struct EncodeError(pub(super) Box<dyn Error + Send + Sync>);
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the value could not be encoded")
-    }
-}
-
-impl Error for EncodeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.0.as_ref())
-    }
-}
+#[derive(Debug, thiserror::Error)]
+#[error("the value could not be encoded")]
+pub struct EncodeError(#[source] pub(super) Box<dyn Error + Send + Sync>);

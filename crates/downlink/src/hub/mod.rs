@@ -4,8 +4,7 @@
 //! [`Subscription`] reads the log from its own cursor. Nobody waits for anybody: a slow reader is a
 //! number that lags, and what it cannot be given any more it is told as a [`Gap`].
 //!
-//! There is no task to start and none to stop; dropping a subscription is leaving. (A hub that lingers
-//! has a timer while something waits for it.)
+//! There is no task to start and none to stop; dropping a subscription is leaving.
 //!
 //! Not here: HTTP. How a subscription becomes a response is in [`adapters`](crate::adapters).
 
@@ -17,7 +16,6 @@ mod control;
 mod delivery;
 mod drain;
 mod encoding;
-mod linger;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod observe;
@@ -25,6 +23,7 @@ mod overview;
 mod publish;
 mod publish_error;
 mod reading;
+mod receipt;
 mod record;
 mod stats;
 mod stored;
@@ -48,12 +47,13 @@ pub use downlink_log::{
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
-pub use linger::LINGER_MAX;
 pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::{ClientOverview, TopicOverview};
-pub use publish::{ADDRESSES_MAX, Publish, Receipt};
+pub use publish::{ADDRESSES_MAX, Publish};
 pub use publish_error::PublishError;
+pub(crate) use clock::HubClock;
 pub(crate) use reading::Reading;
+pub use receipt::{Confirmed, Receipt};
 pub use stats::Stats;
 pub use subscribe::{Resume, Subscribe};
 pub use subscribe_error::SubscribeError;
@@ -89,37 +89,37 @@ use stats::Counters;
 /// let hub = Hub::<String>::text();
 /// let mut subscription = hub.subscribe().topic("news").open().await?;
 /// let receipt = hub.to("news").publish("hello".to_owned())?;
-/// assert_eq!(receipt.matched(), 1);
+/// assert_eq!(receipt.matched(), Some(1));
 ///
 /// let Some(Delivery::Event(event)) = subscription.next().await else { panic!("no event") };
 /// assert_eq!(event.data(), "hello");
-/// assert_eq!(event.id(), receipt.id().as_str());
+/// assert_eq!(Some(event.event_id()).as_ref(), receipt.id());
 /// # Ok(())
 /// # }
 /// ```
-pub struct Hub<T>(Arc<Inner<T>>);
+pub struct Hub<T: Send + Sync + 'static>(Arc<Inner<T>>);
 
-pub(crate) struct Inner<T> {
+pub(crate) struct Inner<T: Send + Sync + 'static> {
     log: Log<Record<T>>,
     encoding: Encoding<T>,
     settings: Settings<T>,
     /// What the ids of this hub begin with: the epoch and a dash.
     id_prefix: EventId,
-    /// Keys the fingerprints of a hub with a store, which outlive the process.
-    fingerprint_key: Option<[u8; 16]>,
+    /// Keys the fingerprints: random, or the store's, which outlives the process.
+    fingerprint_key: [u8; 16],
+    has_store: bool,
+    clock: HubClock,
     counters: Counters,
     drain: drain::Drain,
-    /// `None`: readers are woken by the publisher, at once.
-    linger: Option<linger::Linger<T>>,
 }
 
-impl<T> Clone for Hub<T> {
+impl<T: Send + Sync + 'static> Clone for Hub<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T> fmt::Debug for Hub<T> {
+impl<T: Send + Sync + 'static> fmt::Debug for Hub<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").field("log", &self.0.log).finish_non_exhaustive()
     }
@@ -226,6 +226,6 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     fn now(&self) -> Timestamp {
-        self.0.settings.clock.now()
+        self.0.clock.now()
     }
 }

@@ -111,43 +111,43 @@ pub trait Observer: Send + Sync + 'static {
     }
 }
 
-/// What happened.
-pub(super) enum Happened<'a> {
+/// What happened to a subscription.
+pub(super) enum HubEvent<'a> {
     Connected,
     Disconnected(DisconnectReason),
     Gap(&'a Gap),
 }
 
-/// Tells an observer and `tracing`.
-pub(super) fn tell(
+/// Notifies an observer and `tracing`.
+pub(super) fn notify(
     observer: Option<&dyn Observer>,
     connection: &Connection,
-    happened: &Happened<'_>,
+    event: &HubEvent<'_>,
 ) {
-    trace(connection, happened);
+    trace(connection, event);
     let Some(observer) = observer else { return };
-    let told = catch_unwind(AssertUnwindSafe(|| match happened {
-        Happened::Connected => observer.connected(connection),
-        Happened::Disconnected(reason) => observer.disconnected(connection, *reason),
-        Happened::Gap(gap) => observer.gap(connection, gap),
+    let notified = catch_unwind(AssertUnwindSafe(|| match event {
+        HubEvent::Connected => observer.connected(connection),
+        HubEvent::Disconnected(reason) => observer.disconnected(connection, *reason),
+        HubEvent::Gap(gap) => observer.gap(connection, gap),
     }));
-    if told.is_err() {
+    if notified.is_err() {
         tracing::error!(connection = connection.number, "the hub's observer panicked");
     }
 }
 
-fn trace(connection: &Connection, happened: &Happened<'_>) {
+fn trace(connection: &Connection, event: &HubEvent<'_>) {
     let number = connection.number;
     // Client ids come from outside: Debug escapes them.
     let client = connection.client.as_ref().map(ClientId::as_str);
-    match happened {
-        Happened::Connected => {
+    match event {
+        HubEvent::Connected => {
             tracing::debug!(number, ?client, resumed = connection.resumed, "subscribed");
         }
-        Happened::Disconnected(reason) => {
+        HubEvent::Disconnected(reason) => {
             tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
         }
-        Happened::Gap(gap) => {
+        HubEvent::Gap(gap) => {
             let reason = control::reason(gap.reason);
             tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
         }

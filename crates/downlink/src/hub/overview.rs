@@ -11,7 +11,8 @@ use super::{ClientId, Hub, InvalidName, Topic, record::cursor_id};
 pub struct TopicOverview {
     /// Its name.
     pub topic: String,
-    /// Subscriptions that read it, by name or by pattern.
+    /// Subscriptions that named it, and those of each pattern that matches it. One that has several of
+    /// these counts for each.
     pub subscribers: usize,
     /// Events kept.
     pub events: usize,
@@ -38,7 +39,7 @@ pub struct ClientOverview {
     pub client: Option<ClientId>,
     /// How far it is behind.
     pub lag: u64,
-    /// Topics it reads.
+    /// Topics and patterns that it subscribed to.
     pub topics: usize,
 }
 
@@ -89,7 +90,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
                 number: reader.number,
                 client: reader.client,
                 lag: reader.lag,
-                topics: reader.topics,
+                topics: reader.selectors,
             })
             .collect();
         clients.sort_by_key(|client| (std::cmp::Reverse(client.lag), client.number));
@@ -108,7 +109,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         cursor: EventId,
     ) -> TopicOverview {
         // Of the life of the hub that it was published in.
-        let id = |offset: Offset| cursor_id(self.0.log.cursor_after(offset));
+        let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         TopicOverview {
             topic: topic.as_str().to_owned(),
             subscribers: found.subscribers,

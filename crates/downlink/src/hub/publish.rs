@@ -1,19 +1,18 @@
-//! Publishing: from a value and whom it is for to an offset in the log.
+//! Publishing: from a value and its recipients to an event in the log.
 //!
 //! Everything is checked and encoded before any lock is taken. A publish never waits for a reader.
 
-use std::{future::poll_fn, time::Duration};
+use std::time::Duration;
 
 use downlink_log::{
-    Appended, ClientId, Commit, Draft, Fingerprint, IdempotencyKey, Offset, Submitted, Timestamp,
-    Topic, resembles_cursor,
+    ClientId, Draft, Drafts, Fingerprint, IdempotencyKey, Submitted, Topic, resembles_cursor,
 };
-use downlink_proto::{Event, EventId, EventType, Frame, UnstampedFrame};
-use smallvec::{SmallVec, smallvec};
+use downlink_proto::{Event, EventId, EventType};
+use smallvec::smallvec;
 
 use super::{
-    Address, Hub, PublishError, control,
-    record::{Addresses, Fields, Record, cursor_id},
+    Address, Hub, PublishError, Receipt, control,
+    record::{Addresses, Record, Unstamped, UnstampedRecordFrame},
     stored,
 };
 
@@ -32,9 +31,9 @@ const CREDENTIAL_BYTES_MAX: usize = 256;
 /// Event types that would call a page's own handlers.
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
-/// An event to be: whom it is for, and what is to be said of it besides its data.
+/// A pending event: its recipients, and what it has besides its data.
 ///
-/// The first thing that is wrong with it is reported by [`publish`](Self::publish).
+/// [`publish`](Self::publish) reports the first error.
 ///
 /// # Limits
 ///
@@ -49,7 +48,7 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 /// let publish = || hub.to("orders/7").and_to_client("alice").event("paid").id("payment/1");
 /// let receipt = publish().publish("19.99".to_owned())?;
 /// let again = publish().publish("19.99".to_owned())?;
-/// assert!(again.is_repeated());
+/// assert_eq!(again.is_repeated(), Some(true));
 /// assert_eq!(again.offset(), receipt.offset());
 /// # Ok::<(), downlink::PublishError>(())
 /// ```
@@ -64,83 +63,7 @@ pub struct Publish<T> {
     retry: Option<Duration>,
     key: Option<IdempotencyKey>,
     last: bool,
-    wrong: Option<PublishError>,
-}
-
-/// What became of a publish.
-///
-/// In a hub with a store it says what is to become of it, until [`durable`](Self::durable) has
-/// answered. Two receipts are equal if they say the same.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    id: EventId,
-    offset: Offset,
-    matched: usize,
-    repeated: bool,
-    /// What it waits for, and which draft of that it is.
-    commit: Option<(Commit, usize)>,
-    is_store_behind: bool,
-}
-
-impl PartialEq for Receipt {
-    fn eq(&self, other: &Self) -> bool {
-        let says = |receipt: &Self| (receipt.offset, receipt.matched, receipt.repeated);
-        self.id == other.id && says(self) == says(other)
-    }
-}
-
-impl Eq for Receipt {}
-
-impl Receipt {
-    /// The id that subscribers see.
-    pub fn id(&self) -> &EventId {
-        &self.id
-    }
-
-    /// Where the event stands in the hub's one sequence.
-    pub fn offset(&self) -> Offset {
-        self.offset
-    }
-
-    /// How many distinct subscriptions the event was for. In a hub with a store that shows events when
-    /// they are committed, 0 until then: the receipt that [`durable`](Self::durable) gives knows it.
-    pub fn matched(&self) -> usize {
-        self.matched
-    }
-
-    /// Whether this is the answer to an earlier publish with the same id or idempotency key.
-    pub fn is_repeated(&self) -> bool {
-        self.repeated
-    }
-
-    /// Whether so much waits for the store that who publishes on without waiting for
-    /// [`durable`](Self::durable) will be refused as [`PublishError::Busy`] before long: more than half
-    /// of what may wait. Never in a hub in memory, nor once the store has refused to take more, as on a
-    /// full disk.
-    pub fn is_store_behind(&self) -> bool {
-        self.is_store_behind
-    }
-
-    /// Waits until the event survives a crash, as far as the hub promises that, and gives the receipt
-    /// that is certain then.
-    ///
-    /// A hub in memory promises nothing: this is ready at once.
-    ///
-    /// # Errors
-    ///
-    /// [`PublishError::Store`] if the event was not kept after all.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing: the event is kept all the same, or not.
-    pub async fn durable(&self) -> Result<Self, PublishError> {
-        let certain = Self { commit: None, is_store_behind: false, ..self.clone() };
-        let Some((commit, draft)) = &self.commit else { return Ok(certain) };
-        let answers = poll_fn(|cx| commit.poll(cx.waker())).await.map_err(PublishError::Store)?;
-        let answer = answers.get(*draft).copied();
-        let matched = answer.map_or(certain.matched, |answer| answer.matched);
-        Ok(Self { matched, ..certain })
-    }
+    error: Option<PublishError>,
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
@@ -180,8 +103,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// [`PublishError`]; then nothing was changed.
     pub fn finish(&self, topic: impl AsRef<str>) -> Result<Receipt, PublishError> {
         let mut publish = self.to(topic);
-        if let Some(wrong) = publish.wrong.take() {
-            return Err(wrong);
+        if let Some(error) = publish.error.take() {
+            return Err(error);
         }
         let draft = Draft {
             to: publish.to,
@@ -190,13 +113,10 @@ impl<T: Send + Sync + 'static> Hub<T> {
             fingerprint: Fingerprint::default(),
             finish: true,
             body: None,
-            stamp: None::<fn(Offset, Timestamp) -> Record<T>>,
+            payload: None,
         };
-        // A mark is no event: it is not counted as one, and does not linger.
-        let appended = self.0.log.submit(self.now(), smallvec![draft]);
-        let (submitted, wakes) = appended.map_err(|error| PublishError::from_append(error).1)?;
-        wakes.wake();
-        Ok(self.receipt(&submitted, 0, None))
+        let submitted = self.append(smallvec![draft]).map_err(|(_, error)| error)?;
+        Ok(Receipt::of(&submitted, 0, None))
     }
 
     fn to_nobody(&self) -> Publish<T> {
@@ -208,37 +128,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
             retry: None,
             key: None,
             last: false,
-            wrong: None,
+            error: None,
         }
     }
 
-    pub(super) fn append<F: FnOnce(Offset, Timestamp) -> Record<T>>(
+    pub(super) fn append(
         &self,
-        drafts: SmallVec<[Draft<F>; 1]>,
+        drafts: Drafts<Record<T>>,
     ) -> Result<Submitted, (usize, PublishError)> {
-        let appended = self.0.log.submit(self.now(), drafts);
-        let (submitted, wakes) = appended.map_err(PublishError::from_append)?;
-        match &self.0.linger {
-            Some(linger) => linger.wake(wakes),
-            None => wakes.wake(),
-        }
-        let new = submitted.answers.iter().filter(|answer| !answer.repeated).count();
-        self.0.counters.note_published(new);
-        Ok(submitted)
-    }
-
-    /// The receipt of one draft.
-    pub(super) fn receipt(
-        &self,
-        submitted: &Submitted,
-        draft: usize,
-        given: Option<EventId>,
-    ) -> Receipt {
-        let answer = submitted.answers[draft];
-        let id = given.unwrap_or_else(|| cursor_id(self.0.log.cursor_after(answer.offset)));
-        let commit = submitted.commit.clone().map(|commit| (commit, draft));
-        let Appended { offset, matched, repeated } = answer;
-        Receipt { id, offset, matched, repeated, commit, is_store_behind: submitted.is_behind }
+        self.0.log.append(self.now(), drafts).map_err(PublishError::from_append)
     }
 }
 
@@ -274,7 +172,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
         match check_type(event_type.as_ref()) {
             Ok(event_type) => self.event_type = event_type,
-            Err(wrong) => self.note_wrong(wrong),
+            Err(error) => self.set_error(error),
         }
         self
     }
@@ -286,7 +184,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
         match check_id(id.as_ref()) {
             Ok(id) => self.id = Some(id),
-            Err(wrong) => self.note_wrong(wrong),
+            Err(error) => self.set_error(error),
         }
         self
     }
@@ -303,10 +201,10 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// for the credential (a subject, a hash) where it is long or secret.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
         if credential.len() > CREDENTIAL_BYTES_MAX {
-            self.note_wrong(PublishError::InvalidCredential { bytes: credential.len() });
+            self.set_error(PublishError::InvalidCredential { bytes: credential.len() });
         }
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            self.note_wrong(PublishError::InvalidKey { bytes: key.len() });
+            self.set_error(PublishError::InvalidKey { bytes: key.len() });
         }
         self.key = Some(IdempotencyKey { credential: credential.into(), key: key.into() });
         self
@@ -323,7 +221,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then nothing was published.
+    /// [`PublishError`]; then nothing was published. In a hub with a store, conflicts with earlier
+    /// events (a taken id, a finished topic) are told by [`durable`](Receipt::durable).
     ///
     /// # Panics
     ///
@@ -332,25 +231,25 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let hub = self.hub.clone();
         let Encoded { draft, given } = self.into_draft(value)?;
         let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
-        Ok(hub.receipt(&submitted, 0, given))
+        Ok(Receipt::of(&submitted, 0, given))
     }
 
     /// Checks and encodes.
     pub(super) fn into_draft(
         mut self,
         value: T,
-    ) -> Result<Encoded<impl FnOnce(Offset, Timestamp) -> Record<T> + use<T>>, PublishError> {
+    ) -> Result<Encoded<T>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.id().cloned();
-        let body = self.hub.0.fingerprint_key.map(|_| stored::encode(&self.to, &event));
+        let body = self.hub.0.has_store.then(|| stored::encode(&self.to, &event));
         let needs_fingerprint = given.is_some() || self.key.is_some();
         let fingerprint =
             if needs_fingerprint { self.fingerprint(&event) } else { Fingerprint::default() };
         let event_type = event.event_type().cloned();
         let frame = match given {
-            Some(_) => Unstamped::Given(event.encode()),
-            None => Unstamped::Numbered(event.encode_unstamped(&self.hub.0.id_prefix)),
+            Some(_) => UnstampedRecordFrame::Given(event.encode()),
+            None => UnstampedRecordFrame::Numbered(event.encode_unstamped(&self.hub.0.id_prefix)),
         };
         let (bytes, bytes_max) = (frame.len_max(), settings.event_bytes_max);
         if bytes > bytes_max {
@@ -359,19 +258,17 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let value_bytes = settings.value_bytes.as_ref().map(|bytes| bytes(&value));
         let value = value_bytes.map(|bytes| (value, bytes));
         let (to, id) = (self.to.clone(), given.clone());
-        let stamp = move |offset: Offset, _: Timestamp| {
-            Record::new(Fields { frame: frame.stamp(offset), to, event_type, id, value })
-        };
+        let payload = Some(Unstamped { frame, to, event_type, id, value });
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
-        let draft = Draft { to: self.to, id, key, fingerprint, finish, body, stamp: Some(stamp) };
+        let draft = Draft { to: self.to, id, key, fingerprint, finish, body, payload };
         Ok(Encoded { draft, given })
     }
 
     /// The event as it will be, but for the hub's id.
     fn encode(&mut self, value: &T) -> Result<Event, PublishError> {
-        if let Some(wrong) = self.wrong.take() {
-            return Err(wrong);
+        if let Some(error) = self.error.take() {
+            return Err(error);
         }
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
@@ -396,66 +293,39 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        let event_type = event.event_type().map(EventType::as_str);
-        let retry = event.retry().map(|retry| retry.as_millis());
-        let id = event.id().map(EventId::as_str);
-        if let Some(key) = &self.hub.0.fingerprint_key {
-            // The same in every process: what is compared with it may be a year old.
-            let mut content = stored::encode(&self.to, event);
-            content.push(u8::from(self.last));
-            content.extend_from_slice(id.unwrap_or_default().as_bytes());
-            return Fingerprint::keyed(key, &content);
-        }
-        Fingerprint::of(&(&self.to, event_type, event.data(), retry, id, self.last))
+        // The same in every process that opens the store: it may be compared with last year's.
+        let mut content = stored::encode(&self.to, event);
+        content.push(u8::from(self.last));
+        content.extend_from_slice(event.id().map(EventId::as_str).unwrap_or_default().as_bytes());
+        Fingerprint::keyed(&self.hub.0.fingerprint_key, &content)
     }
 
     fn address(mut self, address: Result<Address, PublishError>) -> Self {
         match address.map(|address| (self.to.binary_search(&address), address)) {
-            Err(wrong) => self.note_wrong(wrong),
+            Err(error) => self.set_error(error),
             Ok((Ok(_), _)) => {}
             Ok((Err(_), _)) if self.to.len() >= ADDRESSES_MAX => {
-                self.note_wrong(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
+                self.set_error(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
             }
             Ok((Err(place), address)) => self.to.insert(place, address),
         }
         self
     }
 
-    fn note_wrong(&mut self, wrong: PublishError) {
-        self.wrong.get_or_insert(wrong);
+    fn set_error(&mut self, error: PublishError) {
+        self.error.get_or_insert(error);
     }
 }
 
-/// An event that only lacks its offset.
-pub(super) struct Encoded<F> {
-    pub(super) draft: Draft<F>,
-    /// The id its publisher gave.
+/// A draft, and the id that its publisher gave.
+pub(super) struct Encoded<T: Send + Sync + 'static> {
+    pub(super) draft: Draft<Record<T>>,
     pub(super) given: Option<EventId>,
 }
 
-/// A frame before its offset is known.
-enum Unstamped {
-    /// With an id of its publisher's.
-    Given(Frame),
-    /// With room for the offset.
-    Numbered(UnstampedFrame),
-}
-
-impl Unstamped {
-    fn len_max(&self) -> usize {
-        match self {
-            Self::Given(frame) => frame.len(),
-            Self::Numbered(frame) => frame.len_max(),
-        }
-    }
-
-    fn stamp(self, offset: Offset) -> Frame {
-        match self {
-            Self::Given(frame) => frame,
-            Self::Numbered(frame) => frame.stamp(offset.get()),
-        }
-    }
-}
+/// The `Last-Event-ID` that asks for all retained history. No event may have it as its id: a client
+/// that came back after that event would get everything again.
+pub(super) const EARLIEST: &str = "earliest";
 
 fn check_type(text: &str) -> Result<Option<EventType>, PublishError> {
     if text.starts_with(control::PREFIX) || RESERVED_TYPES.contains(&text) {
@@ -466,10 +336,11 @@ fn check_type(text: &str) -> Result<Option<EventType>, PublishError> {
 }
 
 fn check_id(text: &str) -> Result<EventId, PublishError> {
-    let wrong = || PublishError::InvalidId { id: text.to_owned() };
+    let error = || PublishError::InvalidId { id: text.to_owned() };
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if text.is_empty() || text.len() > ID_BYTES_MAX || !visible || resembles_cursor(text) {
-        return Err(wrong());
+    let is_reserved = resembles_cursor(text) || text == EARLIEST;
+    if text.is_empty() || text.len() > ID_BYTES_MAX || !visible || is_reserved {
+        return Err(error());
     }
-    EventId::new(text).map_err(|_| wrong())
+    EventId::new(text).map_err(|_| error())
 }

@@ -1,27 +1,27 @@
-//! How a subscription is polled: by itself, or by a server that has quicker ways for many of them.
+//! How a subscription is polled: standalone, or driven by a server of many.
 //!
-//! Not here: whose ways these are. Hub and HTTP do not know each other.
+//! The server's side is not here. Hub and HTTP do not know each other.
 
 use std::task::Context;
 
 use downlink_log::{Payload, Reader, Timestamp};
 
-use super::Clock;
+use super::HubClock;
 
-/// How whoever polls a subscription tells the time, and wants to be woken.
+/// How the caller that polls a subscription tells the time, and is woken.
 pub(crate) trait Reading {
-    /// What a clock tells.
-    fn now(clock: &Clock) -> Timestamp;
+    /// The log time.
+    fn now(clock: &HubClock) -> Timestamp;
 
-    /// Has whoever polls woken when the reader is.
+    /// Registers the caller to be woken with the reader.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>);
 }
 
-/// By the clock and by the waker.
-pub(super) struct ByItself;
+/// By the clock and by a waker.
+pub(super) struct Standalone;
 
-impl Reading for ByItself {
-    fn now(clock: &Clock) -> Timestamp {
+impl Reading for Standalone {
+    fn now(clock: &HubClock) -> Timestamp {
         clock.now()
     }
 
@@ -30,18 +30,18 @@ impl Reading for ByItself {
     }
 }
 
-/// What the next poll is likely to find: which way is tried first, and nothing else.
+/// What the next poll is likely to find. It decides only which way is tried first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Expects {
     Anything,
-    /// One event: it has waited for it.
+    /// One event: the subscription has waited for it.
     Event,
     /// The event read last was the newest.
     Nothing,
 }
 
 impl Expects {
-    /// After an event; behind it there may be others, of whatever topics.
+    /// After an event. Others may follow, of whatever topics.
     pub(super) fn after_event(is_behind: bool) -> Self {
         if is_behind { Self::Anything } else { Self::Nothing }
     }

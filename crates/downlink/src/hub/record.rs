@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use downlink_log::{Address, Cursor, Payload};
-use downlink_proto::{EventId, EventType, Frame};
+use downlink_log::{Address, Cursor, Payload, Timestamp};
+use downlink_proto::{EventId, EventType, Frame, UnstampedFrame};
 use smallvec::SmallVec;
 
-/// Whom an event is for; nearly always one.
+/// The recipients of an event; nearly always one.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share it.
@@ -44,13 +44,53 @@ impl<T> std::ops::Deref for Record<T> {
     }
 }
 
+/// An event that only lacks its offset.
+#[derive(Debug)]
+pub(super) struct Unstamped<T> {
+    pub(super) frame: UnstampedRecordFrame,
+    pub(super) to: Addresses,
+    pub(super) event_type: Option<EventType>,
+    pub(super) id: Option<EventId>,
+    pub(super) value: Option<(T, usize)>,
+}
+
+/// A frame before its offset is known.
+#[derive(Debug)]
+pub(super) enum UnstampedRecordFrame {
+    /// With an id that its publisher gave.
+    Given(Frame),
+    /// With room for the offset.
+    Numbered(UnstampedFrame),
+}
+
+impl UnstampedRecordFrame {
+    /// The most bytes that the frame may have.
+    pub(super) fn len_max(&self) -> usize {
+        match self {
+            Self::Given(frame) => frame.len(),
+            Self::Numbered(frame) => frame.len_max(),
+        }
+    }
+}
+
 impl<T: Send + Sync + 'static> Payload for Record<T> {
+    type Draft = Unstamped<T>;
+
+    fn stamp(draft: Unstamped<T>, id: Cursor, _: Timestamp) -> Self {
+        let Unstamped { frame, to, event_type, id: given, value } = draft;
+        let frame = match frame {
+            UnstampedRecordFrame::Given(frame) => frame,
+            UnstampedRecordFrame::Numbered(frame) => frame.stamp(id.next.get() - 1),
+        };
+        Self::new(Fields { frame, to, event_type, id: given, value })
+    }
+
     fn bytes(&self) -> usize {
         let header = size_of::<Fields<T>>();
         self.frame.len() + header + self.value.as_ref().map_or(0, |(_, bytes)| *bytes)
     }
 
-    fn given_id(&self) -> Option<&str> {
+    fn publisher_id(&self) -> Option<&str> {
         self.id.as_ref().map(EventId::as_str)
     }
 }

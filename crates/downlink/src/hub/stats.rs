@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{DisconnectReason, GapReason, Hub};
 
 /// The reasons that gaps are counted by.
-const GAP_REASONS: [GapReason; 5] = [
+const GAP_REASONS: [GapReason; 6] = [
     GapReason::Evicted,
     GapReason::UnknownId,
     GapReason::NewEpoch,
     GapReason::Lagged,
     GapReason::Lost,
+    GapReason::Unreadable,
 ];
 
 /// Counts since the hub was made.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    published: AtomicU64,
     read: AtomicU64,
     connected: AtomicU64,
     refused: AtomicU64,
@@ -30,13 +30,13 @@ pub(super) struct Counters {
 pub struct Stats {
     /// Subscriptions there are.
     pub subscribers: usize,
-    /// Topics there are, clients' inboxes among them.
+    /// Topics and clients' inboxes that exist: with events, finished, or subscribed to by name.
     pub topics: usize,
     /// Events kept; one that is in several topics counts in each.
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
-    /// Events published.
+    /// Events published; with a store, those that are committed.
     pub published: u64,
     /// Events taken from the log by subscriptions.
     pub delivered: u64,
@@ -51,10 +51,6 @@ pub struct Stats {
 }
 
 impl Counters {
-    pub(super) fn note_published(&self, events: usize) {
-        self.published.fetch_add(events as u64, Ordering::Relaxed);
-    }
-
     pub(super) fn note_read(&self, events: usize) {
         self.read.fetch_add(events as u64, Ordering::Relaxed);
     }
@@ -98,7 +94,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             topics: totals.topics,
             events: totals.events,
             bytes: totals.bytes,
-            published: counters.published.load(Ordering::Relaxed),
+            published: totals.published,
             delivered: counters.read.load(Ordering::Relaxed),
             connects: counters.connected.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),

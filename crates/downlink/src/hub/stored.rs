@@ -100,7 +100,7 @@ mod reading {
             event = event.with_data(data);
         }
         body.0.is_empty().then_some(())?;
-        let id = match &stored.given {
+        let id = match &stored.publisher_id {
             Some(given) => Some(EventId::new(given).ok()?),
             None => None,
         };
@@ -167,7 +167,7 @@ mod tests {
 
     fn stored(payload: Vec<u8>, given: Option<&str>) -> Stored {
         let id = Cursor { epoch: Epoch::from_random(1), next: Offset::new(8) };
-        Stored { id, at: Timestamp::default(), given: given.map(Into::into), payload }
+        Stored { id, at: Timestamp::default(), publisher_id: given.map(Into::into), payload }
     }
 
     fn to() -> Vec<Address> {

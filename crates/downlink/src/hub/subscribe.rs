@@ -4,14 +4,14 @@ use std::future::poll_fn;
 
 use downlink_log::{ClientId, Selection, Start, Topic, TopicSelector};
 
-use super::{Hub, SubscribeError, Subscription};
+use super::{Hub, SubscribeError, Subscription, publish::EARLIEST};
 
 /// Whether a value is wanted.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// A subscription to be.
+/// A pending subscription.
 ///
-/// The first thing that is wrong with it is reported by [`open`](Self::open). Without a topic it
+/// [`open`](Self::open) reports the first error. Without a topic it
 /// reads what is for everyone and, with a client id, what is for the client.
 ///
 /// # Limits
@@ -34,7 +34,7 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// # }
 /// ```
 #[must_use = "nothing is subscribed until `open` is called"]
-pub struct Subscribe<T> {
+pub struct Subscribe<T: Send + Sync + 'static> {
     hub: Hub<T>,
     selection: Selection,
     start: Start,
@@ -42,7 +42,7 @@ pub struct Subscribe<T> {
     filter: Option<Filter<T>>,
     announce_alive: bool,
     open_event: Option<bool>,
-    wrong: Option<SubscribeError>,
+    error: Option<SubscribeError>,
 }
 
 /// What a client says it has seen, and whether the client is a browser.
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             filter: None,
             announce_alive: false,
             open_event: None,
-            wrong: None,
+            error: None,
         }
     }
 }
@@ -96,7 +96,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Ok(topic) => self.selection.selectors.push(topic.into()),
             Err(reason) => {
                 let selector = topic.to_owned();
-                self.note_wrong(SubscribeError::InvalidSelector { selector, reason });
+                self.set_error(SubscribeError::InvalidSelector { selector, reason });
             }
         }
         self
@@ -115,7 +115,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Ok(selector) => self.selection.selectors.push(selector),
             Err(reason) => {
                 let selector = pattern.to_owned();
-                self.note_wrong(SubscribeError::InvalidSelector { selector, reason });
+                self.set_error(SubscribeError::InvalidSelector { selector, reason });
             }
         }
         self
@@ -128,7 +128,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Ok(client) => self.selection.client = Some(client),
             Err(reason) => {
                 let client = client.to_owned();
-                self.note_wrong(SubscribeError::InvalidClient { client, reason });
+                self.set_error(SubscribeError::InvalidClient { client, reason });
             }
         }
         self
@@ -178,8 +178,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind. In a hub without a store it never waits; in one with
-    /// a store it waits for a look there if what is asked for is not in memory.
+    /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning: in the
+    /// store, or through the events of many topics.
     pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
         let by_browser = self.resume.by_browser;
         let opened = self.open_now().await;
@@ -196,15 +196,18 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     async fn open_now(mut self) -> Result<Subscription<T>, (Option<Hub<T>>, SubscribeError)> {
         let hub = self.hub;
         let by_browser = self.resume.by_browser;
-        if let Some(wrong) = self.wrong.take() {
-            return Err((None, wrong));
+        if let Some(error) = self.error.take() {
+            return Err((None, error));
         }
         if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
             return Err((None, SubscribeError::FilterNeedsValues));
         }
         let start = match self.resume.id {
-            None => self.start,
-            Some(id) if &*id == "earliest" => Start::Earliest,
+            None => match self.start {
+                Start::Since(shown) => Start::Since(hub.0.clock.log_time(shown)),
+                start => start,
+            },
+            Some(id) if &*id == EARLIEST => Start::Earliest,
             Some(id) => Start::After(id),
         };
         let mut reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
@@ -228,12 +231,12 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         Ok(subscription.with_control_events(open_event, self.announce_alive))
     }
 
-    fn note_wrong(&mut self, wrong: SubscribeError) {
-        self.wrong.get_or_insert(wrong);
+    fn set_error(&mut self, error: SubscribeError) {
+        self.error.get_or_insert(error);
     }
 }
 
-impl<T> std::fmt::Debug for Subscribe<T> {
+impl<T: Send + Sync + 'static> std::fmt::Debug for Subscribe<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscribe")
             .field("selection", &self.selection)

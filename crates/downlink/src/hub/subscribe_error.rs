@@ -1,8 +1,7 @@
 //! Why a subscription was not opened.
 
-use std::{error::Error, fmt};
-
 use downlink_log::{OpenError, store::StoreError};
+use thiserror::Error;
 
 use super::{InvalidName, publish_error::shown};
 
@@ -10,27 +9,32 @@ use super::{InvalidName, publish_error::shown};
 ///
 /// Where it says `by_browser`, the answer depends on who asked: a browser never comes back from an
 /// error, so it gets an empty stream that tells it when to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SubscribeError {
     /// The hub is closed.
+    #[error("the hub is closed")]
     Closed {
         /// Whether a browser asked.
         by_browser: bool,
     },
     /// The hub drains.
+    #[error("the hub is about to go away")]
     Draining {
         /// Whether a browser asked.
         by_browser: bool,
     },
     /// The store could not be read.
+    #[error("the store could not be read")]
     Store {
         /// Why.
+        #[source]
         error: StoreError,
         /// Whether a browser asked.
         by_browser: bool,
     },
     /// There are as many subscriptions as there may be.
+    #[error("there are {subscribers_max} subscriptions, which is the limit")]
     Full {
         /// The limit.
         subscribers_max: usize,
@@ -38,20 +42,37 @@ pub enum SubscribeError {
         by_browser: bool,
     },
     /// The client has as many subscriptions as it may have.
+    #[error(
+        "the client has {subscribers_per_client_max} subscriptions, which is the limit"
+    )]
     ClientFull {
         /// The limit.
         subscribers_per_client_max: usize,
         /// Whether a browser asked.
         by_browser: bool,
     },
-    /// There is no room for another topic.
-    TooManyTopics {
+    /// All subscriptions together name as many topics and clients as allowed.
+    #[error(
+        "{subscribed_names_max} topics and clients are subscribed to, which is the limit"
+    )]
+    TooManyNames {
         /// The limit.
-        topics_max: usize,
+        subscribed_names_max: usize,
+        /// Whether a browser asked.
+        by_browser: bool,
+    },
+    /// All subscriptions together have as many patterns as allowed.
+    #[error("{patterns_max} patterns are subscribed to, which is the limit")]
+    TooManyPatterns {
+        /// The limit.
+        patterns_max: usize,
         /// Whether a browser asked.
         by_browser: bool,
     },
     /// More topics and patterns than one subscription may have.
+    #[error(
+        "a subscription names at most {selectors_max} topics and patterns, not {selectors}"
+    )]
     TooManySelectors {
         /// How many.
         selectors: usize,
@@ -59,23 +80,29 @@ pub enum SubscribeError {
         selectors_max: usize,
     },
     /// A topic or pattern breaks the grammar.
+    #[error("{} is neither a topic nor a pattern", shown(selector))]
     InvalidSelector {
         /// As it was given.
         selector: String,
         /// What is wrong with it.
+        #[source]
         reason: InvalidName,
     },
     /// The client id breaks the grammar.
+    #[error("{} is not a client id", shown(client))]
     InvalidClient {
         /// As it was given.
         client: String,
         /// What is wrong with it.
+        #[source]
         reason: InvalidName,
     },
     /// A filter looks at values, and the hub does not keep them.
+    #[error("a filter needs the hub to keep values: build it with keep_values")]
     FilterNeedsValues,
     /// Every topic is finished, and the client has read all of it. The HTTP answer is 204, after
     /// which an `EventSource` stays away.
+    #[error("every topic is finished and read")]
     Finished,
 }
 
@@ -89,56 +116,13 @@ impl SubscribeError {
             OpenError::TooManySelectors { selectors, selectors_max } => {
                 Self::TooManySelectors { selectors, selectors_max }
             }
-            OpenError::TooManyTopics { topics_max } => {
-                Self::TooManyTopics { topics_max, by_browser }
+            OpenError::TooManyNames { subscribed_names_max } => {
+                Self::TooManyNames { subscribed_names_max, by_browser }
+            }
+            OpenError::TooManyPatterns { patterns_max } => {
+                Self::TooManyPatterns { patterns_max, by_browser }
             }
             _ => Self::Closed { by_browser },
-        }
-    }
-}
-
-impl fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed { .. } => f.write_str("the hub is closed"),
-            Self::Store { .. } => f.write_str("the store could not be read"),
-            Self::Draining { .. } => f.write_str("the hub is about to go away"),
-            Self::Full { subscribers_max, .. } => {
-                write!(f, "there are {subscribers_max} subscriptions, which is the limit")
-            }
-            Self::ClientFull { subscribers_per_client_max, .. } => write!(
-                f,
-                "the client has {subscribers_per_client_max} subscriptions, which is the limit"
-            ),
-            Self::TooManyTopics { topics_max, .. } => {
-                write!(f, "there are {topics_max} topics, which is the limit")
-            }
-            Self::TooManySelectors { selectors, selectors_max } => {
-                write!(
-                    f,
-                    "a subscription names at most {selectors_max} topics and patterns, not {selectors}"
-                )
-            }
-            Self::InvalidSelector { selector, .. } => {
-                write!(f, "{} is neither a topic nor a pattern", shown(selector))
-            }
-            Self::InvalidClient { client, .. } => write!(f, "{} is not a client id", shown(client)),
-            Self::FilterNeedsValues => {
-                f.write_str("a filter needs the hub to keep values: build it with keep_values")
-            }
-            Self::Finished => f.write_str("every topic is finished and read"),
-        }
-    }
-}
-
-impl Error for SubscribeError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::InvalidSelector { reason, .. } | Self::InvalidClient { reason, .. } => {
-                Some(reason)
-            }
-            Self::Store { error, .. } => Some(error),
-            _ => None,
         }
     }
 }

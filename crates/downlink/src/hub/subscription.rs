@@ -18,8 +18,8 @@ use futures_core::Stream;
 use super::{
     ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
     control,
-    observe::{Connection, Happened, tell},
-    reading::{ByItself, Expects, Reading},
+    observe::{Connection, HubEvent, notify},
+    reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
     subscribe::Filter,
 };
@@ -70,7 +70,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
     /// Read and not yet yielded; `None` while that is nothing.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most.
-    rare: Option<Box<Rare<T>>>,
+    uncommon: Option<Box<Uncommon<T>>>,
     /// The id that the client gave is that of `told`.
     told_is_given: bool,
     /// `downlink.open` is still to be sent.
@@ -83,7 +83,7 @@ pub struct Subscription<T: Send + Sync + 'static> {
 }
 
 /// What few subscriptions have, kept apart so that the others are small.
-struct Rare<T> {
+struct Uncommon<T> {
     filter: Option<Filter<T>>,
     /// The id the client gave, unless it is that of `told`, until it is told of a gap or an event.
     given: Option<Box<str>>,
@@ -97,7 +97,7 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.0.counters.note_disconnected(reason);
-        self.tell(&Happened::Disconnected(reason));
+        self.notify(&HubEvent::Disconnected(reason));
     }
 }
 
@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             reader,
             told: cursor.next,
             ahead: None,
-            rare: None,
+            uncommon: None,
             told_is_given: false,
             opening: false,
             announce_alive: false,
@@ -123,16 +123,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             ended: None,
         };
         subscription.hub.0.counters.note_connected();
-        subscription.tell(&Happened::Connected);
+        subscription.notify(&HubEvent::Connected);
         if filter.is_some() {
-            subscription.rare().filter = filter;
+            subscription.uncommon().filter = filter;
         }
         match start {
             Start::After(id) if Cursor::parse_id(id) == Some(cursor) => {
                 subscription.told_is_given = true;
             }
             Start::After(id) => {
-                subscription.rare().given = Some(id.clone());
+                subscription.uncommon().given = Some(id.clone());
                 subscription.look_for_gap();
             }
             Start::Since(_) => subscription.look_for_gap(),
@@ -141,13 +141,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         subscription
     }
 
-    fn rare(&mut self) -> &mut Rare<T> {
-        let none = || Box::new(Rare { filter: None, given: None, missing: None });
-        self.rare.get_or_insert_with(none)
+    fn uncommon(&mut self) -> &mut Uncommon<T> {
+        let none = || Box::new(Uncommon { filter: None, given: None, missing: None });
+        self.uncommon.get_or_insert_with(none)
     }
 
     fn is_missing(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.missing.is_some())
+        self.uncommon.as_ref().is_some_and(|uncommon| uncommon.missing.is_some())
     }
 
     /// As counters and observers see it.
@@ -159,8 +159,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    fn tell(&self, happened: &Happened<'_>) {
-        tell(self.hub.0.settings.observer.as_deref(), &self.connection(), happened);
+    fn notify(&self, event: &HubEvent<'_>) {
+        notify(self.hub.0.settings.observer.as_deref(), &self.connection(), event);
     }
 
     fn told(&self) -> Cursor {
@@ -178,7 +178,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     fn look_for_gap(&mut self) {
         // Whatever else it finds, the first poll finds again.
         if let Read::Gap(gap) = self.look() {
-            self.rare().missing = Some(gap);
+            self.uncommon().missing = Some(gap);
         }
     }
 
@@ -203,9 +203,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.lane()
     }
 
-    /// See [`FrameSource::warm`](crate::http::FrameSource::warm).
-    pub(crate) fn warm(&self) -> bool {
-        self.reader.warm() | self.announce_alive
+    /// See [`FrameSource::prefetch`](crate::http::FrameSource::prefetch).
+    pub(crate) fn prefetch(&self) -> bool {
+        self.reader.prefetch() | self.announce_alive
     }
 
     /// Whose it is.
@@ -218,9 +218,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// While a gap at the very beginning has not been yielded, this is the id that was given, or
     /// empty if none was: a subscription that resumes from it is told of the gap.
     pub fn last_event_id(&self) -> String {
-        match &self.rare {
-            Some(rare) if rare.missing.is_some() => {
-                rare.given.as_deref().unwrap_or_default().to_owned()
+        match &self.uncommon {
+            Some(uncommon) if uncommon.missing.is_some() => {
+                uncommon.given.as_deref().unwrap_or_default().to_owned()
             }
             _ => self.told().to_string(),
         }
@@ -242,7 +242,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     ///
     /// A poll that is not ready has taken nothing.
     pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.poll_delivery_by::<ByItself>(cx)
+        self.poll_delivery_by::<Standalone>(cx)
     }
 
     /// The same for who has quicker ways.
@@ -301,7 +301,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Option<Poll<Frame>> {
-        if self.ahead.is_some() || self.rare.is_some() || self.ended.is_some() {
+        if self.ahead.is_some() || self.uncommon.is_some() || self.ended.is_some() {
             return None;
         }
         if self.expects == Expects::Nothing {
@@ -313,7 +313,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         let hub = &self.hub;
-        let now = || R::now(&hub.0.settings.clock);
+        let now = || R::now(&hub.0.clock);
         let Next::Event(event) = self.reader.read_next_as(now, |record| record.frame.clone())
         else {
             return None;
@@ -345,11 +345,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
         }
-        if let Some(gap) = self.rare.as_mut().and_then(|rare| rare.missing.take()) {
+        if let Some(gap) = self.uncommon.as_mut().and_then(|uncommon| uncommon.missing.take()) {
             return Err(Read::Gap(gap));
         }
         let hub = &self.hub;
-        match self.reader.read_next(|| R::now(&hub.0.settings.clock)) {
+        match self.reader.read_next(|| R::now(&hub.0.clock)) {
             Next::Event(entry) => {
                 hub.0.counters.note_read(1);
                 self.expects = Expects::after_event(self.reader.is_behind());
@@ -371,7 +371,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// An event for the client, unless its filter refuses it.
     fn take(&mut self, entry: Entry<Record<T>>) -> Option<Published<T>> {
-        if let Some(filter) = self.rare.as_mut().and_then(|rare| rare.filter.as_mut()) {
+        if let Some(filter) = self.uncommon.as_mut().and_then(|uncommon| uncommon.filter.as_mut()) {
             let (value, _) = entry.payload.value.as_ref()?;
             match catch_unwind(AssertUnwindSafe(|| filter(value))) {
                 Ok(true) => {}
@@ -385,13 +385,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         self.note_told(entry.offset);
         // Without these it is like any other from here on.
-        self.rare = self.rare.take().filter(|rare| rare.filter.is_some() || rare.missing.is_some());
-        if let Some(rare) = &mut self.rare {
-            rare.given = None;
+        self.uncommon = self.uncommon.take().filter(|uncommon| uncommon.filter.is_some() || rare.missing.is_some());
+        if let Some(uncommon) = &mut self.uncommon {
+            uncommon.given = None;
         }
         // Of the life of the hub that it was published in.
-        let id = self.hub.0.log.cursor_after(entry.offset);
-        Some(Published { offset: entry.offset, at: entry.at, id, record: entry.payload })
+        let id = self.hub.0.log.id_of(entry.offset);
+        let at = self.hub.0.clock.shown(entry.at);
+        Some(Published { offset: entry.offset, at, id, record: entry.payload })
     }
 
     fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
@@ -401,14 +402,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
-        let given = self.rare.as_mut().and_then(|rare| rare.given.take()).map(String::from);
+        let given = self.uncommon.as_mut().and_then(|uncommon| uncommon.given.take()).map(String::from);
         let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
         self.told_is_given = false;
         self.told = gap.next;
-        let id_of = |offset| cursor_id(self.hub.0.log.cursor_after(offset));
+        let id_of = |offset| cursor_id(self.hub.0.log.id_of(offset));
         let gap = Gap::new(gap, given, id_of, cursor_id(self.told()), wait);
         self.hub.0.counters.note_gap(gap.reason);
-        self.tell(&Happened::Gap(&gap));
+        self.notify(&HubEvent::Gap(&gap));
         Some(Delivery::Gap(gap))
     }
 

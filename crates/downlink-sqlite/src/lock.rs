@@ -6,21 +6,22 @@
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions, TryLockError},
-    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use crate::store::StoreError;
+use downlink_log::store::StoreError;
 
-/// How often a waiting process looks: often enough that a restart in place loses no time that
-/// anybody notices, and seldom enough to cost nothing.
+use crate::{fault::Result, pool::file_error};
+
+/// How often a waiting process looks: often enough for a quick restart in place, and seldom
+/// enough to cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The right to write. Ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct WriterLock {
+pub(crate) struct WriterLock {
     file: File,
 }
 
@@ -33,22 +34,22 @@ impl Drop for WriterLock {
 
 impl WriterLock {
     /// Takes the lock of the database at `path`, and waits for it if another process has it.
-    pub(super) fn take(path: &Path, wait_for: Duration) -> Result<Self, StoreError> {
+    pub(crate) fn take(path: &Path, wait_for: Duration) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(beside(path))
-            .map_err(|error| cannot_open(&error))?;
+            .map_err(|error| file_error(&error))?;
         let until = Instant::now() + wait_for;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => {
-                    return Err(StoreError::InUse);
+                    return Err(StoreError::InUse.into());
                 }
                 Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK_EVERY),
-                Err(TryLockError::Error(error)) => return Err(cannot_open(&error)),
+                Err(TryLockError::Error(error)) => return Err(file_error(&error).into()),
             }
         }
     }
@@ -60,12 +61,4 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push("-lock");
     name.into()
-}
-
-fn cannot_open(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,
-        io::ErrorKind::StorageFull => StoreError::DiskFull,
-        _ => StoreError::CannotOpen { reason: error.to_string().into() },
-    }
 }

@@ -1,0 +1,53 @@
+//! The crate's own error: what SQLite reports, in the words of the log's store.
+
+use downlink_log::store::StoreError;
+use rusqlite::{Error, ErrorCode, ffi};
+
+/// The result of most functions of this crate.
+pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
+
+/// An error on its way to the caller. The caller gets the [`StoreError`] in it.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) StoreError);
+
+impl Fault {
+    /// Something in the file contradicts itself.
+    pub(crate) fn corrupt(reason: impl Into<Box<str>>) -> Self {
+        Self(StoreError::Corrupt { reason: reason.into() })
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        fault.0
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let reason = error.to_string().into_boxed_str();
+        let Error::SqliteFailure(failure, _) = error else {
+            // A column of another type than the layout says, or a missing row that must be there.
+            return Self::corrupt(reason);
+        };
+        Self(match (failure.code, failure.extended_code) {
+            // A disk without room for the shared index of the log reports it in its own way.
+            (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::DiskFull,
+            (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
+                StoreError::OutcomeUnknown
+            }
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => StoreError::Locked,
+            (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => StoreError::ReadOnly,
+            (ErrorCode::CannotOpen, _) => StoreError::CannotOpen { reason },
+            (ErrorCode::NotADatabase, _) => StoreError::NotAStore,
+            (ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _) => StoreError::Io { reason },
+            _ => StoreError::Corrupt { reason },
+        })
+    }
+}

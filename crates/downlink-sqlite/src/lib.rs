@@ -1,0 +1,24 @@
+//! The store of a log in one SQLite file.
+//!
+//! The file is an ordinary database in WAL mode: `sqlite3` reads it while it is in use, and its
+//! `.backup` and `VACUUM INTO` make consistent copies. `downlink_log::store` says what a store
+//! guarantees. A durable commit is one append to the write-ahead log and one flush. Trimming does
+//! the rest (eviction, moving pages from the log into the file) in steps of some milliseconds.
+//!
+//! Three files stand beside `x.db`. `x.db-wal` and `x.db-shm` belong to the database. `x.db-lock`
+//! keeps a second writer out and is always empty.
+
+mod checksum;
+mod fault;
+mod lock;
+mod open;
+mod pool;
+mod reader;
+mod replay;
+mod schema;
+mod sql;
+mod store;
+mod topics;
+mod trim;
+
+pub use self::{pool::Backup, store::SqliteStore, trim::SqliteOptions};

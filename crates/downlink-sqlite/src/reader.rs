@@ -1,0 +1,137 @@
+//! The read side. Each call is one short read transaction.
+
+use std::sync::Arc;
+
+use downlink_log::{
+    Address, Batch, EvictionNumber, Fingerprint, Floor, Offset, Timestamp,
+    store::{Finished, StoreError, StoreReader, StoreReplay, StoredEvent, Wanted},
+};
+use rusqlite::Connection;
+use smallvec::SmallVec;
+
+use crate::{
+    checksum::verified,
+    fault::Result,
+    pool::Pool,
+    replay::Replay,
+    sql::{
+        Evicted, Sql as _, address, address_of, column, first_since, indexed, keepers,
+        kind_and_name, lost, meta,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct SqliteReader(pub(crate) Arc<Pool>);
+
+impl StoreReader for SqliteReader {
+    fn replay(&self, wanted: Wanted) -> Box<dyn StoreReplay> {
+        Box::new(Replay::new(Arc::clone(&self.0), wanted))
+    }
+
+    fn newest_eviction(&self) -> Result<EvictionNumber, StoreError> {
+        self.0.read(|db| meta(db, "evictions").map(EvictionNumber::new))
+    }
+
+    fn highest_floor(&self) -> Result<Offset, StoreError> {
+        self.0.read(|db| {
+            let highest = db.first("SELECT max(floor) FROM topics WHERE floor <> 1", [])?;
+            let highest = highest.and_then(|(floor,): (Option<u64>,)| floor).unwrap_or(1);
+            Ok(Evicted::forgotten(db)?.floor.offset.max(Offset::new(highest)))
+        })
+    }
+
+    fn floor_of(&self, address: &Address) -> Result<Floor, StoreError> {
+        self.0.read(|db| {
+            let select = "SELECT floor, floor_at FROM topics WHERE kind = ? AND name = ?";
+            match db.first(select, kind_and_name(address))? {
+                Some((offset, at)) => {
+                    Ok(Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) })
+                }
+                None => Ok(Evicted::forgotten(db)?.floor),
+            }
+        })
+    }
+
+    fn floors_above(
+        &self,
+        from: Offset,
+        each: &mut dyn FnMut(Address, Offset),
+    ) -> Result<(), StoreError> {
+        self.0.read(|db| {
+            let mut select = db.prepare_cached(
+                "SELECT kind, name, number, floor FROM topics WHERE floor <> 1 AND floor > ?",
+            )?;
+            let mut rows = select.query([column(from.get())])?;
+            while let Some(row) = rows.next()? {
+                let name: String = row.get(1)?;
+                each(address(row.get(0)?, &name, row.get(2)?)?, Offset::new(row.get(3)?));
+            }
+            Ok(())
+        })
+    }
+
+    fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError> {
+        self.0.read(|db| Ok(first_since(db, since.as_millis())?.map(Offset::new)))
+    }
+
+    fn newest(&self, batch: Batch) -> Result<Vec<StoredEvent>, StoreError> {
+        self.0.read(|db| newest(db, batch))
+    }
+
+    fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError> {
+        self.0.read(|db| {
+            let found = db.first("SELECT max(offset) FROM events WHERE id = ?", [id])?;
+            Ok(found.and_then(|(offset,): (Option<u64>,)| offset).map(Offset::new))
+        })
+    }
+
+    fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError> {
+        self.0.read(|db| {
+            let rows: Vec<(i64, String, i64, u64, u64)> = db.all(
+                "SELECT kind, name, number, finished, finished_at FROM topics
+                 WHERE finished IS NOT NULL ORDER BY finished_at DESC LIMIT ?",
+                [column(topics_max)],
+            )?;
+            let finished = rows.into_iter().map(|(kind, name, topic, offset, at)| {
+                let (offset, at) = (Offset::new(offset), Timestamp::from_millis(at));
+                Ok((address(kind, &name, topic)?, Finished { offset, at }))
+            });
+            finished.collect()
+        })
+    }
+}
+
+/// The newest events, back to the first damaged one.
+fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
+    let mut select = db.prepare_cached(
+        "SELECT offset, at, topics, id, fingerprint, finish, payload, checksum FROM events
+         ORDER BY offset DESC LIMIT ?",
+    )?;
+    let mut rows = select.query([column(batch.events_max.max(1))])?;
+    let indexed = indexed(db)?;
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while (events.is_empty() || bytes < batch.bytes_max)
+        && let Some(row) = rows.next()?
+    {
+        let offset = row.get(0)?;
+        let Some((id, payload)) = verified(offset, row)? else { break };
+        bytes += payload.len();
+        let mut to = SmallVec::new();
+        for topic in keepers(db, offset, row.get_ref(2)?, indexed)? {
+            to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
+        }
+        let fingerprint: Option<[u8; 16]> = row.get(4)?;
+        events.push(StoredEvent {
+            offset: Offset::new(offset),
+            at: Timestamp::from_millis(row.get(1)?),
+            to,
+            id,
+            key: None,
+            fingerprint: fingerprint.map(Fingerprint::from_bytes).unwrap_or_default(),
+            finish: row.get(5)?,
+            payload: Some(payload),
+        });
+    }
+    events.reverse();
+    Ok(events)
+}

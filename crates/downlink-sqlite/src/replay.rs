@@ -1,0 +1,106 @@
+//! Reading some topics page after page. A replay remembers between its calls which topics it reads,
+//! how, and how far it has looked for holes.
+//!
+//! All of this can be found again in the file. Each call reads in a later transaction than the one
+//! before. A change between two calls shows in one of three places: new topics have higher numbers,
+//! evictions have higher numbers, and a topic that was forgotten raises the floor of unknown names.
+
+mod events;
+mod floors;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use downlink_log::{
+    Batch, EvictionNumber, Floor, Offset,
+    store::{Page, Range, Step, StoreError, StoreReplay, Wanted},
+};
+
+use crate::pool::Pool;
+
+use self::{
+    events::{Search, read_page},
+    floors::{FloorWalk, Holes},
+    target::{Snapshot, Target, Wants},
+};
+
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pool: Arc<Pool>,
+    wants: Wants,
+    target: Option<Target>,
+    holes: Option<Holes>,
+    floor: Option<(FloorWalk, Floor)>,
+    search: Option<Search>,
+}
+
+impl Replay {
+    pub(crate) fn new(pool: Arc<Pool>, wanted: Wanted) -> Self {
+        let wants = Wants::new(wanted);
+        Self { pool, wants, target: None, holes: None, floor: None, search: None }
+    }
+}
+
+impl StoreReplay for Replay {
+    fn page(
+        &mut self,
+        range: Range,
+        evicted_after: EvictionNumber,
+        batch: Batch,
+    ) -> Result<Step<Page>, StoreError> {
+        let Self { pool, wants, target, holes, .. } = self;
+        let (from, after) = (range.from.get(), evicted_after.get());
+        pool.read(|db| {
+            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
+                return Ok(Step::More);
+            };
+            let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
+            let looked = holes.insert(begun.unwrap_or_else(|| Holes::new(from, after)));
+            let Some(hole) = looked.look(&mut snapshot, from)? else { return Ok(Step::More) };
+            let (events, next) = read_page(&mut snapshot, range, batch)?;
+            Ok(Step::Done(Page { events, next, hole }))
+        })
+    }
+
+    fn floor(&mut self) -> Result<Step<Floor>, StoreError> {
+        let Self { pool, wants, target, floor, .. } = self;
+        pool.read(|db| {
+            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
+                return Ok(Step::More);
+            };
+            let begun = floor.take();
+            let (mut walk, mut highest) = begun.unwrap_or((FloorWalk::new(0), Floor::NONE));
+            let complete = walk.advance(&mut snapshot, highest.offset.get(), |_, row| {
+                highest = highest.max(row.floor);
+                Ok(highest.offset.get())
+            })?;
+            if complete {
+                return Ok(Step::Done(highest));
+            }
+            *floor = Some((walk, highest));
+            Ok(Step::More)
+        })
+    }
+
+    fn nth_newest(
+        &mut self,
+        count: usize,
+        until: Offset,
+    ) -> Result<Step<Option<Offset>>, StoreError> {
+        let Self { pool, wants, target, search, .. } = self;
+        pool.read(|db| {
+            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
+                return Ok(Step::More);
+            };
+            let begun = search.take().filter(|search| search.is_for(count, until.get()));
+            let mut going = begun.unwrap_or_else(|| Search::new(count, until.get()));
+            if going.go_on(&mut snapshot)? {
+                return Ok(Step::Done(going.oldest.map(Offset::new)));
+            }
+            *search = Some(going);
+            Ok(Step::More)
+        })
+    }
+}

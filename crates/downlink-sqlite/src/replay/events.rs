@@ -1,0 +1,212 @@
+//! Reading events, by whichever way looks at fewer rows: each topic's own list, merged, or all events
+//! in order.
+
+use std::collections::BTreeSet;
+
+use downlink_log::{
+    Batch, Offset, Timestamp,
+    store::{Range, StoredEntry},
+};
+
+use crate::{
+    checksum::verified,
+    fault::{Fault, Result},
+    sql::{Sql as _, column},
+};
+
+use super::target::{ROWS_MAX, Snapshot, Target};
+
+/// Offsets taken from the list of one topic at a time, at most.
+const CHUNK_MAX: usize = 256;
+
+/// Reads the wanted events of a range. Gives them, and where the next page begins.
+pub(super) fn read_page(
+    snapshot: &mut Snapshot<'_>,
+    range: Range,
+    batch: Batch,
+) -> Result<(Vec<StoredEntry>, Offset)> {
+    let batch = Batch { events_max: batch.events_max.clamp(1, ROWS_MAX), ..batch };
+    let mut page = PageBuilder { batch, events: Vec::new(), bytes: 0 };
+    let next = page.fill(snapshot, range.from.get(), range.until.get())?;
+    Ok((page.events, next.map_or(range.until.max(range.from), Offset::new)))
+}
+
+/// A page that is being read.
+struct PageBuilder {
+    batch: Batch,
+    events: Vec<StoredEntry>,
+    bytes: usize,
+}
+
+impl PageBuilder {
+    /// Takes events of a range. Gives the offset at which the page is full, if that is before the end.
+    fn fill(
+        &mut self,
+        snapshot: &mut Snapshot<'_>,
+        mut from: u64,
+        until: u64,
+    ) -> Result<Option<u64>> {
+        let topics = match &*snapshot.target {
+            Target::Few(few) if few.numbers.is_empty() => return Ok(None),
+            Target::Few(few) => few.numbers.len() as u64,
+            Target::Many(_) => u64::MAX,
+        };
+        let high = until.min(snapshot.indexed);
+        // Asking a list costs about as much as looking at one row.
+        if topics < high.saturating_sub(from) {
+            let limit = self.batch.events_max.min(CHUNK_MAX);
+            let (found, end) = listed(snapshot, from..high, limit, false)?;
+            if end == high || found.len() >= limit || end - from >= ROWS_MAX as u64 {
+                for offset in found {
+                    if !self.push(snapshot, offset)? {
+                        return Ok(Some(offset + 1));
+                    }
+                }
+                if end < high {
+                    return Ok(Some(end));
+                }
+                from = high;
+            }
+        }
+        scan(snapshot, from..until, false, |snapshot, offset| self.push(snapshot, offset))
+    }
+
+    /// Takes an event; `false` when the page is full.
+    fn push(&mut self, snapshot: &mut Snapshot<'_>, offset: u64) -> Result<bool> {
+        snapshot.spend(1);
+        let mut select = snapshot
+            .db
+            .prepare_cached("SELECT at, id, payload, checksum FROM events WHERE offset = ?")?;
+        let mut rows = select.query([offset])?;
+        let missing = || Fault::corrupt(format!("event {offset} is listed and missing"));
+        let row = rows.next()?.ok_or_else(missing)?;
+        let (id, payload) = verified(offset, row)?.unzip();
+        self.bytes += payload.as_ref().map_or(0, Vec::len);
+        let (offset, at) = (Offset::new(offset), Timestamp::from_millis(row.get(0)?));
+        self.events.push(StoredEntry { offset, at, id: id.flatten(), payload });
+        let Batch { events_max, bytes_max } = self.batch;
+        let is_full = self.events.len() >= events_max || self.bytes >= bytes_max;
+        Ok(!is_full && snapshot.rows_left > 0)
+    }
+}
+
+/// Looks at all events of a range in order, in either direction. `each` gets the wanted and answers
+/// whether to go on. Gives where to go on if that is before the end of the range.
+fn scan<'a>(
+    snapshot: &mut Snapshot<'a>,
+    range: std::ops::Range<u64>,
+    is_down: bool,
+    mut each: impl FnMut(&mut Snapshot<'a>, u64) -> Result<bool>,
+) -> Result<Option<u64>> {
+    snapshot.begin_events();
+    let mut select = snapshot.db.prepare_cached(match is_down {
+        true => {
+            "SELECT offset, topics FROM events WHERE offset >= ? AND offset < ? ORDER BY 1 DESC"
+        }
+        false => "SELECT offset, topics FROM events WHERE offset >= ? AND offset < ? ORDER BY 1",
+    })?;
+    let mut rows = select.query((column(range.start), column(range.end)))?;
+    while let Some(row) = rows.next()? {
+        let offset: u64 = row.get(0)?;
+        if snapshot.rows_left == 0 {
+            return Ok(Some(offset + u64::from(is_down)));
+        }
+        snapshot.spend(1);
+        if snapshot.wants_event(offset, row.get_ref(1)?)? && !each(snapshot, offset)? {
+            return Ok(Some(offset + u64::from(!is_down)));
+        }
+    }
+    Ok(None)
+}
+
+/// The first offsets in the lists of a replay's topics, or the last. No wanted offset of the range is
+/// missing up to the boundary that is given too: the end of the range if all fit.
+fn listed(
+    snapshot: &mut Snapshot<'_>,
+    range: std::ops::Range<u64>,
+    limit: usize,
+    is_down: bool,
+) -> Result<(BTreeSet<u64>, u64)> {
+    snapshot.begin_events();
+    let sql = match is_down {
+        true => {
+            "SELECT offset FROM memberships WHERE topic = ? AND offset >= ? AND offset < ?
+             ORDER BY offset DESC LIMIT ?"
+        }
+        false => {
+            "SELECT offset FROM memberships WHERE topic = ? AND offset >= ? AND offset < ?
+             ORDER BY offset LIMIT ?"
+        }
+    };
+    let (mut low, mut high) = (range.start, range.end);
+    let (mut found, mut looked) = (BTreeSet::new(), 0);
+    if let Target::Few(few) = &*snapshot.target {
+        let chunk = (snapshot.rows_left / few.numbers.len().max(1)).clamp(1, limit.max(1));
+        for &topic in &few.numbers {
+            let offsets: Vec<(u64,)> =
+                snapshot.db.all(sql, (topic, column(low), column(high), chunk))?;
+            looked += offsets.len().max(1);
+            match offsets.last().filter(|_| offsets.len() == chunk) {
+                Some(&(last,)) if is_down => low = last,
+                Some(&(last,)) => high = last + 1,
+                None => {}
+            }
+            found.extend(offsets.into_iter().map(|(offset,)| offset));
+        }
+    }
+    found.retain(|offset| (low..high).contains(offset));
+    snapshot.spend(looked);
+    snapshot.begin_events();
+    Ok((found, if is_down { low } else { high }))
+}
+
+/// A search for the nth newest event, which goes on from call to call.
+#[derive(Debug)]
+pub(crate) struct Search {
+    asked: (usize, u64),
+    /// How many are still to be found, below which offset.
+    left: usize,
+    below: u64,
+    /// The oldest found so far; the answer, once the search is over.
+    pub(super) oldest: Option<u64>,
+}
+
+impl Search {
+    pub(super) fn new(count: usize, until: u64) -> Self {
+        Self { asked: (count, until), left: count, below: until, oldest: None }
+    }
+
+    pub(super) fn is_for(&self, count: usize, until: u64) -> bool {
+        self.asked == (count, until)
+    }
+
+    /// Goes on for the rows of one call; `true` when the search is over.
+    pub(super) fn go_on(&mut self, snapshot: &mut Snapshot<'_>) -> Result<bool> {
+        if self.left == 0 {
+            return Ok(true);
+        }
+        // Events that are on no list yet are looked at in order, by either way of reading.
+        let end = match &*snapshot.target {
+            Target::Few(_) => snapshot.indexed,
+            Target::Many(_) => 0,
+        };
+        let stopped = scan(snapshot, end..self.below, true, |_, offset| Ok(self.found(offset)))?;
+        if let Some(below) = stopped {
+            self.below = below;
+            return Ok(self.left == 0);
+        }
+        if end == 0 {
+            return Ok(true);
+        }
+        let (found, low) = listed(snapshot, 0..self.below, self.left.min(CHUNK_MAX), true)?;
+        self.below = low;
+        Ok(found.into_iter().rev().any(|offset| !self.found(offset)) || low == 0)
+    }
+
+    /// Counts an event; `false` when it was the last to be found.
+    fn found(&mut self, offset: u64) -> bool {
+        self.left -= 1;
+        self.oldest = Some(offset);
+        self.left > 0
+    }
+}

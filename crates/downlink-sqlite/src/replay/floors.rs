@@ -1,0 +1,170 @@
+//! The floors of wanted topics, and the hole that they make, a bounded number of rows in each call.
+//!
+//! A complete walk goes down all floors first. A later eviction has a higher number than the walk began with, so going up the eviction numbers from there finds it. Later calls
+//! go on from the highest eviction number that was seen.
+//!
+//! Every hole ends at a topic's floor, and nothing is missing from the highest of them on. If another
+//! wanted topic still keeps the event below a floor, only the topic's lower floor counts. When the
+//! other topic evicts that event too, its own floor passes the event under a new eviction number. So
+//! the highest floor seen so far stays right from call to call.
+
+use downlink_log::{Hole, Offset};
+
+use crate::{
+    fault::Result,
+    sql::{Evicted, column, meta},
+};
+
+use super::target::{Snapshot, Target};
+
+/// A place in an index of topics: everything up to this key, and with this key up to this topic, was
+/// looked at.
+type Place = (i64, i64);
+
+/// All after a place, downwards. Many topics may have the same floor.
+pub(super) const FLOORS_DOWN: &str = "
+    SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
+    WHERE floor <> 1 AND floor = ?1 AND number < ?2
+    UNION ALL
+    SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
+    WHERE floor <> 1 AND floor < ?1
+    ORDER BY floor DESC, number DESC";
+
+/// All after a place, upwards. Many topics may have the same eviction number.
+pub(super) const EVICTIONS_UP: &str = "
+    SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
+    WHERE evicted <> 0 AND evicted = ?1 AND number > ?2
+    UNION ALL
+    SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
+    WHERE evicted <> 0 AND evicted > ?1
+    ORDER BY evicted, number";
+
+/// How far a walk has come.
+#[derive(Debug)]
+pub(crate) struct FloorWalk {
+    /// Floors that were raised up to this eviction do not matter.
+    after: u64,
+    /// The evictions of names without a row at the last look.
+    forgotten: Option<Evicted>,
+    /// Whether it is still going down the floors.
+    is_down: bool,
+    floors: Place,
+    evictions: Place,
+}
+
+impl FloorWalk {
+    pub(super) fn new(after: u64) -> Self {
+        let (floors, evictions) = ((i64::MAX, i64::MAX), (column(after), i64::MAX));
+        Self { after, forgotten: None, is_down: after == 0, floors, evictions }
+    }
+
+    /// Goes on with everything wanted whose floor is above `least`. `each` gives the new `least`.
+    /// `false` if there is more to look at than one call may.
+    pub(super) fn advance<'a>(
+        &mut self,
+        snapshot: &mut Snapshot<'a>,
+        mut least: u64,
+        mut each: impl FnMut(&mut Snapshot<'a>, Evicted) -> Result<u64>,
+    ) -> Result<bool> {
+        for evicted in self.listed(snapshot, least)? {
+            if evicted.floor.offset.get() > least && evicted.number > self.after {
+                least = each(snapshot, evicted)?;
+            }
+        }
+        for is_down in [true, false] {
+            let (sql, place) = match is_down {
+                true if !self.is_down => continue,
+                true => (FLOORS_DOWN, &mut self.floors),
+                false => (EVICTIONS_UP, &mut self.evictions),
+            };
+            let mut select = snapshot.db.prepare_cached(sql)?;
+            let mut rows = select.query(*place)?;
+            while let Some(row) = rows.next()? {
+                let evicted = Evicted::new((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+                let (floor, topic) = (evicted.floor.offset.get(), row.get(4)?);
+                if is_down && floor <= least {
+                    break;
+                }
+                if snapshot.rows_left == 0 {
+                    return Ok(false);
+                }
+                snapshot.spend(1);
+                let is_wanted = match &*snapshot.target {
+                    Target::Few(few) => few.contains(topic),
+                    Target::Many(_) => {
+                        snapshot.wants.matches(row.get(5)?, &row.get::<_, String>(6)?)
+                    }
+                };
+                if is_wanted && floor > least {
+                    least = each(snapshot, evicted)?;
+                }
+                *place = (column(if is_down { floor } else { evicted.number }), topic);
+            }
+            self.is_down = false;
+        }
+        Ok(true)
+    }
+
+    /// Floors that need no walk: those of listed topics and of names without a row, at first and
+    /// whenever a topic that matters was forgotten.
+    fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<Evicted>> {
+        let forgotten = Evicted::forgotten(snapshot.db)?;
+        let is_first = self.forgotten.is_none();
+        let changed = self.forgotten.replace(forgotten) != Some(forgotten);
+        if !(is_first || changed && forgotten.floor.offset.get() > least) {
+            return Ok(Vec::new());
+        }
+        let is_few = matches!(snapshot.target, Target::Few(_));
+        if is_first && (is_few || self.is_down) {
+            self.evictions.0 = meta(snapshot.db, "evictions")?;
+            self.is_down &= !is_few;
+        }
+        let listed = match &*snapshot.target {
+            Target::Few(few) => few.evicted(snapshot.db, snapshot.wants)?,
+            Target::Many(_) => vec![forgotten],
+        };
+        snapshot.spend(listed.len());
+        Ok(listed)
+    }
+}
+
+/// The search for holes above `from` that were evicted after a given eviction.
+#[derive(Debug)]
+pub(crate) struct Holes {
+    from: u64,
+    after: u64,
+    /// Nothing that was looked at is missing from here on.
+    below: u64,
+    walk: FloorWalk,
+}
+
+impl Holes {
+    pub(super) fn new(from: u64, after: u64) -> Self {
+        Self { from, after, below: 0, walk: FloorWalk::new(after) }
+    }
+
+    /// Whether another search goes on where this one is.
+    pub(super) fn is_continued_by(&self, from: u64, after: u64) -> bool {
+        self.after == after && self.from <= from
+    }
+
+    /// Looks at what has changed, from a higher offset on, and gives the hole; `None` if there is
+    /// more to look at.
+    pub(super) fn look(
+        &mut self,
+        snapshot: &mut Snapshot<'_>,
+        from: u64,
+    ) -> Result<Option<Option<Hole>>> {
+        let Self { below, walk, .. } = self;
+        self.from = from;
+        let complete = walk.advance(snapshot, from.max(*below), |snapshot, evicted| {
+            let floor = evicted.floor.offset.get();
+            let is_kept = snapshot.keeps(floor - 1)?;
+            *below = (*below).max(if is_kept { evicted.lower_floor } else { floor });
+            Ok(from.max(*below))
+        })?;
+        let until = Offset::new(below.saturating_sub(1));
+        let hole = (*below > from).then_some(Hole { below: Offset::new(*below), until });
+        Ok(complete.then_some(hole))
+    }
+}

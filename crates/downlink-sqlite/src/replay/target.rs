@@ -1,0 +1,258 @@
+//! Which topics a replay reads, and one call of it: a read transaction with a budget of rows.
+//!
+//! As long as the prefixes of its patterns hold few names, a replay lists the topics and merges their
+//! lists of events. Otherwise it walks all events and compares names.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use downlink_log::{Address, PatternSet, TopicSelector, store::Wanted};
+use rusqlite::{
+    Connection,
+    types::{Value, ValueRef},
+};
+
+use crate::{
+    fault::Result,
+    sql::{Evicted, KIND_TOPIC, Sql as _, indexed, keepers, kind_and_name, lost, topic_numbers},
+};
+
+/// Rows that one call looks at: about ten milliseconds if none of them is wanted.
+pub(crate) const ROWS_MAX: usize = 4_096;
+
+/// Rows of events that a call may look at in any case, so that every page moves on.
+const EVENT_ROWS_MIN: usize = 1_024;
+
+/// Names under the prefixes of all patterns together at which events are walked instead: merging
+/// more lists is dearer for a page than looking at some thousand events in order.
+pub(crate) const LISTED_MAX: usize = 64;
+
+/// Names and prefixes that are looked up: twice what one reader may have. Each costs about as much
+/// as a row.
+const LOOKUPS_MAX: usize = 2_000;
+
+/// Topics of a replay that lists them. New topics may join the first ones up to this bound.
+const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
+
+/// Answers that a walk remembers, in some 300 KiB. Beyond it all are dropped and found again, each
+/// for the price of a row.
+const KNOWN_MAX: usize = 16_384;
+
+/// The wanted names.
+#[derive(Debug)]
+pub(crate) struct Wants {
+    /// Exact names, by kind.
+    names: [HashSet<Box<str>>; 3],
+    patterns: Arc<PatternSet>,
+    /// The beginnings of the names that patterns match, each once.
+    prefixes: BTreeSet<Box<str>>,
+}
+
+impl Wants {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        let Wanted { addresses, patterns } = wanted;
+        let mut names: [HashSet<Box<str>>; 3] = Default::default();
+        let (exact, real): (Vec<_>, Vec<_>) =
+            patterns.patterns().iter().partition(|pattern| pattern.exact().is_some());
+        let exact = exact.into_iter().filter_map(TopicSelector::exact).cloned();
+        for address in addresses.into_iter().chain(exact.map(Address::Topic)) {
+            let (kind, name) = kind_and_name(&address);
+            names[kind as usize].insert(name.into());
+        }
+        let prefixes = real.into_iter().map(|pattern| pattern.literal_prefix().into()).collect();
+        Self { names, patterns, prefixes }
+    }
+
+    pub(super) fn matches(&self, kind: i64, name: &str) -> bool {
+        let names = usize::try_from(kind).ok().and_then(|kind| self.names.get(kind));
+        names.is_some_and(|names| names.contains(name))
+            || (kind == KIND_TOPIC && self.patterns.matches(name))
+    }
+
+    fn names(&self) -> usize {
+        self.names.iter().map(HashSet::len).sum()
+    }
+}
+
+/// The topics of a replay.
+#[derive(Debug)]
+pub(crate) enum Target {
+    Few(Few),
+    /// Too many to list: whether a topic is wanted, of those that were asked for.
+    Many(HashMap<i64, bool>),
+}
+
+/// A list of topics.
+#[derive(Debug)]
+pub(crate) struct Few {
+    /// Numbers of topics, rising, each once. The rows of some may be gone.
+    pub(super) numbers: Vec<i64>,
+    /// Topics up to this number were looked at.
+    newest: i64,
+}
+
+impl Target {
+    /// Finds the topics, or that they are too many. Looks at no more rows than a page does.
+    fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
+        if wants.names() + wants.prefixes.len() > LOOKUPS_MAX {
+            return Ok(Self::Many(HashMap::new()));
+        }
+        let mut numbers = BTreeSet::new();
+        let mut left = LISTED_MAX;
+        for prefix in &wants.prefixes {
+            let names: Vec<(i64, String)> = db.all(
+                "SELECT number, name FROM topics WHERE kind = ? AND name >= ? AND name < ? LIMIT ?",
+                (KIND_TOPIC, prefix, end_of(prefix), left + 1),
+            )?;
+            let Some(rest) = left.checked_sub(names.len()) else {
+                return Ok(Self::Many(HashMap::new()));
+            };
+            left = rest;
+            let wanted = names.into_iter().filter(|(_, name)| wants.matches(KIND_TOPIC, name));
+            numbers.extend(wanted.map(|(number, _)| number));
+        }
+        for (kind, names) in (0_i64..).zip(&wants.names) {
+            for name in names {
+                let select = "SELECT number FROM topics WHERE kind = ? AND name = ?";
+                numbers.extend(db.first(select, (kind, name))?.map(|(number,): (i64,)| number));
+            }
+        }
+        let newest = db.first("SELECT number FROM topics ORDER BY number DESC LIMIT 1", [])?;
+        let newest = newest.map_or(0, |(number,)| number);
+        Ok(Self::Few(Few { numbers: numbers.into_iter().collect(), newest }))
+    }
+}
+
+impl Few {
+    pub(super) fn contains(&self, topic: i64) -> bool {
+        self.numbers.binary_search(&topic).is_ok()
+    }
+
+    /// The evictions of the topics, and of the wanted names without a row.
+    pub(super) fn evicted(&self, db: &Connection, wants: &Wants) -> Result<Vec<Evicted>> {
+        let select = "SELECT floor, floor_at, lower_floor, evicted FROM topics WHERE number = ?";
+        let mut all = Vec::with_capacity(self.numbers.len() + 1);
+        for number in &self.numbers {
+            all.extend(db.first(select, [number])?.map(Evicted::new));
+        }
+        if !wants.prefixes.is_empty() || all.len() < wants.names() {
+            all.push(Evicted::forgotten(db)?);
+        }
+        Ok(all)
+    }
+}
+
+/// The end of the names that begin with a prefix. A prefix is empty or ends with `/`, and the next
+/// character after that is `0`; every text is below every blob.
+fn end_of(prefix: &str) -> Value {
+    match prefix.strip_suffix('/') {
+        Some(stem) => format!("{stem}0").into(),
+        None => Vec::<u8>::new().into(),
+    }
+}
+
+/// One call of a replay.
+pub(crate) struct Snapshot<'a> {
+    pub(super) db: &'a Connection,
+    pub(super) wants: &'a Wants,
+    pub(super) target: &'a mut Target,
+    /// From this offset on, topics have no lists yet.
+    pub(super) indexed: u64,
+    pub(super) rows_left: usize,
+}
+
+impl<'a> Snapshot<'a> {
+    /// Finds the topics of the replay in this transaction; `None` if there are too many new topics to
+    /// look at in one call.
+    pub(super) fn take(
+        db: &'a Connection,
+        wants: &'a Wants,
+        target: &'a mut Option<Target>,
+    ) -> Result<Option<Self>> {
+        let target = match target {
+            Some(target) => target,
+            none => none.insert(Target::choose(db, wants)?),
+        };
+        let mut snapshot = Self { db, wants, target, indexed: indexed(db)?, rows_left: ROWS_MAX };
+        Ok(snapshot.add_new_topics()?.then_some(snapshot))
+    }
+
+    pub(super) fn spend(&mut self, rows: usize) {
+        self.rows_left = self.rows_left.saturating_sub(rows);
+    }
+
+    /// The call goes over to events.
+    pub(super) fn begin_events(&mut self) {
+        self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
+    }
+
+    /// Adds the topics that were made since the last call; `false` if there are more to look at.
+    fn add_new_topics(&mut self) -> Result<bool> {
+        let Target::Few(few) = &mut *self.target else { return Ok(true) };
+        let new: Vec<(i64, i64, String)> = self.db.all(
+            "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?",
+            (few.newest, ROWS_MAX),
+        )?;
+        let looked = new.len();
+        for (number, kind, name) in new {
+            few.newest = number;
+            if self.wants.matches(kind, &name) {
+                few.numbers.push(number);
+            }
+        }
+        if few.numbers.len() > FEW_MAX {
+            let known = few.numbers.iter().map(|&topic| (topic, true)).collect();
+            *self.target = Target::Many(known);
+        }
+        self.spend(looked);
+        Ok(looked < ROWS_MAX)
+    }
+
+    /// Whether a topic is wanted.
+    fn wants_topic(&mut self, topic: i64) -> Result<bool> {
+        let known = match &mut *self.target {
+            Target::Few(few) => return Ok(few.contains(topic)),
+            Target::Many(known) => known,
+        };
+        if let Some(&wanted) = known.get(&topic) {
+            return Ok(wanted);
+        }
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        let found = self.db.first("SELECT kind, name FROM topics WHERE number = ?", [topic])?;
+        let (kind, name): (i64, String) = found.ok_or_else(|| lost(topic))?;
+        let wanted = self.wants.matches(kind, &name);
+        known.insert(topic, wanted);
+        self.spend(1);
+        Ok(wanted)
+    }
+
+    /// Whether a wanted topic is among the topics of an event and keeps it.
+    pub(super) fn wants_event(&mut self, offset: u64, topics: ValueRef<'_>) -> Result<bool> {
+        let numbers = topic_numbers(topics);
+        if let [only] = numbers[..] {
+            return self.wants_topic(only);
+        }
+        self.spend(numbers.len());
+        for topic in keepers(self.db, offset, topics, self.indexed)? {
+            if self.wants_topic(topic)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a wanted topic keeps the event at an offset.
+    pub(super) fn keeps(&mut self, offset: u64) -> Result<bool> {
+        self.spend(1);
+        let mut select = self.db.prepare_cached("SELECT topics FROM events WHERE offset = ?")?;
+        let mut rows = select.query([offset])?;
+        match rows.next()? {
+            Some(row) => self.wants_event(offset, row.get_ref(0)?),
+            None => Ok(false),
+        }
+    }
+}

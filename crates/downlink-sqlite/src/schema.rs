@@ -1,0 +1,141 @@
+//! The layout of the file, and how an older one becomes the present one.
+//!
+//! A step is never changed once released; a new layout is a new step at the end of the table. The
+//! steps that a file lacks are one transaction: after a crash the file has the old layout or the new.
+
+use downlink_log::{Timestamp, store::StoreError};
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::{
+    fault::Result,
+    sql::{Sql as _, column, first_since},
+};
+
+/// Marks the file as ours: "down" in ASCII. `file` and our own check at open look at it.
+pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
+
+/// From layout n to n + 1.
+pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
+
+/// An event is one row at the right edge of `events`, and later one row of `memberships` for each of
+/// its topics: those below `meta.indexed` have theirs. `events.topics` holds the same in the other
+/// direction, so that reading in offset order needs no second look. Kinds of topics: 0 everyone, 1 a
+/// client's inbox, 2 a topic.
+const FIRST: &str = include_str!("layout/1.sql");
+
+/// The evictions of older files count as one, and their lower floors as high as they can be.
+const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");
+
+/// Lowers every time stamp later than now. A wrong clock made them.
+fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
+    let now = column(now.as_millis());
+    if let Some(first) = first_since(db, now.saturating_add(1) as u64)? {
+        db.run("UPDATE events SET at = ? WHERE offset >= ?", (now, first))?;
+    }
+    db.run("UPDATE topics SET floor_at = ?1 WHERE floor_at > ?1", [now])?;
+    db.run("UPDATE topics SET finished_at = ?1 WHERE finished_at > ?1", [now])?;
+    db.run("UPDATE keys SET at = ?1 WHERE at > ?1", [now])?;
+    let clock =
+        "UPDATE meta SET value = ?1 WHERE name IN ('newest_at', 'forgotten_at') AND value > ?1";
+    db.run(clock, [now]).map(|_| ())
+}
+
+/// Brings a file to the present layout; a new file gets it.
+///
+/// # Errors
+///
+/// [`StoreError::NotAStore`] if the file is some other program's, [`StoreError::NewerVersion`] if it
+/// has seen steps that are not in the table.
+pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestamp) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);
+    let owner = number("application_id")?;
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_new = owner == 0 && found == 0 && tables == 0;
+    if !is_new && owner != APPLICATION_ID {
+        return Err(StoreError::NotAStore.into());
+    }
+    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(StoreError::NewerVersion { found, known }.into());
+    }
+    if found == known {
+        return Ok(());
+    }
+    for step in steps.iter().skip(found as usize) {
+        transaction.execute_batch(step)?;
+    }
+    if (found..known).contains(&1) {
+        lower_future_stamps(&transaction, now)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", known)?;
+    Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000);
+
+    fn run(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
+        Ok(migrate(connection, steps, NOW)?)
+    }
+
+    fn layout(connection: &Connection) -> i32 {
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_step_keeps_the_rows_of_a_file() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        run(&mut connection, &STEPS[..1]).unwrap();
+        connection.execute("INSERT INTO epochs VALUES (1, 'aaaaaaaa', 7)", []).unwrap();
+        let steps =
+            [STEPS[0], STEPS[1], "ALTER TABLE epochs ADD COLUMN opened_at INTEGER DEFAULT 5"];
+        run(&mut connection, &steps).unwrap();
+        assert_eq!(layout(&connection), 3);
+        let row = connection
+            .query_row("SELECT first_offset, opened_at FROM epochs", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+            .unwrap();
+        assert_eq!(row, (7, 5));
+        run(&mut connection, &steps).unwrap();
+        assert_eq!(layout(&connection), 3);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_old_layout() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        run(&mut connection, &STEPS[..1]).unwrap();
+        let steps = [STEPS[0], "CREATE TABLE later (a)", "CREATE TABLE later (a)"];
+        assert!(run(&mut connection, &steps).is_err());
+        assert_eq!(layout(&connection), 1);
+        run(&mut connection, &STEPS[..1]).unwrap();
+    }
+
+    #[test]
+    fn a_newer_file_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        run(&mut connection, &[STEPS[0], "CREATE TABLE later (a)"]).unwrap();
+        let refused = run(&mut connection, &STEPS[..1]);
+        assert_eq!(refused, Err(StoreError::NewerVersion { found: 2, known: 1 }));
+    }
+
+    #[test]
+    fn the_database_of_another_program_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE theirs (a)").unwrap();
+        assert_eq!(run(&mut connection, STEPS), Err(StoreError::NotAStore));
+    }
+
+    /// Released files have this layout: it must not change by a single byte.
+    #[test]
+    fn the_first_step_stays_the_same() {
+        assert_eq!((FIRST.len(), crc32c::crc32c(FIRST.as_bytes())), (2_232, 0x3fa5_3da8));
+    }
+}

@@ -1,0 +1,186 @@
+//! Statements, and how values stand in the file: addresses, lists of topics, the facts in `meta`.
+
+use downlink_log::{Address, ClientId, Floor, Offset, Timestamp, Topic};
+use rusqlite::{
+    Connection, OptionalExtension as _, Params, Row,
+    types::{FromSql, ToSql, Value, ValueRef},
+};
+
+use crate::fault::{Fault, Result};
+
+/// A tuple of columns.
+pub(crate) trait Columns: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error> {}
+
+impl<T: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error>> Columns for T {}
+
+/// Statements, which stay compiled.
+pub(crate) trait Sql {
+    /// Runs a statement. Gives the number of rows that it changed.
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize>;
+
+    /// The first row.
+    fn first<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Option<T>>;
+
+    /// All rows. The statement bounds their number.
+    fn all<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Vec<T>>;
+}
+
+impl Sql for Connection {
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize> {
+        Ok(self.prepare_cached(sql)?.execute(params)?)
+    }
+
+    fn first<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Option<T>> {
+        Ok(self.prepare_cached(sql)?.query_row(params, |row| T::try_from(row)).optional()?)
+    }
+
+    fn all<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Vec<T>> {
+        let mut select = self.prepare_cached(sql)?;
+        Ok(select.query_map(params, |row| T::try_from(row))?.collect::<Result<_, _>>()?)
+    }
+}
+
+/// A number from outside as a column holds it. Offsets and times beyond 2^63 do not occur: at a
+/// million a second they would take 290,000 years.
+pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+/// A fact about the whole store.
+pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
+    let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
+    found.map(|(value,)| value).ok_or_else(|| Fault::corrupt(format!("no {name} is kept")))
+}
+
+/// Sets a fact about the whole store.
+pub(crate) fn set_meta(db: &Connection, name: &str, value: impl ToSql) -> Result<()> {
+    db.run("UPDATE meta SET value = ? WHERE name = ?", (value, name)).map(|_| ())
+}
+
+/// The first offset whose event may have no rows in `memberships`.
+pub(crate) fn indexed(db: &Connection) -> Result<u64> {
+    meta(db, "indexed")
+}
+
+/// The kind of those topics that patterns match.
+pub(crate) const KIND_TOPIC: i64 = 2;
+
+/// How an address stands in the file.
+pub(crate) fn kind_and_name(address: &Address) -> (i64, &str) {
+    match address {
+        Address::Client(client) => (1, client.as_str()),
+        Address::Topic(topic) => (KIND_TOPIC, topic.as_str()),
+        _ => (0, ""),
+    }
+}
+
+/// The address in the row of a topic.
+pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
+    let address = match kind {
+        0 => Some(Address::Everyone),
+        1 => ClientId::new(name).ok().map(Address::Client),
+        _ => Topic::new(name).ok().map(Address::Topic),
+    };
+    address.ok_or_else(|| lost(topic))
+}
+
+/// The address of a topic, and whether its row says that nothing is kept.
+pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
+    let found: Option<(i64, String, bool)> =
+        db.first("SELECT kind, name, emptied IS NOT NULL FROM topics WHERE number = ?", [topic])?;
+    found.map(|(kind, name, emptied)| Ok((address(kind, &name, topic)?, emptied))).transpose()
+}
+
+/// The row that a topic's number points to is missing, or makes no sense.
+pub(crate) fn lost(topic: i64) -> Fault {
+    Fault::corrupt(format!("topic {topic} is missing or has no name"))
+}
+
+/// The value of `events.topics` for these topics.
+pub(crate) fn topics_column(topics: &[i64]) -> Value {
+    match topics {
+        [only] => (*only).into(),
+        several => several.iter().flat_map(|topic| topic.to_le_bytes()).collect::<Vec<_>>().into(),
+    }
+}
+
+/// The topics that an `events.topics` names.
+pub(crate) fn topic_numbers(value: ValueRef<'_>) -> Vec<i64> {
+    match value {
+        ValueRef::Integer(only) => vec![only],
+        ValueRef::Blob(several) => {
+            let (numbers, _) = several.as_chunks::<8>();
+            numbers.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The topics that still keep an event. The only topic of an event keeps it as long as there is a
+/// row. Some of several may have evicted it, and may even be gone. Events that are not indexed are
+/// not evicted.
+pub(crate) fn keepers(
+    db: &Connection,
+    offset: u64,
+    topics: ValueRef<'_>,
+    indexed: u64,
+) -> Result<Vec<i64>> {
+    let mut numbers = topic_numbers(topics);
+    if numbers.len() > 1 && offset < indexed {
+        let mut select =
+            db.prepare_cached("SELECT 1 FROM memberships WHERE topic = ? AND offset = ?")?;
+        let mut result = Ok(());
+        numbers.retain(|&number| {
+            select.exists((number, offset)).unwrap_or_else(|error| {
+                result = Err(error);
+                false
+            })
+        });
+        result?;
+    }
+    Ok(numbers)
+}
+
+/// The evictions of a topic, or of all names without a row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Evicted {
+    pub(crate) floor: Floor,
+    /// The second to last evicted offset + 1.
+    pub(crate) lower_floor: u64,
+    /// The number of the newest eviction.
+    pub(crate) number: u64,
+}
+
+impl Evicted {
+    /// From the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
+    pub(crate) fn new((offset, at, lower_floor, number): (u64, u64, u64, u64)) -> Self {
+        let floor = Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) };
+        Self { floor, lower_floor, number }
+    }
+
+    /// The evictions of names without a row. Their events are not known one by one, so everything
+    /// below the last event counts as lost.
+    pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
+        let floor: u64 = meta(db, "forgotten")?;
+        let lower_floor = floor.saturating_sub(1).max(1);
+        let (at, number) = (meta(db, "forgotten_at")?, meta(db, "forgotten_evicted")?);
+        Ok(Self::new((floor, at, lower_floor, number)))
+    }
+}
+
+/// The first offset kept, of whatever topic, with this time stamp or a later one. Time stamps rise
+/// with offsets: this halves the range until one event is left.
+pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
+    let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
+    let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
+    let (mut from, mut until) = (0, newest.map_or(0, |(offset,): (u64,)| offset + 1));
+    // Everything below `from` is too old; everything from `until` on is not.
+    while from < until {
+        let middle = from + (until - from) / 2;
+        match db.first::<(u64, u64)>(next, [middle])? {
+            Some((offset, at)) if at < since => from = offset + 1,
+            _ => until = middle,
+        }
+    }
+    Ok(db.first::<(u64, u64)>(next, [from])?.map(|(offset, _)| offset))
+}

@@ -1,0 +1,401 @@
+//! The writer: one transaction for each commit and each step of trimming.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use downlink_log::{
+    Epoch, Fingerprint, IdempotencyKey, Offset, Timestamp,
+    store::{Durability, Opened, Store, StoreError, StoreReader, StoredEvent, Trimmed},
+};
+use rusqlite::{Connection, TransactionBehavior, config::DbConfig, hooks::Wal, params};
+
+use crate::{
+    checksum::checksum,
+    fault::Result,
+    lock::WriterLock,
+    open::{begin_epoch, connect_writer},
+    pool::{Backup, Pool},
+    reader::SqliteReader,
+    schema::{STEPS, migrate},
+    sql::{Sql as _, set_meta, topics_column},
+    topics::{Topics, cost},
+    trim::{SqliteOptions, Step, Trimming},
+};
+
+/// Pages in the write-ahead log at which they are moved into the file, 16 MiB. With SQLite's own 1,000
+/// busy pages are written four times as often; with more, opening after a crash takes longer.
+const CHECKPOINT_PAGES: usize = 4_000;
+
+/// The writer of a store in one SQLite file.
+///
+/// ```
+/// use downlink_log::{Epoch, Timestamp, store::{Store, StoreError}};
+/// use downlink_sqlite::{SqliteOptions, SqliteStore};
+/// # let folder = std::env::temp_dir().join(format!("downlink-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder).map_err(|_| StoreError::ReadOnly)?;
+/// # let path = folder.join("example.db");
+/// let now = Timestamp::from_millis(1_700_000_000_000);
+/// let store = SqliteStore::open(&path, Epoch::from_random(7), now, SqliteOptions::default())?;
+/// assert_eq!(store.opened().next_offset.get(), 1);
+/// # drop(store);
+/// # std::fs::remove_dir_all(&folder).map_err(|_| StoreError::ReadOnly)?;
+/// # Ok::<(), StoreError>(())
+/// ```
+#[derive(Debug)]
+pub struct SqliteStore {
+    pool: Arc<Pool>,
+    reader: Arc<SqliteReader>,
+    connection: Connection,
+    opened: Opened,
+    topics: Topics,
+    trimming: Trimming,
+    written: Written,
+    /// What `meta.clock_delta` is to be with the next transaction.
+    clock_delta: i64,
+    /// Pages in the write-ahead log that are not in the file yet; at least.
+    wal_pages: Arc<AtomicUsize>,
+    /// How the connection flushes at present.
+    flushes: Option<Durability>,
+    stopped: bool,
+    /// Dropped after the connection: the next process finds the file free.
+    _lock: WriterLock,
+}
+
+/// The state of the file. Changed only when a transaction has succeeded.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    next_offset: u64,
+    at: Timestamp,
+    clock_delta: i64,
+    /// Whether something committed waits for a flush.
+    unflushed: bool,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it, and begins an epoch in it.
+    ///
+    /// The work does not grow with the number of events kept, except when the file has an older
+    /// layout. `now` is the time of the wall clock: bringing an older file up to date lowers every
+    /// later time stamp in it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]; [`InUse`](StoreError::InUse) after waiting for `wait_for`. The file is then
+    /// unchanged, except that an older layout may have been brought up to date.
+    pub fn open(
+        path: &Path,
+        epoch: Epoch,
+        now: Timestamp,
+        options: SqliteOptions,
+    ) -> Result<Self, StoreError> {
+        // The working folder may change later.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let lock = WriterLock::take(&path, options.wait_for)?;
+        let mut connection = connect_writer(&path)?;
+        migrate(&mut connection, STEPS, now)?;
+        let wal_pages = count_wal_pages(&mut connection)?;
+        let opened = begin_epoch(&mut connection, epoch)?;
+        let clock = opened.clock.unwrap_or_default();
+        let written = Written {
+            next_offset: opened.next_offset.get(),
+            at: clock.at,
+            clock_delta: clock.delta_ms,
+            unflushed: false,
+        };
+        let pool = Arc::new(Pool::open(path)?);
+        Ok(Self {
+            topics: Topics::new(options.retention.clone()),
+            trimming: Trimming::new(&connection, options)?,
+            reader: Arc::new(SqliteReader(Arc::clone(&pool))),
+            pool,
+            connection,
+            opened,
+            written,
+            clock_delta: clock.delta_ms,
+            wal_pages,
+            flushes: None,
+            stopped: false,
+            _lock: lock,
+        })
+    }
+
+    /// A handle that makes backups from another thread.
+    pub fn backup(&self) -> Backup {
+        self.pool.backup()
+    }
+
+    fn commit_batch(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<()> {
+        let Some(last) = batch.last() else { return Ok(()) };
+        check_rising(batch, self.written.next_offset)?;
+        self.set_flushing(durability)?;
+        let mut written = self.written;
+        let Self { connection, topics, trimming, clock_delta, .. } = self;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        topics.unindexed(&transaction)?;
+        let mut writing = Writing { db: &transaction, topics, trimming };
+        batch.iter().try_for_each(|event| writing.write(event))?;
+        written.next_offset = last.offset.get() + 1;
+        written.at = written.at.max(last.at);
+        written.unflushed = durability == Durability::Relaxed;
+        if last.to.is_empty() || last.payload.is_none() {
+            // No event's row will show these to the next opening.
+            written.note_newest(&transaction)?;
+        }
+        written.note_clock(&transaction, *clock_delta)?;
+        transaction.commit()?;
+        self.written = written;
+        Ok(())
+    }
+
+    /// A durable transaction takes everything before it to the disk too.
+    fn flush_log(&mut self) -> Result<()> {
+        self.set_flushing(Durability::Commit)?;
+        self.connection.run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'", [])?;
+        self.written.unflushed = false;
+        Ok(())
+    }
+
+    fn trim_step(&mut self, now: Timestamp) -> Result<Trimmed> {
+        self.set_flushing(Durability::Relaxed)?;
+        let mut written = self.written;
+        let Self { connection, topics, trimming, clock_delta, .. } = self;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut step = Step::new(&transaction, topics, trimming)?;
+        step.run(now)?;
+        let (more, next) = (step.rows_left == 0, step.next);
+        if step.evicted {
+            // The newest event may be among them: the next opening must not give its offset again.
+            written.note_newest(&transaction)?;
+        }
+        written.note_clock(&transaction, *clock_delta)?;
+        transaction.commit()?;
+        self.written = written;
+        self.checkpoint()?;
+        Ok(if more { Trimmed::More } else { Trimmed::Until(next) })
+    }
+
+    /// Moves the pages of the write-ahead log into the file, if there are enough of them.
+    fn checkpoint(&mut self) -> Result<()> {
+        if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
+            return Ok(());
+        }
+        // This does not wait for readers: the pages that they need stay, and the next step tries again.
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        self.wal_pages.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Chooses whether the next transaction is flushed to the disk.
+    fn set_flushing(&mut self, durability: Durability) -> Result<()> {
+        if self.flushes != Some(durability) {
+            let level = match durability {
+                Durability::Commit => "FULL",
+                Durability::Relaxed => "NORMAL",
+            };
+            self.flushes = None;
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.flushes = Some(durability);
+        }
+        Ok(())
+    }
+
+    /// Writes, unless an earlier failure was final, and takes the consequences of a failure.
+    fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
+        if self.stopped {
+            return Err(StoreError::Stopped);
+        }
+        let result = write(self).map_err(StoreError::from);
+        if let Err(error) = &result {
+            self.topics.clear();
+            self.trimming.restart();
+            if error.is_final() {
+                self.stopped = true;
+                // The next opening judges the pages whose state is unknown.
+                let _ =
+                    self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            }
+        }
+        result
+    }
+}
+
+impl Written {
+    /// Notes the next offset and the newest time stamp for the next opening.
+    fn note_newest(&self, db: &Connection) -> Result<()> {
+        set_meta(db, "next_offset", self.next_offset)?;
+        set_meta(db, "newest_at", self.at.as_millis())
+    }
+
+    /// Notes the clock's difference, if it has changed.
+    fn note_clock(&mut self, db: &Connection, delta_ms: i64) -> Result<()> {
+        if self.clock_delta != delta_ms {
+            set_meta(db, "clock_delta", delta_ms)?;
+            self.clock_delta = delta_ms;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Leaves one file with everything in it, also while the read side lives on: a copy of the file
+    /// is then complete.
+    fn drop(&mut self) {
+        if !self.stopped {
+            // The next opening repeats it if it fails.
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    fn reader(&self) -> Arc<dyn StoreReader> {
+        Arc::clone(&self.reader) as Arc<dyn StoreReader>
+    }
+
+    fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
+        let select =
+            "SELECT fingerprint, offset FROM events WHERE id = ? ORDER BY offset DESC LIMIT 1";
+        Ok(self.connection.first(select, [id])?.map(identity))
+    }
+
+    fn idempotency_key(
+        &mut self,
+        key: &IdempotencyKey,
+    ) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
+        let select = "SELECT fingerprint, offset FROM keys WHERE credential = ? AND key = ?";
+        Ok(self.connection.first(select, (&key.credential, &key.key))?.map(identity))
+    }
+
+    fn set_clock_delta(&mut self, delta_ms: i64) {
+        self.clock_delta = delta_ms;
+    }
+
+    fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError> {
+        self.write(|store| store.commit_batch(batch, durability))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.write(|store| if store.written.unflushed { store.flush_log() } else { Ok(()) })
+    }
+
+    fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
+        self.write(|store| store.trim_step(now))
+    }
+}
+
+fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
+    (Fingerprint::from_bytes(fingerprint), Offset::new(offset))
+}
+
+/// Counts the pages that a connection's commits leave in the write-ahead log.
+fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
+    let pages = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&pages);
+    // One thread writes and reads it: nothing is ordered by it.
+    connection.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
+        seen.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))?;
+    Ok(pages)
+}
+
+/// Checks that the offsets of a batch rise, and begin at or above the next one.
+fn check_rising(batch: &[StoredEvent], next_offset: u64) -> Result<()> {
+    let mut least = next_offset;
+    for event in batch {
+        let offset = event.offset.get();
+        if offset < least {
+            return Err(StoreError::OffsetNotRising { offset, least }.into());
+        }
+        least = offset + 1;
+    }
+    Ok(())
+}
+
+/// A transaction that writes events.
+struct Writing<'a> {
+    db: &'a Connection,
+    topics: &'a mut Topics,
+    trimming: &'a mut Trimming,
+}
+
+impl Writing<'_> {
+    fn write(&mut self, event: &StoredEvent) -> Result<()> {
+        let (offset, at) = (event.offset.get(), event.at.as_millis());
+        let is_kept = event.payload.is_some() || event.finish;
+        let numbers = if is_kept { self.numbers(event)? } else { Vec::new() };
+        if let Some(payload) = event.payload.as_deref().filter(|_| !numbers.is_empty()) {
+            self.write_event(event, payload, &numbers)?;
+        }
+        if event.finish {
+            for number in numbers {
+                self.db.run(
+                    "UPDATE topics SET finished = ?, finished_at = ? WHERE number = ?",
+                    (offset, at, number),
+                )?;
+            }
+            self.trimming.finishes = true;
+        }
+        if let Some(key) = &event.key {
+            let fingerprint = event.fingerprint.to_bytes();
+            self.db.run(
+                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)",
+                (offset, at, &key.credential, &key.key, fingerprint),
+            )?;
+            self.trimming.keys = self.trimming.keys.map(|keys| keys + 1);
+        }
+        Ok(())
+    }
+
+    /// The topics of an event, each with a row that says that something is kept.
+    fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
+        let mut numbers = Vec::with_capacity(event.to.len());
+        for address in &event.to {
+            let topic = self.topics.find_or_create(self.db, address)?;
+            if numbers.contains(&topic.number) {
+                continue;
+            }
+            numbers.push(topic.number);
+            if std::mem::take(&mut topic.emptied) {
+                let filled = "UPDATE topics SET emptied = NULL WHERE number = ?";
+                self.db.run(filled, [topic.number])?;
+                let emptied = &mut self.trimming.emptied;
+                *emptied = emptied.map(|rows| rows.saturating_sub(1));
+            }
+        }
+        Ok(numbers)
+    }
+
+    fn write_event(&mut self, event: &StoredEvent, payload: &[u8], numbers: &[i64]) -> Result<()> {
+        let offset = event.offset.get();
+        let id = event.id.as_deref();
+        self.db.run(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            params![
+                offset,
+                event.at.as_millis(),
+                topics_column(numbers),
+                id,
+                id.map(|_| event.fingerprint.to_bytes()),
+                event.finish,
+                payload,
+                checksum(offset, id.map(str::as_bytes), payload),
+            ],
+        )?;
+        for &number in numbers {
+            let over = self.topics.added(self.db, number, cost(payload.len()))?;
+            self.trimming.over.extend(over);
+        }
+        self.trimming.grown = true;
+        Ok(())
+    }
+}

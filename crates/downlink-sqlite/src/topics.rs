@@ -1,0 +1,221 @@
+//! The writer's cache of topics: number, size, rule.
+//!
+//! All of it can be read again, so a failed transaction simply empties it.
+
+use std::collections::HashMap;
+
+use downlink_log::{Address, ENTRY_COST_BYTES, Retention, RetentionRules};
+use rusqlite::Connection;
+
+use crate::{
+    fault::Result,
+    sql::{Evicted, Sql as _, address_of, indexed, kind_and_name, lost, topic_numbers},
+};
+
+/// Topics held in memory: as many as are busy at a time, in about 15 MiB. Beyond it all are dropped
+/// and read again, each for some ten microseconds.
+const CACHED_MAX: usize = 65_536;
+
+/// A topic as the writer sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopicState {
+    pub(crate) number: i64,
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+    pub(crate) retention: Retention,
+    /// Whether its row says that nothing is kept.
+    pub(crate) emptied: bool,
+    /// Whether it waits to be trimmed.
+    pub(crate) queued: bool,
+}
+
+impl TopicState {
+    /// Whether the topic has so much more than its rule allows that trimming is worth it: an eighth
+    /// in events. Evicting a few events at a time costs fewer pages than one with each commit.
+    pub(crate) fn is_over(&self) -> bool {
+        let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
+        self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
+    }
+
+    fn added(&mut self, bytes: usize) -> Option<i64> {
+        self.events += 1;
+        self.bytes += bytes;
+        let over = self.is_over() && !self.queued;
+        self.queued |= over;
+        over.then_some(self.number)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Topics {
+    rules: RetentionRules,
+    numbers: HashMap<Address, i64>,
+    states: HashMap<i64, TopicState>,
+    unindexed: Option<Unindexed>,
+}
+
+/// Events that have no rows in `memberships` yet. Trimming keeps them few.
+#[derive(Debug, Default)]
+pub(crate) struct Unindexed {
+    /// Those at or above this offset.
+    pub(crate) from: u64,
+    pub(crate) rows: usize,
+    /// Events and bytes by topic.
+    topics: HashMap<i64, (usize, usize)>,
+}
+
+impl Unindexed {
+    fn add(&mut self, topic: i64, bytes: usize) {
+        let (events, sum) = self.topics.entry(topic).or_default();
+        *events += 1;
+        *sum += bytes;
+        self.rows += 1;
+    }
+}
+
+impl Topics {
+    pub(crate) fn new(rules: RetentionRules) -> Self {
+        Self { rules, numbers: HashMap::new(), states: HashMap::new(), unindexed: None }
+    }
+
+    /// The events that are not indexed yet.
+    pub(crate) fn unindexed(&mut self, db: &Connection) -> Result<&mut Unindexed> {
+        if self.unindexed.is_none() {
+            let mut unindexed = Unindexed { from: indexed(db)?, ..Unindexed::default() };
+            for (topic, _, bytes) in members_from(db, unindexed.from)? {
+                unindexed.add(topic, bytes);
+            }
+            self.unindexed = Some(unindexed);
+        }
+        Ok(self.unindexed.get_or_insert_default())
+    }
+
+    /// Whether a topic has an event that is not indexed yet.
+    pub(crate) fn has_unindexed(&mut self, db: &Connection, topic: i64) -> Result<bool> {
+        Ok(self.unindexed(db)?.topics.contains_key(&topic))
+    }
+
+    /// Everything below an offset is indexed.
+    pub(crate) fn set_indexed(&mut self, from: u64) {
+        self.unindexed = Some(Unindexed { from, ..Unindexed::default() });
+    }
+
+    /// Forgets everything: a failed transaction may have left changes here that are not in the file.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(std::mem::take(&mut self.rules));
+    }
+
+    /// The topic of an address; made if there is none, with the floor of forgotten topics.
+    pub(crate) fn find_or_create(
+        &mut self,
+        db: &Connection,
+        address: &Address,
+    ) -> Result<&mut TopicState> {
+        let known = self.numbers.get(address).copied();
+        let number = match known.filter(|number| self.states.contains_key(number)) {
+            Some(number) => number,
+            None => {
+                let found = db.first(
+                    "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?",
+                    kind_and_name(address),
+                )?;
+                let (number, emptied) = match found {
+                    Some(found) => found,
+                    None => (create(db, address)?, false),
+                };
+                self.load(db, number, address.clone(), emptied)?;
+                number
+            }
+        };
+        self.states.get_mut(&number).ok_or_else(|| lost(number))
+    }
+
+    /// The topic with a number; `None` if there is none any more.
+    pub(crate) fn get(&mut self, db: &Connection, number: i64) -> Result<Option<&mut TopicState>> {
+        if !self.states.contains_key(&number)
+            && let Some((address, emptied)) = address_of(db, number)?
+        {
+            self.load(db, number, address, emptied)?;
+        }
+        Ok(self.states.get_mut(&number))
+    }
+
+    /// Counts an event that went into a topic and is not indexed yet. The number of a topic that is
+    /// now over its rule, once.
+    pub(crate) fn added(
+        &mut self,
+        db: &Connection,
+        number: i64,
+        bytes: usize,
+    ) -> Result<Option<i64>> {
+        self.unindexed(db)?.add(number, bytes);
+        // A topic that is not in memory is counted when it is loaded.
+        Ok(self.states.get_mut(&number).and_then(|topic| topic.added(bytes)))
+    }
+
+    /// Counts the evictions of a topic, if the topic is in memory.
+    pub(crate) fn evicted(&mut self, number: i64, events: usize, bytes: usize, emptied: bool) {
+        if let Some(topic) = self.states.get_mut(&number) {
+            topic.events = topic.events.saturating_sub(events);
+            topic.bytes = topic.bytes.saturating_sub(bytes);
+            topic.emptied |= emptied;
+        }
+    }
+
+    /// Forgets one topic after its row was deleted.
+    pub(crate) fn forget(&mut self, number: i64) {
+        self.states.remove(&number);
+    }
+
+    fn load(
+        &mut self,
+        db: &Connection,
+        number: i64,
+        address: Address,
+        emptied: bool,
+    ) -> Result<()> {
+        if self.states.len() >= CACHED_MAX || self.numbers.len() >= CACHED_MAX {
+            self.numbers.clear();
+            self.states.clear();
+        }
+        let size = "SELECT count(*), coalesce(sum(bytes), 0) FROM memberships WHERE topic = ?";
+        let (events, bytes): (usize, usize) = db.first(size, [number])?.unwrap_or_default();
+        let unindexed = self.unindexed(db)?.topics.get(&number).copied().unwrap_or_default();
+        let (events, bytes) = (events + unindexed.0, bytes + unindexed.1);
+        let retention = *self.rules.of(&address);
+        let state = TopicState { number, events, bytes, retention, emptied, queued: false };
+        self.numbers.insert(address, number);
+        self.states.insert(number, state);
+        Ok(())
+    }
+}
+
+fn create(db: &Connection, address: &Address) -> Result<i64> {
+    let (kind, name) = kind_and_name(address);
+    let Evicted { floor, lower_floor, number } = Evicted::forgotten(db)?;
+    db.run(
+        "INSERT INTO topics (kind, name, floor, floor_at, lower_floor, evicted)
+         VALUES (?, ?, ?, ?, ?, ?)",
+        (kind, name, floor.offset.get(), floor.at.as_millis(), lower_floor, number),
+    )?;
+    Ok(db.last_insert_rowid())
+}
+
+/// Topic, offset and bytes of each event from an offset on.
+pub(crate) fn members_from(db: &Connection, from: u64) -> Result<Vec<(i64, u64, usize)>> {
+    let mut select = db.prepare_cached(
+        "SELECT offset, topics, length(payload) FROM events WHERE offset >= ? ORDER BY offset",
+    )?;
+    let mut rows = select.query([from])?;
+    let mut members = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (offset, bytes) = (row.get(0)?, cost(row.get(2)?));
+        members.extend(topic_numbers(row.get_ref(1)?).into_iter().map(|n| (n, offset, bytes)));
+    }
+    Ok(members)
+}
+
+/// The bytes that an event counts towards its topic's bound.
+pub(crate) fn cost(payload_bytes: usize) -> usize {
+    payload_bytes + ENTRY_COST_BYTES
+}

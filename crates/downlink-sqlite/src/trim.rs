@@ -1,0 +1,472 @@
+//! Trimming keeps the file within its limits, in bounded steps.
+//!
+//! An eviction raises the floor of its topic in the same transaction, with the number of the
+//! transaction's evictions, so at every moment a topic has exactly its events from the floor on. An
+//! event goes when the last of its topics has evicted it. A topic that keeps nothing leaves a row
+//! with its floor. These rows have a bound too; a row that is dropped raises the floor of all unknown
+//! names. A false gap may then be reported; a real one is never hidden.
+//!
+//! Age is followed by one cursor through the events for each age that a rule names: every event is
+//! looked at once for each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use downlink_log::{KEY_WINDOW, KEYS_MAX, RetentionRules, Timestamp};
+use rusqlite::Connection;
+
+use crate::{
+    fault::Result,
+    sql::{Sql as _, indexed, keepers, lost, meta, set_meta, topic_numbers},
+    topics::{Topics, members_from},
+};
+
+/// Rows looked at or evicted in one step: about five milliseconds. Publishers wait behind a step.
+const STEP_ROWS: usize = 512;
+
+/// Events without rows in `memberships` at which they get them. A commit would touch a page for each
+/// of its topics; many events together, in the order of topics, share these pages. Every read of a
+/// topic looks at these events, so there are no more of them than it looks at anyway, in about two
+/// milliseconds.
+const INDEX_ROWS: usize = 4_096;
+
+/// Events that are evicted between two looks at the size of the file: what these free is little
+/// against any sensible bound.
+const SIZE_EVENTS: usize = 64;
+
+/// Topics of so many newest events are looked at after opening. Trimming follows each commit, so
+/// unfinished work is in the last few batches.
+const WRITTEN_LAST: i64 = 1_024;
+
+/// The settings of a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SqliteOptions {
+    /// How much each topic keeps. Of events it may be up to an eighth more: evicting some at a time
+    /// writes fewer pages than one with each commit.
+    pub retention: RetentionRules,
+    /// Bytes of the database that may be in use; the oldest events of whatever topic go first. The
+    /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while a program
+    /// reads the file for long. A lower bound frees pages inside the file; only `VACUUM` shrinks it.
+    pub bytes_max: u64,
+    /// How long a finished topic stays finished.
+    pub finished_keep: Duration,
+    /// Topics without events whose floor is kept exactly; of the others only the highest is.
+    pub floors_max: usize,
+    /// How long to wait for another process that has the file: a restart in place needs the time that
+    /// the old process takes to end.
+    pub wait_for: Duration,
+}
+
+impl Default for SqliteOptions {
+    /// The log's own retention, 16 GiB, an hour for finished topics, a million floors (about
+    /// 100 MiB), no waiting.
+    fn default() -> Self {
+        Self {
+            retention: RetentionRules::default(),
+            bytes_max: 16 << 30,
+            finished_keep: Duration::from_secs(60 * 60),
+            floors_max: 1_000_000,
+            wait_for: Duration::ZERO,
+        }
+    }
+}
+
+/// The work that is left. All of it can be found again by looking through the file.
+#[derive(Debug)]
+pub(crate) struct Trimming {
+    options: SqliteOptions,
+    /// Numbers of topics that are over their rule.
+    pub(crate) over: VecDeque<i64>,
+    /// Each age of a rule, and the first offset that was not looked at for it.
+    ages: Vec<(Duration, u64)>,
+    /// Rows without events and marks, and keys; `None` if they have to be counted.
+    pub(crate) emptied: Option<usize>,
+    pub(crate) keys: Option<usize>,
+    /// The number of the next topic to be compared with its rule; `None` when all were.
+    unchecked: Option<i64>,
+    /// Whether a mark may be kept.
+    pub(crate) finishes: bool,
+    /// Whether the file may have grown since its size was looked at.
+    pub(crate) grown: bool,
+}
+
+impl Trimming {
+    pub(crate) fn new(db: &Connection, options: SqliteOptions) -> Result<Self> {
+        let ages = options.retention.all().filter_map(|rule| rule.age_max);
+        let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
+        let is_checked = meta::<String>(db, "rules")? == format!("{:?}", options.retention);
+        // Some of these were over their rule when the store was last closed, and were not trimmed.
+        let mut select = db.prepare("SELECT topics FROM events ORDER BY offset DESC LIMIT ?")?;
+        let mut rows = select.query([WRITTEN_LAST])?;
+        let mut over = BTreeSet::new();
+        while let Some(row) = rows.next()? {
+            over.extend(topic_numbers(row.get_ref(0)?));
+        }
+        Ok(Self {
+            options,
+            over: over.into_iter().collect(),
+            ages,
+            emptied: None,
+            keys: None,
+            unchecked: (!is_checked).then_some(0),
+            finishes: true,
+            grown: true,
+        })
+    }
+
+    /// Looks through everything again: after a failed transaction nothing here is certain.
+    pub(crate) fn restart(&mut self) {
+        self.over.clear();
+        self.ages.iter_mut().for_each(|(_, next)| *next = 0);
+        (self.emptied, self.keys, self.unchecked) = (None, None, Some(0));
+        (self.finishes, self.grown) = (true, true);
+    }
+}
+
+/// One transaction of trimming.
+pub(crate) struct Step<'a> {
+    db: &'a Connection,
+    topics: &'a mut Topics,
+    trimming: &'a mut Trimming,
+    /// How much more this step may do; 0: there may be more for the next.
+    pub(crate) rows_left: usize,
+    /// The number of this step's evictions, and whether there were any.
+    eviction: u64,
+    pub(crate) evicted: bool,
+    /// When something falls due that is not due now.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// Up to which offset each of some topics is to be evicted.
+type Due = BTreeMap<i64, u64>;
+
+impl<'a> Step<'a> {
+    pub(crate) fn new(
+        db: &'a Connection,
+        topics: &'a mut Topics,
+        trimming: &'a mut Trimming,
+    ) -> Result<Self> {
+        let eviction = meta::<u64>(db, "evictions")? + 1;
+        let rows_left = STEP_ROWS;
+        Ok(Self { db, topics, trimming, rows_left, eviction, evicted: false, next: None })
+    }
+
+    /// Trims by every rule, as far as the step goes.
+    pub(crate) fn run(&mut self, now: Timestamp) -> Result<()> {
+        if self.topics.unindexed(self.db)?.rows >= INDEX_ROWS {
+            self.index()?;
+        }
+        while self.rows_left > 0
+            && let Some(&topic) = self.trimming.over.front()
+        {
+            if self.trim_topic(topic)? {
+                self.trimming.over.pop_front();
+            }
+        }
+        self.check_rules()?;
+        for index in 0..self.trimming.ages.len() {
+            self.trim_age(index, now)?;
+        }
+        self.trim_bytes()?;
+        self.forget_finishes(now)?;
+        self.forget_keys(now)?;
+        self.forget_floors()?;
+        if self.evicted { set_meta(self.db, "evictions", self.eviction) } else { Ok(()) }
+    }
+
+    fn spend(&mut self, rows: usize) {
+        self.rows_left = self.rows_left.saturating_sub(rows);
+    }
+
+    /// Whether something that happened at a time is still to be kept; the step then comes back to it.
+    fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
+        let until = Timestamp::from_millis(at).after(keep);
+        if until > now {
+            self.next = Some(self.next.map_or(until, |next| next.min(until)));
+        }
+        until > now
+    }
+
+    /// Gives every event its rows in `memberships`, in the order of topics.
+    fn index(&mut self) -> Result<()> {
+        let from = self.topics.unindexed(self.db)?.from;
+        let mut members = members_from(self.db, from)?;
+        let Some(last) = members.iter().map(|&(_, offset, _)| offset).max() else { return Ok(()) };
+        members.sort_unstable();
+        for member in members {
+            self.db.run("INSERT INTO memberships VALUES (?, ?, ?)", member)?;
+        }
+        set_meta(self.db, "indexed", last + 1)?;
+        self.topics.set_indexed(last + 1);
+        Ok(())
+    }
+
+    /// Evicts the surplus of one topic; `true` when nothing is left to evict.
+    fn trim_topic(&mut self, number: i64) -> Result<bool> {
+        let Some(topic) = self.topics.get(self.db, number)? else { return Ok(true) };
+        topic.queued = false;
+        let (rule, mut events, mut bytes) = (topic.retention, topic.events, topic.bytes);
+        let is_over = |events, bytes| events > rule.events_max || bytes > rule.bytes_max;
+        let mut through = None;
+        let members: Vec<(u64, usize)> = self.db.all(
+            "SELECT offset, bytes FROM memberships WHERE topic = ? ORDER BY offset LIMIT ?",
+            (number, self.rows_left),
+        )?;
+        for (offset, size) in members {
+            if events <= 1 || !is_over(events, bytes) {
+                break;
+            }
+            through = Some(offset);
+            events -= 1;
+            bytes = bytes.saturating_sub(size);
+        }
+        if let Some(through) = through {
+            self.evict(number, through)?;
+        } else if self.topics.has_unindexed(self.db, number)? {
+            self.index()?;
+        }
+        self.spend(1);
+        Ok(events <= 1 || !is_over(events, bytes))
+    }
+
+    /// After rules have changed, finds the topics that are now over theirs.
+    fn check_rules(&mut self) -> Result<()> {
+        let Some(from) = self.trimming.unchecked.filter(|_| self.rows_left > 0) else {
+            return Ok(());
+        };
+        // A topic costs a count of its events: as many rows as an eviction of some.
+        let topics_max = (self.rows_left / 32).max(1);
+        let numbers: Vec<(i64,)> = self.db.all(
+            "SELECT number FROM topics WHERE number >= ? ORDER BY number LIMIT ?",
+            (from, topics_max),
+        )?;
+        for &(number,) in &numbers {
+            if self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over()) {
+                self.trimming.over.push_back(number);
+            }
+        }
+        self.trimming.unchecked = match numbers.last() {
+            Some((last,)) if numbers.len() == topics_max => Some(last + 1),
+            _ => None,
+        };
+        if self.trimming.unchecked.is_none() {
+            set_meta(self.db, "rules", format!("{:?}", self.trimming.options.retention))?;
+        }
+        if self.trimming.unchecked.is_some() || !self.trimming.over.is_empty() {
+            self.rows_left = 0;
+        }
+        Ok(())
+    }
+
+    /// Evicts the events older than one of the ages, from the topics with that age in their rule.
+    fn trim_age(&mut self, index: usize, now: Timestamp) -> Result<()> {
+        let Some(&(age, mut next)) = self.trimming.ages.get(index) else { return Ok(()) };
+        let (mut due, indexed) = (Due::new(), indexed(self.db)?);
+        let mut select = self.db.prepare_cached(
+            "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset",
+        )?;
+        let mut rows = select.query([next])?;
+        while self.rows_left > 0
+            && let Some(row) = rows.next()?
+        {
+            if self.is_kept(row.get(1)?, age, now) {
+                break;
+            }
+            let offset = row.get(0)?;
+            let numbers = keepers(self.db, offset, row.get_ref(2)?, indexed)?;
+            self.spend(numbers.len().max(1));
+            for number in numbers {
+                let topic = self.topics.get(self.db, number)?.ok_or_else(|| lost(number))?;
+                if topic.retention.age_max == Some(age) {
+                    due.insert(number, offset);
+                }
+            }
+            next = offset + 1;
+        }
+        drop(rows);
+        self.evict_all(due)?;
+        if let Some(cursor) = self.trimming.ages.get_mut(index) {
+            cursor.1 = next;
+        }
+        Ok(())
+    }
+
+    /// Evicts the oldest events of all while the file is over its bound. The newest stays.
+    fn trim_bytes(&mut self) -> Result<()> {
+        while self.rows_left > 0 && self.trimming.grown {
+            let due = match used_bytes(self.db)? > self.trimming.options.bytes_max {
+                true => self.oldest()?,
+                false => Due::new(),
+            };
+            self.trimming.grown = !due.is_empty();
+            self.evict_all(due)?;
+        }
+        Ok(())
+    }
+
+    /// Some of the oldest events, by topic.
+    fn oldest(&mut self) -> Result<Due> {
+        let mut select = self.db.prepare_cached(
+            "SELECT offset, topics FROM events
+             WHERE offset < (SELECT max(offset) FROM events) ORDER BY offset LIMIT ?",
+        )?;
+        let mut rows = select.query([SIZE_EVENTS.min(self.rows_left)])?;
+        let (mut due, indexed) = (Due::new(), indexed(self.db)?);
+        while let Some(row) = rows.next()? {
+            let offset = row.get(0)?;
+            let numbers = keepers(self.db, offset, row.get_ref(1)?, indexed)?;
+            self.spend(numbers.len().max(1));
+            due.extend(numbers.into_iter().map(|number| (number, offset)));
+        }
+        Ok(due)
+    }
+
+    fn evict_all(&mut self, due: Due) -> Result<()> {
+        let indexed = self.topics.unindexed(self.db)?.from;
+        if due.values().any(|&through| through >= indexed) {
+            self.index()?;
+        }
+        due.into_iter().try_for_each(|(number, through)| self.evict(number, through))
+    }
+
+    /// Evicts the indexed events of a topic up to an offset, and raises its floor beyond them.
+    fn evict(&mut self, topic: i64, through: u64) -> Result<()> {
+        let members: Vec<(u64, usize)> = self.db.all(
+            "SELECT offset, bytes FROM memberships WHERE topic = ? AND offset <= ? ORDER BY offset",
+            (topic, through),
+        )?;
+        let Some(&(last, _)) = members.last() else { return Ok(()) };
+        let second_to_last = members.iter().rev().nth(1).map(|&(offset, _)| offset + 1);
+        self.db.run("DELETE FROM memberships WHERE topic = ? AND offset <= ?", (topic, last))?;
+        self.db.run(
+            "UPDATE topics SET floor = ?2 + 1, lower_floor = coalesce(?3, floor), evicted = ?4,
+             floor_at = (SELECT at FROM events WHERE offset = ?2) WHERE number = ?1",
+            (topic, last, second_to_last, self.eviction),
+        )?;
+        for &(offset, _) in &members {
+            self.delete_event(topic, offset)?;
+        }
+        let emptied = self.mark_emptied(topic)?;
+        let bytes = members.iter().map(|&(_, bytes)| bytes).sum();
+        self.topics.evicted(topic, members.len(), bytes, emptied);
+        self.spend(members.len());
+        self.evicted = true;
+        Ok(())
+    }
+
+    /// Deletes an event unless another topic keeps it. The rows of evicted events are indexed.
+    fn delete_event(&self, topic: i64, offset: u64) -> Result<()> {
+        if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
+            return Ok(());
+        }
+        let mut select = self.db.prepare_cached("SELECT topics FROM events WHERE offset = ?")?;
+        let mut rows = select.query([offset])?;
+        let is_kept = match rows.next()? {
+            Some(row) => !keepers(self.db, offset, row.get_ref(0)?, u64::MAX)?.is_empty(),
+            None => true,
+        };
+        drop(rows);
+        if !is_kept {
+            self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
+        }
+        Ok(())
+    }
+
+    /// Notes in its row that a topic keeps nothing any more, if so.
+    fn mark_emptied(&mut self, topic: i64) -> Result<bool> {
+        if self.topics.has_unindexed(self.db, topic)? {
+            return Ok(false);
+        }
+        let emptied = self.db.run(
+            "UPDATE topics SET emptied = floor - 1
+             WHERE number = ?1 AND finished IS NULL AND emptied IS NULL
+             AND NOT EXISTS (SELECT 1 FROM memberships WHERE topic = ?1)",
+            [topic],
+        )?;
+        self.trimming.emptied = self.trimming.emptied.map(|rows| rows + emptied);
+        Ok(emptied > 0)
+    }
+
+    /// Drops the marks of topics that have been finished for long enough.
+    fn forget_finishes(&mut self, now: Timestamp) -> Result<()> {
+        let oldest = "SELECT number, finished_at FROM topics WHERE finished IS NOT NULL
+                      ORDER BY finished_at LIMIT 1";
+        while self.rows_left > 0 && self.trimming.finishes {
+            let Some((topic, at)) = self.db.first(oldest, [])? else {
+                self.trimming.finishes = false;
+                break;
+            };
+            if self.is_kept(at, self.trimming.options.finished_keep, now) {
+                break;
+            }
+            self.db.run(
+                "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?",
+                [topic],
+            )?;
+            let emptied = self.mark_emptied(topic)?;
+            self.topics.evicted(topic, 0, 0, emptied);
+            self.spend(1);
+        }
+        Ok(())
+    }
+
+    /// Drops the keys whose window is over, and the oldest of too many.
+    fn forget_keys(&mut self, now: Timestamp) -> Result<()> {
+        let mut keys = self.counted(self.trimming.keys, "SELECT count(*) FROM keys")?;
+        while self.rows_left > 0 && keys > 0 {
+            let oldest =
+                self.db.first("SELECT offset, at FROM keys ORDER BY offset LIMIT 1", [])?;
+            let Some((offset, at)): Option<(u64, u64)> = oldest else {
+                // A key used again has taken the place of its former row.
+                keys = 0;
+                break;
+            };
+            if keys <= KEYS_MAX && self.is_kept(at, KEY_WINDOW, now) {
+                break;
+            }
+            keys -= self.db.run("DELETE FROM keys WHERE offset = ?", [offset])?;
+            self.spend(1);
+        }
+        self.trimming.keys = Some(keys);
+        Ok(())
+    }
+
+    /// Drops the rows of emptied topics beyond their bound. Their floors become the floor of every
+    /// name without a row.
+    fn forget_floors(&mut self) -> Result<()> {
+        let count = "SELECT count(*) FROM topics WHERE emptied IS NOT NULL";
+        let mut rows = self.counted(self.trimming.emptied, count)?;
+        let surplus = rows.saturating_sub(self.trimming.options.floors_max).min(self.rows_left);
+        let oldest: Vec<(i64, u64, u64, u64)> = self.db.all(
+            "SELECT number, floor, floor_at, evicted FROM topics WHERE emptied IS NOT NULL
+             ORDER BY emptied LIMIT ?",
+            [surplus],
+        )?;
+        for &(topic, floor, at, evicted) in &oldest {
+            let raise = "UPDATE meta SET value = max(value, ?) WHERE name = ?";
+            self.db.run(raise, (floor, "forgotten"))?;
+            self.db.run(raise, (at, "forgotten_at"))?;
+            self.db.run(raise, (evicted, "forgotten_evicted"))?;
+            self.db.run("DELETE FROM topics WHERE number = ?", [topic])?;
+            self.topics.forget(topic);
+        }
+        rows -= oldest.len();
+        self.spend(oldest.len());
+        self.trimming.emptied = Some(rows);
+        Ok(())
+    }
+
+    fn counted(&self, known: Option<usize>, count: &str) -> Result<usize> {
+        let count = || self.db.first(count, []).map(|rows| rows.map_or(0, |(rows,)| rows));
+        known.map_or_else(count, Ok)
+    }
+}
+
+/// Bytes of the pages that are in use.
+fn used_bytes(db: &Connection) -> Result<u64> {
+    let value = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
+    Ok(value("page_count")?.saturating_sub(value("freelist_count")?) * value("page_size")?)
+}

@@ -1,0 +1,64 @@
+//! The process that loses its power. It prints each promise of the store to its standard output.
+
+use std::io::Write;
+
+use downlink_log::{
+    Batch, Epoch, Timestamp,
+    store::{Durability, Store, StoreError, Trimmed},
+};
+use downlink_sqlite::SqliteStore;
+
+use crate::{
+    disk,
+    plan::{COMMITS, NOW, Plan, Sort, batch, options},
+};
+
+/// Says something to the parent at once: after the next line the power may be gone.
+fn say(line: &str) {
+    let mut output = std::io::stdout().lock();
+    output.write_all(format!("{line}\n").as_bytes()).unwrap();
+    output.flush().unwrap();
+}
+
+pub(crate) fn run(plan: &Plan) -> ! {
+    disk::attach(plan);
+    let epoch = Epoch::from_random(plan.seed);
+    match SqliteStore::open(&Plan::path(&plan.folder), epoch, NOW, options()) {
+        Ok(mut store) => write(plan, &mut store),
+        Err(error) => say(&format!("refused {error}")),
+    }
+    disk::cut()
+}
+
+fn write(plan: &Plan, store: &mut SqliteStore) {
+    let durability = match plan.sort {
+        Sort::Relaxed => Durability::Relaxed,
+        _ => Durability::Commit,
+    };
+    for number in 0..COMMITS {
+        match store.commit(&batch(number), durability) {
+            Ok(()) => say(&format!("kept {number}")),
+            Err(StoreError::OutcomeUnknown) => {
+                say(&format!("unknown {number}"));
+                check_readable(store, number);
+            }
+            Err(StoreError::Stopped) => say(&format!("stopped {number}")),
+            Err(_) => say(&format!("failed {number}")),
+        }
+        if plan.sort == Sort::Relaxed && number % 8 == 7 && store.flush().is_ok() {
+            say(&format!("flushed {number}"));
+        }
+        while let Ok(Trimmed::More) = store.trim(Timestamp::from_millis(0)) {}
+    }
+    say("done");
+}
+
+/// After a failed flush, earlier events can still be read.
+fn check_readable(store: &SqliteStore, unknown: u64) {
+    let batch = Batch { events_max: 1, bytes_max: usize::MAX };
+    let newest = store.reader().newest(batch).map(|newest| newest.first().map(|e| e.offset.get()));
+    let least = unknown.checked_sub(1).map(|last| last * 20 + 16);
+    if newest.is_err() || newest.is_ok_and(|newest| newest < least) {
+        say("unreadable");
+    }
+}

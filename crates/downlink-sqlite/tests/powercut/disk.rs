@@ -1,0 +1,301 @@
+//! A disk that keeps in mind what was flushed: the functions of libc by which a program writes.
+//!
+//! Defined here, they take the place of libc's own in this whole program, SQLite included. Calls for
+//! files outside the folder of the run go to the kernel unchanged, and inside it too, except that
+//! nothing waits for a real disk: what would be on it is kept in memory.
+
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CStr, OsStr, c_char, c_int, c_long, c_void},
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, OnceLock},
+};
+
+use crate::plan::{Plan, Sort};
+
+/// Bytes that a disk writes in one piece.
+const SECTOR: usize = 512;
+
+static DISK: OnceLock<(Plan, Mutex<Disk>)> = OnceLock::new();
+
+struct Disk {
+    calls: u64,
+    /// Whether the one failure of the run has happened.
+    failed: bool,
+    random: fastrand::Rng,
+    files: BTreeMap<String, File>,
+}
+
+/// Invariant: as long as no flush has failed, `flushed` with all of `pending` is the content of the
+/// file for this process.
+#[derive(Default)]
+struct File {
+    flushed: Vec<u8>,
+    pending: Vec<Op>,
+}
+
+enum Op {
+    Write { at: usize, bytes: Vec<u8> },
+    Truncate { length: usize },
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Call {
+    Write,
+    Flush,
+}
+
+/// Begins to keep in mind what is flushed. The folder is empty.
+pub(crate) fn attach(plan: &Plan) {
+    let disk = Disk {
+        calls: 0,
+        failed: false,
+        random: fastrand::Rng::with_seed(plan.seed),
+        files: BTreeMap::new(),
+    };
+    assert!(DISK.set((plan.clone(), Mutex::new(disk))).is_ok());
+}
+
+/// The power goes: puts what survives where the plan says, and ends the process.
+pub(crate) fn cut() -> ! {
+    let (plan, disk) = DISK.get().unwrap();
+    cut_locked(plan, &mut disk.lock().unwrap())
+}
+
+fn cut_locked(plan: &Plan, disk: &mut Disk) -> ! {
+    fs::create_dir_all(&plan.after).unwrap();
+    let chance = [0.0, 0.5, 0.9, 1.0][disk.random.usize(0..4)];
+    for (name, file) in &mut disk.files {
+        file.survive(&mut disk.random, chance);
+        fs::write(plan.after.join(name), &file.flushed).unwrap();
+    }
+    // SAFETY: ends the process at once; nothing of it is used afterwards.
+    unsafe { libc::_exit(0) }
+}
+
+impl Op {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { at, bytes } => put(content, *at, bytes),
+            Self::Truncate { length } => content.resize(*length, 0),
+        }
+    }
+}
+
+fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    let end = at + bytes.len();
+    content.resize(content.len().max(end), 0);
+    content[at..end].copy_from_slice(bytes);
+}
+
+impl File {
+    /// Of the unflushed writes, each sector survives with a chance, and the last write up to some byte.
+    fn survive(&mut self, random: &mut fastrand::Rng, chance: f64) {
+        let last = self.pending.len().saturating_sub(1);
+        for (index, op) in self.pending.drain(..).enumerate() {
+            match op {
+                Op::Truncate { .. } if random.f64() < chance => op.apply(&mut self.flushed),
+                Op::Truncate { .. } => {}
+                Op::Write { at, mut bytes } => {
+                    if index == last {
+                        bytes.truncate(random.usize(0..=bytes.len()));
+                    }
+                    for (number, sector) in bytes.chunks(SECTOR).enumerate() {
+                        if random.f64() < chance {
+                            put(&mut self.flushed, at + number * SECTOR, sector);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { flushed, pending } = self;
+        pending.drain(..).for_each(|op| op.apply(flushed));
+    }
+}
+
+/// The disk and the file's name, if a descriptor is for a file of the run that the disk keeps.
+fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, String)> {
+    let (plan, disk) = DISK.get()?;
+    let path = fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()?;
+    let name = name_in(plan, &path)?;
+    Some((plan, disk.lock().unwrap(), name))
+}
+
+fn name_in(plan: &Plan, path: &Path) -> Option<String> {
+    let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
+    // Shared memory does not survive, and the lock's file is always empty.
+    (!name.ends_with("-shm") && !name.ends_with("-lock")).then(|| name.to_owned())
+}
+
+impl Disk {
+    /// Counts a call; whether it is the one that fails.
+    fn fails(&mut self, plan: &Plan, call: Call) -> bool {
+        self.calls += 1;
+        let kind = match plan.sort {
+            Sort::FailedWrite => Call::Write,
+            Sort::FailedFlush => Call::Flush,
+            _ => return false,
+        };
+        let fails = !self.failed && self.calls >= plan.fail_at() && call == kind;
+        self.failed |= fails;
+        fails
+    }
+
+    fn note(&mut self, plan: &Plan, name: String, op: Op) {
+        self.files.entry(name).or_default().pending.push(op);
+        if self.calls >= plan.cut_at() {
+            cut_locked(plan, self);
+        }
+    }
+
+    fn flush(&mut self, plan: &Plan, name: String) -> c_int {
+        let fails = self.fails(plan, Call::Flush);
+        if self.calls >= plan.cut_at() {
+            cut_locked(plan, self);
+        }
+        let Self { files, random, .. } = self;
+        let file = files.entry(name).or_default();
+        match plan.sort {
+            Sort::Pretending => {}
+            // The kernel forgets that these were to be written: no later flush includes them.
+            _ if fails => {
+                file.survive(random, 0.5);
+                return error(libc::EIO);
+            }
+            _ => file.flush(),
+        }
+        0
+    }
+}
+
+fn error(number: c_int) -> c_int {
+    // SAFETY: the location of this thread's `errno` is always valid.
+    unsafe { *libc::__errno_location() = number };
+    -1
+}
+
+/// Writes through the kernel and notes what was written at `at`.
+///
+/// # Safety
+///
+/// - `bytes` points to `length` readable bytes.
+unsafe fn write_at(
+    descriptor: c_int,
+    bytes: *const c_void,
+    length: usize,
+    at: i64,
+    kernel: impl FnOnce() -> c_long,
+) -> isize {
+    let Some((plan, mut disk, name)) = find(descriptor) else { return kernel() as isize };
+    if disk.fails(plan, Call::Write) {
+        return error(libc::EIO) as isize;
+    }
+    let written = kernel() as isize;
+    if let (Ok(count), Ok(at)) = (usize::try_from(written), usize::try_from(at)) {
+        assert!(count <= length);
+        // SAFETY: `count <= length`, and the caller vouches for `length` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), count) }.to_vec();
+        disk.note(plan, name, Op::Write { at, bytes });
+    }
+    written
+}
+
+/// # Safety
+///
+/// - As libc's: `bytes` points to `length` readable bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(descriptor: c_int, bytes: *const c_void, length: usize) -> isize {
+    // SAFETY: asks for a number; an invalid descriptor gives -1, and then nothing is noted.
+    let at = unsafe { libc::lseek(descriptor, 0, libc::SEEK_CUR) };
+    // SAFETY: these are the caller's arguments, and the caller vouches for them.
+    let kernel = || unsafe { libc::syscall(libc::SYS_write, descriptor, bytes, length) };
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { write_at(descriptor, bytes, length, at, kernel) }
+}
+
+/// # Safety
+///
+/// - As libc's: `bytes` points to `length` readable bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite64(
+    descriptor: c_int,
+    bytes: *const c_void,
+    length: usize,
+    at: i64,
+) -> isize {
+    // SAFETY: these are the caller's arguments, and the caller vouches for them.
+    let kernel = || unsafe { libc::syscall(libc::SYS_pwrite64, descriptor, bytes, length, at) };
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { write_at(descriptor, bytes, length, at, kernel) }
+}
+
+/// # Safety
+///
+/// - As libc's: `bytes` points to `length` readable bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pwrite(
+    descriptor: c_int,
+    bytes: *const c_void,
+    length: usize,
+    at: i64,
+) -> isize {
+    // SAFETY: the caller vouches for the bytes; on 64-bit systems both are one function.
+    unsafe { pwrite64(descriptor, bytes, length, at) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ftruncate64(descriptor: c_int, length: i64) -> c_int {
+    // SAFETY: takes numbers only.
+    let kernel = || unsafe { libc::syscall(libc::SYS_ftruncate, descriptor, length) } as c_int;
+    let Some((plan, mut disk, name)) = find(descriptor) else { return kernel() };
+    if disk.fails(plan, Call::Write) {
+        return error(libc::EIO);
+    }
+    let result = kernel();
+    if result == 0 {
+        disk.note(plan, name, Op::Truncate { length: length as usize });
+    }
+    result
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ftruncate(descriptor: c_int, length: i64) -> c_int {
+    ftruncate64(descriptor, length)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fsync(descriptor: c_int) -> c_int {
+    match find(descriptor) {
+        Some((plan, mut disk, name)) if !name.is_empty() => disk.flush(plan, name),
+        // SAFETY: takes a number only.
+        _ => unsafe { libc::syscall(libc::SYS_fsync, descriptor) as c_int },
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(descriptor: c_int) -> c_int {
+    fsync(descriptor)
+}
+
+/// # Safety
+///
+/// - As libc's: `path` is a text that ends with a zero byte.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
+    if let Some((plan, disk)) = DISK.get() {
+        // SAFETY: the caller vouches for the text.
+        let path = Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes()));
+        if let Some(name) = name_in(plan, path) {
+            disk.lock().unwrap().files.remove(&name);
+        }
+    }
+    // SAFETY: this is the caller's argument, and the caller vouches for it.
+    unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) as c_int }
+}

@@ -1,0 +1,173 @@
+//! Compares the surviving file with the output of the child.
+
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+
+use downlink_log::{
+    Batch, Epoch, EvictionNumber, Offset, PatternSet,
+    store::{Range, Step, Store, StoredEntry, Wanted},
+};
+use downlink_sqlite::SqliteStore;
+
+use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, options, topic};
+
+/// The output of the child.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    kept: BTreeSet<u64>,
+    failed: BTreeSet<u64>,
+    /// Through which batch it flushed.
+    flushed: Option<u64>,
+    unknown: Option<u64>,
+    stopped: bool,
+    done: bool,
+}
+
+impl Said {
+    /// Whether the run proves something: a batch was kept, and then the planned failure happened or
+    /// the power went during the run.
+    pub(crate) fn is_telling(&self, sort: Sort) -> bool {
+        let failed = match sort {
+            Sort::FailedWrite => !self.failed.is_empty(),
+            Sort::FailedFlush => self.unknown.is_some() || self.stopped,
+            _ => !self.done,
+        };
+        failed && !self.kept.is_empty()
+    }
+}
+
+/// One run: the output of the child, and the first difference to the file, if there is one.
+pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("powercut-{}-{sort:?}-{seed}", std::process::id()));
+    let _ = fs::remove_dir_all(&root);
+    let plan = Plan { sort, seed, folder: root.join("before"), after: root.join("after") };
+    fs::create_dir_all(&plan.folder).unwrap();
+    let output = plan.child().output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && plan.after.exists(),
+        "the child must end by a power cut: {said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let said = listen(&said);
+    let wrong = judge(sort, &said, &plan.after).err();
+    let _ = fs::remove_dir_all(&root);
+    (said, wrong)
+}
+
+fn listen(text: &str) -> Said {
+    let mut said = Said::default();
+    for line in text.lines() {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let number = || rest.parse::<u64>().unwrap();
+        match word {
+            "kept" => drop(said.kept.insert(number())),
+            "failed" => drop(said.failed.insert(number())),
+            "flushed" => said.flushed = Some(number()),
+            "unknown" => said.unknown = Some(number()),
+            "stopped" => said.stopped = true,
+            "done" => said.done = true,
+            "refused" => {}
+            other => panic!("the child said {other}"),
+        }
+    }
+    if let Some(unknown) = said.unknown {
+        assert!(said.kept.iter().all(|&kept| kept < unknown), "nothing is kept after a stop");
+    }
+    said
+}
+
+/// Which batches may be there: every acceptable answer.
+fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
+    let kept = &said.kept;
+    // The batch that was being written when the power went, or had an unknown outcome.
+    let last = kept.iter().chain(&said.failed).next_back().map_or(0, |number| number + 1);
+    let open = if said.stopped || said.unknown.is_some() {
+        said.unknown
+    } else {
+        (!said.done && last < COMMITS).then_some(last)
+    };
+    let mut all = vec![kept.clone()];
+    if let Some(open) = open {
+        all.push(kept.iter().copied().chain([open]).collect());
+    }
+    if sort == Sort::Relaxed {
+        let least = said.flushed.map_or(0, |number| number + 1);
+        all.extend((least..last).map(|end| (0..end).collect()));
+    }
+    all
+}
+
+fn judge(sort: Sort, said: &Said, after: &Path) -> Result<(), String> {
+    let path = Plan::path(after);
+    let store = open(&path)?;
+    let highest = said.kept.last().map_or(0, |number| number * 20 + 16);
+    if sort != Sort::Relaxed && store.opened().next_offset.get() <= highest {
+        return Err(format!("offset {highest} would be given again"));
+    }
+    let mut reasons = Vec::new();
+    for batches in acceptable(sort, said) {
+        match compare(&store, &batches) {
+            Ok(()) => return check_integrity(&path),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(format!("{reasons:?}"))
+}
+
+fn open(path: &Path) -> Result<SqliteStore, String> {
+    SqliteStore::open(path, Epoch::from_random(u64::MAX), NOW, options())
+        .map_err(|error| error.to_string())
+}
+
+/// Whether the store holds exactly these batches, less what the rule let go.
+fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
+    for number in 0..TOPICS {
+        let address = topic(number);
+        let patterns = Arc::new(PatternSet::new([]));
+        let wanted = Wanted { addresses: vec![address.clone()], patterns };
+        let limits = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
+        let until = Offset::new(COMMITS * 20 + 20);
+        let page = store
+            .reader()
+            .replay(wanted)
+            .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
+            .map_err(|error| error.to_string())?;
+        let Step::Done(page) = page else { return Err("a page of one topic in two calls".into()) };
+        let committed: Vec<u64> = batches
+            .iter()
+            .flat_map(|&number| batch(number))
+            .filter(|event| event.to.contains(&address))
+            .map(|event| event.offset.get())
+            .collect();
+        let floor = page.hole.map_or(1, |hole| hole.below.get());
+        let gone = committed.iter().filter(|&&offset| offset < floor).count();
+        if gone > committed.len().saturating_sub(EVENTS_MAX) {
+            return Err(format!("topic {number}: {gone} of {} evicted", committed.len()));
+        }
+        compare_topic(number, &page.events, &committed[gone..])?;
+    }
+    Ok(())
+}
+
+fn compare_topic(number: u64, found: &[StoredEntry], expected: &[u64]) -> Result<(), String> {
+    let offsets: Vec<u64> = found.iter().map(|entry| entry.offset.get()).collect();
+    if offsets != expected {
+        return Err(format!("topic {number}: {offsets:?} instead of {expected:?}"));
+    }
+    for entry in found {
+        let written = event(entry.offset.get());
+        if written.payload != entry.payload || written.id != entry.id {
+            return Err(format!("event {} is torn", entry.offset));
+        }
+    }
+    Ok(())
+}
+
+fn check_integrity(path: &Path) -> Result<(), String> {
+    let connection = rusqlite::Connection::open(path).map_err(|error| error.to_string())?;
+    let answer: String = connection
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .map_err(|error| error.to_string())?;
+    if answer == "ok" { Ok(()) } else { Err(answer) }
+}

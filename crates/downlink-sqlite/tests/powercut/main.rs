@@ -1,0 +1,71 @@
+//! The power goes off while a store is written: acknowledged events must be there afterwards.
+//!
+//! A child process commits, and says so after each commit, on a disk that keeps in mind what was
+//! flushed. At some call the power goes: an arbitrary part of the unflushed writes survives, down to
+//! single sectors, and the last write is torn. In other runs a write or a flush fails first. The
+//! parent opens the surviving file and compares it with the output of the child.
+//!
+//! The same runs on a disk that only pretends to flush must lose something; otherwise this test would
+//! prove nothing, and it fails. `DOWNLINK_POWERCUT_RUNS` sets how many runs of each sort there are,
+//! `DOWNLINK_POWERCUT_SEED` where they begin.
+//!
+//! Not simulated: the loss of a file's very name, and of the memory shared between processes, which
+//! never survives.
+
+#![cfg_attr(not(target_os = "linux"), allow(unused))]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
+mod judge;
+#[cfg(target_os = "linux")]
+mod plan;
+
+use std::process::ExitCode;
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    println!("skipped: the power is cut on Linux only");
+    ExitCode::SUCCESS
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    if let Some(plan) = plan::Plan::from_environment() {
+        child::run(&plan);
+    }
+    let number = |name, default| match std::env::var(name) {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => default,
+    };
+    let runs: u64 = number("DOWNLINK_POWERCUT_RUNS", 12);
+    let first: u64 = number("DOWNLINK_POWERCUT_SEED", 1);
+    let good = plan::Sort::ALL.map(|sort| check(sort, first..first + runs));
+    if good.into_iter().all(|good| good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one sort and says how it went.
+#[cfg(target_os = "linux")]
+fn check(sort: plan::Sort, seeds: std::ops::Range<u64>) -> bool {
+    let (runs, first) = (seeds.end - seeds.start, seeds.start);
+    let results: Vec<_> = seeds.map(|seed| (seed, judge::run(sort, seed))).collect();
+    let telling = results.iter().filter(|(_, (said, _))| said.is_telling(sort)).count();
+    let wrong: Vec<_> =
+        results.iter().filter_map(|(seed, (_, wrong))| Some((seed, wrong.as_ref()?))).collect();
+    let pretending = sort == plan::Sort::Pretending;
+    println!(
+        "power cut, {sort:?}: {runs} runs from seed {first}, {telling} of them telling; after {} \
+         something was lost or wrong",
+        wrong.len()
+    );
+    if telling == 0 || (pretending && wrong.is_empty()) {
+        println!("  void: this proves nothing");
+    }
+    if !pretending {
+        wrong.iter().for_each(|(seed, wrong)| println!("  seed {seed}: {wrong}"));
+    }
+    telling > 0 && wrong.is_empty() != pretending
+}

@@ -1,0 +1,125 @@
+//! The plan of a run. Sort and seed alone decide it, so it is the same in parent and child.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use downlink_log::{
+    Address, Fingerprint, Offset, Retention, RetentionRules, Timestamp, Topic, store::StoredEvent,
+};
+use downlink_sqlite::SqliteOptions;
+
+/// Commits in a run, and calls of the disk after which the power may go: a few more than a whole run
+/// takes, so that some runs end by themselves.
+pub(crate) const COMMITS: u64 = 60;
+const CALLS_MAX: u64 = 5_200;
+
+/// The wall clock of every opening.
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+/// Topics of a run; events that each keeps. Few enough that eviction is at work all the time.
+pub(crate) const TOPICS: u64 = 5;
+pub(crate) const EVENTS_MAX: usize = 40;
+
+/// Sorts of runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sort {
+    /// Durable commits, and the power goes.
+    Durable,
+    /// Relaxed commits: the newest may be gone, and there is no hole.
+    Relaxed,
+    /// A write fails before that.
+    FailedWrite,
+    /// A flush fails before that.
+    FailedFlush,
+    /// Durable commits on a disk that does not flush and says it did.
+    Pretending,
+}
+
+impl Sort {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Durable, Self::Relaxed, Self::FailedWrite, Self::FailedFlush, Self::Pretending];
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) sort: Sort,
+    pub(crate) seed: u64,
+    /// Where the store is, and where what survives is put.
+    pub(crate) folder: PathBuf,
+    pub(crate) after: PathBuf,
+}
+
+impl Plan {
+    pub(crate) fn from_environment() -> Option<Self> {
+        let variable = |name: &str| std::env::var(format!("POWERCUT_CHILD_{name}")).ok();
+        let sort = variable("SORT")?;
+        Some(Self {
+            sort: Sort::ALL.into_iter().find(|known| format!("{known:?}") == sort)?,
+            seed: variable("SEED")?.parse().ok()?,
+            folder: variable("FOLDER")?.into(),
+            after: variable("AFTER")?.into(),
+        })
+    }
+
+    pub(crate) fn child(&self) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .env("POWERCUT_CHILD_SORT", format!("{:?}", self.sort))
+            .env("POWERCUT_CHILD_SEED", self.seed.to_string())
+            .env("POWERCUT_CHILD_FOLDER", &self.folder)
+            .env("POWERCUT_CHILD_AFTER", &self.after);
+        command
+    }
+
+    pub(crate) fn path(folder: &Path) -> PathBuf {
+        folder.join("a.db")
+    }
+
+    /// The call at which the power goes.
+    pub(crate) fn cut_at(&self) -> u64 {
+        fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
+    }
+
+    /// The call that fails, before the power goes.
+    pub(crate) fn fail_at(&self) -> u64 {
+        fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
+    }
+}
+
+pub(crate) fn options() -> SqliteOptions {
+    let keep = Retention { events_max: EVENTS_MAX, bytes_max: usize::MAX, age_max: None };
+    let mut options = SqliteOptions::default();
+    options.retention =
+        RetentionRules { rules: Vec::new(), default: keep, inbox: keep, everyone: keep };
+    options
+}
+
+pub(crate) fn topic(number: u64) -> Address {
+    Address::Topic(Topic::new(&format!("t/{number}")).unwrap())
+}
+
+/// The batch with a number: 16 events, and 4 offsets that are never used.
+pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
+    (1..=16).map(|n| event(number * 20 + n)).collect()
+}
+
+/// Everything about an event follows from its offset.
+pub(crate) fn event(offset: u64) -> StoredEvent {
+    let mut to = vec![topic(offset % TOPICS)];
+    if offset.is_multiple_of(3) {
+        to.push(topic((offset + 1) % TOPICS));
+    }
+    let length = (offset * 7_919 % 6_000) as usize;
+    StoredEvent {
+        offset: Offset::new(offset),
+        at: Timestamp::from_millis(offset),
+        to: to.into(),
+        id: offset.is_multiple_of(5).then(|| format!("given {offset}").into()),
+        key: None,
+        fingerprint: Fingerprint::default(),
+        finish: false,
+        payload: Some(vec![offset as u8; length]),
+    }
+}

@@ -1,0 +1,279 @@
+//! Random programs against a list of everything that was ever committed.
+//!
+//! The list says what may be gone, and the store's floors say what is: whatever is at or above a
+//! topic's floor is there, whatever is below may be gone by the rule, and nothing else is read.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use downlink_log::{
+    Address, Batch, EvictionNumber, Retention,
+    store::{Store, StoreReplay, Wanted},
+};
+use downlink_sqlite::{SqliteOptions, SqliteStore};
+use proptest::prelude::*;
+
+use crate::support::{
+    Folder, at, client, commit, done, event, keeping, nth_newest, open_with, range, read_pages,
+    topic, trim, wanted,
+};
+
+const RULE: Retention =
+    Retention { events_max: 8, bytes_max: 6 * 110, age_max: Some(Duration::from_millis(40)) };
+const INBOX: Retention =
+    Retention { events_max: 3, bytes_max: usize::MAX, age_max: Some(Duration::from_millis(15)) };
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// To some of the addresses; a step of offsets and of time before each event.
+    Commit(Vec<(Vec<usize>, u64)>),
+    /// Fully, after so many milliseconds.
+    Trim(u64),
+    /// One step.
+    Step,
+    Reopen,
+    /// Begins to read one of the selections.
+    Begin(usize),
+    /// A page for each reader.
+    Pages,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let to = proptest::collection::vec(0..addresses().len(), 1..4);
+    let batch = proptest::collection::vec((to, 1..4_u64), 1..12);
+    let op = prop_oneof![
+        6 => batch.prop_map(Op::Commit),
+        2 => (0..30_u64).prop_map(Op::Trim),
+        2 => Just(Op::Step),
+        1 => Just(Op::Reopen),
+        1 => (0..selections().len()).prop_map(Op::Begin),
+        2 => Just(Op::Pages),
+    ];
+    proptest::collection::vec(op, 1..40)
+}
+
+fn addresses() -> Vec<Address> {
+    vec![
+        topic("a"),
+        topic("a/b"),
+        topic("a/c"),
+        topic("d/e"),
+        client("a"),
+        client("x"),
+        Address::Everyone,
+    ]
+}
+
+/// Committed events, in order.
+#[derive(Default)]
+struct Naive {
+    events: Vec<(u64, BTreeSet<Address>)>,
+    now: u64,
+}
+
+impl Naive {
+    fn of<'a>(&'a self, address: &'a Address) -> impl DoubleEndedIterator<Item = u64> + 'a {
+        self.events.iter().filter(move |(_, to)| to.contains(address)).map(|(offset, _)| *offset)
+    }
+
+    /// Whether the rule lets an event go, now that time and newer events are what they are.
+    fn may_be_gone(&self, address: &Address, offset: u64, rule: &Retention) -> bool {
+        let newer: Vec<_> = self.of(address).filter(|&other| other > offset).collect();
+        let bytes: usize =
+            newer.iter().chain([&offset]).map(|&n| crate::support::payload(n).len() + 96).sum();
+        let old = offset + rule.age_max.unwrap().as_millis() as u64 <= self.now;
+        old || newer.len() >= rule.events_max || (bytes > rule.bytes_max && !newer.is_empty())
+    }
+}
+
+fn rule(address: &Address) -> Retention {
+    if address.topic().is_some() { RULE } else { INBOX }
+}
+
+fn options() -> SqliteOptions {
+    let mut options = keeping(RULE);
+    options.retention.inbox = INBOX;
+    options.retention.everyone = INBOX;
+    options.floors_max = 2;
+    options
+}
+
+fn read(store: &SqliteStore, wanted: &Wanted, until: u64, events_max: usize) -> (Vec<u64>, u64) {
+    let batch = Batch { events_max, bytes_max: usize::MAX };
+    let (events, floor) = read_pages(&*store.reader(), wanted, 1..until, batch);
+    for entry in &events {
+        assert_eq!(entry.payload, Some(crate::support::payload(entry.offset.get())));
+        assert_eq!(entry.at, at(entry.offset.get()));
+    }
+    (events.iter().map(|entry| entry.offset.get()).collect(), floor)
+}
+
+/// Compares everything that can be read, and answers what each address keeps.
+fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
+    let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
+    let mut kept = Vec::new();
+    for address in addresses() {
+        let (read, floor) = read(store, &wanted(std::slice::from_ref(&address), &[]), until, 3);
+        let expected: Vec<_> = naive.of(&address).filter(|&offset| offset >= floor).collect();
+        assert_eq!(read, expected, "{address:?} from its floor {floor}");
+        for gone in naive.of(&address).filter(|&offset| offset < floor) {
+            assert!(
+                naive.may_be_gone(&address, gone, &rule(&address)),
+                "{address:?} must keep {gone}"
+            );
+        }
+        kept.push(read);
+    }
+    compare_unions(store, &kept, until);
+    kept
+}
+
+/// Selections of a reader, each with the places of its addresses.
+fn selections() -> Vec<(Wanted, Vec<usize>)> {
+    vec![
+        (wanted(&addresses(), &[]), vec![0, 1, 2, 3, 4, 5, 6]),
+        (wanted(&[], &["*"]), vec![0, 1, 2, 3]),
+        (wanted(&[client("x")], &["a/*"]), vec![1, 2, 5]),
+        (wanted(&[Address::Everyone], &["{x}/e", "a"]), vec![0, 3, 6]),
+    ]
+}
+
+/// A reader that began at the first offset, at some moment.
+struct Reading {
+    replay: Box<dyn StoreReplay>,
+    addresses: Vec<usize>,
+    begun: EvictionNumber,
+    /// Events that they could get when they began, and where the log ended then.
+    kept: BTreeSet<u64>,
+    tail: u64,
+    next: u64,
+}
+
+impl Reading {
+    fn begin(store: &SqliteStore, naive: &Naive, selection: usize) -> Self {
+        let (wanted, addresses) = selections().swap_remove(selection);
+        let begun = store.reader().newest_eviction().unwrap();
+        let kept = union(&compare(store, naive), &addresses).into_iter().collect();
+        let tail = naive.events.last().map_or(1, |(offset, _)| offset + 1);
+        Self { replay: store.reader().replay(wanted), addresses, begun, kept, tail, next: 1 }
+    }
+
+    /// Reads a page. Missing events lie below its hole, and a hole has a reason.
+    fn page(&mut self, store: &SqliteStore, naive: &Naive) {
+        let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
+        let batch = Batch { events_max: 2, bytes_max: usize::MAX };
+        let (from, begun) = (self.next, self.begun);
+        let page = done(|| self.replay.page(range(from..until), begun, batch).unwrap());
+        let kept = union(&compare(store, naive), &self.addresses);
+        let next = page.next.get();
+        let expected = kept.iter().copied().filter(|offset| (from..next).contains(offset));
+        assert!(page.events.iter().map(|entry| entry.offset.get()).eq(expected));
+        let committed = naive
+            .events
+            .iter()
+            .filter(|(_, to)| self.addresses.iter().any(|&index| to.contains(&addresses()[index])));
+        let later = committed
+            .map(|(offset, _)| *offset)
+            .filter(|offset| self.kept.contains(offset) || *offset >= self.tail);
+        let missing = later.filter(|offset| *offset >= from && !kept.contains(offset)).max();
+        let below = page.hole.map_or(from, |hole| hole.below.get());
+        assert!(missing.is_none_or(|missing| missing < below), "{missing:?} {:?}", page.hole);
+        let highest = store.reader().highest_floor().unwrap().get();
+        assert!(
+            page.hole.is_none_or(|hole| hole.below.get() <= highest && hole.until.get() >= from)
+        );
+        let newest = store.reader().newest_eviction().unwrap();
+        assert!(page.hole.is_none() || newest > begun, "nothing was evicted meanwhile");
+        self.next = next;
+    }
+}
+
+fn union(kept: &[Vec<u64>], indices: &[usize]) -> Vec<u64> {
+    let all: BTreeSet<u64> = indices.iter().flat_map(|&index| kept[index].clone()).collect();
+    all.into_iter().collect()
+}
+
+fn compare_unions(store: &SqliteStore, kept: &[Vec<u64>], until: u64) {
+    for (wanted, indices) in selections() {
+        let expected = union(kept, &indices);
+        assert_eq!(read(store, &wanted, until, 2).0, expected, "{wanted:?}");
+        assert_eq!(read(store, &wanted, until, 1_000).0, expected, "{wanted:?}");
+        for count in [1, 3, 100] {
+            let newest = nth_newest(store, &wanted, count, until);
+            let place = expected.len().saturating_sub(count);
+            assert_eq!(newest, expected.get(place).copied());
+        }
+    }
+    let all = union(kept, &[0, 1, 2, 3, 4, 5, 6]);
+    let newest = store.reader().newest(Batch { events_max: 5, bytes_max: usize::MAX }).unwrap();
+    for (address, kept) in addresses().iter().zip(kept) {
+        let of = newest.iter().filter(|event| event.to.contains(address));
+        let first = newest.first().map_or(0, |event| event.offset.get());
+        let expected = kept.iter().copied().filter(|&offset| offset >= first);
+        assert!(of.map(|event| event.offset.get()).eq(expected), "{address:?}");
+    }
+    let newest: Vec<_> = newest.iter().map(|event| event.offset.get()).collect();
+    assert_eq!(newest, all[all.len().saturating_sub(5)..]);
+}
+
+/// After trimming everything, no rule is broken.
+fn check_rules(kept: &[Vec<u64>], now: u64) {
+    for (address, kept) in addresses().iter().zip(kept) {
+        let rule = rule(address);
+        assert!(kept.len() <= rule.events_max + rule.events_max / 8);
+        let bytes: usize = kept.iter().map(|&n| crate::support::payload(n).len() + 96).sum();
+        assert!(kept.len() <= 1 || bytes <= rule.bytes_max);
+        let age = rule.age_max.unwrap().as_millis() as u64;
+        assert!(kept.iter().all(|offset| offset + age > now), "{address:?} {kept:?} at {now}");
+    }
+}
+
+fn run(ops: Vec<Op>) {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open_with(&path, options());
+    let (mut naive, mut next) = (Naive::default(), 1);
+    let mut readings = Vec::new();
+    for op in ops {
+        match op {
+            Op::Commit(batch) => {
+                let mut events = Vec::new();
+                for (to, step) in batch {
+                    next += step;
+                    let to: BTreeSet<_> =
+                        to.into_iter().map(|index| addresses()[index].clone()).collect();
+                    events.push(event(next, &to.iter().cloned().collect::<Vec<_>>()));
+                    naive.events.push((next, to));
+                }
+                naive.now = naive.now.max(next);
+                commit(&mut store, &events);
+            }
+            Op::Trim(after) => {
+                naive.now += after;
+                trim(&mut store, naive.now);
+                check_rules(&compare(&store, &naive), naive.now);
+            }
+            Op::Step => {
+                let _ = store.trim(at(naive.now)).unwrap();
+            }
+            Op::Reopen => {
+                readings.clear();
+                drop(store);
+                store = open_with(&path, options());
+                let given = naive.events.last().map_or(0, |(offset, _)| *offset);
+                assert_eq!(store.opened().next_offset.get(), given + 1);
+            }
+            Op::Begin(selection) => readings.push(Reading::begin(&store, &naive, selection)),
+            Op::Pages => readings.iter_mut().for_each(|reading| reading.page(&store, &naive)),
+        }
+        compare(&store, &naive);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_reads_like_a_list(ops in ops()) {
+        run(ops);
+    }
+}

@@ -1,0 +1,167 @@
+//! Several at one file: a second writer, many readers, backups, other programs.
+
+use std::{process::Command, sync::Arc, thread, time::Duration};
+
+use downlink_log::{
+    Batch, Offset,
+    store::{Durability, Store, StoreError},
+};
+use downlink_sqlite::{SqliteOptions, SqliteStore};
+
+use crate::support::{
+    ALL, Folder, LARGE, NOW, commit, event, first_page, fresh_epoch, keeping, offsets, open,
+    open_with, payload, topic, wanted,
+};
+
+fn waiting(wait_for: Duration) -> SqliteOptions {
+    let mut options = SqliteOptions::default();
+    options.wait_for = wait_for;
+    options
+}
+
+#[test]
+fn a_second_writer_is_told_that_the_store_is_in_use() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let first = open(&path);
+    for wait_for in [Duration::ZERO, Duration::from_millis(50)] {
+        let second = SqliteStore::open(&path, fresh_epoch(), NOW, waiting(wait_for));
+        assert_eq!(second.map(|_| ()), Err(StoreError::InUse));
+    }
+    drop(first);
+    open(&path);
+}
+
+#[test]
+fn a_second_writer_waits_until_the_first_lets_go() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut first = open(&path);
+    let second = thread::spawn({
+        let path = path.clone();
+        move || SqliteStore::open(&path, fresh_epoch(), NOW, waiting(Duration::from_secs(60)))
+    });
+    commit(&mut first, &[event(1, &[topic("a")])]);
+    drop(first);
+    let second = second.join().unwrap().unwrap();
+    assert_eq!(second.opened().next_offset, Offset::new(2));
+}
+
+/// Readers of any moment see whole batches, up to some batch.
+#[test]
+fn readers_see_whole_batches_while_the_writer_writes() {
+    const BATCH: u64 = 7;
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(ALL));
+    let reader = store.reader();
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            let reader = Arc::clone(&reader);
+            scope.spawn(move || {
+                let all = wanted(&[topic("a")], &[]);
+                let batch = Batch { events_max: 10_000, bytes_max: usize::MAX };
+                let mut seen = 0;
+                while seen < 100 * BATCH {
+                    let page = first_page(&*reader, &all, 1..100 * BATCH + 1, batch);
+                    let count = page.events.len() as u64;
+                    assert_eq!(count % BATCH, 0);
+                    assert!(count >= seen, "nothing disappears");
+                    seen = count;
+                }
+            });
+        }
+        for round in 0..100 {
+            let batch: Vec<_> =
+                (1..=BATCH).map(|n| event(round * BATCH + n, &[topic("a")])).collect();
+            commit(&mut store, &batch);
+            let _ = store.trim(crate::support::at(0)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_reader_outlives_its_writer() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    commit(&mut store, &[event(1, &[topic("a")])]);
+    let reader = store.reader();
+    drop(store);
+    let next = open(&path);
+    assert_eq!(next.opened().next_offset, Offset::new(2));
+    let page = first_page(&*reader, &wanted(&[topic("a")], &[]), 1..2, LARGE);
+    assert_eq!(page.events[0].payload, Some(payload(1)));
+}
+
+#[test]
+fn a_backup_is_one_moment_of_a_store_in_use() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(ALL));
+    commit(&mut store, &(1..=500).map(|n| event(n, &[topic("a")])).collect::<Vec<_>>());
+    let (backup, copy) = (store.backup(), folder.file("copy.db"));
+    thread::scope(|scope| {
+        let copying = scope.spawn(|| backup.run(&copy));
+        for round in 0..50 {
+            let batch: Vec<_> =
+                (1..=10).map(|n| event(500 + round * 10 + n, &[topic("a")])).collect();
+            commit(&mut store, &batch);
+        }
+        copying.join().unwrap().unwrap();
+    });
+    let restored = open_with(&copy, keeping(ALL));
+    let kept = offsets(&restored, &wanted(&[topic("a")], &[]));
+    assert!(kept.len() >= 500 && kept.len().is_multiple_of(10));
+    assert_eq!(kept, (1..=kept.len() as u64).collect::<Vec<_>>());
+    let refused = store.backup().run(&copy).unwrap_err();
+    assert!(matches!(refused, StoreError::CannotOpen { .. }), "{refused}");
+}
+
+#[test]
+fn a_store_that_was_closed_is_one_file() {
+    let folder = Folder::new();
+    let mut store = open(&folder.file("a.db"));
+    commit(&mut store, &[event(1, &[topic("a")])]);
+    drop(store);
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["a.db", "a.db-lock"]);
+}
+
+/// The user's own tools work on a store in use. Needs the program `sqlite3`.
+#[test]
+fn the_shell_of_sqlite_copies_a_store_in_use() {
+    if Command::new("sqlite3").arg("-version").output().is_err() {
+        eprintln!("skipped: there is no sqlite3 on this machine");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    commit(&mut store, &[event(1, &[topic("a")]), event(2, &[topic("a")])]);
+    for (name, command) in [("b.db", ".backup b.db"), ("c.db", "VACUUM INTO 'c.db'")] {
+        let shell = Command::new("sqlite3")
+            .current_dir(folder.path())
+            .args([path.as_os_str(), command.as_ref()])
+            .output()
+            .unwrap();
+        assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
+        let copy = open(&folder.file(name));
+        assert_eq!(offsets(&copy, &wanted(&[topic("a")], &[])), [1, 2]);
+    }
+    commit(&mut store, &[event(3, &[topic("a")])]);
+}
+
+#[test]
+fn another_programs_lock_is_reported_and_passes() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open(&path);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.commit(&[event(1, &[topic("a")])], Durability::Commit);
+    assert_eq!(refused, Err(StoreError::Locked));
+    other.execute_batch("ROLLBACK").unwrap();
+    commit(&mut store, &[event(2, &[topic("a")])]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [2]);
+}

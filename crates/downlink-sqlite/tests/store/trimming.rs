@@ -1,0 +1,237 @@
+//! Retention: by topic, by age, by the size of the file; and the floors it leaves.
+
+use std::time::Duration;
+
+use downlink_log::{
+    Address, Fingerprint, Floor, IdempotencyKey, Offset, Retention,
+    store::{Finished, Store, StoredEvent, Trimmed},
+};
+use downlink_sqlite::{SqliteOptions, SqliteStore};
+
+use crate::support::{
+    ALL, Folder, at, client, commit, event, floor_of_wanted, keeping, offsets, open_with, topic,
+    trim, wanted,
+};
+
+const EIGHT: Retention = Retention { events_max: 8, ..ALL };
+
+fn append(store: &mut SqliteStore, range: std::ops::RangeInclusive<u64>, to: &[Address]) {
+    let batch: Vec<_> = range.map(|offset| event(offset, to)).collect();
+    commit(store, &batch);
+}
+
+fn floor(store: &SqliteStore, address: &Address) -> (u64, u64) {
+    let floor = store.reader().floor_of(address).unwrap();
+    assert_eq!(floor, floor_of_wanted(store, &wanted(std::slice::from_ref(address), &[])));
+    let Floor { offset, at } = floor;
+    (offset.get(), at.as_millis())
+}
+
+#[test]
+fn a_topic_is_trimmed_by_count_once_it_is_an_eighth_over() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
+    let a = topic("a");
+    append(&mut store, 1..=9, std::slice::from_ref(&a));
+    trim(&mut store, 9);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 9);
+    append(&mut store, 10..=10, std::slice::from_ref(&a));
+    trim(&mut store, 10);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), (3..=10).collect::<Vec<_>>());
+    assert_eq!(floor(&store, &a), (3, 2));
+    assert_eq!(floor(&store, &topic("b")), (1, 0));
+}
+
+#[test]
+fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest() {
+    let folder = Folder::new();
+    let bytes_max = 2 * (96 + "event 1".len());
+    let mut store = open_with(&folder.file("a.db"), keeping(Retention { bytes_max, ..ALL }));
+    let a = topic("a");
+    append(&mut store, 1..=3, std::slice::from_ref(&a));
+    trim(&mut store, 3);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [2, 3]);
+    let large = StoredEvent { payload: Some(vec![0; 10_000]), ..event(4, &[topic("a")]) };
+    commit(&mut store, &[large]);
+    trim(&mut store, 4);
+    assert_eq!(floor(&store, &a), (4, 3));
+}
+
+#[test]
+fn each_age_is_followed_and_says_when_it_is_next() {
+    let folder = Folder::new();
+    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(100)), ..ALL });
+    options.retention.inbox.age_max = Some(Duration::from_millis(10));
+    let mut store = open_with(&folder.file("a.db"), options);
+    let (a, c) = (topic("a"), client("c"));
+    append(&mut store, 1..=5, &[a.clone(), c.clone()]);
+    assert_eq!(trim(&mut store, 10), Some(at(11)));
+    assert_eq!(trim(&mut store, 13), Some(at(14)));
+    assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), [4, 5]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [1, 2, 3, 4, 5]);
+    assert_eq!(trim(&mut store, 102), Some(at(103)));
+    assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
+    assert_eq!(trim(&mut store, 105), None);
+    assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
+}
+
+#[test]
+fn an_event_stays_while_one_of_its_topics_keeps_it() {
+    let folder = Folder::new();
+    let mut options = keeping(ALL);
+    options.retention.inbox.events_max = 1;
+    let mut store = open_with(&folder.file("a.db"), options);
+    append(&mut store, 1..=4, &[topic("a"), client("c")]);
+    trim(&mut store, 4);
+    assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), [4]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [1, 2, 3, 4]);
+    assert_eq!(offsets(&store, &wanted(&[topic("a"), client("c")], &[])), [1, 2, 3, 4]);
+}
+
+#[test]
+fn the_file_stays_within_its_bytes() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let bytes_max = 1 << 20;
+    let mut options = keeping(ALL);
+    options.bytes_max = bytes_max;
+    let mut store = open_with(&path, options);
+    for round in 0..200 {
+        let batch: Vec<_> = (1..=64)
+            .map(|n| StoredEvent {
+                payload: Some(vec![7; 1_000]),
+                ..event(round * 64 + n, &[topic(&format!("t/{}", n % 10))])
+            })
+            .collect();
+        commit(&mut store, &batch);
+        trim(&mut store, round);
+    }
+    let oldest = store.reader().first_since(at(0)).unwrap().unwrap().get();
+    let kept = 200 * 64 - oldest;
+    assert!((500..1_100).contains(&kept), "{kept} events of 1,000 bytes in 1 MiB");
+    drop(store);
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size < 2 * bytes_max, "12.8 MB went through; the file has {size} bytes");
+    let store = open_with(&path, keeping(ALL));
+    let floor = floor_of_wanted(&store, &wanted(&[], &["t/*"]));
+    assert!(floor.offset.get() <= oldest && floor.offset.get() > oldest - 20);
+}
+
+#[test]
+fn floors_survive_an_opening_and_a_new_beginning_of_the_topic() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let short = Retention { age_max: Some(Duration::from_millis(10)), ..ALL };
+    let mut store = open_with(&path, keeping(short));
+    append(&mut store, 1..=3, &[topic("a")]);
+    append(&mut store, 4..=5, &[topic("b")]);
+    trim(&mut store, 100);
+    drop(store);
+    let mut store = open_with(&path, keeping(short));
+    assert_eq!(floor(&store, &topic("a")), (4, 3));
+    commit(&mut store, &[StoredEvent { at: at(100), ..event(6, &[topic("a")]) }]);
+    assert_eq!(floor(&store, &topic("a")), (4, 3));
+    assert_eq!(floor(&store, &topic("b")), (6, 5));
+    assert_eq!(floor(&store, &topic("c")), (1, 0));
+    let all = floor_of_wanted(&store, &wanted(&[], &["*"]));
+    assert_eq!((all.offset.get(), all.at), (6, at(5)));
+}
+
+/// Floors beyond their bound become the floor of every unknown name: a gap is never hidden.
+#[test]
+fn forgotten_floors_raise_those_of_all_unknown_names() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
+    options.floors_max = 2;
+    let mut store = open_with(&path, options.clone());
+    for (offset, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        append(&mut store, offset..=offset, &[topic(name)]);
+    }
+    trim(&mut store, 100);
+    for _ in 0..2 {
+        let floors: Vec<_> =
+            ["a", "b", "c", "d", "e"].map(|name| floor(&store, &topic(name))).into();
+        assert_eq!(floors, [(3, 2), (3, 2), (4, 3), (5, 4), (3, 2)]);
+        drop(store);
+        store = open_with(&path, options.clone());
+    }
+    commit(&mut store, &[StoredEvent { at: at(100), ..event(5, &[topic("e"), topic("d")]) }]);
+    assert_eq!(floor(&store, &topic("e")), (3, 2));
+    assert_eq!(floor(&store, &topic("d")), (5, 4));
+    assert_eq!(offsets(&store, &wanted(&[topic("e")], &[])), [5]);
+}
+
+#[test]
+fn a_finished_topic_stays_finished_for_its_time() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
+    options.finished_keep = Duration::from_millis(50);
+    options.floors_max = 0;
+    let mut store = open_with(&path, options.clone());
+    let mark = StoredEvent { payload: None, finish: true, ..event(2, &[topic("a")]) };
+    commit(&mut store, &[event(1, &[topic("a")]), mark]);
+    assert_eq!(trim(&mut store, 20), Some(at(52)));
+    drop(store);
+    let mut store = open_with(&path, options);
+    let finished = Finished { offset: Offset::new(2), at: at(2) };
+    let marks = vec![(topic("a"), finished)];
+    assert_eq!(store.reader().finished_topics(10), Ok(marks));
+    assert_eq!(store.reader().finished_topics(0), Ok(vec![]));
+    assert_eq!(trim(&mut store, 51), Some(at(52)));
+    assert_eq!(trim(&mut store, 52), None);
+    assert_eq!(store.reader().finished_topics(10), Ok(vec![]));
+    assert_eq!(floor(&store, &topic("a")), (2, 1));
+}
+
+#[test]
+fn a_key_is_forgotten_after_ten_minutes() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), SqliteOptions::default());
+    let key = IdempotencyKey { credential: "".into(), key: "k".into() };
+    let fingerprint = Fingerprint::keyed(&[1; 16], b"content");
+    let keyed = |offset| StoredEvent {
+        key: Some(key.clone()),
+        fingerprint,
+        ..event(offset, &[topic("a")])
+    };
+    commit(&mut store, &[keyed(1)]);
+    trim(&mut store, 600_000);
+    assert_eq!(store.idempotency_key(&key), Ok(Some((fingerprint, Offset::new(1)))));
+    trim(&mut store, 600_001);
+    assert_eq!(store.idempotency_key(&key), Ok(None));
+    commit(&mut store, &[StoredEvent { at: at(600_001), ..keyed(2) }]);
+    assert_eq!(store.idempotency_key(&key), Ok(Some((fingerprint, Offset::new(2)))));
+}
+
+#[test]
+fn stricter_rules_reach_topics_that_nobody_writes_to() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open_with(&path, keeping(ALL));
+    for number in 0..100 {
+        append(&mut store, number * 10 + 1..=number * 10 + 10, &[topic(&format!("t/{number}"))]);
+    }
+    trim(&mut store, 0);
+    drop(store);
+    let mut store = open_with(&path, keeping(EIGHT));
+    trim(&mut store, 0);
+    for number in [0, 57, 99] {
+        assert_eq!(offsets(&store, &wanted(&[topic(&format!("t/{number}"))], &[])).len(), 8);
+    }
+}
+
+#[test]
+fn a_step_is_bounded() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
+    append(&mut store, 1..=5_000, &[topic("a")]);
+    let mut steps = 0;
+    while store.trim(at(5_000)).unwrap() == Trimmed::More {
+        steps += 1;
+    }
+    assert!(steps >= 5_000 / 512, "{steps}");
+    assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
+}

@@ -1,0 +1,125 @@
+//! What a publisher gets: a receipt, and with it the event's id once that is certain.
+
+use std::future::poll_fn;
+
+use downlink_log::{Appended, Commit, Offset, Submitted};
+use downlink_proto::EventId;
+
+use super::{PublishError, record::cursor_id};
+
+/// The receipt of a publish.
+///
+/// In a hub in memory the event has its id and offset at once. In a hub with a store it gets them
+/// with its commit: [`durable`](Self::durable) waits for that, and the getters answer `None`.
+#[derive(Clone, Debug)]
+pub struct Receipt(State);
+
+#[derive(Clone, Debug)]
+enum State {
+    Confirmed(Confirmed),
+    /// It waits for a commit; this is its place in the batch.
+    Queued { commit: Commit, draft: usize, given: Option<EventId> },
+}
+
+/// What became of an event: it is published, and its id and offset are certain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Confirmed {
+    id: EventId,
+    offset: Offset,
+    matched: usize,
+    repeated: bool,
+}
+
+impl Receipt {
+    /// The receipt of one draft of a batch; `given` is the id that its publisher gave.
+    pub(super) fn of(submitted: &Submitted, draft: usize, given: Option<EventId>) -> Self {
+        Self(match submitted {
+            Submitted::Appended(answers) => State::Confirmed(Confirmed::of(answers[draft], given)),
+            Submitted::Queued(commit) => State::Queued { commit: commit.clone(), draft, given },
+        })
+    }
+
+    fn confirmed(&self) -> Option<&Confirmed> {
+        match &self.0 {
+            State::Confirmed(confirmed) => Some(confirmed),
+            State::Queued { .. } => None,
+        }
+    }
+
+    /// The id that subscribers see. `None` while it waits for the store.
+    pub fn id(&self) -> Option<&EventId> {
+        self.confirmed().map(Confirmed::id)
+    }
+
+    /// The event's position in the hub's one sequence. `None` while it waits for the store.
+    pub fn offset(&self) -> Option<Offset> {
+        self.confirmed().map(Confirmed::offset)
+    }
+
+    /// How many distinct subscriptions get the event. `None` while it waits for the store.
+    pub fn matched(&self) -> Option<usize> {
+        self.confirmed().map(Confirmed::matched)
+    }
+
+    /// Whether this is the answer to an earlier publish with the same id or idempotency key. `None`
+    /// while it waits for the store.
+    pub fn is_repeated(&self) -> Option<bool> {
+        self.confirmed().map(Confirmed::is_repeated)
+    }
+
+    /// Waits until the event survives a crash, as far as the hub promises that, and is visible.
+    ///
+    /// A hub in memory promises nothing: this is ready at once.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] if the event was not published after all: it conflicts with an earlier one,
+    /// or the store did not keep it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing: the event is published all the same, or not.
+    pub async fn durable(&self) -> Result<Confirmed, PublishError> {
+        self.outcome().await.map_err(|(_, error)| error)
+    }
+
+    /// The same; an error says which event of the batch it is about.
+    pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
+        match &self.0 {
+            State::Confirmed(confirmed) => Ok(confirmed.clone()),
+            State::Queued { commit, draft, given } => {
+                let answers = poll_fn(|cx| commit.poll(cx.waker())).await;
+                let answers = answers.map_err(PublishError::from_append)?;
+                Ok(Confirmed::of(answers[*draft], given.clone()))
+            }
+        }
+    }
+}
+
+impl Confirmed {
+    fn of(answer: Appended, given: Option<EventId>) -> Self {
+        let id = given.unwrap_or_else(|| cursor_id(answer.id()));
+        let Appended { offset, matched, repeated, .. } = answer;
+        Self { id, offset, matched, repeated }
+    }
+
+    /// The id that subscribers see.
+    pub fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    /// The event's position in the hub's one sequence.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// How many distinct subscriptions get the event.
+    pub fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// Whether this is the answer to an earlier publish with the same id or idempotency key.
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+}
