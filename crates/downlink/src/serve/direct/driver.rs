@@ -23,7 +23,8 @@ use super::readiness::{Happening, Readiness};
 use super::stream::{Found, Next, Open, Round, Stream, outlive};
 use super::timers::{self, Ticks, Timers};
 use super::visit::{Arrival, CLOSE_LINGER, Served};
-use crate::http::{Asked, Moment, Now, begin_turns};
+use crate::http::driven::{PollRound, Schedule};
+use crate::http::{Moment, Now};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Begun;
 
@@ -111,29 +112,34 @@ impl Driver {
     fn give_turns(&mut self) -> usize {
         let now = Instant::now();
         let mailbox = Arc::clone(&self.mailbox);
-        let turns_are_given = begin_turns(Now::of(now), mailbox);
+        let polls = PollRound::begin(Now::of(now), mailbox);
         let write_stall_max = self.shared.socket.write_stall_max;
         let round = Round { now, write_stall_max, drains: self.shared.drain.has_begun() };
         let next = iter::from_fn(|| self.lanes.pop()).take(STREAMS_PER_TURN);
         let keys: Together<u32> = next.collect();
-        self.warm(&keys);
-        self.give_turn(&keys, &round);
-        drop(turns_are_given);
+        self.warm(&keys, &polls);
+        self.give_turn(&keys, &round, &polls);
+        drop(polls);
         keys.len()
     }
 
     /// Fetches what the turns of these streams will need.
-    fn warm(&self, keys: &[u32]) {
-        let waiting = || keys.iter().filter_map(|key| self.streams.get(*key as usize));
-        let warm = || waiting().map(Stream::warm).sum::<usize>();
+    fn warm(&self, keys: &[u32], polls: &PollRound) {
+        let waiting = keys.iter().filter_map(|key| self.streams.get(*key as usize));
+        let warm = || {
+            black_box(waiting.map(Stream::warm).sum::<usize>());
+        };
         // A body that panics here does so again when it is polled, where it is dealt with.
-        black_box(catch_unwind(AssertUnwindSafe(warm)).unwrap_or(0));
+        let _ = catch_unwind(AssertUnwindSafe(|| polls.prefetch(warm)));
     }
 
     /// Has these streams send what there is.
-    fn give_turn(&mut self, keys: &[u32], round: &Round) {
-        let looked: Together<_> =
-            keys.iter().enumerate().map(|(slot, key)| self.look(*key, slot, round)).collect();
+    fn give_turn(&mut self, keys: &[u32], round: &Round, polls: &PollRound) {
+        let looked: Together<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(slot, key)| self.look(*key, slot, round, polls))
+            .collect();
         // Not before: of a body that the server's drain ends, the peer is told that it is the last.
         let round = Round { drains: self.shared.drain.has_begun(), ..*round };
         for (slot, (key, looked)) in keys.iter().zip(looked).enumerate() {
@@ -142,9 +148,16 @@ impl Driver {
     }
 
     /// Gathers what a stream has to send.
-    fn look(&mut self, key: u32, slot: usize, round: &Round) -> Result<Found, Next> {
+    fn look(
+        &mut self,
+        key: u32,
+        slot: usize,
+        round: &Round,
+        polls: &PollRound,
+    ) -> Result<Found, Next> {
         let stream = self.streams.get_mut(key as usize).ok_or(Next::Over)?;
-        let (found, Asked { wake_at, lane }) = stream.look(key, round, &mut self.gathered[slot]);
+        let (found, Schedule { wake_at, lane }) =
+            stream.look(key, round, polls, &mut self.gathered[slot]);
         if let Some(lane) = lane {
             self.lanes.assign(key, lane);
         }

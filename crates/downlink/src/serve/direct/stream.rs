@@ -14,7 +14,8 @@ use super::chunk::{Follows, Gathered, Unsent};
 use super::socket::Socket;
 use super::timers::{self, Ticks};
 use super::visit::{Arrival, CLOSE_DISCARD_MAX, Cut, Served, Visit};
-use crate::http::{Asked, BATCH_FRAMES_MAX, in_turn};
+use crate::http::BATCH_FRAMES_MAX;
+use crate::http::driven::{PollRound, Schedule};
 use crate::serve::connection::Shared;
 
 /// What is discarded at a time.
@@ -120,10 +121,11 @@ impl Stream {
         &mut self,
         key: u32,
         round: &Round,
+        polls: &PollRound,
         gathered: &mut Gathered,
-    ) -> (Result<Found, Next>, Asked) {
-        let Some(open) = &mut self.open else { return (Err(Next::Over), Asked::NOTHING) };
-        open.look(key, round, gathered, &mut Context::from_waker(&self.waker))
+    ) -> (Result<Found, Next>, Schedule) {
+        let Some(open) = &mut self.open else { return (Err(Next::Over), Schedule::NONE) };
+        open.look(key, round, polls, gathered, &mut Context::from_waker(&self.waker))
     }
 
     /// The second half: sends what was gathered. Says when that will have taken too long, if the kernel
@@ -156,13 +158,14 @@ impl Open {
         &mut self,
         key: u32,
         round: &Round,
+        polls: &PollRound,
         gathered: &mut Gathered,
         cx: &mut Context<'_>,
-    ) -> (Result<Found, Next>, Asked) {
+    ) -> (Result<Found, Next>, Schedule) {
         if let Err(next) = self.go_on(round) {
-            return (Err(next), Asked::NOTHING);
+            return (Err(next), Schedule::NONE);
         }
-        let (found, asked) = in_turn(key, cx, |cx| gather(self.visit.as_mut(), gathered, cx));
+        let (found, asked) = polls.poll(key, cx, |cx| gather(self.visit.as_mut(), gathered, cx));
         (Ok(found), asked)
     }
 

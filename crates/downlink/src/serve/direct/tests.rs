@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::lanes::LANE_TURN;
 use super::visit::{Arrival, CLOSE_LINGER, Cut, Served, Visit};
 use super::{Drivers, Socket};
-use crate::http::{Moment, Spread};
+use crate::http::{Moment, Spread, driven};
 use crate::serve::connection::Shared;
 use crate::serve::drain::Drain;
 use crate::serve::socket::SocketLimits;
@@ -284,7 +284,7 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(crate::http::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
+        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
         cx.waker().wake_by_ref();
         Poll::Pending
     });
@@ -312,7 +312,7 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
     for lane in [[BUSY; READERS].as_slice(), &[QUIET]].concat() {
         let roll = Arc::clone(&roll);
         let body = Fake::new(move |cx| {
-            crate::http::take_lane(lane);
+            driven::set_lane(lane);
             let mut roll = roll.lock().expect("no panic");
             roll.called.push(lane);
             roll.wakers.push((lane, cx.waker().clone()));
