@@ -9,7 +9,8 @@
 //! # What the driver calls, in order
 //!
 //! 1. [`PollRound::begin`], with the time and with the object that wakes its streams by key.
-//! 2. [`PollRound::prefetch`], once for all bodies that it is about to poll.
+//! 2. [`PollRound::prefetch`], once for all bodies that it is about to poll. It reaches a body as a
+//!    call of `is_end_stream`, which passes through any middleware and changes nothing.
 //! 3. [`PollRound::poll`], for each body, as often as the body is ready. It returns the body's
 //!    [`Schedule`].
 //! 4. It drops the round before it waits for anything.

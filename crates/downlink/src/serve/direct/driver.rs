@@ -135,8 +135,8 @@ impl Driver {
         keys.len()
     }
 
-    /// Has the memory of these streams fetched in parallel. Few of ten thousand streams are in the
-    /// processor's cache.
+    /// Has the memory of these streams fetched in parallel, since few of ten thousand streams are in
+    /// the processor's cache. It saves a third of the user time of a delivery (bench cell `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
