@@ -1,6 +1,6 @@
-//! axum: responses, the extractor of the last event id, and (in `serve`) what its server offers.
+//! axum: responses, the extractor of the last event id, and (in `serve`) the features of its server.
 //!
-//! Nothing here decides anything: each item hands over to the type it is for.
+//! Each item only calls the type that it is for.
 
 #[cfg(feature = "serve")]
 mod serve;
@@ -56,7 +56,7 @@ impl IntoResponse for BatchError {
 }
 
 impl<S: Sync> FromRequestParts<S> for LastEventId {
-    /// No id, however malformed, is a reason to refuse: a browser would never come back.
+    /// No malformed id is refused: the browser would never return.
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {

@@ -1,6 +1,6 @@
 //! The traits of web frameworks, implemented for the types of this crate.
 //!
-//! One file for each framework, behind a feature of its name. No behaviour lives here.
+//! Each framework has one file, behind a feature of its name. No behaviour lives here.
 
 #[cfg(feature = "axum")]
 pub mod axum;

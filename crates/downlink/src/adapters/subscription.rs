@@ -1,6 +1,6 @@
-//! A hub's subscription as a response, and its errors as answers.
+//! A hub's subscription as a response, and the hub's errors as answers.
 //!
-//! Here hub and HTTP meet; neither knows the other.
+//! This is the only place that knows both the hub and HTTP.
 
 use std::error::Error;
 use std::fmt;
@@ -14,18 +14,16 @@ use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use crate::http::{
-    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, be_woken, refuse, take_lane,
-    time_of_day,
-};
+use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse};
 use crate::hub::{
     BatchError, Clock, Delivery, PublishError, Published, Reading, Resume, StoreError,
     SubscribeError, Subscription, Timestamp,
 };
 
-/// How a subscription's events become frames: by any function, or [`AsPublished`].
+/// Turns a subscription's events into frames: any function, or [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether that is the frame as it was encoded, whatever the event.
+    /// Whether the frame of every event is the published one. The subscription
+    /// then yields frames alone, without their values and ids (bench cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
@@ -39,7 +37,7 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Events as they were encoded when they were published. Takes no room in a subscription.
+/// Sends the frames that the publisher has encoded. It takes no memory in a subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 
@@ -51,7 +49,7 @@ impl<T> ToFrame<T> for AsPublished {
     }
 }
 
-/// The frames of one subscription: what it delivers, and when to come back where it ends early.
+/// The frames of one subscription: its events and gaps, and a reconnection time if it ends early.
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
     to_frame: F,
@@ -72,18 +70,18 @@ where
 {
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
         let subscription = &mut self.get_mut().subscription;
-        take_lane(subscription.lane());
+        driven::set_lane(subscription.lane());
         subscription.open_frame(keep_alive)
     }
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
         let this = self.get_mut();
         if F::AS_PUBLISHED
-            && let Some(polled) = this.subscription.poll_frame_by::<InTurn>(cx)
+            && let Some(polled) = this.subscription.poll_frame_by::<Driven>(cx)
         {
             return polled.map(Some);
         }
-        Poll::Ready(match ready!(this.subscription.poll_delivery_by::<InTurn>(cx)) {
+        Poll::Ready(match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => this.subscription.end_frame(),
@@ -98,43 +96,43 @@ where
         self.subscription.announces_alive()
     }
 
-    fn warm(&self) -> bool {
+    fn prefetch(&self) -> bool {
         self.subscription.warm()
     }
 }
 
-/// As a server reads that serves many at once.
-struct InTurn;
+/// Reads a subscription from a body that may be driven (see [`driven`]).
+struct Driven;
 
-impl Reading for InTurn {
-    /// The system's time as it was when this turn began.
+impl Reading for Driven {
+    /// The system's time as of the beginning of the round, or the time of another clock.
     fn now(clock: &Clock) -> Timestamp {
         if !clock.is_system() {
             return clock.now();
         }
-        Timestamp::from_millis(time_of_day(|| clock.now().as_millis()))
+        Timestamp::from_millis(driven::time_of_day(|| clock.now().as_millis()))
     }
 
-    /// By the key of the body, if that is what is polled.
+    /// Registers the key of a driven body, else its waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
-        if !be_woken(cx, |many, key| reader.register_with(many, key)) {
+        if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
         }
     }
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
-    /// The response under construction: for a keep-alive, an age or an expiry of its own.
+    /// A response that can still be configured, such as with a keep-alive, an age or an expiry.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
         Sse::from_source(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
-    /// The same with events of another form, such as one that names their topics: each event is
+    /// A response with events in another form, such as one that names their topics. Each event is
     /// encoded for this subscription alone.
     ///
-    /// The frame has to carry the event's id ([`Published::event_id`]), or the client does not resume
-    /// where it left. What the hub itself says (`downlink.open`, gaps, keep-alives) stays as it is. A
-    /// panic of `to_frame` ends this response only.
+    /// The frame has to carry the event's id ([`Published::event_id`]), or the client cannot resume
+    /// from it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. A panic of
+    /// `to_frame` ends this response only.
     ///
     /// # Examples
     ///
@@ -175,12 +173,12 @@ impl From<LastEventId> for Resume {
     }
 }
 
-/// When somebody who was refused comes back: soon, and not all at once.
+/// When refused clients return: soon, and not all at once.
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
-    /// The answer: 204 where all is read, 4xx for a wrong request, and at a limit or in a drain a
-    /// 503 or, for a browser, an empty stream that says when to come back.
+    /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
+    /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         match self {
             Self::Closed { by_browser }
@@ -207,7 +205,7 @@ impl SubscribeError {
 }
 
 impl PublishError {
-    /// The answer as a problem: 4xx for a wrong event, 503 where there is no room.
+    /// The answer as a problem: 4xx for an invalid event, 503 if the server is full.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -224,7 +222,7 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The answer as a problem: that of the event it is about.
+    /// The answer as a problem, with the status of the event's own error.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -238,9 +236,9 @@ fn problem(status: StatusCode, error: &(dyn Error + 'static)) -> Problem {
     Problem::new(status).detail(sentence(error))
 }
 
-/// The cause of an error, unless that is what the server's own code failed at: it is for whoever
-/// runs the server, not for whoever sent the request.
-fn told_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+/// The cause of an error, unless the server's own code has failed: the operator needs that cause,
+/// the client does not.
+fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref() {
         Some(PublishError::Encode(_)) => None,
         _ => error.source(),
@@ -250,11 +248,11 @@ fn told_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + '
 /// An error and its causes as one sentence.
 fn sentence(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = told_cause(error);
+    let mut cause = public_cause(error);
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());
-        cause = told_cause(error);
+        cause = public_cause(error);
     }
     let mut characters = text.chars();
     let first = characters.next().map(char::to_uppercase);
@@ -273,13 +271,14 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::http::{Now, begin_turns, in_turn};
+    use crate::http::Now;
+    use crate::http::driven::PollRound;
     use crate::hub::{Hub, HubBuilder, Retention, Start};
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<u32>>);
+    struct WokenKeys(Mutex<Vec<u32>>);
 
-    impl WakeMany for Told {
+    impl WakeMany for WokenKeys {
         fn wake_many(&self, keys: &[u32]) {
             self.0.lock().extend_from_slice(keys);
         }
@@ -295,38 +294,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_a_server_polls_in_turn_is_woken_by_its_key() {
+    async fn a_driven_body_is_woken_by_its_key() {
         let hub = Hub::<String>::text();
         let subscription = hub.subscribe().topic("news").open().await.expect("room");
         let mut body = Box::pin(subscription.into_response().into_body());
-        let told = Arc::new(Told::default());
-        let woken = Arc::new(Count::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        // The keys that are told, and the wakers that are used, by the event after all is read.
+        let keys = Arc::new(WokenKeys::default());
+        let wakes = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        // The keys and the wakers that the next event wakes after the body has read all others.
         let mut read = |key| {
-            let many: Arc<dyn WakeMany> = told.clone();
-            let turns = begin_turns(Now::look(), many);
+            let many: Arc<dyn WakeMany> = keys.clone();
+            let round = PollRound::begin(Now::look(), many);
             let mut cx = Context::from_waker(&waker);
-            while in_turn(key, &mut cx, |cx| body.as_mut().poll_frame(cx)).0.is_ready() {}
-            drop(turns);
+            while round.poll(key, &mut cx, |cx| body.as_mut().poll_frame(cx)).0.is_ready() {}
+            drop(round);
             hub.to("news").publish("hello".to_owned()).expect("an open topic");
-            (std::mem::take(&mut *told.0.lock()), woken.0.swap(0, Ordering::Relaxed))
+            (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
-        assert_eq!(read(8), (vec![], 1), "served under another key before");
+        assert_eq!(read(8), (vec![], 1), "registered under another key before");
         assert_eq!(read(7), (vec![7], 0));
     }
 
-    /// What a body has ready, as text.
+    /// The frames that a body has ready, as text.
     fn ready<F>(body: &mut Pin<Box<SseBody<SubscriptionFrames<String, F>>>>) -> String
     where
         F: ToFrame<String> + Unpin,
     {
-        let _turns = begin_turns(Now::look(), Arc::new(Told::default()));
+        let round = PollRound::begin(Now::look(), Arc::new(WokenKeys::default()));
         let mut cx = Context::from_waker(Waker::noop());
         let mut text = String::new();
         while let Poll::Ready(Some(frame)) =
-            in_turn(7, &mut cx, |cx| body.as_mut().poll_frame(cx)).0
+            round.poll(7, &mut cx, |cx| body.as_mut().poll_frame(cx)).0
         {
             let bytes = frame.expect("no failure").into_data().expect("no trailers");
             text.push_str(std::str::from_utf8(&bytes).expect("text"));
@@ -334,9 +333,9 @@ mod tests {
         text
     }
 
-    /// The short way is for frames as they were published alone, so any other form shows the long one.
+    /// Only frames as published take the short way, so a function as `ToFrame` shows the long way.
     #[tokio::test]
-    async fn the_short_way_says_what_the_long_one_says() {
+    async fn the_short_way_yields_the_frames_of_the_long_way() {
         let retention = Retention { events_max: 3, ..Retention::DEFAULT };
         let hub = HubBuilder::<String>::text().retention(retention).gap_wait_max(Duration::ZERO);
         let hub = hub.build().expect("a hub");
@@ -355,17 +354,17 @@ mod tests {
                     hub.to(topic).publish(number.to_string()).expect("an open topic");
                 }
             }
-            let said = ready(&mut short);
-            // Beside the number of the subscription.
+            let frames = ready(&mut short);
+            // They differ in the number of the subscription.
             let number = ["\"connection\":\"1\"", "\"connection\":\"2\""];
-            assert_eq!(said.replace(number[0], number[1]), ready(&mut long));
-            all.push_str(&said);
+            assert_eq!(frames.replace(number[0], number[1]), ready(&mut long));
+            all.push_str(&frames);
         }
         hub.drain();
         let (short, long) = (ready(&mut short), ready(&mut long));
         assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
-        // Nine at once are too many to be kept: three of them follow the gap. What the hub itself says,
-        // at the beginning and of the gap, is JSON.
+        // The retention keeps three of nine events, after a gap. The hub's own events, `downlink.open`
+        // and the gap, have JSON as their data.
         let count = |what| all.matches(what).count();
         assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }

@@ -1,14 +1,14 @@
-//! Frames gathered into one buffer, so that they leave in one write.
+//! Frames joined in one buffer, for one write.
 //!
-//! A lone frame is passed on as it is; the first copy is made when a second one joins it.
+//! A lone frame is passed on without a copy. The second frame causes the first copy.
 
 use bytes::{Bytes, BytesMut};
 use downlink_proto::Frame;
 
 /// The most bytes of a batch; a single larger frame goes alone.
 ///
-/// What a loopback or fast network socket takes in one write. More would be held in memory while
-/// the socket is full; half would make more writes of a replay for nothing.
+/// A loopback or fast network socket takes this much in one write. Double would hold more memory
+/// while the socket is full; half would make more writes of a replay for nothing.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// The most frames of a batch.
@@ -23,15 +23,9 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 pub(super) struct Batch {
     frames: usize,
     frames_max: usize,
-    /// Invariant: some exactly if `frames` is 1; a longer batch is in `copied`.
+    /// Invariant: `Some` exactly if `frames` is 1; a longer batch is in `copied`.
     lone: Option<Frame>,
     copied: BytesMut,
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::of(BATCH_FRAMES_MAX)
-    }
 }
 
 impl Batch {
@@ -106,7 +100,7 @@ mod tests {
     }
 
     fn batch_of(lens: &[usize]) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(BATCH_FRAMES_MAX);
         for len in lens {
             batch.push(frame_of(*len)).expect("fits");
         }
@@ -117,14 +111,14 @@ mod tests {
     fn lone_frame_is_not_copied() {
         let frame = frame_of(100);
         let address = frame.as_bytes().as_ptr();
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(BATCH_FRAMES_MAX);
         batch.push(frame).expect("fits");
         assert_eq!(batch.into_bytes().as_ptr(), address);
     }
 
     #[test]
     fn frames_leave_in_order() {
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(BATCH_FRAMES_MAX);
         for text in ["a", "b", "c"] {
             batch.push(Frame::comment(text)).expect("fits");
         }

@@ -1,17 +1,18 @@
 //! The body of an event stream response.
 //!
-//! First bytes at once, whatever is ready in one buffer, a keep-alive after silence, and an end
-//! that is always at a frame boundary. A body that fails (its source reports an error, or panics)
-//! yields an error instead, so that the server cuts the connection and the client comes back. What
-//! was gathered before a failure still goes out first.
+//! A body sends its first bytes at once, joins the frames that are ready into one buffer, sends a
+//! keep-alive after a silence, and ends only at a frame boundary. A body that fails (its source
+//! reports an error, or panics) sends the frames before the failure and then yields an error: the
+//! server cuts the connection, and the client reconnects.
 //!
-//! A server polls a body only while its socket takes bytes: what a peer has not read is never more
-//! than one batch here.
+//! A server polls a body only while its socket takes bytes, so a body holds at most one batch that
+//! its peer has not read.
 
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::hint::black_box;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,43 +25,40 @@ use pin_project_lite::pin_project;
 
 use super::batch::{BATCH_FRAMES_MAX, Batch};
 use super::clock::{Clock, Tick};
+use super::driven;
 use super::keep_alive::comment;
 use super::source::{AnyError, FrameSource};
-use super::sse::AGED_RECONNECTION;
-use super::{Spread, Sse, turn};
+use super::spread::Spread;
 
-/// The future that ends a response from outside.
-pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// When a client returns whose stream has reached its age or its expiry, unless the response sets
+/// another time.
+///
+/// Browsers wait 3 to 5 s by default, and the page stands still meanwhile although nothing is
+/// wrong. The ends are spread already, so clients do not return together. With less than a second
+/// a stream that has expired before it begins would be requested in a loop.
+const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
     /// The source of the events reported an error.
-    Source(SourceError),
+    #[error("the source of the events failed")]
+    Source(#[source] SourceError),
     /// The source of the events panicked.
+    #[error("the source of the events panicked")]
     Panicked,
 }
 
-/// The error of a source; the cause is its `source()`.
+/// The error that a source reported.
 #[derive(Debug)]
 pub struct SourceError(AnyError);
 
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Source(_) => "the source of the events failed",
-            Self::Panicked => "the source of the events panicked",
-        })
-    }
-}
+impl Deref for SourceError {
+    type Target = dyn Error + Send + Sync;
 
-impl Error for BodyError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Source(SourceError(cause)) => Some(cause.as_ref()),
-            Self::Panicked => None,
-        }
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref()
     }
 }
 
@@ -71,64 +69,56 @@ enum Phase {
     Opening,
     /// The first bytes are out.
     Open,
-    /// The last chunk before the failure was handed over.
+    /// The body failed, and has yielded the last chunk before the failure.
     Failing,
-    /// The server had a turn to send that chunk.
+    /// The server has had time to send that chunk.
     Failed,
-    /// Every further poll answers `None`.
+    /// Every further poll returns `None`.
     Ended,
 }
 
-/// What a look at the source found after the frames that were ready.
-enum Found {
-    /// Nothing more for now, or the batch is full.
+/// What follows the frames that were ready.
+enum Next {
+    /// More frames later, or at once if the batch is full.
     Open,
     End,
-    /// The response has reached its age or expiry.
+    /// The end, since the response has reached its age or expiry.
     Aged,
-    Failure(BodyError),
 }
 
 pin_project! {
     /// The body of an event stream response; made by [`Sse::into_response`](super::Sse).
     ///
-    /// Needs a tokio runtime with time enabled. Dropping it drops the source: that is how a
-    /// producer learns that its reader is gone.
+    /// Needs a tokio runtime with time enabled. Dropping it drops the source, which is how a
+    /// producer learns that its reader has left.
     pub struct SseBody<S> {
         #[pin]
         source: S,
         phase: Phase,
         clock: Clock,
-        // None where all of it is as by default, which an idle connection pays nothing for.
-        rest: Option<Box<Rest>>,
+        // `None` with default settings, so that an idle connection pays nothing for them.
+        uncommon: Option<Box<Uncommon>>,
     }
 }
 
-/// What few bodies have.
+/// The parts that few bodies have.
 #[derive(Default)]
-struct Rest {
-    reconnection_time: Option<Duration>,
-    last_reconnection: Option<Spread>,
-    until: Option<Until>,
-    /// What is sent after a silence, if not the default.
-    keep_alive: Option<Box<Frame>>,
-    /// A frame that did not fit into the batch before.
+pub(super) struct Uncommon {
+    pub(super) reconnection_time: Option<Duration>,
+    pub(super) last_reconnection: Option<Spread>,
+    /// Ends the response from outside.
+    pub(super) until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// The keep-alive, if not the default one.
+    pub(super) keep_alive: Option<Box<Frame>>,
+    /// A frame that did not fit into the last batch.
     held: Option<Frame>,
-    /// Why the body fails, until that is said.
+    /// Why the body fails, until it has yielded that.
     failure: Option<BodyError>,
 }
 
 impl<S> SseBody<S> {
-    pub(super) fn new(sse: Sse<S>) -> Self {
-        let (pace, keep_alive) = sse.keep_alive.clone().into_parts();
-        let clock = sse.clock(pace);
-        let Sse { source, reconnection_time, last_reconnection, until, .. } = sse;
-        let plain = reconnection_time.is_none() && last_reconnection.is_none();
-        let plain = plain && until.is_none() && keep_alive.is_none();
-        let rest =
-            Rest { reconnection_time, last_reconnection, until, keep_alive, ..Rest::default() };
-        let rest = (!plain).then(|| Box::new(rest));
-        Self { source, phase: Phase::Opening, clock, rest }
+    pub(super) fn new(source: S, clock: Clock, uncommon: Option<Box<Uncommon>>) -> Self {
+        Self { source, phase: Phase::Opening, clock, uncommon }
     }
 }
 
@@ -140,77 +130,47 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        if self.is_plain(cx) {
-            return self.poll_plain(cx);
-        }
-        // Who writes several frames at once needs no copy of them in one buffer.
-        let frames_max = if turn::is_direct(cx) { 1 } else { BATCH_FRAMES_MAX };
-        let mut batch = Batch::of(frames_max);
+        // A driver writes several frames at once without a copy of them in one buffer.
+        let mut batch = Batch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
-        let found = match std::mem::replace(phase, Phase::Ended) {
+        let next = match std::mem::replace(phase, Phase::Ended) {
             Phase::Opening => {
-                greet(&mut batch, self.rest.as_ref().and_then(|rest| rest.reconnection_time));
-                match self.as_mut().open(&mut batch) {
-                    Ok(()) => self.as_mut().look(cx, &mut batch),
-                    Err(panicked) => Found::Failure(panicked),
-                }
+                self.as_mut().open(&mut batch).and_then(|()| self.as_mut().fill(cx, &mut batch))
             }
-            Phase::Open => self.as_mut().look(cx, &mut batch),
+            Phase::Open => self.as_mut().fill(cx, &mut batch),
             Phase::Failing => {
-                // A server throws away what it has not written when a body fails.
+                // A server discards unwritten chunks when a body fails, so it gets one more turn.
                 *phase = Phase::Failed;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Phase::Failed => {
-                let failure = self.project().rest.as_mut().and_then(|rest| rest.failure.take());
+                let uncommon = self.project().uncommon.as_mut();
+                let failure = uncommon.and_then(|uncommon| uncommon.failure.take());
                 return Poll::Ready(failure.map(Err));
             }
             Phase::Ended => return Poll::Ready(None),
         };
-        self.conclude(found, batch, cx)
+        self.conclude(next, batch, cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        // Also the question of who is about to poll many bodies, and wants them in the cache.
-        black_box(self.source.warm() | self.clock.interval().is_some());
+        if driven::is_prefetching() {
+            black_box(self.source.prefetch() | self.clock.interval().is_some());
+        }
         self.phase == Phase::Ended
     }
 }
 
 impl<S: FrameSource> SseBody<S> {
-    /// The next frame of an open body that has nothing special, for a server that takes frames one by
-    /// one: what nearly every poll is.
-    fn poll_plain(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let this = self.as_mut().project();
-        let mut batch = Batch::of(1);
-        let found = match unpanicked(|| this.source.poll_frame(cx)) {
-            Ok(Poll::Ready(Some(frame))) => {
-                this.clock.saw_traffic(cx);
-                return Poll::Ready(Some(Ok(http_body::Frame::data(frame.into_bytes()))));
-            }
-            Ok(Poll::Ready(None)) => self.as_mut().over(),
-            Ok(Poll::Pending) => match self.as_mut().wait(cx, &mut batch) {
-                Found::Open if batch.is_empty() => return Poll::Pending,
-                found => found,
-            },
-            Err(panicked) => Found::Failure(panicked),
-        };
-        self.conclude(found, batch, cx)
-    }
-
-    /// Whether there is nothing to look at but the source.
-    fn is_plain(&self, cx: &Context<'_>) -> bool {
-        let open = self.phase == Phase::Open && self.rest.is_none() && turn::is_direct(cx);
-        open && !self.source.keeps_beat() && !self.clock.has_ended(cx)
-    }
-
-    /// Lets the source say what it has to say first.
+    /// Adds the first bytes. Some proxies hold the headers back until the first byte of the body,
+    /// and a browser's `open` event waits for the headers.
     fn open(self: Pin<&mut Self>, batch: &mut Batch) -> Result<(), BodyError> {
         let this = self.project();
+        batch.push_last(Frame::comment("connected"));
+        if let Some(time) = this.uncommon.as_ref().and_then(|uncommon| uncommon.reconnection_time) {
+            batch.push_last(Frame::retry(time));
+        }
         let interval = this.clock.interval();
         if let Some(frame) = unpanicked(|| this.source.opening(interval))? {
             batch.push_last(frame);
@@ -218,101 +178,101 @@ impl<S: FrameSource> SseBody<S> {
         Ok(())
     }
 
-    /// Gathers what there is to send, and finds out whether it is all.
-    fn look(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+    /// Fills a batch with the frames that are ready, or else with a keep-alive if one is due.
+    fn fill(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<Next, BodyError> {
         if self.clock.has_ended(cx) {
-            return Found::Aged;
+            return Ok(Next::Aged);
         }
-        let asked_to_end = match self.as_mut().poll_until(cx) {
-            Ok(asked) => asked,
-            Err(error) => return Found::Failure(error),
-        };
-        match self.as_mut().gather(cx, batch) {
-            Found::Open if asked_to_end => Found::End,
-            Found::Open if batch.is_empty() || self.may_beat() => self.wait(cx, batch),
-            found => found,
+        let must_end = self.as_mut().poll_until(cx)?;
+        match self.as_mut().gather(cx, batch)? {
+            Next::Open if must_end => Ok(Next::End),
+            Next::Open if batch.is_empty() || self.may_beat() => self.poll_clock(cx, batch),
+            next => Ok(next),
         }
     }
 
-    /// Whether a keep-alive may follow what was gathered. One with an id must not overtake a frame
-    /// that did not fit.
+    /// Whether a keep-alive may follow the batch. One with an id must not overtake a held frame.
     fn may_beat(&self) -> bool {
-        self.rest.as_ref().is_none_or(|rest| rest.held.is_none()) && self.source.keeps_beat()
+        self.source.keeps_beat()
+            && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())
     }
 
     /// True once the caller's future has completed.
     fn poll_until(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, BodyError> {
-        let rest = self.project().rest.as_mut();
-        let Some(until) = rest.and_then(|rest| rest.until.as_mut()) else { return Ok(false) };
-        unpanicked(|| until.as_mut().poll(cx).is_ready())
+        let uncommon = self.project().uncommon.as_mut();
+        let until = uncommon.and_then(|uncommon| uncommon.until.as_mut());
+        until.map_or(Ok(false), |until| unpanicked(|| until.as_mut().poll(cx).is_ready()))
     }
 
     /// Takes frames from the source until it has none ready or the batch is full.
-    fn gather(mut self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
-        let mut this = self.as_mut().project();
-        let mut next = this.rest.as_mut().and_then(|rest| rest.held.take());
-        loop {
-            if let Some(frame) = next.take()
-                && let Err(frame) = batch.push(frame)
-            {
-                this.rest.get_or_insert_default().held = Some(frame);
-                return Found::Open;
-            }
-            if batch.is_full() {
-                return Found::Open;
-            }
-            match unpanicked(|| this.source.as_mut().poll_frame(cx)) {
-                Ok(Poll::Ready(Some(frame))) => next = Some(frame),
-                Ok(Poll::Ready(None)) => return self.over(),
-                Ok(Poll::Pending) => return Found::Open,
-                Err(panicked) => return Found::Failure(panicked),
+    fn gather(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<Next, BodyError> {
+        let mut this = self.project();
+        if let Some(held) = this.uncommon.as_mut().and_then(|uncommon| uncommon.held.take()) {
+            batch.push_last(held);
+        }
+        while !batch.is_full() {
+            match unpanicked(|| this.source.as_mut().poll_frame(cx))? {
+                Poll::Ready(Some(frame)) => {
+                    if let Err(frame) = batch.push(frame) {
+                        this.uncommon.get_or_insert_default().held = Some(frame);
+                        break;
+                    }
+                }
+                Poll::Ready(None) => {
+                    let error = this.source.take_error();
+                    let failure = error.map(|error| BodyError::Source(SourceError(error)));
+                    return failure.map_or(Ok(Next::End), Err);
+                }
+                Poll::Pending => break,
             }
         }
+        Ok(Next::Open)
     }
 
-    /// How the source has ended.
-    fn over(self: Pin<&mut Self>) -> Found {
-        let error = self.project().source.take_error();
-        let failure = error.map(|error| BodyError::Source(SourceError(error)));
-        failure.map_or(Found::End, Found::Failure)
-    }
-
-    /// Looks at the clock, and waits for it if there is nothing else to send.
-    fn wait(self: Pin<&mut Self>, cx: &mut Context<'_>, batch: &mut Batch) -> Found {
+    /// Waits for the clock, and adds a keep-alive when one is due.
+    fn poll_clock(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Result<Next, BodyError> {
         let this = self.project();
         match this.clock.poll_tick(cx) {
-            Poll::Pending => Found::Open,
-            Poll::Ready(Tick::End) => Found::Aged,
-            Poll::Ready(Tick::Silence) => match unpanicked(|| this.source.keep_alive()) {
-                Ok(frame) => {
-                    batch.push_last(frame.unwrap_or_else(|| keep_alive(this.rest.as_deref())));
-                    Found::Open
-                }
-                Err(panicked) => Found::Failure(panicked),
-            },
+            Poll::Pending => return Ok(Next::Open),
+            Poll::Ready(Tick::End) => return Ok(Next::Aged),
+            Poll::Ready(Tick::Silence) => {}
         }
+        let frame = unpanicked(|| this.source.keep_alive())?;
+        let custom = this.uncommon.as_ref().and_then(|uncommon| uncommon.keep_alive.as_deref());
+        batch.push_last(frame.unwrap_or_else(|| custom.map_or_else(comment, Frame::clone)));
+        Ok(Next::Open)
     }
 
-    /// Sends what was gathered and moves on to the phase that follows.
+    /// Yields the batch and moves on to the next phase.
     fn conclude(
         self: Pin<&mut Self>,
-        found: Found,
+        next: Result<Next, BodyError>,
         mut batch: Batch,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let this = self.project();
-        *this.phase = match found {
-            Found::Open => Phase::Open,
-            Found::Failure(error) if batch.is_empty() => {
-                *this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(error)));
-            }
-            Found::Failure(error) => {
-                this.rest.get_or_insert_default().failure = Some(error);
+        *this.phase = match next {
+            Ok(Next::Open) => Phase::Open,
+            // The phase is `Ended` already.
+            Err(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
+            Err(error) => {
+                this.uncommon.get_or_insert_default().failure = Some(error);
                 Phase::Failing
             }
-            Found::End | Found::Aged => {
-                if let Some(spread) = goodbye(this.rest.as_deref(), &found) {
+            Ok(end) => {
+                if let Some(spread) = last_reconnection(this.uncommon.as_deref(), &end) {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
                 Phase::Ended
@@ -329,32 +289,17 @@ impl<S: FrameSource> SseBody<S> {
     }
 }
 
-/// What is sent before anything else: some proxies hold headers back until the first byte of the
-/// body, and a browser's `open` event waits for them.
-fn greet(batch: &mut Batch, reconnection_time: Option<Duration>) {
-    batch.push_last(Frame::comment("connected"));
-    if let Some(reconnection_time) = reconnection_time {
-        batch.push_last(Frame::retry(reconnection_time));
-    }
+/// When the client of a stream that ends returns, if the stream says so.
+fn last_reconnection(uncommon: Option<&Uncommon>, end: &Next) -> Option<Spread> {
+    let custom = uncommon.and_then(|uncommon| uncommon.last_reconnection);
+    let is_unset = uncommon.is_none_or(|uncommon| uncommon.reconnection_time.is_none());
+    let aged = matches!(end, Next::Aged) && is_unset;
+    custom.or_else(|| aged.then_some(AGED_RECONNECTION))
 }
 
-/// What is sent after a silence.
-fn keep_alive(rest: Option<&Rest>) -> Frame {
-    let said = rest.and_then(|rest| rest.keep_alive.as_deref());
-    said.map_or_else(comment, Frame::clone)
-}
-
-/// When the client of a stream that ends comes back, if it is told.
-fn goodbye(rest: Option<&Rest>, found: &Found) -> Option<Spread> {
-    let said = rest.and_then(|rest| rest.last_reconnection);
-    let unsaid = rest.is_none_or(|rest| rest.reconnection_time.is_none());
-    let aged = matches!(found, Found::Aged) && unsaid;
-    said.or_else(|| aged.then_some(AGED_RECONNECTION))
-}
-
-/// Runs code of the user; a panic in it is logged and becomes the end of this one response.
+/// Runs code of the user. A panic in it is logged, and ends this one response.
 fn unpanicked<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
-    // Nothing sees a state that a panic left behind: the source is not polled again.
+    // A source that has panicked is not polled again, so no code sees its broken state.
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
         tracing::error!(panic = text_of(panic.as_ref()), "the source of a response panicked");
         BodyError::Panicked
@@ -374,12 +319,23 @@ impl<S> fmt::Debug for SseBody<S> {
 
 #[cfg(all(test, feature = "serve"))]
 mod tests {
+    use std::sync::Arc;
     use std::task::Waker;
 
-    use super::*;
-    use crate::http::in_turn;
+    use downlink_log::WakeMany;
 
-    /// Says its words, then fails in one of the ways there are.
+    use super::*;
+    use crate::http::Sse;
+    use crate::http::driven::PollRound;
+    use crate::http::moment::Now;
+
+    struct NoKeys;
+
+    impl WakeMany for NoKeys {
+        fn wake_many(&self, _: &[u32]) {}
+    }
+
+    /// Yields its words, then fails by an error or a panic.
     struct Failing {
         words: Vec<&'static str>,
         panics: bool,
@@ -413,13 +369,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failure_is_said_once_to_a_server_that_takes_frames_one_by_one() {
+    async fn driven_body_yields_its_failure_once() {
         for panics in [false, true] {
             let source = Failing { words: vec!["two", "one"], panics, failed: false };
             let mut body = Box::pin(Sse::from_source(source).into_response().into_body());
+            let round = PollRound::begin(Now::look(), Arc::new(NoKeys));
             let mut poll = || {
                 let mut cx = Context::from_waker(Waker::noop());
-                text(in_turn(0, &mut cx, |cx| body.as_mut().poll_frame(cx)).0)
+                text(round.poll(0, &mut cx, |cx| body.as_mut().poll_frame(cx)).0)
             };
             assert_eq!([poll(), poll(), poll()], [": connected\n\n", ": one\n\n", ": two\n\n"]);
             assert!(poll().starts_with("Ready(Some(Err("));

@@ -1,10 +1,9 @@
 //! A bounded channel into one response, for endpoints that need no hub.
 //!
-//! The sender waits while the channel is full and learns when the peer has left. Events sent
-//! before [`SseSender::finish`] are all delivered; none is accepted after it. Not here: more than
-//! one reader.
+//! The sender waits while the channel is full and learns when the peer has left. The channel
+//! delivers all events sent before [`SseSender::finish`] and accepts none after it. Not here: more
+//! than one reader.
 
-use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,11 +17,11 @@ use super::source::FrameSource;
 
 /// The most events that a channel can be made to hold.
 ///
-/// A channel this long hides a reader that will never catch up; no memory is taken before it is
-/// used.
+/// A longer channel would hide a reader that never catches up. An empty channel takes no memory,
+/// whatever its capacity.
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
-/// What travels through the channel.
+/// One item of the channel.
 enum Item {
     Event(Event),
     Comment(Frame),
@@ -33,36 +32,30 @@ enum Item {
 /// Makes both ends of a channel for so many events, at least 1, at most [`CHANNEL_EVENTS_MAX`].
 pub(super) fn channel(events_max: usize) -> (SseSender, Channel) {
     let events_max = events_max.clamp(1, CHANNEL_EVENTS_MAX);
-    // One place more than asked for: the one kept for the finish, which must never wait.
+    // The additional place is reserved for the finish, which must never wait.
     let (queue, items) = mpsc::channel(events_max + 1);
-    let place = queue.clone().try_reserve_owned().ok();
-    let gate = Arc::new(Mutex::new(Gate { place }));
-    (SseSender { queue, gate }, Channel { items })
-}
-
-/// Whether the stream is still open for events.
-///
-/// The lock is held for the one push into the queue, alone and never across an await. It makes
-/// "before the finish" and "after" mean the same to all senders.
-struct Gate {
-    /// The queue's place kept for the finish; none once that is sent.
-    place: Option<mpsc::OwnedPermit<Item>>,
+    let finish = Arc::new(Mutex::new(queue.clone().try_reserve_owned().ok()));
+    (SseSender { queue, finish }, Channel { items })
 }
 
 /// Sends events into one response; made by [`Sse::channel`](super::Sse::channel).
 ///
 /// Clones send into the same response, each sender's events in its own order. The response ends
-/// when all of them are dropped or one of them says [`finish`](Self::finish).
+/// when all of them are dropped or one of them calls [`finish`](Self::finish).
 #[derive(Clone)]
 pub struct SseSender {
     queue: mpsc::Sender<Item>,
-    gate: Arc<Mutex<Gate>>,
+    /// The reserved place of the finish; `None` once the stream is finished.
+    ///
+    /// The lock is held for one push into the queue, alone and never across an await. So all clones
+    /// agree on which events come before the finish.
+    finish: Arc<Mutex<Option<mpsc::OwnedPermit<Item>>>>,
 }
 
 impl SseSender {
     /// Sends an event, waiting while the channel is full.
     ///
-    /// `Ok` says that the event is queued, not that the peer has it.
+    /// `Ok` means that the event is queued, not that the peer has received it.
     ///
     /// # Errors
     ///
@@ -73,7 +66,7 @@ impl SseSender {
     /// Dropping the future before it completes sends nothing.
     pub async fn send(&self, event: Event) -> Result<(), SendError> {
         match self.queue.reserve().await {
-            Ok(place) => self.push(place, event),
+            Ok(place) => self.push(place, Item::Event(event)),
             Err(_) => Err(SendError(event)),
         }
     }
@@ -85,7 +78,10 @@ impl SseSender {
     /// [`TrySendError`] with the event.
     pub fn try_send(&self, event: Event) -> Result<(), TrySendError> {
         match self.queue.try_reserve() {
-            Ok(place) => self.push(place, event).map_err(|SendError(e)| TrySendError::Closed(e)),
+            Ok(place) => {
+                let pushed = self.push(place, Item::Event(event));
+                pushed.map_err(|SendError(event)| TrySendError::Closed(event))
+            }
             Err(mpsc::error::TrySendError::Full(())) if !self.is_closed() => {
                 Err(TrySendError::Full(event))
             }
@@ -121,7 +117,7 @@ impl SseSender {
         self.send(event).await.map_err(SendJsonError::Closed)
     }
 
-    /// Sends a comment, which no listener hears, waiting while the channel is full.
+    /// Sends a comment, which listeners do not see, waiting while the channel is full.
     ///
     /// # Errors
     ///
@@ -131,15 +127,10 @@ impl SseSender {
     ///
     /// As [`send`](Self::send).
     pub async fn comment(&self, text: &str) -> Result<(), SendError> {
-        let Ok(place) = self.queue.reserve().await else {
-            return Err(SendError(Event::empty()));
-        };
-        let gate = self.gate.lock();
-        if gate.place.is_none() {
-            return Err(SendError(Event::empty()));
+        match self.queue.reserve().await {
+            Ok(place) => self.push(place, Item::Comment(Frame::comment(text))),
+            Err(_) => Err(SendError(Event::empty())),
         }
-        place.send(Item::Comment(Frame::comment(text)));
-        Ok(())
     }
 
     /// Waits until the peer has left or the stream has ended, whichever way.
@@ -153,25 +144,25 @@ impl SseSender {
 
     /// True once nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
-        self.queue.is_closed() || self.gate.lock().place.is_none()
+        self.queue.is_closed() || self.finish.lock().is_none()
     }
 
     /// Ends the stream after what has been sent. Later sends, by any clone, give errors.
     pub fn finish(&self) {
-        let mut gate = self.gate.lock();
-        if let Some(place) = gate.place.take() {
+        let mut finish = self.finish.lock();
+        if let Some(place) = finish.take() {
             place.send(Item::Finish);
         }
     }
 
-    /// Puts an event into its place unless the stream is finished.
-    fn push(&self, place: mpsc::Permit<'_, Item>, event: Event) -> Result<(), SendError> {
-        let gate = self.gate.lock();
-        if gate.place.is_none() {
-            return Err(SendError(event));
+    /// Puts an item into its place unless the stream is finished.
+    fn push(&self, place: mpsc::Permit<'_, Item>, item: Item) -> Result<(), SendError> {
+        let finish = self.finish.lock();
+        if finish.is_some() {
+            place.send(item);
+            return Ok(());
         }
-        place.send(Item::Event(event));
-        Ok(())
+        Err(SendError(if let Item::Event(event) = item { event } else { Event::empty() }))
     }
 }
 
@@ -206,30 +197,25 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// The peer has left or the stream is finished; holds the event that was not sent.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The peer has left or the stream is finished; holds the unsent event.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the stream has ended")]
 pub struct SendError(pub Event);
 
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the stream has ended")
-    }
-}
-
-impl Error for SendError {}
-
 /// Why an event could not be sent at once; holds the event.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The reader is behind by as many events as the channel holds.
+    /// The channel holds as many unread events as it has room for.
+    #[error("the channel is full")]
     Full(Event),
     /// The peer has left or the stream is finished.
+    #[error("the stream has ended")]
     Closed(Event),
 }
 
 impl TrySendError {
-    /// The event that was not sent.
+    /// The unsent event.
     pub fn into_event(self) -> Event {
         match self {
             Self::Full(event) | Self::Closed(event) => event,
@@ -237,44 +223,15 @@ impl TrySendError {
     }
 }
 
-impl fmt::Display for TrySendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "the channel is full",
-            Self::Closed(_) => "the stream has ended",
-        })
-    }
-}
-
-impl Error for TrySendError {}
-
 /// Why a value was not sent.
 #[cfg(feature = "json")]
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendJsonError {
     /// The value cannot be encoded.
-    Encode(downlink_proto::JsonError),
+    #[error("the value was not sent, as it has no encoding")]
+    Encode(#[source] downlink_proto::JsonError),
     /// The peer has left or the stream is finished.
-    Closed(SendError),
-}
-
-#[cfg(feature = "json")]
-impl fmt::Display for SendJsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Encode(_) => "the value was not sent, as it has no encoding",
-            Self::Closed(_) => "the value was not sent",
-        })
-    }
-}
-
-#[cfg(feature = "json")]
-impl Error for SendJsonError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Encode(cause) => Some(cause),
-            Self::Closed(cause) => Some(cause),
-        }
-    }
+    #[error("the value was not sent")]
+    Closed(#[source] SendError),
 }

@@ -1,9 +1,9 @@
 //! The one timer of a response body.
 //!
-//! It waits for whichever comes first: the end of a silence, or the end of the connection. Traffic
-//! only notes the time; the timer is set again when it fires, so an event costs no timer
-//! operation. The timer is made at the first wait and a body that never waits has none; nor has
-//! one whose server keeps the time for it (see `turn`).
+//! It waits for the end of a silence or the end of the connection, whichever comes first. Traffic
+//! only stores the time. The timer is set again when it fires, so an event costs no timer
+//! operation. The first wait makes the timer; a body that never waits has none, and neither has a
+//! body whose driver keeps the time (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,20 +11,20 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Spread;
-use super::keep_alive::Pace;
+use super::driven;
+use super::keep_alive::Interval;
 use super::moment::{Moment, Now};
-use super::turn;
+use super::spread::Spread;
 
 /// When a response must end: an instant, or a time of day.
 ///
-/// A time of day is converted once, when it is given; a later change of the system's clock moves
-/// nothing.
+/// A time of day is converted to an instant at once. Later changes of the system's clock have no
+/// effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry(Option<Instant>);
 
 impl Expiry {
-    /// After a duration; one beyond all reckoning is never.
+    /// After a duration. A sum that overflows means never.
     fn after(duration: Duration) -> Self {
         Self(Instant::now().checked_add(duration))
     }
@@ -48,10 +48,10 @@ impl From<SystemTime> for Expiry {
     }
 }
 
-/// What the clock has to say.
+/// The event that a clock has waited for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Tick {
-    /// Nothing was sent for so long that a keep-alive is due.
+    /// The silence has lasted until a keep-alive is due.
     Silence,
     /// The connection has reached its end.
     End,
@@ -61,60 +61,61 @@ pub(super) enum Tick {
 #[derive(Debug)]
 pub(super) struct Clock {
     last_traffic: Moment,
-    pace: Pace,
-    /// The silence now waited for, in milliseconds; drawn anew after each keep-alive; 0 if none is.
+    interval: Interval,
+    /// The length of this silence in milliseconds, drawn after each keep-alive; 0 without
+    /// keep-alives.
     silence_max: u32,
-    /// `None` where the response has no end and the server keeps the time.
-    rest: Option<Box<Rest>>,
+    /// `None` if the response has no end and a driver keeps the time.
+    uncommon: Option<Box<Uncommon>>,
 }
 
-/// What few clocks have.
+/// The parts that few clocks have.
 #[derive(Debug)]
-struct Rest {
+struct Uncommon {
     /// When the response ends.
     end: Moment,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Clock {
-    pub(super) fn new(pace: Pace, end: Option<Instant>) -> Self {
-        let rest = end.map(|end| Box::new(Rest { end: Moment::at(end), timer: None }));
-        Self { last_traffic: Now::look().moment(), pace, silence_max: draw(pace), rest }
+    pub(super) fn new(interval: Interval, end: Option<Instant>) -> Self {
+        let uncommon = end.map(|end| Box::new(Uncommon { end: Moment::at(end), timer: None }));
+        Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
 
-    /// The silence after which a keep-alive is due, before the spread; `None` if none is.
+    /// The silence before a keep-alive, without the spread; `None` without keep-alives.
     pub(super) fn interval(&self) -> Option<Duration> {
-        self.pace.interval()
+        self.interval.get()
     }
 
-    /// Notes that something was sent now.
+    /// Records that the body has sent something now.
     pub(super) fn saw_traffic(&mut self, cx: &Context<'_>) {
         if self.silence_max > 0 {
-            self.last_traffic = turn::now(cx).moment();
+            self.last_traffic = driven::now(cx).moment();
         }
     }
 
     /// True once the end is reached, without waiting for it.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        self.rest.as_ref().is_some_and(|rest| turn::now(cx).leaves_nothing_until(rest.end))
+        self.uncommon.as_ref().is_some_and(|it| driven::now(cx).leaves_nothing_until(it.end))
     }
 
     /// When the response ends.
     fn end(&self) -> Moment {
-        self.rest.as_ref().map_or(Moment::NEVER, |rest| rest.end)
+        self.uncommon.as_ref().map_or(Moment::NEVER, |uncommon| uncommon.end)
     }
 
-    /// Waits for the next tick; for ever if nothing is to come.
+    /// Waits for the next tick, forever if there is none.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
             let (end, silence_ends) = (self.end(), self.silence_ends());
             let next = silence_ends.min(end);
-            let now = turn::now(cx);
+            let now = driven::now(cx);
             if now.leaves_nothing_until(end) {
                 return Poll::Ready(Tick::End);
             }
             if now.has_reached(silence_ends) {
-                self.silence_max = draw(self.pace);
+                self.silence_max = draw(self.interval);
                 self.last_traffic = now.moment();
                 return Poll::Ready(Tick::Silence);
             }
@@ -122,16 +123,16 @@ impl Clock {
         }
     }
 
-    /// Waits for a time, by the server if that polls the body itself, else by a timer. The timer may
-    /// complete at the earlier time that it was last set for.
+    /// Waits for a time, by the driver or by a timer. The timer may complete too early, at the time
+    /// that it was last set for.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
-        if turn::wake_at(cx, until) {
+        if driven::wake_at(cx, until) {
             return Poll::Pending;
         }
         let Some(until) = until.instant() else { return Poll::Pending };
-        let none = || Box::new(Rest { end: Moment::NEVER, timer: None });
-        let rest = self.rest.get_or_insert_with(none);
-        let timer = rest.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        let endless = || Box::new(Uncommon { end: Moment::NEVER, timer: None });
+        let uncommon = self.uncommon.get_or_insert_with(endless);
+        let timer = uncommon.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {
             timer.as_mut().reset(until);
         }
@@ -146,9 +147,9 @@ impl Clock {
     }
 }
 
-/// How long the next silence may be, in milliseconds; one of 49 days is the longest.
-fn draw(pace: Pace) -> u32 {
-    let silence = pace.silence().map_or(Duration::ZERO, |spread| spread.pick());
+/// Draws the length of the next silence in milliseconds, at most 49 days.
+fn draw(interval: Interval) -> u32 {
+    let silence = interval.silence().map_or(Duration::ZERO, |spread| spread.pick());
     u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)
 }
 

@@ -1,25 +1,25 @@
-//! What is sent on a silent connection, and how long a silence is.
+//! The keep-alive of a silent connection, and the length of a silence.
 //!
-//! A proxy cuts a connection on which nothing happens, and only a write finds out that a peer has
-//! vanished. Not here: the timer (see `clock`).
+//! A proxy cuts a silent connection, and only a write shows that a peer has vanished. Not here: the
+//! timer (see `clock`).
 
 use std::time::Duration;
 
 use downlink_proto::{Event, Frame};
 
-use super::Spread;
+use super::spread::Spread;
 
 /// The default silence before a keep-alive, as the standard's authoring notes advise.
 ///
-/// The shortest idle limits met in practice are 30 s and 60 s: twice this would ride on the edge
-/// of the first, half would wake sleeping phones for nothing.
+/// The shortest idle limits met in practice are 30 s and 60 s: double would be on the edge of the
+/// first, half would wake sleeping phones for nothing.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The shortest silence that can be set; less would be traffic of its own.
 pub const KEEP_ALIVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Percent of the interval within which each silence falls, so that connections that were opened
-/// together do not stay in step.
+/// The range of a silence in percent of the interval, so that connections that were opened together
+/// do not stay in step.
 const SPREAD_PERCENT: (u32, u32) = (80, 120);
 
 /// How a response keeps its connection alive: a comment after 15 seconds of silence, by default.
@@ -42,30 +42,26 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeepAlive {
-    pace: Pace,
-    /// What is sent; `None` is the default comment, which nearly every connection sends.
+    interval: Interval,
+    /// The frame to send; `None` is the default comment, which nearly every connection sends.
     frame: Option<Box<Frame>>,
 }
 
-/// How long a silence is.
+/// The length of a silence in milliseconds; 0 turns keep-alives off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Pace {
-    /// Milliseconds; 0 if keep-alives are off.
-    interval: u32,
-}
+pub(super) struct Interval(u32);
 
 impl KeepAlive {
     /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way; at
     /// least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
     pub fn every(interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
-        let interval = u32::try_from(millis).unwrap_or(u32::MAX);
-        Self { pace: Pace { interval }, frame: None }
+        Self { interval: Interval(u32::try_from(millis).unwrap_or(u32::MAX)), frame: None }
     }
 
-    /// Never sends. A peer that has vanished is then noticed at the next event only.
+    /// Sends no keep-alives. The server then notices a vanished peer only at the next event.
     pub fn off() -> Self {
-        Self { pace: Pace { interval: 0 }, frame: None }
+        Self { interval: Interval(0), frame: None }
     }
 
     /// Sends a comment with this text.
@@ -80,31 +76,31 @@ impl KeepAlive {
         self
     }
 
-    /// The silence that is waited for, before the spread; `None` if off.
+    /// The silence before a keep-alive, without the spread; `None` if off.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
-        self.pace.interval()
+        self.interval.get()
     }
 
-    pub(super) fn into_parts(self) -> (Pace, Option<Box<Frame>>) {
-        (self.pace, self.frame)
+    pub(super) fn into_parts(self) -> (Interval, Option<Box<Frame>>) {
+        (self.interval, self.frame)
     }
 }
 
-impl Pace {
-    /// The silence that is waited for, before the spread; `None` if off.
-    pub(super) fn interval(self) -> Option<Duration> {
-        (self.interval > 0).then(|| Duration::from_millis(self.interval.into()))
+impl Interval {
+    /// The silence before a keep-alive, without the spread; `None` if off.
+    pub(super) fn get(self) -> Option<Duration> {
+        (self.0 > 0).then(|| Duration::from_millis(self.0.into()))
     }
 
-    /// How long each silence may be.
+    /// The range from which each silence is drawn.
     pub(super) fn silence(self) -> Option<Spread> {
         let (shortest, longest) = SPREAD_PERCENT;
-        self.interval().map(|interval| Spread::percent_of(interval, shortest, longest))
+        self.get().map(|interval| Spread::percent_of(interval, shortest, longest))
     }
 }
 
-/// What is sent after a silence if nothing else is said.
+/// The default keep-alive.
 pub(super) fn comment() -> Frame {
     Frame::comment("keep-alive")
 }
@@ -130,7 +126,7 @@ mod tests {
         assert_eq!(keep_alive.interval(), Some(Duration::from_secs(15)));
         assert_eq!(sent(&keep_alive), b": keep-alive\n\n");
         let spread = Spread::between(Duration::from_secs(12), Duration::from_secs(18));
-        assert_eq!(keep_alive.pace.silence(), Some(spread));
+        assert_eq!(keep_alive.interval.silence(), Some(spread));
     }
 
     #[test]
@@ -144,7 +140,7 @@ mod tests {
     #[test]
     fn off_has_no_interval() {
         assert_eq!(KeepAlive::off().interval(), None);
-        assert_eq!(KeepAlive::off().pace.silence(), None);
+        assert_eq!(KeepAlive::off().interval.silence(), None);
     }
 
     #[test]

@@ -1,24 +1,23 @@
-//! What a client says it has seen.
+//! The id of the last event that a client has received.
 //!
-//! Read from the `Last-Event-ID` header, which a reconnecting `EventSource` sends, or else from
-//! the query's `last_event_id`, for a page that knows its starting point. Nothing is rejected
-//! here: an id that is none becomes a gap notice later, whereas a refused browser never returns.
+//! A reconnecting `EventSource` sends it in the `Last-Event-ID` header. A page that knows its
+//! starting point sets `last_event_id` in the query. Nothing is rejected here: an invalid id leads
+//! to a gap notice later, but a refused browser would never return.
 
 use std::borrow::Cow;
 
 use http::HeaderMap;
 use percent_encoding::percent_decode;
 
-/// The most bytes of an id that are looked at; a longer one is kept cut to this length.
+/// The most bytes of an id; a longer id is cut to this length.
 ///
-/// No id that was ever given out is longer than 128 bytes, so a cut one matches none and counts as
-/// unknown, which it is.
+/// The hub's own ids have at most 128 bytes, so a cut id matches none of them and counts as unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
 /// The name of the query parameter.
 const PARAMETER: &str = "last_event_id";
 
-/// The id of the last event that the client has seen, if it has said so.
+/// The id of the last event that the client has received, if the request has one.
 ///
 /// With the feature `axum` it is an extractor that never rejects.
 ///
@@ -47,8 +46,8 @@ impl LastEventId {
 
     /// Reads a request: the header if it is there and not empty, else the query.
     ///
-    /// Both are UTF-8; what is not is replaced, as a browser's decoder would. In the query `%`
-    /// escapes are decoded and `+` stays itself, since ids may hold it.
+    /// Invalid UTF-8 is replaced, as a browser's decoder does. In the query `%` escapes are decoded
+    /// and `+` is kept, since ids may contain it.
     pub fn from_request(headers: &HeaderMap, query: Option<&str>) -> Self {
         let id = from_header(headers).or_else(|| from_query(query?));
         Self { id, browser: is_browser(headers) }
@@ -73,7 +72,7 @@ impl From<&str> for LastEventId {
     }
 }
 
-/// True if the request with these headers is a browser's: no program sends this one by itself.
+/// True if a browser sent these headers. Other clients do not send this one by default.
 pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key("sec-fetch-mode")
 }

@@ -1,32 +1,33 @@
 //! Event streams as HTTP responses, for any server that takes an `http_body::Body`.
 //!
-//! [`Sse`] is a response under construction: over any stream of events ([`Sse::new`]), over a
-//! channel ([`Sse::channel`]) or over any [`FrameSource`]. Its body, [`SseBody`], sends its first
-//! bytes at once, gathers what is ready into one write, keeps an idle connection alive, and ends
-//! at a frame boundary. No task is spawned: the source lives in the body, and dropping the body,
-//! which every server does when the peer leaves, is the end of both.
+//! [`Sse`] builds a response from any stream of events ([`Sse::new`]), a channel ([`Sse::channel`])
+//! or any [`FrameSource`]. Its body, [`SseBody`], sends its first bytes at once, joins the frames
+//! that are ready into one write, keeps an idle connection alive, and ends at a frame boundary. It
+//! spawns no task. The body owns the source, and every server drops the body when the peer leaves.
 //!
 //! Not here: hubs, sockets, accepting connections.
 //!
 //! # Limits
 //!
 //! A body holds at most one batch ([`BATCH_BYTES_MAX`], [`BATCH_FRAMES_MAX`]) and one frame that
-//! did not fit into it; a channel holds as many events as it was made for, at most
-//! [`CHANNEL_EVENTS_MAX`]; a [`LastEventId`] is read up to [`LAST_EVENT_ID_BYTES_MAX`].
+//! did not fit into it. A channel holds as many events as its capacity, at most
+//! [`CHANNEL_EVENTS_MAX`]. A [`LastEventId`] is read up to [`LAST_EVENT_ID_BYTES_MAX`].
 
 mod batch;
 mod body;
 mod channel;
 mod clock;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has drivers"))]
+pub(crate) mod driven;
 mod keep_alive;
 mod last_event_id;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has drivers"))]
 mod moment;
 mod problem;
 mod refuse;
 mod source;
 mod spread;
 mod sse;
-mod turn;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 pub use body::{BodyError, SourceError, SseBody};
@@ -47,8 +48,3 @@ pub use spread::Spread;
 #[cfg(feature = "serve")]
 pub(crate) use sse::is_event_stream;
 pub use sse::{Finite, Sse};
-#[cfg(all(test, feature = "serve", unix))]
-pub(crate) use turn::wake_at;
-#[cfg(feature = "serve")]
-pub(crate) use turn::{Asked, begin_turns, in_turn};
-pub(crate) use turn::{be_woken, take_lane, time_of_day};

@@ -1,19 +1,19 @@
-//! Times as whole milliseconds: small to keep, and cheap to compare for every event of every stream.
+//! Times in whole milliseconds: eight bytes each, and cheap to compare for every event.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A time in milliseconds, counted from before every body, in any runtime's time.
+/// A time in milliseconds since an origin before every body, by the runtime's clock.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(u64);
 
 impl Moment {
-    /// The time that does not come.
+    /// Never.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// A time, rounded up so that who waits for it is not early.
+    /// A time, rounded up so that no waiter is early.
     pub(crate) fn at(instant: Instant) -> Self {
         let since = instant.saturating_duration_since(origin());
         let millis = u64::from(since.subsec_nanos().div_ceil(1_000_000));
@@ -25,12 +25,10 @@ impl Moment {
         Self(self.0.saturating_add(millis.into()))
     }
 
-    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` keeps such times"))]
     pub(crate) fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` keeps such times"))]
     pub(crate) fn as_millis(self) -> u64 {
         self.0
     }
@@ -44,12 +42,12 @@ impl Moment {
     }
 }
 
-/// The present, looked at once for many.
+/// The present, read once for many streams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Now {
-    /// What has begun by now, and is not over.
+    /// The millisecond that has begun and is not over.
     begun: Moment,
-    /// The first moment that is not over before now.
+    /// The first moment that is not in the past.
     next: Moment,
 }
 
@@ -70,27 +68,27 @@ impl Now {
         moment <= self.begun
     }
 
-    /// Whether a moment comes within this millisecond, or has come: for what must not last longer.
+    /// Whether a moment has come or comes within this millisecond. An end must not be late.
     pub(crate) fn leaves_nothing_until(self, moment: Moment) -> bool {
         moment <= self.next
     }
 
-    /// The present as a moment that others are counted from: rounded up, so that none comes early.
+    /// The present, rounded up, so that moments counted from it are not early.
     pub(crate) fn moment(self) -> Moment {
         self.next
     }
 }
 
-/// How long before the first look at the clock moments are counted from: longer than the clocks of two
-/// runtimes in one process are apart, which tests may set as they like.
+/// How far the origin lies before the first use of the clock. The clocks of two runtimes in one
+/// process differ by less; tests may set them.
 const SLACK: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The instant that moments are counted from.
+/// The origin of all moments.
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
-        // Some systems know no time before their start.
+        // Some systems have no time before their start.
         now.checked_sub(SLACK).or_else(|| now.checked_sub(SLACK / 8_760)).unwrap_or(now)
     })
 }
@@ -124,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_now_has_no_part_of_a_millisecond_left() {
+    fn an_end_within_this_millisecond_has_come() {
         let now = Instant::now();
         assert!(Now::of(now).leaves_nothing_until(Moment::at(now)));
         let later = Moment::at(now + Duration::from_millis(1));

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457).
 //!
-//! One type for every error answer of the library and the server, so that clients read them all
-//! alike. The detail is a sentence that says what to do next.
+//! All error answers of the library and the server have this type. The detail is a sentence that
+//! says what to do next.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ impl Problem {
         Self { status, kind: "about:blank".into(), title: title.into(), detail: None }
     }
 
-    /// What went wrong this time, and what to do about it.
+    /// Sets the cause of this error and the remedy.
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -92,7 +92,7 @@ impl Problem {
     }
 }
 
-/// Writes a JSON string; without the feature `json` there is no serializer to ask.
+/// Writes a JSON string. Without the feature `json` there is no serializer.
 fn push_text(json: &mut String, text: &str) {
     json.push('"');
     for character in text.chars() {

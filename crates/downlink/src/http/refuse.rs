@@ -1,8 +1,8 @@
-//! Turning a newcomer away so that it comes back.
+//! Refusals that make the client return later.
 //!
-//! `EventSource` gives up for good on any status but 200, so a browser is given an empty stream
-//! that says when to return; everyone else gets the 503 that programs understand. Each is told its
-//! own time, or they would all be back at once.
+//! `EventSource` gives up for good on any status but 200, so a browser gets an empty stream with a
+//! reconnection time. Other clients get a 503. Each client gets a time of its own, or they would
+//! all return at once.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use super::problem::Problem;
+use super::spread::Spread;
 use super::sse::event_stream;
-use super::{Problem, Spread};
 
-/// The answer to a subscriber for whom there is no place now.
+/// The answer to a subscriber when the server is full or about to end.
 ///
 /// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets 200, the
-/// reason as a comment, `retry:` and the end; anyone else 503 with `Retry-After` in whole seconds,
+/// reason as a comment, `retry:` and the end; other clients get 503 with `Retry-After` in whole seconds,
 /// at least 1, and a [`Problem`] with the reason as its detail.
 ///
 /// # Examples

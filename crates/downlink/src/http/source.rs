@@ -1,7 +1,7 @@
-//! Where the frames of a response come from.
+//! Sources of the frames of a response.
 //!
-//! [`FrameSource`] is the one seam between a response body and whatever feeds it; [`Frames`] makes
-//! one of any stream. A source is polled by its body alone and dropped with it.
+//! A response body takes its frames from a [`FrameSource`]; [`Frames`] makes one from any stream.
+//! Only the body polls its source, and drops it at its own end.
 
 use std::error::Error;
 use std::marker::PhantomData;
@@ -13,14 +13,14 @@ use downlink_proto::Frame;
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-/// Any error, as streams, services and bodies of this ecosystem give it.
+/// Any error, as streams, services and bodies return it.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.
 pub trait FrameSource {
-    /// What to send right after the first bytes, given the interval of the keep-alive.
+    /// The frame to send right after the first bytes, given the interval of the keep-alive.
     ///
-    /// Asked once, before the first frame.
+    /// Called once, before the first frame.
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
         let _ = keep_alive;
         None
@@ -28,49 +28,49 @@ pub trait FrameSource {
 
     /// The next frame, or `None` at the end.
     ///
-    /// It is not polled again after `None`, nor after a panic, which ends this response only.
+    /// The body does not poll again after `None`, nor after a panic, which ends this response only.
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>>;
 
-    /// What to send after a silence, if not what the response is configured to send.
+    /// The frame to send after a silence, in place of the response's own keep-alive.
     ///
-    /// Asked once each time a keep-alive is due.
+    /// Called each time a keep-alive is due.
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
         None
     }
 
-    /// Whether keep-alives are due an interval after the last one, whatever else is sent.
+    /// Whether keep-alives are due an interval after the last one, even between other frames.
     ///
-    /// For readers that do not hear everything, such as a page that listens to some event types
-    /// and tells by the keep-alives whether its connection is dead.
+    /// A page that listens to some event types only can then tell by the keep-alives whether its
+    /// connection is alive.
     fn keeps_beat(&self) -> bool {
         false
     }
 
-    /// Looks at what the next poll will look at first, without doing anything; what it says means
-    /// nothing.
+    /// Reads the memory that the next poll will read first, and changes nothing. The result has no
+    /// meaning.
     ///
-    /// A server of ten thousand streams has few of them in the processor's cache. One that knows
-    /// which it is about to poll has several looked at first: their memory is fetched side by side.
+    /// Few of ten thousand streams are in the processor's cache. A driver calls this for all bodies
+    /// of a round, so that their memory is fetched in parallel.
     #[doc(hidden)]
-    fn warm(&self) -> bool {
+    fn prefetch(&self) -> bool {
         true
     }
 
-    /// Why the frames ended, if not as they should; asked once, after `None`.
+    /// The error that ended the frames, if any; called once, after `None`.
     ///
-    /// With an error the connection is cut instead of ended, so that a reader cannot take the end
-    /// for a complete answer; an `EventSource` reconnects.
+    /// An error cuts the connection, so that a reader cannot mistake the end for a complete answer.
+    /// An `EventSource` reconnects.
     fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
         None
     }
 }
 
-/// What the items of a stream become: frames, or the error that ends the response.
+/// An item of a stream, which becomes a frame or the error that ends the response.
 ///
-/// `Kind` tells [`Plain`] items (all that is `Into<Frame>`: `Event`, `Frame`, your own types) from
-/// [`Fallible`] ones (a `Result` of them); the compiler finds it.
+/// `Kind` tells [`Plain`] items (every `Into<Frame>`: `Event`, `Frame`, your own types) from
+/// [`Fallible`] ones (a `Result` of them). The compiler infers it.
 pub trait StreamItem<Kind> {
-    /// The frame, or why there is none.
+    /// The frame, or the error that ends the response.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ pub trait StreamItem<Kind> {
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
 
-/// Items that are a `Result` of what becomes a frame.
+/// Items that are a `Result` of a frame, or of a type that becomes one.
 #[derive(Clone, Copy, Debug)]
 pub struct Fallible;
 

@@ -1,8 +1,7 @@
 //! A span of time from which each client gets its own point.
 //!
-//! A delay that is the same for everybody brings everybody back at the same moment. Wherever this
-//! crate tells a client when to return, or decides when a connection has lived long enough, it
-//! takes the time from a spread. Not here: what the delay is for.
+//! Clients with the same delay return at the same moment. So this crate draws every reconnection
+//! time and every age of a connection from a spread. Not here: the purpose of the delay.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The accept loop: from a listener to connections, to the end of the server.
 //!
 //! It owns every connection as a task, so dropping it closes them all. At the limit of connections
-//! a newcomer is told when to return and the others stay; a shortage of descriptors pauses
-//! accepting instead of spinning. After the signal it accepts nothing, lets the connections end,
-//! and is over by the deadline whatever the peers do; then nothing of a connection is left.
+//! a newcomer is refused and the others stay. A shortage of descriptors pauses accepting instead of
+//! spinning. After the signal the loop accepts nothing and lets the connections end. At the deadline
+//! it closes the rest, whatever the peers do.
 
 use std::io;
 use std::pin::Pin;
@@ -15,35 +15,26 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Shared, serve_peer, turn_away};
-use super::direct::{Drivers, Served};
-use super::drain::Drain;
-use super::socket::SocketLimits;
-use super::{App, Listener, REFUSALS_MAX};
-use crate::http::Spread;
+use super::app::App;
+use super::connection::{PeerIo, serve_peer, turn_away};
+use super::direct::{Connection, Drivers};
+use super::limits::{Limits, REFUSALS_MAX};
+use super::listener::Listener;
+use super::server::Server;
 
 /// How long accepting pauses when descriptors or memory have run out.
 ///
-/// Long enough that failing costs no noticeable CPU, short enough that nobody's connection attempt
-/// times out over it.
+/// Long enough that failing costs no noticeable CPU, short enough that no connection attempt times
+/// out over it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the connections that are left at the deadline may take to be gone.
+/// How long the connections that are left at the deadline may take to end.
 ///
-/// A closed connection is gone as soon as its task has a turn; only app code that blocks a thread
-/// makes it longer. Half would give up on a busy machine, double would be felt as a late end.
+/// The task of a closed connection ends at its next poll, unless app code blocks a thread. Half
+/// would give up on a busy machine; double would be felt as a late end.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// What holds for all connections of a server.
-#[derive(Debug)]
-pub(super) struct Limits {
-    pub(super) reconnection: Spread,
-    pub(super) header_timeout: Duration,
-    pub(super) socket: SocketLimits,
-    pub(super) connections_max: usize,
-}
-
-/// When to end a server.
+/// Completes when the server has to drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Accepts connections until the signal, then waits for their end, at most `drain_within`.
@@ -80,10 +71,9 @@ where
                 connections.admit(io, peer);
                 Duration::ZERO
             }
-            Err(error) => match verdict(&error) {
-                Verdict::Again => Duration::ZERO,
-                Verdict::Pause => ACCEPT_PAUSE,
-                Verdict::End => break Err(error),
+            Err(error) => match pause_after(&error) {
+                Some(pause) => pause,
+                None => break Err(error),
             },
         };
         accepting.set(accept(listener, pause));
@@ -111,78 +101,63 @@ async fn accept<L: Listener>(
 /// The connections of a server and the app that they share.
 struct Connections<A> {
     app: A,
-    shared: Arc<Shared>,
+    server: Arc<Server>,
     tasks: JoinSet<()>,
     /// The drivers of the streams that were handed over.
     drivers: JoinSet<()>,
-    /// Connections whose stream has ended, to be served on.
-    served_on: UnboundedReceiver<Served>,
-    /// A permit is a connection that may be served.
-    places: Arc<Semaphore>,
-    /// A permit is a newcomer that may be told when to return.
+    /// Connections whose stream has ended.
+    resumed: UnboundedReceiver<Connection>,
+    /// A permit is a newcomer that may be refused now.
     refusals: Arc<Semaphore>,
 }
 
 impl<A> Connections<A> {
     fn new(app: A, limits: Limits, mut prepared: Drivers) -> Self {
-        let shared = Arc::new(Shared {
-            drain: Arc::new(Drain::new(limits.reconnection)),
-            header_timeout: limits.header_timeout,
-            socket: limits.socket,
-            streams: prepared.streams(),
-        });
+        let server = Arc::new(Server::new(limits, prepared.streams()));
         let mut drivers = JoinSet::new();
-        // As many may wait here as there are connections.
-        let (sender, served_on) = mpsc::unbounded_channel();
-        prepared.start(&mut drivers, &shared, &sender);
-        Self {
-            app,
-            shared,
-            tasks: JoinSet::new(),
-            drivers,
-            served_on,
-            places: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-        }
+        // The queue is never longer than the number of connections.
+        let (sender, resumed) = mpsc::unbounded_channel();
+        prepared.start(&mut drivers, &server.drain, limits.write_stall_max, &sender);
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
     /// Serves a newcomer if there is a place, else refuses it, else drops it.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
-        Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        Io: PeerIo,
         Addr: Clone + std::fmt::Debug + Send + Sync + 'static,
         A: App<Addr, Kind>,
         Kind: 'static,
     {
-        let shared = Arc::clone(&self.shared);
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            self.tasks.spawn(serve_peer(io, peer, self.app.clone(), shared, place));
-        } else if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+        if let Some(place) = self.server.place() {
+            self.tasks.spawn(serve_peer(io, peer, self.app.clone(), place));
+        } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             tracing::debug!(?peer, "refused a connection: connections_max reached");
-            self.tasks.spawn(turn_away(io, shared, place));
+            self.tasks.spawn(turn_away(io, Arc::clone(&self.server), permit));
         } else {
             tracing::debug!(?peer, "dropped a connection: too many are being refused");
         }
     }
 
-    /// Waits for the end of a connection, or of its stream; for ever if there is none.
+    /// Waits for the end of a connection, or of its stream; forever if there is none.
     async fn one_ended(&mut self) {
         tokio::select! {
-            Some(served) = self.served_on.recv() => {
-                self.tasks.spawn(served);
+            Some(connection) = self.resumed.recv() => {
+                self.tasks.spawn(connection);
             }
             Some(ended) = self.tasks.join_next() => report(ended),
             else => std::future::pending().await,
         }
     }
 
-    /// Asks all connections to end and waits until they have; closes what is left in the end.
+    /// Asks all connections to end and waits until they have; closes the rest at the deadline.
     async fn drain(mut self, within: Duration) {
-        self.shared.drain.begin();
+        self.server.drain.begin();
         if timeout(within, self.all_ended()).await.is_ok() {
             return;
         }
-        let left = self.tasks.len() + self.shared.streams.len();
+        let left = self.tasks.len() + self.server.streams.len();
         tracing::warn!(left, "drain deadline: closing what is left");
         self.tasks.abort_all();
         self.drivers.abort_all();
@@ -192,21 +167,18 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits until no connection is left, whoever serves it.
+    /// Waits until no connection is left, in its own task or at a driver.
     async fn all_ended(&mut self) {
-        let shared = Arc::clone(&self.shared);
+        let server = Arc::clone(&self.server);
         loop {
             tokio::select! {
-                // One that is served on must learn of the drain, however long the others take.
-                Some(served) = self.served_on.recv() => {
-                    self.tasks.spawn(served);
-                }
-                Some(ended) = self.tasks.join_next() => report(ended),
+                // Also spawns resumed connections, which must learn of the drain.
+                () = self.one_ended() => {}
                 // Only without tasks: they make streams.
-                () = shared.streams.all_ended(), if self.tasks.is_empty() => {
-                    // The last of them may have been sent here just before.
-                    match self.served_on.try_recv() {
-                        Ok(served) => self.tasks.spawn(served),
+                () = server.streams.all_ended(), if self.tasks.is_empty() => {
+                    // The driver may have sent the last of them just before.
+                    match self.resumed.try_recv() {
+                        Ok(connection) => self.tasks.spawn(connection),
                         Err(_) => return,
                     };
                 }
@@ -221,36 +193,29 @@ impl<A> Connections<A> {
     }
 }
 
-/// Says so if a connection ended by a panic, which the app's code must have caused.
+/// Logs it if a connection ended by a panic, which the app's code must have caused.
 fn report(ended: Result<(), JoinError>) {
     if ended.is_err_and(|error| error.is_panic()) {
         tracing::error!("a handler panicked; its connection is closed");
     }
 }
 
-/// What an error of `accept` means for the loop.
-#[derive(Debug, Eq, PartialEq)]
-enum Verdict {
-    /// The one connection is gone; the next may be fine.
-    Again,
-    /// Something ran out that comes back when connections end.
-    Pause,
-    /// The listener itself is unusable.
-    End,
-}
-
-/// Errors that a listener does not recover from mean the caller passed something that is none; all
-/// that is unknown is paused over, as systems report a network's troubles here too.
-fn verdict(error: &io::Error) -> Verdict {
+/// How long accepting pauses after an error; `None` if the listener is unusable.
+///
+/// A listener that cannot recover is a mistake of the caller. Unknown errors cause a pause, since
+/// systems report problems of the network here too.
+fn pause_after(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput,
     };
     match error.kind() {
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted => Verdict::Again,
-        InvalidInput => Verdict::End,
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted => {
+            Some(Duration::ZERO)
+        }
+        InvalidInput => None,
         _ => {
             tracing::warn!(%error, "accepting pauses");
-            Verdict::Pause
+            Some(ACCEPT_PAUSE)
         }
     }
 }
@@ -262,7 +227,7 @@ mod tests {
     #[test]
     fn aborted_connection_is_skipped() {
         let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
-        assert_eq!(verdict(&aborted), Verdict::Again);
+        assert_eq!(pause_after(&aborted), Some(Duration::ZERO));
     }
 
     #[cfg(unix)]
@@ -271,13 +236,13 @@ mod tests {
         use rustix::io::Errno;
 
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(verdict(&errno.into()), Verdict::Pause, "{errno}");
+            assert_eq!(pause_after(&errno.into()), Some(ACCEPT_PAUSE), "{errno}");
         }
     }
 
     #[cfg(unix)]
     #[test]
     fn socket_that_does_not_listen_ends_the_server() {
-        assert_eq!(verdict(&rustix::io::Errno::INVAL.into()), Verdict::End);
+        assert_eq!(pause_after(&rustix::io::Errno::INVAL.into()), None);
     }
 }

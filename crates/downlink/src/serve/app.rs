@@ -1,7 +1,7 @@
-//! What is served: a service, or something that makes one for each connection.
+//! The app of a server: a service, or a maker of one service for each connection.
 //!
-//! [`App`] exists so that `serve` takes an axum `Router`, a `MethodRouter`, what axum's
-//! `into_make_service` gives, or any other tower service as it is. Users never name it.
+//! [`App`] exists so that `serve` takes an axum `Router`, a `MethodRouter`, the result of axum's
+//! `into_make_service`, or any other tower service as it is. Users never name it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -22,7 +22,8 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Where to note that it was read to its end, and by which number; `None` once that is noted.
+    /// The number of the request, and where to report that its body was read to its end; `None` after
+    /// that.
     unread: Option<(Arc<Progress>, u32)>,
 }
 
@@ -66,22 +67,39 @@ impl Body for RequestBody {
     }
 }
 
-/// Anything that [`serve`](super::serve) can serve to peers with addresses of type `Addr`.
+/// A service that [`serve`](super::serve) can run: any tower service of `Request<RequestBody>`.
 ///
-/// Implemented for every suitable service, and there is nothing to implement by hand. `Kind` tells
-/// services ([`AsService`]) from makers of services ([`AsMakeService`]); the compiler finds it.
-pub trait App<Addr, Kind>: Clone + Send + 'static {
+/// Implemented for every suitable service; there is nothing to implement by hand.
+pub trait AppService:
+    Service<
+        Request<RequestBody>,
+        Response = Response<Self::Body>,
+        Error: Into<AnyError>,
+        Future: Send,
+    > + Clone
+    + Send
+    + 'static
+{
     /// The body of its responses.
     type Body: Body<Data: Send, Error: Into<AnyError>> + Send + 'static;
-    /// What answers the requests of one connection.
-    type Service: Service<
-            Request<RequestBody>,
-            Response = Response<Self::Body>,
-            Error: Into<AnyError>,
-            Future: Send,
-        > + Clone
-        + Send
-        + 'static;
+}
+
+impl<S, B> AppService for S
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
+    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
+{
+    type Body = B;
+}
+
+/// An app that [`serve`](super::serve) can serve to peers with addresses of type `Addr`.
+///
+/// Implemented for every suitable service; there is nothing to implement by hand. `Kind` tells
+/// services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler infers it.
+pub trait App<Addr, Kind>: Clone + Send + 'static {
+    /// The service that answers the requests of one connection.
+    type Service: AppService;
 
     /// The service for the connection of one peer.
     fn service_for(self, peer: Addr) -> impl Future<Output = Self::Service> + Send;
@@ -95,17 +113,7 @@ pub struct AsService(Infallible);
 #[derive(Debug)]
 pub struct AsMakeService(Infallible);
 
-impl<S, B, Addr> App<Addr, AsService> for S
-where
-    Addr: Send,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<AnyError>,
-    S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<AnyError>,
-{
-    type Body = B;
+impl<S: AppService, Addr: Send> App<Addr, AsService> for S {
     type Service = S;
 
     async fn service_for(self, _peer: Addr) -> S {
@@ -113,29 +121,46 @@ where
     }
 }
 
-impl<M, S, B, Addr> App<Addr, AsMakeService> for M
+impl<M, S, Addr> App<Addr, AsMakeService> for M
 where
+    M: Service<Addr, Response = S, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    S: AppService,
     Addr: Send,
-    M: Service<Addr, Response = S, Error = Infallible> + Clone + Send + 'static,
-    M::Future: Send,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<AnyError>,
-    S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<AnyError>,
 {
-    type Body = B;
     type Service = S;
 
     async fn service_for(mut self, peer: Addr) -> S {
-        let never = match poll_fn(|cx| self.poll_ready(cx)).await {
-            Ok(()) => match self.call(peer).await {
-                Ok(service) => return service,
-                Err(never) => never,
-            },
-            Err(never) => never,
-        };
-        match never {}
+        let Ok(()) = poll_fn(|cx| self.poll_ready(cx)).await;
+        let Ok(service) = self.call(peer).await;
+        service
+    }
+}
+
+/// The service for one peer, whose requests carry the peer's address.
+#[derive(Clone, Debug)]
+pub(super) struct PeerService<S, Addr> {
+    pub(super) service: S,
+    pub(super) peer: Addr,
+}
+
+impl<S, Addr> Service<Request<RequestBody>> for PeerService<S, Addr>
+where
+    S: AppService,
+    Addr: Clone + Send + Sync + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<RequestBody>) -> S::Future {
+        #[cfg(feature = "axum")]
+        crate::adapters::axum::insert_connect_info(request.extensions_mut(), &self.peer);
+        #[cfg(not(feature = "axum"))]
+        let _ = (&self.peer, request.extensions_mut());
+        self.service.call(request)
     }
 }

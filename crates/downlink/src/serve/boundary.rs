@@ -1,10 +1,10 @@
-//! Where in the bytes of an event stream one frame is over and the next has not begun.
+//! The boundaries between the frames of an event stream.
 //!
-//! Streams here may come from any code, cut into chunks at any byte; a stream may end only where a
-//! blank line has just ended, or its reader loses or misreads an event. LF, CR and CRLF all end a
-//! line (WHATWG, "Parsing an event stream"). Not here: what the lines mean.
+//! A stream may come from any code, in chunks that are cut at any byte. It may end only right after
+//! a blank line, or its reader loses or misreads an event. LF, CR and CRLF all end a line (WHATWG,
+//! "Parsing an event stream"). Not here: the meaning of the lines.
 
-/// The last bytes of a stream, which is all it takes to know whether a frame is open.
+/// The last bytes of a stream, which show whether a frame is open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
     /// Invariant: the newest byte is last; 0 before the stream's first bytes.
@@ -23,19 +23,14 @@ impl Boundary {
         }
     }
 
-    /// Takes note of bytes that go out.
+    /// Records outgoing bytes.
     pub(super) fn pass(&mut self, chunk: &[u8]) {
-        // The end of nearly every frame; what came before says nothing more.
-        if chunk.ends_with(b"\n\n") {
-            self.tail = *b" \n\n";
-            return;
-        }
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
             self.push(*byte);
         }
     }
 
-    /// How many bytes of the chunk reach to the last boundary in it, if it has one.
+    /// The length of the chunk up to its last boundary, if it has one.
     pub(super) fn last_in(mut self, chunk: &[u8]) -> Option<usize> {
         let mut last = None;
         for (at, byte) in chunk.iter().enumerate() {
@@ -48,7 +43,7 @@ impl Boundary {
     }
 
     fn push(&mut self, byte: u8) {
-        // NUL stands for "nothing yet"; in a stream it is text like any other byte that ends no line.
+        // In `tail` NUL means "nothing yet". In a stream it is text like any other byte.
         let byte = if byte == 0 { b' ' } else { byte };
         self.tail = [self.tail[1], self.tail[2], byte];
     }

@@ -1,11 +1,10 @@
 //! One connection, from the accepted socket to its close.
 //!
-//! The whole of it is one task: hyper reads requests, the app answers, bodies go out. It ends when
-//! the peer leaves, reads nothing for too long, sends no request head in time, when the server
-//! drains, or when its socket is given away together with an event stream (see `handover`). A peer
-//! that begins with HTTP/2 is served by `http2`, in the same task. A panic in the app ends this task
-//! and nothing else. Not here: accepting, and the limit on how many there
-//! are (see `accept`).
+//! A connection is one task: hyper reads requests, the app answers, bodies go out. It ends when the
+//! peer leaves, reads nothing for too long, or sends no request head in time, when the server
+//! drains, or when the connection gives its socket away together with an event stream (see
+//! `handover`). A peer that begins with HTTP/2 is served by `http2`, in the same task. A panic in the
+//! app ends this task and no other. Not here: accepting, and the limit of connections (see `accept`).
 
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -22,136 +21,106 @@ use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
-use tower_service::Service;
 
-use super::app::{App, RequestBody};
-use super::direct::{
-    Arrival, CLOSE_DISCARD_MAX, CLOSE_LINGER, Cut, Served, Socket, Streams, Visit,
-};
+use super::app::{App, AppService, PeerService, RequestBody};
+use super::direct::{Arrival, Connection, Cut, HandedOver, Socket};
 use super::drain::Drain;
-use super::handover::{Asking, Parking, Reply, reply};
+use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
 use super::http2;
+use super::limits::BUFFER_BYTES_MAX;
 use super::outgoing::{Outgoing, outgoing};
+use super::peer_socket::PeerSocket;
 use super::progress::Progress;
-use super::rewind::Rewind;
-use super::socket::SocketLimits;
-use super::stall::StallGuard;
+use super::server::{Place, Server};
 use crate::http::{AnyError, is_browser, refuse};
 
-/// What hyper may buffer for one connection, in each direction; hence also the largest request
-/// head, beyond which the answer is 431.
+/// How long a peer that has sent no request yet may take to do so once the drain has begun.
 ///
-/// Half would refuse the cookies that some sites pile up. Double is memory that each stalled peer
-/// holds besides one batch of events: with hyper's own default, 408 KiB, ten thousand of them hold
-/// 4 GB.
-pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
-
-/// How long a peer that has asked for nothing yet may take to do so once the drain has begun.
-///
-/// It has connected in order to ask: a proxy's request follows its connection at once, and is lost if
-/// that is closed in between. Half would not do for a proxy on a busy machine; double would hold up
-/// the end of the server for peers that send slowly, or never.
+/// It has connected to send one. A proxy's request follows its connection at once, and is lost if
+/// the server closes in between. Half would not do for a proxy on a busy machine; double would hold
+/// up the end of the server for peers that send slowly, or never.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 /// The same for a peer that has had an answer, and may have written its next request just now.
 ///
-/// A proxy under load uses its connections again within this time and is then told that it was the
-/// last; half would be less than what a lost packet takes to come again, double would be felt as a
-/// late end by everybody, since idle connections are the rule.
+/// A proxy under load reuses its connections within this time, and then learns that the answer was
+/// the last. Half is less than the retransmission of a lost packet takes. Double would be felt as a
+/// late end, since most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
-/// How long a newcomer at the limit may take to ask and be told; a shorter header timeout wins.
+/// How long the refusal of a newcomer may take; a shorter header timeout wins.
 ///
 /// One round trip and a slow client fit in; each such newcomer holds one of
-/// [`REFUSALS_MAX`](super::REFUSALS_MAX).
+/// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX).
 const REFUSAL_MAX: Duration = Duration::from_secs(2);
 
-/// What all connections of a server share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) drain: Arc<Drain>,
-    pub(super) header_timeout: Duration,
-    pub(super) socket: SocketLimits,
-    pub(super) streams: Streams,
-}
+/// A connection of a listener.
+pub(super) trait PeerIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
-/// What one peer is served with.
-struct Caller<S, Addr> {
-    app: S,
-    peer: Addr,
-}
+impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
 
 /// A socket as hyper has it.
-type HyperIo<Io> = TokioIo<Rewind<StallGuard<Io>>>;
+type HyperIo<Io> = TokioIo<PeerSocket<Io, Place>>;
 
 /// A connection as hyper has it.
-type HyperConnection<Io, S, B, Addr> = http1::Connection<HyperIo<Io>, Requests<S, B, Addr>>;
+type HyperConnection<Io, S> = http1::Connection<HyperIo<Io>, Requests<S>>;
 
 /// Serves an app to one peer until the connection ends.
-pub(super) async fn serve_peer<Io, Addr, A, Kind>(
-    io: Io,
-    peer: Addr,
-    app: A,
-    shared: Arc<Shared>,
-    place: OwnedSemaphorePermit,
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, place: Place)
+where
+    Io: PeerIo,
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let io = StallGuard::new(io, shared.socket, Some(place));
-    let app = app.service_for(peer.clone()).await;
-    serve_requests(io, Bytes::new(), Caller { app, peer }, Progress::default(), shared).await;
+    let server = Arc::clone(place.server());
+    let io = PeerSocket::new(io, &server.limits, place);
+    let service = app.service_for(peer.clone()).await;
+    serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
 }
 
-/// Serves one request after the other, beginning with input that was read already.
-async fn serve_requests<Io, S, B, Addr>(
-    mut io: StallGuard<Io>,
-    input: Bytes,
-    caller: Caller<S, Addr>,
+/// Serves one request after the other.
+async fn serve_requests<Io: PeerIo, S: AppService>(
+    mut io: PeerSocket<Io, Place>,
+    app: S,
     progress: Progress,
-    shared: Arc<Shared>,
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+    server: Arc<Server>,
+) {
     let progress = Arc::new(progress);
     io.report_flushes(Arc::clone(&progress));
-    let parking = shared.streams.are_taken().then(Arc::default);
+    let parking: Option<Arc<Parking<_>>> = server.streams.are_taken().then(Arc::default);
     let requests = Requests {
-        caller,
+        app,
         parking: parking.clone(),
         progress: Arc::clone(&progress),
-        drain: Arc::clone(&shared.drain),
+        drain: Arc::clone(&server.drain),
     };
-    let io = TokioIo::new(Rewind::new(input, io));
-    let mut connection = http1(shared.header_timeout).serve_connection(io, requests);
-    match until_end(&mut connection, &progress, &shared.drain).await {
+    let mut connection =
+        http1(server.limits.header_timeout).serve_connection(TokioIo::new(io), requests);
+    match until_end(&mut connection, &progress, &server.drain).await {
         End::Done(Err(error)) if error.is_parse_version_h2() => {
             let Parts { io, read_buf, mut service, .. } = connection.into_parts();
-            let (input, io) = io.into_inner().into_parts(read_buf);
+            let mut io = io.into_inner();
+            io.rewind(read_buf);
             service.parking = None;
             // Boxed, because every other connection would keep room for it.
-            Box::pin(http2::serve(Rewind::new(input, io), service, &shared)).await;
+            log_end(Box::pin(http2::serve(io, service, &server.limits, &server.drain)).await);
         }
         End::Done(ended) => {
-            note(ended);
-            close(connection.into_parts().io).await;
+            log_end(ended);
+            connection.into_parts().io.into_inner().close().await;
         }
         End::Unasked => {}
-        End::Upgrade => serve_upgraded(connection, &shared.drain).await,
+        End::Upgrade => serve_upgraded(connection, &server.drain).await,
         End::HeadWritten => {
-            let parked = parking.and_then(|parking| parking.take());
+            let parked = parking.and_then(|parking| parking.lock().take());
             let Some(parked) = parked else { return };
             let Parts { io, read_buf, service, .. } = connection.into_parts();
-            let (input, io) = io.into_inner().into_parts(read_buf);
-            hand_over(io, input, service.caller, (parked.body, parked.keep_alive), &shared);
+            let mut io = io.into_inner();
+            io.rewind(read_buf);
+            hand_over(io, service.app, parked, &server);
         }
     }
 }
@@ -160,27 +129,20 @@ async fn serve_requests<Io, S, B, Addr>(
 enum End {
     /// The connection is done with requests, or has failed; its socket is not closed yet.
     Done(hyper::Result<()>),
-    /// The server drains, and the peer has not asked for anything.
+    /// The server drains, and the peer has sent no request.
     Unasked,
-    /// The app is to have the connection.
+    /// The app gets the connection.
     Upgrade,
     /// A stream's head is written; its body is parked.
     HeadWritten,
 }
 
-/// Has hyper serve requests until its part is over.
-async fn until_end<Io, S, B, Addr>(
-    connection: &mut HyperConnection<Io, S, B, Addr>,
+/// Has hyper serve requests until its part ends.
+async fn until_end<Io: PeerIo, S: AppService>(
+    connection: &mut HyperConnection<Io, S>,
     progress: &Progress,
     drain: &Arc<Drain>,
-) -> End
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+) -> End {
     let begun = drain.begun();
     tokio::select! {
         // The drain comes first: a stream that it ends must be the last answer of its connection.
@@ -204,18 +166,11 @@ where
     poll_fn(|cx| poll_end(connection, progress, cx)).await
 }
 
-fn poll_end<Io, S, B, Addr>(
-    connection: &mut HyperConnection<Io, S, B, Addr>,
+fn poll_end<Io: PeerIo, S: AppService>(
+    connection: &mut HyperConnection<Io, S>,
     progress: &Progress,
     cx: &mut Context<'_>,
-) -> Poll<End>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+) -> Poll<End> {
     match connection.poll_without_shutdown(cx) {
         Poll::Ready(ended) => Poll::Ready(End::Done(ended)),
         Poll::Pending if progress.is_upgrading() => Poll::Ready(End::Upgrade),
@@ -224,17 +179,11 @@ where
     }
 }
 
-/// Serves on where a response is about to make the connection another protocol's.
-async fn serve_upgraded<Io, S, B, Addr>(
-    connection: HyperConnection<Io, S, B, Addr>,
+/// Finishes the response that makes the connection another protocol's.
+async fn serve_upgraded<Io: PeerIo, S: AppService>(
+    connection: HyperConnection<Io, S>,
     drain: &Arc<Drain>,
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+) {
     let mut connection = pin!(connection.with_upgrades());
     let ended = tokio::select! {
         biased;
@@ -244,49 +193,24 @@ async fn serve_upgraded<Io, S, B, Addr>(
         }
         ended = connection.as_mut() => ended,
     };
-    note(ended);
+    log_end(ended);
 }
 
-pub(super) fn note(ended: hyper::Result<()>) {
+fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
 }
 
-/// Closes a connection so that the peer gets all that was sent: what it still sends is read for a
-/// while and thrown away, because a close with unread input is a reset.
-async fn close<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: HyperIo<Io>) {
-    let (_, mut io) = io.into_inner().into_parts(Bytes::new());
-    let closing = async {
-        io.shutdown().await?;
-        let mut buffer = [0; 1_024];
-        let mut left = CLOSE_DISCARD_MAX;
-        while left > 0 {
-            let read = io.read(&mut buffer).await?;
-            left = if read == 0 { 0 } else { left.saturating_sub(read) };
-        }
-        std::io::Result::Ok(())
-    };
-    // Whatever comes of it, the socket is closed now.
-    let _ = timeout(CLOSE_LINGER, closing).await;
-}
-
-/// Gives socket and body to a driver, and with them what it takes to serve the connection again.
-fn hand_over<Io, S, B, Addr>(
-    io: StallGuard<Io>,
-    input: Bytes,
-    caller: Caller<S, Addr>,
-    (body, keep_alive): (Outgoing<B>, bool),
-    shared: &Shared,
-) where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+/// Gives socket and body to a driver, with all that it takes to serve the connection again.
+fn hand_over<Io: PeerIo, S: AppService>(
+    io: PeerSocket<Io, Place>,
+    app: S,
+    parked: Parked<S::Body>,
+    server: &Server,
+) {
     let times_stalls = io.times_stalls();
-    let (io, place) = io.into_parts();
+    let (io, input, place) = io.into_parts();
     let socket = match Socket::from_io(io) {
         Ok(socket) => socket,
         Err(error) => {
@@ -294,11 +218,12 @@ fn hand_over<Io, S, B, Addr>(
             return;
         }
     };
-    let (body, after) = (Some(body), Some((caller, place)));
-    let visit = Visiting::<Io, S, B, Addr> { body, after, io: PhantomData };
-    shared.streams.push(Arrival {
+    let body = Some(parked.body);
+    let stream = DirectStream::<Io, S> { body, http: Some((app, place)), io: PhantomData };
+    let keep_alive = parked.keep_alive;
+    server.streams.push(Arrival {
         socket,
-        visit: Box::pin(visit),
+        stream: Box::pin(stream),
         input,
         keep_alive,
         times_stalls,
@@ -306,29 +231,27 @@ fn hand_over<Io, S, B, Addr>(
 }
 
 pin_project! {
-    /// A body on the direct path, and what its connection is served with after it.
-    struct Visiting<Io, S, B, Addr> {
+    /// A body on the direct path, and the rest of its connection.
+    struct DirectStream<Io, S: AppService> {
         #[pin]
-        body: Option<Outgoing<B>>,
-        after: Option<(Caller<S, Addr>, Option<OwnedSemaphorePermit>)>,
+        body: Option<Outgoing<S::Body>>,
+        // What serves the connection after the stream.
+        http: Option<(S, Place)>,
         io: PhantomData<fn() -> Io>,
     }
 }
 
-impl<Io, S, B, Addr> Visit for Visiting<Io, S, B, Addr>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
+impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
+    fn prefetch(&self) -> bool {
+        self.body.as_ref().is_some_and(Body::is_end_stream)
+    }
+
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
         let Some(body) = self.project().body.as_pin_mut() else { return Poll::Ready(None) };
         let Some(frame) = ready!(body.poll_frame(cx)) else { return Poll::Ready(None) };
         match frame.map(http_body::Frame::into_data) {
             Ok(Ok(bytes)) => Poll::Ready(Some(Ok(bytes))),
-            // Trailers: an event stream's readers have no use for them.
+            // Readers of an event stream have no use for trailers.
             Ok(Err(_)) => Poll::Ready(None),
             Err(error) => {
                 let error: AnyError = error.into();
@@ -338,45 +261,52 @@ where
         }
     }
 
-    fn warm(&self) -> bool {
-        self.body.as_ref().is_some_and(Body::is_end_stream)
-    }
-
     fn drop_body(self: Pin<&mut Self>) {
         self.project().body.set(None);
     }
 
-    fn serve_on(self: Pin<&mut Self>, socket: Socket, input: Bytes, shared: Arc<Shared>) -> Served {
-        let after = self.project().after.take();
+    fn resume_http(self: Pin<&mut Self>, socket: Socket, input: Bytes) -> Connection {
+        let http = self.project().http.take();
         Box::pin(async move {
-            let (Some((caller, place)), Ok(io)) = (after, socket.into_io::<Io>()) else { return };
-            let io = StallGuard::new(io, shared.socket, place);
-            serve_requests(io, input, caller, Progress::of_a_kept_connection(), shared).await;
+            let (Some((app, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
+            let server = Arc::clone(place.server());
+            let mut io = PeerSocket::new(io, &server.limits, place);
+            io.rewind(input);
+            serve_requests(io, app, Progress::of_a_kept_connection(), server).await;
+        })
+    }
+
+    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection {
+        let http = self.project().http.take();
+        Box::pin(async move {
+            let (Some((_, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
+            let server = Arc::clone(place.server());
+            PeerSocket::new(io, &server.limits, place).close().await;
         })
     }
 }
 
-/// Answers the one request of a newcomer for whom there is no place, then closes.
-pub(super) async fn turn_away<Io>(io: Io, shared: Arc<Shared>, place: OwnedSemaphorePermit)
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = StallGuard::new(io, shared.socket, Some(place));
-    let io = TokioIo::new(Rewind::new(Bytes::new(), io));
+/// Refuses the one request of a newcomer, then closes.
+pub(super) async fn turn_away<Io: PeerIo>(
+    io: Io,
+    server: Arc<Server>,
+    place: OwnedSemaphorePermit,
+) {
+    let header_timeout = server.limits.header_timeout;
+    let io = TokioIo::new(PeerSocket::new(io, &server.limits, place));
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());
-        let spread = shared.drain.reconnection();
+        let spread = server.drain.reconnection();
         let answer =
             refuse("The server is at its limit of connections; come back later.", spread, browser);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))
     });
-    let mut builder = http1(shared.header_timeout);
+    let mut builder = http1(header_timeout);
     let mut connection = builder.keep_alive(false).serve_connection(io, service);
-    let within = REFUSAL_MAX.min(shared.header_timeout);
     let refusing = poll_fn(|cx| connection.poll_without_shutdown(cx));
-    // An error or the end of the time allowed leaves nothing to tell anyone.
-    if let Ok(Ok(())) = timeout(within, refusing).await {
-        close(connection.into_parts().io).await;
+    // After an error or a timeout there is no answer to wait for.
+    if let Ok(Ok(())) = timeout(REFUSAL_MAX.min(header_timeout), refusing).await {
+        connection.into_parts().io.into_inner().close().await;
     }
 }
 
@@ -391,44 +321,20 @@ fn http1(header_timeout: Duration) -> http1::Builder {
     builder
 }
 
-/// The request as the app sees it.
-fn from_peer<Addr>(
-    request: Request<Incoming>,
-    peer: &Addr,
-    progress: &Arc<Progress>,
-    number: u32,
-) -> Request<RequestBody>
-where
-    Addr: Clone + Send + Sync + 'static,
-{
-    let mut request = request.map(|body| RequestBody::new(body, progress, number));
-    #[cfg(feature = "axum")]
-    crate::adapters::axum::insert_connect_info(request.extensions_mut(), peer);
-    #[cfg(not(feature = "axum"))]
-    let _ = (peer, request.extensions_mut());
-    request
-}
-
-/// What answers the requests of one connection.
-struct Requests<S, B, Addr> {
-    caller: Caller<S, Addr>,
-    /// Where bodies are parked that are to be handed over, if they can be.
-    parking: Option<Arc<Parking<B>>>,
+/// Answers the requests of one connection.
+struct Requests<S: AppService> {
+    app: S,
+    /// Where bodies are parked that can be handed over; `None` without drivers.
+    parking: Option<Arc<Parking<S::Body>>>,
     progress: Arc<Progress>,
     drain: Arc<Drain>,
 }
 
-/// Nothing in it is pinned in place.
-impl<S, B, Addr> Unpin for Requests<S, B, Addr> {}
+/// No field is pinned.
+impl<S: AppService> Unpin for Requests<S> {}
 
-impl<S, B, Addr> hyper::service::Service<Request<Incoming>> for Requests<S, B, Addr>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S: Service<Request<RequestBody>, Error: Into<AnyError>, Future: Send>,
-    B: Body<Data: Send, Error: Into<AnyError>> + Send + 'static,
-    Addr: Clone + Send + Sync + 'static,
-{
-    type Response = Response<Reply<B>>;
+impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
+    type Response = Response<Reply<S::Body>>;
     type Error = S::Error;
     // hyper keeps room for it as long as the connection lives; boxed, that is a pointer while a
     // stream runs.
@@ -436,25 +342,25 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.progress.begin_request();
-        let asking = Asking::of(&request, number);
+        let traits = RequestTraits::of(&request, number);
         let browser = is_browser(request.headers());
-        let request = from_peer(request, &self.caller.peer, &self.progress, number);
-        let mut app = self.caller.app.clone();
+        let request = request.map(|body| RequestBody::new(body, &self.progress, number));
+        let mut app = self.app.clone();
         let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));
         let drain = Arc::clone(&self.drain);
         Box::pin(async move {
             poll_fn(|cx| app.poll_ready(cx)).await?;
             let response = app.call(request).await?;
-            if asking.is_upgraded_by(&response) {
+            if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
                 // The connection looks at the progress now, before hyper has the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);
             if drain.has_begun() {
-                asking.say_close(&mut response);
+                traits.say_close(&mut response);
             }
-            Ok(reply(response, asking, parking.as_ref(), &progress))
+            Ok(reply(response, traits, parking.as_ref(), &progress))
         })
     }
 }

@@ -1,20 +1,20 @@
 //! How many connections the process has file descriptors for.
 //!
-//! The soft limit that a process starts with is often 1,024 and may be raised by the process
-//! itself up to the hard one. What is left after a reserve is the default of `connections_max`.
-//! Nothing here fails: a limit that cannot be raised is used as it is.
+//! A process often starts with a soft limit of 1,024, and may raise it up to the hard limit. The
+//! limit less a reserve is the default of `connections_max`. A limit that cannot be raised is used
+//! as it is.
 
-/// Descriptors kept from connections: [`REFUSALS_MAX`](super::REFUSALS_MAX) for newcomers that are
-/// being refused, and as many for the listener, the runtime, files, databases and name look-ups.
-/// Half would be used up by refusals alone; double buys nothing, as a process with more open files
-/// than that knows it and sets `connections_max`.
+/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for newcomers that
+/// are being refused, and as many for the listener, the runtime, files, databases and name look-ups.
+/// Half would be used up by refusals alone. Double buys nothing, since a process with more open
+/// files sets `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
-/// The connections a process may hold where the system names no limit: what Linux allows one
-/// process at most by default (`fs.nr_open`).
+/// The connections of a process without a limit of the system. Linux allows one process at most
+/// this many descriptors by default (`fs.nr_open`).
 const CONNECTIONS_WITHOUT_LIMIT: u64 = 1 << 20;
 
-/// Raises the soft limit to the hard one and answers how many connections fit.
+/// Raises the soft limit to the hard one and returns how many connections fit.
 pub(super) fn connections_max() -> usize {
     let descriptors = raise_limit();
     let connections = connections_for(descriptors);
@@ -22,7 +22,7 @@ pub(super) fn connections_max() -> usize {
     connections
 }
 
-/// What fits into a number of descriptors; `None` is no limit. Never 0, never the whole.
+/// The connections for a number of descriptors; `None` is no limit. Never 0, never all of them.
 fn connections_for(descriptors: Option<u64>) -> usize {
     let Some(descriptors) = descriptors else { return saturate(CONNECTIONS_WITHOUT_LIMIT) };
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);

@@ -1,7 +1,7 @@
-//! The flag that ends a server, and how its connections wait for it.
+//! The flag that ends a server.
 //!
-//! One [`Drain`] per server. Its connections learn of it through [`Drain::begun`], its event
-//! streams through `outgoing`. Not here: the deadline (see `accept`).
+//! Each server has one [`Drain`]. Its connections wait for [`Drain::begun`]; its event streams check
+//! the flag in `outgoing`. Not here: the deadline (see `accept`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::http::Spread;
 
-/// Whether a server is draining, and when the clients of its ended streams shall come back.
+/// Whether a server is draining, and when the clients of its ended streams return.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// Stored with Release before the wake and loaded with Acquire by whoever was woken.
+    /// Stored with Release before the wake-up and loaded with Acquire by the woken task.
     begun: AtomicBool,
     wake: Arc<Notify>,
     reconnection: Spread,
@@ -43,9 +43,9 @@ impl Drain {
 
     /// Completes when the drain begins.
     ///
-    /// A connection waits with one of these for its whole life. Only the first poll registers, so
-    /// one task alone may poll it; each later poll is one load, where the shared list of waiters
-    /// would be one lock for all connections.
+    /// A connection holds one of these for its whole life. Only the first poll registers, so only
+    /// one task may poll it. Each later poll is one load; the shared list of waiters would be one
+    /// lock for all connections.
     pub(super) fn begun(self: &Arc<Self>) -> Begun {
         let woken = Arc::clone(&self.wake).notified_owned();
         Begun { drain: Arc::clone(self), woken, registered: false }
@@ -67,7 +67,7 @@ impl Future for Begun {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        // Register, then look: a drain that begins in between wakes this task or is seen here.
+        // Register, then check: a drain that begins in between wakes this task or is seen here.
         if !*this.registered && this.woken.poll(cx).is_pending() {
             *this.registered = true;
         }

@@ -1,23 +1,22 @@
-//! Whether a response is handed to the direct path, and how its body gets there.
+//! The handover of an event stream to the direct path.
 //!
-//! hyper gets a [`Reply`]: the body itself, or a stub that never yields anything while the body is
-//! parked beside it. Once the head is written, the connection takes the parked body and the socket,
-//! and drops hyper; if hyper drops the stub before, the body goes with it. Not here: the path itself.
+//! hyper gets a [`Reply`]: the body itself, or a stub without end while the body is parked beside
+//! it. Once the head is written, the connection takes the parked body and the socket, and drops
+//! hyper. If hyper drops the stub before that, the body is dropped too. Not here: the direct path.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, is_unbounded};
 use super::progress::Progress;
-use crate::http::is_event_stream;
 
 /// A response body that waits for the head to be written.
 pub(super) struct Parked<B> {
@@ -26,53 +25,38 @@ pub(super) struct Parked<B> {
     pub(super) keep_alive: bool,
 }
 
-/// The place where a connection's bodies are parked. Locked for a moment by one task only.
-pub(super) struct Parking<B>(Mutex<Option<Parked<B>>>);
+/// Where a connection parks a body. Only its own task locks it, for a moment.
+pub(super) type Parking<B> = Mutex<Option<Parked<B>>>;
 
-impl<B> Default for Parking<B> {
-    fn default() -> Self {
-        Self(Mutex::new(None))
-    }
-}
-
-impl<B> Parking<B> {
-    pub(super) fn take(&self) -> Option<Parked<B>> {
-        self.0.lock().take()
-    }
-
-    fn put(&self, parked: Parked<B>) {
-        let old = self.0.lock().replace(parked);
-        drop(old);
-    }
-}
-
-/// What a request has to say of whether its response can be handed over.
+/// The properties of a request that decide whether its response can be handed over.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asking {
-    /// The number of the request.
+pub(super) struct RequestTraits {
     number: u32,
-    /// Its version and method allow it.
-    allows: bool,
+    /// Its version and method allow a handover.
+    allows_handover: bool,
     connects: bool,
     keep_alive: bool,
-    /// The response can say that it is the last of its connection: HTTP/2 has other means.
-    may_say_close: bool,
+    /// Its version has the header `Connection`; HTTP/2 has other means.
+    has_connection_header: bool,
 }
 
-impl Asking {
+impl RequestTraits {
     pub(super) fn of<T>(request: &Request<T>, number: u32) -> Self {
         let connects = *request.method() == Method::CONNECT;
-        let allows =
-            request.version() == Version::HTTP_11 && !connects && *request.method() != Method::HEAD;
-        let keep_alive = !says_close(request.headers());
-        let may_say_close = request.version() <= Version::HTTP_11;
-        Self { number, allows, connects, keep_alive, may_say_close }
+        let may_stream = !connects && *request.method() != Method::HEAD;
+        Self {
+            number,
+            allows_handover: request.version() == Version::HTTP_11 && may_stream,
+            connects,
+            keep_alive: !says_close(request.headers()),
+            has_connection_header: request.version() <= Version::HTTP_11,
+        }
     }
 
-    /// Has a response say that it is the last of its connection, so that nobody who reads it sends
-    /// another request there. One that makes the connection another protocol's has nothing to say.
+    /// Marks a response as the last of its connection, so that its reader sends no further request.
+    /// A response that upgrades the connection is not marked.
     pub(super) fn say_close<T>(&self, response: &mut Response<T>) {
-        if self.may_say_close && !self.is_upgraded_by(response) {
+        if self.has_connection_header && !self.is_upgraded_by(response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -84,36 +68,30 @@ impl Asking {
     }
 }
 
-/// Makes a response ready for hyper: parks its body if it can be handed over.
+/// Makes a response ready for hyper, and parks its body if it can be handed over.
 pub(super) fn reply<B: Body>(
     response: Response<Outgoing<B>>,
-    asking: Asking,
+    request: RequestTraits,
     parking: Option<&Arc<Parking<B>>>,
     progress: &Arc<Progress>,
 ) -> Response<Reply<B>> {
-    let can_be = asking.allows && progress.was_read(asking.number) && can_be_direct(&response);
-    let Some(parking) = parking.filter(|_| can_be) else {
-        let answering = Answering(Arc::clone(progress));
-        return response.map(|body| Reply::Body { body, answering });
-    };
-    let keep_alive = asking.keep_alive && !says_close(response.headers());
+    // The driver frames the stream itself, and needs the request to be read to its end.
+    let can_be_direct = request.allows_handover
+        && progress.was_read(request.number)
+        && is_unbounded(&response)
+        && !response.headers().contains_key(TRANSFER_ENCODING)
+        && !response.body().is_end_stream();
+    let parking = parking.filter(|_| can_be_direct).map(Arc::clone);
+    let keep_alive = request.keep_alive && !says_close(response.headers());
     response.map(|body| {
-        parking.put(Parked { body, keep_alive });
-        progress.note_parked();
-        let (parking, progress) = (Arc::clone(parking), Arc::clone(progress));
-        Reply::Stub { stub: Stub { parking, progress } }
+        let mut body = Some(body);
+        if let Some(parking) = &parking {
+            let parked = body.take().map(|body| Parked { body, keep_alive });
+            drop(std::mem::replace(&mut *parking.lock(), parked));
+            progress.note_parked();
+        }
+        Reply { body, answering: Answering { progress: Arc::clone(progress), parking } }
     })
-}
-
-/// An event stream whose length nobody knows, and whose framing nobody has chosen.
-fn can_be_direct<B: Body>(response: &Response<Outgoing<B>>) -> bool {
-    let headers = response.headers();
-    response.status() == StatusCode::OK
-        && is_event_stream(headers)
-        && !headers.contains_key(CONTENT_LENGTH)
-        && !headers.contains_key(TRANSFER_ENCODING)
-        && response.body().size_hint().exact().is_none()
-        && !response.body().is_end_stream()
 }
 
 /// Whether one side wants the connection closed after the response (RFC 9112, section 9.6).
@@ -123,39 +101,28 @@ fn says_close(headers: &HeaderMap) -> bool {
 }
 
 pin_project! {
-    /// What hyper takes for the body of a response.
-    #[project = ReplyProjection]
-    pub(super) enum Reply<B> {
-        Body {
-            #[pin]
-            body: Outgoing<B>,
-            answering: Answering,
-        },
-        /// Stands in for a body that is parked.
-        Stub { stub: Stub<B> },
+    /// The body of a response for hyper.
+    pub(super) struct Reply<B> {
+        // `None` in the stub, whose body is parked.
+        #[pin]
+        body: Option<Outgoing<B>>,
+        answering: Answering<B>,
     }
 }
 
-/// A body that yields nothing, ever.
-pub(super) struct Stub<B> {
-    parking: Arc<Parking<B>>,
+/// A request waits for the rest of its answer as long as this exists.
+struct Answering<B> {
     progress: Arc<Progress>,
+    /// Where the body is, in a stub.
+    parking: Option<Arc<Parking<B>>>,
 }
 
-impl<B> Drop for Stub<B> {
+impl<B> Drop for Answering<B> {
     fn drop(&mut self) {
-        // hyper has given up on the response, or the body is elsewhere already.
-        drop(self.parking.take());
+        // hyper has given up on the response, or the connection has taken the body already.
+        let parked = self.parking.as_ref().and_then(|parking| parking.lock().take());
+        drop(parked);
         self.progress.note_answered();
-    }
-}
-
-/// As long as it is there, a request waits for the rest of its answer.
-pub(super) struct Answering(Arc<Progress>);
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.note_answered();
     }
 }
 
@@ -167,28 +134,21 @@ impl<B: Body> Body for Reply<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
-        match self.project() {
-            ReplyProjection::Body { body, .. } => body.poll_frame(cx),
-            ReplyProjection::Stub { stub } => {
-                // Whoever drives the connection looks at the progress after each poll of it.
-                stub.progress.note_asked();
-                Poll::Pending
-            }
+        let this = self.project();
+        if let Some(body) = this.body.as_pin_mut() {
+            return body.poll_frame(cx);
         }
+        // The connection looks at the progress after each poll, so no wake-up is needed.
+        this.answering.progress.note_asked();
+        Poll::Pending
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Body { body, .. } => body.is_end_stream(),
-            Self::Stub { .. } => false,
-        }
+        self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Body { body, .. } => body.size_hint(),
-            Self::Stub { .. } => SizeHint::default(),
-        }
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 
@@ -197,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_is_understood_in_any_list() {
+    fn close_is_found_in_any_list() {
         let says = |value: &'static str| {
             let headers = HeaderMap::from_iter([(CONNECTION, value.parse().expect("valid"))]);
             says_close(&headers)
@@ -208,12 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_methods_do_not_allow_it() {
+    fn other_versions_and_methods_allow_no_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;
             *request.version_mut() = version;
-            Asking::of(&request, 1).allows
+            RequestTraits::of(&request, 1).allows_handover
         };
         assert!(allows(Method::GET, Version::HTTP_11) && allows(Method::POST, Version::HTTP_11));
         assert!(!allows(Method::HEAD, Version::HTTP_11));

@@ -1,7 +1,7 @@
-//! Where connections come from.
+//! Sources of connections.
 //!
-//! One trait, implemented for TCP and, on Unix, Unix sockets. Unlike axum's trait of the same name
-//! it reports errors: whether to go on, pause or end is decided in one place (`accept`).
+//! The trait is implemented for TCP and, on Unix, Unix sockets. Unlike axum's trait of the same name
+//! it reports errors: `accept` decides whether to go on, pause or end.
 
 use std::fmt;
 use std::io;
@@ -17,12 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 pub trait Listener: Send + 'static {
     /// A connection. A `TcpStream` gets its socket options from the server.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Who is at the other end.
+    /// The address of a peer.
     type Addr: Clone + fmt::Debug + Send + Sync + 'static;
 
     /// Waits for the next connection.
     ///
-    /// The server never drops this future before it is done, except at the end of all accepting.
+    /// The server never drops this future before it completes, except when it stops accepting.
     ///
     /// # Errors
     ///
@@ -30,11 +30,11 @@ pub trait Listener: Send + 'static {
     /// descriptors or memory ran out, and drains if the listener itself is unusable.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Self::Addr)>> + Send;
 
-    /// The address that is listened on.
+    /// The address of the listener.
     ///
     /// # Errors
     ///
-    /// Whatever the system reports.
+    /// The system's.
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 

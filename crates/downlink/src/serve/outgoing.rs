@@ -1,10 +1,10 @@
 //! A response body on its way to the socket.
 //!
-//! During a drain an event stream, whoever made it, ends at the next blank line with a `retry:` of
-//! its own. In one that has a content coding nothing can be read or written; it ends where it is,
-//! and its reader throws away what it has of an event. Every other body passes untouched, and so
-//! does a stream marked [`Finite`] or one of known length. Trailers of an event stream are
-//! dropped: its readers have no use for them.
+//! During a drain an event stream from any code ends at the next blank line, with a `retry:` of its
+//! own. A stream with a content coding cannot be read or extended; it ends at once, and its reader
+//! discards the part of an event that it has. Every other body passes untouched, and so does a stream
+//! marked [`Finite`] or one of known length. Trailers of an event stream are dropped, since its
+//! readers have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,53 +25,52 @@ use crate::http::{Finite, is_event_stream, refuse};
 /// One poll of a body that yields whole buffers.
 type Polled<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
 
-/// Makes a response ready to be sent by a server that may drain.
+/// Makes a response ready for a server that may drain.
 pub(super) fn outgoing<B: Body>(
     response: Response<B>,
     browser: bool,
     drain: &Arc<Drain>,
 ) -> Response<Outgoing<B>> {
-    if !is_endless(&response) {
-        return response.map(|inner| Outgoing::Plain { inner });
+    if !is_unbounded(&response) || response.extensions().get::<Finite>().is_some() {
+        return response.map(|inner| Outgoing { inner: Some(inner), end: End::OfBody });
     }
     if drain.has_begun() {
-        return refuse("the server is shutting down", drain.reconnection(), browser)
-            .map(|inner| Outgoing::Refused { inner });
+        let refusal = refuse("the server is shutting down", drain.reconnection(), browser);
+        return refusal.map(|text| Outgoing { inner: None, end: End::Refused(Box::new(text)) });
     }
-    let coded = response.headers().contains_key(CONTENT_ENCODING);
-    let drain = Arc::clone(drain);
-    response.map(|inner| Outgoing::Endless { stream: Endless::new(inner, drain, coded) })
+    let is_coded = response.headers().contains_key(CONTENT_ENCODING);
+    let end = End::OfServer { drain: Arc::clone(drain), is_coded, at: Boundary::default() };
+    response.map(|inner| Outgoing { inner: Some(inner), end })
 }
 
-/// True of an event stream that nobody has said to be finite and that states no length.
-fn is_endless<B: Body>(response: &Response<B>) -> bool {
+/// True of an event stream without a known length.
+pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
     response.status() == StatusCode::OK
         && is_event_stream(response.headers())
         && !response.headers().contains_key(CONTENT_LENGTH)
-        && response.extensions().get::<Finite>().is_none()
         && response.body().size_hint().exact().is_none()
 }
 
 pin_project! {
     /// See the module.
-    #[project = OutgoingProjection]
-    pub(super) enum Outgoing<B> {
-        /// Ends when it ends.
-        Plain {
-            #[pin]
-            inner: B,
-        },
-        /// Ends when it ends, or with the server.
-        Endless {
-            #[pin]
-            stream: Endless<B>,
-        },
-        /// Stands in for a stream that was asked for during a drain.
-        Refused {
-            #[pin]
-            inner: Full<Bytes>,
-        },
+    pub(super) struct Outgoing<B> {
+        // `None` if the response was refused.
+        #[pin]
+        inner: Option<B>,
+        end: End,
     }
+}
+
+/// What ends a body.
+enum End {
+    /// The body itself.
+    OfBody,
+    /// The body itself, or the drain of the server.
+    OfServer { drain: Arc<Drain>, is_coded: bool, at: Boundary },
+    /// It has ended early.
+    Early,
+    /// The end of this refusal, which replaces a stream that was requested during a drain.
+    Refused(Box<Full<Bytes>>),
 }
 
 impl<B: Body> Body for Outgoing<B> {
@@ -79,82 +78,57 @@ impl<B: Body> Body for Outgoing<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
-        match self.project() {
-            OutgoingProjection::Plain { inner } => poll_bytes(inner, cx),
-            OutgoingProjection::Endless { stream } => stream.poll_frame(cx),
-            OutgoingProjection::Refused { inner } => {
-                inner.poll_frame(cx).map_err(|never| match never {})
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Plain { inner } => inner.is_end_stream(),
-            Self::Endless { stream } => stream.ended || stream.inner.is_end_stream(),
-            Self::Refused { inner } => inner.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Plain { inner } => inner.size_hint(),
-            Self::Endless { .. } => SizeHint::default(),
-            Self::Refused { inner } => inner.size_hint(),
-        }
-    }
-}
-
-pin_project! {
-    /// An event stream that ends with the server.
-    pub(super) struct Endless<B> {
-        #[pin]
-        inner: B,
-        drain: Arc<Drain>,
-        // The chunks are not text but a coding of it.
-        coded: bool,
-        at: Boundary,
-        ended: bool,
-    }
-}
-
-impl<B: Body> Endless<B> {
-    fn new(inner: B, drain: Arc<Drain>, coded: bool) -> Self {
-        Self { inner, drain, coded, at: Boundary::default(), ended: false }
-    }
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
         let this = self.project();
-        if *this.ended {
-            return Poll::Ready(None);
+        if let End::Refused(text) = this.end {
+            return Pin::new(text).poll_frame(cx).map_err(|never| match never {});
         }
-        let draining = this.drain.has_begun();
-        if draining && *this.coded {
-            *this.ended = true;
-            return Poll::Ready(None);
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let (drain, is_coded, at) = match this.end {
+            End::OfServer { drain, is_coded, at } => (drain, *is_coded, at),
+            End::OfBody => return poll_bytes(inner, cx),
+            _ => return Poll::Ready(None),
+        };
+        let drains = drain.has_begun();
+        if drains && (is_coded || at.is_here()) {
+            let last = (!is_coded).then(|| goodbye(drain));
+            *this.end = End::Early;
+            return last.map_or(Poll::Ready(None), data);
         }
-        if draining && this.at.is_here() {
-            *this.ended = true;
-            return data(goodbye(this.drain));
-        }
-        let frame = match ready!(poll_bytes(this.inner, cx)) {
+        let frame = match ready!(poll_bytes(inner, cx)) {
             Some(Ok(frame)) => frame,
             end => return Poll::Ready(end),
         };
         let Ok(chunk) = frame.into_data() else {
-            *this.ended = true;
+            *this.end = End::Early;
             return Poll::Ready(None);
         };
-        if draining && let Some(cut) = this.at.last_in(&chunk) {
-            *this.ended = true;
-            return data([&chunk[..cut], &goodbye(this.drain)].concat().into());
+        if drains && let Some(cut) = at.last_in(&chunk) {
+            let last = [&chunk[..cut], &goodbye(drain)].concat();
+            *this.end = End::Early;
+            return data(last.into());
         }
-        this.at.pass(&chunk);
+        at.pass(&chunk);
         data(chunk)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.end {
+            End::Refused(text) => text.is_end_stream(),
+            End::Early => true,
+            _ => self.inner.as_ref().is_none_or(Body::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.end, &self.inner) {
+            (End::Refused(text), _) => text.size_hint(),
+            (End::OfBody, Some(inner)) => inner.size_hint(),
+            _ => SizeHint::default(),
+        }
     }
 }
 
-/// The last bytes of a stream that the server ends: when to come back.
+/// The last bytes of a stream that the server ends: the reconnection time.
 fn goodbye(drain: &Drain) -> Bytes {
     Frame::retry(drain.reconnection().pick()).into_bytes()
 }
@@ -163,7 +137,7 @@ fn data<E>(bytes: Bytes) -> Polled<E> {
     Poll::Ready(Some(Ok(http_body::Frame::data(bytes))))
 }
 
-/// Polls any body for `Bytes`; a body that has them already gives them without copying.
+/// Polls any body for `Bytes`. A body of `Bytes` is not copied.
 fn poll_bytes<B: Body>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Polled<B::Error> {
     body.poll_frame(cx)
         .map_ok(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))

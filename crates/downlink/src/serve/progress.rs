@@ -1,17 +1,17 @@
-//! How far the request and the response under way on a connection are.
+//! The progress of the request and the response under way on a connection.
 //!
-//! The parts of one connection (its requests' bodies, its responses' bodies, its socket) each see a
-//! piece of what decides whether hyper can be taken from between them. They note it here. All of
-//! them run in one task, or are moved to another with the order that brings; so nothing is ordered by
-//! these numbers (Relaxed).
+//! A connection may take its socket back from hyper only at certain moments. The requests' bodies,
+//! the responses' bodies and the socket each see a part of that, and record it here. All of them run
+//! in one task, or move to another with the ordering that a move brings. So the order of memory does
+//! not matter for these numbers (Relaxed).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-/// The stages of a response that is to be handed over, in order.
+/// The stages before the handover of a response, in order.
 const NONE: u8 = 0;
 /// Its body is parked.
 const PARKED: u8 = 1;
-/// hyper has asked the stub in its place for bytes, so the head is in hyper's buffer or beyond.
+/// hyper has polled the stub in its place, so the head is in hyper's buffer or beyond.
 const ASKED: u8 = 2;
 /// hyper has flushed the socket after that, so the head is written.
 const WRITTEN: u8 = 3;
@@ -20,11 +20,11 @@ const WRITTEN: u8 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stage: AtomicU8,
-    /// Requests that have begun; the number of the one under way.
+    /// Requests that have begun; also the number of the one under way.
     requests: AtomicU32,
-    /// Requests whose answer is over: hyper has all of its body, or has given up.
+    /// Requests whose answer has ended: hyper has all of its body, or has given up.
     answered: AtomicU32,
-    /// Whether some of the last answer may not be in the kernel yet.
+    /// Whether a part of the last answer may not be in the kernel yet.
     unsent: AtomicBool,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
@@ -32,7 +32,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// That of a connection whose requests so far were answered elsewhere.
+    /// The progress of a connection after an answer on the direct path.
     pub(super) fn of_a_kept_connection() -> Self {
         Self { requests: AtomicU32::new(1), answered: AtomicU32::new(1), ..Self::default() }
     }
@@ -53,14 +53,13 @@ impl Progress {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether there is no request that waits for its answer or for the rest of it.
+    /// Whether no request waits for its answer or for the rest of it.
     pub(super) fn is_idle(&self) -> bool {
         !self.unsent.load(Ordering::Relaxed)
             && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
-    /// The body of a request was read to its end. One that is read on after its response concerns
-    /// nobody.
+    /// The body of a request was read to its end. An end that comes after the response has no effect.
     pub(super) fn note_read(&self, number: u32) {
         self.read.fetch_max(number, Ordering::Relaxed);
     }
@@ -69,7 +68,7 @@ impl Progress {
         self.read.load(Ordering::Relaxed) == number
     }
 
-    /// The connection is to become another protocol's.
+    /// The connection becomes another protocol's.
     pub(super) fn note_upgrade(&self) {
         self.upgrading.store(true, Ordering::Relaxed);
     }
@@ -88,7 +87,7 @@ impl Progress {
         }
     }
 
-    /// All that hyper had is written.
+    /// hyper's buffer is written.
     pub(super) fn note_flushed(&self) {
         self.unsent.store(false, Ordering::Relaxed);
         if self.stage.load(Ordering::Relaxed) == ASKED {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn body_of_an_earlier_request_says_nothing_of_a_later_one() {
+    fn body_of_an_earlier_request_does_not_count_for_a_later_one() {
         let progress = Progress::default();
         let first = progress.begin_request();
         let second = progress.begin_request();

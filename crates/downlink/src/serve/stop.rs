@@ -1,7 +1,7 @@
 //! The signals by which a person or a supervisor asks a program to end.
 //!
-//! They are listened for from the call of [`stop_signal`] on, so that one that comes while the
-//! program still starts is not missed. Not here: what a second signal does.
+//! Listening begins with the call of [`stop_signal`], so that a program does not miss a signal while
+//! it starts. Not here: the effect of a second signal.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ use tokio::signal::windows::CtrlC;
 /// ask a process to end.
 ///
 /// Listening begins with this call, whenever the future is polled. From then on, and also after
-/// the future is done or dropped, these signals no longer end the process by themselves: a program
-/// that shall end at once at a second one listens again.
+/// the future is complete or dropped, these signals no longer end the process by themselves. A
+/// program that should end at once at a second signal listens again.
 ///
 /// # Errors
 ///
-/// The system's, if it refuses to have signals listened for.
+/// The system's, if it cannot install signal handlers.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What a subscription costs, counted at the allocator: numbers that a change has to justify.
+//! The memory of a subscription, counted at the allocator: numbers that a change has to justify.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String>
     subscription
 }
 
-/// Where the next event stands, if there is one.
+/// The offset of the next event, if there is one.
 fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     match subscription.poll_delivery(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.offset()),
@@ -37,8 +37,8 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     }
 }
 
-/// The aim is what idles in a connection's task, and what lies behind it in the log: together not
-/// above 550 bytes. With twice as much, the subscription would outweigh its connection.
+/// The body of an idle stream and its state in the log together stay below 550 bytes. With twice as
+/// much, the subscription would outweigh its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_stays_small() {
     let hub = Hub::<String>::text();

@@ -1,4 +1,4 @@
-//! What a body sends, and in which pieces.
+//! The bytes that a body sends, and their pieces.
 
 use std::error::Error;
 use std::pin::Pin;

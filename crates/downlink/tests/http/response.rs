@@ -101,9 +101,9 @@ async fn last_event_id_is_an_extractor() {
     assert!(last.is_browser());
 }
 
-/// What the app's own code failed at is for its log, not for whoever sent the request.
+/// A failure of the app's own code belongs into its log, not into the answer.
 #[test]
-fn cause_of_an_encoding_failure_is_not_told() {
+fn cause_of_an_encoding_failure_is_not_public() {
     let failing = |_: &()| Err(std::io::Error::other("table users is locked"));
     let hub = downlink::Hub::with(failing);
     let error = hub.to("a").publish(()).expect_err("no encoding");

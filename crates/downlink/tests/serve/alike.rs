@@ -1,4 +1,4 @@
-//! A peer cannot tell who serves its stream: the same answers from all.
+//! hyper and drivers give the same answers: a peer cannot tell which of them serves its stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use super::Running;
 use super::answer::Answer;
 use super::wire::{Foreign, Tcp, Unix, Wire};
 
-/// What one request is answered with.
+/// The answer to one request.
 async fn answer<W: Wire>(app: Router) -> Answer {
     let running = Running::<W>::new(app).await;
     let mut client = running.get("/").await;

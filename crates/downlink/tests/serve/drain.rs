@@ -232,7 +232,7 @@ async fn request_in_progress_gets_its_answer() {
     running.ended().await;
 }
 
-/// What a stream that is asked for while the server drains is answered with.
+/// The answer to a request for a stream while the server drains.
 async fn late_stream(browser: bool) -> String {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
@@ -285,7 +285,7 @@ async fn idle_connections_close_at_once() {
 async fn connection_without_a_request_does_not_hold_the_end_up() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
-    // Accepted before this one, whose stream has begun.
+    // The server accepts `unused` before this one, whose stream has begun.
     let other = reading(&running, "/ours").await;
     let before = Instant::now();
     running.stop();

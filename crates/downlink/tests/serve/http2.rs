@@ -31,7 +31,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// As short, but long enough for a busy machine to answer a ping in.
 const STALL: Duration = Duration::from_secs(1);
 
-/// What the server allows a connection to have open at a time.
+/// The streams that the server allows a connection to have open at a time.
 const STREAMS_MAX: usize = 100;
 
 /// A client whose connection runs beside it.
@@ -212,7 +212,7 @@ async fn drain_lets_requests_in_progress_end_and_takes_no_more() {
 
 #[tokio::test]
 async fn idle_connection_does_not_hold_the_drain_up() {
-    // Nobody has the patience for these.
+    // Longer than any test runs.
     let long = Duration::from_secs(3_600);
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
@@ -227,7 +227,7 @@ async fn idle_connection_does_not_hold_the_drain_up() {
 #[tokio::test]
 async fn panic_resets_its_stream_alone() {
     async fn panics() -> &'static str {
-        panic!("as it is told to")
+        panic!("as this test wants")
     }
     let running = Running::new(app().route("/panic", get(panics))).await;
     let mut client = Http2::to(&running).await;
@@ -330,7 +330,7 @@ async fn long_body_that_gets_no_window_is_reset() {
     drop(unread);
 }
 
-/// Bytes that tell when nobody has a part of them any more.
+/// Bytes that signal when no view of them is left.
 struct Owned(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] DropSignal);
 
 impl AsRef<[u8]> for Owned {
@@ -339,7 +339,7 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// What a peer sends first: its preface and its settings, of which it has none.
+/// The first bytes of a peer: its preface and its settings, of which it has none.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// `GET /` as the first request, all of it in the static table but the authority.
@@ -352,7 +352,7 @@ async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
     peer
 }
 
-/// The type and what follows the header of each frame, to the end of the connection.
+/// The type and the payload of each frame, to the end of the connection.
 async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
     // A reset is an end too.

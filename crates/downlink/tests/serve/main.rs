@@ -1,10 +1,10 @@
 //! `downlink::serve` with real sockets and a client that speaks bytes.
 //!
-//! What `wire` knows three of, the same tests run on each: TCP and Unix sockets, whose streams are
+//! The same tests run on each of the sockets of `wire`: TCP and Unix sockets, whose streams are
 //! served directly, and sockets that cannot be handed over, whose streams stay with hyper. A peer
-//! cannot tell one from the other, but by what is in `direct`.
+//! cannot tell one from the other.
 //!
-//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+//! Every wait is for an event; [`PATIENCE`] only turns a hang into a failure.
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 #![allow(clippy::duplicate_mod, reason = "the same tests, on other sockets")]
@@ -79,7 +79,7 @@ impl<W: Wire> Running<W> {
         Client::new(W::connect(&self.place).await.expect("listening"))
     }
 
-    /// Whether anybody listens.
+    /// Whether a server listens.
     async fn listens(&self) -> bool {
         W::connect(&self.place).await.is_ok()
     }
@@ -142,7 +142,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         self.seen
     }
 
-    /// Reads the next answer, whole, and takes it out of what has been read.
+    /// Reads the next answer, whole, and removes it from the bytes seen.
     async fn answer(&mut self) -> Answer {
         loop {
             if let Some((answer, len)) = Answer::parse(&self.seen) {
@@ -175,7 +175,7 @@ fn goodbye_in(response: &str) -> u64 {
     millis.parse().expect("digits")
 }
 
-/// Tells, when it is dropped, whoever waits.
+/// Wakes its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

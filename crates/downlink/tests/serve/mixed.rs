@@ -146,7 +146,7 @@ async fn stream_before_its_request_has_come_whole_ends_as_it_should() {
     let mut client = running.connect().await;
     client.send("POST /unread HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nsome").await;
     assert_eq!(client.answer().await.body, FINITE);
-    // Nobody waits for the rest.
+    // The server does not wait for the rest of the request.
     client.rest().await;
 }
 
@@ -174,7 +174,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     assert_eq!(client.answer().await.body, FINITE);
     client.get("/plain", "").await;
     assert_eq!(client.answer().await.body, "plain");
-    // What follows the head is the other protocol's already.
+    // The bytes after the head belong to the other protocol already.
     client
         .send("GET /echo HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst")
         .await;
@@ -184,7 +184,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     beside.sees("data: meanwhile\n\n").await;
     client.send(" second").await;
     client.sees("first second").await;
-    // A drain is no concern of what is the app's own by now.
+    // A drain does not end a connection that belongs to the app.
     running.stop();
     super::goodbye_in(&beside.rest().await);
     running.ended().await;
@@ -208,9 +208,9 @@ async fn tunnel_is_no_stream() {
     client.sees("through").await;
 }
 
-/// What a peer sends during its stream is its next request, and here it is none.
+/// Input during a stream is the next request; here it is not a valid one.
 #[tokio::test]
-async fn junk_during_a_stream_is_looked_at_when_the_stream_has_ended() {
+async fn junk_during_a_stream_is_read_after_the_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -339,7 +339,7 @@ fn failing(events: usize) -> Router {
 }
 
 #[tokio::test]
-async fn failed_body_is_cut_and_is_no_concern_of_the_others() {
+async fn failed_body_is_cut_and_does_not_affect_others() {
     let (conversation, mut begins) = conversation();
     let running = Running::new(conversation.merge(Router::new().nest("/f", failing(1)))).await;
     let mut beside = running.get("/").await;

@@ -53,7 +53,7 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(client.rest().await.matches("\r\n\r\nhello").count(), 21);
 }
 
-/// What a peer sends during its stream waits, bounded by one buffer and the kernel's.
+/// Input during a stream waits, in one buffer and the kernel's.
 #[tokio::test]
 async fn requests_behind_a_stream_wait_and_do_not_hold_the_drain_up() {
     let mut running = Running::new(app()).await;

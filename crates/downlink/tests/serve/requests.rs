@@ -1,4 +1,4 @@
-//! What is served, to whom, and how one request goes.
+//! Apps, peers' addresses, and the course of one request.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -30,7 +30,7 @@ async fn half_a_head_is_closed_by_the_header_timeout() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// What a request with a head of so many bytes is answered with.
+/// The answer to a request with a head of so many bytes.
 async fn answer_to_head_of(bytes: usize) -> String {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let running = Running::new(app).await;

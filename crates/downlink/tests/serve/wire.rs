@@ -21,7 +21,7 @@ pub(crate) trait Wire: 'static {
     /// Where to connect.
     type Place: Send + Sync;
 
-    /// Listens where nobody else does.
+    /// Listens at a free place.
     async fn bind() -> (Self::Listener, Self::Place);
 
     async fn connect(place: &Self::Place) -> io::Result<Self::Io>;

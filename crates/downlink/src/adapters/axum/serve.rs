@@ -1,5 +1,5 @@
-//! What users of `axum::serve` keep when they move to [`serve`](crate::serve()): the peer's address
-//! as an extractor, and listeners made for it.
+//! The parts of `axum::serve` that [`serve`](crate::serve()) offers too: the peer's address as an
+//! extractor, and listeners.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ where
 
 /// A listener made for `axum::serve`, for use with [`serve`](crate::serve()).
 ///
-/// Its own way with errors stays in force: axum's listeners log them and pause for a second.
+/// axum's listeners treat errors themselves: they log them and pause for a second.
 #[derive(Clone, Copy, Debug)]
 pub struct AxumListener<L>(pub L);
 

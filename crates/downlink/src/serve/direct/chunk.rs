@@ -1,6 +1,8 @@
-//! Frames on their way into a socket: one chunk of the response (RFC 9112, section 7.1) for all that
-//! was ready, in one write, from where the frames lie. Only what is small is put together before: to
-//! the kernel, one short piece is cheaper than several.
+//! Frames on their way into a socket.
+//!
+//! All frames of a turn are one chunk of the response (RFC 9112, section 7.1) in one write, from where
+//! they are in memory. Only small frames are copied together first, since one short piece is cheaper
+//! for the kernel than several (bench cells `rate` and `window`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -26,36 +28,36 @@ const COPIED_BYTES_MAX: usize = 1_024;
 
 /// The most bytes of one send.
 ///
-/// The kernel takes what it is given whole before it looks at how much it holds unsent. With twice as
-/// much a peer that has stopped reading would hold more than 64 KiB of its memory; half would make
-/// more calls of a large event.
+/// The kernel takes a whole send before it checks how much it holds unsent. With twice as much a peer
+/// that has stopped reading would hold more than 64 KiB of the kernel's memory; half would need more
+/// calls for a large event (bench cell `large`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
-/// Slices of a full batch and what goes around it.
+/// Slices of a full batch: its frames, the head, and both ends.
 const SLICES: usize = BATCH_FRAMES_MAX + 3;
 
-/// What follows a chunk on its connection.
+/// The bytes after a chunk on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Follows {
     Chunks,
     /// The response has ended; another one may follow.
     Requests,
-    /// The end of the connection, at once. It goes out together with the end of the response where the
-    /// kernel can do that, so that the peer never sees a connection that could be used again.
+    /// The end of the connection, at once. On Linux it is sent together with the end of the response,
+    /// so that the peer never sees a connection that could be used again.
     Nothing,
 }
 
-/// The room for what was put together, with what goes around it.
+/// The room for copied frames, the head, and both ends.
 const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + CHUNK_END.len() + LAST_CHUNK.len();
 
-/// Frames gathered for one write. The driver has some for all of its streams.
+/// Frames gathered for one write. A driver reuses them for all of its streams.
 #[derive(Debug)]
 pub(super) struct Gathered {
     count: usize,
     bytes: usize,
-    /// What small frames are put together in, behind the room for the head of their chunk.
+    /// Copies of small frames, behind the room for the head of their chunk.
     copied: [u8; ROOM],
-    /// The frames as they are, once they are not small together; those that were come first, as one.
+    /// The frames, once they are too large together; the copied ones come first, as one.
     frames: Vec<Bytes>,
 }
 
@@ -70,7 +72,7 @@ impl Gathered {
         self.count >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
-    /// Adds what a body yielded. An empty chunk would end the response.
+    /// Adds a frame. An empty one is left out, since an empty chunk would end the response.
     pub(super) fn push(&mut self, frame: Bytes) {
         if frame.is_empty() {
             return;
@@ -90,14 +92,8 @@ impl Gathered {
         self.frames.push(frame);
     }
 
-    /// Forgets what was gathered.
-    pub(super) fn clear(&mut self) {
-        self.frames.clear();
-        (self.count, self.bytes) = (0, 0);
-    }
-
-    /// Writes what was gathered as one chunk, and the end of the response if no chunk follows. What the
-    /// socket does not take is given back. Nothing is left gathered.
+    /// Writes the frames as one chunk, and the end of the response if no chunk follows. Returns the
+    /// bytes that the socket did not take. No frames are left.
     pub(super) fn write(
         &mut self,
         socket: &Socket,
@@ -107,19 +103,18 @@ impl Gathered {
         let last = follows != Follows::Chunks;
         let unsent = if self.bytes == 0 && !last {
             Ok(None)
+        } else if self.frames.is_empty() {
+            self.write_copied(socket, last, follows, now)
         } else {
-            if self.frames.is_empty() {
-                self.write_copied(socket, last, follows, now)
-            } else {
-                let end: &[u8] = if last { LAST_CHUNK } else { &[] };
-                self.write_frames(socket, [CHUNK_END, end], follows, now)
-            }
+            let end: &[u8] = if last { LAST_CHUNK } else { &[] };
+            self.write_frames(socket, [CHUNK_END, end], follows, now)
         };
-        self.clear();
+        self.frames.clear();
+        (self.count, self.bytes) = (0, 0);
         unsent
     }
 
-    /// Writes what was put together: one piece.
+    /// Writes the copied frames: one piece.
     fn write_copied(
         &mut self,
         socket: &Socket,
@@ -142,13 +137,13 @@ impl Gathered {
         Ok((written < piece.len()).then(unsent))
     }
 
-    /// Puts what has a fixed length behind what was put together.
+    /// Puts bytes of a fixed length behind the copied frames.
     fn put<const N: usize>(&mut self, at: &mut usize, bytes: &[u8; N]) {
         self.copied[*at..*at + N].copy_from_slice(bytes);
         *at += N;
     }
 
-    /// Writes the frames from where they lie.
+    /// Writes the frames from where they are in memory.
     fn write_frames(
         &mut self,
         socket: &Socket,
@@ -178,7 +173,7 @@ impl Gathered {
     }
 }
 
-/// The line before a chunk; nothing before none. It is written at the end of the room it is given.
+/// The line before a chunk, at the end of `room`; empty for an empty chunk.
 fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
     let mut at = HEAD_BYTES_MAX;
     if bytes > 0 {
@@ -194,11 +189,11 @@ fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
     &room[at..]
 }
 
-/// What a socket did not take: at most one batch.
+/// The bytes that a socket did not take: at most one batch.
 #[derive(Debug)]
 pub(super) struct Unsent {
     slices: VecDeque<Bytes>,
-    /// When the socket last took something.
+    /// When the socket last took bytes.
     pub(super) progress: Instant,
 }
 
@@ -207,7 +202,7 @@ impl Unsent {
         Self { slices: slices.into_iter().collect(), progress: now }
     }
 
-    /// Writes on; true if nothing is left.
+    /// Goes on writing; true if no bytes are left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
             let written = {
@@ -235,7 +230,7 @@ impl Unsent {
     }
 }
 
-/// As much as goes into one send.
+/// The slices of one send.
 fn one_send<'a>(slices: impl Iterator<Item = &'a [u8]>) -> SmallVec<[IoSlice<'a>; SLICES]> {
     let mut left = SEND_BYTES_MAX;
     let mut send = SmallVec::new();
@@ -281,7 +276,7 @@ mod tests {
     fn pair() -> (Socket, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         ours.set_nonblocking(true).expect("an option of every socket");
-        (Socket::Unix(ours), theirs)
+        (Socket(ours.into()), theirs)
     }
 
     fn written(frames: &[&[u8]], follows: Follows) -> String {
@@ -332,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_socket_did_not_take_follows_in_order() {
-        // Put together, and not.
+    fn unsent_bytes_of_a_full_socket_follow_in_order() {
+        // Copied, and not.
         for block in [&[b'x'; 1_000][..], &[b'x'; 50_000][..]] {
             let (ours, mut theirs) = pair();
             let now = Instant::now();

@@ -1,7 +1,7 @@
-//! The task that serves many streams: it looks who was woken, polls them in turn, and writes.
+//! The task that serves many streams: it collects the woken streams, polls them in turn, and writes.
 //!
-//! Nothing here waits for a peer. After some streams it lets other tasks have their turn, so that a
-//! publish, a new connection or a signal waits for a millisecond, not for ten thousand sends.
+//! The task never waits for a peer. After some streams it yields to other tasks, so that a publish,
+//! a new connection or a signal waits for a millisecond, not for ten thousand sends.
 
 use std::future::poll_fn;
 use std::hint::black_box;
@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -17,48 +18,50 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::chunk::Gathered;
+use super::handed_over::{Arrival, Connection};
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox, StreamWaker};
-use super::readiness::{Happening, Readiness};
-use super::stream::{Found, Next, Open, Round, Stream, outlive};
+use super::readiness::{Event, Readiness};
+use super::stream::{End, Found, Next, Round, Stream, outlive};
 use super::timers::{self, Ticks, Timers};
-use super::visit::{Arrival, CLOSE_LINGER, Served};
-use crate::http::{Asked, Moment, Now, begin_turns};
-use crate::serve::connection::Shared;
-use crate::serve::drain::Begun;
+use crate::http::driven::PollRound;
+use crate::http::{Moment, Now};
+use crate::serve::drain::{Begun, Drain};
 
-/// How many streams have their turn together, before other tasks have theirs: some hundred microseconds
-/// of writes. First all are looked at, so that their memory is fetched at the same time, then all bodies
-/// are polled, then all is sent.
+/// How many streams have their turn together before other tasks have theirs: some hundred
+/// microseconds of writes. All their memory is prefetched, then all bodies are polled, then all is
+/// sent.
 ///
-/// A send is so much of the kernel's code that what a body's poll had in the processor's caches is gone
-/// after it, and the other way round: half as many would pay for that twice as often. Among the other
-/// tasks are those that publish: the sooner they have their turn, the more events there are for the
-/// streams that still wait. With twice as many a single publisher got fewer events through to 1,000
-/// streams.
-const STREAMS_PER_TURN: usize = 64;
+/// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
+/// the processor's caches, and a poll those of a send. Half as many would pay for that twice as
+/// often. The other tasks include the publishers: the sooner they run, the more events there are for
+/// the streams that still wait. With twice as many a single publisher got fewer events through to
+/// 1,000 streams (bench cell `window`).
+const STREAMS_PER_ROUND: usize = 64;
 
-/// One for each stream that has its turn.
-type Together<T> = SmallVec<[T; STREAMS_PER_TURN]>;
+/// One value for each stream of a round.
+type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane of streams that have not said yet where they belong.
+/// The lane of streams that have not set one yet.
 const NEWCOMERS: u32 = 0;
 
 /// See the module.
 pub(super) struct Driver {
     mailbox: Arc<Mailbox>,
-    shared: Arc<Shared>,
-    /// Where connections go whose stream has ended.
-    served_on: UnboundedSender<Served>,
+    drain: Arc<Drain>,
+    write_stall_max: Duration,
+    /// Takes connections whose stream has ended.
+    resumed: UnboundedSender<Connection>,
     streams: Slab<Stream>,
     lanes: Lanes,
     timers: Timers,
     readiness: Readiness,
     mail: Mail,
-    /// For the streams that have their turn together.
+    /// The frames of the streams of a round.
     gathered: Box<[Gathered]>,
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
+    /// `None` once the drain has begun.
     draining: Option<Pin<Box<Begun>>>,
 }
 
@@ -66,29 +69,30 @@ impl Driver {
     pub(super) fn new(
         mailbox: Arc<Mailbox>,
         readiness: Readiness,
-        shared: Arc<Shared>,
-        served_on: UnboundedSender<Served>,
+        drain: Arc<Drain>,
+        write_stall_max: Duration,
+        resumed: UnboundedSender<Connection>,
     ) -> Self {
-        let draining = Some(Box::pin(shared.drain.begun()));
         Self {
             mailbox,
-            shared,
-            served_on,
+            draining: Some(Box::pin(drain.begun())),
+            drain,
+            write_stall_max,
+            resumed,
             streams: Slab::new(),
             lanes: Lanes::default(),
             timers: Timers::default(),
             readiness,
             mail: Mail::default(),
-            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_TURN).collect(),
+            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_ROUND).collect(),
             sleep: Box::pin(sleep_until(Instant::now())),
-            draining,
         }
     }
 
     /// Serves streams until it is dropped, which closes them.
     pub(super) async fn run(mut self) {
-        // Turns since other tasks had theirs. A body that wakes itself each time it is polled is
-        // news without end, and no reason to keep them from it.
+        // Turns since other tasks had theirs. A body that wakes itself in each poll always has news,
+        // and must not keep other tasks from running.
         let mut turns = 0;
         loop {
             let news = poll_fn(|cx| {
@@ -99,94 +103,98 @@ impl Driver {
                 news
             });
             news.await;
-            turns += self.give_turns();
-            if turns >= STREAMS_PER_TURN {
+            turns += self.serve_round();
+            if turns >= STREAMS_PER_ROUND {
                 turns = 0;
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Gives turns to the streams that are next, and says to how many.
-    fn give_turns(&mut self) -> usize {
+    /// Gives the next streams their turn, and returns how many there were.
+    fn serve_round(&mut self) -> usize {
         let now = Instant::now();
         let mailbox = Arc::clone(&self.mailbox);
-        let turns_are_given = begin_turns(Now::of(now), mailbox);
-        let write_stall_max = self.shared.socket.write_stall_max;
-        let round = Round { now, write_stall_max, drains: self.shared.drain.has_begun() };
-        let next = iter::from_fn(|| self.lanes.pop()).take(STREAMS_PER_TURN);
-        let keys: Together<u32> = next.collect();
-        self.warm(&keys);
-        self.give_turn(&keys, &round);
-        drop(turns_are_given);
+        let mut round = Round {
+            polls: PollRound::begin(Now::of(now), mailbox),
+            now,
+            write_stall_max: self.write_stall_max,
+            drains: false,
+        };
+        let next = iter::from_fn(|| self.lanes.pop()).take(STREAMS_PER_ROUND);
+        let keys: PerStream<u32> = next.collect();
+        self.prefetch(&keys, &round);
+        let slots = keys.iter().enumerate();
+        let found: PerStream<_> =
+            slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
+        // Not before: if the drain ends a body, its response must say that it is the last.
+        round.drains = self.drain.has_begun();
+        for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
+            self.send(*key, slot, &round, found);
+        }
         keys.len()
     }
 
-    /// Fetches what the turns of these streams will need.
-    fn warm(&self, keys: &[u32]) {
-        let waiting = || keys.iter().filter_map(|key| self.streams.get(*key as usize));
-        let warm = || waiting().map(Stream::warm).sum::<usize>();
-        // A body that panics here does so again when it is polled, where it is dealt with.
-        black_box(catch_unwind(AssertUnwindSafe(warm)).unwrap_or(0));
+    /// Has the memory of these streams fetched in parallel, since few of ten thousand streams are in
+    /// the processor's cache. It saves a third of the user time of a delivery (bench cell `topics`).
+    fn prefetch(&self, keys: &[u32], round: &Round) {
+        let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
+        let prefetch = || {
+            round.polls.prefetch(|| {
+                black_box(streams.filter(|open| open.prefetch()).count());
+            });
+        };
+        // A body that panics here panics again in its poll, where the stream is cut.
+        let _ = catch_unwind(AssertUnwindSafe(prefetch));
     }
 
-    /// Has these streams send what there is.
-    fn give_turn(&mut self, keys: &[u32], round: &Round) {
-        let looked: Together<_> =
-            keys.iter().enumerate().map(|(slot, key)| self.look(*key, slot, round)).collect();
-        // Not before: of a body that the server's drain ends, the peer is told that it is the last.
-        let round = Round { drains: self.shared.drain.has_begun(), ..*round };
-        for (slot, (key, looked)) in keys.iter().zip(looked).enumerate() {
-            self.send(*key, slot, &round, looked);
-        }
-    }
-
-    /// Gathers what a stream has to send.
-    fn look(&mut self, key: u32, slot: usize, round: &Round) -> Result<Found, Next> {
-        let stream = self.streams.get_mut(key as usize).ok_or(Next::Over)?;
-        let (found, Asked { wake_at, lane }) = stream.look(key, round, &mut self.gathered[slot]);
-        if let Some(lane) = lane {
+    /// Gathers the frames that a stream has to send. `Err` if its body was not polled.
+    fn poll_body(&mut self, key: u32, slot: usize, round: &Round) -> Result<Found, Next> {
+        let stream = self.streams.get_mut(key as usize);
+        let Some(Stream { open: Some(open), waker, due }) = stream else { return Err(Next::Close) };
+        open.flush(round)?;
+        let (mut cx, gathered) = (Context::from_waker(waker), &mut self.gathered[slot]);
+        let (found, schedule) = round.polls.poll(key, &mut cx, |cx| open.gather(gathered, cx));
+        if let Some(lane) = schedule.lane {
             self.lanes.assign(key, lane);
         }
-        self.timers.set(key, wake_at, &mut stream.due);
-        found
+        self.timers.set(key, schedule.wake_at, due);
+        Ok(found)
     }
 
-    /// Sends what a stream has gathered.
-    fn send(&mut self, key: u32, slot: usize, round: &Round, looked: Result<Found, Next>) {
-        let gathered = &mut self.gathered[slot];
-        let Some(stream) = self.streams.get_mut(key as usize) else {
-            gathered.clear();
-            return;
-        };
-        let (next, stalled_at) = stream.send(round, gathered, looked);
-        if let Some(at) = stalled_at {
-            self.timers.set(key, Moment::at(at), &mut stream.due);
+    /// Sends the frames that a stream has gathered.
+    fn send(&mut self, key: u32, slot: usize, round: &Round, found: Result<Found, Next>) {
+        let mut next = Next::Close;
+        if let Some(Stream { open: Some(open), due, .. }) = self.streams.get_mut(key as usize) {
+            let gathered = &mut self.gathered[slot];
+            next = found.map_or_else(|next| next, |found| open.send(gathered, found, round));
+            if let Some(at) = open.stalls_at(round) {
+                self.timers.set(key, Moment::at(at), due);
+            }
         }
         match next {
-            Next::Wait => self.ask_for_room(key),
+            Next::Wait => self.watch_for_room(key),
             Next::Again => self.lanes.push(key),
-            Next::Ended => self.end(key, round.now),
-            Next::Cut => self.part(key, round.now),
-            Next::Over => self.close(key),
+            Next::GiveBack(end) => self.give_back(key, end),
+            Next::Close => self.close(key),
         }
         let streams = &self.streams;
         self.timers.sweep(streams.len(), || dues(streams));
     }
 
-    /// Takes all the news there is; waits for some if no stream waits for its turn.
+    /// Collects all news. Waits for some if no stream waits for its turn.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.take_mail(cx);
-        self.take_happenings(cx);
+        self.take_events(cx);
         self.take_due(cx);
         self.take_drain(cx);
         if self.lanes.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Takes in what other threads have left here.
+    /// Takes the streams that other threads have woken or sent.
     fn take_mail(&mut self, cx: &Context<'_>) {
         let mut mail = std::mem::take(&mut self.mail);
-        // Twice, so that what streams left behind that are over is no reason to be woken for.
+        // Twice, so that stale wake-ups of ended streams are no reason to be woken again.
         for _ in 0..2 {
             if !self.mailbox.collect(&mut mail, cx.waker()) {
                 self.mail = mail;
@@ -201,7 +209,7 @@ impl Driver {
         }
         self.mail = mail;
         if self.lanes.is_empty() {
-            // Whoever keeps waking them leaves the runtime to others.
+            // Other tasks run before the next stale wake-ups are taken.
             cx.waker().wake_by_ref();
         }
     }
@@ -220,16 +228,16 @@ impl Driver {
         }
     }
 
-    /// Takes in what the kernel says.
-    fn take_happenings(&mut self, cx: &mut Context<'_>) {
+    /// Takes the kernel's events.
+    fn take_events(&mut self, cx: &mut Context<'_>) {
         let Self { readiness, streams, lanes, .. } = self;
         let mut gone = Vec::new();
-        let taken = readiness.take(cx, |Happening { key, gone: is_gone }| {
+        let taken = readiness.take(cx, |Event { key, is_gone }| {
             let stream = streams.get(key as usize);
             let Some(open) = stream.and_then(|stream| stream.open.as_ref()) else { return };
-            if is_gone && !open.is_lingering() {
+            if is_gone {
                 gone.push(key);
-            } else if open.is_lingering() || open.is_blocked() {
+            } else if open.is_blocked() {
                 lanes.push(key);
             }
         });
@@ -241,7 +249,7 @@ impl Driver {
         }
     }
 
-    /// Takes in what is due.
+    /// Takes the streams that are due.
     fn take_due(&mut self, cx: &mut Context<'_>) {
         let Some(next) = self.timers.next() else { return };
         if self.sleep.deadline() != next {
@@ -251,12 +259,8 @@ impl Driver {
             let now = Now::look();
             while let Some((key, due)) = self.timers.pop_due(now) {
                 let stream = self.streams.get_mut(key as usize);
-                let Some(stream) = stream.filter(|stream| stream.due == due) else { continue };
-                stream.due = timers::NEVER;
-                let lingers = stream.open.as_ref().is_some_and(Open::is_lingering);
-                if lingers {
-                    self.close(key);
-                } else {
+                if let Some(stream) = stream.filter(|stream| stream.due == due) {
+                    stream.due = timers::NEVER;
                     self.lanes.push(key);
                 }
             }
@@ -276,55 +280,37 @@ impl Driver {
         keys(streams).into_iter().for_each(|key| lanes.push(key));
     }
 
-    /// Has the kernel say when there is room in the socket, for as long as there is none.
-    fn ask_for_room(&mut self, key: u32) {
+    /// Has the kernel report room in the socket, for as long as there is none.
+    fn watch_for_room(&mut self, key: u32) {
         let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
-        let Some(open) = open.filter(|open| open.is_blocked() != open.asked_for_room) else {
-            return;
-        };
-        open.asked_for_room = open.is_blocked();
-        let asked = self.readiness.watch_for_room(open.socket(), key, open.asked_for_room);
-        if let Err(error) = asked {
+        let Some(open) = open.filter(|open| open.is_blocked() != open.watches_room) else { return };
+        open.watches_room = open.is_blocked();
+        let watched = self.readiness.watch_for_room(open.socket(), key, open.watches_room);
+        if let Err(error) = watched {
             tracing::warn!(%error, "a stream cannot be watched; it is closed");
             self.close(key);
         }
     }
 
-    /// A response is over: its connection serves on, or is closed with care.
-    fn end(&mut self, key: u32, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        let Some(open) = &mut stream.open else { return };
-        if open.may_serve_on() && self.readiness.forget(open.socket()).is_ok() {
-            if let Some(open) = stream.open.take() {
-                // Without a receiver the server is over, and so is the connection.
-                let sent = self.served_on.send(open.serve_on(Arc::clone(&self.shared)));
-                outlive(|| drop(sent));
-                self.mailbox.note_end();
-            }
-            self.close(key);
-        } else {
-            self.part(key, now);
-        }
+    /// A response has ended: its connection serves on, or is closed carefully, in a task of its own.
+    fn give_back(&mut self, key: u32, end: End) {
+        let stream = self.streams.get_mut(key as usize);
+        let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
+        let forgotten = self.readiness.forget(open.socket());
+        outlive(|| match forgotten.and_then(|()| open.into_connection(end)) {
+            // Without a receiver the server has ended, and so does the connection.
+            Ok(connection) => drop(self.resumed.send(connection)),
+            Err(error) => tracing::debug!(%error, "a stream ended early"),
+        });
+        self.mailbox.note_end();
+        self.close(key);
     }
 
-    /// Nothing follows on this connection: it is closed once the peer has closed it too.
-    fn part(&mut self, key: u32, now: Instant) {
-        let Some(stream) = self.streams.get_mut(key as usize) else { return };
-        let Some(open) = &mut stream.open else { return };
-        if open.linger() == Next::Over {
-            self.close(key);
-        } else {
-            // What the body waited for is no reason to close sooner.
-            stream.due = timers::NEVER;
-            self.timers.set(key, Moment::at(now + CLOSE_LINGER), &mut stream.due);
-        }
-    }
-
-    /// Closes a stream. Its name goes back once it does not wait for its turn.
+    /// Closes a stream. Its key is free again once it does not wait for its turn.
     fn close(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {
-            // The app's body is dropped here.
+            // This drops the app's body.
             outlive(|| drop(open));
             self.mailbox.note_end();
         }
@@ -335,7 +321,7 @@ impl Driver {
     }
 }
 
-/// One by one, whatever the bodies do: a second panic while the first unwinds would end the program.
+/// Closes one stream at a time: a second panic while the first unwinds would end the program.
 impl Drop for Driver {
     fn drop(&mut self) {
         for key in keys(&self.streams) {
@@ -345,12 +331,12 @@ impl Drop for Driver {
     }
 }
 
-/// The names of all streams.
+/// The keys of all streams.
 fn keys(streams: &Slab<Stream>) -> Vec<u32> {
     streams.iter().filter_map(|(key, _)| u32::try_from(key).ok()).collect()
 }
 
-/// When each stream is due that is in the timers.
+/// The times of the streams that are in the timers.
 fn dues(streams: &Slab<Stream>) -> impl Iterator<Item = (Ticks, u32)> {
     let dues = streams.iter().filter(|(_, stream)| stream.due != timers::NEVER);
     dues.filter_map(|(key, stream)| Some((stream.due, u32::try_from(key).ok()?)))

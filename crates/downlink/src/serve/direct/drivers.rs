@@ -1,33 +1,34 @@
-//! The drivers of a server, and how streams are spread over them.
+//! The drivers of a server, and the distribution of streams among them.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinSet, unconstrained};
 
 use super::driver::Driver;
+use super::handed_over::{Arrival, Connection};
 use super::mailbox::Mailbox;
 use super::readiness::Readiness;
 use super::socket::Socket;
-use super::visit::{Arrival, Served};
-use crate::serve::connection::Shared;
+use crate::serve::drain::Drain;
 
-/// The drivers of a server: one for each thread of the runtime, so that each core does its part.
+/// The drivers of a server: one for each thread of the runtime.
 #[derive(Debug)]
 pub(in crate::serve) struct Drivers {
     mailboxes: Box<[Arc<Mailbox>]>,
-    /// Prepared, and not running yet.
+    /// For drivers that do not run yet.
     readinesses: Vec<Readiness>,
 }
 
 impl Drivers {
-    /// Prepares drivers if connections of this type can be handed over; none if the system has no
-    /// room for one.
+    /// Prepares drivers if connections of this type can be handed over; fewer if the system has no
+    /// room for more.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime; if there is a use for drivers, of one that has IO enabled.
+    /// Outside of a tokio runtime, or, if there is a use for drivers, of one that has IO enabled.
     pub(in crate::serve) fn of<Io: Any>() -> Self {
         let workers = tokio::runtime::Handle::current().metrics().num_workers();
         let count = if Socket::can_be::<Io>() { workers } else { 0 };
@@ -45,7 +46,7 @@ impl Drivers {
         Self { mailboxes, readinesses }
     }
 
-    /// Where streams are sent.
+    /// Takes streams for the drivers.
     pub(in crate::serve) fn streams(&self) -> Streams {
         Streams(self.mailboxes.clone())
     }
@@ -54,20 +55,21 @@ impl Drivers {
     pub(in crate::serve) fn start(
         &mut self,
         tasks: &mut JoinSet<()>,
-        shared: &Arc<Shared>,
-        served_on: &UnboundedSender<Served>,
+        drain: &Arc<Drain>,
+        write_stall_max: Duration,
+        resumed: &UnboundedSender<Connection>,
     ) {
         for (mailbox, readiness) in self.mailboxes.iter().zip(self.readinesses.drain(..)) {
-            let (mailbox, shared) = (Arc::clone(mailbox), Arc::clone(shared));
-            let driver = Driver::new(mailbox, readiness, shared, served_on.clone());
-            // It limits its turns itself, and a body must not be told to wait because others have
-            // had theirs.
+            let (mailbox, drain) = (Arc::clone(mailbox), Arc::clone(drain));
+            let driver = Driver::new(mailbox, readiness, drain, write_stall_max, resumed.clone());
+            // A driver limits its rounds itself. With tokio's budget one body would have to wait
+            // because of the polls of the others.
             tasks.spawn(unconstrained(driver.run()));
         }
     }
 }
 
-/// Where connections send their streams.
+/// Takes the streams of connections.
 #[derive(Debug)]
 pub(in crate::serve) struct Streams(Box<[Arc<Mailbox>]>);
 
@@ -77,14 +79,14 @@ impl Streams {
         !self.0.is_empty()
     }
 
-    /// Sends a stream to the driver that has fewest; without any it is closed.
+    /// Sends a stream to the driver with the fewest; without drivers it is closed.
     pub(in crate::serve) fn push(&self, arrival: Arrival) {
         if let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.streams()) {
             mailbox.push(arrival);
         }
     }
 
-    /// Streams that are not over.
+    /// The number of streams that have not ended.
     pub(in crate::serve) fn len(&self) -> usize {
         self.0.iter().map(|mailbox| mailbox.streams()).sum()
     }

@@ -1,17 +1,17 @@
-//! Whose turn it is: streams that wait to be polled, in lanes that take turns.
+//! The order of the streams that wait to be polled: lanes, which take turns.
 //!
-//! A topic with ten thousand readers wakes them all at once; a reader of another topic, woken after
-//! them, waits for a few of them only. Within a lane the order is that of the wake-ups.
+//! A topic with ten thousand readers wakes them all at once. A reader of another topic, woken after
+//! them, waits for a few of them only. Within a lane streams are in the order of their wake-ups.
 //!
-//! The lists are chained through an array of their own with a place for each stream: whose turn it is
-//! is found without a look at the streams, of which few are in the processor's cache.
+//! The lists are chained through an array with a place for each stream. So the next stream is found
+//! without reading the streams, of which few are in the processor's cache.
 
 use std::collections::{HashMap, VecDeque};
 
 /// How many streams of a lane are polled before the next lane has its turn.
 ///
-/// Their writes take a quarter of a millisecond or so. With one, lanes of many readers would lose
-/// the warmth of their common event; with ten times as many, a lone reader would feel them.
+/// Their writes take about a quarter of a millisecond. With one, lanes of many readers would evict
+/// their common event from the cache; with ten times as many, a lone reader would notice them.
 pub(super) const LANE_TURN: u32 = 32;
 
 /// No stream, or no lane.
@@ -21,17 +21,17 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Lane {
     number: u32,
-    /// The stream whose turn is next; `NONE` while none waits.
+    /// The next stream; `NONE` while none waits.
     first: u32,
     last: u32,
-    /// How many streams are to wait here. A lane without any is given up.
+    /// How many streams have this lane. A lane without any is freed.
     streams: u32,
 }
 
-/// What is known of a stream here.
+/// The place of one stream.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Where its lane is; `NONE` before it has one.
+    /// The index of its lane; `NONE` before it has one.
     lane: u32,
     /// The stream behind it in its lane.
     behind: u32,
@@ -40,7 +40,7 @@ struct Place {
 
 /// See the module.
 ///
-/// Invariant: `by_number` says where each lane is that has streams; the others are in `free`.
+/// Invariant: `by_number` has the index of each lane with streams; `free` has the other indexes.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     places: Vec<Place>,
@@ -58,7 +58,7 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Has a stream, which does not wait now, wait in this lane.
+    /// Puts a stream, which must not be waiting, into a lane for its next waits.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let lane = self.lane_of(number);
         self.lanes[lane as usize].streams += 1;
@@ -66,7 +66,7 @@ impl Lanes {
         self.places[key as usize].lane = lane;
     }
 
-    /// Forgets the lane of a stream, which does not wait and is over.
+    /// Forgets the lane of a stream, which must not be waiting.
     pub(super) fn leave(&mut self, key: u32) {
         let lane = std::mem::replace(&mut self.place(key).lane, NONE);
         let Some(left) = self.lanes.get_mut(lane as usize) else { return };
@@ -100,7 +100,7 @@ impl Lanes {
         }
     }
 
-    /// The stream whose turn it is.
+    /// Takes the next stream.
     pub(super) fn pop(&mut self) -> Option<u32> {
         let at = *self.order.front()?;
         let lane = &mut self.lanes[at as usize];
@@ -119,7 +119,7 @@ impl Lanes {
         Some(key)
     }
 
-    /// Where a lane is, made if there is none of this number.
+    /// The index of the lane with this number, made if there is none.
     fn lane_of(&mut self, number: u32) -> u32 {
         if let Some(at) = self.by_number.get(&number) {
             return *at;
@@ -134,8 +134,7 @@ impl Lanes {
         at
     }
 
-    /// The place of a stream, made if it has none. There are as many as there ever were streams at
-    /// once.
+    /// The place of a stream, made if it has none. There are as many as the most streams at a time.
     fn place(&mut self, key: u32) -> &mut Place {
         let at = key as usize;
         if at >= self.places.len() {
@@ -193,9 +192,9 @@ mod tests {
         assert!(order.iter().filter(|key| **key < 500).is_sorted());
     }
 
-    /// Streams come and go, each with topics of its own: what is kept is as much as there is at once.
+    /// Streams come and go, each with topics of its own. The lanes are not more than the streams.
     #[test]
-    fn a_lane_without_streams_is_given_up() {
+    fn a_lane_without_streams_is_freed() {
         let mut lanes = Lanes::default();
         for storm in 0..5 {
             for key in 0..100 {

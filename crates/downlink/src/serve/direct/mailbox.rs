@@ -1,46 +1,43 @@
-//! What reaches a driver from other threads: woken streams, and new ones.
+//! The mailbox of a driver: woken streams and new ones, from other threads.
 //!
-//! One lock, held for a push, or for a swap and a walk over what was woken; the driver is woken once
-//! however much comes. A stream is in the list of the woken at most once, whatever its waker does, so the
-//! list is never longer than there were streams at once. The name of a stream that is over may come after
-//! it, and name another one by then: being polled for nothing does no harm.
+//! Its one lock is held for a push, or for a swap and a walk over the woken keys. The driver is woken
+//! once for any number of items. A stream is in the list at most once, however often it is woken, so
+//! the list is never longer than the most streams at a time. A key may arrive after the end of its
+//! stream, and belong to another stream by then: a needless poll does no harm.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use downlink_log::WakeMany;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
+use super::handed_over::Arrival;
 use super::stream::outlive;
-use super::visit::Arrival;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     mail: Mutex<Mail>,
-    /// Streams that were sent here and are not over. The last to end (AcqRel) notifies after that,
-    /// and who waits has registered before it looks (Acquire).
-    streams: AtomicUsize,
-    ended: Notify,
+    /// The number of streams that were sent here and have not ended.
+    streams: watch::Sender<usize>,
 }
 
-/// What has come since the driver last looked.
+/// The items since the driver last looked.
 #[derive(Debug, Default)]
 pub(super) struct Mail {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
-    /// Whether each stream is among the woken; as long as the highest name that ever was woken.
+    /// Whether each key is in `woken`; as long as the highest key that ever was woken.
     is_woken: Vec<bool>,
     /// The driver's waker while it waits.
     driver: Option<Waker>,
-    /// Nobody looks any more.
+    /// The driver has ended.
     closed: bool,
 }
 
 impl Mailbox {
-    /// Takes what has come. If that is nothing, the waker is kept for when something does: false.
+    /// Takes all items. If there are none, it keeps the waker for the next item and returns false.
     pub(super) fn collect(&self, mail: &mut Mail, waker: &Waker) -> bool {
         mail.woken.clear();
         let mut here = self.mail.lock();
@@ -54,9 +51,9 @@ impl Mailbox {
         any
     }
 
-    /// Sends the driver a stream; one that comes after the driver's end is closed.
+    /// Sends the driver a stream. After the driver's end the stream is closed.
     pub(super) fn push(&self, arrival: Arrival) {
-        self.streams.fetch_add(1, Ordering::AcqRel);
+        self.streams.send_modify(|streams| *streams += 1);
         let mut arrival = Some(arrival);
         self.change(|mail| {
             if !mail.closed {
@@ -69,7 +66,7 @@ impl Mailbox {
         }
     }
 
-    /// The driver is over: closes the streams that it has not taken, and all that still come.
+    /// The driver has ended: closes the streams that it has not taken, and all later ones.
     pub(super) fn close(&self) {
         let mut left = Vec::new();
         self.change(|mail| {
@@ -82,28 +79,20 @@ impl Mailbox {
         }
     }
 
-    /// Streams that are not over.
+    /// The number of streams that have not ended.
     pub(super) fn streams(&self) -> usize {
-        self.streams.load(Ordering::Acquire)
+        *self.streams.borrow()
     }
 
-    /// Notes that a stream is over.
+    /// Records that a stream has ended.
     pub(super) fn note_end(&self) {
-        if self.streams.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.ended.notify_waiters();
-        }
+        self.streams.send_modify(|streams| *streams -= 1);
     }
 
     /// Completes when there is no stream.
     pub(super) async fn all_ended(&self) {
-        loop {
-            // Waits from here on, whenever it is polled.
-            let ended = self.ended.notified();
-            if self.streams() == 0 {
-                return;
-            }
-            ended.await;
-        }
+        // The sender is in `self`, so the wait cannot fail.
+        let _ = self.streams.subscribe().wait_for(|streams| *streams == 0).await;
     }
 
     fn change(&self, change: impl FnOnce(&mut Mail)) {
@@ -118,7 +107,7 @@ impl Mailbox {
     }
 }
 
-/// Wakes streams by their names, which are their keys, under one lock for all of them.
+/// Wakes streams by their keys, with one lock for all of them.
 impl WakeMany for Mailbox {
     fn wake_many(&self, keys: &[u32]) {
         self.change(|mail| keys.iter().for_each(|key| mail.wake(*key)));
@@ -137,8 +126,8 @@ impl Mail {
     }
 }
 
-/// The waker of one stream. What was written before a wake-up is seen by the poll that follows it: both
-/// take the mailbox's lock in between.
+/// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up, since
+/// both take the mailbox's lock in between.
 #[derive(Debug)]
 pub(super) struct StreamWaker {
     mailbox: Arc<Mailbox>,

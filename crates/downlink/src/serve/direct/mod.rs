@@ -1,42 +1,28 @@
 //! The direct path: streams that are served without hyper, many by one task.
 //!
-//! Once the head of an event stream is written, hyper has nothing to add to it but buffers. So the
-//! connection gives its socket and the response's body away (see `handover`), and a driver goes on:
-//! it polls the body where it was woken, and writes what it yields from where it lies. What is left
-//! of an idle stream is its body and a few words.
+//! Once the head of an event stream is written, hyper contributes only buffers. So the connection
+//! gives its socket and the response's body to a driver (see `handover`). The driver polls woken
+//! bodies and writes their frames from where they are in memory. An idle stream is then its body and
+//! a few words. The protocol between driver and bodies is in `http::driven`.
 //!
-//! Read in this order: `stream` (one of them) → `chunk` (the write) → `driver` (many) → `lanes` (whose
-//! turn it is), `timers`, `readiness`, `mailbox` (whence it is woken). Not here: whether a response
-//! is served like this, and anything about HTTP but the chunks.
+//! Read in this order: `handed_over` (what a driver gets) → `stream` (one stream) → `chunk` (the
+//! write) → `driver` (many streams) → `lanes` (their order), `timers`, `readiness`, `mailbox` (the
+//! sources of wake-ups). Not here: the choice of the responses that are served directly, and anything
+//! about HTTP but the chunks.
 
-#[cfg(unix)]
 mod chunk;
-#[cfg(unix)]
 mod driver;
-#[cfg(unix)]
 mod drivers;
-#[cfg(unix)]
+mod handed_over;
 mod lanes;
-#[cfg(unix)]
 mod mailbox;
-#[cfg(not(unix))]
-mod none;
-#[cfg(unix)]
 mod readiness;
-#[cfg(unix)]
 mod socket;
-#[cfg(unix)]
 mod stream;
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;
-#[cfg(unix)]
 mod timers;
-mod visit;
 
-#[cfg(unix)]
 pub(super) use drivers::{Drivers, Streams};
-#[cfg(not(unix))]
-pub(super) use none::{Drivers, Socket, Streams};
-#[cfg(unix)]
+pub(super) use handed_over::{Arrival, Connection, Cut, HandedOver};
 pub(super) use socket::Socket;
-pub(super) use visit::{Arrival, CLOSE_DISCARD_MAX, CLOSE_LINGER, Cut, Served, Visit};

@@ -1,68 +1,76 @@
-//! Where the direct path is not available: no socket can be handed over, so every stream stays with
-//! hyper.
+//! Systems without the direct path: no socket can be handed over, so every stream stays with hyper.
 
-use std::convert::Infallible;
-use std::io;
+#[path = "handed_over.rs"]
+mod handed_over;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-use super::visit::{Arrival, Served};
-use crate::serve::connection::Shared;
+pub(super) use self::handed_over::{Arrival, Connection, Cut, HandedOver};
+pub(super) use self::socket::Socket;
+use super::drain::Drain;
 
-/// There is none.
-#[derive(Debug)]
-pub(in crate::serve) struct Socket(Infallible);
+mod socket {
+    use std::convert::Infallible;
+    use std::io;
 
-impl Socket {
-    pub(in crate::serve) fn from_io<Io>(_io: Io) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    /// There is none.
+    #[derive(Debug)]
+    pub(in crate::serve) struct Socket(pub(super) Infallible);
 
-    pub(in crate::serve) fn into_io<Io>(self) -> io::Result<Io> {
-        match self.0 {}
+    impl Socket {
+        pub(in crate::serve) fn from_io<Io>(_io: Io) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in crate::serve) fn into_io<Io>(self) -> io::Result<Io> {
+            match self.0 {}
+        }
     }
 }
 
 /// No drivers.
 #[derive(Debug)]
-pub(in crate::serve) struct Drivers;
+pub(super) struct Drivers;
 
 impl Drivers {
-    pub(in crate::serve) fn of<Io>() -> Self {
+    pub(super) fn of<Io>() -> Self {
         Self
     }
 
-    pub(in crate::serve) fn streams(&self) -> Streams {
+    pub(super) fn streams(&self) -> Streams {
         Streams
     }
 
-    pub(in crate::serve) fn start(
+    pub(super) fn start(
         &mut self,
         _tasks: &mut JoinSet<()>,
-        _shared: &Arc<Shared>,
-        _served_on: &UnboundedSender<Served>,
+        _drain: &Arc<Drain>,
+        _write_stall_max: Duration,
+        _resumed: &UnboundedSender<Connection>,
     ) {
     }
 }
 
-/// Nowhere to send streams.
+/// Takes no streams.
 #[derive(Debug)]
-pub(in crate::serve) struct Streams;
+pub(super) struct Streams;
 
 impl Streams {
-    pub(in crate::serve) fn are_taken(&self) -> bool {
+    pub(super) fn are_taken(&self) -> bool {
         false
     }
 
-    pub(in crate::serve) fn push(&self, arrival: Arrival) {
+    pub(super) fn push(&self, arrival: Arrival) {
         match arrival.socket.0 {}
     }
 
-    pub(in crate::serve) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         0
     }
 
-    pub(in crate::serve) async fn all_ended(&self) {}
+    pub(super) async fn all_ended(&self) {}
 }

@@ -1,7 +1,8 @@
-//! What the kernel says of the sockets of one driver.
+//! The kernel's events for the sockets of one driver.
 //!
-//! They are in a poll of their own, which is in the runtime's as one descriptor: that is what spares
-//! each of them its place in the runtime. All is edge-triggered: said once, when it becomes so.
+//! The sockets are in an epoll set (kqueue) of their own, which is one descriptor in the runtime's. So
+//! no socket takes memory in the runtime. Events are edge-triggered: the kernel reports each change
+//! once.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,19 +15,19 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::Socket;
 
-/// What is taken from the kernel at a time: 12 KiB of buffer. Twice as many save no time that could
-/// be measured, half as many cost a system call more when everybody leaves at once.
+/// Events per call: 12 KiB of buffer. Twice as many save no measurable time; half as many cost one
+/// system call more when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// How often that is done before streams have their turn again.
+/// Calls before streams have their turn again.
 const ROUNDS_MAX: usize = 4;
 
-/// Something became so at a socket.
+/// A change at a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Happening {
+pub(super) struct Event {
     pub(super) key: u32,
     /// The peer will send nothing more, or the connection has failed.
-    pub(super) gone: bool,
+    pub(super) is_gone: bool,
 }
 
 /// See the module.
@@ -39,49 +40,48 @@ pub(super) struct Readiness {
 impl Readiness {
     /// # Errors
     ///
-    /// The system's, such as for want of descriptors.
+    /// The system's, such as a lack of descriptors.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime that has IO enabled.
     #[expect(
         deprecated,
-        reason = "its successor is unsafe: the descriptor must stay open, which mio's poll sees to"
+        reason = "its successor is unsafe: the descriptor must stay open, and mio's poll keeps it open"
     )]
     pub(super) fn new() -> io::Result<Self> {
         let poll = AsyncFd::with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE)?;
         Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX) })
     }
 
-    /// Watches for the peer's end and, while something is blocked, for room.
-    ///
-    /// Asking for room all the time would make an event of each acknowledgement.
+    /// Watches a socket for the peer's end.
     pub(super) fn watch(&self, socket: &Socket, key: u32) -> io::Result<()> {
-        let fd = socket.as_raw_fd();
+        let fd = socket.0.as_raw_fd();
         let token = Token(key as usize);
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Begins or ends watching for room.
+    /// Begins or ends watching for room too. While a socket is not full, each acknowledgement would be
+    /// an event.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
-        let fd = socket.as_raw_fd();
+        let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
         let interest = if room { interest | Interest::WRITABLE } else { interest };
         let token = Token(key as usize);
         self.poll.get_ref().registry().reregister(&mut SourceFd(&fd), token, interest)
     }
 
-    /// Ends watching a socket that goes on elsewhere. One that is closed is forgotten by itself.
+    /// Ends watching a socket that goes on elsewhere. The kernel forgets a closed one by itself.
     pub(super) fn forget(&self, socket: &Socket) -> io::Result<()> {
-        let fd = socket.as_raw_fd();
+        let fd = socket.0.as_raw_fd();
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes what news there is, and has the task woken by the next.
+    /// Takes all events, and has the task woken by the next one.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(Happening),
+        mut take: impl FnMut(Event),
     ) -> io::Result<()> {
         let Self { poll, events } = self;
         for _ in 0..ROUNDS_MAX {
@@ -90,13 +90,13 @@ impl Readiness {
             guard.get_inner_mut().poll(events, Some(Duration::ZERO))?;
             let mut taken = 0;
             for event in &*events {
-                let gone = event.is_read_closed() || event.is_write_closed() || event.is_error();
+                let is_gone = event.is_read_closed() || event.is_write_closed() || event.is_error();
                 let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
-                take(Happening { key, gone });
+                take(Event { key, is_gone });
                 taken += 1;
             }
             if taken < EVENTS_MAX {
-                // The whole of the kernel's list was taken: the next change makes a new edge.
+                // The kernel's list is empty: the next change makes a new edge.
                 guard.clear_ready();
             }
         }

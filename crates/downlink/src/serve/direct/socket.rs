@@ -1,140 +1,88 @@
 //! A connected socket, outside of any runtime.
 
-use std::any::Any;
-use std::io::{self, IoSlice, Read};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::any::{Any, TypeId};
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 
+use rustix::net::{self, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::SockRef;
-use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
 
-/// How to send: a peer that is gone is an error here, and no signal to the process.
-#[cfg(target_os = "linux")]
-fn flags(awaits_end: bool) -> rustix::net::SendFlags {
-    use rustix::net::SendFlags;
-
-    let more = if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
-    SendFlags::NOSIGNAL | more
-}
-
-/// The sockets that streams run on. They do not block.
+/// A TCP or Unix socket, which does not block.
 #[derive(Debug)]
-pub(in crate::serve) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+pub(in crate::serve) struct Socket(pub(super) OwnedFd);
 
 impl Socket {
-    /// Whether a connection of this type can become one.
+    /// Whether a connection of this type can become a `Socket`.
     pub(in crate::serve) fn can_be<Io: Any>() -> bool {
-        let io = std::any::TypeId::of::<Io>();
-        [
-            std::any::TypeId::of::<tokio::net::TcpStream>(),
-            std::any::TypeId::of::<tokio::net::UnixStream>(),
-        ]
-        .contains(&io)
+        [TypeId::of::<TcpStream>(), TypeId::of::<UnixStream>()].contains(&TypeId::of::<Io>())
     }
 
     /// Takes a socket out of the runtime.
     ///
     /// # Errors
     ///
-    /// The runtime's; the socket is closed then. A type for which [`can_be`](Self::can_be) is false
-    /// is an error too.
+    /// The runtime's, or `Unsupported` if [`can_be`](Self::can_be) is false. The socket is closed.
     pub(in crate::serve) fn from_io<Io: Any>(io: Io) -> io::Result<Self> {
         let io: Box<dyn Any> = Box::new(io);
-        match io.downcast::<tokio::net::TcpStream>() {
-            Ok(tcp) => Ok(Self::Tcp(tcp.into_std()?)),
-            Err(io) => match io.downcast::<tokio::net::UnixStream>() {
-                Ok(unix) => Ok(Self::Unix(unix.into_std()?)),
+        match io.downcast::<TcpStream>() {
+            Ok(tcp) => Ok(Self(tcp.into_std()?.into())),
+            Err(io) => match io.downcast::<UnixStream>() {
+                Ok(unix) => Ok(Self(unix.into_std()?.into())),
                 Err(_) => Err(io::ErrorKind::Unsupported.into()),
             },
         }
     }
 
-    /// Gives the socket to the runtime.
+    /// Gives the socket to the runtime, as the type that it was taken from.
     ///
     /// # Errors
     ///
-    /// The runtime's, or that it is of another type; the socket is closed then.
+    /// The runtime's. The socket is closed.
     pub(in crate::serve) fn into_io<Io: Any>(self) -> io::Result<Io> {
-        let io: Box<dyn Any> = match self {
-            Self::Tcp(tcp) => Box::new(tokio::net::TcpStream::from_std(tcp)?),
-            Self::Unix(unix) => Box::new(tokio::net::UnixStream::from_std(unix)?),
+        let io: Box<dyn Any> = if TypeId::of::<Io>() == TypeId::of::<TcpStream>() {
+            Box::new(TcpStream::from_std(self.0.into())?)
+        } else {
+            Box::new(UnixStream::from_std(self.0.into())?)
         };
         io.downcast().map(|io| *io).map_err(|_| io::ErrorKind::Unsupported.into())
     }
 
-    /// Sends some of the bytes; a `send` of one piece, else a `sendmsg`, which is cheaper than a
-    /// `writev`. On Linux they may wait in the kernel for [`end`](Self::end), to be sent with it.
+    /// Sends some of the bytes. With `awaits_end` they may wait in Linux' kernel for
+    /// [`end`](Self::end), to be sent with it.
+    ///
+    /// One piece goes by `send`, more by `sendmsg`, which is cheaper than `writev`. On Linux rustix
+    /// calls the kernel directly, without the C library's care for cancelled threads.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
-        if let [one] = slices {
-            return self.send(one, awaits_end);
-        }
-        #[cfg(target_os = "linux")]
-        let flags = flags(awaits_end).bits().cast_signed();
-        #[cfg(not(target_os = "linux"))]
-        let flags = 0;
-        match self {
-            Self::Tcp(tcp) => SockRef::from(tcp).send_vectored_with_flags(slices, flags),
-            Self::Unix(unix) => SockRef::from(unix).send_vectored_with_flags(slices, flags),
-        }
-    }
-
-    /// Through rustix, which on Linux spares the C library's care for cancelled threads.
-    #[cfg(target_os = "linux")]
-    fn send(&self, bytes: &[u8], awaits_end: bool) -> io::Result<usize> {
-        let flags = flags(awaits_end);
-        let sent = match self {
-            Self::Tcp(tcp) => rustix::net::send(tcp, bytes, flags),
-            Self::Unix(unix) => rustix::net::send(unix, bytes, flags),
+        let flags = send_flags(awaits_end);
+        let sent = match slices {
+            [one] => net::send(&self.0, one, flags),
+            _ => net::sendmsg(&self.0, slices, &mut SendAncillaryBuffer::default(), flags),
         };
         sent.map_err(io::Error::from)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn send(&self, bytes: &[u8], _awaits_end: bool) -> io::Result<usize> {
-        use std::io::Write;
-
-        match self {
-            Self::Tcp(tcp) => (&*tcp).write(bytes),
-            Self::Unix(unix) => (&*unix).write(bytes),
-        }
-    }
-
-    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(tcp) => (&*tcp).read(buffer),
-            Self::Unix(unix) => (&*unix).read(buffer),
-        }
-    }
-
-    /// Tells the peer that nothing follows.
+    /// Tells the peer that no bytes follow.
     pub(super) fn end(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(tcp) => tcp.shutdown(Shutdown::Write),
-            Self::Unix(unix) => unix.shutdown(Shutdown::Write),
-        }
+        Ok(net::shutdown(&self.0, Shutdown::Write)?)
     }
 
-    /// Makes closing throw away what the kernel still holds, rather than go on trying to deliver it.
+    /// Makes the close discard unsent bytes, rather than go on trying to deliver them.
     pub(super) fn discard_on_close(&self) {
-        if let Self::Tcp(tcp) = self
-            && let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO))
-        {
-            tracing::debug!(%error, "a stalled socket closes slowly");
-        }
+        crate::serve::socket::discard(SockRef::from(&self.0));
     }
 }
 
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(tcp) => tcp.as_raw_fd(),
-            Self::Unix(unix) => unix.as_raw_fd(),
-        }
-    }
+/// An error in place of a signal to the process if the peer is gone; elsewhere the standard library
+/// has set that for the socket.
+#[cfg(target_os = "linux")]
+fn send_flags(awaits_end: bool) -> SendFlags {
+    SendFlags::NOSIGNAL | if awaits_end { SendFlags::MORE } else { SendFlags::empty() }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_flags(_awaits_end: bool) -> SendFlags {
+    SendFlags::empty()
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -152,7 +100,7 @@ mod tests {
         let mut theirs = TcpStream::connect(address).expect("listening");
         let (ours, _) = listener.accept().expect("connected");
         ours.set_nodelay(true).expect("an option of every socket");
-        let ours = Socket::Tcp(ours);
+        let ours = Socket(ours.into());
         assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("room"), 8);
         ours.end().expect("open");
         let mut bytes = [0; 16];

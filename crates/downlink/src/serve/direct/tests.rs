@@ -1,4 +1,4 @@
-//! One driver and bodies that are as bad as can be, on pairs of Unix sockets.
+//! One driver and ill-behaved bodies, on pairs of Unix sockets.
 
 use std::fs::File;
 use std::io;
@@ -17,12 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::LANE_TURN;
-use super::visit::{Arrival, CLOSE_LINGER, Cut, Served, Visit};
-use super::{Drivers, Socket};
-use crate::http::{Moment, Spread};
-use crate::serve::connection::Shared;
+use super::{Arrival, Connection, Cut, Drivers, HandedOver, Socket, Streams};
+use crate::http::{Moment, Spread, driven};
 use crate::serve::drain::Drain;
-use crate::serve::socket::SocketLimits;
+use crate::serve::limits::Limits;
+use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 
 /// Far more than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +42,7 @@ impl Fake {
         Some(Self { poll: Box::new(poll), panics: false })
     }
 
-    /// One that says this, then nothing.
+    /// Yields this, then nothing.
     fn saying(text: &'static str) -> Option<Self> {
         let mut text = Some(text);
         Self::new(move |_| match text.take() {
@@ -52,7 +51,7 @@ impl Fake {
         })
     }
 
-    /// One that says this, and then ends like that.
+    /// Yields this, and then ends like that.
     fn ending(text: &'static str, end: fn() -> Polled) -> Option<Self> {
         let mut text = Some(text);
         Self::new(move |_| match text.take() {
@@ -73,7 +72,11 @@ impl Drop for Fake {
     }
 }
 
-impl Visit for Option<Fake> {
+impl HandedOver for Option<Fake> {
+    fn prefetch(&self) -> bool {
+        self.is_some()
+    }
+
     fn poll_body(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         (self.as_mut().get_mut().as_mut().expect("not polled after its end").poll)(cx)
     }
@@ -82,59 +85,73 @@ impl Visit for Option<Fake> {
         self.set(None);
     }
 
-    fn warm(&self) -> bool {
-        self.is_some()
+    fn resume_http(self: Pin<&mut Self>, socket: Socket, _: Bytes) -> Connection {
+        Box::pin(async move { drop(socket) })
     }
 
-    fn serve_on(self: Pin<&mut Self>, socket: Socket, _: Bytes, _: Arc<Shared>) -> Served {
-        Box::pin(async move { drop(socket) })
+    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection {
+        Box::pin(async move {
+            let io: tokio::net::UnixStream = socket.into_io().expect("a runtime");
+            PeerSocket::new(io, &limits(), ()).close().await;
+        })
+    }
+}
+
+fn limits() -> Limits {
+    let second = Duration::from_secs(1);
+    Limits {
+        reconnection: Spread::between(second, second),
+        header_timeout: second,
+        write_stall_max: second,
+        unsent_bytes_max: 0,
+        connections_max: 1,
     }
 }
 
 /// A server's drivers without the server.
 struct Rig {
-    shared: Arc<Shared>,
+    streams: Streams,
     tasks: JoinSet<()>,
-    served_on: UnboundedReceiver<Served>,
+    resumed: UnboundedReceiver<Connection>,
 }
 
 impl Rig {
     fn new() -> Self {
         let mut drivers = Drivers::of::<tokio::net::UnixStream>();
-        let second = Duration::from_secs(1);
-        let shared = Arc::new(Shared {
-            drain: Arc::new(Drain::new(Spread::between(second, second))),
-            header_timeout: second,
-            socket: SocketLimits { write_stall_max: second, unsent_bytes_max: 0 },
-            streams: drivers.streams(),
-        });
-        let (sender, served_on) = unbounded_channel();
+        let streams = drivers.streams();
+        let drain = Arc::new(Drain::new(limits().reconnection));
+        let (sender, resumed) = unbounded_channel();
         let mut tasks = JoinSet::new();
-        drivers.start(&mut tasks, &shared, &sender);
-        Self { shared, tasks, served_on }
+        drivers.start(&mut tasks, &drain, limits().write_stall_max, &sender);
+        Self { streams, tasks, resumed }
     }
 
-    /// Hands a body over, and gives the peer's end.
-    fn visit(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
+    /// Hands a body over, and returns the peer's end.
+    fn hand_over(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         ours.set_nonblocking(true).expect("an option of every socket");
         theirs.set_nonblocking(true).expect("an option of every socket");
-        self.push(Socket::Unix(ours), body, keep_alive);
+        self.push(ours.into(), body, keep_alive);
         tokio::net::UnixStream::from_std(theirs).expect("a runtime")
     }
 
-    fn push(&self, socket: Socket, body: Option<Fake>, keep_alive: bool) {
-        let (visit, input) = (Box::pin(body), Bytes::new());
-        self.shared.streams.push(Arrival { socket, visit, input, keep_alive, times_stalls: true });
+    fn push(&self, socket: OwnedFd, body: Option<Fake>, keep_alive: bool) {
+        let (socket, stream, input) = (Socket(socket), Box::pin(body), Bytes::new());
+        self.streams.push(Arrival { socket, stream, input, keep_alive, times_stalls: true });
+    }
+
+    /// The next connection whose stream has ended.
+    async fn next_resumed(&mut self) -> Connection {
+        patiently(self.resumed.recv()).await.expect("a running driver")
     }
 
     async fn all_ended(&self) {
-        patiently(self.shared.streams.all_ended()).await;
+        patiently(self.streams.all_ended()).await;
     }
 
     /// Whether another stream is served.
     async fn serves(&self) {
-        let mut peer = self.visit(Fake::saying("hello"), false);
+        let mut peer = self.hand_over(Fake::saying("hello"), false);
         assert_eq!(patiently(read(&mut peer, 10)).await, "5\r\nhello\r\n");
     }
 }
@@ -160,7 +177,7 @@ async fn driver_outlives_a_socket_that_cannot_be_watched() {
     let rig = Rig::new();
     // The kernel has no readiness for files.
     let file = File::open(std::env::current_exe().expect("a program")).expect("readable");
-    rig.push(Socket::Unix(UnixStream::from(OwnedFd::from(file))), Fake::saying("never"), true);
+    rig.push(OwnedFd::from(file), Fake::saying("never"), true);
     rig.all_ended().await;
     rig.serves().await;
 }
@@ -170,11 +187,11 @@ async fn body_that_wakes_itself_leaves_the_runtime_to_others() {
     let mut rig = Rig::new();
     let ran = Arc::new(AtomicBool::new(false));
     let (seen, mut polls) = (Arc::clone(&ran), 0);
-    let _peer = rig.visit(
+    let _peer = rig.hand_over(
         Fake::new(move |cx| {
             polls += 1;
             if polls > RESTLESS_MAX || seen.load(Ordering::Relaxed) {
-                assert!(polls < RESTLESS_MAX, "nobody else ran");
+                assert!(polls < RESTLESS_MAX, "no other task ran");
                 return Poll::Ready(None);
             }
             cx.waker().wake_by_ref();
@@ -189,7 +206,7 @@ async fn body_that_wakes_itself_leaves_the_runtime_to_others() {
         polled.store(true, Ordering::Relaxed);
     });
     other.await.expect("no panic");
-    drop(patiently(rig.served_on.recv()).await.expect("it ended as it should"));
+    drop(rig.next_resumed().await);
 }
 
 #[tokio::test]
@@ -197,7 +214,7 @@ async fn body_of_empty_frames_leaves_their_turns_to_others() {
     let rig = Rig::new();
     let (polls, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, seen) = (Arc::clone(&polls), Arc::clone(&done));
-    let _peer = rig.visit(
+    let _peer = rig.hand_over(
         Fake::new(move |_| {
             let polls = count.fetch_add(1, Ordering::Relaxed);
             let over = polls > RESTLESS_MAX || seen.load(Ordering::Relaxed);
@@ -211,16 +228,16 @@ async fn body_of_empty_frames_leaves_their_turns_to_others() {
 }
 
 #[tokio::test]
-async fn panic_of_a_body_that_has_ended_is_no_concern_of_the_others() {
+async fn panic_of_a_body_that_has_ended_does_not_affect_others() {
     let mut rig = Rig::new();
-    let mut beside = rig.visit(Fake::saying("hello"), false);
+    let mut beside = rig.hand_over(Fake::saying("hello"), false);
     assert_eq!(patiently(read(&mut beside, 10)).await, "5\r\nhello\r\n");
     let ended = || Poll::Ready(None);
     let body = Fake::ending("a", ended).map(Fake::panicking_in_drop);
-    let mut peer = rig.visit(body, true);
+    let mut peer = rig.hand_over(body, true);
     assert_eq!(patiently(read(&mut peer, 11)).await, "1\r\na\r\n0\r\n\r\n");
-    drop(patiently(rig.served_on.recv()).await.expect("the connection is served on"));
-    assert_eq!(rig.shared.streams.len(), 1);
+    drop(rig.next_resumed().await);
+    assert_eq!(rig.streams.len(), 1);
     rig.serves().await;
 }
 
@@ -230,33 +247,34 @@ async fn drivers_end_closes_all_whatever_panics() {
     let mut peers = Vec::new();
     for _ in 0..3 {
         let body = Fake::saying("hello").map(Fake::panicking_in_drop);
-        let mut peer = rig.visit(body, false);
+        let mut peer = rig.hand_over(body, false);
         assert_eq!(patiently(read(&mut peer, 10)).await, "5\r\nhello\r\n");
         peers.push(peer);
     }
     rig.tasks.shutdown().await;
-    assert_eq!(rig.shared.streams.len(), 0);
+    assert_eq!(rig.streams.len(), 0);
     for peer in peers {
         assert_eq!(rest(peer).await.expect("no unread input"), "");
     }
-    // Nobody is there to serve this one.
-    let late = rig.visit(Fake::saying("never"), false);
+    // The drivers have ended.
+    let late = rig.hand_over(Fake::saying("never"), false);
     assert_eq!(rest(late).await.expect("no unread input"), "");
     rig.all_ended().await;
 }
 
 /// A close with unread input is a reset, here as with TCP.
 async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     ours.set_nonblocking(true).expect("an option of every socket");
     theirs.set_nonblocking(true).expect("an option of every socket");
     let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime");
-    peer.write_all(b"what nobody asked for").await.expect("room");
-    rig.push(Socket::Unix(ours), Fake::ending("last words", end), keep_alive);
-    let text = rest(peer).await.expect("no reset");
+    peer.write_all(b"more than the request").await.expect("room");
+    rig.push(ours.into(), Fake::ending("last words", end), keep_alive);
+    let closing = rig.next_resumed().await;
     rig.all_ended().await;
-    text
+    let (text, ()) = tokio::join!(rest(peer), closing);
+    text.expect("no reset")
 }
 
 #[tokio::test]
@@ -275,8 +293,8 @@ async fn cut_is_no_reset_though_input_is_unread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
-    let rig = Rig::new();
+async fn time_that_a_body_asked_for_does_not_shorten_the_careful_close() {
+    let mut rig = Rig::new();
     let begun = Instant::now();
     let mut polls = 0;
     let body = Fake::new(move |cx| {
@@ -284,17 +302,17 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_farewell() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(crate::http::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
+        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
         cx.waker().wake_by_ref();
         Poll::Pending
     });
-    let mut peer = rig.visit(body, false);
+    let mut peer = rig.hand_over(body, false);
     assert_eq!(read(&mut peer, 5).await, "0\r\n\r\n");
-    rig.all_ended().await;
+    rig.next_resumed().await.await;
     assert!(begun.elapsed() >= CLOSE_LINGER, "{:?}", begun.elapsed());
 }
 
-/// Who was polled, in order, and how to have each polled again.
+/// The lanes that were polled, in order, and the waker of each.
 #[derive(Default)]
 struct Roll {
     called: Vec<u32>,
@@ -312,13 +330,13 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
     for lane in [[BUSY; READERS].as_slice(), &[QUIET]].concat() {
         let roll = Arc::clone(&roll);
         let body = Fake::new(move |cx| {
-            crate::http::take_lane(lane);
+            driven::set_lane(lane);
             let mut roll = roll.lock().expect("no panic");
             roll.called.push(lane);
             roll.wakers.push((lane, cx.waker().clone()));
             Poll::Pending
         });
-        peers.push(rig.visit(body, false));
+        peers.push(rig.hand_over(body, false));
     }
     let all_called = async || {
         while roll.lock().expect("no panic").called.len() <= READERS {
@@ -337,9 +355,9 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
     assert_eq!(order.len(), READERS + 1);
 }
 
-/// More streams than have their turn together, which say and do something each in the same turn.
+/// More streams than one round has, each with frames and an end of its own.
 #[tokio::test]
-async fn each_peer_gets_what_its_own_body_says_and_all_of_it() {
+async fn each_peer_gets_all_frames_of_its_own_body() {
     type Ending = fn() -> Polled;
     const ENDS: [(Ending, &str); 4] = [
         (|| Poll::Pending, ""),
@@ -364,7 +382,9 @@ async fn each_peer_gets_what_its_own_body_says_and_all_of_it() {
             Poll::Pending
         });
         let panics = number % 8 == 1;
-        peers.push(rig.visit(if panics { body.map(Fake::panicking_in_drop) } else { body }, false));
+        peers.push(
+            rig.hand_over(if panics { body.map(Fake::panicking_in_drop) } else { body }, false),
+        );
     }
     patiently(async {
         while wakers.lock().expect("no panic").len() < STREAMS {
@@ -391,12 +411,12 @@ fn said(number: usize) -> String {
     format!("{number} ").repeat(1 + 300 * (number % 3))
 }
 
-/// The name of a stream that is over says nothing, and nobody waits behind it.
+/// The key of a stream that has ended has no effect, and holds up no other stream.
 #[tokio::test]
-async fn waker_that_outlives_its_stream_keeps_nobody_waiting() {
+async fn waker_that_outlives_its_stream_holds_up_no_other() {
     let (rig, waker) = (Rig::new(), Arc::new(Mutex::new(None)));
     let kept = Arc::clone(&waker);
-    let peer = rig.visit(
+    let peer = rig.hand_over(
         Fake::new(move |cx| {
             *kept.lock().expect("no panic") = Some(cx.waker().clone());
             Poll::Ready(None)
@@ -407,7 +427,7 @@ async fn waker_that_outlives_its_stream_keeps_nobody_waiting() {
     rig.all_ended().await;
     for _ in 0..3 {
         waker.lock().expect("no panic").as_ref().expect("it was polled").wake_by_ref();
-        // The driver looks at that, and finds that it has nothing to do.
+        // The driver takes the wake-up, and has nothing to do.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         rig.serves().await;

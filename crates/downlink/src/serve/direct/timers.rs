@@ -1,8 +1,8 @@
-//! When streams are to be polled again, if nothing happens before.
+//! The times at which streams are polled again without a wake-up.
 //!
-//! One heap for all streams of a driver, and one timer of the runtime for the heap. A stream is in
-//! it once as a rule: one that asks for a later time than it is in for stays where it is, is polled
-//! too early, and asks again; so an event costs no timer operation.
+//! A driver has one heap for all its streams, and one timer of the runtime for the heap. A stream is
+//! usually in the heap once. A stream that asks for a later time keeps its earlier one, is polled too
+//! early, and asks again. So an event costs no timer operation.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,20 +11,20 @@ use tokio::time::Instant;
 
 use crate::http::{Moment, Now};
 
-/// What times are rounded up to. No promise of this crate is finer than the shortest silence of
-/// 100 ms; half would buy nothing, double would be seen there.
+/// Times are rounded up to a multiple of this. No promise of this crate is finer than the shortest
+/// silence of 100 ms; half would buy nothing, double would be noticed there.
 const TICK_MILLIS: u64 = 50;
 
-/// A moment in ticks. They last for more than five years; what is due after that is never due.
+/// A moment in ticks. They last for more than five years; any later time means never.
 pub(super) type Ticks = u32;
 
-/// How many times that nobody waits for any more may be kept, besides one for each stream.
+/// How many stale times the heap may hold, besides one time for each stream.
 ///
 /// Sweeping them out costs as much as there are streams: with half as many, a server of few streams
 /// that come and go would sweep often; twice as many would be memory for nothing.
 const STALE_MAX: usize = 1_024;
 
-/// No time.
+/// Not in the timers.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
 /// See the module.
@@ -34,9 +34,9 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Has a stream polled at a time, unless it is in for an earlier one; `due` is what it is in for.
+    /// Has a stream polled at a time, unless it has an earlier one. `due` is its time in the heap.
     pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
-        // Most are in for an earlier time already.
+        // Most streams have an earlier time already.
         if at.as_millis() > TICK_MILLIS * u64::from(*due) {
             return;
         }
@@ -47,8 +47,8 @@ impl Timers {
         }
     }
 
-    /// Sweeps out what nobody waits for any more, once it outweighs the streams there are; `dues`
-    /// gives those that wait. Streams that come and go leave their times behind.
+    /// Removes stale times once they outnumber the streams. `dues` returns the current times. Streams
+    /// that end leave stale times.
     pub(super) fn sweep<I>(&mut self, streams: usize, dues: impl FnOnce() -> I)
     where
         I: Iterator<Item = (Ticks, u32)>,
@@ -58,13 +58,13 @@ impl Timers {
         }
     }
 
-    /// When the next stream is due, early ones among them.
+    /// When the next stream is due, possibly too early.
     pub(super) fn next(&self) -> Option<Instant> {
         let Reverse((ticks, _)) = self.heap.peek()?;
         Moment::from_millis(TICK_MILLIS * u64::from(*ticks)).instant()
     }
 
-    /// Takes out a stream that is due, and what it was in for. Other than that it is out of date.
+    /// Takes out a stream that is due and its time. It is stale if the stream has another time.
     pub(super) fn pop_due(&mut self, now: Now) -> Option<(u32, Ticks)> {
         let Reverse((ticks, key)) = *self.heap.peek()?;
         if !now.has_reached(Moment::from_millis(TICK_MILLIS * u64::from(ticks))) {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_comes_is_not_kept() {
+    fn never_is_not_kept() {
         let mut timers = Timers::default();
         let mut due = NEVER;
         timers.set(7, Moment::NEVER, &mut due);

@@ -1,9 +1,9 @@
-//! How fast a peer takes a response, as far as its body can see.
+//! The pace at which a peer takes a response, as far as its body can see.
 //!
-//! hyper asks a body for more once HTTP/2's flow control has room for what it has. So a body that
-//! has given something and is not asked again waits for its peer. A [`Paced`] body gives small
-//! pieces, and notes in the [`Turn`] of its connection what it did; the stream that was polled
-//! looks there afterwards and times the wait (see `streams`).
+//! hyper polls a body again once HTTP/2's flow control has room for its last piece. So a body that
+//! has yielded a piece and is not polled again waits for its peer. A [`Paced`] body yields small
+//! pieces, and reports each poll in the [`BodyReport`] of its connection. The stream reads the report
+//! after its own poll and times the wait (see `streams`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,38 +17,37 @@ use pin_project_lite::pin_project;
 /// The largest piece of a body that hyper gets at once.
 ///
 /// One HTTP/2 frame at the protocol's default. hyper queues a piece as soon as there is room for
-/// one byte, so this is also what a stream may hold that its peer has made no room for, and the
-/// progress that a slow peer must make within `write_stall_max`. Half would double the frames;
-/// double gains nothing.
+/// one byte, so a stream may hold this much beyond its peer's window. A slow peer must take this much
+/// within `write_stall_max`. Half would double the frames; double gains nothing.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// What a body did when it was asked last.
+/// The last poll of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Did {
-    /// It was not asked.
-    Nothing,
-    /// It has nothing to give now, or ever again.
-    Wait,
-    /// It gave a piece.
-    Give,
+pub(super) enum BodyPoll {
+    /// There was none.
+    None,
+    /// The body had nothing to yield.
+    Pending,
+    /// The body yielded a piece.
+    Piece,
 }
 
-/// What the body of the stream that is being polled did.
+/// The last poll of the body of the stream that is being polled.
 ///
-/// One for each connection, whose streams are polled one at a time by one task; so nothing is
-/// ordered by it (Relaxed).
+/// Each connection has one. Its one task polls one stream at a time, so the order of memory does not
+/// matter (Relaxed).
 #[derive(Clone, Debug, Default)]
-pub(super) struct Turn(Arc<AtomicU8>);
+pub(super) struct BodyReport(Arc<AtomicU8>);
 
-impl Turn {
-    pub(super) fn note(&self, did: Did) {
-        self.0.store(did as u8, Ordering::Relaxed);
+impl BodyReport {
+    pub(super) fn set(&self, poll: BodyPoll) {
+        self.0.store(poll as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn last(&self) -> Did {
+    pub(super) fn get(&self) -> BodyPoll {
         let last = self.0.load(Ordering::Relaxed);
-        let known = [Did::Wait, Did::Give].into_iter().find(|did| *did as u8 == last);
-        known.unwrap_or(Did::Nothing)
+        let known = [BodyPoll::Pending, BodyPoll::Piece].into_iter().find(|it| *it as u8 == last);
+        known.unwrap_or(BodyPoll::None)
     }
 }
 
@@ -57,17 +56,17 @@ pin_project! {
     pub(super) struct Paced<B> {
         #[pin]
         inner: B,
-        // What is left of what the body gave.
+        // The rest of the chunk that the body yielded last.
         rest: Bytes,
-        turn: Turn,
-        // The request wants the head alone; hyper leaves that to the service in HTTP/2.
+        report: BodyReport,
+        // The request asks for the head alone; hyper leaves that to the service in HTTP/2.
         bodiless: bool,
     }
 }
 
 impl<B> Paced<B> {
-    pub(super) fn new(inner: B, turn: Turn, bodiless: bool) -> Self {
-        Self { inner, rest: Bytes::new(), turn, bodiless }
+    pub(super) fn new(inner: B, report: BodyReport, bodiless: bool) -> Self {
+        Self { inner, rest: Bytes::new(), report, bodiless }
     }
 }
 
@@ -80,7 +79,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        this.turn.note(Did::Wait);
+        this.report.set(BodyPoll::Pending);
         if this.rest.is_empty() {
             match ready!(this.inner.poll_frame(cx)).map(|frame| frame.map(|f| f.into_data())) {
                 Some(Ok(Ok(bytes))) => *this.rest = bytes,
@@ -89,10 +88,10 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
                 None => return Poll::Ready(None),
             }
         }
-        this.turn.note(Did::Give);
+        this.report.set(BodyPoll::Piece);
         let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
         if this.rest.is_empty() {
-            // Not even an empty view: it would hold the whole buffer.
+            // An empty view would hold the whole buffer.
             *this.rest = Bytes::new();
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
@@ -124,7 +123,7 @@ mod tests {
     async fn large_body_comes_in_pieces_and_whole() {
         for len in [0, 1, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 100_000] {
             let bytes = Bytes::from_iter((0..len).map(|at| at as u8));
-            let mut paced = Paced::new(Full::new(bytes.clone()), Turn::default(), false);
+            let mut paced = Paced::new(Full::new(bytes.clone()), BodyReport::default(), false);
             assert_eq!(paced.size_hint().exact(), Some(len as u64));
             let mut all = Vec::new();
             while let Some(Ok(frame)) = paced.frame().await {
@@ -139,19 +138,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn turn_says_what_the_body_did() {
-        let turn = Turn::default();
-        assert_eq!(turn.last(), Did::Nothing);
-        let mut paced = Paced::new(Full::new(Bytes::from_static(b"a")), turn.clone(), false);
+    async fn report_is_of_the_last_poll() {
+        let report = BodyReport::default();
+        assert_eq!(report.get(), BodyPoll::None);
+        let mut paced = Paced::new(Full::new(Bytes::from_static(b"a")), report.clone(), false);
         paced.frame().await.expect("data").expect("infallible");
-        assert_eq!(turn.last(), Did::Give);
+        assert_eq!(report.get(), BodyPoll::Piece);
         assert!(paced.frame().await.is_none());
-        assert_eq!(turn.last(), Did::Wait);
+        assert_eq!(report.get(), BodyPoll::Pending);
     }
 
     #[test]
     fn answer_to_head_has_ended_before_it_begins() {
-        let paced = Paced::new(Full::new(Bytes::from_static(b"a")), Turn::default(), true);
+        let paced = Paced::new(Full::new(Bytes::from_static(b"a")), BodyReport::default(), true);
         assert!(paced.is_end_stream());
     }
 }

@@ -1,0 +1,55 @@
+//! What a connection hands over to a driver, and gets back.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use super::socket::Socket;
+
+/// The task of a connection.
+pub(in crate::serve) type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A response body whose head is written, and the rest of its connection.
+///
+/// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
+/// `drop_body`, and last either `resume_http` or `close`.
+pub(in crate::serve) trait HandedOver: Send {
+    /// Reads the memory that the next poll of the body will read. The result has no meaning.
+    fn prefetch(&self) -> bool;
+
+    /// The body's next bytes, `None` at its end, or `Err` if it failed.
+    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
+
+    /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
+    fn drop_body(self: Pin<&mut Self>);
+
+    /// Serves the connection's next requests, beginning with input that was read already.
+    fn resume_http(self: Pin<&mut Self>, socket: Socket, input: Bytes) -> Connection;
+
+    /// Closes the connection so that the peer gets all that was sent.
+    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection;
+}
+
+/// A body failed: its response is cut, not ended.
+#[derive(Debug)]
+pub(in crate::serve) struct Cut;
+
+/// A stream on its way to a driver.
+pub(in crate::serve) struct Arrival {
+    pub(in crate::serve) socket: Socket,
+    pub(in crate::serve) stream: Pin<Box<dyn HandedOver>>,
+    /// Input beyond the request.
+    pub(in crate::serve) input: Bytes,
+    /// Whether the connection may serve more requests after this one.
+    pub(in crate::serve) keep_alive: bool,
+    /// Whether the driver times blocked writes, and not the kernel.
+    pub(in crate::serve) times_stalls: bool,
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arrival").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}

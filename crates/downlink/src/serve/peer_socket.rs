@@ -1,0 +1,433 @@
+//! The socket of a peer, as hyper has it.
+//!
+//! One wrapper does all that a connection needs besides the bytes:
+//!
+//! - *Rewinding.* It returns input that was read already, then the input of the socket. It holds the
+//!   preface of HTTP/2 back until the preface is whole: hyper tells a preface from a bad request only
+//!   by all of it at once, and a network may cut it anywhere.
+//! - *Stalls.* It fails a write with `TimedOut` when the peer takes no bytes for too long (see
+//!   `stall`). hyper then drops the connection, and with it the body.
+//! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A close
+//!   with unread input is a reset, which can destroy the last event on its way.
+//! - *Place.* It owns the connection's place among `connections_max`, also when an upgrade gives the
+//!   socket to other code.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::limits::Limits;
+use super::progress::Progress;
+use super::socket;
+use super::stall::StallTimer;
+
+/// How long a careful close waits for the peer to close too.
+///
+/// A round trip and a slow peer fit in; double would keep descriptors for peers that are gone.
+pub(super) const CLOSE_LINGER: Duration = Duration::from_secs(1);
+
+/// How much input a careful close discards, in bytes: enough for requests on their way. A peer that
+/// goes on sending is reset.
+const CLOSE_DISCARD_MAX: usize = 256 * 1024;
+
+/// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// See the module. `Place` is any guard.
+#[derive(Debug)]
+pub(super) struct PeerSocket<Io, Place> {
+    io: Io,
+    /// Input to return before that of the socket; while `opening`, a part of the preface or nothing.
+    input: Bytes,
+    /// The input so far may be the beginning of the preface.
+    opening: bool,
+    stall: StallTimer,
+    /// The operation that `stall` times.
+    blocked_on: Operation,
+    place: Place,
+    /// Learns of flushes.
+    progress: Option<Arc<Progress>>,
+    /// Whether a shutdown is a careful close.
+    closes_carefully: bool,
+    closing: Option<Closing>,
+}
+
+/// An operation that can wait for the peer. A completed flush does not complete a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Operation {
+    Write,
+    Flush,
+    Shutdown,
+}
+
+/// The part of a careful close after the shutdown.
+#[derive(Debug)]
+struct Closing {
+    bytes_left: usize,
+    until: Pin<Box<Sleep>>,
+}
+
+impl<Io: 'static, Place> PeerSocket<Io, Place> {
+    /// Sets the socket's options and takes it over.
+    pub(super) fn new(io: Io, limits: &Limits, place: Place) -> Self {
+        let kernel_times = socket::tune(&io, limits);
+        Self {
+            io,
+            input: Bytes::new(),
+            opening: true,
+            stall: StallTimer::new((!kernel_times).then_some(limits.write_stall_max)),
+            blocked_on: Operation::Write,
+            place,
+            progress: None,
+            closes_carefully: false,
+            closing: None,
+        }
+    }
+
+    /// Reports flushes from now on.
+    pub(super) fn report_flushes(&mut self, progress: Arc<Progress>) {
+        self.progress = Some(progress);
+    }
+
+    /// Makes a shutdown a careful close.
+    pub(super) fn close_carefully(&mut self) {
+        self.closes_carefully = true;
+    }
+
+    /// Puts bytes back that were read last and not used.
+    pub(super) fn rewind(&mut self, read: Bytes) {
+        if self.input.is_empty() {
+            self.input = read;
+        } else {
+            self.input = [&read[..], &self.input].concat().into();
+        }
+        self.opening = self.input.is_empty();
+    }
+
+    /// Whether the server times the writes, and not the kernel.
+    pub(super) fn times_stalls(&self) -> bool {
+        self.stall.is_needed()
+    }
+
+    /// The socket, the unused input, and the place.
+    pub(super) fn into_parts(self) -> (Io, Bytes, Place) {
+        (self.io, self.input, self.place)
+    }
+
+    /// Times an operation while it is blocked.
+    fn watch<T>(
+        &mut self,
+        on: Operation,
+        polled: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            if self.blocked_on == on {
+                self.stall.stop();
+            }
+            return polled;
+        }
+        if !self.stall.is_running() {
+            self.blocked_on = on;
+            self.stall.start();
+        }
+        ready!(self.stall.poll(cx));
+        socket::discard_on_close(&self.io);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes no bytes")))
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, Place> {
+    /// Closes the connection so that the peer gets all that was sent.
+    pub(super) async fn close(mut self) {
+        // The socket is closed now, also after an error.
+        let _ = poll_fn(|cx| self.poll_close(cx)).await;
+    }
+
+    /// Completes at the peer's end, or once the peer has sent too much or had enough time.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closing.is_none() {
+            ready!(self.poll_end(cx))?;
+        }
+        let begin =
+            || Closing { bytes_left: CLOSE_DISCARD_MAX, until: Box::pin(sleep(CLOSE_LINGER)) };
+        let closing = self.closing.get_or_insert_with(begin);
+        let mut bytes = [0; 1_024];
+        while closing.bytes_left > 0 && closing.until.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf));
+            if read.is_err() || buf.filled().is_empty() {
+                break;
+            }
+            closing.bytes_left = closing.bytes_left.saturating_sub(buf.filled().len());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that nothing follows.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(Operation::Shutdown, shut, cx)
+    }
+}
+
+impl<Io: AsyncRead + Unpin, Place> PeerSocket<Io, Place> {
+    /// Reads until the preface is whole or cannot come any more, into `buf` or, once some of the
+    /// preface has come, into the input.
+    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        while self.opening {
+            if self.input.is_empty() {
+                ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+                let read = &buf.filled()[before..];
+                self.opening = is_part_of_preface(read);
+                if self.opening {
+                    self.input = Bytes::copy_from_slice(read);
+                    buf.set_filled(before);
+                }
+            } else {
+                let mut bytes = [0; PREFACE.len()];
+                let mut more = ReadBuf::new(&mut bytes[self.input.len()..]);
+                ready!(Pin::new(&mut self.io).poll_read(cx, &mut more))?;
+                let ended = more.filled().is_empty();
+                self.input = [&self.input, more.filled()].concat().into();
+                self.opening = !ended && is_part_of_preface(&self.input);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// True of its beginning, not of all of it.
+fn is_part_of_preface(read: &[u8]) -> bool {
+    !read.is_empty() && read.len() < PREFACE.len() && PREFACE.starts_with(read)
+}
+
+impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.opening {
+            ready!(self.poll_open(cx, buf))?;
+            if self.input.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if self.input.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let len = self.input.len().min(buf.remaining());
+        buf.put_slice(&self.input[..len]);
+        self.input.advance(len);
+        if self.input.is_empty() {
+            // An empty view would hold the whole buffer.
+            self.input = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io, Place> AsyncWrite for PeerSocket<Io, Place>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    Place: Unpin,
+{
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(Operation::Write, written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.watch(Operation::Write, written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        if let (Poll::Ready(Ok(())), Some(progress)) = (&flushed, &self.progress) {
+            progress.note_flushed();
+        }
+        self.watch(Operation::Flush, flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closes_carefully { self.poll_close(cx) } else { self.poll_end(cx) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::http::Spread;
+
+    const STALL: Duration = Duration::from_secs(10);
+    const LIMITS: Limits = Limits {
+        reconnection: Spread::between(STALL, STALL),
+        header_timeout: STALL,
+        write_stall_max: STALL,
+        unsent_bytes_max: 0,
+        connections_max: 1,
+    };
+
+    fn socket_of<Io: 'static>(io: Io) -> PeerSocket<Io, ()> {
+        PeerSocket::new(io, &LIMITS, ())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn blocked_write_times_out() {
+        let (ours, _theirs) = duplex(4);
+        let mut socket = socket_of(ours);
+        let before = Instant::now();
+        let error = socket.write_all(b"too much").await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_reader_that_makes_progress_is_kept() {
+        let (ours, mut theirs) = duplex(1);
+        let mut socket = socket_of(ours);
+        let reader = async {
+            let mut got = Vec::new();
+            for _ in 0..8 {
+                advance(STALL - Duration::from_secs(1)).await;
+                got.push(theirs.read_u8().await.expect("open"));
+            }
+            got
+        };
+        let (written, got) = tokio::join!(socket.write_all(b"all of it"), reader);
+        drop(theirs);
+        assert_eq!(got, b"all of i");
+        written.expect("eight read, one in the pipe");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flushing_does_not_put_the_timeout_off() {
+        let (ours, _theirs) = duplex(4);
+        let mut socket = socket_of(ours);
+        socket.write_all(b"four").await.expect("fits");
+        let before = Instant::now();
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        let error = poll_fn(|cx| {
+            let written = Pin::new(&mut socket).poll_write(cx, b"more");
+            assert!(Pin::new(&mut socket).poll_flush(cx).is_ready());
+            while ticks.poll_tick(cx).is_ready() {}
+            written
+        });
+        assert_eq!(error.await.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn careful_close_waits_for_the_peer_but_not_forever() {
+        let before = Instant::now();
+        let (ours, theirs) = duplex(64);
+        drop(theirs);
+        socket_of(ours).close().await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        let (ours, mut theirs) = duplex(64);
+        theirs.write_all(b"unread").await.expect("open");
+        socket_of(ours).close().await;
+        assert!(before.elapsed() >= CLOSE_LINGER);
+        theirs.write_all(b"x").await.expect_err("closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timer_lives_only_while_blocked() {
+        let (ours, mut theirs) = duplex(4);
+        let mut socket = socket_of(ours);
+        socket.write_all(b"four").await.expect("fits");
+        assert!(!socket.stall.is_running());
+        let (written, read) = tokio::join!(socket.write_all(b"more"), theirs.read_u32());
+        written.expect("read in time");
+        read.expect("four bytes");
+        assert!(!socket.stall.is_running());
+    }
+
+    #[tokio::test]
+    async fn input_comes_before_what_follows_and_the_rest_is_given_back() {
+        let (ours, mut theirs) = duplex(64);
+        theirs.write_all(b" and after").await.expect("open");
+        let mut rewound = socket_of(ours);
+        rewound.rewind(Bytes::from_static(b"before"));
+        let mut two = [0; 2];
+        rewound.read_exact(&mut two).await.expect("open");
+        rewound.rewind(Bytes::copy_from_slice(&two));
+        let (io, input, _) = rewound.into_parts();
+        assert_eq!(input, "before");
+        let mut rewound = socket_of(io);
+        rewound.rewind(input);
+        let mut all = [0; 16];
+        rewound.read_exact(&mut all).await.expect("open");
+        assert_eq!(&all, b"before and after");
+        let (_, input, _) = rewound.into_parts();
+        assert!(input.is_empty());
+    }
+
+    /// Sends chunks one at a time, and returns the bytes of each read.
+    async fn reads_of(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
+        let (ours, mut theirs) = duplex(64);
+        let mut rewound = socket_of(ours);
+        let writing = async {
+            for chunk in chunks {
+                theirs.write_all(chunk).await.expect("open");
+                tokio::task::yield_now().await;
+            }
+            drop(theirs);
+        };
+        let reading = async {
+            let mut reads = Vec::new();
+            loop {
+                let mut bytes = [0; 64];
+                let read = rewound.read(&mut bytes).await.expect("open");
+                if read == 0 {
+                    return reads;
+                }
+                reads.push(bytes[..read].to_vec());
+            }
+        };
+        tokio::join!(writing, reading).1
+    }
+
+    #[tokio::test]
+    async fn preface_is_read_at_once_wherever_it_is_cut() {
+        for cut in 1..PREFACE.len() {
+            let (first, second) = PREFACE.split_at(cut);
+            assert_eq!(reads_of(&[first, second, b"x"]).await, [&PREFACE[..], b"x"], "{cut}");
+        }
+        let bytes: Vec<&[u8]> = PREFACE.chunks(1).collect();
+        assert_eq!(reads_of(&bytes).await, [PREFACE]);
+    }
+
+    #[tokio::test]
+    async fn input_that_only_begins_like_the_preface_is_whole() {
+        assert_eq!(reads_of(&[b"P", b"OST / "]).await.concat(), b"POST / ");
+        assert_eq!(reads_of(&[b"PRI * HTTP/2", b".0\r\n\r\nXX"]).await.concat().len(), 20);
+        assert_eq!(reads_of(&[b"PRI"]).await, [b"PRI"]);
+        assert_eq!(reads_of(&[b"GET / ", b"P"]).await, [&b"GET / "[..], b"P"]);
+    }
+}

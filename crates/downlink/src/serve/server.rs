@@ -1,0 +1,48 @@
+//! The state that all connections of a server share, and the places that they take.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::direct::Streams;
+use super::drain::Drain;
+use super::limits::Limits;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) limits: Limits,
+    pub(super) drain: Arc<Drain>,
+    /// The streams that drivers serve.
+    pub(super) streams: Streams,
+    places: Semaphore,
+}
+
+/// The place of one connection among `connections_max`, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Server>);
+
+impl Server {
+    pub(super) fn new(limits: Limits, streams: Streams) -> Self {
+        let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
+        Self { limits, drain: Arc::new(Drain::new(limits.reconnection)), streams, places }
+    }
+
+    /// A place for a newcomer, if one is free.
+    pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
+        self.places.try_acquire().ok()?.forget();
+        Some(Place(Arc::clone(self)))
+    }
+}
+
+impl Place {
+    pub(super) fn server(&self) -> &Arc<Server> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.add_permits(1);
+    }
+}
