@@ -46,7 +46,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
 
 /// Cuts the power of a store many times, each time with another seed.
 fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let words = ["test", "-p", "downlink-log", "--features", "sqlite", "--test", "powercut"];
+    let words = ["test", "-p", "downlink-sqlite", "--test", "powercut"];
     let seed = std::process::id().to_string();
     let mut command = workspace.cargo(&words);
     command.env("DOWNLINK_POWERCUT_RUNS", POWER_CUTS).env("DOWNLINK_POWERCUT_SEED", seed);

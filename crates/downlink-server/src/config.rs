@@ -109,9 +109,20 @@ pub struct Settings {
     /// Topics and patterns of one subscription.
     #[arg(long, env = "DOWNLINK_SELECTORS_MAX", value_name = "N", default_value = "1000")]
     pub selectors_max: usize,
-    /// Topics that exist at a time, clients' inboxes among them.
+    /// Topics and clients' inboxes that have events or are finished, at a time.
     #[arg(long, env = "DOWNLINK_TOPICS_MAX", value_name = "N", default_value = "100000")]
     pub topics_max: usize,
+    /// Distinct topics and clients that are subscribed to by name, at a time.
+    #[arg(
+        long,
+        env = "DOWNLINK_SUBSCRIBED_NAMES_MAX",
+        value_name = "N",
+        default_value = "1000000"
+    )]
+    pub subscribed_names_max: usize,
+    /// Distinct patterns that are subscribed to, at a time.
+    #[arg(long, env = "DOWNLINK_PATTERNS_MAX", value_name = "N", default_value = "1000000")]
+    pub patterns_max: usize,
     /// Connections at a time; by default what the descriptor limit allows.
     #[arg(long, env = "DOWNLINK_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
@@ -142,9 +153,6 @@ pub struct Settings {
     /// How long a finished topic stays finished, and readable.
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
-    /// How long a busy topic gathers events, up to 1s, to send them in one write; 0s sends each at once.
-    #[arg(long, env = "DOWNLINK_LINGER", value_name = "TIME", default_value = "0s", value_parser = parse_time)]
-    pub linger: Duration,
 }
 
 /// What an anonymous peer may do.

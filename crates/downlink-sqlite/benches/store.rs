@@ -1,7 +1,7 @@
 //! Durable commits against the floor: the same bytes appended to a plain file and flushed.
 //!
 //! Both are measured in turn within one run, so that what else the machine does meets both. With
-//! `cargo bench -p downlink-log --features sqlite --bench store`; `DOWNLINK_BENCH_FOLDER` says on
+//! `cargo bench -p downlink-sqlite --bench store`; `DOWNLINK_BENCH_FOLDER` says on
 //! which disk (the target folder's by default), `DOWNLINK_BENCH_TOPICS` over how many topics.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -10,14 +10,16 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use downlink_log::{
-    Address, Batch, Epoch, Fingerprint, Offset, Retention, RetentionRules, Timestamp, Topic,
-    TopicSelector,
-    store::{Durability, SqliteOptions, SqliteStore, Store, StoredEvent, Trimmed, Wanted},
+    Address, Batch, Epoch, EvictionNumber, Fingerprint, Offset, PatternSet, Retention,
+    RetentionRules, Timestamp, Topic, TopicSelector,
+    store::{Durability, Range, Step, Store, StoredEvent, Trimmed, Wanted},
 };
+use downlink_sqlite::{SqliteOptions, SqliteStore};
 
 /// Bytes of an event.
 const EVENT_BYTES: usize = 256;
@@ -80,13 +82,21 @@ fn measure_opening(path: &Path) {
     let limits = Batch { events_max: 1_000, bytes_max: usize::MAX };
     let page = |wanted: &Wanted, from| {
         let started = Instant::now();
-        let until = Offset::new(1_000_001);
-        let page = store.reader().page(wanted, Offset::new(from), until, limits).unwrap();
-        (page.events.len(), started.elapsed())
+        let range = Range { from: Offset::new(from), until: Offset::new(1_000_001) };
+        let mut replay = store.reader().replay(wanted.clone());
+        loop {
+            let page = replay.page(range, EvictionNumber::NONE, limits).unwrap();
+            if let Step::Done(page) = page {
+                break (page.events.len(), started.elapsed());
+            }
+        }
     };
-    let exact = Wanted { addresses: event(77, 100_000).to.to_vec(), patterns: Vec::new() };
+    let exact = Wanted {
+        addresses: event(77, 100_000).to.to_vec(),
+        patterns: Arc::new(PatternSet::new([])),
+    };
     let pattern = TopicSelector::parse("topics/*").unwrap();
-    let pattern = Wanted { addresses: Vec::new(), patterns: vec![pattern] };
+    let pattern = Wanted { addresses: Vec::new(), patterns: Arc::new(PatternSet::new([pattern])) };
     println!("1,000,000 events of 100,000 topics, {} MB: opened in {opened:?}", bytes / 1_000_000);
     println!("first page of one topic (events, time): {:?}", page(&exact, 1));
     println!("first page of all topics: {:?}", page(&pattern, 500_000));
@@ -143,7 +153,7 @@ fn open(path: &Path, epoch: u64) -> SqliteStore {
     let mut options = SqliteOptions::default();
     options.retention =
         RetentionRules { rules: Vec::new(), default: keep, inbox: keep, everyone: keep };
-    SqliteStore::open(path, Epoch::from_random(epoch), options).unwrap()
+    SqliteStore::open(path, Epoch::from_random(epoch), Timestamp::from_millis(0), options).unwrap()
 }
 
 /// An event for one topic; neighbours are for distant topics.

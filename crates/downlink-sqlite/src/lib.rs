@@ -8,11 +8,8 @@
 //! Three files stand beside `x.db`. `x.db-wal` and `x.db-shm` belong to the database. `x.db-lock`
 //! keeps a second writer out and is always empty.
 
-mod checksum;
 mod fault;
-mod lock;
-mod open;
-mod pool;
+mod file;
 mod reader;
 mod replay;
 mod schema;
@@ -21,4 +18,4 @@ mod store;
 mod topics;
 mod trim;
 
-pub use self::{pool::Backup, store::SqliteStore, trim::SqliteOptions};
+pub use self::{file::Backup, store::SqliteStore, trim::SqliteOptions};

@@ -10,13 +10,12 @@ use rusqlite::Connection;
 use smallvec::SmallVec;
 
 use crate::{
-    checksum::verified,
     fault::Result,
-    pool::Pool,
+    file::Pool,
     replay::Replay,
     sql::{
         Evicted, Sql as _, address, address_of, column, first_since, indexed, keepers,
-        kind_and_name, lost, meta,
+        kind_and_name, lost, meta, verified,
     },
 };
 
@@ -58,9 +57,8 @@ impl StoreReader for SqliteReader {
         each: &mut dyn FnMut(Address, Offset),
     ) -> Result<(), StoreError> {
         self.0.read(|db| {
-            let mut select = db.prepare_cached(
-                "SELECT kind, name, number, floor FROM topics WHERE floor <> 1 AND floor > ?",
-            )?;
+            let sql = "SELECT kind, name, number, floor FROM topics WHERE floor <> 1 AND floor > ?";
+            let mut select = db.prepare_cached(sql)?;
             let mut rows = select.query([column(from.get())])?;
             while let Some(row) = rows.next()? {
                 let name: String = row.get(1)?;
@@ -117,7 +115,7 @@ fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
         let Some((id, payload)) = verified(offset, row)? else { break };
         bytes += payload.len();
         let mut to = SmallVec::new();
-        for topic in keepers(db, offset, row.get_ref(2)?, indexed)? {
+        for topic in keepers(db, offset, row.get(2)?, indexed)? {
             to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
         }
         let fingerprint: Option<[u8; 16]> = row.get(4)?;

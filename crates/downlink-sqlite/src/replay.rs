@@ -18,7 +18,7 @@ use downlink_log::{
     store::{Page, Range, Step, StoreError, StoreReplay, Wanted},
 };
 
-use crate::pool::Pool;
+use crate::file::Pool;
 
 use self::{
     events::{Search, read_page},
@@ -52,27 +52,23 @@ impl StoreReplay for Replay {
     ) -> Result<Step<Page>, StoreError> {
         let Self { pool, wants, target, holes, .. } = self;
         let (from, after) = (range.from.get(), evicted_after.get());
-        pool.read(|db| {
-            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
-                return Ok(Step::More);
-            };
+        Snapshot::read(pool, wants, target, |snapshot| {
             let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
-            let looked = holes.insert(begun.unwrap_or_else(|| Holes::new(from, after)));
-            let Some(hole) = looked.look(&mut snapshot, from)? else { return Ok(Step::More) };
-            let (events, next) = read_page(&mut snapshot, range, batch)?;
+            let mut looked = begun.unwrap_or_else(|| Holes::new(from, after));
+            // After an error the search begins anew: it may have looked at a part only.
+            let hole = looked.look(snapshot, from)?;
+            *holes = Some(looked);
+            let Some(hole) = hole else { return Ok(Step::More) };
+            let (events, next) = read_page(snapshot, range, batch)?;
             Ok(Step::Done(Page { events, next, hole }))
         })
     }
 
     fn floor(&mut self) -> Result<Step<Floor>, StoreError> {
         let Self { pool, wants, target, floor, .. } = self;
-        pool.read(|db| {
-            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
-                return Ok(Step::More);
-            };
-            let begun = floor.take();
-            let (mut walk, mut highest) = begun.unwrap_or((FloorWalk::new(0), Floor::NONE));
-            let complete = walk.advance(&mut snapshot, highest.offset.get(), |_, row| {
+        Snapshot::read(pool, wants, target, |snapshot| {
+            let (mut walk, mut highest) = floor.take().unwrap_or((FloorWalk::new(0), Floor::NONE));
+            let complete = walk.advance(snapshot, highest.offset.get(), |_, row| {
                 highest = highest.max(row.floor);
                 Ok(highest.offset.get())
             })?;
@@ -90,13 +86,10 @@ impl StoreReplay for Replay {
         until: Offset,
     ) -> Result<Step<Option<Offset>>, StoreError> {
         let Self { pool, wants, target, search, .. } = self;
-        pool.read(|db| {
-            let Some(mut snapshot) = Snapshot::take(db, wants, target)? else {
-                return Ok(Step::More);
-            };
-            let begun = search.take().filter(|search| search.is_for(count, until.get()));
+        Snapshot::read(pool, wants, target, |snapshot| {
+            let begun = search.take().filter(|search| search.asked == (count, until.get()));
             let mut going = begun.unwrap_or_else(|| Search::new(count, until.get()));
-            if going.go_on(&mut snapshot)? {
+            if going.go_on(snapshot)? {
                 return Ok(Step::Done(going.oldest.map(Offset::new)));
             }
             *search = Some(going);

@@ -15,16 +15,13 @@ use downlink_log::{
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig, hooks::Wal, params};
 
 use crate::{
-    checksum::checksum,
     fault::Result,
-    lock::WriterLock,
-    open::{begin_epoch, connect_writer},
-    pool::{Backup, Pool},
+    file::{Backup, Pool, WriterLock, begin_epoch, connect_writer},
     reader::SqliteReader,
     schema::{STEPS, migrate},
-    sql::{Sql as _, set_meta, topics_column},
+    sql::{Sql as _, checksum, set_meta, topics_column},
     topics::{Topics, cost},
-    trim::{SqliteOptions, Step, Trimming},
+    trim::{SqliteOptions, Trimming, trim_step},
 };
 
 /// Pages in the write-ahead log at which they are moved into the file, 16 MiB. With SQLite's own 1,000
@@ -49,7 +46,6 @@ const CHECKPOINT_PAGES: usize = 4_000;
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: Arc<Pool>,
-    reader: Arc<SqliteReader>,
     connection: Connection,
     opened: Opened,
     topics: Topics,
@@ -107,12 +103,10 @@ impl SqliteStore {
             clock_delta: clock.delta_ms,
             unflushed: false,
         };
-        let pool = Arc::new(Pool::open(path)?);
         Ok(Self {
             topics: Topics::new(options.retention.clone()),
             trimming: Trimming::new(&connection, options)?,
-            reader: Arc::new(SqliteReader(Arc::clone(&pool))),
-            pool,
+            pool: Arc::new(Pool::open(path)?),
             connection,
             opened,
             written,
@@ -142,11 +136,9 @@ impl SqliteStore {
         written.next_offset = last.offset.get() + 1;
         written.at = written.at.max(last.at);
         written.unflushed = durability == Durability::Relaxed;
-        if last.to.is_empty() || last.payload.is_none() {
-            // No event's row will show these to the next opening.
-            written.note_newest(&transaction)?;
-        }
-        written.note_clock(&transaction, *clock_delta)?;
+        // Without an event's row, the next opening would not know these.
+        let is_bare = last.to.is_empty() || last.payload.is_none();
+        written.note(&transaction, is_bare, *clock_delta)?;
         transaction.commit()?;
         self.written = written;
         Ok(())
@@ -160,23 +152,18 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn trim_step(&mut self, now: Timestamp) -> Result<Trimmed> {
+    fn trim_batch(&mut self, now: Timestamp) -> Result<Trimmed> {
         self.set_flushing(Durability::Relaxed)?;
         let mut written = self.written;
         let Self { connection, topics, trimming, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut step = Step::new(&transaction, topics, trimming)?;
-        step.run(now)?;
-        let (more, next) = (step.rows_left == 0, step.next);
-        if step.evicted {
-            // The newest event may be among them: the next opening must not give its offset again.
-            written.note_newest(&transaction)?;
-        }
-        written.note_clock(&transaction, *clock_delta)?;
+        let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
+        // The newest event may be evicted: the next opening must not give its offset again.
+        written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         self.written = written;
         self.checkpoint()?;
-        Ok(if more { Trimmed::More } else { Trimmed::Until(next) })
+        Ok(trimmed)
     }
 
     /// Moves the pages of the write-ahead log into the file, if there are enough of them.
@@ -225,18 +212,17 @@ impl SqliteStore {
 }
 
 impl Written {
-    /// Notes the next offset and the newest time stamp for the next opening.
-    fn note_newest(&self, db: &Connection) -> Result<()> {
-        set_meta(db, "next_offset", self.next_offset)?;
-        set_meta(db, "newest_at", self.at.as_millis())
-    }
-
-    /// Notes the clock's difference, if it has changed.
-    fn note_clock(&mut self, db: &Connection, delta_ms: i64) -> Result<()> {
-        if self.clock_delta != delta_ms {
-            set_meta(db, "clock_delta", delta_ms)?;
-            self.clock_delta = delta_ms;
+    /// Notes for the next opening the newest offset and time stamp, if asked to, and the clock's
+    /// difference, if it has changed.
+    fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
+        if newest {
+            set_meta(db, "next_offset", self.next_offset)?;
+            set_meta(db, "newest_at", self.at.as_millis())?;
         }
+        if self.clock_delta != clock_delta {
+            set_meta(db, "clock_delta", clock_delta)?;
+        }
+        self.clock_delta = clock_delta;
         Ok(())
     }
 }
@@ -258,7 +244,7 @@ impl Store for SqliteStore {
     }
 
     fn reader(&self) -> Arc<dyn StoreReader> {
-        Arc::clone(&self.reader) as Arc<dyn StoreReader>
+        Arc::new(SqliteReader(Arc::clone(&self.pool)))
     }
 
     fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
@@ -288,7 +274,7 @@ impl Store for SqliteStore {
     }
 
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
-        self.write(|store| store.trim_step(now))
+        self.write(|store| store.trim_batch(now))
     }
 }
 
@@ -310,15 +296,11 @@ fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
 
 /// Checks that the offsets of a batch rise, and begin at or above the next one.
 fn check_rising(batch: &[StoredEvent], next_offset: u64) -> Result<()> {
-    let mut least = next_offset;
-    for event in batch {
-        let offset = event.offset.get();
-        if offset < least {
-            return Err(StoreError::OffsetNotRising { offset, least }.into());
-        }
-        least = offset + 1;
-    }
-    Ok(())
+    let next = batch.iter().try_fold(next_offset, |least, event| match event.offset.get() {
+        offset if offset < least => Err(StoreError::OffsetNotRising { offset, least }),
+        offset => Ok(offset + 1),
+    });
+    Ok(next.map(|_| ())?)
 }
 
 /// A transaction that writes events.
@@ -334,23 +316,31 @@ impl Writing<'_> {
         let is_kept = event.payload.is_some() || event.finish;
         let numbers = if is_kept { self.numbers(event)? } else { Vec::new() };
         if let Some(payload) = event.payload.as_deref().filter(|_| !numbers.is_empty()) {
-            self.write_event(event, payload, &numbers)?;
+            let id = event.id.as_deref();
+            let fingerprint = id.map(|_| event.fingerprint.to_bytes());
+            let sum = checksum(offset, id.map(str::as_bytes), payload);
+            let topics = topics_column(&numbers);
+            self.db.run(
+                "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                params![offset, at, topics, id, fingerprint, event.finish, payload, sum],
+            )?;
+            for &number in &numbers {
+                let over = self.topics.add(self.db, number, cost(payload.len()))?;
+                self.trimming.over.extend(over);
+            }
+            self.trimming.grown = true;
         }
         if event.finish {
             for number in numbers {
-                self.db.run(
-                    "UPDATE topics SET finished = ?, finished_at = ? WHERE number = ?",
-                    (offset, at, number),
-                )?;
+                let sql = "UPDATE topics SET finished = ?, finished_at = ? WHERE number = ?";
+                self.db.run(sql, (offset, at, number))?;
             }
             self.trimming.finishes = true;
         }
         if let Some(key) = &event.key {
             let fingerprint = event.fingerprint.to_bytes();
-            self.db.run(
-                "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)",
-                (offset, at, &key.credential, &key.key, fingerprint),
-            )?;
+            let sql = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)";
+            self.db.run(sql, (offset, at, &key.credential, &key.key, fingerprint))?;
             self.trimming.keys = self.trimming.keys.map(|keys| keys + 1);
         }
         Ok(())
@@ -360,7 +350,7 @@ impl Writing<'_> {
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {
-            let topic = self.topics.find_or_create(self.db, address)?;
+            let topic = self.topics.topic_of(self.db, address)?;
             if numbers.contains(&topic.number) {
                 continue;
             }
@@ -373,29 +363,5 @@ impl Writing<'_> {
             }
         }
         Ok(numbers)
-    }
-
-    fn write_event(&mut self, event: &StoredEvent, payload: &[u8], numbers: &[i64]) -> Result<()> {
-        let offset = event.offset.get();
-        let id = event.id.as_deref();
-        self.db.run(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            params![
-                offset,
-                event.at.as_millis(),
-                topics_column(numbers),
-                id,
-                id.map(|_| event.fingerprint.to_bytes()),
-                event.finish,
-                payload,
-                checksum(offset, id.map(str::as_bytes), payload),
-            ],
-        )?;
-        for &number in numbers {
-            let over = self.topics.added(self.db, number, cost(payload.len()))?;
-            self.trimming.over.extend(over);
-        }
-        self.trimming.grown = true;
-        Ok(())
     }
 }

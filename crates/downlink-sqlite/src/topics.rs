@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::{
     fault::Result,
-    sql::{Evicted, Sql as _, address_of, indexed, kind_and_name, lost, topic_numbers},
+    sql::{Evicted, Sql as _, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
 /// Topics held in memory: as many as are busy at a time, in about 15 MiB. Beyond it all are dropped
@@ -106,24 +106,17 @@ impl Topics {
     }
 
     /// The topic of an address; made if there is none, with the floor of forgotten topics.
-    pub(crate) fn find_or_create(
-        &mut self,
-        db: &Connection,
-        address: &Address,
-    ) -> Result<&mut TopicState> {
-        let known = self.numbers.get(address).copied();
+    pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
+        let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
+        let known = self.numbers.get(to).copied();
         let number = match known.filter(|number| self.states.contains_key(number)) {
             Some(number) => number,
             None => {
-                let found = db.first(
-                    "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?",
-                    kind_and_name(address),
-                )?;
-                let (number, emptied) = match found {
+                let (number, emptied) = match db.first(sql, kind_and_name(to))? {
                     Some(found) => found,
-                    None => (create(db, address)?, false),
+                    None => (create(db, to)?, false),
                 };
-                self.load(db, number, address.clone(), emptied)?;
+                self.load(db, number, to.clone(), emptied)?;
                 number
             }
         };
@@ -142,7 +135,7 @@ impl Topics {
 
     /// Counts an event that went into a topic and is not indexed yet. The number of a topic that is
     /// now over its rule, once.
-    pub(crate) fn added(
+    pub(crate) fn add(
         &mut self,
         db: &Connection,
         number: i64,
@@ -167,13 +160,7 @@ impl Topics {
         self.states.remove(&number);
     }
 
-    fn load(
-        &mut self,
-        db: &Connection,
-        number: i64,
-        address: Address,
-        emptied: bool,
-    ) -> Result<()> {
+    fn load(&mut self, db: &Connection, number: i64, to: Address, emptied: bool) -> Result<()> {
         if self.states.len() >= CACHED_MAX || self.numbers.len() >= CACHED_MAX {
             self.numbers.clear();
             self.states.clear();
@@ -182,9 +169,9 @@ impl Topics {
         let (events, bytes): (usize, usize) = db.first(size, [number])?.unwrap_or_default();
         let unindexed = self.unindexed(db)?.topics.get(&number).copied().unwrap_or_default();
         let (events, bytes) = (events + unindexed.0, bytes + unindexed.1);
-        let retention = *self.rules.of(&address);
+        let retention = *self.rules.of(&to);
         let state = TopicState { number, events, bytes, retention, emptied, queued: false };
-        self.numbers.insert(address, number);
+        self.numbers.insert(to, number);
         self.states.insert(number, state);
         Ok(())
     }
@@ -203,16 +190,14 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
 
 /// Topic, offset and bytes of each event from an offset on.
 pub(crate) fn members_from(db: &Connection, from: u64) -> Result<Vec<(i64, u64, usize)>> {
-    let mut select = db.prepare_cached(
+    let rows: Vec<(u64, TopicNumbers, usize)> = db.all(
         "SELECT offset, topics, length(payload) FROM events WHERE offset >= ? ORDER BY offset",
+        [from],
     )?;
-    let mut rows = select.query([from])?;
-    let mut members = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (offset, bytes) = (row.get(0)?, cost(row.get(2)?));
-        members.extend(topic_numbers(row.get_ref(1)?).into_iter().map(|n| (n, offset, bytes)));
-    }
-    Ok(members)
+    let members = rows.into_iter().flat_map(|(offset, TopicNumbers(topics), bytes)| {
+        topics.into_iter().map(move |topic| (topic, offset, cost(bytes)))
+    });
+    Ok(members.collect())
 }
 
 /// The bytes that an event counts towards its topic's bound.

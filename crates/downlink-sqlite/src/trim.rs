@@ -14,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-use downlink_log::{KEY_WINDOW, KEYS_MAX, RetentionRules, Timestamp};
+use downlink_log::{KEY_WINDOW, KEYS_MAX, RetentionRules, Timestamp, store::Trimmed};
 use rusqlite::Connection;
 
 use crate::{
     fault::Result,
-    sql::{Sql as _, indexed, keepers, lost, meta, set_meta, topic_numbers},
+    sql::{Sql as _, TopicNumbers, indexed, keepers, lost, meta, set_meta},
     topics::{Topics, members_from},
 };
 
@@ -99,12 +99,9 @@ impl Trimming {
         let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
         let is_checked = meta::<String>(db, "rules")? == format!("{:?}", options.retention);
         // Some of these were over their rule when the store was last closed, and were not trimmed.
-        let mut select = db.prepare("SELECT topics FROM events ORDER BY offset DESC LIMIT ?")?;
-        let mut rows = select.query([WRITTEN_LAST])?;
-        let mut over = BTreeSet::new();
-        while let Some(row) = rows.next()? {
-            over.extend(topic_numbers(row.get_ref(0)?));
-        }
+        let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
+        let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
+        let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();
         Ok(Self {
             options,
             over: over.into_iter().collect(),
@@ -127,35 +124,40 @@ impl Trimming {
 }
 
 /// One transaction of trimming.
-pub(crate) struct Step<'a> {
+struct Step<'a> {
     db: &'a Connection,
     topics: &'a mut Topics,
     trimming: &'a mut Trimming,
     /// How much more this step may do; 0: there may be more for the next.
-    pub(crate) rows_left: usize,
+    rows_left: usize,
     /// The number of this step's evictions, and whether there were any.
     eviction: u64,
-    pub(crate) evicted: bool,
+    evicted: bool,
     /// When something falls due that is not due now.
-    pub(crate) next: Option<Timestamp>,
+    next: Option<Timestamp>,
 }
 
 /// Up to which offset each of some topics is to be evicted.
 type Due = BTreeMap<i64, u64>;
 
-impl<'a> Step<'a> {
-    pub(crate) fn new(
-        db: &'a Connection,
-        topics: &'a mut Topics,
-        trimming: &'a mut Trimming,
-    ) -> Result<Self> {
-        let eviction = meta::<u64>(db, "evictions")? + 1;
-        let rows_left = STEP_ROWS;
-        Ok(Self { db, topics, trimming, rows_left, eviction, evicted: false, next: None })
-    }
+/// One step of trimming, and whether it evicted anything.
+pub(crate) fn trim_step(
+    db: &Connection,
+    topics: &mut Topics,
+    trimming: &mut Trimming,
+    now: Timestamp,
+) -> Result<(Trimmed, bool)> {
+    let eviction = meta::<u64>(db, "evictions")? + 1;
+    let rows_left = STEP_ROWS;
+    let mut step = Step { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
+    step.run(now)?;
+    let trimmed = if step.rows_left == 0 { Trimmed::More } else { Trimmed::Until(step.next) };
+    Ok((trimmed, step.evicted))
+}
 
+impl Step<'_> {
     /// Trims by every rule, as far as the step goes.
-    pub(crate) fn run(&mut self, now: Timestamp) -> Result<()> {
+    fn run(&mut self, now: Timestamp) -> Result<()> {
         if self.topics.unindexed(self.db)?.rows >= INDEX_ROWS {
             self.index()?;
         }
@@ -211,10 +213,10 @@ impl<'a> Step<'a> {
         let (rule, mut events, mut bytes) = (topic.retention, topic.events, topic.bytes);
         let is_over = |events, bytes| events > rule.events_max || bytes > rule.bytes_max;
         let mut through = None;
-        let members: Vec<(u64, usize)> = self.db.all(
-            "SELECT offset, bytes FROM memberships WHERE topic = ? ORDER BY offset LIMIT ?",
-            (number, self.rows_left),
-        )?;
+        let sql = "SELECT offset, bytes FROM memberships WHERE topic = ? ORDER BY offset LIMIT ?";
+        let surplus = events.saturating_sub(rule.events_max).max(SIZE_EVENTS);
+        let limit = surplus.min(self.rows_left);
+        let members: Vec<(u64, usize)> = self.db.all(sql, (number, limit))?;
         for (offset, size) in members {
             if events <= 1 || !is_over(events, bytes) {
                 break;
@@ -239,23 +241,19 @@ impl<'a> Step<'a> {
         };
         // A topic costs a count of its events: as many rows as an eviction of some.
         let topics_max = (self.rows_left / 32).max(1);
-        let numbers: Vec<(i64,)> = self.db.all(
-            "SELECT number FROM topics WHERE number >= ? ORDER BY number LIMIT ?",
-            (from, topics_max),
-        )?;
+        let sql = "SELECT number FROM topics WHERE number >= ? ORDER BY number LIMIT ?";
+        let numbers: Vec<(i64,)> = self.db.all(sql, (from, topics_max))?;
         for &(number,) in &numbers {
             if self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over()) {
                 self.trimming.over.push_back(number);
             }
         }
-        self.trimming.unchecked = match numbers.last() {
-            Some((last,)) if numbers.len() == topics_max => Some(last + 1),
-            _ => None,
-        };
-        if self.trimming.unchecked.is_none() {
+        let is_done = numbers.len() < topics_max;
+        self.trimming.unchecked = numbers.last().filter(|_| !is_done).map(|(last,)| last + 1);
+        if is_done {
             set_meta(self.db, "rules", format!("{:?}", self.trimming.options.retention))?;
         }
-        if self.trimming.unchecked.is_some() || !self.trimming.over.is_empty() {
+        if !is_done || !self.trimming.over.is_empty() {
             self.rows_left = 0;
         }
         Ok(())
@@ -265,9 +263,8 @@ impl<'a> Step<'a> {
     fn trim_age(&mut self, index: usize, now: Timestamp) -> Result<()> {
         let Some(&(age, mut next)) = self.trimming.ages.get(index) else { return Ok(()) };
         let (mut due, indexed) = (Due::new(), indexed(self.db)?);
-        let mut select = self.db.prepare_cached(
-            "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset",
-        )?;
+        let sql = "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset";
+        let mut select = self.db.prepare_cached(sql)?;
         let mut rows = select.query([next])?;
         while self.rows_left > 0
             && let Some(row) = rows.next()?
@@ -276,7 +273,7 @@ impl<'a> Step<'a> {
                 break;
             }
             let offset = row.get(0)?;
-            let numbers = keepers(self.db, offset, row.get_ref(2)?, indexed)?;
+            let numbers = keepers(self.db, offset, row.get(2)?, indexed)?;
             self.spend(numbers.len().max(1));
             for number in numbers {
                 let topic = self.topics.get(self.db, number)?.ok_or_else(|| lost(number))?;
@@ -297,10 +294,8 @@ impl<'a> Step<'a> {
     /// Evicts the oldest events of all while the file is over its bound. The newest stays.
     fn trim_bytes(&mut self) -> Result<()> {
         while self.rows_left > 0 && self.trimming.grown {
-            let due = match used_bytes(self.db)? > self.trimming.options.bytes_max {
-                true => self.oldest()?,
-                false => Due::new(),
-            };
+            let is_over = used_bytes(self.db)? > self.trimming.options.bytes_max;
+            let due = if is_over { self.oldest()? } else { Due::new() };
             self.trimming.grown = !due.is_empty();
             self.evict_all(due)?;
         }
@@ -309,15 +304,14 @@ impl<'a> Step<'a> {
 
     /// Some of the oldest events, by topic.
     fn oldest(&mut self) -> Result<Due> {
-        let mut select = self.db.prepare_cached(
+        let rows: Vec<(u64, TopicNumbers)> = self.db.all(
             "SELECT offset, topics FROM events
              WHERE offset < (SELECT max(offset) FROM events) ORDER BY offset LIMIT ?",
+            [SIZE_EVENTS.min(self.rows_left)],
         )?;
-        let mut rows = select.query([SIZE_EVENTS.min(self.rows_left)])?;
         let (mut due, indexed) = (Due::new(), indexed(self.db)?);
-        while let Some(row) = rows.next()? {
-            let offset = row.get(0)?;
-            let numbers = keepers(self.db, offset, row.get_ref(1)?, indexed)?;
+        for (offset, topics) in rows {
+            let numbers = keepers(self.db, offset, topics, indexed)?;
             self.spend(numbers.len().max(1));
             due.extend(numbers.into_iter().map(|number| (number, offset)));
         }
@@ -362,14 +356,9 @@ impl<'a> Step<'a> {
         if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
             return Ok(());
         }
-        let mut select = self.db.prepare_cached("SELECT topics FROM events WHERE offset = ?")?;
-        let mut rows = select.query([offset])?;
-        let is_kept = match rows.next()? {
-            Some(row) => !keepers(self.db, offset, row.get_ref(0)?, u64::MAX)?.is_empty(),
-            None => true,
-        };
-        drop(rows);
-        if !is_kept {
+        let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
+        let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
+        if keepers(self.db, offset, topics, u64::MAX)?.is_empty() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
         Ok(())
@@ -402,10 +391,8 @@ impl<'a> Step<'a> {
             if self.is_kept(at, self.trimming.options.finished_keep, now) {
                 break;
             }
-            self.db.run(
-                "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?",
-                [topic],
-            )?;
+            let sql = "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?";
+            self.db.run(sql, [topic])?;
             let emptied = self.mark_emptied(topic)?;
             self.topics.evicted(topic, 0, 0, emptied);
             self.spend(1);

@@ -51,19 +51,16 @@ pub(super) async fn publish(
     if batch.is_empty() {
         return Err(bad_request("The batch is empty: send one JSON object a line."));
     }
-    let receipts = batch.publish().map_err(|error| match error {
+    let refused = |error| match error {
         BatchError::Event { index, error } => {
             in_line(lines.get(index).copied().unwrap_or_default(), not_published(&error))
         }
         _ => too_many(BATCH_EVENTS_MAX, "events"),
-    })?;
-    // One commit for all of them.
-    let last = receipts.last().map(|last| reply::certain(settings, last));
-    let status = match last {
-        Some(last) => last.await?.0,
-        None => StatusCode::OK,
     };
-    let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.id().as_str()).collect();
+    let receipts = batch.publish().map_err(refused)?;
+    let confirmed = BatchError::durable(&receipts).await.map_err(refused)?;
+    let ids: Vec<&str> = confirmed.iter().map(|confirmed| confirmed.id().as_str()).collect();
+    let status = reply::published_status(settings);
     Ok((status, reply::json(&json!({ "ids": ids }))).into_response())
 }
 

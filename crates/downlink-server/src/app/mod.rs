@@ -56,6 +56,8 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         subscribers_per_client_max: settings.subscribers_per_client_max,
         selectors_max: settings.selectors_max,
         topics_max: settings.topics_max,
+        subscribed_names_max: settings.subscribed_names_max,
+        patterns_max: settings.patterns_max,
         bytes_max: settings.history_bytes_max,
     };
     let mut hub = HubBuilder::text();
@@ -76,7 +78,6 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         .limits(limits)
         .event_bytes_max(settings.event_bytes_max)
         .finished_keep(settings.finished_keep)
-        .linger(settings.linger)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
         .build()
 }

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::Receipt;
+use downlink::hub::Confirmed;
 use serde_json::json;
 
 use super::{
@@ -52,8 +52,8 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
-    let (status, receipt) = reply::certain(settings, &receipt).await?;
-    Ok((status, answer(&receipt)).into_response())
+    let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
+    Ok((status, answer(&confirmed)).into_response())
 }
 
 fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {
@@ -87,6 +87,6 @@ fn format(headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-fn answer(receipt: &Receipt) -> Response {
-    reply::json(&json!({ "id": receipt.id().as_str(), "subscribers": receipt.matched() }))
+fn answer(confirmed: &Confirmed) -> Response {
+    reply::json(&json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() }))
 }

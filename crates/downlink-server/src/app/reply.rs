@@ -11,10 +11,9 @@ use axum::{
 };
 use downlink::{
     http::{Problem, Spread, refuse},
-    hub::{PublishError, Receipt},
+    hub::{Confirmed, PublishError, Receipt},
 };
 use serde::Serialize;
-use tokio::time::timeout;
 
 use crate::config::Settings;
 
@@ -82,30 +81,19 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
     Refused::new(error.to_problem().status(), sentence(error) + advice)
 }
 
-/// How long a relaxed publish waits for a disk that has fallen behind, before it is answered all the same.
-///
-/// As long as a server that starts waits for its store: what a disk is busy with for longer, it is stuck
-/// at. With half, many publishers would outrun a slow disk; double would hold up those of one that is full.
-const BEHIND_WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// What is certain of a publish: once the disk has it or, if that is not waited for, at once. But where
-/// the disk falls behind, its pace is everybody's who waits for the answers.
-pub(super) async fn certain(
+/// Waits until an event is published. In relaxed durability the answer says that a power cut may still
+/// take it.
+pub(super) async fn confirmed(
     settings: &Settings,
     receipt: &Receipt,
-) -> Result<(StatusCode, Receipt), Refused> {
-    let relaxed = settings.is_relaxed();
-    if relaxed && !receipt.is_store_behind() {
-        return Ok((StatusCode::ACCEPTED, receipt.clone()));
-    }
-    if relaxed {
-        let certain = timeout(BEHIND_WAIT_MAX, receipt.durable()).await;
-        // A disk that takes nothing at all is no reason to hide what was promised anyway.
-        let certain = certain.unwrap_or_else(|_| Ok(receipt.clone()));
-        return Ok((StatusCode::ACCEPTED, certain.map_err(|error| not_published(&error))?));
-    }
-    let certain = receipt.durable().await.map_err(|error| not_published(&error))?;
-    Ok((StatusCode::OK, certain))
+) -> Result<(StatusCode, Confirmed), Refused> {
+    let confirmed = receipt.durable().await.map_err(|error| not_published(&error))?;
+    Ok((published_status(settings), confirmed))
+}
+
+/// The status of an answer to a publish.
+pub(super) fn published_status(settings: &Settings) -> StatusCode {
+    if settings.is_relaxed() { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
 /// An error and its causes as one sentence.

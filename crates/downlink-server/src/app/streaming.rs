@@ -1,8 +1,8 @@
 //! A body that is a stream of events: each is published as it arrives.
 //!
-//! What was published before something went wrong stays published; the answer says how much that
-//! is. An event's own type and id are kept; comments and reconnection times were for whoever read
-//! the stream first, and go no further.
+//! What is published stays published, whatever stops the stream; the answer says how much that is.
+//! An event's own type and id are kept. Comments and reconnection times were meant for the first
+//! reader of the stream and are dropped.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Hub, Receipt};
+use downlink::hub::{Confirmed, Hub, Receipt};
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::{json, value::RawValue};
 
@@ -42,28 +42,19 @@ pub(super) async fn publish(
     if finish && envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
-    let waiting = VecDeque::new();
-    let mut stream = Publishing { app, hub: &app.hub, envelope, published: 0, last: None, waiting };
-    let mut reader = Reader::new(format, app.settings.event_bytes_max);
-    loop {
-        let chunk = next_chunk(app, &mut body).await.map_err(|refused| stream.stopped(refused))?;
-        let Read { events, wrong } = reader.read(chunk.as_deref());
-        for event in events {
-            let published = stream.publish(event).await;
-            published.map_err(|refused| stream.stopped(refused))?;
-        }
-        if let Some(wrong) = wrong {
-            return Err(stream.stopped(wrong));
-        }
-        if chunk.is_none() {
-            break;
-        }
+    let mut stream = Publishing {
+        app,
+        hub: &app.hub,
+        envelope,
+        sent: 0,
+        published: 0,
+        last: None,
+        waiting: VecDeque::new(),
+    };
+    match stream.publish_all(format, finish, &mut body).await {
+        Ok(status) => Ok((status, stream.answer()).into_response()),
+        Err(stopped) => Err(stream.stop(stopped).await),
     }
-    if finish {
-        stream.finish().await.map_err(|refused| stream.stopped(refused))?;
-    }
-    let status = stream.settle(0).await.map_err(|refused| stream.stopped(refused))?;
-    Ok((status, stream.answer()).into_response())
 }
 
 /// The next piece of the body, unless the server shuts down first.
@@ -93,10 +84,19 @@ struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
     envelope: Envelope,
+    /// Events that were given to the hub.
+    sent: u64,
+    /// Events that are published.
     published: u64,
-    last: Option<Receipt>,
-    /// Events whose commit is under way, oldest first.
-    waiting: VecDeque<Receipt>,
+    last: Option<Confirmed>,
+    /// Events whose commit is under way, with their numbers in the stream, oldest first.
+    waiting: VecDeque<(u64, Receipt)>,
+}
+
+/// Why a stream stops, and at which of its events.
+struct Stopped {
+    number: u64,
+    why: Refused,
 }
 
 /// Events of one stream whose commit is not waited for yet: as many as a disk takes in a few commits.
@@ -104,7 +104,43 @@ struct Publishing<'a> {
 const WAITING_MAX: usize = 256;
 
 impl Publishing<'_> {
-    async fn publish(&mut self, arrived: Arrived) -> Result<(), Refused> {
+    /// Publishes everything that comes, and says with which status to answer.
+    async fn publish_all(
+        &mut self,
+        format: Format,
+        finish: bool,
+        body: &mut Body,
+    ) -> Result<StatusCode, Stopped> {
+        let mut reader = Reader::new(format, self.app.settings.event_bytes_max);
+        loop {
+            let chunk = next_chunk(self.app, body).await.map_err(|why| self.at_next(why))?;
+            let Read { events, wrong } = reader.read(chunk.as_deref());
+            for event in events {
+                self.publish(event).await?;
+            }
+            if let Some(wrong) = wrong {
+                return Err(self.at_next(wrong));
+            }
+            if chunk.is_none() {
+                break;
+            }
+        }
+        let status = self.settle(0).await?;
+        if finish {
+            self.finish().await.map_err(|why| self.at_next(why))?;
+        }
+        Ok(status)
+    }
+
+    async fn publish(&mut self, arrived: Arrived) -> Result<(), Stopped> {
+        let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
+        self.sent += 1;
+        self.waiting.push_back((self.sent, receipt));
+        self.settle(WAITING_MAX).await?;
+        Ok(())
+    }
+
+    fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
         let mut publish = self.envelope.publish(self.hub)?;
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
@@ -112,58 +148,58 @@ impl Publishing<'_> {
         if let Some(id) = arrived.id {
             publish = publish.id(id);
         }
-        let receipt = publish.publish(arrived.data).map_err(|error| not_published(&error))?;
-        // Where the disk is behind, a stream has one event that waits for it, as a publisher has.
-        let is_slowed = self.app.settings.is_relaxed() && receipt.is_store_behind();
-        let left = if is_slowed { 0 } else { WAITING_MAX };
-        self.published += 1;
-        self.waiting.push_back(receipt.clone());
-        self.last = Some(receipt);
-        self.settle(left).await?;
-        Ok(())
+        publish.publish(arrived.data).map_err(|error| not_published(&error))
     }
 
     async fn finish(&mut self) -> Result<(), Refused> {
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
-        let mut receipts =
-            self.envelope.topics.iter().map(finish).collect::<Result<Vec<_>, _>>()?;
-        if self.app.settings.is_relaxed() {
-            // What is waited for is the disk's pace, once for all: commits keep their order.
-            receipts.drain(..receipts.len().saturating_sub(1));
-        }
+        let receipts = self.envelope.topics.iter().map(finish).collect::<Result<Vec<_>, _>>()?;
         for receipt in &receipts {
-            reply::certain(&self.app.settings, receipt).await?;
+            reply::confirmed(&self.app.settings, receipt).await?;
         }
         Ok(())
     }
 
     /// Waits for the oldest commits until at most so many are left.
-    async fn settle(&mut self, left: usize) -> Result<StatusCode, Refused> {
+    async fn settle(&mut self, left: usize) -> Result<StatusCode, Stopped> {
         let mut status = StatusCode::OK;
         while self.waiting.len() > left {
-            let Some(receipt) = self.waiting.pop_front() else { break };
-            let (said, certain) = reply::certain(&self.app.settings, &receipt).await?;
+            let Some((number, receipt)) = self.waiting.pop_front() else { break };
+            let confirmed = reply::confirmed(&self.app.settings, &receipt).await;
+            let (said, confirmed) = confirmed.map_err(|why| Stopped { number, why })?;
             status = said;
-            if self.waiting.is_empty() {
-                self.last = Some(certain);
-            }
+            self.published += 1;
+            self.last = Some(confirmed);
         }
         Ok(status)
     }
 
-    /// What stopped the stream, and how far it came.
-    fn stopped(&self, why: Refused) -> Refused {
-        let published = self.published;
+    /// Stops at the next event.
+    fn at_next(&self, why: Refused) -> Stopped {
+        Stopped { number: self.sent + 1, why }
+    }
+
+    /// What stopped the stream, and what of it is published. The commits under way are waited for, so
+    /// that the count is true.
+    async fn stop(&mut self, stopped: Stopped) -> Refused {
+        let mut first = stopped;
+        while !self.waiting.is_empty() {
+            if let Err(stopped) = self.settle(0).await
+                && stopped.number < first.number
+            {
+                first = stopped;
+            }
+        }
         let far = match &self.last {
-            Some(last) => format!("Published before: {published}, the last as {}.", last.id()),
-            None => "Nothing was published before.".to_owned(),
+            Some(last) => format!("Published: {}, the last as {}.", self.published, last.id()),
+            None => "Nothing was published.".to_owned(),
         };
-        why.told(|why| format!("Event {} of the stream: {why} {far}", published + 1))
+        first.why.told(|why| format!("Event {} of the stream: {why} {far}", first.number))
     }
 
     fn answer(&self) -> Response {
-        let id = self.last.as_ref().map(|receipt| receipt.id().as_str());
-        let subscribers = self.last.as_ref().map_or(0, Receipt::matched);
+        let id = self.last.as_ref().map(|last| last.id().as_str());
+        let subscribers = self.last.as_ref().map_or(0, Confirmed::matched);
         reply::json(&json!({ "id": id, "events": self.published, "subscribers": subscribers }))
     }
 }

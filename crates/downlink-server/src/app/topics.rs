@@ -53,8 +53,8 @@ pub(super) async fn finish(
     let topic = query.one("topic")?;
     let topic = topic.ok_or_else(|| bad_request("Say which: add ?topic=NAME to the address."))?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
-    let (status, receipt) = reply::certain(&app.settings, &receipt).await?;
-    let answer = json!({ "id": receipt.id().as_str(), "subscribers": receipt.matched() });
+    let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
+    let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
     Ok((status, reply::json(&answer)).into_response())
 }
 

@@ -9,9 +9,8 @@ use downlink_log::{
 };
 
 use crate::{
-    checksum::verified,
     fault::{Fault, Result},
-    sql::{Sql as _, column},
+    sql::{Sql as _, column, verified},
 };
 
 use super::target::{ROWS_MAX, Snapshot, Target};
@@ -112,7 +111,7 @@ fn scan<'a>(
             return Ok(Some(offset + u64::from(is_down)));
         }
         snapshot.spend(1);
-        if snapshot.wants_event(offset, row.get_ref(1)?)? && !each(snapshot, offset)? {
+        if snapshot.wants_event(offset, row.get(1)?)? && !each(snapshot, offset)? {
             return Ok(Some(offset + u64::from(!is_down)));
         }
     }
@@ -163,7 +162,7 @@ fn listed(
 /// A search for the nth newest event, which goes on from call to call.
 #[derive(Debug)]
 pub(crate) struct Search {
-    asked: (usize, u64),
+    pub(super) asked: (usize, u64),
     /// How many are still to be found, below which offset.
     left: usize,
     below: u64,
@@ -174,10 +173,6 @@ pub(crate) struct Search {
 impl Search {
     pub(super) fn new(count: usize, until: u64) -> Self {
         Self { asked: (count, until), left: count, below: until, oldest: None }
-    }
-
-    pub(super) fn is_for(&self, count: usize, until: u64) -> bool {
-        self.asked == (count, until)
     }
 
     /// Goes on for the rows of one call; `true` when the search is over.

@@ -89,11 +89,10 @@ impl FloorWalk {
                     return Ok(false);
                 }
                 snapshot.spend(1);
+                let (kind, name): (i64, String) = (row.get(5)?, row.get(6)?);
                 let is_wanted = match &*snapshot.target {
                     Target::Few(few) => few.contains(topic),
-                    Target::Many(_) => {
-                        snapshot.wants.matches(row.get(5)?, &row.get::<_, String>(6)?)
-                    }
+                    Target::Many(_) => snapshot.wants.matches(kind, &name),
                 };
                 if is_wanted && floor > least {
                     least = each(snapshot, evicted)?;

@@ -8,15 +8,18 @@ use std::{
     sync::Arc,
 };
 
-use downlink_log::{Address, PatternSet, TopicSelector, store::Wanted};
-use rusqlite::{
-    Connection,
-    types::{Value, ValueRef},
+use downlink_log::{
+    Address, PatternSet,
+    store::{Step, StoreError, Wanted},
 };
+use rusqlite::{Connection, types::Value};
 
 use crate::{
     fault::Result,
-    sql::{Evicted, KIND_TOPIC, Sql as _, indexed, keepers, kind_and_name, lost, topic_numbers},
+    file::Pool,
+    sql::{
+        Evicted, KIND_TOPIC, Sql as _, TopicNumbers, address, indexed, keepers, kind_and_name, lost,
+    },
 };
 
 /// Rows that one call looks at: about ten milliseconds if none of them is wanted.
@@ -43,36 +46,23 @@ const KNOWN_MAX: usize = 16_384;
 /// The wanted names.
 #[derive(Debug)]
 pub(crate) struct Wants {
-    /// Exact names, by kind.
-    names: [HashSet<Box<str>>; 3],
+    addresses: HashSet<Address>,
     patterns: Arc<PatternSet>,
     /// The beginnings of the names that patterns match, each once.
     prefixes: BTreeSet<Box<str>>,
 }
 
 impl Wants {
-    pub(super) fn new(wanted: Wanted) -> Self {
-        let Wanted { addresses, patterns } = wanted;
-        let mut names: [HashSet<Box<str>>; 3] = Default::default();
-        let (exact, real): (Vec<_>, Vec<_>) =
-            patterns.patterns().iter().partition(|pattern| pattern.exact().is_some());
-        let exact = exact.into_iter().filter_map(TopicSelector::exact).cloned();
-        for address in addresses.into_iter().chain(exact.map(Address::Topic)) {
-            let (kind, name) = kind_and_name(&address);
-            names[kind as usize].insert(name.into());
-        }
-        let prefixes = real.into_iter().map(|pattern| pattern.literal_prefix().into()).collect();
-        Self { names, patterns, prefixes }
+    pub(super) fn new(Wanted { addresses, patterns }: Wanted) -> Self {
+        let prefixes = patterns.patterns().iter().map(|pattern| pattern.literal_prefix().into());
+        let (addresses, prefixes) = (addresses.into_iter().collect(), prefixes.collect());
+        Self { addresses, patterns, prefixes }
     }
 
     pub(super) fn matches(&self, kind: i64, name: &str) -> bool {
-        let names = usize::try_from(kind).ok().and_then(|kind| self.names.get(kind));
-        names.is_some_and(|names| names.contains(name))
-            || (kind == KIND_TOPIC && self.patterns.matches(name))
-    }
-
-    fn names(&self) -> usize {
-        self.names.iter().map(HashSet::len).sum()
+        let is_named = || address(kind, name, 0).is_ok_and(|name| self.addresses.contains(&name));
+        (kind == KIND_TOPIC && self.patterns.matches(name))
+            || (!self.addresses.is_empty() && is_named())
     }
 }
 
@@ -96,7 +86,7 @@ pub(crate) struct Few {
 impl Target {
     /// Finds the topics, or that they are too many. Looks at no more rows than a page does.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
-        if wants.names() + wants.prefixes.len() > LOOKUPS_MAX {
+        if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
         }
         let mut numbers = BTreeSet::new();
@@ -113,11 +103,10 @@ impl Target {
             let wanted = names.into_iter().filter(|(_, name)| wants.matches(KIND_TOPIC, name));
             numbers.extend(wanted.map(|(number, _)| number));
         }
-        for (kind, names) in (0_i64..).zip(&wants.names) {
-            for name in names {
-                let select = "SELECT number FROM topics WHERE kind = ? AND name = ?";
-                numbers.extend(db.first(select, (kind, name))?.map(|(number,): (i64,)| number));
-            }
+        for address in &wants.addresses {
+            let select = "SELECT number FROM topics WHERE kind = ? AND name = ?";
+            let found = db.first(select, kind_and_name(address))?;
+            numbers.extend(found.map(|(number,): (i64,)| number));
         }
         let newest = db.first("SELECT number FROM topics ORDER BY number DESC LIMIT 1", [])?;
         let newest = newest.map_or(0, |(number,)| number);
@@ -137,7 +126,7 @@ impl Few {
         for number in &self.numbers {
             all.extend(db.first(select, [number])?.map(Evicted::new));
         }
-        if !wants.prefixes.is_empty() || all.len() < wants.names() {
+        if !wants.prefixes.is_empty() || all.len() < wants.addresses.len() {
             all.push(Evicted::forgotten(db)?);
         }
         Ok(all)
@@ -163,20 +152,24 @@ pub(crate) struct Snapshot<'a> {
     pub(super) rows_left: usize,
 }
 
-impl<'a> Snapshot<'a> {
-    /// Finds the topics of the replay in this transaction; `None` if there are too many new topics to
-    /// look at in one call.
-    pub(super) fn take(
-        db: &'a Connection,
-        wants: &'a Wants,
-        target: &'a mut Option<Target>,
-    ) -> Result<Option<Self>> {
-        let target = match target {
-            Some(target) => target,
-            none => none.insert(Target::choose(db, wants)?),
-        };
-        let mut snapshot = Self { db, wants, target, indexed: indexed(db)?, rows_left: ROWS_MAX };
-        Ok(snapshot.add_new_topics()?.then_some(snapshot))
+impl Snapshot<'_> {
+    /// Finds the topics of the replay in a transaction, and reads if there are not too many new ones
+    /// to look at in one call.
+    pub(super) fn read<T>(
+        pool: &Pool,
+        wants: &Wants,
+        target: &mut Option<Target>,
+        read: impl FnOnce(&mut Snapshot<'_>) -> Result<Step<T>>,
+    ) -> Result<Step<T>, StoreError> {
+        pool.read(|db| {
+            let target = match target {
+                Some(target) => target,
+                none => none.insert(Target::choose(db, wants)?),
+            };
+            let (indexed, rows_left) = (indexed(db)?, ROWS_MAX);
+            let mut snapshot = Snapshot { db, wants, target, indexed, rows_left };
+            if snapshot.add_new_topics()? { read(&mut snapshot) } else { Ok(Step::More) }
+        })
     }
 
     pub(super) fn spend(&mut self, rows: usize) {
@@ -191,10 +184,8 @@ impl<'a> Snapshot<'a> {
     /// Adds the topics that were made since the last call; `false` if there are more to look at.
     fn add_new_topics(&mut self) -> Result<bool> {
         let Target::Few(few) = &mut *self.target else { return Ok(true) };
-        let new: Vec<(i64, i64, String)> = self.db.all(
-            "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?",
-            (few.newest, ROWS_MAX),
-        )?;
+        let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";
+        let new: Vec<(i64, i64, String)> = self.db.all(sql, (few.newest, ROWS_MAX))?;
         let looked = new.len();
         for (number, kind, name) in new {
             few.newest = number;
@@ -231,12 +222,8 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Whether a wanted topic is among the topics of an event and keeps it.
-    pub(super) fn wants_event(&mut self, offset: u64, topics: ValueRef<'_>) -> Result<bool> {
-        let numbers = topic_numbers(topics);
-        if let [only] = numbers[..] {
-            return self.wants_topic(only);
-        }
-        self.spend(numbers.len());
+    pub(super) fn wants_event(&mut self, offset: u64, topics: TopicNumbers) -> Result<bool> {
+        self.spend(topics.0.len().saturating_sub(1));
         for topic in keepers(self.db, offset, topics, self.indexed)? {
             if self.wants_topic(topic)? {
                 return Ok(true);
@@ -248,10 +235,8 @@ impl<'a> Snapshot<'a> {
     /// Whether a wanted topic keeps the event at an offset.
     pub(super) fn keeps(&mut self, offset: u64) -> Result<bool> {
         self.spend(1);
-        let mut select = self.db.prepare_cached("SELECT topics FROM events WHERE offset = ?")?;
-        let mut rows = select.query([offset])?;
-        match rows.next()? {
-            Some(row) => self.wants_event(offset, row.get_ref(0)?),
+        match self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])? {
+            Some((topics,)) => self.wants_event(offset, topics),
             None => Ok(false),
         }
     }

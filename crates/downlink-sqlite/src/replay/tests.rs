@@ -13,7 +13,7 @@ use downlink_log::{
 };
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{pool::connect, schema, sql::Sql as _};
+use crate::{file::connect, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 

@@ -16,7 +16,7 @@ use http_body_util::Full;
 
 use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse};
 use crate::hub::{
-    BatchError, Clock, Delivery, PublishError, Published, Reading, Resume, StoreError,
+    BatchError, Delivery, HubClock, PublishError, Published, Reading, Resume, StoreError,
     SubscribeError, Subscription, Timestamp,
 };
 
@@ -97,7 +97,7 @@ where
     }
 
     fn prefetch(&self) -> bool {
-        self.subscription.warm()
+        self.subscription.prefetch()
     }
 }
 
@@ -106,11 +106,8 @@ struct Driven;
 
 impl Reading for Driven {
     /// The system's time as of the beginning of the round, or the time of another clock.
-    fn now(clock: &Clock) -> Timestamp {
-        if !clock.is_system() {
-            return clock.now();
-        }
-        Timestamp::from_millis(driven::time_of_day(|| clock.now().as_millis()))
+    fn now(clock: &HubClock) -> Timestamp {
+        clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
     /// Registers the key of a driven body, else its waker.
@@ -186,7 +183,8 @@ impl SubscribeError {
             | Self::Store { by_browser, .. }
             | Self::Full { by_browser, .. }
             | Self::ClientFull { by_browser, .. }
-            | Self::TooManyTopics { by_browser, .. } => {
+            | Self::TooManyNames { by_browser, .. }
+            | Self::TooManyPatterns { by_browser, .. } => {
                 refuse(&sentence(&self), REFUSED_RETRY, by_browser)
             }
             Self::Finished => {

@@ -29,7 +29,7 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 /// ```
 #[must_use = "nothing is published until `publish` is called"]
 #[derive(Debug)]
-pub struct Batch<T> {
+pub struct Batch<T: Send + Sync + 'static> {
     hub: Hub<T>,
     events: Vec<(Publish<T>, T)>,
 }

@@ -33,9 +33,7 @@ pub enum HubError {
     #[error("drain_spread ends before it begins")]
     EmptySpread,
     /// A hub with a store keeps values and was not told how to read them back.
-    #[error(
-        "a store with keep_values needs decode_values, or decode_json, to read them back"
-    )]
+    #[error("a store with keep_values needs decode_values, or decode_json, to read them back")]
     ValuesNeedDecoding,
     /// The store could not be opened.
     #[error("the store could not be opened")]

@@ -9,10 +9,7 @@ use downlink_proto::{Event, EventId};
 
 use super::{
     Clock, Hub, HubClock, HubError, Inner, Limits, Observer, Retention, TopicSelector,
-    drain::Drain,
-    encoding::Encoding,
-    record::Record,
-    stats::Counters,
+    drain::Drain, encoding::Encoding, record::Record, stats::Counters,
 };
 
 /// The largest event in bytes of its frame, by default. Larger values belong behind a link: every

@@ -106,10 +106,14 @@ impl HubClock {
         self.now_at(self.wall.now())
     }
 
-    /// The log time, if a server of many has looked at the system's clock already: `look` gives what
-    /// it saw.
-    pub(crate) fn now_by(&self, look: impl FnOnce() -> Timestamp) -> Timestamp {
-        if self.wall.is_system() { self.now_at(look()) } else { self.now() }
+    /// The same for a caller that remembers what the system's clock said: `remember` gets a look at
+    /// the clock and gives that time, or the one that it remembers.
+    pub(crate) fn now_by(
+        &self,
+        remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,
+    ) -> Timestamp {
+        let look = || self.wall.now();
+        if self.wall.is_system() { self.now_at(remember(&look)) } else { self.now() }
     }
 
     fn now_at(&self, wall: Timestamp) -> Timestamp {

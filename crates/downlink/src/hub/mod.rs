@@ -40,6 +40,7 @@ pub use batch::{BATCH_EVENTS_MAX, Batch, BatchError};
 pub use build_error::HubError;
 pub use builder::{EVENT_BYTES_MAX, HubBuilder, LagPolicy};
 pub use clock::Clock;
+pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
@@ -51,7 +52,6 @@ pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::{ClientOverview, TopicOverview};
 pub use publish::{ADDRESSES_MAX, Publish};
 pub use publish_error::PublishError;
-pub(crate) use clock::HubClock;
 pub(crate) use reading::Reading;
 pub use receipt::{Confirmed, Receipt};
 pub use stats::Stats;

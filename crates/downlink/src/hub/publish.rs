@@ -54,7 +54,7 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 /// ```
 #[must_use = "nothing is published until `publish` is called"]
 #[derive(Debug)]
-pub struct Publish<T> {
+pub struct Publish<T: Send + Sync + 'static> {
     hub: Hub<T>,
     /// Invariant: sorted, and each once.
     to: Addresses,
@@ -235,10 +235,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     /// Checks and encodes.
-    pub(super) fn into_draft(
-        mut self,
-        value: T,
-    ) -> Result<Encoded<T>, PublishError> {
+    pub(super) fn into_draft(mut self, value: T) -> Result<Encoded<T>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.id().cloned();

@@ -18,7 +18,11 @@ pub struct Receipt(State);
 enum State {
     Confirmed(Confirmed),
     /// It waits for a commit; this is its place in the batch.
-    Queued { commit: Commit, draft: usize, given: Option<EventId> },
+    Queued {
+        commit: Commit,
+        draft: usize,
+        given: Option<EventId>,
+    },
 }
 
 /// What became of an event: it is published, and its id and offset are certain.

@@ -42,9 +42,7 @@ pub enum SubscribeError {
         by_browser: bool,
     },
     /// The client has as many subscriptions as it may have.
-    #[error(
-        "the client has {subscribers_per_client_max} subscriptions, which is the limit"
-    )]
+    #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
     ClientFull {
         /// The limit.
         subscribers_per_client_max: usize,
@@ -52,9 +50,7 @@ pub enum SubscribeError {
         by_browser: bool,
     },
     /// All subscriptions together name as many topics and clients as allowed.
-    #[error(
-        "{subscribed_names_max} topics and clients are subscribed to, which is the limit"
-    )]
+    #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
     TooManyNames {
         /// The limit.
         subscribed_names_max: usize,
@@ -70,9 +66,7 @@ pub enum SubscribeError {
         by_browser: bool,
     },
     /// More topics and patterns than one subscription may have.
-    #[error(
-        "a subscription names at most {selectors_max} topics and patterns, not {selectors}"
-    )]
+    #[error("a subscription names at most {selectors_max} topics and patterns, not {selectors}")]
     TooManySelectors {
         /// How many.
         selectors: usize,

@@ -385,7 +385,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         self.note_told(entry.offset);
         // Without these it is like any other from here on.
-        self.uncommon = self.uncommon.take().filter(|uncommon| uncommon.filter.is_some() || rare.missing.is_some());
+        self.uncommon = self
+            .uncommon
+            .take()
+            .filter(|uncommon| uncommon.filter.is_some() || uncommon.missing.is_some());
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
@@ -402,7 +405,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
-        let given = self.uncommon.as_mut().and_then(|uncommon| uncommon.given.take()).map(String::from);
+        let given =
+            self.uncommon.as_mut().and_then(|uncommon| uncommon.given.take()).map(String::from);
         let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
         self.told_is_given = false;
         self.told = gap.next;
