@@ -23,15 +23,20 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 pub(super) struct Batch {
     frames: usize,
     frames_max: usize,
-    /// Invariant: `Some` exactly if `frames` is 1; a longer batch is in `copied`.
-    lone: Option<Frame>,
-    copied: BytesMut,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Empty,
+    Lone(Frame),
+    Joined(BytesMut),
 }
 
 impl Batch {
     /// A batch of at most so many frames.
     pub(super) fn of(frames_max: usize) -> Self {
-        Self { frames: 0, frames_max, lone: None, copied: BytesMut::new() }
+        Self { frames: 0, frames_max, content: Content::Empty }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -43,46 +48,52 @@ impl Batch {
         self.frames >= self.frames_max || self.len() >= BATCH_BYTES_MAX
     }
 
-    /// Adds a frame.
+    /// Adds a frame. The first one always fits.
     ///
     /// # Errors
     ///
     /// Gives the frame back if it does not fit.
     pub(super) fn push(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.is_empty() {
-            self.frames = 1;
-            self.lone = Some(frame);
-            return Ok(());
-        }
-        if self.frames == self.frames_max || self.len() + frame.len() > BATCH_BYTES_MAX {
+        let fits = self.frames < self.frames_max && self.len() + frame.len() <= BATCH_BYTES_MAX;
+        if !fits && !self.is_empty() {
             return Err(frame);
         }
-        self.append(&frame);
+        self.push_last(frame);
         Ok(())
     }
 
-    /// Adds the last frame of a response, which is small, whether it fits or not.
+    /// Adds a small frame, such as the last one of a response, whether it fits or not.
     pub(super) fn push_last(&mut self, frame: Frame) {
-        if let Err(frame) = self.push(frame) {
-            self.append(&frame);
-        }
+        self.frames += 1;
+        self.content = match std::mem::replace(&mut self.content, Content::Empty) {
+            Content::Empty => Content::Lone(frame),
+            Content::Lone(first) => {
+                let mut joined = BytesMut::with_capacity(first.len() + frame.len());
+                joined.extend_from_slice(first.as_bytes());
+                joined.extend_from_slice(frame.as_bytes());
+                Content::Joined(joined)
+            }
+            Content::Joined(mut joined) => {
+                joined.extend_from_slice(frame.as_bytes());
+                Content::Joined(joined)
+            }
+        };
     }
 
     pub(super) fn into_bytes(self) -> Bytes {
-        self.lone.map_or_else(|| self.copied.freeze(), Frame::into_bytes)
+        match self.content {
+            Content::Empty => Bytes::new(),
+            Content::Lone(frame) => frame.into_bytes(),
+            Content::Joined(joined) => joined.freeze(),
+        }
     }
 
     fn len(&self) -> usize {
-        self.lone.as_ref().map_or(self.copied.len(), Frame::len)
-    }
-
-    fn append(&mut self, frame: &Frame) {
-        if let Some(first) = self.lone.take() {
-            self.copied.reserve(first.len() + frame.len());
-            self.copied.extend_from_slice(first.as_bytes());
+        match &self.content {
+            Content::Empty => 0,
+            Content::Lone(frame) => frame.len(),
+            Content::Joined(joined) => joined.len(),
         }
-        self.copied.extend_from_slice(frame.as_bytes());
-        self.frames += 1;
     }
 }
 
