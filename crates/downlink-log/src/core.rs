@@ -1,10 +1,8 @@
 //! The parts of a log that publishing and reading share.
 
-use crate::{
-    history::{evicted::Evicted, history::History},
-    sequence::{ids::Ids, sequencer::Sequencer},
-    types::payload::Payload,
-};
+use crate::history::{Evicted, History};
+use crate::sequence::{Ids, Sequencer};
+use crate::types::Payload;
 
 /// Locks, outermost first. A thread takes a lock only with some of those before it held, or none.
 ///

@@ -6,41 +6,19 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::{
-    commit::{
-        outcome::{Commit, Outcome},
-        queue::CommitQueue,
-        restore::restore,
-        writer::{StoreClock, Writer},
-    },
-    core::Core,
-    history::history::History,
-    read::{
-        overview::{ReaderOverview, TopicOverview, Totals},
-        reader::Reader,
-        replay::Replays,
-        seats::Seats,
-        start::Start,
-    },
-    readers::list::end_each,
-    sequence::{
-        decode::{Decode, Decoder, OnUnreadable, Stored},
-        draft::{Answers, AppendError, Drafts},
-        ids::Ids,
-        sequencer::Sequencer,
-    },
-    store::{Durability, Opened, Store, StoreError},
-    types::{
-        address::{Address, ClientId, Topic},
-        clock::ClockState,
-        event::EndReason,
-        offset::{Cursor, Offset, Timestamp},
-        open_error::OpenError,
-        options::LogOptions,
-        payload::Payload,
-        selector::Selection,
-        trie::PatternSet,
-    },
+use crate::commit::{Commit, CommitQueue, Outcome, StoreClock, Writer, restore};
+use crate::core::Core;
+use crate::history::History;
+use crate::read::{Reader, ReaderOverview, Replays, Seats, Start, TopicOverview, Totals};
+use crate::readers::end_each;
+use crate::sequence::{
+    Answers, AppendError, Decode, Decoder, Drafts, Ids, OnUnreadable, Sequencer, Stored,
+};
+use crate::store::{Durability, Opened, Store, StoreError};
+use crate::types::address::Topic;
+use crate::types::{
+    Address, ClientId, ClockState, Cursor, EndReason, LogOptions, Offset, OpenError, PatternSet,
+    Payload, Selection, Timestamp,
 };
 
 /// Events that wait for their commit. At a thousand commits a second and a publisher for each event,

@@ -8,27 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    commit::{
-        outcome::Outcome,
-        queue::{Queued, Size},
-    },
-    core::Core,
-    sequence::{
-        batch::{Assigned, DraftOutcome, DraftTopics, Fresh},
-        draft::AppendError,
-        ids::Ids,
-        plan::{Earlier, Plan, plan},
-        sequencer::Remembered,
-    },
-    store::{Store, StoreError, StoredEvent},
-    topics::topic::Topic,
-    types::{
-        identity::{Fingerprint, IdempotencyKey},
-        offset::{Offset, Timestamp},
-        payload::Payload,
-    },
+use crate::commit::outcome::Outcome;
+use crate::commit::queue::{Queued, Size};
+use crate::core::Core;
+use crate::sequence::{
+    AppendError, Assigned, DraftOutcome, DraftTopics, Earlier, Fresh, Ids, Plan, Remembered, plan,
 };
+use crate::store::{Store, StoreError, StoredEvent};
+use crate::topics::Topic;
+use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
 /// The batches of one transaction, with their offsets.
 pub(crate) struct Group<P> {

@@ -5,10 +5,8 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::{
-    sequence::draft::{Answers, AppendError},
-    sync::Mutex,
-};
+use crate::sequence::{Answers, AppendError};
+use crate::sync::Mutex;
 
 /// The outcome of one batch, once there is one.
 #[derive(Debug)]

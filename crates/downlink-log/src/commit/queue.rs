@@ -2,13 +2,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{
-    commit::outcome::{Commit, Outcome},
-    sequence::draft::{AppendError, Draft, Drafts},
-    store::StoreError,
-    sync::{Condvar, Mutex},
-    types::{offset::Timestamp, payload::Payload},
-};
+use crate::commit::outcome::{Commit, Outcome};
+use crate::sequence::{AppendError, Draft, Drafts};
+use crate::store::StoreError;
+use crate::sync::{Condvar, Mutex};
+use crate::types::{Payload, Timestamp};
 
 /// Events in one transaction, if there are more batches than one: some milliseconds of work, so that
 /// the first publisher does not wait for the last.

@@ -7,21 +7,13 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
-use crate::{
-    core::Core,
-    history::{evicted::Evicted, history::Pushed, index::EventTopics},
-    patterns::table::Matching,
-    sequence::{decode::Decoder, publisher_ids::PublisherId},
-    store::{StoreError, StoreReader, StoredEvent},
-    topics::ring::{Finish, Lost},
-    types::{
-        address::Address,
-        event::Batch,
-        floor::{EvictionNumber, Floor},
-        offset::{Offset, Timestamp},
-        payload::Payload,
-    },
-};
+use crate::core::Core;
+use crate::history::{EventTopics, Evicted, Pushed};
+use crate::patterns::Matching;
+use crate::sequence::{Decoder, PublisherId};
+use crate::store::{StoreError, StoreReader, StoredEvent};
+use crate::topics::{Finish, Lost};
+use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
 /// What the rings are filled with at most: what reconnecting clients ask for after a deploy, read in
 /// well under a second.

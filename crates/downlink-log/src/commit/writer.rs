@@ -13,24 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    commit::{
-        group::{Group, Planned},
-        outcome::Outcome,
-        pacing::{CommitPacing, LastCommit},
-        queue::{CommitQueue, Queue, Queued},
-    },
-    core::Core,
-    history::evicted::Evicted,
-    readers::list::end_each,
-    sequence::{
-        draft::{Answers, AppendError},
-        sequencer::Wakes,
-    },
-    store::{Durability, Store, StoreError, Trimmed},
-    sync::MutexGuard,
-    types::{clock::ClockState, event::EndReason, payload::Payload},
-};
+use crate::commit::group::{Group, Planned};
+use crate::commit::outcome::Outcome;
+use crate::commit::pacing::{CommitPacing, LastCommit};
+use crate::commit::queue::{CommitQueue, Queue, Queued};
+use crate::core::Core;
+use crate::history::Evicted;
+use crate::readers::end_each;
+use crate::sequence::{Answers, AppendError, Wakes};
+use crate::store::{Durability, Store, StoreError, Trimmed};
+use crate::sync::MutexGuard;
+use crate::types::{ClockState, EndReason, Payload};
 
 /// How long an event in relaxed durability may wait for its flush: what a power cut may take. A tenth
 /// of a second is at most ten flushes a second; half would wear the disk, twice would lose more than

@@ -5,11 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{
-    sync::{AtomicU64, Mutex, Ordering},
-    topics::topic::Topic,
-    types::offset::Timestamp,
-};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::topics::Topic;
+use crate::types::Timestamp;
 
 /// The time of nothing.
 const NEVER: u64 = u64::MAX;

@@ -6,27 +6,13 @@
 
 use std::sync::Arc;
 
-use crate::{
-    history::{
-        ages::Ages,
-        evicted::Evicted,
-        index::{EventTopics, Index, Row},
-    },
-    patterns::table::{Held, Matching, Patterns},
-    sync::{AtomicU64, AtomicUsize, Mutex, Ordering},
-    topics::{
-        names::Topics,
-        ring::{Finish, Kept, Lost, Ring},
-        topic::Topic,
-    },
-    types::{
-        address::Address,
-        floor::EvictionNumber,
-        offset::{Offset, Timestamp},
-        options::LogOptions,
-        payload::Payload,
-    },
-};
+use crate::history::ages::Ages;
+use crate::history::evicted::Evicted;
+use crate::history::index::{EventTopics, Index, Row};
+use crate::patterns::{Held, Matching, Patterns};
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::topics::{Finish, Kept, Lost, Ring, Topic, Topics};
+use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
 /// Events evicted by age in one step, some ten microseconds. Whoever meets an age that is due does one
 /// step, so a hundred thousand topics that expire at once stop nobody.

@@ -8,7 +8,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::{topics::topic::Topic, types::offset::Timestamp};
+use crate::topics::Topic;
+use crate::types::Timestamp;
 
 /// The topics of one event; nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
@@ -136,10 +137,8 @@ fn last<P>(chunk: &VecDeque<Row<P>>) -> u64 {
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::{
-        topics::ring::Lost,
-        types::{address::Address, offset::Epoch, options::LogOptions},
-    };
+    use crate::topics::Lost;
+    use crate::types::{Address, Epoch, LogOptions};
 
     fn topics(count: usize) -> EventTopics<&'static str> {
         let options = LogOptions::new(Epoch::from_random(7));

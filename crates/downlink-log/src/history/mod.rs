@@ -5,3 +5,7 @@ pub(crate) mod evicted;
 #[expect(clippy::module_inception, reason = "the type that owns the parts of this folder")]
 pub(crate) mod history;
 pub(crate) mod index;
+
+pub(crate) use evicted::Evicted;
+pub(crate) use history::{History, Pushed};
+pub(crate) use index::{EventTopics, Row};

@@ -7,7 +7,7 @@
 
 use smallvec::SmallVec;
 
-use crate::types::floor::EvictionNumber;
+use crate::types::EvictionNumber;
 
 /// Steps of a staircase. Retention evicts old events first, so one or two steps are usual; sixteen
 /// take a cache line each four.

@@ -3,3 +3,6 @@
 pub(crate) mod evictions;
 pub(crate) mod pattern;
 pub(crate) mod table;
+
+pub(crate) use pattern::Look;
+pub(crate) use table::{Held, Matching, PatternSeat, Patterns};

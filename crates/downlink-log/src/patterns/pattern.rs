@@ -5,13 +5,11 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{
-    patterns::evictions::Evictions,
-    readers::list::ReaderList,
-    sync::{AtomicU64, Mutex, Ordering},
-    topics::topic::Topic,
-    types::{floor::EvictionNumber, selector::TopicSelector},
-};
+use crate::patterns::evictions::Evictions;
+use crate::readers::ReaderList;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::topics::Topic;
+use crate::types::{EvictionNumber, TopicSelector};
 
 /// Rows that a pattern keeps: as many events as one poll of a reader takes. They are 1 KiB. Half would
 /// send a reader to the index after each burst; twice would be memory that few readers use.

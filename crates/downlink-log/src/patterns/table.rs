@@ -8,16 +8,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::{
-    patterns::pattern::Pattern,
-    readers::state::ReaderState,
-    sync::{RwLock, RwLockReadGuard},
-    topics::ring::Lost,
-    types::{
-        address::Address, floor::EvictionNumber, open_error::OpenError, selector::TopicSelector,
-        trie::PatternTrie,
-    },
-};
+use crate::patterns::pattern::Pattern;
+use crate::readers::ReaderState;
+use crate::sync::{RwLock, RwLockReadGuard};
+use crate::topics::Lost;
+use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, TopicSelector};
 
 /// The patterns that match one topic; hardly more than fifteen.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;

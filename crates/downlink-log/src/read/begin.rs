@@ -5,22 +5,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::{
-    core::Core,
-    read::{
-        seats::Seats,
-        start::{Beginning, Past, Start},
-        walk::{self, FloorSearch, Search, Work},
-    },
-    sequence::ids::Located,
-    topics::topic::Topic,
-    types::{
-        event::{Gap, GapReason},
-        floor::{EvictionNumber, Hole},
-        offset::{Cursor, Offset, Timestamp},
-        payload::Payload,
-    },
-};
+use crate::core::Core;
+use crate::read::seats::Seats;
+use crate::read::start::{Beginning, Past, Start};
+use crate::read::walk::{self, FloorSearch, Search, Work};
+use crate::sequence::Located;
+use crate::topics::Topic;
+use crate::types::{Cursor, EvictionNumber, Gap, GapReason, Hole, Offset, Payload, Timestamp};
 
 /// The search for the beginning of one reader. The reader is on its lists already, so no append
 /// between is missed.

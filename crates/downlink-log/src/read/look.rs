@@ -11,22 +11,13 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::{
-    history::history::History,
-    patterns::pattern::Look,
-    read::{
-        position::Position,
-        seats::Seats,
-        walk::{self, Search, Work},
-    },
-    topics::{ring::Kept, ring::Ring, topic::Topic},
-    types::{
-        event::{Batch, Entry, Gap},
-        floor::Hole,
-        offset::Offset,
-        payload::Payload,
-    },
-};
+use crate::history::History;
+use crate::patterns::Look;
+use crate::read::position::Position;
+use crate::read::seats::Seats;
+use crate::read::walk::{self, Search, Work};
+use crate::topics::{Kept, Ring, Topic};
+use crate::types::{Batch, Entry, Gap, Hole, Offset, Payload};
 
 /// Up to this many topics, looking at each is cheaper than the index's lock. Models walk it sooner.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };

@@ -12,3 +12,9 @@ pub(crate) mod start;
 pub(crate) mod store_begin;
 pub(crate) mod store_replay;
 pub(crate) mod walk;
+
+pub(crate) use overview::{ReaderOverview, TopicOverview, Totals};
+pub(crate) use reader::Reader;
+pub(crate) use replay::Replays;
+pub(crate) use seats::Seats;
+pub(crate) use start::Start;

@@ -4,16 +4,12 @@
 //! buffer. Everything else, such as a hole, an end, or a burst, is left to `look`. This buys a third
 //! of the user time of a delivery in the bench's cell `rate`.
 
-use crate::{
-    history::history::History,
-    read::{
-        look::{MERGE_ALWAYS, entry},
-        position::Position,
-        seats::Seats,
-    },
-    topics::{names::TopicSeat, ring::Ring},
-    types::{event::Entry, payload::Payload},
-};
+use crate::history::History;
+use crate::read::look::{MERGE_ALWAYS, entry};
+use crate::read::position::Position;
+use crate::read::seats::Seats;
+use crate::topics::{Ring, TopicSeat};
+use crate::types::{Entry, Payload};
 
 /// Up to this many events each is taken by itself. With as many, a batch and its buffer cost the
 /// same; with twice as many, a batch is cheaper by a third.

@@ -4,16 +4,11 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use crate::{
-    core::Core,
-    sync::Ordering,
-    topics::{names::start_of, topic::Topic},
-    types::{
-        address::{Address, ClientId, Topic as TopicName},
-        offset::Offset,
-        payload::Payload,
-    },
-};
+use crate::core::Core;
+use crate::sync::Ordering;
+use crate::topics::{Topic, start_of};
+use crate::types::address::Topic as TopicName;
+use crate::types::{Address, ClientId, Offset, Payload};
 
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

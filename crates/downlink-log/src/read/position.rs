@@ -1,14 +1,8 @@
 //! Where a reader stands, and the holes that it meets there.
 
-use crate::{
-    read::{seats::Seats, start::Past},
-    types::{
-        event::GapReason,
-        floor::{EvictionNumber, Hole},
-        offset::Offset,
-        payload::Payload,
-    },
-};
+use crate::read::seats::Seats;
+use crate::read::start::Past;
+use crate::types::{EvictionNumber, GapReason, Hole, Offset, Payload};
 
 /// The reading position of one reader.
 #[derive(Debug)]

@@ -6,31 +6,21 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::{
-    core::Core,
-    read::{
-        begin::Opening,
-        look::{Found, look},
-        next::{Next, read_next},
-        position::Position,
-        replay::{Promise, Replays},
-        seats::Seats,
-        start::{Beginning, Start},
-        store_begin::{StoreOpening, begin_known},
-        store_replay::{Source, StoreReading},
-    },
-    readers::{
-        state::ReaderState,
-        wake::{WakeBatch, WakeMany},
-    },
-    store::StoreError,
-    sync::Ordering,
-    types::{
-        address::ClientId,
-        event::{Batch, EndReason, Entry, Gap, GapReason},
-        offset::{Cursor, Offset, Timestamp},
-        payload::Payload,
-    },
+use crate::core::Core;
+use crate::read::begin::Opening;
+use crate::read::look::{Found, look};
+use crate::read::next::{Next, read_next};
+use crate::read::position::Position;
+use crate::read::replay::{Promise, Replays};
+use crate::read::seats::Seats;
+use crate::read::start::{Beginning, Start};
+use crate::read::store_begin::{StoreOpening, begin_known};
+use crate::read::store_replay::{Source, StoreReading};
+use crate::readers::{ReaderState, WakeBatch, WakeMany};
+use crate::store::StoreError;
+use crate::sync::Ordering;
+use crate::types::{
+    Batch, ClientId, Cursor, EndReason, Entry, Gap, GapReason, Offset, Payload, Timestamp,
 };
 
 /// What a reader has found.

@@ -6,12 +6,10 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
-use crate::{
-    readers::{state::ReaderState, wake::WakeBatch},
-    sequence::decode::Decoder,
-    store::{StoreError, StoreReader},
-    sync::Mutex,
-};
+use crate::readers::{ReaderState, WakeBatch};
+use crate::sequence::Decoder;
+use crate::store::{StoreError, StoreReader};
+use crate::sync::Mutex;
 
 #[cfg(not(downlink_loom))]
 use crate::sync::Condvar;

@@ -5,16 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-use crate::{
-    history::index::Row,
-    patterns::table::PatternSeat,
-    store::Wanted,
-    topics::{
-        names::{TopicSeat, TopicSeats},
-        topic::Topic,
-    },
-    types::{address::Address, payload::Payload, trie::PatternSet},
-};
+use crate::history::Row;
+use crate::patterns::PatternSeat;
+use crate::store::Wanted;
+use crate::topics::{Topic, TopicSeat, TopicSeats};
+use crate::types::{Address, PatternSet, Payload};
 
 #[derive(Debug)]
 pub(crate) struct Seats<P> {

@@ -3,23 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::{
-    core::Core,
-    read::{
-        begin::gap,
-        replay::Replays,
-        seats::Seats,
-        start::{Beginning, Past, Start},
-    },
-    sequence::ids::Located,
-    store::{Page, Range, Step, StoreError, StoreReplay},
-    types::{
-        event::{Batch, GapReason},
-        floor::{EvictionNumber, Floor},
-        offset::{Cursor, Offset},
-        payload::Payload,
-    },
-};
+use crate::core::Core;
+use crate::read::begin::gap;
+use crate::read::replay::Replays;
+use crate::read::seats::Seats;
+use crate::read::start::{Beginning, Past, Start};
+use crate::sequence::Located;
+use crate::store::{Page, Range, Step, StoreError, StoreReplay};
+use crate::types::{Batch, Cursor, EvictionNumber, Floor, GapReason, Offset, Payload};
 
 /// A look for one event.
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };

@@ -5,23 +5,14 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{
-    core::Core,
-    read::{
-        position::Position,
-        replay::{Promise, Replays, Slot},
-        start::Beginning,
-    },
-    readers::state::ReaderState,
-    sequence::decode::Decoder,
-    store::{Page, Range, Step, StoreError, StoreReplay, StoredEntry},
-    types::{
-        event::{Batch, Entry, Gap, GapReason},
-        floor::{EvictionNumber, Hole},
-        offset::Offset,
-        payload::Payload,
-    },
-};
+use crate::core::Core;
+use crate::read::position::Position;
+use crate::read::replay::{Promise, Replays, Slot};
+use crate::read::start::Beginning;
+use crate::readers::ReaderState;
+use crate::sequence::Decoder;
+use crate::store::{Page, Range, Step, StoreError, StoreReplay, StoredEntry};
+use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Hole, Offset, Payload};
 
 /// Pages that one request may take without finding anything.
 const EMPTY_PAGES_MAX: usize = 16;

@@ -5,12 +5,10 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use crate::{
-    history::{history::History, index::Row},
-    read::seats::Seats,
-    topics::{names::start_of, topic::Topic},
-    types::{address::Address, payload::Payload, trie::PatternSet},
-};
+use crate::history::{History, Row};
+use crate::read::seats::Seats;
+use crate::topics::{Topic, start_of};
+use crate::types::{Address, PatternSet, Payload};
 
 /// Rows copied under one hold of the index, which every publisher needs: some ten microseconds.
 /// Models look at single rows.

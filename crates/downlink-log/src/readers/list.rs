@@ -5,14 +5,10 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use crate::{
-    readers::{
-        state::ReaderState,
-        wake::{WAKE_BATCH, WakeBatch},
-    },
-    sync::Mutex,
-    types::event::EndReason,
-};
+use crate::readers::state::ReaderState;
+use crate::readers::wake::{WAKE_BATCH, WakeBatch};
+use crate::sync::Mutex;
+use crate::types::EndReason;
 
 /// The readers of one topic or pattern.
 #[derive(Debug)]

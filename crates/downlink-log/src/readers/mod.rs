@@ -3,3 +3,7 @@
 pub(crate) mod list;
 pub(crate) mod state;
 pub(crate) mod wake;
+
+pub(crate) use list::{ReaderList, end_each, wake_all};
+pub(crate) use state::ReaderState;
+pub(crate) use wake::{WakeBatch, WakeMany};

@@ -1,10 +1,8 @@
 //! One reader, as the lists that it is on see it.
 
-use crate::{
-    readers::wake::WakeSlot,
-    sync::{AtomicU64, Ordering},
-    types::address::ClientId,
-};
+use crate::readers::wake::WakeSlot;
+use crate::sync::{AtomicU64, Ordering};
+use crate::types::ClientId;
 
 /// What publishers and overviews need of a reader. Its position in topics is the reader's own (see
 /// `read`), so a publisher never waits for a reader that reads.

@@ -15,10 +15,8 @@ use std::{
 
 use smallvec::SmallVec;
 
-use crate::{
-    sync::{AtomicU8, AtomicU32, Mutex, Ordering},
-    types::event::EndReason,
-};
+use crate::sync::{AtomicU8, AtomicU32, Mutex, Ordering};
+use crate::types::EndReason;
 
 /// Readers looked at under one hold of a list, and woken after it.
 ///

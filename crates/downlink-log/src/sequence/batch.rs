@@ -4,20 +4,11 @@ use std::{collections::HashSet, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::{
-    history::{history::History, index::EventTopics},
-    sequence::{
-        draft::{AppendError, Appended, Draft},
-        plan::Plans,
-    },
-    topics::topic::Topic,
-    types::{
-        address::Address,
-        identity::{Fingerprint, IdempotencyKey},
-        offset::Timestamp,
-        payload::Payload,
-    },
-};
+use crate::history::{EventTopics, History};
+use crate::sequence::draft::{AppendError, Appended, Draft};
+use crate::sequence::plan::Plans;
+use crate::topics::Topic;
+use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
 /// The topics of each draft of a batch, each topic once per draft.
 ///

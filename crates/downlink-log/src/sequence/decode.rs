@@ -2,11 +2,9 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use crate::{
-    sequence::ids::Ids,
-    sync::Mutex,
-    types::offset::{Cursor, Offset, Timestamp},
-};
+use crate::sequence::ids::Ids;
+use crate::sync::Mutex;
+use crate::types::{Cursor, Offset, Timestamp};
 
 /// Makes a payload of what a store kept; `None` if it cannot. Runs on the threads of the store.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;

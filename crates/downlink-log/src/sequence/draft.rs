@@ -3,15 +3,8 @@
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::{
-    store::StoreError,
-    types::{
-        address::Address,
-        identity::{Fingerprint, IdempotencyKey},
-        offset::{Cursor, Epoch, Offset},
-        payload::Payload,
-    },
-};
+use crate::store::StoreError;
+use crate::types::{Address, Cursor, Epoch, Fingerprint, IdempotencyKey, Offset, Payload};
 
 /// An event before it has an offset.
 #[derive(Debug)]

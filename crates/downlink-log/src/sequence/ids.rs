@@ -3,10 +3,8 @@
 //! A log in memory has one life. A log with a store has one for each opening, as far as the store
 //! remembers them.
 
-use crate::{
-    sequence::draft::Appended,
-    types::offset::{Cursor, Epoch, Offset},
-};
+use crate::sequence::draft::Appended;
+use crate::types::{Cursor, Epoch, Offset};
 
 /// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
 #[derive(Clone, Debug)]

@@ -5,13 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::{
-    sequence::draft::Appended,
-    types::{
-        identity::{Fingerprint, IdempotencyKey, KEY_WINDOW},
-        offset::Timestamp,
-    },
-};
+use crate::sequence::draft::Appended;
+use crate::types::{Fingerprint, IdempotencyKey, KEY_WINDOW, Timestamp};
 
 #[derive(Debug)]
 pub(crate) struct KeyWindow {
@@ -60,7 +55,7 @@ impl KeyWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::offset::{Epoch, Offset};
+    use crate::types::{Epoch, Offset};
 
     fn key(key: &str) -> IdempotencyKey {
         IdempotencyKey { credential: "".into(), key: key.into() }

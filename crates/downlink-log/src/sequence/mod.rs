@@ -8,3 +8,11 @@ pub(crate) mod keys;
 pub(crate) mod plan;
 pub(crate) mod publisher_ids;
 pub(crate) mod sequencer;
+
+pub(crate) use batch::{Assigned, DraftOutcome, DraftTopics, Fresh};
+pub(crate) use decode::{Decode, Decoder, OnUnreadable, Stored};
+pub(crate) use draft::{Answers, AppendError, Draft, Drafts};
+pub(crate) use ids::{Ids, Located};
+pub(crate) use plan::{Earlier, Plan, plan};
+pub(crate) use publisher_ids::PublisherId;
+pub(crate) use sequencer::{Remembered, Sequencer, Wakes};

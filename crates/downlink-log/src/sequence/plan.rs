@@ -6,18 +6,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::{
-    sequence::{
-        batch::DraftTopics,
-        draft::{AppendError, Appended, Draft},
-    },
-    store::StoreError,
-    topics::topic::Topic,
-    types::{
-        identity::{Fingerprint, IdempotencyKey},
-        payload::Payload,
-    },
-};
+use crate::sequence::batch::DraftTopics;
+use crate::sequence::draft::{AppendError, Appended, Draft};
+use crate::store::StoreError;
+use crate::topics::Topic;
+use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
 /// What becomes of one draft.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::{sequence::draft::Appended, sync::Mutex, types::identity::Fingerprint};
+use crate::sequence::draft::Appended;
+use crate::sync::Mutex;
+use crate::types::Fingerprint;
 
 /// An id is known from before its event is where it can be evicted, until its last ring has evicted
 /// it.
@@ -50,7 +52,7 @@ impl PublisherIds {
 #[cfg(all(test, not(downlink_loom)))]
 mod tests {
     use super::*;
-    use crate::types::offset::{Epoch, Offset};
+    use crate::types::{Epoch, Offset};
 
     #[test]
     fn an_id_is_free_again_when_the_last_ring_has_evicted_it() {

@@ -9,32 +9,19 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::{
-    history::{
-        evicted::Evicted,
-        history::{History, Pushed},
-        index::EventTopics,
-    },
-    patterns::table::{Held, Matching},
-    readers::list::wake_all,
-    sequence::{
-        batch::{Assigned, DraftOutcome, DraftTopics, Fresh},
-        draft::{Answers, AppendError, Appended, Draft, Drafts},
-        ids::Ids,
-        keys::KeyWindow,
-        plan::{Earlier, Plan, Plans, plan},
-        publisher_ids::{PublisherId, PublisherIds},
-    },
-    store::StoreError,
-    sync::{Mutex, MutexGuard},
-    topics::topic::Topic,
-    types::{
-        address::Address,
-        identity::{Fingerprint, IdempotencyKey, KEYS_MAX},
-        offset::{Offset, Timestamp},
-        payload::Payload,
-    },
-};
+use crate::history::{EventTopics, Evicted, History, Pushed};
+use crate::patterns::{Held, Matching};
+use crate::readers::wake_all;
+use crate::sequence::batch::{Assigned, DraftOutcome, DraftTopics, Fresh};
+use crate::sequence::draft::{Answers, AppendError, Appended, Draft, Drafts};
+use crate::sequence::ids::Ids;
+use crate::sequence::keys::KeyWindow;
+use crate::sequence::plan::{Earlier, Plan, Plans, plan};
+use crate::sequence::publisher_ids::{PublisherId, PublisherIds};
+use crate::store::StoreError;
+use crate::sync::{Mutex, MutexGuard};
+use crate::topics::Topic;
+use crate::types::{Address, Fingerprint, IdempotencyKey, KEYS_MAX, Offset, Payload, Timestamp};
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {

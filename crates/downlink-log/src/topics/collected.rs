@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::{topics::ring::Lost, types::address::Address};
+use crate::topics::ring::Lost;
+use crate::types::Address;
 
 /// Names remembered. About 10 MiB with names of ordinary length; beyond it resumption stays correct
 /// and becomes less precise.

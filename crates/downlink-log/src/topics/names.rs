@@ -10,22 +10,13 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use smallvec::SmallVec;
 
-use crate::{
-    readers::state::ReaderState,
-    sync::RwLock,
-    topics::{
-        collected::{COLLECTED_MAX, Collected},
-        ring::Lost,
-        topic::Topic,
-    },
-    types::{
-        address::{self, Address},
-        open_error::OpenError,
-        options::{Limits, LogOptions},
-        payload::Payload,
-        selector::Selection,
-    },
-};
+use crate::readers::ReaderState;
+use crate::sync::RwLock;
+use crate::topics::collected::{COLLECTED_MAX, Collected};
+use crate::topics::ring::Lost;
+use crate::topics::topic::Topic;
+use crate::types::address;
+use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection};
 
 /// Topics collected under one hold of the lock, so that publishers do not wait long when a hundred
 /// thousand expire at once.

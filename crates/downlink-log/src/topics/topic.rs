@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{
-    readers::list::ReaderList,
-    sync::{AtomicU64, Mutex, Ordering, RwLock},
-    topics::ring::{Lost, Ring},
-    types::{address::Address, offset::Timestamp, options::LogOptions, payload::Payload},
-};
+use crate::readers::ReaderList;
+use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
+use crate::topics::ring::{Lost, Ring};
+use crate::types::{Address, LogOptions, Payload, Timestamp};
 
 /// A topic that exists. After collection the same name is another one.
 ///

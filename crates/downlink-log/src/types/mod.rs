@@ -14,3 +14,15 @@ pub(crate) mod payload;
 pub(crate) mod retention;
 pub(crate) mod selector;
 pub(crate) mod trie;
+
+pub(crate) use address::{Address, ClientId};
+pub(crate) use clock::ClockState;
+pub(crate) use event::{Batch, EndReason, Entry, Gap, GapReason};
+pub(crate) use floor::{EvictionNumber, Floor, Hole};
+pub(crate) use identity::{Fingerprint, IdempotencyKey, KEY_WINDOW, KEYS_MAX};
+pub(crate) use offset::{Cursor, Epoch, Offset, Timestamp};
+pub(crate) use open_error::OpenError;
+pub(crate) use options::{Limits, LogOptions};
+pub(crate) use payload::Payload;
+pub(crate) use selector::{Selection, TopicSelector};
+pub(crate) use trie::{PatternSet, PatternTrie};
