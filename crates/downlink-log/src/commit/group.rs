@@ -8,8 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::commit::outcome::Outcome;
-use crate::commit::queue::{Queued, Size};
+use crate::commit::{Outcome, Queued, Size};
 use crate::core::Core;
 use crate::sequence::{
     AppendError, Assigned, DraftOutcome, DraftTopics, Earlier, Fresh, Ids, Plan, Remembered, plan,

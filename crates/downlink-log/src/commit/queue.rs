@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::commit::outcome::{Commit, Outcome};
+use crate::commit::{Commit, Outcome};
 use crate::sequence::{AppendError, Draft, Drafts};
 use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};

@@ -13,10 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::commit::group::{Group, Planned};
-use crate::commit::outcome::Outcome;
-use crate::commit::pacing::{CommitPacing, LastCommit};
-use crate::commit::queue::{CommitQueue, Queue, Queued};
+use crate::commit::{
+    CommitPacing, CommitQueue, Group, LastCommit, Outcome, Planned, Queue, Queued,
+};
 use crate::core::Core;
 use crate::history::Evicted;
 use crate::readers::end_each;

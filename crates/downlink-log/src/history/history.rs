@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::history::ages::Ages;
-use crate::history::evicted::Evicted;
-use crate::history::index::{EventTopics, Index, Row};
+use crate::history::{Ages, EventTopics, Evicted, Index, Row};
 use crate::patterns::{Held, Matching, Patterns};
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Finish, Kept, Lost, Ring, Topic, Topics};

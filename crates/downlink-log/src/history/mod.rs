@@ -6,6 +6,7 @@ pub(crate) mod evicted;
 pub(crate) mod history;
 pub(crate) mod index;
 
+pub(crate) use ages::Ages;
 pub(crate) use evicted::Evicted;
 pub(crate) use history::{History, Pushed};
-pub(crate) use index::{EventTopics, Row};
+pub(crate) use index::{EventTopics, Index, Row};

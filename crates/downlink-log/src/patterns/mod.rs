@@ -4,5 +4,6 @@ pub(crate) mod evictions;
 pub(crate) mod pattern;
 pub(crate) mod table;
 
-pub(crate) use pattern::Look;
+pub(crate) use evictions::Evictions;
+pub(crate) use pattern::{Look, Pattern};
 pub(crate) use table::{Held, Matching, PatternSeat, Patterns};

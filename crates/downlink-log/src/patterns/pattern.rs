@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::patterns::evictions::Evictions;
+use crate::patterns::Evictions;
 use crate::readers::ReaderList;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;

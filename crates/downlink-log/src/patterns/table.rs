@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::patterns::pattern::Pattern;
+use crate::patterns::Pattern;
 use crate::readers::ReaderState;
 use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::Lost;

@@ -6,9 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::core::Core;
-use crate::read::seats::Seats;
-use crate::read::start::{Beginning, Past, Start};
-use crate::read::walk::{self, FloorSearch, Search, Work};
+use crate::read::{Beginning, FloorSearch, Past, Search, Seats, Start, Work, walk};
 use crate::sequence::Located;
 use crate::topics::Topic;
 use crate::types::{Cursor, EvictionNumber, Gap, GapReason, Hole, Offset, Payload, Timestamp};

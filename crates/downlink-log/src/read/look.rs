@@ -13,9 +13,7 @@ use smallvec::SmallVec;
 
 use crate::history::History;
 use crate::patterns::Look;
-use crate::read::position::Position;
-use crate::read::seats::Seats;
-use crate::read::walk::{self, Search, Work};
+use crate::read::{Position, Search, Seats, Work, walk};
 use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Hole, Offset, Payload};
 

@@ -13,8 +13,15 @@ pub(crate) mod store_begin;
 pub(crate) mod store_replay;
 pub(crate) mod walk;
 
+pub(crate) use begin::{Opening, gap};
+pub(crate) use look::{Found, MERGE_ALWAYS, entry, look};
+pub(crate) use next::{Next, read_next};
 pub(crate) use overview::{ReaderOverview, TopicOverview, Totals};
+pub(crate) use position::Position;
 pub(crate) use reader::Reader;
-pub(crate) use replay::Replays;
+pub(crate) use replay::{Promise, Replays, Slot};
 pub(crate) use seats::Seats;
-pub(crate) use start::Start;
+pub(crate) use start::{Beginning, Past, Start};
+pub(crate) use store_begin::{StoreOpening, begin_known};
+pub(crate) use store_replay::{Source, StoreReading};
+pub(crate) use walk::{FloorSearch, Search, Work};

@@ -5,9 +5,7 @@
 //! of the user time of a delivery in the bench's cell `rate`.
 
 use crate::history::History;
-use crate::read::look::{MERGE_ALWAYS, entry};
-use crate::read::position::Position;
-use crate::read::seats::Seats;
+use crate::read::{MERGE_ALWAYS, Position, Seats, entry};
 use crate::topics::{Ring, TopicSeat};
 use crate::types::{Entry, Payload};
 

@@ -1,7 +1,6 @@
 //! Where a reader stands, and the holes that it meets there.
 
-use crate::read::seats::Seats;
-use crate::read::start::Past;
+use crate::read::{Past, Seats};
 use crate::types::{EvictionNumber, GapReason, Hole, Offset, Payload};
 
 /// The reading position of one reader.

@@ -7,15 +7,10 @@ use std::{
 };
 
 use crate::core::Core;
-use crate::read::begin::Opening;
-use crate::read::look::{Found, look};
-use crate::read::next::{Next, read_next};
-use crate::read::position::Position;
-use crate::read::replay::{Promise, Replays};
-use crate::read::seats::Seats;
-use crate::read::start::{Beginning, Start};
-use crate::read::store_begin::{StoreOpening, begin_known};
-use crate::read::store_replay::{Source, StoreReading};
+use crate::read::{
+    Beginning, Found, Next, Opening, Position, Promise, Replays, Seats, Source, Start,
+    StoreOpening, StoreReading, begin_known, look, read_next,
+};
 use crate::readers::{ReaderState, WakeBatch, WakeMany};
 use crate::store::StoreError;
 use crate::sync::Ordering;

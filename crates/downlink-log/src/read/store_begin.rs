@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::read::begin::gap;
-use crate::read::replay::Replays;
-use crate::read::seats::Seats;
-use crate::read::start::{Beginning, Past, Start};
+use crate::read::{Beginning, Past, Replays, Seats, Start, gap};
 use crate::sequence::Located;
 use crate::store::{Page, Range, Step, StoreError, StoreReplay};
 use crate::types::{Batch, Cursor, EvictionNumber, Floor, GapReason, Offset, Payload};

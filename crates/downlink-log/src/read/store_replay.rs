@@ -6,9 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::core::Core;
-use crate::read::position::Position;
-use crate::read::replay::{Promise, Replays, Slot};
-use crate::read::start::Beginning;
+use crate::read::{Beginning, Position, Promise, Replays, Slot};
 use crate::readers::ReaderState;
 use crate::sequence::Decoder;
 use crate::store::{Page, Range, Step, StoreError, StoreReplay, StoredEntry};

@@ -6,7 +6,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::history::{History, Row};
-use crate::read::seats::Seats;
+use crate::read::Seats;
 use crate::topics::{Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 

@@ -5,8 +5,7 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use crate::readers::state::ReaderState;
-use crate::readers::wake::{WAKE_BATCH, WakeBatch};
+use crate::readers::{ReaderState, WAKE_BATCH, WakeBatch};
 use crate::sync::Mutex;
 use crate::types::EndReason;
 

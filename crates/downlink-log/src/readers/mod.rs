@@ -6,4 +6,4 @@ pub(crate) mod wake;
 
 pub(crate) use list::{ReaderList, end_each, wake_all};
 pub(crate) use state::ReaderState;
-pub(crate) use wake::{WakeBatch, WakeMany};
+pub(crate) use wake::{WAKE_BATCH, WakeBatch, WakeMany, WakeSlot};

@@ -1,6 +1,6 @@
 //! One reader, as the lists that it is on see it.
 
-use crate::readers::wake::WakeSlot;
+use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 

@@ -5,8 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use smallvec::SmallVec;
 
 use crate::history::{EventTopics, History};
-use crate::sequence::draft::{AppendError, Appended, Draft};
-use crate::sequence::plan::Plans;
+use crate::sequence::{AppendError, Appended, Draft, Plans};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use crate::sequence::ids::Ids;
+use crate::sequence::Ids;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 

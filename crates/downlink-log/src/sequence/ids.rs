@@ -3,7 +3,7 @@
 //! A log in memory has one life. A log with a store has one for each opening, as far as the store
 //! remembers them.
 
-use crate::sequence::draft::Appended;
+use crate::sequence::Appended;
 use crate::types::{Cursor, Epoch, Offset};
 
 /// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.

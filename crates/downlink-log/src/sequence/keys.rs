@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::sequence::draft::Appended;
+use crate::sequence::Appended;
 use crate::types::{Fingerprint, IdempotencyKey, KEY_WINDOW, Timestamp};
 
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::sequence::batch::DraftTopics;
-use crate::sequence::draft::{AppendError, Appended, Draft};
+use crate::sequence::{AppendError, Appended, Draft, DraftTopics};
 use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::sequence::draft::Appended;
+use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 

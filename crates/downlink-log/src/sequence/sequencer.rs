@@ -12,12 +12,10 @@ use smallvec::SmallVec;
 use crate::history::{EventTopics, Evicted, History, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::readers::wake_all;
-use crate::sequence::batch::{Assigned, DraftOutcome, DraftTopics, Fresh};
-use crate::sequence::draft::{Answers, AppendError, Appended, Draft, Drafts};
-use crate::sequence::ids::Ids;
-use crate::sequence::keys::KeyWindow;
-use crate::sequence::plan::{Earlier, Plan, Plans, plan};
-use crate::sequence::publisher_ids::{PublisherId, PublisherIds};
+use crate::sequence::{
+    Answers, AppendError, Appended, Assigned, Draft, DraftOutcome, DraftTopics, Drafts, Earlier,
+    Fresh, Ids, KeyWindow, Plan, Plans, PublisherId, PublisherIds, plan,
+};
 use crate::store::StoreError;
 use crate::sync::{Mutex, MutexGuard};
 use crate::topics::Topic;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::topics::ring::Lost;
+use crate::topics::Lost;
 use crate::types::Address;
 
 /// Names remembered. About 10 MiB with names of ordinary length; beyond it resumption stays correct

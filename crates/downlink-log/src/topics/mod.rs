@@ -5,6 +5,7 @@ pub(crate) mod names;
 pub(crate) mod ring;
 pub(crate) mod topic;
 
+pub(crate) use collected::{COLLECTED_MAX, Collected};
 pub(crate) use names::{TopicSeat, TopicSeats, Topics, start_of};
 pub(crate) use ring::{Finish, Kept, Lost, Ring};
 pub(crate) use topic::Topic;

@@ -12,11 +12,8 @@ use smallvec::SmallVec;
 
 use crate::readers::ReaderState;
 use crate::sync::RwLock;
-use crate::topics::collected::{COLLECTED_MAX, Collected};
-use crate::topics::ring::Lost;
-use crate::topics::topic::Topic;
-use crate::types::address;
-use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection};
+use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
+use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection, address};
 
 /// Topics collected under one hold of the lock, so that publishers do not wait long when a hundred
 /// thousand expire at once.

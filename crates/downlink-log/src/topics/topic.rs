@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::readers::ReaderList;
 use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
-use crate::topics::ring::{Lost, Ring};
+use crate::topics::{Lost, Ring};
 use crate::types::{Address, LogOptions, Payload, Timestamp};
 
 /// A topic that exists. After collection the same name is another one.

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
-use crate::types::offset::Timestamp;
+use crate::types::Timestamp;
 
 /// How far the wall clock may deviate from the steady clock. Ten seconds are more than a time server
 /// corrects in one step on a healthy machine, and less than any sensible retention.

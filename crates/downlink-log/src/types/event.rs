@@ -1,6 +1,6 @@
 //! What a reader gets: events, gaps, and why nothing follows.
 
-use crate::types::offset::{Offset, Timestamp};
+use crate::types::{Offset, Timestamp};
 
 /// How much one read may take.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! What the history of a topic has lost.
 
-use crate::types::offset::{Offset, Timestamp};
+use crate::types::{Offset, Timestamp};
 
 /// The end of a lost range, and the time of its newest event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

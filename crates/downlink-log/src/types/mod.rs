@@ -15,7 +15,7 @@ pub(crate) mod retention;
 pub(crate) mod selector;
 pub(crate) mod trie;
 
-pub(crate) use address::{Address, ClientId};
+pub(crate) use address::{Address, ClientId, InvalidName, check_segments};
 pub(crate) use clock::ClockState;
 pub(crate) use event::{Batch, EndReason, Entry, Gap, GapReason};
 pub(crate) use floor::{EvictionNumber, Floor, Hole};
@@ -24,5 +24,5 @@ pub(crate) use offset::{Cursor, Epoch, Offset, Timestamp};
 pub(crate) use open_error::OpenError;
 pub(crate) use options::{Limits, LogOptions};
 pub(crate) use payload::Payload;
-pub(crate) use selector::{Selection, TopicSelector};
+pub(crate) use selector::{Selection, TopicSelector, is_placeholder};
 pub(crate) use trie::{PatternSet, PatternTrie};

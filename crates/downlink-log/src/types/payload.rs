@@ -1,6 +1,6 @@
 //! What a log keeps for each event.
 
-use crate::types::offset::{Cursor, Timestamp};
+use crate::types::{Cursor, Timestamp};
 
 /// What a log keeps for each event. Cheap to clone: every reader takes a clone.
 ///

@@ -111,7 +111,8 @@ impl RetentionRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::address::{ClientId, Topic};
+    use crate::types::ClientId;
+    use crate::types::address::Topic;
 
     #[test]
     fn the_first_matching_rule_counts() {

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::selector::{TopicSelector, is_placeholder};
+use crate::types::{TopicSelector, is_placeholder};
 
 /// A value for each pattern.
 #[derive(Debug)]
