@@ -228,8 +228,8 @@ impl<P: Payload> Log<P> {
         let note_lost = |address: &Address, lost| history.patterns.note_lost(address, lost);
         let (state, topics) = history.topics.enter(selection, note_lost)?;
         let patterns = selection.selectors.iter().filter(|selector| selector.exact().is_none());
-        let patterns = PatternSet::new(patterns.cloned());
-        let patterns = match history.patterns.enter(patterns.patterns(), &state) {
+        let set = PatternSet::new(patterns.cloned());
+        let patterns = match history.patterns.enter(set.patterns(), &state) {
             Ok(patterns) => patterns,
             Err(refused) => {
                 history.topics.leave(topics, note_lost);
@@ -242,7 +242,7 @@ impl<P: Payload> Log<P> {
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
         }
-        let seats = Seats::new(topics, patterns);
+        let seats = Seats::new(topics, patterns, set);
         let replays = self.store.as_ref().map(|store| Arc::clone(&store.replays));
         Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }

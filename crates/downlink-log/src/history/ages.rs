@@ -72,9 +72,47 @@ impl<P> Ages<P> {
         let next = queue.keys().next().map_or(NEVER, |(at, _)| at.as_millis());
         self.next.store(next, Ordering::Release);
     }
+}
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.queue.lock().len()
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::topics::Lost;
+    use crate::types::{Address, Epoch, LogOptions};
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn topic() -> Arc<Topic<&'static str>> {
+        let options = LogOptions::new(Epoch::from_random(7));
+        Topic::new(Address::Everyone, &options, Lost::NOTHING)
+    }
+
+    #[test]
+    fn topics_are_due_in_the_order_of_their_times() {
+        let (ages, first, second) = (Ages::new(), topic(), topic());
+        ages.queue(&second, Some(at(20)));
+        ages.queue(&first, Some(at(10)));
+        assert!(!ages.is_due(at(9)) && ages.is_due(at(10)));
+        let due = |now| ages.pop_due(at(now)).map(|(at, topic)| (at.as_millis(), topic.identity()));
+        assert_eq!(due(9), None);
+        assert_eq!(due(30), Some((10, first.identity())));
+        assert_eq!(due(30), Some((20, second.identity())));
+        assert!(due(30).is_none() && !ages.has_any());
+    }
+
+    /// A topic for each answer of a model: gone in a moment, while its events might have lived a day.
+    #[test]
+    fn a_topic_without_an_age_does_not_wait_in_the_queue() {
+        let (ages, topic) = (Ages::new(), topic());
+        ages.queue(&topic, Some(at(10)));
+        ages.queue(&topic, Some(at(20)));
+        assert_eq!(topic.queued_for(), Some(at(10)), "later is found when the earlier time comes");
+        ages.queue(&topic, Some(at(5)));
+        assert_eq!(ages.queue.lock().len(), 1);
+        ages.queue(&topic, None);
+        assert!(ages.queue.lock().is_empty() && !ages.has_any());
+        assert_eq!(Arc::strong_count(&topic), 1);
     }
 }

@@ -79,19 +79,18 @@ impl<P> Pattern<P> {
 
     /// Notes an event of a topic that matches.
     pub(crate) fn push(&self, offset: u64, topic: &Arc<Topic<P>>) {
-        let dropped = {
-            let mut rows = self.rows.lock();
-            rows.rows.push_back((offset, Arc::clone(topic)));
-            self.newest.store(offset, Ordering::Release);
-            let is_full = rows.rows.len() > ROWS_MAX;
-            let dropped = if is_full { rows.rows.pop_front() } else { None };
-            if let Some((dropped, _)) = &dropped
-                && rows.complete_from < u64::MAX
-            {
-                rows.complete_from = dropped + 1;
-            }
-            dropped
-        };
+        let mut rows = self.rows.lock();
+        let is_full = rows.rows.len() == ROWS_MAX;
+        let dropped = if is_full { rows.rows.pop_front() } else { None };
+        if let Some((dropped, _)) = &dropped
+            && rows.complete_from < u64::MAX
+        {
+            rows.complete_from = dropped + 1;
+        }
+        rows.rows.push_back((offset, Arc::clone(topic)));
+        self.newest.store(offset, Ordering::Release);
+        drop(rows);
+        // A topic that was collected may go with its last row.
         drop(dropped);
     }
 

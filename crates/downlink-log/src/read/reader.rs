@@ -18,6 +18,9 @@ use crate::types::{
     Batch, ClientId, Cursor, EndReason, Entry, Gap, GapReason, Offset, Payload, Timestamp,
 };
 
+/// Patterns with which a search for the beginning starts while the reader is opened.
+const FEW_PATTERNS: usize = 64;
+
 /// What a reader has found.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
@@ -109,7 +112,10 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.opening = Some(opening);
-                    self.step_opening();
+                    // A reader of many patterns has taken its time already.
+                    if self.seats.patterns().len() <= FEW_PATTERNS {
+                        self.step_opening();
+                    }
                 }
             }
             return;

@@ -11,6 +11,9 @@ use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
+/// Patterns from which on the set that was made at opening is kept.
+const SET_KEPT_FROM: usize = 8;
+
 #[derive(Debug)]
 pub(crate) struct Seats<P> {
     /// Invariant: sorted by the topics' identity.
@@ -27,9 +30,16 @@ struct PatternSeats<P> {
 }
 
 impl<P: Payload> Seats<P> {
-    pub(crate) fn new(mut topics: TopicSeats<P>, patterns: Box<[PatternSeat<P>]>) -> Self {
+    pub(crate) fn new(
+        mut topics: TopicSeats<P>,
+        patterns: Box<[PatternSeat<P>]>,
+        set: PatternSet,
+    ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
-        let some = |seats| Box::new(PatternSeats { seats, set: OnceLock::new() });
+        // Few patterns are soon made into a set again, and most readers never need it.
+        let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
+        let set = is_worth_keeping.then(|| OnceLock::from(Arc::new(set))).unwrap_or_default();
+        let some = |seats| Box::new(PatternSeats { seats, set });
         Self { topics, patterns: (!patterns.is_empty()).then_some(patterns).map(some) }
     }
 

@@ -5,9 +5,32 @@ use std::{collections::HashSet, sync::Arc};
 use smallvec::SmallVec;
 
 use crate::history::{EventTopics, History};
-use crate::sequence::{AppendError, Appended, Draft, Plans};
+use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
+
+/// What becomes of one draft.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Plan {
+    Fresh,
+    Repeat(Appended),
+    /// The same as an earlier draft of this batch.
+    RepeatOf(usize),
+    /// The same as a draft of an earlier batch of the same group.
+    RepeatIn {
+        batch: usize,
+        draft: usize,
+    },
+}
+
+/// The plans for a batch.
+pub(crate) type Plans = SmallVec<[Plan; 1]>;
+
+impl Plan {
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh)
+    }
+}
 
 /// The topics of each draft of a batch, each topic once per draft.
 ///

@@ -6,33 +6,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::sequence::{AppendError, Appended, Draft, DraftTopics};
+use crate::sequence::{AppendError, Draft, DraftTopics, Plan, Plans};
 use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
-
-/// What becomes of one draft.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Plan {
-    Fresh,
-    Repeat(Appended),
-    /// The same as an earlier draft of this batch.
-    RepeatOf(usize),
-    /// The same as a draft of an earlier batch of the same group.
-    RepeatIn {
-        batch: usize,
-        draft: usize,
-    },
-}
-
-/// The plans for a batch.
-pub(crate) type Plans = SmallVec<[Plan; 1]>;
-
-impl Plan {
-    pub(crate) fn is_fresh(&self) -> bool {
-        matches!(self, Self::Fresh)
-    }
-}
 
 /// What is known of earlier publishes: ids, keys, and finish marks that are on their way.
 pub(crate) trait Earlier<P> {

@@ -49,7 +49,12 @@ impl<V> Node<V> {
                 self.placeholder.get_or_insert_with(|| Box::new(Self::new())).place(segments)
             }
             Some(segment) => {
-                self.literals.entry(segment.into()).or_insert_with(Self::new).place(segments)
+                // Most nodes exist already, and an entry would copy the segment.
+                if !self.literals.contains_key(segment) {
+                    self.literals.insert(segment.into(), Self::new());
+                }
+                let node = self.literals.get_mut(segment);
+                node.expect("it was inserted if it was not there").place(segments)
             }
         }
     }

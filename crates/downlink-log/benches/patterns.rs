@@ -1,0 +1,369 @@
+//! What many topics and many patterns cost: `cargo bench -p downlink-log --bench patterns`.
+//!
+//! Prints figures and judges none. Times of single calls are processor time of the thread.
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    collections::BTreeSet,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    task::{Wake, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use downlink_log::{
+    Address, Batch, Cursor, Draft, Entry, Epoch, Fingerprint, Log, LogOptions, Next, Payload, Read,
+    Reader, Retention, Selection, Start, Submitted, Timestamp, Topic, TopicSelector,
+};
+
+struct Counting;
+
+static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
+
+#[allow(unsafe_code, reason = "an allocator that counts")]
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[derive(Clone, Debug)]
+struct Load;
+
+impl Payload for Load {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
+    fn bytes(&self) -> usize {
+        100
+    }
+}
+
+const TOPICS: usize = 100_000;
+const PATTERNS: usize = 1_000;
+const BATCH: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
+
+fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn log(change: impl FnOnce(&mut LogOptions)) -> Log<Load> {
+    let mut options = LogOptions::new(Epoch::from_random(7));
+    options.limits.topics_max = 2 * TOPICS;
+    options.limits.bytes_max = 1 << 30;
+    change(&mut options);
+    Log::new(options)
+}
+
+fn append(log: &Log<Load>, now: u64, name: &str) -> u64 {
+    let draft = Draft {
+        to: [Address::Topic(Topic::new(name).unwrap())].into_iter().collect(),
+        id: None,
+        key: None,
+        fingerprint: Fingerprint::default(),
+        finish: false,
+        body: None,
+        payload: Some(Load),
+    };
+    let appended = log.append(ms(now), [draft].into_iter().collect()).unwrap();
+    let Submitted::Appended(answers) = appended else { panic!("there is no store") };
+    answers[0].offset.get()
+}
+
+fn selection(selectors: &[String]) -> Selection {
+    let selectors = selectors.iter().map(|text| TopicSelector::parse(text).unwrap());
+    Selection { selectors: selectors.collect(), client: None }
+}
+
+/// Processor time of this thread.
+fn cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[allow(unsafe_code, reason = "the only way to this clock")]
+    // SAFETY: `time` is valid for a write.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn timed<R>(longest: &mut Duration, call: impl FnOnce() -> R) -> R {
+    let before = cpu();
+    let result = call();
+    *longest = (*longest).max(cpu() - before);
+    result
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+const SEGMENTS: [&str; 11] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+
+fn deep_topic(number: usize) -> String {
+    format!("{}/{number}", SEGMENTS.join("/"))
+}
+
+/// Distinct patterns that all match every deep topic.
+fn deep_patterns() -> Vec<String> {
+    let mut patterns = BTreeSet::new();
+    for len in (5..=SEGMENTS.len()).rev() {
+        for places in 0_u32..1 << len {
+            if places.count_ones() <= 4 && patterns.len() < PATTERNS {
+                let segment = |at: usize| match places >> at & 1 {
+                    0 => SEGMENTS[at],
+                    _ => "{x}",
+                };
+                let segments: Vec<&str> = (0..len).map(segment).collect();
+                patterns.insert(format!("{}/*", segments.join("/")));
+            }
+        }
+    }
+    patterns.into_iter().collect()
+}
+
+/// The longest call of opening, of reading everything, and of leaving; and the events.
+fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 3], usize) {
+    let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut reader = timed(&mut opening, || log.open(ms(1), selection, start).unwrap());
+    while timed(&mut opening, || reader.poll_begun(&waker)).is_pending() {
+        assert!(woken.0.swap(false, Ordering::SeqCst), "it goes on by itself");
+    }
+    let mut events = 0;
+    let mut out: Vec<Entry<Load>> = Vec::new();
+    loop {
+        out.clear();
+        reader.register(&waker);
+        match timed(&mut reading, || reader.read(ms(1), BATCH, &mut out)) {
+            Read::CaughtUp => break,
+            Read::Fetching => assert!(woken.0.swap(false, Ordering::SeqCst)),
+            _ => events += out.len(),
+        }
+    }
+    timed(&mut leaving, || drop(reader));
+    ([opening, reading, leaving], events)
+}
+
+fn every_start() {
+    let log = log(|options| {
+        options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
+    });
+    for number in 0..TOPICS {
+        append(&log, number as u64 / 1_000, &deep_topic(number));
+    }
+    // Some thousand evictions in between, for the starts that have to look for them.
+    (0..5_000).for_each(|number| {
+        append(&log, 200, &deep_topic(number * 20));
+    });
+    let selection = selection(&deep_patterns());
+    println!(
+        "{} patterns, all matching {TOPICS} topics of 12 segments:",
+        selection.selectors.len()
+    );
+    let after = |offset: u64| Start::After(format!("70000000-{offset}").into());
+    let starts = [
+        ("live", Start::Live),
+        ("earliest", Start::Earliest),
+        ("last:50", Start::Last(50)),
+        ("last:1000000", Start::Last(1_000_000)),
+        ("since", Start::Since(ms(50))),
+        ("after an id", after(50_000)),
+        ("after an unknown id", Start::After("unknown".into())),
+    ];
+    for (name, start) in starts {
+        let ([opening, reading, leaving], events) = follow(&log, &selection, &start);
+        println!(
+            "  {name}: longest call: open {opening:?}, read {reading:?}, leave {leaving:?}; {events} events"
+        );
+    }
+    let reader = log.open(ms(1), &selection, &Start::Live).unwrap();
+    let mut longest = Duration::ZERO;
+    for number in 0..1_000 {
+        timed(&mut longest, || append(&log, 201, &deep_topic(TOPICS + number)));
+    }
+    println!("  longest publish to a new topic beside that reader: {longest:?}");
+    drop(reader);
+}
+
+fn new_topic_beside_many_patterns() {
+    let log = log(|_| {});
+    let mut readers = Vec::new();
+    for reader in 0..200 {
+        let patterns: Vec<String> =
+            (0..1_000).map(|n| format!("user/{}/*", reader * 1_000 + n)).collect();
+        readers.push(log.open(ms(0), &selection(&patterns), &Start::Live).unwrap());
+    }
+    let ten: Vec<String> = [
+        "*",
+        "{a}/*",
+        "{a}/{b}/*",
+        "{a}/{b}/{c}",
+        "new/*",
+        "new/{b}/*",
+        "new/{b}/{c}",
+        "{a}/x/*",
+        "{a}/x/{c}",
+        "new/x/*",
+    ]
+    .map(String::from)
+    .into();
+    readers.push(log.open(ms(0), &selection(&ten), &Start::Live).unwrap());
+    let mut times: Vec<Duration> = (0..10_000)
+        .map(|number| {
+            let before = Instant::now();
+            append(&log, 0, &format!("new/x/{number}"));
+            before.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("a new topic beside 200,000 patterns of which ten match: median {:?}", times[5_000]);
+}
+
+fn memory_of_a_subscription() {
+    let log = log(|_| {});
+    (0..TOPICS).for_each(|number| {
+        append(&log, 0, &format!("t/{number}"));
+    });
+    let publish = || {
+        let before = LIVE_BYTES.load(Ordering::Relaxed);
+        (0..1_000).for_each(|number| {
+            append(&log, 0, &format!("t/{number}"));
+        });
+        LIVE_BYTES.load(Ordering::Relaxed) - before
+    };
+    let events = publish();
+    let before = LIVE_BYTES.load(Ordering::Relaxed);
+    let reader = log.open(ms(0), &selection(&["*".into()]), &Start::Live).unwrap();
+    let opened = LIVE_BYTES.load(Ordering::Relaxed) - before + size_of::<Reader<Load>>() as i64;
+    println!(
+        "a subscription of * at {TOPICS} topics: {opened} bytes, and {} more after 1,000 events",
+        publish() - events
+    );
+    drop(reader);
+}
+
+fn percentile(times: &mut [Duration], part: f64) -> Duration {
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * part) as usize]
+}
+
+fn publishing_while_others_leave_and_expire() {
+    let log = log(|options| {
+        options.retention.default.age_max = Some(Duration::from_millis(10));
+    });
+    (0..TOPICS).for_each(|number| {
+        append(&log, 0, &format!("t/{number}"));
+    });
+    let readers: Vec<Reader<Load>> = (0..600)
+        .map(|_| log.open(ms(0), &selection(&["*".into()]), &Start::Live).unwrap())
+        .collect();
+    let barrier = Arc::new(Barrier::new(2));
+    let leaving = {
+        let barrier = Arc::clone(&barrier);
+        thread::spawn(move || {
+            barrier.wait();
+            drop(readers);
+        })
+    };
+    barrier.wait();
+    let publish = |now: u64| {
+        let before = Instant::now();
+        append(&log, now, "other");
+        before.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..20_000).map(|_| publish(0)).collect();
+    leaving.join().unwrap();
+    println!(
+        "publish while 600 readers of * leave: p99.9 {:?}, longest {:?}",
+        percentile(&mut times, 0.999),
+        percentile(&mut times, 1.0)
+    );
+    let mut times: Vec<Duration> = (0..20_000).map(|_| publish(10)).collect();
+    println!(
+        "publish while {TOPICS} topics expire: p99.9 {:?}, longest {:?}; topics left {}",
+        percentile(&mut times, 0.999),
+        percentile(&mut times, 1.0),
+        log.totals(ms(10)).topics
+    );
+}
+
+/// Publishes to each of many readers in turn, and has it read; processor time for each delivery.
+fn delivery(selector: impl Fn(usize) -> String, finished: bool) -> Duration {
+    const READERS: usize = 10_000;
+    const ROUNDS: usize = 10;
+    let log = log(|_| {});
+    if finished {
+        let mut last = Draft {
+            to: [Address::Topic(Topic::new("finished").unwrap())].into_iter().collect(),
+            id: None,
+            key: None,
+            fingerprint: Fingerprint::default(),
+            finish: true,
+            body: None,
+            payload: None,
+        };
+        last.finish = true;
+        let _ = log.append(ms(0), [last].into_iter().collect()).unwrap();
+    }
+    let mut readers: Vec<Reader<Load>> = (0..READERS)
+        .map(|n| log.open(ms(0), &selection(&[selector(n)]), &Start::Live).unwrap())
+        .collect();
+    let names: Vec<String> = (0..READERS).map(|n| format!("user/{n}/x")).collect();
+    let before = cpu();
+    for _ in 0..ROUNDS {
+        for (reader, name) in readers.iter_mut().zip(&names) {
+            append(&log, 0, name);
+            assert!(matches!(reader.read_next(|| ms(0)), Next::Event(_)));
+            reader.register(Waker::noop());
+            assert!(reader.is_idle() || matches!(reader.read_next(|| ms(0)), Next::CaughtUp));
+        }
+    }
+    (cpu() - before) / (ROUNDS * READERS) as u32
+}
+
+fn deliveries() {
+    let [mut exact, mut pattern, mut finished] = [(); 3].map(|()| Vec::new());
+    for _ in 0..9 {
+        exact.push(delivery(|n| format!("user/{n}/x"), false));
+        pattern.push(delivery(|n| format!("user/{n}/*"), false));
+        finished.push(delivery(|n| format!("user/{n}/x"), true));
+    }
+    let [exact, pattern, finished] =
+        [exact, pattern, finished].map(|mut times| percentile(&mut times, 0.5).as_secs_f64() * 1e9);
+    println!(
+        "publish, wake and read, without sockets: by name {exact:.0} ns, by user/N/* {pattern:.0} ns ({:+.0} ns), by name beside a finished topic {finished:.0} ns ({:+.1} %)",
+        pattern - exact,
+        (finished / exact - 1.0) * 100.0
+    );
+}
+
+fn main() {
+    every_start();
+    new_topic_beside_many_patterns();
+    memory_of_a_subscription();
+    publishing_while_others_leave_and_expire();
+    deliveries();
+}
