@@ -5,6 +5,7 @@ mod batches;
 mod drops;
 mod limits;
 mod listing;
+mod patterns;
 mod reading;
 #[path = "../support/mod.rs"]
 mod support;

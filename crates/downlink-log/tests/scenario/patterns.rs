@@ -1,0 +1,146 @@
+//! Readers of patterns among many topics: what they find, and that no call looks at everything.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Poll, Wake, Waker},
+};
+
+use downlink_log::{Log, Read, Reader, Retention, Start};
+
+use crate::support::{ALL, Load, Seen, append, ms, options, selection};
+
+/// More rows than one call looks at, several times over.
+const EVENTS: u64 = 20_000;
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A log with many topics; every thousandth event is for a topic below `rare`.
+fn log() -> Log<Load> {
+    let log = Log::new(options());
+    for number in 1..=EVENTS {
+        let rare = number % 1_000 == 0;
+        let name = if rare { format!("t/rare/{number}") } else { format!("t/{number}") };
+        assert_eq!(append(&log, 0, &[&name]), Ok(number));
+    }
+    log
+}
+
+/// Opens a reader of `t/rare/*` and `t/{n}/none`, whose prefix has many names.
+fn open(log: &Log<Load>, start: Start) -> Reader<Load> {
+    log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).unwrap()
+}
+
+/// Polls until it is known where the reader begins; how often it was not.
+fn begin(reader: &mut Reader<Load>) -> usize {
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let mut pending = 0;
+    while let Poll::Pending = reader.poll_begun(&waker) {
+        pending += 1;
+        assert_eq!(count.0.load(Ordering::Relaxed), pending, "it goes on by itself");
+    }
+    pending
+}
+
+/// Reads all, as a task does; how often there was more to look at.
+fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let (mut seen, mut fetching) = (Seen::default(), 0);
+    loop {
+        reader.register(&waker);
+        match seen.read(reader, 0, ALL) {
+            Read::CaughtUp => return (seen, fetching),
+            Read::Fetching => {
+                fetching += 1;
+                assert_eq!(count.0.load(Ordering::Relaxed), fetching, "it goes on by itself");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn rare() -> Vec<u64> {
+    (1..=EVENTS / 1_000).map(|n| n * 1_000).collect()
+}
+
+#[test]
+fn history_of_a_pattern_is_found_step_by_step() {
+    let log = log();
+    let mut reader = open(&log, Start::Earliest);
+    begin(&mut reader);
+    assert_eq!(reader.cursor().next.get(), 1_000);
+    let (seen, _) = read_all(&mut reader);
+    assert_eq!((seen.offsets, seen.gaps), (rare(), vec![]));
+}
+
+#[test]
+fn a_search_that_finds_nothing_takes_several_polls() {
+    let log = log();
+    let selection = selection(&["t/{n}/none", "t/{n}/{m}/none"]);
+    for start in [Start::Earliest, Start::Last(5)] {
+        let mut reader = log.open(ms(0), &selection, &start).unwrap();
+        assert!(begin(&mut reader) >= 3, "{start:?}");
+        assert_eq!(reader.cursor(), log.tail());
+        assert_eq!(read_all(&mut reader).0.offsets, [0; 0]);
+    }
+    let mut reader = log.open(ms(0), &selection, &Start::After("70000000-0".into())).unwrap();
+    assert_eq!(begin(&mut reader), 0, "nothing was evicted, so there is nothing to look for");
+    let (seen, fetching) = read_all(&mut reader);
+    assert!(fetching >= 3 && seen.offsets.is_empty() && seen.gaps.is_empty());
+    append(&log, 0, &["t/1/none"]).unwrap();
+    assert_eq!(read_all(&mut reader).0.offsets, [EVENTS + 1]);
+}
+
+#[test]
+fn the_last_events_of_a_pattern_are_counted_from_the_end() {
+    let log = log();
+    let mut reader = open(&log, Start::Last(3));
+    begin(&mut reader);
+    assert_eq!(read_all(&mut reader).0.offsets, rare()[17..]);
+    let mut all = open(&log, Start::Last(1_000));
+    begin(&mut all);
+    assert_eq!(read_all(&mut all).0.offsets, rare());
+}
+
+#[test]
+fn a_reader_that_comes_back_is_told_what_its_pattern_has_lost() {
+    let mut one = options();
+    one.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
+    let log: Log<Load> = Log::new(one);
+    for number in 0..200 {
+        append(&log, 0, &[&format!("t/{number}/x")]).unwrap();
+    }
+    append(&log, 0, &["t/7/x"]).unwrap();
+    append(&log, 0, &["other"]).unwrap();
+    let mut reader =
+        log.open(ms(0), &selection(&["t/{n}/x"]), &Start::After("70000000-5".into())).unwrap();
+    begin(&mut reader);
+    let (seen, _) = read_all(&mut reader);
+    assert_eq!(seen.gaps, [(5, 8)]);
+    assert_eq!(seen.offsets, (6..=201).filter(|offset| *offset != 8).collect::<Vec<_>>());
+}
+
+/// More events than a pattern has rows for, between two looks.
+#[test]
+fn a_burst_beyond_the_rows_of_a_pattern_loses_nothing() {
+    let log: Log<Load> = Log::new(options());
+    let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
+    for burst in [1, 63, 64, 65, 66, 500] {
+        let from = log.tail().next.get();
+        for number in 0..burst {
+            append(&log, 0, &[&format!("t/{number}")]).unwrap();
+        }
+        assert_eq!(read_all(&mut reader).0.offsets, (from..from + burst).collect::<Vec<_>>());
+    }
+}
