@@ -60,9 +60,7 @@ impl Clock {
         };
         Timestamp::from_millis(millis)
     }
-}
 
-impl Clock {
     /// The time of a clock that only goes forward, also while the machine sleeps.
     fn steady(&self) -> Duration {
         match &self.0 {

@@ -1,6 +1,6 @@
 //! How a hub's values become events. Chosen when the hub is made; nothing is guessed.
 
-use std::{error::Error, fmt};
+use std::error::Error;
 
 use downlink_proto::Event;
 
@@ -17,12 +17,6 @@ impl<T> Encoding<T> {
 
     pub(super) fn encode(&self, value: &T) -> Result<Event, EncodeError> {
         (self.0)(value)
-    }
-}
-
-impl<T> fmt::Debug for Encoding<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Encoding")
     }
 }
 

@@ -60,7 +60,7 @@ impl Collector for Snapshot {
         out.counter("refused", "Subscriptions refused", stats.refused)?;
         let ends = stats.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
-        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason(*reason), *count));
+        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
         out.by_reason("gaps", "Gaps told, by reason", gaps)
     }
 }

@@ -2,12 +2,9 @@
 
 use std::future::poll_fn;
 
-use downlink_log::{ClientId, Selection, Start, Topic, TopicSelector};
+use downlink_log::{ClientId, InvalidName, Selection, Start, Topic, TopicSelector};
 
-use super::{Hub, SubscribeError, Subscription, publish::EARLIEST};
-
-/// Whether a value is wanted.
-pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
+use super::{Hub, SubscribeError, Subscription, publish::EARLIEST, subscription::Filter};
 
 /// A pending subscription.
 ///
@@ -90,16 +87,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
 impl<T: Send + Sync + 'static> Subscribe<T> {
     /// Reads a topic. A pattern is not taken for one, so a name may come from a request.
-    pub fn topic(mut self, topic: impl AsRef<str>) -> Self {
+    pub fn topic(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
-        match Topic::new(topic) {
-            Ok(topic) => self.selection.selectors.push(topic.into()),
-            Err(reason) => {
-                let selector = topic.to_owned();
-                self.set_error(SubscribeError::InvalidSelector { selector, reason });
-            }
-        }
-        self
+        self.select(topic, Topic::new(topic).map(TopicSelector::from))
     }
 
     /// Reads several topics.
@@ -109,12 +99,16 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
 
     /// Reads what a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An exact
     /// topic is a pattern too.
-    pub fn pattern(mut self, pattern: impl AsRef<str>) -> Self {
+    pub fn pattern(self, pattern: impl AsRef<str>) -> Self {
         let pattern = pattern.as_ref();
-        match TopicSelector::parse(pattern) {
+        self.select(pattern, TopicSelector::parse(pattern))
+    }
+
+    fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
+        match selector {
             Ok(selector) => self.selection.selectors.push(selector),
             Err(reason) => {
-                let selector = pattern.to_owned();
+                let selector = text.to_owned();
                 self.set_error(SubscribeError::InvalidSelector { selector, reason });
             }
         }

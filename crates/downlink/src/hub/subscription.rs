@@ -21,7 +21,6 @@ use super::{
     observe::{Connection, HubEvent, notify},
     reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
-    subscribe::Filter,
 };
 
 /// What one look at the log takes: about what a socket takes at once. More would only be held.
@@ -29,6 +28,9 @@ const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
 /// Events that a filter refuses in one poll before others get their turn.
 const REFUSED_MAX: usize = 256;
+
+/// Whether a value is wanted.
+pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 /// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
 ///
@@ -429,7 +431,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         // With an id beyond a hole that it has not heard of, the client would never hear of it.
         let id = (!self.is_missing()).then(|| cursor_id(self.told()));
-        Some(control::open(id, &self.connection(), keep_alive).into())
+        let resumed = self.reader.has_asked();
+        Some(control::open(id, self.number(), resumed, keep_alive).into())
     }
 
     /// What keeps the connection alive: an event with an id where the cursor has moved past what
