@@ -9,8 +9,9 @@ use downlink_proto::{Event, EventId};
 use tokio::sync::watch;
 
 use super::{
-    Clock, Hub, HubClock, HubError, LagPolicy, Limits, Observer, Retention, TopicSelector,
-    encoding::Encoding, handle::Inner, record::Record, settings::Settings, stats::Counters,
+    Clock, EncodeError, Hub, HubClock, HubError, LagPolicy, Limits, Observer, Retention,
+    TopicSelector, encoding::Encode, handle::Inner, record::Record, settings::Settings,
+    stats::Counters,
 };
 
 /// Builder for a [`Hub`]. [`build`](Self::build) reports the first invalid setting.
@@ -27,7 +28,7 @@ use super::{
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct HubBuilder<T> {
-    encoding: Encoding<T>,
+    encode: Box<Encode<T>>,
     options: LogOptions,
     settings: Settings<T>,
     retention: Vec<(String, Retention)>,
@@ -45,7 +46,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        Self::new(Encoding::new(encode))
+        Self::new(Box::new(move |value| {
+            encode(value).map_err(|error| EncodeError(Box::new(error)))
+        }))
     }
 
     /// Values are the data, as they are.
@@ -65,10 +68,10 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Self::with(|value: &T| Event::json(value))
     }
 
-    fn new(encoding: Encoding<T>) -> Self {
+    fn new(encode: Box<Encode<T>>) -> Self {
         let options = LogOptions::new(Epoch::from_random(random()));
         Self {
-            encoding,
+            encode,
             options,
             settings: Settings::default(),
             retention: Vec::new(),
@@ -264,10 +267,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// [`HubError`] names the first setting that cannot be.
     pub fn build(mut self) -> Result<Hub<T>, HubError> {
         for (selector, retention) in std::mem::take(&mut self.retention) {
-            match TopicSelector::parse(&selector) {
-                Ok(parsed) => self.options.retention.rules.push((parsed, retention)),
-                Err(reason) => return Err(HubError::InvalidSelector { selector, reason }),
-            }
+            let parsed = TopicSelector::parse(&selector)
+                .map_err(|reason| HubError::InvalidSelector { selector, reason })?;
+            self.options.retention.rules.push((parsed, retention));
         }
         self.check()?;
         #[cfg(feature = "store")]
@@ -336,12 +338,12 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
-        let Self { encoding, settings, .. } = self;
+        let Self { encode, settings, .. } = self;
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         Hub(Arc::new(Inner {
             log,
-            encoding,
+            encode,
             settings,
             id_prefix,
             fingerprint_key: stored_key.unwrap_or_else(random_key),
@@ -420,9 +422,5 @@ fn random() -> u64 {
 
 /// A random key: nobody outside can search for two contents with one fingerprint.
 fn random_key() -> [u8; 16] {
-    let mut key = [0; 16];
-    for half in key.chunks_exact_mut(8) {
-        half.copy_from_slice(&random().to_le_bytes());
-    }
-    key
+    (u128::from(random()) << 64 | u128::from(random())).to_le_bytes()
 }

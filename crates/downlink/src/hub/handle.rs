@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     ClientId, HubClock, Stats, Timestamp,
-    encoding::Encoding,
+    encoding::Encode,
     record::{Record, cursor_id},
     settings::Settings,
     stats::Counters,
@@ -57,7 +57,7 @@ pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<Inner<T>>);
 /// What the handles of one hub share.
 pub(super) struct Inner<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
-    pub(super) encoding: Encoding<T>,
+    pub(super) encode: Box<Encode<T>>,
     pub(super) settings: Settings<T>,
     /// What the ids of this hub begin with: the epoch and a dash.
     pub(super) id_prefix: EventId,

@@ -79,7 +79,7 @@ impl Out<'_, '_> {
     }
 
     fn metric(&mut self, name: &str, says: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let (name, says) = (prefixed(name), sentence(says));
+        let (name, says) = described(name, says);
         metric.encode(self.0.encode_descriptor(&name, &says, None, metric.metric_type())?)
     }
 
@@ -89,7 +89,7 @@ impl Out<'_, '_> {
         says: &str,
         counts: impl Iterator<Item = (&'static str, u64)>,
     ) -> fmt::Result {
-        let (name, says) = (prefixed(name), sentence(says));
+        let (name, says) = described(name, says);
         let mut family = self.0.encode_descriptor(&name, &says, None, MetricType::Counter)?;
         for (reason, count) in counts {
             let labels = [("reason", reason)];
@@ -99,10 +99,7 @@ impl Out<'_, '_> {
     }
 }
 
-fn prefixed(name: &str) -> String {
-    format!("downlink_{name}")
-}
-
-fn sentence(says: &str) -> String {
-    format!("{says}.")
+/// The name under our prefix, and the help text as a sentence.
+fn described(name: &str, says: &str) -> (String, String) {
+    (format!("downlink_{name}"), format!("{says}."))
 }

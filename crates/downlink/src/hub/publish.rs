@@ -262,7 +262,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
         }
-        let mut event = self.hub.0.encoding.encode(value).map_err(PublishError::Encode)?;
+        let mut event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
         if let Some(own) = event.event_type() {
             check_type(own.as_str())?;
         }

@@ -4,6 +4,7 @@
 //! it waits.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -120,7 +121,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             told_is_given: false,
             opening: false,
             announce_alive: false,
-            expects: Expects::Anything,
+            expects: Expects::default(),
             has_parted: false,
             ended: None,
         };
@@ -253,7 +254,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
         // To look first would be in vain.
-        let mut registered = self.take_expected() == Expects::Nothing;
+        let mut registered = mem::take(&mut self.expects) == Expects::Nothing;
         if registered {
             R::register(&self.reader, cx);
             let has_nothing = self.ahead.is_none() && self.ended.is_none();
@@ -311,7 +312,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             // If it is not, the long way registers too, and does not look before.
             return self.reader.is_idle().then(|| self.wait());
         }
-        if self.take_expected() == Expects::Anything {
+        if mem::take(&mut self.expects) == Expects::Anything {
             return None;
         }
         let hub = &self.hub;
@@ -324,10 +325,6 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.expects = Expects::after_event(self.reader.is_behind());
         self.note_told(event.offset);
         Some(Poll::Ready(event.payload))
-    }
-
-    fn take_expected(&mut self) -> Expects {
-        std::mem::replace(&mut self.expects, Expects::Anything)
     }
 
     /// Not ready: the reader is registered and has been looked at after that.
@@ -426,7 +423,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// `downlink.open`, once, if it is wanted.
     pub(crate) fn open_frame(&mut self, keep_alive: Option<Duration>) -> Option<Frame> {
-        if !std::mem::take(&mut self.opening) {
+        if !mem::take(&mut self.opening) {
             return None;
         }
         // With an id beyond a hole that it has not heard of, the client would never hear of it.
@@ -455,7 +452,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// The last frame, once: when to come back, for those who are to.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
-        if std::mem::replace(&mut self.has_parted, true) {
+        if mem::replace(&mut self.has_parted, true) {
             return None;
         }
         match self.ended? {
