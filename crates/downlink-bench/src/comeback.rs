@@ -30,8 +30,6 @@ const BEFORE: u64 = 10;
 const AWAY: u64 = 100;
 /// The limit for each of the steps.
 const STEP_MAX: Duration = Duration::from_secs(60);
-/// Events per second before the crash: 10,000 clients take about that many.
-pub(super) const RATE: f64 = 50.0;
 /// The interval between two attempts to reach the server.
 const RETRY: Duration = Duration::from_millis(2);
 

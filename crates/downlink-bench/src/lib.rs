@@ -9,7 +9,7 @@ mod books;
 mod comeback;
 mod connection;
 mod load;
-mod outcome;
+mod main_load;
 mod pace;
 mod plan;
 mod plot;
@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
     if let Some(line) = &arguments.comeback {
         return text_of(arguments, &comeback::run(&plan.comeback(), &server, line)?);
     }
-    let outcome = load::run(&plan, &server)?;
+    let outcome = main_load::run(&plan, &server)?;
     let report = Report::new(&plan, &outcome);
     if let Some(file) = &arguments.plot {
         let picture = plot::svg(&outcome.books.latency_ns, &report.headline());

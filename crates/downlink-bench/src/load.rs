@@ -18,13 +18,11 @@ use mio::{Events, Poll, Token, event::Event};
 use super::{
     books::{Books, Place, Reading},
     connection::{Ready, nanos_since},
-    outcome::{Outcome, Period, Resident},
     plan::Plan,
     progress::Progress,
     publisher::Publisher,
     replay::Replay,
     server::{Server, Usage},
-    stalled::Stalled,
     subscriber::Subscriber,
 };
 
@@ -61,12 +59,12 @@ pub(super) struct Load<'a> {
     /// Connections that are up or over.
     settled: usize,
     pub(super) troubles: Troubles,
-    progress: Progress,
+    pub(super) progress: Progress,
     is_publishing: bool,
     /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
     /// of them, so that its latency is the server's and not the load tool's.
-    quiet: Option<Box<Self>>,
-    replay: Option<Box<Replay<'a>>>,
+    pub(super) quiet: Option<Box<Self>>,
+    pub(super) replay: Option<Box<Replay<'a>>>,
 }
 
 /// The poll, with the events of one turn and the buffer for all reads.
@@ -80,7 +78,7 @@ struct Sockets {
 /// Everything that goes wrong with connections, since they were opened.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    ended_early: u64,
+    pub(super) ended_early: u64,
     /// Failures to publish since the last acknowledged event.
     failures: u32,
     /// The first problem.
@@ -95,52 +93,14 @@ struct Mark {
     used: Option<Usage>,
 }
 
-/// Connects, publishes and counts as planned.
-///
-/// # Errors
-///
-/// If no connection comes up, or the operating system has no room for them.
-pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outcome> {
-    let mut load = Load::new(plan, server)?;
-    let before = server.usage()?;
-    let connects = load.connect()?;
-    load.wait(plan.timing.settle)?;
-    let resident_bytes = before.zip(server.usage()?).map(|(before, now)| Resident {
-        before: before.resident_bytes,
-        connected: now.resident_bytes,
-    });
-    let connections = load.reading.books.connections_up();
-    if let Some(plan) = &plan.quiet {
-        let mut quiet = Load::new(plan, server)?;
-        quiet.connect()?;
-        load.quiet = Some(Box::new(quiet));
-    }
-    let sockets_before = server.descriptors()?;
-    let stalled = plan.stalled.as_deref().map(|plan| Stalled::open(plan, server)).transpose()?;
-    load.replay = Replay::new(plan, server)?.map(Box::new);
-    let measured = load.publish()?;
-    let sockets = server.descriptors()?.saturating_sub(sockets_before);
-    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
-    load.drain()?;
-    let quiet = load.quiet.take();
-    let quiet = quiet.map(|mut quiet| quiet.drain().map(|()| quiet)).transpose()?;
-    load.progress.end();
-    let still_open = server.is_known().then_some(sockets);
-    let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
-    let (quiet, quiet_problem) =
-        quiet.map(|quiet| (quiet.reading.books, quiet.troubles.problem)).unzip();
-    Ok(Outcome {
-        connections,
-        ended_early: load.troubles.ended_early,
-        measured,
-        connects,
-        resident_bytes,
-        quiet,
-        replay,
-        returns: returns.transpose()?,
-        problem: load.troubles.problem.or(quiet_problem.flatten()),
-        books: load.reading.books,
-    })
+/// A part of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Period {
+    pub(super) seconds: f64,
+    /// The share of it in which the load tool was busy.
+    pub(super) busy_share: f64,
+    /// The server's use of processor and memory.
+    pub(super) used: Option<Usage>,
 }
 
 impl<'a> Load<'a> {
@@ -260,7 +220,7 @@ impl<'a> Load<'a> {
     }
 
     /// Publishes through warm-up and measured period.
-    fn publish(&mut self) -> anyhow::Result<Period> {
+    pub(super) fn publish(&mut self) -> anyhow::Result<Period> {
         let timing = self.plan.timing;
         let from = timing.warmup;
         let to = from + timing.duration;
@@ -400,7 +360,7 @@ impl<'a> Load<'a> {
     }
 
     /// Polls once and lets every ready connection read and write.
-    pub(super) fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
+    fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
         let mut events = mem::replace(&mut self.sockets.events, Events::with_capacity(0));
         let turned = self.poll_once(&mut events, wait);
         self.sockets.events = events;

@@ -14,7 +14,6 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     arguments::{Arguments, Timing},
-    comeback,
     pace::Pace,
     record::RECORD_BYTES,
 };
@@ -31,6 +30,8 @@ const TOPICS: RangeInclusive<usize> = 1..=100_000;
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// Beyond this a single thread publishes and does nothing else.
 const RATE_MAX: f64 = 1_000_000.0;
+/// Events per second before the crash of a comeback: 10,000 clients take about that many.
+const COMEBACK_RATE: f64 = 50.0;
 /// The window has an entry for each event in it.
 const WINDOW: RangeInclusive<usize> = 1..=65_536;
 /// The largest payload: the limit of a server by default (1 MiB).
@@ -165,7 +166,7 @@ impl Plan {
         Self {
             connections: self.connections,
             is_resuming: true,
-            pace: Pace::rate(comeback::RATE),
+            pace: Pace::rate(COMEBACK_RATE),
             timing: Timing { events: None, ..self.timing },
             batch: 1,
             ..self.alone()

@@ -5,11 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    books::Books,
-    outcome::{Outcome, Period},
-    pace::Pace,
-    plan::Plan,
-    replay::Replays,
+    books::Books, load::Period, main_load::Outcome, pace::Pace, plan::Plan, replay::Replays,
     stalled::Returns,
 };
 

@@ -34,19 +34,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "axum's type is called ConnectInfo",
     },
     Exception {
-        path: "crates/downlink/src/hub/builder.rs",
-        rule: Rule::Cycles,
-        subject: "hub/builder.rs -> hub/mod.rs -> hub/builder.rs (one cycle among 4 files)",
-        reason: "builder, drain and statistics are parts of the hub and also methods of it",
-    },
-    Exception {
-        path: "crates/downlink/src/serve/accept.rs",
-        rule: Rule::Cycles,
-        subject: "serve/accept.rs -> serve/mod.rs -> serve/accept.rs (one cycle among 11 files)",
-        reason: "connections and drivers share the state in connection.rs, which needs both",
-    },
-    Exception {
-        path: "crates/downlink/src/serve/connection.rs",
+        path: "crates/downlink/src/serve/app.rs",
         rule: Rule::Layers,
         subject: "adapters/",
         reason: "axum's handlers find the peer's address only in a type of axum",

@@ -1,4 +1,4 @@
-//! How a hub is made. Every default is here and has a reason.
+//! How a hub is made.
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -6,47 +6,13 @@ use downlink_log::{Epoch, Log, LogOptions, RetentionRules};
 #[cfg(feature = "store")]
 use downlink_log::{StoreOptions, store::Durability};
 use downlink_proto::{Event, EventId};
+use tokio::sync::watch;
 
 use super::{
-    Clock, Hub, HubClock, HubError, Inner, Limits, Observer, Retention, TopicSelector,
-    drain::Drain, encoding::Encoding, record::Record, stats::Counters,
+    Clock, EncodeError, Hub, HubClock, HubError, LagPolicy, Limits, Observer, Retention,
+    TopicSelector, encoding::Encode, handle::Inner, record::Record, settings::Settings,
+    stats::Counters,
 };
-
-/// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
-/// subscriber pays for them.
-pub const EVENT_BYTES_MAX: usize = 1 << 20;
-
-/// What happens to a connected subscription that retention has overtaken.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum LagPolicy {
-    /// It is told of the gap and goes on.
-    #[default]
-    Gap,
-    /// It ends; when it comes back with its last id it is told then.
-    Disconnect,
-}
-
-/// What a value counts towards the byte bounds.
-type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
-
-/// The value that an event was made of.
-#[cfg(feature = "store")]
-type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
-
-pub(super) struct Settings<T> {
-    pub(super) event_bytes_max: usize,
-    pub(super) lag_policy: LagPolicy,
-    pub(super) open_event: bool,
-    pub(super) gap_wait_max: Duration,
-    pub(super) drain_spread: RangeInclusive<Duration>,
-    pub(super) value_bytes: Option<Arc<ValueBytes<T>>>,
-    /// Makes values of what a store kept.
-    #[cfg(feature = "store")]
-    pub(super) read_value: Option<Arc<ReadEvent<T>>>,
-    pub(super) observer: Option<Arc<dyn Observer>>,
-    pub(super) clock: Clock,
-}
 
 /// Builder for a [`Hub`]. [`build`](Self::build) reports the first invalid setting.
 ///
@@ -62,7 +28,7 @@ pub(super) struct Settings<T> {
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct HubBuilder<T> {
-    encoding: Encoding<T>,
+    encode: Box<Encode<T>>,
     options: LogOptions,
     settings: Settings<T>,
     retention: Vec<(String, Retention)>,
@@ -80,7 +46,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        Self::new(Encoding::new(encode))
+        Self::new(Box::new(move |value| {
+            encode(value).map_err(|error| EncodeError(Box::new(error)))
+        }))
     }
 
     /// Values are the data, as they are.
@@ -100,24 +68,12 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Self::with(|value: &T| Event::json(value))
     }
 
-    fn new(encoding: Encoding<T>) -> Self {
-        let settings = Settings {
-            event_bytes_max: EVENT_BYTES_MAX,
-            lag_policy: LagPolicy::default(),
-            open_event: true,
-            gap_wait_max: Duration::from_secs(5),
-            drain_spread: Duration::from_millis(500)..=Duration::from_secs(5),
-            value_bytes: None,
-            #[cfg(feature = "store")]
-            read_value: None,
-            observer: None,
-            clock: Clock::system(),
-        };
+    fn new(encode: Box<Encode<T>>) -> Self {
         let options = LogOptions::new(Epoch::from_random(random()));
         Self {
-            encoding,
+            encode,
             options,
-            settings,
+            settings: Settings::default(),
             retention: Vec::new(),
             #[cfg(feature = "store")]
             durability: Durability::default(),
@@ -311,10 +267,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// [`HubError`] names the first setting that cannot be.
     pub fn build(mut self) -> Result<Hub<T>, HubError> {
         for (selector, retention) in std::mem::take(&mut self.retention) {
-            match TopicSelector::parse(&selector) {
-                Ok(parsed) => self.options.retention.rules.push((parsed, retention)),
-                Err(reason) => return Err(HubError::InvalidSelector { selector, reason }),
-            }
+            let parsed = TopicSelector::parse(&selector)
+                .map_err(|reason| HubError::InvalidSelector { selector, reason })?;
+            self.options.retention.rules.push((parsed, retention));
         }
         self.check()?;
         #[cfg(feature = "store")]
@@ -370,7 +325,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// Makes a hub of settings that are known to be right.
-    pub(super) fn build_valid(self) -> Hub<T> {
+    fn build_valid(self) -> Hub<T> {
         let log = Log::new(self.options.clone());
         let clock = HubClock::start(self.settings.clock.clone(), None);
         self.build_over(log, clock, None)
@@ -383,33 +338,74 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
-        let Self { encoding, settings, .. } = self;
+        let Self { encode, settings, .. } = self;
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         Hub(Arc::new(Inner {
             log,
-            encoding,
+            encode,
             settings,
             id_prefix,
             fingerprint_key: stored_key.unwrap_or_else(random_key),
             has_store: stored_key.is_some(),
             clock,
             counters: Counters::default(),
-            drain: Drain::default(),
+            drain: watch::Sender::new(false),
         }))
     }
 }
 
-#[cfg(feature = "store")]
-impl<T: 'static> Settings<T> {
-    /// How values are made of stored events, if the hub keeps values.
-    fn read_stored(&self) -> Option<Arc<super::stored::ReadValue<T>>> {
-        let (bytes, read) = (self.value_bytes.clone()?, self.read_value.clone()?);
-        Some(Arc::new(move |event: &Event| {
-            let value = read(event)?;
-            let bytes = bytes(&value);
-            Some((value, bytes))
-        }))
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// A hub whose values become events by a function of yours, with defaults for all else.
+    ///
+    /// The function runs once for each publish, in the publisher's call. What the publish sets
+    /// itself (type, id, reconnection time) counts for more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink::{Event, EventType, Hub};
+    ///
+    /// struct Price(u32);
+    ///
+    /// let price = EventType::new("price")?;
+    /// let hub = Hub::with(move |value: &Price| {
+    ///     let event = Event::new(value.0.to_string()).with_type(price.clone());
+    ///     Ok::<_, std::convert::Infallible>(event)
+    /// });
+    /// hub.to("gold").publish(Price(4_000))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with<E>(encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        HubBuilder::with(encode).build_valid()
+    }
+
+    /// A hub whose values are the data, as they are.
+    pub fn text() -> Self
+    where
+        T: AsRef<str>,
+    {
+        HubBuilder::text().build_valid()
+    }
+
+    /// A hub whose values are sent as JSON.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let hub = downlink::Hub::<Vec<u32>>::json();
+    /// hub.to("numbers").publish(vec![1, 2])?;
+    /// # Ok::<(), downlink::PublishError>(())
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json() -> Self
+    where
+        T: serde::Serialize,
+    {
+        HubBuilder::json().build_valid()
     }
 }
 
@@ -426,9 +422,5 @@ fn random() -> u64 {
 
 /// A random key: nobody outside can search for two contents with one fingerprint.
 fn random_key() -> [u8; 16] {
-    let mut key = [0; 16];
-    for half in key.chunks_exact_mut(8) {
-        half.copy_from_slice(&random().to_le_bytes());
-    }
-    key
+    (u128::from(random()) << 64 | u128::from(random())).to_le_bytes()
 }

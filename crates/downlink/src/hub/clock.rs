@@ -45,11 +45,6 @@ impl Clock {
         }
     }
 
-    /// Whether it is the system's.
-    pub(crate) fn is_system(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// The time.
     pub fn now(&self) -> Timestamp {
         let millis = match &self.0 {
@@ -60,9 +55,7 @@ impl Clock {
         };
         Timestamp::from_millis(millis)
     }
-}
 
-impl Clock {
     /// The time of a clock that only goes forward, also while the machine sleeps.
     fn steady(&self) -> Duration {
         match &self.0 {
@@ -113,7 +106,7 @@ impl HubClock {
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,
     ) -> Timestamp {
         let look = || self.wall.now();
-        if self.wall.is_system() { self.now_at(remember(&look)) } else { self.now() }
+        if self.wall.0.is_none() { self.now_at(remember(&look)) } else { self.now() }
     }
 
     fn now_at(&self, wall: Timestamp) -> Timestamp {

@@ -8,7 +8,7 @@ use std::{fmt::Write, time::Duration};
 
 use downlink_proto::{Event, EventId, EventType};
 
-use super::{Connection, Gap, GapReason};
+use super::GapReason;
 
 /// What our own event types begin with. Nobody else may use it.
 pub(super) const PREFIX: &str = "downlink.";
@@ -20,10 +20,10 @@ fn event_type(name: &str) -> EventType {
 /// The first event of a subscription: what it has been connected to, and from where.
 pub(super) fn open(
     id: Option<EventId>,
-    connection: &Connection,
+    number: u64,
+    resumed: bool,
     keep_alive: Option<Duration>,
 ) -> Event {
-    let Connection { number, resumed, .. } = connection;
     let millis = keep_alive.map_or(0, |interval| interval.as_millis());
     let data =
         format!(r#"{{"resumed":{resumed},"connection":"{number}","keep_alive_ms":{millis}}}"#);
@@ -42,31 +42,39 @@ fn with_id(event: Event, id: Option<EventId>) -> Event {
     }
 }
 
-/// Something is missing.
-pub(super) fn gap(gap: &Gap) -> Event {
+/// Events are missing: those after the id `after` and up to `until`. `oldest` is the first one that
+/// follows.
+pub(super) fn gap(
+    id: EventId,
+    reason: GapReason,
+    [after, until, oldest]: [Option<&str>; 3],
+    wait: Duration,
+) -> Event {
     let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
     let data = format!(
         r#"{{"reason":"{}","after":{},"until":{},"oldest":{},"wait_ms":{}}}"#,
-        reason(gap.reason),
-        text(gap.after.as_deref()),
-        text(gap.until.as_ref().map(EventId::as_str)),
-        text(gap.oldest.as_ref().map(EventId::as_str)),
-        gap.wait.as_millis(),
+        reason_word(reason),
+        text(after),
+        text(until),
+        text(oldest),
+        wait.as_millis(),
     );
-    Event::new(data).with_type(event_type("gap")).with_id(gap.id.clone())
+    Event::new(data).with_type(event_type("gap")).with_id(id)
 }
 
-/// The word for a reason, on the wire and in metrics.
-pub(super) fn reason(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::Evicted => "evicted",
-        GapReason::UnknownId => "unknown_id",
-        GapReason::NewEpoch => "new_epoch",
-        GapReason::Lagged => "lagged",
-        GapReason::Lost => "lost",
-        GapReason::Unreadable => "unreadable",
-        _ => "unknown",
-    }
+/// The reasons for gaps, each with its word on the wire and in metrics.
+pub(super) const GAP_REASONS: [(GapReason, &str); 6] = [
+    (GapReason::Evicted, "evicted"),
+    (GapReason::UnknownId, "unknown_id"),
+    (GapReason::NewEpoch, "new_epoch"),
+    (GapReason::Lagged, "lagged"),
+    (GapReason::Lost, "lost"),
+    (GapReason::Unreadable, "unreadable"),
+];
+
+/// The word for a reason.
+pub(super) fn reason_word(reason: GapReason) -> &'static str {
+    GAP_REASONS.iter().find(|(known, _)| *known == reason).map_or("unknown", |(_, word)| word)
 }
 
 fn json_text(text: &str) -> String {

@@ -151,7 +151,10 @@ impl Gap {
 
     /// The notice as clients get it.
     pub fn to_event(&self) -> Event {
-        control::gap(self)
+        let [until, oldest] =
+            [&self.until, &self.oldest].map(|id| id.as_ref().map(EventId::as_str));
+        let ids = [self.after.as_deref(), until, oldest];
+        control::gap(self.id.clone(), self.reason, ids, self.wait)
     }
 }
 

@@ -1,33 +1,22 @@
-//! Draining: no newcomers, and whoever is here leaves at a frame boundary and comes back later.
+//! Draining: the hub refuses new subscriptions, and those that exist end at a frame boundary and come
+//! back later.
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::Hub;
-
-/// Whether a hub drains. Never unset.
-#[derive(Debug)]
-pub(super) struct Drain(watch::Sender<bool>);
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self(watch::Sender::new(false))
-    }
-}
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription once it has read what there is, each with a reconnection time of its
     /// own, and refuses new ones. Publishing goes on. Never waits for a reader.
     pub fn drain(&self) {
         // Before the readers are asked to end: whoever opens later sees it.
-        self.0.drain.0.send_replace(true);
+        self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }
 
     /// Whether the hub drains.
     pub fn is_draining(&self) -> bool {
-        *self.0.drain.0.borrow()
+        *self.0.drain.borrow()
     }
 
     /// Waits until the hub drains; for work that is to stop then. Holds no handle to the hub.
@@ -36,7 +25,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// Dropping the future changes nothing.
     pub fn draining(&self) -> impl Future<Output = ()> + Send + use<T> {
-        let mut drain = self.0.drain.0.subscribe();
+        let mut drain = self.0.drain.subscribe();
         async move {
             if drain.wait_for(|on| *on).await.is_err() {
                 // The last handle is gone without a drain: there will be none.

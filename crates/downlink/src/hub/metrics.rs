@@ -60,7 +60,7 @@ impl Collector for Snapshot {
         out.counter("refused", "Subscriptions refused", stats.refused)?;
         let ends = stats.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
-        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason(*reason), *count));
+        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
         out.by_reason("gaps", "Gaps told, by reason", gaps)
     }
 }
@@ -79,7 +79,7 @@ impl Out<'_, '_> {
     }
 
     fn metric(&mut self, name: &str, says: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        let (name, says) = (prefixed(name), sentence(says));
+        let (name, says) = described(name, says);
         metric.encode(self.0.encode_descriptor(&name, &says, None, metric.metric_type())?)
     }
 
@@ -89,7 +89,7 @@ impl Out<'_, '_> {
         says: &str,
         counts: impl Iterator<Item = (&'static str, u64)>,
     ) -> fmt::Result {
-        let (name, says) = (prefixed(name), sentence(says));
+        let (name, says) = described(name, says);
         let mut family = self.0.encode_descriptor(&name, &says, None, MetricType::Counter)?;
         for (reason, count) in counts {
             let labels = [("reason", reason)];
@@ -99,10 +99,7 @@ impl Out<'_, '_> {
     }
 }
 
-fn prefixed(name: &str) -> String {
-    format!("downlink_{name}")
-}
-
-fn sentence(says: &str) -> String {
-    format!("{says}.")
+/// The name under our prefix, and the help text as a sentence.
+fn described(name: &str, says: &str) -> (String, String) {
+    (format!("downlink_{name}"), format!("{says}."))
 }

@@ -148,7 +148,7 @@ fn trace(connection: &Connection, event: &HubEvent<'_>) {
             tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
         }
         HubEvent::Gap(gap) => {
-            let reason = control::reason(gap.reason);
+            let reason = control::reason_word(gap.reason);
             tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
         }
     }

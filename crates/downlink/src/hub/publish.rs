@@ -12,7 +12,7 @@ use smallvec::smallvec;
 
 use super::{
     Address, Hub, PublishError, Receipt, control,
-    record::{Addresses, Record, Unstamped, UnstampedRecordFrame},
+    record::{Addresses, Fields, Record, UnstampedRecordFrame},
     stored,
 };
 
@@ -144,23 +144,15 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// Also for the subscriptions of this topic. Whoever reads several of them gets it once.
     pub fn and_to(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
-        let address = Topic::new(topic).map(Address::Topic);
-        self.address(
-            address
-                .map_err(|reason| PublishError::InvalidTopic { topic: topic.to_owned(), reason }),
-        )
+        let error = |reason| PublishError::InvalidTopic { topic: topic.to_owned(), reason };
+        self.address(Topic::new(topic).map(Address::Topic).map_err(error))
     }
 
     /// Also for every subscription of this client.
     pub fn and_to_client(self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
-        let address = ClientId::new(client).map(Address::Client);
-        self.address(
-            address.map_err(|reason| PublishError::InvalidClient {
-                client: client.to_owned(),
-                reason,
-            }),
-        )
+        let error = |reason| PublishError::InvalidClient { client: client.to_owned(), reason };
+        self.address(ClientId::new(client).map(Address::Client).map_err(error))
     }
 
     /// Also for every subscription.
@@ -255,7 +247,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let value_bytes = settings.value_bytes.as_ref().map(|bytes| bytes(&value));
         let value = value_bytes.map(|bytes| (value, bytes));
         let (to, id) = (self.to.clone(), given.clone());
-        let payload = Some(Unstamped { frame, to, event_type, id, value });
+        let payload = Some(Fields { frame, to, event_type, id, value });
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
         let draft = Draft { to: self.to, id, key, fingerprint, finish, body, payload };
@@ -270,7 +262,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
         }
-        let mut event = self.hub.0.encoding.encode(value).map_err(PublishError::Encode)?;
+        let mut event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
         if let Some(own) = event.event_type() {
             check_type(own.as_str())?;
         }

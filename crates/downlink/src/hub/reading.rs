@@ -31,8 +31,9 @@ impl Reading for Standalone {
 }
 
 /// What the next poll is likely to find. It decides only which way is tried first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expects {
+    #[default]
     Anything,
     /// One event: the subscription has waited for it.
     Event,

@@ -13,9 +13,10 @@ pub(super) type Addresses = SmallVec<[Address; 1]>;
 #[derive(Debug)]
 pub(super) struct Record<T>(Arc<Fields<T>>);
 
+/// The parts of an event; the frame is of another type before its offset is known.
 #[derive(Debug)]
-pub(super) struct Fields<T> {
-    pub(super) frame: Frame,
+pub(super) struct Fields<T, F = Frame> {
+    pub(super) frame: F,
     pub(super) to: Addresses,
     pub(super) event_type: Option<EventType>,
     /// The id its publisher gave.
@@ -45,14 +46,7 @@ impl<T> std::ops::Deref for Record<T> {
 }
 
 /// An event that only lacks its offset.
-#[derive(Debug)]
-pub(super) struct Unstamped<T> {
-    pub(super) frame: UnstampedRecordFrame,
-    pub(super) to: Addresses,
-    pub(super) event_type: Option<EventType>,
-    pub(super) id: Option<EventId>,
-    pub(super) value: Option<(T, usize)>,
-}
+pub(super) type Unstamped<T> = Fields<T, UnstampedRecordFrame>;
 
 /// A frame before its offset is known.
 #[derive(Debug)]
@@ -77,7 +71,7 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
     type Draft = Unstamped<T>;
 
     fn stamp(draft: Unstamped<T>, id: Cursor, _: Timestamp) -> Self {
-        let Unstamped { frame, to, event_type, id: given, value } = draft;
+        let Fields { frame, to, event_type, id: given, value } = draft;
         let frame = match frame {
             UnstampedRecordFrame::Given(frame) => frame,
             UnstampedRecordFrame::Numbered(frame) => frame.stamp(id.next.get() - 1),

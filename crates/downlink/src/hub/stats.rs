@@ -2,17 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DisconnectReason, GapReason, Hub};
+use downlink_log::Totals;
 
-/// The reasons that gaps are counted by.
-const GAP_REASONS: [GapReason; 6] = [
-    GapReason::Evicted,
-    GapReason::UnknownId,
-    GapReason::NewEpoch,
-    GapReason::Lagged,
-    GapReason::Lost,
-    GapReason::Unreadable,
-];
+use super::{DisconnectReason, GapReason, control::GAP_REASONS};
 
 /// Counts since the hub was made.
 #[derive(Debug, Default)]
@@ -64,42 +56,37 @@ impl Counters {
     }
 
     pub(super) fn note_disconnected(&self, reason: DisconnectReason) {
-        note(&self.disconnected, &DisconnectReason::ALL, reason);
+        note(&self.disconnected, DisconnectReason::ALL, reason);
     }
 
     pub(super) fn note_gap(&self, reason: GapReason) {
-        note(&self.gaps, &GAP_REASONS, reason);
+        note(&self.gaps, GAP_REASONS.map(|(reason, _)| reason), reason);
     }
-}
 
-fn note<R: PartialEq>(counts: &[AtomicU64], reasons: &[R], reason: R) {
-    let counted = reasons.iter().zip(counts).find(|(counted, _)| **counted == reason);
-    if let Some((_, count)) = counted {
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn counts<R: Copy>(counts: &[AtomicU64], reasons: &[R]) -> Vec<(R, u64)> {
-    let load = |(reason, count): (&R, &AtomicU64)| (*reason, count.load(Ordering::Relaxed));
-    reasons.iter().zip(counts).map(load).collect()
-}
-
-impl<T: Send + Sync + 'static> Hub<T> {
-    /// The numbers now. Each is right at some moment during the call.
-    pub fn stats(&self) -> Stats {
-        let totals = self.0.log.totals(self.now());
-        let counters = &self.0.counters;
+    /// These counts, and the log's totals.
+    pub(super) fn stats(&self, totals: &Totals) -> Stats {
         Stats {
             subscribers: totals.subscribers,
             topics: totals.topics,
             events: totals.events,
             bytes: totals.bytes,
             published: totals.published,
-            delivered: counters.read.load(Ordering::Relaxed),
-            connects: counters.connected.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-            disconnects: counts(&counters.disconnected, &DisconnectReason::ALL),
-            gaps: counts(&counters.gaps, &GAP_REASONS),
+            delivered: self.read.load(Ordering::Relaxed),
+            connects: self.connected.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            disconnects: counts(&self.disconnected, DisconnectReason::ALL),
+            gaps: counts(&self.gaps, GAP_REASONS.map(|(reason, _)| reason)),
         }
     }
+}
+
+fn note<R: PartialEq, const N: usize>(counts: &[AtomicU64; N], reasons: [R; N], reason: R) {
+    if let Some((_, count)) = reasons.iter().zip(counts).find(|(known, _)| **known == reason) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn counts<R, const N: usize>(counts: &[AtomicU64; N], reasons: [R; N]) -> Vec<(R, u64)> {
+    let loaded = counts.iter().map(|count| count.load(Ordering::Relaxed));
+    reasons.into_iter().zip(loaded).collect()
 }

@@ -2,12 +2,9 @@
 
 use std::future::poll_fn;
 
-use downlink_log::{ClientId, Selection, Start, Topic, TopicSelector};
+use downlink_log::{ClientId, InvalidName, Selection, Start, Topic, TopicSelector};
 
-use super::{Hub, SubscribeError, Subscription, publish::EARLIEST};
-
-/// Whether a value is wanted.
-pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
+use super::{Hub, SubscribeError, Subscription, publish::EARLIEST, subscription::Filter};
 
 /// A pending subscription.
 ///
@@ -90,16 +87,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
 impl<T: Send + Sync + 'static> Subscribe<T> {
     /// Reads a topic. A pattern is not taken for one, so a name may come from a request.
-    pub fn topic(mut self, topic: impl AsRef<str>) -> Self {
+    pub fn topic(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
-        match Topic::new(topic) {
-            Ok(topic) => self.selection.selectors.push(topic.into()),
-            Err(reason) => {
-                let selector = topic.to_owned();
-                self.set_error(SubscribeError::InvalidSelector { selector, reason });
-            }
-        }
-        self
+        self.select(topic, Topic::new(topic).map(TopicSelector::from))
     }
 
     /// Reads several topics.
@@ -109,12 +99,16 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
 
     /// Reads what a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An exact
     /// topic is a pattern too.
-    pub fn pattern(mut self, pattern: impl AsRef<str>) -> Self {
+    pub fn pattern(self, pattern: impl AsRef<str>) -> Self {
         let pattern = pattern.as_ref();
-        match TopicSelector::parse(pattern) {
+        self.select(pattern, TopicSelector::parse(pattern))
+    }
+
+    fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
+        match selector {
             Ok(selector) => self.selection.selectors.push(selector),
             Err(reason) => {
-                let selector = pattern.to_owned();
+                let selector = text.to_owned();
                 self.set_error(SubscribeError::InvalidSelector { selector, reason });
             }
         }
@@ -180,28 +174,28 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning: in the
     /// store, or through the events of many topics.
-    pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
-        let by_browser = self.resume.by_browser;
+    pub async fn open(mut self) -> Result<Subscription<T>, SubscribeError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
+        if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
+            return Err(SubscribeError::FilterNeedsValues);
+        }
         let opened = self.open_now().await;
-        opened.map_err(|(hub, error)| {
-            if let Some(hub) = hub {
-                hub.0.counters.note_refused();
-                tracing::debug!(%error, by_browser, "subscription refused");
-            }
-            error
-        })
+        if let Err(error) = &opened
+            && *error != SubscribeError::Finished
+        {
+            hub.0.counters.note_refused();
+            tracing::debug!(%error, by_browser, "subscription refused");
+        }
+        opened
     }
 
-    /// Opens, or says whether the hub refused rather than the settings.
-    async fn open_now(mut self) -> Result<Subscription<T>, (Option<Hub<T>>, SubscribeError)> {
+    /// Opens with settings that are known to be right.
+    async fn open_now(self) -> Result<Subscription<T>, SubscribeError> {
         let hub = self.hub;
         let by_browser = self.resume.by_browser;
-        if let Some(error) = self.error.take() {
-            return Err((None, error));
-        }
-        if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
-            return Err((None, SubscribeError::FilterNeedsValues));
-        }
         let start = match self.resume.id {
             None => match self.start {
                 Start::Since(shown) => Start::Since(hub.0.clock.log_time(shown)),
@@ -210,21 +204,16 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Some(id) if &*id == EARLIEST => Start::Earliest,
             Some(id) => Start::After(id),
         };
-        let mut reader = match hub.0.log.open(hub.now(), &self.selection, &start) {
-            Ok(reader) => reader,
-            Err(error) => {
-                return Err((Some(hub), SubscribeError::from_open(error, by_browser)));
-            }
-        };
-        if let Err(error) = poll_fn(|cx| reader.poll_begun(cx.waker())).await {
-            return Err((Some(hub), SubscribeError::Store { error, by_browser }));
-        }
+        let opened = hub.0.log.open(hub.now(), &self.selection, &start);
+        let mut reader = opened.map_err(|error| SubscribeError::from_open(error, by_browser))?;
+        let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
+        begun.map_err(|error| SubscribeError::Store { error, by_browser })?;
         // After opening: a drain that began meanwhile either is seen here or ends the reader.
         if hub.is_draining() {
-            return Err((Some(hub), SubscribeError::Draining { by_browser }));
+            return Err(SubscribeError::Draining { by_browser });
         }
         if reader.is_at_end() {
-            return Err((None, SubscribeError::Finished));
+            return Err(SubscribeError::Finished);
         }
         let open_event = self.open_event.unwrap_or(hub.0.settings.open_event);
         let subscription = Subscription::new(hub, reader, &start, self.filter);

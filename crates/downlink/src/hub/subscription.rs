@@ -4,6 +4,7 @@
 //! it waits.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -21,7 +22,6 @@ use super::{
     observe::{Connection, HubEvent, notify},
     reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
-    subscribe::Filter,
 };
 
 /// What one look at the log takes: about what a socket takes at once. More would only be held.
@@ -29,6 +29,9 @@ const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
 /// Events that a filter refuses in one poll before others get their turn.
 const REFUSED_MAX: usize = 256;
+
+/// Whether a value is wanted.
+pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 /// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
 ///
@@ -118,7 +121,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             told_is_given: false,
             opening: false,
             announce_alive: false,
-            expects: Expects::Anything,
+            expects: Expects::default(),
             has_parted: false,
             ended: None,
         };
@@ -251,7 +254,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
         // To look first would be in vain.
-        let mut registered = self.take_expected() == Expects::Nothing;
+        let mut registered = mem::take(&mut self.expects) == Expects::Nothing;
         if registered {
             R::register(&self.reader, cx);
             let has_nothing = self.ahead.is_none() && self.ended.is_none();
@@ -309,7 +312,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             // If it is not, the long way registers too, and does not look before.
             return self.reader.is_idle().then(|| self.wait());
         }
-        if self.take_expected() == Expects::Anything {
+        if mem::take(&mut self.expects) == Expects::Anything {
             return None;
         }
         let hub = &self.hub;
@@ -322,10 +325,6 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.expects = Expects::after_event(self.reader.is_behind());
         self.note_told(event.offset);
         Some(Poll::Ready(event.payload))
-    }
-
-    fn take_expected(&mut self) -> Expects {
-        std::mem::replace(&mut self.expects, Expects::Anything)
     }
 
     /// Not ready: the reader is registered and has been looked at after that.
@@ -424,12 +423,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// `downlink.open`, once, if it is wanted.
     pub(crate) fn open_frame(&mut self, keep_alive: Option<Duration>) -> Option<Frame> {
-        if !std::mem::take(&mut self.opening) {
+        if !mem::take(&mut self.opening) {
             return None;
         }
         // With an id beyond a hole that it has not heard of, the client would never hear of it.
         let id = (!self.is_missing()).then(|| cursor_id(self.told()));
-        Some(control::open(id, &self.connection(), keep_alive).into())
+        let resumed = self.reader.has_asked();
+        Some(control::open(id, self.number(), resumed, keep_alive).into())
     }
 
     /// What keeps the connection alive: an event with an id where the cursor has moved past what
@@ -452,7 +452,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// The last frame, once: when to come back, for those who are to.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
-        if std::mem::replace(&mut self.has_parted, true) {
+        if mem::replace(&mut self.has_parted, true) {
             return None;
         }
         match self.ended? {

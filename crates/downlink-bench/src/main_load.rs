@@ -1,0 +1,84 @@
+//! The main load, with the loads beside it: a quiet topic, stalled readers and a replay.
+
+use super::{
+    books::Books,
+    load::{Load, Period},
+    plan::Plan,
+    replay::{Replay, Replays},
+    server::Server,
+    stalled::{Returns, Stalled},
+};
+
+/// The results of a run, from which the report is made.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) books: Books,
+    pub(super) connections: u64,
+    /// Connections that ended before the run did.
+    pub(super) ended_early: u64,
+    pub(super) measured: Period,
+    /// From the first connection until all were up.
+    pub(super) connects: Period,
+    pub(super) resident_bytes: Option<Resident>,
+    /// The books of the quiet topic.
+    pub(super) quiet: Option<Books>,
+    pub(super) replay: Option<Replays>,
+    pub(super) returns: Option<Returns>,
+    /// The first problem.
+    pub(super) problem: Option<String>,
+}
+
+/// The server's memory before the connections and with them, idle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resident {
+    pub(super) before: u64,
+    pub(super) connected: u64,
+}
+
+/// Connects, publishes and counts as planned.
+///
+/// # Errors
+///
+/// If no connection comes up, or the operating system has no room for them.
+pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outcome> {
+    let mut load = Load::new(plan, server)?;
+    let before = server.usage()?;
+    let connects = load.connect()?;
+    load.wait(plan.timing.settle)?;
+    let resident_bytes = before.zip(server.usage()?).map(|(before, now)| Resident {
+        before: before.resident_bytes,
+        connected: now.resident_bytes,
+    });
+    let connections = load.reading.books.connections_up();
+    if let Some(plan) = &plan.quiet {
+        let mut quiet = Load::new(plan, server)?;
+        quiet.connect()?;
+        load.quiet = Some(Box::new(quiet));
+    }
+    let sockets_before = server.descriptors()?;
+    let stalled = plan.stalled.as_deref().map(|plan| Stalled::open(plan, server)).transpose()?;
+    load.replay = Replay::new(plan, server)?.map(Box::new);
+    let measured = load.publish()?;
+    let sockets = server.descriptors()?.saturating_sub(sockets_before);
+    let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
+    load.drain()?;
+    let quiet = load.quiet.take();
+    let quiet = quiet.map(|mut quiet| quiet.drain().map(|()| quiet)).transpose()?;
+    load.progress.end();
+    let still_open = server.is_known().then_some(sockets);
+    let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
+    let (quiet, quiet_problem) =
+        quiet.map(|quiet| (quiet.reading.books, quiet.troubles.problem)).unzip();
+    Ok(Outcome {
+        connections,
+        ended_early: load.troubles.ended_early,
+        measured,
+        connects,
+        resident_bytes,
+        quiet,
+        replay,
+        returns: returns.transpose()?,
+        problem: load.troubles.problem.or(quiet_problem.flatten()),
+        books: load.reading.books,
+    })
+}

@@ -1,0 +1,142 @@
+//! The hub itself: a handle, and what all handles share.
+
+use std::{fmt, future::poll_fn, sync::Arc};
+
+use downlink_log::Log;
+use downlink_proto::EventId;
+use tokio::sync::watch;
+
+use super::{
+    ClientId, HubClock, Stats, Timestamp,
+    encoding::Encode,
+    record::{Record, cursor_id},
+    settings::Settings,
+    stats::Counters,
+};
+
+/// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
+///
+/// With a store, history survives restarts and crashes: see `store` of
+/// [`HubBuilder`](super::HubBuilder). In memory, history ends with the process, and clients that
+/// come back to the next process get a gap. The hub ends with its last handle, publish and
+/// subscription; there is nothing to stop.
+///
+/// # Limits
+///
+/// History is at most [`Limits::bytes_max`] for the whole hub, and per topic what its [`Retention`]
+/// says. Besides, there are: about 300 bytes for each subscription, up to
+/// [`Limits::subscribers_max`]; the same for each topic, up to [`Limits::topics_max`]; 65,536 names
+/// of topics that were forgotten; and 65,536 idempotency keys.
+///
+/// [`Limits::bytes_max`]: super::Limits::bytes_max
+/// [`Limits::subscribers_max`]: super::Limits::subscribers_max
+/// [`Limits::topics_max`]: super::Limits::topics_max
+/// [`Retention`]: super::Retention
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use downlink::hub::{Delivery, Hub};
+/// use futures_util::StreamExt;
+///
+/// let hub = Hub::<String>::text();
+/// let mut subscription = hub.subscribe().topic("news").open().await?;
+/// let receipt = hub.to("news").publish("hello".to_owned())?;
+/// assert_eq!(receipt.matched(), Some(1));
+///
+/// let Some(Delivery::Event(event)) = subscription.next().await else { panic!("no event") };
+/// assert_eq!(event.data(), "hello");
+/// assert_eq!(Some(event.event_id()).as_ref(), receipt.id());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<Inner<T>>);
+
+/// What the handles of one hub share.
+pub(super) struct Inner<T: Send + Sync + 'static> {
+    pub(super) log: Log<Record<T>>,
+    pub(super) encode: Box<Encode<T>>,
+    pub(super) settings: Settings<T>,
+    /// What the ids of this hub begin with: the epoch and a dash.
+    pub(super) id_prefix: EventId,
+    /// Keys the fingerprints: random, or the store's, which outlives the process.
+    pub(super) fingerprint_key: [u8; 16],
+    pub(super) has_store: bool,
+    pub(super) clock: HubClock,
+    pub(super) counters: Counters,
+    /// Whether it drains. Never unset.
+    pub(super) drain: watch::Sender<bool>,
+}
+
+impl<T: Send + Sync + 'static> Clone for Hub<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Hub<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("log", &self.0.log).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + Sync + 'static> Hub<T> {
+    /// The id of the newest event there may be: whoever starts after it misses nothing from now on.
+    ///
+    /// A page that renders from a database takes this first, then reads the database, then
+    /// subscribes after it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let hub = downlink::Hub::<String>::text();
+    /// let cursor = hub.cursor();
+    /// hub.to("news").publish("while the page was made".to_owned())?;
+    /// let subscription = hub.subscribe().topic("news").resume(&cursor).open().await?;
+    /// assert_eq!(subscription.lag(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cursor(&self) -> EventId {
+        cursor_id(self.0.log.tail())
+    }
+
+    /// Ends the hub: whoever publishes or subscribes from now on gets an error, and every
+    /// subscription ends when it has read what there is. Never waits for a reader. What waits for the
+    /// store is written first: see [`closed`](Self::closed).
+    pub fn close(&self) {
+        self.0.log.close();
+    }
+
+    /// Waits until a hub that was closed has written everything and let go of its store. Without a
+    /// store there is nothing to wait for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn closed(&self) {
+        poll_fn(|cx| self.0.log.poll_closed(cx.waker())).await;
+    }
+
+    /// Ends every subscription of a client, and says how many there were.
+    ///
+    /// They read nothing more, and yield the few events that they have read already (see
+    /// [`Subscription`](super::Subscription)). The client may subscribe again: to keep it out, refuse
+    /// it there.
+    pub fn disconnect(&self, client: &str) -> usize {
+        ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
+    }
+
+    /// The numbers now. Each of them is read at some moment during the call.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.stats(&self.0.log.totals(self.now()))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+}

@@ -1,0 +1,74 @@
+//! The settings of a hub besides those of its log, with their defaults.
+
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+
+#[cfg(feature = "store")]
+use downlink_proto::Event;
+
+use super::{Clock, Observer};
+
+/// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
+/// subscriber pays for them.
+pub const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// What happens to a connected subscription that retention has overtaken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum LagPolicy {
+    /// It is told of the gap and goes on.
+    #[default]
+    Gap,
+    /// It ends; when it comes back with its last id it is told then.
+    Disconnect,
+}
+
+/// What a value counts towards the byte bounds.
+type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
+
+/// The value that an event was made of.
+#[cfg(feature = "store")]
+type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
+
+pub(super) struct Settings<T> {
+    pub(super) event_bytes_max: usize,
+    pub(super) lag_policy: LagPolicy,
+    pub(super) open_event: bool,
+    pub(super) gap_wait_max: Duration,
+    pub(super) drain_spread: RangeInclusive<Duration>,
+    pub(super) value_bytes: Option<Arc<ValueBytes<T>>>,
+    /// Makes values of what a store kept.
+    #[cfg(feature = "store")]
+    pub(super) read_value: Option<Arc<ReadEvent<T>>>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) clock: Clock,
+}
+
+impl<T> Default for Settings<T> {
+    fn default() -> Self {
+        Self {
+            event_bytes_max: EVENT_BYTES_MAX,
+            lag_policy: LagPolicy::default(),
+            open_event: true,
+            gap_wait_max: Duration::from_secs(5),
+            drain_spread: Duration::from_millis(500)..=Duration::from_secs(5),
+            value_bytes: None,
+            #[cfg(feature = "store")]
+            read_value: None,
+            observer: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+#[cfg(feature = "store")]
+impl<T: 'static> Settings<T> {
+    /// How values are made of stored events, if the hub keeps values.
+    pub(super) fn read_stored(&self) -> Option<Arc<super::stored::ReadValue<T>>> {
+        let (bytes, read) = (self.value_bytes.clone()?, self.read_value.clone()?);
+        Some(Arc::new(move |event: &Event| {
+            let value = read(event)?;
+            let bytes = bytes(&value);
+            Some((value, bytes))
+        }))
+    }
+}
