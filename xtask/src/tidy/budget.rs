@@ -14,16 +14,16 @@ use crate::tidy::{Finding, Rule};
 /// `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 5_000, &["downlink-log"]),
+    ("downlink-log", 6_400, &["downlink-log"]),
     ("downlink-sqlite", 1_900, &["downlink-sqlite"]),
-    ("downlink: hub", 2_300, &["downlink/src/hub"]),
+    ("downlink: hub", 2_400, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_800, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_000, &["downlink/src/serve"]),
-    ("downlink", 7_100, &["downlink"]),
+    ("downlink", 7_200, &["downlink"]),
     ("downlink-client", 1_400, &["downlink-client"]),
     ("downlink-server", 3_000, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 16_500, LIBRARIES),
+    ("the five libraries", 17_600, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
