@@ -15,6 +15,9 @@ const POWER_CUTS: &str = "300";
 /// Programs of publishers and readers over a store that evicts: some five minutes.
 const REPLAYS: &str = "1000";
 
+/// Programs on which the log and its model must agree: about an hour.
+const MODEL_PROGRAMS: &str = "200000";
+
 /// How often a server is killed in the middle of its work; in `ci` a few times.
 const CRASH_ROUNDS: &str = "50";
 
@@ -29,6 +32,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     let mut steps = vec![
         Step::new("nginx", ci::nginx),
         Step::new("torture", torture),
+        Step::new("model", model),
         Step::new("power-cut", power_cut),
         Step::new("replay", replay),
         Step::new("loom", ci::loom),
@@ -44,6 +48,13 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     Ok(steps)
 }
 
+/// Compares the log with its model, which keeps every event and searches all of them.
+fn model(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let words = ["test", "-p", "downlink-log", "--test", "model"];
+    command::run(workspace.cargo(&words).env("PROPTEST_CASES", MODEL_PROGRAMS))?;
+    Ok(Outcome::Passed)
+}
+
 /// Cuts the power of a store many times, each time with another seed.
 fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-sqlite", "--test", "powercut"];
@@ -56,7 +67,7 @@ fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Replays while others publish, each time with another seed.
 fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let words = ["test", "-p", "downlink-log", "--features", "sqlite", "--test", "replay"];
+    let words = ["test", "-p", "downlink-log", "--test", "replay"];
     let seed = std::process::id().to_string();
     let mut command = workspace.cargo(&words);
     command.env("DOWNLINK_REPLAY_RUNS", REPLAYS).env("DOWNLINK_REPLAY_SEED", seed);
