@@ -277,14 +277,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                     registered = true;
                     continue;
                 }
-                Err(Read::Ended(reason)) => {
-                    self.end(reason.into());
-                    continue;
-                }
-                Err(_) => {
-                    self.end(DisconnectReason::Closed);
-                    continue;
-                }
+                Err(Read::Ended(reason)) => return Poll::Ready(self.end(reason.into())),
+                Err(_) => return Poll::Ready(self.end(DisconnectReason::Closed)),
             };
             if let Some(event) = self.take(entry) {
                 return Poll::Ready(Some(Delivery::Event(event)));
@@ -377,8 +371,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 Ok(false) => return None,
                 Err(_) => {
                     tracing::error!(number = self.number(), "a subscription's filter panicked");
-                    self.end(DisconnectReason::FilterPanicked);
-                    return None;
+                    return self.end(DisconnectReason::FilterPanicked);
                 }
             }
         }
@@ -400,8 +393,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
         let settings = &self.hub.0.settings;
         if gap.reason == GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
-            self.end(DisconnectReason::Lagged);
-            return None;
+            return self.end(DisconnectReason::Lagged);
         }
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
         let given =
@@ -416,9 +408,11 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Delivery::Gap(gap))
     }
 
-    fn end(&mut self, reason: DisconnectReason) {
+    /// Ends the subscription: nothing follows.
+    fn end<R>(&mut self, reason: DisconnectReason) -> Option<R> {
         self.ended = Some(reason);
         self.ahead = None;
+        None
     }
 
     /// `downlink.open`, once, if it is wanted.
