@@ -9,9 +9,9 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 use crate::readers::{ReaderState, WakeBatch};
 use crate::sequence::Decoder;
 use crate::store::{StoreError, StoreReader};
-use crate::sync::{Condvar, Mutex};
-
 #[cfg(not(downlink_loom))]
+use crate::sync::Condvar;
+use crate::sync::Mutex;
 
 /// One request: does a step, and says whether it is done.
 pub(crate) type Job = Box<dyn FnMut() -> bool + Send>;
