@@ -19,7 +19,7 @@ use std::{
 
 use downlink_log::{
     Address, AppendError, Batch, EndReason, Log, OpenError, Read, Reader, Retention, Selection,
-    Start, Totals,
+    Start,
 };
 use support::{Load, Seen, append_all, client, draft, ms, options, selection, topic};
 

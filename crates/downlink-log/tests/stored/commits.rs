@@ -135,11 +135,11 @@ fn together<const N: usize>(
     batches: [Vec<Draft<Note>>; N],
 ) -> [Result<Answers, AppendError>; N] {
     world.shelf.hold();
-    let first = world.submit(vec![note("first", 0)]).unwrap();
+    let first = world.submit(vec![note("first", 0)]).expect("room");
     world.shelf.await_held();
-    let commits = batches.map(|batch| world.submit(batch).unwrap());
+    let commits = batches.map(|batch| world.submit(batch).expect("room"));
     world.shelf.let_go();
-    outcome(&first).unwrap();
+    outcome(&first).expect("a commit");
     commits.map(|commit| outcome(&commit))
 }
 
