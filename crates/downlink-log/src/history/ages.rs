@@ -18,8 +18,10 @@ pub(crate) struct Ages<P> {
     /// one look; the queue decides.
     next: AtomicU64,
     /// By time and the topic's identity. Locked under the topic's ring, or alone.
-    queue: Mutex<BTreeMap<(Timestamp, usize), Arc<Topic<P>>>>,
+    queue: Mutex<Due<P>>,
 }
+
+type Due<P> = BTreeMap<(Timestamp, usize), Arc<Topic<P>>>;
 
 impl<P> Ages<P> {
     pub(crate) fn new() -> Self {
@@ -68,7 +70,7 @@ impl<P> Ages<P> {
         self.publish_next(&queue);
     }
 
-    fn publish_next(&self, queue: &BTreeMap<(Timestamp, usize), Arc<Topic<P>>>) {
+    fn publish_next(&self, queue: &Due<P>) {
         let next = queue.keys().next().map_or(NEVER, |(at, _)| at.as_millis());
         self.next.store(next, Ordering::Release);
     }

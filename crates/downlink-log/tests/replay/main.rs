@@ -1,0 +1,55 @@
+//! Replay from the SQLite store while others publish and retention evicts.
+//!
+//! Publishers, readers and their paces are drawn from a seed. The threads interleave freely, so a seed
+//! repeats a program, not a run. `DOWNLINK_REPLAY_RUNS` sets how many programs there are,
+//! `DOWNLINK_REPLAY_SEED` where they begin.
+#![cfg(not(downlink_loom))]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+mod allocation;
+mod files;
+mod memory;
+mod program;
+mod reading;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+
+/// Memory is counted for the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Says which program failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("again with DOWNLINK_REPLAY_SEED={} DOWNLINK_REPLAY_RUNS=1", self.0);
+        }
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn every_reader_gets_each_event_once_or_a_gap() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = number("DOWNLINK_REPLAY_SEED", 1);
+    let runs = number("DOWNLINK_REPLAY_RUNS", 12);
+    let mut gaps = 0;
+    for seed in first..first + runs {
+        let _seed = Seed(seed);
+        gaps += program::run(seed);
+    }
+    // Programs that never evict under a reader would prove nothing about gaps.
+    assert!(runs < 12 || gaps > 0, "no reader met a gap");
+}
+
+#[test]
+fn a_reader_that_is_behind_holds_one_page() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    memory::one_page_each();
+}

@@ -1,0 +1,270 @@
+//! One program: publishers and readers of one log, drawn from a seed, on threads of their own.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    mem,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use downlink_log::{
+    Address, ClockState, Commit, Cursor, Draft, Epoch, Log, LogOptions, Payload, Retention,
+    RetentionRules, StoreOptions, Stored, Submitted, Timestamp, TopicSelector,
+    store::{Durability, Store, StoreReader},
+};
+use downlink_sqlite::SqliteOptions;
+use fastrand::Rng;
+
+use crate::{
+    files::{ALL, Folder},
+    reading,
+    support::{block_on, draft_of, ms, topic},
+};
+
+/// The busy topics, from one that keeps nearly everything to one that keeps hardly anything.
+const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c"];
+
+/// Topics `r/0`, `r/1` and so on, with few events each: too many to merge one by one.
+const RARE_TOPICS: usize = 100;
+
+/// Events that a ring keeps, and at least as many in the store: nearly every replay crosses from the
+/// store to the rings.
+const RING_EVENTS: usize = 4;
+const PUBLISHERS: u64 = 3;
+const BATCHES: usize = 60;
+const READERS: u64 = 6;
+
+/// The number of the last event. It is for everyone.
+pub(crate) const LAST: u64 = u64::MAX;
+
+/// A payload that says which event it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbered(pub(crate) u64);
+
+impl Payload for Numbered {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
+    fn bytes(&self) -> usize {
+        8
+    }
+}
+
+/// The published events: by offset, the number and the addresses.
+pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
+
+/// How a program keeps events, drawn from the seed.
+#[derive(Clone, Copy)]
+struct Keeping {
+    durability: Durability,
+    /// Whether events also have an age, in batches.
+    age_max: Option<u64>,
+    /// Whether floors of topics without events are forgotten early.
+    forgets: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) log: Log<Numbered>,
+    pub(crate) store: Arc<dyn StoreReader>,
+    pub(crate) published: Mutex<Published>,
+    /// Whether a gap ends exactly at an event that is gone.
+    pub(crate) is_exact: bool,
+    /// A millisecond for each batch.
+    clock: Arc<AtomicU64>,
+    progress: Mutex<Progress>,
+    went_on: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    batches: usize,
+    /// Publishers that have nothing more to publish.
+    done: u64,
+    opened: u64,
+}
+
+/// A batch on its way.
+struct Waiting {
+    commit: Commit,
+    drafts: Vec<(u64, Vec<Address>)>,
+}
+
+impl World {
+    fn open(folder: &Folder, keeping: Keeping, clock: &Arc<AtomicU64>) -> Self {
+        let Keeping { durability, age_max, forgets } = keeping;
+        let keep = |events_max| Retention {
+            events_max,
+            age_max: age_max.map(Duration::from_millis),
+            ..ALL
+        };
+        let rule = |text, events| (TopicSelector::parse(text).unwrap(), keep(events));
+        let rules = [rule("a/*", 30), rule("b", 8), rule("r/*", RING_EVENTS)];
+        let mut stored = SqliteOptions::default();
+        stored.retention = RetentionRules {
+            rules: rules.into(),
+            default: keep(60),
+            inbox: keep(60),
+            everyone: keep(60),
+        };
+        let ring = keep(RING_EVENTS);
+        let mut options = LogOptions::new(Epoch::from_random(1));
+        options.retention =
+            RetentionRules { rules: Vec::new(), default: ring, inbox: ring, everyone: ring };
+        if forgets {
+            stored.floors_max = 2;
+            options.collected_max = Some(2);
+        }
+        let store = folder.open(stored);
+        let reader = store.reader();
+        let decode =
+            |stored: Stored| Some(Numbered(u64::from_le_bytes(stored.payload.try_into().ok()?)));
+        let time = Arc::clone(clock);
+        let now = move || ClockState { at: ms(time.load(Ordering::SeqCst)), delta_ms: 0 };
+        let side = StoreOptions { durability, ..StoreOptions::new(decode, now) };
+        Self {
+            log: Log::with_store(options, store, side).unwrap(),
+            store: reader,
+            published: Mutex::default(),
+            is_exact: !forgets,
+            clock: Arc::clone(clock),
+            progress: Mutex::default(),
+            went_on: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        ms(self.clock.load(Ordering::SeqCst))
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().unwrap());
+        self.went_on.notify_all();
+    }
+
+    fn publish(&self, drafts: Vec<(u64, Vec<Address>)>) -> Waiting {
+        self.clock.fetch_add(1, Ordering::SeqCst);
+        let batch = drafts.iter().map(|(number, to)| draft(*number, to)).collect();
+        match self.log.append(self.now(), batch).unwrap() {
+            Submitted::Queued(commit) => Waiting { commit, drafts },
+            Submitted::Appended(answers) => panic!("appended without a commit: {answers:?}"),
+        }
+    }
+
+    /// Waits for a commit, and notes which offsets its events have.
+    fn finish(&self, Waiting { commit, drafts }: Waiting) {
+        let answers = block_on(poll_fn(|task| commit.poll(task.waker()))).unwrap();
+        let offsets = answers.iter().map(|answer| answer.offset.get());
+        self.published.lock().unwrap().extend(offsets.zip(drafts));
+    }
+
+    pub(crate) fn note_opened(&self) {
+        self.note(|progress| progress.opened += 1);
+    }
+
+    /// Waits until so many batches more are published, or all.
+    pub(crate) fn pause(&self, batches: usize) {
+        let progress = self.progress.lock().unwrap();
+        let until = progress.batches + batches;
+        let goes_on =
+            |progress: &mut Progress| progress.batches < until && progress.done < PUBLISHERS;
+        drop(self.went_on.wait_while(progress, goes_on).unwrap());
+    }
+
+    fn await_opened(&self) {
+        let progress = self.progress.lock().unwrap();
+        let few = |progress: &mut Progress| progress.opened < READERS;
+        drop(self.went_on.wait_while(progress, few).unwrap());
+    }
+}
+
+/// Runs the program of a seed, and says how many gaps were reported.
+pub(crate) fn run(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(seed);
+    let (folder, clock) = (Folder::new(), Arc::new(AtomicU64::new(1_000)));
+    let keeping = Keeping {
+        durability: if rng.bool() { Durability::Commit } else { Durability::Relaxed },
+        age_max: rng.bool().then(|| rng.u64(20..200)),
+        forgets: rng.u8(0..4) == 0,
+    };
+    let earlier = if rng.bool() {
+        publish_before(&World::open(&folder, keeping, &clock), rng.fork())
+    } else {
+        Published::new()
+    };
+    let world = &World::open(&folder, keeping, &clock);
+    *world.published.lock().unwrap() = earlier;
+    thread::scope(|scope| {
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|publisher| (publisher, rng.fork()))
+            .map(|(publisher, rng)| scope.spawn(move || publish(world, publisher, rng)))
+            .collect();
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| rng.fork())
+            .map(|rng| scope.spawn(move || reading::follow(world, rng)))
+            .collect();
+        publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
+        // A reader that comes after the last event would wait for ever.
+        world.await_opened();
+        world.finish(world.publish(vec![(LAST, vec![Address::Everyone])]));
+        let published = world.published.lock().unwrap();
+        let diaries = readers.into_iter().map(|reader| reader.join().unwrap());
+        diaries.map(|diary| diary.check(&published, world.is_exact)).sum()
+    })
+}
+
+/// An earlier life of the log, without readers.
+fn publish_before(world: &World, rng: Rng) -> Published {
+    publish(world, PUBLISHERS, rng);
+    world.log.close();
+    block_on(poll_fn(|task| world.log.poll_closed(task.waker())));
+    mem::take(&mut world.published.lock().unwrap())
+}
+
+/// Publishes batches. Sometimes waits for all that are under way, and so at the end.
+fn publish(world: &World, publisher: u64, mut rng: Rng) {
+    let rare = rng.u8(0..=2);
+    let mut waiting = Vec::new();
+    for batch in 0..BATCHES as u64 {
+        let drafts: Vec<_> = (0..rng.u64(1..4))
+            .map(|number| (publisher << 32 | batch << 8 | number, addresses(&mut rng, rare)))
+            .collect();
+        waiting.push(world.publish(drafts));
+        if waiting.len() >= 4 && rng.u8(0..8) == 0 {
+            waiting.drain(..).for_each(|batch| world.finish(batch));
+        }
+        world.note(|progress| progress.batches += 1);
+    }
+    waiting.into_iter().for_each(|batch| world.finish(batch));
+    world.note(|progress| progress.done += 1);
+}
+
+/// One topic, sometimes two, now and then everyone. Of four events `rare` go to rare topics.
+fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
+    if rng.u8(0..20) == 0 {
+        return vec![Address::Everyone];
+    }
+    let one = |rng: &mut Rng| {
+        if rng.u8(0..4) < rare {
+            return topic(&format!("r/{}", rng.usize(0..RARE_TOPICS)));
+        }
+        topic(TOPICS[rng.usize(0..TOPICS.len())])
+    };
+    let mut to = vec![one(rng)];
+    if rng.u8(0..5) == 0 {
+        to.push(one(rng));
+    }
+    to.dedup();
+    to
+}
+
+fn draft(number: u64, to: &[Address]) -> Draft<Numbered> {
+    Draft { body: Some(number.to_le_bytes().to_vec()), ..draft_of(to, Numbered(number)) }
+}

@@ -1,0 +1,223 @@
+//! Readers that come at some moment, begin somewhere, read a little at a time, pause and come back;
+//! and the check that each event came or was reported as gone.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use downlink_log::{
+    Address, Batch, Entry, EvictionNumber, Gap, Next, Offset, PatternSet, Read, Reader, Start,
+    TopicSelector,
+    store::{Range, Step, Wanted},
+};
+use fastrand::Rng;
+
+use crate::{
+    program::{LAST, Numbered, Published, World},
+    support::{block_on, selection},
+};
+
+/// The record of one reader.
+#[derive(Debug)]
+pub(crate) struct Diary {
+    wanted: Vec<&'static str>,
+    /// From here on each event is delivered, or lies in a gap.
+    from: u64,
+    /// Events below that which were kept when the reader opened: they come too, or lie in a gap.
+    kept: Vec<u64>,
+    pages: Batch,
+    delivered: Vec<(u64, u64)>,
+    gaps: Vec<Gap>,
+    /// The offset that the last gap said to follow it, until an event comes.
+    oldest: Option<u64>,
+    /// The end of the last gap of this connection.
+    reported: u64,
+    /// Whether the last event has come.
+    is_over: bool,
+}
+
+/// The choices of a reader: topics by name, by pattern, all of them.
+const WANTED: [&[&str]; 12] = [
+    &["a/1"],
+    &["b"],
+    &["c", "b"],
+    &["a/*"],
+    &["a/*", "c"],
+    &["a/*", "b", "c"],
+    &["*"],
+    &["r/*"],
+    &["r/*", "a/{n}"],
+    &["r/7"],
+    &["a/1", "a/2", "b", "c", "r/1", "r/2", "r/3", "r/4", "r/5", "r/6"],
+    &[],
+];
+
+/// Opens at some moment and reads to the last event.
+pub(crate) fn follow(world: &World, mut rng: Rng) -> Diary {
+    world.pause(rng.usize(0..120));
+    let wanted = rng.choice(WANTED).unwrap().to_vec();
+    let (mut reader, mut diary) = open(world, wanted, &mut rng);
+    world.note_opened();
+    while !diary.is_over {
+        if rng.u8(0..4) == 0 {
+            world.pause(rng.usize(1..25));
+        }
+        if rng.u8(0..12) == 0 {
+            diary.come_back(world, &mut reader);
+        }
+        diary.read_once(world, &mut reader);
+    }
+    diary
+}
+
+fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numbered>, Diary) {
+    let start = match rng.u8(0..6) {
+        0 => Start::Live,
+        1 | 2 => Start::Earliest,
+        3 => Start::Last(rng.usize(0..40)),
+        _ => {
+            let tail = world.log.tail();
+            let after = rng.u64(0..tail.next.get());
+            Start::After(format!("{}-{after}", tail.epoch).into())
+        }
+    };
+    let reader = begin(world, &wanted, &start);
+    let from = reader.cursor().next.get();
+    let (from, kept) = match start {
+        Start::Earliest | Start::Last(_) => {
+            let tail = world.log.tail().next.get();
+            // The events kept now were kept when the reader opened.
+            (tail, kept(world, &wanted, from, tail))
+        }
+        _ => (from, Vec::new()),
+    };
+    let pages = Batch { events_max: rng.usize(1..=6), bytes_max: usize::MAX };
+    let (delivered, gaps) = (Vec::new(), Vec::new());
+    let (oldest, reported, is_over) = (None, 0, false);
+    let diary = Diary { wanted, from, kept, pages, delivered, gaps, oldest, reported, is_over };
+    (reader, diary)
+}
+
+/// Opens, and waits until it is known where the reader begins.
+fn begin(world: &World, wanted: &[&str], start: &Start) -> Reader<Numbered> {
+    let mut reader = world.log.open(world.now(), &selection(wanted), start).expect("an open log");
+    block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
+    reader
+}
+
+/// The offsets that the wanted topics keep between two.
+fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
+    let patterns = wanted.iter().map(|text| TopicSelector::parse(text).unwrap());
+    let patterns = Arc::new(PatternSet::new(patterns));
+    let mut replay = world.store.replay(Wanted { addresses: vec![Address::Everyone], patterns });
+    let batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
+    let mut kept = Vec::new();
+    while from < until {
+        let range = Range { from: Offset::new(from), until: Offset::new(until) };
+        if let Step::Done(page) = replay.page(range, EvictionNumber::NONE, batch).unwrap() {
+            kept.extend(page.events.iter().map(|event| event.offset.get()));
+            from = page.next.get();
+        }
+    }
+    kept
+}
+
+impl Diary {
+    /// Leaves, and goes on from the last id.
+    fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
+        let start = Start::After(reader.cursor().to_string().into());
+        *reader = begin(world, &self.wanted, &start);
+        (self.oldest, self.reported) = (None, 0);
+    }
+
+    /// Reads until something comes.
+    fn read_once(&mut self, world: &World, reader: &mut Reader<Numbered>) {
+        block_on(poll_fn(|task| {
+            if self.look(world, reader) {
+                return Poll::Ready(());
+            }
+            reader.register(task.waker());
+            if self.look(world, reader) { Poll::Ready(()) } else { Poll::Pending }
+        }));
+    }
+
+    /// Whether something has come.
+    fn look(&mut self, world: &World, reader: &mut Reader<Numbered>) -> bool {
+        let mut out = Vec::new();
+        if self.pages.events_max == 1
+            && let Next::Event(entry) = reader.read_next(|| world.now())
+        {
+            self.deliver(&entry);
+            return true;
+        }
+        let from = reader.cursor().next.get();
+        match reader.read(world.now(), self.pages, &mut out) {
+            Read::Events => out.iter().for_each(|entry| self.deliver(entry)),
+            Read::Gap(gap) => self.note_gap(gap, from),
+            read => {
+                assert!(matches!(read, Read::CaughtUp | Read::Fetching), "{read:?}");
+                return false;
+            }
+        }
+        assert!(out.len() <= self.pages.events_max, "a page of {}", out.len());
+        true
+    }
+
+    fn deliver(&mut self, entry: &Entry<Numbered>) {
+        let offset = entry.offset.get();
+        let last = self.delivered.last().map_or(0, |(last, _)| *last);
+        assert!(offset > last, "{offset} after {last}");
+        if let Some(oldest) = self.oldest.take() {
+            assert_eq!(offset, oldest, "the gap said what follows: {self:?}");
+        }
+        self.delivered.push((offset, entry.payload.0));
+        self.is_over = entry.payload.0 == LAST;
+    }
+
+    fn note_gap(&mut self, gap: Gap, from: u64) {
+        let (after, until) = bounds(&gap);
+        assert_eq!(after + 1, from, "a hole begins where the reader stands: {gap:?}");
+        assert!(until > self.reported.max(after), "twice: {gap:?} after {}", self.reported);
+        self.reported = until;
+        self.oldest = gap.oldest.map(|oldest| oldest.get());
+        self.gaps.push(gap);
+    }
+
+    /// Compares with the published events, and says how many gaps there were.
+    pub(crate) fn check(&self, published: &Published, is_exact: bool) -> usize {
+        let wants = |to: &[Address]| to.iter().filter(|to| self.wants(to)).count();
+        for (offset, number) in &self.delivered {
+            let (expected, to) = &published[offset];
+            assert!(expected == number && wants(to) > 0, "{offset}: {self:?}");
+        }
+        let is_delivered =
+            |offset| self.delivered.binary_search_by_key(&offset, |(offset, _)| *offset).is_ok();
+        let kept = self.kept.iter().filter_map(|offset| published.get_key_value(offset));
+        for (&offset, (_, to)) in published.range(self.from..).chain(kept) {
+            let reported = || self.gaps.iter().map(bounds).any(|(a, b)| a < offset && offset <= b);
+            assert!(wants(to) == 0 || is_delivered(offset) || reported(), "{offset}: {self:?}");
+        }
+        for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
+            // The last event of a gap is gone from a topic of this reader. If it came nevertheless, it
+            // came by another one.
+            let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
+            let exact = wanted > usize::from(is_delivered(until));
+            assert!(
+                exact,
+                "nothing was lost at {until}, {:?}, {}: {self:?}",
+                published.get(&until),
+                is_delivered(until)
+            );
+        }
+        self.gaps.len()
+    }
+
+    fn wants(&self, address: &Address) -> bool {
+        let Some(topic) = address.topic() else { return true };
+        self.wanted.iter().any(|text| TopicSelector::parse(text).unwrap().matches(topic))
+    }
+}
+
+/// The last offset before a hole, and the last in it.
+fn bounds(gap: &Gap) -> (u64, u64) {
+    let (Some(after), Some(until)) = (gap.after, gap.until) else { panic!("both ends: {gap:?}") };
+    (after.get(), until.get())
+}

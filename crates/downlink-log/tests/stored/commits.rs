@@ -1,0 +1,290 @@
+//! Events are visible after their commit, and publishers hear of a failing disk.
+
+use downlink_log::{
+    Address, Answers, AppendError, Draft, EndReason, Start,
+    store::{Durability, StoreError},
+};
+
+use crate::{
+    support::{ms, topic},
+    world::{
+        BOTH, CLOCK_DELTA_MS, Note, World, is_caught_up, last, note, note_to, outcome, read,
+        with_id, with_key,
+    },
+};
+
+const FULL: AppendError = AppendError::Store(StoreError::DiskFull);
+
+#[test]
+fn an_event_is_visible_after_its_commit() {
+    for durability in BOTH {
+        let world = World::new(durability);
+        let mut reader = world.open(&["a"], Start::Live);
+        world.shelf.hold();
+        let commit = world.submit(vec![note("a", 7)]).unwrap();
+        world.shelf.await_held();
+        assert_eq!(world.log.tail().next.get(), 1);
+        assert!(is_caught_up(&mut reader));
+        world.shelf.let_go();
+        let answers = outcome(&commit).unwrap();
+        assert_eq!((answers[0].offset.get(), answers[0].matched), (1, 1));
+        assert_eq!(read(&mut reader, 1).numbers, [7]);
+    }
+}
+
+#[test]
+fn a_durable_commit_is_flushed_before_its_answer() {
+    let world = World::new(Durability::Commit);
+    world.publish("a", 0..3);
+    assert_eq!(world.shelf.flushed_below(), 4);
+}
+
+#[test]
+fn relaxed_events_are_visible_before_their_flush_and_flushed_later() {
+    let world = World::new(Durability::Relaxed);
+    let mut reader = world.open(&["a"], Start::Live);
+    world.publish("a", [7]);
+    world.shelf.hold();
+    assert_eq!(read(&mut reader, 1).numbers, [7]);
+    world.shelf.let_go();
+    world.shelf.await_flushed(2);
+}
+
+/// What gathers while the disk is busy goes into the next commit together.
+#[test]
+fn commits_gather_what_waits() {
+    for durability in BOTH {
+        let world = World::new(durability);
+        world.shelf.hold();
+        let submit = |n| world.submit(vec![note("a", n)]).unwrap();
+        let commits: Vec<_> = (0..100).map(submit).collect();
+        world.shelf.let_go();
+        assert!(commits.iter().all(|commit| outcome(commit).is_ok()));
+        assert_eq!(world.shelf.offsets(), (1..=100).collect::<Vec<_>>());
+        assert!(world.shelf.commits() <= 3, "{}", world.shelf.commits());
+    }
+}
+
+#[test]
+fn a_failed_commit_fails_its_publishers_and_burns_their_offsets() {
+    for durability in BOTH {
+        let world = World::new(durability);
+        let mut reader = world.open(&["a"], Start::Live);
+        world.shelf.fail_with(StoreError::DiskFull);
+        assert_eq!(world.append(vec![note("a", 1), note("b", 2)]), Err(FULL));
+        assert_eq!(world.publish("a", [3]), [3]);
+        let got = read(&mut reader, 1);
+        assert_eq!((got.numbers, got.gaps), (vec![3], vec![]));
+        assert_eq!(world.shelf.offsets(), [3]);
+        // The topic that nothing came to is collected again.
+        assert_eq!(world.log.topic(ms(1_000), &topic("b")), None);
+    }
+}
+
+#[test]
+fn after_an_unknown_outcome_nothing_is_taken_and_reads_go_on() {
+    for durability in BOTH {
+        let world = World::new(durability);
+        world.publish("a", [1]);
+        world.shelf.fail_with(StoreError::OutcomeUnknown);
+        let unknown = AppendError::Store(StoreError::OutcomeUnknown);
+        assert_eq!(world.append(vec![note("a", 2)]), Err(unknown.clone()));
+        assert_eq!(world.submit(vec![note("a", 3)]).err(), Some(unknown));
+        let mut reader = world.open(&["a"], Start::Earliest);
+        assert_eq!(read(&mut reader, 1).numbers, [1]);
+        assert!(is_caught_up(&mut reader));
+    }
+}
+
+#[test]
+fn after_an_unknown_outcome_what_waits_fails_too() {
+    let world = World::new(Durability::Commit);
+    world.shelf.fail_with(StoreError::OutcomeUnknown);
+    world.shelf.hold();
+    let first = world.submit(vec![note("a", 1)]).unwrap();
+    world.shelf.await_held();
+    let second = world.submit(vec![note("a", 2)]).unwrap();
+    world.shelf.let_go();
+    let unknown = AppendError::Store(StoreError::OutcomeUnknown);
+    assert_eq!((outcome(&first), outcome(&second)), (Err(unknown.clone()), Err(unknown)));
+    assert_eq!(world.shelf.commits(), 1);
+}
+
+#[test]
+fn a_repetition_of_a_publish_under_way_gets_its_answer() {
+    let world = World::new(Durability::Commit);
+    world.shelf.hold();
+    let first = world.submit(vec![with_key("a", 1, "k")]).unwrap();
+    world.shelf.await_held();
+    let again = world.submit(vec![with_key("a", 1, "k")]).unwrap();
+    let other = world.submit(vec![with_key("a", 2, "k")]).unwrap();
+    world.shelf.let_go();
+    let (first, again) = (outcome(&first).unwrap()[0], outcome(&again).unwrap()[0]);
+    assert_eq!((first.offset, first.repeated), (again.offset, false));
+    assert!(again.repeated);
+    assert_eq!(outcome(&other), Err(AppendError::KeyReused { draft: 0 }));
+    let later = world.append(vec![with_key("a", 1, "k")]).unwrap()[0];
+    assert_eq!((later.offset, later.repeated), (first.offset, true));
+    assert_eq!(world.shelf.offsets(), [1]);
+}
+
+/// Queues batches while a commit waits, so that they go into one transaction, and gives their
+/// outcomes.
+fn together<const N: usize>(
+    world: &World,
+    batches: [Vec<Draft<Note>>; N],
+) -> [Result<Answers, AppendError>; N] {
+    world.shelf.hold();
+    let first = world.submit(vec![note("first", 0)]).expect("room");
+    world.shelf.await_held();
+    let commits = batches.map(|batch| world.submit(batch).expect("room"));
+    world.shelf.let_go();
+    outcome(&first).expect("a commit");
+    commits.map(|commit| outcome(&commit))
+}
+
+#[test]
+fn a_batch_that_repeats_an_id_or_key_of_its_group_gets_its_answer() {
+    let world = World::new(Durability::Commit);
+    let [first, again, other] = together(
+        &world,
+        [
+            vec![note("b", 0), with_id("a", 1, "x"), with_key("a", 2, "k")],
+            vec![with_key("a", 2, "k"), note("b", 3), with_id("a", 1, "x")],
+            vec![with_id("a", 9, "x")],
+        ],
+    );
+    assert_eq!(world.shelf.commits(), 2);
+    let facts = |answers: Answers| -> Vec<(u64, bool)> {
+        answers.iter().map(|answer| (answer.offset.get(), answer.repeated)).collect()
+    };
+    assert_eq!(facts(first.unwrap()), [(2, false), (3, false), (4, false)]);
+    assert_eq!(facts(again.unwrap()), [(4, true), (5, false), (3, true)]);
+    assert_eq!(other, Err(AppendError::IdTaken { draft: 0 }));
+    assert_eq!(world.shelf.offsets(), [1, 2, 3, 4, 5]);
+}
+
+/// A commit that fails takes the whole group along; later the id is free.
+#[test]
+fn a_batch_that_repeats_a_publish_that_fails_fails_like_it() {
+    let world = World::new(Durability::Commit);
+    world.shelf.hold();
+    let before = world.submit(vec![note("b", 0)]).unwrap();
+    world.shelf.await_held();
+    world.shelf.succeed_then_fail_with(StoreError::DiskFull);
+    let first = world.submit(vec![with_id("a", 1, "x")]).unwrap();
+    let again = world.submit(vec![with_id("a", 1, "x"), note("b", 2)]).unwrap();
+    world.shelf.let_go();
+    assert!(outcome(&before).is_ok());
+    assert_eq!((outcome(&first), outcome(&again)), (Err(FULL), Err(FULL)));
+    assert!(!world.append(vec![with_id("a", 1, "x")]).unwrap()[0].repeated);
+}
+
+#[test]
+fn a_publish_that_comes_while_its_like_fails_is_new() {
+    let world = World::new(Durability::Commit);
+    world.shelf.fail_with(StoreError::DiskFull);
+    world.shelf.hold();
+    let first = world.submit(vec![with_key("a", 1, "k")]).unwrap();
+    world.shelf.await_held();
+    let again = world.submit(vec![with_key("a", 1, "k")]).unwrap();
+    world.shelf.let_go();
+    assert_eq!(outcome(&first), Err(FULL));
+    let again = outcome(&again).unwrap()[0];
+    assert_eq!((again.offset.get(), again.repeated), (2, false));
+}
+
+#[test]
+fn a_topic_that_is_being_finished_takes_nothing_more() {
+    let world = World::new(Durability::Commit);
+    let [finished, late] = together(&world, [vec![last("a", 1)], vec![note("a", 2)]]);
+    assert!(finished.is_ok());
+    assert_eq!(late, Err(AppendError::Finished { draft: 0 }));
+    let got = read(&mut world.open(&["a"], Start::Live), 2);
+    assert_eq!((got.numbers, got.end), (vec![1], Some(EndReason::Finished)));
+}
+
+#[test]
+fn a_refused_batch_of_a_group_leaves_the_others_alone() {
+    let world = World::new(Durability::Commit);
+    let mut reader = world.open(&["a", "b"], Start::Live);
+    let [one, refused, two] = together(
+        &world,
+        [vec![with_id("a", 1, "x")], vec![note("b", 2), with_id("b", 3, "x")], vec![note("b", 4)]],
+    );
+    assert_eq!(refused, Err(AppendError::IdTaken { draft: 1 }));
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(read(&mut reader, 2).numbers, [1, 4]);
+}
+
+#[test]
+fn matched_counts_each_reader_once() {
+    let world = World::new(Durability::Commit);
+    let _both = world.open(&["a/x", "a/*"], Start::Live);
+    let _pattern = world.open(&["a/{n}", "b"], Start::Live);
+    let _other = world.open(&["c"], Start::Live);
+    let matched = |to: &[Address]| world.append(vec![note_to(to, 1, None)]).unwrap()[0].matched;
+    assert_eq!(matched(&[topic("a/x")]), 2);
+    assert_eq!(matched(&[topic("a/x"), topic("b")]), 2);
+    assert_eq!(matched(&[topic("b")]), 1);
+    assert_eq!(matched(&[topic("b"), topic("c")]), 2);
+    assert_eq!(matched(&[topic("d")]), 0);
+    assert_eq!(matched(&[Address::Everyone]), 3);
+}
+
+#[test]
+fn a_full_queue_refuses_the_newcomer() {
+    let world = World::new(Durability::Commit);
+    world.shelf.hold();
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match world.submit((0..1_000).map(|n| note("a", n)).collect()) {
+            Ok(commit) => waiting.push(commit),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, AppendError::Busy);
+    assert_eq!(waiting.len(), downlink_log::QUEUE_EVENTS_MAX / 1_000);
+    world.shelf.let_go();
+    assert!(waiting.iter().all(|commit| outcome(commit).is_ok()));
+    assert!(world.append(vec![note("a", 1)]).is_ok());
+}
+
+#[test]
+fn a_log_that_closes_commits_what_waits() {
+    for durability in BOTH {
+        let mut world = World::new(durability);
+        let mut reader = world.open(&["a"], Start::Live);
+        let waiting: Vec<_> = (0..4).map(|n| world.submit(vec![note("a", n)]).unwrap()).collect();
+        let log = world.log.clone();
+        world.reopen();
+        assert!(matches!(
+            log.append(ms(1_000), vec![note("a", 9)].into()),
+            Err(AppendError::Closed)
+        ));
+        assert_eq!(world.shelf.offsets(), [1, 2, 3, 4]);
+        assert!(waiting.iter().all(|commit| outcome(commit).is_ok()));
+        let got = read(&mut reader, 9);
+        assert_eq!((got.numbers, got.end), (vec![0, 1, 2, 3], Some(EndReason::Closed)));
+    }
+}
+
+#[test]
+fn a_log_whose_handles_are_gone_commits_what_waits() {
+    for durability in BOTH {
+        let mut world = World::new(durability);
+        let waiting = world.submit(vec![note("a", 1)]).unwrap();
+        world.begin_again();
+        assert!(outcome(&waiting).is_ok());
+        assert_eq!(world.shelf.offsets(), [1]);
+    }
+}
+
+#[test]
+fn the_difference_of_the_clocks_is_kept() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", [1]);
+    world.reopen();
+    let kept = world.shelf.clock().unwrap();
+    assert_eq!((kept.at.as_millis(), kept.delta_ms), (1_000, CLOCK_DELTA_MS));
+}

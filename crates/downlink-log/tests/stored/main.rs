@@ -1,0 +1,10 @@
+//! A log over a store: commits, replays of events that the rings have lost, restarts, failing disks.
+#![cfg(not(downlink_loom))]
+
+mod commits;
+mod replays;
+mod restarts;
+mod shelf;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
