@@ -104,7 +104,7 @@ impl Stage {
             });
         }
         let receipt = publish.unwrap().publish(format!("{number} {filler}")).unwrap();
-        let offset = receipt.offset().get();
+        let offset = receipt.offset().expect("a hub in memory knows it at once").get();
         self.ledger.note(offset, number, to);
         offset
     }
