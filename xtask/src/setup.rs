@@ -71,7 +71,7 @@ pub(crate) fn nginx() -> Readiness {
     program("nginx", "nginx-light")
 }
 
-/// What the tests of a wrong system clock load into the server.
+/// The tests of a wrong system clock load its library into the server.
 pub(crate) fn faketime() -> Readiness {
     program("faketime", "faketime")
 }

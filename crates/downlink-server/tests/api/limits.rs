@@ -91,7 +91,7 @@ async fn topics_and_clients_that_are_subscribed_to_at_their_limit() {
         assert_told_later(&server.get(&format!("/events?{query}")).await, says);
         assert_browser_told_later(&server, query).await;
     }
-    // What is subscribed to already has its place.
+    // Names that have a subscription already take no further place.
     let _again = server.subscribe("topic=read/0&topic=read/1&client=alice").await;
     // Publishers go on, to new topics and to those that are read.
     for number in 0..30 {

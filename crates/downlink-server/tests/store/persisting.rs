@@ -126,8 +126,8 @@ async fn gap(stream: &mut Stream) -> Value {
     patiently(stream.gap()).await
 }
 
-/// Reason for the copy: a kill takes nothing that the operating system has. A power cut may, and leaves
-/// the file as it was a moment before.
+/// A kill loses no event that the operating system has. So the test puts a copy of the store from a
+/// moment before in its place, which is the state that a power cut leaves.
 #[tokio::test]
 async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_skips_anything() {
     let folder = Folder::new("relaxed");
@@ -196,7 +196,7 @@ async fn a_kill_takes_nothing_that_was_answered_in_relaxed_durability() {
     assert_eq!(next(&mut whole, kept.len()).await, kept);
 }
 
-/// What the store has not taken is neither answered nor seen, in relaxed durability too.
+/// An event that the store has not taken is neither acknowledged nor visible.
 #[tokio::test]
 async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing() {
     let folder = Folder::new("relaxed-locked");

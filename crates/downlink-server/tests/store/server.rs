@@ -66,7 +66,7 @@ impl Server {
         Self::try_spawn(command(store, flags))
     }
 
-    /// A server of a command, or what it said instead.
+    /// Starts a server with this command. The error is its output on stderr.
     pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));

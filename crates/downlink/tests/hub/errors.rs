@@ -76,7 +76,7 @@ fn what_an_encoder_makes_is_held_to_the_same_rules() {
     let field = cause.source().unwrap().to_string();
     check(&failed, "the value could not be encoded", Some(&field));
     let own = hub.to("a").event("mine").publish("own").unwrap();
-    assert_eq!(own.id().as_str(), "own/1");
+    assert_eq!(own.id().unwrap().as_str(), "own/1");
 }
 
 #[test]

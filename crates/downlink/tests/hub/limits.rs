@@ -1,7 +1,8 @@
 //! Every limit: below, at and above.
 
 use downlink::hub::{
-    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, Limits, PublishError, Retention, SubscribeError,
+    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, PublishError, Retention,
+    SubscribeError,
 };
 use futures_util::{FutureExt, StreamExt};
 
@@ -149,6 +150,29 @@ fn so_many_patterns_are_subscribed_to() {
     assert!(try_open(hub.subscribe().topic("c")).is_ok(), "a name is not a pattern");
     drop(first);
     assert!(try_open(hub.subscribe().pattern("c/*")).is_ok());
+}
+
+#[test]
+fn a_pattern_has_so_many_segments_and_placeholders() {
+    let hub = hub();
+    let invalid = |pattern: &str| {
+        let error = refused(hub.subscribe().pattern(pattern));
+        let SubscribeError::InvalidSelector { reason, .. } = error else { panic!("{error:?}") };
+        reason
+    };
+    for placeholders in [3, 4] {
+        let pattern = vec!["{x}"; placeholders].join("/");
+        assert!(try_open(hub.subscribe().pattern(pattern)).is_ok());
+    }
+    let expected = InvalidName::TooManyPlaceholders { placeholders: 5, placeholders_max: 4 };
+    assert_eq!(invalid(&["{x}"; 5].join("/")), expected);
+    for segments in [15, 16] {
+        let pattern = format!("{}/*", vec!["x"; segments - 1].join("/"));
+        assert!(try_open(hub.subscribe().pattern(pattern)).is_ok());
+    }
+    let expected = InvalidName::TooManySegments { segments: 17, segments_max: 16 };
+    assert_eq!(invalid(&format!("{}/*", ["x"; 16].join("/"))), expected);
+    assert!(try_open(hub.subscribe().topic(["x"; 100].join("/"))).is_ok(), "a topic may have more");
 }
 
 #[test]
