@@ -21,6 +21,7 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
         Step::new("docs", docs),
         Step::new("tidy", tidy::check),
         Step::new("nginx", nginx),
+        Step::new("faketime", faketime),
         Step::cargo("tests", &["test", "--workspace", "--all-features"]),
     ];
     steps.extend(workspace.packages.iter().filter_map(features));
@@ -41,6 +42,14 @@ pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::nginx() {
         Readiness::Ready => Outcome::Passed,
         Readiness::Missing(why) => Outcome::Skipped(format!("no restarts behind a proxy: {why}")),
+    })
+}
+
+/// Has libfaketime there for the tests of a wrong clock; without it they skip themselves.
+fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
+    Ok(match setup::faketime() {
+        Readiness::Ready => Outcome::Passed,
+        Readiness::Missing(why) => Outcome::Skipped(format!("no wrong clocks: {why}")),
     })
 }
 

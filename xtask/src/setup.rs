@@ -35,6 +35,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("firefox-esr", program("firefox-esr", "firefox-esr")),
         ("curl", program("curl", "curl")),
         ("nginx", nginx()),
+        ("libfaketime", faketime()),
         ("python with httpx-sse", python(workspace)),
     ];
     if all {
@@ -68,6 +69,11 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
 /// What the tests of restarts put in front of the server.
 pub(crate) fn nginx() -> Readiness {
     program("nginx", "nginx-light")
+}
+
+/// The tests of a wrong system clock load its library into the server.
+pub(crate) fn faketime() -> Readiness {
+    program("faketime", "faketime")
 }
 
 /// Node, and the packages that the lock file of `tests/browser` names.

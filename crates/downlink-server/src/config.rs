@@ -36,7 +36,7 @@ pub struct Settings {
     /// --drain-within more with a socket that was handed over.
     #[arg(long, env = "DOWNLINK_STORE_WAIT", value_name = "TIME", value_parser = parse_time)]
     pub store_wait: Option<Duration>,
-    /// Whether an event is answered and seen when the disk has it, or before.
+    /// When an event is answered and visible: when the disk has it, or the operating system.
     #[arg(
         long,
         env = "DOWNLINK_DURABILITY",
@@ -164,12 +164,12 @@ pub enum Right {
     Publish,
 }
 
-/// When an event is answered and seen.
+/// When an event is answered and visible.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
-    /// When it is on the disk.
+    /// When the disk has it.
     Commit,
-    /// At once; it is on the disk within a tenth of a second.
+    /// When the operating system has it; it is on the disk within a tenth of a second.
     Relaxed,
 }
 

@@ -55,5 +55,6 @@ async fn say(
     let Json(draft) = draft.map_err(|rejection| message::unreadable(&rejection))?;
     let message = draft.into_message(Timestamp::now())?;
     let receipt = hub.publish(message).map_err(|error| error.to_problem())?;
-    Ok((StatusCode::ACCEPTED, Json(Accepted { clients: receipt.matched() })))
+    let confirmed = receipt.durable().await.map_err(|error| error.to_problem())?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { clients: confirmed.matched() })))
 }

@@ -105,7 +105,8 @@ async fn ping(
     let Path(id) = id.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let hello = format!("Hello, {id}!");
     let receipt = hub.to_client(id).publish(hello).map_err(|error| error.to_problem())?;
-    Ok(Json(Pinged { connections: receipt.matched() }))
+    let confirmed = receipt.durable().await.map_err(|error| error.to_problem())?;
+    Ok(Json(Pinged { connections: confirmed.matched() }))
 }
 
 fn problem(status: StatusCode, sentence: String) -> Problem {

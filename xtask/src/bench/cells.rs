@@ -7,8 +7,6 @@ use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
 use super::table::{Figure, Row};
 
-/// A flag for gathering events for a moment before they are sent.
-const LINGER: &str = "--linger";
 /// A flag for the size of the sending side's buffer; 0 leaves it to the system.
 const SEND_BUFFER: &str = "--unsent-bytes-max";
 /// How long a socket may take nothing in `stalled`: short, so that short runs see the end of it.
@@ -46,9 +44,8 @@ const fn everything(_: &Round<'_>) -> Option<&'static str> {
     None
 }
 
-pub(super) const CELLS: [Cell; 13] = [
-    IDLE, RATE, WINDOW, LATENCY, STALLED, LINGERING, TOPICS, CONNECTS, LARGE, DURABLE, REPLAY,
-    COMEBACK, OPEN,
+pub(super) const CELLS: [Cell; 12] = [
+    IDLE, RATE, WINDOW, LATENCY, STALLED, TOPICS, CONNECTS, LARGE, DURABLE, REPLAY, COMEBACK, OPEN,
 ];
 
 const IDLE: Cell = Cell {
@@ -220,31 +217,6 @@ const STALLED: Cell = Cell {
         round.run("axum-stalled", &AXUM, &[], &stalled)
     },
     lacks: everything,
-};
-
-const LINGERING: Cell = Cell {
-    name: "linger",
-    what: "1,000 connections, 100 events a second: what gathering events for 50 ms saves and costs",
-    rows: &[
-        Row::value("at once: CPU µs per delivery", "downlink", CPU),
-        Row::value("gathered: CPU µs per delivery", "downlink-50ms", CPU),
-        Row::ratio(
-            "CPU: gathered ÷ at once",
-            Figure("downlink-50ms", CPU),
-            Figure("downlink", CPU),
-        ),
-        Row::value("at once: p50 µs", "downlink", P50),
-        Row::value("gathered: p50 µs", "downlink-50ms", P50),
-        Row::value("at once: p99 µs", "downlink", P99),
-        Row::value("gathered: p99 µs", "downlink-50ms", P99),
-        Row::value("gathered: deliveries per read", "downlink-50ms", PER_READ),
-    ],
-    measure: |round| {
-        let load = Load::on(1_000).rate(100.0);
-        round.run("downlink", &DOWNLINK, &[LINGER, "0ms"], &load)?;
-        round.run("downlink-50ms", &DOWNLINK, &[LINGER, "50ms"], &load)
-    },
-    lacks: |round| (!round.programs.has_flag(LINGER)).then_some(LINGER),
 };
 
 const QUIET_P99: &str = "/quiet/latency_us/p99";

@@ -222,6 +222,6 @@ mod tests {
         let help = "  -h, --help\n      --store <none>\n          Where history is kept\n";
         assert_eq!(takes(help, "--store"), Some("<none>"));
         assert_eq!(takes(help, "--help"), Some(""));
-        assert_eq!(takes(help, "--linger"), None);
+        assert_eq!(takes(help, "--missing"), None);
     }
 }

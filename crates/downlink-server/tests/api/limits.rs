@@ -79,6 +79,59 @@ async fn topics_at_their_limit() {
 }
 
 #[tokio::test]
+async fn topics_and_clients_that_are_subscribed_to_at_their_limit() {
+    let server = Server::with(&["--subscribed-names-max", "10"]).await;
+    let mut readers = Vec::new();
+    for number in 0..9 {
+        readers.push(server.subscribe(&format!("topic=read/{number}")).await);
+    }
+    let inbox = server.subscribe("client=alice").await;
+    let says = "10 topics and clients are subscribed to, which is the limit.";
+    for query in ["topic=read/9", "client=bob", "topic=read/0&topic=read/9"] {
+        assert_told_later(&server.get(&format!("/events?{query}")).await, says);
+        assert_browser_told_later(&server, query).await;
+    }
+    // Names that have a subscription already take no further place.
+    let _again = server.subscribe("topic=read/0&topic=read/1&client=alice").await;
+    // Publishers go on, to new topics and to those that are read.
+    for number in 0..30 {
+        server.publish(&format!("topic=new/{number}"), "x").await;
+        server.publish(&format!("client=new-{number}"), "x").await;
+    }
+    for (number, reader) in readers.iter_mut().enumerate() {
+        let topic = format!("topic=read/{number}");
+        assert_eq!(server.publish(&topic, "x").await["subscribers"], 1 + u64::from(number < 2));
+        assert_eq!(reader.data().await, "x");
+    }
+    drop((readers, inbox));
+    patiently(async { while server.stream("topic=read/9", "").await.status() != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn patterns_at_their_limit() {
+    let server = Server::with(&["--patterns-max", "2"]).await;
+    let _first = server.subscribe("topic=a/*").await;
+    let second = server.subscribe("topic=b/*").await;
+    let refused = server.get("/events?topic=c/*").await;
+    assert_told_later(&refused, "2 patterns are subscribed to, which is the limit.");
+    assert_browser_told_later(&server, "topic=c/*").await;
+    let _again = server.subscribe("topic=a/*").await;
+    server.publish("topic=c/1", "x").await;
+    drop(second);
+    patiently(async { while server.stream("topic=c/*", "").await.status() != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn topics_that_are_only_subscribed_to_do_not_count_as_topics() {
+    let server = Server::with(&["--topics-max", "2"]).await;
+    let _reader = server.subscribe("topic=a&topic=b&topic=c&client=d").await;
+    server.publish("topic=e", "x").await;
+    server.publish("topic=f", "x").await;
+    let full = server.post("/events?topic=a", "x").await;
+    assert_told_later(&full, "There are 2 topics, which is the limit.");
+}
+
+#[tokio::test]
 async fn a_server_that_shuts_down_takes_no_newcomers_and_goes_on_answering() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;

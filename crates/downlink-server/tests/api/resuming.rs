@@ -63,6 +63,38 @@ async fn the_header_wins_over_the_query_and_both_over_start() {
     assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
 }
 
+/// What only one of two topics has lost is no gap for a reader who had it.
+#[tokio::test]
+async fn an_event_for_two_topics_that_one_of_them_keeps_is_no_gap() {
+    let server = Server::with(&["--retain-events", "1"]).await;
+    let before = server.publish_id("topic=other", "before").await;
+    server.publish("topic=a&topic=b", "both").await;
+    server.publish("topic=a", "one").await;
+    for topics in ["topic=a&topic=b", "topic=b&topic=a"] {
+        let mut reader =
+            server.stream(&format!("{topics}&open=0&last_event_id={before}"), "").await;
+        let read = [reader.data().await, reader.data().await];
+        assert_eq!(read, ["both", "one"], "{}", reader.body);
+    }
+}
+
+#[tokio::test]
+async fn no_event_may_have_the_id_earliest() {
+    let server = Server::start().await;
+    let refused = server.post("/events?topic=a&id=earliest", "x").await.problem(400);
+    assert!(refused.contains("\"earliest\" is not an event id"), "{refused}");
+    let batch = "{\"topic\":\"a\",\"id\":\"earliest\",\"data\":\"x\"}\n";
+    let refused = server.post("/events/batch", batch).await.problem(400);
+    assert!(refused.starts_with("Line 1: \"earliest\" is not an event id"), "{refused}");
+    let stream = "Content-Type: text/event-stream\r\n";
+    let body = "id: earliest\ndata: x\n\n";
+    let refused = server.ask("POST", "/events?topic=a", stream, body).await.problem(400);
+    assert!(refused.contains("\"earliest\" is not an event id"), "{refused}");
+    assert!(refused.ends_with("Nothing was published."), "{refused}");
+    assert_eq!(server.hub.stats().published, 0);
+    server.publish("topic=a&id=Earliest", "x").await;
+}
+
 #[tokio::test]
 async fn every_start() {
     assert_eq!(gets(&with_three().await.0, "", "").await, [""; 0]);

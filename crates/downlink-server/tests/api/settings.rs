@@ -49,28 +49,6 @@ async fn anonymous_publishers_may_not_read() {
     assert_eq!(server.get("/readyz").await.status, 200);
 }
 
-/// Until the end of the linger only the first is told; nobody waits for a second.
-#[tokio::test]
-async fn a_server_that_lingers_tells_all_the_same() {
-    let server = Server::with(&["--linger", "20ms"]).await;
-    let mut stream = server.subscribe("topic=a").await;
-    for data in ["1", "2", "3"] {
-        server.publish("topic=a", data).await;
-    }
-    for data in ["1", "2", "3"] {
-        assert_eq!(stream.data().await, data);
-    }
-}
-
-#[test]
-fn a_linger_is_off_unless_asked_for_and_has_a_maximum() {
-    let settings = |flags: &[&str]| Flags::parse_from([&["downlink"], flags].concat()).settings;
-    assert!(settings(&[]).linger.is_zero());
-    assert!(downlink_server::app::hub(&settings(&["--linger", "1s"])).is_ok());
-    let refused = downlink_server::app::hub(&settings(&["--linger", "1001ms"])).unwrap_err();
-    assert_eq!(refused.to_string(), "a linger of 1.001s is too long; it is at most 1s");
-}
-
 #[tokio::test]
 async fn other_names_are_told_to_the_server() {
     let server = Server::with(&["--host", "push.example,other.example:8443"]).await;

@@ -119,15 +119,15 @@ async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
     assert_eq!([stream.data().await, stream.data().await], ["1", "2"]);
     let id = stream.last_event_id();
     let expected = format!(
-        "Event 3 of the stream: A line is not JSON: look at its column 1. Published before: 2, the \
-         last as {id}."
+        "Event 3 of the stream: A line is not JSON: look at its column 1. Published: 2, the last as \
+         {id}."
     );
     assert_eq!(detail, expected);
 
     let mut publishing = Publishing::begin(&server, "topic=a", EVENT_STREAM).await;
     publishing.send("event: downlink.gap\ndata: x\n\n").await;
     let detail = publishing.answer().await.problem(400);
-    assert!(detail.contains("is reserved") && detail.contains("Nothing was published before."));
+    assert!(detail.contains("is reserved") && detail.contains("Nothing was published."));
     server.publish("topic=a", "end").await;
     assert_eq!(stream.data().await, "end");
 }
@@ -174,7 +174,7 @@ async fn a_stream_may_pause_but_not_for_ever() {
     publishing.send("1\n").await;
     let detail = publishing.answer().await.problem(408);
     assert!(detail.contains("Nothing of the body came for 0.05 s"), "{detail}");
-    assert!(detail.contains("Published before: 1"), "{detail}");
+    assert!(detail.contains("Published: 1"), "{detail}");
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_server_that_shuts_down_says_how_far_a_stream_came() {
     let answer = publishing.answer().await;
     assert!(answer.header("retry-after").is_some());
     let detail = answer.problem(503);
-    let says = format!("Published before: 1, the last as {}.", event.last_event_id);
+    let says = format!("Published: 1, the last as {}.", event.last_event_id);
     assert!(detail.contains("shutting down") && detail.contains(&says), "{detail}");
     server.ended().await;
 }

@@ -23,11 +23,11 @@ async fn store_with(store: &Path, events: usize) -> Vec<String> {
 }
 
 /// Publishes until the disk takes no more: what was acknowledged, and the sentence of the refusal.
-async fn fill(server: &Server, kept: &mut Vec<String>) -> String {
+async fn fill(server: &Server, works: u16, kept: &mut Vec<String>) -> String {
     for number in 0..10_000 {
         let data = format!("{number} {}", "x".repeat(8_000));
         let answer = server.post("topic=a", "", &data).await;
-        if answer.status != 200 {
+        if answer.status != works {
             return answer.problem(507);
         }
         kept.push(data);
@@ -46,7 +46,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     let server = Server::start(&store, &flags);
     let mut live = server.stream("topic=a", "").await;
     let mut kept = Vec::new();
-    let said = fill(&server, &mut kept).await;
+    let said = fill(&server, 200, &mut kept).await;
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
     // Subscribers read on: who was there, and who comes now and reads what only the file has.
@@ -63,7 +63,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     assert_eq!(next(&mut late, 10).await, kept[kept.len() - 10..]);
 
     // Full again, killed and started on the full disk, it still answers readers.
-    fill(&server, &mut kept).await;
+    fill(&server, 200, &mut kept).await;
     server.kill();
     match Server::try_start(&store, &flags) {
         Ok(server) => {
@@ -84,34 +84,72 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
 }
 
 #[tokio::test]
-async fn a_full_disk_in_relaxed_durability_loses_nothing_that_was_seen_once_there_is_room() {
+async fn a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_answered() {
     let folder = Folder::new("relaxed-full");
-    let test = "a_full_disk_in_relaxed_durability_loses_nothing_that_was_seen_once_there_is_room";
+    let test = "a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_answered";
     let Some(disk) = Disk::mount(folder.file("disk"), 2 << 20, test) else { return };
     let store = disk.file("x.db");
-    let relaxed = ["--durability", "relaxed", "--retain-bytes", "1000000000"];
+    let relaxed = ["--durability", "relaxed", "--event-bytes-max", "10000"];
     let server = Server::start(&store, &relaxed);
     let mut live = server.stream("topic=a", "").await;
-    let mut seen = Vec::new();
-    let said = loop {
-        let data = format!("{} {}", seen.len(), "x".repeat(1_000_000));
-        let answer = server.post("topic=a", "", &data).await;
-        if answer.status != 202 {
-            // The queue is full: its events have been seen, so they are not given up.
-            assert!(answer.header("retry-after").is_some(), "{answer:?}");
-            break answer.problem(503);
-        }
-        seen.push(data);
-        assert!(seen.len() < 200, "the queue has no end");
-        let _ = next(&mut live, 1).await;
-    };
-    assert!(said.contains("wait for the store"), "{said}");
-    disk.remount("size=536870912");
-    // Its end waits for the disk to have everything.
-    server.stop();
+    let mut kept = Vec::new();
+    let said = fill(&server, 202, &mut kept).await;
+    assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
+    assert!(kept.len() > 50, "{}", kept.len());
+    assert_eq!(next(&mut live, kept.len()).await, kept);
+    // Killed while it is full: whatever was answered or seen is there again.
+    server.kill();
+    disk.remount("size=16777216");
     let server = Server::start(&store, &relaxed);
     let mut again = server.stream("topic=a&start=earliest", "").await;
-    assert!(next(&mut again, seen.len()).await == seen, "not what was seen");
+    assert_eq!(next(&mut again, kept.len()).await, kept);
+    let id = server.publish("topic=a", "more").await;
+    assert_eq!(next(&mut again, 1).await, ["more"]);
+    assert_eq!(again.last_event_id(), id);
+}
+
+/// How many events a refused stream says were published, and the id of the last.
+#[track_caller]
+fn published(said: &str) -> (usize, &str) {
+    let (_, counted) = said.rsplit_once(" Published: ").expect(said);
+    let (count, last) = counted.split_once(", the last as ").expect(said);
+    (count.parse().expect(said), last.strip_suffix('.').expect(said))
+}
+
+#[tokio::test]
+async fn a_streamed_publish_on_a_full_disk_counts_what_was_kept() {
+    for (durability, status) in [("commit", 200), ("relaxed", 202)] {
+        let folder = Folder::new(&format!("stream-full-{durability}"));
+        let test = "a_streamed_publish_on_a_full_disk_counts_what_was_kept";
+        let Some(disk) = Disk::mount(folder.file("disk"), 3 << 20, test) else { return };
+        let store = disk.file("x.db");
+        let flags = ["--durability", durability, "--event-bytes-max", "10000"];
+        let server = Server::start(&store, &flags);
+        let mut live = server.stream("topic=a", "").await;
+        let lines = "Content-Type: application/x-ndjson\r\n";
+        let few = server.post("topic=a", lines, "1\n2\n").await;
+        assert_eq!(few.status, status, "{few:?}");
+        assert_eq!(next(&mut live, 2).await, ["1", "2"]);
+        let data: Vec<String> =
+            (0..1_000).map(|number| format!("\"{number} {}\"", "x".repeat(8_000))).collect();
+        let said = server.post("topic=a", lines, &data.join("\n")).await.problem(507);
+        let (count, last) = published(&said);
+        assert!(said.contains("disk of the store is full"), "{said}");
+        assert!(said.starts_with(&format!("Event {} of the stream: ", count + 1)), "{said}");
+        assert!((1..1_000).contains(&count), "{said}");
+        // Exactly these are seen, and there after a kill.
+        assert_eq!(next(&mut live, count).await, data[..count]);
+        assert_eq!(live.last_event_id(), last);
+        server.kill();
+        disk.remount("size=33554432");
+        let server = Server::start(&store, &flags);
+        let mut again = server.stream("topic=a&start=earliest", "").await;
+        assert_eq!(next(&mut again, 2).await, ["1", "2"]);
+        assert_eq!(next(&mut again, count).await, data[..count]);
+        assert_eq!(again.last_event_id(), last);
+        server.publish("topic=a", "more").await;
+        assert_eq!(next(&mut again, 1).await, ["more"]);
+    }
 }
 
 #[tokio::test]

@@ -10,12 +10,14 @@ mod answer;
 #[expect(dead_code, reason = "what the tests of the API need of it")]
 mod stream;
 
+mod clock;
 mod disk;
 mod failing;
 mod persisting;
 mod restoring;
 mod retaining;
 mod server;
+mod unread;
 
 use std::{path::PathBuf, time::Duration};
 

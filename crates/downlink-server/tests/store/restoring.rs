@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Copies a store that is in use with SQLite's own means, a page at a time.
-fn back_up(store: &Path, copy: &Path) {
+pub(crate) fn back_up(store: &Path, copy: &Path) {
     let from = Connection::open(store).expect("a database");
     let mut to = Connection::open(copy).expect("a new file");
     let backup = Backup::new(&from, &mut to).expect("a backup");
@@ -28,7 +28,7 @@ fn back_up(store: &Path, copy: &Path) {
 }
 
 /// Puts a copy in the place of a store that is not in use, as the documentation says.
-fn restore(copy: &Path, store: &Path) {
+pub(crate) fn restore(copy: &Path, store: &Path) {
     fs::copy(copy, store).expect("copied");
     for suffix in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{suffix}", store.display()));

@@ -9,13 +9,13 @@ use std::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::{answer::Answer, patiently, stream::Stream};
 
 /// A command line of the program over this store.
-fn command(store: &Path, flags: &[&str]) -> Command {
+pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DOWNLINK_") {
@@ -63,7 +63,12 @@ impl Server {
 
     /// A server, or what it said instead.
     pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
-        let mut child = command(store, flags).spawn().expect("the program starts");
+        Self::try_spawn(command(store, flags))
+    }
+
+    /// Starts a server with this command. The error is its output on stderr.
+    pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
+        let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).expect("a pipe");
@@ -124,6 +129,18 @@ impl Server {
     /// The id of a publish, which must work.
     pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
         id_of(&self.post(query, "", data).await)
+    }
+
+    /// Asks for a stream over a socket that takes little, and reads nothing of it.
+    pub(crate) async fn unread(&self, query: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("an option of every socket");
+        let address = self.address.parse().expect("an address");
+        let mut io = socket.connect(address).await.expect("listening");
+        let host = &self.address;
+        let request = format!("GET /events?{query}&open=0 HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        io.write_all(request.as_bytes()).await.expect("open");
+        io
     }
 
     /// Asks for a stream without the first notice, whatever the answer is.

@@ -69,8 +69,8 @@ pub enum PublishError {
         addresses_max: usize,
     },
     /// The value could not be encoded.
-    #[error("the value could not be encoded")]
-    Encode(#[source] EncodeError),
+    #[error(transparent)]
+    Encode(EncodeError),
     /// The event is larger than the limit.
     #[error("the event has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLarge {

@@ -51,8 +51,8 @@ fn what_is_wrong_with_a_type_or_an_id() {
         assert!(hub.to("a").event(free).publish(String::new()).is_ok(), "{free}");
     }
     let id = publish_error(hub.to("a").id("\u{1b}[31m").publish(String::new()));
-    let says = "\"\\u{1b}[31m\" is not an event id: 1 to 128 visible ASCII characters, and not of \
-                the form that the hub's own ids have";
+    let says = "\"\\u{1b}[31m\" is not an event id: 1 to 128 visible ASCII characters, not \
+                `earliest`, and not of the form that the hub's own ids have";
     check(&id, says, None);
 }
 
@@ -76,7 +76,7 @@ fn what_an_encoder_makes_is_held_to_the_same_rules() {
     let field = cause.source().unwrap().to_string();
     check(&failed, "the value could not be encoded", Some(&field));
     let own = hub.to("a").event("mine").publish("own").unwrap();
-    assert_eq!(own.id().as_str(), "own/1");
+    assert_eq!(own.id().unwrap().as_str(), "own/1");
 }
 
 #[test]
@@ -150,7 +150,8 @@ fn why_a_subscription_was_refused() {
         subscribers_max: 2,
         subscribers_per_client_max: 1,
         selectors_max: 1,
-        topics_max: 1,
+        subscribed_names_max: 1,
+        patterns_max: 1,
         ..Limits::default()
     };
     let hub = HubBuilder::<String>::text().limits(limits).build().unwrap();
@@ -177,8 +178,14 @@ fn why_a_subscription_was_refused() {
         "the client has 1 subscriptions, which is the limit",
         None,
     );
-    check(&refused(hub.subscribe().topic("b")), "there are 1 topics, which is the limit", None);
-    let _second = super::open(hub.subscribe());
+    check(
+        &refused(hub.subscribe().topic("b")),
+        "1 topics and clients are subscribed to, which is the limit",
+        None,
+    );
+    let second = super::open(hub.subscribe().pattern("a/*"));
+    drop(second);
+    let _second = super::open(hub.subscribe().pattern("b/*"));
     check(&refused(hub.subscribe()), "there are 2 subscriptions, which is the limit", None);
     hub.drain();
     hub.close();

@@ -11,7 +11,7 @@ fn finish_ends_its_readers_after_what_they_had_to_read() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
-    assert_eq!(hub.finish("a").unwrap().matched(), 1);
+    assert_eq!(hub.finish("a").unwrap().matched(), Some(1));
     assert_eq!(seen(&mut subscription), ["1", "end finished"]);
     assert_eq!(subscription.ended(), Some(DisconnectReason::Finished));
 }

@@ -1,7 +1,8 @@
 //! Every limit: below, at and above.
 
 use downlink::hub::{
-    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, Limits, PublishError, Retention, SubscribeError,
+    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, PublishError, Retention,
+    SubscribeError,
 };
 use futures_util::{FutureExt, StreamExt};
 
@@ -104,16 +105,74 @@ fn a_subscription_has_so_many_selectors() {
 fn a_hub_has_so_many_topics() {
     let hub = limited(|limits| limits.topics_max = 2);
     say(&hub, "a", "x");
-    let inbox = open(hub.subscribe().client("alice"));
+    hub.to_client("alice").publish("x".to_owned()).unwrap();
     let error = hub.to("b").publish("x".to_owned()).unwrap_err();
     assert!(matches!(error, PublishError::TooManyTopics { topics_max: 2 }));
-    let expected = SubscribeError::TooManyTopics { topics_max: 2, by_browser: false };
-    assert_eq!(refused(hub.subscribe().topic("b")), expected);
-    assert_eq!(hub.stats().subscribers, 1, "the refused one left nothing behind");
-    // An inbox that nobody reads and that holds nothing makes room.
-    drop(inbox);
-    say(&hub, "b", "x");
+    say(&hub, "a", "one that is there already");
     assert_eq!(hub.stats().topics, 2);
+}
+
+#[test]
+fn names_that_are_only_subscribed_to_leave_room_for_publishers() {
+    let hub = limited(|limits| limits.topics_max = 2);
+    let _readers = ["a", "b", "c"].map(|topic| open(hub.subscribe().topic(topic)));
+    let _inbox = open(hub.subscribe().client("alice"));
+    say(&hub, "d", "x");
+    say(&hub, "e", "x");
+    let error = hub.to("a").publish("x".to_owned()).unwrap_err();
+    assert!(matches!(error, PublishError::TooManyTopics { topics_max: 2 }));
+}
+
+#[test]
+fn so_many_names_are_subscribed_to() {
+    let hub = limited(|limits| limits.subscribed_names_max = 2);
+    let first = open(hub.subscribe().topic("a"));
+    let _inbox = open(hub.subscribe().client("alice"));
+    let expected = SubscribeError::TooManyNames { subscribed_names_max: 2, by_browser: false };
+    assert_eq!(refused(hub.subscribe().topic("b")), expected);
+    assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
+    assert!(try_open(hub.subscribe().topic("a").client("alice")).is_ok());
+    assert!(try_open(hub.subscribe().pattern("b/*")).is_ok(), "a pattern is not a name");
+    say(&hub, "b", "publishers are not counted");
+    drop(first);
+    assert!(try_open(hub.subscribe().topic("b")).is_ok());
+}
+
+#[test]
+fn so_many_patterns_are_subscribed_to() {
+    let hub = limited(|limits| limits.patterns_max = 2);
+    let first = open(hub.subscribe().pattern("a/*"));
+    let _second = open(hub.subscribe().pattern("b/*"));
+    let expected = SubscribeError::TooManyPatterns { patterns_max: 2, by_browser: false };
+    assert_eq!(refused(hub.subscribe().pattern("c/*")), expected);
+    assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
+    assert!(try_open(hub.subscribe().pattern("a/*")).is_ok());
+    assert!(try_open(hub.subscribe().topic("c")).is_ok(), "a name is not a pattern");
+    drop(first);
+    assert!(try_open(hub.subscribe().pattern("c/*")).is_ok());
+}
+
+#[test]
+fn a_pattern_has_so_many_segments_and_placeholders() {
+    let hub = hub();
+    let invalid = |pattern: &str| {
+        let error = refused(hub.subscribe().pattern(pattern));
+        let SubscribeError::InvalidSelector { reason, .. } = error else { panic!("{error:?}") };
+        reason
+    };
+    for placeholders in [3, 4] {
+        let pattern = vec!["{x}"; placeholders].join("/");
+        assert!(try_open(hub.subscribe().pattern(pattern)).is_ok());
+    }
+    let expected = InvalidName::TooManyPlaceholders { placeholders: 5, placeholders_max: 4 };
+    assert_eq!(invalid(&["{x}"; 5].join("/")), expected);
+    for segments in [15, 16] {
+        let pattern = format!("{}/*", vec!["x"; segments - 1].join("/"));
+        assert!(try_open(hub.subscribe().pattern(pattern)).is_ok());
+    }
+    let expected = InvalidName::TooManySegments { segments: 17, segments_max: 16 };
+    assert_eq!(invalid(&format!("{}/*", ["x"; 16].join("/"))), expected);
+    assert!(try_open(hub.subscribe().topic(["x"; 100].join("/"))).is_ok(), "a topic may have more");
 }
 
 #[test]

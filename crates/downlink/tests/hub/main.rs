@@ -16,7 +16,6 @@ mod filters;
 mod finishing;
 mod gaps;
 mod limits;
-mod lingering;
 mod metrics;
 mod observing;
 mod repeats;
@@ -26,8 +25,8 @@ mod resume;
 mod stored;
 
 use downlink::hub::{
-    Delivery, GapReason, Hub, HubBuilder, Receipt, Retention, Subscribe, SubscribeError,
-    Subscription,
+    Confirmed, Delivery, GapReason, Hub, HubBuilder, PublishError, Receipt, Retention, Subscribe,
+    SubscribeError, Subscription,
 };
 use futures_util::{FutureExt, StreamExt};
 
@@ -59,8 +58,13 @@ fn refused<T: Send + Sync + 'static>(subscribe: Subscribe<T>) -> SubscribeError 
     try_open(subscribe).unwrap_err()
 }
 
-fn say(hub: &Hub<String>, topic: &str, data: &str) -> Receipt {
-    hub.to(topic).publish(data.to_owned()).unwrap()
+fn say(hub: &Hub<String>, topic: &str, data: &str) -> Confirmed {
+    certain(hub.to(topic).publish(data.to_owned())).unwrap()
+}
+
+/// What became of an event, which a hub in memory knows at once.
+fn certain(published: Result<Receipt, PublishError>) -> Result<Confirmed, PublishError> {
+    published?.durable().now_or_never().expect("a hub in memory never waits")
 }
 
 /// What a subscription has to say now: data of events, `gap <reason>`, and at the end `end <reason>`.
@@ -88,6 +92,7 @@ fn word(reason: GapReason) -> &'static str {
         GapReason::NewEpoch => "new_epoch",
         GapReason::Lagged => "lagged",
         GapReason::Lost => "lost",
+        GapReason::Unreadable => "unreadable",
         _ => "of another kind",
     }
 }

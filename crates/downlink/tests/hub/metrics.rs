@@ -61,6 +61,7 @@ downlink_gaps_total{{reason=\"unknown_id\"}} 1
 downlink_gaps_total{{reason=\"new_epoch\"}} 0
 downlink_gaps_total{{reason=\"lagged\"}} 0
 downlink_gaps_total{{reason=\"lost\"}} 0
+downlink_gaps_total{{reason=\"unreadable\"}} 0
 # EOF
 "
     );

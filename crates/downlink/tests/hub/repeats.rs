@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use downlink::hub::{Clock, Hub, Publish, PublishError, Receipt};
+use downlink::hub::{Clock, Confirmed, Hub, Publish, PublishError};
 
-use super::{build, hub, keeping, open, say, seen};
+use super::{build, certain, hub, keeping, open, say, seen};
 
-fn publish(publish: Publish<String>, data: &str) -> Result<Receipt, PublishError> {
-    publish.publish(data.to_owned())
+fn publish(publish: Publish<String>, data: &str) -> Result<Confirmed, PublishError> {
+    certain(publish.publish(data.to_owned()))
 }
 
-fn with_id(hub: &Hub<String>, id: &str, data: &str) -> Result<Receipt, PublishError> {
+fn with_id(hub: &Hub<String>, id: &str, data: &str) -> Result<Confirmed, PublishError> {
     publish(hub.to("a").id(id), data)
 }
 
@@ -19,7 +19,7 @@ fn with_key(
     credential: &str,
     key: &str,
     data: &str,
-) -> Result<Receipt, PublishError> {
+) -> Result<Confirmed, PublishError> {
     publish(hub.to("a").idempotency_key(credential, key), data)
 }
 
@@ -83,7 +83,8 @@ fn an_id_has_its_grammar() {
     assert!(with_id(&hub, &longest[1..], "1").is_ok());
     assert!(with_id(&hub, &longest, "2").is_ok());
     let ours = hub.cursor();
-    for wrong in ["", "a b", "é", "\u{7f}", "\n", ours.as_str(), &format!("{longest}x")] {
+    for wrong in ["", "earliest", "a b", "é", "\u{7f}", "\n", ours.as_str(), &format!("{longest}x")]
+    {
         let error = with_id(&hub, wrong, "x").unwrap_err();
         assert!(matches!(&error, PublishError::InvalidId { id } if id == wrong), "{wrong:?}");
     }
@@ -153,6 +154,9 @@ fn a_credential_has_at_most_256_bytes() {
 #[test]
 fn a_receipt_in_memory_is_durable_at_once() {
     use futures_util::FutureExt;
-    let receipt = say(&hub(), "a", "x");
-    assert!(receipt.durable().now_or_never().unwrap().is_ok());
+    let receipt = hub().to("a").publish("x".to_owned()).unwrap();
+    let certain = receipt.durable().now_or_never().unwrap().unwrap();
+    assert_eq!(receipt.id(), Some(certain.id()));
+    assert_eq!(receipt.offset(), Some(certain.offset()));
+    assert_eq!((receipt.matched(), receipt.is_repeated()), (Some(0), Some(false)));
 }

@@ -63,15 +63,23 @@ fn a_full_hub_sends_away() {
 }
 
 #[test]
-fn a_full_client_and_a_hub_full_of_topics_send_away() {
-    let limits = Limits { subscribers_per_client_max: 1, topics_max: 1, ..Limits::default() };
+fn a_full_client_and_a_hub_full_of_names_or_patterns_send_away() {
+    let limits = Limits {
+        subscribers_per_client_max: 1,
+        subscribed_names_max: 1,
+        patterns_max: 0,
+        ..Limits::default()
+    };
     let hub = build(|builder| builder.limits(limits));
     let _one = open(hub.subscribe().client("c"));
     sends_away(
         || hub.subscribe().client("c"),
         "The client has 1 subscriptions, which is the limit.",
     );
-    sends_away(|| hub.subscribe().topic("t"), "There are 1 topics, which is the limit.");
+    let names = "1 topics and clients are subscribed to, which is the limit.";
+    sends_away(|| hub.subscribe().topic("t"), names);
+    let patterns = "0 patterns are subscribed to, which is the limit.";
+    sends_away(|| hub.subscribe().pattern("t/*"), patterns);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::{
 
 use downlink::{
     Delivery, Event, Hub, HubBuilder, PublishError,
-    hub::{Batch, Durability, GapReason, HubError, Retention, StoreError, SubscribeError},
+    hub::{
+        Batch, BatchError, Durability, GapReason, HubError, Retention, StoreError, SubscribeError,
+    },
 };
 use futures_util::StreamExt;
 
@@ -101,7 +103,8 @@ async fn more_than_memory_holds_is_replayed_on_one_connection() {
             batch.add(hub.to("news"), format!("{:0>500}", 100 * hundred + number));
         }
         let receipts = batch.publish().unwrap();
-        receipts[99].durable().await.unwrap();
+        let confirmed = BatchError::durable(&receipts).await.unwrap();
+        assert_eq!(confirmed.len(), 100);
     }
     publish(&hub, "last").await;
     assert!(hub.stats().bytes <= 64 << 10, "{:?}", hub.stats());
@@ -119,8 +122,11 @@ async fn a_receipt_is_certain_when_it_is_durable() {
         let hub = open(&folder.file(), durability);
         let _news = hub.subscribe().topic("news").open().await.unwrap();
         let receipt = hub.to("news").publish("x".to_owned()).unwrap();
+        assert_eq!((receipt.id(), receipt.offset()), (None, None));
+        assert_eq!((receipt.matched(), receipt.is_repeated()), (None, None));
         let certain = receipt.durable().await.unwrap();
-        assert_eq!((certain.id(), certain.matched()), (receipt.id(), 1));
+        assert_eq!((certain.matched(), certain.is_repeated()), (1, false));
+        assert_eq!(hub.cursor(), *certain.id());
         close(hub).await;
     }
 }
@@ -137,10 +143,11 @@ async fn keys_and_finished_topics_survive_restarts() {
     close(hub).await;
 
     let hub = open(&folder.file(), Durability::Commit);
-    let again = pay(&hub, "1").unwrap();
+    let again = pay(&hub, "1").unwrap().durable().await.unwrap();
     assert_eq!((again.id(), again.is_repeated()), (first.id(), true));
-    assert!(matches!(pay(&hub, "2"), Err(PublishError::KeyReused)));
-    let late = hub.to("answer").publish("43".to_owned());
+    let other = pay(&hub, "2").unwrap().durable().await;
+    assert!(matches!(other, Err(PublishError::KeyReused)));
+    let late = hub.to("answer").publish("43".to_owned()).unwrap().durable().await;
     assert!(matches!(late, Err(PublishError::Finished)));
     let mut answer = hub.subscribe().topic("answer").open().await.unwrap();
     let Some(Delivery::Event(event)) = answer.next().await else { panic!("no answer") };
@@ -196,7 +203,7 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
     for _ in 0..3 {
         seen.push(match news.next().await {
             Some(Delivery::Event(event)) => event.data(),
-            Some(Delivery::Gap(gap)) if gap.reason == GapReason::Lost => "gap".to_owned(),
+            Some(Delivery::Gap(gap)) if gap.reason == GapReason::Unreadable => "gap".to_owned(),
             other => panic!("{other:?}"),
         });
     }

@@ -33,7 +33,7 @@ async fn connected(hub: &Hub<String>) -> Connection<Router, Body> {
 }
 
 fn say(hub: &Hub<String>, data: &str) -> String {
-    hub.to("a").publish(data.to_owned()).unwrap().id().to_string()
+    hub.to("a").publish(data.to_owned()).unwrap().id().unwrap().to_string()
 }
 
 #[tokio::test(start_paused = true)]

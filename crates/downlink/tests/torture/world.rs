@@ -104,7 +104,7 @@ impl Stage {
             });
         }
         let receipt = publish.unwrap().publish(format!("{number} {filler}")).unwrap();
-        let offset = receipt.offset().get();
+        let offset = receipt.offset().expect("a hub in memory knows it at once").get();
         self.ledger.note(offset, number, to);
         offset
     }
@@ -202,6 +202,9 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     world.say_last();
 }
 
+/// Events that are published at least, however slow the machine is. With fewer nothing is evicted.
+const EVENTS_MIN: u64 = 1_000;
+
 /// Publishes from several tasks for a time. Ending one early leaves no event out of the ledger.
 pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
     let until = Instant::now() + pace.length;
@@ -214,7 +217,7 @@ async fn publish(world: Arc<World>, mut rng: Rng, pace: Pace, publisher: u64, un
     let mut numbers = publisher * NUMBERS..;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while Instant::now() < until {
+    while Instant::now() < until || world.progress.borrow().events < EVENTS_MIN {
         ticks.tick().await;
         let stage = world.stage();
         let burst = rng.u64(1..=pace.burst_max);

@@ -1,0 +1,221 @@
+//! A system clock that is wrong for a moment. libfaketime fakes the clock. Without it, these tests
+//! report themselves as skipped.
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Folder, Server, patiently,
+    server::{command, next},
+    stream::Stream,
+};
+
+/// Where Debian keeps it, by architecture.
+const LIBRARIES: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+];
+
+/// Ten years, in seconds.
+const TEN_YEARS: &str = "+315360000";
+
+/// A system clock of a test's own.
+struct Clock {
+    library: &'static str,
+    file: PathBuf,
+}
+
+impl Clock {
+    /// A clock that is right. Without the library, `None` and a message that names the skipped test.
+    fn new(folder: &Folder, test: &str) -> Option<Self> {
+        let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists());
+        let Some(library) = library else {
+            eprintln!("{test}: skipped: no libfaketime; as root: apt-get install faketime");
+            return None;
+        };
+        let clock = Self { library, file: folder.file("clock") };
+        clock.set("+0");
+        Some(clock)
+    }
+
+    /// Sets how many seconds it is ahead.
+    fn set(&self, ahead: &str) {
+        // In place of the old one, so that no half of it is read.
+        let new = self.file.with_extension("new");
+        fs::write(&new, format!("{ahead}\n")).expect("a file");
+        fs::rename(&new, &self.file).expect("in its place");
+    }
+
+    /// A server that goes by it.
+    fn server(&self, store: &Path, flags: &[&str]) -> Server {
+        let mut command = command(store, flags);
+        command.env("LD_PRELOAD", self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Server::try_spawn(command).unwrap_or_else(|said| panic!("it does not start: {said}"))
+    }
+}
+
+/// The time that a server shows for an event that is published now, in milliseconds since 1970.
+async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
+    server.publish("topic=shown", data).await;
+    let event = patiently(stream.next()).await.expect("an event");
+    let event: Value = serde_json::from_str(&event.data).expect("JSON");
+    assert_eq!(event["data"], data);
+    event["at"].as_u64().expect("milliseconds")
+}
+
+/// Now, by the clock of this test, which is right.
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    u64::try_from(since.as_millis()).expect("before the year 500,000,000")
+}
+
+/// Whether a time that was shown is a right one: not years ahead.
+#[track_caller]
+fn assert_right(shown_ms: u64) {
+    let hour = 60 * 60 * 1_000;
+    assert!(shown_ms.abs_diff(now_ms()) < hour, "{shown_ms} at {}", now_ms());
+}
+
+async fn events(server: &Server, topic: &str) -> Value {
+    server.get(&format!("/topics?topic={topic}")).await["events"].clone()
+}
+
+/// Waits until a topic has nothing any more.
+async fn is_expired(server: &Server, topic: &str) {
+    patiently(async {
+        while events(server, topic).await != json!(0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Waits until a finished topic can be published to again.
+async fn is_free(server: &Server, topic: &str) {
+    patiently(async {
+        while server.post(&format!("topic={topic}"), "", "x").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// How long a topic stays finished: as in the flags.
+const FINISHED_KEEP: Duration = Duration::from_secs(2);
+
+const FLAGS: [&str; 4] = ["--finished-keep", "2s", "--retain", "short/*=age:2s"];
+
+/// A server whose clock was ten years ahead for a moment and is right again, and the ids of three
+/// events from before, during and after the jump.
+async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
+    let server = clock.server(store, &FLAGS);
+    let mut shown = server.stream("topic=shown&meta=1", "").await;
+    let mut ids = vec![server.publish("topic=kept", "before").await];
+    assert_right(published(&mut shown, &server, "before").await);
+    let finished_at = Instant::now();
+    let finished = server.post("topic=done&last=true", "", "x").await;
+    assert_eq!(finished.status, 200);
+
+    clock.set(TEN_YEARS);
+    let meanwhile = published(&mut shown, &server, "meanwhile").await;
+    let nine_years = 9 * 365 * 24 * 60 * 60 * 1_000;
+    assert!(meanwhile > now_ms() + nine_years, "the clock is not faked: {meanwhile}");
+    ids.push(server.publish("topic=kept", "meanwhile").await);
+    server.publish("topic=short/meanwhile", "x").await;
+    // Events that are kept for a day do not look ten years old.
+    assert_eq!(events(&server, "kept").await, 2);
+    let late = server.post("topic=done", "", "x").await.status;
+    assert!(late == 409 || finished_at.elapsed() >= FINISHED_KEEP, "{late}: finished no more");
+
+    clock.set("+0");
+    assert_right(published(&mut shown, &server, "after").await);
+    ids.push(server.publish("topic=kept", "after").await);
+    (server, ids)
+}
+
+/// Everything is as if the clock had been right all the time.
+async fn time_goes_on(server: &Server, ids: &[String]) {
+    server.publish("topic=short/after", "x").await;
+    is_expired(server, "short/meanwhile").await;
+    is_expired(server, "short/after").await;
+    is_free(server, "done").await;
+    assert_eq!(events(server, "kept").await, 3, "kept for a day");
+
+    let data = ["before", "meanwhile", "after"];
+    let mut whole = server.stream("topic=kept&start=earliest&meta=1", "").await;
+    let mut times = Vec::new();
+    for data in data {
+        let event = patiently(whole.next()).await.expect("an event");
+        let event: Value = serde_json::from_str(&event.data).expect("JSON");
+        assert_eq!(event["data"], data);
+        times.push(event["at"].as_i64().expect("milliseconds"));
+    }
+    assert!(times.is_sorted(), "{times:?}");
+    for time in &times {
+        assert_right(time.unsigned_abs());
+        // A reader that starts at a time that was shown gets the events from there on.
+        let first = times.iter().position(|other| other == time).expect("its own");
+        let since = jiff::Timestamp::from_millisecond(*time).expect("a time of today");
+        let mut stream = server.stream(&format!("topic=kept&start=since:{since}"), "").await;
+        assert_eq!(next(&mut stream, data.len() - first).await, data[first..]);
+    }
+    let mut resumed = server.stream("topic=kept", &ids[0]).await;
+    assert_eq!(next(&mut resumed, 2).await, data[1..]);
+    server.publish("topic=kept", "new").await;
+    assert_eq!(next(&mut resumed, 1).await, ["new"]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_wrong_for_one_publish_changes_nothing_in_memory() {
+    let folder = Folder::new("clock-memory");
+    let test = "a_clock_that_was_wrong_for_one_publish_changes_nothing_in_memory";
+    let Some(clock) = Clock::new(&folder, test) else { return };
+    let (server, ids) = after_a_jump(&clock, Path::new("none")).await;
+    time_goes_on(&server, &ids).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_wrong_for_one_publish_changes_nothing_over_a_restart() {
+    let folder = Folder::new("clock-store");
+    let test = "a_clock_that_was_wrong_for_one_publish_changes_nothing_over_a_restart";
+    let Some(clock) = Clock::new(&folder, test) else { return };
+    for killed in [false, true] {
+        let store = folder.file(&format!("{killed}.db"));
+        let (server, ids) = after_a_jump(&clock, &store).await;
+        if killed {
+            server.kill();
+        } else {
+            server.stop();
+        }
+        let server = clock.server(&store, &FLAGS);
+        time_goes_on(&server, &ids).await;
+    }
+}
+
+/// The server is restarted while the clock is wrong.
+#[tokio::test]
+async fn a_restart_while_the_clock_is_wrong_changes_nothing() {
+    let folder = Folder::new("clock-restart");
+    let test = "a_restart_while_the_clock_is_wrong_changes_nothing";
+    let Some(clock) = Clock::new(&folder, test) else { return };
+    let store = folder.file("x.db");
+    let server = clock.server(&store, &FLAGS);
+    let mut ids = vec![server.publish("topic=kept", "before").await];
+    server.publish("topic=done&last=true", "x").await;
+    server.stop();
+    clock.set(TEN_YEARS);
+    let server = clock.server(&store, &FLAGS);
+    assert_eq!(events(&server, "kept").await, 1, "it is not ten years old");
+    ids.push(server.publish("topic=kept", "meanwhile").await);
+    server.publish("topic=short/meanwhile", "x").await;
+    clock.set("+0");
+    ids.push(server.publish("topic=kept", "after").await);
+    time_goes_on(&server, &ids).await;
+}

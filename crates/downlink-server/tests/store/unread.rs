@@ -1,0 +1,131 @@
+//! A reader that reads nothing while its events expire. It gets each event, or a gap that covers it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::Value;
+
+use crate::{Folder, Server, patiently, stream::Stream};
+
+/// Events that expire, each in a topic of its own, and larger than a socket takes.
+const EVENTS: usize = 50;
+const EVENT_BYTES: usize = 200_000;
+
+/// How long these are kept.
+const RETAIN: &str = "c/*=age:3s";
+
+/// The offset in an id of the server's own.
+fn offset(id: &str) -> u64 {
+    let (_, offset) = id.split_once('-').expect("an id of the server's own");
+    offset.parse().expect("a number")
+}
+
+/// The events and gaps that a reader got.
+#[derive(Debug, Default)]
+struct Read {
+    events: BTreeSet<u64>,
+    /// After the first and up to the second, with the reason.
+    gaps: Vec<(u64, u64, String)>,
+}
+
+impl Read {
+    /// Reads up to the event with this data.
+    async fn until(mut stream: Stream, end: &str) -> Self {
+        let mut read = Self::default();
+        loop {
+            let event = patiently(stream.next()).await.expect("it goes on");
+            if event.event_type == "downlink.gap" {
+                let gap: Value = serde_json::from_str(&event.data).expect("JSON");
+                let place = |name: &str| gap[name].as_str().map_or(0, offset);
+                let reason = gap["reason"].as_str().expect("a reason").to_owned();
+                read.gaps.push((place("after"), place("until"), reason));
+                continue;
+            }
+            let at = offset(&event.last_event_id);
+            assert!(read.events.last().is_none_or(|last| *last < at), "in order: {at} {read:?}");
+            read.events.insert(at);
+            if event.data == end {
+                return read;
+            }
+        }
+    }
+
+    fn has_gap_over(&self, at: u64) -> bool {
+        self.gaps
+            .iter()
+            .any(|(after, until, reason)| reason == "lagged" && *after < at && at <= *until)
+    }
+}
+
+/// The topics that have events of those that expire.
+async fn retained(server: &Server) -> BTreeSet<String> {
+    let topics = server.get("/topics?prefix=c/&limit=1000").await;
+    let topics = topics["topics"].as_array().expect("a list").iter();
+    let topics = topics.filter(|topic| topic["events"] != 0);
+    topics.map(|topic| topic["topic"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Opens a stream with this start and reads it only after its events have expired. Each event is
+/// delivered or lies in a reported gap. `false` if they had expired before the stream was open.
+async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
+    let server = Server::start(store, &["--retain-events", "1", "--retain", RETAIN]);
+    let data = "x".repeat(EVENT_BYTES);
+    let line = |number| format!("{{\"topic\":\"c/{number}\",\"data\":\"{data}\"}}\n");
+    let batch: String = (0..EVENTS).map(line).collect();
+    let published = server.ask("POST", "/events/batch", "", &batch).await.json();
+    let ids = published["ids"].as_array().expect("a list").clone();
+    server.publish("topic=busy", "one").await;
+    server.publish("topic=busy", "two").await;
+    let unread = server.unread(&format!("topic=*&{start}")).await;
+    patiently(async {
+        while server.get("/clients").await["connections"] == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Still there after the stream was opened, so there when it was.
+    let due = retained(&server).await;
+    if due.is_empty() {
+        return false;
+    }
+    patiently(async { while !retained(&server).await.is_empty() {} }).await;
+    server.publish("topic=busy", "end").await;
+    let read = Read::until(patiently(Stream::begin(unread)).await, "end").await;
+    for (number, id) in ids.iter().enumerate() {
+        let at = offset(id.as_str().expect("an id"));
+        let is_due = due.contains(&format!("c/{number}"));
+        let is_accounted_for = read.events.contains(&at) || read.has_gap_over(at);
+        assert!(!is_due || is_accounted_for, "{start}: {at} is left out: {read:?}");
+    }
+    assert!(read.events.len() < EVENTS, "{start}: it was not slow: {read:?}");
+    true
+}
+
+/// In memory, and with a store.
+async fn nothing_is_left_out_anywhere(name: &str, start: &str) {
+    let folder = Folder::new(&format!("unread-{name}"));
+    while !nothing_is_left_out(Path::new("none"), start).await {}
+    let mut attempt = 0;
+    while !nothing_is_left_out(&folder.file(&format!("{attempt}.db")), start).await {
+        attempt += 1;
+    }
+}
+
+#[tokio::test]
+async fn what_expires_unread_from_the_earliest_is_told() {
+    nothing_is_left_out_anywhere("earliest", "start=earliest").await;
+}
+
+#[tokio::test]
+async fn what_expires_unread_of_the_last_is_told() {
+    nothing_is_left_out_anywhere("last", "start=last:1000").await;
+}
+
+#[tokio::test]
+async fn what_expires_unread_since_a_time_is_told() {
+    nothing_is_left_out_anywhere("since", "start=since:2020-01-01T00:00:00Z").await;
+}
+
+#[tokio::test]
+async fn what_expires_unread_after_the_id_earliest_is_told() {
+    nothing_is_left_out_anywhere("id", "last_event_id=earliest").await;
+}
