@@ -38,7 +38,7 @@ impl<P: Payload> Seats<P> {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
         // Few patterns are soon made into a set again, and most readers never need it.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
-        let set = is_worth_keeping.then(|| OnceLock::from(Arc::new(set))).unwrap_or_default();
+        let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
         let some = |seats| Box::new(PatternSeats { seats, set });
         Self { topics, patterns: (!patterns.is_empty()).then_some(patterns).map(some) }
     }
