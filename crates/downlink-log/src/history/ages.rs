@@ -76,9 +76,4 @@ impl<P> Ages<P> {
         let next = queue.keys().next().map_or(NEVER, |(at, _)| at.as_millis());
         self.next.store(next, Ordering::Release);
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.queue.lock().len()
-    }
 }

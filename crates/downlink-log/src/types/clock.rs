@@ -263,8 +263,9 @@ mod tests {
         use std::sync::{Arc, atomic::AtomicI64};
         let jumps = Arc::new(AtomicI64::new(0));
         let seen = Arc::clone(&jumps);
-        let clock = clock(None)
-            .on_jump(move |by| drop(seen.fetch_add(by, std::sync::atomic::Ordering::SeqCst)));
+        let clock = clock(None).on_jump(move |by| {
+            seen.fetch_add(by, std::sync::atomic::Ordering::SeqCst);
+        });
         at(&clock, T0 + DAY, 0);
         at(&clock, T0 + DAY + 5, 5);
         assert_eq!(jumps.load(std::sync::atomic::Ordering::SeqCst), DAY as i64);
