@@ -2,7 +2,7 @@
 
 use downlink_log::{
     Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
-    Retention, Start, Timestamp, Totals,
+    Retention, Start, Timestamp,
 };
 
 use crate::support::{
