@@ -41,11 +41,6 @@ mod model {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(Some(self.0.lock().expect("a panic ends the model")))
         }
-
-        /// Only ever a hint, and no step of a model.
-        pub(crate) fn is_locked(&self) -> bool {
-            false
-        }
     }
 
     /// Empty only within a wait.
@@ -77,10 +72,6 @@ mod model {
             self.0.notify_one();
         }
 
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
-        }
-
         /// In a model no time passes: whoever is not notified waits for ever, and is found.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Duration) {
             let held = guard.0.take();
@@ -88,21 +79,7 @@ mod model {
         }
 
         /// A wait up to a moment is over: nothing may depend on its being long.
-        pub(crate) fn wait_until<T>(
-            &self,
-            _: &mut MutexGuard<'_, T>,
-            _: std::time::Instant,
-        ) -> TimedOut {
-            TimedOut
-        }
-    }
-
-    pub(crate) struct TimedOut;
-
-    impl TimedOut {
-        pub(crate) fn timed_out(&self) -> bool {
-            true
-        }
+        pub(crate) fn wait_until<T>(&self, _: &mut MutexGuard<'_, T>, _: std::time::Instant) {}
     }
 
     #[derive(Debug)]

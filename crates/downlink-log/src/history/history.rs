@@ -37,7 +37,8 @@ pub(crate) struct History<P> {
     /// which is in no cache.
     newest_of_inboxes: AtomicU64,
     /// How often a topic was finished. Counted before the tail is stored, so a reader that sees the
-    /// tail behind a finish mark sees the mark counted (Relaxed).
+    /// tail behind a finish mark sees the mark counted. Counted (Release) after the topic says that it
+    /// is finished, and loaded (Acquire) before a look at that: a counted mark is seen.
     finishes: AtomicU64,
     /// Bytes and events kept in all rings, and topics that count towards their limit. Changed under
     /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be stale.
@@ -115,7 +116,7 @@ impl<P: Payload> History<P> {
     /// How often a topic was finished: a reader whose topics were not all finished looks again only
     /// when this has changed.
     pub(crate) fn finishes(&self) -> u64 {
-        self.finishes.load(Ordering::Relaxed)
+        self.finishes.load(Ordering::Acquire)
     }
 
     /// Events and bytes that are kept.
@@ -197,7 +198,7 @@ impl<P: Payload> History<P> {
             if finish {
                 ring.set_finish(Some(Finish { offset, at }));
                 topic.set_finished(true);
-                self.finishes.fetch_add(1, Ordering::Relaxed);
+                self.finishes.fetch_add(1, Ordering::Release);
             }
             // Reserved until here, so the topic is filled before and after.
             self.change(topic, &mut ring, |ring| ring.unreserve());
@@ -357,7 +358,7 @@ impl<P: Payload> History<P> {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
         topic.set_finished(true);
-        self.finishes.fetch_add(1, Ordering::Relaxed);
+        self.finishes.fetch_add(1, Ordering::Release);
         self.queue_age(topic, &ring);
     }
 

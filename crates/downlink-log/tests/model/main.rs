@@ -79,10 +79,10 @@ impl World {
         let (log, naive, now) = (Log::new(options), Naive::new(), 1_000);
         let crowd = has_crowd.then(|| {
             let names = program::crowd();
-            let selectors = names.iter().map(|name| TopicSelector::parse(name).unwrap());
+            let selectors = names.iter().map(|name| TopicSelector::parse(name).expect("valid"));
             let selection = Selection { selectors: selectors.collect(), client: None };
-            naive.open(now, &selection, &Start::Live).unwrap();
-            log.open(Timestamp::from_millis(now), &selection, &Start::Live).unwrap()
+            naive.open(now, &selection, &Start::Live).expect("room");
+            log.open(Timestamp::from_millis(now), &selection, &Start::Live).expect("room")
         });
         Self { log, naive, clients: BTreeMap::new(), now, _crowd: crowd }
     }

@@ -1,0 +1,602 @@
+//! Every interleaving of a few small programs: nothing is lost, and no reader sleeps for ever.
+//!
+//! A model whose reader waits finds a lost wake-up as a deadlock. Two threads may be preempted three
+//! times and three threads twice: more multiplies the time and has not found more. Here a reader of
+//! two topics already walks the index (see `MERGE_ALWAYS`).
+#![cfg(downlink_loom)]
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "stored/shelf.rs"]
+mod shelf;
+mod support;
+#[path = "loom/writer.rs"]
+mod writer;
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    sync::{Arc, OnceLock},
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use downlink_log::{
+    Address, AppendError, Batch, EndReason, Log, LogOptions, Read, Reader, Retention, Start,
+    WakeMany,
+};
+use loom::{future::block_on, thread};
+use support::{
+    ALL, EVENT_COST_BYTES, Load, SINGLY, Seen, append, append_all, client, draft, ms, options,
+    selection, topic,
+};
+
+fn model(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(program);
+}
+
+fn log_with(change: impl FnOnce(&mut LogOptions)) -> Log<Load> {
+    let mut options = options();
+    change(&mut options);
+    Log::new(options)
+}
+
+fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
+    log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
+}
+
+/// Reads, and waits when there is nothing, until it is enough or the end.
+fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
+    follow_by(ALL, reader, enough)
+}
+
+/// The same, so much at a time.
+fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
+    follow_as(|reader, waker| reader.register(waker), batch, reader, enough)
+}
+
+/// The same, woken in another way.
+fn follow_as(
+    register: impl Fn(&Reader<Load>, &Waker),
+    batch: Batch,
+    reader: &mut Reader<Load>,
+    enough: impl Fn(&Seen) -> bool,
+) -> Seen {
+    let mut seen = Seen::default();
+    block_on(poll_fn(|task| {
+        for _ in 0..2 {
+            let _ = seen.read_by(reader, 0, batch);
+            if seen.end.is_some() || enough(&seen) {
+                return Poll::Ready(());
+            }
+            register(reader, task.waker());
+        }
+        Poll::Pending
+    }));
+    seen
+}
+
+#[test]
+fn a_waiting_reader_hears_of_an_append() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || append(&log, 0, &["a"]).unwrap());
+        let seen = follow(&mut reader, |seen| !seen.offsets.is_empty());
+        assert_eq!(seen.offsets, [1]);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_takes_events_one_by_one() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        publisher.join().unwrap();
+    });
+}
+
+/// A server of one reader. Its key is 7.
+#[derive(Default)]
+struct Server(OnceLock<Waker>);
+
+impl WakeMany for Server {
+    fn wake_many(&self, keys: &[u32]) {
+        assert_eq!(keys, [7]);
+        self.0.get().expect("a reader that was polled").wake_by_ref();
+    }
+}
+
+#[test]
+fn a_waiting_reader_that_is_known_by_its_key_hears_of_each_append() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let server = Arc::new(Server::default());
+        let many: Arc<dyn WakeMany> = server.clone();
+        let register = |reader: &Reader<Load>, waker: &Waker| {
+            server.0.get_or_init(|| waker.clone());
+            assert!(reader.register_with(&many, 7));
+        };
+        let seen = follow_as(register, ALL, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!(seen.offsets, [1, 2]);
+        publisher.join().unwrap();
+    });
+}
+
+/// The reader registers in both ways by turns. The last registration counts.
+#[test]
+fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publishers = [(); 2].map(|()| {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a"]).unwrap())
+        });
+        let server = Arc::new(Server::default());
+        let many: Arc<dyn WakeMany> = server.clone();
+        // Two of three, so that it waits sometimes in one way and sometimes in the other.
+        let registered = Cell::new(0);
+        let register = |reader: &Reader<Load>, waker: &Waker| {
+            server.0.get_or_init(|| waker.clone());
+            if registered.replace(registered.get() + 1) % 3 > 0 {
+                assert!(reader.register_with(&many, 7));
+            } else {
+                reader.register(waker);
+            }
+        };
+        let seen = follow_as(register, ALL, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!(seen.offsets, [1, 2]);
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+/// The reader's own topic and everyone's: both may have something at one look.
+#[test]
+fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publishers = [topic("a"), Address::Everyone].map(|to| {
+            let log = log.clone();
+            thread::spawn(move || append_all(&log, 0, [draft(&[to])]).unwrap())
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_of_single_events_gets_each_or_a_gap() {
+    model(3, || {
+        let log =
+            log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append_all(&log, 0, [draft(&[topic("a"), Address::Everyone])]).unwrap();
+        });
+        let seen = follow_by(SINGLY, &mut reader, |seen| seen.covers(1..3));
+        assert_eq!(seen.offsets.last(), Some(&2));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_jumped_over_between_two_topics() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a", "b"], Start::Live);
+        let publishers = ["a", "b"].map(|name| {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &[name]).unwrap())
+        });
+        let seen = follow(&mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        for publisher in publishers {
+            publisher.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_event_to_two_topics_comes_once() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a", "b"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a", "b"]).unwrap();
+            append(&log, 0, &["b"]).unwrap();
+        });
+        let seen = follow(&mut reader, |seen| seen.offsets.len() == 2);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2], vec![]));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_topic_that_comes_while_a_pattern_does_is_read() {
+    for start in [Start::Live, Start::Earliest] {
+        model(3, move || {
+            let log = log_with(|_| {});
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || append(&log, 0, &["a/x"]).unwrap())
+            };
+            let mut reader = open(&log, &["a/*"], start.clone());
+            let next = reader.cursor().next.get();
+            publisher.join().unwrap();
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert_eq!(seen.offsets, (next..2).collect::<Vec<_>>());
+            assert!(start == Start::Live || next == 1);
+        });
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_takes_nothing_with_it() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let reader = open(&log, &["a/x", "a/*"], Start::Live);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a/x"]).unwrap())
+        };
+        drop(reader);
+        publisher.join().unwrap();
+        let totals = log.totals(ms(0));
+        assert_eq!((totals.subscribers, totals.topics, totals.events), (0, 1, 1));
+        let mut reader = open(&log, &["a/*"], Start::Earliest);
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut reader, 0);
+        assert_eq!(seen.offsets, [1]);
+    });
+}
+
+/// The first event expires at 10 and its only named reader leaves, while a second is published.
+#[test]
+fn an_append_and_the_collection_of_its_topic_lose_nothing() {
+    model(2, || {
+        let age_max = Some(Duration::from_millis(10));
+        let log = log_with(|o| o.retention.default = Retention { age_max, ..Retention::DEFAULT });
+        append(&log, 0, &["a"]).unwrap();
+        let named = open(&log, &["a"], Start::Live);
+        let mut by_pattern = open(&log, &["*"], Start::Earliest);
+        let collector = {
+            let log = log.clone();
+            thread::spawn(move || {
+                drop(named);
+                log.totals(ms(12));
+            })
+        };
+        assert_eq!(append(&log, 9, &["a"]), Ok(2));
+        collector.join().unwrap();
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut by_pattern, 12);
+        assert!(seen.offsets == [2] && seen.covers(1..3), "{seen:?}");
+        let mut late = open(&log, &["a"], Start::Earliest);
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut late, 12);
+        assert_eq!(seen.offsets, [2]);
+        assert_eq!(log.totals(ms(12)).events, 1);
+    });
+}
+
+#[test]
+fn a_slow_reader_gets_each_event_or_a_gap() {
+    model(3, || {
+        let log =
+            log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            append(&log, 0, &["a"]).unwrap();
+            append(&log, 0, &["a"]).unwrap();
+        });
+        let seen = follow(&mut reader, |seen| seen.covers(1..3));
+        assert_eq!(seen.offsets.last(), Some(&2));
+        publisher.join().unwrap();
+    });
+}
+
+/// The byte bound takes the oldest event, by way of the index that the reader walks.
+#[test]
+fn the_byte_bound_hides_no_hole_from_a_reader_of_many_topics() {
+    model(3, || {
+        let log = log_with(|o| o.limits.bytes_max = EVENT_COST_BYTES);
+        let mut reader = open(&log, &["a", "b", "c"], Start::Live);
+        append(&log, 0, &["a"]).unwrap();
+        let publisher = thread::spawn(move || append(&log, 0, &["b"]).unwrap());
+        let seen = follow(&mut reader, |seen| seen.offsets.last() == Some(&2));
+        assert!(seen.covers(1..3), "{seen:?}");
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn an_opening_reader_is_told_what_it_misses_meanwhile() {
+    for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
+        model(2, move || {
+            let log = log_with(|o| {
+                o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT }
+            });
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || {
+                    append(&log, 0, &["a"]).unwrap();
+                    append(&log, 0, &["a"]).unwrap();
+                })
+            };
+            let mut reader = open(&log, &["a"], start.clone());
+            let next = reader.cursor().next.get();
+            publisher.join().unwrap();
+            let mut seen = Seen::default();
+            let _ = seen.read_all(&mut reader, 0);
+            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+        });
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_read_before_the_end() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a"]))
+        };
+        let closer = thread::spawn(move || log.close());
+        let seen = follow(&mut reader, |_| false);
+        assert_eq!(seen.end, Some(EndReason::Closed));
+        match publisher.join().unwrap() {
+            Ok(offset) => assert_eq!(seen.offsets, [offset]),
+            Err(error) => assert_eq!((error, seen.offsets), (AppendError::Closed, vec![])),
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_that_opens_while_the_log_closes_ends() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let closer = {
+            let log = log.clone();
+            thread::spawn(move || log.close())
+        };
+        if let Ok(mut reader) = log.open(ms(0), &selection(&["a"]), &Start::Live) {
+            assert_eq!(follow(&mut reader, |_| false).end, Some(EndReason::Closed));
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_hears_that_it_is_disconnected() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let alice = client("alice");
+        let wanted = downlink_log::Selection { selectors: vec![], client: Some(alice.clone()) };
+        let mut reader = log.open(ms(0), &wanted, &Start::Live).unwrap();
+        let other = thread::spawn(move || assert_eq!(log.disconnect(&alice), 1));
+        assert_eq!(follow(&mut reader, |_| false).end, Some(EndReason::Disconnected));
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_waiting_reader_reads_the_last_event_and_ends_with_its_topic() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a"], Start::Live);
+        let publisher = thread::spawn(move || {
+            let mut last = draft(&[topic("a")]);
+            last.finish = true;
+            append_all(&log, 0, [last]).unwrap();
+        });
+        let seen = follow(&mut reader, |_| false);
+        assert_eq!((seen.offsets, seen.end), (vec![1], Some(EndReason::Finished)));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn everyone_hears_what_is_for_everyone() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &[], Start::Live);
+        let mut other = open(&log, &["a"], Start::Live);
+        let waiting = thread::spawn(move || follow(&mut other, |seen| !seen.offsets.is_empty()));
+        let publisher = thread::spawn(move || append_all(&log, 0, [draft(&[Address::Everyone])]));
+        assert_eq!(follow(&mut reader, |seen| !seen.offsets.is_empty()).offsets, [1]);
+        assert_eq!(waiting.join().unwrap().offsets, [1]);
+        assert!(publisher.join().unwrap().is_ok());
+    });
+}
+
+#[test]
+fn a_pattern_that_comes_while_its_topic_evicts_loses_nothing() {
+    for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
+        model(2, move || {
+            let log = log_with(|o| {
+                o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT }
+            });
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || {
+                    append(&log, 0, &["a/x"]).unwrap();
+                    append(&log, 0, &["a/x"]).unwrap();
+                })
+            };
+            let mut reader = open(&log, &["a/*"], start.clone());
+            let next = reader.cursor().next.get();
+            publisher.join().unwrap();
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+        });
+    }
+}
+
+#[test]
+fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
+    for batch in [ALL, SINGLY] {
+        model(3, move || {
+            let log = log_with(|o| {
+                o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT }
+            });
+            let mut reader = open(&log, &["a/*"], Start::Live);
+            let publisher = thread::spawn(move || {
+                append(&log, 0, &["a/x"]).unwrap();
+                append(&log, 0, &["a/x"]).unwrap();
+            });
+            let seen = follow_by(batch, &mut reader, |seen| seen.covers(1..3));
+            assert_eq!(seen.offsets.last(), Some(&2));
+            publisher.join().unwrap();
+        });
+    }
+}
+
+/// In models a pattern has two rows, so the third event sends the reader to the topics.
+#[test]
+fn a_reader_of_a_pattern_that_is_behind_its_rows_misses_nothing() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let mut reader = open(&log, &["a/*"], Start::Live);
+        append(&log, 0, &["a/x"]).unwrap();
+        append(&log, 0, &["a/y"]).unwrap();
+        let publisher = thread::spawn(move || append(&log, 0, &["a/x"]).unwrap());
+        let mut seen = Seen::default();
+        let _ = seen.read_all(&mut reader, 0);
+        publisher.join().unwrap();
+        assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+        assert_eq!((seen.offsets, seen.gaps), (vec![1, 2, 3], vec![]));
+    });
+}
+
+#[test]
+fn two_readers_that_bring_a_pattern_both_get_what_follows_their_cursors() {
+    model(2, || {
+        let log = log_with(|_| {});
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || append(&log, 0, &["a/x"]).unwrap())
+        };
+        let other = {
+            let log = log.clone();
+            thread::spawn(move || open(&log, &["a/*"], Start::Live))
+        };
+        let mine = open(&log, &["a/{n}"], Start::Live);
+        let readers = [mine, other.join().unwrap()];
+        publisher.join().unwrap();
+        for mut reader in readers {
+            let next = reader.cursor().next.get();
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert_eq!(seen.offsets, (next..2).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_leaves_a_pattern_leaves_it_to_the_others() {
+    model(3, || {
+        let log = log_with(|_| {});
+        let leaving = open(&log, &["a/*"], Start::Live);
+        let mut staying = open(&log, &["a/*"], Start::Live);
+        let publisher = thread::spawn(move || append(&log, 0, &["a/x"]).unwrap());
+        drop(leaving);
+        assert_eq!(follow(&mut staying, |seen| !seen.offsets.is_empty()).offsets, [1]);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_pattern_that_leaves_and_comes_back_misses_nothing() {
+    model(3, || {
+        let log =
+            log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
+        let leaving = open(&log, &["a/*"], Start::Live);
+        let publisher = {
+            let log = log.clone();
+            thread::spawn(move || {
+                append(&log, 0, &["a/x"]).unwrap();
+                append(&log, 0, &["a/x"]).unwrap();
+            })
+        };
+        let last_id = leaving.cursor().to_string();
+        drop(leaving);
+        let mut reader = open(&log, &["a/*"], Start::After(last_id.into()));
+        publisher.join().unwrap();
+        let mut seen = Seen::default();
+        assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+        assert!(seen.covers(1..3), "{seen:?}");
+    });
+}
+
+/// The first event expires at 10, and its topic is collected while the reader looks for it.
+#[test]
+fn a_topic_that_is_collected_while_a_pattern_reads_it_leaves_a_gap() {
+    for start in [Start::Earliest, Start::After("70000000-0".into())] {
+        model(2, move || {
+            let age_max = Some(Duration::from_millis(10));
+            let log =
+                log_with(|o| o.retention.default = Retention { age_max, ..Retention::DEFAULT });
+            append(&log, 0, &["a/x"]).unwrap();
+            let collector = {
+                let log = log.clone();
+                thread::spawn(move || log.totals(ms(12)))
+            };
+            let mut reader = open(&log, &["a/*"], start.clone());
+            let next = reader.cursor().next.get();
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert!(seen.covers(next..2), "from {next}: {seen:?}");
+            assert!(next == 1 || start == Start::Earliest);
+            collector.join().unwrap();
+        });
+    }
+}
+
+/// The same, while the topic gets its next event.
+#[test]
+fn a_topic_that_is_collected_and_made_again_hides_nothing_from_a_pattern() {
+    for start in [Start::Earliest, Start::After("70000000-0".into())] {
+        model(2, move || {
+            let age_max = Some(Duration::from_millis(10));
+            let log =
+                log_with(|o| o.retention.default = Retention { age_max, ..Retention::DEFAULT });
+            append(&log, 0, &["a/x"]).unwrap();
+            let publisher = {
+                let log = log.clone();
+                thread::spawn(move || append(&log, 12, &["a/x"]).unwrap())
+            };
+            let mut reader = open(&log, &["a/*"], start.clone());
+            let next = reader.cursor().next.get();
+            assert_eq!(publisher.join().unwrap(), 2);
+            let mut seen = Seen::default();
+            assert_eq!(seen.read_all(&mut reader, 0), Read::CaughtUp);
+            assert!(seen.covers(next..3), "from {next}: {seen:?}");
+        });
+    }
+}
