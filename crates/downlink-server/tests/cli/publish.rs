@@ -97,7 +97,7 @@ fn a_refused_stream_ends_without_waiting_for_stdin() {
     drop(stdin);
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("Event 2 of the stream: A line is not JSON"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("Published before: 1"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("Published: 1"), "{}", ended.stderr);
 }
 
 #[test]
