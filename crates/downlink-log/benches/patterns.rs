@@ -76,7 +76,7 @@ fn log(change: impl FnOnce(&mut LogOptions)) -> Log<Load> {
 
 fn append(log: &Log<Load>, now: u64, name: &str) -> u64 {
     let draft = Draft {
-        to: [Address::Topic(Topic::new(name).unwrap())].into_iter().collect(),
+        to: [Address::Topic(Topic::new(name).expect("a name"))].into_iter().collect(),
         id: None,
         key: None,
         fingerprint: Fingerprint::default(),
@@ -84,13 +84,13 @@ fn append(log: &Log<Load>, now: u64, name: &str) -> u64 {
         body: None,
         payload: Some(Load),
     };
-    let appended = log.append(ms(now), [draft].into_iter().collect()).unwrap();
+    let appended = log.append(ms(now), [draft].into_iter().collect()).expect("within the limits");
     let Submitted::Appended(answers) = appended else { panic!("there is no store") };
     answers[0].offset.get()
 }
 
 fn selection(selectors: &[String]) -> Selection {
-    let selectors = selectors.iter().map(|text| TopicSelector::parse(text).unwrap());
+    let selectors = selectors.iter().map(|text| TopicSelector::parse(text).expect("a selector"));
     Selection { selectors: selectors.collect(), client: None }
 }
 
@@ -148,7 +148,8 @@ fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 
     let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
     let woken = Arc::new(Woken(AtomicBool::new(false)));
     let waker = Waker::from(Arc::clone(&woken));
-    let mut reader = timed(&mut opening, || log.open(ms(1), selection, start).unwrap());
+    let mut reader =
+        timed(&mut opening, || log.open(ms(1), selection, start).expect("within the limits"));
     while timed(&mut opening, || reader.poll_begun(&waker)).is_pending() {
         assert!(woken.0.swap(false, Ordering::SeqCst), "it goes on by itself");
     }
@@ -199,7 +200,7 @@ fn every_start() {
             "  {name}: longest call: open {opening:?}, read {reading:?}, leave {leaving:?}; {events} events"
         );
     }
-    let reader = log.open(ms(1), &selection, &Start::Live).unwrap();
+    let reader = log.open(ms(1), &selection, &Start::Live).expect("within the limits");
     let mut longest = Duration::ZERO;
     for number in 0..1_000 {
         timed(&mut longest, || append(&log, 201, &deep_topic(TOPICS + number)));
@@ -214,7 +215,8 @@ fn new_topic_beside_many_patterns() {
     for reader in 0..200 {
         let patterns: Vec<String> =
             (0..1_000).map(|n| format!("user/{}/*", reader * 1_000 + n)).collect();
-        readers.push(log.open(ms(0), &selection(&patterns), &Start::Live).unwrap());
+        readers
+            .push(log.open(ms(0), &selection(&patterns), &Start::Live).expect("within the limits"));
     }
     let ten: Vec<String> = [
         "*",
@@ -230,7 +232,7 @@ fn new_topic_beside_many_patterns() {
     ]
     .map(String::from)
     .into();
-    readers.push(log.open(ms(0), &selection(&ten), &Start::Live).unwrap());
+    readers.push(log.open(ms(0), &selection(&ten), &Start::Live).expect("within the limits"));
     let mut times: Vec<Duration> = (0..10_000)
         .map(|number| {
             let before = Instant::now();
@@ -256,7 +258,8 @@ fn memory_of_a_subscription() {
     };
     let events = publish();
     let before = LIVE_BYTES.load(Ordering::Relaxed);
-    let reader = log.open(ms(0), &selection(&["*".into()]), &Start::Live).unwrap();
+    let reader =
+        log.open(ms(0), &selection(&["*".into()]), &Start::Live).expect("within the limits");
     let opened = LIVE_BYTES.load(Ordering::Relaxed) - before + size_of::<Reader<Load>>() as i64;
     println!(
         "a subscription of * at {TOPICS} topics: {opened} bytes, and {} more after 1,000 events",
@@ -278,7 +281,9 @@ fn publishing_while_others_leave_and_expire() {
         append(&log, 0, &format!("t/{number}"));
     });
     let readers: Vec<Reader<Load>> = (0..600)
-        .map(|_| log.open(ms(0), &selection(&["*".into()]), &Start::Live).unwrap())
+        .map(|_| {
+            log.open(ms(0), &selection(&["*".into()]), &Start::Live).expect("within the limits")
+        })
         .collect();
     let barrier = Arc::new(Barrier::new(2));
     let leaving = {
@@ -295,7 +300,7 @@ fn publishing_while_others_leave_and_expire() {
         before.elapsed()
     };
     let mut times: Vec<Duration> = (0..20_000).map(|_| publish(0)).collect();
-    leaving.join().unwrap();
+    leaving.join().expect("no panic");
     println!(
         "publish while 600 readers of * leave: p99.9 {:?}, longest {:?}",
         percentile(&mut times, 0.999),
@@ -317,7 +322,7 @@ fn delivery(selector: impl Fn(usize) -> String, finished: bool) -> Duration {
     let log = log(|_| {});
     if finished {
         let mut last = Draft {
-            to: [Address::Topic(Topic::new("finished").unwrap())].into_iter().collect(),
+            to: [Address::Topic(Topic::new("finished").expect("a name"))].into_iter().collect(),
             id: None,
             key: None,
             fingerprint: Fingerprint::default(),
@@ -326,10 +331,12 @@ fn delivery(selector: impl Fn(usize) -> String, finished: bool) -> Duration {
             payload: None,
         };
         last.finish = true;
-        let _ = log.append(ms(0), [last].into_iter().collect()).unwrap();
+        let _ = log.append(ms(0), [last].into_iter().collect()).expect("within the limits");
     }
     let mut readers: Vec<Reader<Load>> = (0..READERS)
-        .map(|n| log.open(ms(0), &selection(&[selector(n)]), &Start::Live).unwrap())
+        .map(|n| {
+            log.open(ms(0), &selection(&[selector(n)]), &Start::Live).expect("within the limits")
+        })
         .collect();
     let names: Vec<String> = (0..READERS).map(|n| format!("user/{n}/x")).collect();
     let before = cpu();

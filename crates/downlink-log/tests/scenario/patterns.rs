@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Poll, Wake, Waker},
+    task::{Wake, Waker},
 };
 
 use downlink_log::{Log, Read, Reader, Retention, Start};
@@ -37,7 +37,7 @@ fn log() -> Log<Load> {
 
 /// Opens a reader of `t/rare/*` and `t/{n}/none`, whose prefix has many names.
 fn open(log: &Log<Load>, start: Start) -> Reader<Load> {
-    log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).unwrap()
+    log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).expect("within the limits")
 }
 
 /// Polls until it is known where the reader begins; how often it was not.
@@ -45,7 +45,7 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
     let mut pending = 0;
-    while let Poll::Pending = reader.poll_begun(&waker) {
+    while reader.poll_begun(&waker).is_pending() {
         pending += 1;
         assert_eq!(count.0.load(Ordering::Relaxed), pending, "it goes on by itself");
     }
