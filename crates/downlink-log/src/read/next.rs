@@ -68,8 +68,48 @@ pub(crate) fn read_next<P: Payload, Q>(
             position.advance(Some(offset), Some(tail));
             Next::Event(entry)
         }
+        // What it was woken for is read, or the other events are not for it.
+        (None, _, None, _) => {
+            position.advance(None, Some(tail));
+            Next::CaughtUp
+        }
+        (Some(_), Some(_), None, _) => {
+            let news = seats.topics.iter().filter(has_news);
+            first_of_several(news, tail, position, take).map_or(Next::Other, Next::Event)
+        }
         _ => Next::Other,
     }
+}
+
+/// Takes the first of a few events from several rings that have news.
+fn first_of_several<'a, P: Payload, Q>(
+    seats: impl Iterator<Item = &'a TopicSeat<P>>,
+    tail: u64,
+    position: &mut Position,
+    take: impl Fn(&P) -> Q,
+) -> Option<Entry<Q>> {
+    let (mut first, mut others) = (None::<(u64, &TopicSeat<P>)>, 0);
+    for seat in seats {
+        let ring = seat.topic.ring.read();
+        if ring.floor() > position.missing_from() {
+            return None;
+        }
+        let mut few = ring.from(position.next).take_while(|kept| kept.offset < tail);
+        let Some(offset) = few.next().map(|kept| kept.offset) else { continue };
+        others += few.take(FEW + 1).count();
+        if others > FEW {
+            return None;
+        }
+        if first.is_none_or(|(earlier, _)| offset < earlier) {
+            first = Some((offset, seat));
+        }
+    }
+    let (offset, seat) = first?;
+    let ring = seat.topic.ring.read();
+    let entry = entry(ring.get(offset)?, take);
+    drop(ring);
+    position.advance(Some(offset), None);
+    Some(entry)
 }
 
 /// Takes the first of a few events from the only ring that has news.

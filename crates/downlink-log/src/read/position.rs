@@ -14,6 +14,8 @@ pub(crate) struct Position {
     pub(crate) reason: GapReason,
     /// Whether a store has what memory has lost.
     pub(crate) has_store: bool,
+    /// Whether the reader began with an id or a position rather than with new events.
+    pub(crate) asked: bool,
     pub(crate) past: Option<Box<Past>>,
 }
 

@@ -47,7 +47,6 @@ pub enum Read {
 /// more than *look again*.
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
-    replays: Option<Arc<Replays<P>>>,
     /// Its `next` is the position's, for others to see.
     state: Arc<ReaderState>,
     seats: Seats<P>,
@@ -60,7 +59,6 @@ pub struct Reader<P: Payload> {
     stored: Option<Box<StoreReading<P>>>,
     /// How often a topic had been finished when not all of its topics were.
     finishes_seen: u64,
-    asked: bool,
 }
 
 impl<P: Payload> std::fmt::Debug for Reader<P> {
@@ -81,18 +79,18 @@ impl<P: Payload> Reader<P> {
         seats: Seats<P>,
         start: &Start,
     ) -> Self {
-        let stored = replays.as_ref().map(|_| Box::new(StoreReading::new()));
+        let stored = replays.map(|replays| Box::new(StoreReading::new(replays)));
         let position = Position {
             next: core.history.tail(),
             reported_below: 0,
             reason: GapReason::Evicted,
             has_store: stored.is_some(),
+            asked: true,
             past: None,
         };
         state.note_newest(seats.newest());
         let mut reader = Self {
             core,
-            replays,
             state,
             seats,
             position,
@@ -100,14 +98,13 @@ impl<P: Payload> Reader<P> {
             opening: None,
             stored,
             finishes_seen: u64::MAX,
-            asked: true,
         };
         reader.find_beginning(start);
         reader
     }
 
     fn find_beginning(&mut self, start: &Start) {
-        let Some(replays) = &self.replays else {
+        let Some(stored) = &mut self.stored else {
             match Opening::begin(&self.core, &self.seats, start) {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
@@ -124,6 +121,7 @@ impl<P: Payload> Reader<P> {
             return self.begin_at(beginning);
         }
         let (core, start) = (Arc::clone(&self.core), start.clone());
+        let replays = &stored.replays;
         let mut opening = StoreOpening::new(core, Arc::clone(replays), &self.seats, start);
         let (mut promise, slot) = Promise::new(Arc::clone(&self.state));
         replays.ask(Box::new(move || {
@@ -134,9 +132,7 @@ impl<P: Payload> Reader<P> {
             promise.keep(beginning);
             true
         }));
-        if let Some(stored) = &mut self.stored {
-            stored.source = Source::Beginning(slot);
-        }
+        stored.source = Source::Beginning(slot);
     }
 
     /// Stands where it is known to begin.
@@ -148,7 +144,7 @@ impl<P: Payload> Reader<P> {
         self.position.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         self.position.reported_below = reported;
-        (self.gap, self.asked) = (gap.map(Box::new), asked);
+        (self.gap, self.position.asked) = (gap.map(Box::new), asked);
         if let Some(stored) = &mut self.stored {
             stored.at_end = at_end;
         }
@@ -222,7 +218,7 @@ impl<P: Payload> Reader<P> {
 
     /// Whether it began with an id or a position rather than with new events.
     pub fn has_asked(&self) -> bool {
-        self.asked
+        self.position.asked
     }
 
     /// How far it is behind: newest offset of its topics less the last it has read.
@@ -313,10 +309,9 @@ impl<P: Payload> Reader<P> {
             }
             Found::More => Some(end.map_or_else(|| self.later(), Read::Ended)),
             Found::Behind => {
-                if let (Some(stored), Some(replays)) = (&mut self.stored, &self.replays) {
+                if let Some(stored) = &mut self.stored {
                     let wanted = || self.seats.wanted();
-                    let sides = (&self.core, replays);
-                    stored.ask(sides, &self.state, wanted, &self.position, batch);
+                    stored.ask(&self.core, &self.state, wanted, &self.position, batch);
                 }
                 None
             }

@@ -17,6 +17,7 @@ const EMPTY_PAGES_MAX: usize = 16;
 
 /// The state of one reader in a log with a store.
 pub(crate) struct StoreReading<P> {
+    pub(crate) replays: Arc<Replays<P>>,
     pub(crate) source: Source<P>,
     /// How the store reads for it, kept from page to page.
     replay: Option<Box<dyn StoreReplay>>,
@@ -70,8 +71,8 @@ impl<P> Item<P> {
 }
 
 impl<P> StoreReading<P> {
-    pub(crate) fn new() -> Self {
-        Self { source: Source::Memory, replay: None, is_reachable: true, at_end: None }
+    pub(crate) fn new(replays: Arc<Replays<P>>) -> Self {
+        Self { replays, source: Source::Memory, replay: None, is_reachable: true, at_end: None }
     }
 
     pub(crate) fn is_in_memory(&self) -> bool {
@@ -83,18 +84,18 @@ impl<P: Payload> StoreReading<P> {
     /// Asks for a page of what follows a position.
     pub(crate) fn ask(
         &mut self,
-        (core, replays): (&Arc<Core<P>>, &Arc<Replays<P>>),
+        core: &Arc<Core<P>>,
         reader: &Arc<ReaderState>,
         wanted: impl FnOnce() -> crate::store::Wanted,
         position: &Position,
         batch: Batch,
     ) {
         let replay = self.replay.take();
-        let replay = replay.unwrap_or_else(|| replays.reader.replay(wanted()));
+        let replay = replay.unwrap_or_else(|| self.replays.reader.replay(wanted()));
         let (promise, slot) = Promise::new(Arc::clone(reader));
         let mut request = Request {
             core: Arc::clone(core),
-            decoder: Arc::clone(&replays.decoder),
+            decoder: Arc::clone(&self.replays.decoder),
             promise,
             replay: Some(replay),
             batch,
@@ -104,7 +105,7 @@ impl<P: Payload> StoreReading<P> {
             from: position.next,
             pages: 0,
         };
-        replays.ask(Box::new(move || request.step()));
+        self.replays.ask(Box::new(move || request.step()));
         self.source = Source::Asked(slot);
     }
 
