@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::history::{Ages, EventTopics, Evicted, Index, Row};
 use crate::patterns::{Held, Matching, Patterns};
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Finish, Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
@@ -39,7 +39,7 @@ pub(crate) struct History<P> {
     /// How often a topic was finished. Counted before the tail is stored, so a reader that sees the
     /// tail behind a finish mark sees the mark counted. Counted (Release) after the topic says that it
     /// is finished, and loaded (Acquire) before a look at that: a counted mark is seen.
-    finishes: AtomicU64,
+    finishes: AtomicU32,
     /// Bytes and events kept in all rings, and topics that count towards their limit. Changed under
     /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be stale.
     bytes: AtomicUsize,
@@ -76,7 +76,7 @@ impl<P: Payload> History<P> {
             evicted_at_max: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             newest_of_inboxes: AtomicU64::new(0),
-            finishes: AtomicU64::new(0),
+            finishes: AtomicU32::new(0),
             bytes: AtomicUsize::new(0),
             events: AtomicUsize::new(0),
             filled: AtomicUsize::new(0),
@@ -115,7 +115,7 @@ impl<P: Payload> History<P> {
 
     /// How often a topic was finished: a reader whose topics were not all finished looks again only
     /// when this has changed.
-    pub(crate) fn finishes(&self) -> u64 {
+    pub(crate) fn finishes(&self) -> u32 {
         self.finishes.load(Ordering::Acquire)
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Position {
     pub(crate) has_store: bool,
     /// Whether the reader began with an id or a position rather than with new events.
     pub(crate) asked: bool,
+    /// How often a topic had been finished when not all of the reader's topics were.
+    pub(crate) finishes_seen: u32,
     pub(crate) past: Option<Box<Past>>,
 }
 

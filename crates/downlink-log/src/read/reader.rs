@@ -51,14 +51,18 @@ pub struct Reader<P: Payload> {
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// Told before anything is read.
-    gap: Option<Box<Gap>>,
-    /// The search for where it begins, if that takes long.
-    opening: Option<Box<Opening<P>>>,
+    /// What comes before anything is read: rare, and then for a moment.
+    first: Option<Box<First<P>>>,
     /// What it does with the store, if there is one.
     stored: Option<Box<StoreReading<P>>>,
-    /// How often a topic had been finished when not all of its topics were.
-    finishes_seen: u64,
+}
+
+/// What comes before anything is read.
+enum First<P> {
+    /// The search for where the reader begins, if that takes long.
+    Search(Box<Opening<P>>),
+    /// A gap to be reported.
+    Gap(Gap),
 }
 
 impl<P: Payload> std::fmt::Debug for Reader<P> {
@@ -86,19 +90,11 @@ impl<P: Payload> Reader<P> {
             reason: GapReason::Evicted,
             has_store: stored.is_some(),
             asked: true,
+            finishes_seen: u32::MAX,
             past: None,
         };
         state.note_newest(seats.newest());
-        let mut reader = Self {
-            core,
-            state,
-            seats,
-            position,
-            gap: None,
-            opening: None,
-            stored,
-            finishes_seen: u64::MAX,
-        };
+        let mut reader = Self { core, state, seats, position, first: None, stored };
         reader.find_beginning(start);
         reader
     }
@@ -108,7 +104,7 @@ impl<P: Payload> Reader<P> {
             match Opening::begin(&self.core, &self.seats, start) {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
-                    self.opening = Some(opening);
+                    self.first = Some(Box::new(First::Search(opening)));
                     // A reader of many patterns has taken its time already.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         self.step_opening();
@@ -144,7 +140,8 @@ impl<P: Payload> Reader<P> {
         self.position.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         self.position.reported_below = reported;
-        (self.gap, self.position.asked) = (gap.map(Box::new), asked);
+        self.position.asked = asked;
+        self.tell_first(gap);
         if let Some(stored) = &mut self.stored {
             stored.at_end = at_end;
         }
@@ -153,11 +150,21 @@ impl<P: Payload> Reader<P> {
 
     /// Goes on with the search for the beginning. `true`: it is known.
     fn step_opening(&mut self) -> bool {
-        let Some(opening) = &mut self.opening else { return true };
+        let Some(First::Search(opening)) = self.first.as_deref_mut() else { return true };
         let Some(beginning) = opening.step(&self.core, &self.seats) else { return false };
-        self.opening = None;
         self.begin_at(beginning);
         true
+    }
+
+    fn tell_first(&mut self, gap: Option<Gap>) {
+        self.first = gap.map(|gap| Box::new(First::Gap(gap)));
+    }
+
+    fn first_gap(&self) -> Option<&Gap> {
+        match self.first.as_deref() {
+            Some(First::Gap(gap)) => Some(gap),
+            Some(First::Search(_)) | None => None,
+        }
     }
 
     fn publish_position(&self) {
@@ -172,7 +179,8 @@ impl<P: Payload> Reader<P> {
     /// [`StoreError`] if the store could not be read.
     pub fn poll_begun(&mut self, waker: &Waker) -> Poll<Result<(), StoreError>> {
         let is_asked = |stored: &StoreReading<P>| matches!(stored.source, Source::Beginning(_));
-        if self.opening.is_none() && !self.stored.as_deref().is_some_and(is_asked) {
+        let searches = matches!(self.first.as_deref(), Some(First::Search(_)));
+        if !searches && !self.stored.as_deref().is_some_and(is_asked) {
             return Poll::Ready(Ok(()));
         }
         self.state.slot.register(waker);
@@ -200,7 +208,7 @@ impl<P: Payload> Reader<P> {
     /// The next offset to read.
     pub fn cursor(&self) -> Cursor {
         let next = self.position.next;
-        let next = self.gap.as_ref().map_or(next, |gap| next.min(gap.next.get()));
+        let next = self.first_gap().map_or(next, |gap| next.min(gap.next.get()));
         Cursor { epoch: self.core.ids.current(), next: Offset::new(next) }
     }
 
@@ -237,8 +245,7 @@ impl<P: Payload> Reader<P> {
         if let Some(at_end) = self.stored.as_ref().and_then(|stored| stored.at_end) {
             return at_end;
         }
-        self.gap.is_none()
-            && self.opening.is_none()
+        self.first.is_none()
             && self.seats.all_finished()
             && self.position.hole(&self.seats).is_none()
             && self
@@ -273,8 +280,9 @@ impl<P: Payload> Reader<P> {
             if waits {
                 return end.map_or(Read::Fetching, Read::Ended);
             }
-            if let Some(gap) = self.gap.take() {
-                return Read::Gap(*gap);
+            if let Some(gap) = self.first_gap().copied() {
+                self.first = None;
+                return Read::Gap(gap);
             }
             let found = self.read_page(batch, out).or_else(|| self.look(batch, out, end));
             self.publish_position();
@@ -330,7 +338,7 @@ impl<P: Payload> Reader<P> {
             Source::Asked(slot) => {
                 let Some(answer) = slot.take() else { return Ok(false) };
                 let gap = stored.take_page(answer?, &mut self.position);
-                self.gap = gap.map(Box::new);
+                self.tell_first(gap);
                 self.publish_position();
             }
             Source::Memory | Source::Page(_) => {}
@@ -358,8 +366,7 @@ impl<P: Payload> Reader<P> {
     /// Whether it has something to do besides reading new events from memory.
     fn is_elsewhere(&self) -> bool {
         self.state.slot.ended().is_some()
-            || self.gap.is_some()
-            || self.opening.is_some()
+            || self.first.is_some()
             || self.stored.as_ref().is_some_and(|stored| !stored.is_in_memory())
     }
 
@@ -369,7 +376,7 @@ impl<P: Payload> Reader<P> {
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
-            && self.core.history.finishes() == self.finishes_seen
+            && self.core.history.finishes() == self.position.finishes_seen
     }
 
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
@@ -408,11 +415,11 @@ impl<P: Payload> Reader<P> {
     fn finished(&mut self) -> Option<EndReason> {
         // Before the look: a topic that is finished after it counts again.
         let finishes = self.core.history.finishes();
-        if finishes == self.finishes_seen {
+        if finishes == self.position.finishes_seen {
             return None;
         }
         if !self.seats.all_finished() {
-            self.finishes_seen = finishes;
+            self.position.finishes_seen = finishes;
             return None;
         }
         let next = self.position.next;
