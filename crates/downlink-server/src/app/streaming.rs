@@ -49,10 +49,11 @@ pub(super) async fn publish(
         sent: 0,
         published: 0,
         last: None,
+        status: StatusCode::OK,
         waiting: VecDeque::new(),
     };
     match stream.publish_all(format, finish, &mut body).await {
-        Ok(status) => Ok((status, stream.answer()).into_response()),
+        Ok(()) => Ok((stream.status, stream.answer()).into_response()),
         Err(stopped) => Err(stream.stop(stopped).await),
     }
 }
@@ -89,6 +90,8 @@ struct Publishing<'a> {
     /// Events that are published.
     published: u64,
     last: Option<Confirmed>,
+    /// That of the last publish.
+    status: StatusCode,
     /// Events whose commit is under way, with their numbers in the stream, oldest first.
     waiting: VecDeque<(u64, Receipt)>,
 }
@@ -99,18 +102,18 @@ struct Stopped {
     why: Refused,
 }
 
-/// Events of one stream whose commit is not waited for yet: as many as a disk takes in a few commits.
-/// A stream that comes faster than the disk is read as fast as the disk.
+/// Events of one piece of a body whose commit is not waited for yet: as many as a disk takes in a few
+/// commits. A stream that comes faster than the disk is read as fast as the disk.
 const WAITING_MAX: usize = 256;
 
 impl Publishing<'_> {
-    /// Publishes everything that comes, and says with which status to answer.
+    /// Publishes everything that comes.
     async fn publish_all(
         &mut self,
         format: Format,
         finish: bool,
         body: &mut Body,
-    ) -> Result<StatusCode, Stopped> {
+    ) -> Result<(), Stopped> {
         let mut reader = Reader::new(format, self.app.settings.event_bytes_max);
         loop {
             let chunk = next_chunk(self.app, body).await.map_err(|why| self.at_next(why))?;
@@ -121,23 +124,23 @@ impl Publishing<'_> {
             if let Some(wrong) = wrong {
                 return Err(self.at_next(wrong));
             }
+            // An event that is refused stops the stream before the next piece, which may take long.
+            self.settle(0).await?;
             if chunk.is_none() {
                 break;
             }
         }
-        let status = self.settle(0).await?;
         if finish {
             self.finish().await.map_err(|why| self.at_next(why))?;
         }
-        Ok(status)
+        Ok(())
     }
 
     async fn publish(&mut self, arrived: Arrived) -> Result<(), Stopped> {
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
-        self.settle(WAITING_MAX).await?;
-        Ok(())
+        self.settle(WAITING_MAX).await
     }
 
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
@@ -161,17 +164,16 @@ impl Publishing<'_> {
     }
 
     /// Waits for the oldest commits until at most so many are left.
-    async fn settle(&mut self, left: usize) -> Result<StatusCode, Stopped> {
-        let mut status = StatusCode::OK;
+    async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
             let confirmed = reply::confirmed(&self.app.settings, &receipt).await;
-            let (said, confirmed) = confirmed.map_err(|why| Stopped { number, why })?;
-            status = said;
+            let (status, confirmed) = confirmed.map_err(|why| Stopped { number, why })?;
+            self.status = status;
             self.published += 1;
             self.last = Some(confirmed);
         }
-        Ok(status)
+        Ok(())
     }
 
     /// Stops at the next event.

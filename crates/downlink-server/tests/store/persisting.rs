@@ -213,3 +213,18 @@ async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing(
     assert_eq!(next(&mut live, 1).await, ["kept"]);
     assert_eq!(live.last_event_id(), id);
 }
+
+/// Its publisher may have nothing more to say for hours.
+#[tokio::test]
+async fn an_open_stream_is_refused_as_soon_as_one_of_its_events_is() {
+    let folder = Folder::new("open-stream");
+    let server = Server::start(&folder.file("log.db"), &[]);
+    server.publish("topic=a&id=taken", "one").await;
+    let events = "data: two\n\nid: taken\ndata: another\n\n";
+    let answer = server.publish_open("topic=a", events).await;
+    let detail = answer.problem(409);
+    assert!(
+        detail.contains("Event 2 of the stream") && detail.contains("Published: 1,"),
+        "{detail}"
+    );
+}

@@ -131,6 +131,24 @@ impl Server {
         id_of(&self.post(query, "", data).await)
     }
 
+    /// Begins to publish a stream and leaves it open: the answer, which comes without its end.
+    pub(crate) async fn publish_open(&self, query: &str, event_stream: &str) -> Answer {
+        let (host, bytes) = (&self.address, event_stream.len());
+        let request = format!(
+            "POST /events?{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {bytes:x}\r\n{event_stream}\r\n"
+        );
+        let mut io = TcpStream::connect(&self.address).await.expect("listening");
+        let mut answer = String::new();
+        patiently(async {
+            io.write_all(request.as_bytes()).await.expect("open");
+            io.read_to_string(&mut answer).await.expect("an answer");
+        })
+        .await;
+        Answer::parse(&answer)
+    }
+
     /// Asks for a stream over a socket that takes little, and reads nothing of it.
     pub(crate) async fn unread(&self, query: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
