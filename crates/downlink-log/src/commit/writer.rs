@@ -170,7 +170,7 @@ impl<P: Payload> Writer<P> {
             batches.iter().for_each(|batch| queue.done(batch.size));
             queue.waited = Some(queue.batches());
         }
-        // What was committed is visible before its publisher hears of it.
+        // A committed event is visible before its publisher hears of it.
         wakes.into_iter().for_each(Wakes::wake);
         let resolved =
             batches.iter().zip(answers).map(|(batch, answer)| batch.outcome.resolve(Ok(answer)));

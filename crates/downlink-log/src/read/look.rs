@@ -28,7 +28,7 @@ const ROWS_MAX: usize = 2_048;
 #[derive(Debug)]
 pub(crate) enum Found {
     Gap(Gap),
-    /// What follows is not in memory any more, and may be in the store.
+    /// The next event is not in memory any more, and may be in the store.
     Behind,
     /// Events up to the batch or the tail, perhaps none.
     Taken {

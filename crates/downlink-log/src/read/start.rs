@@ -38,7 +38,7 @@ pub(crate) struct Beginning {
 /// What a reader that begins in the past must know until it is beyond it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Past {
-    /// The newest eviction before the reader looked: what was evicted until then it never asked for.
+    /// The newest eviction before the reader looked: the reader never asked for events evicted by then.
     /// `None` for a reader that continues after an id: it misses everything that is gone.
     pub(crate) evicted: Option<EvictionNumber>,
     /// The tail when it opened: later evictions below are found in any case from here on.

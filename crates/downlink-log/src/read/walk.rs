@@ -17,7 +17,7 @@ const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 /// Topics that are merged one by one rather than found by the index.
 pub(crate) const FEW_TOPICS: usize = 64;
 
-/// What one call may look at: about a millisecond.
+/// The most that one call looks at: about a millisecond.
 #[derive(Debug)]
 pub(crate) struct Work {
     rows: usize,
