@@ -18,7 +18,9 @@ use downlink_log::{
     store::{Opened, StoreError},
 };
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, backup::Backup as Copying};
+use rusqlite::{
+    Connection, OpenFlags, TransactionBehavior, backup::Backup as Copying, config::DbConfig,
+};
 
 use crate::{
     fault::{Fault, Result},
@@ -37,6 +39,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Otherwise SQLite plans a statement anew for each value that it compares with a partial index's.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
@@ -64,9 +68,11 @@ impl Pool {
             Some(connection) => connection,
             None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
         };
-        let begun = connection.unchecked_transaction().map_err(Fault::from);
-        let answer = begun.and_then(|transaction| read(&transaction));
-        self.idle.lock().push(connection);
+        let answer = connection.run("BEGIN", []).and_then(|_| read(&connection));
+        // An error may have ended the transaction. A connection that still has one is closed.
+        if connection.is_autocommit() || connection.run("ROLLBACK", []).is_ok() {
+            self.idle.lock().push(connection);
+        }
         Ok(answer?)
     }
 

@@ -102,7 +102,7 @@ impl StoreReader for SqliteReader {
 /// The newest events, back to the first damaged one.
 fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
     let mut select = db.prepare_cached(
-        "SELECT offset, at, topics, id, fingerprint, finish, payload, checksum FROM events
+        "SELECT id, payload, checksum, offset, at, topics, fingerprint, finish FROM events
          ORDER BY offset DESC LIMIT ?",
     )?;
     let mut rows = select.query([column(batch.events_max.max(1))])?;
@@ -111,22 +111,22 @@ fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
     while (events.is_empty() || bytes < batch.bytes_max)
         && let Some(row) = rows.next()?
     {
-        let offset = row.get(0)?;
+        let offset = row.get(3)?;
         let Some((id, payload)) = verified(offset, row)? else { break };
         bytes += payload.len();
         let mut to = SmallVec::new();
-        for topic in keepers(db, offset, row.get(2)?, indexed)? {
+        for topic in keepers(db, offset, row.get(5)?, indexed)? {
             to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
         }
-        let fingerprint: Option<[u8; 16]> = row.get(4)?;
+        let fingerprint: Option<[u8; 16]> = row.get(6)?;
         events.push(StoredEvent {
             offset: Offset::new(offset),
-            at: Timestamp::from_millis(row.get(1)?),
+            at: Timestamp::from_millis(row.get(4)?),
             to,
             id,
             key: None,
             fingerprint: fingerprint.map(Fingerprint::from_bytes).unwrap_or_default(),
-            finish: row.get(5)?,
+            finish: row.get(7)?,
             payload: Some(payload),
         });
     }

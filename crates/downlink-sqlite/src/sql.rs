@@ -161,10 +161,11 @@ impl Evicted {
     /// The evictions of names without a row. Their events are not known one by one, so everything
     /// below the last event counts as lost.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
-        let floor: u64 = meta(db, "forgotten")?;
-        let lower_floor = floor.saturating_sub(1).max(1);
-        let (at, number) = (meta(db, "forgotten_at")?, meta(db, "forgotten_evicted")?);
-        Ok(Self::new((floor, at, lower_floor, number)))
+        let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
+             FROM meta f, meta a, meta e
+             WHERE f.name = 'forgotten' AND a.name = 'forgotten_at' AND e.name = 'forgotten_evicted'";
+        let found = db.first(sql, [])?.map(Self::new);
+        found.ok_or_else(|| Fault::corrupt("what was forgotten is not kept"))
     }
 }
 
@@ -189,8 +190,7 @@ pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
 pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
     // The length keeps the end of the id apart from the beginning of the payload.
     let id_bytes = id.map_or(u64::MAX, |id| id.len() as u64);
-    let sum = crc32c::crc32c(&offset.to_le_bytes());
-    let sum = crc32c::crc32c_append(sum, &id_bytes.to_le_bytes());
+    let sum = crc32c::crc32c([offset.to_le_bytes(), id_bytes.to_le_bytes()].as_flattened());
     let sum = crc32c::crc32c_append(sum, id.unwrap_or_default());
     crc32c::crc32c_append(sum, payload)
 }
@@ -198,15 +198,15 @@ pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
 /// The id that its publisher gave to an event, and its payload.
 pub(crate) type Content = (Option<Box<str>>, Vec<u8>);
 
-/// The id and the payload in a row of `events`, with the columns `id`, `payload` and `checksum`;
-/// `None` if they are damaged. Events of older files have no checksum and count as intact.
+/// The id and the payload in a row that begins with the columns `id`, `payload` and `checksum` of
+/// `events`; `None` if they are damaged. Events of older files have no checksum and count as intact.
 pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<Content>> {
-    let expected: Option<u32> = row.get("checksum")?;
-    let id = match row.get_ref("id")? {
+    let expected: Option<u32> = row.get(2)?;
+    let id = match row.get_ref(0)? {
         ValueRef::Text(id) => Some(id),
         _ => None,
     };
-    let ValueRef::Blob(payload) = row.get_ref("payload")? else { return Ok(None) };
+    let ValueRef::Blob(payload) = row.get_ref(1)? else { return Ok(None) };
     if expected.is_some_and(|expected| expected != checksum(offset, id, payload)) {
         return Ok(None);
     }

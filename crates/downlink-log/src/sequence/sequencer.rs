@@ -294,14 +294,13 @@ fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) ->
         let topics = topics.iter().map(|topic| &topic.readers);
         topics.chain(distinct.iter().map(|pattern| &pattern.readers))
     };
-    let all: usize = lists().map(|list| list.lock().len()).sum();
-    let shared = lists().filter(|list| list.lock().has_several()).count();
-    if shared < 2 {
-        return all;
-    }
-    let again = lists().map(|list| {
+    let has_two = lists().filter(|list| list.lock().has_several()).nth(1).is_some();
+    let counts = lists().map(|list| {
         let readers = list.lock();
-        readers.iter().filter(|reader| reader.has_several && !reader.count_once(offset)).count()
+        if !has_two {
+            return readers.len();
+        }
+        readers.iter().filter(|reader| !reader.has_several || reader.count_once(offset)).count()
     });
-    all - again.sum::<usize>()
+    counts.sum()
 }

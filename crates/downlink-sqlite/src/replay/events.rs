@@ -7,6 +7,7 @@ use downlink_log::{
     Batch, Offset, Timestamp,
     store::{Range, StoredEntry},
 };
+use rusqlite::CachedStatement;
 
 use crate::{
     fault::{Fault, Result},
@@ -25,19 +26,22 @@ pub(super) fn read_page(
     batch: Batch,
 ) -> Result<(Vec<StoredEntry>, Offset)> {
     let batch = Batch { events_max: batch.events_max.clamp(1, ROWS_MAX), ..batch };
-    let mut page = PageBuilder { batch, events: Vec::new(), bytes: 0 };
+    let sql = "SELECT id, payload, checksum, at FROM events WHERE offset = ?";
+    let select = snapshot.db.prepare_cached(sql)?;
+    let mut page = PageBuilder { select, batch, events: Vec::new(), bytes: 0 };
     let next = page.fill(snapshot, range.from.get(), range.until.get())?;
     Ok((page.events, next.map_or(range.until.max(range.from), Offset::new)))
 }
 
 /// A page that is being read.
-struct PageBuilder {
+struct PageBuilder<'a> {
+    select: CachedStatement<'a>,
     batch: Batch,
     events: Vec<StoredEntry>,
     bytes: usize,
 }
 
-impl PageBuilder {
+impl PageBuilder<'_> {
     /// Takes events of a range. Gives the offset at which the page is full, if that is before the end.
     fn fill(
         &mut self,
@@ -73,15 +77,12 @@ impl PageBuilder {
     /// Takes an event; `false` when the page is full.
     fn push(&mut self, snapshot: &mut Snapshot<'_>, offset: u64) -> Result<bool> {
         snapshot.spend(1);
-        let mut select = snapshot
-            .db
-            .prepare_cached("SELECT at, id, payload, checksum FROM events WHERE offset = ?")?;
-        let mut rows = select.query([offset])?;
+        let mut rows = self.select.query([offset])?;
         let missing = || Fault::corrupt(format!("event {offset} is listed and missing"));
         let row = rows.next()?.ok_or_else(missing)?;
         let (id, payload) = verified(offset, row)?.unzip();
         self.bytes += payload.as_ref().map_or(0, Vec::len);
-        let (offset, at) = (Offset::new(offset), Timestamp::from_millis(row.get(0)?));
+        let (offset, at) = (Offset::new(offset), Timestamp::from_millis(row.get(3)?));
         self.events.push(StoredEntry { offset, at, id: id.flatten(), payload });
         let Batch { events_max, bytes_max } = self.batch;
         let is_full = self.events.len() >= events_max || self.bytes >= bytes_max;
