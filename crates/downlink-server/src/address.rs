@@ -7,20 +7,20 @@ use std::{
     str::FromStr,
 };
 
-/// What stands before the path of a Unix socket.
+/// The prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
 
-/// What `--listen` takes.
+/// The value of `--listen`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
-    /// An IP address and a port; port 0 is any that is free.
+    /// An IP address and a port. Port 0 means any free port.
     Tcp(SocketAddr),
-    /// The path of a Unix socket; empty for one without a name.
+    /// The path of a Unix socket. It is empty for a socket without a name.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Whether only programs of this machine can reach it.
+    /// Whether only programs on this machine can reach the address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
@@ -28,7 +28,7 @@ impl Address {
         }
     }
 
-    /// The path, if it is one.
+    /// The path of a Unix socket. `None` for an IP address.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Tcp(_) => None,

@@ -1,8 +1,9 @@
 //! One table for flags, environment and file: a setting is declared once, in [`Settings`].
 //!
 //! `--drain-within 5s`, `DOWNLINK_DRAIN_WITHIN=5s` and `drain-within = "5s"` in the file are the
-//! same setting; a flag outweighs the environment, which outweighs the file. The file's values
-//! become the defaults of the flags, so every check and every error message is the flags' own.
+//! same setting. A flag overrides the environment, and the environment overrides the file. The
+//! values of the file become the defaults of the flags, so checks and error messages are the same
+//! for all.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,12 +17,12 @@ pub use crate::retain::RetainRule;
 
 use crate::{address::Address, duration::parse_time};
 
-/// What `downlink serve` can be told.
+/// The settings of `downlink serve`.
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where to listen: an address and a port, or `unix:` and a path. Not looked at when whoever
-    /// starts the server hands a socket over (`LISTEN_FDS`, systemd's socket activation).
+    /// Where to listen: an address and a port, or `unix:` and a path. Ignored when the server
+    /// inherits a socket (`LISTEN_FDS`, systemd's socket activation).
     #[arg(
         long,
         env = "DOWNLINK_LISTEN",
@@ -29,14 +30,14 @@ pub struct Settings {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: Address,
-    /// The file that keeps history; `none` keeps it in memory, and a restart forgets it.
+    /// The file that keeps history; `none` keeps it in memory, and a restart loses it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
     pub store: PathBuf,
-    /// How long the store may still belong to a server that is about to end; by default 5s, and
-    /// --drain-within more with a socket that was handed over.
+    /// How long to wait for a store that another server still has open. The default is 5s; with an
+    /// inherited socket, --drain-within is added.
     #[arg(long, env = "DOWNLINK_STORE_WAIT", value_name = "TIME", value_parser = parse_time)]
     pub store_wait: Option<Duration>,
-    /// When an event is answered and visible: when the disk has it, or the operating system.
+    /// When an event is confirmed and visible: when the disk has it, or the operating system.
     #[arg(
         long,
         env = "DOWNLINK_DURABILITY",
@@ -44,7 +45,7 @@ pub struct Settings {
         default_value = "commit"
     )]
     pub durability: Durability,
-    /// The largest the store may become in bytes; the oldest events go first.
+    /// The largest size of the store in bytes; the oldest events are removed first.
     #[arg(
         long,
         env = "DOWNLINK_STORE_BYTES_MAX",
@@ -52,7 +53,7 @@ pub struct Settings {
         default_value = "17179869184"
     )]
     pub store_bytes_max: u64,
-    /// What anybody may do without credentials, when listening beyond this machine.
+    /// The rights of peers without credentials, when listening beyond this machine.
     #[arg(
         long,
         env = "DOWNLINK_ANONYMOUS",
@@ -60,7 +61,7 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub anonymous: Vec<Right>,
-    /// A host name under which the server may be addressed, besides this machine's own.
+    /// A host name that clients may use for the server, besides this machine's own.
     #[arg(long = "host", env = "DOWNLINK_HOST", value_name = "NAME[:PORT]", value_delimiter = ',')]
     pub hosts: Vec<String>,
     /// Events kept for each topic.
@@ -73,10 +74,10 @@ pub struct Settings {
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
     /// What topics of a pattern keep instead: `chat/*=events:100,age:1h,bytes:65536`. May be given
-    /// several times, or split by `;`; the first that matches counts.
+    /// several times, or separated by `;`; the first match counts.
     #[arg(long, env = "DOWNLINK_RETAIN", value_name = "TOPICS=LIMITS", value_delimiter = ';')]
     pub retain: Vec<RetainRule>,
-    /// Bytes of history in memory, in all topics together.
+    /// Bytes of history in memory, all topics together.
     #[arg(
         long,
         env = "DOWNLINK_HISTORY_BYTES_MAX",
@@ -106,13 +107,13 @@ pub struct Settings {
         default_value = "1000"
     )]
     pub subscribers_per_client_max: usize,
-    /// Topics and patterns of one subscription.
+    /// Topics and patterns per subscription.
     #[arg(long, env = "DOWNLINK_SELECTORS_MAX", value_name = "N", default_value = "1000")]
     pub selectors_max: usize,
     /// Topics and clients' inboxes that have events or are finished, at a time.
     #[arg(long, env = "DOWNLINK_TOPICS_MAX", value_name = "N", default_value = "100000")]
     pub topics_max: usize,
-    /// Distinct topics and clients that are subscribed to by name, at a time.
+    /// Distinct topics and clients that subscriptions name, at a time.
     #[arg(
         long,
         env = "DOWNLINK_SUBSCRIBED_NAMES_MAX",
@@ -120,28 +121,28 @@ pub struct Settings {
         default_value = "1000000"
     )]
     pub subscribed_names_max: usize,
-    /// Distinct patterns that are subscribed to, at a time.
+    /// Distinct patterns that subscriptions name, at a time.
     #[arg(long, env = "DOWNLINK_PATTERNS_MAX", value_name = "N", default_value = "1000000")]
     pub patterns_max: usize,
-    /// Connections at a time; by default what the descriptor limit allows.
+    /// Connections at a time; the default follows from the descriptor limit.
     #[arg(long, env = "DOWNLINK_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
-    /// Silence after which a keep-alive is sent.
+    /// A keep-alive is sent after this much silence.
     #[arg(long, env = "DOWNLINK_KEEP_ALIVE", value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     pub keep_alive: Duration,
-    /// Age at which a subscription's connection is ended, spread by a fifth; by default never.
+    /// A subscription's connection ends at this age, varied by a fifth; by default never.
     #[arg(long, env = "DOWNLINK_MAX_AGE", value_name = "TIME", value_parser = parse_time)]
     pub max_age: Option<Duration>,
-    /// How long a peer may take to read nothing before it is cut off.
+    /// How long a peer may read nothing before its connection is closed.
     #[arg(long, env = "DOWNLINK_WRITE_STALL_MAX", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub write_stall_max: Duration,
-    /// Bytes that the kernel holds unsent for one connection; 0 leaves it to the system.
+    /// Unsent bytes that the kernel holds for one connection; 0 leaves it to the system.
     #[arg(long, env = "DOWNLINK_UNSENT_BYTES_MAX", value_name = "BYTES", default_value = "8192")]
     pub unsent_bytes_max: u32,
-    /// How long a request's head may take to arrive.
+    /// How long the head of a request may take to arrive.
     #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub header_timeout: Duration,
-    /// How long a request's body may pause.
+    /// How long the body of a request may pause.
     #[arg(long, env = "DOWNLINK_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub body_timeout: Duration,
     /// How long a streamed publish may pause.
@@ -150,21 +151,21 @@ pub struct Settings {
     /// How long a shutdown may take.
     #[arg(long, env = "DOWNLINK_DRAIN_WITHIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain_within: Duration,
-    /// How long a finished topic stays finished, and readable.
+    /// How long a finished topic stays finished and readable.
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
 }
 
-/// What an anonymous peer may do.
+/// A right of peers without credentials.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Right {
-    /// Subscribe, and look at topics and clients.
+    /// Subscribe, and list topics and clients.
     Subscribe,
     /// Publish, finish and disconnect.
     Publish,
 }
 
-/// When an event is answered and visible.
+/// When an event is confirmed and visible.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
     /// When the disk has it.
@@ -174,27 +175,27 @@ pub enum Durability {
 }
 
 impl Settings {
-    /// The file that keeps history, unless it is kept in memory.
+    /// The file that keeps history. `None` if history is kept in memory.
     pub fn store(&self) -> Option<&Path> {
         Some(self.store.as_path()).filter(|file| *file != Path::new("none"))
     }
 
-    /// Whether publishers are answered before the disk has their events.
+    /// Whether events are confirmed before the disk has them.
     pub fn is_relaxed(&self) -> bool {
         self.store().is_some() && self.durability == Durability::Relaxed
     }
 
-    /// Whether anybody may do this.
+    /// Whether peers without credentials have this right.
     pub fn allows(&self, right: Right) -> bool {
         self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())
     }
 
-    /// Whether the server is for this machine only.
+    /// Whether the server listens on this machine only.
     pub fn is_local(&self) -> bool {
         self.listen.is_local()
     }
 
-    /// Checks what no single setting can.
+    /// Checks rules that concern several settings.
     ///
     /// # Errors
     ///
@@ -216,7 +217,7 @@ impl Settings {
 ///
 /// # Errors
 ///
-/// If the file cannot be read, is not TOML, or names a setting that there is not.
+/// The file cannot be read, is not TOML, or names an unknown setting.
 pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow::Result<Command> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
@@ -226,7 +227,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             .with_context(|| format!("{shown}: {name} has to be a text, a number or a list"))?;
         let serve = command.find_subcommand(subcommand).context("the command has settings")?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
-        // A file does not name another file.
+        // The file cannot name another file.
         let known = known.filter(|arg| arg.get_id() != "config");
         let Some(known) = known else {
             bail!("{shown}: there is no setting {name:?}; see downlink serve --help");

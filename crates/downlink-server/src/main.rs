@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Many small allocations of one size, from many threads: what it is made for.
+/// Many threads make many small allocations of one size. mimalloc is made for this.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,6 @@
 //! The text of a retention rule: which topics, and how much history they keep.
 //!
-//! `chat/*=events:100,age:1h` is the same as a flag, in the environment and in the file.
+//! `chat/*=events:100,age:1h` has the same form as a flag, in the environment and in the file.
 
 use std::{str::FromStr, time::Duration};
 
@@ -8,7 +8,7 @@ use downlink::hub::{Retention, TopicSelector};
 
 use crate::duration::parse_time;
 
-/// How much history the topics keep that one topic or pattern matches.
+/// The history that topics keep if one topic or pattern matches them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetainRule {
     selector: String,
@@ -23,7 +23,7 @@ impl RetainRule {
         &self.selector
     }
 
-    /// The retention by this rule. A limit that the rule leaves out comes from `all`.
+    /// The retention by this rule. Limits that the rule leaves out come from `all`.
     pub(crate) fn over(&self, all: Retention) -> Retention {
         Retention {
             events_max: self.events.unwrap_or(all.events_max),
@@ -37,7 +37,7 @@ impl FromStr for RetainRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The last `=`: a topic may have one, the limits have none.
+        // The last `=` separates them: a topic may contain one, limits do not.
         let (selector, limits) =
             text.rsplit_once('=').ok_or("write TOPICS=LIMITS, such as chat/*=events:100,age:1h")?;
         TopicSelector::parse(selector)
@@ -67,7 +67,7 @@ impl RetainRule {
     }
 }
 
-/// At least 1: a topic that keeps nothing has nothing to be read.
+/// At least 1: a topic without history has nothing to read.
 fn number(limit: &str, value: &str) -> Result<usize, String> {
     let number = value.parse().ok().filter(|&number| number > 0);
     number.ok_or_else(|| format!("{limit:?} has no whole number above 0"))

@@ -18,9 +18,9 @@ use super::{
     state::App,
 };
 
-/// Topics and clients of all events of a batch together, ten for each of the most events there may
-/// be. Each is a place in memory and a step under one hold of the hub's lock: a batch of bytes
-/// alone could ask for millions.
+/// The most topics and clients in one batch, all events together: ten for each of the most events
+/// in a batch. Each of them takes memory, and a step while the hub's lock is held. A limit on bytes
+/// alone would allow millions.
 const ADDRESSES_MAX: usize = 100_000;
 
 pub(super) async fn publish(
@@ -32,7 +32,7 @@ pub(super) async fn publish(
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
-    // Where each event stands in the body, for the errors: blank lines are none.
+    // The line number of each event, for the error messages. Blank lines hold no event.
     let mut lines = Vec::new();
     let mut addresses = 0;
     for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
@@ -111,14 +111,15 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
     Ok((envelope, data))
 }
 
-/// Why a line cannot be read. The parser counts lines from this one and may quote all of it.
+/// The refusal for a line that is not an event. The parser counts lines from this one, and its
+/// message may quote the whole line.
 fn not_an_event(error: &serde_json::Error) -> Refused {
-    /// Room for a message that lists the names there are.
+    /// Enough for a message that lists all known names.
     const MESSAGE_CHARS_MAX: usize = 200;
     let sentence = sentence(error);
     let message = sentence.rsplit_once(" at line ").map_or(&*sentence, |(message, _)| message);
     let message: String = match message.split_once('`') {
-        // The name that is quoted first is the client's.
+        // The first name in quotes comes from the client.
         Some((before, after)) => {
             let (name, after) = after.rsplit_once("`, expected").unwrap_or((after, ""));
             let name = shown(name.trim_end_matches('`'));
@@ -131,7 +132,7 @@ fn not_an_event(error: &serde_json::Error) -> Refused {
     bad_request(format!("{message} (column {}).", error.column()))
 }
 
-/// A string is the data itself; any other JSON is sent as it is, without white space.
+/// A string is the data itself. Any other JSON value is sent unchanged, but without white space.
 fn data_of(value: &RawValue) -> Result<String, Refused> {
     let json = value.get();
     if json.starts_with('"') {

@@ -1,4 +1,4 @@
-//! Request bodies: read up to a limit, and not for ever.
+//! Request bodies: read up to a size limit and a time limit.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use tokio::time::timeout;
 
 use super::reply::{Refused, bad_request};
 
-/// A whole body may take as long as this many of the longest pauses: with the usual 30 seconds, 16
-/// MiB come over a line of 60 kB/s, and nobody holds a connection for a year with a byte at a time.
+/// A whole body may take as long as ten of the longest pauses. With the usual 30 seconds, a line of
+/// 60 kB/s transfers 16 MiB in that time. Without this limit, a client that sends single bytes
+/// could hold a connection for a year.
 const PAUSES_MAX: u32 = 10;
 
-/// The next piece of a body, `None` at its end.
+/// The next chunk of a body, `None` at its end.
 pub(super) async fn next_chunk(
     body: &mut Body,
     pause_max: Duration,
@@ -22,7 +23,7 @@ pub(super) async fn next_chunk(
         let frame = timeout(pause_max, body.frame()).await.map_err(|_| paused(pause_max))?;
         let Some(frame) = frame else { return Ok(None) };
         let frame = frame.map_err(|_| bad_request("The body broke off. Send it again."))?;
-        // Trailers are not for us.
+        // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }

@@ -1,8 +1,10 @@
-//! `meta=1`: events with what their frames do not say, for a page that shows any of them.
+//! `meta=1`: events that carry their type and addresses in their data, for a page that shows every
+//! event.
 //!
-//! An `EventSource` hears only the types it was told of, and no frame names its topics. Here every
-//! event has one type and says the rest in its data; its id stays, so resuming works as ever. It is
-//! encoded for this subscription alone: the frames that all others share are not touched.
+//! An `EventSource` receives only the types that it listens for, and no frame names its topics.
+//! With `meta=1`, every event has the same type, and its data holds the rest. Its id does not
+//! change, so a client resumes as usual. The event is encoded for this subscription alone. The
+//! frames that other subscriptions share are not changed.
 
 use downlink::{
     Event, EventType, Frame,
@@ -10,23 +12,23 @@ use downlink::{
 };
 use serde::Serialize;
 
-/// Nobody can publish it: what begins with `downlink.` is ours.
+/// Publishers cannot use this type: the server reserves every type that begins with `downlink.`.
 const EVENT_TYPE: &str = "downlink.event";
 
-/// The data of such an event. JSON writes a character as six bytes at most, so it is bounded by six
-/// times the event, and what one event is addressed to is bounded where it is published.
+/// The data of an event with `meta=1`. JSON takes at most six bytes for a byte of text, so the data
+/// is at most six times as long as the event. Its addresses are limited when it is published.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,
     clients: Vec<&'a str>,
     everyone: bool,
     event: Option<&'a str>,
-    /// When it was published, in milliseconds since 1970.
+    /// The time of publication, in milliseconds since 1970.
     at: u64,
     data: &'a str,
 }
 
-/// An event with all that is known of it.
+/// Encodes an event with its type and addresses in its data.
 pub(super) fn described(event: Published<String>) -> Frame {
     let data = event.data();
     let mut described = Described {

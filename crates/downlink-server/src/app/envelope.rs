@@ -1,7 +1,7 @@
-//! Whom an event is for, and what is said of it besides its data, whichever way that came.
+//! The addresses and attributes of an event, from a query or from JSON.
 //!
-//! The hub checks the words; what is checked here is what it cannot know: that there is an address
-//! at all, also where no event comes for a while.
+//! The hub checks each word. This module checks two things the hub cannot: that there is at least
+//! one address, and that the addresses are valid before the first event arrives.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     reply::{Refused, bad_request, not_published},
 };
 
-/// All of an event but its data.
+/// All parts of an event except its data.
 #[derive(Debug, Default)]
 pub(super) struct Envelope {
     pub(super) topics: Vec<String>,
@@ -39,7 +39,8 @@ impl Envelope {
         })
     }
 
-    /// Checks the addresses, for whom no event may come in a while.
+    /// Checks the addresses. A stream checks them at its start, since its first event may come
+    /// late.
     pub(super) fn check(&self) -> Result<(), Refused> {
         if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
             return Err(bad_request(
@@ -47,7 +48,8 @@ impl Envelope {
                  or ?everyone in an address).",
             ));
         }
-        // Repeats count: looking for them in a million names is what the limit spares us.
+        // Repeated names count, because the limit avoids a search for duplicates among a million
+        // names.
         if self.topics.len() + self.clients.len() > ADDRESSES_MAX {
             let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
             return Err(not_published(&error));
@@ -67,7 +69,7 @@ impl Envelope {
         Ok(())
     }
 
-    /// The event to be. Its addresses are those that [`check`](Self::check) has seen.
+    /// A pending event with these attributes. Calls [`check`](Self::check) first.
     pub(super) fn publish(&self, hub: &Hub<String>) -> Result<Publish<String>, Refused> {
         self.check()?;
         let to = match (self.everyone, self.topics.first(), self.clients.first()) {

@@ -1,8 +1,9 @@
-//! Who may ask at all, as long as there are no credentials.
+//! Access control for a server without credentials.
 //!
-//! A server on loopback is for this machine and its own pages. A name that somebody else's DNS
-//! points here is not ours (`Host`), and a page of another origin, another port of localhost
-//! included, may not act (`Origin`). Nothing here grants anything: no CORS header is ever sent.
+//! A server on loopback serves this machine and its own pages. `Host` must be a name of this
+//! server, so a foreign domain name that resolves to this address is refused. `Origin` must be this
+//! server's own: a page of another origin is refused, and another port of localhost is another
+//! origin. The guard grants nothing: no answer carries a CORS header.
 
 use axum::{
     extract::{Request, State},
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::config::{Right, Settings};
 
-/// Paths that a probe may ask without rights.
+/// Paths that a probe may request without any right.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -99,7 +100,7 @@ fn check_origin(headers: &HeaderMap, method: &Method, host: &str) -> Result<(), 
         });
         return if own { Ok(()) } else { Err(foreign(origin)) };
     }
-    // A browser that sends no Origin says at least where the request comes from.
+    // A browser that sends no `Origin` still sends `Sec-Fetch-Site`.
     let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
     let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
     let safe = matches!(*method, Method::GET | Method::HEAD);

@@ -1,9 +1,9 @@
-//! Bodies that nobody wants any more.
+//! Reads and discards the rest of a request body after an early answer.
 //!
-//! A server that answers before it has read a request's body and then closes destroys its own
-//! answer: bytes that arrive at a closed socket are answered with a reset, and the client's system
-//! throws away what it had received. So whatever is left of a body is read on for a moment and
-//! thrown away. The answer does not wait for that.
+//! A server that answers before it has read the whole body, and then closes, destroys its own
+//! answer: the socket answers later bytes with a reset, and the client's system then discards the
+//! answer it has received. So the server reads the rest of the body for a short time. The answer
+//! does not wait for that.
 
 use std::{
     pin::Pin,
@@ -19,26 +19,26 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-/// How long the rest of a body is read: a client on a slow line has its answer by then.
+/// How long the server reads the rest of a body. A client on a slow line has the answer by then.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 
-/// How much of the rest is read: what was on its way when the answer left, and a whole file of a
-/// user who tries what happens.
+/// How many bytes of the rest the server reads. This covers the bytes that were in flight with the
+/// answer, and a whole file of a user who experiments.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
-/// The request with a body that may be dropped before its end.
+/// Wraps the body of a request so that it may be dropped before its end.
 pub(super) fn lingering(request: Request) -> Request {
-    // Such a client waits for our word before it sends anything.
+    // A client that sends `Expect` waits for an answer before it sends the body.
     if request.headers().contains_key(header::EXPECT) {
         return request;
     }
     request.map(|body| Body::new(Lingering { body, over: false }))
 }
 
-/// A body that is read on for a while after it was dropped.
+/// A body whose rest is read for a while after it was dropped.
 struct Lingering {
     body: Body,
-    /// It has been read to its end, or to an error.
+    /// The body was read to its end, or to an error.
     over: bool,
 }
 
@@ -70,14 +70,14 @@ impl Drop for Lingering {
             return;
         }
         let rest = std::mem::take(&mut self.body);
-        // Outside a runtime nobody is connected either.
+        // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(tokio::time::timeout(LINGER_MAX, discard(rest)));
         }
     }
 }
 
-/// Reads and forgets, up to the limit.
+/// Reads and discards the body, up to the limit.
 async fn discard(mut body: Body) {
     let mut bytes = 0;
     while let Some(Ok(frame)) = body.frame().await {

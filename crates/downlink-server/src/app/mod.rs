@@ -1,7 +1,7 @@
 //! The HTTP API: the hub and the routes over it.
 //!
-//! A request passes the guard (who is asking, from where), then its route reads the query (every
-//! parameter is known, or the request is refused), and only then does anything happen.
+//! A request first passes the guard, which checks `Host`, `Origin` and rights. Its route then reads
+//! the query and refuses unknown parameters. Nothing changes before both have passed.
 
 mod batch;
 mod body;
@@ -36,15 +36,16 @@ use downlink::hub::{Durability, Hub, HubBuilder, HubError, Limits, Retention};
 use self::state::App;
 use crate::config::Settings;
 
-/// How long the store may still belong to a server that is about to end, unless set. A second server
-/// that was started by mistake says so after it.
+/// How long the server waits for a store that another process has open, unless set. The other
+/// process may be a server that is about to end. A second server that was started by mistake
+/// reports an error after this time.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
-/// The hub that these settings describe.
+/// Makes the hub that these settings describe.
 ///
 /// # Errors
 ///
-/// [`HubError`] if they contradict each other.
+/// [`HubError`] if the settings contradict each other.
 pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
     let retention = Retention {
         events_max: settings.retain_events,

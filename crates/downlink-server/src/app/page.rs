@@ -1,7 +1,8 @@
-//! `GET /`: a page to subscribe, publish and watch by hand, from files in the program.
+//! `GET /`: a page to subscribe, publish and watch by hand. Its files are part of the program.
 //!
-//! Its policy allows the page's own scripts and style and requests to this server, nothing else,
-//! and refuses, where a browser knows how, that any text is ever taken for HTML or script.
+//! Its content security policy allows the page's own scripts and style, and requests to this
+//! server. In browsers that support trusted types, it also prevents the use of text as HTML or
+//! script.
 
 use axum::{
     Router,
@@ -21,7 +22,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// Where each file is found, what it is, and its text.
+/// The path, content type and text of each file.
 const FILES: [(&str, &str, &str); 7] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page.css", STYLE, include_str!("../page/page.css")),
@@ -29,11 +30,11 @@ const FILES: [(&str, &str, &str); 7] = [
     ("/page-feed.js", SCRIPT, include_str!("../page/page-feed.js")),
     ("/page-rows.js", SCRIPT, include_str!("../page/page-rows.js")),
     ("/page-tables.js", SCRIPT, include_str!("../page/page-tables.js")),
-    // Not the page's own: a module for pages of users.
+    // A module for other pages. This page does not use it.
     ("/downlink.js", SCRIPT, include_str!("../../../../js/downlink/downlink.js")),
 ];
 
-/// The page and what it loads.
+/// The routes of the page and its files.
 pub(super) fn routes() -> Router<App> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         router.route(path, get(move |RawQuery(query)| file(query, content_type, text)))

@@ -21,7 +21,7 @@ use super::{
 const PARAMETERS: &[&str] =
     &["topic", "client", "everyone", "event", "id", "retry", "last", "finish_on_end"];
 
-/// Parameters that say something of one event, and nothing of a stream of them.
+/// Parameters that describe a single event. A stream refuses them.
 const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
 
 pub(super) async fn publish(

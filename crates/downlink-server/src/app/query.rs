@@ -1,22 +1,22 @@
-//! The query: every parameter known, every value UTF-8, or the request is refused.
+//! The query: unknown parameters and values that are not UTF-8 are refused.
 //!
-//! A parameter that nobody reads is a typing error that would otherwise be found in production.
-//! Names that begin with `_` are for others and are ignored. `last_event_id` is read elsewhere,
-//! where nothing is refused: a browser never comes back from a 400.
+//! A parameter that the server does not know is a typing error, which would otherwise be found in
+//! production. Names that begin with `_` are left to other programs and ignored. `last_event_id` is
+//! read elsewhere, and no value of it is refused: a browser never reconnects after a 400.
 
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
 
-/// Its value may be anything.
+/// The parameter that accepts any value.
 const LENIENT: &str = "last_event_id";
 
-/// The parameters of one request, in order.
+/// The parameters of one request, in their order.
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads a query whose parameters are all among `known`.
+    /// Reads a query. All its parameters must be among `known`.
     pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Refused> {
         let mut parameters = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -35,7 +35,7 @@ impl Query {
         Ok(Self(parameters))
     }
 
-    /// Every value of a parameter that may be repeated.
+    /// All values of a parameter that may be repeated.
     pub(super) fn all<'a, 'n>(
         &'a self,
         name: &'n str,
@@ -44,12 +44,12 @@ impl Query {
         named.map(|(_, value)| value.as_str())
     }
 
-    /// Whether a parameter is there, with a value or without.
+    /// Whether the query has this parameter, with or without a value.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.all(name).next().is_some()
     }
 
-    /// The value of a parameter that comes at most once.
+    /// The value of a parameter that may be given at most once.
     pub(super) fn one(&self, name: &str) -> Result<Option<&str>, Refused> {
         let mut values = self.all(name);
         let first = values.next();
@@ -95,7 +95,7 @@ fn decode(text: &str) -> Result<String, Refused> {
 }
 
 fn unknown(name: &str, known: &[&str]) -> Refused {
-    // Names are short: a long one is compared no further than a short one would be.
+    // Names are short, so a prefix of a long one is enough for the comparison.
     let start: String = name.chars().take(32).collect();
     let bare = |name: &str| name.to_lowercase().replace(['_', '-'], "");
     let distance = |known: &&&str| strsim::damerau_levenshtein(&bare(&start), &bare(known));

@@ -1,7 +1,7 @@
-//! Answers: JSON for what was done, a problem with a sentence for what was not.
+//! Answers: JSON for a success, a problem with a sentence for a refusal.
 //!
-//! A sentence begins with a capital (or with what the client sent, in quotes), ends with one full
-//! stop, and says what to do where that is not plain.
+//! A sentence begins with a capital letter, or with a quote from the request. It ends with one full
+//! stop. It says how to fix the request unless that is obvious.
 
 use std::{error::Error, time::Duration};
 
@@ -17,10 +17,10 @@ use serde::Serialize;
 
 use crate::config::Settings;
 
-/// When a program that is told to come later does: soon, and not all at once.
+/// When a refused client should try again: soon, and spread over time.
 const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
-/// A request that changed nothing, and why.
+/// The refusal of a request. The request changed nothing.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
@@ -32,7 +32,7 @@ impl Refused {
         Self { status, detail: detail.into() }
     }
 
-    /// The same refusal, told with more around its sentences.
+    /// The same refusal with a longer text: `tell` gets the sentence and returns the new one.
     pub(super) fn told(self, tell: impl FnOnce(&str) -> String) -> Self {
         Self { detail: tell(&self.detail), ..self }
     }
@@ -63,7 +63,7 @@ pub(super) fn method_not_allowed(detail: impl Into<String>) -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// Why the hub did not publish, and what to do about it.
+/// The refusal for a publish error. It says how to fix the request.
 pub(super) fn not_published(error: &PublishError) -> Refused {
     let advice = match error {
         PublishError::TooLarge { .. } => " Send less, or start the server with --event-bytes-max.",
@@ -81,8 +81,8 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
     Refused::new(error.to_problem().status(), sentence(error) + advice)
 }
 
-/// Waits until an event is published. In relaxed durability the answer says that a power cut may still
-/// take it.
+/// Waits until an event is published. With relaxed durability, the status of the answer says that a
+/// power cut may still lose it.
 pub(super) async fn confirmed(
     settings: &Settings,
     receipt: &Receipt,
@@ -91,7 +91,7 @@ pub(super) async fn confirmed(
     Ok((published_status(settings), confirmed))
 }
 
-/// The status of an answer to a publish.
+/// The HTTP status of a successful publish.
 pub(super) fn published_status(settings: &Settings) -> StatusCode {
     if settings.is_relaxed() { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
@@ -110,7 +110,7 @@ pub(super) fn sentence(error: &dyn Error) -> String {
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
-/// An answer as JSON, never cached.
+/// A JSON answer that is never cached.
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => {
@@ -127,7 +127,7 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     }
 }
 
-/// What a client sent, in an answer or a log: escaped, and short however long it is.
+/// Text from a client, for an answer or a log: escaped, and cut to a short length.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 60;
     let short: String = text.chars().take(SHOWN_MAX).collect();

@@ -13,6 +13,6 @@ use crate::config::Settings;
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,
     pub(crate) settings: Arc<Settings>,
-    /// When the server began, for its numbers.
+    /// When the server started, for the metrics.
     pub(crate) started: SystemTime,
 }

@@ -1,4 +1,4 @@
-//! Whether the server is alive, whether it takes newcomers, and its numbers.
+//! Liveness, readiness and metrics.
 
 use std::time::UNIX_EPOCH;
 
@@ -49,7 +49,7 @@ pub(super) async fn metrics(
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 
-/// What is running, and since when: after a restart the counters begin anew.
+/// Adds the version and the start time. The counters begin at 0 after a restart.
 fn describe_program(app: &App, registry: &mut Registry) {
     let build = Info::new([("version", crate::VERSION)]);
     registry.register("downlink_build", "The program that answers", build);

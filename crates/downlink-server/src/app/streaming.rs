@@ -1,8 +1,8 @@
-//! A body that is a stream of events: each is published as it arrives.
+//! A request body that is a stream of events. Each event is published as it arrives.
 //!
-//! What is published stays published, whatever stops the stream; the answer says how much that is.
-//! An event's own type and id are kept. Comments and reconnection times were meant for the first
-//! reader of the stream and are dropped.
+//! Published events stay published when the stream stops early. The answer says how many there are.
+//! Each event keeps its own type and id. Comments and reconnection times are dropped, since they
+//! were meant for the first reader of the stream.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ use super::{
     state::App,
 };
 
-/// How the body is written.
+/// The format of the body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Format {
     /// `text/event-stream`.
@@ -31,7 +31,7 @@ pub(super) enum Format {
     Lines,
 }
 
-/// Publishes a stream, and answers when it has ended, broken off, or paused for too long.
+/// Publishes a stream. Answers when the body has ended or failed, or after too long a pause.
 pub(super) async fn publish(
     app: &App,
     envelope: Envelope,
@@ -58,10 +58,10 @@ pub(super) async fn publish(
     }
 }
 
-/// The next piece of the body, unless the server shuts down first.
+/// The next chunk of the body, unless the server shuts down first.
 ///
-/// A model may think for long and a sensor be quiet, so the longest pause is one of hours, not of
-/// seconds. There is one, because a peer that was cut off from the network says nothing either.
+/// A model may compute for a long time and a sensor may be silent, so the longest pause is hours,
+/// not seconds. The limit exists because a peer that lost its network is silent too.
 async fn next_chunk(app: &App, body: &mut Body) -> Result<Option<Bytes>, Refused> {
     tokio::select! {
         biased;
@@ -85,29 +85,29 @@ struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
     envelope: Envelope,
-    /// Events that were given to the hub.
+    /// Events that were passed to the hub.
     sent: u64,
     /// Events that are published.
     published: u64,
     last: Option<Confirmed>,
-    /// That of the last publish.
+    /// The HTTP status of the last publish.
     status: StatusCode,
-    /// Events whose commit is under way, with their numbers in the stream, oldest first.
+    /// Events that are being committed, with their numbers in the stream, oldest first.
     waiting: VecDeque<(u64, Receipt)>,
 }
 
-/// Why a stream stops, and at which of its events.
+/// The reason why a stream stops, and the number of the event at which it stops.
 struct Stopped {
     number: u64,
     why: Refused,
 }
 
-/// Events of one piece of a body whose commit is not waited for yet: as many as a disk takes in a few
-/// commits. A stream that comes faster than the disk is read as fast as the disk.
+/// The most events of one chunk whose commits are under way: as many as a few commits take. A
+/// stream that is faster than the disk is read at the speed of the disk.
 const WAITING_MAX: usize = 256;
 
 impl Publishing<'_> {
-    /// Publishes everything that comes.
+    /// Publishes all events of the body.
     async fn publish_all(
         &mut self,
         format: Format,
@@ -124,7 +124,7 @@ impl Publishing<'_> {
             if let Some(wrong) = wrong {
                 return Err(self.at_next(wrong));
             }
-            // An event that is refused stops the stream before the next piece, which may take long.
+            // A refused event stops the stream before the next chunk, which may take long.
             self.settle(0).await?;
             if chunk.is_none() {
                 break;
@@ -163,7 +163,7 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Waits for the oldest commits until at most so many are left.
+    /// Waits for the oldest commits until at most `left` are under way.
     async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
@@ -176,13 +176,13 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Stops at the next event.
+    /// A stop at the next event of the stream.
     fn at_next(&self, why: Refused) -> Stopped {
         Stopped { number: self.sent + 1, why }
     }
 
-    /// What stopped the stream, and what of it is published. The commits under way are waited for, so
-    /// that the count is true.
+    /// The refusal that ends the stream. Waits for the commits under way first, so that the number
+    /// of published events in the answer is exact.
     async fn stop(&mut self, stopped: Stopped) -> Refused {
         let mut first = stopped;
         while !self.waiting.is_empty() {
@@ -206,13 +206,13 @@ impl Publishing<'_> {
     }
 }
 
-/// Takes a body apart, whatever pieces it comes in.
+/// Parses a body in chunks of any size.
 enum Reader {
     EventStream(Box<Decoder>),
     Lines(Lines),
 }
 
-/// What a piece of a body completed: events, and then perhaps something that ends the reading.
+/// The events that one chunk completed, and the error that ends the stream, if any.
 #[derive(Default)]
 struct Read {
     events: Vec<Arrived>,
@@ -232,7 +232,7 @@ impl Reader {
         }
     }
 
-    /// Reads the next piece; `None` is the end.
+    /// Reads the next chunk. `None` is the end of the body.
     fn read(&mut self, chunk: Option<&[u8]>) -> Read {
         match (self, chunk) {
             (Self::EventStream(decoder), Some(chunk)) => {
@@ -241,7 +241,7 @@ impl Reader {
                 let items = std::iter::from_fn(|| decoder.poll_item());
                 Read { events: items.filter_map(arrived).collect(), wrong }
             }
-            // The standard: an event that is not complete at the end is none.
+            // The standard: an event that is incomplete at the end of the stream is discarded.
             (Self::EventStream(_), None) => Read::default(),
             (Self::Lines(lines), chunk) => {
                 let mut events = Vec::new();
@@ -263,7 +263,7 @@ fn arrived(item: Item) -> Option<Arrived> {
 
 /// Lines of JSON, each the data of an event.
 struct Lines {
-    /// The line that has begun. Invariant: at most `bytes_max` bytes.
+    /// The incomplete last line. Invariant: at most `bytes_max` bytes.
     line: Vec<u8>,
     bytes_max: usize,
 }
@@ -292,7 +292,7 @@ impl Lines {
         Ok(())
     }
 
-    /// The event of a whole line, unless it is blank.
+    /// The event of a complete line. A blank line has none.
     fn take(&mut self) -> Result<Option<Arrived>, Refused> {
         let line = std::mem::take(&mut self.line);
         let json = line.trim_ascii();

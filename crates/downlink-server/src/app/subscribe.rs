@@ -87,7 +87,7 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
     }
 }
 
-/// The most events that `start=last:` goes back: it is looked for in memory.
+/// The most events that `start=last:` goes back. The start is searched for in memory.
 const LAST_MAX: usize = 100_000;
 
 #[cfg(test)]

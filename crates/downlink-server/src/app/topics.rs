@@ -13,7 +13,7 @@ use super::{
     state::App,
 };
 
-/// Topics listed without `limit=`, and the most that it may ask for.
+/// The number of topics listed without `limit=`, and the maximum of `limit=`.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 10_000;
 

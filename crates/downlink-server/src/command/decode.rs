@@ -14,7 +14,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Feed the decoder this many bytes at a time, to see that it does not matter.
+    /// Feed the decoder this many bytes at a time. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunk: Option<u32>,
 }
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         for chunk in buffer.get(..read).unwrap_or_default().chunks(chunk_bytes) {
             let decoded = decoder.handle_bytes(chunk);
-            // Also what came before an error.
+            // Prints the events before an error too.
             printed(print_items(&mut decoder, &mut output))?;
             if decoded.is_err() {
                 printed(output.flush())?;

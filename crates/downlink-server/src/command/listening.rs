@@ -1,12 +1,12 @@
-//! The listening socket: bound here, or handed over by whoever started the program.
+//! The listening socket: bound here, or inherited from the parent process.
 //!
-//! A socket that is handed over (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`,
-//! `LISTEN_FDNAMES`, descriptors from 3 on) stays open in the hands of its owner while servers
-//! come and go: connections queue in it, and none is refused. Exactly one socket is served.
+//! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
+//! descriptors from 3 on) stays open in its owner while servers start and end. Connections queue in
+//! it, and none is refused. The server uses exactly one socket.
 //!
-//! A Unix socket's file is made with the rights that the umask leaves. One that nobody answers at,
-//! as after a crash, is replaced; one that was made here is removed at the end, unless somebody has
-//! put another one in its place.
+//! The file of a Unix socket gets the permissions that the umask allows. A file that a crashed
+//! server left behind is replaced. A file that was made here is removed at the end, unless another
+//! file has replaced it.
 
 use std::io;
 
@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 
 use crate::address::Address;
 
-/// Connections that may wait to be accepted: a storm of reconnecting clients waits here, and
-/// everybody who comes while one server follows another.
+/// Connections that may wait to be accepted. A storm of reconnecting clients waits here, and so do
+/// clients that connect while one server replaces another.
 const BACKLOG: u32 = 4_096;
 
-/// A socket that listens, and what it is known as.
+/// A listening socket of either kind.
 #[derive(Debug)]
 pub(super) enum Listening {
     Tcp(TcpListener),
@@ -29,7 +29,7 @@ pub(super) enum Listening {
 }
 
 impl Listening {
-    /// Binds what `--listen` says.
+    /// Binds the address of `--listen`.
     pub(super) async fn bind(address: &Address) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
@@ -40,7 +40,7 @@ impl Listening {
         }
     }
 
-    /// Where it can be reached.
+    /// The address of the socket.
     pub(super) fn address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => Listener::local_addr(listener).map(Address::Tcp),
@@ -78,7 +78,7 @@ fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// A socket that was handed over, before there is a runtime to use it with.
+/// An inherited socket before the runtime exists.
 #[derive(Debug)]
 pub(super) enum Inherited {
     #[cfg(unix)]
@@ -88,10 +88,10 @@ pub(super) enum Inherited {
 }
 
 impl Inherited {
-    /// The socket that the environment speaks of, if it does.
+    /// The inherited socket that the environment describes, if there is one.
     ///
-    /// Only while the program has one thread: it takes the variables away, so that no child of ours
-    /// believes that they are meant for it.
+    /// Call this while the program has only one thread: it removes the variables, so that no child
+    /// process takes the socket for its own.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         #[cfg(unix)]
         return inherited::take().context("cannot use the socket that was handed over");
@@ -99,7 +99,7 @@ impl Inherited {
         Ok(None)
     }
 
-    /// Where it can be reached.
+    /// The address of the socket.
     pub(super) fn address(&self) -> io::Result<Address> {
         match self {
             #[cfg(unix)]
@@ -112,7 +112,7 @@ impl Inherited {
         }
     }
 
-    /// Makes it the runtime's.
+    /// Registers the socket with the runtime.
     pub(super) fn listen(self) -> anyhow::Result<Listening> {
         match self {
             #[cfg(unix)]
@@ -135,10 +135,10 @@ mod inherited {
 
     use super::{BACKLOG, Inherited};
 
-    /// The name of our socket among several.
+    /// The name of the server's socket among several.
     const NAME: &str = "downlink";
 
-    /// The descriptor of the first socket, by the protocol.
+    /// The descriptor of the first socket, as systemd defines it.
     const FIRST: usize = 3;
 
     pub(super) fn take() -> anyhow::Result<Option<Inherited>> {
@@ -173,7 +173,7 @@ mod inherited {
         }
     }
 
-    /// How many sockets there are for this process.
+    /// The number of sockets for this process.
     pub(super) fn count(
         sockets: Option<String>,
         process: Option<String>,
@@ -198,7 +198,7 @@ mod inherited {
         Ok(Some(usize::from(count)).filter(|count| *count > 0))
     }
 
-    /// Which of them is ours.
+    /// The index of the server's socket.
     pub(super) fn index(count: usize, names: Option<&str>) -> anyhow::Result<usize> {
         if count == 1 {
             return Ok(0);
@@ -214,7 +214,7 @@ mod inherited {
         }
     }
 
-    /// Lets as many connections wait as in a socket of our own, whatever its owner thought of.
+    /// Sets the backlog to that of a socket bound here, whatever its owner has set.
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
             bail!("descriptor {} is a socket that does not listen", FIRST + index);
@@ -267,13 +267,14 @@ mod unix {
             Ok(Address::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default()))
         }
 
-        /// The socket, and what removes its file when dropped, if it was made here.
+        /// The socket, and a guard that removes its file when dropped. An inherited socket has no
+        /// guard.
         pub(in crate::command) fn into_parts(self) -> (UnixListener, Option<File>) {
             (self.listener, self.file)
         }
     }
 
-    /// Removes a socket's file that nobody answers at; anything else stays.
+    /// Removes the file of a socket without a listener. Any other file stays.
     async fn remove_stale(path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
         match fs::symlink_metadata(path) {
@@ -291,12 +292,13 @@ mod unix {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 bail!("{shown} belongs to another user; choose another path with --listen")
             }
-            // Someone listens, with room in the queue or without.
+            // Another process listens. Its queue may be full.
             _ => bail!("{shown} is in use by another program; choose another path with --listen"),
         }
     }
 
-    /// The file of a socket that was made here. Removed when dropped, if it is still the same.
+    /// The file of a socket that was made here. Dropping this removes the file if it is still the
+    /// same.
     #[derive(Debug)]
     pub(in crate::command) struct File {
         path: PathBuf,
@@ -309,8 +311,8 @@ mod unix {
         }
     }
 
-    /// Device, inode, and when that was made or changed: the inode of a file that is gone is used again
-    /// at once.
+    /// Device, inode and change time. The time is needed because the system reuses the inode of a
+    /// removed file at once.
     type Identity = [i128; 4];
 
     fn identity(path: &Path) -> io::Result<Identity> {

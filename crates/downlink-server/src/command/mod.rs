@@ -1,7 +1,7 @@
 //! The command line: `downlink serve`, `publish`, `subscribe`, `decode`.
 //!
-//! Errors go to stderr as one sentence with its causes; the exit code is 1 for what went wrong and
-//! 2 for a wrong command line. Whoever reads our output may stop doing so: that is no error.
+//! Errors go to stderr as one sentence with its causes. The exit code is 1 for a failure and 2 for
+//! a wrong command line. A reader may close stdout early; that is not an error.
 
 mod decode;
 mod listening;
@@ -45,15 +45,16 @@ enum Sub {
     Publish(publish::Arguments),
     /// Print events as they come; reconnects and resumes by itself.
     Subscribe(subscribe::Arguments),
-    /// Read an event stream on stdin and print one JSON object for each event.
+    /// Read an event stream on stdin and print one JSON object per event.
     Decode(decode::Arguments),
-    /// Put a load on a server and account for every event.
+    /// Put load on a server and account for every event.
     Bench(Box<downlink_bench::Arguments>),
 }
 
 #[derive(Args, Debug)]
 struct Serve {
-    /// A TOML file of settings: `listen = "127.0.0.1:9000"`. Flags and environment outweigh it.
+    /// A TOML file of settings, such as `listen = "127.0.0.1:9000"`. Flags and environment
+    /// variables override it.
     #[arg(long, env = "DOWNLINK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -89,7 +90,7 @@ fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
     printed(io::stdout().write_all(report.as_bytes()))
 }
 
-/// Whether `serve` is meant: there is no argument, or the first is one of its flags.
+/// Whether the command is `serve` without its name: no argument, or a flag of `serve` first.
 fn is_bare(arguments: &[OsString]) -> bool {
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
     first.is_none_or(|first| {
@@ -97,7 +98,7 @@ fn is_bare(arguments: &[OsString]) -> bool {
     })
 }
 
-/// Reads the command line; a file of settings is read first, for its defaults.
+/// Parses the command line. If there is a settings file, its values become the defaults.
 fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
     let matches = Cli::command().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -107,7 +108,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
     };
     let Some(file) = file else { return Ok(cli) };
     let command = config::with_file(Cli::command(), "serve", &file)?;
-    // Without the file all was well, so what is wrong now is in it.
+    // The command line was valid without the file, so any error now comes from the file.
     let matches = command.try_get_matches_from(arguments);
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     cli.with_context(|| format!("{} has a setting that cannot be used", file.display()))

@@ -1,4 +1,4 @@
-//! The output of the commands: stdout for results, stderr for complaints.
+//! The output of the commands: stdout for results, stderr for errors.
 //!
 //! A reader may close stdout early. The command then ends, and its exit code is 0.
 
@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Writes a line to stderr. An error is ignored: no other place is left to report it.
+/// Writes a line to stderr. An error is ignored: there is no other place to report it.
 pub(super) fn complain(what: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "downlink: {what}");
 }
 
-/// The reader of stdout closed it, as `head` does.
+/// The reader of stdout has closed it, as `head` does.
 #[derive(Debug)]
 pub(super) struct NobodyReads;
 

@@ -15,23 +15,23 @@ use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
 use super::{output::printed, runtime::block_on};
 
-/// The largest event read from stdin; the server's own limit is usually lower.
+/// The largest event read from stdin. The server's limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
 
-/// A piece of a stream read from stdin.
+/// The largest chunk read from stdin at a time.
 const CHUNK_BYTES: usize = 16 << 10;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The data; without it, stdin is.
+    /// The data of the event; read from stdin if not given.
     data: Option<String>,
-    /// A topic it is for; repeatable.
+    /// A topic of the event; repeatable.
     #[arg(long, short, value_name = "TOPIC")]
     topic: Vec<String>,
-    /// A client it is for; repeatable.
+    /// A client that receives the event; repeatable.
     #[arg(long, value_name = "ID")]
     client: Vec<String>,
-    /// It is for every subscription.
+    /// Publish to every subscription.
     #[arg(long)]
     everyone: bool,
     /// The event type.
@@ -40,19 +40,19 @@ pub(super) struct Arguments {
     /// An event id of your own.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The reconnection time that clients are to use, in milliseconds.
+    /// The reconnection time for clients, in milliseconds.
     #[arg(long, value_name = "MS")]
     retry: Option<u64>,
     /// Finish the topics with this event, or with the end of the stream.
     #[arg(long)]
     last: bool,
-    /// Publish once, however often it is tried with this key.
+    /// Publish once, even if the command is repeated with this key.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Stdin is a stream: publish each event, or each line of JSON, as it comes.
+    /// Stdin is a stream: publish each event, or each line of JSON, as it arrives.
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["data", "event", "id", "retry", "idempotency_key"])]
     stream: Option<Format>,
-    /// The server.
+    /// The address of the server.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
 }
@@ -61,7 +61,7 @@ pub(super) struct Arguments {
 enum Format {
     /// An event stream.
     EventStream,
-    /// One JSON value a line.
+    /// One JSON value per line.
     Ndjson,
 }
 
@@ -144,7 +144,7 @@ fn read_stdin() -> anyhow::Result<String> {
     Ok(data)
 }
 
-/// Stdin piece by piece, as it comes.
+/// The chunks of stdin, as they arrive.
 fn stdin() -> impl Stream<Item = io::Result<Bytes>> {
     let (sender, mut receiver) = mpsc::channel(1);
     tokio::spawn(async move {

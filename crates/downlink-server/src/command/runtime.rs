@@ -1,6 +1,6 @@
-//! The runtime of the commands that end by themselves.
+//! The runtime of the short commands.
 
-/// The runtime of the short commands: one thread is enough.
+/// Runs a short command. One thread is enough for it.
 pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(work);

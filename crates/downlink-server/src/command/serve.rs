@@ -1,9 +1,9 @@
-//! `downlink serve`: binds or takes over a socket, says where, and serves until a signal.
+//! `downlink serve`: binds or inherits a socket, prints its address, and serves until a signal.
 //!
-//! With a socket that was handed over, a restart is in place: the server that ends stops accepting at
-//! once, ends its streams, answers the requests it has, commits what it has taken, and lets go of the
-//! store; the next one opens the store as soon as that has happened, and only then accepts what has
-//! queued in the socket meanwhile. They may overlap, or follow each other.
+//! An inherited socket allows a restart in place. The old server stops accepting at once, ends its
+//! streams, answers its open requests, commits its events and releases the store. The new server
+//! opens the store as soon as it is released, and then accepts the connections that have queued in
+//! the socket. The two processes may overlap, or run one after the other.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -23,7 +23,7 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
         settings.listen = inherited.address()?;
-        // The server before this one may take all the time that it has to drain.
+        // The previous server may use all of its time to drain.
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
@@ -37,8 +37,8 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Result<()> {
-    // The store first: whoever connects waits in the socket until there is a hub to speak to. A
-    // signal ends the program here, as it has promised nothing yet.
+    // The store is opened first: clients that connect early wait in the socket until the hub
+    // exists. A signal ends the program here, because it has confirmed nothing yet.
     let hub = app::hub(&settings).with_context(|| match settings.store() {
         Some(file) => format!("cannot keep history in {}", file.display()),
         None => "cannot keep history".to_owned(),
@@ -57,7 +57,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
         }
     };
     served?;
-    // What is on its way to the disk arrives there.
+    // Waits until all events are on the disk.
     hub.close();
     hub.closed().await;
     Ok(())
@@ -77,7 +77,7 @@ async fn serve_on<L: Listener>(
     if let Some(connections_max) = settings.connections_max {
         server = server.connections_max(connections_max);
     }
-    // Before anybody knows that we are here: a signal that comes now is heard.
+    // The handlers are installed before the server is reachable, so that no signal is missed.
     let signals = stop_signal().context("signals cannot be heard")?;
     greet(address, settings, server.connections_allowed())?;
     #[cfg(unix)]
@@ -86,7 +86,7 @@ async fn serve_on<L: Listener>(
     Ok(())
 }
 
-/// Says how far we are to whoever started us and wants to know (`Type=notify` in systemd).
+/// Reports the server's state to the supervisor (`Type=notify` in systemd).
 #[cfg(unix)]
 fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
@@ -94,7 +94,7 @@ fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// The first lines a person sees: where it is, and two commands that work when pasted.
+/// Prints the address, and two commands that work when pasted.
 fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyhow::Result<()> {
     let Reached { place, curl, url } = Reached::by(address);
     let version = crate::VERSION;
@@ -120,10 +120,10 @@ fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyh
     out.flush().context("cannot write to stdout")
 }
 
-/// How a person of this machine reaches an address.
+/// How a user of this machine reaches an address.
 struct Reached {
     place: String,
-    /// What curl has to be told besides the address.
+    /// The options that curl needs besides the address.
     curl: String,
     url: String,
 }
@@ -148,10 +148,10 @@ impl Reached {
     }
 }
 
-/// The exit code of a program that a signal ends, as shells count it.
+/// The exit code of a program that a signal ended, by the shells' convention.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// Completes with the first signal. A second one ends the program at once.
+/// Completes at the first signal. A second one ends the program at once.
 async fn stop(mut signals: StopSignal) {
     (&mut signals).await;
     tracing::info!("shutting down; a second signal ends at once");
@@ -170,7 +170,7 @@ fn log_to_stderr() -> anyhow::Result<()> {
     })?;
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    // A subscriber that is already there, as in tests, stays.
+    // An existing subscriber stays, such as one that a test has set.
     let _ = log.with_writer(io::stderr).try_init();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `downlink subscribe`: prints what comes, for as long as it comes.
+//! `downlink subscribe`: prints events as they arrive, until it is stopped.
 
 use std::io::{self, Write as _};
 
@@ -15,21 +15,21 @@ use super::{
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Topics and patterns; none: only what is for everyone.
+    /// Topics and patterns; none subscribes only to events for everyone.
     topics: Vec<String>,
-    /// The server.
+    /// The address of the server.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The client whose events are wanted too.
+    /// Subscribe to this client's events too.
     #[arg(long, value_name = "ID")]
     client: Option<String>,
     /// Where to begin: live, earliest, last:50, since:2026-01-01T00:00:00Z or after:ID.
     #[arg(long, value_name = "WHERE")]
     start: Option<String>,
-    /// Go on after this event id.
+    /// Resume after this event id.
     #[arg(long, value_name = "ID")]
     last_event_id: Option<String>,
-    /// Print one JSON object a line, gaps among them.
+    /// Print one JSON object per line, for events and gaps.
     #[arg(long)]
     json: bool,
     /// End after this many events.

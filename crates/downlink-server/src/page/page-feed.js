@@ -1,19 +1,19 @@
-// What arrives: one EventSource, and a bounded queue before the rows. Nothing is parsed or drawn
-// here, so that ten thousand events a second cost their bytes and little else.
+// The receiving side: one EventSource, and a bounded queue before the rows. Nothing is parsed or
+// drawn here, so ten thousand events a second cost little more than their bytes.
 
-/** Events that wait for their turn, also while the page is paused or hidden. */
+/** Events that wait to be drawn, also while the page is paused or hidden. */
 const WAITING_MAX = 10_000;
-/** Their characters: a few large events are as heavy as many small ones. */
+/** The characters of those events: a few large events weigh as much as many small ones. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
-/** The newest of what was put in, up to a count and a weight; at least one is kept. */
+/** The newest items, up to a count and a total weight; at least one is kept. */
 export class Newest {
   #items = [];
   #first = 0;
   #weight = 0;
   #countMax;
   #weightMax;
-  /** How many were let go since the last `takeAll`. */
+  /** The number of items dropped since the last `takeAll`. */
   lost = 0;
 
   constructor(countMax, weightMax) {
@@ -40,12 +40,12 @@ export class Newest {
     }
   }
 
-  /** All, oldest first; they stay. */
+  /** All items, oldest first; they stay in the queue. */
   all() {
     return this.#items.slice(this.#first).map(({ item }) => item);
   }
 
-  /** All, oldest first; nothing stays. */
+  /** Removes all items and returns them, oldest first. */
   takeAll() {
     const items = this.all();
     this.#items = [];
@@ -56,7 +56,7 @@ export class Newest {
   }
 }
 
-/** A subscription of the page; `told(state, text)` hears how it goes, `arrived()` of every event. */
+/** A subscription. `told(state, text)` gets its state; `arrived()` is called per event. */
 export class Feed {
   #source = null;
   #told;
@@ -64,7 +64,7 @@ export class Feed {
   waiting = new Newest(WAITING_MAX, WAITING_CHARACTERS_MAX);
   /** Events since the page was loaded. */
   received = 0;
-  /** The number of the connection, as the server's list of clients has it. */
+  /** The number of the connection in the server's list of clients. */
   connection = null;
 
   constructor(told, arrived) {
@@ -72,7 +72,7 @@ export class Feed {
     this.#arrived = arrived;
   }
 
-  /** Subscribes with these parameters, and leaves what there was. */
+  /** Subscribes with these parameters, and closes the previous connection. */
   subscribe(query) {
     this.#close();
     this.#told("connecting", "connecting …");
@@ -112,7 +112,7 @@ export class Feed {
     this.#arrived();
   }
 
-  /** An EventSource does not say why it was refused; the same request does. */
+  /** An EventSource does not say why it was refused, so the same request is sent with fetch. */
   async #explain(url) {
     const refused = this.#source;
     const abort = new AbortController();
@@ -123,7 +123,7 @@ export class Feed {
       else if (answer.ok) text = "the connection ended; subscribe again";
       else text = `refused: ${(await answer.json()).detail}`;
     } catch {
-      // The text above is the answer.
+      // The initial text is the answer.
     }
     abort.abort();
     if (refused === this.#source) this.leave(text);

@@ -1,13 +1,13 @@
-// Rows of events. What arrived is only ever text: no row is made from HTML.
+// Rows of events. All received data is shown as text: no row is made from HTML.
 
 import { Newest } from "./page-feed.js";
 
-/** Rows there are at once: more than anyone reads, few enough to lay out within a frame. */
+/** The most rows at once: more than a person reads, few enough to lay out within a frame. */
 export const ROWS_MAX = 300;
-/** Events that a filter can bring back, and their characters. */
+/** The events that a filter can bring back, and their characters. */
 export const KEPT_MAX = 2_000;
 const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
-/** Characters of one event that a row shows: about two screens. */
+/** The characters of one event that a row shows: about two screens. */
 const SHOWN_MAX = 4_000;
 
 const REASONS = {
@@ -21,7 +21,7 @@ const REASONS = {
 const numbers = new Intl.NumberFormat("en");
 export const count = (number) => numbers.format(number);
 
-/** An element with text, which is how all that was received gets here. */
+/** An element with text. All received data passes through this function. */
 export function element(name, className, text) {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -29,7 +29,7 @@ export function element(name, className, text) {
   return made;
 }
 
-/** An entry from what arrived: what a row shows and a filter searches. */
+/** Parses a received event into an entry: the text of a row and of the filter's search. */
 export function read({ kind, id, text }) {
   try {
     const said = JSON.parse(text);
@@ -83,7 +83,7 @@ export class Rows {
     this.#prepend(entries.filter((entry) => this.#wants(entry)), now);
   }
 
-  /** Shows what has this text in it, among what is kept. */
+  /** Shows the kept events that contain this text. */
   setFilter(text, now) {
     this.#wanted = text.toLowerCase();
     this.#list.replaceChildren();
@@ -95,7 +95,7 @@ export class Rows {
     this.#list.replaceChildren();
   }
 
-  /** Brings the ages up to date. */
+  /** Updates the ages. */
   grow(now) {
     for (const row of this.#list.children) {
       const found = this.#times.get(row);
@@ -104,7 +104,7 @@ export class Rows {
     }
   }
 
-  /** Gaps pass every filter: they say what is not there. */
+  /** A filter never hides a gap. */
   #wants(entry) {
     return entry.kind !== "event" || !this.#wanted || entry.searched.includes(this.#wanted);
   }
@@ -145,7 +145,7 @@ export class Rows {
   }
 }
 
-/** Whom an event is for, and its type. */
+/** The addresses of an event, and its type. */
 function named({ topics, clients, everyone, event }) {
   const parts = topics.map((topic) => element("span", "topic", topic));
   for (const client of clients) parts.push(element("span", "client", client));

@@ -1,21 +1,21 @@
-// Who listens to what: the server's topics and clients, asked for about once a second while the
-// page is seen.
+// Tables of the server's topics and clients. The page requests both lists about once a second while
+// it is visible.
 
 import { count, element } from "./page-rows.js";
 
-/** How long after an answer the next question is, and after none. */
+/** The pause after an answer, and after a failure. */
 const PAUSE_MS = 1_000;
 const PAUSE_AFTER_FAILURE_MS = 5_000;
-/** Rows asked for; with more the note says so. */
+/** The rows requested. A note says when there are more. */
 const ROWS_MAX = 100;
 
-/** Rows of a table by key: each is made once and changed where it differs, so it keeps its focus. */
+/** The rows of a table by key. A row is made once and updated in place, so it keeps the focus. */
 class Table {
   #body;
   #cells;
   #rows = new Map();
 
-  /** `cells` is how many cells follow the first, which `makeFirst(key)` makes. */
+  /** `makeFirst(key)` makes the first cell; `cells` is the number of cells after it. */
   constructor(body, cells, makeFirst) {
     this.#body = body;
     this.#cells = cells;
@@ -62,13 +62,13 @@ async function ask(path) {
   return { body, clock: clockOf(answer, asked) };
 }
 
-/** How far the server's clock is ahead of ours; less than its resolution counts as nothing. */
+/** How far the server's clock is ahead of ours. A difference below its resolution counts as 0. */
 function clockOf(answer, asked) {
   const ahead = Date.parse(answer.headers.get("date")) - (asked + Date.now()) / 2;
   return Math.abs(ahead) > 2_000 ? ahead : 0;
 }
 
-/** Both tables. `clockAhead` is for whoever tells ages. */
+/** Both tables. The page uses `clockAhead` to show ages. */
 export class Tables {
   clockAhead = 0;
   #topics;
@@ -76,12 +76,12 @@ export class Tables {
   #notes;
   #own;
   #prefix = "";
-  /** What was published when to each topic, at the last look. */
+  /** The events published to each topic at the last look, and the time of that look. */
   #before = new Map();
   #timer = 0;
   #looking = false;
 
-  /** `choose(topic)` is called for a topic that was pressed; `own()` is our connection's number. */
+  /** `choose(topic)` is called for a clicked topic; `own()` is the page's connection number. */
   constructor({ topics, clients, topicsNote, clientsNote, choose, own }) {
     this.#topics = new Table(topics, 3, (topic) => {
       const button = element("button", "topic", topic);
@@ -101,7 +101,7 @@ export class Tables {
     this.look();
   }
 
-  /** Looks now, and from time to time from then on, unless nobody sees it. */
+  /** Looks now and then regularly, while the page is visible. */
   async look() {
     clearTimeout(this.#timer);
     if (document.visibilityState !== "visible" || this.#looking) return;
@@ -144,7 +144,7 @@ export class Tables {
     const rows = clients.map(({ connection, client, lag, topics }) => {
       const own = connection === this.#own();
       const number = own ? `${connection}, this page` : connection;
-      // A number may come again after the server did; with its client it is another row.
+      // A restarted server reuses connection numbers, so the key includes the client.
       const key = JSON.stringify([connection, client]);
       const className = [own && "own", lag > 0 && "behind"].filter(Boolean).join(" ");
       return { key, texts: [number, count(lag), count(topics)], className };
@@ -155,7 +155,7 @@ export class Tables {
   }
 }
 
-/** A topic that counts from 0 again was forgotten in between. */
+/** If a topic counts from 0 again, the server had forgotten it in between. */
 function rateOf(before, published, now) {
   if (!before || published < before.published) return "–";
   const rate = (published - before.published) / ((now - before.now) / 1000);

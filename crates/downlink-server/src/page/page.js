@@ -1,4 +1,5 @@
-// The page of the server: forms, buttons and keys, and when to draw. What arrives is only ever text.
+// The page of the server: forms, buttons, keys, and when to draw. All received data is shown as
+// text.
 
 import { Feed } from "./page-feed.js";
 import { KEPT_MAX, ROWS_MAX, Rows, count, read } from "./page-rows.js";
@@ -24,14 +25,14 @@ const tables = new Tables({
   },
 });
 
-/** With so many events at once nobody reads each; then there are ten pictures a second, not sixty. */
+/** A reader cannot follow a flood of events, so the page then draws 10 frames a second, not 60. */
 const FLOOD_EVENTS = 50;
 const FLOOD_PAUSE_MS = 100;
 
 let paused = false;
 let planned = false;
 let flooded = false;
-/** Events that waited until there was no more room. */
+/** Events that were dropped unseen because the queue was full. */
 let unseen = 0;
 
 const now = () => Date.now() + tables.clockAhead;
@@ -42,7 +43,7 @@ function show(state, text) {
   by("leave").disabled = state === "closed";
 }
 
-/** Draws with the next frame, in a flood somewhat later, however much arrives until then. */
+/** Draws at the next frame, or a little later in a flood. Later calls before that do nothing. */
 function plan() {
   if (planned) return;
   planned = true;
@@ -72,7 +73,7 @@ function tellWaiting() {
   by("waiting").textContent = paused ? `Paused: ${count(length)} waiting${gone}.` : "";
 }
 
-/** What is not among the rows, below them. */
+/** Says below the rows which events they leave out. */
 function tellMissing() {
   const shown = count(ROWS_MAX);
   const full = `These are the newest ${shown}; the filter looks among the newest ${count(KEPT_MAX)}.`;
@@ -88,13 +89,13 @@ function pause(wanted) {
   plan();
 }
 
-/** Names with spaces between them, or in quotes; in these a backslash stands before a quote. */
+/** Splits names at spaces. A name may be in quotes; a backslash escapes a quote inside them. */
 function names(text) {
   const found = [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)];
   return found.map(([, inQuotes, plain]) => inQuotes?.replace(/\\(.)/g, "$1") ?? plain).filter(Boolean);
 }
 
-/** A name as `names` reads it. */
+/** Writes a name in the form that `names` reads. */
 const quoted = (name) => (/[\s"]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name);
 
 function subscribe() {
@@ -104,12 +105,12 @@ function subscribe() {
   if (client.value) query.set("client", client.value);
   if (after.value.trim()) query.set("last_event_id", after.value.trim());
   else query.set("start", start.value);
-  // A page that is loaded again, or sent to somebody, goes where it was.
+  // The address keeps the subscription, so a reload or a shared link opens the same one.
   history.replaceState(null, "", `#${query}`);
   feed.subscribe(query);
 }
 
-/** What an address after `#` asks for. */
+/** Restores the subscription from the address. */
 function recall() {
   const query = new URLSearchParams(location.hash.slice(1));
   if (query.size === 0) return;
@@ -139,13 +140,13 @@ function tellPublished(text, className) {
   by("published").className = className;
 }
 
-/** Takes the id of a row as the one to resume from. */
+/** Fills in the id of a row as the event to resume after. */
 function resumeFrom(id) {
   subscribing.elements.after.value = id;
   subscribing.elements.after.focus();
 }
 
-/** Moves among the ids of the rows; they are one stop of the Tab key. */
+/** Moves the focus between the ids of the rows. Together they are one stop of the Tab key. */
 function move(steps) {
   const ids = [...events.querySelectorAll("button.id")];
   const at = ids.indexOf(document.activeElement);
@@ -179,7 +180,7 @@ function setFilter(text) {
   plan();
 }
 
-/** Escape undoes: first the filter's text, then the list of keys, then being in a field. */
+/** Escape clears the filter, then closes the list of keys, then leaves the field. */
 function escape(target) {
   if (target === by("filter") && target.value) {
     target.value = "";
@@ -206,7 +207,7 @@ function press(event) {
   KEYS[event.key]();
 }
 
-/** Once a second: how much there was, and how long ago. */
+/** Shows the number of events and the ages, once a second. */
 function tick(before) {
   const { received } = feed;
   const rate = received - before;
