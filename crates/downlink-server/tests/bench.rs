@@ -1,6 +1,6 @@
-//! The load generator's accounts, against a server with known faults and against our own.
+//! The load generator's accounts, against a server with known faults and against the real server.
 //!
-//! The faulty server delivers before it answers a publish, so that nothing here depends on time.
+//! The faulty server delivers before it answers a publish, so no result depends on time.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A command line of the program, without the settings in the environment of the tests.
+/// A command line of the program, without settings from the environment of the tests.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -40,7 +40,7 @@ fn report(server: SocketAddr, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one object")
 }
 
-/// Compares what `expected` names.
+/// Compares the figures that `expected` names.
 #[track_caller]
 fn assert_figures(report: &Value, expected: &Value) {
     for (name, value) in expected.as_object().expect("an object") {
@@ -83,7 +83,8 @@ fn serve(
         if method == "GET" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                         Transfer-Encoding: chunked\r\n\r\n";
-            // The lock is held from before the head is written, so a client that sees the head is in the list.
+            // The lock is taken before the head is written, so a client that sees the head is in
+            // the list.
             let mut subscriptions = subscriptions.lock().expect("no thread died with it");
             writer.write_all(head.as_bytes()).ok()?;
             subscriptions.push(writer.try_clone().ok()?);
@@ -101,7 +102,7 @@ fn serve(
     }
 }
 
-/// The method, and the length of the body.
+/// Reads a head: the method, and the length of the body.
 fn read_head(reader: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     let (mut method, mut length) = (None, 0);
     loop {
@@ -119,7 +120,7 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     }
 }
 
-/// An event, cut in two in the middle of its record.
+/// An event in two chunks, split in the middle of its record.
 fn in_chunks(payload: &str) -> String {
     let frame = format!("data: {payload}\n\n");
     let (one, two) = frame.split_at(25);
@@ -175,7 +176,7 @@ fn a_duplicate_of_the_last_event_is_counted() {
 
 #[test]
 fn events_of_other_topics_and_runs_are_counted_separately() {
-    // One server for both topics: each subscription gets the other's events too.
+    // One server for both topics: each subscription also gets the events of the other topic.
     let server = scripted(newest, "200 OK");
     let arguments = ["--connections=2", "--topics=2", "--events=4", "--rate=1000"];
     let first = report(server, &arguments);
@@ -224,7 +225,7 @@ fn an_unreachable_server_is_an_error() {
     assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
 }
 
-/// Our own server; killed when dropped.
+/// The real server. Killed when dropped.
 struct Served {
     child: Child,
     address: SocketAddr,
@@ -280,7 +281,8 @@ fn our_own_server_loses_nothing_at_a_rate() {
             "rate": 2000.0, "window": null, "server": null, "problem": null,
         }),
     );
-    // 200 connections on 7 topics: 29 on the first four, 28 on the others; 15 events on the first two.
+    // 200 connections on 7 topics: 29 on each of the first four, 28 on each of the others. The
+    // first two topics get 15 events, the others 14.
     assert_eq!(report["expected"], 29 * (15 + 15 + 14 + 14) + 28 * (14 * 3));
 }
 

@@ -1,8 +1,9 @@
-//! The server is killed at random moments while publishers publish and subscribers read, and started
-//! again over the same store. Every acknowledged event comes to every subscriber exactly once and in
-//! order, over all the crashes; what was not acknowledged comes once or not at all.
+//! The server is killed at random moments while publishers publish and subscribers read, and then
+//! restarted over the same store. Every subscriber gets every acknowledged event exactly once and
+//! in order, across all crashes. An unacknowledged event arrives once or not at all.
 //!
-//! A few rounds here; `DOWNLINK_CRASH_ROUNDS` says how many, as `cargo xtask nightly` does.
+//! An ordinary run has a few rounds. `DOWNLINK_CRASH_ROUNDS` sets the number, as
+//! `cargo xtask nightly` does.
 #![cfg(unix)]
 
 use std::{
@@ -20,19 +21,19 @@ use std::{
 use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
-/// Rounds of an ordinary test run: some seconds.
+/// Rounds of an ordinary test run. They take some seconds.
 const ROUNDS: usize = 4;
 
-/// Far more than anything here takes.
+/// Far longer than any round takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PUBLISHERS: usize = 3;
 const TOPICS: [&str; 2] = ["a", "b/x"];
 
-/// What each subscriber reads.
+/// The query of each subscriber.
 const SUBSCRIBERS: [&str; 4] = ["topic=a", "topic=b/*", "topic=a&topic=b/*", "topic=*"];
 
-/// The last event of all.
+/// The last event of the test.
 const END: &str = "the end";
 
 struct Folder(PathBuf);
@@ -55,7 +56,7 @@ impl Drop for Folder {
 struct Server {
     child: Child,
     url: String,
-    /// Open while it runs: it has more to say, and ends when nobody can hear it.
+    /// Stays open while the server runs: the server writes more, and ends when stdout is closed.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -68,7 +69,7 @@ impl Server {
             }
         }
         command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store);
-        // The rings hold little, so that subscribers often come back to what only the store has.
+        // Memory holds few events, so subscribers often resume at events that only the store has.
         command.args(["--retain-events", "1000000", "--retain-bytes", "1000000000"]);
         command.args(["--history-bytes-max", "1100000", "--event-bytes-max", "1000"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -85,21 +86,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGKILL: nothing of the program runs any more.
+        // SIGKILL: the program stops at once.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One publisher over all rounds: what it has tried, and what was acknowledged.
+/// One publisher over all rounds: its attempts, and its acknowledged events.
 #[derive(Default)]
 struct Ledger {
     tried: usize,
-    /// Data by topic, in the order of their acknowledgement.
+    /// Topic and data of each event, in the order of acknowledgement.
     acknowledged: Vec<(&'static str, String)>,
 }
 
-/// Publishes one event after the other until the server is gone.
+/// Publishes one event after another until the server is gone.
 async fn publish(
     number: usize,
     url: String,
@@ -130,7 +131,7 @@ struct Reader {
     seen: Vec<String>,
 }
 
-/// Reads until the connection breaks, or the last event of all has come.
+/// Reads until the connection breaks or the last event of the test arrives.
 async fn read(query: &'static str, url: String, mut reader: Reader) -> Reader {
     let address = format!("{url}/events?{query}&start=earliest");
     let builder = EventSource::builder(&address).last_event_id(reader.last_event_id.clone());
@@ -152,7 +153,7 @@ async fn read(query: &'static str, url: String, mut reader: Reader) -> Reader {
     reader
 }
 
-/// Serves, until so many more events were acknowledged, and kills the server then.
+/// Runs a server until `enough` more events were acknowledged, and then kills it.
 async fn round(store: &Path, ledgers: &mut Vec<Ledger>, readers: &mut Vec<Reader>, enough: usize) {
     let server = Server::start(store);
     let count = Arc::new(AtomicUsize::new(0));
@@ -208,7 +209,8 @@ async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
     let mut ledgers: Vec<Ledger> = (0..PUBLISHERS).map(|_| Ledger::default()).collect();
     let mut readers: Vec<Reader> = SUBSCRIBERS.iter().map(|_| Reader::default()).collect();
     for number in 0..rounds {
-        // From nearly at once to well into the round, differently in each.
+        // The kill comes between the first moment and well into the round, at a different point in
+        // each.
         let enough = 1 + (number * 7919) % 397;
         let round = round(&store, &mut ledgers, &mut readers, enough);
         timeout(PATIENCE, round).await.expect("a round ends");

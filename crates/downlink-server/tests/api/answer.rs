@@ -1,12 +1,12 @@
-//! An HTTP answer, taken apart.
+//! A parsed HTTP answer.
 
 use serde_json::Value;
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// The head in lower case, each line ended by `\r\n`.
+    /// The head in lower case; each line ends with `\r\n`.
     pub(crate) head: String,
     pub(crate) body: String,
 }
@@ -26,7 +26,7 @@ impl Answer {
         self.head[start..].split("\r\n").next()
     }
 
-    /// The JSON of a request that worked.
+    /// The JSON of a successful request.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
@@ -35,8 +35,8 @@ impl Answer {
         serde_json::from_str(&self.body).expect("JSON")
     }
 
-    /// The detail of a problem with this status: sentences, of which the first begins with a
-    /// capital or with what the client sent.
+    /// The detail of a problem with this status. It consists of sentences, and begins with a
+    /// capital letter or with a quote from the request.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");

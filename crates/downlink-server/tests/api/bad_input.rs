@@ -1,4 +1,4 @@
-//! What is refused, with a sentence that says what to do, and with nothing changed.
+//! Invalid requests. Each is refused with a sentence that gives advice, and changes nothing.
 
 use crate::{Server, answer::status_of};
 

@@ -1,4 +1,4 @@
-//! `POST /events/batch`: all or nothing, and the line in every error.
+//! `POST /events/batch`: all events are published or none, and every error names its line.
 
 use crate::{Server, patiently};
 

@@ -1,4 +1,4 @@
-//! Request bodies: their size, their pace, and answers that arrive all the same.
+//! Request bodies: their size and pace, and answers that arrive before the body has ended.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -18,7 +18,7 @@ fn chunked(server: &Server, chunks: &[&str]) -> String {
 
 #[tokio::test]
 async fn sizes_below_at_and_above_the_limit() {
-    // The limit is that of the whole frame, `id: ` and `data: ` included.
+    // The limit is for the whole frame, with `id: ` and `data: `.
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     server.publish("topic=a", &"x".repeat(100)).await;
     let frame = (1..=200).rev().find(|bytes| {
@@ -44,7 +44,7 @@ async fn a_body_that_announces_nothing_is_measured() {
     server.is_unharmed(&before).await;
 }
 
-/// A client that sends everything before it looks for an answer, as many do.
+/// A client that sends the whole body before it reads the answer, as many clients do.
 async fn send_then_read(server: &Server, path: &str) -> Answer {
     const BYTES: usize = 8 << 20;
     let mut io = server.connect().await;

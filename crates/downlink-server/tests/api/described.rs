@@ -1,10 +1,10 @@
-//! `GET /events?meta=1`: every event with what its frame does not say.
+//! `GET /events?meta=1`: every event with its addresses, type and time.
 
 use serde_json::{Value, json};
 
 use crate::{Server, stream::Stream};
 
-/// The id and the data of the next event, which must be of the described form.
+/// The id and the data of the next event. The event must have the form of `meta=1`.
 async fn next(stream: &mut Stream) -> (String, Value) {
     let event = stream.next().await.expect("an event");
     assert_eq!(event.event_type, "downlink.event");

@@ -1,4 +1,4 @@
-//! Topics that end: `last`, `POST /finish`, and what comes after.
+//! Finished topics: `last`, `POST /finish`, and later requests.
 
 use serde_json::json;
 
@@ -40,7 +40,7 @@ async fn a_page_that_is_loaded_again_gets_its_answer_from_the_beginning() {
     assert_eq!(server.subscribe("topic=a").await.rest().await, ["one", "two"]);
     let header = format!("Last-Event-ID: {first}\r\n");
     assert_eq!(server.stream("topic=a&open=0", &header).await.rest().await, ["two"]);
-    // Whoever has all of it stays away: that is what 204 tells an EventSource.
+    // A client that has every event must not reconnect; 204 tells an EventSource so.
     let header = format!("Last-Event-ID: {last}\r\n");
     let answer = server.ask("GET", "/events?topic=a", &header, "").await;
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));

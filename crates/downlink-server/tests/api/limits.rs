@@ -1,4 +1,4 @@
-//! Limits of connections, subscriptions and topics, and shutting down: who is told what.
+//! Limits of connections, subscriptions and topics, and shutting down: the answers to clients.
 
 use tokio::io::AsyncReadExt as _;
 
@@ -6,7 +6,7 @@ use crate::{Server, answer::Answer, patiently};
 
 const BROWSER: &str = "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n";
 
-/// A program is told to come later in the words of programs.
+/// A program gets a 503 with `Retry-After` and a problem.
 #[track_caller]
 fn assert_told_later(answer: &Answer, says: &str) {
     let later: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
@@ -16,7 +16,7 @@ fn assert_told_later(answer: &Answer, says: &str) {
     assert!(problem["detail"].as_str().expect("a detail").contains(says), "{problem}");
 }
 
-/// A browser is told in the words of an event stream, since it never returns from a 503.
+/// A browser gets an event stream with a reconnection time, since it never reconnects after a 503.
 async fn assert_browser_told_later(server: &Server, query: &str) {
     let mut stream = server.stream(query, BROWSER).await;
     assert_eq!(stream.status(), 200, "{}", stream.head);
@@ -91,9 +91,9 @@ async fn topics_and_clients_that_are_subscribed_to_at_their_limit() {
         assert_told_later(&server.get(&format!("/events?{query}")).await, says);
         assert_browser_told_later(&server, query).await;
     }
-    // Names that have a subscription already take no further place.
+    // Names that another subscription already uses do not count again.
     let _again = server.subscribe("topic=read/0&topic=read/1&client=alice").await;
-    // Publishers go on, to new topics and to those that are read.
+    // Publishing still works, to new topics and to topics with subscriptions.
     for number in 0..30 {
         server.publish(&format!("topic=new/{number}"), "x").await;
         server.publish(&format!("client=new-{number}"), "x").await;

@@ -1,6 +1,6 @@
-//! The HTTP API over real sockets: every route, every parameter, and what is refused.
+//! The HTTP API over real sockets: every route, every parameter, and every refusal.
 //!
-//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+//! Tests wait for events, never for a fixed time. [`PATIENCE`] only turns a hang into a failure.
 
 mod answer;
 mod bad_input;
@@ -40,14 +40,14 @@ use tokio::{
     time::timeout,
 };
 
-/// Far more than any of these tests takes.
+/// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// Panics outside the tests since the first server was started. None belongs here.
+/// Panics outside the test code since the first server started. There must be none.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn count_panics() {
@@ -55,7 +55,7 @@ fn count_panics() {
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A test that fails is told apart from a server that does.
+            // A failing test also panics. Only panics of the server count.
             if !panic.location().is_some_and(|at| at.file().contains("/tests/")) {
                 PANICS.fetch_add(1, Ordering::Relaxed);
             }
@@ -83,7 +83,7 @@ impl Server {
         Self::with(&[]).await
     }
 
-    /// A server started with these flags.
+    /// Starts a server with these flags.
     async fn with(flags: &[&str]) -> Self {
         count_panics();
         let flags = Flags::parse_from([&["downlink", "--store", "none"], flags].concat());
@@ -117,12 +117,12 @@ impl Server {
         TcpStream::connect(self.address).await.expect("listening")
     }
 
-    /// Sends bytes and reads all that comes back until the server closes.
+    /// Sends bytes and reads the answer until the server closes.
     async fn exchange(&self, request: &[u8]) -> String {
         let (mut reader, mut writer) = self.connect().await.into_split();
         let mut answer = Vec::new();
         let write = async {
-            // A server may answer and close before it has read everything.
+            // A server may answer and close before it has read the whole request.
             let _ = writer.write_all(request).await;
         };
         let (_, read) =
@@ -131,7 +131,7 @@ impl Server {
         String::from_utf8(answer).expect("UTF-8")
     }
 
-    /// One request with these header lines (each with its CRLF), and its answer.
+    /// Sends one request with these header lines (each with its CRLF) and returns the answer.
     async fn ask(&self, method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
         let head = format!(
@@ -151,17 +151,17 @@ impl Server {
         self.ask("POST", path, "", body).await
     }
 
-    /// Publishes, which must work.
+    /// Publishes. The publish must succeed.
     async fn publish(&self, query: &str, data: &str) -> Value {
         self.post(&format!("/events?{query}"), data).await.json()
     }
 
-    /// The id of a publish, which must work.
+    /// Publishes and returns the id. The publish must succeed.
     async fn publish_id(&self, query: &str, data: &str) -> String {
         self.publish(query, data).await["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Asks for a stream, whatever the answer is.
+    /// Requests a stream. The answer may be a refusal.
     async fn stream(&self, query: &str, headers: &str) -> Stream {
         let mut io = self.connect().await;
         let host = self.address;
@@ -170,7 +170,7 @@ impl Server {
         Stream::begin(io).await
     }
 
-    /// A subscription that is open.
+    /// Opens a subscription.
     async fn subscribe(&self, query: &str) -> Stream {
         let mut stream = self.stream(query, "").await;
         assert_eq!(stream.status(), 200, "{}", stream.head);
@@ -179,7 +179,7 @@ impl Server {
         stream
     }
 
-    /// Holds that this request is refused, changes nothing, and harms nobody.
+    /// Asserts that the server refuses this request, changes nothing, and still works.
     async fn refuses(
         &self,
         request: (&str, &str, &str),
@@ -194,10 +194,11 @@ impl Server {
         self.is_unharmed(&before).await;
     }
 
-    /// Holds that nothing has changed since, that nothing panicked, and that a publish works.
+    /// Asserts that the hub has not changed, that the server has not panicked, and that a publish
+    /// works.
     async fn is_unharmed(&self, before: &Stats) {
         let mut after = self.hub.stats();
-        // That something was refused is the one thing that may have been noted.
+        // Only the number of refusals may have changed.
         after.refused = before.refused;
         assert_eq!(after, *before);
         assert_eq!(PANICS.load(Ordering::Relaxed), 0);
@@ -206,7 +207,7 @@ impl Server {
     }
 }
 
-/// Text as a value in a query.
+/// Escapes text as a value in a query.
 fn escaped(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

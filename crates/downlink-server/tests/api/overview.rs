@@ -1,4 +1,4 @@
-//! What can be seen from outside: topics, clients, health, numbers, the page.
+//! The server as seen from outside: topics, clients, health, metrics, the page.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn one_topic() {
     });
     assert_eq!(empty, expected);
 
-    // A page renders from a database and starts after the cursor.
+    // A page renders its state from a database and subscribes after the cursor.
     let first = server.publish_id("topic=a", "1").await;
     let second = server.publish_id("topic=a", "2").await;
     let mut stream = server.stream(&format!("topic=a&open=0&start=after:{cursor}"), "").await;

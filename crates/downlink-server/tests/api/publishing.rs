@@ -1,4 +1,4 @@
-//! `POST /events`: what an event carries, and what comes back.
+//! `POST /events`: the parts of an event, and the answer.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Where a subscription begins: ids by header and query, `start=`, and gaps.
+//! Where a subscription begins: ids in the header and in the query, `start=`, and gaps.
 
 use crate::Server;
 
@@ -13,7 +13,7 @@ async fn with_three() -> (Server, [String; 3]) {
     (server, ids)
 }
 
-/// What a subscription gets before something new.
+/// Everything a subscription gets before a new event.
 async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut stream = server.stream(&format!("topic=a&open=0&{query}"), headers).await;
     server.publish("everyone", "end").await;
@@ -21,7 +21,7 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     loop {
         match stream.next().await.expect("an event") {
             event if event.data == "end" => return got,
-            // Earlier readers have ended theirs by the same event.
+            // Earlier calls have published an `end` too. The first of them ends this loop.
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
             event => got.push(event.data),
         }
@@ -63,7 +63,7 @@ async fn the_header_wins_over_the_query_and_both_over_start() {
     assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
 }
 
-/// What only one of two topics has lost is no gap for a reader who had it.
+/// No gap if a reader gets the event through one topic after the other topic has evicted it.
 #[tokio::test]
 async fn an_event_for_two_topics_that_one_of_them_keeps_is_no_gap() {
     let server = Server::with(&["--retain-events", "1"]).await;

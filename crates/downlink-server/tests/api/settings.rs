@@ -1,4 +1,4 @@
-//! Settings that decide who may do what.
+//! Settings that control the rights of peers.
 
 use clap::Parser;
 

@@ -9,18 +9,18 @@ use tokio::{
 
 use crate::{answer::status_of, patiently};
 
-/// A stream being read.
+/// An open event stream.
 pub(crate) struct Stream {
     io: TcpStream,
     /// The head in lower case.
     pub(crate) head: String,
-    /// All of the body so far, without the chunks' own bytes.
+    /// The body so far, without the framing bytes of its chunks.
     pub(crate) body: String,
-    /// Bytes of a chunk that is not complete.
+    /// The bytes of an incomplete chunk.
     rest: Vec<u8>,
     decoder: Decoder,
     over: bool,
-    /// The last reconnection time that was told, in milliseconds.
+    /// The last reconnection time received, in milliseconds.
     pub(crate) retry: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// Waits for a comment; no event comes before it.
+    /// Waits for a comment. No event may arrive before it.
     pub(crate) async fn comment(&mut self) {
         loop {
             match self.decoder.poll_item() {
@@ -94,19 +94,19 @@ impl Stream {
         }
     }
 
-    /// The gap notice that comes next.
+    /// Reads the next event, which must be a gap notice.
     pub(crate) async fn gap(&mut self) -> Value {
         let event = self.next().await.expect("an event");
         assert_eq!(event.event_type, "downlink.gap");
         serde_json::from_str(&event.data).expect("JSON")
     }
 
-    /// The id that a client which drops now resumes from.
+    /// The id from which the client would resume after a disconnect now.
     pub(crate) fn last_event_id(&self) -> String {
         self.decoder.last_event_id().to_owned()
     }
 
-    /// Reads to the end, which must be one by HTTP's rules, and gives the data on the way.
+    /// Reads to the end and returns the data. The body must end as HTTP requires.
     pub(crate) async fn rest(mut self) -> Vec<String> {
         let mut rest = Vec::new();
         while let Some(event) = self.next().await {
@@ -116,7 +116,7 @@ impl Stream {
         rest
     }
 
-    /// Writes on the connection under the stream.
+    /// Writes on the connection of the stream.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.expect("open");
     }
@@ -148,7 +148,7 @@ impl Stream {
         }
     }
 
-    /// The body of an answer whose length is known.
+    /// Takes the body of an answer with a known length.
     fn take_plain(&mut self) {
         let bytes = std::mem::take(&mut self.rest);
         self.take(&bytes);

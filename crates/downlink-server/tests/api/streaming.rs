@@ -11,7 +11,7 @@ use crate::{Server, answer::Answer, patiently};
 const EVENT_STREAM: &str = "text/event-stream";
 const LINES: &str = "application/x-ndjson; charset=utf-8";
 
-/// A publish whose body is still open.
+/// A publish whose request body is still open.
 struct Publishing(TcpStream);
 
 impl Publishing {
@@ -36,7 +36,7 @@ impl Publishing {
         self.answer().await
     }
 
-    /// The answer, which comes without an end.
+    /// Reads the answer, which arrives before the request body ends.
     async fn answer(mut self) -> Answer {
         let mut answer = String::new();
         patiently(self.0.read_to_string(&mut answer)).await.expect("an answer");

@@ -1,4 +1,4 @@
-//! `GET /events`: topics, patterns, clients, everyone, and what a stream begins with.
+//! `GET /events`: topics, patterns, clients, everyone, and the first bytes of a stream.
 
 use serde_json::{Value, json};
 

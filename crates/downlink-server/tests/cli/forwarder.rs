@@ -1,4 +1,4 @@
-//! One address for servers that come and go.
+//! One address for several servers in turn.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// Forwards connections to wherever it is told to.
+/// Forwards connections to the current server.
 pub(crate) struct Forwarder {
     pub(crate) url: String,
     to: Arc<Mutex<SocketAddr>>,
@@ -21,7 +21,7 @@ impl Forwarder {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let address = *target.lock().expect("no panic");
-                // Nobody is there: the client sees its connection closed.
+                // Without a server, the client sees its connection closed.
                 if let Ok(server) = TcpStream::connect(address) {
                     copy_both_ways(&client, &server);
                 }

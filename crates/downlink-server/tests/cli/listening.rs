@@ -1,4 +1,4 @@
-//! Unix sockets, sockets that are handed over, and what a supervisor is told.
+//! Unix sockets, inherited sockets, and reports to the supervisor.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run};
 
-/// A folder for sockets; removed when dropped. Its name is short, as that of a socket has to be.
+/// A folder for sockets; removed when dropped. Its path is short because socket paths must be.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -38,7 +38,7 @@ fn at(path: &Path) -> Command {
     downlink(&["--listen", &format!("unix:{}", path.display())])
 }
 
-/// Starts a server and waits until it serves.
+/// Starts a server and waits until it listens.
 fn serving(command: Command) -> Running {
     let running = Running::start(command);
     let line = running.stdout.next();
@@ -46,7 +46,7 @@ fn serving(command: Command) -> Running {
     running
 }
 
-/// Publishes over a connection, and gives the answer.
+/// Publishes over a connection and returns the answer.
 fn publish(mut io: impl std::io::Read + std::io::Write) -> String {
     let request = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                    Content-Length: 1\r\n\r\nx";
@@ -123,8 +123,8 @@ fn the_socket_of_a_successor_is_not_removed() {
     assert!(is_served(&path));
 }
 
-/// A server as a supervisor starts it: these descriptors from 3 on (the one given, again and again),
-/// and these variables.
+/// Starts a server as a supervisor does: with the same descriptor `count` times from 3 on, and with
+/// these variables.
 fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
     let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
@@ -149,7 +149,7 @@ const ONE: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 fn a_tcp_socket_that_is_handed_over_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound");
-    // Who has come before the server waits for it.
+    // A connection from before the start waits for the server.
     let early = TcpStream::connect(address).expect("listening");
     let server = Server::of(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
     assert_eq!(server.address(), address.to_string());
@@ -189,7 +189,7 @@ fn sockets_for_somebody_else_are_left_alone() {
     assert!(warning.contains("LISTEN_FDS is for process 1"), "{warning}");
 }
 
-/// A refusal has to say what was handed over, and what of it is wrong.
+/// A refusal must name the descriptor and the problem.
 #[track_caller]
 fn refused(command: Command, parts: &[&str]) {
     let mut running = Running::start(command);

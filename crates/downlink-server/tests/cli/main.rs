@@ -1,6 +1,6 @@
-//! The program as it is used: its commands, its output, its exit codes, its signals.
+//! The program as its users see it: commands, output, exit codes, signals.
 //!
-//! Every wait is for something that happens; a process that outlives its test is killed.
+//! Tests wait for events, never for a fixed time. A process that outlives its test is killed.
 
 mod decode;
 mod forwarder;
@@ -18,10 +18,10 @@ use std::{
     time::Duration,
 };
 
-/// Far more than any of these tests takes.
+/// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A command line of the program, without the settings of whoever runs the tests.
+/// A command line of the program, without settings from the environment of the tests.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -29,28 +29,28 @@ fn downlink(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // A store only where a test asks for one.
+    // A test that needs a store asks for one.
     command.env("DOWNLINK_STORE", "none").args(arguments);
     command
 }
 
-/// What a command that ended had to say.
+/// The output and exit code of a command that ended.
 struct Ended {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-/// Runs a command to its end, with this on stdin.
+/// Runs a command to its end with this stdin.
 fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running::start(command);
-    // A command may end without reading all of it.
+    // A command may end before it has read all of its stdin.
     let _ = running.stdin.take().expect("piped").write_all(stdin.as_ref());
     running.ended()
 }
 
-/// A program that runs; killed when dropped.
+/// A running program; killed when dropped.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -75,7 +75,7 @@ impl Running {
         assert!(sent.expect("kill is there").success());
     }
 
-    /// Waits for the end and takes what was not read before.
+    /// Waits for the end and collects the unread output.
     fn ended(mut self) -> Ended {
         drop(self.stdin.take());
         let stdout = self.stdout.rest();
@@ -92,7 +92,7 @@ impl Drop for Running {
     }
 }
 
-/// Lines of a pipe, read by a thread so that waiting for one can fail.
+/// The lines of a pipe. A thread reads them, so that waiting for a line can time out.
 struct Lines(mpsc::Receiver<String>);
 
 impl Lines {

@@ -4,9 +4,9 @@ use std::{io::Write as _, process::Stdio};
 
 use crate::{Running, Server, downlink, run};
 
-/// A subscriber that prints `count` events and ends, once it is connected.
+/// Starts a subscriber that prints `count` events and then ends.
 fn subscriber(server: &Server, topic: &str, count: &str) -> Running {
-    // `last:` reads history too, so that it does not matter when the subscriber arrives.
+    // `last:` reads history too, so the subscriber may connect before or after the publish.
     let arguments = [
         "subscribe",
         "--url",
@@ -103,7 +103,7 @@ fn a_refused_stream_ends_without_waiting_for_stdin() {
 #[test]
 fn errors_are_one_line_each() {
     let server = Server::start(&[]);
-    // A port that was free a moment ago and that nobody serves.
+    // This port was free a moment ago, and no server listens on it.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{PATIENCE, Running, Server, downlink, run};
 
-/// A stream that is open at the server.
+/// Opens a stream at the server.
 fn open_stream(server: &Server) -> TcpStream {
     let mut io = TcpStream::connect(server.address()).expect("listening");
     io.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -37,7 +37,7 @@ fn the_commands_of_the_greeting_work_when_pasted() {
     };
     let (subscribe, publish) = (command("subscribe:"), command("publish:"));
     if !Command::new("curl").arg("--version").output().is_ok_and(|found| found.status.success()) {
-        // Without curl the addresses are tried all the same.
+        // Without curl, the test publishes with the program instead.
         server.publish("news", "hello");
         return;
     }
@@ -101,13 +101,13 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.running.ended().code, Some(130));
 }
 
-/// A request that is being answered, and whose body does not come.
+/// A request whose body has not arrived. The server is waiting for it.
 fn half_a_request(server: &Server) -> TcpStream {
     let mut io = TcpStream::connect(server.address()).expect("listening");
     let head = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n";
     io.write_all(head.as_bytes()).expect("open");
-    // Its handler asks for the body: it is in the middle of the request.
+    // The server asks for the body, so the request is in progress.
     read_until(&mut io, "100 Continue");
     io
 }

@@ -1,4 +1,4 @@
-//! Flags, environment and file, and the help that tells of them.
+//! Flags, environment and file, and the help text that describes them.
 
 use std::{fs, path::PathBuf};
 
@@ -29,7 +29,7 @@ impl Drop for File {
     }
 }
 
-/// Mebibytes of history and connections, as the greeting of a server says them.
+/// The mebibytes of history and the connections in the greeting of a server.
 fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = downlink(&[&["--listen", "127.0.0.1:0"], flags].concat());
     command.envs(environment.iter().copied());

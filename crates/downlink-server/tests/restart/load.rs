@@ -1,4 +1,4 @@
-//! Publishers and subscribers, and what they have come to.
+//! Publishers and subscribers, and their results.
 
 use std::{
     sync::{
@@ -10,10 +10,10 @@ use std::{
 
 use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
 
-/// What nearly all subscribers read.
+/// The topic of nearly all subscribers.
 pub(crate) const STEADY: &str = "steady";
 
-/// What is published as fast as it is acknowledged.
+/// The topic whose publishers hardly pause after an answer.
 pub(crate) const BUSY: &str = "busy";
 
 /// The last event of a topic.
@@ -27,7 +27,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// How often subscribers were connected.
+    /// How many connections the subscribers have opened.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -36,22 +36,22 @@ impl Tally {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Has publishers end.
+    /// Tells the publishers to stop.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// What a publisher published: `<number>-0`, `<number>-1` and so on.
+/// The results of a publisher. Its events are `<number>-0`, `<number>-1` and so on.
 pub(crate) struct Published {
     pub(crate) topic: &'static str,
     pub(crate) number: usize,
-    /// When each was sent, and how long its answer took.
+    /// The time each event was sent, and how long its answer took.
     pub(crate) took: Vec<(Instant, Duration)>,
 }
 
 impl Published {
-    /// The longest that it waited for an answer in this time.
+    /// The longest wait for an answer that overlaps this span of time.
     pub(crate) fn longest_in(&self, (from, to): (Instant, Instant)) -> Option<Duration> {
         let meanwhile =
             self.took.iter().filter(|(sent, took)| *sent <= to && *sent + *took >= from);
@@ -59,7 +59,7 @@ impl Published {
     }
 }
 
-/// Publishes until told to stop. Each event is sent once, and has to be acknowledged.
+/// Publishes until stopped. Each event is sent once and must be acknowledged.
 pub(crate) async fn publish(
     topic: &'static str,
     number: usize,
@@ -84,14 +84,14 @@ pub(crate) async fn publish(
     Published { topic, number, took }
 }
 
-/// What a subscriber saw before the last event.
+/// The results of a subscriber: the events before the last one, and its connections.
 pub(crate) struct Read {
     pub(crate) topic: &'static str,
     pub(crate) seen: Vec<String>,
     pub(crate) connections: usize,
 }
 
-/// Reads to the last event.
+/// Reads until the last event.
 pub(crate) async fn read(
     topic: &'static str,
     url: String,

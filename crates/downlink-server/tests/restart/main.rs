@@ -1,10 +1,11 @@
-//! Restarts in place behind a real nginx, under load: servers follow each other on one listening
-//! socket and one store, while publishers publish and subscribers read through the proxy. No publish
-//! is refused, and every subscriber ends with every event exactly once and in order.
+//! Restarts in place behind a real nginx, under load. Servers replace each other on one listening
+//! socket and one store, while publishers publish and subscribers read through the proxy. No
+//! publish is refused, and every subscriber gets every event exactly once and in order.
 //!
-//! The test is the supervisor: it keeps the socket. A hundred subscribers and two restarts here;
-//! `DOWNLINK_RESTART_CLIENTS` says how many, as `cargo xtask nightly` does, and there are six restarts
-//! then. Without nginx it is skipped by name.
+//! The test acts as the supervisor and keeps the socket. An ordinary run has a hundred subscribers
+//! and two restarts. `DOWNLINK_RESTART_CLIENTS` sets the number of subscribers, as
+//! `cargo xtask nightly` does; there are six restarts then. Without nginx the tests report
+//! themselves as skipped.
 #![cfg(unix)]
 
 mod load;
@@ -32,19 +33,19 @@ use self::{
     program::{Program, Socket},
 };
 
-/// Subscribers of an ordinary test run, and how often the server is restarted under them.
+/// Subscribers of an ordinary test run, and its number of restarts.
 const CLIENTS: usize = 100;
 const RESTARTS: usize = 2;
 
-/// The same of a long one.
+/// The number of restarts of a long run.
 const LONG_RESTARTS: usize = 6;
 
-/// Publishers of the topic that all of the subscribers read, and of the one that a few do.
+/// Publishers of the topic that all subscribers read, and of the topic that a few read.
 const STEADY_PUBLISHERS: usize = 4;
 const BUSY_PUBLISHERS: usize = 8;
 const BUSY_CLIENTS: usize = 4;
 
-/// Far more than anything here takes.
+/// Far longer than any test here takes.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A folder of one test. Removed when dropped.
@@ -65,10 +66,10 @@ impl Drop for Folder {
     }
 }
 
-/// From the signal to the greeting of the next server.
+/// The times of the signal to the old server and of the greeting of the next.
 type Restart = (Instant, Instant);
 
-/// Replaces a server; the next one is there before this one ends, or comes after it.
+/// Replaces a server. The next one starts before this one ends, or after it.
 fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Program, Restart) {
     let begun = Instant::now();
     let next = if overlap {
@@ -85,7 +86,7 @@ fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Progr
     (next, (begun, Instant::now()))
 }
 
-/// Everything that goes on around the servers.
+/// The publishers and subscribers of a run.
 struct Load {
     tally: Arc<Tally>,
     readers: usize,
@@ -115,7 +116,7 @@ impl Load {
             ));
         }
         load.everyone_is_there(0).await;
-        // As many deliveries a second whatever the number of subscribers.
+        // The number of deliveries per second does not depend on the number of subscribers.
         let steady = Duration::from_millis(clients as u64 / 2);
         for number in 0..STEADY_PUBLISHERS {
             load.publish(STEADY, number, url, steady);
@@ -131,7 +132,8 @@ impl Load {
         self.publishing.spawn(publish(topic, number, url.to_owned(), pause, tally));
     }
 
-    /// Waits until each subscriber has come back from so many restarts, and publishing goes on.
+    /// Waits until each subscriber has reconnected after so many restarts, and publishing
+    /// continues.
     async fn everyone_is_there(&self, restarts: usize) {
         let opened = async {
             while self.tally.opened() < (restarts + 1) * self.readers {
@@ -141,7 +143,7 @@ impl Load {
         timeout(PATIENCE, opened).await.expect("they come back");
     }
 
-    /// Waits until so many more publishes were acknowledged.
+    /// Waits until `more` further publishes were acknowledged.
     async fn goes_on(&self, more: usize) {
         let enough = self.tally.acknowledged() + more;
         let acknowledged = async {
@@ -152,7 +154,7 @@ impl Load {
         timeout(PATIENCE, acknowledged).await.expect("publishing goes on");
     }
 
-    /// Ends publishing, and then reading.
+    /// Ends the publishers first, and then the subscribers.
     async fn end(self, url: &str) -> (Vec<Published>, Vec<Read>) {
         self.tally.stop();
         let published = self.publishing.join_all().await;
@@ -166,8 +168,7 @@ impl Load {
     }
 }
 
-/// Restarts until there were enough, publishing and reading all the while; then checks everything, and
-/// says what it was like.
+/// Restarts the server several times under load. Then checks all results and returns a report.
 async fn restarts_under_load(
     name: &str,
     connections: Connections,
@@ -202,13 +203,13 @@ async fn restarts_under_load(
     format!("{name}: {}; {requests}", report(&published, &read, &times))
 }
 
-/// Every subscriber of a topic has every event of it, once, and in one order, which is that of each of
-/// the publishers.
+/// Every subscriber of a topic has each of its events once. All have the same order, and that keeps
+/// the order of each publisher.
 fn check(published: &[Published], read: &[Read]) {
     for topic in [STEADY, BUSY] {
         let published = published.iter().filter(|published| published.topic == topic);
         let mut read = read.iter().filter(|read| read.topic == topic);
-        let seen = &read.next().expect("somebody reads it").seen;
+        let seen = &read.next().expect("a reader of the topic").seen;
         for other in read {
             assert!(other.seen == *seen, "{topic}: two subscribers saw different things");
             assert!(other.connections > 1, "a restart ends every stream");
@@ -225,7 +226,7 @@ fn check(published: &[Published], read: &[Read]) {
     }
 }
 
-/// What it was like for publishers.
+/// A report about the delays for publishers.
 fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> String {
     let events: usize = published.iter().map(|publisher| publisher.took.len()).sum();
     let deliveries: usize = read.iter().map(|read| read.seen.len()).sum();
@@ -248,14 +249,14 @@ fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> Strin
     )
 }
 
-/// A thousand connections are more than some systems allow by default.
+/// Some systems allow fewer than a thousand connections by default.
 fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("up to the maximum");
 }
 
-/// Held by the test that runs: both at once would be slower than one after the other.
+/// The running test holds this. Both tests at once would be slower than one after the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn torture(name: &str, connections: Connections) -> String {
@@ -272,15 +273,15 @@ async fn torture(name: &str, connections: Connections) -> String {
     }
 }
 
-/// Each request has a connection of its own, and nginx repeats none: the servers alone see to it that
-/// no publish is refused.
+/// Each request has its own connection, and nginx repeats none. So the servers alone have to
+/// prevent refused publishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torture_restarts_refuse_nothing_without_any_repetition() {
     println!("{}", torture("fresh", Connections::Fresh).await);
 }
 
-/// nginx keeps connections, and repeats a request whose connection has ended without an answer, which
-/// its idempotency key makes safe.
+/// nginx keeps connections open, and repeats a request whose connection ended without an answer.
+/// The idempotency key makes that safe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn torture_restarts_refuse_nothing_over_kept_connections() {
     println!("{}", torture("kept", Connections::Kept).await);

@@ -1,4 +1,4 @@
-//! An nginx of the test's own: its files in the test's folder, its socket one that was free.
+//! An nginx of the test: its files are in the test's folder, and the test provides its socket.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
@@ -7,13 +7,14 @@ use super::program::{Program, Socket};
 /// How nginx connects to the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Connections {
-    /// Anew for each request; no request is repeated.
+    /// A new connection for each request. nginx repeats no request.
     Fresh,
-    /// A few are kept; a request whose connection has ended without an answer is repeated.
+    /// A few connections stay open. nginx repeats a request whose connection ended without an
+    /// answer.
     Kept,
 }
 
-/// A running nginx. Asked to end when dropped, since its workers outlive it when it is killed.
+/// A running nginx. Dropping it sends SIGTERM, because its workers would survive a SIGKILL.
 pub(crate) struct Nginx {
     program: Program,
     pub(crate) url: String,
@@ -21,7 +22,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it on a socket that it takes for one of its own from before: a free port for certain.
+    /// Starts nginx with an inherited socket, so its port is certainly free.
     pub(crate) fn start(app: &Socket, connections: Connections, folder: &Path) -> Self {
         let front = Socket::tcp();
         let file = folder.join("nginx.conf");
@@ -36,7 +37,7 @@ impl Nginx {
         }
     }
 
-    /// What became of the requests, by its log, which is complete once it has ended.
+    /// The results of all requests, from nginx's log. The log is complete once nginx has ended.
     pub(crate) fn requests(self) -> Requests {
         let log = self.log.clone();
         drop(self);
@@ -56,7 +57,7 @@ impl Drop for Nginx {
     }
 }
 
-/// How often each combination of method, status, and status of each attempt has come.
+/// The count of each combination of method, status, and status of each attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(BTreeMap<String, usize>);
 

@@ -1,4 +1,4 @@
-//! Programs with a listening socket that the test keeps, as a supervisor does.
+//! Programs with a listening socket. The test keeps the socket, as a supervisor does.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A listening socket, and how nginx says where it is.
+/// A listening socket, and its address in nginx's syntax.
 #[derive(Clone)]
 pub(crate) struct Socket {
     fd: Arc<OwnedFd>,
@@ -39,8 +39,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it as a plain shell does: `sh` moves the socket, says for whom it is, and becomes the
-    /// program.
+    /// Starts a program through a shell: `sh` moves the socket to descriptor 3, sets the variables
+    /// and becomes the program.
     pub(crate) fn start(socket: &Socket, says: &str, words: &[&str]) -> Self {
         let mut command = Command::new("sh");
         for (name, _) in std::env::vars_os() {
@@ -61,12 +61,12 @@ impl Program {
     pub(crate) fn server(socket: &Socket, store: &Path) -> Self {
         let store = store.to_str().expect("UTF-8");
         let downlink = env!("CARGO_BIN_EXE_downlink");
-        // One topic keeps all of it.
+        // One topic retains all of its events.
         let words = [downlink, "--store", store, "--retain-events", "1000000"];
         Self::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words)
     }
 
-    /// Waits until a server says that it serves.
+    /// Waits until the server reports that it is listening.
     pub(crate) fn greeted(mut self) -> Self {
         let mut greeting = String::new();
         self.stdout.read_line(&mut greeting).expect("a pipe");
@@ -78,12 +78,12 @@ impl Program {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
     }
 
-    /// Waits for the end, which is a good one.
+    /// Waits for the end. The exit code must be 0.
     pub(crate) fn ended(mut self) {
         assert!(self.child.wait().expect("a child").success());
     }
 
-    /// Waits for the end, whatever it is.
+    /// Waits for the end. Any exit code will do.
     pub(crate) fn gone(&mut self) {
         let _ = self.child.wait();
     }

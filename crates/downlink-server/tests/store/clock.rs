@@ -25,7 +25,7 @@ const LIBRARIES: [&str; 2] = [
 /// Ten years, in seconds.
 const TEN_YEARS: &str = "+315360000";
 
-/// A system clock of a test's own.
+/// The system clock of one test.
 struct Clock {
     library: &'static str,
     file: PathBuf,
@@ -44,15 +44,15 @@ impl Clock {
         Some(clock)
     }
 
-    /// Sets how many seconds it is ahead.
+    /// Sets how many seconds the clock is ahead.
     fn set(&self, ahead: &str) {
-        // In place of the old one, so that no half of it is read.
+        // Replaces the file as a whole, so that the server never reads half of it.
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{ahead}\n")).expect("a file");
         fs::rename(&new, &self.file).expect("in its place");
     }
 
-    /// A server that goes by it.
+    /// A server that uses this clock.
     fn server(&self, store: &Path, flags: &[&str]) -> Server {
         let mut command = command(store, flags);
         command.env("LD_PRELOAD", self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
@@ -61,7 +61,7 @@ impl Clock {
     }
 }
 
-/// The time that a server shows for an event that is published now, in milliseconds since 1970.
+/// Publishes an event and returns its time at the server, in milliseconds since 1970.
 async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     server.publish("topic=shown", data).await;
     let event = patiently(stream.next()).await.expect("an event");
@@ -70,13 +70,13 @@ async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     event["at"].as_u64().expect("milliseconds")
 }
 
-/// Now, by the clock of this test, which is right.
+/// The current time by the test's own clock, which is right.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 500,000,000")
 }
 
-/// Whether a time that was shown is a right one: not years ahead.
+/// Asserts that a server's time is right, and not years ahead.
 #[track_caller]
 fn assert_right(shown_ms: u64) {
     let hour = 60 * 60 * 1_000;
@@ -87,7 +87,7 @@ async fn events(server: &Server, topic: &str) -> Value {
     server.get(&format!("/topics?topic={topic}")).await["events"].clone()
 }
 
-/// Waits until a topic has nothing any more.
+/// Waits until a topic has no events.
 async fn is_expired(server: &Server, topic: &str) {
     patiently(async {
         while events(server, topic).await != json!(0) {
@@ -107,13 +107,13 @@ async fn is_free(server: &Server, topic: &str) {
     .await;
 }
 
-/// How long a topic stays finished: as in the flags.
+/// How long a topic stays finished. The flags below set the same time.
 const FINISHED_KEEP: Duration = Duration::from_secs(2);
 
 const FLAGS: [&str; 4] = ["--finished-keep", "2s", "--retain", "short/*=age:2s"];
 
-/// A server whose clock was ten years ahead for a moment and is right again, and the ids of three
-/// events from before, during and after the jump.
+/// A server whose clock was ten years ahead for a moment and is right again. Also returns the ids
+/// of three events from before, during and after the jump.
 async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     let server = clock.server(store, &FLAGS);
     let mut shown = server.stream("topic=shown&meta=1", "").await;
@@ -129,7 +129,7 @@ async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     assert!(meanwhile > now_ms() + nine_years, "the clock is not faked: {meanwhile}");
     ids.push(server.publish("topic=kept", "meanwhile").await);
     server.publish("topic=short/meanwhile", "x").await;
-    // Events that are kept for a day do not look ten years old.
+    // Retention is a day, and these events must not look ten years old.
     assert_eq!(events(&server, "kept").await, 2);
     let late = server.post("topic=done", "", "x").await.status;
     assert!(late == 409 || finished_at.elapsed() >= FINISHED_KEEP, "{late}: finished no more");
@@ -140,7 +140,7 @@ async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     (server, ids)
 }
 
-/// Everything is as if the clock had been right all the time.
+/// The server behaves as if the clock had always been right.
 async fn time_goes_on(server: &Server, ids: &[String]) {
     server.publish("topic=short/after", "x").await;
     is_expired(server, "short/meanwhile").await;
@@ -160,7 +160,7 @@ async fn time_goes_on(server: &Server, ids: &[String]) {
     assert!(times.is_sorted(), "{times:?}");
     for time in &times {
         assert_right(time.unsigned_abs());
-        // A reader that starts at a time that was shown gets the events from there on.
+        // A reader that starts at the time of an event gets that event and the later ones.
         let first = times.iter().position(|other| other == time).expect("its own");
         let since = jiff::Timestamp::from_millisecond(*time).expect("a time of today");
         let mut stream = server.stream(&format!("topic=kept&start=since:{since}"), "").await;

@@ -1,4 +1,4 @@
-//! A small disk of one's own, for who may mount one.
+//! A small disk for one test. Mounting it needs permission.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts one; `None`, with a word of what is not tested then, if this user may not.
+    /// Mounts a disk. Without permission, `None` and a message that names the skipped test.
     pub(crate) fn mount(at: PathBuf, bytes: u64, test: &str) -> Option<Self> {
         std::fs::create_dir_all(&at).expect("a folder for the test");
         let size = format!("size={bytes}");
@@ -26,7 +26,7 @@ impl Disk {
         self.0.join(name)
     }
 
-    /// Mounts it anew with these options.
+    /// Remounts the disk with these options.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();

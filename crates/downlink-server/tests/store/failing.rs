@@ -1,4 +1,4 @@
-//! Disks that are full, files that cannot be used, and locks that others hold.
+//! Full disks, unusable files, and locks of other programs.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     server::{id_of, next, refused},
 };
 
-/// A store that was closed, with this many events of one topic.
+/// Fills and closes a store with this many events of one topic.
 async fn store_with(store: &Path, events: usize) -> Vec<String> {
     let server = Server::start(store, &[]);
     let mut data = Vec::new();
@@ -22,7 +22,8 @@ async fn store_with(store: &Path, events: usize) -> Vec<String> {
     data
 }
 
-/// Publishes until the disk takes no more: what was acknowledged, and the sentence of the refusal.
+/// Publishes until the disk is full. `kept` gets the acknowledged events; the result is the
+/// refusal.
 async fn fill(server: &Server, works: u16, kept: &mut Vec<String>) -> String {
     for number in 0..10_000 {
         let data = format!("{number} {}", "x".repeat(8_000));
@@ -49,7 +50,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     let said = fill(&server, 200, &mut kept).await;
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
-    // Subscribers read on: who was there, and who comes now and reads what only the file has.
+    // Both readers continue: the one from before, and a new one that needs events from the file.
     assert_eq!(next(&mut live, kept.len()).await, kept);
     let mut late = server.stream("topic=a&start=earliest", "").await;
     assert_eq!(next(&mut late, kept.len()).await, kept);
@@ -62,7 +63,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     assert_eq!(next(&mut live, 10).await, kept[kept.len() - 10..]);
     assert_eq!(next(&mut late, 10).await, kept[kept.len() - 10..]);
 
-    // Full again, killed and started on the full disk, it still answers readers.
+    // The disk fills up again. The server is killed and restarted on it, and still answers readers.
     fill(&server, 200, &mut kept).await;
     server.kill();
     match Server::try_start(&store, &flags) {
@@ -97,7 +98,7 @@ async fn a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_a
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
     assert_eq!(next(&mut live, kept.len()).await, kept);
-    // Killed while it is full: whatever was answered or seen is there again.
+    // The server is killed while the disk is full. Acknowledged and visible events survive.
     server.kill();
     disk.remount("size=16777216");
     let server = Server::start(&store, &relaxed);
@@ -108,7 +109,7 @@ async fn a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_a
     assert_eq!(again.last_event_id(), id);
 }
 
-/// How many events a refused stream says were published, and the id of the last.
+/// The number of published events in a stream's refusal, and the id of the last.
 #[track_caller]
 fn published(said: &str) -> (usize, &str) {
     let (_, counted) = said.rsplit_once(" Published: ").expect(said);
@@ -137,12 +138,12 @@ async fn a_streamed_publish_on_a_full_disk_counts_what_was_kept() {
         assert!(said.contains("disk of the store is full"), "{said}");
         assert!((1..1_000).contains(&count), "{said}");
         let failed: usize = said.split(' ').nth(1).and_then(|at| at.parse().ok()).expect(&said);
-        // A smaller commit may find room after one that did not.
+        // A smaller commit may fit after a larger one has failed.
         let kept = next(&mut live, count).await;
         assert_eq!(kept[..failed - 1], data[..failed - 1], "{said}");
         assert!(kept.iter().all(|data| !data.starts_with(&format!("\"{} ", failed - 1))), "{said}");
         assert_eq!(live.last_event_id(), last);
-        // Exactly these are there after a kill.
+        // Exactly these events survive a kill.
         server.kill();
         disk.remount("size=33554432");
         let server = Server::start(&store, &flags);
@@ -234,8 +235,8 @@ async fn a_lock_of_another_program_is_said_and_over_when_it_ends() {
     assert_eq!(stream.last_event_id(), id);
 }
 
-/// Damage anywhere: the server says so at the start, or serves what is whole; it never panics and
-/// never gives an event that was not published.
+/// Damage at any place: the server reports it at the start, or serves the intact part. It never
+/// panics, and never returns an event that was not published.
 #[tokio::test]
 async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
     let folder = Folder::new("damaged");
@@ -268,7 +269,7 @@ async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
     assert!(said_at_start > 0 && served > 0, "{said_at_start} {served}");
 }
 
-/// Everything in order up to the end of the stream, or with a gap notice before what follows a hole.
+/// The server returns events in order, up to the first damage. It reports no gap.
 async fn is_honest(server: &Server, data: &[String]) {
     let published = server.post("topic=a", "", "the end").await;
     if published.status != 200 {

@@ -1,7 +1,7 @@
-//! The program over a real file, through HTTP: what it says when the file or the disk is not as it
-//! should be, and what survives restarts, kills and restored backups.
+//! The program over a real file, through HTTP: its errors for damaged files and full disks, and the
+//! data that survives restarts, kills and restored backups.
 //!
-//! Every wait is for something that happens; a process that outlives its test is killed.
+//! Tests wait for events, never for a fixed time. A process that outlives its test is killed.
 #![cfg(unix)]
 
 #[path = "../api/answer.rs"]
@@ -24,7 +24,7 @@ use std::{path::PathBuf, time::Duration};
 use server::Server;
 use tokio::time::timeout;
 
-/// Far more than any of these tests takes.
+/// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {

@@ -1,5 +1,5 @@
-//! What a restart of the server keeps beside the events: ids, keys, finished topics, and what relaxed
-//! durability may lose.
+//! State that survives a restart besides the events: ids, keys and finished topics. Also the losses
+//! that relaxed durability allows.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     stream::Stream,
 };
 
-/// Starts anew, after an orderly end or a kill.
+/// Restarts the server after an orderly end or a kill.
 fn again(server: Server, store: &Path, killed: bool) -> Server {
     if killed {
         server.kill();
@@ -86,7 +86,7 @@ async fn finished_topics_stay_finished_and_whole_over_restarts() {
     }
 }
 
-/// Names and counts of events, as pages of this size list them.
+/// The names and event counts of all topics, listed in pages of this size.
 async fn listed(server: &Server, limit: usize) -> Vec<(String, Value)> {
     let mut rows = Vec::new();
     let mut after = String::new();
@@ -116,18 +116,18 @@ async fn topics_of_the_file_are_listed_after_a_restart() {
             let due: Vec<_> = names.iter().map(|name| (name.clone(), json!(1))).collect();
             assert_eq!(listed(&server, limit).await, due);
         }
-        // The id is the one that the event was published with, in an earlier life of the server.
+        // The event keeps its id, although an earlier run of the server published it.
         assert_eq!(server.get("/topics?topic=t/00").await["oldest"], json!(ids[0]));
     }
 }
 
-/// The gap notice that comes next.
+/// Reads the next event, which must be a gap notice.
 async fn gap(stream: &mut Stream) -> Value {
     patiently(stream.gap()).await
 }
 
-/// A kill loses no event that the operating system has. So the test puts a copy of the store from a
-/// moment before in its place, which is the state that a power cut leaves.
+/// A kill loses no event that the operating system has. So the test restores an earlier copy of the
+/// store, which is the state after a power cut.
 #[tokio::test]
 async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_skips_anything() {
     let folder = Folder::new("relaxed");
@@ -152,7 +152,7 @@ async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_ski
     restore(&before, &store);
 
     let server = Server::start(&store, &relaxed);
-    // More events than were lost: an id that was taken for a position would skip some of them.
+    // More new events than lost ones: if the id were only a position, a reader would skip some.
     let new: Vec<String> = (0..6).map(|number| format!("new {number}")).collect();
     for data in &new {
         assert!(!lost.contains(&server.publish("topic=a", data).await));
@@ -168,7 +168,7 @@ async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_ski
     }
     let mut resumed = server.stream("topic=a", &id_of(&kept)).await;
     assert_eq!(next(&mut resumed, 6).await, new);
-    // The notice's own id is a place to go on from: nothing is told twice.
+    // A reader may resume after the notice's own id. It does not get the notice again.
     let mut resumed = server.stream("topic=a", &lost[0]).await;
     let _told = gap(&mut resumed).await;
     let told = resumed.last_event_id();
@@ -196,7 +196,7 @@ async fn a_kill_takes_nothing_that_was_answered_in_relaxed_durability() {
     assert_eq!(next(&mut whole, kept.len()).await, kept);
 }
 
-/// An event that the store has not taken is neither acknowledged nor visible.
+/// An event that is not in the store is neither acknowledged nor visible.
 #[tokio::test]
 async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing() {
     let folder = Folder::new("relaxed-locked");
@@ -214,7 +214,7 @@ async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing(
     assert_eq!(live.last_event_id(), id);
 }
 
-/// Its publisher may have nothing more to say for hours.
+/// The refusal must not wait for the next event: the publisher may be silent for hours.
 #[tokio::test]
 async fn an_open_stream_is_refused_as_soon_as_one_of_its_events_is() {
     let folder = Folder::new("open-stream");

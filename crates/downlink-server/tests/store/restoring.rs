@@ -1,5 +1,5 @@
-//! An older copy of the store is put in its place: nobody is told less than what is gone, and no id
-//! skips an event.
+//! An older copy replaces the store. Every lost event is reported as a gap, and no id skips an
+//! event.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     server::{id_of, next},
 };
 
-/// Copies a store that is in use with SQLite's own means, a page at a time.
+/// Copies an open store with SQLite's backup API, a few pages at a time.
 pub(crate) fn back_up(store: &Path, copy: &Path) {
     let from = Connection::open(store).expect("a database");
     let mut to = Connection::open(copy).expect("a new file");
@@ -27,7 +27,7 @@ pub(crate) fn back_up(store: &Path, copy: &Path) {
     backup.run_to_completion(5, Duration::ZERO, None).expect("a copy");
 }
 
-/// Puts a copy in the place of a store that is not in use, as the documentation says.
+/// Replaces a closed store with a copy, as the documentation describes.
 pub(crate) fn restore(copy: &Path, store: &Path) {
     fs::copy(copy, store).expect("copied");
     for suffix in ["-wal", "-shm"] {
@@ -35,7 +35,7 @@ pub(crate) fn restore(copy: &Path, store: &Path) {
     }
 }
 
-/// Publishes one event after the other until told to stop: ids and data of all.
+/// Publishes one event after another until stopped. Returns the ids and data of all.
 async fn publish_until(
     server: Arc<Server>,
     stop: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_no
     let backup = tokio::task::spawn_blocking(move || back_up(&from, &to));
     patiently(backup).await.expect("a copy");
     let at_backup = count.load(Ordering::Relaxed);
-    // The server goes on, and its clients get younger ids.
+    // More events after the copy: their ids are newer than the copy.
     patiently(async {
         while count.load(Ordering::Relaxed) < at_backup + 20 {
             tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_no
     .await;
     stop.store(1, Ordering::Relaxed);
     let published = publishing.await.expect("no panic");
-    Arc::into_inner(server).expect("nobody else has it").stop();
+    Arc::into_inner(server).expect("the last reference").stop();
     restore(&copy, &store);
 
     let server = Server::start(&store, &[]);
@@ -112,7 +112,7 @@ async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_no
     }
 }
 
-/// The server was started again after the copy was made: the copy does not know that life at all.
+/// The server was restarted after the copy was made, so the copy does not know that epoch.
 #[tokio::test]
 async fn ids_of_a_life_that_a_restored_copy_does_not_know_get_a_gap() {
     let folder = Folder::new("unknown-life");
@@ -130,9 +130,9 @@ async fn ids_of_a_life_that_a_restored_copy_does_not_know_get_a_gap() {
     let mut waiting = server.stream("topic=a", &gone).await;
     let gap = patiently(waiting.gap()).await;
     assert_eq!((&gap["reason"], &gap["after"]), (&json!("new_epoch"), &json!(gone)));
-    // What the copy has may be a repeat; nothing of it is left out.
+    // The reader may get an event of the copy again, but misses none of them.
     assert_eq!(next(&mut waiting, 1).await, ["old"]);
-    // Whoever publishes again what was lost publishes it for the first time.
+    // The key of a lost event is lost too, so publishing it again gives it a new id.
     let again = id_of(&server.post("topic=a", "Idempotency-Key: k\r\n", "gone").await);
     assert_ne!(again, gone);
     assert_eq!(next(&mut waiting, 1).await, ["gone"]);

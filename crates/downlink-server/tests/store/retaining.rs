@@ -1,4 +1,4 @@
-//! Retention by topic and of the whole file: what is gone is told exactly, also after a restart.
+//! Retention per topic and for the whole file. Gaps are exact, also after a restart.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{Folder, Server, patiently, server::next};
 
-/// Publishes so many numbered events, and gives their ids.
+/// Publishes `count` numbered events and returns their ids.
 async fn publish(server: &Server, topic: &str, count: usize) -> Vec<String> {
     let mut ids = Vec::new();
     for number in 0..count {
@@ -15,8 +15,8 @@ async fn publish(server: &Server, topic: &str, count: usize) -> Vec<String> {
     ids
 }
 
-/// Holds that whoever resumes after each id gets exactly the newest so many events of the topic, and
-/// one gap before them if there are others in between.
+/// Asserts that a reader that resumes after any id gets exactly the newest `kept` events of the
+/// topic. If other events lie in between, it gets one gap first.
 async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     let oldest = ids.len() - kept;
     patiently(trimmed(server, topic, ids, oldest)).await;
@@ -34,7 +34,7 @@ async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     }
 }
 
-/// Waits until the rule was applied to the file as well: that follows the answer to a publisher.
+/// Waits until the rule was applied to the file. That happens after the answer to a publisher.
 async fn trimmed(server: &Server, topic: &str, ids: &[String], oldest: usize) {
     let (query, due) = (format!("topic={topic}"), format!("\"oldest\":\"{}\"", ids[oldest]));
     let mut told = oldest <= 1;
@@ -59,7 +59,7 @@ async fn each_topic_keeps_what_the_first_rule_that_matches_says() {
     for store in ["x.db", "none"] {
         let folder = Folder::new(&format!("rules-{store}"));
         let file = if store == "none" { store.into() } else { folder.file(store) };
-        // One flag with two rules, and one more.
+        // One flag with two rules, and another flag with one.
         let flags = [
             "--retain",
             "chat/long=events:6;chat/*=events:3,age:1h",
@@ -99,7 +99,7 @@ async fn rules_are_one_setting_in_the_file_of_settings_too() {
     }
 }
 
-/// Rules apply to what is in the file already when they become stricter.
+/// A stricter rule also applies to events that are already in the file.
 #[tokio::test]
 async fn a_stricter_rule_applies_after_a_restart() {
     let folder = Folder::new("stricter");
@@ -121,7 +121,8 @@ async fn age_takes_events_of_its_topics_alone() {
     let first = publish(&server, "keep", 3).await;
     let gone = publish(&server, "typing/a", 3).await;
     let passed = async |server: &Server| {
-        // Whoever comes back while something is left is given it: this waits for the rule.
+        // A reader may get events that are about to expire, so this waits until the rule was
+        // applied.
         while server.get("/topics?topic=typing/a").await["events"] != 0 {}
     };
     patiently(passed(&server)).await;
@@ -142,7 +143,7 @@ async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() 
     let store = folder.file("x.db");
     let bytes_max = 512 * 1024;
     let limit = bytes_max.to_string();
-    // Less in memory than in the file: what memory still has is given to those who ask.
+    // Memory holds less than the file, because readers also get events that only memory still has.
     let memory = ["--history-bytes-max", "100000", "--event-bytes-max", "10000"];
     let flags = [&["--store-bytes-max", &limit][..], &memory].concat();
     let mut server = Server::start(&store, &flags);
@@ -157,7 +158,7 @@ async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() 
         assert_eq!((&gap["reason"], &gap["after"]), (&json!("evicted"), &json!(ids[0])));
         let oldest = ids.iter().position(|id| gap["oldest"] == json!(id)).expect("an id of ours");
         assert_eq!(gap["until"], json!(ids[oldest - 1]));
-        // The bound is in pages: what is kept is most of it, and no more.
+        // The limit is in pages, so the events fill most of it and never more.
         let kept = ids.len() - oldest;
         assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
         assert!(next(&mut resumed, kept).await == data[oldest..], "not what was published");
@@ -165,15 +166,15 @@ async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() 
     }
     server.stop();
     let log = std::fs::metadata(format!("{}-wal", store.display()));
-    assert_eq!(log.map_or(0, |log| log.len()), 0, "what was closed is all in one file");
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "a closed store is all in one file");
     let size = std::fs::metadata(&store).expect("a file").len();
     assert!(size < 2 * bytes_max as u64, "{size} bytes");
 }
 
-/// Topics with the events that each keeps at most.
+/// Topics, and the most events that each keeps.
 const KEPT: [(&str, usize); 5] = [("r/a", 1), ("r/b", 3), ("r/c/x", 7), ("s/a", 5), ("s/b", 1_000)];
 
-/// What subscriptions ask for, and the places of the topics that they get.
+/// Queries of subscriptions, and the indices of the topics that they match.
 const WANTED: [(&str, &[usize]); 5] = [
     ("topic=r/*", &[0, 1, 2]),
     ("topic={x}/a", &[0, 3]),
@@ -182,8 +183,8 @@ const WANTED: [(&str, &[usize]); 5] = [
     ("topic=s/a", &[3]),
 ];
 
-/// For every pattern and every id: the events that are kept after it, each once and in order, and one
-/// gap before them if any that it asked for is not.
+/// For every pattern and every id: a reader gets the retained events after the id, each once and in
+/// order. If any matching event is gone, it gets one gap first.
 #[tokio::test]
 async fn every_id_and_pattern_gets_what_is_kept_and_one_gap_for_what_is_not() {
     let folder = Folder::new("model");
@@ -197,11 +198,11 @@ async fn every_id_and_pattern_gets_what_is_kept_and_one_gap_for_what_is_not() {
         "1000",
     ];
     let mut server = Server::start(&store, &flags);
-    // Topic and id of each event, as a fixed generator of numbers draws them.
+    // A deterministic generator picks the topic of each event.
     let (mut events, mut drawn) = (Vec::new(), 7_u32);
     for number in 0..70 {
         drawn = drawn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Topics come and go: each has its time.
+        // The set of active topics shifts over time.
         let topic = (number / 20 + (drawn >> 28) as usize % 3) % KEPT.len();
         let query = format!("topic={}", KEPT[topic].0);
         events.push((topic, server.publish(&query, &number.to_string()).await));

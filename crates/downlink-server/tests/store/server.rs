@@ -1,4 +1,4 @@
-//! The program as a process, and requests to it.
+//! The program as a process, and its HTTP requests.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -27,7 +27,7 @@ pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     command
 }
 
-/// What the program says when it does not start over this store.
+/// The program's output when it refuses to start over this store.
 pub(crate) fn refused(store: &Path) -> String {
     let mut child = command(store, &[]).spawn().expect("the program starts");
     let mut first = String::new();
@@ -52,7 +52,7 @@ pub(crate) fn refused(store: &Path) -> String {
 pub(crate) struct Server {
     child: Child,
     address: String,
-    /// Open while it runs: it has more to say, and ends when nobody can hear it.
+    /// Stays open while the server runs: the server writes more, and ends when stdout is closed.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -61,7 +61,7 @@ impl Server {
         Self::try_start(store, flags).unwrap_or_else(|said| panic!("it does not start: {said}"))
     }
 
-    /// A server, or what it said instead.
+    /// Starts a server. The error is its output on stderr.
     pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::try_spawn(command(store, flags))
     }
@@ -80,13 +80,13 @@ impl Server {
         Ok(Self { child, address: address.to_owned(), _stdout: stdout })
     }
 
-    /// SIGKILL: nothing of the program runs any more.
+    /// SIGKILL: the program stops at once.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
-    /// Ends in order, and says what it has said on stderr.
+    /// Ends the server in an orderly way and returns its output on stderr.
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
@@ -100,7 +100,7 @@ impl Server {
         said
     }
 
-    /// One request with these header lines (each with its CRLF), and its answer.
+    /// Sends one request with these header lines (each with its CRLF) and returns the answer.
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
@@ -126,12 +126,12 @@ impl Server {
         self.ask("POST", &format!("/events?{query}"), headers, data).await
     }
 
-    /// The id of a publish, which must work.
+    /// Publishes and returns the id. The publish must succeed.
     pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
         id_of(&self.post(query, "", data).await)
     }
 
-    /// Begins to publish a stream and leaves it open: the answer, which comes without its end.
+    /// Starts a streamed publish and leaves its body open. The answer arrives before the body ends.
     pub(crate) async fn publish_open(&self, query: &str, event_stream: &str) -> Answer {
         let (host, bytes) = (&self.address, event_stream.len());
         let request = format!(
@@ -149,7 +149,7 @@ impl Server {
         Answer::parse(&answer)
     }
 
-    /// Asks for a stream over a socket that takes little, and reads nothing of it.
+    /// Requests a stream over a socket with a small buffer, and reads nothing from it.
     pub(crate) async fn unread(&self, query: &str) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("an option of every socket");
@@ -161,7 +161,7 @@ impl Server {
         io
     }
 
-    /// Asks for a stream without the first notice, whatever the answer is.
+    /// Requests a stream without the first notice. The answer may be a refusal.
     pub(crate) async fn stream(&self, query: &str, last_event_id: &str) -> Stream {
         let mut io = TcpStream::connect(&self.address).await.expect("listening");
         let last = match last_event_id {
@@ -182,7 +182,7 @@ impl Drop for Server {
     }
 }
 
-/// The id in the answer to a publish that worked, committed or not.
+/// The id in the answer to a successful publish, committed or not.
 #[track_caller]
 pub(crate) fn id_of(answer: &Answer) -> String {
     assert!([200, 202].contains(&answer.status), "{answer:?}");
@@ -190,7 +190,7 @@ pub(crate) fn id_of(answer: &Answer) -> String {
     body["id"].as_str().expect("an id").to_owned()
 }
 
-/// The data of so many events that come next, no gap among them.
+/// The data of the next `count` events. There must be no gap among them.
 pub(crate) async fn next(stream: &mut Stream, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     while events.len() < count {

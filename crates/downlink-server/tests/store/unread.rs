@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use crate::{Folder, Server, patiently, stream::Stream};
 
-/// Events that expire, each in a topic of its own, and larger than a socket takes.
+/// Events that expire. Each has its own topic and is larger than a socket buffer.
 const EVENTS: usize = 50;
 const EVENT_BYTES: usize = 200_000;
 
-/// How long these are kept.
+/// The retention of these events.
 const RETAIN: &str = "c/*=age:3s";
 
-/// The offset in an id of the server's own.
+/// The offset in one of the server's own ids.
 fn offset(id: &str) -> u64 {
     let (_, offset) = id.split_once('-').expect("an id of the server's own");
     offset.parse().expect("a number")
@@ -23,7 +23,7 @@ fn offset(id: &str) -> u64 {
 #[derive(Debug, Default)]
 struct Read {
     events: BTreeSet<u64>,
-    /// After the first and up to the second, with the reason.
+    /// Each gap: the id before it, its last id, and its reason.
     gaps: Vec<(u64, u64, String)>,
 }
 
@@ -56,7 +56,7 @@ impl Read {
     }
 }
 
-/// The topics that have events of those that expire.
+/// The topics that still have events.
 async fn retained(server: &Server) -> BTreeSet<String> {
     let topics = server.get("/topics?prefix=c/&limit=1000").await;
     let topics = topics["topics"].as_array().expect("a list").iter();
@@ -82,7 +82,7 @@ async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
         }
     })
     .await;
-    // Still there after the stream was opened, so there when it was.
+    // A topic that still has events now had them when the stream was opened.
     let due = retained(&server).await;
     if due.is_empty() {
         return false;
@@ -100,7 +100,7 @@ async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
     true
 }
 
-/// In memory, and with a store.
+/// Runs the test in memory and with a store.
 async fn nothing_is_left_out_anywhere(name: &str, start: &str) {
     let folder = Folder::new(&format!("unread-{name}"));
     while !nothing_is_left_out(Path::new("none"), start).await {}
