@@ -9,52 +9,53 @@ use crate::{TransportError, request::retry_after};
 
 /// The longest answer that is read: 64 KiB.
 ///
-/// A receipt has a hundred bytes and a problem a few hundred; more is not from this server.
+/// A receipt has a hundred bytes and a problem a few hundred, so a larger answer is not from a
+/// downlink server.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
 const PROBLEM: &[u8] = b"application/problem+json";
 
-/// What became of one published event.
+/// The server's receipt for one published event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub struct Receipt {
     /// The event's id, as subscribers see it.
     pub id: String,
-    /// How many subscriptions it was for when it was published.
+    /// The number of subscriptions that the event was for when it was published.
     pub subscribers: u64,
-    /// Whether the event is kept as safely as the server can; false where the server answers
-    /// before its store does.
+    /// Whether the event is stored as safely as the server can. `false` if the server answers
+    /// before its store has the event.
     #[serde(skip)]
     pub committed: bool,
 }
 
-/// What became of a published stream.
+/// The server's receipt for a published stream.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub struct StreamReceipt {
-    /// The id of the last event, if the stream held one.
+    /// The id of the last event. `None` if the stream had no event.
     pub id: Option<String>,
 }
 
-/// The server's account of what is wrong (RFC 9457).
+/// The server's description of an error (RFC 9457).
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The answer's status.
+    /// The HTTP status of the answer.
     #[serde(skip)]
     pub status: StatusCode,
-    /// The kind of problem, as a URI; empty if none is given.
+    /// The kind of problem as a URI. Empty if the server gave none.
     #[serde(default, rename = "type")]
     pub kind: String,
-    /// The kind of problem in words.
+    /// The title of this kind of problem.
     #[serde(default)]
     pub title: String,
-    /// What is wrong in this case, and what to do about it.
+    /// A description of this error, and how to fix it.
     #[serde(default)]
     pub detail: String,
-    /// The wait asked for by `Retry-After`.
+    /// The wait that `Retry-After` asks for.
     #[serde(skip)]
     pub retry_after: Option<Duration>,
 }
@@ -66,22 +67,22 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A publish that did not happen, or of which nothing is known.
+/// A failed publish, or one with an unknown result.
 ///
-/// After [`Transport`](Self::Transport), [`Timeout`](Self::Timeout) and the unreadable answers the
-/// event may have been published or not; an
+/// After [`Transport`](Self::Transport), [`Timeout`](Self::Timeout) and the two unreadable answers,
+/// the server may have published the event or not. An
 /// [idempotency key](crate::PublishRequest::idempotency_key) makes it safe to try again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The server refused; nothing was published.
+    /// The server refused the request and published nothing.
     #[error("the server refused: {0}")]
     Rejected(Problem),
     /// The answer is neither a receipt nor a problem, so it is not from a downlink server.
     #[error("unexpected answer with status {status}")]
     #[non_exhaustive]
     UnexpectedAnswer {
-        /// The status.
+        /// The HTTP status of the answer.
         status: StatusCode,
     },
     /// The answer is longer than [`ANSWER_BYTES_MAX`].
@@ -91,22 +92,22 @@ pub enum PublishError {
         /// The limit.
         bytes_max: usize,
     },
-    /// No answer came in time.
+    /// No answer arrived in time.
     #[error("no answer within {after:?}")]
     #[non_exhaustive]
     Timeout {
         /// The limit.
         after: Duration,
     },
-    /// The request or its answer did not get through.
+    /// The request or its answer failed on the way.
     #[error("the request did not get through")]
     Transport(#[source] TransportError),
-    /// The idempotency key holds a character that HTTP cannot carry; nothing was sent.
+    /// The idempotency key has a character that HTTP cannot carry. Nothing was sent.
     #[error("the idempotency key cannot be sent")]
     IdempotencyKey,
 }
 
-/// Reads a receipt of type `T`, and whether the status says that the event is committed.
+/// Reads a receipt of type `T`. The `bool` is whether the status says that the event is committed.
 pub(crate) async fn read<T: DeserializeOwned>(
     mut answer: Response,
 ) -> Result<(T, bool), PublishError> {

@@ -1,6 +1,6 @@
 //! The settings of an event source.
 //!
-//! Setters keep the first mistake; `build` reports it. Building connects to nothing.
+//! Setters remember the first error, and `build` returns it. Building opens no connection.
 
 use bytes::Bytes;
 use downlink_proto::{DecoderLimits, reconnect::ReconnectPolicy};
@@ -22,7 +22,7 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// The most redirects followed in one attempt: 20, as in browsers.
 pub const REDIRECTS_MAX: usize = 20;
 
-/// Settings of an [`EventSource`]. Begin with [`EventSource::builder`].
+/// Settings of an [`EventSource`], made by [`EventSource::builder`].
 #[must_use]
 pub struct EventSourceBuilder {
     url: Result<Url, BuildError>,
@@ -38,7 +38,7 @@ pub struct EventSourceBuilder {
 }
 
 impl EventSource {
-    /// Begins the settings of an event source for an address.
+    /// Returns the default settings of an event source for an address.
     pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
         EventSourceBuilder::new(url.as_ref())
     }
@@ -60,10 +60,10 @@ impl EventSourceBuilder {
         }
     }
 
-    /// Sends a header with every attempt, in place of one of the same name.
+    /// Sends a header with every attempt. It replaces a header of the same name.
     ///
-    /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent on to another origin when a
-    /// redirect leads there; headers with other names are.
+    /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
+    /// redirect. Headers with other names are.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             (Ok(name), Ok(value)) => {
@@ -83,50 +83,50 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sends a body, the same at every attempt. Does not change the method.
+    /// Sends the same body with every attempt. Does not change the method.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Some(body.into());
         self
     }
 
-    /// Resumes after this event. An empty id is none.
+    /// Resumes after this event. An empty id means no id.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Self {
         self.settings.last_event_id = id.into();
         self
     }
 
-    /// When to connect again and when to give up.
+    /// Sets the rules for reconnecting and giving up.
     pub fn reconnection(mut self, policy: ReconnectPolicy) -> Self {
         self.settings.policy = policy;
         self
     }
 
-    /// Reconnects when nothing at all came for this long; comments count as life.
+    /// Reconnects after this much silence. A comment ends the silence too.
     ///
-    /// Without it a downlink server's own keep-alive interval is used, three times over. For other
-    /// servers there is no limit then but the operating system's probes, which find a dead peer
+    /// Without this limit, the client uses three times the keep-alive interval of a downlink
+    /// server. For other servers only the operating system's probes apply, which find a dead peer
     /// after about a minute.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = Some(limit);
         self
     }
 
-    /// The longest wait for a connection. [`CONNECT_TIMEOUT_DEFAULT`] if not set.
+    /// Sets the longest wait for a connection. [`CONNECT_TIMEOUT_DEFAULT`] if not set.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = Some(limit);
         self
     }
 
-    /// The longest wait for the head of the answer, from the start of the attempt.
+    /// Sets the longest wait for the head of the answer, from the start of the attempt.
     /// [`FIRST_BYTE_TIMEOUT_DEFAULT`] if not set. The stream itself has no time limit.
     pub fn first_byte_timeout(mut self, limit: Duration) -> Self {
         self.first_byte_timeout = limit;
         self
     }
 
-    /// Asks for headers before every attempt, such as a token that expires.
+    /// Calls a function for headers before every attempt, such as for a token that expires.
     ///
-    /// They replace headers of the same name. An error counts as a failed attempt.
+    /// These headers replace others of the same name. An error counts as a failed attempt.
     ///
     /// # Examples
     ///
@@ -161,7 +161,7 @@ impl EventSourceBuilder {
         self
     }
 
-    /// The longest line and the largest event that are accepted.
+    /// Sets the longest line and the largest event.
     pub fn limits(mut self, limits: DecoderLimits) -> Self {
         self.settings.limits = limits;
         self
@@ -174,23 +174,23 @@ impl EventSourceBuilder {
     }
 
     /// Whether a downlink server's own events (`downlink.open`, `downlink.alive`) are delivered.
-    /// They are not by default, but always move the last event id. Gap notices are delivered as
-    /// [`Delivery::Gap`](crate::Delivery::Gap) in any case.
+    /// They are not by default, but they always update the last event id. Gap notices are always
+    /// delivered, as [`Delivery::Gap`](crate::Delivery::Gap).
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.shown.control_events = shown;
         self
     }
 
-    /// Uses an HTTP client made elsewhere, with its proxies, certificates and redirect rules.
+    /// Uses an existing HTTP client with its proxies, certificates and redirect rules.
     ///
-    /// It must have no total timeout and no read timeout. [`connect_timeout`](Self::connect_timeout)
-    /// is then the other client's matter.
+    /// The client must have no total timeout and no read timeout.
+    /// [`connect_timeout`](Self::connect_timeout) cannot be set as well; set it on that client.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(client);
         self
     }
 
-    /// Makes the event source. It connects when it is polled for the first time.
+    /// Makes the event source. It connects when it is first polled.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ pub enum BuildError {
     #[error("the address is not a URL: {reason}")]
     #[non_exhaustive]
     Url {
-        /// The fault in the address.
+        /// The error in the address.
         reason: String,
     },
     /// The address is not `http` or `https`.
@@ -263,8 +263,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
     if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
 }
 
-/// A client for streams: no connection is kept for later, so that closing a stream closes its
-/// socket, and nothing is sent twice unasked.
+/// An HTTP client for streams. It keeps no idle connection, so closing a stream closes its socket.
+/// It never sends a request twice on its own.
 fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, BuildError> {
     reqwest::Client::builder()
         .connect_timeout(connect_timeout)

@@ -1,4 +1,4 @@
-//! What an event source hands to its reader.
+//! The values that an event source delivers to its reader.
 
 use downlink_proto::DecodedEvent;
 use http::HeaderMap;
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use crate::{Gap, StreamError};
 
-/// One thing a reader of an [`EventSource`](crate::EventSource) learns, in the order it happened.
+/// A value that an [`EventSource`](crate::EventSource) delivers, in the order of arrival.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A connection is open. Comes once for every connection, before what it brings.
+    /// A connection is open. It comes once per connection, before that connection's events.
     Open(Opened),
     /// An event.
     Event(DecodedEvent),
-    /// Events before the next one were missed and will not come.
+    /// Events before the next one were missed and will not be delivered.
     Gap(Gap),
-    /// A comment, only if [asked for](crate::EventSourceBuilder::comments).
+    /// A comment. Only delivered if [enabled](crate::EventSourceBuilder::comments).
     Comment(String),
-    /// The connection ended or an attempt failed; another attempt follows by itself.
+    /// The connection ended or an attempt failed. The event source will try again by itself.
     Error(Interruption),
 }
 
@@ -38,7 +38,7 @@ pub struct Opened {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Interruption {
-    /// What happened.
+    /// The reason for the interruption.
     pub error: StreamError,
     /// The wait until the next attempt.
     pub retry_in: Duration,

@@ -1,4 +1,4 @@
-//! How a connection fails, and why an event source ended.
+//! Errors of a connection, and the reasons why an event source ends.
 
 use downlink_proto::{
     DecodeError,
@@ -7,24 +7,24 @@ use downlink_proto::{
 use http::StatusCode;
 use std::{error::Error, fmt, time::Duration};
 
-/// Why an attempt or an open connection ended.
+/// The reason why an attempt failed or an open connection ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The request got no answer.
     #[error("no answer from the server")]
     Unanswered(#[source] TransportError),
-    /// The head of the answer did not come in time.
+    /// The head of the answer did not arrive in time.
     #[error("no answer within {after:?}")]
     #[non_exhaustive]
     FirstByteTimeout {
         /// The limit.
         after: Duration,
     },
-    /// The credentials for this attempt could not be had.
+    /// The `credentials` function failed for this attempt.
     #[error("credentials for the request are missing")]
     Credentials(#[source] CredentialsError),
-    /// Redirects in a circle, too many of them, or one to an address that cannot be used.
+    /// A redirect loop, too many redirects, or a redirect to an unusable address.
     #[error("a redirect cannot be followed")]
     Redirect(#[source] TransportError),
     /// The answer's status is not 200.
@@ -33,17 +33,17 @@ pub enum StreamError {
     Status {
         /// The status.
         status: StatusCode,
-        /// The wait asked for by `Retry-After`, as the server gave it.
+        /// The wait that `Retry-After` asks for, unchanged.
         retry_after: Option<Duration>,
     },
     /// The answer is not an event stream.
     #[error("the answer is not an event stream")]
     #[non_exhaustive]
     MediaType {
-        /// Its `Content-Type`, if it has one in ASCII.
+        /// The `Content-Type` of the answer. `None` if it is missing or not ASCII.
         content_type: Option<String>,
     },
-    /// The answer is compressed although nothing of that kind was asked for.
+    /// The answer is compressed, although the client did not ask for that.
     #[error("the answer has a content encoding")]
     ContentEncoding,
     /// The server ended the stream.
@@ -52,7 +52,7 @@ pub enum StreamError {
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] TransportError),
-    /// Nothing came for too long, not even a comment.
+    /// Nothing arrived for too long, not even a comment.
     #[error("nothing came for {after:?}")]
     #[non_exhaustive]
     Idle {
@@ -65,7 +65,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// The same outcome in the terms of the reconnection rules.
+    /// This error as an input of the reconnection rules.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
@@ -81,17 +81,17 @@ impl StreamError {
     }
 }
 
-/// Why an event source ended for good.
+/// The reason why an event source ended for good.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Closed {
     /// [`close`](crate::EventSource::close) was called.
     ByCaller,
-    /// The server answered 204, its way to say stop.
+    /// The server answered 204. By the standard, the client must then stop.
     NoContent,
-    /// This cannot be mended by trying again.
+    /// The last error would occur again, so another attempt is useless.
     Failed(StreamError),
-    /// As many attempts in a row failed as the policy allows; this was the last.
+    /// The most attempts in a row that the policy allows have failed. This is the last error.
     AttemptsSpent(StreamError),
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Closed {
     }
 }
 
-/// A failure below HTTP. It never shows the address, which may hold secrets.
+/// A failure below HTTP. It never shows the address, because that may contain secrets.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct TransportError(reqwest::Error);

@@ -1,6 +1,6 @@
-//! The notice that events were missed.
+//! The notice of missed events.
 //!
-//! A notice that cannot be read in full is still a gap: what is unknown stays empty.
+//! An unreadable notice is still a gap. Fields that cannot be read stay empty.
 
 use serde::Deserialize;
 use std::time::Duration;
@@ -12,36 +12,36 @@ pub(crate) const GAP_EVENT_TYPE: &str = "downlink.gap";
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Why.
+    /// The reason.
     pub reason: GapReason,
-    /// The last event id that the client gave; what it received up to there is complete.
+    /// The last event id that the client sent. The client has received everything up to that event.
     pub after: Option<String>,
-    /// The first event that the server still has, if it has any.
+    /// The oldest event that the server still has. `None` if it has none.
     pub oldest: Option<String>,
-    /// How long to wait before fetching anew what was missed, so that not all readers do at once.
+    /// How long to wait before fetching the missed events. It spreads the load of many readers.
     pub wait: Duration,
 }
 
-/// Why events were missed.
+/// The reason why events were missed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// They are older than what the server keeps.
+    /// The server has evicted them.
     Evicted,
-    /// The server cannot tell where the client's last event id was.
+    /// The server does not know the position of the client's last event id.
     UnknownId,
-    /// The server's history began anew since.
+    /// The server's history has started anew since then.
     NewEpoch,
     /// The client read too slowly.
     Lagged,
-    /// The server lost them.
+    /// The server lost them, as after a power cut.
     Lost,
-    /// The last event id cannot be a header, so the server was not told where to resume. Made by
-    /// this client: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    /// The last event id cannot be sent as a header, so the server could not resume. This client
+    /// makes the gap itself: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
     UnsendableId,
-    /// A reason that this version does not know; empty if the server gave none.
+    /// A reason that this version does not know. Empty if the server gave none.
     Other(String),
-    /// The notice cannot be read.
+    /// The notice could not be parsed.
     #[default]
     Unreadable,
 }
@@ -70,7 +70,7 @@ struct Notice {
 }
 
 impl Gap {
-    /// Reads the data of a gap notice.
+    /// Parses the data of a gap notice.
     pub(crate) fn parse(data: &str) -> Self {
         match serde_json::from_str::<Notice>(data) {
             Ok(Notice { reason, after, oldest, wait_ms }) => Self {

@@ -1,19 +1,19 @@
 //! An `EventSource` and a publisher for Rust programs.
 //!
-//! [`EventSource`] subscribes to any Server-Sent Events address and stays subscribed: it
-//! reconnects, resumes after the last event id, and says so when events were missed. [`Publisher`]
-//! publishes to a downlink server.
+//! [`EventSource`] subscribes to any Server-Sent Events address and stays subscribed. It
+//! reconnects, resumes after the last event id, and reports missed events. [`Publisher`] publishes
+//! to a downlink server.
 //!
-//! What holds here:
+//! Guarantees:
 //!
-//! - A reader learns of every interruption and of every gap that the server reports, as values.
-//!   The end of the stream is final.
-//! - Every wait has a limit, except the wait for a peer that never said how often it speaks (see
-//!   [`EventSourceBuilder::idle_timeout`]).
-//! - No background task: an [`EventSource`] moves only when it is polled, and dropping it closes
-//!   its socket.
+//! - The reader gets every interruption, and every gap that the server reports, as a value. The end
+//!   of the stream is final.
+//! - Every wait has a limit. The one exception is the wait for a peer that announces no keep-alive
+//!   interval (see [`EventSourceBuilder::idle_timeout`]).
+//! - There is no background task. An [`EventSource`] makes progress only when it is polled, and
+//!   dropping it closes its socket.
 //!
-//! Deliberately not here: anything of the server side.
+//! Deliberately not here: the server side.
 //!
 //! ```no_run
 //! use downlink_client::{Delivery, EventSource};

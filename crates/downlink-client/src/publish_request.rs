@@ -1,13 +1,13 @@
-//! To whom an event goes, and what it carries besides data.
+//! The addresses of an event, and its fields besides the data.
 //!
-//! Not checked here: the server says what is wrong with an address or a field, and publishes
-//! nothing then.
+//! Nothing is checked here. The server refuses an invalid address or field, says why, and publishes
+//! nothing.
 
 use reqwest::Url;
 use std::{fmt, time::Duration};
 
-/// The address and the fields of a publish. Several addresses are a union: one event, which
-/// reaches each subscription once.
+/// The addresses and fields of a publish. With several addresses it is still one event, and each
+/// subscription gets it once.
 ///
 /// # Examples
 ///
@@ -24,60 +24,61 @@ pub struct PublishRequest {
 }
 
 impl PublishRequest {
-    /// To the subscribers of a topic.
+    /// Publishes to the subscribers of a topic.
     pub fn to_topic(topic: impl Into<String>) -> Self {
         Self::empty().topic(topic)
     }
 
-    /// To every connection of a client id.
+    /// Publishes to every connection of a client id.
     pub fn to_client(client: impl Into<String>) -> Self {
         Self::empty().client(client)
     }
 
-    /// To every subscriber.
+    /// Publishes to every subscriber.
     pub fn to_everyone() -> Self {
         Self::empty().with("everyone", "")
     }
 
-    /// To the subscribers of this topic as well.
+    /// Adds a topic.
     pub fn topic(self, topic: impl Into<String>) -> Self {
         self.with("topic", topic)
     }
 
-    /// To every connection of this client id as well.
+    /// Adds a client id.
     pub fn client(self, client: impl Into<String>) -> Self {
         self.with("client", client)
     }
 
-    /// Sets the event type; without it listeners of `message` hear the event.
+    /// Sets the event type. Without it, listeners of `message` get the event.
     pub fn event_type(self, event_type: impl Into<String>) -> Self {
         self.with("event", event_type)
     }
 
-    /// Sets the event id, in place of the server's own. Publishing it again with equal content
-    /// publishes nothing and gets the first answer.
+    /// Sets the event id, instead of one that the server assigns. If this id was published before
+    /// with equal content, nothing is published and the answer is the first receipt.
     pub fn id(self, id: impl Into<String>) -> Self {
         self.with("id", id)
     }
 
-    /// Sets the reconnection time that the event carries, in whole milliseconds, rounded up.
+    /// Sets the reconnection time of the event, in whole milliseconds, rounded up.
     pub fn retry(self, time: Duration) -> Self {
         let millis = time.as_nanos().div_ceil(1_000_000);
         self.with("retry", u64::try_from(millis).unwrap_or(u64::MAX).to_string())
     }
 
-    /// Makes this the last event of its topics: their streams end after it.
+    /// Makes this the last event of its topics. Their streams end after it.
     pub fn last(self) -> Self {
         self.with("last", "true")
     }
 
-    /// Finishes the topics when the published stream ends; for
+    /// Finishes the topics when the published stream ends. Only for
     /// [`publish_stream`](crate::Publisher::publish_stream).
     pub fn finish_on_end(self) -> Self {
         self.with("finish_on_end", "true")
     }
 
-    /// Makes repeats of this request publish once: those with the same key get the first answer.
+    /// Sets a key that makes repeats safe: only the first request with a key publishes. A repeat
+    /// gets the first answer.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
@@ -92,26 +93,26 @@ impl PublishRequest {
         self
     }
 
-    /// Adds everything that travels in the query, percent-encoded.
+    /// Adds the query parameters, percent-encoded.
     pub(crate) fn add_to(&self, url: &mut Url) {
         url.query_pairs_mut().extend_pairs(&self.query);
     }
 }
 
-/// Shows the addresses and fields; not the idempotency key.
+/// Shows the addresses and fields, but not the idempotency key.
 impl fmt::Debug for PublishRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PublishRequest").field("query", &self.query).finish_non_exhaustive()
     }
 }
 
-/// The form of a published stream.
+/// The format of a published stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamFormat {
-    /// One JSON value a line; each becomes an event.
+    /// One JSON value per line. Each line becomes an event.
     Ndjson,
-    /// An event stream; its events are published with their types.
+    /// An event stream. Its events keep their types.
     EventStream,
 }
 

@@ -1,7 +1,7 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
-//! One request is one attempt: nothing is repeated here, since only the caller knows whether it may
-//! be.
+//! One call is one attempt. Nothing is repeated here, since only the caller knows whether a repeat
+//! is safe.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -16,7 +16,8 @@ use crate::{
 
 /// The longest wait for the answer to one event by default: 30 seconds.
 ///
-/// A commit takes milliseconds and a busy server refuses at once; what takes this long is lost.
+/// A commit takes milliseconds, and a busy server refuses at once. After this time, no answer will
+/// come.
 pub const PUBLISH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -45,7 +46,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher to the server at a base address; `/events` is added to its path.
+    /// Makes a publisher for the server at a base address. `/events` is appended to its path.
     ///
     /// # Errors
     ///
@@ -58,7 +59,7 @@ impl Publisher {
         events.set_path(&path);
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
-            // A redirect may turn a POST into a GET, which would subscribe.
+            // A redirect could turn a POST into a GET, and that would subscribe.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .build()
@@ -87,7 +88,7 @@ impl Publisher {
         self
     }
 
-    /// Uses an HTTP client made elsewhere, with its proxies and certificates.
+    /// Uses an existing HTTP client with its proxies and certificates.
     #[must_use]
     pub fn with_http_client(mut self, client: reqwest::Client) -> Self {
         self.client = client;
@@ -98,12 +99,12 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; only after [`Rejected`](PublishError::Rejected) is it certain that nothing
-    /// was published.
+    /// [`PublishError`]. Only [`Rejected`](PublishError::Rejected) means that nothing was published
+    /// for certain.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: when the future is dropped the event may be published or not.
+    /// Not cancel safe: if the future is dropped, the event may be published or not.
     pub async fn publish(
         &self,
         request: &PublishRequest,
@@ -120,17 +121,17 @@ impl Publisher {
         }
     }
 
-    /// Publishes each item of a stream as it comes, and waits for the end.
+    /// Publishes each item of a stream as it arrives, and waits for the end.
     ///
-    /// There is no time limit: it takes as long as the stream.
+    /// There is no time limit: the call takes as long as the stream.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. Items before the one that failed stay published.
+    /// [`PublishError`]. Items before the failed one stay published.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: when the future is dropped the items sent so far may be published or not.
+    /// Not cancel safe: if the future is dropped, the items sent so far may be published or not.
     pub async fn publish_stream<S, E>(
         &self,
         request: &PublishRequest,

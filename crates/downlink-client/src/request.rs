@@ -1,7 +1,7 @@
-//! One attempt: what is sent, and whether the answer is an event stream.
+//! One attempt: sends the request, and checks that the answer is an event stream.
 //!
-//! The same request goes out at every attempt, to the original address; only the last event id and
-//! the credentials differ.
+//! Every attempt sends the same request to the original address. Only the last event id and the
+//! credentials differ.
 
 use bytes::Bytes;
 use http::{
@@ -15,14 +15,14 @@ use crate::{CredentialsError, StreamError, TransportError};
 
 /// The longest wait for the head of the answer by default, credentials included: 60 seconds.
 ///
-/// Servers that compute before they answer take tens of seconds; a minute without a head is what
-/// proxies give up on as well.
+/// Some servers compute for tens of seconds before they answer. Proxies usually give up after a
+/// minute too.
 pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// The longest last event id that is sent: 4,096 bytes.
 ///
-/// It travels in a header, and common servers refuse heads of more than 8 KiB. A longer id is not
-/// sent, and the reader is told with a [`Gap`](crate::Gap).
+/// The id travels in a header, and common servers refuse heads of more than 8 KiB. A longer id is
+/// not sent, and the reader gets a [`Gap`](crate::Gap) instead.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -44,7 +44,7 @@ pub(crate) struct Request {
     pub(crate) first_byte_timeout: Duration,
 }
 
-/// Shows where the request goes, without anything that may be secret.
+/// Shows the address of the request without any secret.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
@@ -55,7 +55,7 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    /// Starts an attempt. It is abandoned, and its socket closed, when the future is dropped.
+    /// Starts an attempt. Dropping the future abandons it and closes its socket.
     pub(crate) fn send(
         &self,
         last_event_id: Option<HeaderValue>,
@@ -102,7 +102,7 @@ fn unanswered(error: reqwest::Error) -> StreamError {
     }
 }
 
-/// The header for an id, or `None` if no header can carry it.
+/// The header for an id. `None` if no header can carry it.
 pub(crate) fn last_event_id_header(id: &str) -> Option<HeaderValue> {
     if id.len() > LAST_EVENT_ID_BYTES_MAX {
         return None;
@@ -127,15 +127,15 @@ fn accept(answer: Response) -> Result<Response, StreamError> {
     Ok(answer)
 }
 
-/// Whether the media type is `text/event-stream`, whatever its parameters say.
+/// Whether the media type is `text/event-stream`. Parameters are ignored.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM.as_bytes())
 }
 
-/// The wait that `Retry-After` asks for: seconds, or a date, which is compared with the answer's
-/// own `Date` so that the clocks of client and server need not agree.
+/// The wait that `Retry-After` asks for: seconds or a date. A date is compared with the answer's
+/// own `Date`, so the clocks of client and server may differ.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

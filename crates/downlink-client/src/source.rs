@@ -1,7 +1,7 @@
 //! The event source: connects, reads, reconnects.
 //!
-//! Everything happens while it is polled. It owns one attempt or one open body at a time, and what
-//! it decoded from a chunk is delivered before the next chunk is read, so nothing queues up.
+//! All work happens while the event source is polled. It owns one attempt or one open body at a
+//! time. It delivers all items of a chunk before it reads the next chunk, so nothing queues up.
 
 use bytes::Bytes;
 use downlink_proto::{
@@ -26,39 +26,39 @@ use crate::{
     request::{Future, Request, last_event_id_header},
 };
 
-/// The shortest idle timeout taken from a server's keep-alive interval: 5 seconds.
+/// The shortest idle timeout derived from a server's keep-alive interval: 5 seconds.
 ///
-/// Below that a busy network's ordinary delays would look like a dead peer.
+/// With less, the ordinary delays of a busy network would look like a dead peer.
 pub const IDLE_TIMEOUT_LEARNED_MIN: Duration = Duration::from_secs(5);
 
-/// How many keep-alive intervals may pass in silence: one may be late, and one may be lost.
+/// The keep-alive intervals that may pass in silence: one may be late, and one may be lost.
 const IDLE_KEEP_ALIVES: u32 = 3;
 
 const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
 
-/// A subscription that lasts: it reconnects by itself and resumes where it was.
+/// A lasting subscription: it reconnects by itself and resumes after the last event.
 ///
-/// It is a [`Stream`] of [`Delivery`] values, and [`next`](Self::next) reads it without any trait.
-/// Errors that another attempt may mend are deliveries; the end of the stream is final, and
-/// [`closed_because`](Self::closed_because) tells why. It connects when first polled, makes no
-/// progress without being polled, and closes its socket when dropped.
+/// It is a [`Stream`] of [`Delivery`] values; [`next`](Self::next) reads it without importing a
+/// trait. An error is a delivery if another attempt may help. The end of the stream is final, and
+/// [`closed_because`](Self::closed_because) returns the reason. It connects when first polled,
+/// makes progress only while it is polled, and closes its socket when dropped.
 ///
 /// Must be polled within a tokio runtime with time and I/O enabled.
 ///
 /// # Limits
 ///
-/// One connection, and of its stream at most one unfinished line and one unfinished event, each
-/// within [`DecoderLimits`], besides one chunk.
+/// One connection. Besides one chunk of its stream, it holds at most one unfinished line and one
+/// unfinished event, each within [`DecoderLimits`].
 #[must_use = "an event source does nothing until it is polled"]
 pub struct EventSource {
     request: Request,
     reconnect: Reconnect,
     limits: DecoderLimits,
     shown: Shown,
-    /// As set by the caller; it goes before what the server says.
+    /// The caller's limit. It overrides the server's interval.
     idle_timeout: Option<Duration>,
-    /// Holds the last event id over reconnects, as of the last delivery.
+    /// Keeps the last event id across reconnects, as of the last delivery.
     decoder: Decoder,
     /// A gap to deliver before the events of this connection.
     gap: Option<Gap>,
@@ -84,15 +84,15 @@ pub(crate) struct Shown {
 }
 
 enum Phase {
-    /// Between two connections. Asks the reconnection rules.
+    /// Between two connections. The next poll asks the reconnection rules.
     Idle,
-    /// Until the next attempt is due.
+    /// Waiting for the next attempt.
     Waiting(Pin<Box<Sleep>>),
-    /// Until the head of the answer.
+    /// Waiting for the head of the answer.
     Connecting(Future<Result<Response, StreamError>>),
-    /// Open.
+    /// Reading the stream.
     Reading(Body),
-    /// The body failed. The items decoded before are still delivered.
+    /// The body failed. Items decoded before that are still delivered.
     Failing(StreamError),
     /// Ended for good. Every further poll answers `None`.
     Closed,
@@ -140,30 +140,30 @@ impl EventSource {
         }
     }
 
-    /// The next delivery; `None` after the end, which is final.
+    /// Returns the next delivery. `None` means the end, which is final.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing is lost when the future is dropped, and the next call goes on where
-    /// this one was.
+    /// Cancel safe: nothing is lost when the future is dropped, and the next call continues from
+    /// there.
     pub async fn next(&mut self) -> Option<Delivery> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The id after which the next connection resumes: that of the last delivered event, or a later
-    /// one that came without an event. Empty means from nothing.
+    /// The id after which the next connection resumes. It is that of the last delivered event, or a
+    /// later id without an event. Empty means no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// The wait before a reconnect, as the server last set it.
+    /// The wait before a reconnect, as last set by the server.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnect.reconnection_time()
     }
 
-    /// Whether it is connecting, open or closed.
+    /// Whether the event source is connecting, open or closed.
     #[must_use]
     pub fn ready_state(&self) -> ReadyState {
         match self.phase {
@@ -173,20 +173,20 @@ impl EventSource {
         }
     }
 
-    /// Why it ended for good; `None` while it has not.
+    /// The reason why the event source ended. `None` while it has not.
     #[must_use]
     pub fn closed_because(&self) -> Option<&Closed> {
         self.closed.as_ref()
     }
 
-    /// Why it ended for good, as a value of its own; `None` if it has not.
+    /// The reason why the event source ended, as an owned value. `None` if it has not.
     #[must_use]
     pub fn into_closed(self) -> Option<Closed> {
         self.closed
     }
 
-    /// Drops the connection or the wait, and connects anew at the next poll, resuming after what
-    /// was delivered. Does nothing once closed.
+    /// Drops the connection or the wait, and reconnects at the next poll, after the last delivery.
+    /// Does nothing after the end.
     pub fn restart(&mut self) {
         if self.closed.is_none() {
             self.reconnect.restart();
@@ -195,7 +195,7 @@ impl EventSource {
         }
     }
 
-    /// Ends it and releases the socket. Nothing is delivered afterwards.
+    /// Ends the event source and closes its socket. It delivers nothing afterwards.
     pub fn close(&mut self) {
         if self.closed.is_none() {
             self.reconnect.close();
@@ -205,7 +205,8 @@ impl EventSource {
         }
     }
 
-    /// A new decoder at the last delivery. A body is always read by a decoder of its own.
+    /// Replaces the decoder by a new one that resumes after the last delivery. Every body has its
+    /// own decoder.
     fn forget_undelivered(&mut self) {
         let id = self.decoder.last_event_id().to_owned();
         self.decoder = Decoder::new(self.limits).with_last_event_id(id);
@@ -234,7 +235,7 @@ impl EventSource {
             Step::Connect => self.connect(),
             Step::WaitUntil(at) => self.phase = Phase::Waiting(Box::pin(sleep_until(at.into()))),
             Step::Stopped(_) => self.phase = Phase::Closed,
-            // Nothing is under way here: whatever was has been dropped.
+            // The previous attempt or body was dropped, so nothing is under way.
             _ => self.reconnect.restart(),
         }
     }
@@ -309,7 +310,7 @@ impl EventSource {
         Poll::Ready(self.interrupt(error))
     }
 
-    /// The connection or the attempt is over: either another follows or this is the end.
+    /// The connection or attempt is over. Plans the next attempt, or ends the event source.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
         let now = Instant::now().into_std();
         let random = fastrand::u64(..);
@@ -327,7 +328,7 @@ impl EventSource {
         }
     }
 
-    /// The next delivery among what this connection has brought.
+    /// The next delivery from the items that are already decoded.
     fn next_decoded(&mut self) -> Option<Delivery> {
         if matches!(self.phase, Phase::Reading(_))
             && let Some(gap) = self.gap.take()
@@ -359,7 +360,8 @@ impl EventSource {
         (!hidden).then_some(Delivery::Event(event))
     }
 
-    /// Uses the server's keep-alive interval for this connection, unless the caller set a limit.
+    /// Derives the idle timeout from the server's keep-alive interval, unless the caller has set
+    /// one.
     fn learn_idle_timeout(&mut self, data: &str) {
         #[derive(Deserialize)]
         struct Open {
@@ -379,7 +381,7 @@ impl EventSource {
 
 impl Body {
     fn postpone_idle(&mut self) {
-        // A limit beyond the clock is none, and needs no new moment.
+        // A limit beyond the clock's range never ends the connection, so it needs no new deadline.
         if let Some(idle) = &mut self.idle
             && let Some(at) = Instant::now().checked_add(idle.after)
         {

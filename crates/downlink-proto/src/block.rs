@@ -1,7 +1,7 @@
-//! Lines into events: the buffers of the standard and what each field does to them.
+//! Builds events from lines: the buffers of the standard, and the effect of each field.
 //!
-//! A block is the lines up to a blank one. Its type and data belong to it alone; the id outlives
-//! it, but becomes the resume point only when a blank line completes the block.
+//! A block is the lines up to a blank one. Its type and data belong to it alone. Its id outlives
+//! the block, but becomes the resume point only when a blank line completes the block.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
@@ -16,11 +16,11 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// An effect of a line. For the reader, effects follow the order of the lines.
+/// The effect of a line. The reader sees effects in the order of the lines.
 #[derive(Debug)]
 pub(crate) enum Step {
     Item(Item),
-    /// A block without data moved the resume point; nothing is handed out.
+    /// A block without data has moved the resume point. The reader gets no item.
     LastEventId(Arc<str>),
 }
 
@@ -28,14 +28,14 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Block {
     event_bytes_max: usize,
-    /// The data so far, without the line feed that would follow; `None` before the first `data`
-    /// field, which is different from empty data.
+    /// The data so far, without a final line feed. `None` before the first `data` field; empty data
+    /// is `Some`.
     data: Option<String>,
-    /// The type; `None` stands for the default.
+    /// The type. `None` means the default.
     event_type: Option<String>,
-    /// The id this block gives, if any.
+    /// The id of this block, if it has one.
     id: Option<Arc<str>>,
-    /// The id in force when the block began: that of the last completed block.
+    /// The id when the block began: that of the last completed block.
     last_event_id: Arc<str>,
 }
 
@@ -54,14 +54,14 @@ impl Block {
         self.last_event_id = id;
     }
 
-    /// Forgets the unfinished block, its id included.
+    /// Discards the unfinished block and its id.
     pub(crate) fn restart(&mut self) {
         self.data = None;
         self.event_type = None;
         self.id = None;
     }
 
-    /// Takes one line, without its end.
+    /// Adds one line, without its end.
     pub(crate) fn take_line(
         &mut self,
         line: &[u8],
@@ -84,7 +84,7 @@ impl Block {
         self.take_field(name, value.strip_prefix(b" ").unwrap_or(value), steps)
     }
 
-    /// Takes one field. Names are compared exactly; unknown ones are ignored.
+    /// Applies one field. Names are compared exactly, and unknown ones are ignored.
     fn take_field(
         &mut self,
         name: &[u8],
@@ -125,7 +125,7 @@ impl Block {
         Ok(())
     }
 
-    /// An id with NUL is ignored: the former one stays.
+    /// Sets the id. An id with NUL is ignored, and the previous one stays.
     fn take_id(&mut self, value: &[u8]) -> Result<(), EventTooLarge> {
         if memchr(b'\0', value).is_some() {
             return Ok(());
@@ -137,7 +137,7 @@ impl Block {
         Ok(())
     }
 
-    /// What counts towards the limit: data, type and id as they are kept.
+    /// The bytes that count towards the limit: data, type and id as stored.
     fn len(&self) -> usize {
         self.data.as_ref().map_or(0, String::len)
             + self.event_type.as_ref().map_or(0, String::len)
@@ -148,7 +148,8 @@ impl Block {
         if len > self.event_bytes_max { Err(EventTooLarge) } else { Ok(()) }
     }
 
-    /// The blank line: the resume point moves even without data; an event exists only with data.
+    /// Completes the block at a blank line. The resume point moves even without data, but only a
+    /// block with data is an event.
     fn dispatch(&mut self) -> Option<Step> {
         let has_own_id = self.id.is_some();
         if let Some(id) = self.id.take() {

@@ -1,8 +1,8 @@
 //! The incremental decoder.
 //!
-//! Guarantees: the items found depend on the bytes alone, not on how they were cut; work is linear
-//! in the bytes; memory is bounded by the limits and by the chunk handed in. Only a limit is an
-//! error: whatever else a peer sends is read as the standard's parser reads it.
+//! Guarantees: the items depend only on the bytes, not on the chunks. Work is linear in the bytes.
+//! Memory is bounded by the limits and by the current chunk. Exceeding a limit is the only error;
+//! any other input is read as the standard's parser reads it.
 //!
 //! Not here: resuming and reconnecting, which belong to the client.
 
@@ -22,12 +22,12 @@ pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 
 /// The largest event by default, in bytes: 16 MiB.
 ///
-/// Readers of model output and of encoded images see single events of more than 8 MiB; twice that
-/// is beyond any event meant for a stream and still affordable for one connection.
+/// Readers of model output and of encoded images see single events of more than 8 MiB. Twice that
+/// exceeds any event meant for a stream, and one connection can still afford it.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
-/// How many waiting items the queue keeps room for once it is empty. An ordinary chunk holds fewer;
-/// one chunk full of tiny items does not cost its room for the rest of a connection.
+/// The room that an empty queue keeps, in items. An ordinary chunk holds fewer items. A chunk full
+/// of tiny items must not cost its room for the rest of the connection.
 const ITEMS_KEPT: usize = 64;
 
 /// The limits of a [`Decoder`] for the stream of its peer.
@@ -74,16 +74,15 @@ impl DecoderLimits {
 
 /// Reads an event stream from chunks.
 ///
-/// Call [`handle_bytes`](Self::handle_bytes) with what arrived, then
-/// [`poll_item`](Self::poll_item) until it answers `None`; when the stream ends,
-/// [`handle_end`](Self::handle_end). The same decoder then reads the next connection's stream and
-/// goes on with the last event id.
+/// Call [`handle_bytes`](Self::handle_bytes) with each chunk, then [`poll_item`](Self::poll_item)
+/// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). The same
+/// decoder then reads the stream of the next connection and keeps the last event id.
 ///
 /// # Limits
 ///
-/// At most one unfinished line and one unfinished event are kept, each within its limit in
-/// [`DecoderLimits`] (invalid UTF-8 can grow threefold while one line is decoded), besides the items
-/// not yet taken. Two bytes make at most one item.
+/// The decoder holds at most one unfinished line and one unfinished event, each within its limit in
+/// [`DecoderLimits`], and the items not yet taken. Decoding invalid UTF-8 can make one line three
+/// times as long. Two bytes make at most one item.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};
@@ -136,7 +135,7 @@ impl Decoder {
         }
     }
 
-    /// Goes on from an id known from elsewhere: events before the first `id` field carry it.
+    /// Starts with an id from elsewhere. Events before the first `id` field carry it.
     #[must_use]
     pub fn with_last_event_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.last_event_id = id.into();
@@ -144,13 +143,12 @@ impl Decoder {
         self
     }
 
-    /// Takes the next bytes of the stream, any number of them.
+    /// Reads the next chunk of the stream, of any length.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if a limit is exceeded. The decoder is then at its end: items found before
-    /// can still be taken, and further bytes give the same error until
-    /// [`handle_end`](Self::handle_end) begins a new stream.
+    /// [`DecodeError`] if a limit is exceeded. Earlier items can still be taken. Further bytes give
+    /// the same error until [`handle_end`](Self::handle_end) begins a new stream.
     pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -170,15 +168,15 @@ impl Decoder {
         Ok(())
     }
 
-    /// The stream ended. An unfinished event is discarded, and its id with it; the next bytes begin
-    /// a new stream, to which the last event id and the reconnection time carry over.
+    /// Ends the stream and discards an unfinished event with its id. The next bytes begin a new
+    /// stream. It keeps the last event id and the reconnection time.
     pub fn handle_end(&mut self) {
         self.lines.restart();
         self.block.restart();
         self.failed = None;
     }
 
-    /// The next item, or `None` until more bytes arrive.
+    /// Returns the next item, or `None` until more bytes arrive.
     pub fn poll_item(&mut self) -> Option<Item> {
         loop {
             let item = match self.next_step()? {
@@ -205,10 +203,10 @@ impl Decoder {
         step
     }
 
-    /// Where to resume: the last event id after the items taken so far. Empty means from nothing.
+    /// The resume point: the last event id after the items taken so far. Empty means no id.
     ///
-    /// An event still waiting in the decoder does not count, so a reader that stops early asks for
-    /// it again. A block of only an id counts once `poll_item` has passed it.
+    /// An event that still waits in the decoder does not count, so a reader that stops early will
+    /// request it again. A block with only an id counts once `poll_item` has passed it.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
@@ -221,7 +219,7 @@ impl Decoder {
     }
 }
 
-/// The stream exceeded a limit of its reader.
+/// The stream exceeded a limit of the decoder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {

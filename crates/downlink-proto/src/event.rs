@@ -1,7 +1,7 @@
 //! An event as plain data, and its bytes.
 //!
-//! Nothing here can fail once the fields exist: types and ids are checked when they are made, and
-//! any text is legal data. Line breaks in data are normalised: a reader sees CR and CRLF as LF.
+//! Encoding cannot fail: types and ids are checked when they are made, and data may be any text.
+//! Line breaks in data are normalised: a reader sees CR and CRLF as LF.
 
 use crate::{
     field::{EventId, EventType, Retry},
@@ -10,15 +10,16 @@ use crate::{
     text::{self, U64_DIGITS_MAX},
 };
 
-/// One unit of an event stream, as a publisher means it.
+/// One event of a stream, as the publisher sees it.
 ///
-/// All parts are optional. An event without data ([`Event::empty`]) reaches no listener, yet
-/// carries its id and reconnection time; one with empty data reaches listeners with `""`.
+/// All parts are optional. An event without data ([`Event::empty`]) reaches no listener, but its id
+/// and reconnection time apply. An event with empty data reaches listeners with `""`.
 ///
 /// # Limits
 ///
-/// Data of any length is written. A reader that keeps lines short (some stop at 64 KiB) needs
-/// shorter lines from the publisher; splitting one line is not transparent, so it is not done here.
+/// Data may have any length. For a reader with a limit on lines (some stop at 64 KiB), the
+/// publisher must use shorter lines. Splitting a line would change the data, so it is not done
+/// here.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,17 +44,17 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this data. A reader sees its line breaks (CR, LF, CRLF) as LF.
+    /// Makes an event with this data. A reader sees its line breaks (CR, LF, CRLF) as LF.
     pub fn new(data: impl Into<String>) -> Self {
         Self::empty().with_data(data)
     }
 
-    /// An event without data, which no listener hears. Different from empty data.
+    /// Makes an event without data. It reaches no listener, unlike an event with empty data.
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// An event whose data is the value as compact JSON.
+    /// Makes an event whose data is the value as compact JSON.
     ///
     /// # Errors
     ///
@@ -71,7 +72,7 @@ impl Event {
         serde_json::to_string(value).map(Self::new).map_err(JsonError)
     }
 
-    /// Sets the event type. The empty type means none.
+    /// Sets the event type. The empty type means no type.
     pub fn with_type(mut self, event_type: EventType) -> Self {
         self.event_type = Some(event_type).filter(|given| !given.as_str().is_empty());
         self
@@ -95,7 +96,7 @@ impl Event {
         self
     }
 
-    /// The event type; none stands for `message`. Never empty.
+    /// The event type, never empty. `None` means `message`.
     #[must_use]
     pub fn event_type(&self) -> Option<&EventType> {
         self.event_type.as_ref()
@@ -113,14 +114,14 @@ impl Event {
         self.retry
     }
 
-    /// The data as given, line breaks not yet normalised.
+    /// The data as given. Its line breaks are not normalised yet.
     #[must_use]
     pub fn data(&self) -> Option<&str> {
         self.data.as_deref()
     }
 
-    /// The bytes of this event: fields in the order `event`, `id`, `retry`, `data`, then the blank
-    /// line. One allocation of the exact size.
+    /// Encodes this event: the fields `event`, `id`, `retry` and `data` in this order, then the
+    /// blank line. Allocates once, with the exact size.
     pub fn encode(&self) -> Frame {
         let mut out = Vec::with_capacity(self.encoded_len());
         self.encode_into(&mut out);
@@ -137,7 +138,7 @@ impl Event {
         self.write_after_id(out);
     }
 
-    /// How many bytes [`encode`](Self::encode) makes.
+    /// The length of [`encode`](Self::encode)'s result.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let id_len = self.id.as_ref().map_or(0, |id| text::line_len("id", id.as_str().len()));

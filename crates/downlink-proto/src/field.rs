@@ -1,8 +1,8 @@
 //! Values that fit on one line of an event stream.
 //!
-//! The format has no escape for a line break: a value that held one would become a second field.
-//! These types are the only way into an [`Event`](crate::Event), and none can hold such a value.
-//! Not here: `data` and comments, which may span lines (see `text`).
+//! The format has no escape for a line break: a value with a line break would become a second
+//! field. These types are the only way into an [`Event`](crate::Event), and they reject such
+//! values. Not here: `data` and comments, which may span lines (see `text`).
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -10,20 +10,20 @@ use crate::text::{self, Decimal};
 
 /// The longest event type, in bytes.
 ///
-/// A type is a name that a program listens for; 128 bytes hold any such name, and every event of
-/// that type carries it again, so a larger limit would only pay for mistakes.
+/// A type is a name that a program listens for, and 128 bytes hold any such name. Every event of
+/// the type repeats it, so only a mistake would need a larger limit.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 
 /// The longest event id, in bytes.
 ///
-/// A reader sends the id back in a request header, and many servers refuse headers over 8 KiB in
-/// all. 1 KiB holds any id that has a meaning and leaves the rest to cookies and credentials.
+/// A reader sends the id back in a request header, and many servers refuse more than 8 KiB of
+/// headers. 1 KiB holds any meaningful id and leaves the rest for cookies and credentials.
 pub const EVENT_ID_BYTES_MAX: usize = 1_024;
 
-/// The value of an `event` field: which listeners of a reader hear the event.
+/// The value of an `event` field. It selects the listeners that get the event.
 ///
-/// An empty type means the same as none: readers then say `message`. The standard has no rule
-/// against NUL here; it is refused because some readers drop it and would hear another type.
+/// An empty type means no type: readers then use `message`. The standard allows NUL here. This type
+/// refuses it, because some readers drop NUL and would see another type.
 ///
 /// Invariant: no CR, LF or NUL; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
 ///
@@ -60,13 +60,13 @@ impl EventType {
 
 /// The value of an `id` field. A reader sends it back to resume after this event.
 ///
-/// The empty id is legal and resets the reader: it then resumes from nothing. An `EventId` may
-/// hold non-ASCII text, which the standard allows; it comes back as raw UTF-8 bytes in a header,
-/// where some proxies stumble over it.
+/// The empty id is legal and clears the reader's last event id. An `EventId` may hold non-ASCII
+/// text, as the standard allows. It comes back as raw UTF-8 bytes in a header, and some proxies
+/// fail on those.
 ///
-/// Invariant: no CR, LF or NUL (a reader ignores an id with NUL, and resumption would start at an
-/// older event without anyone noticing); no space or tab at either end (HTTP trims header values,
-/// so a different id would come back); at most [`EVENT_ID_BYTES_MAX`] bytes.
+/// Invariant: no CR, LF or NUL. A reader ignores an id with NUL, and would silently resume at an
+/// older event. No space or tab at either end: HTTP trims header values, so a different id would
+/// come back. At most [`EVENT_ID_BYTES_MAX`] bytes.
 ///
 /// ```
 /// use downlink_proto::EventId;
@@ -177,23 +177,23 @@ macro_rules! text_conversions {
 text_conversions!(EventType);
 text_conversions!(EventId);
 
-/// A value that its line of an event stream cannot carry.
+/// A value that a line of an event stream cannot carry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the `{field}` field {reason}")]
 #[non_exhaustive]
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// The fault of the value and its position or size.
+    /// The error in the value, with its position or size.
     pub reason: InvalidReason,
 }
 
-/// Why a value was refused. In words, it is the part of the message of [`InvalidField`] after the
-/// name of the field.
+/// The reason why a value was refused. `Display` gives the part of [`InvalidField`]'s message after
+/// the field's name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {
-    /// A character that would end the line or void the field.
+    /// A character that would end the line or invalidate the field.
     #[error("cannot carry {} (byte {at}); remove it", name_of(*character))]
     #[non_exhaustive]
     Character {
@@ -202,7 +202,7 @@ pub enum InvalidReason {
         /// CR, LF or NUL.
         character: char,
     },
-    /// A space or tab at the beginning or the end, which HTTP cuts off.
+    /// A space or tab at the beginning or the end. HTTP would trim it.
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {
@@ -228,11 +228,11 @@ fn name_of(character: char) -> &'static str {
     }
 }
 
-/// A reconnection time, the value of a `retry` field: how long a reader waits before it connects
-/// again. Whole milliseconds.
+/// A reconnection time, the value of a `retry` field, in whole milliseconds. A reader waits this
+/// long before it reconnects.
 ///
-/// Made from a [`Duration`], part of a millisecond counts as a whole one, so that a short wait
-/// never becomes none; what does not fit saturates.
+/// Conversion from a [`Duration`] rounds up to whole milliseconds, so a short wait never becomes
+/// zero. A value that does not fit saturates.
 ///
 /// ```
 /// use std::time::Duration;
@@ -245,7 +245,7 @@ fn name_of(character: char) -> &'static str {
 pub struct Retry(u64);
 
 impl Retry {
-    /// A reconnection time of so many milliseconds.
+    /// Makes a reconnection time from milliseconds.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
@@ -263,7 +263,7 @@ impl Retry {
         Duration::from_millis(self.0)
     }
 
-    /// Reads a `retry` value: ASCII digits only and at least one, else `None`.
+    /// Parses a `retry` value: one or more ASCII digits. `None` for any other value.
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         if value.is_empty() {
             return None;
@@ -278,7 +278,7 @@ impl Retry {
         Some(Self(millis))
     }
 
-    /// Bytes that [`write_line`](Self::write_line) writes.
+    /// The number of bytes that [`write_line`](Self::write_line) writes.
     pub(crate) fn line_len(self) -> usize {
         text::line_len("retry", Decimal::new(self.0).as_bytes().len())
     }

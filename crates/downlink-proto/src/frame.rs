@@ -1,8 +1,8 @@
-//! The bytes of one block of an event stream, whole.
+//! The bytes of one complete block of an event stream.
 //!
-//! A frame is what writers may interleave: a comment between the lines of an event would end that
-//! event early if it came with its blank line. So a frame always ends with the blank line, is never
-//! cut, and can be made only from checked parts.
+//! Writers may interleave frames. A comment with its blank line would end an event early if it came
+//! between the lines of that event. So a frame always ends with the blank line, is never cut, and
+//! is made only from checked parts.
 
 use bytes::Bytes;
 
@@ -27,7 +27,7 @@ use crate::{field::Retry, text};
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// A comment, which readers ignore; each line of the text gets its own colon.
+    /// Makes a comment, which readers ignore. Each line of the text gets its own colon.
     pub fn comment(text: &str) -> Self {
         let mut out = Vec::with_capacity(text::lines_len("", text) + "\n".len());
         text::write_lines("", text, &mut out);
@@ -35,7 +35,7 @@ impl Frame {
         Self::from_block(out)
     }
 
-    /// Only a reconnection time. No listener hears it.
+    /// Makes a frame with only a reconnection time. It reaches no listener.
     pub fn retry(retry: impl Into<Retry>) -> Self {
         let retry = retry.into();
         let mut out = Vec::with_capacity(retry.line_len() + "\n".len());
@@ -50,13 +50,13 @@ impl Frame {
         &self.0
     }
 
-    /// The bytes, shared and not copied.
+    /// The bytes, shared without a copy.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
-    /// How many bytes. At least one, the blank line.
+    /// The number of bytes. At least one, the blank line.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {

@@ -7,15 +7,15 @@ use std::{borrow::Cow, sync::Arc};
 
 use crate::field::Retry;
 
-/// Something a stream contained, in its order.
+/// One item of a stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Item {
-    /// An event, to be given to the listeners of its type.
+    /// An event for the listeners of its type.
     Event(DecodedEvent),
-    /// A comment line: the text after its colon, unchanged. A sign of life, no content.
+    /// The text of a comment line after its colon, unchanged. It shows only that the peer is alive.
     Comment(String),
-    /// A reconnection time, in force from now on, whether or not an event follows.
+    /// A reconnection time. It applies from here on, even if no event follows.
     Retry(Retry),
 }
 
@@ -23,7 +23,7 @@ pub enum Item {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DecodedEvent {
-    /// The event type, `message` if the stream gave none.
+    /// The event type. `message` if the stream gave none.
     pub event_type: Cow<'static, str>,
     /// The data; lines are separated by LF.
     pub data: String,

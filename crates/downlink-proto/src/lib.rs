@@ -1,19 +1,18 @@
 //! The event stream of Server-Sent Events, without input and output.
 //!
-//! One direction makes bytes: an [`Event`] (or a comment) becomes a [`Frame`], the bytes of one
-//! block including the blank line that ends it. The other direction reads them: a [`Decoder`] is
-//! fed chunks of any size and hands out [`Item`]s. Both follow the section "Server-sent events" of
-//! the WHATWG HTML standard.
+//! In one direction, an [`Event`] (or a comment) becomes a [`Frame`]: the bytes of one block with
+//! its final blank line. In the other direction, a [`Decoder`] reads chunks of any size and returns
+//! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard.
 //!
-//! What holds here:
+//! Guarantees:
 //!
 //! - An event that a reader could misread cannot be built. [`EventType`] and [`EventId`] are
 //!   checked, and data is split into lines, so no content yields a second event.
-//! - What the decoder finds does not depend on how the bytes were cut into chunks.
-//! - Decoding fails on a limit only; every other deviation is ignored as the standard says.
+//! - The decoder's items do not depend on the division into chunks.
+//! - Decoding fails only on a limit. Any other deviation is ignored, as the standard says.
 //!
-//! When a reader connects again is decided in [`reconnect`]. Deliberately not here: a clock,
-//! sockets, async, HTTP.
+//! [`reconnect`] decides when a reader connects again. Deliberately not here: a clock, sockets,
+//! async, HTTP.
 //!
 //! ```
 //! use downlink_proto::{Decoder, Event, EventId, EventType, Item};
@@ -46,7 +45,7 @@
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
-// Without the feature the table above names two items that do not exist.
+// Without the feature, the table above links to two items that do not exist.
 #![cfg_attr(not(feature = "json"), allow(rustdoc::broken_intra_doc_links))]
 
 mod block;

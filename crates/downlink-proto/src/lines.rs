@@ -1,17 +1,17 @@
-//! Bytes into lines.
+//! Splits bytes into lines.
 //!
-//! Ends are LF, CR and CRLF; a CR ends its line at once, and an LF right after it belongs to it,
-//! also when it comes in the next chunk. One byte order mark at the start of the stream is dropped.
-//! Each byte is looked at once and copied at most once, and not at all if its line lies in one
-//! chunk. Not here: UTF-8, which is decoded per line (no line end is part of a longer sequence).
+//! Line ends are LF, CR and CRLF. A CR ends its line at once. An LF right after it belongs to the
+//! same line end, even in the next chunk. One byte order mark at the start of the stream is
+//! dropped. Each byte is searched once and copied at most once; a line within one chunk is not
+//! copied. Not here: UTF-8, which is decoded per line (no line end is part of a longer sequence).
 
 use memchr::memchr2;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Capacity that the buffer for a cut line keeps. A stream of ordinary lines never allocates
-/// again; one huge line does not cost its size for the rest of a connection.
+/// The capacity that the buffer for a cut line keeps. A stream of ordinary lines allocates once. A
+/// huge line must not cost its size for the rest of the connection.
 const LINE_BYTES_KEPT: usize = 64 * 1_024;
 
 /// A line has more bytes than the limit.
@@ -22,15 +22,16 @@ pub(crate) struct LineTooLong;
 #[derive(Debug)]
 pub(crate) struct Lines {
     line_bytes_max: usize,
-    /// What is still to come of a byte order mark; empty once that is decided.
+    /// The part of a byte order mark that may still come. Empty once that is decided.
     mark_left: &'static [u8],
-    /// The last byte was a CR: an LF now belongs to it.
+    /// The last byte was a CR, so an LF now belongs to the same line end.
     after_cr: bool,
-    /// The beginning of a line whose end has not arrived. Invariant: within the limit.
+    /// The beginning of a line whose end has not arrived. Invariant: at most `line_bytes_max`
+    /// bytes.
     cut: Vec<u8>,
-    /// `cut` was handed out as a complete line and is to be emptied.
+    /// `cut` was returned as a complete line. The next call clears it.
     cut_is_read: bool,
-    /// How many bytes were searched for a line end, so that a test can see the work.
+    /// The number of bytes searched for a line end, for a test of the work.
     #[cfg(test)]
     pub(crate) searched: usize,
 }
@@ -48,14 +49,14 @@ impl Lines {
         }
     }
 
-    /// Forgets the unfinished line: the next byte begins a new stream.
+    /// Discards the unfinished line. The next byte begins a new stream.
     pub(crate) fn restart(&mut self) {
         self.mark_left = BYTE_ORDER_MARK;
         self.after_cr = false;
         self.clear_cut();
     }
 
-    /// The next complete line, without its end; `None` when the input is used up.
+    /// The next complete line, without its end. `None` when the input is used up.
     pub(crate) fn next_line<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -84,7 +85,8 @@ impl Lines {
         Ok(Some(&self.cut))
     }
 
-    /// Drops a byte order mark, whole or in parts. Bytes that turn out to be none begin the line.
+    /// Drops a byte order mark, also one that arrives in parts. If it turns out to be none, its
+    /// bytes begin the first line.
     fn skip_mark(&mut self, input: &mut &[u8]) -> Result<(), LineTooLong> {
         while let Some((expected, mark_left)) = self.mark_left.split_first() {
             let Some((byte, rest)) = input.split_first() else { return Ok(()) };
@@ -107,7 +109,7 @@ impl Lines {
         self.after_cr = false;
     }
 
-    /// The input as line, line end and rest.
+    /// Splits the input into line, line end and rest.
     fn split_at_end<'a>(&mut self, input: &'a [u8]) -> Option<(&'a [u8], u8, &'a [u8])> {
         let found = memchr2(b'\r', b'\n', input);
         #[cfg(test)]
@@ -138,7 +140,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// How many bytes are searched, and how many lines found, in chunks of this length.
+    /// The bytes searched and the lines found, in chunks of this length.
     fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
         let mut lines = Lines::new(usize::MAX);
         let mut found = 0;
@@ -163,7 +165,7 @@ mod tests {
         let short = b"data: x\n".repeat(10_000);
         assert_eq!(work(&short, 10), (short.len(), 10_000));
         assert_eq!(work(&short, short.len()), (short.len(), 10_000));
-        // The LF of CRLF is recognised, not searched.
+        // The LF of a CRLF is skipped without a search.
         let crlf = b"data: x\r\n".repeat(10_000);
         assert_eq!(work(&crlf, 10), (crlf.len() - 10_000, 10_000));
     }

@@ -1,41 +1,43 @@
-//! When an `EventSource` connects again, how long it waits, and when it gives up for good.
+//! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! A state machine without clock, randomness or sockets: the caller says what happened and when,
-//! and asks what to do now. It never waits less than the server asked for, and every wait has a
-//! limit. Not here: opening connections, timeouts, and the last event id, which belong to the
-//! client.
+//! This is a state machine without clock, randomness or sockets. The caller reports outcomes with
+//! their times, and asks for the next step. The wait is never shorter than the server asked for,
+//! and every wait has a limit. Not here: opening connections, timeouts and the last event id, which
+//! belong to the client.
 
 use std::time::{Duration, Instant};
 
 /// The reconnection time until a `retry:` field sets another: 3 seconds.
 ///
-/// Half would double the load of a server that is restarting; double would be noticed by people
-/// who look at a page.
+/// Half would double the load on a server that is restarting. With double, people would notice the
+/// delay on a page.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The largest extra wait after failures in a row: 30 seconds.
 ///
-/// Less would keep a dead server busy; more would leave users without events long after it came
+/// Less would keep a dead server busy. More would leave users without events long after it came
 /// back.
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.
 ///
-/// A server in maintenance may say an hour and mean it. A mistyped number must not end a
-/// subscription for days without anyone noticing.
+/// A server in maintenance may ask for an hour and mean it. A mistyped number must not silently
+/// stop a subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
 /// The range of the first extra wait: up to 1 second. It doubles with every failure in a row.
 const BACKOFF_STEP: Duration = Duration::from_secs(1);
 
-/// Whether answers that are not a stream may be tried again.
+/// Whether the client tries again after an answer that is not a stream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// Statuses 408, 425, 429 and 5xx are tried again, after `Retry-After` if it is longer.
+    /// Tries again after statuses 408, 425, 429 and 5xx, and waits for `Retry-After` if it is
+    /// longer.
     #[default]
     Resilient,
-    /// As the standard has it for browsers: any answer that is not a stream ends for good.
+    /// Any answer that is not a stream ends the client for good, as the standard requires of
+    /// browsers.
     Spec,
 }
 
@@ -53,7 +55,7 @@ pub enum ReconnectMode {
 #[non_exhaustive]
 #[must_use]
 pub struct ReconnectPolicy {
-    /// Whether answers that are not a stream may be tried again.
+    /// Whether the client tries again after an answer that is not a stream.
     pub mode: ReconnectMode,
     /// The reconnection time until the server sets another.
     pub reconnection_time: Duration,
@@ -61,12 +63,12 @@ pub struct ReconnectPolicy {
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
-    /// How many attempts in a row may fail before it gives up; `None` is without end.
+    /// The attempts in a row that may fail before it gives up. `None` means no limit.
     pub attempts_max: Option<u32>,
 }
 
 impl ReconnectPolicy {
-    /// Tries again wherever it can help. The default.
+    /// Tries again whenever that can help. This is the default.
     pub const fn resilient() -> Self {
         Self {
             mode: ReconnectMode::Resilient,
@@ -77,12 +79,12 @@ impl ReconnectPolicy {
         }
     }
 
-    /// Gives up exactly where the standard tells browsers to.
+    /// Gives up exactly when the standard tells browsers to.
     pub const fn spec() -> Self {
         Self { mode: ReconnectMode::Spec, ..Self::resilient() }
     }
 
-    /// Sets the reconnection time that holds until a `retry:` field sets another.
+    /// Sets the reconnection time that applies until a `retry:` field sets another.
     pub const fn reconnection_time(mut self, time: Duration) -> Self {
         self.reconnection_time = time;
         self
@@ -119,59 +121,59 @@ impl Default for ReconnectPolicy {
 pub enum Outcome {
     /// The open stream ended, cleanly or not.
     Ended,
-    /// There was no answer: no connection, a break before the head, or a timeout.
+    /// There was no answer: no connection, an error before the head, or a timeout.
     Unanswered,
     /// The answer's status is not 200.
     Refused {
         /// The status.
         status: u16,
-        /// The wait asked for by `Retry-After`.
+        /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// The answer is no event stream, or one that the client cannot read.
+    /// The answer is not an event stream, or the client cannot read it.
     Unreadable,
-    /// Something else that would fail in the same way again.
+    /// Another error that would occur again.
     Futile,
 }
 
-/// What follows an [`Outcome`].
+/// The decision after an [`Outcome`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
     /// Connect again after this wait.
     Reconnect {
-        /// The wait, from the moment of the outcome.
+        /// The wait, from the time of the outcome.
         after: Duration,
     },
     /// Never connect again.
     Stop(StopReason),
 }
 
-/// Why there will be no further attempt.
+/// The reason why there are no further attempts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The server answered 204, its way to say stop.
+    /// The server answered 204. By the standard, the client must then stop.
     NoContent,
-    /// The last outcome cannot be mended by trying again.
+    /// Another attempt would fail in the same way.
     Failed,
-    /// As many attempts in a row failed as the policy allows.
+    /// The most attempts in a row that the policy allows have failed.
     AttemptsSpent,
     /// The caller closed it.
     Closed,
 }
 
-/// What to do now.
+/// The next step of the client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Start an attempt. Said once for each attempt.
+    /// Start an attempt. Returned once per attempt.
     Connect,
-    /// Do nothing until this moment.
+    /// Do nothing until this time.
     WaitUntil(Instant),
-    /// An attempt or a stream is under way: report how it goes.
+    /// An attempt or a stream is under way. Report its outcome.
     UnderWay,
-    /// Nothing more, ever.
+    /// The client has stopped for good.
     Stopped(StopReason),
 }
 
@@ -181,7 +183,7 @@ enum Phase {
     Due,
     /// The next attempt may start at `until`.
     Waiting { until: Instant },
-    /// An attempt was asked for and has not been answered.
+    /// An attempt is under way.
     Connecting,
     /// The stream is open.
     Open,
@@ -191,10 +193,10 @@ enum Phase {
 
 /// The reconnection state of one client.
 ///
-/// Order of calls: [`poll_step`](Self::poll_step) until it says [`Step::Connect`]; then
-/// [`handle_open`](Self::handle_open) if the answer is a stream; then
-/// [`handle_outcome`](Self::handle_outcome) once, and around again.
-/// [`handle_retry`](Self::handle_retry) and the commands may come at any time.
+/// Order of calls: call [`poll_step`](Self::poll_step) until it returns [`Step::Connect`]. If the
+/// answer is a stream, call [`handle_open`](Self::handle_open). Then call
+/// [`handle_outcome`](Self::handle_outcome) once, and start again.
+/// [`handle_retry`](Self::handle_retry) and the commands may be called at any time.
 ///
 /// # Examples
 ///
@@ -223,14 +225,14 @@ pub struct Reconnect {
 }
 
 impl Reconnect {
-    /// A client that has not connected yet; its first attempt is due at once.
+    /// A client that has not connected yet. Its first attempt is due at once.
     #[must_use]
     pub fn new(policy: ReconnectPolicy) -> Self {
         let reconnection_time = policy.reconnection_time.min(policy.wait_max);
         Self { policy, reconnection_time, failures: 0, phase: Phase::Due }
     }
 
-    /// The stream is open: failures before it no longer count.
+    /// Reports an open stream. Failures before it no longer count.
     pub fn handle_open(&mut self) {
         if let Phase::Connecting = self.phase {
             self.failures = 0;
@@ -238,18 +240,18 @@ impl Reconnect {
         }
     }
 
-    /// A `retry:` field came. It holds until the next one, over reconnects too.
+    /// Reports a `retry:` field. It applies until the next one, also across reconnects.
     pub fn handle_retry(&mut self, time: Duration) {
         self.reconnection_time = time.min(self.policy.wait_max);
     }
 
-    /// An attempt or an open stream ended. `random` is any number, evenly spread.
+    /// Reports the end of an attempt or of an open stream. `random` is uniformly distributed.
     pub fn handle_outcome(&mut self, now: Instant, random: u64, outcome: Outcome) -> Verdict {
         if let Phase::Stopped(reason) = self.phase {
             return Verdict::Stop(reason);
         }
         let wait = self.wait_after(random, outcome);
-        // A moment that the clock cannot represent is never reached.
+        // The clock cannot represent this time, so the wait would never end.
         let wait = wait.and_then(|after| {
             now.checked_add(after).map(|until| (after, until)).ok_or(StopReason::Failed)
         });
@@ -265,21 +267,21 @@ impl Reconnect {
         }
     }
 
-    /// Makes the next attempt due at once, whatever is under way.
+    /// Makes the next attempt due at once, even during an attempt, a stream or a wait.
     pub fn restart(&mut self) {
         if !matches!(self.phase, Phase::Stopped(_)) {
             self.phase = Phase::Due;
         }
     }
 
-    /// Ends for good.
+    /// Stops for good.
     pub fn close(&mut self) {
         if !matches!(self.phase, Phase::Stopped(_)) {
             self.phase = Phase::Stopped(StopReason::Closed);
         }
     }
 
-    /// What to do now.
+    /// Returns the next step.
     pub fn poll_step(&mut self, now: Instant) -> Step {
         match self.phase {
             Phase::Waiting { until } if now < until => Step::WaitUntil(until),
@@ -292,13 +294,13 @@ impl Reconnect {
         }
     }
 
-    /// The reconnection time now in force.
+    /// The current reconnection time.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnection_time
     }
 
-    /// How many attempts in a row have failed since a stream was last open.
+    /// The number of failed attempts in a row since a stream was last open.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
@@ -324,8 +326,9 @@ impl Reconnect {
             && matches!(status, 408 | 425 | 429 | 500..=599)
     }
 
-    /// The wait after one more failure: what the server asked for, and on top a random part of a
-    /// range that doubles with every failure (full jitter), so that clients do not come in step.
+    /// The wait after one more failure. It is the wait that the server asked for, plus a random
+    /// part of a range. The range doubles with every failure (full jitter), so that clients do not
+    /// synchronise.
     fn back_off(&mut self, random: u64, asked: Duration) -> Result<Duration, StopReason> {
         self.failures = self.failures.saturating_add(1);
         if self.policy.attempts_max.is_some_and(|max| self.failures >= max) {
@@ -360,7 +363,7 @@ mod tests {
         Outcome::Refused { status, retry_after: None }
     }
 
-    /// A machine whose first attempt has been asked for.
+    /// A client whose first attempt has started.
     fn connecting(policy: ReconnectPolicy) -> Reconnect {
         let mut reconnect = Reconnect::new(policy);
         assert_eq!(reconnect.poll_step(Instant::now()), Step::Connect);
@@ -377,7 +380,7 @@ mod tests {
         reconnect.handle_outcome(Instant::now(), random, outcome)
     }
 
-    /// The wait, or a panic: in whole nanoseconds rounded up to milliseconds.
+    /// The wait, in nanoseconds rounded up to whole milliseconds. Panics if the client stops.
     #[track_caller]
     fn wait(reconnect: &mut Reconnect, random: u64, outcome: Outcome) -> Duration {
         match verdict(reconnect, random, outcome) {

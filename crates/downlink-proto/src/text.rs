@@ -1,14 +1,14 @@
-//! Text that may span lines (data and comments), as lines of the wire; and decimal digits.
+//! Writes text that may span lines (data and comments) as lines of the stream; and decimal digits.
 //!
-//! The reader's line ends are LF, CR and CRLF, so the same three split here: whatever a value
-//! holds, each of its lines gets its own field name, and none can become a field of its own.
+//! A reader's line ends are LF, CR and CRLF, so this splits at the same three. Each line of a value
+//! gets its own field name, so no line can become a field of its own.
 
 use memchr::memchr2;
 
 /// Digits of the largest `u64`.
 pub(crate) const U64_DIGITS_MAX: usize = 20;
 
-/// The lines of a text: always one more than it has line breaks.
+/// The lines of a text. There is one more line than line breaks.
 pub(crate) fn lines(text: &str) -> Lines<'_> {
     Lines { rest: Some(text) }
 }
@@ -32,24 +32,24 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Bytes that [`write_lines`] writes.
+/// The number of bytes that [`write_lines`] writes.
 pub(crate) fn lines_len(name: &str, text: &str) -> usize {
     lines(text).map(|line| line_len(name, line.len())).sum()
 }
 
-/// Writes each line of the text as a field of this name; the empty name makes a comment.
+/// Writes each line of the text as a field of this name. An empty name makes a comment.
 pub(crate) fn write_lines(name: &str, text: &str, out: &mut Vec<u8>) {
     for line in lines(text) {
         write_line(name, line, out);
     }
 }
 
-/// Bytes that [`write_line`] writes for a value of this length.
+/// The number of bytes that [`write_line`] writes for a value of this length.
 pub(crate) fn line_len(name: &str, value_len: usize) -> usize {
     name.len() + ": \n".len() + value_len
 }
 
-/// Writes one field. Always colon and one space: a reader drops one space, so a value that begins
+/// Writes one field, with a colon and one space. A reader drops one space, so a value that begins
 /// with a space survives.
 pub(crate) fn write_line(name: &str, value: &str, out: &mut Vec<u8>) {
     debug_assert!(!value.contains(['\r', '\n']), "a value that breaks its line");

@@ -1,4 +1,4 @@
-//! Settings that cannot be used, and what is shown of those that can.
+//! Invalid settings, and the debug output of valid ones.
 
 use downlink_client::{BuildError, Closed, EventSource, EventSourceBuilder, Publisher, ReadyState};
 use std::time::Duration;

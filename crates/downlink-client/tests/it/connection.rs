@@ -1,4 +1,4 @@
-//! From the answer's head to the end of its body.
+//! A connection, from the head of the answer to the end of its body.
 
 use downlink_client::{DecodeError, DecoderLimits, ReadyState, ReconnectPolicy, StreamError};
 use futures_util::{FutureExt as _, StreamExt as _};

@@ -1,6 +1,6 @@
 //! The client over real sockets, against a server that sends exact bytes.
 
-// clippy.toml allows it in test functions; the functions they share are tests too.
+// clippy.toml allows `unwrap` in test functions. The functions they share are test code too.
 #![allow(clippy::unwrap_used)]
 
 mod build;

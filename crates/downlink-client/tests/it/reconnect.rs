@@ -1,4 +1,4 @@
-//! What carries over from one connection to the next, and what ends it for good.
+//! State that survives a reconnect, and answers that end the event source for good.
 
 use downlink_client::{Closed, EventSourceBuilder, ReadyState, ReconnectPolicy, StreamError};
 use std::time::Duration;

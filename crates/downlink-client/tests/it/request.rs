@@ -1,4 +1,4 @@
-//! What is sent: method, headers, body, credentials, redirects.
+//! Requests: method, headers, body, credentials, redirects.
 
 use downlink_client::{
     Closed, Delivery, EventSource, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, REDIRECTS_MAX,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::scripted::{Server, connect, end, event, failed_by, gap, interruption, opened, with};
 
-/// The rest of an answer that leads elsewhere.
+/// The part of an answer that redirects to another address.
 fn redirect(status: u16, location: &str) -> String {
     format!(
         "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\
@@ -156,7 +156,7 @@ async fn authorization_stays_within_its_origin() {
     assert_eq!(other.header("cookie"), None);
 }
 
-/// Follows so many redirects to a stream; what the source then says.
+/// Follows `count` redirects to a stream. Returns the first delivery and the source.
 async fn after_redirects(count: usize) -> (Option<Delivery>, EventSource) {
     let server = Server::bind().await;
     let mut source = server.source();

@@ -1,4 +1,4 @@
-//! A server that does what the test says, byte for byte, and what tests ask of an event source.
+//! A server that sends exactly the bytes of the test, and shared checks of an event source.
 
 use downlink_client::{
     Closed, DecodedEvent, Delivery, EventSource, EventSourceBuilder, Gap, Interruption, Opened,
@@ -10,11 +10,11 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// The head of an answer that is a stream, ended by closing the connection.
+/// The head of a streamed answer. Its body ends when the connection closes.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-/// A policy that does not wait, so that tests do not.
+/// A policy without waits, so that tests do not wait.
 pub(crate) fn at_once() -> ReconnectPolicy {
     ReconnectPolicy::resilient().reconnection_time(Duration::ZERO).backoff_max(Duration::ZERO)
 }
@@ -32,7 +32,7 @@ impl Server {
         format!("http://{}{path}", self.listener.local_addr().unwrap())
     }
 
-    /// An event source for this server that reconnects at once.
+    /// The builder of an event source for this server. The source reconnects at once.
     pub(crate) fn builder(&self) -> EventSourceBuilder {
         EventSource::builder(self.url("/events")).reconnection(at_once())
     }
@@ -41,7 +41,7 @@ impl Server {
         self.builder().build().unwrap()
     }
 
-    /// The next connection, with its request read to the end.
+    /// Accepts the next connection and reads its whole request.
     pub(crate) async fn accept(&self) -> Connection {
         let (socket, _) = self.listener.accept().await.unwrap();
         let mut connection = Connection { socket, request: Vec::new(), body_at: 0 };
@@ -49,7 +49,7 @@ impl Server {
         connection
     }
 
-    /// Answers the next request and closes; returns what was asked.
+    /// Answers the next request and closes. Returns the connection with its request.
     pub(crate) async fn answer(&self, answer: impl AsRef<[u8]>) -> Connection {
         let mut connection = self.accept().await;
         connection.send(answer).await;
@@ -65,7 +65,7 @@ impl Server {
     }
 }
 
-/// An address where nobody listens, for as long as the socket lives.
+/// An address without a listener, for as long as the socket lives.
 pub(crate) fn refusing() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -122,15 +122,15 @@ impl Connection {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Returns when the client has closed its side.
+    /// Returns when the client has closed its end.
     pub(crate) async fn closed(mut self) {
         let mut rest = [0; 64];
-        // A reset is a close as well.
+        // A reset counts as a close.
         while !matches!(self.socket.read(&mut rest).await, Ok(0) | Err(_)) {}
     }
 }
 
-/// The next delivery while the server does its part.
+/// Polls for the next delivery while the server runs its part.
 pub(crate) async fn with<T>(
     source: &mut EventSource,
     server: impl Future<Output = T>,
@@ -191,7 +191,7 @@ pub(crate) async fn end(source: &mut EventSource) -> &Closed {
     source.closed_because().unwrap()
 }
 
-/// The interruption after one answer.
+/// The interruption caused by one answer.
 pub(crate) async fn interrupted_by(
     builder: EventSourceBuilder,
     server: &Server,
@@ -202,7 +202,7 @@ pub(crate) async fn interrupted_by(
     interruption
 }
 
-/// The error by which one answer ends the event source for good.
+/// The error when one answer ends the event source for good.
 pub(crate) async fn failed_by(
     builder: EventSourceBuilder,
     server: &Server,

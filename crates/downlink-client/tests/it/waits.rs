@@ -1,7 +1,7 @@
-//! Time limits, on a clock that stands still but for the waits under test.
+//! Time limits, on a stopped clock that advances only for the waits under test.
 //!
-//! The clock is stopped once the connection is made: what the peer sent is on the loopback by then
-//! and is read before any timer is due.
+//! The clock is stopped once the connection is made. By then the peer's bytes are on the loopback,
+//! and the client reads them before any timer is due.
 
 use downlink_client::{IDLE_TIMEOUT_LEARNED_MIN, StreamError};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::scripted::{Server, comment, connect, event, interruption};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The idle limit that ends a connection, on a stopped clock, after what the peer sent so far.
+/// The idle limit that ends a connection. The clock is stopped, and earlier bytes are read first.
 async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     match interruption(source).await.error {
         StreamError::Idle { after, .. } => after,

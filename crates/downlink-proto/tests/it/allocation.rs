@@ -1,6 +1,6 @@
-//! An allocator that counts what one thread asks for, so that memory is a number in a test.
+//! An allocator that counts the allocations of one thread, so that tests can check memory.
 //!
-//! Counts are per thread: tests that run beside each other do not disturb one another.
+//! The counts are per thread, so concurrent tests do not disturb each other.
 
 #![allow(unsafe_code)]
 
@@ -18,20 +18,20 @@ thread_local! {
     static USED: Cell<Used> = const { Cell::new(Used { count: 0, bytes: 0, live: 0, peak: 0 }) };
 }
 
-/// What a piece of code asked for.
+/// The allocations of a piece of code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Used {
-    /// Allocations, each growth counted as one.
+    /// The number of allocations. Each growth counts as one.
     pub(crate) count: usize,
-    /// Bytes asked for in all.
+    /// The total bytes allocated.
     pub(crate) bytes: usize,
-    /// Bytes in use at the end; negative if it freed what others had allocated.
+    /// Bytes in use at the end. Negative if the code freed earlier allocations.
     pub(crate) live: isize,
     /// The most bytes in use at one time.
     pub(crate) peak: isize,
 }
 
-/// Runs the code and says what it allocated. What it returns counts as in use.
+/// Runs the code and counts its allocations. Its result counts as in use.
 pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     USED.set(Used { count: 0, bytes: 0, live: 0, peak: 0 });
     let result = code();
@@ -39,7 +39,7 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
 }
 
 fn note(allocated: usize, freed: usize) {
-    // After the thread's end there is nothing left to count.
+    // The counter of an ended thread is gone.
     let _ = USED.try_with(|cell| {
         let mut used = cell.get();
         used.count += usize::from(allocated > 0);
@@ -50,24 +50,24 @@ fn note(allocated: usize, freed: usize) {
     });
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; counting touches only a cell of this
+// SAFETY: every call goes to the system's allocator unchanged. Counting touches only a cell of this
 // thread and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         note(0, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -1,4 +1,4 @@
-//! Facts about streams: what a stream says, whichever way it is cut.
+//! Checks of the items in a stream, independent of its division into chunks.
 
 use downlink_proto::Decoder;
 
@@ -31,12 +31,12 @@ pub(crate) fn retry(millis: u64) -> Seen {
 }
 
 impl Seen {
-    /// The event's own block gave this id.
+    /// The id comes from the event's own block.
     pub(crate) fn own_id(self, id: &str) -> Self {
         self.id(id, true)
     }
 
-    /// An earlier block gave this id.
+    /// The id comes from an earlier block.
     pub(crate) fn kept_id(self, id: &str) -> Self {
         self.id(id, false)
     }
@@ -51,14 +51,15 @@ impl Seen {
     }
 }
 
-/// The stream contains exactly this: whole, cut in two at every position, byte by byte, with empty
-/// chunks between, and for the naive reader too. Gives the reading for further facts.
+/// Asserts that a stream contains exactly these items: whole, cut in two at every position, byte by
+/// byte, with empty chunks between, and for the naive reader too. Returns the reading for more
+/// checks.
 #[track_caller]
 pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
     check_after("", stream, expected)
 }
 
-/// As [`check`], for a stream that follows one whose last event id was this.
+/// Like [`check`], for a stream after another one with this last event id.
 #[track_caller]
 pub(crate) fn check_after(
     last_event_id: &str,

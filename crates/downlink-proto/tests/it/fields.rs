@@ -1,4 +1,4 @@
-//! Checked values: what they take, what they refuse and how they say so.
+//! Checked values: the accepted and the refused ones, and the error messages.
 
 use std::{error::Error as _, time::Duration};
 
@@ -7,7 +7,7 @@ use downlink_proto::{
     Retry,
 };
 
-/// The refusal, as a user reads it.
+/// The error message of a refused value.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, InvalidField>) -> String {
     let error = result.unwrap_err();
@@ -90,7 +90,7 @@ fn e21_an_id_has_a_limit() {
         refused(EventId::new(&"x".repeat(max + 1))),
         "the `id` field has 1025 bytes, and at most 1024 are allowed; shorten it"
     );
-    // Bytes count, not characters.
+    // The limit counts bytes, not characters.
     assert!(EventId::new(&"é".repeat(max / 2)).is_ok());
     assert!(EventId::new(&"é".repeat(max / 2 + 1)).is_err());
 }

@@ -1,6 +1,7 @@
-//! The golden streams in `tests/fixtures`, which other readers are tried with as well.
+//! The golden streams in `tests/fixtures`. Other readers are tested with them too.
 //!
-//! `UPDATE_EXPECT=1` writes the expectations anew, by the naive reader, for a person to read.
+//! `UPDATE_EXPECT=1` writes the results of the naive reader as the new expectations. A person then
+//! reviews them.
 
 use std::{
     fs,
@@ -26,7 +27,7 @@ fn streams() -> Vec<PathBuf> {
     streams
 }
 
-/// One line for each event, in the form that `downlink decode` prints.
+/// One line per event, in the format of `downlink decode`.
 fn to_json_lines(seen: &[Seen]) -> String {
     seen.iter()
         .filter_map(|seen| match seen {

@@ -19,7 +19,7 @@ fn event_type(text: &str) -> EventType {
     EventType::new(text).unwrap()
 }
 
-/// The frame has these bytes, and a reader finds this.
+/// Asserts the bytes of a frame, and the items that a reader finds in them.
 #[track_caller]
 fn check_frame(frame: impl Into<Frame>, bytes: &str, expected: &[Seen]) {
     let frame = frame.into();
@@ -117,8 +117,8 @@ fn e12_each_line_of_a_comment_gets_its_colon() {
     );
 }
 
-/// A comment's blank line would end an event around it, hence a frame is whole: its only blank line
-/// is its last, so frames may follow each other in any order.
+/// A comment's blank line would end an event around it. So a frame has exactly one blank line, at
+/// its end, and frames may follow each other in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
     let full = Event::new("a\n\nb")

@@ -1,4 +1,4 @@
-//! The decoder's limits, at, below and above; and the memory and work they promise.
+//! The decoder's limits: at, below and above each; and the bounds on memory and work.
 
 use std::error::Error as _;
 
@@ -13,7 +13,8 @@ use crate::{
     reader::{read_with, take_all},
 };
 
-/// Whole, cut at every position and byte by byte, the stream gives these items and this outcome.
+/// Asserts these items and this outcome for a stream: whole, cut at every position, and byte by
+/// byte.
 #[track_caller]
 fn check(limits: DecoderLimits, stream: &[u8], expected: &[Seen], outcome: Option<&str>) {
     let agrees = |chunks: &[&[u8]]| {
@@ -50,12 +51,12 @@ fn rule_10_a_line_has_a_limit() {
     check_line("data: ab\n\n", &[message("ab")], true);
     check_line("data: ab\r\n\r\n", &[message("ab")], true);
     check_line("data: abc\n\n", &[], false);
-    // What is too long is so at once, whatever would follow.
+    // A line that is too long fails at once, before its end arrives.
     check_line("data: ab", &[], true);
     check_line("data: abc", &[], false);
     check_line("data: é\n\n", &[message("é")], true);
     check_line("data: aé\n\n", &[], false);
-    // Any line counts; the byte order mark does not.
+    // The limit is for every line. A byte order mark does not count.
     check_line(":1234567\n", &[comment("1234567")], true);
     check_line(":12345678\n", &[], false);
     check_line("123456789\n", &[], false);
@@ -70,12 +71,12 @@ fn rule_10_an_event_has_a_limit() {
     check_event(b"data: 1234567\n\n", &[message("1234567")], true);
     check_event(b"data: 12345678\n\n", &[message("12345678")], true);
     check_event(b"data: 123456789\n\n", &[], false);
-    // Line feeds between lines count as delivered.
+    // The line feeds between data lines count, since they are delivered.
     check_event(b"data: 1234\ndata: 678\n\n", &[message("1234\n678")], true);
     check_event(b"data: 1234\ndata: 6789\n\n", &[], false);
     check_event(&b"data\n".repeat(9), &[], true);
     check_event(&b"data\n".repeat(10), &[], false);
-    // Replacement characters count as what they are: three bytes.
+    // A replacement character counts as three bytes.
     check_event(b"data: \xFF\xFF12\n\n", &[message("\u{FFFD}\u{FFFD}12")], true);
     check_event(b"data: \xFF\xFF\xFF\n\n", &[], false);
 }
@@ -89,10 +90,10 @@ fn rule_10_type_and_id_count_towards_the_event() {
     check_event(b"data: 3456\nevent: abc\nid: 12\n\n", &[], false);
     check_event(b"event: 123456789\n", &[], false);
     check_event(b"id: 123456789\n", &[], false);
-    // The last one counts, not the sum; and an id that is ignored does not count.
+    // Only the last one counts, not the sum. An ignored id does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
-    // The next block starts from nothing, also with a long id in force.
+    // Each block is counted anew. The id in force does not count.
     let seen = [message("12345678").kept_id("12345678")];
     check_event(b"id: 12345678\n\ndata: 12345678\n\n", &seen, true);
 }
@@ -148,8 +149,8 @@ fn the_default_limits() {
     assert!(decoder.handle_bytes(b"x").is_err());
 }
 
-/// What a decoder allocates at most for this stream in chunks of this length, nothing taken out
-/// being kept.
+/// The most memory that a decoder holds for this stream in chunks of this length, if taken items
+/// are dropped.
 fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     let (_, used) = allocations_of(|| {
         let mut decoder = Decoder::new(limits);
@@ -164,13 +165,13 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// A growing buffer has up to twice its content, and for a moment its former self beside it.
+/// While a buffer grows, the new one has twice the content and the old one still exists.
 const GROWTH: usize = 3;
 
 #[test]
 fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     let limits = DecoderLimits::default().with_line_bytes_max(4_096).with_event_bytes_max(16_384);
-    // One line of decoded replacement characters is three times its bytes.
+    // Replacement characters make a decoded line three times as long as its bytes.
     let bound = GROWTH * (4_096 + 16_384) + 3 * 4_096 + 1_024;
     for endless in [
         &b"x"[..],
@@ -234,7 +235,7 @@ fn a_chunk_of_many_items_does_not_cost_their_room_for_ever() {
     drop(decoder);
 }
 
-/// Allocation grows with the stream and not with its square: twice the event, twice the bytes.
+/// Allocation is linear in the size of an event, not quadratic.
 #[test]
 fn v25_a_large_event_in_small_chunks_allocates_linearly() {
     let bytes_for = |len: usize| {

@@ -1,7 +1,7 @@
 //! Tests of the event stream through the public interface: one thread, no input or output.
 //!
-//! Names begin with the item of the checklist they hold: `rule_…` (parsing and dispatch), `e…`
-//! (encoding hazards), `v…` (vectors). `check` is the driver, `naive` the independent reader.
+//! Names begin with an item of the checklist: `rule_…` (parsing and dispatch), `e…` (encoding
+//! hazards), `v…` (vectors). `check` is the driver, and `naive` is the independent reader.
 
 #![allow(clippy::unwrap_used)]
 

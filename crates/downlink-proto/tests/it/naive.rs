@@ -1,9 +1,9 @@
-//! A reader that is obviously right: it has the whole stream, turns it into one text with one kind
-//! of line end, and follows the standard's "interpreting an event stream" line by line.
+//! A reader that is obviously correct. It takes the whole stream, turns all line ends into LF, and
+//! follows the standard's "interpreting an event stream" line by line.
 //!
-//! Shares nothing with the decoder. Deliberately without limits and chunks.
+//! It shares no code with the decoder, and deliberately has no limits and no chunks.
 
-/// Something a stream contained.
+/// One item of a stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Seen {
     Event { event_type: String, data: String, last_event_id: String, has_own_id: bool },
@@ -11,7 +11,7 @@ pub(crate) enum Seen {
     Retry(u64),
 }
 
-/// All that can be known of a stream after its end.
+/// The result of reading a whole stream.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Reading {
     pub(crate) seen: Vec<Seen>,
@@ -19,7 +19,7 @@ pub(crate) struct Reading {
     pub(crate) reconnection_time: Option<u64>,
 }
 
-/// Reads a whole stream that begins with this last event id.
+/// Reads a whole stream. It begins with this last event id.
 pub(crate) fn read_whole(stream: &[u8], last_event_id: &str) -> Reading {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
@@ -34,7 +34,7 @@ pub(crate) fn read_whole(stream: &[u8], last_event_id: &str) -> Reading {
     reading
 }
 
-/// Reads the lines up to a blank one, or the last lines of a stream without one.
+/// Reads one block: the lines up to a blank one, or the last lines of a stream.
 fn read_block(lines: &[&str], reading: &mut Reading) {
     let is_complete = lines.last() == Some(&"\n");
     let mut event_type = "";

@@ -1,4 +1,4 @@
-//! What holds for any input: round trips, chunking, bounded memory, one event per frame.
+//! Properties for any input: round trips, chunking, bounded memory, one event per frame.
 
 use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Retry};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -9,7 +9,7 @@ use crate::{
     reader::read_with,
 };
 
-/// Text made mostly of what matters to the format.
+/// Text with many pieces that are special in the format.
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => select(vec![
@@ -23,7 +23,7 @@ fn text() -> impl Strategy<Value = String> {
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
-/// Bytes made mostly of pieces of streams, some of them damaged.
+/// Bytes with many pieces of streams, some of them damaged.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => select(vec![
@@ -61,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
     })
 }
 
-/// The stream cut at these places, given as parts of its length.
+/// Cuts the stream at these places, taken modulo its length plus 1.
 fn cut<'a>(stream: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (stream.len() + 1)).collect();
     places.sort_unstable();
@@ -79,7 +79,7 @@ fn normalised(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// What a reader sees of this event.
+/// The items of this event at a reader.
 fn seen_of(event: &Event) -> Vec<Seen> {
     let retry = event.retry().map(|retry| Seen::Retry(retry.as_millis()));
     let data = event.data().map(|data| Seen::Event {
@@ -154,7 +154,8 @@ proptest! {
                 }
             }
         });
-        // Buffers up to thrice their limit while they grow; waiting items by the chunk.
+        // Buffers take up to three times their limit while they grow. Waiting items depend on the
+        // chunk.
         let bound = 3 * (64 + 128) + 3 * 64 + 150 * chunk_len + 1_024;
         prop_assert!(used.peak <= isize::try_from(bound).unwrap(), "{} bytes", used.peak);
     }

@@ -1,10 +1,10 @@
-//! The one place that knows how a [`Decoder`] is driven, and how its answers are compared.
+//! The only code that drives a [`Decoder`] and compares its results.
 
 use downlink_proto::{DecodeError, Decoder, Item};
 
 use crate::naive::{Reading, Seen};
 
-/// Everything a decoder has to hand out now.
+/// Takes all items that a decoder has now.
 pub(crate) fn take_all(decoder: &mut Decoder) -> Vec<Seen> {
     std::iter::from_fn(|| decoder.poll_item()).map(seen).collect()
 }

@@ -107,7 +107,7 @@ fn rule_35_many_events_in_one_chunk_come_in_order() {
     check(stream, &expected);
 }
 
-/// A reader that stops in the middle of a chunk must ask again for what it has not taken.
+/// A reader that stops in the middle of a chunk must request the items it has not taken.
 #[test]
 fn events_not_yet_taken_do_not_move_the_resume_point() {
     let mut decoder = Decoder::default();

@@ -1,4 +1,4 @@
-//! Rules 12 to 24 of the checklist: what a line means ("interpreting an event stream").
+//! Rules 12 to 24 of the checklist: the meaning of a line ("interpreting an event stream").
 
 use crate::check::{check, comment, event, message, retry};
 
@@ -102,6 +102,6 @@ fn rule_24_retry_counts_at_once_and_without_data() {
     assert_eq!(check("retry: 5\n\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("data: a\nretry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     check("retry: 5\ndata: a\nretry: 6\n\n", &[retry(5), retry(6), message("a")]);
-    // A line that has not ended says nothing yet: more digits may follow.
+    // An unfinished line has no effect yet: more digits may follow.
     assert_eq!(check("retry: 5", &[]).reconnection_time, None);
 }

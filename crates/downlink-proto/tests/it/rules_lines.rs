@@ -11,9 +11,9 @@ use crate::{
 fn rule_01_bytes_are_utf_8_and_invalid_ones_are_replaced() {
     check("data: grüße 日本 🦀\n\n", &[message("grüße 日本 🦀")]);
     check(b"data: a\xFFb\n\n", &[message("a\u{FFFD}b")]);
-    // A sequence that its line end cuts short is one replacement; the line ends all the same.
+    // A sequence cut short by a line end is one replacement character, and the line still ends.
     check(b"data: a\xE6\x97\ndata: b\n\n", &[message("a\u{FFFD}\nb")]);
-    // An encoded surrogate and an overlong form are one replacement for each byte.
+    // An encoded surrogate and an overlong form give one replacement character per byte.
     check(b"data: \xED\xA0\x80\n\n", &[message("\u{FFFD}\u{FFFD}\u{FFFD}")]);
     check(b"data: \xC0\xAF\n\n", &[message("\u{FFFD}\u{FFFD}")]);
     check(b":\xFF\n", &[comment("\u{FFFD}")]);
@@ -36,7 +36,7 @@ fn rule_03_any_other_byte_order_mark_is_text() {
     check("\u{FEFF}\u{FEFF}data: a\n\n", &[]);
     check("\n\u{FEFF}data: a\n\n", &[]);
     check("data: \u{FEFF}a\n\n", &[message("\u{FEFF}a")]);
-    // The beginning of a mark is a beginning of the first line.
+    // An incomplete mark is part of the first line.
     check(b"\xEF\xBBdata: a\n\ndata: b\n\n", &[message("b")]);
     check(b"\xEF\n\xBB\xBFdata: a\n\ndata: b\n\n", &[message("b")]);
 }
@@ -51,7 +51,7 @@ fn rule_04_a_new_stream_may_begin_with_a_mark_again() {
         assert_eq!(take_all(&mut decoder), expected, "{end:?}");
         decoder.handle_end();
     }
-    // Half a mark at the end of a stream is forgotten as well.
+    // An incomplete mark at the end of a stream is discarded too.
     decoder.handle_bytes(b"\xEF\xBB").unwrap();
     decoder.handle_end();
     decoder.handle_bytes(b"\xBFdata: a\n\ndata: b\n\n").unwrap();
@@ -85,7 +85,7 @@ fn rule_07_cr_ends_its_line_at_once() {
     assert_eq!(take_all(&mut decoder), [message("a")]);
     decoder.handle_bytes(b"\n: c\r").unwrap();
     assert_eq!(take_all(&mut decoder), [comment(" c")]);
-    // An LF that begins a stream belongs to no CR of the stream before.
+    // An LF at the start of a stream does not belong to a CR of the previous one.
     decoder.handle_end();
     decoder.handle_bytes(b"data: b\r").unwrap();
     decoder.handle_end();
@@ -105,7 +105,7 @@ fn rule_09_nul_is_legal_in_data_comments_types_and_names() {
     check(":\0c\nevent: t\0\ndata: \0\nda\0ta: x\n\n", &seen);
 }
 
-/// The limits themselves, and the memory, have tests of their own.
+/// Other tests cover the limits and the memory.
 #[test]
 fn rule_10_a_line_may_be_long() {
     let text = "x".repeat(70 * 1_024);

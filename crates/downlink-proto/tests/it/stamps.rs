@@ -1,4 +1,4 @@
-//! Stamped frames: the id's offset added after encoding.
+//! Stamped frames: the offset is added to the id after encoding.
 
 use downlink_proto::{Event, EventId, EventType, Retry};
 
@@ -12,7 +12,7 @@ fn full() -> Event {
     Event::new("a\nb").with_type(EventType::new("note").unwrap()).with_retry(Retry::from_millis(5))
 }
 
-/// Stamping gives what encoding the same id at once gives.
+/// Asserts that stamping gives the same frame as encoding the complete id.
 #[track_caller]
 fn check_stamp(event: &Event, prefix: &str, offset: u64) {
     let unstamped = event.encode_unstamped(&id(prefix));
@@ -82,7 +82,8 @@ fn encoding_allocates_once_and_exactly() {
     let (frame, used) = allocations_of(|| event.encode());
     assert_eq!((used.count, used.bytes), (1, frame.len()));
 
-    // The second allocation is the reference count, made here so that stamping makes none.
+    // The second allocation is the reference count. It is made here so that stamping allocates
+    // nothing.
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));
     assert_eq!(used.count, 2);

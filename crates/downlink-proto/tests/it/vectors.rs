@@ -1,4 +1,4 @@
-//! The ready vectors V1 to V25 (from the web platform's tests and our own), each at every cut.
+//! The vectors V1 to V25, from the web platform's tests and our own, each with every cut.
 
 use downlink_proto::{Decoder, Retry};
 
@@ -10,7 +10,7 @@ use crate::{
 
 const BOM: &str = "\u{FEFF}";
 
-/// What a decoder hands out after each chunk, not later.
+/// Asserts the items after each chunk. They must not come later.
 #[track_caller]
 fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
     let mut decoder = Decoder::default();
@@ -169,7 +169,7 @@ fn v24_a_retry_beyond_64_bits_saturates() {
     assert_eq!(Retry::from_millis(u64::MAX).as_millis(), u64::MAX);
 }
 
-/// The work for such an event is counted beside the decoder's code.
+/// Tests beside the decoder's code count the work for such an event.
 #[test]
 fn v25_an_event_of_ten_mebibytes_in_chunks_of_ten_bytes() {
     let text = "0123456789abcde\n".repeat(10 * 1_024 * 1_024 / 16);
