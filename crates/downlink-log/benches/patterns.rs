@@ -1,6 +1,6 @@
-//! What many topics and many patterns cost: `cargo bench -p downlink-log --bench patterns`.
+//! The cost of many topics and many patterns: `cargo bench -p downlink-log --bench patterns`.
 //!
-//! Prints figures and judges none. Times of single calls are processor time of the thread.
+//! Prints figures without judging them. The times of single calls are processor time of the thread.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::{
@@ -29,13 +29,13 @@ static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE_BYTES.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE_BYTES.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -143,7 +143,7 @@ fn deep_patterns() -> Vec<String> {
     patterns.into_iter().collect()
 }
 
-/// The longest call of opening, of reading everything, and of leaving; and the events.
+/// The longest calls to open a reader, to read everything, and to leave; and the number of events.
 fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 3], usize) {
     let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
     let woken = Arc::new(Woken(AtomicBool::new(false)));
@@ -175,7 +175,7 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some thousand evictions in between, for the starts that have to look for them.
+    // Some thousand evictions in between, for starts that have to search them.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });
@@ -315,7 +315,8 @@ fn publishing_while_others_leave_and_expire() {
     );
 }
 
-/// Publishes to each of many readers in turn, and has it read; processor time for each delivery.
+/// Publishes to each of many readers in turn and has it read. Returns the processor time per
+/// delivery.
 fn delivery(selector: impl Fn(usize) -> String, finished: bool) -> Duration {
     const READERS: usize = 10_000;
     const ROUNDS: usize = 10;

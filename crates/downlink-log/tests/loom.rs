@@ -1,8 +1,9 @@
-//! Every interleaving of a few small programs: nothing is lost, and no reader sleeps for ever.
+//! Every interleaving of a few small programs: no event is lost, and no reader waits for ever.
 //!
-//! A model whose reader waits finds a lost wake-up as a deadlock. Two threads may be preempted three
-//! times and three threads twice: more multiplies the time and has not found more. Here a reader of
-//! two topics already walks the index (see `MERGE_ALWAYS`).
+//! A model with a waiting reader finds a lost wake-up as a deadlock. With two threads, each model
+//! allows three preemptions; with three threads, two. More preemptions multiply the time and have
+//! found no more errors. In these models a reader of two topics already walks the index (see
+//! `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -47,17 +48,17 @@ fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
 }
 
-/// Reads, and waits when there is nothing, until it is enough or the end.
+/// Reads until `enough` or the end, and waits when there is nothing to read.
 fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_by(ALL, reader, enough)
 }
 
-/// The same, so much at a time.
+/// Like [`follow`], with batches of this size.
 fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_as(|reader, waker| reader.register(waker), batch, reader, enough)
 }
 
-/// The same, woken in another way.
+/// Like [`follow_by`], with another kind of wake-up.
 fn follow_as(
     register: impl Fn(&Reader<Load>, &Waker),
     batch: Batch,
@@ -105,7 +106,7 @@ fn a_waiting_reader_takes_events_one_by_one() {
     });
 }
 
-/// A server of one reader. Its key is 7.
+/// A server with one reader. The reader's key is 7.
 #[derive(Default)]
 struct Server(OnceLock<Waker>);
 
@@ -137,7 +138,7 @@ fn a_waiting_reader_that_is_known_by_its_key_hears_of_each_append() {
     });
 }
 
-/// The reader registers in both ways by turns. The last registration counts.
+/// The reader alternates between both kinds of registration. The last registration counts.
 #[test]
 fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
     model(2, || {
@@ -149,7 +150,7 @@ fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
         });
         let server = Arc::new(Server::default());
         let many: Arc<dyn WakeMany> = server.clone();
-        // Two of three, so that it waits sometimes in one way and sometimes in the other.
+        // Two of three registrations use the key, so the reader waits in both ways.
         let registered = Cell::new(0);
         let register = |reader: &Reader<Load>, waker: &Waker| {
             server.0.get_or_init(|| waker.clone());
@@ -167,7 +168,7 @@ fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
     });
 }
 
-/// The reader's own topic and everyone's: both may have something at one look.
+/// One read may find events both in the reader's own topic and in everyone's.
 #[test]
 fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
     model(2, || {
@@ -273,7 +274,8 @@ fn a_reader_that_leaves_takes_nothing_with_it() {
     });
 }
 
-/// The first event expires at 10 and its only named reader leaves, while a second is published.
+/// The first event expires at 10 and its only named reader leaves, while a second event is
+/// published.
 #[test]
 fn an_append_and_the_collection_of_its_topic_lose_nothing() {
     model(2, || {
@@ -318,7 +320,7 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// The byte bound takes the oldest event, by way of the index that the reader walks.
+/// The byte bound evicts the oldest event through the same index that the reader walks.
 #[test]
 fn the_byte_bound_hides_no_hole_from_a_reader_of_many_topics() {
     model(3, || {
@@ -477,7 +479,7 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
     }
 }
 
-/// In models a pattern has two rows, so the third event sends the reader to the topics.
+/// In models a pattern has two rows, so for the third event the reader has to read the topics.
 #[test]
 fn a_reader_of_a_pattern_that_is_behind_its_rows_misses_nothing() {
     model(2, || {
@@ -554,7 +556,7 @@ fn a_pattern_that_leaves_and_comes_back_misses_nothing() {
     });
 }
 
-/// The first event expires at 10, and its topic is collected while the reader looks for it.
+/// The first event expires at 10. Its topic is collected while the reader searches for the event.
 #[test]
 fn a_topic_that_is_collected_while_a_pattern_reads_it_leaves_a_gap() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
@@ -578,7 +580,7 @@ fn a_topic_that_is_collected_while_a_pattern_reads_it_leaves_a_gap() {
     }
 }
 
-/// The same, while the topic gets its next event.
+/// As in the test above, and the topic also gets its next event.
 #[test]
 fn a_topic_that_is_collected_and_made_again_hides_nothing_from_a_pattern() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {

@@ -1,7 +1,7 @@
-//! Real threads over one log: publishers, clients that come back, small retention, and the end.
+//! Real threads over one log: publishers, clients that reconnect, small retention, and the end.
 //!
-//! Each client checks for itself: every event that is for it came once and in order, or lies in a
-//! hole it was told of. Afterwards nothing is left: no topic, no byte, no reader.
+//! Each client is checked separately: every event for it was delivered once and in order, or lies
+//! in a reported gap. Afterwards the log is empty: it has no topic, no byte and no reader.
 #![cfg(not(downlink_loom))]
 
 mod support;
@@ -25,13 +25,13 @@ use support::{Load, Seen, append_all, client, draft, ms, options, selection, top
 
 const PUBLISHERS: u64 = 3;
 
-/// How long the publishers publish, unless the environment says otherwise.
+/// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// Events of one read: few, so that clients fall behind.
+/// Events per read. They are few, so that clients fall behind.
 const BATCH_EVENTS: usize = 7;
 
-/// A small generator, so that a run differs from the next by timing alone.
+/// A small generator, so that two runs differ only in their timing.
 struct Dice(u64);
 
 impl Dice {
@@ -50,7 +50,7 @@ impl Wake for Unpark {
     }
 }
 
-/// What the threads share: the log, its clock, and who published what.
+/// The state that the threads share: the log, its clock, and the published events.
 struct World {
     log: Log<Load>,
     began: Instant,
@@ -104,7 +104,7 @@ impl World {
         self.published.lock().expect("no publisher panicked").extend(mine);
     }
 
-    /// One client over many connections, until the log is closed.
+    /// Follows the log as one client with many connections, until the log is closed.
     fn follow(&self, number: u64) -> Followed {
         let mut dice = Dice(number);
         let wanted = wanted(number);
@@ -134,7 +134,7 @@ impl World {
         Followed { wanted, seen, first: first.unwrap_or(u64::MAX), refused_at }
     }
 
-    /// Reads until the end, or until the dice say to leave.
+    /// Reads until the end, or until the dice end the connection.
     fn connection(
         &self,
         reader: &mut Reader<Load>,
@@ -167,7 +167,8 @@ struct Followed {
     wanted: Selection,
     seen: Seen,
     first: u64,
-    /// Its cursor, if it was away when the log was closed: what lies behind it was never asked for.
+    /// The client's cursor if it was disconnected when the log was closed. It never requested later
+    /// events.
     refused_at: u64,
 }
 
@@ -243,7 +244,7 @@ fn torture_loses_nothing_and_leaves_nothing() {
         for seed in 0..PUBLISHERS {
             scope.spawn(move || world.publish(Dice(seed + 100)));
         }
-        // Meanwhile somebody looks at the log from outside, until the time is over.
+        // Meanwhile this thread inspects the log from outside until the time is over.
         while Instant::now() < until {
             let totals = world.log.totals(ms(world.now()));
             assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");

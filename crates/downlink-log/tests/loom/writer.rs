@@ -1,6 +1,7 @@
-//! A log over a store, with the thread that writes: an event is seen once, after its commit, or never.
+//! A log over a store, with its writer thread: an event is visible once, after its commit, or
+//! never.
 //!
-//! In a model no time passes: a publisher that the writer does not hear of is a deadlock.
+//! No time passes in a model, so a publish that the writer misses is a deadlock.
 
 use std::{collections::BTreeSet, future::poll_fn, task::Poll};
 
@@ -21,7 +22,7 @@ fn over(shelf: &Shelf) -> Log<Load> {
     Log::with_store(options(), shelf.open(Epoch::from_random(7)), side).expect("a readable shelf")
 }
 
-/// Publishes to a topic; the commit wakes readers.
+/// Publishes to a topic without waiting. The commit wakes readers.
 fn submit(log: &Log<Load>, name: &str) -> Result<Commit, AppendError> {
     let draft = Draft { body: Some(Vec::new()), ..draft(&[topic(name)]) };
     match log.append(ms(0), [draft].into_iter().collect())? {
@@ -34,13 +35,13 @@ fn committed(commit: &Commit) -> Result<Answers, AppendError> {
     block_on(poll_fn(|task| commit.poll(task.waker())))
 }
 
-/// Publishes and waits; the offset if it was kept.
+/// Publishes and waits. Returns the offset if the event was stored.
 fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
     let commit = submit(log, name).ok()?;
     committed(&commit).ok().map(|answers| answers[0].offset.get())
 }
 
-/// Looks once. Every event that is seen is on the shelf.
+/// Reads once. Every event that is read must be on the shelf.
 fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     let _ = seen.read_by(reader, 0, ALL);
     let kept: BTreeSet<u64> = shelf.offsets().into_iter().collect();
@@ -48,7 +49,7 @@ fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     assert_eq!(seen.gaps, []);
 }
 
-/// Reads, and waits when there is nothing, until it is enough or the end.
+/// Reads until `enough` or the end, and waits when there is nothing to read.
 fn follow(reader: &mut Reader<Load>, shelf: &Shelf, enough: impl Fn(&Seen) -> bool) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {
@@ -92,7 +93,7 @@ fn a_reader_that_comes_meanwhile_sees_what_follows_its_cursor_once() {
         let mut seen = Seen::default();
         look(&mut reader, &shelf, &mut seen);
         assert_eq!(publisher.join().unwrap(), Some(1));
-        // An acknowledged event is there without a wait.
+        // A read right after the acknowledgement sees the event.
         look(&mut reader, &shelf, &mut seen);
         assert_eq!(seen.offsets, (next..2).collect::<Vec<_>>());
     });
@@ -114,7 +115,7 @@ fn two_publishers_are_both_heard_of() {
     });
 }
 
-/// One of two publishers fails, or both. The reader sees the events of the other.
+/// The commit of one publisher fails, or of both. The reader sees only the committed events.
 #[test]
 fn a_commit_that_fails_makes_nothing_visible() {
     model(2, || {

@@ -1,8 +1,8 @@
 //! The log against a naive model, over random programs with small limits.
 //!
-//! The model keeps everything in plain maps and recomputes from scratch; the log must give the same
-//! answers, events, gaps and sizes at every step. A second check looks at clients over their
-//! reconnects: each event once, or inside a gap that was told.
+//! The model keeps everything in plain maps and recomputes all results. The log must give the same
+//! answers, events, gaps and sizes at every step. A second check follows clients across their
+//! reconnects: each event is delivered once, or lies in a reported gap.
 #![cfg(not(downlink_loom))]
 
 mod naive;
@@ -19,7 +19,7 @@ use naive::Naive;
 use program::{Op, Target, limits, retention};
 use proptest::prelude::*;
 
-/// A payload of a size, perhaps with an id.
+/// A payload of a given size, with or without an id.
 #[derive(Clone, Debug)]
 struct Load {
     bytes: usize,
@@ -48,13 +48,13 @@ fn epoch() -> Epoch {
     Epoch::from_random(7)
 }
 
-/// One logical client over all its connections.
+/// One logical client across all its connections.
 struct Client {
     reader: Option<Reader<Load>>,
     naive: Option<naive::Reader>,
     selection: Selection,
     last_id: Option<String>,
-    /// What must reach the client: offsets from its first live start on.
+    /// The offsets that must reach the client: all from its first live start on.
     wanted: BTreeSet<u64>,
     delivered: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,
@@ -65,7 +65,7 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
-    /// Names many topics, if there is a crowd.
+    /// A reader that names many topics, if the program has a crowd.
     _crowd: Option<Reader<Load>>,
 }
 
@@ -170,7 +170,8 @@ impl World {
                 });
                 if client.last_id.is_none() {
                     client.last_id = Some(reader.cursor().to_string());
-                    // The law without floors: what is kept now comes, or lies in a reported gap.
+                    // Without floors: each event that is kept now is delivered or lies in a
+                    // reported gap.
                     client.wanted.extend(self.naive.kept_from(&client.selection, naive.start()));
                 }
                 client.reader = Some(reader);
@@ -218,7 +219,7 @@ impl World {
         assert_eq!(got, want);
     }
 
-    /// Reads everyone to the end: then each client has every event it wanted, or was told.
+    /// Reads all clients to the end. Each wanted event must be delivered or lie in a reported gap.
     fn settle(&mut self) {
         let ids: Vec<u8> = self.clients.keys().copied().collect();
         ids.iter().for_each(|&id| self.drop_connection(id));
@@ -266,7 +267,7 @@ impl Client {
     }
 }
 
-/// A log in memory answers at once.
+/// A log in memory answers at once, without a commit.
 fn answers(submitted: Submitted) -> Answers {
     match submitted {
         Submitted::Appended(answers) => answers,

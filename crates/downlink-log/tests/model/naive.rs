@@ -1,4 +1,4 @@
-//! The model: one list of everything ever published, and rules applied from scratch.
+//! The model: one list of all events, and rules that are applied from scratch.
 
 use std::{
     cell::RefCell,
@@ -12,7 +12,7 @@ use downlink_log::{
 
 use crate::{epoch, program};
 
-/// What the log documents as the fixed cost of an entry.
+/// The fixed cost of an entry, as the log documents it.
 const ENTRY_COST_BYTES: usize = 96;
 
 #[derive(Clone, Debug)]
@@ -25,11 +25,11 @@ struct Event {
     answer: Option<Appended>,
 }
 
-/// One address: which events it keeps, and what it evicted last.
+/// One address, with the events that it keeps and has evicted.
 #[derive(Clone, Debug, Default)]
 struct Ring {
     kept: Vec<u64>,
-    /// What was evicted: the offset and the number of the eviction.
+    /// Each evicted event: its offset and the number of the eviction.
     evicted: Vec<(u64, u64)>,
     finished: Option<(u64, u64)>,
 }
@@ -58,7 +58,8 @@ pub(crate) struct Reader {
     selection: Selection,
     next: u64,
     reported_below: u64,
-    /// Evictions up to this number do not count, until the reader stands at an offset.
+    /// An eviction number and an offset. Evictions up to the number do not count until the reader
+    /// has reached the offset.
     past: Option<(u64, u64)>,
     gap: Option<Gap>,
     reason: GapReason,
@@ -70,7 +71,7 @@ impl Reader {
         state.hole(&self.selection, self.next.max(self.reported_below), after)
     }
 
-    /// The first offset that it reads.
+    /// The first offset of the reader.
     pub(crate) fn start(&self) -> u64 {
         self.gap.map_or(self.next, |gap| gap.next.get())
     }
@@ -139,13 +140,13 @@ impl State {
         self.rings.values().flat_map(|ring| &ring.kept).map(|&offset| self.cost(offset)).sum()
     }
 
-    /// Whether a topic has history or a mark.
+    /// Whether a topic has history or a finish mark.
     fn is_filled(&self, address: &Address) -> bool {
         let ring = self.rings.get(address);
         ring.is_some_and(|ring| !ring.kept.is_empty() || ring.finished.is_some())
     }
 
-    /// The topics and inboxes that readers have named.
+    /// The topics and inboxes that readers name.
     fn named(&self) -> BTreeSet<Address> {
         let named = self.readers.values().flat_map(|selection| {
             let topics = selection.selectors.iter().filter_map(|s| s.exact().cloned());
@@ -197,10 +198,10 @@ impl State {
             .collect()
     }
 
-    /// The last offset known to be missing, at or above one.
+    /// The highest missing offset at or above `from`.
     ///
-    /// Of a topic that the reader named, the last evicted event is not missing if another named topic
-    /// keeps it.
+    /// If the reader named the topic, its last evicted event is not missing as long as another
+    /// named topic keeps it.
     fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
         let mut holes = Vec::new();
         for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {
@@ -220,7 +221,8 @@ impl State {
         holes.into_iter().max()
     }
 
-    /// The last evicted offset among topics whose last evicted event is as young as a time.
+    /// The highest last evicted offset of all topics whose last evicted event is not older than
+    /// `since`.
     fn evicted_since(&self, selection: &Selection, since: u64) -> Option<u64> {
         let last = self.of(selection).filter_map(|ring| ring.evicted.last());
         last.map(|(offset, _)| *offset).filter(|offset| self.events[offset].at >= since).max()
@@ -371,7 +373,7 @@ impl Naive {
         Ok(begin(&state, number, selection, start))
     }
 
-    /// What the selected topics keep from an offset on.
+    /// The offsets that the selected topics keep, at or above `from`.
     pub(crate) fn kept_from(&self, selection: &Selection, from: u64) -> BTreeSet<u64> {
         self.state.borrow().kept_from(selection, from)
     }
@@ -499,7 +501,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
     }
 }
 
-/// Refuses what would fill more topics than allowed.
+/// Refuses an event that would exceed the limit of topics with events.
 fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
     let topics_max = program::limits().topics_max;
     let filled = state.filled();
@@ -551,7 +553,7 @@ fn trim_all(state: &mut State, to: &BTreeSet<Address>, newest: u64) {
     }
 }
 
-/// The model's time stamps are the log's.
+/// The model uses the same time stamps as the log.
 #[test]
 fn time_is_in_milliseconds() {
     assert_eq!(Timestamp::from_millis(5).after(std::time::Duration::from_millis(2)).as_millis(), 7);

@@ -1,4 +1,4 @@
-//! Random programs over a log: what may happen, and the small limits it happens under.
+//! Random programs over a log: the possible operations, and small limits.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn topic(number: u8) -> Topic {
     Topic::new(TOPICS[usize::from(number) % TOPICS.len()]).expect("a valid topic")
 }
 
-/// What client `number` reads, over all its connections.
+/// The selection of client `number`, the same for all its connections.
 pub(crate) fn selection(number: u8) -> Selection {
     let texts: &[&str] = match number % 8 {
         0 => &["a"],
@@ -57,7 +57,7 @@ pub(crate) fn selection(number: u8) -> Selection {
         3 => &["*"],
         4 => &["c/{any}/z", "b/*", "d"],
         5 => &["d", "e"],
-        // More than the log asks one by one: these readers walk the index.
+        // These are too many topics to merge one by one, so the reader walks the index.
         6 => &["a", "b", "a/x", "a/y", "b/x", "b/y", "d", "e", "f", "g/x"],
         _ => &[],
     };
@@ -90,8 +90,8 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
-/// Names that exist beside the topics of the programs, so many that a pattern's readers have to walk
-/// the index.
+/// Additional names besides the topics of the programs. They are so many that a reader of a pattern
+/// has to walk the index.
 pub(crate) fn crowd() -> Vec<String> {
     ["", "a/", "b/"]
         .iter()

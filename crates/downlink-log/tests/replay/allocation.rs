@@ -1,5 +1,5 @@
-//! An allocator that counts what the process has in use: a page is made by one thread and read by
-//! another. What SQLite asks for is not counted.
+//! An allocator that counts the memory in use by the process, since one thread makes a page and
+//! another reads it. SQLite's own memory is not counted.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,7 @@ static COUNTING: Counting = Counting;
 
 struct Counting;
 
-/// Bytes in use. Ordered with nothing: it is read while no thread allocates.
+/// Bytes in use. Needs no ordering: it is read while no thread allocates.
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
 pub(crate) fn live_bytes() -> isize {
@@ -24,24 +24,24 @@ fn note(allocated: usize, freed: usize) {
     LIVE.fetch_add(allocated as isize - freed as isize, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator unchanged; counting touches one number and
+// SAFETY: every call goes to the system's allocator unchanged. Counting touches one number and
 // allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         note(0, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         note(size, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of this method.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

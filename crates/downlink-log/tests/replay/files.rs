@@ -1,4 +1,4 @@
-//! A folder that is removed after the test, and a store in it.
+//! A temporary folder with a store in it.
 
 use std::{
     fs,
@@ -11,11 +11,11 @@ use downlink_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::support::ms;
 
-/// Keeps everything.
+/// A retention that keeps everything.
 pub(crate) const ALL: Retention =
     Retention { events_max: usize::MAX / 2, bytes_max: usize::MAX, age_max: None };
 
-/// A folder of one test, removed with everything in it.
+/// The folder of one test. Removed with all its files when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -28,7 +28,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Opens the store in this folder. Each opening has an epoch of its own.
+    /// Opens the store in this folder. Each call uses a new epoch.
     pub(crate) fn open(&self, options: SqliteOptions) -> SqliteStore {
         static EPOCH: AtomicU64 = AtomicU64::new(1);
         let epoch = Epoch::from_random(EPOCH.fetch_add(1, Ordering::Relaxed));

@@ -1,8 +1,8 @@
-//! Replay from the SQLite store while others publish and retention evicts.
+//! Replay from the SQLite store while publishers publish and retention evicts.
 //!
-//! Publishers, readers and their paces are drawn from a seed. The threads interleave freely, so a seed
-//! repeats a program, not a run. `DOWNLINK_REPLAY_RUNS` sets how many programs there are,
-//! `DOWNLINK_REPLAY_SEED` where they begin.
+//! Publishers, readers and their speeds are drawn from a seed. The threads interleave freely, so a
+//! seed repeats a program but not a run. `DOWNLINK_REPLAY_RUNS` sets the number of programs, and
+//! `DOWNLINK_REPLAY_SEED` the first seed.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -16,10 +16,10 @@ mod support;
 
 use std::sync::{Mutex, PoisonError};
 
-/// Memory is counted for the whole process: one test at a time.
+/// Memory is counted for the whole process, so only one test may run at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Says which program failed.
+/// Prints the seed of a failing program.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -44,7 +44,7 @@ fn every_reader_gets_each_event_once_or_a_gap() {
         let _seed = Seed(seed);
         gaps += program::run(seed);
     }
-    // Programs that never evict under a reader would prove nothing about gaps.
+    // Without evictions during a read, the runs would prove nothing about gaps.
     assert!(runs < 12 || gaps > 0, "no reader met a gap");
 }
 

@@ -1,4 +1,4 @@
-//! A reader that is behind has one page in memory, however far it is behind.
+//! A reader that is behind holds one page in memory, however far behind it is.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -14,17 +14,17 @@ use crate::{
     support::{append_all, block_on, draft_of, ms, selection, topic},
 };
 
-/// A response asks for so much at a time.
+/// The size of one page.
 const PAGE: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
 const EVENT_BYTES: usize = 1_500;
 const EVENTS: usize = 600;
 const READERS: usize = 32;
 
-/// An event of a page costs so much besides its bytes, as in a ring.
+/// The cost of an event in a page besides its bytes, as in a ring.
 const EVENT_COST_BYTES: usize = 96;
 
-/// Requests, answers and lists of one reader.
+/// The memory for the requests, answers and lists of one reader.
 const SLACK_BYTES: usize = 2 << 10;
 
 #[derive(Clone, Debug)]
@@ -42,19 +42,19 @@ impl Payload for Body {
     }
 }
 
-/// Each reader has asked for its next page, has it, and does not look at it.
+/// Each reader has requested and received its next page, and has not read it.
 pub(crate) fn one_page_each() {
     let folder = Folder::new();
     let log = log(&folder);
     fill(&log);
-    // Now the threads have allocated what they keep.
+    // After this read, the threads have allocated all the memory that they keep.
     assert_eq!(read_all(&mut open(&log)), EVENTS);
     let mut readers: Vec<_> = (0..READERS).map(|_| open(&log)).collect();
     let before = live_bytes();
     readers.iter_mut().for_each(fetch);
     let used = usize::try_from(live_bytes() - before).expect("pages are made");
     let events = PAGE.bytes_max.div_ceil(EVENT_BYTES);
-    // The last event of a page may begin within the bound and end beyond it.
+    // The last event of a page may begin within the limit and end beyond it.
     let bound = PAGE.bytes_max + EVENT_BYTES + events * EVENT_COST_BYTES + SLACK_BYTES;
     println!("{READERS} readers hold {} bytes each, at most {bound}", used / READERS);
     assert!(used <= READERS * bound, "{} bytes each, at most {bound}", used / READERS);
@@ -91,7 +91,7 @@ fn open(log: &Log<Body>) -> Reader<Body> {
     reader
 }
 
-/// Asks for a page and waits until it is there.
+/// Requests a page and waits until it has arrived.
 fn fetch(reader: &mut Reader<Body>) {
     let mut asked = false;
     block_on(poll_fn(|task| {
@@ -100,13 +100,13 @@ fn fetch(reader: &mut Reader<Body>) {
         }
         asked = true;
         reader.register(task.waker());
-        // The page may come at once.
+        // The first page may already be there.
         while reader.read(ms(1_000), PAGE, &mut Vec::new()) != Read::Fetching {}
         Poll::Pending
     }));
 }
 
-/// Reads to the last event, and counts.
+/// Reads to the last event and returns the number of events.
 fn read_all(reader: &mut Reader<Body>) -> usize {
     let mut events = 0;
     block_on(poll_fn(|task| {

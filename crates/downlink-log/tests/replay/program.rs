@@ -1,4 +1,4 @@
-//! One program: publishers and readers of one log, drawn from a seed, on threads of their own.
+//! One program: publishers and readers of one log, drawn from a seed. Each has its own thread.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +26,14 @@ use crate::{
     support::{block_on, draft_of, ms, topic},
 };
 
-/// The busy topics, from one that keeps nearly everything to one that keeps hardly anything.
+/// The busy topics. The first keeps nearly all of its events, the last hardly any.
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c"];
 
-/// Topics `r/0`, `r/1` and so on, with few events each: too many to merge one by one.
+/// Topics `r/0`, `r/1` and so on, with few events each. They are too many to merge one by one.
 const RARE_TOPICS: usize = 100;
 
-/// Events that a ring keeps, and at least as many in the store: nearly every replay crosses from the
-/// store to the rings.
+/// The events that a ring keeps. The store keeps at least as many. So nearly every replay crosses
+/// from the store to the rings.
 const RING_EVENTS: usize = 4;
 const PUBLISHERS: u64 = 3;
 const BATCHES: usize = 60;
@@ -42,7 +42,7 @@ const READERS: u64 = 6;
 /// The number of the last event. It is for everyone.
 pub(crate) const LAST: u64 = u64::MAX;
 
-/// A payload that says which event it is.
+/// A payload with the number of its event.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbered(pub(crate) u64);
 
@@ -58,16 +58,16 @@ impl Payload for Numbered {
     }
 }
 
-/// The published events: by offset, the number and the addresses.
+/// The published events by offset: number and addresses.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// How a program keeps events, drawn from the seed.
+/// The retention and durability of a program, drawn from the seed.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,
-    /// Whether events also have an age, in batches.
+    /// The largest age of an event, in batches. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether floors of topics without events are forgotten early.
+    /// Whether the log forgets the floors of empty topics early.
     forgets: bool,
 }
 
@@ -75,9 +75,9 @@ pub(crate) struct World {
     pub(crate) log: Log<Numbered>,
     pub(crate) store: Arc<dyn StoreReader>,
     pub(crate) published: Mutex<Published>,
-    /// Whether a gap ends exactly at an event that is gone.
+    /// Whether every gap ends exactly at an evicted event.
     pub(crate) is_exact: bool,
-    /// A millisecond for each batch.
+    /// Advances by one millisecond per batch.
     clock: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     went_on: Condvar,
@@ -86,12 +86,12 @@ pub(crate) struct World {
 #[derive(Default)]
 struct Progress {
     batches: usize,
-    /// Publishers that have nothing more to publish.
+    /// Publishers that have finished.
     done: u64,
     opened: u64,
 }
 
-/// A batch on its way.
+/// A batch that waits for its commit.
 struct Waiting {
     commit: Commit,
     drafts: Vec<(u64, Vec<Address>)>,
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// Waits for a commit, and notes which offsets its events have.
+    /// Waits for a commit and records the offsets of its events.
     fn finish(&self, Waiting { commit, drafts }: Waiting) {
         let answers = block_on(poll_fn(|task| commit.poll(task.waker()))).unwrap();
         let offsets = answers.iter().map(|answer| answer.offset.get());
@@ -169,7 +169,7 @@ impl World {
         self.note(|progress| progress.opened += 1);
     }
 
-    /// Waits until so many batches more are published, or all.
+    /// Waits until this many more batches are published, or all.
     pub(crate) fn pause(&self, batches: usize) {
         let progress = self.progress.lock().unwrap();
         let until = progress.batches + batches;
@@ -185,7 +185,7 @@ impl World {
     }
 }
 
-/// Runs the program of a seed, and says how many gaps were reported.
+/// Runs the program of a seed and returns the number of reported gaps.
 pub(crate) fn run(seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let (folder, clock) = (Folder::new(), Arc::new(AtomicU64::new(1_000)));
@@ -211,7 +211,7 @@ pub(crate) fn run(seed: u64) -> usize {
             .map(|rng| scope.spawn(move || reading::follow(world, rng)))
             .collect();
         publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
-        // A reader that comes after the last event would wait for ever.
+        // A reader that opens after the last event would wait for ever.
         world.await_opened();
         world.finish(world.publish(vec![(LAST, vec![Address::Everyone])]));
         let published = world.published.lock().unwrap();
@@ -220,7 +220,7 @@ pub(crate) fn run(seed: u64) -> usize {
     })
 }
 
-/// An earlier life of the log, without readers.
+/// Publishes in an earlier life of the log, without readers.
 fn publish_before(world: &World, rng: Rng) -> Published {
     publish(world, PUBLISHERS, rng);
     world.log.close();
@@ -228,7 +228,7 @@ fn publish_before(world: &World, rng: Rng) -> Published {
     mem::take(&mut world.published.lock().unwrap())
 }
 
-/// Publishes batches. Sometimes waits for all that are under way, and so at the end.
+/// Publishes batches. It waits for the pending commits now and then, and at the end.
 fn publish(world: &World, publisher: u64, mut rng: Rng) {
     let rare = rng.u8(0..=2);
     let mut waiting = Vec::new();
@@ -246,7 +246,7 @@ fn publish(world: &World, publisher: u64, mut rng: Rng) {
     world.note(|progress| progress.done += 1);
 }
 
-/// One topic, sometimes two, now and then everyone. Of four events `rare` go to rare topics.
+/// One topic, sometimes two, and occasionally everyone. `rare` of four events go to rare topics.
 fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
     if rng.u8(0..20) == 0 {
         return vec![Address::Everyone];

@@ -1,5 +1,5 @@
-//! Readers that come at some moment, begin somewhere, read a little at a time, pause and come back;
-//! and the check that each event came or was reported as gone.
+//! Readers that open at a random time and place, read a little at a time, pause and reconnect. A
+//! check finds that each event was delivered or reported as gone.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -19,22 +19,23 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Diary {
     wanted: Vec<&'static str>,
-    /// From here on each event is delivered, or lies in a gap.
+    /// Each event from here on is delivered or lies in a gap.
     from: u64,
-    /// Events below that which were kept when the reader opened: they come too, or lie in a gap.
+    /// Earlier events that were kept when the reader opened. They are delivered or lie in a gap
+    /// too.
     kept: Vec<u64>,
     pages: Batch,
     delivered: Vec<(u64, u64)>,
     gaps: Vec<Gap>,
-    /// The offset that the last gap said to follow it, until an event comes.
+    /// The next offset by the last gap, until an event arrives.
     oldest: Option<u64>,
-    /// The end of the last gap of this connection.
+    /// The end of the last gap on this connection.
     reported: u64,
-    /// Whether the last event has come.
+    /// Whether the last event was delivered.
     is_over: bool,
 }
 
-/// The choices of a reader: topics by name, by pattern, all of them.
+/// The selections of readers: topics by name, topics by pattern, all topics.
 const WANTED: [&[&str]; 12] = [
     &["a/1"],
     &["b"],
@@ -50,7 +51,7 @@ const WANTED: [&[&str]; 12] = [
     &[],
 ];
 
-/// Opens at some moment and reads to the last event.
+/// Opens a reader at a random time and reads to the last event.
 pub(crate) fn follow(world: &World, mut rng: Rng) -> Diary {
     world.pause(rng.usize(0..120));
     let wanted = rng.choice(WANTED).unwrap().to_vec();
@@ -84,7 +85,7 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
     let (from, kept) = match start {
         Start::Earliest | Start::Last(_) => {
             let tail = world.log.tail().next.get();
-            // The events kept now were kept when the reader opened.
+            // Events that are kept now were also kept when the reader opened.
             (tail, kept(world, &wanted, from, tail))
         }
         _ => (from, Vec::new()),
@@ -96,14 +97,14 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
     (reader, diary)
 }
 
-/// Opens, and waits until it is known where the reader begins.
+/// Opens a reader and waits until its first offset is known.
 fn begin(world: &World, wanted: &[&str], start: &Start) -> Reader<Numbered> {
     let mut reader = world.log.open(world.now(), &selection(wanted), start).expect("an open log");
     block_on(poll_fn(|task| reader.poll_begun(task.waker()))).expect("a readable store");
     reader
 }
 
-/// The offsets that the wanted topics keep between two.
+/// The offsets in `from..until` that the wanted topics keep.
 fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
     let patterns = wanted.iter().map(|text| TopicSelector::parse(text).unwrap());
     let patterns = Arc::new(PatternSet::new(patterns));
@@ -121,14 +122,14 @@ fn kept(world: &World, wanted: &[&str], mut from: u64, until: u64) -> Vec<u64> {
 }
 
 impl Diary {
-    /// Leaves, and goes on from the last id.
+    /// Reconnects after the last id.
     fn come_back(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         let start = Start::After(reader.cursor().to_string().into());
         *reader = begin(world, &self.wanted, &start);
         (self.oldest, self.reported) = (None, 0);
     }
 
-    /// Reads until something comes.
+    /// Reads until an event or a gap arrives.
     fn read_once(&mut self, world: &World, reader: &mut Reader<Numbered>) {
         block_on(poll_fn(|task| {
             if self.look(world, reader) {
@@ -139,7 +140,7 @@ impl Diary {
         }));
     }
 
-    /// Whether something has come.
+    /// Reads once. Returns whether an event or a gap arrived.
     fn look(&mut self, world: &World, reader: &mut Reader<Numbered>) -> bool {
         let mut out = Vec::new();
         if self.pages.events_max == 1
@@ -181,7 +182,7 @@ impl Diary {
         self.gaps.push(gap);
     }
 
-    /// Compares with the published events, and says how many gaps there were.
+    /// Compares the record with the published events. Returns the number of gaps.
     pub(crate) fn check(&self, published: &Published, is_exact: bool) -> usize {
         let wants = |to: &[Address]| to.iter().filter(|to| self.wants(to)).count();
         for (offset, number) in &self.delivered {
@@ -196,8 +197,8 @@ impl Diary {
             assert!(wants(to) == 0 || is_delivered(offset) || reported(), "{offset}: {self:?}");
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
-            // The last event of a gap is gone from a topic of this reader. If it came nevertheless, it
-            // came by another one.
+            // The last event of a gap is gone from one of the reader's topics. If it was delivered
+            // nevertheless, another topic still had it.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
@@ -216,7 +217,7 @@ impl Diary {
     }
 }
 
-/// The last offset before a hole, and the last in it.
+/// The last offset before a gap, and the last offset in it.
 fn bounds(gap: &Gap) -> (u64, u64) {
     let (Some(after), Some(until)) = (gap.after, gap.until) else { panic!("both ends: {gap:?}") };
     (after.get(), until.get())

@@ -1,4 +1,4 @@
-//! Batches: all or nothing, which draft was wrong, and what is a repetition.
+//! Batches: all or nothing, the index of an invalid draft, and repetitions.
 
 use downlink_log::{
     Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
@@ -10,7 +10,7 @@ use crate::support::{
     sizes, topic,
 };
 
-/// A payload that knows its id.
+/// A payload that contains its id.
 #[derive(Clone, Debug)]
 struct Named(Option<&'static str>);
 
@@ -56,7 +56,7 @@ fn last(name: &str) -> Draft<Named> {
     Draft { finish: true, ..plain(name) }
 }
 
-/// Refused, and nothing has changed by it.
+/// Asserts that the log refuses the drafts and does not change.
 fn check_refused<const N: usize>(log: &Log<Named>, drafts: [Draft<Named>; N], error: AppendError) {
     let before = (log.tail(), log.totals(ms(0)));
     assert_eq!(append_all(log, 0, drafts), Err(error));
@@ -141,7 +141,7 @@ fn an_id_is_free_again_when_its_event_is_gone() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("a", "x", 2)]).unwrap()), [(3, false)]);
 }
 
-/// A mark alone keeps no event whose eviction could free the id.
+/// A mark without an event takes no id, since no eviction could ever free it.
 #[test]
 fn a_finish_mark_does_not_take_an_id() {
     let log = log();
@@ -150,7 +150,7 @@ fn a_finish_mark_does_not_take_an_id() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }
 
-/// The key outlives the topic: the repetition must not bring an empty topic back for ever.
+/// The key outlives the topic. A repetition must not create the empty topic again, for ever.
 #[test]
 fn a_repetition_leaves_no_topic_behind() {
     let mut short = options();
@@ -186,7 +186,7 @@ fn a_reader_of_several_addresses_is_matched_once() {
     assert_eq!(matched(&[topic("c"), Address::Everyone]), 4);
 }
 
-/// A batch is seen whole, and stays whole though it alone is over the byte bound.
+/// A batch is read as a whole, even if it alone exceeds the byte bound.
 #[test]
 fn a_batch_over_the_byte_bound_stays_whole() {
     let mut small = options();

@@ -1,4 +1,4 @@
-//! Code that is not ours: payloads that call back when dropped, and panics.
+//! Foreign code: payloads that call the log when dropped, and panics.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -54,7 +54,7 @@ fn log_of_one_event() -> Log<Loud> {
     Log::new(options)
 }
 
-/// By count, by the byte bound and by age: whoever drops the payload holds no lock.
+/// Evictions by count, by the byte bound and by age drop the payload without holding a lock.
 #[test]
 fn a_dropped_payload_may_call_the_log() {
     let log = log_of_one_event();
@@ -96,7 +96,7 @@ fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
     assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
     assert_eq!(out[0].offset.get(), 2);
-    // The reader's own clone is the last one after the log's is gone.
+    // After the log has dropped its clone, the reader's clone is the last one.
     assert_eq!(sizes(&log, ms(10)), (1, 0, 0, 0));
     assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
     append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();
@@ -104,7 +104,7 @@ fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
     assert_eq!(reader.read(ms(10), ALL, &mut out), Read::Events);
 }
 
-/// A payload that cannot be made.
+/// A payload whose `stamp` may panic.
 #[derive(Clone)]
 struct Broken;
 

@@ -1,4 +1,4 @@
-//! Each limit: one below, at it, one above.
+//! Each limit: one below, at the limit, one above.
 
 use downlink_log::{AppendError, Limits, Log, OpenError, Selection, Start};
 
@@ -63,7 +63,7 @@ fn topics() {
     assert!(open(&["*"]).is_ok(), "patterns make no topics");
 }
 
-/// Subscribers that use up all names stop other subscribers, and no publisher.
+/// When all names are in use, other subscribers are refused, but publishers are not.
 #[test]
 fn subscribed_names() {
     let log = log(|limits| (limits.subscribed_names_max, limits.topics_max) = (3, 2));
@@ -71,7 +71,7 @@ fn subscribed_names() {
     let first = open(&["a", "b"]).unwrap();
     let full = OpenError::TooManyNames { subscribed_names_max: 3 };
     assert_eq!(open(&["b", "c", "d"]).err(), Some(full));
-    assert_eq!(log.totals(ms(0)).topics, 2, "what the refused reader had made is gone");
+    assert_eq!(log.totals(ms(0)).topics, 2, "the refused reader leaves no topic");
     let second = open(&["a", "b", "c"]).unwrap();
     let inbox = Selection { client: Some(client("alice")), ..Selection::default() };
     assert_eq!(log.open(ms(0), &inbox, &Start::Live).err(), Some(full));
@@ -105,7 +105,7 @@ fn bytes() {
     };
     assert_eq!(events("a"), (1, 1));
     assert_eq!(events("b"), (2, 2));
-    assert_eq!(events("b"), (2, 2), "who appends pays first");
+    assert_eq!(events("b"), (2, 2), "the appended topic is trimmed first");
     assert_eq!(log.topics(ms(0), "b", None, 1)[0].oldest.map(|o| o.get()), Some(3));
     assert_eq!(events("c"), (2, 2), "then the oldest");
     assert!(log.topics(ms(0), "a", None, 1).is_empty());

@@ -1,4 +1,4 @@
-//! What can be seen from outside.
+//! The log as seen from outside.
 
 use downlink_log::{Log, Start, Topic};
 

@@ -1,4 +1,4 @@
-//! What the random programs of the model do not reach, one fact after another.
+//! Facts that the random programs of the model do not reach, one test each.
 #![cfg(not(downlink_loom))]
 
 mod batches;

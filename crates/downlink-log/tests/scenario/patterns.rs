@@ -1,4 +1,4 @@
-//! Readers of patterns among many topics: what they find, and that no call looks at everything.
+//! Readers of patterns among many topics: their results, and a limit on the work of each call.
 
 use std::{
     sync::{
@@ -12,7 +12,7 @@ use downlink_log::{Log, Read, Reader, Retention, Start};
 
 use crate::support::{ALL, Load, Seen, append, ms, options, selection};
 
-/// More rows than one call looks at, several times over.
+/// Several times as many rows as one call walks.
 const EVENTS: u64 = 20_000;
 
 #[derive(Default)]
@@ -24,7 +24,7 @@ impl Wake for Count {
     }
 }
 
-/// A log with many topics; every thousandth event is for a topic below `rare`.
+/// A log with many topics. Every thousandth event is for a topic below `rare`.
 fn log() -> Log<Load> {
     let log = Log::new(options());
     for number in 1..=EVENTS {
@@ -35,12 +35,12 @@ fn log() -> Log<Load> {
     log
 }
 
-/// Opens a reader of `t/rare/*` and `t/{n}/none`, whose prefix has many names.
+/// Opens a reader of `t/rare/*` and `t/{n}/none`. The prefix of the second matches many names.
 fn open(log: &Log<Load>, start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).expect("within the limits")
 }
 
-/// Polls until it is known where the reader begins; how often it was not.
+/// Polls until the reader's first offset is known. Returns the number of pending polls.
 fn begin(reader: &mut Reader<Load>) -> usize {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -52,7 +52,7 @@ fn begin(reader: &mut Reader<Load>) -> usize {
     pending
 }
 
-/// Reads all, as a task does; how often there was more to look at.
+/// Reads everything, as a task does. Returns the events and the number of pauses for more work.
 fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -131,7 +131,7 @@ fn a_reader_that_comes_back_is_told_what_its_pattern_has_lost() {
     assert_eq!(seen.offsets, (6..=201).filter(|offset| *offset != 8).collect::<Vec<_>>());
 }
 
-/// More events than a pattern has rows for, between two looks.
+/// Between two reads, more events arrive than a pattern has rows.
 #[test]
 fn a_burst_beyond_the_rows_of_a_pattern_loses_nothing() {
     let log: Log<Load> = Log::new(options());

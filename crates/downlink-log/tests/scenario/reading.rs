@@ -1,4 +1,4 @@
-//! Where readers begin, what they find in many topics, and what finished topics mean.
+//! The first offset of readers, reading many topics, and finished topics.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn a_hole_in_one_of_many_topics_is_told() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// More of the index lies between two events of the reader than is walked under one lock.
+/// Between two events of the reader, the index is longer than one lock hold may walk.
 #[test]
 fn a_long_way_through_the_index_is_walked_to_its_end() {
     let log: Log<Load> = Log::new(options());
@@ -86,7 +86,7 @@ fn a_long_way_through_the_index_is_walked_to_its_end() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// Seats of collected topics are given up lazily; nothing of that shows.
+/// The log frees the seats of collected topics lazily. Readers do not notice.
 #[test]
 fn topics_that_go_under_a_pattern_leave_the_others_readable() {
     let mut short = options();
@@ -125,7 +125,7 @@ fn a_live_reader_that_misses_something_was_too_slow() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// What falls out of the table of names may cost a needless gap, never a hidden one.
+/// A name that the log has forgotten may cause a needless gap, but never hides one.
 #[test]
 fn forgotten_names_never_hide_a_gap() {
     let mut few = options();
@@ -198,7 +198,7 @@ fn since_begins_at_a_time_and_tells_what_is_gone() {
     let Read::Gap(gap) = early.read(ms(50), ALL, &mut Vec::new()) else { panic!("no gap") };
     assert_eq!((gap.reason, gap.until.map(|o| o.get())), (GapReason::Evicted, Some(1)));
     assert_eq!(all(&mut early, 50), (vec![2, 3, 4], vec![], Read::CaughtUp));
-    assert_eq!(all(&mut since(11), 50).1, [], "what is gone was older");
+    assert_eq!(all(&mut since(11), 50).1, [], "the evicted event was older");
 }
 
 #[test]

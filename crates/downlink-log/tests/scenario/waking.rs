@@ -1,4 +1,4 @@
-//! Who is woken, and how often.
+//! Wake-ups: the readers that are woken, and how often.
 
 use std::{
     sync::{
@@ -40,7 +40,7 @@ impl Waiting {
         self.reader.register(&Waker::from(Arc::clone(&self.count)));
     }
 
-    /// Wake-ups since the last look at this number.
+    /// The wake-ups since the last call.
     fn woken(&self) -> usize {
         self.register();
         self.count.0.swap(0, Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! Events are visible after their commit, and publishers hear of a failing disk.
+//! Events are visible after their commit, and publishers get the errors of a failing disk.
 
 use downlink_log::{
     Address, Answers, AppendError, Draft, EndReason, Start,
@@ -50,7 +50,7 @@ fn relaxed_events_are_visible_before_their_flush_and_flushed_later() {
     world.shelf.await_flushed(2);
 }
 
-/// What gathers while the disk is busy goes into the next commit together.
+/// Events that arrive while the disk is busy share the next commit.
 #[test]
 fn commits_gather_what_waits() {
     for durability in BOTH {
@@ -76,7 +76,7 @@ fn a_failed_commit_fails_its_publishers_and_burns_their_offsets() {
         let got = read(&mut reader, 1);
         assert_eq!((got.numbers, got.gaps), (vec![3], vec![]));
         assert_eq!(world.shelf.offsets(), [3]);
-        // The topic that nothing came to is collected again.
+        // A topic without events is collected again.
         assert_eq!(world.log.topic(ms(1_000), &topic("b")), None);
     }
 }
@@ -128,8 +128,7 @@ fn a_repetition_of_a_publish_under_way_gets_its_answer() {
     assert_eq!(world.shelf.offsets(), [1]);
 }
 
-/// Queues batches while a commit waits, so that they go into one transaction, and gives their
-/// outcomes.
+/// Queues batches while a commit waits, so that they share one transaction. Returns their outcomes.
 fn together<const N: usize>(
     world: &World,
     batches: [Vec<Draft<Note>>; N],
@@ -164,7 +163,7 @@ fn a_batch_that_repeats_an_id_or_key_of_its_group_gets_its_answer() {
     assert_eq!(world.shelf.offsets(), [1, 2, 3, 4, 5]);
 }
 
-/// A commit that fails takes the whole group along; later the id is free.
+/// A failed commit fails its whole group, and the id is free afterwards.
 #[test]
 fn a_batch_that_repeats_a_publish_that_fails_fails_like_it() {
     let world = World::new(Durability::Commit);

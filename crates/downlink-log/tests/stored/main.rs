@@ -1,4 +1,5 @@
-//! A log over a store: commits, replays of events that the rings have lost, restarts, failing disks.
+//! A log over a store: commits, replays of events that the rings no longer have, restarts, failing
+//! disks.
 #![cfg(not(downlink_loom))]
 
 mod commits;

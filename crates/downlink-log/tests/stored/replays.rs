@@ -1,4 +1,4 @@
-//! Readers that are behind their rings read on from the store.
+//! Readers that are behind their rings read from the store.
 
 use downlink_log::{AppendError, EndReason, GapReason, Offset, Start, store::Durability};
 
@@ -96,10 +96,10 @@ fn a_gap_is_what_the_store_has_evicted_exactly() {
     assert_eq!(gap.reason, GapReason::Evicted);
     assert_eq!((gap.after, gap.until), (Some(Offset::new(3)), Some(Offset::new(7))));
     assert_eq!((gap.oldest, gap.next), (Some(Offset::new(8)), Offset::new(8)));
-    // The other topic has lost nothing.
+    // The other topic has no gap.
     let got = read(&mut world.open(&["b"], id(1, 3)), 10);
     assert_eq!((got.numbers, got.gaps), ((10..20).collect::<Vec<_>>(), vec![]));
-    // Nor has who asks for what there is.
+    // A reader without an id has no gap either.
     let got = read(&mut world.open(&["a"], Start::Earliest), 3);
     assert_eq!((got.numbers, got.gaps), (vec![7, 8, 9], vec![]));
 }
@@ -131,7 +131,7 @@ fn a_damaged_event_is_one_gap_and_reported_once_for_two_readers() {
     assert_eq!(world.unreadable(), [3]);
 }
 
-/// Retention goes on while a reader is behind. Events evicted before it opened are not missing.
+/// Retention continues while a reader is behind. Events evicted before it opened are not missing.
 #[test]
 fn a_reader_of_history_misses_only_what_is_evicted_while_it_reads() {
     for selectors in [["a"], ["*"]] {
@@ -150,7 +150,7 @@ fn a_reader_of_history_misses_only_what_is_evicted_while_it_reads() {
     }
 }
 
-/// A page waits for its reader: a slow reader costs one page of memory, and no more reads.
+/// A page waits for its reader. A slow reader costs one page of memory and no further reads.
 #[test]
 fn a_replay_goes_at_its_readers_pace() {
     let world = World::new(Durability::Commit);
@@ -200,7 +200,8 @@ fn a_reader_ends_when_the_store_cannot_be_read() {
     assert_eq!((got.numbers, got.end), (vec![], Some(EndReason::Unreadable)));
 }
 
-/// Published while readers replay: each event once and in order, over the handing over.
+/// Events are published while readers replay. Each reader gets every event once and in order, also
+/// when it changes from the store to the rings.
 #[test]
 fn the_handing_over_loses_and_repeats_nothing() {
     let world = World::new(Durability::Commit);

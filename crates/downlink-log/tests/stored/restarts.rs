@@ -1,4 +1,4 @@
-//! A restart keeps ids, keys and marks, and readers hear of lost events.
+//! A restart keeps ids, keys and finish marks, and reports lost events to readers.
 
 use downlink_log::{
     Address, AppendError, EndReason, Epoch, GapReason, Offset, Start, store::Durability,
@@ -46,7 +46,7 @@ fn an_id_past_the_end_of_its_life_is_lost_and_the_next_life_follows() {
     let [gap] = got.gaps[..] else { panic!("{got:?}") };
     assert_eq!((gap.reason, gap.next), (GapReason::Lost, Offset::new(6)));
     assert_eq!(gap.oldest, Some(Offset::new(6)));
-    // Below the end: exactly.
+    // An id below the end of the store resumes exactly.
     let got = read(&mut world.open(&["a"], id(1, 4)), 4);
     assert_eq!((got.numbers, got.gaps), (vec![4, 100, 101, 102], vec![]));
 }
@@ -72,7 +72,7 @@ fn the_rings_are_filled_after_a_restart() {
     assert_eq!((got.numbers, world.shelf.pages()), (vec![1, 2, 3], before));
 }
 
-/// Retention may take an event of one topic that is younger than the oldest of another.
+/// Retention may evict an event of one topic that is newer than the oldest of another topic.
 #[test]
 fn what_was_evicted_among_the_restored_events_is_a_gap() {
     let mut world = World::new(Durability::Commit);
@@ -143,7 +143,7 @@ fn finished_topics_survive() {
     assert!(!world.open(&["f"], id(1, 0)).is_at_end());
 }
 
-/// The rings were filled with newer events than those of the finished topic.
+/// The rings hold newer events than those of the finished topic.
 #[test]
 fn a_finished_topic_is_read_from_the_store() {
     let mut world = World::new(Durability::Commit);
@@ -156,7 +156,7 @@ fn a_finished_topic_is_read_from_the_store() {
     assert!(world.open(&["f"], id(1, 21)).is_at_end());
 }
 
-/// A pattern's topics may be too many for memory; the store knows what each has lost.
+/// A pattern may match too many topics for memory. The store knows the evictions of each.
 #[test]
 fn a_pattern_is_told_what_was_evicted_before_the_restart() {
     let mut world = World::new(Durability::Commit);

@@ -1,5 +1,5 @@
-//! A store in memory that fails, waits and forgets as a test says. It survives its log, as a file
-//! would. It remembers every eviction by itself, so its holes are exact.
+//! A store in memory. A test can make it fail, wait and forget. It outlives its log, as a file
+//! would. It records every eviction, so its holes are exact.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,7 +15,7 @@ use downlink_log::{
     },
 };
 
-/// The disk, and how it behaves. Clones are handles to one.
+/// The disk and its behaviour. Clones share one disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
@@ -25,7 +25,7 @@ struct State {
     events: BTreeMap<u64, StoredEvent>,
     /// Events whose payload cannot be read.
     damaged: BTreeSet<u64>,
-    /// In their order: the number of an eviction is its place, from 1.
+    /// Evictions in their order. The number of an eviction is its position, from 1.
     evictions: Vec<Eviction>,
     keys: BTreeMap<(Box<str>, Box<str>), (Fingerprint, Offset)>,
     finished: BTreeMap<Address, Finished>,
@@ -34,7 +34,7 @@ struct State {
     clock: Option<ClockState>,
     /// Everything below this offset survives a power cut.
     flushed_below: u64,
-    /// The outcomes of the next commits; those that follow succeed.
+    /// The outcomes of the next commits. Later commits succeed.
     outcomes: VecDeque<Result<(), StoreError>>,
     /// While set, commits and flushes wait.
     held: bool,
@@ -48,7 +48,7 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None`: the address is forgotten, so it may have been any that is not known.
+    /// `None` if the address was forgotten. It may then have been any unknown address.
     address: Option<Address>,
     offset: u64,
     at: Timestamp,
@@ -59,7 +59,7 @@ impl Shelf {
         self.0.0.lock().expect("no panic under the lock")
     }
 
-    /// Begins a life of the log.
+    /// Opens the store for a new life of the log.
     pub(crate) fn open(&self, epoch: Epoch) -> ShelfStore {
         let mut state = self.state();
         state.next = state.next.max(1);
@@ -70,22 +70,22 @@ impl Shelf {
         ShelfStore { shelf: self.clone(), opened, clock_delta: 0, is_stopped: false }
     }
 
-    /// Lets the next commit fail.
+    /// Makes the next commit fail.
     pub(crate) fn fail_with(&self, error: StoreError) {
         self.state().outcomes.push_back(Err(error));
     }
 
-    /// Lets the commit after the next one fail.
+    /// Makes the commit after the next one fail.
     pub(crate) fn succeed_then_fail_with(&self, error: StoreError) {
         self.state().outcomes.extend([Ok(()), Err(error)]);
     }
 
-    /// Lets commits and flushes wait, until they are let go.
+    /// Makes commits and flushes wait until `let_go`.
     pub(crate) fn hold(&self) {
         self.state().held = true;
     }
 
-    /// Waits until a commit or a flush waits.
+    /// Waits until a commit or a flush is waiting.
     pub(crate) fn await_held(&self) {
         self.await_until(|state| state.waiting);
     }
@@ -100,7 +100,7 @@ impl Shelf {
         self.await_until(|state| state.flushed_below >= below);
     }
 
-    /// Begins a write: waits while the shelf is held.
+    /// Begins a write. Waits while the shelf is held.
     fn begin(&self, is_stopped: bool) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         while state.held {
@@ -122,7 +122,7 @@ impl Shelf {
         self.state().events.keys().copied().collect()
     }
 
-    /// Commits, those that failed among them.
+    /// The number of commits, including failed ones.
     pub(crate) fn commits(&self) -> usize {
         self.state().commits
     }
@@ -131,7 +131,7 @@ impl Shelf {
         self.state().flushed_below
     }
 
-    /// Pages that were read.
+    /// The number of pages read.
     pub(crate) fn pages(&self) -> usize {
         self.state().pages
     }
@@ -162,7 +162,7 @@ impl Shelf {
         state.events.retain(|_, event| !event.to.is_empty());
     }
 
-    /// Forgets an address that keeps nothing, as a store does when there are too many of these.
+    /// Forgets an address that keeps nothing, as a store does when it has too many of them.
     pub(crate) fn forget(&self, address: &Address) {
         let mut state = self.state();
         assert!(!state.keeps(address), "something is kept");
@@ -171,7 +171,7 @@ impl Shelf {
         }
     }
 
-    /// Loses the newest events, from an offset on, as an older backup would.
+    /// Loses the newest events from an offset on, as an older backup does.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
         state.events.retain(|&kept, _| kept < offset);
@@ -184,7 +184,7 @@ impl State {
         self.events.values().any(|event| event.to.contains(address))
     }
 
-    /// Whether an address has a row of its own.
+    /// Whether an address has its own row.
     fn knows(&self, address: &Address) -> bool {
         let is_evicted = |eviction: &Eviction| eviction.address.as_ref() == Some(address);
         self.keeps(address) || self.evictions.iter().any(is_evicted)
@@ -197,7 +197,7 @@ impl State {
         self.events.values().filter(|event| event.to.iter().any(|to| is_wanted(wanted, to)))
     }
 
-    /// The wanted evictions after one, each with its number.
+    /// The wanted evictions with a number above `after`.
     fn evicted<'a>(
         &'a self,
         wanted: &'a Wanted,
@@ -233,7 +233,7 @@ fn is_wanted(wanted: &Wanted, address: &Address) -> bool {
     by_pattern || wanted.addresses.contains(address)
 }
 
-/// The floor that some evictions make.
+/// The floor that these evictions result in.
 fn floor<'a>(evictions: impl Iterator<Item = &'a Eviction>) -> Floor {
     evictions.fold(Floor::NONE, |floor, eviction| {
         floor.max(Floor { offset: Offset::new(eviction.offset + 1), at: eviction.at })
@@ -383,7 +383,7 @@ impl StoreReader for Shelf {
     }
 }
 
-/// Says once that there is more to do before each answer.
+/// Answers `Step::More` once before each answer.
 #[derive(Debug)]
 struct ShelfReplay {
     shelf: Shelf,

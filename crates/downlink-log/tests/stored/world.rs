@@ -17,7 +17,7 @@ use crate::{
     support::{block_on, ms, selection, topic},
 };
 
-/// A payload that says its number, and the id that its publisher gave.
+/// A payload with its number, and the id that its publisher chose.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Note {
     pub(crate) number: u64,
@@ -43,7 +43,7 @@ impl Payload for Note {
 /// The number of an event that can no longer be decoded.
 pub(crate) const BROKEN: u64 = u64::MAX;
 
-/// The difference of the log's clock to the wall clock.
+/// The difference between the log's clock and the wall clock.
 pub(crate) const CLOCK_DELTA_MS: i64 = -5_000;
 
 /// Both durabilities.
@@ -59,21 +59,21 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A log whose rings keep five events for a topic.
+    /// A log whose rings keep five events per topic.
     pub(crate) fn new(durability: Durability) -> Self {
         let (shelf, unreadable) = (Shelf::default(), Arc::default());
         let log = open(&shelf, durability, 1, &unreadable);
         Self { shelf, log, unreadable, lives: 1, durability }
     }
 
-    /// Closes the log, waits for its store to be let go of, and opens it again.
+    /// Closes the log, waits until it has released its store, and opens it again.
     pub(crate) fn reopen(&mut self) {
         self.log.close();
         block_on(poll_fn(|task| self.log.poll_closed(task.waker())));
         self.begin_again();
     }
 
-    /// Goes on with another log, as after a crash.
+    /// Opens a new log over the same shelf, as after a crash.
     pub(crate) fn begin_again(&mut self) {
         self.lives += 1;
         self.log = open(&self.shelf, self.durability, self.lives, &self.unreadable);
@@ -91,7 +91,7 @@ impl World {
         block_on(committed(&self.submit(drafts)?))
     }
 
-    /// Publishes numbers to a topic, one after the other, and gives their offsets.
+    /// Publishes numbers to a topic one after another and returns their offsets.
     pub(crate) fn publish(&self, name: &str, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let append = |number| self.append(vec![note(name, number)]).expect("a commit");
         numbers.into_iter().map(|number| append(number)[0].offset.get()).collect()
@@ -134,7 +134,7 @@ fn open(
     Log::with_store(options, store, side).expect("a readable shelf")
 }
 
-/// A start after the event at an offset of a life.
+/// A start after the event with this offset in this life of the log.
 pub(crate) fn id(life: u64, offset: u64) -> Start {
     Start::After(format!("{}-{offset}", Epoch::from_random(life)).into())
 }
@@ -186,7 +186,7 @@ pub(crate) struct Got {
     pub(crate) end: Option<EndReason>,
 }
 
-/// Reads until there are so many events, or the end.
+/// Reads until there are `enough` events, or the end.
 pub(crate) fn read(reader: &mut Reader<Note>, enough: usize) -> Got {
     let mut got = Got::default();
     block_on(poll_fn(|task| {
@@ -214,7 +214,7 @@ pub(crate) fn read(reader: &mut Reader<Note>, enough: usize) -> Got {
     got
 }
 
-/// Whether a reader has nothing more now.
+/// Whether a reader has read everything that is there now.
 pub(crate) fn is_caught_up(reader: &mut Reader<Note>) -> bool {
     let mut out = Vec::new();
     block_on(poll_fn(|task| {

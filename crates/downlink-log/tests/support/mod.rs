@@ -1,4 +1,4 @@
-//! What the tests of the log share: a payload, drafts in one line, and what a client has seen.
+//! Shared parts of the log's tests: a payload, short drafts, and the record of a client.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
@@ -31,10 +31,10 @@ impl Payload for Load {
     }
 }
 
-/// What one event of [`Load`] costs: the byte and what the log documents as the fixed cost.
+/// The cost of one event of [`Load`]: its byte and the fixed cost that the log documents.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
 
-/// Each event by itself.
+/// One event per read.
 pub(crate) const SINGLY: Batch = Batch { events_max: 1, bytes_max: usize::MAX };
 
 pub(crate) const ALL: Batch = Batch { events_max: usize::MAX, bytes_max: usize::MAX };
@@ -80,7 +80,7 @@ pub(crate) fn draft(to: &[Address]) -> Draft<Load> {
     draft_of(to, Load)
 }
 
-/// Appends one event to topics and says where it stands.
+/// Appends one event to topics and returns its offset.
 pub(crate) fn append(log: &Log<Load>, now: u64, topics: &[&str]) -> Result<u64, AppendError> {
     let to: Vec<Address> = topics.iter().map(|name| topic(name)).collect();
     append_all(log, now, [draft(&to)]).map(|answers| answers[0].offset.get())
@@ -108,7 +108,7 @@ pub(crate) fn sizes<P: Payload>(log: &Log<P>, now: Timestamp) -> (usize, usize, 
     (totals.subscribers, totals.topics, totals.events, totals.bytes)
 }
 
-/// What one client has got, over all its connections.
+/// The record of one client across all its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) offsets: Vec<u64>,
@@ -118,7 +118,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Reads once, one event by itself, and notes what came. Order, and that a hole has both ends, are checked here.
+    /// Reads once and records the result. A batch of one event uses `read_next`. Asserts the order
+    /// of events, and that a gap has both ends.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -151,12 +152,12 @@ impl Seen {
         read
     }
 
-    /// Reads until there is nothing more now.
+    /// Reads until there is nothing more to read now.
     pub(crate) fn read_all<P: Payload>(&mut self, reader: &mut Reader<P>, now: u64) -> Read {
         self.read_by(reader, now, ALL)
     }
 
-    /// The same, so much at a time.
+    /// Like [`read_all`](Self::read_all), with batches of this size.
     pub(crate) fn read_by<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -171,7 +172,7 @@ impl Seen {
         }
     }
 
-    /// Whether each of these offsets was delivered or lies in a hole that was told.
+    /// Whether each of these offsets was delivered or lies in a reported gap.
     pub(crate) fn covers(&self, mut offsets: impl Iterator<Item = u64>) -> bool {
         offsets.all(|offset| {
             self.offsets.binary_search(&offset).is_ok()
@@ -180,7 +181,7 @@ impl Seen {
     }
 }
 
-/// Nothing that waits for it takes a second unless it hangs.
+/// No wait takes even a second unless it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Signal(Mutex<bool>, Condvar);
@@ -192,7 +193,7 @@ impl Wake for Signal {
     }
 }
 
-/// Runs a future on this thread, up to a deadline.
+/// Runs a future on this thread. Panics after the deadline.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
     let waker = Waker::from(Arc::clone(&signal));
