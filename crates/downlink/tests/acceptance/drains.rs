@@ -1,4 +1,4 @@
-//! Sending everybody away: no. 16, and under a server that knows nothing of streams.
+//! Draining: no. 16, and under a server that does not know streams.
 
 use std::time::Duration;
 
@@ -27,12 +27,13 @@ async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
         assert!((2_000..=12_000).contains(&millis));
         by_second[((millis - 2_000) / 1_000).min(9)] += 1;
     }
-    // A tenth each; six times the standard deviation of 30 is not met by chance.
+    // A tenth in each second. The bounds are six standard deviations (of 30), so chance cannot fail
+    // it.
     assert!(by_second.iter().all(|clients| (820..=1_180).contains(clients)), "{by_second:?}");
     assert_eq!(hub.stats().subscribers, 0);
 }
 
-// Its graceful shutdown waits for open streams, and nothing else would end them.
+// axum's graceful shutdown waits for open streams. Without the drain, they would never end.
 #[tokio::test]
 async fn acceptance_16_a_drained_hub_lets_axums_own_server_end() {
     let hub = Hub::<String>::text();

@@ -1,4 +1,4 @@
-//! What reaches a client: no. 9 to 13 and 15.
+//! The bytes that reach a client: no. 9 to 13 and 15.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn acceptance_11_what_is_no_json_is_the_callers_error() {
     assert!(hub.publish(HashMap::new()).is_ok());
 }
 
-/// Counts how often it is serialized.
+/// Counts how often it is serialised.
 #[derive(Clone)]
 struct Probe(Arc<AtomicUsize>);
 
@@ -79,7 +79,7 @@ fn acceptance_12_an_event_is_encoded_once_for_all() {
     assert!(frames.iter().all(|frame| frame.as_bytes().as_ptr() == first), "one copy for all");
 }
 
-/// The standard's own steps in the plainest form, as a second opinion on the decoder.
+/// The standard's own steps in the simplest form, as a second implementation of the decoder.
 fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     let text = String::from_utf8(bytes.to_vec()).unwrap().replace("\r\n", "\n").replace('\r', "\n");
     let (mut event_type, mut data, mut last_id) = (String::new(), String::new(), String::new());
@@ -104,7 +104,7 @@ fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     events
 }
 
-/// One event of a subscription, read by its own decoder, and its frame.
+/// One event of a subscription, as an independent decoder reads it, and its frame.
 fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)> {
     match subscription.next().now_or_never()?? {
         Delivery::Event(event) => Some((event.data(), event.frame().as_bytes().to_vec())),
@@ -112,7 +112,7 @@ fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)
     }
 }
 
-/// Text in which line ends, colons and other hazards are common.
+/// Text with many line ends, colons and other hazards.
 fn hazardous() -> impl Strategy<Value = String> {
     let hazard = prop_oneof!["[\r\n\0: ]{1,3}", "(id|event|data|retry): ?x", "\\PC{0,4}"];
     prop::collection::vec(hazard, 0..6).prop_map(|parts| parts.concat())

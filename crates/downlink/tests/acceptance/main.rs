@@ -1,7 +1,8 @@
-//! What a library for live updates is held to: one test for each defect that others have.
+//! Requirements of a library for live updates. Each test covers a defect that other libraries have.
 //!
-//! Named after its number and what is to hold. Where the text speaks of connections there are
-//! real sockets; nothing is measured with a watch, and every wait is for something that happens.
+//! A test is named after the number of its requirement and the expected behaviour. Requirements
+//! about connections are tested with real sockets. No test measures time, and every wait is for an
+//! event.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -33,14 +34,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Far more than any of these tests takes.
+/// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// Opens, which in memory never waits.
+/// Opens a subscription. That never waits in memory.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -51,7 +52,7 @@ fn open<T: Send + Sync + 'static>(subscribe: Subscribe<T>) -> Subscription<T> {
     try_open(subscribe).unwrap()
 }
 
-/// What a request of these tests may say: `?topics=a,b&client=c`.
+/// The query of a request in these tests: `?topics=a,b&client=c`.
 #[derive(serde::Deserialize)]
 struct Wanted {
     topics: String,
@@ -59,7 +60,7 @@ struct Wanted {
     client: Option<String>,
 }
 
-/// An app with one route, `/`, that subscribes as it is asked to.
+/// An app with one route, `/`, that subscribes as the query asks.
 fn app(hub: &Hub<String>, keep_alive: KeepAlive) -> Router {
     let join =
         move |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| {
@@ -95,13 +96,13 @@ impl Running {
         Self { address, stop: Some(stop), ended }
     }
 
-    /// A client that has subscribed and was told so.
+    /// A client that has subscribed and received `downlink.open`.
     async fn subscribe(&self, query: &str, last_event_id: &str) -> Client {
         let io = TcpStream::connect(self.address).await.unwrap();
         Client::subscribe(io, query, last_event_id).await
     }
 
-    /// A client with a small window, that has subscribed and reads nothing any more.
+    /// A subscribed client with a small window that stops reading.
     async fn stall(&self, query: &str) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(8 * 1_024).unwrap();
@@ -114,7 +115,7 @@ impl Running {
     }
 }
 
-/// A subscriber at a socket: strips HTTP/1.0 framing, of which there is none, and decodes.
+/// A subscriber on a socket. It uses HTTP/1.0, so the body has no framing to remove.
 struct Client {
     io: TcpStream,
     head: String,
@@ -123,7 +124,7 @@ struct Client {
 
 impl Client {
     async fn subscribe(mut io: TcpStream, query: &str, last_event_id: &str) -> Self {
-        // HTTP/1.0: the body comes without chunks.
+        // With HTTP/1.0, the body is not chunked.
         let request = format!(
             "GET /?{query} HTTP/1.0\r\nHost: test\r\nLast-Event-ID: {last_event_id}\r\n\r\n"
         );
@@ -139,7 +140,7 @@ impl Client {
         client
     }
 
-    /// The next event; `None` at the end of the connection, a reset being one.
+    /// The next event. `None` at the end of the connection or at a reset.
     async fn next(&mut self) -> Option<DecodedEvent> {
         let mut bytes = [0; 16 * 1_024];
         loop {
@@ -161,7 +162,7 @@ impl Client {
     }
 }
 
-/// Reports who left, and why.
+/// Reports each client that leaves, and the reason.
 struct Departures(mpsc::UnboundedSender<(Option<String>, DisconnectReason)>);
 
 impl Departures {

@@ -1,4 +1,4 @@
-//! A user's code that panics: no. 14.
+//! User code that panics: no. 14.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};

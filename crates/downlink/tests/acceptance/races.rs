@@ -1,4 +1,4 @@
-//! Threads against threads: no. 3, 4, 5 and 17.
+//! Races between threads: no. 3, 4, 5 and 17.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{open, try_open};
 
-/// Keeps whatever these tests publish.
+/// A hub that keeps all events of these tests.
 fn hub() -> Hub<String> {
     let all = Retention { events_max: 1 << 20, bytes_max: 1 << 30, age_max: None };
     HubBuilder::text().retention(all).build().unwrap()
@@ -32,7 +32,8 @@ fn read(mut subscription: Subscription<String>) -> (Vec<usize>, DisconnectReason
     (read, subscription.ended().unwrap())
 }
 
-/// Publishes until the hub is closed, fifty times at most, and says how often it was accepted.
+/// Publishes until the hub is closed, at most fifty times. Returns the number of accepted
+/// publishes.
 fn publish_until_closed(hub: &Hub<String>) -> usize {
     let publish = |_: &usize| match hub.to("a").publish("1".to_owned()) {
         Ok(_) => true,
@@ -64,7 +65,8 @@ fn acceptance_03_a_publish_beside_a_close_is_read_or_refused() {
     }
 }
 
-/// Subscribes twenty times, each until the end that a close brings, and says how often it could.
+/// Subscribes twenty times and reads each subscription until the close ends it. Returns the number
+/// of subscriptions opened.
 fn subscribe_until_closed(hub: &Hub<String>) -> usize {
     let subscribe = |_: &usize| match try_open(hub.subscribe().topic("a")) {
         Ok(subscription) => read_after(hub, subscription) == DisconnectReason::Closed,
@@ -97,7 +99,7 @@ fn acceptance_03_a_subscription_beside_a_close_ends_or_is_refused() {
     assert!(opened > 0, "some came before the close");
 }
 
-/// Waits for the end that a close brings, whichever of the two comes first.
+/// Waits for the end, which may come before or after the start of this call.
 fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> DisconnectReason {
     let (read, ended) = read(subscription);
     assert_eq!(ended, DisconnectReason::Closed);
@@ -141,7 +143,7 @@ fn acceptance_05_a_subscription_gets_what_follows_it_once_and_in_order() {
                     let after = published.load(Ordering::SeqCst);
                     let (read, _) = read(subscription);
                     let first = read.first().copied().unwrap_or(EVENTS);
-                    // One may be in the middle of being published when it is looked.
+                    // One event may be in the middle of its publish at either look.
                     assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
                     assert!(read.into_iter().eq(first..EVENTS));
                 }

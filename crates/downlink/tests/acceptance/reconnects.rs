@@ -1,4 +1,4 @@
-//! Coming back: no. 8.
+//! Reconnecting: no. 8.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{Running, app, patiently};
 
-/// How far the publisher may be ahead: less than what is kept, so that nothing has to be missed.
+/// How far the publisher may be ahead. The hub keeps more, so no event has to be missed.
 const AHEAD: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,14 +17,14 @@ async fn acceptance_08_reconnecting_while_events_flow_loses_and_repeats_nothing(
     let hub = Hub::<String>::text();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
     let (room, done) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(AtomicBool::new(false)));
-    // Before the first event, so that all of them follow it.
+    // Taken before the first event, so that all events follow it.
     let mut last = hub.cursor().as_str().to_owned();
     let publisher = tokio::spawn(publish(hub.clone(), Arc::clone(&room), Arc::clone(&done)));
 
     let mut expected = 0;
     for round in 0..200 {
         let mut client = running.subscribe("topics=a", &last).await;
-        // Leaves at every point: at once, in the middle of a batch, after several.
+        // Leaves at every point: at once, in the middle of a batch, after several batches.
         for _ in 0..round % 37 {
             let event = client.event().await;
             assert_eq!((event.event_type.as_ref(), event.data), ("message", expected.to_string()));

@@ -10,7 +10,7 @@ use super::{Client, Departures, Running, app, open, patiently};
 
 const STALL_MAX: Duration = Duration::from_millis(300);
 
-/// What the kernel may hold for a peer that does not read, several times over.
+/// Several times the bytes that the kernel may hold for a peer that does not read.
 const FLOOD_BYTES: usize = 32 << 20;
 
 fn roomy() -> HubBuilder<String> {
@@ -18,7 +18,7 @@ fn roomy() -> HubBuilder<String> {
     HubBuilder::text().retention(room)
 }
 
-/// Publishes more than a socket takes.
+/// Publishes more than a socket holds.
 fn flood(hub: &Hub<String>) {
     let large = "x".repeat(64 << 10);
     for _ in 0..FLOOD_BYTES / large.len() {
@@ -68,7 +68,7 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_holds_up_nobody() {
     assert!(is_cut(stalled).await);
 }
 
-/// Whether what is left to read ends before what was published does.
+/// Whether the connection ends before all published bytes have arrived.
 async fn is_cut(mut client: Client) -> bool {
     let mut bytes = 0;
     while let Some(event) = client.next().await {
@@ -82,7 +82,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let (observer, mut departures) = Departures::new();
     let hub = roomy().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // The deadline of the drain is what ends it, not the stall.
+        // The drain deadline ends the stalled connection, not the stall limit.
         serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
     })
     .await;
@@ -103,7 +103,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
 async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
     let (observer, mut departures) = Departures::new();
     let hub = HubBuilder::<String>::text().observer(observer).build().unwrap();
-    // Large, so that a handful fills what the kernel holds.
+    // Large comments, so that a handful of them fills the kernel's buffers.
     let keep_alive = KeepAlive::every(Duration::from_millis(100)).comment(&"x".repeat(1 << 20));
     let running =
         Running::new(app(&hub, keep_alive), |serve| serve.write_stall_max(STALL_MAX)).await;

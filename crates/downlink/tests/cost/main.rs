@@ -1,4 +1,4 @@
-//! The memory of a subscription, counted at the allocator: numbers that a change has to justify.
+//! The memory of a subscription, counted by the allocator. A change has to justify higher numbers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,10 +17,11 @@ use downlink::{
 };
 use futures_util::FutureExt;
 
-/// Subscriptions counted together. Lists grow by doubling: their last places count for all.
+/// The number of subscriptions counted together. Lists grow by doubling, so their unused capacity
+/// counts too.
 const SUBSCRIPTIONS: usize = 10_000;
 
-/// A subscription of one topic and an inbox, which waits.
+/// A waiting subscription of one topic and an inbox.
 fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String> {
     let opened = hub.subscribe().topic(topic).client(client).open();
     let mut subscription = opened.now_or_never().unwrap().unwrap();
@@ -37,8 +38,8 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     }
 }
 
-/// The body of an idle stream and its state in the log together stay below 550 bytes. With twice as
-/// much, the subscription would outweigh its connection.
+/// The body of an idle stream and its state in the log together take less than 550 bytes. With
+/// twice as much, the subscription would be larger than its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_stays_small() {
     let hub = Hub::<String>::text();
@@ -57,13 +58,13 @@ fn an_idle_subscription_with_an_inbox_stays_small() {
     assert!(behind <= 366, "{behind}");
 }
 
-/// One that came back with a cursor is no larger than one that came anew.
+/// A subscription that resumes from a cursor is no larger than a new one.
 #[test]
 fn a_subscription_that_came_back_holds_no_more() {
     let hub = Hub::<String>::text();
     let cursor = hub.cursor();
     let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
-    // The lists have room for one more from here on.
+    // From here on, the lists have capacity for one more.
     drop(waiting(&hub, "news", "carol"));
     let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
     drop(subscription);
@@ -77,7 +78,8 @@ fn a_subscription_that_came_back_holds_no_more() {
     drop(others);
 }
 
-/// Woken, an event, nothing more, waiting again: what each delivery costs a connection.
+/// The cost of each delivery to a connection: a wake-up, an event, nothing more to read, waiting
+/// again.
 #[test]
 fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     let hub = Hub::<String>::text();
@@ -92,7 +94,7 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
             assert_eq!(used.count, 0);
         }
     }
-    // One after the other, and both at once: several topics with something new.
+    // Two topics have a new event at the same time, and both are delivered in order.
     hub.to("news").publish("one".to_owned()).unwrap();
     hub.to_client("alice").publish("two".to_owned()).unwrap();
     let [alice, _] = &mut subscriptions;
@@ -102,7 +104,7 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     assert_eq!(used.count, 0);
 }
 
-/// Allocations of one publish beside so many topics of one subscription each.
+/// The allocations of one publish beside this many topics with one subscription each.
 fn publish_beside(topics: usize) -> usize {
     let hub = Hub::<String>::text();
     let others: Vec<_> = (0..topics)
@@ -117,7 +119,7 @@ fn publish_beside(topics: usize) -> usize {
     used.count
 }
 
-/// How many locks and wake-ups it is, the log's own tests count.
+/// The log's own tests count the locks and wake-ups.
 #[test]
 fn a_publish_allocates_the_same_beside_few_and_many_topics() {
     let few = publish_beside(100);

@@ -1,4 +1,4 @@
-//! The bytes that a body sends, and their pieces.
+//! The bytes of a body, and their division into chunks.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -43,10 +43,10 @@ async fn all_that_is_ready_leaves_in_one_chunk() {
     assert_eq!(reader.next().await, None);
 }
 
-/// The sizes of the chunks after the greeting of so many frames of so many bytes.
+/// The sizes of the chunks after the greeting, for `frames` frames of `bytes` bytes each.
 async fn chunks_of(frames: usize, bytes: usize) -> Vec<usize> {
     let frame = Frame::from(Event::new("x".repeat(bytes - "data: \n\n".len())));
-    // Not ready at the first poll, so that the greeting goes alone.
+    // The stream is not ready at the first poll, so the greeting is sent alone.
     let late = stream::once(tokio::task::yield_now())
         .flat_map(move |()| stream::iter(vec![frame.clone(); frames]));
     let mut reader = Reader::greeted(Sse::new(late)).await;
@@ -115,7 +115,7 @@ async fn keep_alive_can_be_off() {
     assert!(Reader::greeted(sse).await.rest().await.starts_with("retry: "));
 }
 
-/// Never yields; opens and keeps itself alive in its own words.
+/// A source without events that has its own greeting and keep-alive.
 struct Own;
 
 impl FrameSource for Own {
@@ -164,7 +164,7 @@ async fn panic_of_the_stream_ends_the_response_only() {
     assert!(reader.try_next().await.is_none());
 }
 
-/// Panics when asked for first words, or else for a keep-alive.
+/// A source that panics in `opening`, or else in `keep_alive`.
 struct Clumsy {
     opens: bool,
 }

@@ -1,4 +1,4 @@
-//! The channel into a response.
+//! The channel of a response.
 
 use std::error::Error;
 
@@ -101,7 +101,7 @@ async fn nothing_is_accepted_after_finish() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
 }
 
-/// A send that waited for room while the stream was finished must not claim to have sent.
+/// A send may wait for room while the stream is finished. It must then return an error.
 #[tokio::test]
 async fn send_that_waited_across_the_finish_fails() {
     let (sender, sse) = Sse::channel(1);

@@ -121,7 +121,7 @@ async fn end_of_the_events_says_nothing_by_itself() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
 }
 
-/// The reconnection time in a text that is nothing else.
+/// The reconnection time in a text that has no other field.
 fn retry_in(text: &str) -> u64 {
     let millis = text.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix("\n\n"));
     millis.expect(text).parse().expect("digits")

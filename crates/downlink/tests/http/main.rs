@@ -1,6 +1,6 @@
 //! The responses of `downlink::http`, through its public API, without sockets.
 //!
-//! Time is tokio's paused clock: it moves only when every task waits.
+//! Time is tokio's paused clock: it advances only when every task waits.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 
@@ -27,7 +27,7 @@ impl<S: FrameSource> Reader<S> {
         Self { body: Box::pin(sse.into_response().into_body()) }
     }
 
-    /// A reader that is past the greeting.
+    /// A reader that has read the greeting.
     async fn greeted(sse: Sse<S>) -> Self {
         let mut reader = Self::new(sse);
         assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
@@ -47,7 +47,7 @@ impl<S: FrameSource> Reader<S> {
         }))
     }
 
-    /// All that is left, as one text.
+    /// Everything that is left, as one text.
     async fn rest(&mut self) -> String {
         let mut rest = String::new();
         while let Some(chunk) = self.next().await {
@@ -57,7 +57,7 @@ impl<S: FrameSource> Reader<S> {
     }
 }
 
-/// A keep-alive that does not disturb a test of something else.
+/// A keep-alive that never fires, for tests of other things.
 fn silent() -> KeepAlive {
     KeepAlive::off()
 }

@@ -1,4 +1,4 @@
-//! Heads: headers, refusals, and axum's view of the types.
+//! Response heads: headers, refusals, and axum's view of the types.
 
 use axum::extract::FromRequestParts;
 use axum::response::IntoResponse;
@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 
 use super::SECOND;
 
-/// All headers, as they go out.
+/// All headers, as they are sent.
 fn head<B>(response: &Response<B>) -> String {
     let mut lines = vec![response.status().as_str().to_owned()];
     lines.extend(
@@ -101,7 +101,7 @@ async fn last_event_id_is_an_extractor() {
     assert!(last.is_browser());
 }
 
-/// A failure of the app's own code belongs into its log, not into the answer.
+/// An error in the app's own code belongs in its log, not in the answer.
 #[test]
 fn cause_of_an_encoding_failure_is_not_public() {
     let failing = |_: &()| Err(std::io::Error::other("table users is locked"));

@@ -1,4 +1,4 @@
-//! Who gets what: topics, patterns, clients, everyone, and several of them at once.
+//! The recipients of an event: topics, patterns, clients, everyone, and combinations.
 
 use downlink::hub::{Address, ClientId, Delivery, Hub, Subscription, Topic};
 use futures_util::{FutureExt, StreamExt};

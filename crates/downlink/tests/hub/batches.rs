@@ -1,4 +1,4 @@
-//! Several events at once.
+//! Batches of events.
 
 use downlink::hub::{BATCH_EVENTS_MAX, Batch, BatchError, Hub, PublishError};
 

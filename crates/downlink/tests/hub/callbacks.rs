@@ -1,4 +1,4 @@
-//! A user's code that calls the hub back from wherever the hub calls it: no lock is held there.
+//! User code may call the hub from every callback, because the hub then holds no lock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::{open, seen};
 static HUB: OnceLock<Hub<Chatty>> = OnceLock::new();
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Uses every lock of the hub, and leaves what it finds as it was.
+/// Takes every lock of the hub, and leaves the hub unchanged.
 fn call_back() {
     let Some(hub) = HUB.get() else { return };
     let before = hub.stats().subscribers;
@@ -25,7 +25,7 @@ fn call_back() {
     assert!(!hub.clients().is_empty() && !hub.topics("", None, 9).is_empty());
 }
 
-/// A value that calls back when it is dropped.
+/// A value that calls the hub when it is dropped.
 struct Chatty(&'static str);
 
 impl Drop for Chatty {
@@ -35,7 +35,7 @@ impl Drop for Chatty {
     }
 }
 
-/// An observer that calls back, but for the subscriptions that call-backs make.
+/// An observer that calls the hub, except for the subscriptions that `call_back` makes.
 struct Curious;
 
 impl Curious {

@@ -22,7 +22,7 @@ impl Wire<()> {
 }
 
 impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
-    /// The next chunk; waits for it, which in paused time is as long as nothing else happens.
+    /// Returns the next chunk. Paused time advances only when nothing else happens.
     async fn next(&mut self) -> String {
         let frame = self.0.frame().await.expect("not ended").expect("no failure");
         String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
@@ -70,8 +70,8 @@ async fn open_is_off_for_a_hub_or_for_one_subscription() {
     assert_eq!(wire.next().await, ": connected\n\n");
 }
 
-// A client that took an id beyond the hole from `open`, and left before the notice, would come
-// back with that id and never hear of the hole.
+// `open` must not carry an id beyond the hole. A client that leaves before the notice would resume
+// from that id and never learn of the hole.
 #[tokio::test(start_paused = true)]
 async fn open_before_a_gap_leaves_the_client_its_own_id() {
     let hub = hub();
@@ -123,7 +123,7 @@ async fn alive_has_an_id_once_the_cursor_has_moved_past_what_was_told() {
     assert_eq!(wire.next().await, ": keep-alive\n\n", "the event said it");
 }
 
-// Others' events move the tail without waking it. What it was told last is behind, and still exact.
+// Events for others move the tail without a wake-up. The client's last id is old, but still exact.
 #[tokio::test(start_paused = true)]
 async fn a_quiet_client_stays_resumable() {
     let hub = hub();
@@ -160,7 +160,7 @@ async fn a_replay_is_one_chunk_with_the_greeting() {
     assert_eq!(wire.next().await, expected);
 }
 
-/// A page hears only the types it listens to: to its watchdog, traffic of others is silence.
+/// A page receives only the types it listens for. For its watchdog, all other traffic is silence.
 #[tokio::test(start_paused = true)]
 async fn announced_alive_comes_in_time_whatever_else_is_sent() {
     let hub = hub();

@@ -1,4 +1,4 @@
-//! Every variant of every error, and what it says.
+//! Every variant of every error, and its message.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use downlink::hub::{
 
 use super::{hub, refused, say};
 
-/// An error's own words: lower case, no full stop, and its cause only as its source.
+/// Asserts an error's message: lower case, no full stop, and its cause only in `source`.
 fn check(error: &dyn Error, says: &str, cause: Option<&str>) {
     assert_eq!(error.to_string(), says);
     let first = says.chars().next().unwrap();

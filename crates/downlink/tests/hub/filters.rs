@@ -57,7 +57,7 @@ fn a_filter_that_panics_ends_its_own_subscription() {
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
-/// The newest event is refused, and while it is, more come than are read one by one.
+/// While the filter refuses the newest event, more events arrive than the hub reads one by one.
 #[test]
 fn what_is_read_together_after_a_refused_event_is_not_forgotten() {
     let hub = numbers();
@@ -74,7 +74,8 @@ fn what_is_read_together_after_a_refused_event_is_not_forgotten() {
     assert_eq!(seen(&mut subscription), ["1", "2", "3", "4", "5", "6"]);
 }
 
-/// One poll passes over 256 events; here the last of them is the newest, and the filter's bug.
+/// One poll skips at most 256 events. Here the last of them is the newest, and the filter panics at
+/// it.
 #[test]
 fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
     let hub = numbers();
@@ -118,7 +119,7 @@ fn kept_values_count_towards_the_bytes() {
     assert_eq!(keeping.stats().bytes, plain.stats().bytes + 10_000);
 }
 
-// 300 unwanted events are passed over in two polls, so that one filter cannot hold a thread.
+// It takes two polls to skip 300 unwanted events, so one filter cannot occupy a thread.
 #[test]
 fn refusing_a_lot_lets_others_have_their_turn() {
     struct Woken(AtomicUsize);

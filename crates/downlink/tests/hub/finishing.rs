@@ -1,4 +1,4 @@
-//! Topics that come to an end.
+//! Finished topics.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ fn finishing_no_topic_is_an_error() {
     assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
 }
 
-/// Finishing everyone's or a client's events would silence them for as long as the mark is kept.
+/// A finish mark for everyone or for a client would silence them until the mark expires.
 #[test]
 fn only_topics_can_be_finished() {
     let hub = hub();

@@ -1,4 +1,4 @@
-//! What a gap says, and when.
+//! The content of a gap, and when it is reported.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn data(gap: &Gap) -> serde_json::Value {
     serde_json::from_str(gap.to_event().data().unwrap()).unwrap()
 }
 
-/// A hub that keeps 4 and 5 of five events in the topic `a`.
+/// A hub that keeps the last two of five events, 4 and 5, in the topic `a`.
 fn two_of_five() -> Hub<String> {
     let hub = keeping(2);
     for data in ["1", "2", "3", "4", "5"] {
@@ -89,7 +89,7 @@ fn since_a_time_that_was_evicted_is_a_gap() {
     assert_eq!(seen(&mut subscription), ["2"]);
 }
 
-/// A subscription that was there before the events that it did not read in time.
+/// A subscription that was opened before the events, and did not read them in time.
 fn overtaken(hub: &Hub<String>) -> Subscription<String> {
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -140,7 +140,7 @@ fn a_slow_connected_reader_is_disconnected_by_choice() {
     let mut subscription = overtaken(&hub);
     let last = subscription.last_event_id();
     assert_eq!(seen(&mut subscription), ["end lagged"]);
-    // It is told when it comes back.
+    // The gap is reported when the client resumes.
     let mut again = open(hub.subscribe().topic("a").resume(last.as_str()));
     assert_eq!(seen(&mut again), ["gap evicted", "2", "3"]);
 }

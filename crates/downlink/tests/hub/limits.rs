@@ -1,4 +1,4 @@
-//! Every limit: below, at and above.
+//! Every limit: below, at and above it.
 
 use downlink::hub::{
     ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, PublishError, Retention,
@@ -39,7 +39,7 @@ fn an_event_with_an_id_of_the_hubs_is_measured_with_the_longest() {
     assert!(matches!(publish(EVENT_BYTES_MAX - rest + 1), Err(PublishError::TooLarge { .. })));
 }
 
-// The decoder's own default limit is 16 MiB; a hub may be told to carry more.
+// The decoder's default limit is 16 MiB, but a hub may allow larger events.
 #[test]
 fn an_event_as_large_as_a_hub_allows_can_be_read() {
     let mib = 1 << 20;
@@ -59,7 +59,7 @@ fn an_event_has_so_many_addresses() {
     let to = |addresses: usize| {
         let publish =
             (1..addresses).fold(hub.to("0"), |publish, at| publish.and_to(at.to_string()));
-        // One that is there already costs nothing.
+        // A repeated address does not count.
         publish.and_to("0").publish(String::new())
     };
     assert!(to(ADDRESSES_MAX - 1).is_ok());

@@ -1,7 +1,7 @@
 //! The hub through its public API, without sockets and without sleeping.
 //!
-//! A hub in memory never waits, so most tests need no runtime: [`open`] and [`seen`] ask once and
-//! take what is there.
+//! A hub in memory never waits, so most tests need no runtime. [`open`] and [`seen`] poll once and
+//! return what is ready.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 #![allow(clippy::unwrap_used)]
@@ -43,7 +43,7 @@ fn keeping(events_max: usize) -> Hub<String> {
     build(|builder| builder.retention(Retention { events_max, ..Retention::DEFAULT }))
 }
 
-/// Opens, which in memory never waits.
+/// Opens a subscription. That never waits in memory.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -62,12 +62,13 @@ fn say(hub: &Hub<String>, topic: &str, data: &str) -> Confirmed {
     certain(hub.to(topic).publish(data.to_owned())).unwrap()
 }
 
-/// What became of an event, which a hub in memory knows at once.
+/// The outcome of a publish. A hub in memory knows it at once.
 fn certain(published: Result<Receipt, PublishError>) -> Result<Confirmed, PublishError> {
     published?.durable().now_or_never().expect("a hub in memory never waits")
 }
 
-/// What a subscription has to say now: data of events, `gap <reason>`, and at the end `end <reason>`.
+/// All that a subscription yields now: the data of events, `gap <reason>`, and finally
+/// `end <reason>`.
 fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<String> {
     let mut seen = Vec::new();
     while let Some(next) = subscription.next().now_or_never() {
@@ -97,7 +98,7 @@ fn word(reason: GapReason) -> &'static str {
     }
 }
 
-/// The hub's own id of an offset.
+/// The hub's own id for an offset.
 fn id(hub: &Hub<String>, offset: u64) -> String {
     let cursor = hub.cursor();
     let (epoch, _) = cursor.as_str().split_once('-').unwrap();

@@ -1,4 +1,4 @@
-//! The numbers as OpenMetrics.
+//! The metrics in the OpenMetrics format.
 
 #![cfg(feature = "metrics")]
 

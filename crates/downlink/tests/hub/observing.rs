@@ -1,4 +1,4 @@
-//! The observer and the numbers.
+//! The observer and the statistics.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use downlink::hub::{
 
 use super::{build, hub, open, refused, say, seen, word};
 
-/// Writes down what it is told.
+/// Records each call of the observer.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -101,7 +101,7 @@ fn who_is_refused_was_never_connected() {
     assert!(diary.take().is_empty());
 }
 
-// A page that shows who is here asks for the number when somebody comes or goes.
+// A page that shows the number of clients asks for it whenever one connects or leaves.
 #[test]
 fn an_observer_that_counts_finds_who_came_and_not_who_left() {
     struct Counting(Arc<Mutex<Option<Hub<String>>>>, Diary);

@@ -1,4 +1,4 @@
-//! Publishing twice: ids of the publisher's own, and idempotency keys.
+//! Repeated publishes: the publisher's own ids, and idempotency keys.
 
 use std::time::Duration;
 

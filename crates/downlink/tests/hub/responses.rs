@@ -1,4 +1,4 @@
-//! What refusals and errors become over HTTP.
+//! The HTTP responses for refusals and errors.
 
 use bytes::Bytes;
 use downlink::hub::{
@@ -25,7 +25,7 @@ fn is_problem(response: Response<Full<Bytes>>, status: u16, detail: &str) {
     assert_eq!((&problem["status"], &problem["detail"]), (&status.into(), &detail.into()));
 }
 
-/// A browser's refusal: it comes back from nothing but a 200.
+/// The refusal for a browser. A browser reconnects only after a 200.
 fn is_soft(response: Response<Full<Bytes>>, reason: &str) {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -35,7 +35,7 @@ fn is_soft(response: Response<Full<Bytes>>, reason: &str) {
     assert!((1_000..=10_000).contains(&millis), "{millis}");
 }
 
-/// Everybody else's.
+/// The refusal for any other client.
 fn is_hard(response: Response<Full<Bytes>>, reason: &str) {
     let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=10).contains(&seconds), "{seconds}");
@@ -48,7 +48,7 @@ fn browser() -> Resume {
     downlink::LastEventId::from_request(&headers, None).into()
 }
 
-/// The same refusal, for a program and for a browser.
+/// Asserts both forms of a refusal: for a program and for a browser.
 fn sends_away(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
     is_hard(refused(subscribe()).into_response(), reason);
     is_soft(refused(subscribe().resume(browser())).into_response(), reason);
@@ -270,7 +270,7 @@ async fn a_form_that_panics_ends_one_response_only() {
     assert_eq!(body, format!(": connected\n\nid: {}\ndata: 1\n\n", id(&hub, 1)));
 }
 
-/// The data of such an event was once read as empty: its reconnection time comes first.
+/// In such a frame the reconnection time precedes the data. The data was once read as empty.
 #[test]
 fn an_event_with_a_reconnection_time_has_its_data() {
     let hub = hub();

@@ -1,4 +1,4 @@
-//! Where a subscription begins: ids of every kind, and every start.
+//! The start of a subscription: every kind of id, and every `Start`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A hub over a store, in a file of its own.
+//! A hub over a store. Each test has its own file.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use downlink::{
 };
 use futures_util::StreamExt;
 
-/// A folder that goes with the test.
+/// A temporary folder. Removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -53,7 +53,7 @@ async fn publish(hub: &Hub<String>, data: impl Into<String>) -> String {
     receipt.durable().await.expect("a commit").id().as_str().to_owned()
 }
 
-/// The next events of a subscription as frames; a gap is a failure.
+/// The frames of the next events of a subscription. Panics at a gap.
 async fn frames(hub: &Hub<String>, resume: &str, count: usize) -> Vec<String> {
     let mut news = hub.subscribe().topic("news").resume(resume).open().await.expect("room");
     let mut frames = Vec::new();
@@ -96,7 +96,7 @@ async fn more_than_memory_holds_is_replayed_on_one_connection() {
     let limits = downlink::hub::Limits { bytes_max: 64 << 10, ..Default::default() };
     let builder = HubBuilder::text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
-    // A batch stays whole in memory, whatever the bound; small ones do not.
+    // A batch that alone exceeds the limit would stay in memory. These are smaller and are evicted.
     for hundred in 0..10 {
         let mut batch = Batch::new(&hub);
         for number in 0..100 {

@@ -1,4 +1,4 @@
-//! Errors of a listener, on a paused clock and sockets of memory.
+//! Errors of a listener, on a paused clock and sockets in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::Client;
 
-/// Gives out what it was made with, then nothing, and notes when it was asked.
+/// A listener that returns the given results, then waits for ever. It records the times of the
+/// calls.
 struct Script {
     accepts: VecDeque<io::Result<DuplexStream>>,
     asked: Arc<Mutex<Vec<Instant>>>,
@@ -36,12 +37,12 @@ impl Listener for Script {
     }
 }
 
-/// Errors by their numbers on Unix.
+/// The Unix numbers of these errors.
 const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
 const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
 
-/// Serves after these errors; when the listener was asked, from the first time on.
+/// Serves one request after these errors. Returns the times of the `accept` calls since the first.
 async fn asked_after(errors: &[i32]) -> Vec<Duration> {
     let (theirs, ours) = duplex(1_024);
     let mut accepts: VecDeque<_> =
@@ -80,7 +81,7 @@ async fn unusable_listener_ends_the_server() {
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
-/// A listener of memory needs nothing that only sockets need.
+/// A listener in memory needs none of the features that only sockets need.
 #[test]
 fn sockets_of_memory_are_served_in_a_runtime_without_io() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

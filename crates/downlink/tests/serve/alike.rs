@@ -1,4 +1,4 @@
-//! hyper and drivers give the same answers: a peer cannot tell which of them serves its stream.
+//! hyper and drivers give the same answers. A peer cannot tell which of them serves its stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,13 +25,13 @@ async fn answer<W: Wire>(app: Router) -> Answer {
     let running = Running::<W>::new(app).await;
     let mut client = running.get("/").await;
     let answer = client.answer().await;
-    // The connection is as good as before.
+    // The connection must still be usable.
     client.get("/nowhere", "").await;
     assert_eq!(client.answer().await.status, "HTTP/1.1 404 Not Found");
     answer
 }
 
-/// Serves apps that are the same, one on each kind of socket, and gives the one answer of all.
+/// Serves the same app on each kind of socket. Asserts that all answers are equal, and returns one.
 async fn answer_of_all(app: impl Fn() -> Router) -> Answer {
     let over_hyper = answer::<Foreign>(app()).await;
     assert_eq!(answer::<Tcp>(app()).await, over_hyper);
@@ -46,7 +46,7 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 
 #[tokio::test]
 async fn hub_subscription() {
-    // The number of the hub's epoch is drawn, so all read one hub.
+    // The hub's epoch is random, so all servers share one hub.
     let hub = HubBuilder::text().open_event(false).build().expect("valid");
     for number in 0..100 {
         hub.to("a").publish(number.to_string()).expect("published");
@@ -102,7 +102,7 @@ async fn sse_of_axum() {
     assert!(answer.await.body.ends_with("data: 49\n\n"));
 }
 
-/// A body that changes another's frames, and adds one of its own and a trailer.
+/// A body that changes the frames of another body, and adds a frame and a trailer of its own.
 struct Shouting {
     inner: Body,
     bytes: usize,
@@ -171,7 +171,7 @@ async fn content_coding() {
     assert_eq!(answer.await.body, "not really br");
 }
 
-/// Empty frames end nothing.
+/// Empty frames do not end a stream.
 #[tokio::test]
 async fn empty_frames() {
     let answer = answer_of_all(|| {
@@ -186,7 +186,7 @@ async fn empty_frames() {
     assert_eq!(answer.await.body, "data: a\n\ndata: b\n\n");
 }
 
-/// What else a response can be that has the media type.
+/// Other responses with the media type: with another status, or with a length.
 #[tokio::test]
 async fn streams_that_are_not_quite() {
     for (status, length) in [(201, false), (503, false), (200, true)] {

@@ -1,16 +1,17 @@
-//! One answer among several on a connection.
+//! One of several answers on a connection.
 
 /// An answer without its framing.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,
-    /// Lower-case names and values, in order, but for the date.
+    /// The headers in order, with lower-case names and values. The date is left out.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// The answer that a text begins with, and its length; `None` if it is not whole yet.
+    /// Parses the answer at the start of a text. Returns it with its length, or `None` if
+    /// incomplete.
     pub(crate) fn parse(text: &str) -> Option<(Self, usize)> {
         let (head, rest) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
@@ -43,7 +44,7 @@ impl Answer {
     }
 }
 
-/// What chunks hold, and how long they are, the last one included.
+/// The content of a chunked body, and its length with all chunks.
 fn unchunked(text: &str) -> Option<(String, usize)> {
     let (mut body, mut at) = (String::new(), 0);
     loop {

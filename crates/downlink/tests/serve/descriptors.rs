@@ -1,4 +1,4 @@
-//! How many connections there are descriptors for.
+//! The number of connections that the descriptor limit allows.
 
 use std::process::Command;
 use std::time::Duration;
@@ -28,7 +28,7 @@ async fn listener() -> tokio::net::TcpListener {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-/// Set in the child process of the test that has its own, low, limit of descriptors.
+/// Set in the test's child process, which has a low descriptor limit.
 const IN_CHILD: &str = "DOWNLINK_TEST_FEW_DESCRIPTORS";
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn server_outlives_a_lack_of_descriptors() {
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }
 
-/// Runs alone in its process, which may have 60 descriptors open.
+/// Runs alone in a process that may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
     assert_eq!(counted, 30, "half of the hard limit, which the soft one was raised to");
@@ -63,7 +63,7 @@ async fn without_descriptors() {
         }
     };
     assert_eq!(exhausted.raw_os_error(), Some(24), "EMFILE: {exhausted}");
-    // One descriptor for the client, none for the server's side of the connection.
+    // One descriptor for the client, and none for the server's end of the connection.
     taken.pop();
     let mut client = running.get("/").await;
     let unserved = tokio::time::timeout(Duration::from_millis(250), client.read()).await;

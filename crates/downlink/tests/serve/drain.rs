@@ -1,4 +1,4 @@
-//! The end of a server with streams open.
+//! Shutting down a server with open streams.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ async fn axums() -> impl IntoResponse {
     axum::response::Sse::new(stream::iter([Ok::<_, std::io::Error>(event)]).chain_pending())
 }
 
-/// Streams that yield what they have and then nothing, without end.
+/// Extends a stream so that it never ends.
 trait ChainPending: futures_util::Stream + Sized {
     fn chain_pending(self) -> stream::Chain<Self, stream::Pending<Self::Item>> {
         futures_util::StreamExt::chain(self, stream::pending())
@@ -74,7 +74,7 @@ async fn nobody_new_is_accepted() {
     assert!(!running.listens().await);
 }
 
-/// A stream of raw chunks, as a proxying handler would make it.
+/// A stream of raw chunks, as a proxying handler would produce it.
 fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
     let stream = stream::unfold(chunks, async |mut chunks| {
         let chunk = chunks.recv().await?;
@@ -108,7 +108,7 @@ async fn open_frame_is_completed_first() {
     running.ended().await;
 }
 
-/// A stream in a coding that the server cannot read must not get plain text into it.
+/// The server cannot read this coding, so it must not insert plain text into the stream.
 #[tokio::test]
 async fn compressed_stream_ends_without_a_word() {
     let zipped = || async {
@@ -285,7 +285,7 @@ async fn idle_connections_close_at_once() {
 async fn connection_without_a_request_does_not_hold_the_end_up() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
-    // The server accepts `unused` before this one, whose stream has begun.
+    // The server accepts `unused` first. It has done so once this second stream has begun.
     let other = reading(&running, "/ours").await;
     let before = Instant::now();
     running.stop();
@@ -295,13 +295,13 @@ async fn connection_without_a_request_does_not_hold_the_end_up() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// A proxy connects, and then writes: the end of the server may lie between the two.
+/// A proxy connects first and writes later. The server may shut down in between.
 #[tokio::test]
 async fn first_request_that_comes_after_the_signal_is_answered() {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let mut client = running.connect().await;
-    // Accepted after that one.
+    // The server accepts this connection after `client`.
     let other = reading(&running, "/ours").await;
     running.stop();
     other.rest().await;
@@ -312,14 +312,14 @@ async fn first_request_that_comes_after_the_signal_is_answered() {
     running.ended().await;
 }
 
-/// A proxy writes a request on a connection that has been idle: it cannot know of the signal.
+/// A proxy may write a request on an idle connection before it learns of the shutdown.
 #[tokio::test]
 async fn next_request_that_has_come_before_the_end_is_answered_as_the_last() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut client = running.get("/").await;
     client.sees("hello").await;
-    // Nothing else runs between these two.
+    // Nothing else runs between the next two calls.
     Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
     running.stop();
     let answers = client.rest().await;
@@ -333,9 +333,9 @@ async fn first_request_that_has_come_before_the_end_is_answered() {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let client = running.connect().await;
-    // Accepted after that one.
+    // The server accepts this connection after `client`.
     let other = reading(&running, "/ours").await;
-    // Nothing else runs between these two.
+    // Nothing else runs between the next two calls.
     Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
     running.stop();
     assert_eq!(body_of(&client.rest().await), "hello");
@@ -343,7 +343,7 @@ async fn first_request_that_has_come_before_the_end_is_answered() {
     running.ended().await;
 }
 
-/// A server that has stopped accepting, and a client whose first head has come half by then.
+/// A server that has stopped accepting. By then the client has sent half of its first head.
 async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
@@ -374,7 +374,7 @@ async fn half_sent_request_does_not_hold_the_end_up() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// A connection whose stream ends just when the server does, while another request goes on.
+/// A stream ends at the same moment as the server, while another request is in progress.
 async fn stream_that_ends_with_the_server() {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
@@ -405,7 +405,7 @@ async fn stream_that_ends_with_the_server() {
     running.ended().await;
 }
 
-/// Which of the two comes first is a matter of chance.
+/// Either of the two may end first, so the test repeats.
 #[tokio::test]
 async fn connection_whose_stream_ends_with_the_server_waits_for_no_other() {
     for _ in 0..16 {

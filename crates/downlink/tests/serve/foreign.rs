@@ -1,4 +1,4 @@
-//! The same responses under a server that is not ours.
+//! The same responses under another server.
 
 use axum::Router;
 use axum::routing::get;

@@ -1,4 +1,4 @@
-//! Peers that speak HTTP/2 from their first byte.
+//! Peers that use HTTP/2 from their first byte.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -28,13 +28,13 @@ type Running = super::Running<super::wire::Tcp>;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// As short, but long enough for a busy machine to answer a ping in.
+/// Short too, but long enough for the answer to a ping on a busy machine.
 const STALL: Duration = Duration::from_secs(1);
 
-/// The streams that the server allows a connection to have open at a time.
+/// The most open streams that the server allows on one connection.
 const STREAMS_MAX: usize = 100;
 
-/// A client whose connection runs beside it.
+/// A client with its connection in a task of its own.
 struct Http2 {
     requests: http2::SendRequest<Full<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
@@ -48,7 +48,7 @@ impl Http2 {
     async fn at(address: SocketAddr) -> Self {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let (requests, connection) = patiently(
-            // A window that a few events fill.
+            // A few events fill this window.
             http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(8_192)
                 .handshake(io),
@@ -72,13 +72,13 @@ impl Http2 {
         Answer::new(self.try_get(path).await.expect("an answer"))
     }
 
-    /// Waits for the end of the connection, which must be a good one.
+    /// Waits for the end of the connection, which must be clean.
     async fn ended(self) {
         patiently(self.connection).await.expect("no panic").expect("no error");
     }
 }
 
-/// A response that is read bit by bit.
+/// A response that is read piece by piece.
 struct Answer {
     response: Response<Incoming>,
     seen: String,
@@ -89,7 +89,7 @@ impl Answer {
         Self { response, seen: String::new() }
     }
 
-    /// Reads until this text has come; panics if the stream ends first.
+    /// Reads until this text has arrived. Panics if the stream ends first.
     async fn sees(&mut self, text: &str) {
         while !self.seen.contains(text) {
             let seen = self.read().await.expect("no reset");
@@ -97,7 +97,7 @@ impl Answer {
         }
     }
 
-    /// Reads once; false at the end.
+    /// Reads once. `false` at the end.
     async fn read(&mut self) -> hyper::Result<bool> {
         let Some(frame) = patiently(self.response.frame()).await else { return Ok(false) };
         let bytes = frame?.into_data().expect("no trailers");
@@ -105,7 +105,7 @@ impl Answer {
         Ok(true)
     }
 
-    /// Reads to the end and gives all that was ever read.
+    /// Reads to the end and returns everything read so far.
     async fn rest(mut self) -> hyper::Result<String> {
         while self.read().await? {}
         Ok(self.seen)
@@ -133,7 +133,7 @@ async fn plain_requests_are_answered() {
     assert!(!hello.response.headers().contains_key("connection"));
     assert_eq!(hello.rest().await.expect("whole"), "hello");
 
-    // Longer than every window on the way.
+    // Longer than any window between the peers.
     let long = "x".repeat(1_000_000);
     let request = Request::post("http://test/echo").body(Full::from(long.clone()));
     let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
@@ -155,7 +155,7 @@ async fn events_of_a_stream_come_one_by_one() {
         events.sees(&format!("data: event {number}\n\n")).await;
     }
     drop(events);
-    // The peer has reset the stream, and the connection lives on.
+    // The peer has reset the stream, but the connection stays open.
     patiently(sender.closed()).await;
     assert_eq!(client.get("/nowhere").await.response.status(), 404);
 }
@@ -170,7 +170,7 @@ async fn connection_has_many_streams_up_to_a_limit() {
         stream.sees(": connected\n\n").await;
         open.push(stream);
     }
-    // The client keeps one more to itself until there is room.
+    // The client holds the next request back until there is room.
     let mut above = Box::pin(client.get("/"));
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
     drop(open.pop());
@@ -183,7 +183,7 @@ async fn connection_has_many_streams_up_to_a_limit() {
     running.ended().await;
 }
 
-/// The reconnection time in the last frame of a stream; panics if it is not the last.
+/// The reconnection time in the last frame of a stream. Panics if the last frame has none.
 fn goodbye_in(stream: &str) -> u64 {
     let (_, last) = stream.rsplit_once("retry: ").expect("a goodbye");
     last.strip_suffix("\n\n").expect("the last frame").parse().expect("digits")
@@ -223,7 +223,7 @@ async fn idle_connection_does_not_hold_the_drain_up() {
     running.ended().await;
 }
 
-/// A panic is one stream's.
+/// A panic ends only its own stream.
 #[tokio::test]
 async fn panic_resets_its_stream_alone() {
     async fn panics() -> &'static str {
@@ -247,11 +247,11 @@ async fn dropping_the_server_closes_the_connection_and_its_streams() {
     running.ended.abort();
     patiently(dropped).await.expect("dropped");
     while let Ok(true) = stream.read().await {}
-    // Whichever way the connection went, it is over.
+    // The connection may have ended in either way.
     let _ = patiently(client.connection).await.expect("no panic");
 }
 
-/// Nothing of a connection is left when the server says that it has ended.
+/// When the server reports its end, no part of a connection is left.
 #[tokio::test]
 async fn deadline_leaves_no_stream_behind() {
     let (signal, mut dropped) = DropSignal::new();
@@ -276,14 +276,14 @@ async fn deadline_leaves_no_stream_behind() {
         stop.send(()).expect("running");
         (client, answer)
     };
-    // In one task, so that nothing else has a turn after the server's end.
+    // Both run in one task, so nothing else runs after the server's end.
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _open) = tokio::join!(serving, reading);
     ended.expect("no error");
     assert!(dropped.try_recv().is_ok(), "a body is still there");
 }
 
-/// An app whose `/` streams without end, and a signal for the end of its one stream.
+/// An app with an endless stream at `/`, and a signal for the end of that stream.
 fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
@@ -297,7 +297,7 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
 }
 
-/// The peer is there, and says so when asked; it only makes no room for one of its streams.
+/// The peer is alive and answers pings, but gives no window to one of its streams.
 #[tokio::test]
 async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
     let (app, dropped) = firehose();
@@ -311,7 +311,7 @@ async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
     unread.rest().await.expect_err("reset");
 }
 
-/// A body of known length is not kept for ever for a peer that wants none of it.
+/// A body of known length is not kept for ever for a peer that does not read it.
 #[tokio::test]
 async fn long_body_that_gets_no_window_is_reset() {
     let (signal, dropped) = DropSignal::new();
@@ -330,7 +330,7 @@ async fn long_body_that_gets_no_window_is_reset() {
     drop(unread);
 }
 
-/// Bytes that signal when no view of them is left.
+/// Bytes that signal when the last view of them is dropped.
 struct Owned(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] DropSignal);
 
 impl AsRef<[u8]> for Owned {
@@ -339,23 +339,23 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// The first bytes of a peer: its preface and its settings, of which it has none.
+/// The first bytes of a peer: its preface and its empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// `GET /` as the first request, all of it in the static table but the authority.
+/// `GET /` as the first request. All headers but the authority come from the static table.
 const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
-/// A peer that writes frames, and never answers any.
+/// A peer that writes these frames and never answers any.
 async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
     let mut peer = TcpStream::connect(running.place).await.expect("listening");
     peer.write_all(&says.concat()).await.expect("open");
     peer
 }
 
-/// The type and the payload of each frame, to the end of the connection.
+/// The type and payload of each frame, up to the end of the connection.
 async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
-    // A reset is an end too.
+    // A reset counts as an end.
     let _ = patiently(peer.read_to_end(&mut bytes)).await;
     let (mut rest, mut frames) = (&bytes[..], Vec::new());
     while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
@@ -383,13 +383,13 @@ async fn peer_that_reads_nothing_is_closed() {
     let peer = mute(&running, &[HELLO, GET]).await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
-    // And not only the stream: the place of the connection is free again.
+    // The whole connection has ended: its place is free again.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
 
 impl Http2 {
-    /// A client whose request was answered, if there was a place for it.
+    /// A client with an answered request. `None` if the server had no place for it.
     async fn reaches(address: SocketAddr) -> Option<Self> {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let handshake = http2::handshake(TokioExecutor::new(), io);
@@ -404,7 +404,7 @@ impl Http2 {
 async fn mute_peer_is_told_and_does_not_hold_the_drain_up() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let mut peer = mute(&running, &[HELLO, GET]).await;
-    // The server's settings: the connection is HTTP/2's by now.
+    // These are the server's settings, so the connection uses HTTP/2 by now.
     patiently(peer.read_exact(&mut [0; 9])).await.expect("open");
     running.stop();
     running.ended().await;
@@ -434,17 +434,17 @@ async fn connection_without_a_request_is_closed_by_the_header_timeout() {
     client.get("/").await.rest().await.expect("whole");
     client.ended().await;
     assert!(before.elapsed() >= SHORT);
-    // A stream keeps it open for as long as it lasts.
+    // A stream keeps the connection open for as long as it lasts.
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // Closed by the same timeout, which so has passed.
+        // The same timeout closes this connection, so that time has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
     assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
     drop(stream);
     client.ended().await;
-    // Half a preface is no request either, nor is one without the settings that belong to it.
+    // Half a preface is not a request, and neither is a preface without its settings.
     for sent in [10, HELLO.len() - 9] {
         frames(mute(&running, &[&HELLO[..sent]]).await).await;
     }
@@ -470,7 +470,7 @@ async fn connections_max_counts_connections_not_streams() {
     }
 }
 
-/// The network may cut the preface anywhere.
+/// The network may split the preface at any byte.
 #[tokio::test]
 async fn preface_may_come_byte_by_byte() {
     let limits = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT);

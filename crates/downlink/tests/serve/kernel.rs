@@ -1,4 +1,4 @@
-//! What only the kernel can tell the server.
+//! Facts about a peer that the server learns only from the kernel.
 #![cfg(target_os = "linux")]
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use super::DropSignal;
 
 type Running = super::Running<super::wire::Tcp>;
 
-/// An app whose `/` streams without end, and a signal for the end of its one stream.
+/// An app with an endless stream at `/`, and a signal for the end of that stream.
 fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
@@ -29,8 +29,8 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
 }
 
 /// A peer that acknowledges a little now and then may leave a socket full for longer than
-/// `write_stall_max`: only the kernel can tell it from one that takes nothing. Here hours pass on
-/// the server's clock, and next to no time on the kernel's.
+/// `write_stall_max`. Only the kernel can tell it from a peer that takes nothing. In this test
+/// hours pass on the server's clock, and almost no time on the kernel's clock.
 #[tokio::test]
 async fn slow_tcp_reader_is_no_concern_of_the_servers_clock() {
     let (app, mut dropped) = firehose();

@@ -1,4 +1,4 @@
-//! How many connections there may be.
+//! Limits on the number of connections.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn newcomer_above_the_limit_is_refused_and_the_others_stay() {
     assert!(above.contains("\r\nretry-after: "), "{above}");
     assert!(above.contains("application/problem+json"), "{above}");
 
-    // A place that becomes free is given away again, as soon as the server has noticed.
+    // A free place is used again as soon as the server has noticed the end of its connection.
     drop(below);
     loop {
         let mut next = running.get("/").await;
@@ -69,10 +69,10 @@ async fn refusals_have_a_limit_too() {
     for _ in 0..REFUSALS_MAX {
         silent.push(running.connect().await);
     }
-    // Closed without an answer, although the others have asked for nothing yet.
+    // Closed without an answer, although the other connections have sent no request yet.
     assert_eq!(running.connect().await.rest().await, "");
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;
-    // And those that never ask are closed in the end.
+    // Connections that never send a request are closed eventually.
     assert_eq!(silent.pop().expect("many").rest().await, "");
 }

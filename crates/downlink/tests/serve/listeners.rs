@@ -1,4 +1,4 @@
-//! Apps and listeners of other kinds than a router on TCP.
+//! Apps other than a router, and listeners other than TCP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ async fn peer(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {
     peer.to_string()
 }
 
-/// Asks once for `/` and gives the body.
+/// Sends one request for `/` and returns the body of the answer.
 async fn asked(running: &Running) -> String {
     let mut client = running.connect().await;
     client.get("/", "Connection: close\r\n").await;

@@ -1,8 +1,8 @@
-//! `downlink::serve` with real sockets and a client that speaks bytes.
+//! `downlink::serve` with real sockets and a client that reads and writes bytes.
 //!
-//! The same tests run on each of the sockets of `wire`: TCP and Unix sockets, whose streams are
-//! served directly, and sockets that cannot be handed over, whose streams stay with hyper. A peer
-//! cannot tell one from the other.
+//! The same tests run on each socket type of `wire`. On TCP and Unix sockets, the server writes
+//! streams directly. Foreign sockets cannot be handed over, so their streams stay with hyper. A
+//! peer cannot tell the difference.
 //!
 //! Every wait is for an event; [`PATIENCE`] only turns a hang into a failure.
 
@@ -40,7 +40,7 @@ use tokio::time::timeout;
 use answer::Answer;
 use wire::Wire;
 
-/// Far more than any of these tests takes.
+/// Far longer than any of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
@@ -55,7 +55,7 @@ struct Running<W: Wire> {
 }
 
 impl<W: Wire> Running<W> {
-    /// Serves an app on a free place, with settings.
+    /// Serves an app on a free port or path, with these settings.
     async fn with<A, Kind>(
         app: A,
         set: impl FnOnce(Serve<W::Listener, A, Kind>) -> Serve<W::Listener, A, Kind>,
@@ -102,7 +102,7 @@ impl<W: Wire> Running<W> {
         self.stop.take().expect("stopped once").send(()).expect("running");
     }
 
-    /// Waits for the server's end, which must be a good one.
+    /// Waits for the server's end, which must be clean.
     async fn ended(self) {
         patiently(self.ended).await.expect("no panic").expect("no error");
     }
@@ -111,7 +111,7 @@ impl<W: Wire> Running<W> {
 /// A peer that writes and reads bytes.
 struct Client<Io> {
     io: Io,
-    /// All that has been read so far.
+    /// Everything read so far.
     seen: String,
 }
 
@@ -128,7 +128,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;
     }
 
-    /// Reads until this text has come; panics if the connection ends first.
+    /// Reads until this text has arrived. Panics if the connection ends first.
     async fn sees(&mut self, text: &str) {
         while !self.seen.contains(text) {
             let seen = patiently(self.read()).await;
@@ -136,13 +136,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads to the end of the connection and gives all that was ever read.
+    /// Reads to the end of the connection and returns everything read so far.
     async fn rest(mut self) -> String {
         while patiently(self.read()).await {}
         self.seen
     }
 
-    /// Reads the next answer, whole, and removes it from the bytes seen.
+    /// Reads the next complete answer and removes it from the bytes seen.
     async fn answer(&mut self) -> Answer {
         loop {
             if let Some((answer, len)) = Answer::parse(&self.seen) {
@@ -153,7 +153,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// Reads once; false at the end, a reset being one.
+    /// Reads once. `false` at the end or at a reset.
     async fn read(&mut self) -> bool {
         let mut bytes = [0; 4_096];
         let read = self.io.read(&mut bytes).await.unwrap_or(0);
@@ -162,12 +162,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     }
 }
 
-/// The part of an HTTP response that comes after the head, as it was on the wire.
+/// The part of an HTTP response after the head, as received.
 fn body_of(response: &str) -> &str {
     response.split_once("\r\n\r\n").expect("a whole head").1
 }
 
-/// The reconnection time in the last frame of a chunked stream; panics if it is not the last.
+/// The reconnection time in the last frame of a chunked stream. Panics if the last frame has none.
 fn goodbye_in(response: &str) -> u64 {
     let end = response.rfind("retry: ").expect("a goodbye");
     let last = response[end..].strip_prefix("retry: ").expect("found there");

@@ -1,4 +1,4 @@
-//! Streams and other requests on one connection, and peers that do as they please.
+//! Streams and other requests on one connection, and peers that behave in unusual ways.
 
 use std::sync::{Arc, Mutex};
 
@@ -50,7 +50,7 @@ fn app() -> Router {
 
 const FINITE: &str = ": connected\n\ndata: a\n\ndata: b\n\n";
 
-/// An app whose `/` streams what is sent, and the sender once it is asked for.
+/// An app whose `/` streams the events of a sender. Each request delivers its sender.
 fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
     let (begun, begins) = mpsc::channel(8);
     let talk = move || {
@@ -78,7 +78,7 @@ async fn pipelined_requests_around_streams_are_answered_in_order() {
     assert_eq!(client.seen, "");
 }
 
-/// More than hyper reads at a time waits behind the stream.
+/// More bytes wait behind the stream than hyper reads at a time.
 #[tokio::test]
 async fn long_pipeline_is_answered_in_order() {
     let running = Running::new(app()).await;
@@ -122,7 +122,7 @@ async fn connection_serves_streams_and_others_in_turn() {
         client.send("POST /finite HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc").await;
         assert_eq!(client.answer().await.body, ": connected\n\ndata: 3 bytes\n\n");
     }
-    // Its place goes with it all the way.
+    // The connection keeps its place through all of this.
     assert_eq!(running.get("/").await.answer().await.status, "HTTP/1.1 503 Service Unavailable");
 }
 
@@ -174,7 +174,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     assert_eq!(client.answer().await.body, FINITE);
     client.get("/plain", "").await;
     assert_eq!(client.answer().await.body, "plain");
-    // The bytes after the head belong to the other protocol already.
+    // The bytes after the head already belong to the other protocol.
     client
         .send("GET /echo HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst")
         .await;
@@ -184,7 +184,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     beside.sees("data: meanwhile\n\n").await;
     client.send(" second").await;
     client.sees("first second").await;
-    // A drain does not end a connection that belongs to the app.
+    // A drain does not end a connection that the app has taken over.
     running.stop();
     super::goodbye_in(&beside.rest().await);
     running.ended().await;
@@ -208,7 +208,7 @@ async fn tunnel_is_no_stream() {
     client.sees("through").await;
 }
 
-/// Input during a stream is the next request; here it is not a valid one.
+/// Input during a stream is the next request. This one is not valid.
 #[tokio::test]
 async fn junk_during_a_stream_is_read_after_the_stream() {
     let (app, mut begins) = conversation();
@@ -227,7 +227,7 @@ async fn junk_during_a_stream_is_read_after_the_stream() {
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
 }
 
-/// Junk without end: the kernel holds some, the peer the rest.
+/// Endless junk: the kernel holds some of it, and the peer holds the rest.
 #[tokio::test]
 async fn flood_during_a_stream_stays_where_it_is() {
     let (app, mut begins) = conversation();
@@ -243,7 +243,7 @@ async fn flood_during_a_stream_stays_where_it_is() {
     }
 }
 
-/// A close with unread input would be a reset, and the last event would be lost with it.
+/// A close with unread input would cause a reset, and the last event would be lost.
 #[tokio::test]
 async fn last_event_arrives_though_the_peer_had_sent_more() {
     let last =
@@ -252,13 +252,14 @@ async fn last_event_arrives_though_the_peer_had_sent_more() {
     let mut client = running.connect().await;
     client.get("/", "Connection: close\r\n").await;
     client.send(&"and more".repeat(1_000)).await;
-    // Nothing is read before all of it is on its way.
+    // The client reads only after it has sent everything.
     let mut text = String::new();
     patiently(client.io.read_to_string(&mut text)).await.expect("an end, and no reset");
     assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
 }
 
-/// An app whose `/` streams without end once a peer has read, and tells when each is over.
+/// An app whose `/` sends one event and stays open. The receiver gets a value for each stream that
+/// ends.
 fn watched() -> (Router, mpsc::UnboundedReceiver<()>) {
     let (over, ends) = mpsc::unbounded_channel();
     let watched = move || {
@@ -350,7 +351,7 @@ async fn failed_body_is_cut_and_does_not_affect_others() {
     beside.sees("data: beside\n\n").await;
 }
 
-/// A body that panics, at work and when it is dropped.
+/// A body that panics while it is polled and when it is dropped.
 struct Explosive(bool);
 
 impl Drop for Explosive {
@@ -381,7 +382,7 @@ async fn panics_are_no_concern_of_the_others() {
     let sender = patiently(begins.recv()).await.expect("asked");
     for path in ["/work", "/end", "/work", "/end"] {
         let mut client = running.get(path).await;
-        // Whatever comes of this connection, the others are served.
+        // This connection may end in any way; the others must still be served.
         patiently(client.read()).await;
         drop(client);
         running.get("/plain").await.sees("plain").await;
@@ -391,7 +392,7 @@ async fn panics_are_no_concern_of_the_others() {
     }
 }
 
-/// Streams that others share the server with: one is always ready, one only ever wakes itself.
+/// Streams that compete for the server: one is always ready, and one only wakes itself.
 #[tokio::test]
 async fn restless_streams_leave_their_turns_to_others() {
     let (conversation, mut begins) = conversation();
@@ -422,7 +423,7 @@ async fn restless_streams_leave_their_turns_to_others() {
     drained.abort();
 }
 
-/// On the server's clock, which here has nothing else to wait for.
+/// The clock is paused. It advances to the next keep-alive, because nothing else waits.
 #[tokio::test]
 async fn keep_alive_comes_in_time() {
     let quiet = || async { Sse::new(stream::pending::<Frame>()) };
@@ -441,7 +442,7 @@ async fn keep_alive_comes_in_time() {
     }
 }
 
-/// Two that end at once: each sender learns when its own stream is over.
+/// The body is dropped when its stream ends, while the peer's socket is still open.
 #[tokio::test]
 async fn ended_body_is_dropped_before_its_peer_has_left() {
     let (signal, dropped) = DropSignal::new();

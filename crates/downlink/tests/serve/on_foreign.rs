@@ -1,4 +1,4 @@
-//! The suite on sockets that the server does not know: streams stay with hyper.
+//! The tests on foreign sockets: streams stay with hyper.
 
 use super::wire::{Foreign as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

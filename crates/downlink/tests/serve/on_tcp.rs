@@ -1,4 +1,4 @@
-//! The suite on TCP: streams are served directly.
+//! The tests on TCP: the server writes streams directly.
 
 use super::wire::{Tcp as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

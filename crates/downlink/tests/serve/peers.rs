@@ -1,4 +1,4 @@
-//! Peers that speak other things than one plain request of HTTP/1.1.
+//! Peers that send something other than one plain HTTP/1.1 request.
 
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +53,7 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(client.rest().await.matches("\r\n\r\nhello").count(), 21);
 }
 
-/// Input during a stream waits, in one buffer and the kernel's.
+/// Input during a stream waits in one buffer of the server and in the kernel.
 #[tokio::test]
 async fn requests_behind_a_stream_wait_and_do_not_hold_the_drain_up() {
     let mut running = Running::new(app()).await;
@@ -92,7 +92,7 @@ async fn upgrade_that_the_app_ignores_is_an_ordinary_request() {
     running.ended().await;
 }
 
-/// A stream that keeps the request's body, of which it reads nothing.
+/// A stream that holds the request's body and never reads it.
 fn unread(signal: DropSignal) -> Router {
     let signal = Arc::new(Mutex::new(Some(signal)));
     let keeping = move |body: axum::body::Body| async move {

@@ -1,4 +1,4 @@
-//! Apps, peers' addresses, and the course of one request.
+//! Apps, peer addresses, and the life of one request.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// Asks once for `/` and gives the body.
+/// Sends one request for `/` and returns the body of the answer.
 async fn asked(running: &Running) -> String {
     let mut client = running.connect().await;
     client.get("/", "Connection: close\r\n").await;

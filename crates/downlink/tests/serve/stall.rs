@@ -30,7 +30,7 @@ async fn half_a_head_is_closed_by_the_header_timeout() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// The answer to a request with a head of so many bytes.
+/// The answer to a request whose head has this many bytes.
 async fn answer_to_head_of(bytes: usize) -> String {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let running = Running::new(app).await;
@@ -50,7 +50,7 @@ async fn head_may_have_32_kib() {
     assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer}");
 }
 
-/// An app whose `/` streams without end, and a signal for the end of its one stream.
+/// An app with an endless stream at `/`, and a signal for the end of that stream.
 fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));

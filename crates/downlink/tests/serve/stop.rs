@@ -1,4 +1,4 @@
-//! The signals that end a program. One test, as a signal reaches all of the process.
+//! The signals that end a program. This is one test, because a signal reaches the whole process.
 
 use downlink::serve::stop_signal;
 use futures_util::FutureExt;

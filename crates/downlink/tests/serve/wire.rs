@@ -1,4 +1,5 @@
-//! What connections run on, and so who serves their streams.
+//! The socket types of connections. The type decides whether the server or hyper writes the
+//! streams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,26 +15,26 @@ use super::foreign_socket::ForeignListener;
 /// One kind of connection.
 pub(crate) trait Wire: 'static {
     type Listener: Listener<Addr = Self::Addr>;
-    /// A peer as the server names it.
+    /// The peer's address as the server sees it.
     type Addr: Send + 'static;
     /// The peer's end.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Where to connect.
+    /// The address to connect to.
     type Place: Send + Sync;
 
-    /// Listens at a free place.
+    /// Listens on a free port or path.
     async fn bind() -> (Self::Listener, Self::Place);
 
     async fn connect(place: &Self::Place) -> io::Result<Self::Io>;
 
-    /// Closes as a crash does, where there is such a thing.
+    /// Closes with a reset, if the socket type has one.
     fn reset(io: Self::Io);
 
-    /// Writes at once what there is room for.
+    /// Writes without waiting, as much as there is room for.
     fn write_now(io: &Self::Io, bytes: &[u8]) -> io::Result<usize>;
 }
 
-/// Streams are served directly.
+/// TCP. The server writes streams directly.
 #[derive(Debug)]
 pub(crate) struct Tcp;
 
@@ -63,7 +64,7 @@ impl Wire for Tcp {
     }
 }
 
-/// Sockets that the server does not know: hyper serves their streams too.
+/// Sockets unknown to the server. hyper writes their streams too.
 #[derive(Debug)]
 pub(crate) struct Foreign;
 
@@ -91,12 +92,12 @@ impl Wire for Foreign {
     }
 }
 
-/// Streams are served directly here too.
+/// Unix sockets. The server writes streams directly here too.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Unix;
 
-/// A socket's file, which goes with the test.
+/// The file of a socket. Removed when dropped.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Path(std::path::PathBuf);

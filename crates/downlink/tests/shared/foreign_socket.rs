@@ -1,4 +1,4 @@
-//! Sockets that the server does not know, so that hyper serves their streams too.
+//! Sockets unknown to the server, so that hyper writes their streams too.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug)]
 pub(crate) struct ForeignListener(TcpListener);
 
-/// As TLS would be: there is a socket below, and the server cannot have it.
+/// Like TLS: there is a socket underneath, but the server cannot take it over.
 #[derive(Debug)]
 pub(crate) struct ForeignStream(TcpStream);
 

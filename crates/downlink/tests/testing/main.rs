@@ -25,7 +25,7 @@ async fn connect(app: &Router) -> Connection<Router, Body> {
     testing::connect(app, Request::get("/").body(Body::empty()).unwrap()).await
 }
 
-/// A connection that is past `downlink.open`.
+/// A connection that has received `downlink.open`.
 async fn connected(hub: &Hub<String>) -> Connection<Router, Body> {
     let mut connection = connect(&app(hub)).await;
     assert_eq!(connection.next_event().await.unwrap().event_type, "downlink.open");
@@ -106,7 +106,7 @@ async fn a_drain_ends_with_a_reconnection_time() {
     assert_eq!(connection.reconnection_time(), None);
     hub.drain();
     assert!(connection.next_event().await.is_none());
-    assert!(connection.next_comment().await.is_some(), "what had come before stays");
+    assert!(connection.next_comment().await.is_some(), "an earlier comment stays");
     assert!(connection.next_comment().await.is_none());
     let wait = connection.reconnection_time().unwrap();
     assert!((Duration::from_millis(500)..=Duration::from_secs(5)).contains(&wait));

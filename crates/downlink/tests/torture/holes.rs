@@ -1,4 +1,4 @@
-//! No cut hides a hole, and silence is no hole: one reader, one connection after another.
+//! No cut hides a hole, and silence is not a hole. One reader, one connection after another.
 
 use downlink::hub::{Hub, HubBuilder, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
@@ -14,7 +14,7 @@ struct Only {
 }
 
 impl Only {
-    /// A reader that comes with this id.
+    /// A reader that resumes from this id.
     async fn new(hub: &Hub<String>, last_event_id: &str) -> Self {
         let server = Running::new(ServedBy::Direct, hub).await;
         Self { server, decoder: Decoder::default().with_last_event_id(last_event_id) }
@@ -28,7 +28,8 @@ impl Only {
             .unwrap()
     }
 
-    /// Reads exactly so many bytes, leaves, and gives the events that were whole by then.
+    /// Reads exactly this many bytes and disconnects. Returns the events that were complete by
+    /// then.
     async fn read_bytes(&mut self, mut bytes: usize) -> Vec<DecodedEvent> {
         let mut connection = self.connect().await;
         while bytes > 0 {
@@ -41,7 +42,7 @@ impl Only {
         events
     }
 
-    /// Reads so many events, then leaves.
+    /// Reads this many events and disconnects.
     async fn read_events(&mut self, count: usize) -> Vec<DecodedEvent> {
         let mut connection = self.connect().await;
         let mut events = Vec::new();
@@ -74,7 +75,7 @@ fn data(events: &[DecodedEvent]) -> Vec<&str> {
     events.iter().map(|event| &*event.data).collect()
 }
 
-/// A hub that keeps 4 and 5 of five events.
+/// A hub that keeps the last two of five events, 4 and 5.
 fn two_of_five() -> Hub<String> {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = HubBuilder::text().retention(two).build().unwrap();
@@ -84,8 +85,8 @@ fn two_of_five() -> Hub<String> {
     hub
 }
 
-/// Cuts the first connection after each byte in turn, up to the end of the notice: whoever did not
-/// get all of it is told when it comes back.
+/// Cuts the first connection after each byte in turn, up to the end of the notice. A reader that
+/// did not get the whole notice gets it again when it resumes.
 async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
     let mut only = Only::new(&hub, last_event_id).await;
     for bytes in 0.. {
@@ -141,7 +142,7 @@ async fn whoever_heard_nothing_gets_what_was_published_meanwhile() {
     assert_eq!(data(&only.read_events(2).await)[1..], ["3"]);
 }
 
-/// What is for others moves a reader on too, by a keep-alive, and must not lead it past its own.
+/// A keep-alive moves a reader past events for others. It must not move it past its own events.
 #[tokio::test]
 async fn whoever_was_moved_on_by_a_keep_alive_gets_what_comes_after() {
     let hub = Hub::text();

@@ -1,16 +1,16 @@
-//! What was published to whom, by receipt, and so what is due to a reader.
+//! The ledger of published events and their recipients, and the check of a reader against it.
 //!
-//! A place is whom an event can be for, as a number: a topic, a client's inbox, or everyone. The
-//! ledger knows nothing of patterns or of how the hub finds readers.
+//! A place is a possible recipient as a number: a topic, a client's inbox, or everyone. The ledger
+//! does not know patterns, or how the hub finds readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 use std::sync::Mutex;
 
-/// Whom an event can be for.
+/// A possible recipient of events.
 pub(crate) type Place = usize;
 
-/// Everyone: part of every selection.
+/// Everyone. This place is part of every selection.
 pub(crate) const EVERYONE: Place = usize::MAX;
 
 /// The events of one life of a hub.
@@ -19,32 +19,32 @@ pub(crate) struct Ledger(Mutex<BTreeMap<u64, Said>>);
 
 #[derive(Debug)]
 struct Said {
-    /// Unique among all events of a test; it is in the event's data.
+    /// The number in the event's data. It is unique among all events of a test.
     number: u64,
     to: BTreeSet<Place>,
 }
 
-/// What one reader was sent in one life of a hub.
+/// Everything that one reader received in one life of a hub.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The first id that it was given; what follows is due.
+    /// The reader's first id. All later events are due.
     pub(crate) since: u64,
-    /// Offset and number of each event, as they came.
+    /// The offset and number of each event, in the order of arrival.
     pub(crate) events: Vec<(u64, u64)>,
     pub(crate) holes: Vec<Hole>,
 }
 
-/// A gap that a reader was told of: what is missing lies above `after`, and not above `until`.
+/// A gap that a reader received. The missing events lie in `after + 1..=until`.
 #[derive(Debug)]
 pub(crate) struct Hole {
     pub(crate) after: u64,
     pub(crate) until: u64,
-    /// How many events had come before.
+    /// The number of events that arrived before the gap.
     pub(crate) events_before: usize,
 }
 
 impl Seen {
-    /// The last offset that came; 0 before the first.
+    /// The last offset received. 0 before the first event.
     pub(crate) fn last(&self) -> u64 {
         self.events.last().map_or(0, |(offset, _)| *offset)
     }
@@ -56,7 +56,7 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Holds a reader of `places` to what is due up to an offset.
+    /// Asserts that a reader of `places` received everything due up to an offset.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -64,7 +64,7 @@ impl Ledger {
             assert!(pair[0].0 < pair[1].0, "{who}: {} came after {}", pair[1].0, pair[0].0);
         }
         for (offset, number) in &seen.events {
-            let published = said.get(offset).expect("nobody published this");
+            let published = said.get(offset).expect("a published event");
             assert_eq!(*number, published.number, "{who}: the data of {offset} is another's");
             assert!(is_due(published), "{who}: {offset} was for {:?}", published.to);
             assert!(*offset > seen.since, "{who}: {offset} is before {}", seen.since);
@@ -72,7 +72,7 @@ impl Ledger {
         for hole in &seen.holes {
             let had = seen.events[..hole.events_before].last().map_or(seen.since, |last| last.0);
             assert!(hole.until > had, "{who}: {hole:?} names what came already, up to {had}");
-            let missing = said.get(&hole.until).expect("nobody published what is missing");
+            let missing = said.get(&hole.until).expect("a hole ends at a published event");
             assert!(is_due(missing), "{who}: {hole:?} names what was for {:?}", missing.to);
         }
         let mut came = seen.events.iter().map(|(offset, _)| *offset).peekable();
@@ -91,14 +91,14 @@ impl Ledger {
     }
 }
 
-/// A check that cannot fail checks nothing: each kind of wrong is found.
+/// Tests of the check itself: it must find each kind of error.
 mod tests {
     use super::{BTreeSet, EVERYONE, Hole, Ledger, Seen};
 
-    /// What came, what was told, and the complaint that it gives cause to.
+    /// The received events, the reported gaps, and the expected error message.
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
-    /// Four events, the third of which is for somebody else; the reader of place 1 saw some.
+    /// Checks a reader of place 1 against four events. The third event is for another place.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {

@@ -1,15 +1,17 @@
-//! Torture over real sockets: readers that vanish at any byte, and a ledger that knows what was due.
+//! Torture over real sockets: readers that disconnect at any byte, and a ledger of the events that
+//! are due.
 //!
-//! Publishers write down what they published to whom; each reader writes down what it was sent. In
-//! the end every event that was for a reader came once and in order, or lies in a hole that the
-//! reader was told of. Nothing is measured with a watch: only how long the publishers go on is a
-//! matter of time, and every wait is for something that happens.
+//! Publishers record their events and recipients. Each reader records the events it received. In
+//! the end, every event for a reader was delivered once and in order, or lies in a gap that the
+//! reader received. No test measures time: only the length of publishing is a time, and every wait
+//! is for an event.
 //!
-//! A few seconds each; `DOWNLINK_TORTURE_SECONDS` makes it more. Each test prints its seed, and
-//! `DOWNLINK_TORTURE_SEED` gives it one: timing differs all the same, the choices do not.
+//! Each test takes a few seconds; `DOWNLINK_TORTURE_SECONDS` makes it longer. Each test prints its
+//! seed, and `DOWNLINK_TORTURE_SEED` sets it. The same seed repeats the choices, but not the
+//! timing.
 //!
-//! Read in this order: `ledger` (what is due) → `wire` (bytes into events) → `reader` (what one
-//! reader saw) → `world` (server and publishers) → the tests.
+//! Read in this order: `ledger` (the events due) → `wire` (bytes into events) → `reader` (the
+//! record of one reader) → `world` (server and publishers) → the tests.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -32,23 +34,23 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::timeout;
 
-/// How long the publishers publish, unless the environment says otherwise.
+/// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// Far more than any wait of these tests takes, on a machine that is busy with other things too.
+/// Far longer than any wait in these tests, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// How long the publishers publish.
+/// How long the publishers run.
 fn length() -> Duration {
     let seconds = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
     Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.parse().expect("a number")))
 }
 
-/// Where a test's choices come from; says how to make them again.
+/// The source of a test's choices. Prints its seed.
 fn dice(test: &str) -> Rng {
     let given = std::env::var("DOWNLINK_TORTURE_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));

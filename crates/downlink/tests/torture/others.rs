@@ -1,7 +1,7 @@
-//! Who else uses the server: peers that want something other than events, or ask in odd ways.
+//! Other users of the server: peers that request something else, or in an unusual way.
 //!
-//! They are not in the ledger. Each checks what it gets, and together they see to it that streams
-//! begin, end and break off beside everything else that a connection can be for.
+//! They are not in the ledger. Each checks its own answers. They make streams begin, end and break
+//! beside every other use of a connection.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use super::patiently;
 use super::wire::{Io, exchange};
 use super::world::{World, topic};
 
-/// How many of them there are.
+/// The number of these peers.
 const OTHERS: usize = 12;
 
-/// What they ask for.
+/// The routes for these peers.
 pub(crate) fn routes() -> Router {
     Router::new()
         .route("/plain", get(|| async { "plain" }))
@@ -39,7 +39,7 @@ async fn finite() -> Sse<impl downlink::http::FrameSource> {
 async fn echo(mut request: Request) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        // The peer may be gone already.
+        // The peer may already have left.
         let Ok(upgraded) = upgraded.await else { return };
         let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
         let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -49,7 +49,7 @@ async fn echo(mut request: Request) -> Response<Body> {
     switching.body(Body::empty()).unwrap()
 }
 
-/// Starts them all; each gives how often it got what it wanted.
+/// Starts all peers. Each returns the number of its successful requests.
 pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
     (0..OTHERS).map(|number| visits(number, Arc::clone(world), rng.fork())).collect()
 }
@@ -57,7 +57,7 @@ pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
 async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     let mut exchanges = 0;
     while world.last().is_none() || exchanges == 0 {
-        // Where descriptors are short, one may be turned away.
+        // With few descriptors, the server may refuse a connection.
         let Ok(mut io) = world.place.connect(None).await else { continue };
         let visited = patiently(visit(number % 6, &mut io, &mut rng)).await;
         exchanges += usize::from(visited.is_ok());
@@ -108,9 +108,9 @@ async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Res
         4 => {
             exchange(io, "GET", &stream, b": connected\n\n").await?;
             io.shutdown().await?;
-            // A peer that sends nothing more is one that left.
+            // A peer that closes its sending side has left.
             let mut rest = Vec::new();
-            // An end or a reset, as the server likes.
+            // The server may close or reset the connection.
             let _ = io.read_to_end(&mut rest).await;
         }
         _ => {

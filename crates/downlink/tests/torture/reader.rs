@@ -1,4 +1,4 @@
-//! A reader that leaves at any byte, comes back with its last id, and writes down what it was sent.
+//! A reader that disconnects at any byte, resumes from its last id, and records what it receives.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use super::patiently;
 use super::wire::{Connection, Manner, Turn};
 use super::world::{Selection, World};
 
-/// The window of a reader that is to be slow, in bytes.
+/// The window of a slow reader, in bytes.
 pub(crate) const NARROW: u32 = 4 << 10;
 
-/// How a reader comes and goes.
+/// The behaviour of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habits {
-    /// How many events it lets pass while it is away, at most.
+    /// The most events that it misses while it is disconnected.
     pub(crate) away_max: u64,
-    /// How many events it lets pass now and then without reading, at most.
+    /// The most events that it lets pass during a pause in reading.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
-    /// Whether it asks in all the manners there are.
+    /// Whether it uses all kinds of requests.
     pub(crate) odd: bool,
 }
 
-/// One subscriber, over all of its connections.
+/// One subscriber across all its connections.
 #[derive(Debug)]
 pub(crate) struct Reader {
     name: String,
@@ -33,21 +33,21 @@ pub(crate) struct Reader {
     habits: Habits,
     rng: Rng,
     decoder: Decoder,
-    /// One for each life of the hub that it was told of.
+    /// One for each life of the hub that the reader has seen.
     pub(crate) lives: Vec<Life>,
-    /// An open without an id promises a gap, before anything else.
+    /// After an `open` without an id, the next event must be a gap.
     owed_a_gap: bool,
     pub(crate) connections: usize,
-    /// Connections that broke within a frame.
+    /// The connections that broke within a frame.
     pub(crate) cut_frames: usize,
 }
 
-/// What a reader saw of one life of the hub.
+/// Everything that a reader saw of one life of the hub.
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) epoch: String,
     pub(crate) seen: Seen,
-    /// Where the reader was told to go on, last.
+    /// The last id that the reader received.
     position: u64,
 }
 
@@ -58,8 +58,8 @@ impl Reader {
         Self { name, selection, habits, rng, decoder, lives, owed_a_gap, connections, cut_frames }
     }
 
-    /// Comes and goes until the last event is published, then comes back and reads up to it. Gives
-    /// the last connection, which is still open.
+    /// Connects and disconnects until the last event is published, then reconnects and reads up to
+    /// it. Returns the last connection, which is still open.
     pub(crate) async fn run(mut self, world: Arc<World>) -> (Self, Connection) {
         while world.last().is_none() {
             self.visit(&world).await;
@@ -76,7 +76,7 @@ impl Reader {
         (self, connection)
     }
 
-    /// Reads from a connection up to some byte.
+    /// Reads from one connection up to a random byte.
     async fn visit(&mut self, world: &World) {
         let mut left = match self.rng.u8(0..10) {
             0..3 => self.rng.usize(0..1_000),
@@ -106,7 +106,7 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // A server that stops before it has begun to answer would refuse.
+            // A server that stops before its answer has begun would refuse the request.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -125,12 +125,12 @@ impl Reader {
         let manner = if self.habits.odd { self.rng.choice(Manner::ALL)? } else { Manner::Plain };
         let asking = Connection::ask(&world.place, query, last_event_id, window, manner);
         let connection = patiently(asking).await.ok()?;
-        // A machine under load may refuse one before it is anybody's.
+        // A busy machine may refuse a connection before the server accepts it.
         self.connections += 1;
         Some(connection)
     }
 
-    /// Whether the reader is past the last event.
+    /// Whether the reader has reached the last event.
     fn is_done(&self, world: &World) -> bool {
         let position = self.lives.last().map(|life| life.position);
         world.last().is_some_and(|last| position >= Some(last))
@@ -168,11 +168,11 @@ impl Reader {
                 let number = event.data.split_whitespace().next().unwrap().parse().unwrap();
                 self.lives.last_mut().unwrap().seen.events.push((offset, number));
             }
-            other => panic!("{}: nobody published a {other}", self.name),
+            other => panic!("{}: no {other} was published", self.name),
         }
     }
 
-    /// Another life of the hub, of which everything after `since` is due.
+    /// Begins another life of the hub. All events after `since` are due.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
@@ -184,7 +184,7 @@ impl Reader {
         let gap: serde_json::Value = serde_json::from_str(&event.data).unwrap();
         let (after, reason) = (gap["after"].as_str().unwrap(), gap["reason"].as_str().unwrap());
         let (epoch, after) = split(after);
-        let life = self.lives.last_mut().expect("a gap for somebody who gave no id");
+        let life = self.lives.last_mut().expect("a gap needs an earlier id");
         assert_eq!(epoch, life.epoch, "{}: {event:?}", self.name);
         match reason {
             "evicted" | "lagged" => {
@@ -201,7 +201,7 @@ impl Reader {
         }
     }
 
-    /// Takes an id of the present life; none may lead back.
+    /// Moves to an id of the current life. The offset must not go back.
     fn move_to(&mut self, event: &DecodedEvent) -> u64 {
         let (epoch, offset) = split(&event.last_event_id);
         let life = self.lives.last_mut().expect("an event before the first id");
@@ -220,7 +220,7 @@ impl Reader {
     }
 }
 
-/// Epoch and offset of one of the hub's ids.
+/// The epoch and offset of one of the hub's ids.
 fn split(id: &str) -> (&str, u64) {
     let (epoch, offset) = id.split_once('-').expect("one of the hub's ids");
     (epoch, offset.parse().expect("an offset"))

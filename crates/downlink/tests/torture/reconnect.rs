@@ -1,4 +1,4 @@
-//! Readers that come back: each has every event once, or was told which it has not.
+//! Readers that reconnect. Each gets every event once, or a gap that covers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::{SECONDS, dice, length, others, patiently};
 pub(crate) const TOPICS: usize = 20;
 const READERS: usize = 200;
 
-/// A few moments of the busier topics.
+/// A retention of a few moments for the busier topics.
 const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention::DEFAULT };
 
-/// All that is ever published in these tests.
+/// A retention for everything that these tests publish.
 const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
 
-/// A hub that forgets quickly what is in all topics but the quietest.
+/// A hub that evicts events early, except those of the quietest topic and of everyone.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
     HubBuilder::text()
@@ -31,12 +31,12 @@ fn forgetful() -> HubBuilder<String> {
         .everyone_retention(quiet)
 }
 
-/// A hub that forgets nothing.
+/// A hub that evicts nothing.
 pub(crate) fn retentive() -> HubBuilder<String> {
     HubBuilder::text().retention(ALL).inbox_retention(ALL).everyone_retention(ALL)
 }
 
-/// Two hundred readers of one topic, of a few, of a pattern; a third of them with an inbox.
+/// Readers of one topic, of a few topics or of a pattern. A third of them also have an inbox.
 pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader> {
     let reader = |number: usize| {
         let selection = match number % 10 {
@@ -52,12 +52,12 @@ pub(crate) fn readers(count: usize, rng: &mut Rng, away_max: u64) -> Vec<Reader>
     (0..count).map(reader).collect()
 }
 
-/// Starts them all.
+/// Starts all readers.
 pub(crate) fn send_off(readers: Vec<Reader>, world: &Arc<World>) -> JoinSet<(Reader, Connection)> {
     readers.into_iter().map(|reader| reader.run(Arc::clone(world))).collect()
 }
 
-/// Waits until each has read up to the last event.
+/// Waits until each reader has read the last event.
 pub(crate) async fn gather(
     mut running: JoinSet<(Reader, Connection)>,
 ) -> Vec<(Reader, Connection)> {
@@ -68,7 +68,7 @@ pub(crate) async fn gather(
     gathered
 }
 
-/// Stops the server: each of these streams ends as it should, and nothing of them is left.
+/// Stops the server. Asserts that each stream ends cleanly and that none is left.
 pub(crate) async fn part(
     server: Running,
     stage: &Stage,
@@ -90,7 +90,7 @@ pub(crate) async fn part(
     readers
 }
 
-/// Lets readers come and go while others publish, and holds them to the ledger.
+/// Readers connect and disconnect while publishers publish. Then checks them against the ledger.
 pub(crate) async fn torture(
     builder: HubBuilder<String>,
     served_by: ServedBy,
@@ -111,7 +111,7 @@ pub(crate) async fn torture(
     let last = world.last().unwrap();
     for reader in &readers {
         let [life] = &reader.lives[..] else {
-            panic!("{} was told of another life", reader.name())
+            panic!("{} saw another life of the hub", reader.name())
         };
         stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, last);
     }
@@ -119,7 +119,7 @@ pub(crate) async fn torture(
     readers
 }
 
-/// Says what a run came to, and makes sure that it was torture.
+/// Prints the results of a run, and asserts that it was hard enough.
 fn report(readers: &[Reader], published: u64) {
     let sum = |count: fn(&Reader) -> usize| readers.iter().map(count).sum::<usize>();
     let events = sum(|reader| reader.lives.iter().map(|life| life.seen.events.len()).sum());
@@ -140,7 +140,7 @@ async fn forgetful_torture(served_by: ServedBy, mut rng: Rng, length: Duration) 
     let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 5, length };
     let readers = torture(forgetful(), served_by, readers, &mut rng, pace).await;
     assert!(readers.iter().any(|reader| reader.holes() > 0), "nothing was ever evicted in time");
-    assert!(readers.iter().any(|reader| reader.holes() == 0), "nobody kept up");
+    assert!(readers.iter().any(|reader| reader.holes() == 0), "every reader had a hole");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
-//! A server that restarts and remembers nothing: each reader is told once for each restart.
+//! A server that restarts without history. Each reader gets one gap per restart.
 //!
-//! Readers connect to a forwarder, whose address stays while servers come and go behind it.
+//! Readers connect to a forwarder. Its address stays the same while servers start and end behind
+//! it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,14 +19,14 @@ use super::{dice, length};
 
 const READERS: usize = 60;
 
-/// Restarts of the shortest run.
+/// The number of restarts in the shortest run.
 const RESTARTS: usize = 3;
 
-/// The publishers go on until they are told to stop.
+/// The publishers run until they are stopped.
 const PACE: Pace =
     Pace { publishers: 2, topics: TOPICS, burst_max: 1, length: Duration::from_secs(86_400) };
 
-/// Passes bytes on to the server of the moment.
+/// Forwards bytes to the current server.
 struct Forwarder {
     address: SocketAddr,
     to: Arc<Mutex<SocketAddr>>,
@@ -55,7 +56,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
         let to = *to.lock().unwrap();
         connections.spawn(async move {
             if let Ok(mut far) = TcpStream::connect(to).await {
-                // Either end may break; the other then sees its end.
+                // If one end breaks, the other end is closed too.
                 let _ = copy_bidirectional(&mut near, &mut far).await;
             }
         });
@@ -63,7 +64,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
     }
 }
 
-/// A server and the life of the hub that it serves.
+/// A server, with the life of the hub that it serves.
 struct Serving {
     served_by: ServedBy,
     server: Running,
@@ -72,14 +73,14 @@ struct Serving {
 
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
-        // What is told of a new epoch is all of it.
+        // All events of a new epoch are replayed.
         let stage = Stage::new(retentive().gap_replay_max(usize::MAX));
         let server = Running::new(served_by, &stage.hub).await;
         Self { served_by, server, stage }
     }
 }
 
-/// Where a server on TCP is.
+/// The address of a server on TCP.
 fn address(server: &Running) -> SocketAddr {
     match server.place {
         Place::Tcp(address) => address,
@@ -88,7 +89,7 @@ fn address(server: &Running) -> SocketAddr {
     }
 }
 
-/// Puts another server in the place of one, which ends well or crashes.
+/// Replaces a server. The old one ends cleanly or crashes.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
     let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));
@@ -128,7 +129,8 @@ async fn restarts(served_by: ServedBy, mut rng: Rng) {
         assert_eq!(epochs, all, "{}: one notice for each restart", reader.name());
         assert_eq!(reader.holes(), 0);
         for (at, (life, stage)) in reader.lives.iter().zip(&stages).enumerate() {
-            // What was on its way when a server ended is lost with its epoch, which the reader knows.
+            // Events in flight at the end of a server are lost with its epoch. The reader gets a
+            // gap for that.
             let until = if at + 1 == stages.len() { last } else { life.seen.last() };
             stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, until);
         }

@@ -1,4 +1,4 @@
-//! A reader that reads nothing any more: it costs the others nothing, and is gone in the end.
+//! A reader that stops reading. It does not affect the others, and is disconnected in the end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, Selection, ServedBy, Settings, Stage, World};
 use super::{dice, length, patiently};
 
-/// All readers of a round, the stalled one included.
+/// All readers of a round, with the stalled one.
 const READERS: usize = 1_000;
 
 /// The client whose reader stalls.
@@ -24,15 +24,15 @@ const STALLED: &str = "c0";
 
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// What is published to the stalled reader alone: 512 KiB, far more than the kernel holds for one
-/// with a narrow window.
+/// The events for the stalled reader alone. They have 512 KiB, far more than the kernel holds for a
+/// reader with a narrow window.
 const FLOOD: u64 = 64;
 const FLOOD_BYTES: usize = 8 << 10;
 
-/// What is published to all readers: the stalled one shall not delay it.
+/// The events for all readers. The stalled reader must not delay them.
 const EVENTS: u64 = 64;
 
-/// Reports whose subscription ended, and why.
+/// Reports each subscription that ends, and the reason.
 struct Departures(mpsc::UnboundedSender<(Option<String>, DisconnectReason)>);
 
 impl Observer for Departures {
@@ -42,7 +42,7 @@ impl Observer for Departures {
     }
 }
 
-/// A reader that has subscribed, was told so, and reads no more.
+/// A reader that has subscribed, received `downlink.open`, and stops reading.
 async fn stall(server: &Running) -> Connection {
     let Selection { query, .. } = Selection::topics([0]).and_client(0);
     let asked = Connection::ask(&server.place, &query, "", Some(NARROW), Manner::Plain).await;
@@ -53,7 +53,7 @@ async fn stall(server: &Running) -> Connection {
     connection
 }
 
-/// How many events a stalled reader finds when it reads on, to the end of its connection.
+/// Reads a stalled connection to its end. Returns the number of events found.
 async fn events_left(mut connection: Connection) -> (u64, Turn) {
     let (mut decoder, mut events, mut turn) = (Decoder::default(), 0, Turn::Open);
     while turn == Turn::Open {
@@ -64,7 +64,7 @@ async fn events_left(mut connection: Connection) -> (u64, Turn) {
     (events, turn)
 }
 
-/// Publishes more to the client of the stalled reader than its socket takes.
+/// Publishes more to the stalled reader's client than its socket holds.
 fn flood(stage: &Stage) {
     let data = "x".repeat(FLOOD_BYTES);
     for _ in 0..FLOOD {
@@ -78,7 +78,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let stage = Stage::new(retentive().observer(Departures(left)));
     let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
     let server = Running::with(served_by, &stage.hub, settings).await;
-    // Both ends of each connection are in this program.
+    // Both ends of each connection are in this process.
     let readers = (server.connections_allowed / 2).min(READERS);
     let world = World::new(server.place.clone(), Arc::clone(&stage));
     let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
@@ -101,7 +101,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let departed = patiently(departures.recv()).await;
     assert_eq!(departed, Some((Some(STALLED.to_owned()), DisconnectReason::Left)));
     assert_eq!(stage.hub.stats().subscribers, readers - 1);
-    assert!(departures.try_recv().is_err(), "nobody else was cut off");
+    assert!(departures.try_recv().is_err(), "no other reader was cut off");
     let (events, turn) = events_left(stalled).await;
     assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
 
@@ -124,7 +124,7 @@ async fn rounds(served_by: ServedBy, mut rng: Rng) {
 async fn a_drain_ends_by_its_deadline_whoever_stalls() {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
-    // Only the deadline can end it.
+    // Only the drain deadline can end it.
     let write_stall_max = Duration::from_secs(3_600);
     let settings = Settings { write_stall_max, drain_within: STALL_MAX };
     let server = Running::with(ServedBy::Direct, &stage.hub, settings).await;

@@ -1,7 +1,7 @@
 //! One connection of a reader: a request, HTTP/1.1 framing, and an end at any byte.
 //!
-//! It reads no byte more than it is told to, so a test decides where a connection breaks: in the
-//! head, in a chunk's length, in the middle of an event.
+//! A read never takes more bytes than asked for. So a test decides where a connection breaks: in
+//! the head, in the length of a chunk, or in the middle of an event.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// What one read takes at most.
+/// The most bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 
 /// Where a server listens.
@@ -31,7 +31,7 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send> Io for T {}
 
 impl Place {
-    /// Takes away what a server leaves behind.
+    /// Removes the file that a server leaves behind.
     pub(crate) fn remove(&self) {
         #[cfg(unix)]
         if let Self::Unix(path) = self {
@@ -39,7 +39,7 @@ impl Place {
         }
     }
 
-    /// Connects. Only TCP has windows.
+    /// Connects. Only TCP has a window.
     pub(crate) async fn connect(&self, window_bytes: Option<u32>) -> io::Result<Box<dyn Io>> {
         Ok(match self {
             Self::Tcp(address) => {
@@ -55,18 +55,18 @@ impl Place {
     }
 }
 
-/// How a reader asks for its stream.
+/// The kind of request for a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// With a request, and nothing else.
+    /// One plain request.
     Plain,
-    /// With another request behind it.
+    /// Another request follows.
     Pipelined,
-    /// With the beginning of a body that nobody reads.
+    /// The request has the beginning of a body that the app never reads.
     Posted,
-    /// After another request.
+    /// Another request comes first.
     AfterPlain,
-    /// After another stream.
+    /// Another stream comes first.
     AfterStream,
 }
 
@@ -75,7 +75,7 @@ impl Manner {
         [Self::Plain, Self::Pipelined, Self::Posted, Self::AfterPlain, Self::AfterStream];
 }
 
-/// A connection that has asked for a stream.
+/// A connection that has requested a stream.
 #[derive(Debug)]
 pub(crate) struct Connection {
     io: Box<dyn Io>,
@@ -84,31 +84,31 @@ pub(crate) struct Connection {
     tail: [u8; 2],
 }
 
-/// Where in a chunked response the next byte stands.
+/// The position of the next byte in a chunked response.
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// In the line with a chunk's length.
+    /// In the line with the length of a chunk.
     Length(Vec<u8>),
     Chunk(usize),
     /// After the last chunk.
     End,
-    /// After the head of an answer that says to come back later.
+    /// After the head of a 503.
     Refused,
 }
 
-/// How a connection stands after a read.
+/// The state of a connection after a read.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Turn {
     Open,
-    /// The server ended the stream as HTTP says, after a whole frame.
+    /// The server ended the stream as HTTP requires, after a complete frame.
     Ended,
-    /// It broke off, or never began.
+    /// The connection broke, or the stream never began.
     Broken,
 }
 
 impl Connection {
-    /// Connects and asks. A small window stands for a reader that is slow or about to stall.
+    /// Connects and sends the request. A slow or stalling reader uses a small window.
     pub(crate) async fn ask(
         place: &Place,
         query: &str,
@@ -136,7 +136,7 @@ impl Connection {
         Ok(Self { io, at: At::Head(Vec::new()), tail: *b"\n\n" })
     }
 
-    /// Reads at most so many bytes off the wire, and says how many there were.
+    /// Reads at most `most` bytes from the connection. Returns the number of bytes read.
     ///
     /// Dropping the future loses nothing.
     pub(crate) async fn read(&mut self, most: usize, decoder: &mut Decoder) -> (usize, Turn) {
@@ -181,7 +181,7 @@ impl Connection {
             }
             At::Length(line) => {
                 line.push(bytes[0]);
-                // The line before belongs to the end of the chunk before.
+                // The previous line end belongs to the previous chunk.
                 if line.len() > 2 && line.ends_with(b"\r\n") {
                     let digits = std::str::from_utf8(line).unwrap().trim();
                     let length = usize::from_str_radix(digits, 16).expect("a chunk's length");
@@ -206,7 +206,7 @@ impl Connection {
     }
 }
 
-/// Sends a request and reads an answer that ends like this.
+/// Sends a request and reads an answer that ends with `end`.
 pub(crate) async fn exchange(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
     method: &str,
@@ -223,7 +223,7 @@ pub(crate) async fn exchange(
     Ok(())
 }
 
-/// What follows the head of a response.
+/// The position after the head of a response.
 fn after(head: &str) -> At {
     if head.starts_with("http/1.1 503 ") {
         assert!(head.contains("\r\nretry-after: "), "{head}");

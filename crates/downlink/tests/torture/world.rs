@@ -1,4 +1,4 @@
-//! What readers are tortured with: a hub behind a server, publishers, and the news of their progress.
+//! The world of the readers: a hub behind a server, publishers, and their progress.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,24 +24,24 @@ use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
 use super::wire::Place;
 
-/// Places from here on are inboxes of clients.
+/// Places from this number on are inboxes of clients.
 const INBOXES: ledger::Place = 1_000;
 
-/// How many clients have an inbox.
+/// The number of clients with an inbox.
 const CLIENTS: usize = 8;
 
-/// Where the numbers of one publisher end and those of the next begin.
+/// Each publisher has a range of this many event numbers.
 const NUMBERS: u64 = 1 << 40;
 
 /// The time between two bursts of a publisher.
 const TICK: Duration = Duration::from_millis(1);
 
-/// The name of a topic: half of them match one pattern, half another.
+/// The name of a topic. Half of the topics match one pattern, and half match another.
 pub(crate) fn topic(place: ledger::Place) -> String {
     if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
 }
 
-/// What one reader reads: as a query, and as the places that this must come to.
+/// The selection of one reader: as a query, and as the places that it covers.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) query: String,
@@ -49,14 +49,14 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// These topics, each by its name.
+    /// Selects these topics by name.
     pub(crate) fn topics(places: impl IntoIterator<Item = ledger::Place>) -> Self {
         let places: BTreeSet<ledger::Place> = places.into_iter().collect();
         let names: Vec<_> = places.iter().map(|place| topic(*place)).collect();
         Self { query: format!("topics={}", names.join(",")), places }
     }
 
-    /// One of the two patterns, and one topic that it does not match.
+    /// Selects one of the two patterns, and one topic that it does not match.
     pub(crate) fn pattern(red: bool, topics: usize) -> Self {
         let (pattern, other) = if red { ("red/*", 1) } else { ("blue/%7Bid%7D/state", 0) };
         let mut places: BTreeSet<_> = (0..topics).skip(1 - other).step_by(2).collect();
@@ -64,7 +64,7 @@ impl Selection {
         Self { query: format!("topics={pattern},{}", topic(other)), places }
     }
 
-    /// Also what is for a client.
+    /// Adds the inbox of a client.
     pub(crate) fn and_client(mut self, number: usize) -> Self {
         let client = number % CLIENTS;
         self.query.push_str(&format!("&client=c{client}"));
@@ -73,7 +73,7 @@ impl Selection {
     }
 }
 
-/// One life of a hub, and what was published in it.
+/// One life of a hub, with the events published in it.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) hub: Hub<String>,
@@ -88,7 +88,7 @@ impl Stage {
         Arc::new(Self { hub, epoch, ledger: Ledger::default() })
     }
 
-    /// Publishes to places and writes it down; gives the offset.
+    /// Publishes an event and records it in the ledger. Returns the offset.
     pub(crate) fn say(&self, number: u64, to: BTreeSet<ledger::Place>, filler: &str) -> u64 {
         let mut publish: Option<Publish<String>> = None;
         for place in to.iter().copied() {
@@ -110,21 +110,21 @@ impl Stage {
     }
 }
 
-/// How far the publishers are.
+/// The progress of publishers and readers.
 #[derive(Debug, Default)]
 struct Progress {
     /// Events published.
     events: u64,
-    /// Readers that have an id of the present stage.
+    /// Readers that have an id of the current stage.
     arrived: usize,
-    /// The offset of the very last event, once it is published.
+    /// The offset of the last event of the test, once it is published.
     last: Option<u64>,
 }
 
-/// Readers and publishers meet here.
+/// The state that readers and publishers share.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// Where readers connect.
+    /// The address for readers.
     pub(crate) place: Place,
     stage: Mutex<Arc<Stage>>,
     progress: watch::Sender<Progress>,
@@ -140,20 +140,20 @@ impl World {
         Arc::clone(&self.stage.lock().unwrap())
     }
 
-    /// The hub begins another life, in which nobody has arrived.
+    /// Begins another life of the hub. No reader has arrived in it yet.
     pub(crate) fn enter(&self, stage: Arc<Stage>) {
         self.progress.send_modify(|progress| progress.arrived = 0);
         *self.stage.lock().unwrap() = stage;
     }
 
-    /// Publishes what every reader waits for in the end.
+    /// Publishes the last event of the test. Every reader waits for it.
     pub(crate) fn say_last(&self) -> u64 {
         let last = self.stage().say(u64::MAX, BTreeSet::from([EVERYONE]), "");
         self.progress.send_modify(|progress| progress.last = Some(last));
         last
     }
 
-    /// The offset of the very last event, if it is published.
+    /// The offset of the last event of the test, if it is published.
     pub(crate) fn last(&self) -> Option<u64> {
         self.progress.borrow().last
     }
@@ -162,13 +162,13 @@ impl World {
         self.when(|progress| progress.last.is_some()).await;
     }
 
-    /// Waits until so many more events were published, or the last one was.
+    /// Waits until this many more events were published, or the last one.
     pub(crate) async fn published_more(&self, events: u64) {
         let enough = self.progress.borrow().events + events;
         self.when(|progress| progress.events >= enough || progress.last.is_some()).await;
     }
 
-    /// A reader has its first id of the present stage.
+    /// Counts a reader that has its first id of the current stage.
     pub(crate) fn note_arrival(&self) {
         self.progress.send_modify(|progress| progress.arrived += 1);
     }
@@ -183,17 +183,17 @@ impl World {
     }
 }
 
-/// How publishers publish.
+/// The behaviour of publishers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub(crate) publishers: u64,
     pub(crate) topics: usize,
-    /// Events that one publisher publishes in a row, at most.
+    /// The most events that one publisher publishes in a row.
     pub(crate) burst_max: u64,
     pub(crate) length: Duration,
 }
 
-/// Publishes from several tasks for a time, then the last event.
+/// Publishes from several tasks for a time, and then publishes the last event.
 pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     let mut publishers = publishers(world, rng, pace);
     while let Some(ended) = publishers.join_next().await {
@@ -202,10 +202,10 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     world.say_last();
 }
 
-/// Events that are published at least, however slow the machine is. With fewer nothing is evicted.
+/// The least number of events, even on a slow machine. With fewer, nothing would be evicted.
 const EVENTS_MIN: u64 = 1_000;
 
-/// Publishes from several tasks for a time. Ending one early leaves no event out of the ledger.
+/// Publishes from several tasks for a time. If a task ends early, the ledger still has all events.
 pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
     let until = Instant::now() + pace.length;
     (0..pace.publishers)
@@ -229,7 +229,7 @@ async fn publish(world: Arc<World>, mut rng: Rng, pace: Pace, publisher: u64, un
     }
 }
 
-/// Some topics are busy and the last ones quiet.
+/// Picks a place. Some topics are busy, and the last ones are quiet.
 fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     match rng.usize(0..100) {
         0 => EVERYONE,
@@ -238,14 +238,14 @@ fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     }
 }
 
-/// Some events have several lines, and a few more bytes than a packet.
+/// The rest of an event's data. Some events have several lines, and a few are longer than a packet.
 fn filler(rng: &mut Rng) -> String {
     let line = "x".repeat(rng.usize(0..100));
     let lines = if rng.u8(0..200) == 0 { 100 } else { rng.usize(1..4) };
     [line.as_str()].repeat(lines).join("\n")
 }
 
-/// What a request may say: `?topics=a,b&client=c`.
+/// The query of a request: `?topics=a,b&client=c`.
 #[derive(serde::Deserialize)]
 struct Wanted {
     topics: String,
@@ -253,7 +253,7 @@ struct Wanted {
 }
 
 fn app(hub: &Hub<String>) -> Router {
-    // The shortest silence there is: clients that hear nothing are told where they are.
+    // The shortest interval. Each keep-alive sends the current id to a silent client.
     let keep_alive = KeepAlive::every(Duration::ZERO);
     let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
         let subscribe = wanted
@@ -274,12 +274,12 @@ fn app(hub: &Hub<String>) -> Router {
         .merge(super::others::routes())
 }
 
-/// What serves the app.
+/// The server of the app.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    /// `serve`, and streams without hyper.
+    /// `serve`. The server writes streams without hyper.
     Direct,
-    /// `serve`, on sockets whose streams stay with hyper.
+    /// `serve`, on foreign sockets. hyper writes their streams.
     Hyper,
     /// `serve`, on Unix sockets and without hyper.
     #[cfg(unix)]
@@ -287,7 +287,7 @@ pub(crate) enum ServedBy {
     Axum,
 }
 
-/// How `serve` is set.
+/// The settings of `serve`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) write_stall_max: Duration,
@@ -304,7 +304,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) place: Place,
-    /// How many connections it serves at a time.
+    /// The most connections that it serves at a time.
     pub(crate) connections_allowed: usize,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<io::Result<()>>,
@@ -315,7 +315,7 @@ impl Running {
         Self::with(served_by, hub, Settings::default()).await
     }
 
-    /// Settings are for `serve` alone.
+    /// Starts a server. Only `serve` uses the settings.
     pub(crate) async fn with(served_by: ServedBy, hub: &Hub<String>, settings: Settings) -> Self {
         #[cfg(unix)]
         if let ServedBy::Unix = served_by {
@@ -351,7 +351,7 @@ impl Running {
         Self { place, connections_allowed, stop, ended }
     }
 
-    /// Asks the server to end; awaiting what this gives waits until it has.
+    /// Asks the server to end. The returned future completes when it has ended.
     pub(crate) fn stop(self) -> impl Future<Output = ()> {
         self.stop.send(()).unwrap();
         async move {
@@ -360,7 +360,7 @@ impl Running {
         }
     }
 
-    /// Ends the server as a crash does: every connection breaks.
+    /// Ends the server like a crash: every connection breaks.
     pub(crate) async fn crash(self) {
         self.ended.abort();
         assert!(patiently(self.ended).await.unwrap_err().is_cancelled());
@@ -368,7 +368,7 @@ impl Running {
     }
 }
 
-/// A path where there is no socket.
+/// A path without a socket.
 #[cfg(unix)]
 fn free_path() -> std::path::PathBuf {
     let name = format!("downlink-torture-{}-{}", std::process::id(), fastrand::u64(..));
