@@ -1,8 +1,8 @@
-//! The time, once a second, as an event stream: the smallest endpoint there is.
+//! The time, once a second, as an event stream: the smallest possible endpoint.
 //!
-//! `GET /events` numbers its events `evt-1`, `evt-2` and so on; a client that comes back with
-//! `Last-Event-ID: evt-7` goes on at `evt-8`. The numbers are all that is resumed: nobody wants to
-//! read what time it was. Endpoints whose past matters use a hub, as the example `chat` does.
+//! `GET /events` numbers its events `evt-1`, `evt-2` and so on. A client that reconnects with
+//! `Last-Event-ID: evt-7` continues with `evt-8`. Only the numbers continue, because a past time is
+//! of no use. An endpoint with a useful history needs a hub, as in the example `chat`.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// What stands before the number in an event id.
+/// The prefix of the number in an event id.
 const ID_PREFIX: &str = "evt-";
 
-/// The highest number that is taken from a client: the last one that a page's JavaScript can count
-/// with exactly. Nobody gets there at one event a second, and no later number can overflow.
+/// The highest number accepted from a client. It is the last one that JavaScript counts exactly. At
+/// one event a second no client reaches it, and no later number can overflow.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
-/// The app; `now` tells the time.
+/// The app. `now` returns the time.
 pub fn app(now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Router {
     let events = move |last: LastEventId| {
         let last = last.as_str().and_then(number_of).unwrap_or(0);
@@ -31,13 +31,13 @@ pub fn app(now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Route
     Router::new().route("/events", get(events))
 }
 
-/// Events with the time, the first at once, numbered from the one after `last`.
+/// Events with the time. The first comes at once, and the numbers start after `last`.
 fn times(
     last: u64,
     now: impl Fn() -> Timestamp,
 ) -> impl Stream<Item = Result<Event, InvalidField>> {
     let mut seconds = interval(PERIOD);
-    // After a while without room for more, a reader gets the time it is, not all that it was.
+    // A reader that had no room for a while gets the current time, and not all the past ones.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     stream::unfold((seconds, last, now), async |(mut seconds, last, now)| {
         seconds.tick().await;
@@ -51,7 +51,7 @@ fn event(number: u64, now: Timestamp) -> Result<Event, InvalidField> {
     Ok(Event::new(format!("{now:.0}")).with_type(EventType::new("time")?).with_id(id))
 }
 
-/// The number in an id of ours; what we would have written differently is not ours.
+/// The number in one of our ids. An id in another form is not ours.
 fn number_of(id: &str) -> Option<u64> {
     let digits = id.strip_prefix(ID_PREFIX)?;
     let number = digits.parse::<u64>().ok()?;

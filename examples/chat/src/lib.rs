@@ -1,9 +1,10 @@
-//! A chat in one room: everyone sees what anyone writes, and what was written shortly before.
+//! A chat in one room: everyone sees all messages, and the newest of the earlier ones.
 //!
-//! A hub holds the messages: whoever joins gets the newest of them, and whoever was cut off gets
-//! what came meanwhile. Nothing here keeps a list of clients, and nothing has to be cleaned up.
+//! A hub holds the messages. A new client gets the newest of them, and a client that lost its
+//! connection gets the ones it missed. The app keeps no list of clients, and nothing needs cleaning
+//! up.
 //!
-//! Not here: rooms (topics of the hub), names that are proven, and history beyond the process.
+//! Not here: rooms (topics of the hub), verified names, and history beyond the process.
 
 mod message;
 mod page;
@@ -20,7 +21,7 @@ use serde::Serialize;
 
 pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX};
 
-/// Messages that somebody who joins is shown: some screens full, and a few hundredths of a second.
+/// The messages that a new client gets: a few screens, sent in a few hundredths of a second.
 pub const HISTORY_EVENTS: usize = 50;
 
 /// The app over a hub.
@@ -38,11 +39,11 @@ async fn join(
     last: LastEventId,
 ) -> Result<Subscription<Message>, SubscribeError> {
     let subscribe = hub.subscribe().start(Start::Last(HISTORY_EVENTS)).resume(last);
-    // The page hears each keep-alive, and so notices a connection that died without a word.
+    // The page listens for keep-alives, so it notices a connection that died silently.
     subscribe.announce_alive(true).open().await
 }
 
-/// How many clients a message was for.
+/// The number of clients that a message was for.
 #[derive(Serialize)]
 struct Accepted {
     clients: usize,

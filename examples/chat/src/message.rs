@@ -1,49 +1,48 @@
-//! Messages: what somebody writes, and what everyone then reads.
+//! Messages: the form in which a client sends one, and the form in which everyone reads it.
 //!
-//! A [`Draft`] is as a client sent it; a [`Message`] is trimmed, within the limits, and has the
-//! server's time. The text is kept as it is: showing it safely is up to the page.
+//! A [`Draft`] comes from a client. A [`Message`] is trimmed, within the limits, and has the
+//! server's time. The text is not escaped, so the page has to show it safely.
 
 use axum::{extract::rejection::JsonRejection, http::StatusCode};
 use downlink::http::Problem;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The longest text in characters: about a printed page. Longer ones would push everything else
-/// off everyone's screen.
+/// The longest text in characters: about a printed page. A longer one would fill everyone's screen.
 pub const TEXT_CHARS_MAX: usize = 2_000;
 
-/// The longest name in characters; it stands beside each message on one line.
+/// The longest name in characters. It is shown on one line with the message.
 pub const USER_CHARS_MAX: usize = 40;
 
-/// The largest request body in bytes: room for the longest text and name even if a client escapes
-/// every character as two `\u` sequences of six bytes.
+/// The largest request body in bytes. The longest text and name fit, even if a client escapes every
+/// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 32 * 1_024;
 
-/// Who somebody is that gives no name.
+/// The name of a user who gives none.
 const ANONYMOUS: &str = "Anonymous";
 
 /// A message as a client sends it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Draft {
-    /// Who writes; may be missing or empty.
+    /// The author. May be missing or empty.
     pub user: Option<String>,
-    /// What is written.
+    /// The text.
     pub text: String,
 }
 
 /// A message as everyone reads it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Message {
-    /// Who wrote it.
+    /// The author.
     pub user: String,
-    /// What was written.
+    /// The text.
     pub text: String,
-    /// When the server got it: RFC 3339 in UTC, to the millisecond.
+    /// When the server received it: RFC 3339 in UTC, to the millisecond.
     pub timestamp: String,
 }
 
 impl Draft {
-    /// The message, if there is one.
+    /// Checks the draft and makes a message of it.
     ///
     /// # Errors
     ///
@@ -74,7 +73,7 @@ fn wrong(sentence: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST).detail(sentence.into())
 }
 
-/// The answer to a body that is no draft.
+/// The answer to a body that is not a draft.
 pub(crate) fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

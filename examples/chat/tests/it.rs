@@ -21,7 +21,7 @@ fn app() -> Router {
     chat::app(Hub::json())
 }
 
-/// Posts a body; gives the status and the answer.
+/// Posts a body. Returns the status and the answer.
 async fn post(app: &Router, body: impl Into<Body>) -> (StatusCode, String) {
     let request = Request::post("/messages").header("content-type", "application/json");
     answer(app, request.body(body.into()).expect("a request")).await
@@ -37,7 +37,7 @@ async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
     (status, String::from_utf8(body.into()).expect("UTF-8"))
 }
 
-/// Says a text as Alice.
+/// Posts a text as Alice.
 async fn say(app: &Router, text: &str) {
     let (status, answer) = post(app, format!(r#"{{"user":"Alice","text":"{text}"}}"#)).await;
     assert_eq!(status, 202, "{answer}");
@@ -178,7 +178,7 @@ async fn body_below_at_and_above_the_limit() {
     assert!(answer.contains("at most 32768 bytes"), "{answer}");
 }
 
-/// A form on a foreign page can send any body, but not this type without asking first.
+/// A form on a foreign page can send any body, but this media type requires a preflight request.
 #[tokio::test]
 async fn another_media_type_is_refused() {
     let request = Request::post("/messages").header("content-type", "text/plain");
@@ -216,7 +216,7 @@ async fn page_may_load_and_reach_only_this_server() {
     }
 }
 
-/// The page keeps people from typing what the server would refuse.
+/// The page does not allow input that the server would refuse.
 #[tokio::test]
 async fn page_has_the_servers_limits() {
     let request = Request::get("/").body(Body::empty()).expect("a request");

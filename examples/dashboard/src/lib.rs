@@ -1,10 +1,10 @@
 //! Numbers that change several times a second, and a page that plots them.
 //!
-//! Each metric is a topic that keeps one event: whoever joins is given the newest value of each at
-//! once, and whoever is slow skips to the newest, since old values are worth nothing here. That is
-//! also why a client that comes back begins anew, whatever it has seen.
+//! Each metric is a topic that keeps one event. A new client gets the newest value of each at once,
+//! and a slow client skips to the newest, since old values are useless here. For the same reason, a
+//! client that reconnects starts anew and does not resume.
 //!
-//! Not here: history. The page plots what it has heard itself.
+//! Not here: history. The page plots the values that it has received.
 
 mod page;
 mod sample;
@@ -20,10 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use sample::{METRICS, Sample, Walk};
 
-/// The time between two samples: as often as an eye notices, and little to send.
+/// The time between two samples. The eye hardly notices more, and it is little to send.
 pub const PERIOD: Duration = Duration::from_millis(250);
 
-/// One event for each metric: the newest value, however old.
+/// One event for each metric: its newest value, at any age.
 const NEWEST: Retention = Retention { events_max: 1, age_max: None, ..Retention::DEFAULT };
 
 /// A hub whose metrics keep their newest value.
@@ -40,11 +40,12 @@ pub fn app(hub: Hub<Sample>) -> Router {
     Router::new().route("/events", get(watch)).with_state(hub).merge(page::routes())
 }
 
-/// Publishes a sample of each metric, now and then every [`PERIOD`]; the walk begins with `seed`.
+/// Publishes a sample of each metric at once and then every [`PERIOD`]. The walk begins with
+/// `seed`.
 ///
 /// # Errors
 ///
-/// The [`PublishError`] that ended it; [`PublishError::Closed`] is the usual one.
+/// The [`PublishError`] that ended it, usually [`PublishError::Closed`].
 ///
 /// # Cancel safety
 ///
@@ -75,7 +76,8 @@ async fn watch(
     State(hub): State<Hub<Sample>>,
     last: LastEventId,
 ) -> Result<Subscription<Sample>, SubscribeError> {
-    // Begins anew on purpose: with its last id, a client would be told of every value in between.
+    // Starts anew on purpose. With its last id, the client would get a gap for the values in
+    // between.
     let anew = Resume { id: None, by_browser: last.is_browser() };
     let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest).resume(anew);
     subscribe.open().await

@@ -1,14 +1,14 @@
-//! What is measured: this process, and a walk that is random but for its seed.
+//! The metrics: figures of this process, and a random walk that its seed determines.
 
 use serde::Serialize;
 
-/// All metrics; `memory` is missing where the system does not tell it as Linux does.
+/// All metrics. `memory` is missing on systems without `/proc`.
 pub const METRICS: [&str; 4] = ["uptime", "walk", "memory", "streams"];
 
 /// One value of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sample {
-    /// Which one, of [`METRICS`].
+    /// The name of the metric, one of [`METRICS`].
     pub metric: &'static str,
     /// Milliseconds since the program began to measure.
     pub at_ms: u128,
@@ -24,15 +24,15 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The longest step: some percent of the whole, so that the line is neither flat nor noise.
+    /// The longest step: a few percent of the range, so that the line is neither flat nor noise.
     const STEP_MAX: f64 = 4.0;
 
-    /// A walk that begins in the middle.
+    /// A walk that begins in the middle of the range.
     pub fn new(seed: u64) -> Self {
         Self { random: fastrand::Rng::with_seed(seed), value: 50.0 }
     }
 
-    /// Goes one step, and says where that leads.
+    /// Takes one step and returns the new value.
     pub fn step(&mut self) -> f64 {
         let step = (self.random.f64() * 2.0 - 1.0) * Self::STEP_MAX;
         self.value = (self.value + step).clamp(0.0, 100.0);
@@ -40,7 +40,7 @@ impl Walk {
     }
 }
 
-/// The memory of this process that is in RAM; none where there is no `/proc`.
+/// The resident memory of this process. `None` without `/proc`.
 pub(crate) async fn resident_mebibytes() -> Option<f64> {
     resident_in(&tokio::fs::read_to_string("/proc/self/status").await.ok()?)
 }

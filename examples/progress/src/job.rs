@@ -1,6 +1,7 @@
-//! The jobs: each takes numbers apart into primes, one a step, and says after each how far it is.
+//! The jobs. Each splits numbers into primes, one number per step, and reports its progress after
+//! each step.
 //!
-//! Invariant: a job that was started publishes a last event, whatever becomes of its work.
+//! Invariant: a started job publishes a last event, even if its work fails.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
@@ -15,64 +16,64 @@ use tokio::{
     time::sleep,
 };
 
-/// Jobs that run at a time: each takes a moment of a thread for each step, and this many never
-/// keep a small machine busy.
+/// The most jobs that run at a time. Each step needs a thread for a moment, and this many jobs do
+/// not keep a small machine busy.
 pub const JOBS_MAX: usize = 8;
 
-/// Numbers of one job, each a step: more would be a long wait before a page that only waits.
+/// The most numbers of one job. Each is a step, and with more the user would wait too long.
 pub const NUMBERS_MAX: usize = 50;
 
-/// The highest number: a million divisions, some milliseconds.
+/// The highest number. It takes a million divisions, which are some milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
-/// How long an ended job can be looked at: a reload, or a lid that was closed for a while.
+/// How long an ended job stays readable, so that a user can reload the page or reopen a laptop.
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
-/// Jobs that are kept, running or ended. A newcomer is refused at the limit.
+/// The most jobs kept, running or ended. Beyond this limit a new job is refused.
 const JOBS_KEPT_MAX: usize = 1_000;
 
-/// How far a job is. Each is the whole state, so that the newest says all.
+/// The progress of a job. Each event is the whole state, so the newest is enough.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum Progress {
-    /// It goes on.
+    /// The job is running.
     Running {
-        /// Steps done.
+        /// The steps done.
         done: usize,
-        /// All steps.
+        /// The total number of steps.
         steps: usize,
-        /// The result of the last step done.
+        /// The result of the last step.
         found: Option<String>,
     },
-    /// It is done.
+    /// The job is done.
     Done {
-        /// All steps.
+        /// The total number of steps.
         steps: usize,
-        /// The result of each.
+        /// The result of each step.
         results: Vec<String>,
     },
-    /// It went wrong.
+    /// The job has failed.
     Failed {
-        /// Steps done before.
+        /// The steps done before the failure.
         done: usize,
-        /// All steps.
+        /// The total number of steps.
         steps: usize,
-        /// What went wrong.
+        /// The error.
         error: String,
     },
 }
 
-/// A job was not started.
+/// The reason why a job was not started.
 #[derive(Debug)]
 pub enum Refused {
     /// Too few or too many numbers.
     Steps {
-        /// How many were given.
+        /// The number of numbers given.
         given: usize,
     },
-    /// As many jobs run as may.
+    /// The most jobs allowed are already running.
     Busy,
-    /// The hub took no event.
+    /// The hub did not accept the first event.
     Publish(PublishError),
 }
 
@@ -97,7 +98,7 @@ impl Error for Refused {
     }
 }
 
-/// All jobs. Clones are handles to the same ones.
+/// All jobs. Clones share the same jobs.
 #[derive(Clone, Debug)]
 pub struct Jobs {
     hub: Hub<Progress>,
@@ -106,7 +107,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs yet; each step of one will take at least `pace`.
+    /// Makes an empty set of jobs. Each step will take at least `pace`.
     ///
     /// # Errors
     ///
@@ -122,18 +123,18 @@ impl Jobs {
         &self.hub
     }
 
-    /// The topic of a job, if there is such a job.
+    /// The topic of a job. `None` if there is no such job.
     pub fn topic_of(&self, id: &str) -> Option<String> {
         let topic = format!("jobs/{id}");
         let overview = self.hub.topic(&topic).ok()?;
         (overview.events > 0).then_some(topic)
     }
 
-    /// Starts a job, in a task of its own, and gives its id.
+    /// Starts a job in its own task and returns its id.
     ///
     /// # Errors
     ///
-    /// [`Refused`]; then nothing was started.
+    /// [`Refused`] if the job was not started.
     pub fn start(&self, numbers: Vec<String>) -> Result<String, Refused> {
         let steps = numbers.len();
         if !(1..=NUMBERS_MAX).contains(&steps) {
@@ -149,7 +150,7 @@ impl Jobs {
     }
 }
 
-/// Runs a job to its last event. A closed hub ends it early: nobody can hear it then.
+/// Runs a job to its last event. A closed hub ends it early, since it then has no readers.
 async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemaphorePermit) {
     let steps = numbers.len();
     let mut results = Vec::with_capacity(steps);
@@ -174,7 +175,7 @@ async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemap
     let _closed = jobs.hub.to(&topic).last().publish(Progress::Done { steps, results });
 }
 
-/// A number as the product of its primes.
+/// Formats a number as the product of its primes.
 fn factors(text: &str) -> Result<String, String> {
     let number: u64 = text
         .parse()

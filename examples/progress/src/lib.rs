@@ -1,10 +1,10 @@
-//! Jobs that say how far they are: a bar that moves, survives a reload, and ends in a result or an
+//! Jobs that report their progress: a bar that moves, survives a reload, and ends in a result or an
 //! error.
 //!
-//! Each job has a topic. Its events are whole states, so that whoever joins needs only the newest;
-//! the last one finishes the topic, and a client that has read it is told not to come back.
+//! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
+//! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.
 //!
-//! Not here: jobs that outlive the process, or that belong to somebody. Whoever knows a job's id
+//! Not here: jobs that outlive the process or belong to a user. Any client that knows a job's id
 //! may watch it.
 
 mod job;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use job::{JOBS_MAX, Jobs, NUMBER_MAX, NUMBERS_MAX, Progress, Refused};
 
-/// The largest request body in bytes: room for the most numbers with all of their digits, twice.
+/// The largest request body in bytes. It holds the most numbers with all their digits, twice.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
 /// The app over its jobs.
@@ -38,14 +38,14 @@ pub fn app(jobs: Jobs) -> Router {
         .merge(page::routes())
 }
 
-/// What a job is asked to do.
+/// The request for a new job.
 #[derive(Deserialize)]
 struct Order {
-    /// One number a line.
+    /// One number per line.
     numbers: String,
 }
 
-/// A job that was started.
+/// The answer about a started job.
 #[derive(Serialize)]
 struct Started {
     id: String,
@@ -90,7 +90,7 @@ async fn watch(
     Ok(subscribe.open().await?)
 }
 
-/// The answer to a body that is no order.
+/// The answer to a body that is not a valid request.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

@@ -1,6 +1,6 @@
-//! The page, its style and its script, out of the binary.
+//! The page, its style and its script, served from the binary.
 //!
-//! The policy lets the page load and reach nothing but this server, and run nothing but its own
+//! The policy allows the page to load from and connect to this server only, and to run only its own
 //! script file.
 
 use axum::{

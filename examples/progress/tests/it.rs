@@ -1,4 +1,4 @@
-//! The endpoints without a socket, in a time of the test's own, and the program.
+//! The endpoints, tested without a socket on a paused clock, and the program.
 
 mod started;
 #[expect(dead_code, reason = "a stream of this program has to be asked for first")]
@@ -42,7 +42,7 @@ async fn order(app: &Router, numbers: &str) -> (StatusCode, String) {
     post(app, json!({ "numbers": numbers }).to_string()).await
 }
 
-/// Starts a job; gives the path of its events.
+/// Starts a job. Returns the path of its events.
 async fn start(app: &Router, numbers: &str) -> String {
     let (status, answer) = order(app, numbers).await;
     assert_eq!(status, 202, "{answer}");
@@ -50,7 +50,7 @@ async fn start(app: &Router, numbers: &str) -> String {
     format!("/jobs/{}/events", started["id"].as_str().expect("an id"))
 }
 
-/// What a stream has told of the job.
+/// The states of the job in a stream.
 fn told(seen: &str) -> Vec<Value> {
     let told = seen.lines().filter_map(|line| line.strip_prefix("data: "));
     let told = told.map(|data| serde_json::from_str(data).expect("JSON"));
@@ -147,7 +147,7 @@ async fn job_too_many_is_refused_until_one_has_ended() {
     assert_eq!(status, 503);
     assert!(answer.contains("8 jobs are running. Wait for one of them."), "{answer}");
     reconnect(&app, &first, "").await;
-    // The place is free when the task is over, just after its last event.
+    // The job's place becomes free when its task ends, right after its last event.
     while order(&app, "2").await.0 != 202 {
         tokio::task::yield_now().await;
     }

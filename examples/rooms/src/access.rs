@@ -1,4 +1,4 @@
-//! Who may do what: taken from each request's cookie and query before anything else.
+//! Access control. Each request's cookie and query are checked before anything else.
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -15,22 +15,22 @@ use crate::{
 /// The longest name of a room in characters.
 pub const ROOM_CHARS_MAX: usize = 32;
 
-/// What the names of rooms begin with that are not for everyone.
+/// The prefix of the names of private rooms.
 const PRIVATE: &str = "private-";
 
-/// A room for some only.
+/// A private room.
 pub const PRIVATE_ROOM: &str = "private-team";
 
-/// Whom it is for. A real app asks its database.
+/// The members of the private room. A real app asks its database.
 pub const PRIVATE_ROOM_MEMBERS: [&str; 2] = ["alice", "bob"];
 
-/// Somebody with a session.
+/// A user with a session.
 pub(crate) struct SignedIn {
     pub(crate) session: Session,
     pub(crate) token: String,
 }
 
-/// Somebody with a session, and a room they may be in.
+/// A user with a session, and a room that the user may join.
 pub(crate) struct Member {
     pub(crate) session: Session,
     pub(crate) room: String,
@@ -51,7 +51,7 @@ pub(crate) fn topic(room: &str) -> String {
     format!("rooms/{room}")
 }
 
-/// The rooms that are offered to a user; any other name is a room as well.
+/// The rooms offered to a user. Any other name is a room too.
 pub(crate) fn rooms_of(user: &str) -> Vec<&'static str> {
     let rooms = [DEFAULT_ROOM, "random", PRIVATE_ROOM];
     rooms.into_iter().filter(|room| may_join(user, room)).collect()
@@ -79,7 +79,7 @@ impl FromRequestParts<Rooms> for SignedIn {
     }
 }
 
-/// What the query says.
+/// The query.
 #[derive(Deserialize)]
 struct Where {
     room: Option<String>,
@@ -125,7 +125,7 @@ mod tests {
     fn private_rooms_are_for_their_members() {
         assert!(may_join("alice", PRIVATE_ROOM) && may_join("bob", PRIVATE_ROOM));
         assert!(!may_join("carol", PRIVATE_ROOM));
-        assert!(!may_join("alice", "private-other"), "nobody is listed there");
+        assert!(!may_join("alice", "private-other"), "this room has no members");
         assert!(may_join("carol", "privates"));
         assert_eq!(rooms_of("carol"), [DEFAULT_ROOM, "random"]);
     }

@@ -1,10 +1,10 @@
-//! Chat rooms: who is there, who is typing, what was said, and who may come in.
+//! Chat rooms with presence, typing notices, history and access control.
 //!
-//! A room is a topic with its history; what is said and who comes and goes are events of it. Who is
-//! typing goes another way, a topic that keeps next to nothing and a stream that resumes nothing,
-//! so that no reader is told of a gap where only typing is missing.
+//! A room is a topic with its history. Messages and presence changes are its events. Typing notices
+//! have their own topic, which keeps almost nothing, and their own stream, which never resumes. So
+//! a reader never gets a gap for missing typing notices.
 //!
-//! Not here: passwords. Whoever gives a name has it: put your own login in the place of `sign_in`.
+//! Not here: passwords. Anyone may use any name: replace `sign_in` with your own login.
 
 mod access;
 mod origin;
@@ -39,55 +39,55 @@ use presence::Presence;
 pub use presence::PresenceEvent;
 pub use session::{NAME_CHARS_MAX, SESSION_AGE_MAX, SESSIONS_MAX, Sessions};
 
-/// The room that everyone begins in.
+/// The room in which every user starts.
 pub const DEFAULT_ROOM: &str = "lobby";
 
-/// Events of a room that somebody who joins is shown: some screens full.
+/// The events of a room that a new client gets: a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
 /// The longest text in characters: about half a printed page.
 pub const TEXT_CHARS_MAX: usize = 1_000;
 
-/// The largest request body in bytes: room for the longest text even if a client escapes every
+/// The largest request body in bytes. The longest text fits, even if a client escapes every
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1_024;
 
-/// Streams of one session: two for each of ten tabs.
+/// The most streams of one session: two for each of ten tabs.
 pub const SESSION_STREAMS_MAX: usize = 20;
 
-/// Rooms at a time, each with a topic for what is said and one for who is typing.
+/// The most rooms at a time. Each has one topic for messages and one for typing notices.
 const ROOMS_MAX: usize = 1_000;
 
-/// Who is typing is news for a moment, and only the newest matters.
+/// A typing notice is useful for a moment, and only the newest counts.
 const TYPING: Retention = Retention {
     events_max: 10,
     bytes_max: 16 << 10,
     age_max: Some(std::time::Duration::from_secs(5)),
 };
 
-/// What is sent to a room.
+/// An event of a room.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum RoomEvent {
-    /// Somebody said something.
+    /// A message.
     Said {
-        /// Who.
+        /// The author.
         user: String,
-        /// What.
+        /// The text.
         text: String,
-        /// When the server got it: RFC 3339 in UTC.
+        /// When the server received it: RFC 3339 in UTC.
         at: String,
     },
-    /// Somebody came or went.
+    /// A user has joined or left.
     Presence(PresenceEvent),
-    /// Somebody is typing.
+    /// A user is typing.
     Typing {
-        /// Who.
+        /// The user.
         user: String,
     },
 }
 
-/// All rooms. Clones are handles to the same ones.
+/// All rooms. Clones share the same rooms.
 #[derive(Clone, Debug)]
 pub struct Rooms {
     hub: Hub<RoomEvent>,
@@ -96,7 +96,7 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Empty rooms, and nobody signed in.
+    /// Makes empty rooms without any signed-in user.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ pub fn app(rooms: Rooms) -> Router {
         .merge(page::routes())
 }
 
-/// What a form says.
+/// The sign-in form.
 #[derive(Deserialize)]
 struct Name {
     user: String,
@@ -147,14 +147,14 @@ async fn sign_in(
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
 }
 
-/// Ends the session, and the streams of all of its tabs.
+/// Ends the session, and the streams of all its tabs.
 async fn sign_out(State(rooms): State<Rooms>, who: SignedIn) -> Response {
     rooms.sessions.sign_out(&who.token);
     rooms.hub.disconnect(&who.session.client());
     (StatusCode::NO_CONTENT, [(SET_COOKIE, session::NO_COOKIE)]).into_response()
 }
 
-/// Who somebody is, and where they may go.
+/// The signed-in user, with the rooms offered to them.
 #[derive(Serialize)]
 struct Me {
     user: String,
@@ -174,7 +174,8 @@ async fn join(
     let subscribe = rooms.hub.subscribe().topic(member.topic()).client(member.session.client());
     let subscribe = subscribe.start(Start::Last(HISTORY_EVENTS)).resume(last);
     let subscription = subscribe.announce_alive(true).open().await?;
-    // Whoever has the stream is in the room: this never completes, and is dropped with the stream.
+    // A user is in the room as long as this stream exists. The future never completes, and is
+    // dropped with the stream.
     let here = rooms.presence.enter(&member.room, &member.session.user);
     let sse = subscription.into_sse().until(async move {
         let _here = here;
@@ -225,14 +226,14 @@ async fn watch_typing(
     member: Member,
     last: LastEventId,
 ) -> Result<Response, SubscribeError> {
-    // Begins anew on purpose: who was typing before is no news.
+    // Starts anew on purpose: old typing notices are useless.
     let anew = Resume { id: None, by_browser: last.is_browser() };
     let subscribe = rooms.hub.subscribe().topic(member.typing_topic());
     let subscription = subscribe.client(member.session.client()).resume(anew).open().await?;
     Ok(subscription.into_sse().expires_at(member.session.ends).into_response().into_response())
 }
 
-/// The answer to a body that is no message.
+/// The answer to a body that is not a message.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

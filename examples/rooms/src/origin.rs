@@ -1,6 +1,6 @@
-//! Keeps pages of other origins from posting in a signed-in user's name.
+//! Prevents pages of other origins from posting in the name of a signed-in user.
 //!
-//! The cookie is not sent from other sites, but another port of this machine is the same site.
+//! Other sites do not send the cookie, but another port of this machine counts as the same site.
 
 use axum::{
     extract::Request,
@@ -23,7 +23,7 @@ pub(crate) async fn only_our_own(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// True if no browser sent this, or a page of this server did.
+/// Whether a program other than a browser sent this, or a page of this server.
 fn is_our_own(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(origin) = headers.get(ORIGIN) {

@@ -1,4 +1,4 @@
-//! Who is in which room: whoever has a stream of it open. A user with two tabs is there once.
+//! Presence: a user is in a room while one of their streams is open. Two tabs count as one user.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,30 +11,30 @@ use serde::Serialize;
 
 use crate::{RoomEvent, access::topic};
 
-/// Who is in a room.
+/// The users in a room.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct People {
-    /// Rises with each change: of two lists, the one with the higher version is the newer.
+    /// Increases with each change. Of two lists, the one with the higher version is newer.
     pub version: u64,
-    /// By name.
+    /// The users, sorted by name.
     pub people: Vec<String>,
 }
 
-/// Somebody came or went.
+/// A user has joined or left a room.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct PresenceEvent {
-    /// Who.
+    /// The user.
     pub user: String,
-    /// Whether they came.
+    /// Whether the user has joined.
     pub came: bool,
-    /// Who is there now.
+    /// The users in the room after the change.
     #[serde(flatten)]
     pub now: People,
 }
 
 #[derive(Default)]
 struct Table {
-    /// By room and user, how many streams. Invariant: no room is empty, no number 0.
+    /// The number of streams by room and user. Invariant: no room is empty, and no number is 0.
     streams: HashMap<String, BTreeMap<String, usize>>,
     version: u64,
 }
@@ -47,9 +47,9 @@ impl Table {
     }
 }
 
-/// Who is in all rooms. Clones are handles to the same.
+/// The users in all rooms. Clones share the same table.
 ///
-/// The lock is held alone, for one look or change, and never across an await or a publish.
+/// The lock is held alone, for one read or change, and never across an await or a publish.
 #[derive(Clone)]
 pub(crate) struct Presence {
     table: Arc<Mutex<Table>>,
@@ -73,7 +73,7 @@ impl Presence {
         self.lock().people(room)
     }
 
-    /// Notes a stream of a user in a room, until what this gives is dropped.
+    /// Counts a stream of a user in a room until the returned guard is dropped.
     pub(crate) fn enter(&self, room: &str, user: &str) -> Here {
         let here = Here { presence: self.clone(), room: room.into(), user: user.into() };
         let mut table = self.lock();
@@ -121,7 +121,7 @@ pub(crate) struct Here {
 }
 
 impl Here {
-    /// Tells the room. A closed hub has nobody to tell.
+    /// Publishes the change to the room. A closed hub has no readers, so the error is ignored.
     fn tell(&self, came: bool, now: People) {
         let event = PresenceEvent { user: self.user.clone(), came, now };
         let publish = self.presence.hub.to(topic(&self.room)).event("presence");

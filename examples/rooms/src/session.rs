@@ -1,4 +1,4 @@
-//! Who is signed in: sessions in memory, named by a random token in a cookie.
+//! Sessions in memory. A cookie with a random token names a session.
 
 use std::{
     collections::HashMap,
@@ -11,25 +11,25 @@ use axum::http::StatusCode;
 use downlink::http::Problem;
 use tokio::time::Instant;
 
-/// The longest name in characters; it stands on one line with a message.
+/// The longest name in characters. It is shown on one line with a message.
 pub const NAME_CHARS_MAX: usize = 20;
 
-/// Sessions at a time; a few hundred bytes each. A newcomer is refused at the limit.
+/// The most sessions at a time, with a few hundred bytes each. Beyond this, sign-in is refused.
 pub const SESSIONS_MAX: usize = 10_000;
 
-/// How long somebody stays signed in: a day's work.
+/// How long a session lasts: a working day.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The name of the cookie: not `session`, since programs on other ports share a browser's cookies.
+/// The name of the cookie. It is not `session`, since programs on other ports share the cookies.
 const COOKIE: &str = "rooms_session";
 
-/// Takes the cookie away.
+/// Deletes the cookie.
 pub(crate) const NO_COOKIE: &str = "rooms_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
 
-/// Bytes of a token: nobody guesses 128 bits.
+/// The bytes of a token. 128 bits cannot be guessed.
 const TOKEN_BYTES: usize = 16;
 
-/// A user's stay.
+/// The session of a user.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Session {
     pub(crate) user: String,
@@ -47,17 +47,17 @@ impl Session {
 #[derive(Default)]
 struct Table {
     by_token: HashMap<String, Session>,
-    /// How many there ever were.
+    /// The number of sessions ever started.
     count: u64,
 }
 
-/// All sessions. Clones are handles to the same ones.
+/// All sessions. Clones share the same table.
 ///
-/// The lock is held alone, for one look or change, and never across an await.
+/// The lock is held alone, for one read or change, and never across an await.
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Mutex<Table>>);
 
-/// Shows no token.
+/// Does not show tokens.
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Sessions").field(&self.lock().by_token.len()).finish()
@@ -65,18 +65,18 @@ impl fmt::Debug for Sessions {
 }
 
 impl Sessions {
-    /// Begins a session, and gives its cookie.
+    /// Starts a session and returns its cookie.
     ///
     /// # Errors
     ///
-    /// A problem with status 400 if the name is none, 503 if there are too many sessions, 500 if
-    /// the system gives no randomness.
+    /// A problem with status 400 if the name is invalid, 503 if there are too many sessions, 500 if
+    /// the system provides no randomness.
     pub fn sign_in(&self, name: &str) -> Result<String, Problem> {
         let user = check_name(name)?;
         let token = token()?;
         let now = Instant::now();
         let mut table = self.lock();
-        // Those that have ended keep their place until somebody needs it.
+        // Ended sessions keep their place until it is needed.
         if table.by_token.len() >= SESSIONS_MAX {
             table.by_token.retain(|_, session| session.ends > now);
         }
@@ -95,7 +95,7 @@ impl Sessions {
         self.lock().by_token.remove(token);
     }
 
-    /// The session of a token, unless it has ended.
+    /// The session of a token. `None` if it has ended.
     pub(crate) fn of(&self, token: &str) -> Option<Session> {
         let session = self.lock().by_token.get(token).cloned()?;
         (session.ends > Instant::now()).then_some(session)

@@ -24,13 +24,13 @@ fn app() -> Router {
     rooms::app(Rooms::new().expect("good settings"))
 }
 
-/// Somebody with a browser: an app, and a cookie once signed in.
+/// A user with a browser: an app, and a cookie after the sign-in.
 struct Person {
     app: Router,
     cookie: String,
 }
 
-/// An event stream and all of it that has been read.
+/// An event stream and everything read from it.
 struct Stream {
     body: Body,
     seen: String,
@@ -55,7 +55,7 @@ impl Stream {
         while self.read().await.is_some() {}
     }
 
-    /// The presence events so far: who, whether they came, and who is there then.
+    /// The presence events so far: the user, whether they joined, and the users in the room.
     fn presence(&self) -> Vec<(String, bool, String)> {
         let frames = self.seen.split("\n\n").filter(|frame| frame.contains("event: presence\n"));
         let presence = frames.map(|frame| {
@@ -405,7 +405,7 @@ async fn page_may_load_and_reach_only_this_server() {
     }
 }
 
-/// The page keeps people from typing what the server would refuse.
+/// The page does not allow input that the server would refuse.
 #[tokio::test]
 async fn page_has_the_servers_limits() {
     let (_, page) = Person::stranger(&app()).get("/").await;
@@ -430,7 +430,7 @@ mod running {
             let form = "application/x-www-form-urlencoded";
             let answer = program.post("/sign-in", form, "user=alice").await;
             let cookie = answer.split("rooms_session=").nth(1).expect(&answer);
-            let token = cookie.split(';').next().expect("what is before the end");
+            let token = cookie.split(';').next().expect("a token");
             let headers = format!("Cookie: rooms_session={token}\r\n");
             program.ends_with_open("/events", &headers, signal).await;
         }

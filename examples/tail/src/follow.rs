@@ -1,4 +1,4 @@
-//! One stream: reads the file, waits for it to grow, and notices when it is another one.
+//! One stream: reads the file, waits for it to grow, and notices when another file replaces it.
 
 use std::{
     error::Error,
@@ -19,38 +19,38 @@ use crate::{
     place::Place,
 };
 
-/// How often a file that has been read to its end is looked at: at once for an eye, and nothing
-/// for a machine.
+/// How often a file is checked after it was read to its end. A reader notices no delay, and it
+/// costs the machine almost nothing.
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
-/// Events that are read ahead of the client: with the longest lines some megabytes.
+/// The most events read ahead of the client. With the longest lines, these are some megabytes.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// How much of the file's end a newcomer is shown, in bytes: some hundred lines.
+/// The bytes at the end of the file that a new client gets: some hundred lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 type Ended = Box<dyn Error + Send + Sync>;
 
-/// The file as it was opened.
+/// An open file.
 struct Opened {
     lines: Lines<BufReader<File>>,
-    /// Which file it is.
+    /// The number that the system gives to this file.
     number: u64,
 }
 
-/// What became of a file that was read to its end.
+/// The change to a file that was read to its end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
-    /// It may grow.
+    /// No change. The file may still grow.
     None,
-    /// It is shorter than what was read of it.
+    /// The file is shorter than the part already read.
     Truncated,
-    /// Its name belongs to another file.
+    /// The name belongs to another file.
     Rotated,
 }
 
-/// Sends the lines of a file until the client has left.
+/// Sends the lines of a file until the client has disconnected.
 pub(crate) async fn follow(
     path: &Path,
     from: Option<Place>,
@@ -67,7 +67,7 @@ pub(crate) async fn follow(
             continue;
         }
         if change == Change::Rotated {
-            // Whoever wrote to the old file may have done so just before it was moved.
+            // A program may have written to the old file just before it was moved.
             while let Some(line) = opened.lines.next().await? {
                 send_line(sender, &opened, line).await?;
             }
@@ -80,7 +80,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Opens the file where a client wants it: where it was, or near the end.
+/// Opens the file at the client's last place, or near the end for a new client.
 async fn begin(path: &Path, from: Option<Place>, sender: &SseSender) -> Result<Opened, Ended> {
     let opened = open(path, sender).await?;
     let bytes = opened.lines.file().get_ref().metadata().await?.len();
@@ -101,7 +101,7 @@ async fn begin(path: &Path, from: Option<Place>, sender: &SseSender) -> Result<O
     }
 }
 
-/// Opens the file at its beginning, once it is there.
+/// Opens the file at its beginning. Waits until the file exists.
 async fn open(path: &Path, sender: &SseSender) -> Result<Opened, Ended> {
     loop {
         match File::open(path).await {
@@ -126,12 +126,12 @@ impl Opened {
         Ok(Self { lines: Lines::new(file, offset), ..self })
     }
 
-    /// At a line's beginning, so far before the end that a newcomer sees what goes on.
+    /// Moves to the beginning of a line near the end, so that a new client sees some recent lines.
     async fn near_the_end(self, bytes: u64) -> io::Result<Self> {
         let Some(offset) = bytes.checked_sub(START_BYTES_MAX).filter(|offset| *offset > 0) else {
             return Ok(self);
         };
-        // From the byte before: if that ends a line, the next one is whole.
+        // Starts one byte earlier: if that byte ends a line, the next line is complete.
         let mut opened = self.at(offset - 1).await?;
         opened.lines.next().await?;
         Ok(opened)
@@ -152,7 +152,7 @@ impl Opened {
     }
 }
 
-/// Waits until the file is worth another look, or the client has left.
+/// Waits for the next check of the file, or until the client has disconnected.
 async fn wait(sender: &SseSender) -> Result<(), Ended> {
     tokio::select! {
         () = sleep(POLL_EVERY) => Ok(()),
@@ -165,7 +165,7 @@ async fn send_line(sender: &SseSender, opened: &Opened, line: Line) -> Result<()
     Ok(sender.send(event(opened, line.text, event_type)?).await?)
 }
 
-/// Tells the client that what follows is from the beginning of a file.
+/// Tells the client that the following lines start at the beginning of a file.
 async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(), Ended> {
     let (event_type, text) = match change {
         Change::Rotated => ("rotated", "The file is another one now. Its lines from the first on:"),
@@ -174,7 +174,7 @@ async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(),
     Ok(sender.send(event(opened, text.into(), Some(event_type))?).await?)
 }
 
-/// An event after which a client comes back to where the file has been read to.
+/// An event with the current place as its id, so that a client resumes there.
 fn event(opened: &Opened, text: String, event_type: Option<&str>) -> Result<Event, InvalidField> {
     let event = Event::new(text).with_id(opened.place().id()?);
     Ok(match event_type {

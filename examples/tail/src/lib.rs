@@ -1,9 +1,9 @@
-//! A growing file over HTTP: each line is an event whose id is a place in the file.
+//! A growing file over HTTP. Each line is an event, and its id is a place in the file.
 //!
-//! Without a hub: the file is the history. Each stream reads it for itself, no faster than its
-//! client, and a client that comes back goes on at the byte after the last line it has seen.
+//! There is no hub: the file is the history. Each stream reads the file separately, at the speed of
+//! its client. A client that reconnects resumes at the byte after its last line.
 //!
-//! Not here: who may read the file. Whoever reaches the port may.
+//! Not here: access control. Every client that reaches the port may read the file.
 
 mod follow;
 mod lines;
@@ -36,13 +36,13 @@ async fn watch(
             let sentence = format!("The file cannot be read: {error}.");
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail(sentence));
         }
-        // One that is not there yet, or not just now, is waited for.
+        // If the file is missing for now, the stream waits for it.
         _ => {}
     }
     let (sender, sse) = Sse::channel(EVENTS_AHEAD_MAX);
     let from = last.as_str().and_then(Place::parse);
     tokio::spawn(async move {
-        // Whether the client left or the file cannot be read: the stream ends with its sender.
+        // The stream ends with its sender, whether the client has left or the file cannot be read.
         let _ended = follow::follow(&file, from, &sender).await;
     });
     Ok(sse)

@@ -1,37 +1,37 @@
 //! Lines of a file that may still grow.
 //!
-//! Invariant: what is held of a line is at most [`LINE_BYTES_MAX`], however long the line is.
+//! Invariant: at most [`LINE_BYTES_MAX`] bytes of a line are held, for a line of any length.
 
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-/// The longest line in bytes that is sent whole: some screens full. The rest of a longer one is
+/// The longest line in bytes that is sent whole: a few screens. The rest of a longer line is
 /// skipped, and the event's type says so.
 pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 
 /// A line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Line {
-    /// Without its end, and with U+FFFD for what is not UTF-8.
+    /// The text without its line end. U+FFFD replaces invalid UTF-8.
     pub(crate) text: String,
-    /// Whether it was longer than the limit.
+    /// Whether the line was longer than the limit.
     pub(crate) is_cut: bool,
 }
 
-/// Reads lines, and knows how far it is.
+/// Reads lines and counts the bytes read.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     file: R,
-    /// Bytes of the file before what is read next.
+    /// The bytes of the file before the next read.
     read: u64,
-    /// What has been read of the line that has not ended.
+    /// The unfinished line so far.
     begun: Vec<u8>,
     is_cut: bool,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Reads on from an offset at which the file is already.
+    /// Reads from a file that is already at this offset.
     pub(crate) fn new(file: R, offset: u64) -> Self {
         Self { file, read: offset, begun: Vec::new(), is_cut: false }
     }
@@ -44,12 +44,12 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.file
     }
 
-    /// How many bytes have been read, those of an unfinished line included.
+    /// The number of bytes read, with those of an unfinished line.
     pub(crate) fn offset(&self) -> u64 {
         self.read
     }
 
-    /// The next line that has ended; none at the end of what there is, and later perhaps again.
+    /// The next complete line. `None` at the end of the file; a later call may return more.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let bytes = self.file.fill_buf().await?;
@@ -70,7 +70,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
-    /// What there is of a line that will not end any more.
+    /// The unfinished line of a file that will not grow any more.
     pub(crate) fn rest(&mut self) -> Option<Line> {
         (!self.begun.is_empty()).then(|| self.take())
     }

@@ -1,7 +1,7 @@
-//! The program: listens, says how to try it, and serves a file until Ctrl-C.
+//! The program: listens, prints how to try it, and serves a file until Ctrl-C.
 //!
-//! The first argument is the file. The port is the second, else the variable `PORT`, else 8080; 0
-//! is any free one.
+//! The first argument is the file. The port is the second argument, or the variable `PORT`, or
+//! 8080. Port 0 means any free port.
 
 use std::{
     env,
@@ -16,14 +16,14 @@ use std::{
 use downlink::serve::stop_signal;
 use tokio::net::TcpListener;
 
-/// Where it listens unless told otherwise.
+/// The default port.
 const PORT: u16 = 8080;
 
-/// What is said to whoever names no file.
+/// The message if no file is named.
 const USAGE: &str = "name a file: cargo run -p tail -- FILE [PORT]";
 
-/// The longest end after Ctrl-C. Open streams end at once; nobody at a terminal waits longer for a
-/// peer that reads nothing.
+/// The longest shutdown after Ctrl-C. Open streams end at once; only a peer that reads nothing can
+/// take this long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -53,7 +53,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Whether there is something to follow. A pipe or a folder is not opened at all.
+/// Checks that the file can be followed. A pipe or a folder is not opened at all.
 fn check(file: &Path) -> Result<(), String> {
     let cannot = |error| format!("cannot read {}: {error}", file.display());
     let metadata = std::fs::metadata(file).map_err(cannot)?;

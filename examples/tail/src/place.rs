@@ -1,7 +1,7 @@
-//! Places in files, as event ids: `tail-<file>-<offset>`.
+//! Places in files as event ids: `tail-<file>-<offset>`.
 //!
-//! The file's part is what the system numbers files by, so that an offset of a file that was
-//! rotated away is not taken for one of its successor.
+//! The file's part is the number that the system gives to the file. So an offset in a rotated file
+//! is not used in its successor.
 
 use std::{fmt, fs::Metadata};
 
@@ -10,9 +10,9 @@ use downlink::{EventId, InvalidField};
 /// A place in a file: the byte to read next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Place {
-    /// Which file.
+    /// The number of the file.
     pub file: u64,
-    /// How many bytes are before the place.
+    /// The number of bytes before the place.
     pub offset: u64,
 }
 
@@ -22,7 +22,7 @@ impl Place {
         Self { file: number_of(metadata), offset: 0 }
     }
 
-    /// The place that an id names; what we would have written differently is not ours.
+    /// Parses a place from an id. An id in another form is not ours.
     pub fn parse(id: &str) -> Option<Self> {
         let (file, offset) = id.strip_prefix("tail-")?.split_once('-')?;
         let place =
@@ -46,7 +46,8 @@ fn number_of(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// Elsewhere all files count as one: a rotation is noticed when the new file is shorter.
+/// On other systems all files have the same number. A rotation is noticed if the new file is
+/// shorter.
 #[cfg(not(unix))]
 fn number_of(_: &Metadata) -> u64 {
     0

@@ -1,4 +1,4 @@
-//! The endpoints without a socket over real files, and the program.
+//! The endpoints, tested without a socket over real files, and the program.
 
 #[cfg(unix)]
 #[expect(dead_code, reason = "this program streams without being asked for anything")]
@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use support::{Streaming, open, send};
 use tail::{EVENTS_AHEAD_MAX, LINE_BYTES_MAX, Place, START_BYTES_MAX};
 
-/// A file of a test's own; it is removed with this.
+/// A file of one test. Removed when dropped.
 struct Growing(PathBuf);
 
 impl Growing {
@@ -42,7 +42,7 @@ impl Growing {
         file.write_all(text.as_ref()).expect("room");
     }
 
-    /// Moves the file away and puts another one in its place.
+    /// Moves the file away and creates another one with its name.
     fn rotate(&self, text: &str) {
         let old = self.0.with_extension("old");
         fs::rename(&self.0, &old).expect("the file");
@@ -114,7 +114,7 @@ async fn coming_back_goes_on_after_the_last_line() {
     let file = Growing::new("one\ntwo\n");
     let seen = ends(&mut open(&file.app(), "/events", "").await, "one").await;
     file.grow("three\n");
-    let first = seen.split("data: one").next().expect("what is before");
+    let first = seen.split("data: one").next().expect("the events before it");
     let seen = ends(&mut open(&file.app(), "/events", &last_id(first)).await, "three").await;
     assert_eq!(events(&seen).len(), 2, "no line twice and no notice: {seen}");
     assert_eq!(lines(&seen), ["two", "three"]);
@@ -129,7 +129,7 @@ async fn coming_back_with_the_first_id_loses_nothing() {
     assert_eq!(events(&seen), [(String::new(), "one".into())]);
 }
 
-/// The end of a file of this many bytes before lines of 8 bytes each, as a newcomer sees it.
+/// The lines that a new client gets from a file with `bytes` bytes before lines of 8 bytes each.
 async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
     let count = usize::try_from(bytes / 8).expect("small");
     let text: String = (0..count).map(|number| format!("{number:07}\n")).collect();
@@ -146,7 +146,7 @@ async fn newcomer_is_shown_the_end_below_at_and_above_the_limit() {
     assert_eq!(at[0], "0000000");
     let above = shown_after("head\n", START_BYTES_MAX).await;
     assert_eq!((above[0].as_str(), above.len()), ("0000000", at.len()));
-    // The limit falls inside a line, which is not shown.
+    // The limit falls inside a line, so that line is not shown.
     let inside = shown_after("", START_BYTES_MAX + 8).await;
     assert_eq!((inside[0].as_str(), inside.len()), ("0000001", at.len()));
 }
@@ -203,7 +203,7 @@ async fn too_long_line_is_cut_and_says_so() {
     assert_eq!(lines(&seen), ["next"]);
 }
 
-/// More lines than are read ahead: the reader waits for its client and skips none.
+/// More lines than the server reads ahead. The server waits for its client and skips no line.
 #[tokio::test]
 async fn slow_client_loses_no_line() {
     let count = 5 * EVENTS_AHEAD_MAX;

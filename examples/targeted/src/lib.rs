@@ -1,10 +1,10 @@
-//! Events for one client on all of its connections, and for everyone.
+//! Events for one client on all its connections, and for everyone.
 //!
-//! `GET /sse?id=alice` is a connection of the client `alice`, who may have several, such as browser
-//! tabs; without an id it belongs to nobody. `POST /ping/alice` sends a hello to each of them.
-//! Everyone gets the time each second.
+//! `GET /sse?id=alice` is a connection of the client `alice`. A client may have several, such as
+//! browser tabs. A connection without an id belongs to no client. `POST /ping/alice` sends a hello
+//! to each connection of `alice`. Everyone gets the time each second.
 //!
-//! Not here: proof of who somebody is. Whoever knows an id gets what is for it; a real app takes
+//! Not here: authentication. Any program that knows an id gets the events for it. A real app takes
 //! the id from its own login.
 
 use std::time::Duration;
@@ -27,18 +27,18 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The time between two events with the time.
+/// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many past times are kept: a minute of them. A short interruption goes unnoticed, and
-/// nobody who was away for longer is told each second of it.
+/// The past times that are kept: one minute. A client misses nothing in a short interruption, and
+/// gets a gap after a longer one.
 pub const TIMES_MAX: usize = 60;
 
 /// A hub for this app.
 ///
 /// # Errors
 ///
-/// [`HubError`] if its settings cannot be, which a test holds.
+/// [`HubError`] if the settings are invalid. A test checks that they are valid.
 pub fn hub() -> Result<Hub<String>, HubError> {
     let times = Retention { events_max: TIMES_MAX, ..Retention::DEFAULT };
     HubBuilder::text().everyone_retention(times).build()
@@ -54,7 +54,7 @@ pub fn app(hub: Hub<String>) -> Router {
 ///
 /// # Errors
 ///
-/// [`PublishError`] that ended it; [`PublishError::Closed`] is the usual one.
+/// The [`PublishError`] that ended it, usually [`PublishError::Closed`].
 ///
 /// # Cancel safety
 ///
@@ -72,7 +72,7 @@ pub async fn publish_time(
     }
 }
 
-/// Who connects.
+/// The query of a connection.
 #[derive(Deserialize)]
 struct Who {
     id: Option<String>,
@@ -85,14 +85,14 @@ async fn connect(
 ) -> axum::response::Result<Subscription<String>> {
     let Query(who) = who.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let mut subscribe = hub.subscribe().resume(last);
-    // An empty field of a form is no id.
+    // An empty field in a form means no id.
     if let Some(id) = who.id.filter(|id| !id.is_empty()) {
         subscribe = subscribe.client(id);
     }
     Ok(subscribe.open().await?)
 }
 
-/// How many connections a hello was for.
+/// The number of connections that a hello was for.
 #[derive(Serialize)]
 struct Pinged {
     connections: usize,

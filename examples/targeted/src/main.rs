@@ -1,6 +1,6 @@
-//! The program: listens, says how to try it, and serves until Ctrl-C.
+//! The program: listens, prints how to try it, and serves until Ctrl-C.
 //!
-//! The port is the first argument, else the variable `PORT`, else 3020; 0 is any free one.
+//! The port is the first argument, or the variable `PORT`, or 3020. Port 0 means any free port.
 
 use std::{
     env,
@@ -15,11 +15,11 @@ use downlink::serve::stop_signal;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 
-/// Where it listens unless told otherwise.
+/// The default port.
 const PORT: u16 = 3020;
 
-/// The longest end after Ctrl-C. Open streams end at once; nobody at a terminal waits longer for a
-/// peer that reads nothing.
+/// The longest shutdown after Ctrl-C. Open streams end at once; only a peer that reads nothing can
+/// take this long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]

@@ -1,6 +1,7 @@
-//! The answers: each publishes a token at a time until it is complete, stopped, or unheard.
+//! The answers. Each publishes one token at a time until it is complete, stopped, or without
+//! readers.
 //!
-//! Invariant: an answer that was begun publishes a last event, or the hub is closed.
+//! Invariant: a started answer publishes a last event, unless the hub is closed.
 
 use std::{
     collections::HashMap,
@@ -25,21 +26,21 @@ use crate::pretend;
 /// The time between two tokens: as fast as a person reads, and slow enough to watch.
 pub const TOKEN_EVERY: Duration = Duration::from_millis(60);
 
-/// An answer that nobody has listened to for so long stops: a reload takes less, and a model that
-/// talks to nobody costs as much as one that is heard.
+/// An answer stops after this time without a reader. A reload takes less time. A model costs the
+/// same with and without readers.
 pub const UNHEARD_MAX: Duration = Duration::from_secs(5);
 
-/// Answers at a time; a real model has room for few as well.
+/// The most answers at a time. A real model has a small limit too.
 pub const RUNNING_MAX: usize = 16;
 
-/// How long an ended answer can be read.
+/// How long an ended answer stays readable.
 const ENDED_KEEP: Duration = Duration::from_secs(60 * 60);
 
-/// Answers that are kept, running or ended. A newcomer is refused at the limit.
+/// The most answers kept, running or ended. Beyond this limit a new one is refused.
 const KEPT_MAX: usize = 1_000;
 
-/// Tokens that are kept of each answer: more than any has, so that each can be read from its
-/// beginning. The longest prompt of the shortest words comes to about 1,500.
+/// The most tokens kept of each answer. No answer has as many, so each can be read from its
+/// beginning. The longest prompt with the shortest words gives about 1,500.
 pub const TOKENS_MAX: usize = 4_000;
 
 const WHOLE: Retention = Retention { events_max: TOKENS_MAX, ..Retention::DEFAULT };
@@ -48,30 +49,30 @@ const WHOLE: Retention = Retention { events_max: TOKENS_MAX, ..Retention::DEFAUL
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
-    /// What comes next of the text.
+    /// The next part of the text.
     Token(String),
-    /// Nothing follows.
+    /// The end of the answer.
     End(Ending),
 }
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
-    /// All is said.
+    /// The answer is complete.
     Complete,
-    /// Somebody stopped it.
+    /// A client stopped it.
     Stopped,
-    /// Nobody listened for [`UNHEARD_MAX`].
+    /// It had no reader for [`UNHEARD_MAX`].
     Unheard,
 }
 
-/// No answer was begun.
+/// The reason why no answer was started.
 #[derive(Debug)]
 pub enum Refused {
-    /// As many answers run as may.
+    /// The most answers allowed are already running.
     Busy,
-    /// The hub took no event.
+    /// The hub did not accept the first event.
     Publish(PublishError),
 }
 
@@ -95,18 +96,18 @@ impl Error for Refused {
     }
 }
 
-/// All answers. Clones are handles to the same ones.
+/// All answers. Clones share the same answers.
 #[derive(Clone, Debug)]
 pub struct Answers {
     hub: Hub<Part>,
-    /// By id, what tells a running answer to stop.
+    /// For each running answer by id, the signal to stop it.
     ///
-    /// The lock is held alone, for one look or change, and never across an await.
+    /// The lock is held alone, for one read or change, and never across an await.
     running: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
 }
 
 impl Answers {
-    /// No answers yet.
+    /// Makes an empty set of answers.
     ///
     /// # Errors
     ///
@@ -123,27 +124,27 @@ impl Answers {
         &self.hub
     }
 
-    /// The topic of an answer, if there is such an answer.
+    /// The topic of an answer. `None` if there is no such answer.
     pub fn topic_of(&self, id: &str) -> Option<String> {
         let topic = topic(id);
         let overview = self.hub.topic(&topic).ok()?;
         (overview.events > 0).then_some(topic)
     }
 
-    /// How many answers run.
+    /// The number of running answers.
     pub fn running(&self) -> usize {
         self.lock().len()
     }
 
-    /// Begins the answer to a prompt, in a task of its own, and gives its id.
+    /// Starts the answer to a prompt in its own task and returns its id.
     ///
     /// # Errors
     ///
-    /// [`Refused`]; then nothing was begun.
+    /// [`Refused`] if no answer was started.
     pub fn begin(&self, prompt: &str) -> Result<String, Refused> {
         let mut tokens = pretend::tokens(prompt).into_iter();
         let running = self.enter()?;
-        // The first token at once: an answer is there as soon as it has an id.
+        // The first token is published at once, so the answer exists as soon as it has an id.
         let first = Part::Token(tokens.next().unwrap_or_default());
         let _receipt = self.hub.to(topic(&running.id)).publish(first).map_err(Refused::Publish)?;
         let id = running.id.clone();
@@ -151,7 +152,7 @@ impl Answers {
         Ok(id)
     }
 
-    /// Tells an answer to stop, if it runs.
+    /// Stops an answer if it is running.
     pub fn stop(&self, id: &str) {
         if let Some(stop) = self.lock().get(id) {
             stop.notify_one();
@@ -178,7 +179,7 @@ fn topic(id: &str) -> String {
     format!("answers/{id}")
 }
 
-/// A running answer; it counts as one until this is dropped.
+/// A running answer. It counts as running until this is dropped.
 struct Running {
     answers: Answers,
     id: String,

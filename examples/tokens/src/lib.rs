@@ -1,12 +1,12 @@
-//! A model's answer, token by token: a reloaded page loses none and repeats none.
+//! A model's answer, token by token. A reloaded page loses no token and repeats none.
 //!
-//! The model is a pretend one (see [`pretend`]); everything else is as a real one needs it. Each
-//! answer has a topic, its last event finishes it: a page opened after the end gets the whole
-//! answer, and a client that has read it is told not to come back. An answer can be stopped, and
-//! stops by itself when nobody listens any more.
+//! The model is simulated (see [`pretend`]); the rest works the same with a real one. Each answer
+//! has a topic, and its last event finishes the topic. A page opened after the end gets the whole
+//! answer. A client that has read it gets a 204 and does not reconnect. An answer can be stopped,
+//! and it stops by itself when it has no readers.
 //!
-//! Not here: answers that outlive the process, or that belong to somebody. Whoever knows an
-//! answer's id may read it and stop it.
+//! Not here: answers that outlive the process or belong to a user. Any client that knows an
+//! answer's id may read and stop it.
 
 mod answer;
 mod page;
@@ -29,10 +29,10 @@ pub use answer::{
     Answers, Ending, Part, RUNNING_MAX, Refused, TOKEN_EVERY, TOKENS_MAX, UNHEARD_MAX,
 };
 
-/// The longest prompt in characters: the answer names each of its words.
+/// The longest prompt in characters. The answer names each of its words.
 pub const PROMPT_CHARS_MAX: usize = 500;
 
-/// The largest request body in bytes: room for the longest prompt even if a client escapes every
+/// The largest request body in bytes. The longest prompt fits, even if a client escapes every
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1_024;
 
@@ -47,13 +47,13 @@ pub fn app(answers: Answers) -> Router {
         .merge(page::routes())
 }
 
-/// What is asked.
+/// The request for an answer.
 #[derive(Deserialize)]
 struct Question {
     prompt: String,
 }
 
-/// An answer that has begun.
+/// The answer about a started answer.
 #[derive(Serialize)]
 struct Begun {
     id: String,
@@ -109,7 +109,7 @@ fn not_found() -> Problem {
     problem(StatusCode::NOT_FOUND, sentence.into())
 }
 
-/// The answer to a body that is no question.
+/// The answer to a body that is not a valid request.
 fn unreadable(rejection: &JsonRejection) -> Problem {
     let status = match rejection {
         JsonRejection::JsonDataError(_) => StatusCode::BAD_REQUEST,

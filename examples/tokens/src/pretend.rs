@@ -1,9 +1,9 @@
-//! A pretend model. It knows nothing: it says so, and then what can be counted in the prompt.
+//! A simulated model. It admits that it knows nothing, and then counts things in the prompt.
 //!
-//! The same prompt gives the same tokens. Like those of a real model, tokens are parts of words
-//! with the space before them, and joined as they are they make the text.
+//! The same prompt gives the same tokens. As with a real model, a token is a part of a word with
+//! the space before it, and the tokens joined together are the text.
 
-/// The longest token in characters, about as long as those of real models.
+/// The longest token in characters. Real models have tokens of about this length.
 const TOKEN_CHARS_MAX: usize = 6;
 
 /// The tokens of the answer to a prompt.
@@ -32,7 +32,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A word in pieces that are short enough.
+/// Cuts a word into pieces that are short enough.
 fn cut(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! The endpoints without a socket, in a time of the test's own, and the program.
+//! The endpoints, tested without a socket on a paused clock, and the program.
 
 #[cfg(unix)]
 #[path = "../../progress/tests/started/mod.rs"]
@@ -46,7 +46,7 @@ async fn ask_for(app: &Router, prompt: &str) -> (StatusCode, String) {
     post(app, "/ask", json!({ "prompt": prompt }).to_string()).await
 }
 
-/// Asks; gives the path of the answer.
+/// Sends a prompt. Returns the path of the answer.
 async fn ask(app: &Router, prompt: &str) -> String {
     let (status, answer) = ask_for(app, prompt).await;
     assert_eq!(status, 202, "{answer}");
@@ -54,13 +54,13 @@ async fn ask(app: &Router, prompt: &str) -> String {
     format!("/answers/{}", begun["id"].as_str().expect("an id"))
 }
 
-/// A stream from an id on to its end.
+/// Reads a stream from an id to its end.
 async fn whole(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
     let request = Request::get(path).header("last-event-id", id).body(Body::empty());
     answer(app, request.expect("a request")).await
 }
 
-/// The tokens of a stream, and how it ended if it did.
+/// The tokens of a stream, and how it ended, if it did.
 fn heard(seen: &str) -> (Vec<String>, Option<String>) {
     let (mut tokens, mut ending) = (Vec::new(), None);
     for data in seen.lines().filter_map(|line| line.strip_prefix("data: ")) {
@@ -265,7 +265,7 @@ async fn page_may_load_and_reach_only_this_server() {
     }
 }
 
-/// The page keeps people from typing what the server would refuse.
+/// The page does not allow input that the server would refuse.
 #[tokio::test]
 async fn page_has_the_servers_limit() {
     let (_, app) = answers();

@@ -1,6 +1,6 @@
-//! What the tests of all examples share: responses read as they arrive, and the real program.
+//! Shared parts of the tests of all examples: streamed responses, and the real program.
 //!
-//! Every wait is for something that happens; [`PATIENCE`] only turns a hang into a failure.
+//! Tests wait for events, never for a fixed time. [`PATIENCE`] only turns a hang into a failure.
 
 pub(crate) mod program;
 
@@ -15,7 +15,8 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// Far more than any of these tests takes, and less than the 30 s that `serve` would by default.
+/// Far longer than any of these tests takes. It is less than the 30 s that `serve` drains by
+/// default.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn patiently<F: Future>(waited_for: F) -> F::Output {
@@ -36,7 +37,7 @@ pub(crate) async fn open(app: &Router, path: &str, last_event_id: &str) -> Strea
     Streaming { body: response.into_body(), seen: String::new() }
 }
 
-/// An event stream and all of it that has been read.
+/// An event stream and everything read from it.
 #[derive(Debug)]
 pub(crate) struct Streaming {
     body: Body,
@@ -44,7 +45,7 @@ pub(crate) struct Streaming {
 }
 
 impl Streaming {
-    /// Reads until this text has come, and gives all that has come so far.
+    /// Reads until this text has arrived. Returns everything read so far.
     pub(crate) async fn sees(&mut self, text: &str) -> &str {
         while !self.seen.contains(text) {
             let frame = patiently(self.body.frame()).await;

@@ -1,4 +1,4 @@
-//! An example's real program: started on a free port, read from, interrupted.
+//! An example's real program. It starts on a free port, its output is read, and it is interrupted.
 
 #![cfg(unix)]
 
@@ -16,15 +16,15 @@ use tokio::{
 
 use super::patiently;
 
-/// A running program; it is killed with this.
+/// A running program. Dropping it kills the process.
 struct Program {
     child: Child,
     address: String,
-    /// Held so that the program can go on printing.
+    /// Stays open so that the program can print more.
     _printed: BufReader<ChildStdout>,
 }
 
-/// A program with an argument, if any, and with the variable `PORT`, if any.
+/// A program with an optional argument and an optional variable `PORT`.
 fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Command {
     let mut command = Command::new(path);
     command.args(argument).env_remove("PORT").envs(variable.map(|port| ("PORT", port)));
@@ -32,14 +32,14 @@ fn command(path: &str, argument: Option<&str>, variable: Option<&str>) -> Comman
     command
 }
 
-/// Starts a program and waits until it has printed where it listens.
+/// Starts a program and waits until it has printed its address.
 async fn start(mut command: Command) -> Program {
     let mut child = command.spawn().expect("the program");
     let mut printed = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     patiently(printed.read_line(&mut line)).await.expect("UTF-8");
     let address = line.split("http://").nth(1).expect(&line);
-    let address = address.split(['/', ' ']).next().expect("what is before the end").to_owned();
+    let address = address.split(['/', ' ']).next().expect("an address").to_owned();
     Program { child, address, _printed: printed }
 }
 
@@ -52,7 +52,7 @@ impl Program {
     }
 }
 
-/// Asserts that a program ends, and well, while a stream of it is open, and ends that too.
+/// Asserts that a program with an open stream ends the stream and exits successfully.
 pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: Signal) {
     let mut program = start(command(path, Some("0"), None)).await;
     let mut socket = program.open(stream).await;
@@ -76,7 +76,7 @@ pub(crate) async fn ends_with_an_open_stream(path: &str, stream: &str, signal: S
     assert!(status.success(), "{status}");
 }
 
-/// Asserts that a program says so if its port is taken.
+/// Asserts that a program reports a port in use.
 pub(crate) async fn names_a_port_in_use(path: &str) {
     let taken = PortTaken::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = taken.local_addr().expect("bound");
@@ -84,7 +84,7 @@ pub(crate) async fn names_a_port_in_use(path: &str) {
     assert!(said.contains(&format!("{address} is in use")), "{said}");
 }
 
-/// Asserts that the variable `PORT` counts, and that an argument counts more.
+/// Asserts that the program uses the variable `PORT`, and that an argument overrides it.
 pub(crate) async fn takes_its_port_from_argument_or_variable(path: &str) {
     start(command(path, None, Some("0"))).await;
     start(command(path, Some("0"), Some("none"))).await;
@@ -92,7 +92,7 @@ pub(crate) async fn takes_its_port_from_argument_or_variable(path: &str) {
     assert!(said.contains(r#""none" is not a port"#), "{said}");
 }
 
-/// What a program says that does not start.
+/// The output of a program that fails to start.
 async fn refuses(mut command: Command) -> String {
     let output = patiently(command.output()).await.expect("the program");
     assert!(!output.status.success());

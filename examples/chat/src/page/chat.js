@@ -1,13 +1,13 @@
-// The page of the chat: shows what arrives, sends what is typed.
-// What people wrote is only ever text, never HTML.
+// The page of the chat: shows incoming messages, sends new ones. Messages are shown as text, never
+// as HTML.
 
-/** Messages and notices on the page; more would slow it down, and nobody scrolls back that far. */
+/** The most messages and notices on the page. More would slow it down and are hardly read. */
 const SHOWN_MAX = 500;
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
-/** Silence of this many keep-alives is the end of a connection: one may be late, not three. */
+/** A connection is dead after this many silent keep-alives: one may be late, but not three. */
 const SILENT_KEEP_ALIVES = 3;
-/** From the bottom, in pixels: whoever is nearer than this reads the newest messages. */
+/** In pixels from the bottom. A reader within this distance follows the newest messages. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Connected', reconnecting: 'Reconnecting…' };
@@ -22,7 +22,7 @@ const [state, scroller, messages, newest, form, problem, user, text] = [
 
 // --- Receiving ---
 
-/** The newest id that was heard, also from events that are no messages. */
+/** The newest id received, also from events that are not messages. */
 let lastEventId = '';
 let heardAt = 0;
 let keepAliveMs = Infinity;
@@ -47,13 +47,13 @@ function connect() {
 function listen(type, hear) {
   source.addEventListener(type, (event) => {
     heardAt = Date.now();
-    // Empty on a connection that has not been given an id yet: the one from before still counts.
+    // Empty on a connection without an id so far. The previous id still counts then.
     lastEventId = event.lastEventId || lastEventId;
     hear(JSON.parse(event.data), event.lastEventId);
   });
 }
 
-/** A laptop that slept, or a network that vanished, leaves a connection that only looks open. */
+/** After a laptop's sleep or a network failure, a connection may look open and be dead. */
 function checkSilence() {
   const silent = Date.now() - heardAt > SILENT_KEEP_ALIVES * keepAliveMs;
   if (!silent || source.readyState !== EventSource.OPEN) return;
@@ -70,7 +70,7 @@ function show(name) {
 
 // --- Showing ---
 
-/** Ids on the page: after a gap, the server may repeat what it sent before. */
+/** The ids on the page. After a gap, the server may repeat events. */
 const shown = new Set();
 
 function showMessage(id, message) {
@@ -94,7 +94,7 @@ function notice(sentence) {
   return element('li', 'notice', sentence);
 }
 
-/** Adds an item at the end, and stays there if the reader is there. */
+/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
 function append(item) {
   const follow = isAtBottom();
   messages.append(item);
@@ -113,7 +113,7 @@ function element(tag, className, content = '') {
   return made;
 }
 
-/** The same colour for the same name, on every page. */
+/** Every page shows the same name in the same colour. */
 function hueOf(name) {
   let hue = 0;
   for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;
@@ -178,7 +178,7 @@ try {
   user.value = localStorage.getItem('user') ?? '';
   user.addEventListener('change', () => localStorage.setItem('user', user.value));
 } catch {
-  // Storage is switched off: the name has to be typed on each visit.
+  // Storage is disabled, so the name has to be typed on each visit.
 }
 
 connect();

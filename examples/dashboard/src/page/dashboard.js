@@ -1,10 +1,10 @@
-// The page of the dashboard: the newest value of each metric, and a line of those before it.
+// The page of the dashboard: the newest value of each metric, and a line of its past values.
 
-/** Points of a line: a minute at four a second; the server keeps none of them. */
+/** The points of a line: a minute at four a second. The server keeps none of them. */
 const POINTS_MAX = 240;
 /** The size of a plot in its own units; the style stretches it. */
 const [WIDTH, HEIGHT] = [300, 80];
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
 
 const STATES = { connecting: 'Connecting…', open: 'Live', reconnecting: 'Reconnecting…' };
@@ -25,7 +25,7 @@ function connect() {
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, RESTART_MS);
   };
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Values that were skipped are no loss: the newest is all that counts.
+  // Skipped values do not matter: only the newest value counts.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -43,7 +43,7 @@ function hear(sample) {
   if (!Object.hasOwn(METRICS, sample.metric)) return;
   if (!cards.has(sample.metric)) cards.set(sample.metric, addCard(sample.metric));
   const card = cards.get(sample.metric);
-  // A server that was started anew counts its time from 0: the old line belongs to the old one.
+  // A restarted server counts its time from 0, so the old line is dropped.
   if (card.points.at(-1)?.at_ms > sample.at_ms) card.points.length = 0;
   card.points.push(sample);
   if (card.points.length > POINTS_MAX) card.points.shift();

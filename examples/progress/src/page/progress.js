@@ -1,7 +1,7 @@
-// The page of the jobs: starts one, and shows how far it is. The job's id is in the address, so
-// that a reloaded page goes on showing it. What was typed is only ever text, never HTML.
+// The page of the jobs: starts a job and shows its progress. The job's id is in the address, so a
+// reloaded page shows the same job. Input is shown as text, never as HTML.
 
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -28,7 +28,7 @@ function show(name) {
 
 // --- Watching ---
 
-/** Watches the job whose id is in the address, if there is one. */
+/** Watches the job with the id in the address, if there is one. */
 function watch() {
   source?.close();
   clearTimeout(restart);
@@ -41,7 +41,7 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Each event is the whole state: the newest one makes up for any that are missing.
+  // Each event is the whole state, so the newest makes up for any missing ones.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -52,7 +52,7 @@ function hear(progress) {
   show(progress.state);
 }
 
-/** The browser comes back by itself, unless the answer was an error: then what does it say? */
+/** The browser reconnects by itself, except after an error. Then this asks what the error was. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

@@ -1,4 +1,4 @@
-//! An example's real program that is asked for something before it streams.
+//! An example's real program that needs a request before it streams.
 
 #![cfg(unix)]
 
@@ -13,17 +13,17 @@ use tokio::{
 
 use super::support::patiently;
 
-/// A running program; it is killed with this.
+/// A running program. Dropping it kills the process.
 pub(crate) struct Started {
     child: Child,
     address: String,
-    /// Held so that the program can go on printing.
+    /// Stays open so that the program can print more.
     _printed: BufReader<ChildStdout>,
 }
 
 impl Started {
-    /// Starts a program with arguments that say port 0, and waits until it has printed where it
-    /// listens.
+    /// Starts a program with these arguments, which name port 0, and waits until it has printed its
+    /// address.
     pub(crate) async fn with(path: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true);
@@ -32,7 +32,7 @@ impl Started {
         let mut line = String::new();
         patiently(printed.read_line(&mut line)).await.expect("UTF-8");
         let address = line.split("http://").nth(1).expect(&line);
-        let address = address.split(['/', ' ']).next().expect("what is before the end").to_owned();
+        let address = address.split(['/', ' ']).next().expect("an address").to_owned();
         Self { child, address, _printed: printed }
     }
 
@@ -42,7 +42,7 @@ impl Started {
         socket
     }
 
-    /// Posts a body; gives the whole answer, head included.
+    /// Posts a body. Returns the whole answer with its head.
     pub(crate) async fn post(&self, path: &str, media_type: &str, body: &str) -> String {
         let length = body.len();
         let mut socket = self
@@ -56,7 +56,7 @@ impl Started {
         answer
     }
 
-    /// Asserts that the program ends, and well, while a stream of it is open, and ends that too.
+    /// Asserts that the program with an open stream ends the stream and exits successfully.
     pub(crate) async fn ends_with_open(mut self, path: &str, headers: &str, signal: Signal) {
         let mut socket =
             self.send(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;

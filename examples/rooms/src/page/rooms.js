@@ -1,15 +1,15 @@
-// The page of the rooms: sign in, see who is there and who types, read and write. The room is in
-// the address. What people wrote is only ever text, never HTML.
+// The page of the rooms: signs in, shows who is present and typing, reads and writes messages. The
+// room is in the address. Messages are shown as text, never as HTML.
 
-/** Messages and notices on the page; more would slow it down. */
+/** The most messages and notices on the page. More would slow it down. */
 const SHOWN_MAX = 500;
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
-/** Somebody is typing for so long after the last word of it. */
+/** A user counts as typing for this long after their last notice. */
 const TYPING_MS = 3000;
-/** At most so often is it said; half of the above, so that it never goes out in between. */
+/** The shortest time between two notices: half of the above, so that the state does not flicker. */
 const TYPING_EVERY_MS = 1500;
-/** From the bottom, in pixels: whoever is nearer than this reads the newest messages. */
+/** In pixels from the bottom. A reader within this distance follows the newest messages. */
 const NEAR_BOTTOM = 60;
 
 const STATES = {
@@ -36,7 +36,7 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** A request; an answer that is a problem becomes an error with its sentence. */
+/** Sends a request. If the answer is a problem, throws an error with its sentence. */
 async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response.headers.get('content-type')?.includes('json') ? response.json() : null;
@@ -108,7 +108,7 @@ function close() {
   clearTimeout(restart);
 }
 
-/** Enters the room that the address names. */
+/** Joins the room in the address. */
 function enter() {
   if (!me) return;
   close();
@@ -159,7 +159,7 @@ function connect() {
   typed.addEventListener('typing', (event) => showTyping(JSON.parse(event.data).user));
 }
 
-/** The browser gave up: is it the session, the room, or the server? */
+/** The browser gave up. Finds out whether the session, the room or the server is the reason. */
 async function wonder() {
   close();
   try {
@@ -179,7 +179,7 @@ async function askForPeople() {
     const answer = await ask(at('/people'));
     if (asked === room) showPeople(answer);
   } catch {
-    // The next one who comes or goes brings the list along.
+    // The next user who joins or leaves brings the list.
   }
 }
 
@@ -191,7 +191,7 @@ function showPeople({ version, people: names }, anew = false) {
   people.textContent = names.join(', ') || 'nobody yet';
 }
 
-/** Ids on the page: after a gap, the server may repeat what it sent before. */
+/** The ids on the page. After a gap, the server may repeat events. */
 const shown = new Set();
 
 function showPresence(presence, id) {
@@ -220,7 +220,7 @@ function showMessage(message, id) {
   append(item);
 }
 
-/** Adds an item at the end, and stays there if the reader is there. */
+/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
 function append(item) {
   const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM;
   messages.append(item);
@@ -240,7 +240,7 @@ function element(tag, className, content = '') {
 
 // --- Typing ---
 
-/** By user, the timer that ends it. */
+/** For each user, the timer that ends the typing state. */
 const typists = new Map();
 
 function showTyping(user) {
@@ -266,7 +266,7 @@ let saidAt = 0;
 text.addEventListener('input', () => {
   if (text.value === '' || Date.now() - saidAt < TYPING_EVERY_MS) return;
   saidAt = Date.now();
-  // Whether it arrives matters to nobody.
+  // A lost typing notice does not matter.
   ask(at('/typing'), { method: 'POST' }).catch(() => {});
 });
 

@@ -1,10 +1,10 @@
-// The page of the file: shows its lines as they come. Lines are only ever text, never HTML.
+// The page of the file: shows new lines as they arrive, as text and never as HTML.
 
-/** Lines and notices on the page; more would slow it down. */
+/** The most lines and notices on the page. More would slow it down. */
 const SHOWN_MAX = 1000;
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
-/** From the bottom, in pixels: whoever is nearer than this reads the newest lines. */
+/** In pixels from the bottom. A reader within this distance follows the newest lines. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Following', reconnecting: 'Reconnecting…' };
@@ -13,7 +13,7 @@ const [state, scroller, lines, newest] = ['state', 'scroller', 'lines', 'newest'
   document.getElementById(id),
 );
 
-/** The place in the file up to which lines were heard. */
+/** The place in the file after the last line received. */
 let lastEventId = '';
 
 function connect() {
@@ -41,7 +41,7 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Adds an item at the end, and stays there if the reader is there. */
+/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
 function append(className, text) {
   const follow = isAtBottom();
   const item = document.createElement('li');

@@ -1,8 +1,8 @@
-// The page of one answer: asks, shows tokens as they come, stops. The answer's id is in the
-// address, so that a reloaded page reads it from its beginning and goes on. Tokens are only ever
-// text, never HTML.
+// The page of one answer: sends a prompt, shows tokens as they arrive, stops the answer. The
+// answer's id is in the address, so a reloaded page reads it from its beginning and continues.
+// Tokens are shown as text, never as HTML.
 
-/** Before trying again where the browser gave up: as long as browsers wait by themselves. */
+/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -37,7 +37,7 @@ function show(name) {
 
 // --- Listening ---
 
-/** Reads the answer whose id is in the address, if there is one, from its beginning. */
+/** Reads the answer with the id in the address, if there is one, from its beginning. */
 function listen() {
   source?.close();
   clearTimeout(restart);
@@ -51,7 +51,7 @@ function listen() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Tokens are missing: the whole answer, from its beginning, is still there.
+  // Some tokens are missing, but the whole answer can still be read from its beginning.
   source.addEventListener('downlink.gap', listen);
 }
 
@@ -62,7 +62,7 @@ function hear({ token, end }) {
   show('done');
 }
 
-/** The browser comes back by itself, unless the answer was an error: then what does it say? */
+/** The browser reconnects by itself, except after an error. Then this asks what the error was. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
@@ -89,7 +89,7 @@ async function post(path, body) {
   throw new Error(detail);
 }
 
-/** Says what went wrong, if something does. */
+/** Shows the error if the call fails. */
 async function attempt(what, tried) {
   try {
     await tried();
