@@ -1,4 +1,4 @@
-// Runs the checks in checks/ with one engine or all, and prints one line per check.
+// Runs the checks in checks/ with one engine or all of them, and prints one line per check.
 
 import { mkdtemp, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { launchChromium } from './lib/chromium.mjs';
 import { launchFirefox } from './lib/firefox.mjs';
 import { startFront } from './lib/front.mjs';
 
-/** What can read event streams; browsers are launched, the others are started by the checks. */
+/** The readers of event streams. The runner starts the browsers, the checks the others. */
 const ENGINES = {
   chromium: launchChromium,
   firefox: launchFirefox,
@@ -20,7 +20,7 @@ const ENGINES = {
 };
 const BROWSERS = ['chromium', 'firefox'];
 
-/** Twice what the slowest check without a limit of its own takes on a loaded machine. */
+/** Twice the time of the slowest check without its own limit, on a loaded machine. */
 const CHECK_TIMEOUT_MS = 60_000;
 
 const { values: options } = parseArgs({
@@ -50,7 +50,7 @@ async function within(ms, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
-/** One check with a server and a front of its own. */
+/** Runs one check with its own server and front. */
 async function runCheck(check, engine, browser, folder) {
   const server = await startDownlink();
   const front = await startFront(server.base);

@@ -1,4 +1,4 @@
-// Two hundred topics on one connection that breaks again and again: each event once, in order.
+// Two hundred topics on one connection that breaks repeatedly: each event arrives once, in order.
 
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,11 +10,11 @@ export const timeoutMs = 150_000;
 
 const TOPICS = Array.from({ length: 200 }, (_, n) => `room/${n}`);
 const CUTS = 15;
-/** Between two cuts, at random up to this, counted from when the stream flows again. */
+/** The longest pause between two cuts, from the time the stream flows again. It is random. */
 const CUT_PAUSE_MS_MAX = 800;
-/** Short, so that a cut soon meets an open stream; browsers may wait longer by a minimum of theirs. */
+/** Short, so that a cut soon finds an open stream. Browsers may have a longer minimum. */
 const RETRY_MS = 50;
-/** About a hundred events a second: every pause and every gap between streams sees some. */
+/** About a hundred events a second, so that every pause and every gap between streams has some. */
 const PUBLISH_PAUSE_MS = 10;
 
 export async function run({ browser, front, server }) {
@@ -69,7 +69,7 @@ async function page({ ask, args }) {
   await new Promise((resolve) => {
     source.onopen = resolve;
   });
-  // Once one event was heard, the browser has an id to come back with.
+  // After the first event, the browser has an id to resume from.
   const first = new Promise((resolve) => {
     source.onmessage = ({ data }) => {
       numbers.push(Number(data));

@@ -1,4 +1,4 @@
-// The example `basic`: times arrive with ids that count up by one, also over a reconnect.
+// The example `basic`: times arrive with ids that increase by one, also across a reconnect.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Listens as the example's description says, and loses the connection once. */
+/** Listens as the example's README says, and loses the connection once. */
 async function page({ ask, args: { before, after } }) {
   const source = new EventSource('/events');
   const events = [];

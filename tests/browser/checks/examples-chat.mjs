@@ -1,5 +1,5 @@
-// The example `chat` in two tabs: each sees the other's messages as text, also those that were sent
-// while its connection was cut.
+// The example `chat` in two tabs. Each tab shows the messages of both as text, also those that were
+// sent while its connection was cut.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ export const name = 'examples-chat';
 
 const HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title=\'owned\'</script>';
 
-/** In the order in which they are sent; each tab waits for those before its own. */
+/** The messages in the order of sending. Each tab waits for the earlier ones. */
 const SCRIPT = [
   { user: 'Alice', text: 'Hello, is anybody there?' },
   { user: 'Bob', text: HOSTILE },
@@ -41,7 +41,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Something that happens once. */
+/** An event that happens once. */
 function happening() {
   let happen;
   const happened = new Promise((resolve) => {
@@ -50,7 +50,7 @@ function happening() {
   return { happen, happened };
 }
 
-/** What the tabs ask for: to begin together, and that Bob loses and regains his connection. */
+/** The requests of the tabs: to start together, and to cut and restore Bob's connection. */
 function meeting(bobsStreams) {
   const ready = { Alice: happening(), Bob: happening() };
   const bobIsUpToDate = happening();
@@ -72,7 +72,7 @@ function meeting(bobsStreams) {
   });
 }
 
-/** Uses the chat's own page in a frame, as a person would. */
+/** Uses the chat's own page in a frame, as a user would. */
 async function page({ ask, args: { user, script } }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

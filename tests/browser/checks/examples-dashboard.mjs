@@ -1,5 +1,5 @@
-// The example `dashboard`: the newest value of each metric is there at once, values change, and
-// after a cut connection the page goes on by itself.
+// The example `dashboard`: the newest value of each metric is there at once, values change, and the
+// page continues by itself after a cut.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Looks at the example's own page in a frame, as a person would. */
+/** Looks at the example's own page in a frame, as a user would. */
 async function page({ ask }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

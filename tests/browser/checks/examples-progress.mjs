@@ -1,5 +1,5 @@
-// The example `progress`: a job's bar moves, a reloaded page goes on with it, and a job that fails
-// shows why, as text.
+// The example `progress`: a job's bar moves, a reloaded page shows the same job, and a failed job
+// shows the error as text.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Uses the example's own page in a frame, as a person would. */
+/** Uses the example's own page in a frame, as a user would. */
 async function page({ args: { hostile } }) {
   const frame = document.createElement('iframe');
   const load = (go) =>

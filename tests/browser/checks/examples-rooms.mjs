@@ -1,5 +1,5 @@
-// The example `rooms`: Carol in a browser and Bob without one. Signing in, who is there, who is
-// typing, what is said as text, a private room, and leaving.
+// The example `rooms` with Carol in a browser and Bob without one: sign-in, presence, typing
+// notices, messages as text, a private room, and leaving.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -41,7 +41,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** A person without a page. */
+/** A user without a page. */
 async function startPerson(base, user) {
   const signedIn = await fetch(`${base}/sign-in`, { method: 'POST', body: new URLSearchParams({ user }) });
   const [cookie] = signedIn.headers.get('set-cookie').split(';');
@@ -74,7 +74,7 @@ async function startPerson(base, user) {
   };
 }
 
-/** Uses the example's own page in a frame, as a person would. */
+/** Uses the example's own page in a frame, as a user would. */
 async function page({ ask, args: { hostile } }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

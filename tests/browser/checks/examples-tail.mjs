@@ -1,4 +1,4 @@
-// The example `tail`: the lines of a growing file as text, each once, also over a cut connection and
+// The example `tail`: the lines of a growing file arrive as text, each once, also across a cut and
 // a rotation.
 
 import assert from 'node:assert/strict';
@@ -41,7 +41,7 @@ export async function run({ engine, folder, browser, startBinary, startFront }) 
   }
 }
 
-/** Looks at the example's own page in a frame, as a person would. */
+/** Looks at the example's own page in a frame, as a user would. */
 async function page({ ask, args: { hostile } }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

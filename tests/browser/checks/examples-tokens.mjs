@@ -1,5 +1,5 @@
-// The example `tokens`: an answer comes token by token as text; a page that is reloaded halfway, or
-// opened after the end, has all of it once; a stopped answer ends.
+// The example `tokens`: an answer arrives token by token as text. A page that is reloaded halfway
+// or opened after the end shows the whole answer once. A stopped answer ends.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -35,7 +35,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Uses the example's own page in a frame, as a person would. */
+/** Uses the example's own page in a frame, as a user would. */
 async function page({ args: { prompt } }) {
   const frame = document.createElement('iframe');
   const load = (go) =>

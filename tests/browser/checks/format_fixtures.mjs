@@ -1,4 +1,4 @@
-// Every client reads the golden fixtures as our own decoder does.
+// Every client reads the golden fixtures as our decoder does.
 
 import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
@@ -26,7 +26,7 @@ async function loadFixtures() {
   );
 }
 
-/** Clients differ in how they say "none". */
+/** Clients represent "none" in different ways. */
 function normal({ event, data, id }) {
   return { event: event || 'message', data, id: id ?? '' };
 }
@@ -61,7 +61,7 @@ export async function run(tools) {
   assert.deepEqual(wrong, []);
 }
 
-/** Short enough for a line of a log. */
+/** Shortens a text for a log line. */
 function shown(events) {
   const text = JSON.stringify(events);
   return text.length > 600 ? `${text.slice(0, 600)}… (${text.length} characters)` : text;

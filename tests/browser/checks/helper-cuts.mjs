@@ -1,5 +1,6 @@
-// downlink.js: twenty cuts at random moments under publishing, and listeners that throw: each event
-// of each type once, in order. The page's policy forbids all that is not a file of its own server.
+// downlink.js: twenty cuts at random moments while events are published, and listeners that throw.
+// Each event of each type arrives once, in order. The page's policy forbids anything but files of
+// its own server.
 
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,11 +11,11 @@ export const name = 'helper-cuts';
 export const timeoutMs = 150_000;
 
 const CUTS = 20;
-/** From when the stream flows again until it is cut, at random up to this. */
+/** The longest time from the start of the stream to its cut. It is random. */
 const CUT_PAUSE_MS_MAX = 400;
-/** Short, so that a cut soon meets an open stream. */
+/** Short, so that a cut soon finds an open stream. */
 const RETRY_MS = 50;
-/** About a hundred events a second: every pause and every gap between streams sees some. */
+/** About a hundred events a second, so that every pause and every gap between streams has some. */
 const PUBLISH_PAUSE_MS = 10;
 
 export async function run({ browser, front, server }) {

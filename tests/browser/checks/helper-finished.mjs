@@ -1,5 +1,5 @@
-// downlink.js: a finished topic ends the feed, with a few requests and no more, and not before all
-// that the page listens to was heard.
+// downlink.js: a finished topic ends the feed after a few requests. The feed does not end before
+// the page has received all the events it listens for.
 
 import assert from 'node:assert/strict';
 
@@ -9,7 +9,7 @@ export const name = 'helper-finished';
 
 const RETRY_MS = 50;
 
-/** How a topic ends, what is to be heard, and the statuses of all requests for it. */
+/** How a topic ends, the events that the page must receive, and the statuses of all requests. */
 const ENDS = [
   {
     topic: 'ends/heard',
@@ -78,7 +78,7 @@ async function page({ ask, args }) {
       ask('first').catch(reject);
     });
   });
-  // What would make a living feed connect.
+  // These events would make a live feed connect.
   window.dispatchEvent(new Event('online'));
   document.dispatchEvent(new Event('visibilitychange'));
   await ask('look');

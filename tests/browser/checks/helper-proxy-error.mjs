@@ -1,5 +1,5 @@
-// downlink.js: a proxy answers with its own error pages, after which EventSource never comes back.
-// Each event is heard once, in order, also those published meanwhile.
+// downlink.js: a proxy answers with its own error pages, after which an EventSource never
+// reconnects. Each event arrives once, in order, also those published meanwhile.
 
 import assert from 'node:assert/strict';
 
@@ -13,7 +13,7 @@ const BAD_GATEWAY = { status: 502, headers, body: '<h1>502 Bad Gateway</h1>' };
 const UNAVAILABLE = { status: 503, headers, body: '<h1>503 Service Unavailable</h1>' };
 const TOO_MANY = { status: 429, headers, body: '<h1>429 Too Many Requests</h1>' };
 const OTHER_PAGE = { status: 200, headers, body: '<h1>Please wait</h1>' };
-/** In turn what an EventSource gets, and what the feed gets when it asks why. */
+/** Alternately the answer to an EventSource, and to the feed when it asks for the reason. */
 const PAGES = [BAD_GATEWAY, BAD_GATEWAY, BAD_GATEWAY, UNAVAILABLE, BAD_GATEWAY, TOO_MANY, OTHER_PAGE, OTHER_PAGE];
 const ROUNDS = 2;
 const RETRY_MS = 50;

@@ -1,4 +1,4 @@
-// downlink.js: what the server refuses for good ends the feed with the server's own sentence.
+// downlink.js: a permanent refusal ends the feed with the server's own sentence.
 
 import assert from 'node:assert/strict';
 

@@ -1,4 +1,4 @@
-// downlink.js: a reloaded page goes on after the last event it heard, from sessionStorage.
+// downlink.js: a reloaded page resumes after the last event it received, from sessionStorage.
 
 import assert from 'node:assert/strict';
 

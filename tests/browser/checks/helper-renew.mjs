@@ -1,5 +1,5 @@
-// downlink.js: credentials are renewed before each connection that the page makes itself, an expired
-// one is renewed instead of given up, and one that is refused while fresh ends the feed.
+// downlink.js: credentials are renewed before each connection that the page makes itself. Expired
+// credentials are renewed. Fresh credentials that are refused end the feed.
 
 import assert from 'node:assert/strict';
 
@@ -33,8 +33,8 @@ export async function run({ browser, server, startFront }) {
     assert.deepEqual(seen.failed, { status: 401, detail: 'The token was revoked.' });
     assert.equal(seen.state, 'closed');
     const tokens = faults.requests.map(({ url, status }) => [/_token=(\w+)/.exec(url)[1], status]);
-    // The first renewal fails, and is tried again. The browser comes back with the token it has,
-    // then the page asks why, then it renews.
+    // The first renewal fails and is tried again. The browser reconnects with its old token, then
+    // the page asks for the reason, and then it renews.
     assert.deepEqual(tokens, [
       ['t2', 200], ['t2', 401], ['t2', 401],
       ['t3', 200], ['t3', 401], ['t3', 401],

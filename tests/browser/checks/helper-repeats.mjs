@@ -1,5 +1,5 @@
-// downlink.js: a replay after an id that the server no longer knows repeats events; what the page
-// has heard under the server's own ids is not heard again, and what has a publisher's id is.
+// downlink.js: a replay after an id unknown to the server repeats events. The page ignores repeated
+// events with the server's own ids, and delivers those with a publisher's id again.
 
 import assert from 'node:assert/strict';
 

@@ -1,4 +1,4 @@
-// downlink.js: the server restarts without its history: one gap is told, then everything comes.
+// downlink.js: the server restarts without its history. The page gets one gap and then all events.
 
 import assert from 'node:assert/strict';
 
@@ -6,7 +6,7 @@ import { startServer, upTo, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-restart';
 
-/** What is published before the restart, while the page is away, and when it is back. */
+/** The last event published before the restart, during the page's absence, and after its return. */
 const [BEFORE, AWAY, AFTER] = [3, 6, 8];
 const RETRY_MS = 50;
 

@@ -1,5 +1,5 @@
-// downlink.js: a connection that carries nothing and is not closed either is replaced after two and
-// a half keep-alives; one that is only quiet is not.
+// downlink.js: an open connection that carries no bytes is replaced after two and a half
+// keep-alives. A connection with only keep-alives is not.
 
 import assert from 'node:assert/strict';
 
@@ -7,7 +7,7 @@ import { startServer, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-silent';
 
-/** The shortest that a server sends; four of them are more silence than the watchdog allows. */
+/** The shortest interval of a server. Four of them exceed the watchdog's limit on silence. */
 const KEEP_ALIVE = '1s';
 const QUIET_ALIVES = 4;
 

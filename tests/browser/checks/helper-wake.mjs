@@ -1,8 +1,9 @@
-// downlink.js: what looks dead is replaced at once when the page is seen again or comes online.
+// downlink.js: a connection that looks dead is replaced at once when the page becomes visible or
+// comes online.
 //
-// Neither engine hides a page of a test by itself, so the check tells the page what a browser would:
-// `document.visibilityState` and the wall clock after an hour's sleep are stubbed, and the events are
-// dispatched. The keep-alive and the server's Retry-After are so long that nothing else can help.
+// Neither engine can hide a page in a test. So the check stubs `document.visibilityState` and the
+// wall clock after an hour's sleep, and dispatches the events. The keep-alive and the server's
+// Retry-After are so long that nothing else can help.
 
 import assert from 'node:assert/strict';
 

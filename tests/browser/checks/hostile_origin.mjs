@@ -21,7 +21,7 @@ export async function run({ browser, front, server }) {
     }
     assert.equal(Object.keys(outcomes).length, 12, 'every attempt was made');
   }
-  // The same page code succeeds from the server's own origin: the attempts are real ones.
+  // The same code succeeds from the server's own origin, so the attempts above are real.
   const own = await browser.run({ base: front.base, page: publishFromOwnOrigin, args: { topic: TOPIC } });
   assert.equal(own, 200);
   assert.equal((await watcher.next()).data, 'from our own origin', 'nothing was published before');
@@ -35,7 +35,7 @@ async function publishFromOwnOrigin({ args: { topic } }) {
   return response.status;
 }
 
-/** Answers with `failed`, `opaque`, or what could be read, per attempt. */
+/** Returns `failed`, `opaque`, or the readable part of the answer, for each attempt. */
 async function attack({ args: { base, topic } }) {
   const events = `${base}/events?topic=${topic}`;
   const outcomes = {};
@@ -48,7 +48,7 @@ async function attack({ args: { base, topic } }) {
       outcomes[name] = 'failed';
     }
   };
-  // A form needs no script and no permission; its answer lands in a frame that cannot be read.
+  // A form needs no script and no permission. Its answer is shown in a frame that cannot be read.
   const frame = Object.assign(document.createElement('iframe'), { name: 'answer' });
   const form = document.createElement('form');
   Object.assign(form, { method: 'POST', action: events, enctype: 'text/plain', target: 'answer' });
@@ -82,13 +82,13 @@ async function attack({ args: { base, topic } }) {
   await listen('EventSource', {});
   await listen('EventSource with credentials', { withCredentials: true });
 
-  // A download instead of a page leaves the frame as it was, which is ours.
+  // If the answer was a download, the frame still shows our own page.
   const answer = frame.contentDocument;
   outcomes['publish, form'] = answer === null ? 'opaque' : answer.URL === 'about:blank' ? 'failed' : 'readable';
   return outcomes;
 }
 
-/** DNS rebinding: a foreign name that leads to this machine is still a foreign name. */
+/** DNS rebinding: a foreign name that resolves to this machine is still a foreign name. */
 async function refuseForeignHosts(base) {
   const { host, port } = new URL(base);
   const read = (name) => statusOf(base, 'GET', '/events?topic=victim&start=earliest', name);
@@ -102,7 +102,7 @@ async function refuseForeignHosts(base) {
   assert.equal(await read(`localhost:${port}`), 200);
 }
 
-/** The status of an answer, over a raw socket: no client lets us choose `Host` freely. */
+/** The status of an answer, over a raw socket: HTTP clients do not allow any `Host`. */
 async function statusOf(base, method, path, name) {
   const { hostname, port } = new URL(base);
   const socket = connect(Number(port), hostname);

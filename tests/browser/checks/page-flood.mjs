@@ -1,5 +1,5 @@
-// The server's own page under a flood: it stays quick, keeps little, and pausing loses nothing that
-// it does not tell.
+// The server's own page under a flood. It stays fast and keeps few rows. Pausing loses no event
+// without a notice.
 
 import assert from 'node:assert/strict';
 
@@ -7,13 +7,13 @@ import { livePage } from './page.mjs';
 
 export const name = 'page-flood';
 
-/** What waits at most, and the rows there are at most; as the page has them. */
+/** The most waiting events and the most rows, as in the page. */
 const WAITING_MAX = 10_000;
 const ROWS_MAX = 300;
-/** A flood is drawn a few times a second: of a page that draws every event it would be one. */
+/** The page draws a flood a few times a second. If it drew every event, this would be 1. */
 const EVENTS_A_DRAWING = 10;
-/** Frames during a flood: a page that is frozen has the first and, when all is over, another one. How many
- * more there are is up to the machine, which may have other things to do. */
+/** The least frames during a flood. A frozen page has only the first and, at the end, one more. How
+ * many a working page has depends on the machine, which may be busy. */
 const FRAMES_MIN = 4;
 
 export async function run({ browser, front, server }) {
@@ -47,7 +47,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   };
   const waiting = (count) => until(() => find('#waiting').textContent.startsWith(`Paused: ${count.toLocaleString('en')} waiting`));
 
-  // Pausing holds what arrives, up to a bound, and then says what was let go.
+  // Pausing holds events up to a limit, and then shows the number of dropped events.
   await live.subscribe({ topics: 'flood' });
   find('#pause').click();
   for (let first = 0; first < waitingMax; first += 500) {
@@ -68,7 +68,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === 0, 'cleared');
   await until(() => find('#note').textContent === '');
 
-  // The filter looks at what was received before, and at what comes.
+  // The filter applies to earlier and to new events.
   await ask('publish', { topic: 'flood', first: 0, count: 20 });
   await until(() => rows().length === 20);
   live.setFilter('EVEN');
@@ -83,7 +83,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === 22, 'filtered by topic');
   live.setFilter('');
 
-  // A flood: the page draws on, now and then, and its rows stay few.
+  // In a flood, the page draws now and then, and its rows stay few.
   let [latest, last, frames, drawings, most] = [0, 0, 0, 0, 0];
   let watching = true;
   const watch = (now) => {
@@ -107,7 +107,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   watching = false;
   drawn.disconnect();
   check(most === rowsMax, `${most} rows`);
-  // The count is told once a second; a rate of nothing is not told, so then it is complete.
+  // The count is shown once a second. It is complete once no rate is shown.
   await until(() => received() > before && !find('#counts').textContent.includes('second'));
   return { events: received() - before, seconds, drawings, frames, latest: Math.round(latest) };
 }

@@ -1,5 +1,5 @@
-// The server's own page by keys alone. A script cannot press a key as a reader does, so both
-// browsers are asked what a key finds, and Chromium is driven with real ones from end to end.
+// The server's own page by keyboard alone. A script cannot press real keys, so both browsers check
+// the effect of each key event. Chromium is also driven with real keys from end to end.
 
 import assert from 'node:assert/strict';
 
@@ -23,7 +23,7 @@ async function page({ args: { driver } }) {
     if (inside.activeElement !== wanted) throw new Error(`${why}: ${inside.activeElement?.outerHTML}`);
   };
 
-  // Whatever takes input is reached by Tab, says what it is, and shows that it has the focus.
+  // Every input can be reached by Tab, has a name, and shows the focus.
   for (const field of inside.querySelectorAll('input, select, textarea, button, summary, #events')) {
     const name = field.labels?.[0]?.textContent ?? field.ariaLabel ?? field.textContent;
     if (!name.trim() || field.tabIndex < 0) throw new Error(`unreachable or nameless: ${field.outerHTML}`);

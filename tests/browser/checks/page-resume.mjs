@@ -1,4 +1,4 @@
-// The server's own page says what is missing, resumes from an id, and comes back by itself.
+// The server's own page shows gaps, resumes from an id, and reconnects by itself.
 
 import assert from 'node:assert/strict';
 
@@ -23,7 +23,7 @@ export async function run({ browser, front, server }) {
   };
   const args = { driver: await livePage(), ids };
   await browser.run({ base: front.base, page, args, answers });
-  // Not the last one: a window that closes may ask once more why its stream ended.
+  // This may not be the last request: a closing window may ask once more why its stream ended.
   const cameBack = front.streams.requests.filter(({ lastEventId }) => lastEventId === ids[2]);
   assert.equal(cameBack.length, 1, 'the browser came back with its id');
   assert.ok(cameBack[0].url.includes('meta=1'));
@@ -39,12 +39,12 @@ async function page({ ask, args: { driver, ids } }) {
     if (found !== JSON.stringify(wanted)) throw new Error(`${found} instead of ${JSON.stringify(wanted)}`);
   };
 
-  // What the address asks for is subscribed to.
+  // The page subscribes as its address says.
   await until(() => rows().length === 3);
   expect(['three', 'two', 'one']);
   if (rows().some(({ id }, at) => id !== ids[2 - at])) throw new Error('the ids of the publisher');
 
-  // The id of a row is the one to resume from.
+  // A click on the id of a row fills it in as the id to resume from.
   live.find('#events li:nth-child(2) .id').click();
   const { after } = live.find('form#subscribe').elements;
   if (after.value !== ids[1] || live.inside.activeElement !== after) throw new Error('the id was not taken');
@@ -53,7 +53,7 @@ async function page({ ask, args: { driver, ids } }) {
   await until(() => rows().length === 1);
   expect(['three']);
 
-  // An id that means nothing: a notice, and then what there is.
+  // An unknown id: the page shows a notice and then the events that the server has.
   live.find('#clear').click();
   await live.subscribe({ after: 'nonsense<b>' });
   await until(() => rows().length === 4);
@@ -61,7 +61,7 @@ async function page({ ask, args: { driver, ids } }) {
   if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
   if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
 
-  // A cut connection: said so, and nothing is lost or repeated.
+  // A cut connection: the page shows it, and no event is lost or repeated.
   live.find('#clear').click();
   await live.subscribe({ after: ids[2] });
   await ask('cut');
@@ -70,7 +70,7 @@ async function page({ ask, args: { driver, ids } }) {
   await until(() => live.find('#state').textContent.includes('resumed') && rows().length > 0);
   expect(['while away']);
 
-  // Loaded again, the page goes where it was.
+  // After a reload, the page shows the same subscription.
   if (!live.window.location.hash.includes(`last_event_id=${ids[2]}`)) throw new Error(live.window.location.hash);
   return null;
 }

@@ -1,5 +1,6 @@
-// The server's own page: subscribes, publishes, shows events, topics and clients, and all of what
-// it was sent as text only. More of it is in page-*.mjs; lib/live_page.mjs knows its names.
+// The server's own page: subscribes, publishes, and shows events, topics and clients. It shows all
+// received data as text. The page-*.mjs checks cover more; lib/live_page.mjs knows its element
+// names.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -11,7 +12,7 @@ import { addFile } from '../lib/pages.mjs';
 
 export const name = 'page';
 
-/** Each would show if it were taken for HTML: an image, and a title that changes. */
+/** Each value would be visible if it were parsed as HTML: an image, or a changed title. */
 const hostile = (place) => `<img src=x onerror="document.title='${place}'">`;
 const HOSTILE = {
   topic: hostile('topic').replace('/', ''),
@@ -20,7 +21,7 @@ const HOSTILE = {
   data: `${hostile('data')}<script>document.title='script'</script>\nsecond line`,
 };
 
-/** More than a socket and its buffers take, so that who does not read falls behind. */
+/** More than a socket and its buffers hold, so that a client that does not read falls behind. */
 const HEAVY = { events: 250, bytes: 60_000 };
 
 export async function livePage() {
@@ -58,7 +59,7 @@ async function publishBatch(base, body) {
   assert.equal(answer.status, 200, await answer.text());
 }
 
-/** A subscriber whose connection stays and who takes nothing from it. */
+/** A subscriber that keeps its connection open and reads nothing. */
 function subscribeAndNeverRead(url) {
   return new Promise((resolve, reject) => {
     const request = http.get(url, (response) => {
@@ -80,7 +81,7 @@ async function page({ ask, args: { driver, hostile } }) {
 
   const topics = `page/* "${hostile.topic.replaceAll('"', '\\"')}"`;
 
-  // An event that was typed: topic, type, id and age are there.
+  // A typed event shows its topic, type, id and age.
   await live.subscribe({ topics, client: hostile.client });
   let told = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
   let row = await newest('typed into the form');
@@ -88,7 +89,7 @@ async function page({ ask, args: { driver, hostile } }) {
   check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s)$/.test(row.age), 'a row');
   await until(() => rows()[0].age !== 'now');
 
-  // Text that would be HTML, in every place.
+  // Text that looks like HTML, in every field.
   await live.publish({ ...hostile });
   row = await newest(hostile.data);
   check(row.topics[0] === hostile.topic && row.clients[0] === hostile.client, 'hostile addresses');
@@ -103,7 +104,7 @@ async function page({ ask, args: { driver, hostile } }) {
   check(live.find('#state').textContent.includes('<img'), 'the refusal names what is wrong');
   await live.subscribe({ topics });
 
-  // Topics with subscribers and rates.
+  // Topics with their subscribers and rates.
   const topic = (name) => cells('#topics').find(([shown]) => shown === name);
   await until(() => topic(hostile.topic)?.[1] === '1' && topic('page/demo')?.[2] === '0');
   await live.publish({ topic: 'page/demo', data: 'for the rate' });
@@ -112,7 +113,7 @@ async function page({ ask, args: { driver, hostile } }) {
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => cells('#topics').length === 1);
 
-  // A topic that is pressed is subscribed to, whatever is in its name.
+  // A click on a topic subscribes to it, with any characters in its name.
   live.find('#prefix').value = '';
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => topic(hostile.topic)?.[1] === '1');

@@ -1,4 +1,5 @@
-// A page that heard nothing yet, and lost its connection, gets what was published meanwhile.
+// A page loses its connection before it has received an event. It gets the events published
+// meanwhile.
 
 import assert from 'node:assert/strict';
 
@@ -32,8 +33,8 @@ async function page({ ask }) {
       errors += 1;
     };
   });
-  // A browser may throw away bytes that wait to be read when a connection breaks. There is no
-  // listener here that would tell when the first event was read, so some round trips pass first.
+  // When a connection breaks, a browser may discard unread bytes. No listener here reports the
+  // first event, so the check waits for some round trips.
   for (let trips = 0; trips < 5; trips += 1) await ask('carried');
   await ask('drop');
   const event = await heard;

@@ -1,4 +1,4 @@
-// The server's HTTP API as the checks use it, from Node and without an origin.
+// The parts of the server's HTTP API that the checks use, from Node and without an origin.
 
 import { plainReader } from './plain.mjs';
 
@@ -8,7 +8,7 @@ export function query(address) {
   return new URLSearchParams(pairs).toString();
 }
 
-/** Publishes; returns the answer, `{ id, subscribers }`. */
+/** Publishes. Returns the answer, `{ id, subscribers }`. */
 export async function publish(base, address, data) {
   const response = await fetch(`${base}/events?${query(address)}`, {
     method: 'POST',
@@ -21,7 +21,7 @@ export async function publish(base, address, data) {
 }
 
 /**
- * Subscribes; resolves once the server has said that the subscription is open.
+ * Subscribes. Resolves once the server has reported the open subscription.
  *
  * Returns `{ next, stop }`; `next()` resolves with the next event that is not the server's own.
  */

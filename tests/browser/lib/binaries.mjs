@@ -1,4 +1,4 @@
-// Starts programs, learns their address from what they print, and ends all of them at the end.
+// Starts programs, reads their addresses from their output, and ends all of them at the end.
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -7,13 +7,13 @@ import { publish, subscribe } from './api.mjs';
 
 /** A cold start of a debug build on a loaded machine takes a few seconds. */
 const START_TIMEOUT_MS = 30_000;
-/** Enough to see why a program ended; more would bury the reason of a failed check. */
+/** Enough to see why a program ended. More would hide the reason of a failed check. */
 const LINES_KEPT = 40;
 
-/** Every process that runs. Each leads a process group, so that its own children end with it. */
+/** All running processes. Each leads a process group, so that its children end with it. */
 const running = new Set();
 
-/** Starts a process in a group of its own. */
+/** Starts a process in its own group. */
 export function start(program, args, options = {}) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, ...options });
   running.add(child);
@@ -32,7 +32,7 @@ export function stop(child) {
   }
 }
 
-/** Ends everything; also on the way out. */
+/** Ends all processes. Also called on exit. */
 export function stopAll() {
   running.forEach(stop);
 }
@@ -40,7 +40,7 @@ export function stopAll() {
 /**
  * Starts a server program and waits until a line it prints matches `urlRegex`.
  *
- * Returns `{ base, child, stop, lastLines }`; `base` is the first group of the match, or all of it.
+ * Returns `{ base, child, stop, lastLines }`. `base` is the first group of the match, or the match.
  */
 export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-9]+/) {
   const child = start(path, args);
@@ -69,7 +69,7 @@ export async function startBinary(path, args, urlRegex = /https?:\/\/[0-9.]+:[0-
   return { base, child, lastLines, stop: () => stop(child) };
 }
 
-/** A downlink server of its own, on a free port, without a store. */
+/** Starts a downlink server on a free port, without a store. */
 export async function startDownlink() {
   const path = process.env.DOWNLINK_BIN;
   if (!path) throw new Error('DOWNLINK_BIN is not set to the path of the server');

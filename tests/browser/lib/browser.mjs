@@ -1,10 +1,10 @@
-// What a check sees of a browser, whichever it is: run a function in a page, take a picture.
+// The interface of every browser for a check: run a function in a page, take a screenshot.
 
 import { addPage } from './pages.mjs';
 
 /**
- * Makes the browser of a check from what an engine can do: `open(url)` answers with `{ close }`,
- * `screenshot(url, file)` writes a picture, `close()` ends the engine.
+ * Makes the browser of a check from an engine: `open(url)` returns `{ close }`,
+ * `screenshot(url, file)` writes a picture, and `close()` ends the engine.
  */
 export function browserOf(engine) {
   const opened = new Set();
@@ -13,10 +13,10 @@ export function browserOf(engine) {
     await window.close();
   };
   return {
-    /** Loads a page from `base` whose script is the function `page`; returns what it returns. */
+    /** Loads a page from `base` with the function `page` as its script. Returns its result. */
     async run({ base, page, args, answers }) {
       const { path, result, forget } = addPage({ page, args, answers });
-      // The result may come, or fail, while the window still opens.
+      // The result may arrive, or the page may fail, while the window still opens.
       result.catch(() => {});
       const window = await engine.open(base + path);
       opened.add(window);
@@ -31,7 +31,7 @@ export function browserOf(engine) {
       }
     },
     screenshot: (url, file) => engine.screenshot(url, file),
-    /** Closes what a failed check left open. */
+    /** Closes the windows that a failed check left open. */
     closePages: () => Promise.all([...opened].map(closeWindow)),
     close: () => engine.close(),
   };

@@ -4,7 +4,7 @@ import { chromium } from 'playwright-core';
 
 import { browserOf } from './browser.mjs';
 
-/** Root has no sandbox; a machine for tests has no GPU; and no request but ours leaves it. */
+/** Root has no sandbox, test machines have no GPU, and only our requests may leave it. */
 const ARGS = [
   '--no-sandbox',
   '--disable-gpu',

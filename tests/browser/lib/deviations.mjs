@@ -1,7 +1,7 @@
-// Where a foreign client reads the golden fixtures otherwise than the standard says, and why.
+// The fixtures that foreign clients read differently from the standard, with the reasons.
 //
-// A deviation is checked like a rule: once the client reads a fixture right, its line here is wrong
-// and the check says so.
+// Each deviation is checked too: if the client reads a fixture correctly, its line here is wrong
+// and the check fails.
 
 const NO_ID_ONLY = 'a block of only an id does not change the last event id';
 const EMPTY_BLOCKS = 'a block without data is an event, once there is an id, a type or a retry';

@@ -1,9 +1,9 @@
-// A proxy between a front and its server that fails as proxies do: it answers with errors of its
-// own, lets streams fall silent without closing them, and follows a server to another address.
+// A proxy between a front and its server that fails as proxies do. It answers with its own errors,
+// lets streams fall silent without closing them, and follows a server to another address.
 
 import http from 'node:http';
 
-/** Starts a proxy before the server at `target`; `Host` and all else is passed on as it came. */
+/** Starts a proxy in front of the server at `target`. It forwards `Host` and the rest unchanged. */
 export async function startFaults(target) {
   const faults = new Faults(target);
   const server = http.createServer((request, response) => faults.pass(request, response));
@@ -18,7 +18,7 @@ export async function startFaults(target) {
   return faults;
 }
 
-/** Requests of `GET /events…` are streams; only they fail. */
+/** A request of `GET /events…` is a stream. Only streams fail. */
 class Faults {
   /** All stream requests, in order, as `{ url, lastEventId, accept, status, closed }`. */
   requests = [];
@@ -31,22 +31,22 @@ class Faults {
     this.#target = target;
   }
 
-  /** What comes from now on goes to another server. */
+  /** Sends later requests to another server. */
   retarget(target) {
     this.#target = target;
   }
 
-  /** The next `times` streams are answered here, with `{ status, headers, body }`. */
+  /** Answers the next `times` streams with `{ status, headers, body }`. */
   answer(times, answer) {
     for (let n = 0; n < times; n += 1) this.#answers.push(answer);
   }
 
-  /** How many of these answers are not yet given. */
+  /** The number of these answers that are still to be given. */
   get unanswered() {
     return this.#answers.length;
   }
 
-  /** Every open stream carries nothing any more, and stays open; returns how many. */
+  /** Makes every open stream silent without closing it. Returns their number. */
   freeze() {
     for (const { answer, stream } of this.#streams) {
       stream.frozen = true;
@@ -56,14 +56,14 @@ class Faults {
     return this.#streams.size;
   }
 
-  /** Cuts the TCP connection of each open stream; returns how many. */
+  /** Cuts the TCP connection of each open stream. Returns their number. */
   cut() {
     const cut = [...this.#streams];
     cut.forEach(({ response }) => response.socket?.destroy());
     return cut.length;
   }
 
-  /** Resolves when `holds(requests)`; looks whenever a stream is asked for, answered or closed. */
+  /** Resolves when `holds(requests)`. Checks whenever a stream is requested, answered or closed. */
   until(holds) {
     return new Promise((resolve) => {
       const watch = () => {

@@ -1,4 +1,4 @@
-// What the checks of downlink.js share: the file as the browser gets it, and servers of their own.
+// Shared parts of the checks of downlink.js: the served file, and separate servers.
 
 import { readFile } from 'node:fs/promises';
 
@@ -9,19 +9,19 @@ import { addFile } from './pages.mjs';
 
 const FILE = new URL('../../../js/downlink/downlink.js', import.meta.url);
 
-/** Serves downlink.js; returns its path. */
+/** Serves downlink.js. Returns its path. */
 export async function servedModule() {
   return addFile(await readFile(FILE), 'text/javascript; charset=utf-8');
 }
 
-/** A server with more flags than the runner's own. */
+/** Starts a server with additional flags. */
 export async function startServer(flags = []) {
   const args = ['serve', '--listen', '127.0.0.1:0', '--store', 'none', ...flags];
   const server = await startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
   return { ...server, publish: (address, data) => publish(server.base, address, data) };
 }
 
-/** A front whose way to the server leads through a proxy that can fail; `use` gets all of it. */
+/** Runs `use` with a front, and with a proxy between it and the server that can fail. */
 export async function withFaults({ server, startFront }, use) {
   const faults = await startFaults(server.base);
   try {

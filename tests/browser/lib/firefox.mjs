@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { start, stop } from './binaries.mjs';
 import { browserOf } from './browser.mjs';
 
-/** Nothing but our page is loaded: no updates, no telemetry, no welcome, no lists. */
+/** Firefox loads our page only: no updates, no telemetry, no welcome page, no lists. */
 const SETTINGS = {
   'app.normandy.enabled': false,
   'app.shield.optoutstudies.enabled': false,
@@ -83,7 +83,7 @@ async function startFirefox(args) {
   const close = async () => {
     stop(child);
     await ended;
-    // Its last children may still write while they end.
+    // The last child processes may still write while they end.
     await rm(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   };
   return { ended, close };

@@ -1,14 +1,14 @@
-// The front: an HTTP proxy before a server that also serves the pages of checks, and can cut and
-// hold streams. A page from here is on the server's own origin, as far as the server can tell.
+// The front: an HTTP proxy in front of a server. It also serves the pages of checks, and can cut
+// and hold streams. For the server, a page from the front is on the server's own origin.
 
 import http from 'node:http';
 
 import { PREFIX, answerTestRequest } from './pages.mjs';
 
-/** Headers that speak about one connection and are not passed on. */
+/** Headers of a single connection. They are not forwarded. */
 const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer'];
 
-/** Starts a front before the server at `target`; its streams are the answers of `GET /events…`. */
+/** Starts a front before the server at `target`. The answers to `GET /events…` are its streams. */
 export async function startFront(target) {
   const state = new Streams();
   const own = await listen((request, response) => {
@@ -18,7 +18,7 @@ export async function startFront(target) {
   const stranger = await listen((request, response) => answerTestRequest(request, response));
   return {
     base: own.base,
-    /** A foreign origin: serves pages, passes nothing on. */
+    /** A foreign origin. It serves pages and forwards nothing. */
     strangerBase: stranger.base,
     streams: state,
     stop() {
@@ -68,7 +68,7 @@ function withoutHopByHop(headers) {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.includes(name)));
 }
 
-/** A check drives the server's page in a frame of its own page; everything else stays forbidden. */
+/** A check drives the server's page in a frame of its own page. The rest stays forbidden. */
 function inAFrame(headers) {
   const { 'x-frame-options': _, ...rest } = headers;
   const policy = rest['content-security-policy'];
@@ -88,7 +88,7 @@ class Streams {
   #watchers = new Set();
   #release = () => {};
 
-  /** New streams wait until `release()`. */
+  /** Holds new streams until `release()`. */
   hold() {
     this.released = new Promise((resolve) => {
       this.#release = resolve;
@@ -99,7 +99,7 @@ class Streams {
     this.#release();
   }
 
-  /** Passes a stream on, until it ends or is cut. */
+  /** Forwards a stream until it ends or is cut. */
   add(request, answer, response) {
     const stream = { response, carried: '', cutInside: false };
     this.requests.push({ url: request.url, lastEventId: request.headers['last-event-id'] ?? null });
@@ -140,12 +140,12 @@ class Streams {
     );
   }
 
-  /** Resolves when there have been `count` streams. */
+  /** Resolves after `count` streams. */
   opened(count) {
     return this.#until(() => this.requests.length >= count);
   }
 
-  /** Looks again whenever a stream opens or carries something. */
+  /** Checks again whenever a stream opens or carries bytes. */
   #until(holds) {
     return new Promise((resolve) => {
       const watch = () => {
@@ -158,7 +158,7 @@ class Streams {
     });
   }
 
-  /** Cuts the TCP connection of each open stream; returns how many. */
+  /** Cuts the TCP connection of each open stream. Returns their number. */
   cut() {
     const cut = [...this.#open];
     for (const stream of cut) {
@@ -168,7 +168,7 @@ class Streams {
     return cut.length;
   }
 
-  /** Cuts each open stream somewhere inside its next bytes; returns how many. */
+  /** Cuts each open stream at a random byte of its next chunk. Returns their number. */
   cutInside() {
     this.#open.forEach((stream) => {
       stream.cutInside = true;

@@ -1,9 +1,9 @@
-// Drives the server's own page as a reader would, in a frame of a check's page. The checks named
-// page* rely on what is looked for here and in them: the page's forms, lists and their names.
+// Drives the server's own page as a user would, in a frame of a check's page. This file and the
+// checks named page* rely on the page's forms, lists and their names.
 //
-// It runs in the browser: a check serves it with `livePage()` and imports it by that path.
+// This code runs in the browser. A check serves it with `livePage()` and imports it by that path.
 
-/** Opens the page; `address` is what follows after its `/`. */
+/** Opens the page. `address` is the part after its `/`. */
 export async function openPage(address = '') {
   const frame = document.createElement('iframe');
   frame.src = `/${address}`;
@@ -20,7 +20,7 @@ export async function openPage(address = '') {
     return found;
   };
 
-  /** Looks after every change of the page, so that nothing is waited for by the clock. */
+  /** Checks after every change of the page, so that no wait uses the clock. */
   const until = (holds) =>
     new Promise((resolve, reject) => {
       const look = () => {
@@ -54,13 +54,13 @@ export async function openPage(address = '') {
     find,
     until,
     fill,
-    /** Subscribes by the form and waits until the server has said that it is so. */
+    /** Subscribes with the form. Waits until the server has confirmed the subscription. */
     async subscribe(values) {
       fill('form#subscribe', values);
       find('form#subscribe').requestSubmit();
       await until(() => find('#state').dataset.state === 'open');
     },
-    /** Publishes by the form; returns what the page says then. */
+    /** Publishes with the form. Returns the page's reply. */
     async publish(values) {
       const empty = { topic: '', client: '', event: '', everyone: false, data: '' };
       fill('form#publish', { ...empty, ...values });
@@ -83,7 +83,7 @@ export async function openPage(address = '') {
           data: text('pre'),
         };
       }),
-    /** The data of the newest row, in little time. */
+    /** The data of the newest row. This is fast. */
     newest: () => find('#events').querySelector('pre')?.textContent,
     /** The cells of a table's rows. */
     cells: (table) =>
@@ -92,7 +92,7 @@ export async function openPage(address = '') {
       find('#filter').value = text;
       find('#filter').dispatchEvent(new Event('input', { bubbles: true }));
     },
-    /** A key where the focus is, as far as a script can press one. */
+    /** Presses a key at the focus, as far as a script can. */
     press(key, more = {}) {
       const target = inside.activeElement ?? inside.body;
       const event = new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true, ...more });

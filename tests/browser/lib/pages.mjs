@@ -1,17 +1,17 @@
-// Pages of checks: serves a function as a page, answers its questions, and takes its result.
+// Pages of checks: serves a function as a page, answers its requests, and receives its result.
 
 import { randomUUID } from 'node:crypto';
 
-/** Everything below this path belongs to the runner and never reaches the server. */
+/** The paths below this prefix belong to the runner. They never reach the server. */
 export const PREFIX = '/__test/';
 
-/** A page's result and questions are JSON of a few thousand events at most. */
+/** A page's result and its requests are JSON of a few thousand events at most. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
 
 const pages = new Map();
 const files = new Map();
 
-/** Makes a page of a function; returns `{ path, result, forget }`. */
+/** Makes a page from a function. Returns `{ path, result, forget }`. */
 export function addPage({ page, args, answers = {} }) {
   const id = randomUUID();
   const result = new Promise((resolve, reject) => {
@@ -20,7 +20,7 @@ export function addPage({ page, args, answers = {} }) {
   return { path: `${PREFIX}page?id=${id}`, result, forget: () => pages.delete(id) };
 }
 
-/** Serves bytes at a path of its own; returns the path. */
+/** Serves bytes at a new path. Returns the path. */
 export function addFile(bytes, type) {
   const id = randomUUID();
   files.set(id, { bytes, type });

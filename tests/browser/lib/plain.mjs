@@ -1,6 +1,6 @@
-// An event stream reader in the plainest form of the standard, for bytes that came from curl or fetch.
+// An event stream reader in the simplest form of the standard, for bytes from curl or fetch.
 
-/** Returns `{ read(bytes) }`, which answers with the events that end in these bytes. */
+/** Returns `{ read(bytes) }`. It returns the events that end in these bytes. */
 export function plainReader() {
   const decoder = new TextDecoder('utf-8');
   let rest = '';
@@ -24,13 +24,13 @@ export function plainReader() {
   };
   return {
     read(bytes) {
-      // A CR at the end may be half of a CRLF: it waits for the next bytes.
+      // A CR at the end may be half of a CRLF, so it waits for the next bytes.
       const text = rest + decoder.decode(bytes, { stream: true });
       const lines = text.split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       return lines.flatMap(readLine);
     },
-    /** The end of the stream decides about a CR that waited. */
+    /** Ends the stream. A waiting CR then ends its line. */
     end() {
       const line = rest;
       rest = '';

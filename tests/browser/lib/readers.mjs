@@ -1,8 +1,8 @@
-// How each engine reads event streams: one function per client, one form of answer.
+// The event stream readers of each engine: one function per client, with the same form of result.
 //
-// A client takes a list of `{ url, types, count }` and answers with a list of events,
-// `{ event, data, id }`, for each: the first `count` that are not the server's own, or all until the
-// stream ends when there is no count.
+// A client takes a list of `{ url, types, count }`. For each, it returns a list of events
+// `{ event, data, id }`: the first `count` events that are not the server's own. Without a `count`
+// it returns all events until the stream ends.
 
 import { EventSource } from 'eventsource';
 import { createParser } from 'eventsource-parser';
@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { start, stop } from './binaries.mjs';
 import { plainReader } from './plain.mjs';
 
-/** The clients of an engine by name; the argument is what a check is given. */
+/** The clients of an engine by name. The argument is that of a check. */
 export function clientsOf({ engine, browser, front }) {
   switch (engine) {
     case 'node':
@@ -43,7 +43,7 @@ const readingPage = `async ({ args }) => {
   return oneByOne((stream) => readWithEventSource(EventSource, stream))(args);
 }`;
 
-/** Also runs in pages: it uses nothing but its arguments. */
+/** Also runs in pages, so it uses only its arguments. */
 function readWithEventSource(EventSource, { url, types, count }) {
   return new Promise((resolve) => {
     const source = new EventSource(url);
@@ -52,7 +52,7 @@ function readWithEventSource(EventSource, { url, types, count }) {
       source.close();
       resolve(events);
     };
-    // An `error` of the connection has no data; an event of type `error` has.
+    // An `error` of the connection has no data, but an event of type `error` has.
     const hear = (event) => {
       if (typeof event.data !== 'string') return finish();
       events.push({ event: event.type, data: event.data, id: event.lastEventId });
@@ -62,7 +62,7 @@ function readWithEventSource(EventSource, { url, types, count }) {
   });
 }
 
-/** Collects events until there are enough; the server's own do not count, and are left out. */
+/** Collects events up to `count`. The server's own events are left out and do not count. */
 function collector(count) {
   const events = [];
   return {
@@ -77,7 +77,7 @@ function collector(count) {
 
 async function readWithParser({ url, count }) {
   const found = collector(count);
-  // The parser tells an id only with the event that carried it; who uses it keeps the last one.
+  // The parser gives an id only with the event that carried it, so the caller keeps the last one.
   let id = '';
   const onEvent = (event) => {
     id = event.id ?? id;
@@ -118,7 +118,7 @@ async function readWithCurl({ url, count }) {
   return found.events.slice(0, count);
 }
 
-/** Runs a program until it ends or `hear(bytes)` has enough. */
+/** Runs a program until it ends or `hear(bytes)` returns true. */
 async function readOutput(program, args, hear) {
   const child = start(program, args);
   let said = '';
