@@ -1,6 +1,7 @@
 //! Starts the checks of `tests/browser`: real browsers and foreign clients against the real server.
 //!
-//! One step per engine, so that a machine without Firefox says so by name and still runs the rest.
+//! There is one step per engine. A machine without Firefox reports that by name and runs the
+//! others.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// Something that reads event streams and is not ours, and how to make sure it is here.
+/// A foreign reader of event streams, and a function that installs it.
 #[derive(Debug)]
 struct Engine {
     name: &'static str,
@@ -33,7 +34,7 @@ pub(crate) fn steps() -> Vec<Step> {
     steps
 }
 
-/// With the flags of the step `tests`, so that after it there is nothing left to compile.
+/// Uses the flags of the step `tests`, so that after it nothing is left to compile.
 fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["build", "--workspace", "--all-features", "--bins", "--tests"];
     command::run(&mut workspace.cargo(&words))?;

@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask ci`, in order.
 //!
-//! All steps share one target directory and the same flags, so that a dependency is compiled once;
-//! only loom, which needs a flag of its own, has its own directory.
+//! All steps share one target directory and the same flags, so that a dependency is compiled once.
+//! Only loom needs its own flag and therefore its own directory.
 
 use crate::command;
 use crate::setup::{self, Readiness};
@@ -9,7 +9,7 @@ use crate::steps::{Outcome, Step};
 use crate::workspace::{Package, Workspace};
 use crate::{browser, tidy};
 
-/// Everything that must hold for a change.
+/// All checks for a change.
 pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("fmt", &["fmt", "--all", "--check"]),
@@ -37,7 +37,7 @@ fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Has nginx there for the tests of restarts; without it they skip themselves.
+/// Installs nginx for the tests of restarts. Without it, they skip themselves.
 pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::nginx() {
         Readiness::Ready => Outcome::Passed,
@@ -45,7 +45,7 @@ pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Has libfaketime there for the tests of a wrong clock; without it they skip themselves.
+/// Installs libfaketime for the tests of a wrong clock. Without it, they skip themselves.
 fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::faketime() {
         Readiness::Ready => Outcome::Passed,
@@ -53,8 +53,8 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// A library is checked without features and with each feature alone: features are additive, and
-/// one that secretly needs another shows only so.
+/// Checks a library without features and with each feature alone. Features are additive, and only
+/// this finds a feature that secretly needs another.
 fn features(package: &Package) -> Option<Step> {
     if !package.manifest.starts_with("crates/") || package.features.is_empty() {
         return None;
@@ -72,7 +72,7 @@ fn features(package: &Package) -> Option<Step> {
     }))
 }
 
-/// The interleavings of append, wake and register, all of them.
+/// Runs all interleavings of append, wake and register.
 pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let test = "crates/downlink-log/tests/loom.rs";
     if !workspace.root.join(test).exists() {

@@ -1,7 +1,7 @@
-//! Starting other programs.
+//! Starts other programs.
 //!
-//! Each program is shown as a line that can be pasted into a shell, gets no input, and its failure
-//! is an error that names that line.
+//! Each program is printed as a line that can be pasted into a shell, and gets no input. If it
+//! fails, the error contains that line.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// As [`run`]; the message also holds what the program said on its error output.
+/// As [`run`]. The message also contains the program's stderr.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let line = line(command);
     let output = command.output().with_context(|| format!("cannot start: {line}"))?;

@@ -1,8 +1,8 @@
 //! `cargo xtask`: every check and test of the project behind one command.
 //!
-//! `ci` is what runs for each change; `nightly` and `bench` take longer; `setup` installs what they
-//! need. All knowledge about which tool runs with which flags is here and nowhere else.
-//! Not here: the checks that need a browser (`tests/browser`); this program only starts them.
+//! `ci` runs for each change; `nightly` and `bench` take longer; `setup` installs the tools that
+//! they need. This program is the only place that knows the tools and their flags. Not here: the
+//! checks that need a browser (`tests/browser`). This program only starts them.
 
 #![allow(clippy::print_stdout, reason = "printing is what this program is for")]
 
@@ -69,7 +69,7 @@ fn run(arguments: &[String]) -> anyhow::Result<Verdict> {
     }
 }
 
-/// What may follow the command.
+/// The options after the command.
 #[derive(Debug)]
 struct Options {
     choice: Choice,

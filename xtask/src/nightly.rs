@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask nightly`: what takes too long, or needs the network, for each change.
+//! The steps of `cargo xtask nightly`, which take too long or need the network.
 
 use crate::command::{self, command};
 use crate::setup::{self, Readiness};
@@ -6,25 +6,25 @@ use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 use crate::{browser, ci};
 
-/// How long each torture test runs; in `ci` they run for as long as they choose themselves.
+/// How long each torture test runs. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
 
-/// Runs of each sort: some five minutes.
+/// The runs of each kind: some five minutes.
 const POWER_CUTS: &str = "300";
 
-/// Programs of publishers and readers over a store that evicts: some five minutes.
+/// The programs of publishers and readers over a store that evicts: some five minutes.
 const REPLAYS: &str = "1000";
 
-/// Programs on which the log and its model must agree: about an hour.
+/// The programs on which the log and its model must agree: about an hour.
 const MODEL_PROGRAMS: &str = "200000";
 
-/// How often a server is killed in the middle of its work; in `ci` a few times.
+/// How often a server is killed while it works. In `ci` it is a few times.
 const CRASH_ROUNDS: &str = "50";
 
-/// How many subscribers servers are restarted under; in `ci` a tenth.
+/// The subscribers of servers that are restarted. In `ci` it is a tenth.
 const RESTART_CLIENTS: &str = "1000";
 
-/// A browser check that fails once in three runs is found; more would find little more a night.
+/// This finds a browser check that fails once in three runs. More rounds would find little more.
 const BROWSER_ROUNDS: usize = 3;
 
 /// The steps; each fuzz target runs for `seconds`.
@@ -55,7 +55,7 @@ fn model(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Cuts the power of a store many times, each time with another seed.
+/// Cuts the power of a store many times, with a new seed each time.
 fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-sqlite", "--test", "powercut"];
     let seed = std::process::id().to_string();
@@ -65,7 +65,7 @@ fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Replays while others publish, each time with another seed.
+/// Replays while publishers publish, with a new seed each time.
 fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-log", "--test", "replay"];
     let seed = std::process::id().to_string();
@@ -94,7 +94,7 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u64) -> anyhow::Result<Out
     Ok(Outcome::Passed)
 }
 
-/// Known vulnerabilities. Without the network there is no list to compare with.
+/// Checks for known vulnerabilities. The list comes from the network.
 fn advisories(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::cargo_tool(workspace, "deny") {
         return Ok(Outcome::Skipped(why));

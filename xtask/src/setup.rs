@@ -1,8 +1,8 @@
-//! Installs what tests need, where that is possible: Debian packages as root, node packages and a
-//! Python environment as anyone.
+//! Installs the tools of the tests, if possible: Debian packages as root, node packages and a
+//! Python environment as any user.
 //!
-//! Nothing here fails a run: what cannot be installed is [`Readiness::Missing`] with the reason, and
-//! the step that wanted it is skipped by name.
+//! A failed installation does not fail the run. The tool is [`Readiness::Missing`] with the reason,
+//! and the step that needs it is skipped by name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Readiness {
     Ready,
-    /// It is not here and cannot be installed; the text says why.
+    /// The tool is not installed and cannot be installed. The text says why.
     Missing(String),
 }
 
@@ -27,7 +27,7 @@ impl Readiness {
     }
 }
 
-/// `cargo xtask setup`: says for each tool whether it is there now.
+/// `cargo xtask setup`: reports for each tool whether it is ready.
 pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
     let mut tools = vec![
         ("node and the packages of tests/browser", node(workspace)),
@@ -55,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
     Ok(verdict)
 }
 
-/// A program that a Debian package brings.
+/// A program from a Debian package.
 pub(crate) fn program(program: &str, package: &str) -> Readiness {
     if on_path(program) {
         return Readiness::Ready;
@@ -66,12 +66,12 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
     })
 }
 
-/// What the tests of restarts put in front of the server.
+/// The proxy in front of the server in the tests of restarts.
 pub(crate) fn nginx() -> Readiness {
     program("nginx", "nginx-light")
 }
 
-/// The tests of a wrong system clock load its library into the server.
+/// The tests of a wrong system clock load this library into the server.
 pub(crate) fn faketime() -> Readiness {
     program("faketime", "faketime")
 }
@@ -108,7 +108,7 @@ pub(crate) fn python(workspace: &Workspace) -> Readiness {
     };
     let mut created = program("python3", "python3").and_then(create);
     if created != Readiness::Ready {
-        // Debian's python3 makes environments only with this package.
+        // Debian's python3 needs this package to create environments.
         created = apt("python3-venv").and_then(create);
     }
     created.and_then(fill).and_then(|| {
@@ -126,7 +126,7 @@ fn python_home(workspace: &Workspace) -> PathBuf {
     workspace.target.join("browser-python")
 }
 
-/// A cargo subcommand, compiled if it is not there. Takes minutes; not for `ci`.
+/// A cargo subcommand. Compiles it if it is missing, which takes minutes. Not for `ci`.
 pub(crate) fn cargo_tool(workspace: &Workspace, name: &str) -> Readiness {
     if command::answers(&mut workspace.cargo(&[name, "--version"])) {
         return Readiness::Ready;
@@ -150,7 +150,7 @@ fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Installs a Debian package; only as root and where apt is.
+/// Installs a Debian package. Needs root and apt.
 fn apt(package: &str) -> Readiness {
     let here = Path::new("/");
     if !on_path("apt-get") {
@@ -169,7 +169,7 @@ fn apt(package: &str) -> Readiness {
         .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
 }
 
-/// Runs an installing command.
+/// Runs a command that installs a tool.
 fn installed(command: &mut Command) -> Readiness {
     match command::run(command) {
         Ok(()) => Readiness::Ready,
@@ -177,7 +177,7 @@ fn installed(command: &mut Command) -> Readiness {
     }
 }
 
-/// Whether what `wanted` lists is what was installed last.
+/// Whether the last installation used the current list in `wanted`.
 fn is_current(wanted: &Path, stamp: &Path) -> bool {
     match (fs::read(wanted), fs::read(stamp)) {
         (Ok(wanted), Ok(installed)) => wanted == installed,
@@ -185,7 +185,7 @@ fn is_current(wanted: &Path, stamp: &Path) -> bool {
     }
 }
 
-/// Notes what was installed. Without the note the next run installs again, which is only slow.
+/// Records the installed list. If that fails, the next run only installs again.
 fn remember(wanted: &Path, stamp: &Path) {
     if let Err(error) = fs::copy(wanted, stamp) {
         println!("cannot write {}: {error}", stamp.display());

@@ -1,7 +1,7 @@
 //! A list of named steps, run in order, with a summary.
 //!
-//! The first failure ends the run. What did not run is in the summary by name with the reason: a
-//! step that could not run never looks like one that passed.
+//! The first failure ends the run. The summary names each step that did not run, with the reason.
+//! So a step that could not run never looks like a passed one.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use anyhow::bail;
 
 use crate::workspace::Workspace;
 
-/// What a step found.
+/// The result of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     Passed,
-    /// It could not run here; the text says why.
+    /// The step could not run here. The text says why.
     Skipped(String),
 }
 
@@ -30,13 +30,13 @@ pub(crate) enum Verdict {
 pub(crate) enum Choice {
     All,
     Only(String),
-    /// None: print the names.
+    /// No step: print the names.
     List,
 }
 
 type Work = Box<dyn Fn(&Workspace) -> anyhow::Result<Outcome>>;
 
-/// One named piece of a run.
+/// A named step of a run.
 pub(crate) struct Step {
     name: String,
     work: Work,
@@ -56,7 +56,7 @@ impl Step {
         Self { name: name.into(), work: Box::new(work) }
     }
 
-    /// A step that is one cargo command.
+    /// A step that runs one cargo command.
     pub(crate) fn cargo(name: &str, words: &'static [&'static str]) -> Self {
         Self::new(name, |workspace| {
             crate::command::run(&mut workspace.cargo(words))?;
@@ -65,11 +65,11 @@ impl Step {
     }
 }
 
-/// Runs the chosen steps and prints a headline for each and a summary at the end.
+/// Runs the chosen steps, and prints a headline for each and a final summary.
 ///
 /// # Errors
 ///
-/// If the choice names no step.
+/// The choice names an unknown step.
 pub(crate) fn run(
     steps: &[Step],
     choice: &Choice,
@@ -126,7 +126,7 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// What came out of a run.
+/// The results of a run.
 #[derive(Debug, Default)]
 struct Summary {
     passed: usize,

@@ -1,6 +1,6 @@
-//! What cargo knows about the workspace: packages, features, dependencies, targets.
+//! The workspace as cargo sees it: packages, features, dependencies, targets.
 //!
-//! Read from `cargo metadata`, so that no list of crates or features is kept here.
+//! It is read from `cargo metadata`, so that this program keeps no list of crates or features.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::command;
 pub(crate) struct Workspace {
     /// The directory of the root manifest.
     pub(crate) root: PathBuf,
-    /// Where cargo puts what it builds.
+    /// The target directory of cargo.
     pub(crate) target: PathBuf,
     /// The members, in cargo's order.
     pub(crate) packages: Vec<Package>,
@@ -62,7 +62,8 @@ impl Workspace {
         command::command(&self.root, "cargo", words)
     }
 
-    /// The packages of a manifest that is not a member, such as `fuzz/Cargo.toml`; none without it.
+    /// The packages of a manifest outside the workspace, such as `fuzz/Cargo.toml`. Empty without
+    /// it.
     pub(crate) fn outside(&self, manifest: &str) -> anyhow::Result<Vec<Package>> {
         let path = self.root.join(manifest);
         if !path.exists() {

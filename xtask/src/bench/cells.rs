@@ -1,42 +1,42 @@
-//! The cells: what is put on which servers, which figures count, and the bar for each.
+//! The cells: the load on each server, the figures of interest, and the bar for each figure.
 //!
-//! A bar without a number in it is for the reader: the ratio is shown and not judged.
+//! A bar without a number is for the reader: the ratio is shown, but not judged.
 
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
 use super::table::{Figure, Row};
 
-/// A flag for the size of the sending side's buffer; 0 leaves it to the system.
+/// A flag for the size of the send buffer. 0 leaves it to the system.
 const SEND_BUFFER: &str = "--unsent-bytes-max";
-/// How long a socket may take nothing in `stalled`: short, so that short runs see the end of it.
+/// How long a socket may take no bytes in `stalled`. It is short, so that short runs see the end.
 const WRITE_STALL_MAX: &str = "2s";
-/// Seconds that `stalled` needs at least: buffers fill in about one, then the sockets stall, and the
-/// system looks at them ever less often.
+/// The least seconds of `stalled`. Buffers fill in about one second, then the sockets stall, and
+/// the system checks them less and less often.
 const STALLED_SECONDS_MIN: u64 = 10;
 /// The share of the floor's capacity at which latency is compared.
 const LATENCY_LOAD: f64 = 0.6;
 
-/// Room for the largest event of `large` and what surrounds it, in bytes.
+/// Room for the largest event of `large` and its overhead, in bytes.
 const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
 
 const DELIVERIES: &str = "/deliveries_per_s";
 const CPU: &str = "/server/cpu_us_per_delivery";
 const CPU_USER: &str = "/server/cpu_user_us_per_delivery";
-/// More than one: events were gathered, and processor time per delivery is that of a backlog.
+/// Above 1, events were batched, and the processor time per delivery is that of a backlog.
 const PER_READ: &str = "/deliveries_per_read";
 const P50: &str = "/latency_us/p50";
 const P99: &str = "/latency_us/p99";
 const RESIDENT: &str = "/server/resident_bytes_per_connection";
 
-/// One thing to measure.
+/// A measurement.
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
     pub(super) rows: &'static [Row],
     pub(super) measure: fn(&mut Round<'_>) -> anyhow::Result<()>,
-    /// What this build of the server cannot do yet, if that is all the cell is about.
+    /// The flag that this build of the server lacks, if the cell needs it.
     pub(super) lacks: fn(&Round<'_>) -> Option<&'static str>,
 }
 
@@ -63,7 +63,7 @@ const IDLE: Cell = Cell {
         Row::value("bytes per connection at 19,000", "downlink-19000", RESIDENT),
     ],
     measure: |round| {
-        // A shared topic, and a client of its own for each.
+        // A shared topic for all, and a separate client for each.
         let idle = |connections: u64| {
             let load = Load::on(connections).query("&client=c{n}").seconds(1);
             load.rate(1.0).with(&["--settle", "3s", "--drain", "10s"])

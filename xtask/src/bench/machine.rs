@@ -1,4 +1,4 @@
-//! Where and when something was measured, and how busy the machine was with other things.
+//! The place and time of a measurement, and the other load on the machine.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,23 +10,23 @@ use super::settings::Settings;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// Load beyond which the machine was not idle before the run: half a processor was in use.
+/// Above this load, the machine was not idle before the run: half a processor was in use.
 const BUSY_BEFORE: f64 = 0.5;
 
-/// The load average over the last minute, where the system says it.
+/// The load average over the last minute. `None` if the system does not report it.
 pub(super) fn load_before() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// The name of a record: the day and the commit.
+/// The name of a record: its day and commit.
 pub(super) fn record_name(workspace: &Workspace) -> anyhow::Result<String> {
     let date = said(workspace, "date", &["-u", "+%F"])?;
     let commit = said(workspace, "git", &["rev-parse", "--short", "HEAD"])?;
     Ok(format!("{date}-{commit}"))
 }
 
-/// What was measured, where, and how to do it again.
+/// The head of a record: the subject, the machine, and the commands to repeat it.
 pub(super) fn header(
     programs: &Programs<'_>,
     settings: Settings,
@@ -62,7 +62,7 @@ pub(super) fn header(
     Ok(text)
 }
 
-/// How busy the machine was before the run, with a warning if it was.
+/// The load of the machine before the run, with a warning if it is high.
 fn load_line(load: Option<f64>) -> String {
     let mut line = String::from("- load average of the last minute before the run: ");
     match load {
@@ -81,7 +81,7 @@ fn load_line(load: Option<f64>) -> String {
     line
 }
 
-/// What a program prints, without the line end.
+/// The output of a program, without the last line end.
 fn said(workspace: &Workspace, program: &str, words: &[&str]) -> anyhow::Result<String> {
     let text = command::output(&mut command::command(&workspace.root, program, words))?;
     Ok(text.trim_end().to_owned())

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: downlink beside a bare loop of writes and beside axum, on the same load.
 //!
-//! The servers take turns in each round, and what counts is the median of the rounds' ratios: what else
-//! the machine does at the time touches all of them. Every run starts a fresh server, so that memory is
-//! that of its connections. The figures are those of `downlink bench`, except the memory of the kernel's
-//! sockets, which `ss` tells. A bar that is missed is said, and is no failure of the command.
+//! The servers take turns in each round, and the median of the rounds' ratios counts. Other load on
+//! the machine then affects all servers alike. Every run starts a fresh server, so that its memory
+//! is that of its own connections. The figures come from `downlink bench`, except the memory of the
+//! kernel's sockets, which comes from `ss`. A missed bar is reported, but does not fail the
+//! command.
 
 mod cells;
 mod machine;
@@ -31,18 +32,18 @@ use crate::Options;
 use crate::steps::{Choice, Verdict};
 use crate::workspace::Workspace;
 
-/// Measures all cells or some of them, or lists them.
+/// Measures all or some cells, or lists them.
 ///
 /// # Errors
 ///
-/// If a program cannot be built or the record not be written. A cell that cannot be measured is named
-/// in the record, and the others are measured all the same.
+/// A program cannot be built, or the record cannot be written. A cell that cannot be measured is
+/// named in the record, and the other cells are still measured.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Verdict> {
     if options.choice == Choice::List {
         print!("{}", list());
         return Ok(Verdict::Good);
     }
-    // What building costs is not what else the machine does.
+    // Taken before the build, which would add to the load.
     let load_before = machine::load_before();
     let settings = Settings::new(options)?;
     let cells = chosen(&options.choice)?;
@@ -65,7 +66,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ve
     Ok(verdict)
 }
 
-/// The cells that `--only` names; all without it.
+/// The cells that `--only` names, or all.
 fn chosen(choice: &Choice) -> anyhow::Result<Vec<&'static Cell>> {
     let names: Vec<_> = names(choice).into_iter().filter(|name| *name != QUICK_NAME).collect();
     if let Some(unknown) = names.iter().find(|name| CELLS.iter().all(|cell| cell.name != **name)) {
@@ -86,7 +87,7 @@ fn list() -> String {
     text
 }
 
-/// The record's path without its ending.
+/// The path of the record, without its extension.
 fn record(workspace: &Workspace, settings: Settings) -> anyhow::Result<PathBuf> {
     let folder = match settings.is_quick {
         true => workspace.target.join("bench-quick"),
@@ -96,7 +97,7 @@ fn record(workspace: &Workspace, settings: Settings) -> anyhow::Result<PathBuf> 
     Ok(folder.join(machine::record_name(workspace)?))
 }
 
-/// The section of a cell, and its verdict in a few words.
+/// The section of a cell, and a short verdict.
 fn told(cell: &Cell, result: anyhow::Result<Measured>) -> (String, String) {
     let (text, said) = match result {
         Ok(Measured::Judged(Judged { text, missed: 0 })) => {
@@ -116,7 +117,7 @@ fn told(cell: &Cell, result: anyhow::Result<Measured>) -> (String, String) {
     (format!("## {}\n\n{}.\n\n{text}", cell.name, cell.what), said)
 }
 
-/// What became of a cell.
+/// The result of a cell.
 #[derive(Debug)]
 enum Measured {
     Judged(Judged),
@@ -128,12 +129,12 @@ enum Measured {
 struct Bench<'a> {
     programs: Programs<'a>,
     settings: Settings,
-    /// The record's path without its ending.
+    /// The path of the record, without its extension.
     record: PathBuf,
 }
 
 impl Bench<'_> {
-    /// All rounds of a cell.
+    /// Measures all rounds of a cell.
     fn cell(&self, cell: &Cell) -> anyhow::Result<Measured> {
         let rounds = self.settings.rounds;
         if let Some(what) = (cell.lacks)(&self.round(None)) {
@@ -164,7 +165,7 @@ impl Bench<'_> {
         Round { programs: &self.programs, seconds, is_quick, pictures, drawn, reports }
     }
 
-    /// Appends to the record: cells that were measured one by one stand in one file.
+    /// Appends to the record. Cells that are measured separately share one file.
     fn write(&self, text: &str) -> anyhow::Result<()> {
         let path = self.record.with_extension("md");
         let file = OpenOptions::new().create(true).append(true).open(&path);

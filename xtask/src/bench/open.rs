@@ -1,7 +1,7 @@
-//! How a server opens a store: until its first answer, with what memory, and after reading how much.
+//! Opening a store: the time to the server's first answer, its memory, and the bytes it reads.
 //!
-//! What is read is what the process asked the system for (`rchar` of `/proc`), whether it came from the
-//! disk or from the system's memory: so a warm cache hides nothing.
+//! The bytes are those that the process requests from the system (`rchar` of `/proc`). They may
+//! come from the disk or from the system's cache, so a warm cache hides nothing.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use super::servers::{DOWNLINK, Programs, Running};
 use super::watch::resident;
 
-/// How long an answer may take.
+/// The longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// Starts our server on a store, and reports what it took until it answered.
+/// Starts our server on a store, and reports the resources it used until its first answer.
 ///
 /// # Errors
 ///
-/// If it does not answer, or the system does not tell what it used.
+/// The server does not answer, or the system does not report its resources.
 pub(super) fn open(
     programs: &Programs<'_>,
     store: Option<&Path>,
@@ -60,7 +60,7 @@ fn size(file: &Path) -> anyhow::Result<u64> {
     Ok(metadata.len())
 }
 
-/// The status line of the answer to whether it is ready.
+/// The status line of the answer from `/readyz`.
 fn ask(running: &Running) -> anyhow::Result<String> {
     let address = format!("127.0.0.1:{}", running.port());
     let mut stream = TcpStream::connect(&address).with_context(|| address.clone())?;
@@ -71,7 +71,7 @@ fn ask(running: &Running) -> anyhow::Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// A line of `/proc/…/io`.
+/// The value of a line in `/proc/…/io`.
 fn counter(io: &str, name: &str) -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }

@@ -11,13 +11,13 @@ use super::servers::{FLOOR, Programs, Running, Server};
 use super::watch::Watch;
 use crate::command;
 
-/// What the load tool is to do.
+/// The work of the load tool.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     words: Vec<String>,
-    /// Behind the address of the subscriptions.
+    /// The end of the subscriptions' address.
     query: &'static str,
-    /// Measured seconds, where they are not those of the whole run.
+    /// Measured seconds, if they differ from those of the whole run.
     seconds: Option<u64>,
     is_watched: bool,
     is_drawn: bool,
@@ -30,23 +30,23 @@ impl Load {
         Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
     }
 
-    /// As fast as it goes, with so many events on their way.
+    /// The highest possible rate, with this many events in flight.
     pub(super) fn window(self, events: u64) -> Self {
         self.with(&["--window", &events.to_string()])
     }
 
-    /// Events a second.
+    /// A rate in events per second.
     pub(super) fn rate(self, per_second: f64) -> Self {
         self.with(&["--rate", &format!("{per_second:.3}")])
     }
 
-    /// Further words for the load tool.
+    /// Adds arguments for the load tool.
     pub(super) fn with(mut self, words: &[&str]) -> Self {
         self.words.extend(words.iter().map(ToString::to_string));
         self
     }
 
-    /// What else the subscriptions ask for; `{n}` is the number of the connection.
+    /// Adds query parameters for the subscriptions. `{n}` is the number of the connection.
     pub(super) fn query(mut self, query: &'static str) -> Self {
         self.query = query;
         self
@@ -57,13 +57,13 @@ impl Load {
         self
     }
 
-    /// The server's memory and that of its sockets are sampled on the way.
+    /// Samples the memory of the server and of its sockets.
     pub(super) fn watched(mut self) -> Self {
         self.is_watched = true;
         self
     }
 
-    /// The last round's latencies are drawn.
+    /// Draws the latencies of the last round.
     pub(super) fn drawn(mut self) -> Self {
         self.is_drawn = true;
         self
@@ -89,11 +89,11 @@ impl Load {
     }
 }
 
-/// What a load is put on.
+/// The target of a load.
 struct Aim<'a> {
     url: &'a str,
     pid: &'a str,
-    /// The line of a shell that starts it again at the same address.
+    /// The shell command that starts the server again at the same address.
     again: &'a str,
 }
 
@@ -101,11 +101,11 @@ struct Aim<'a> {
 #[derive(Debug)]
 pub(super) struct Round<'a> {
     pub(super) programs: &'a Programs<'a>,
-    /// Measured seconds of each run.
+    /// The measured seconds of each run.
     pub(super) seconds: u64,
-    /// Whether it is for a first look.
+    /// Whether this is a quick run.
     pub(super) is_quick: bool,
-    /// The beginning of the pictures' paths, if there are to be any.
+    /// The start of the pictures' paths. `None` without pictures.
     pub(super) pictures: Option<PathBuf>,
     /// The pictures drawn, as lines for the record.
     pub(super) drawn: String,
@@ -149,7 +149,8 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Lets the floor append and flush as many events at a time to a plain file, and keeps the report.
+    /// Lets the floor append and flush this many events at a time to a plain file. Keeps the
+    /// report.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;
@@ -161,7 +162,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Opens a store, reports what that took, and stops the server as an operator would.
+    /// Opens a store, reports the cost, and stops the server as an operator would.
     pub(super) fn open(
         &mut self,
         label: &str,
@@ -175,7 +176,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The path of a store that is not there yet, on the disk of the build.
+    /// The path of a new store, on the disk of the build.
     pub(super) fn store(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.programs.workspace.target.join("bench-store");
         match std::fs::remove_dir_all(&folder) {
@@ -193,21 +194,21 @@ impl Round<'_> {
         self.reports.push((label.to_owned(), report));
     }
 
-    /// A number of one of the reports.
+    /// A number from one of the reports.
     pub(super) fn figure(&self, label: &str, at: &str) -> Option<f64> {
         let (_, report) = self.reports.iter().find(|(name, _)| name == label)?;
         report.pointer(at).and_then(Value::as_f64)
     }
 }
 
-/// The command line of a typical run, for the record.
+/// The command lines of a typical run, for the record.
 pub(super) fn example(programs: &Programs<'_>, seconds: u64) -> [Command; 2] {
     let server = programs.server(&super::servers::DOWNLINK, &["serve".into(), "…".into()]);
     let aim = Aim { url: "http://127.0.0.1:PORT", pid: "PID", again: "" };
     [server, Load::on(1_000).window(16).command(programs, &aim, seconds)]
 }
 
-/// What a run says on one line while it lasts; the tables have the rest.
+/// A short line about a finished run. The tables have the rest.
 fn summary(report: &Value) -> String {
     const FIGURES: [(&str, &str, f64); 9] = [
         ("deliveries/s", "/deliveries_per_s", 1.0),
@@ -227,7 +228,7 @@ fn summary(report: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What makes a run doubtful; empty if nothing does.
+/// The reasons to doubt a run. Empty if there are none.
 pub(super) fn remarks(report: &Value) -> String {
     let mut text = String::new();
     if report["generator_limited"] == true {
@@ -256,8 +257,8 @@ pub(super) fn remarks(report: &Value) -> String {
     text
 }
 
-/// Whether the accounts of a run do not add up: something lost, twice, out of order or refused, or a
-/// connection that did not come up or did not last.
+/// Whether the accounts of a run are wrong: an event was lost, repeated, out of order or refused,
+/// or a connection failed to open or to last.
 pub(super) fn is_flawed(report: &Value) -> bool {
     let any = |name: &str| report[name].as_u64().unwrap_or_default() > 0;
     report["flawless"] == false

@@ -1,4 +1,4 @@
-//! The servers: how each is built, started, and asked what it can do.
+//! The servers: how each is built and started, and which flags it has.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The processors of server and load tool, if there are two.
+/// The processors of the server and of the load tool, if there are two.
 const SERVER_CPU: &str = "0";
 const TOOL_CPU: &str = "1";
 
-/// Where a server listens first: the system finds a port.
+/// The address of a server at first: the system chooses the port.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A server to measure.
@@ -22,13 +22,13 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     manifest: &'static str,
     binary: &'static str,
-    /// What goes before the address on its command line.
+    /// The arguments before its address.
     words: &'static [&'static str],
-    /// A flag and its value, where a run does not give another one.
+    /// A flag and its value, used unless a run sets another value.
     usual: &'static [&'static str],
 }
 
-/// Ours.
+/// Our server.
 pub(super) const DOWNLINK: Server = Server {
     name: "downlink",
     manifest: "crates/downlink-server/Cargo.toml",
@@ -36,7 +36,7 @@ pub(super) const DOWNLINK: Server = Server {
     words: &["serve", "--listen"],
     usual: &["--store", "none"],
 };
-/// A bare loop of writes.
+/// The floor: a bare loop of writes.
 pub(super) const FLOOR: Server = Server {
     name: "floor",
     manifest: "bench/floor/Cargo.toml",
@@ -44,7 +44,7 @@ pub(super) const FLOOR: Server = Server {
     words: &["serve"],
     usual: &[],
 };
-/// The usual way with axum.
+/// The usual approach with axum.
 pub(super) const AXUM: Server = Server {
     name: "axum",
     manifest: "bench/peers/axum/Cargo.toml",
@@ -52,16 +52,16 @@ pub(super) const AXUM: Server = Server {
     words: &[],
     usual: &[],
 };
-/// All of them, in the order in which they take turns.
+/// All servers, in the order of their turns.
 pub(super) const SERVERS: [&Server; 3] = [&DOWNLINK, &FLOOR, &AXUM];
 
-/// Everything built, and where it runs.
+/// The built programs, and the processors on which they run.
 #[derive(Debug)]
 pub(super) struct Programs<'a> {
     pub(super) workspace: &'a Workspace,
-    /// Whether server and load tool have a processor each.
+    /// Whether the server and the load tool each have a processor.
     pub(super) is_pinned: bool,
-    /// What our server's help says: which flags this build has.
+    /// The help text of our server. It lists the flags of this build.
     help: String,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Programs<'a> {
         Ok(programs)
     }
 
-    /// Whether our server has a flag.
+    /// Whether our server has this flag.
     pub(super) fn has_flag(&self, flag: &str) -> bool {
         takes(&self.help, flag).is_some()
     }
@@ -92,12 +92,12 @@ impl<'a> Programs<'a> {
         takes(&self.help, "--store").is_some_and(|value| value != "<none>")
     }
 
-    /// The load tool on its processor.
+    /// The command of the load tool on its processor.
     pub(super) fn tool(&self, words: &[String]) -> Command {
         self.on(TOOL_CPU, DOWNLINK.binary, words)
     }
 
-    /// Another program of the system's where the load tool is, out of the server's way.
+    /// The command of a system program on the load tool's processor, away from the server.
     pub(super) fn beside_tool(&self, program: &str, words: &[&str]) -> Command {
         let root = &self.workspace.root;
         if self.is_pinned {
@@ -107,12 +107,12 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// A server's program on the server's processor.
+    /// The command of a server on its processor.
     pub(super) fn server(&self, server: &Server, words: &[String]) -> Command {
         self.on(SERVER_CPU, server.binary, words)
     }
 
-    /// A program of ours on a processor of its own, with all the descriptors there may be.
+    /// The command of one of our programs on its own processor, with the highest descriptor limit.
     fn on(&self, cpu: &str, binary: &str, words: &[String]) -> Command {
         let path = self.workspace.target.join("release").join(binary);
         let raised = ["-c", "ulimit -n \"$(ulimit -Hn)\"; exec \"$0\" \"$@\""];
@@ -126,7 +126,7 @@ impl<'a> Programs<'a> {
         command
     }
 
-    /// Starts a server and waits for the line that says its address.
+    /// Starts a server and waits for the line with its address.
     pub(super) fn start(&self, server: &Server, flags: &[String]) -> anyhow::Result<Running> {
         let mut words: Vec<String> = server.words.iter().map(ToString::to_string).collect();
         words.push(ANY_PORT.to_owned());
@@ -150,18 +150,18 @@ impl<'a> Programs<'a> {
             words.iter_mut().find(|word| *word == ANY_PORT).context("it was given an address")?;
         *at = format!("127.0.0.1:{}", running.port());
         running.again = command::line(&self.server(server, &words));
-        // It goes on to say things; nobody reading them must not stop it.
+        // Reads the rest of the output, so that the server never blocks on a full pipe.
         thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Ok(running)
     }
 }
 
-/// A server, ended when dropped.
+/// A running server. Dropping it ends the process.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
     pub(super) url: String,
-    /// The line of a shell that starts it again at the same address.
+    /// The shell command that starts it again at the same address.
     pub(super) again: String,
 }
 
@@ -170,7 +170,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks the server to stop and waits for its end.
     pub(super) fn stop(mut self, programs: &Programs<'_>) -> anyhow::Result<()> {
         let pid = self.pid().to_string();
         command::output(&mut programs.beside_tool("kill", &["-TERM", &pid]))?;
@@ -178,7 +178,7 @@ impl Running {
         Ok(())
     }
 
-    /// The port it listens on.
+    /// The server's port.
     pub(super) fn port(&self) -> &str {
         self.url.rsplit(':').next().unwrap_or_default()
     }
@@ -191,7 +191,7 @@ impl Drop for Running {
     }
 }
 
-/// The value that a flag takes, as the help shows it.
+/// The name of a flag's value in the help text.
 fn takes<'a>(help: &'a str, flag: &str) -> Option<&'a str> {
     help.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -1,28 +1,29 @@
-//! How long and how often, and which cells.
+//! The length and number of runs, and the chosen cells.
 
 use anyhow::bail;
 
 use crate::Options;
 use crate::steps::Choice;
 
-/// Rounds of a run: an odd number has a median of its own, and one strange round does not move it.
+/// The rounds of a run. With an odd number, one round is the median, and one outlier does not move
+/// it.
 const ROUNDS: u64 = 5;
-/// Measured seconds of each load: user time is told from the system's by some 100 samples a second, and
-/// a few thousand of them are good to a few per cent.
+/// The measured seconds of each load. About 100 samples a second divide the processor time into user
+/// and system time. A few thousand samples are exact to a few percent.
 const SECONDS: u64 = 30;
-/// What goes into the record.
+/// The settings of a recorded run.
 const FULL: Settings = Settings { rounds: ROUNDS, seconds: SECONDS, is_quick: false };
-/// For a first look: too short to record.
+/// The settings of a quick run, which is too short to record.
 const QUICK: Settings = Settings { rounds: 1, seconds: 1, is_quick: true };
-/// How `--only` asks for the short run.
+/// The name of the quick run in `--only`.
 pub(super) const QUICK_NAME: &str = "quick";
 
-/// How long and how often.
+/// The length and number of runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Settings {
     pub(super) rounds: u64,
     pub(super) seconds: u64,
-    /// Whether it is for a first look, not for the record.
+    /// Whether this is a quick run, which is not recorded.
     pub(super) is_quick: bool,
 }
 
@@ -42,7 +43,7 @@ impl Settings {
     }
 }
 
-/// What `--only` names, with commas between.
+/// The names in `--only`, separated by commas.
 pub(super) fn names(choice: &Choice) -> Vec<&str> {
     match choice {
         Choice::Only(names) => names.split(',').collect(),

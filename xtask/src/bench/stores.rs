@@ -1,32 +1,32 @@
-//! The cells about history in a file: publishing into it, replay, a crash, and opening it again.
+//! The cells about a store: publishing, replay, a crash, and opening.
 
 use super::cells::Cell;
 use super::round::{Load, Round};
 use super::servers::DOWNLINK;
 use super::table::{Figure, Row};
 
-/// An event of `durable`.
+/// The bytes of an event in `durable`.
 pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
-/// Each of the four ways to publish gets this part of a run's seconds.
+/// Each of the four ways to publish takes this fraction of a run's seconds.
 const DURABLE_SHARE: u64 = 3;
-/// The body of a batch's event.
+/// The body of an event in a batch.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// Events on their way while history is made: no limit but that of the answers.
+/// Events in flight while history is made. In effect only the answers limit the rate.
 const MAKING_WINDOW: u64 = 65_536;
 /// The longest that making history may take, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
-/// What marks the events of the history that is made.
+/// The run number in the events of the prepared history.
 const PAST_RUN: &str = "7";
-/// What the history of `replay` and of `open` holds.
+/// The number of events in the history of `replay` and of `open`.
 const PAST_EVENTS: &str = "1000000";
-/// The same for a first look.
+/// The number of these events in a quick run.
 const PAST_EVENTS_QUICK: &str = "100000";
-/// So many events that the reader of `durable` is not overtaken by retention: 256 batches are 25,600.
+/// Enough events that retention does not overtake the reader of `durable`: 256 batches are 25,600.
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
-/// Nothing of it is evicted: not by count, not by size, not by age.
+/// Nothing in this history is evicted: not by count, not by size, not by age.
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
-/// The store's connections (12 MiB by `docs/LIMITS.md`), and 1 MiB for a page, a socket's batch, what was
-/// published meanwhile and the allocator.
+/// The store's connections (12 MiB by `docs/LIMITS.md`), and 1 MiB for a page, the batch of a
+/// socket, the events published meanwhile, and the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";
@@ -34,7 +34,7 @@ const PER_CPU_S: &str = "/server/acknowledged_per_cpu_s";
 const FLOOR_EVENTS: &str = "/events_per_s";
 const P99: &str = "/latency_us/p99";
 
-/// The three lines of one way to publish.
+/// The three rows for one way to publish.
 macro_rules! beside_floor {
     ($title:literal, $label:literal, $floor:literal) => {
         [
@@ -125,7 +125,7 @@ fn lacks(round: &Round<'_>) -> Option<&'static str> {
     (!round.programs.has_store()).then_some("--store FILE")
 }
 
-/// One reader, who accounts for every event, and publishers who wait for each answer.
+/// One reader accounts for every event, and each publisher waits for its answers.
 fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
     let seconds = (round.seconds / DURABLE_SHARE).max(1);
     let bytes = DURABLE_EVENT_BYTES.to_string();
@@ -134,7 +134,7 @@ fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
     let by = |publishers: u64| load.clone().with(&["--publishers", &publishers.to_string()]);
     let batches = by(256).with(&["--batch", "100", "--publish-url", "{url}/events/batch"]);
     let batches = batches.with(&["--publish-body", LINE]);
-    // The store commits 4,096 events at a time at most.
+    // The store commits at most 4,096 events at a time.
     let ways =
         [("1", 1, by(1)), ("16", 16, by(16)), ("256", 256, by(256)), ("batch", 4_096, batches)];
     for (name, events, load) in &ways {
@@ -204,7 +204,7 @@ fn past_events(round: &Round<'_>) -> &'static str {
     if round.is_quick { PAST_EVENTS_QUICK } else { PAST_EVENTS }
 }
 
-/// Publishes so many small events and ends; one reader accounts for those of its topic.
+/// Publishes this many small events. One reader accounts for the events of its topic.
 fn making(batch: u64, events: &str) -> Load {
     let load = Load::on(1).window(MAKING_WINDOW).seconds(MAKING_SECONDS_MAX);
     let load = load.with(&["--events", events, "--payload-bytes", "64"]);
@@ -260,7 +260,7 @@ pub(super) const OPEN: Cell = Cell {
     measure: |round| {
         let store = round.store("open.db")?;
         let flags = ["--store", &*store.to_string_lossy()];
-        // Neither the clients' inboxes nor the reader's topic is among those that are made.
+        // The clients' inboxes and the reader's topic are not among the prepared topics.
         let flags = [&flags[..], &["--topics-max", "200000"], &KEEP_ALL[..]].concat();
         let topics = ["--topics", "100000"];
         let load = making(1_000, PAST_EVENTS).with(&topics);

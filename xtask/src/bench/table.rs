@@ -1,7 +1,8 @@
-//! What a cell's rounds came to, as a Markdown table: the values, their median, the bar, the verdict.
+//! The results of a cell's rounds as a Markdown table: the values, their median, the bar, the
+//! verdict.
 //!
-//! Every run's accounts and the load tool's own share of its processor stand below, so that a figure
-//! that the tool or a loss made good is seen.
+//! Below the table are the accounts of every run, and the load tool's own share of its processor.
+//! They show whether a loss or the tool itself has improved a figure.
 
 use std::fmt::Write as _;
 
@@ -9,11 +10,11 @@ use serde_json::Value;
 
 use super::round::{is_flawed, remarks};
 
-/// A figure of a run: its label, and where it is in the report.
+/// A figure of a run: the run's label, and the figure's place in the report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Figure(pub(super) &'static str, pub(super) &'static str);
 
-/// A line of a cell's table.
+/// A row in a cell's table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     title: &'static str,
@@ -22,7 +23,7 @@ pub(super) struct Row {
     bar: Option<Bar>,
 }
 
-/// What must hold for the median.
+/// The condition for the median.
 #[derive(Clone, Copy, Debug)]
 enum Bar {
     AtMost(f64),
@@ -30,12 +31,12 @@ enum Bar {
 }
 
 impl Row {
-    /// A figure as it is.
+    /// A figure without a ratio.
     pub(super) const fn value(title: &'static str, label: &'static str, at: &'static str) -> Self {
         Self { title, over: Figure(label, at), under: None, bar: None }
     }
 
-    /// A figure in proportion to another one of the same round.
+    /// The ratio of a figure to another one from the same round.
     pub(super) const fn ratio(title: &'static str, over: Figure, under: Figure) -> Self {
         Self { title, over, under: Some(under), bar: None }
     }
@@ -48,7 +49,7 @@ impl Row {
         Self { bar: Some(Bar::AtLeast(least)), ..self }
     }
 
-    /// Whether it has a bar.
+    /// Whether the row has a bar.
     pub(super) const fn is_judged(&self) -> bool {
         self.bar.is_some()
     }
@@ -77,7 +78,7 @@ impl Bar {
     }
 }
 
-/// The reports of a round, by label, and how busy the machine was before it.
+/// The reports of a round by label, and the load of the machine before it.
 #[derive(Debug)]
 pub(super) struct Reports {
     pub(super) load_before: Option<f64>,
@@ -91,15 +92,15 @@ impl Reports {
     }
 }
 
-/// What a cell came to.
+/// The result of a cell.
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) text: String,
-    /// Bars that were missed, and flaws of our own accounts.
+    /// The number of missed bars, and of flaws in our own accounts.
     pub(super) missed: usize,
 }
 
-/// The table, and what there is to remark on the runs.
+/// Makes the table and the remarks on the runs.
 pub(super) fn judge(rows: &[Row], rounds: &[Reports]) -> Judged {
     let mut judged = Judged { text: String::new(), missed: 0 };
     judged.head(rounds.len());
@@ -140,7 +141,7 @@ impl Judged {
         let _ = writeln!(self.text, "| {title} | {cells} | {median} | {bar} | {verdict} |");
     }
 
-    /// How busy the load tool was in each run.
+    /// Adds the load of the load tool in each run.
     fn tool(&mut self, rounds: &[Reports]) {
         let Some(first) = rounds.first() else { return };
         for (label, _) in &first.runs {
@@ -180,7 +181,7 @@ fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), number)
 }
 
-/// A number with as many digits as say something.
+/// Formats a number with its significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -189,7 +190,7 @@ pub(super) fn number(value: f64) -> String {
     }
 }
 
-/// The middle value, or the mean of the middle two; nothing of nothing.
+/// The middle value, or the mean of the middle two. `None` without values.
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,10 +1,12 @@
-//! Samples a server while it is under load: its resident memory, and what the kernel holds for the
-//! sending side of its sockets (`ss`): of all, and of those that stall, whose peer has taken nothing
-//! since the sample before. What a reader has not acknowledged yet that reads is no measure of a limit:
-//! that is as much as the path takes.
+//! Samples a server under load: its resident memory, and the memory of the kernel for the send side
+//! of its sockets (`ss`).
 //!
-//! The maxima are kept. Between two samples memory may have been higher; what stays for a second is
-//! seen.
+//! There are two figures for sockets: one for all of them, and one for stalled sockets. The peer of a
+//! stalled socket has taken no bytes since the last sample. The unacknowledged bytes of an active
+//! reader say nothing about a limit, since they fill the path.
+//!
+//! The maxima are kept. Memory may have been higher between two samples, but a value that lasts for
+//! a second is seen.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,18 +21,18 @@ use serde_json::{Value, json};
 use super::servers::{Programs, Running};
 use crate::command;
 
-/// Often enough to see every socket that stalls for seconds; `ss` takes a few milliseconds.
+/// Short enough to see every socket that stalls for seconds. `ss` takes a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The largest values so far, and what the next sample is compared with.
+/// The largest values so far, and the last sample for comparison.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Peak {
     resident_bytes: u64,
-    /// Of the socket that holds most.
+    /// The bytes of the socket that holds the most.
     send_bytes: u64,
-    /// The same of those that stall; `None` if none was seen to.
+    /// The bytes of the stalled socket that holds the most. `None` if no socket has stalled.
     stalled_send_bytes: Option<u64>,
-    /// How far each peer was at the last sample that had something to take.
+    /// The bytes acknowledged by each peer at the last sample with queued bytes.
     acked: HashMap<String, u64>,
 }
 
@@ -38,12 +40,12 @@ struct Peak {
 #[derive(Debug, Eq, PartialEq)]
 struct Sampled<'a> {
     peer: &'a str,
-    /// What is queued to send, with the kernel's own share.
+    /// The bytes queued to send, with the kernel's overhead.
     send_bytes: u64,
     acked_bytes: u64,
 }
 
-/// Sampling in progress.
+/// The sampling thread of a run.
 #[derive(Debug)]
 pub(super) struct Watch {
     end: Sender<()>,
@@ -51,9 +53,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Starts the sampling.
+    ///
     /// # Errors
     ///
-    /// If `ss` cannot be asked.
+    /// `ss` cannot be started.
     pub(super) fn start(programs: &Programs<'_>, running: &Running) -> anyhow::Result<Self> {
         let filter = ["-timnHO", "state", "established", "sport", "=", running.port()];
         let filter: Vec<String> = filter.map(str::to_owned).to_vec();
@@ -74,7 +78,7 @@ impl Watch {
         Ok(Self { end, thread })
     }
 
-    /// The maxima.
+    /// Ends the sampling and returns the maxima.
     pub(super) fn end(self) -> Value {
         drop(self.end);
         match self.thread.join() {
@@ -113,15 +117,15 @@ impl Peak {
     }
 }
 
-/// The resident bytes in `/proc/…/status`.
+/// The resident bytes from `/proc/…/status`.
 pub(super) fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }
 
-/// A line of `ss`: two queues, two addresses, `skmem:(…,w1280,…)`, and what TCP knows, in which the bytes
-/// acknowledged are left out while there are none.
+/// Parses a line of `ss`: two queues, two addresses, `skmem:(…,w1280,…)`, and TCP's figures. While
+/// no bytes are acknowledged, `ss` omits that figure.
 fn sampled(line: &str) -> Option<Sampled<'_>> {
     let peer = line.split_whitespace().nth(3)?;
     let memory = line.split_once("skmem:(")?.1.split_once(')')?.0;

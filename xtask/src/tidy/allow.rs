@@ -2,14 +2,14 @@
 
 use crate::tidy::{Finding, Rule};
 
-/// Excuses one subject from one rule, where a path begins with `path`.
+/// An exception for one subject from one rule, in paths that begin with `path`.
 #[derive(Debug)]
 pub(super) struct Exception {
     path: &'static str,
     rule: Rule,
     /// See `Finding::subject`.
     subject: &'static str,
-    /// Why the rule would make this piece of code worse. For the reader of the table.
+    /// Why the rule would make this code worse. It is for the reader of the table.
     reason: &'static str,
 }
 
@@ -41,7 +41,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     },
 ];
 
-/// Removes what is excused, and adds a finding for each exception that excuses nothing.
+/// Removes the excused findings, and adds one for each unused exception.
 pub(super) fn apply(exceptions: &[Exception], mut findings: Vec<Finding>) -> Vec<Finding> {
     let mut unused = Vec::new();
     for exception in exceptions {

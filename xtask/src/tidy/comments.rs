@@ -1,4 +1,4 @@
-//! Rules for comments: no unfinished work, no code that was switched off.
+//! Rules for comments: no unfinished work, no commented-out code.
 //!
 //! A small scanner finds the comments, since the syntax tree does not keep them. It knows strings,
 //! raw strings and characters, so that `"// not a comment"` is none.
@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
-/// Words that mark work that was left.
+/// Words that mark unfinished work.
 const MARKS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
@@ -41,7 +41,7 @@ fn is_code(text: &str) -> bool {
     syn::parse_str::<syn::Block>(&whole).is_ok()
 }
 
-/// One comment that ends with its line; of a block comment, each line.
+/// One comment line. A block comment has one for each of its lines.
 #[derive(Debug, Eq, PartialEq)]
 struct Comment<'a> {
     /// From 1.
@@ -71,7 +71,7 @@ fn scan(text: &str) -> Vec<Comment<'_>> {
     comments
 }
 
-/// The numbers of the lines that hold code: a line of comments or white space alone holds none.
+/// The numbers of the lines with code. A line of comments or white space alone has none.
 pub(super) fn code_lines(text: &str) -> Vec<usize> {
     let mut code = text.as_bytes().to_vec();
     for byte in spans(text).into_iter().flatten() {
@@ -161,7 +161,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// `None` if this is no raw string but a raw identifier.
+/// `None` if this is a raw identifier.
 fn raw_string(text: &str) -> Option<usize> {
     let hashes = text[1..].bytes().take_while(|byte| *byte == b'#').count();
     let content = text[1 + hashes..].strip_prefix('"')?;

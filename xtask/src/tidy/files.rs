@@ -5,7 +5,7 @@ use crate::tidy::{Finding, Rule};
 
 /// Lines of any file, tests included. A longer file owns more than one thing.
 const LINES_MAX: usize = 700;
-/// Lines of an adapter for a framework, without its tests. A longer adapter holds code that belongs in the engine.
+/// Lines of an adapter for a framework, without its tests. A longer one has code for the engine.
 const ADAPTER_LINES_MAX: usize = 300;
 const ADAPTERS: &str = "crates/downlink/src/adapters/";
 

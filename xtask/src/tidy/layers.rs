@@ -20,7 +20,7 @@ struct Layers {
 struct Layer {
     /// A folder ends with a slash.
     name: &'static str,
-    /// Layers below this one that it may not import all the same.
+    /// Lower layers that it may still not import.
     without: &'static [&'static str],
     /// The reason for `without`.
     reason: &'static str,
@@ -37,7 +37,7 @@ impl Layer {
     }
 }
 
-/// The floors of the log.
+/// The layers of the log.
 const LOG: Layers = Layers {
     folder: "crates/downlink-log/src/",
     order: &[
@@ -57,7 +57,7 @@ const LOG: Layers = Layers {
     ],
 };
 
-/// The floors of the library.
+/// The layers of the library.
 const LIBRARY: Layers = Layers {
     folder: "crates/downlink/src/",
     order: &[

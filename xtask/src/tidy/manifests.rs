@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use crate::tidy::{Finding, Rule};
 use crate::workspace::{Package, Workspace};
 
-/// The program; a library that depended on it could not be used without it.
+/// The program. A library must not depend on it.
 const PROGRAM: &str = "downlink-server";
 /// Crates without clock, sockets and tasks.
 const SANS_IO: [&str; 2] = ["downlink-proto", "downlink-log"];
-/// What such a crate would need for them. A name stands for all that begin with it and a hyphen.
+/// The crates that provide these. A name also stands for all names that begin with it and a hyphen.
 const IO: [&str; 12] = [
     "actix", "async", "axum", "futures", "http", "hyper", "mio", "reqwest", "rustix", "socket2",
     "tokio", "tower",
@@ -54,7 +54,7 @@ fn dependencies(package: &Package) -> Vec<Finding> {
         .collect()
 }
 
-/// The oldest compiler is named in the root manifest and nowhere else.
+/// Only the root manifest names the oldest compiler.
 fn msrv(manifest: &str, text: &str) -> Option<Finding> {
     let inherited = |line: &str| line.replace(' ', "") == "rust-version.workspace=true";
     let advice = "write `rust-version.workspace = true`: the version is stated in one place only";
@@ -68,7 +68,8 @@ fn is_io(name: &str) -> bool {
     })
 }
 
-/// The nightly run takes its list from `fuzz/Cargo.toml`; here, that no target is missing there.
+/// The nightly run takes its list from `fuzz/Cargo.toml`. This checks that no target is missing
+/// there.
 fn fuzz_targets(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let listed: Vec<_> =
         workspace.fuzz_targets()?.into_iter().map(|target| target.source).collect();
@@ -100,7 +101,7 @@ fn decision_records(root: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether a line says the status, in bold or in a list if it likes.
+/// Whether a line gives the status. It may be bold or in a list.
 fn has_status(text: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start_matches(['-', '*', ' ']).replace("**", "");
@@ -108,7 +109,7 @@ fn has_status(text: &str) -> bool {
     })
 }
 
-/// The names in a folder that end so, sorted; none without the folder.
+/// The sorted names in a folder that end with `end`. Empty without the folder.
 fn files(folder: &Path, end: &str) -> anyhow::Result<Vec<String>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -140,7 +141,7 @@ mod tests {
         }
     }
 
-    /// A directory of its own for each test, removed at the end.
+    /// The directory of one test. Removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {

@@ -1,7 +1,7 @@
-//! The rules of the house that no other tool knows: `cargo xtask tidy`, also run as a test.
+//! The project's own rules: `cargo xtask tidy`, also run as a test.
 //!
-//! A rule reads sources or manifests and returns findings; it never prints. Exceptions are in one
-//! table with a reason each (`allow.rs`), and an exception that excuses nothing is a finding too.
+//! A rule reads sources or manifests and returns findings; it never prints. One table has all
+//! exceptions with their reasons (`allow.rs`), and an unused exception is a finding too.
 
 mod allow;
 mod budget;
@@ -40,7 +40,7 @@ struct Finding {
     rule: Rule,
     /// The function, name or other thing that breaks the rule. An exception names it.
     subject: String,
-    /// What to do.
+    /// The advice.
     advice: String,
 }
 

@@ -1,4 +1,4 @@
-//! The modules of one crate, and the file that defines whatever a path leads to.
+//! The modules of one crate, and the files that define the targets of paths.
 //!
 //! A path is followed as the compiler does: from `crate`, `self` and `super`, through modules,
 //! imports, re-exports and globs. The answer is the file with the definition, not the file that

@@ -1,7 +1,7 @@
-//! Rules for names: words that say nothing are not used in names that we give.
+//! Rules for names: empty words are not used in our own names.
 //!
-//! Only definitions are looked at: a name that another crate gave is not ours to change, and neither
-//! is that of a method in the implementation of a trait.
+//! The rules check definitions only. A name from another crate is not ours to change, and neither
+//! is a method in the implementation of a trait.
 
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};
@@ -13,13 +13,13 @@ use syn::{
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// In no part of the name of a function: each hides the verb that would say what is done.
+/// Not in any part of a function's name. Each of them hides the verb for the actual work.
 const VERBS: [&str; 3] = ["process", "manage", "perform"];
-/// Not at the beginning of the name of a function.
+/// Not at the beginning of a function's name.
 const FIRST_VERBS: [&str; 2] = ["do", "handle"];
-/// In no name: each hides the noun that would say what it is.
+/// Not in any name. Each of them hides the noun for the actual thing.
 const NOUNS: [&str; 7] = ["manager", "helper", "helpers", "util", "utils", "info", "context"];
-/// Here `handle_*` is the family of "something arrived".
+/// In this crate, `handle_*` names the methods for arriving input.
 const SANS_IO: &str = "crates/downlink-proto/";
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! A source file as the rules see it: its text and its syntax tree.
+//! A source file for the rules: its text and its syntax tree.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use syn::Item;
 
 use crate::tidy::{Finding, Rule, test_code};
 
-/// Directories that hold no source of ours.
+/// Directories without sources of this project.
 const SKIPPED: [&str; 4] = ["target", "node_modules", "artifacts", "corpus"];
 
 /// One `.rs` file.
@@ -19,7 +19,7 @@ pub(super) struct Source {
     /// Relative to the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// The tokens; none if the text is not a sequence of tokens.
+    /// The tokens. Empty if the text is not a sequence of tokens.
     pub(super) tokens: TokenStream,
     /// The tree, or the error of the parser.
     pub(super) tree: Result<syn::File, syn::Error>,

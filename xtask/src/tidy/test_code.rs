@@ -76,7 +76,7 @@ fn needs_test(condition: &Meta) -> bool {
 struct TestLines(Vec<RangeInclusive<usize>>);
 
 impl TestLines {
-    /// Adds the lines of a test-only part; answers whether it was one.
+    /// Adds the lines of a test-only part. Returns whether it was one.
     fn add(&mut self, attributes: &[Attribute], part: &impl Spanned) -> bool {
         let is_test = is_cfg_test(attributes);
         if is_test {

@@ -12,7 +12,7 @@ pub(super) fn find(tokens: TokenStream) -> Vec<(Vec<String>, Span)> {
     paths
 }
 
-/// Adds the paths of `tokens`; those at its top level begin with `before`.
+/// Adds the paths of `tokens`. Those at the top level begin with `before`.
 fn scan(before: &[String], tokens: TokenStream, paths: &mut Vec<(Vec<String>, Span)>) {
     let trees: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;
@@ -67,7 +67,7 @@ fn ends_path(trees: &[TokenTree]) -> bool {
         if first.as_char() == ':' && first.spacing() == Spacing::Joint && last.as_char() == ':')
 }
 
-/// Adds the words of the chain that `trees` begins with; answers how many tokens it has.
+/// Adds the words of the chain at the start of `trees`. Returns the number of its tokens.
 fn chain(trees: &[TokenTree], segments: &mut Vec<String>) -> usize {
     let mut at = 0;
     while let Some(TokenTree::Ident(word)) = trees.get(at) {
@@ -103,7 +103,7 @@ fn is_name(segments: &[String], next: Option<&TokenTree>) -> bool {
     is_called || segments.iter().any(|word| word.starts_with(char::is_uppercase))
 }
 
-/// The path in a string such as `"crate::codec"`, as attributes of serde have them.
+/// The path in a string such as `"crate::codec"`, as in serde's attributes.
 fn quoted_path(literal: &str) -> Option<Vec<String>> {
     let text = literal.strip_prefix('"')?.strip_suffix('"')?;
     let segments: Vec<String> = text.split("::").map(str::to_owned).collect();

@@ -1,11 +1,11 @@
-//! Rules for sequences of tokens that must not appear anywhere, macros included.
+//! Rules against sequences of tokens that must not appear anywhere, even in macros.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// A sequence of tokens, and what to do instead.
+/// A banned sequence of tokens, and the alternative.
 struct Specimen {
     tokens: &'static [&'static str],
     advice: &'static str,
@@ -30,7 +30,7 @@ const BANNED: [Specimen; 6] = [
 ];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
-    // Few files have all words of a specimen; comparing the tokens of the others would be slow.
+    // Few files contain all words of a specimen. Comparing the tokens of the others would be slow.
     if !BANNED.iter().any(|specimen| specimen.tokens.iter().all(|word| source.text.contains(word)))
     {
         return Vec::new();
@@ -53,7 +53,7 @@ fn begins_with(tokens: &[(String, Span)], wanted: &[&str]) -> bool {
     tokens.len() >= wanted.len() && tokens.iter().zip(wanted).all(|((text, _), want)| text == want)
 }
 
-/// All tokens in order; of a delimiter only the opening one, which is all the specimens need.
+/// All tokens in order. Of each delimiter only the opening one, which is enough for the specimens.
 fn flatten(stream: TokenStream, tokens: &mut Vec<(String, Span)>) {
     for tree in stream {
         match tree {
