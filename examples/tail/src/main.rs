@@ -1,7 +1,7 @@
 //! The program: listens, prints how to try it, and serves a file until Ctrl-C.
 //!
-//! The first argument is the file. The port is the second argument, or the variable `PORT`, or
-//! 8080. Port 0 means any free port.
+//! The first argument is the file. The second argument is the port; without it, the variable `PORT`
+//! or 8080 is used. Port 0 means any free port.
 
 use std::{
     env,

@@ -8,8 +8,8 @@ use crate::steps::Choice;
 /// The rounds of a run. With an odd number, one round is the median, and one outlier does not move
 /// it.
 const ROUNDS: u64 = 5;
-/// The measured seconds of each load. About 100 samples a second divide the processor time into user
-/// and system time. A few thousand samples are exact to a few percent.
+/// The measured seconds of each load. About 100 samples a second divide the processor time into
+/// user and system time. A few thousand samples are exact to a few percent.
 const SECONDS: u64 = 30;
 /// The settings of a recorded run.
 const FULL: Settings = Settings { rounds: ROUNDS, seconds: SECONDS, is_quick: false };

@@ -1,8 +1,8 @@
 //! Samples a server under load: its resident memory, and the memory of the kernel for the send side
 //! of its sockets (`ss`).
 //!
-//! There are two figures for sockets: one for all of them, and one for stalled sockets. The peer of a
-//! stalled socket has taken no bytes since the last sample. The unacknowledged bytes of an active
+//! There are two figures for sockets: one for all of them, and one for stalled sockets. The peer of
+//! a stalled socket has taken no bytes since the last sample. The unacknowledged bytes of an active
 //! reader say nothing about a limit, since they fill the path.
 //!
 //! The maxima are kept. Memory may have been higher between two samples, but a value that lasts for

@@ -32,7 +32,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right. Without the library, `None` and a message that names the skipped test.
+    /// A clock that is right. Without the library, `None` and a message with the skipped test's
+    /// name.
     fn new(folder: &Folder, test: &str) -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists());
         let Some(library) = library else {

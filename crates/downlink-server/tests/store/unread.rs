@@ -1,4 +1,5 @@
-//! A reader that reads nothing while its events expire. It gets each event, or a gap that covers it.
+//! A reader that does not read while its events expire. It gets each event, or a gap that covers
+//! it.
 
 use std::{collections::BTreeSet, path::Path};
 
