@@ -44,7 +44,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "it is for whoever started the program")]
+#[expect(clippy::print_stdout, reason = "the user who started the program reads it")]
 fn greet(address: SocketAddr) {
     println!("listening on http://{address}/ (Ctrl-C ends it)");
     println!("  open it in two tabs, or:");

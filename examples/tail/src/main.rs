@@ -63,7 +63,7 @@ fn check(file: &Path) -> Result<(), String> {
     std::fs::File::open(file).map(|_| ()).map_err(cannot)
 }
 
-#[expect(clippy::print_stdout, reason = "it is for whoever started the program")]
+#[expect(clippy::print_stdout, reason = "the user who started the program reads it")]
 fn greet(address: SocketAddr) {
     println!("listening on http://{address}/ (Ctrl-C ends it)");
     println!("  open it, or:");

@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_address_is_found_in_what_a_server_says() {
-        let said = "downlink 1.0 is open for business at http://127.0.0.1:8080/";
+        let said = "downlink 1.0 is listening on http://127.0.0.1:8080/";
         assert_eq!(address(said).as_deref(), Some("http://127.0.0.1:8080"));
         assert_eq!(address("nothing"), None);
     }

@@ -99,7 +99,7 @@ fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyh
     let Reached { place, curl, url } = Reached::by(address);
     let version = crate::VERSION;
     let mut out = io::stdout().lock();
-    writeln!(out, "downlink {version} is open for business at {place}")?;
+    writeln!(out, "downlink {version} is listening on {place}")?;
     writeln!(out, "  subscribe:  curl {curl}-N '{url}/events?topic=news'")?;
     writeln!(out, "  publish:    curl {curl}-d 'hello' '{url}/events?topic=news'")?;
     writeln!(out, "  page:       {url}/")?;

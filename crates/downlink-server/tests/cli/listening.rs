@@ -42,7 +42,7 @@ fn at(path: &Path) -> Command {
 fn serving(command: Command) -> Running {
     let running = Running::start(command);
     let line = running.stdout.next();
-    assert!(line.contains("open for business"), "{line}");
+    assert!(line.contains("listening on"), "{line}");
     running
 }
 
@@ -68,7 +68,7 @@ fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
     let path = folder.path("a.sock");
     let running = Running::start(at(&path));
     let place = format!("unix:{}", path.display());
-    assert!(running.stdout.next().ends_with(&format!("open for business at {place}")));
+    assert!(running.stdout.next().ends_with(&format!("listening on {place}")));
     let curl = format!("curl --unix-socket '{}' -N 'http://localhost/events", path.display());
     assert!(running.stdout.next().contains(&curl));
     assert!(is_served(&path));

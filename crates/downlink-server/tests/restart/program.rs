@@ -70,7 +70,7 @@ impl Program {
     pub(crate) fn greeted(mut self) -> Self {
         let mut greeting = String::new();
         self.stdout.read_line(&mut greeting).expect("a pipe");
-        assert!(greeting.contains("open for business"), "{greeting:?}");
+        assert!(greeting.contains("listening on"), "{greeting:?}");
         self
     }
 
