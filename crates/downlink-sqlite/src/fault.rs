@@ -42,12 +42,30 @@ impl From<Error> for Fault {
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown
             }
-            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => StoreError::Locked,
+            (
+                ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::FileLockingProtocolFailed,
+                _,
+            ) => StoreError::Locked,
             (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => StoreError::ReadOnly,
             (ErrorCode::CannotOpen, _) => StoreError::CannotOpen { reason },
             (ErrorCode::NotADatabase, _) => StoreError::NotAStore,
             (ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _) => StoreError::Io { reason },
             _ => StoreError::Corrupt { reason },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_race_of_locks_passes() {
+        for code in [ffi::SQLITE_PROTOCOL, ffi::SQLITE_BUSY_SNAPSHOT] {
+            let error = Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(Fault::from(error).0, StoreError::Locked);
+        }
     }
 }

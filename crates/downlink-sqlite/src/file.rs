@@ -211,11 +211,11 @@ impl WriterLock {
             .write(true)
             .open(beside(path))
             .map_err(|error| file_error(&error))?;
-        let until = Instant::now() + wait_for;
+        let since = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { file }),
-                Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                Err(TryLockError::WouldBlock) if since.elapsed() >= wait_for => {
                     return Err(StoreError::InUse.into());
                 }
                 Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK_EVERY),

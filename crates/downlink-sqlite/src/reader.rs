@@ -115,7 +115,8 @@ fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
         let Some((id, payload)) = verified(offset, row)? else { break };
         bytes += payload.len();
         let mut to = SmallVec::new();
-        for topic in keepers(db, offset, row.get(5)?, indexed)? {
+        for topic in keepers(db, offset, row.get(5)?, indexed) {
+            let topic = topic?;
             to.push(address_of(db, topic)?.ok_or_else(|| lost(topic))?.0);
         }
         let fingerprint: Option<[u8; 16]> = row.get(6)?;

@@ -128,17 +128,14 @@ pub(crate) fn keepers(
     offset: u64,
     topics: TopicNumbers,
     indexed: u64,
-) -> Result<Vec<i64>> {
+) -> impl DoubleEndedIterator<Item = Result<i64>> {
     let TopicNumbers(topics) = topics;
-    if topics.len() <= 1 || offset >= indexed {
-        return Ok(topics);
-    }
-    let mut kept = Vec::with_capacity(topics.len());
-    for topic in topics {
+    let is_sure = topics.len() <= 1 || offset >= indexed;
+    topics.into_iter().filter_map(move |topic| {
         let sql = "SELECT topic FROM memberships WHERE topic = ? AND offset = ?";
-        kept.extend(db.first(sql, (topic, offset))?.map(|(topic,): (i64,)| topic));
-    }
-    Ok(kept)
+        let found = if is_sure { Ok(Some((topic,))) } else { db.first(sql, (topic, offset)) };
+        found.map(|found| found.map(|(topic,)| topic)).transpose()
+    })
 }
 
 /// The evictions of a topic, or of all names without a row.

@@ -162,7 +162,6 @@ impl SqliteStore {
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         self.written = written;
-        self.checkpoint()?;
         Ok(trimmed)
     }
 
@@ -196,10 +195,11 @@ impl SqliteStore {
         if self.stopped {
             return Err(StoreError::Stopped);
         }
+        let before = self.trimming.clone();
         let result = write(self).map_err(StoreError::from);
         if let Err(error) = &result {
             self.topics.clear();
-            self.trimming.restart();
+            self.trimming = before;
             if error.is_final() {
                 self.stopped = true;
                 // The next opening judges the pages whose state is unknown.
@@ -274,7 +274,9 @@ impl Store for SqliteStore {
     }
 
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
-        self.write(|store| store.trim_batch(now))
+        let trimmed = self.write(|store| store.trim_batch(now))?;
+        self.write(Self::checkpoint)?;
+        Ok(trimmed)
     }
 }
 
@@ -351,9 +353,6 @@ impl Writing<'_> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {
             let topic = self.topics.topic_of(self.db, address)?;
-            if numbers.contains(&topic.number) {
-                continue;
-            }
             numbers.push(topic.number);
             if std::mem::take(&mut topic.emptied) {
                 let filled = "UPDATE topics SET emptied = NULL WHERE number = ?";

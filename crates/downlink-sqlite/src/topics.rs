@@ -2,7 +2,7 @@
 //!
 //! All of it can be read again, so a failed transaction simply empties it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use downlink_log::{Address, ENTRY_COST_BYTES, Retention, RetentionRules};
 use rusqlite::Connection;
@@ -71,6 +71,20 @@ impl Unindexed {
         *sum += bytes;
         self.rows += 1;
     }
+
+    /// Everything below an offset is indexed, with these members since the last time.
+    pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
+        (self.from, self.rows) = (from, self.rows - members.len());
+        for (topic, _, bytes) in members {
+            if let Entry::Occupied(mut entry) = self.topics.entry(*topic) {
+                let (events, sum) = entry.get_mut();
+                (*events, *sum) = (*events - 1, *sum - bytes);
+                if *events == 0 {
+                    entry.remove();
+                }
+            }
+        }
+    }
 }
 
 impl Topics {
@@ -82,7 +96,7 @@ impl Topics {
     pub(crate) fn unindexed(&mut self, db: &Connection) -> Result<&mut Unindexed> {
         if self.unindexed.is_none() {
             let mut unindexed = Unindexed { from: indexed(db)?, ..Unindexed::default() };
-            for (topic, _, bytes) in members_from(db, unindexed.from)? {
+            for (topic, _, bytes) in members_from(db, unindexed.from, usize::MAX)? {
                 unindexed.add(topic, bytes);
             }
             self.unindexed = Some(unindexed);
@@ -93,11 +107,6 @@ impl Topics {
     /// Whether a topic has an event that is not indexed yet.
     pub(crate) fn has_unindexed(&mut self, db: &Connection, topic: i64) -> Result<bool> {
         Ok(self.unindexed(db)?.topics.contains_key(&topic))
-    }
-
-    /// Everything below an offset is indexed.
-    pub(crate) fn set_indexed(&mut self, from: u64) {
-        self.unindexed = Some(Unindexed { from, ..Unindexed::default() });
     }
 
     /// Forgets everything: a failed transaction may have left changes here that are not in the file.
@@ -188,16 +197,24 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-/// Topic, offset and bytes of each event from an offset on.
-pub(crate) fn members_from(db: &Connection, from: u64) -> Result<Vec<(i64, u64, usize)>> {
-    let rows: Vec<(u64, TopicNumbers, usize)> = db.all(
-        "SELECT offset, topics, length(payload) FROM events WHERE offset >= ? ORDER BY offset",
-        [from],
-    )?;
-    let members = rows.into_iter().flat_map(|(offset, TopicNumbers(topics), bytes)| {
-        topics.into_iter().map(move |topic| (topic, offset, cost(bytes)))
-    });
-    Ok(members.collect())
+/// Topic, offset and bytes of each event from an offset on. Stops after the event with which they
+/// are as many as asked for.
+pub(crate) fn members_from(
+    db: &Connection,
+    from: u64,
+    enough: usize,
+) -> Result<Vec<(i64, u64, usize)>> {
+    let sql =
+        "SELECT offset, topics, length(payload) FROM events WHERE offset >= ? ORDER BY offset";
+    let mut select = db.prepare_cached(sql)?;
+    let (mut rows, mut members) = (select.query([from])?, Vec::new());
+    while members.len() < enough
+        && let Some(row) = rows.next()?
+    {
+        let (offset, TopicNumbers(topics), bytes) = (row.get(0)?, row.get(1)?, cost(row.get(2)?));
+        members.extend(topics.into_iter().map(|topic| (topic, offset, bytes)));
+    }
+    Ok(members)
 }
 
 /// The bytes that an event counts towards its topic's bound.

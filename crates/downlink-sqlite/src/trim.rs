@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,6 +31,8 @@ const STEP_ROWS: usize = 512;
 /// of its topics; many events together, in the order of topics, share these pages. Every read of a
 /// topic looks at these events, so there are no more of them than it looks at anyway, in about two
 /// milliseconds.
+///
+/// A step gives rows to no more events than have so many rows: a batch may bring far more at once.
 const INDEX_ROWS: usize = 4_096;
 
 /// Events that are evicted between two looks at the size of the file: what these free is little
@@ -74,10 +77,10 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The work that is left. All of it can be found again by looking through the file.
-#[derive(Debug)]
+/// The work that is left. A failed transaction leaves it as it was before.
+#[derive(Clone, Debug)]
 pub(crate) struct Trimming {
-    options: SqliteOptions,
+    options: Arc<SqliteOptions>,
     /// Numbers of topics that are over their rule.
     pub(crate) over: VecDeque<i64>,
     /// Each age of a rule, and the first offset that was not looked at for it.
@@ -103,7 +106,7 @@ impl Trimming {
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
         let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();
         Ok(Self {
-            options,
+            options: Arc::new(options),
             over: over.into_iter().collect(),
             ages,
             emptied: None,
@@ -112,14 +115,6 @@ impl Trimming {
             finishes: true,
             grown: true,
         })
-    }
-
-    /// Looks through everything again: after a failed transaction nothing here is certain.
-    pub(crate) fn restart(&mut self) {
-        self.over.clear();
-        self.ages.iter_mut().for_each(|(_, next)| *next = 0);
-        (self.emptied, self.keys, self.unchecked) = (None, None, Some(0));
-        (self.finishes, self.grown) = (true, true);
     }
 }
 
@@ -158,9 +153,6 @@ pub(crate) fn trim_step(
 impl Step<'_> {
     /// Trims by every rule, as far as the step goes.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        if self.topics.unindexed(self.db)?.rows >= INDEX_ROWS {
-            self.index()?;
-        }
         while self.rows_left > 0
             && let Some(&topic) = self.trimming.over.front()
         {
@@ -168,7 +160,6 @@ impl Step<'_> {
                 self.trimming.over.pop_front();
             }
         }
-        self.check_rules()?;
         for index in 0..self.trimming.ages.len() {
             self.trim_age(index, now)?;
         }
@@ -176,6 +167,10 @@ impl Step<'_> {
         self.forget_finishes(now)?;
         self.forget_keys(now)?;
         self.forget_floors()?;
+        self.check_rules()?;
+        if self.topics.unindexed(self.db)?.rows >= INDEX_ROWS {
+            self.index()?;
+        }
         if self.evicted { set_meta(self.db, "evictions", self.eviction) } else { Ok(()) }
     }
 
@@ -192,17 +187,21 @@ impl Step<'_> {
         until > now
     }
 
-    /// Gives every event its rows in `memberships`, in the order of topics.
+    /// Gives the next events their rows in `memberships`, in the order of topics. If these are not
+    /// all, the step ends here.
     fn index(&mut self) -> Result<()> {
-        let from = self.topics.unindexed(self.db)?.from;
-        let mut members = members_from(self.db, from)?;
-        let Some(last) = members.iter().map(|&(_, offset, _)| offset).max() else { return Ok(()) };
+        let unindexed = self.topics.unindexed(self.db)?;
+        let mut members = members_from(self.db, unindexed.from, INDEX_ROWS)?;
+        let Some(&(_, last, _)) = members.last() else { return Ok(()) };
         members.sort_unstable();
-        for member in members {
-            self.db.run("INSERT INTO memberships VALUES (?, ?, ?)", member)?;
+        for member in &members {
+            self.db.run("INSERT INTO memberships VALUES (?, ?, ?)", *member)?;
         }
         set_meta(self.db, "indexed", last + 1)?;
-        self.topics.set_indexed(last + 1);
+        unindexed.remove(&members, last + 1);
+        if unindexed.rows > 0 {
+            self.rows_left = 0;
+        }
         Ok(())
     }
 
@@ -236,25 +235,27 @@ impl Step<'_> {
 
     /// After rules have changed, finds the topics that are now over theirs.
     fn check_rules(&mut self) -> Result<()> {
-        let Some(from) = self.trimming.unchecked.filter(|_| self.rows_left > 0) else {
-            return Ok(());
-        };
-        // A topic costs a count of its events: as many rows as an eviction of some.
-        let topics_max = (self.rows_left / 32).max(1);
-        let sql = "SELECT number FROM topics WHERE number >= ? ORDER BY number LIMIT ?";
-        let numbers: Vec<(i64,)> = self.db.all(sql, (from, topics_max))?;
-        for &(number,) in &numbers {
-            if self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over()) {
+        let Some(from) = self.trimming.unchecked else { return Ok(()) };
+        let sql = "SELECT number, emptied IS NULL FROM topics WHERE number >= ? ORDER BY number";
+        let mut select = self.db.prepare_cached(sql)?;
+        let mut rows = select.query([from])?;
+        while self.rows_left > 0 {
+            let Some(row) = rows.next()? else {
+                self.trimming.unchecked = None;
+                // What was found is trimmed by the next step.
+                self.rows_left *= usize::from(self.trimming.over.is_empty());
+                let rules = format!("{:?}", self.trimming.options.retention);
+                return set_meta(self.db, "rules", rules);
+            };
+            let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);
+            // A count of events costs as many rows as an eviction of some.
+            self.spend(if keeps_events { 32 } else { 1 });
+            if keeps_events
+                && self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over())
+            {
                 self.trimming.over.push_back(number);
             }
-        }
-        let is_done = numbers.len() < topics_max;
-        self.trimming.unchecked = numbers.last().filter(|_| !is_done).map(|(last,)| last + 1);
-        if is_done {
-            set_meta(self.db, "rules", format!("{:?}", self.trimming.options.retention))?;
-        }
-        if !is_done || !self.trimming.over.is_empty() {
-            self.rows_left = 0;
+            self.trimming.unchecked = Some(number + 1);
         }
         Ok(())
     }
@@ -273,7 +274,8 @@ impl Step<'_> {
                 break;
             }
             let offset = row.get(0)?;
-            let numbers = keepers(self.db, offset, row.get(2)?, indexed)?;
+            let numbers =
+                keepers(self.db, offset, row.get(2)?, indexed).collect::<Result<Vec<_>>>()?;
             self.spend(numbers.len().max(1));
             for number in numbers {
                 let topic = self.topics.get(self.db, number)?.ok_or_else(|| lost(number))?;
@@ -284,7 +286,12 @@ impl Step<'_> {
             next = offset + 1;
         }
         drop(rows);
+        let highest = due.values().copied().max();
         self.evict_all(due)?;
+        let indexed = self.topics.unindexed(self.db)?.from;
+        if highest.is_some_and(|highest| highest >= indexed) {
+            next = indexed;
+        }
         if let Some(cursor) = self.trimming.ages.get_mut(index) {
             cursor.1 = next;
         }
@@ -311,13 +318,14 @@ impl Step<'_> {
         )?;
         let (mut due, indexed) = (Due::new(), indexed(self.db)?);
         for (offset, topics) in rows {
-            let numbers = keepers(self.db, offset, topics, indexed)?;
+            let numbers = keepers(self.db, offset, topics, indexed).collect::<Result<Vec<_>>>()?;
             self.spend(numbers.len().max(1));
             due.extend(numbers.into_iter().map(|number| (number, offset)));
         }
         Ok(due)
     }
 
+    /// Evicts up to an offset in each topic; what cannot be indexed in this step stays.
     fn evict_all(&mut self, due: Due) -> Result<()> {
         let indexed = self.topics.unindexed(self.db)?.from;
         if due.values().any(|&through| through >= indexed) {
@@ -358,7 +366,8 @@ impl Step<'_> {
         }
         let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
         let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
-        if keepers(self.db, offset, topics, u64::MAX)?.is_empty() {
+        // The last topic mostly evicts it last, so it is asked first.
+        if keepers(self.db, offset, topics, u64::MAX).next_back().transpose()?.is_none() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
         Ok(())

@@ -224,8 +224,8 @@ impl Snapshot<'_> {
     /// Whether a wanted topic is among the topics of an event and keeps it.
     pub(super) fn wants_event(&mut self, offset: u64, topics: TopicNumbers) -> Result<bool> {
         self.spend(topics.0.len().saturating_sub(1));
-        for topic in keepers(self.db, offset, topics, self.indexed)? {
-            if self.wants_topic(topic)? {
+        for topic in keepers(self.db, offset, topics, self.indexed) {
+            if self.wants_topic(topic?)? {
                 return Ok(true);
             }
         }

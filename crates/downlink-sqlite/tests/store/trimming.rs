@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use downlink_log::{
     Address, Fingerprint, Floor, IdempotencyKey, Offset, Retention,
-    store::{Finished, Store, StoredEvent, Trimmed},
+    store::{Durability, Finished, Store, StoreError, StoredEvent, Trimmed},
 };
 use downlink_sqlite::{SqliteOptions, SqliteStore};
 
@@ -234,4 +234,53 @@ fn a_step_is_bounded() {
     }
     assert!(steps >= 5_000 / 512, "{steps}");
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
+}
+
+/// Many topics do not keep a step from the other rules, neither after a failure nor with new rules.
+#[test]
+fn a_failure_and_new_rules_leave_retention_at_work() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(5_000)), ..ALL });
+    let mut store = open_with(&path, options.clone());
+    let batch: Vec<_> = (1..=2_000).map(|n| event(n, &[topic(&format!("t/{n}"))])).collect();
+    commit(&mut store, &batch);
+    trim(&mut store, 0);
+    let refused = store.commit(&batch[..1], Durability::Relaxed);
+    assert!(matches!(refused, Err(StoreError::OffsetNotRising { .. })), "{refused:?}");
+    assert_eq!(store.trim(at(0)), Ok(Trimmed::Until(Some(at(5_001)))));
+    drop(store);
+    options.retention.default.events_max = 8;
+    let mut store = open_with(&path, options);
+    for _ in 0..4 {
+        assert_eq!(store.trim(at(5_100)), Ok(Trimmed::More));
+    }
+    assert_eq!(floor(&store, &topic("t/100")), (101, 100));
+}
+
+#[test]
+fn a_step_gives_lists_to_a_bounded_number_of_events() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut store = open_with(&path, keeping(EIGHT));
+    let to: Vec<_> = (0..250).map(|n| topic(&format!("t/{n}"))).collect();
+    append(&mut store, 1..=60, &to);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let lists = || {
+        let count = "SELECT count(DISTINCT offset) FROM memberships";
+        other.query_row(count, [], |row| row.get::<_, u64>(0)).unwrap()
+    };
+    assert_eq!(store.trim(at(0)), Ok(Trimmed::More));
+    assert!((1..=34).contains(&lists()), "{}", lists());
+    trim(&mut store, 0);
+    assert_eq!(offsets(&store, &wanted(&to[..1], &[])), (53..=60).collect::<Vec<_>>());
+    assert_eq!(offsets(&store, &wanted(&[], &["t/*"])), (53..=60).collect::<Vec<_>>());
+    let mut aged = EIGHT;
+    aged.age_max = Some(Duration::from_millis(10));
+    append(&mut store, 61..=72, &to);
+    drop(store);
+    let mut store = open_with(&path, keeping(aged));
+    trim(&mut store, 80);
+    assert_eq!(offsets(&store, &wanted(&[], &["t/*"])), [71, 72]);
+    assert_eq!(floor(&store, &to[249]), (71, 70));
 }
