@@ -1,11 +1,14 @@
 //! The server's answer to a publish.
 
-use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use reqwest::Response;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{fmt, time::Duration};
 
-use crate::{TransportError, request::retry_after};
+use crate::{
+    TransportError,
+    request::{has_media_type, retry_after},
+};
 
 /// The longest answer that is read: 64 KiB.
 ///
@@ -13,7 +16,7 @@ use crate::{TransportError, request::retry_after};
 /// downlink server.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
-const PROBLEM: &[u8] = b"application/problem+json";
+const PROBLEM: &str = "application/problem+json";
 
 /// The server's receipt for one published event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -134,12 +137,8 @@ async fn read_body(answer: &mut Response) -> Result<Vec<u8>, PublishError> {
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PublishError {
-    let is_problem = headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(PROBLEM)
-    });
     match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) if is_problem => {
+        Ok(problem) if has_media_type(headers, PROBLEM) => {
             PublishError::Rejected(Problem { status, retry_after: retry_after(headers), ..problem })
         }
         _ => PublishError::UnexpectedAnswer { status },

@@ -27,14 +27,13 @@ pub const REDIRECTS_MAX: usize = 20;
 pub struct EventSourceBuilder {
     url: Result<Url, BuildError>,
     method: Method,
-    headers: HeaderMap,
+    headers: Result<HeaderMap, BuildError>,
     body: Option<Bytes>,
     credentials: Option<Credentials>,
     client: Option<reqwest::Client>,
     connect_timeout: Option<Duration>,
     first_byte_timeout: Duration,
     settings: SourceSettings,
-    invalid_header: Option<BuildError>,
 }
 
 impl EventSource {
@@ -49,14 +48,13 @@ impl EventSourceBuilder {
         Self {
             url: parse_url(url),
             method: Method::GET,
-            headers: HeaderMap::new(),
+            headers: Ok(HeaderMap::new()),
             body: None,
             credentials: None,
             client: None,
             connect_timeout: None,
             first_byte_timeout: FIRST_BYTE_TIMEOUT_DEFAULT,
             settings: SourceSettings::default(),
-            invalid_header: None,
         }
     }
 
@@ -65,15 +63,11 @@ impl EventSourceBuilder {
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
     /// redirect. Headers with other names are.
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-            (Ok(name), Ok(value)) => {
-                self.headers.insert(name, value);
-            }
-            _ if self.invalid_header.is_none() => {
-                self.invalid_header = Some(BuildError::Header { name: name.to_owned() });
-            }
-            _ => {}
-        }
+        self.headers = self.headers.and_then(|mut headers| {
+            let (name, value) = parse_header(name, value)?;
+            headers.insert(name, value);
+            Ok(headers)
+        });
         self
     }
 
@@ -195,12 +189,9 @@ impl EventSourceBuilder {
     /// # Errors
     ///
     /// [`BuildError`] for the first setting that cannot be used.
-    pub fn build(mut self) -> Result<EventSource, BuildError> {
-        let url = std::mem::replace(&mut self.url, Err(BuildError::Scheme))?;
-        if let Some(error) = self.invalid_header.take() {
-            return Err(error);
-        }
-        let client = match self.client.take() {
+    pub fn build(self) -> Result<EventSource, BuildError> {
+        let (url, headers) = (self.url?, self.headers?);
+        let client = match self.client {
             Some(_) if self.connect_timeout.is_some() => return Err(BuildError::ConnectTimeout),
             Some(client) => client,
             None => http_client(self.connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT))?,
@@ -208,10 +199,10 @@ impl EventSourceBuilder {
         let request = Request {
             client,
             url,
-            method: self.method.clone(),
-            headers: std::mem::take(&mut self.headers),
-            body: self.body.take(),
-            credentials: self.credentials.take(),
+            method: self.method,
+            headers,
+            body: self.body,
+            credentials: self.credentials,
             first_byte_timeout: self.first_byte_timeout,
         };
         Ok(EventSource::new(request, self.settings))
@@ -263,8 +254,16 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
     if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
 }
 
-/// An HTTP client for streams. It keeps no idle connection, so closing a stream closes its socket.
-/// It never sends a request twice on its own.
+pub(crate) fn parse_header(
+    name: &str,
+    value: &str,
+) -> Result<(HeaderName, HeaderValue), BuildError> {
+    let invalid = || BuildError::Header { name: name.to_owned() };
+    Ok((name.parse().map_err(|_| invalid())?, value.parse().map_err(|_| invalid())?))
+}
+
+/// A client for streams: no connection is kept for later, so that closing a stream closes its
+/// socket, and nothing is sent twice unasked.
 fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, BuildError> {
     reqwest::Client::builder()
         .connect_timeout(connect_timeout)

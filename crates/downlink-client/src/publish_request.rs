@@ -3,6 +3,7 @@
 //! Nothing is checked here. The server refuses an invalid address or field, says why, and publishes
 //! nothing.
 
+use downlink_proto::Retry;
 use reqwest::Url;
 use std::{fmt, time::Duration};
 
@@ -62,8 +63,7 @@ impl PublishRequest {
 
     /// Sets the reconnection time of the event, in whole milliseconds, rounded up.
     pub fn retry(self, time: Duration) -> Self {
-        let millis = time.as_nanos().div_ceil(1_000_000);
-        self.with("retry", u64::try_from(millis).unwrap_or(u64::MAX).to_string())
+        self.with("retry", Retry::from(time).as_millis().to_string())
     }
 
     /// Makes this the last event of its topics. Their streams end after it.

@@ -5,13 +5,15 @@
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use reqwest::{RequestBuilder, Url, redirect};
 use std::{error::Error, fmt, time::Duration};
 
 use crate::{
     BuildError, CONNECT_TIMEOUT_DEFAULT, PublishError, PublishRequest, Receipt, StreamFormat,
-    StreamReceipt, TransportError, answer, answer::transport, builder::parse_url,
+    StreamReceipt, TransportError, answer,
+    answer::transport,
+    builder::{parse_header, parse_url},
 };
 
 /// The longest wait for the answer to one event by default: 30 seconds.
@@ -73,9 +75,7 @@ impl Publisher {
     ///
     /// [`BuildError::Header`] if HTTP cannot carry it.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
-        let invalid = || BuildError::Header { name: name.to_owned() };
-        let header = name.parse::<HeaderName>().map_err(|_| invalid())?;
-        let mut value = value.parse::<HeaderValue>().map_err(|_| invalid())?;
+        let (header, mut value) = parse_header(name, value)?;
         value.set_sensitive(true);
         self.headers.insert(header, value);
         Ok(self)

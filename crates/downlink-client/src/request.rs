@@ -75,13 +75,11 @@ impl Request {
             Some(credentials) => credentials().await.map_err(StreamError::Credentials)?,
             None => HeaderMap::new(),
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         let mut request = self
             .client
             .request(self.method, self.url)
-            .headers(headers)
+            .header(ACCEPT, EVENT_STREAM)
+            .header(CACHE_CONTROL, "no-cache")
             .headers(self.headers)
             .headers(credentials);
         if let Some(id) = last_event_id {
@@ -95,11 +93,8 @@ impl Request {
 }
 
 fn unanswered(error: reqwest::Error) -> StreamError {
-    if error.is_redirect() {
-        StreamError::Redirect(TransportError::new(error))
-    } else {
-        StreamError::Unanswered(TransportError::new(error))
-    }
+    let kind = if error.is_redirect() { StreamError::Redirect } else { StreamError::Unanswered };
+    kind(TransportError::new(error))
 }
 
 /// The header for an id. `None` if no header can carry it.
@@ -116,7 +111,7 @@ fn accept(answer: Response) -> Result<Response, StreamError> {
         let retry_after = retry_after(headers);
         return Err(StreamError::Status { status: answer.status(), retry_after });
     }
-    if !is_event_stream(headers) {
+    if !has_media_type(headers, EVENT_STREAM) {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         return Err(StreamError::MediaType { content_type: content_type.map(str::to_owned) });
     }
@@ -127,11 +122,11 @@ fn accept(answer: Response) -> Result<Response, StreamError> {
     Ok(answer)
 }
 
-/// Whether the media type is `text/event-stream`. Parameters are ignored.
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether the media type is this one, whatever its parameters say.
+pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM.as_bytes())
+    essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
 }
 
 /// The wait that `Retry-After` asks for: seconds or a date. A date is compared with the answer's
@@ -164,7 +159,7 @@ mod tests {
     fn accepts(content_type: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
-        is_event_stream(&headers)
+        has_media_type(&headers, EVENT_STREAM)
     }
 
     #[test]
@@ -194,7 +189,7 @@ mod tests {
         assert!(!accepts("text/event-streams"));
         assert!(!accepts("x bogus"));
         assert!(!accepts("text/x-bogus"));
-        assert!(!is_event_stream(&HeaderMap::new()));
+        assert!(!has_media_type(&HeaderMap::new(), EVENT_STREAM));
     }
 
     #[test]

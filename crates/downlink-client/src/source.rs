@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use downlink_proto::{
-    DecodedEvent, Decoder, DecoderLimits, Item,
-    reconnect::{Reconnect, ReconnectPolicy, Step, Verdict},
+    DecodeError, DecodedEvent, Decoder, DecoderLimits, Item,
+    reconnect::{Reconnect, ReconnectPolicy},
 };
 use futures_core::Stream;
 use reqwest::Response;
@@ -18,7 +18,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     Closed, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
@@ -54,11 +54,8 @@ const OPEN_EVENT_TYPE: &str = "downlink.open";
 pub struct EventSource {
     request: Request,
     reconnect: Reconnect,
-    limits: DecoderLimits,
-    shown: Shown,
-    /// The caller's limit. It overrides the server's interval.
-    idle_timeout: Option<Duration>,
-    /// Keeps the last event id across reconnects, as of the last delivery.
+    settings: SourceSettings,
+    /// Holds the last event id over reconnects, as of the last delivery.
     decoder: Decoder,
     /// A gap to deliver before the events of this connection.
     gap: Option<Gap>,
@@ -72,6 +69,7 @@ pub(crate) struct SourceSettings {
     pub(crate) last_event_id: String,
     pub(crate) policy: ReconnectPolicy,
     pub(crate) limits: DecoderLimits,
+    /// It goes before what the server says.
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) shown: Shown,
 }
@@ -84,16 +82,16 @@ pub(crate) struct Shown {
 }
 
 enum Phase {
-    /// Between two connections. The next poll asks the reconnection rules.
-    Idle,
-    /// Waiting for the next attempt.
+    /// The next attempt is due.
+    Due,
+    /// Until the next attempt is due.
     Waiting(Pin<Box<Sleep>>),
     /// Waiting for the head of the answer.
     Connecting(Future<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(Body),
-    /// The body failed. Items decoded before that are still delivered.
-    Failing(StreamError),
+    /// The stream exceeded a limit. The items decoded before are still delivered.
+    Failing(DecodeError),
     /// Ended for good. Every further poll answers `None`.
     Closed,
 }
@@ -126,16 +124,15 @@ pub enum ReadyState {
 }
 
 impl EventSource {
-    pub(crate) fn new(request: Request, settings: SourceSettings) -> Self {
+    pub(crate) fn new(request: Request, mut settings: SourceSettings) -> Self {
+        let last_event_id = std::mem::take(&mut settings.last_event_id);
         Self {
             request,
-            reconnect: Reconnect::new(settings.policy),
-            limits: settings.limits,
-            shown: settings.shown,
-            idle_timeout: settings.idle_timeout,
-            decoder: Decoder::new(settings.limits).with_last_event_id(settings.last_event_id),
+            reconnect: Reconnect::new(settings.policy.clone()),
+            decoder: Decoder::new(settings.limits).with_last_event_id(last_event_id),
+            settings,
             gap: None,
-            phase: Phase::Idle,
+            phase: Phase::Due,
             closed: None,
         }
     }
@@ -167,7 +164,7 @@ impl EventSource {
     #[must_use]
     pub fn ready_state(&self) -> ReadyState {
         match self.phase {
-            Phase::Idle | Phase::Waiting(_) | Phase::Connecting(_) => ReadyState::Connecting,
+            Phase::Due | Phase::Waiting(_) | Phase::Connecting(_) => ReadyState::Connecting,
             Phase::Reading(_) | Phase::Failing(_) => ReadyState::Open,
             Phase::Closed => ReadyState::Closed,
         }
@@ -189,8 +186,7 @@ impl EventSource {
     /// Does nothing after the end.
     pub fn restart(&mut self) {
         if self.closed.is_none() {
-            self.reconnect.restart();
-            self.phase = Phase::Idle;
+            self.phase = Phase::Due;
             self.forget_undelivered();
         }
     }
@@ -198,7 +194,6 @@ impl EventSource {
     /// Ends the event source and closes its socket. It delivers nothing afterwards.
     pub fn close(&mut self) {
         if self.closed.is_none() {
-            self.reconnect.close();
             self.closed = Some(Closed::ByCaller);
             self.phase = Phase::Closed;
             self.forget_undelivered();
@@ -209,35 +204,41 @@ impl EventSource {
     /// own decoder.
     fn forget_undelivered(&mut self) {
         let id = self.decoder.last_event_id().to_owned();
-        self.decoder = Decoder::new(self.limits).with_last_event_id(id);
+        self.decoder = Decoder::new(self.settings.limits).with_last_event_id(id);
         self.gap = None;
     }
 
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        match std::mem::replace(&mut self.phase, Phase::Idle) {
-            Phase::Idle => {
-                self.start_step();
-                Poll::Ready(None)
+        let error = match &mut self.phase {
+            Phase::Due => {
+                self.connect();
+                return Poll::Ready(None);
             }
-            Phase::Waiting(wait) => self.poll_wait(cx, wait),
-            Phase::Connecting(attempt) => self.poll_connect(cx, attempt),
-            Phase::Reading(body) => self.poll_read(cx, body),
-            Phase::Failing(error) => Poll::Ready(self.interrupt(error)),
-            Phase::Closed => {
-                self.phase = Phase::Closed;
-                Poll::Ready(None)
+            Phase::Waiting(wait) => {
+                ready!(wait.as_mut().poll(cx));
+                self.phase = Phase::Due;
+                return Poll::Ready(None);
             }
-        }
-    }
-
-    fn start_step(&mut self) {
-        match self.reconnect.poll_step(Instant::now().into_std()) {
-            Step::Connect => self.connect(),
-            Step::WaitUntil(at) => self.phase = Phase::Waiting(Box::pin(sleep_until(at.into()))),
-            Step::Stopped(_) => self.phase = Phase::Closed,
-            // The previous attempt or body was dropped, so nothing is under way.
-            _ => self.reconnect.restart(),
-        }
+            Phase::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
+                Ok(answer) => return Poll::Ready(Some(self.open(answer))),
+                Err(error) => error,
+            },
+            Phase::Reading(body) => match body.chunks.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    body.postpone_idle();
+                    if let Err(error) = self.decoder.handle_bytes(&chunk) {
+                        self.phase = Phase::Failing(error);
+                    }
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(error))) => StreamError::Broken(TransportError::new(error)),
+                Poll::Ready(None) => StreamError::Ended,
+                Poll::Pending => StreamError::Idle { after: ready!(body.poll_idle(cx)) },
+            },
+            Phase::Failing(error) => StreamError::Decode(*error),
+            Phase::Closed => return Poll::Ready(None),
+        };
+        Poll::Ready(self.interrupt(error))
     }
 
     fn connect(&mut self) {
@@ -250,81 +251,28 @@ impl EventSource {
         self.phase = Phase::Connecting(self.request.send(header));
     }
 
-    fn poll_wait(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut wait: Pin<Box<Sleep>>,
-    ) -> Poll<Option<Delivery>> {
-        if wait.as_mut().poll(cx).is_pending() {
-            self.phase = Phase::Waiting(wait);
-            return Poll::Pending;
-        }
-        Poll::Ready(None)
-    }
-
-    fn poll_connect(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut attempt: Future<Result<Response, StreamError>>,
-    ) -> Poll<Option<Delivery>> {
-        match attempt.as_mut().poll(cx) {
-            Poll::Pending => {
-                self.phase = Phase::Connecting(attempt);
-                Poll::Pending
-            }
-            Poll::Ready(Ok(answer)) => Poll::Ready(Some(self.open(answer))),
-            Poll::Ready(Err(error)) => Poll::Ready(self.interrupt(error)),
-        }
-    }
-
     fn open(&mut self, answer: Response) -> Delivery {
         self.reconnect.handle_open();
         let opened = Opened { url: answer.url().clone(), headers: answer.headers().clone() };
         self.phase = Phase::Reading(Body {
             chunks: Box::pin(answer.bytes_stream()),
-            idle: self.idle_timeout.map(IdleTimer::new),
+            idle: self.settings.idle_timeout.map(IdleTimer::new),
         });
         Delivery::Open(opened)
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, mut body: Body) -> Poll<Option<Delivery>> {
-        let error = match body.chunks.as_mut().poll_next(cx) {
-            Poll::Ready(Some(Ok(chunk))) => {
-                body.postpone_idle();
-                self.phase = match self.decoder.handle_bytes(&chunk) {
-                    Ok(()) => Phase::Reading(body),
-                    Err(error) => Phase::Failing(StreamError::Decode(error)),
-                };
-                return Poll::Ready(None);
-            }
-            Poll::Ready(Some(Err(error))) => StreamError::Broken(TransportError::new(error)),
-            Poll::Ready(None) => StreamError::Ended,
-            Poll::Pending => match body.poll_idle(cx) {
-                Poll::Ready(after) => StreamError::Idle { after },
-                Poll::Pending => {
-                    self.phase = Phase::Reading(body);
-                    return Poll::Pending;
-                }
-            },
-        };
-        Poll::Ready(self.interrupt(error))
-    }
-
-    /// The connection or attempt is over. Plans the next attempt, or ends the event source.
+    /// The connection or the attempt is over: either another follows or this is the end.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
-        let now = Instant::now().into_std();
-        let random = fastrand::u64(..);
-        match self.reconnect.handle_outcome(now, random, error.outcome()) {
-            Verdict::Reconnect { after } => {
-                self.phase = Phase::Idle;
+        match self.reconnect.handle_outcome(fastrand::u64(..), error.outcome()) {
+            Ok(after) => {
+                self.phase = Phase::Waiting(Box::pin(sleep(after)));
                 Some(Delivery::Error(Interruption { error, retry_in: after }))
             }
-            Verdict::Stop(reason) => {
+            Err(reason) => {
                 self.closed = Some(Closed::new(reason, error));
                 self.phase = Phase::Closed;
                 None
             }
-            _ => None,
         }
     }
 
@@ -342,7 +290,9 @@ impl EventSource {
                         return Some(delivery);
                     }
                 }
-                Item::Comment(text) if self.shown.comments => return Some(Delivery::Comment(text)),
+                Item::Comment(text) if self.settings.shown.comments => {
+                    return Some(Delivery::Comment(text));
+                }
                 Item::Retry(time) => self.reconnect.handle_retry(time.into()),
                 _ => {}
             }
@@ -356,7 +306,8 @@ impl EventSource {
         if event.event_type == OPEN_EVENT_TYPE {
             self.learn_idle_timeout(&event.data);
         }
-        let hidden = event.event_type.starts_with(CONTROL_PREFIX) && !self.shown.control_events;
+        let hidden =
+            event.event_type.starts_with(CONTROL_PREFIX) && !self.settings.shown.control_events;
         (!hidden).then_some(Delivery::Event(event))
     }
 
@@ -369,7 +320,7 @@ impl EventSource {
         }
 
         let Phase::Reading(body) = &mut self.phase else { return };
-        if self.idle_timeout.is_none()
+        if self.settings.idle_timeout.is_none()
             && let Ok(Open { keep_alive_ms }) = serde_json::from_str(data)
             && keep_alive_ms > 0
         {

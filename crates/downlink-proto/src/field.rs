@@ -265,17 +265,10 @@ impl Retry {
 
     /// Parses a `retry` value: one or more ASCII digits. `None` for any other value.
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
-        if value.is_empty() {
-            return None;
-        }
-        let mut millis = 0_u64;
-        for byte in value {
-            if !byte.is_ascii_digit() {
-                return None;
-            }
-            millis = millis.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
-        }
-        Some(Self(millis))
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let digits = value.iter().map(|digit| u64::from(digit.wrapping_sub(b'0')));
+        let millis = digits.fold(0_u64, |sum, digit| sum.saturating_mul(10).saturating_add(digit));
+        is_number.then_some(Self(millis))
     }
 
     /// The number of bytes that [`write_line`](Self::write_line) writes.

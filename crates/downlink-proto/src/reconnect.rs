@@ -1,11 +1,10 @@
 //! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! This is a state machine without clock, randomness or sockets. The caller reports outcomes with
-//! their times, and asks for the next step. The wait is never shorter than the server asked for,
-//! and every wait has a limit. Not here: opening connections, timeouts and the last event id, which
-//! belong to the client.
+//! Rules without clock, randomness or sockets: the caller says what happened, and learns how long to
+//! wait. That is never less than the server asked for, and every wait has a limit. Not here: opening
+//! connections, timeouts, and the last event id, which belong to the client.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The reconnection time until a `retry:` field sets another: 3 seconds.
 ///
@@ -136,20 +135,7 @@ pub enum Outcome {
     Futile,
 }
 
-/// The decision after an [`Outcome`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// Connect again after this wait.
-    Reconnect {
-        /// The wait, from the time of the outcome.
-        after: Duration,
-    },
-    /// Never connect again.
-    Stop(StopReason),
-}
-
-/// The reason why there are no further attempts.
+/// Why there will be no further attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
@@ -159,60 +145,24 @@ pub enum StopReason {
     Failed,
     /// The most attempts in a row that the policy allows have failed.
     AttemptsSpent,
-    /// The caller closed it.
-    Closed,
-}
-
-/// The next step of the client.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Step {
-    /// Start an attempt. Returned once per attempt.
-    Connect,
-    /// Do nothing until this time.
-    WaitUntil(Instant),
-    /// An attempt or a stream is under way. Report its outcome.
-    UnderWay,
-    /// The client has stopped for good.
-    Stopped(StopReason),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    /// The next attempt may start at once.
-    Due,
-    /// The next attempt may start at `until`.
-    Waiting { until: Instant },
-    /// An attempt is under way.
-    Connecting,
-    /// The stream is open.
-    Open,
-    /// Ended. No call leaves this phase.
-    Stopped(StopReason),
 }
 
 /// The reconnection state of one client.
 ///
-/// Order of calls: call [`poll_step`](Self::poll_step) until it returns [`Step::Connect`]. If the
-/// answer is a stream, call [`handle_open`](Self::handle_open). Then call
-/// [`handle_outcome`](Self::handle_outcome) once, and start again.
-/// [`handle_retry`](Self::handle_retry) and the commands may be called at any time.
+/// For each attempt, [`handle_open`](Self::handle_open) if the answer is a stream, and
+/// [`handle_outcome`](Self::handle_outcome) once. [`handle_retry`](Self::handle_retry) may come at any
+/// time.
 ///
 /// # Examples
 ///
 /// ```
-/// use downlink_proto::reconnect::{Outcome, Reconnect, ReconnectPolicy, Step, Verdict};
-/// use std::time::{Duration, Instant};
+/// use downlink_proto::reconnect::{Outcome, Reconnect, ReconnectPolicy};
+/// use std::time::Duration;
 ///
-/// let now = Instant::now();
 /// let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
-/// assert_eq!(reconnect.poll_step(now), Step::Connect);
 /// reconnect.handle_open();
 /// reconnect.handle_retry(Duration::from_millis(500));
-///
-/// let after = Duration::from_millis(500);
-/// assert_eq!(reconnect.handle_outcome(now, 0, Outcome::Ended), Verdict::Reconnect { after });
-/// assert_eq!(reconnect.poll_step(now), Step::WaitUntil(now + after));
+/// assert_eq!(reconnect.handle_outcome(0, Outcome::Ended), Ok(Duration::from_millis(500)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reconnect {
@@ -221,23 +171,19 @@ pub struct Reconnect {
     reconnection_time: Duration,
     /// Attempts that failed since the last open stream.
     failures: u32,
-    phase: Phase,
 }
 
 impl Reconnect {
-    /// A client that has not connected yet. Its first attempt is due at once.
+    /// A client that has not connected yet.
     #[must_use]
     pub fn new(policy: ReconnectPolicy) -> Self {
         let reconnection_time = policy.reconnection_time.min(policy.wait_max);
-        Self { policy, reconnection_time, failures: 0, phase: Phase::Due }
+        Self { policy, reconnection_time, failures: 0 }
     }
 
     /// Reports an open stream. Failures before it no longer count.
     pub fn handle_open(&mut self) {
-        if let Phase::Connecting = self.phase {
-            self.failures = 0;
-            self.phase = Phase::Open;
-        }
+        self.failures = 0;
     }
 
     /// Reports a `retry:` field. It applies until the next one, also across reconnects.
@@ -245,68 +191,23 @@ impl Reconnect {
         self.reconnection_time = time.min(self.policy.wait_max);
     }
 
-    /// Reports the end of an attempt or of an open stream. `random` is uniformly distributed.
-    pub fn handle_outcome(&mut self, now: Instant, random: u64, outcome: Outcome) -> Verdict {
-        if let Phase::Stopped(reason) = self.phase {
-            return Verdict::Stop(reason);
-        }
-        let wait = self.wait_after(random, outcome);
-        // The clock cannot represent this time, so the wait would never end.
-        let wait = wait.and_then(|after| {
-            now.checked_add(after).map(|until| (after, until)).ok_or(StopReason::Failed)
-        });
-        match wait {
-            Ok((after, until)) => {
-                self.phase = Phase::Waiting { until };
-                Verdict::Reconnect { after }
-            }
-            Err(reason) => {
-                self.phase = Phase::Stopped(reason);
-                Verdict::Stop(reason)
-            }
-        }
-    }
-
-    /// Makes the next attempt due at once, even during an attempt, a stream or a wait.
-    pub fn restart(&mut self) {
-        if !matches!(self.phase, Phase::Stopped(_)) {
-            self.phase = Phase::Due;
-        }
-    }
-
-    /// Stops for good.
-    pub fn close(&mut self) {
-        if !matches!(self.phase, Phase::Stopped(_)) {
-            self.phase = Phase::Stopped(StopReason::Closed);
-        }
-    }
-
-    /// Returns the next step.
-    pub fn poll_step(&mut self, now: Instant) -> Step {
-        match self.phase {
-            Phase::Waiting { until } if now < until => Step::WaitUntil(until),
-            Phase::Due | Phase::Waiting { .. } => {
-                self.phase = Phase::Connecting;
-                Step::Connect
-            }
-            Phase::Connecting | Phase::Open => Step::UnderWay,
-            Phase::Stopped(reason) => Step::Stopped(reason),
-        }
-    }
-
-    /// The current reconnection time.
+    /// The reconnection time now in force.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnection_time
     }
 
-    /// The number of failed attempts in a row since a stream was last open.
-    #[must_use]
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    fn wait_after(&mut self, random: u64, outcome: Outcome) -> Result<Duration, StopReason> {
+    /// An attempt or an open stream ended. Gives the wait until the next attempt. `random` is any
+    /// number, evenly spread.
+    ///
+    /// # Errors
+    ///
+    /// [`StopReason`] if there is to be no further attempt.
+    pub fn handle_outcome(
+        &mut self,
+        random: u64,
+        outcome: Outcome,
+    ) -> Result<Duration, StopReason> {
         match outcome {
             Outcome::Ended => Ok(self.reconnection_time),
             Outcome::Unanswered => self.back_off(random, Duration::ZERO),
@@ -363,88 +264,45 @@ mod tests {
         Outcome::Refused { status, retry_after: None }
     }
 
-    /// A client whose first attempt has started.
-    fn connecting(policy: ReconnectPolicy) -> Reconnect {
-        let mut reconnect = Reconnect::new(policy);
-        assert_eq!(reconnect.poll_step(Instant::now()), Step::Connect);
-        reconnect
-    }
-
-    fn opened(policy: ReconnectPolicy) -> Reconnect {
-        let mut reconnect = connecting(policy);
-        reconnect.handle_open();
-        reconnect
-    }
-
-    fn verdict(reconnect: &mut Reconnect, random: u64, outcome: Outcome) -> Verdict {
-        reconnect.handle_outcome(Instant::now(), random, outcome)
-    }
-
-    /// The wait, in nanoseconds rounded up to whole milliseconds. Panics if the client stops.
+    /// The wait, or a panic: in whole nanoseconds rounded up to milliseconds.
     #[track_caller]
     fn wait(reconnect: &mut Reconnect, random: u64, outcome: Outcome) -> Duration {
-        match verdict(reconnect, random, outcome) {
-            Verdict::Reconnect { after } => {
-                Duration::from_millis(after.as_nanos().div_ceil(1_000_000) as u64)
-            }
-            Verdict::Stop(reason) => panic!("stopped: {reason:?}"),
-        }
+        let after = reconnect.handle_outcome(random, outcome).unwrap();
+        Duration::from_millis(after.as_nanos().div_ceil(1_000_000) as u64)
     }
 
     #[track_caller]
     fn assert_stops(policy: ReconnectPolicy, outcome: Outcome, reason: StopReason) {
-        let mut reconnect = connecting(policy);
-        assert_eq!(verdict(&mut reconnect, MOST, outcome), Verdict::Stop(reason));
-        assert_eq!(reconnect.poll_step(Instant::now()), Step::Stopped(reason));
-    }
-
-    #[test]
-    fn an_attempt_is_asked_for_once() {
-        let mut reconnect = connecting(ReconnectPolicy::resilient());
-        assert_eq!(reconnect.poll_step(Instant::now()), Step::UnderWay);
+        assert_eq!(Reconnect::new(policy).handle_outcome(MOST, outcome), Err(reason));
     }
 
     #[test]
     fn end_of_the_stream_waits_the_default_time() {
-        let mut reconnect = opened(ReconnectPolicy::resilient());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), RECONNECTION_TIME_DEFAULT);
     }
 
     #[test]
-    fn the_wait_ends_at_its_moment_and_not_before() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::spec());
-        reconnect.handle_outcome(now, LEAST, Outcome::Ended);
-        let until = now + secs(3);
-        assert_eq!(reconnect.poll_step(until - Duration::from_nanos(1)), Step::WaitUntil(until));
-        assert_eq!(reconnect.poll_step(until), Step::Connect);
-    }
-
-    #[test]
     fn retry_holds_over_reconnects() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::spec());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(secs(7));
-        reconnect.handle_outcome(now, LEAST, Outcome::Ended);
-        assert_eq!(reconnect.poll_step(now + secs(7)), Step::Connect);
+        assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(7));
         reconnect.handle_open();
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), secs(7));
     }
 
     #[test]
     fn retry_of_zero_reconnects_at_once() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::spec());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(Duration::ZERO);
-        reconnect.handle_outcome(now, MOST, Outcome::Ended);
-        assert_eq!(reconnect.poll_step(now), Step::Connect);
+        assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), Duration::ZERO);
     }
 
     #[test]
     fn retry_is_bounded() {
         let max = WAIT_MAX_DEFAULT;
         let tick = Duration::from_millis(1);
-        let mut reconnect = opened(ReconnectPolicy::resilient());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         let in_force = |asked, reconnect: &mut Reconnect| {
             reconnect.handle_retry(asked);
             reconnect.reconnection_time()
@@ -463,7 +321,7 @@ mod tests {
 
     #[test]
     fn failures_never_wait_less_than_the_reconnection_time() {
-        let mut reconnect = connecting(ReconnectPolicy::resilient());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Unanswered), secs(3));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Unanswered), secs(3));
     }
@@ -471,7 +329,7 @@ mod tests {
     #[test]
     fn the_extra_wait_doubles_up_to_its_limit() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
-        let mut reconnect = connecting(policy);
+        let mut reconnect = Reconnect::new(policy);
         let waits: Vec<_> =
             (0..7).map(|_| wait(&mut reconnect, MOST, Outcome::Unanswered)).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30].map(secs));
@@ -480,32 +338,28 @@ mod tests {
     #[test]
     fn the_extra_wait_is_spread_over_the_whole_range() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
-        let mut reconnect = connecting(policy);
+        let mut reconnect = Reconnect::new(policy);
         wait(&mut reconnect, MOST, Outcome::Unanswered);
         assert_eq!(wait(&mut reconnect, MOST / 2, Outcome::Unanswered), secs(1));
     }
 
     #[test]
     fn many_failures_do_not_overflow() {
-        let mut reconnect = connecting(ReconnectPolicy::resilient());
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         for _ in 0..100 {
             wait(&mut reconnect, MOST, Outcome::Unanswered);
         }
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Unanswered), secs(33));
-        assert_eq!(reconnect.failures(), 101);
     }
 
     #[test]
     fn an_open_stream_forgets_failures() {
-        let now = Instant::now();
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
-        let mut reconnect = connecting(policy);
+        let mut reconnect = Reconnect::new(policy);
         for _ in 0..4 {
-            reconnect.handle_outcome(now, MOST, Outcome::Unanswered);
+            wait(&mut reconnect, MOST, Outcome::Unanswered);
         }
-        assert_eq!(reconnect.poll_step(now + secs(60)), Step::Connect);
         reconnect.handle_open();
-        assert_eq!(reconnect.failures(), 0);
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Unanswered), secs(1));
     }
 
@@ -532,7 +386,7 @@ mod tests {
     #[test]
     fn resilient_mode_retries_what_may_pass() {
         for status in [408, 425, 429, 500, 502, 503, 599] {
-            let mut reconnect = connecting(ReconnectPolicy::resilient());
+            let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
             assert_eq!(wait(&mut reconnect, LEAST, refused(status)), secs(3));
         }
     }
@@ -548,7 +402,7 @@ mod tests {
     fn retry_after_is_honoured_within_its_bound() {
         let after = |asked| {
             let outcome = Outcome::Refused { status: 503, retry_after: Some(asked) };
-            wait(&mut connecting(ReconnectPolicy::resilient()), LEAST, outcome)
+            wait(&mut Reconnect::new(ReconnectPolicy::resilient()), LEAST, outcome)
         };
         let max = WAIT_MAX_DEFAULT;
         assert_eq!(after(secs(1)), secs(3), "never less than the reconnection time");
@@ -562,11 +416,11 @@ mod tests {
     #[test]
     fn attempts_are_limited() {
         let policy = ReconnectPolicy::resilient().attempts_max(3);
-        let mut reconnect = connecting(policy);
+        let mut reconnect = Reconnect::new(policy);
         wait(&mut reconnect, LEAST, REFUSED_503);
         wait(&mut reconnect, LEAST, Outcome::Unanswered);
-        let spent = Verdict::Stop(StopReason::AttemptsSpent);
-        assert_eq!(verdict(&mut reconnect, LEAST, REFUSED_503), spent);
+        let spent = Err(StopReason::AttemptsSpent);
+        assert_eq!(reconnect.handle_outcome(LEAST, REFUSED_503), spent);
     }
 
     #[test]
@@ -577,45 +431,9 @@ mod tests {
 
     #[test]
     fn ends_of_open_streams_do_not_count_as_failed_attempts() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::resilient().attempts_max(1));
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient().attempts_max(1));
         for _ in 0..3 {
-            reconnect.handle_outcome(now, LEAST, Outcome::Ended);
-            assert_eq!(reconnect.poll_step(now + secs(3)), Step::Connect);
-            reconnect.handle_open();
+            assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(3));
         }
-        assert_eq!(reconnect.failures(), 0);
-    }
-
-    #[test]
-    fn restart_skips_the_wait() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::resilient());
-        reconnect.handle_outcome(now, LEAST, Outcome::Ended);
-        reconnect.restart();
-        assert_eq!(reconnect.poll_step(now), Step::Connect);
-    }
-
-    #[test]
-    fn nothing_leaves_the_stopped_phase() {
-        let now = Instant::now();
-        let mut reconnect = opened(ReconnectPolicy::resilient());
-        reconnect.close();
-        reconnect.restart();
-        reconnect.handle_open();
-        let stop = Verdict::Stop(StopReason::Closed);
-        assert_eq!(reconnect.handle_outcome(now, LEAST, Outcome::Ended), stop);
-        assert_eq!(reconnect.poll_step(now), Step::Stopped(StopReason::Closed));
-    }
-
-    #[test]
-    fn a_wait_beyond_the_clock_stops() {
-        let now = Instant::now();
-        let policy =
-            ReconnectPolicy::spec().wait_max(Duration::MAX).reconnection_time(Duration::MAX);
-        let mut reconnect = opened(policy);
-        let stop = Verdict::Stop(StopReason::Failed);
-        assert_eq!(reconnect.handle_outcome(now, LEAST, Outcome::Ended), stop);
-        assert_eq!(reconnect.poll_step(now), Step::Stopped(StopReason::Failed));
     }
 }
