@@ -5,7 +5,7 @@ use downlink_proto::{
     reconnect::{Outcome, StopReason},
 };
 use http::StatusCode;
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, time::Duration};
 
 /// The reason why an attempt failed or an open connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -81,18 +81,22 @@ impl StreamError {
     }
 }
 
-/// The reason why an event source ended for good.
-#[derive(Debug)]
+/// Why an event source ended for good.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
     /// [`close`](crate::EventSource::close) was called.
+    #[error("closed by the caller")]
     ByCaller,
-    /// The server answered 204. By the standard, the client must then stop.
+    /// The server answered 204, its way to say stop.
+    #[error("the server said there is no more")]
     NoContent,
-    /// The last error would occur again, so another attempt is useless.
+    /// This cannot be mended by trying again.
+    #[error(transparent)]
     Failed(StreamError),
-    /// The most attempts in a row that the policy allows have failed. This is the last error.
-    AttemptsSpent(StreamError),
+    /// As many attempts in a row failed as the policy allows; this was the last.
+    #[error("too many failed attempts, the last: {0}")]
+    AttemptsSpent(#[source] StreamError),
 }
 
 impl Closed {
@@ -105,18 +109,7 @@ impl Closed {
     }
 }
 
-impl fmt::Display for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ByCaller => f.write_str("closed by the caller"),
-            Self::NoContent => f.write_str("the server said there is no more"),
-            Self::Failed(error) => write!(f, "{error}"),
-            Self::AttemptsSpent(error) => write!(f, "too many failed attempts, the last: {error}"),
-        }
-    }
-}
-
-/// A failure below HTTP. It never shows the address, because that may contain secrets.
+/// A failure below HTTP. It never shows the address, which may hold secrets.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct TransportError(reqwest::Error);

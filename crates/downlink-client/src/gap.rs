@@ -2,28 +2,35 @@
 //!
 //! An unreadable notice is still a gap. Fields that cannot be read stay empty.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
 /// The event type of a server's gap notice.
 pub(crate) const GAP_EVENT_TYPE: &str = "downlink.gap";
 
 /// Events were missed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// The reason.
+    /// Why.
+    #[serde(default = "GapReason::none")]
     pub reason: GapReason,
     /// The last event id that the client sent. The client has received everything up to that event.
     pub after: Option<String>,
     /// The oldest event that the server still has. `None` if it has none.
     pub oldest: Option<String>,
-    /// How long to wait before fetching the missed events. It spreads the load of many readers.
+    /// How long to wait before fetching anew what was missed, so that not all readers do at once.
+    #[serde(default, rename = "wait_ms", deserialize_with = "millis")]
     pub wait: Duration,
 }
 
-/// The reason why events were missed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+fn millis<'de, D: Deserializer<'de>>(number: D) -> Result<Duration, D::Error> {
+    u64::deserialize(number).map(Duration::from_millis)
+}
+
+/// Why events were missed.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GapReason {
     /// The server has evicted them.
@@ -36,51 +43,29 @@ pub enum GapReason {
     Lagged,
     /// The server lost them, as after a power cut.
     Lost,
-    /// The last event id cannot be sent as a header, so the server could not resume. This client
-    /// makes the gap itself: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    /// The last event id cannot be a header, so the server was not told where to resume. Made by
+    /// this client: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    #[serde(skip)]
     UnsendableId,
-    /// A reason that this version does not know. Empty if the server gave none.
-    Other(String),
-    /// The notice could not be parsed.
+    /// The notice cannot be read.
     #[default]
+    #[serde(skip)]
     Unreadable,
+    /// A reason that this version does not know; empty if the server gave none.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl GapReason {
-    fn parse(word: String) -> Self {
-        match &*word {
-            "evicted" => Self::Evicted,
-            "unknown_id" => Self::UnknownId,
-            "new_epoch" => Self::NewEpoch,
-            "lagged" => Self::Lagged,
-            "lost" => Self::Lost,
-            _ => Self::Other(word),
-        }
+    fn none() -> Self {
+        Self::Other(String::new())
     }
-}
-
-#[derive(Deserialize)]
-struct Notice {
-    #[serde(default)]
-    reason: String,
-    after: Option<String>,
-    oldest: Option<String>,
-    #[serde(default)]
-    wait_ms: u64,
 }
 
 impl Gap {
     /// Parses the data of a gap notice.
     pub(crate) fn parse(data: &str) -> Self {
-        match serde_json::from_str::<Notice>(data) {
-            Ok(Notice { reason, after, oldest, wait_ms }) => Self {
-                reason: GapReason::parse(reason),
-                after,
-                oldest,
-                wait: Duration::from_millis(wait_ms),
-            },
-            Err(_) => Self::default(),
-        }
+        serde_json::from_str(data).unwrap_or_default()
     }
 
     /// The gap after an id that cannot be sent.

@@ -46,8 +46,7 @@ impl EventType {
     ///
     /// [`InvalidField`] if the text holds CR, LF or NUL or is longer than [`EVENT_TYPE_BYTES_MAX`].
     pub fn new(value: &str) -> Result<Self, InvalidField> {
-        check_length("event", value, EVENT_TYPE_BYTES_MAX)?;
-        check_characters("event", value, &['\r', '\n', '\0'])?;
+        check("event", value, EVENT_TYPE_BYTES_MAX)?;
         Ok(Self(value.into()))
     }
 
@@ -88,10 +87,14 @@ impl EventId {
     /// [`InvalidField`] if the text holds CR, LF or NUL, begins or ends with a space or a tab, or
     /// is longer than [`EVENT_ID_BYTES_MAX`].
     pub fn new(value: &str) -> Result<Self, InvalidField> {
-        check_length("id", value, EVENT_ID_BYTES_MAX)?;
-        check_characters("id", value, &['\r', '\n', '\0'])?;
-        check_ends("id", value)?;
-        Ok(Self(value.into()))
+        check("id", value, EVENT_ID_BYTES_MAX)?;
+        let mut ends = value.char_indices().take(1).chain(value.char_indices().next_back());
+        match ends.find(|(_, end)| matches!(end, ' ' | '\t')) {
+            Some((at, _)) => {
+                Err(InvalidField { field: "id", reason: InvalidReason::OuterSpace { at } })
+            }
+            None => Ok(Self(value.into())),
+        }
     }
 
     /// The id as text.
@@ -101,37 +104,18 @@ impl EventId {
     }
 }
 
-fn check_length(field: &'static str, value: &str, bytes_max: usize) -> Result<(), InvalidField> {
+/// Checks the length, and that no character would end the line or void the field.
+fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), InvalidField> {
     let bytes = value.len();
-    if bytes > bytes_max {
-        return Err(InvalidField { field, reason: InvalidReason::TooLong { bytes, bytes_max } });
-    }
-    Ok(())
-}
-
-fn check_characters(
-    field: &'static str,
-    value: &str,
-    forbidden: &[char],
-) -> Result<(), InvalidField> {
-    match value.char_indices().find(|(_, character)| forbidden.contains(character)) {
-        Some((at, character)) => {
-            Err(InvalidField { field, reason: InvalidReason::Character { at, character } })
-        }
-        None => Ok(()),
-    }
-}
-
-fn check_ends(field: &'static str, value: &str) -> Result<(), InvalidField> {
-    let is_trimmed_by_http = |character| matches!(character, ' ' | '\t');
-    let at = if value.starts_with(is_trimmed_by_http) {
-        0
-    } else if value.ends_with(is_trimmed_by_http) {
-        value.len() - 1
+    let broken = || value.char_indices().find(|(_, found)| matches!(found, '\r' | '\n' | '\0'));
+    let reason = if bytes > bytes_max {
+        InvalidReason::TooLong { bytes, bytes_max }
+    } else if let Some((at, character)) = broken() {
+        InvalidReason::Character { at, character }
     } else {
         return Ok(());
     };
-    Err(InvalidField { field, reason: InvalidReason::OuterSpace { at } })
+    Err(InvalidField { field, reason })
 }
 
 macro_rules! text_conversions {
@@ -153,22 +137,6 @@ macro_rules! text_conversions {
 
             fn from_str(value: &str) -> Result<Self, InvalidField> {
                 Self::new(value)
-            }
-        }
-
-        impl TryFrom<&str> for $field {
-            type Error = InvalidField;
-
-            fn try_from(value: &str) -> Result<Self, InvalidField> {
-                Self::new(value)
-            }
-        }
-
-        impl TryFrom<String> for $field {
-            type Error = InvalidField;
-
-            fn try_from(value: String) -> Result<Self, InvalidField> {
-                Self::new(&value)
             }
         }
     };

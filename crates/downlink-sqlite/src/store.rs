@@ -62,7 +62,7 @@ pub struct SqliteStore {
     _lock: WriterLock,
 }
 
-/// The state of the file. Changed only when a transaction has succeeded.
+/// The state of the file. A failed transaction leaves it as it was before.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     next_offset: u64,
@@ -127,8 +127,7 @@ impl SqliteStore {
         let Some(last) = batch.last() else { return Ok(()) };
         check_rising(batch, self.written.next_offset)?;
         self.set_flushing(durability)?;
-        let mut written = self.written;
-        let Self { connection, topics, trimming, clock_delta, .. } = self;
+        let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         topics.unindexed(&transaction)?;
         let mut writing = Writing { db: &transaction, topics, trimming };
@@ -139,9 +138,7 @@ impl SqliteStore {
         // Without an event's row, the next opening would not know these.
         let is_bare = last.to.is_empty() || last.payload.is_none();
         written.note(&transaction, is_bare, *clock_delta)?;
-        transaction.commit()?;
-        self.written = written;
-        Ok(())
+        Ok(transaction.commit()?)
     }
 
     /// A durable transaction takes everything before it to the disk too.
@@ -154,14 +151,12 @@ impl SqliteStore {
 
     fn trim_batch(&mut self, now: Timestamp) -> Result<Trimmed> {
         self.set_flushing(Durability::Relaxed)?;
-        let mut written = self.written;
-        let Self { connection, topics, trimming, clock_delta, .. } = self;
+        let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
         // The newest event may be evicted: the next opening must not give its offset again.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
-        self.written = written;
         Ok(trimmed)
     }
 
@@ -195,11 +190,11 @@ impl SqliteStore {
         if self.stopped {
             return Err(StoreError::Stopped);
         }
-        let before = self.trimming.clone();
+        let before = (self.trimming.clone(), self.written);
         let result = write(self).map_err(StoreError::from);
         if let Err(error) = &result {
             self.topics.clear();
-            self.trimming = before;
+            (self.trimming, self.written) = before;
             if error.is_final() {
                 self.stopped = true;
                 // The next opening judges the pages whose state is unknown.
@@ -337,13 +332,12 @@ impl Writing<'_> {
                 let sql = "UPDATE topics SET finished = ?, finished_at = ? WHERE number = ?";
                 self.db.run(sql, (offset, at, number))?;
             }
-            self.trimming.finishes = true;
         }
         if let Some(key) = &event.key {
             let fingerprint = event.fingerprint.to_bytes();
             let sql = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)";
             self.db.run(sql, (offset, at, &key.credential, &key.key, fingerprint))?;
-            self.trimming.keys = self.trimming.keys.map(|keys| keys + 1);
+            self.trimming.keys += 1;
         }
         Ok(())
     }
@@ -357,8 +351,7 @@ impl Writing<'_> {
             if std::mem::take(&mut topic.emptied) {
                 let filled = "UPDATE topics SET emptied = NULL WHERE number = ?";
                 self.db.run(filled, [topic.number])?;
-                let emptied = &mut self.trimming.emptied;
-                *emptied = emptied.map(|rows| rows.saturating_sub(1));
+                self.trimming.emptied = self.trimming.emptied.saturating_sub(1);
             }
         }
         Ok(numbers)

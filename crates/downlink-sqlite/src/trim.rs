@@ -85,13 +85,11 @@ pub(crate) struct Trimming {
     pub(crate) over: VecDeque<i64>,
     /// Each age of a rule, and the first offset that was not looked at for it.
     ages: Vec<(Duration, u64)>,
-    /// Rows without events and marks, and keys; `None` if they have to be counted.
-    pub(crate) emptied: Option<usize>,
-    pub(crate) keys: Option<usize>,
+    /// Rows without events and marks.
+    pub(crate) emptied: usize,
+    pub(crate) keys: usize,
     /// The number of the next topic to be compared with its rule; `None` when all were.
     unchecked: Option<i64>,
-    /// Whether a mark may be kept.
-    pub(crate) finishes: bool,
     /// Whether the file may have grown since its size was looked at.
     pub(crate) grown: bool,
 }
@@ -105,14 +103,14 @@ impl Trimming {
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
         let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();
+        let count = |sql| db.first(sql, []).map(|rows| rows.map_or(0, |(rows,)| rows));
         Ok(Self {
             options: Arc::new(options),
             over: over.into_iter().collect(),
             ages,
-            emptied: None,
-            keys: None,
+            emptied: count("SELECT count(*) FROM topics WHERE emptied IS NOT NULL")?,
+            keys: count("SELECT count(*) FROM keys")?,
             unchecked: (!is_checked).then_some(0),
-            finishes: true,
             grown: true,
         })
     }
@@ -384,7 +382,7 @@ impl Step<'_> {
              AND NOT EXISTS (SELECT 1 FROM memberships WHERE topic = ?1)",
             [topic],
         )?;
-        self.trimming.emptied = self.trimming.emptied.map(|rows| rows + emptied);
+        self.trimming.emptied += emptied;
         Ok(emptied > 0)
     }
 
@@ -392,14 +390,10 @@ impl Step<'_> {
     fn forget_finishes(&mut self, now: Timestamp) -> Result<()> {
         let oldest = "SELECT number, finished_at FROM topics WHERE finished IS NOT NULL
                       ORDER BY finished_at LIMIT 1";
-        while self.rows_left > 0 && self.trimming.finishes {
-            let Some((topic, at)) = self.db.first(oldest, [])? else {
-                self.trimming.finishes = false;
-                break;
-            };
-            if self.is_kept(at, self.trimming.options.finished_keep, now) {
-                break;
-            }
+        while self.rows_left > 0
+            && let Some((topic, at)) = self.db.first(oldest, [])?
+            && !self.is_kept(at, self.trimming.options.finished_keep, now)
+        {
             let sql = "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?";
             self.db.run(sql, [topic])?;
             let emptied = self.mark_emptied(topic)?;
@@ -411,31 +405,28 @@ impl Step<'_> {
 
     /// Drops the keys whose window is over, and the oldest of too many.
     fn forget_keys(&mut self, now: Timestamp) -> Result<()> {
-        let mut keys = self.counted(self.trimming.keys, "SELECT count(*) FROM keys")?;
-        while self.rows_left > 0 && keys > 0 {
+        while self.rows_left > 0 && self.trimming.keys > 0 {
             let oldest =
                 self.db.first("SELECT offset, at FROM keys ORDER BY offset LIMIT 1", [])?;
             let Some((offset, at)): Option<(u64, u64)> = oldest else {
                 // A key used again has taken the place of its former row.
-                keys = 0;
+                self.trimming.keys = 0;
                 break;
             };
-            if keys <= KEYS_MAX && self.is_kept(at, KEY_WINDOW, now) {
+            if self.trimming.keys <= KEYS_MAX && self.is_kept(at, KEY_WINDOW, now) {
                 break;
             }
-            keys -= self.db.run("DELETE FROM keys WHERE offset = ?", [offset])?;
+            self.trimming.keys -= self.db.run("DELETE FROM keys WHERE offset = ?", [offset])?;
             self.spend(1);
         }
-        self.trimming.keys = Some(keys);
         Ok(())
     }
 
     /// Drops the rows of emptied topics beyond their bound. Their floors become the floor of every
     /// name without a row.
     fn forget_floors(&mut self) -> Result<()> {
-        let count = "SELECT count(*) FROM topics WHERE emptied IS NOT NULL";
-        let mut rows = self.counted(self.trimming.emptied, count)?;
-        let surplus = rows.saturating_sub(self.trimming.options.floors_max).min(self.rows_left);
+        let Trimming { emptied, options, .. } = &*self.trimming;
+        let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);
         let oldest: Vec<(i64, u64, u64, u64)> = self.db.all(
             "SELECT number, floor, floor_at, evicted FROM topics WHERE emptied IS NOT NULL
              ORDER BY emptied LIMIT ?",
@@ -449,15 +440,9 @@ impl Step<'_> {
             self.db.run("DELETE FROM topics WHERE number = ?", [topic])?;
             self.topics.forget(topic);
         }
-        rows -= oldest.len();
+        self.trimming.emptied -= oldest.len();
         self.spend(oldest.len());
-        self.trimming.emptied = Some(rows);
         Ok(())
-    }
-
-    fn counted(&self, known: Option<usize>, count: &str) -> Result<usize> {
-        let count = || self.db.first(count, []).map(|rows| rows.map_or(0, |(rows,)| rows));
-        known.map_or_else(count, Ok)
     }
 }
 
