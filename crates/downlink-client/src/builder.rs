@@ -39,14 +39,8 @@ pub struct EventSourceBuilder {
 impl EventSource {
     /// Returns the default settings of an event source for an address.
     pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
-        EventSourceBuilder::new(url.as_ref())
-    }
-}
-
-impl EventSourceBuilder {
-    fn new(url: &str) -> Self {
-        Self {
-            url: parse_url(url),
+        EventSourceBuilder {
+            url: parse_url(url.as_ref()),
             method: Method::GET,
             headers: Ok(HeaderMap::new()),
             body: None,
@@ -57,8 +51,10 @@ impl EventSourceBuilder {
             settings: SourceSettings::default(),
         }
     }
+}
 
-    /// Sends a header with every attempt. It replaces a header of the same name.
+impl EventSourceBuilder {
+    /// Sends a header with every attempt, in place of one of the same name.
     ///
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
     /// redirect. Headers with other names are.
@@ -163,7 +159,7 @@ impl EventSourceBuilder {
 
     /// Whether comments are delivered. They are not by default.
     pub fn comments(mut self, shown: bool) -> Self {
-        self.settings.shown.comments = shown;
+        self.settings.comments = shown;
         self
     }
 
@@ -171,7 +167,7 @@ impl EventSourceBuilder {
     /// They are not by default, but they always update the last event id. Gap notices are always
     /// delivered, as [`Delivery::Gap`](crate::Delivery::Gap).
     pub fn control_events(mut self, shown: bool) -> Self {
-        self.settings.shown.control_events = shown;
+        self.settings.control_events = shown;
         self
     }
 

@@ -71,12 +71,7 @@ pub(crate) struct SourceSettings {
     pub(crate) limits: DecoderLimits,
     /// It goes before what the server says.
     pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) shown: Shown,
-}
-
-/// The deliveries to show besides events and gaps.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shown {
+    /// Whether to show these besides events and gaps.
     pub(crate) comments: bool,
     pub(crate) control_events: bool,
 }
@@ -290,7 +285,7 @@ impl EventSource {
                         return Some(delivery);
                     }
                 }
-                Item::Comment(text) if self.settings.shown.comments => {
+                Item::Comment(text) if self.settings.comments => {
                     return Some(Delivery::Comment(text));
                 }
                 Item::Retry(time) => self.reconnect.handle_retry(time.into()),
@@ -306,8 +301,7 @@ impl EventSource {
         if event.event_type == OPEN_EVENT_TYPE {
             self.learn_idle_timeout(&event.data);
         }
-        let hidden =
-            event.event_type.starts_with(CONTROL_PREFIX) && !self.settings.shown.control_events;
+        let hidden = event.event_type.starts_with(CONTROL_PREFIX) && !self.settings.control_events;
         (!hidden).then_some(Delivery::Event(event))
     }
 

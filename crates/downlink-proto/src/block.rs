@@ -25,7 +25,7 @@ pub(crate) enum Step {
 }
 
 /// The block being read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Block {
     event_bytes_max: usize,
     /// The data so far, without a final line feed. `None` before the first `data` field; empty data
@@ -41,13 +41,7 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn new(event_bytes_max: usize) -> Self {
-        Self {
-            event_bytes_max,
-            data: None,
-            event_type: None,
-            id: None,
-            last_event_id: Arc::from(""),
-        }
+        Self { event_bytes_max, ..Self::default() }
     }
 
     pub(crate) fn set_last_event_id(&mut self, id: Arc<str>) {

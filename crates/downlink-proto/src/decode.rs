@@ -179,9 +179,13 @@ impl Decoder {
     /// Returns the next item, or `None` until more bytes arrive.
     pub fn poll_item(&mut self) -> Option<Item> {
         loop {
-            let item = match self.next_step()? {
-                Step::Item(item) => item,
-                Step::LastEventId(id) => {
+            let item = match self.steps.pop_front() {
+                Some(Step::Item(item)) => item,
+                None => {
+                    self.steps.shrink_to(ITEMS_KEPT);
+                    return None;
+                }
+                Some(Step::LastEventId(id)) => {
                     self.last_event_id = id;
                     continue;
                 }
@@ -195,15 +199,7 @@ impl Decoder {
         }
     }
 
-    fn next_step(&mut self) -> Option<Step> {
-        let step = self.steps.pop_front();
-        if step.is_none() {
-            self.steps.shrink_to(ITEMS_KEPT);
-        }
-        step
-    }
-
-    /// The resume point: the last event id after the items taken so far. Empty means no id.
+    /// Where to resume: the last event id after the items taken so far. Empty means from nothing.
     ///
     /// An event that still waits in the decoder does not count, so a reader that stops early will
     /// request it again. A block with only an id counts once `poll_item` has passed it.

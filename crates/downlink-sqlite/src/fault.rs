@@ -42,12 +42,8 @@ impl From<Error> for Fault {
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown
             }
-            (
-                ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::FileLockingProtocolFailed,
-                _,
-            ) => StoreError::Locked,
+            (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)
+            | (_, ffi::SQLITE_PROTOCOL) => StoreError::Locked,
             (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => StoreError::ReadOnly,
             (ErrorCode::CannotOpen, _) => StoreError::CannotOpen { reason },
             (ErrorCode::NotADatabase, _) => StoreError::NotAStore,

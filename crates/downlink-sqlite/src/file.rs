@@ -47,7 +47,7 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 /// Connections that read, and can do nothing else: as many as threads have read at the same time.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Held for moments; no connection is used under it.
     pub(crate) idle: Mutex<Vec<Connection>>,
 }
@@ -75,17 +75,12 @@ impl Pool {
         }
         Ok(answer?)
     }
-
-    /// A handle that makes backups from any thread.
-    pub(crate) fn backup(&self) -> Backup {
-        Backup { path: self.path.clone() }
-    }
 }
 
 /// Makes backups of a store, from any thread.
 #[derive(Clone, Debug)]
 pub struct Backup {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Backup {
@@ -164,12 +159,9 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     let clock = ClockState { at, delta_ms: meta(&db, "clock_delta")? };
     let rows: Vec<(String, u64)> =
         db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
-    let mut epochs = Vec::with_capacity(rows.len() + 1);
-    for (text, first) in rows {
-        let known =
-            Epoch::parse(&text).ok_or_else(|| Fault::corrupt("an epoch of another form"))?;
-        epochs.push((known, Offset::new(first)));
-    }
+    let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
+    let known = known.collect::<Option<Vec<_>>>();
+    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch of another form"))?;
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
     }

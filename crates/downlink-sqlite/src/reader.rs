@@ -41,13 +41,10 @@ impl StoreReader for SqliteReader {
 
     fn floor_of(&self, address: &Address) -> Result<Floor, StoreError> {
         self.0.read(|db| {
-            let select = "SELECT floor, floor_at FROM topics WHERE kind = ? AND name = ?";
-            match db.first(select, kind_and_name(address))? {
-                Some((offset, at)) => {
-                    Ok(Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) })
-                }
-                None => Ok(Evicted::forgotten(db)?.floor),
-            }
+            let sql = "SELECT floor, floor_at, lower_floor, evicted FROM topics
+                       WHERE kind = ? AND name = ?";
+            let found = db.first(sql, kind_and_name(address))?.map(Evicted::new);
+            Ok(found.map_or_else(|| Evicted::forgotten(db), Ok)?.floor)
         })
     }
 

@@ -207,11 +207,8 @@ pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<Content>> {
     if expected.is_some_and(|expected| expected != checksum(offset, id, payload)) {
         return Ok(None);
     }
-    let id = match id.map(std::str::from_utf8).transpose() {
-        Ok(id) => id.map(Box::from),
-        Err(_) => return Ok(None),
-    };
-    Ok(Some((id, payload.to_vec())))
+    let Ok(id) = id.map(std::str::from_utf8).transpose() else { return Ok(None) };
+    Ok(Some((id.map(Box::from), payload.to_vec())))
 }
 
 #[cfg(test)]

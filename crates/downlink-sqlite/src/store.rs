@@ -120,7 +120,7 @@ impl SqliteStore {
 
     /// A handle that makes backups from another thread.
     pub fn backup(&self) -> Backup {
-        self.pool.backup()
+        Backup { path: self.pool.path.clone() }
     }
 
     fn commit_batch(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<()> {

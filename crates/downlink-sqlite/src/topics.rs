@@ -36,14 +36,6 @@ impl TopicState {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
     }
-
-    fn added(&mut self, bytes: usize) -> Option<i64> {
-        self.events += 1;
-        self.bytes += bytes;
-        let over = self.is_over() && !self.queued;
-        self.queued |= over;
-        over.then_some(self.number)
-    }
 }
 
 #[derive(Debug)]
@@ -152,7 +144,12 @@ impl Topics {
     ) -> Result<Option<i64>> {
         self.unindexed(db)?.add(number, bytes);
         // A topic that is not in memory is counted when it is loaded.
-        Ok(self.states.get_mut(&number).and_then(|topic| topic.added(bytes)))
+        let Some(topic) = self.states.get_mut(&number) else { return Ok(None) };
+        topic.events += 1;
+        topic.bytes += bytes;
+        let is_new = topic.is_over() && !topic.queued;
+        topic.queued |= is_new;
+        Ok(is_new.then_some(number))
     }
 
     /// Counts the evictions of a topic, if the topic is in memory.
