@@ -158,9 +158,11 @@ impl Step<'_> {
                 self.trimming.over.pop_front();
             }
         }
-        for index in 0..self.trimming.ages.len() {
-            self.trim_age(index, now)?;
+        let mut ages = std::mem::take(&mut self.trimming.ages);
+        for (age, next) in &mut ages {
+            *next = self.trim_age(*age, *next, now)?;
         }
+        self.trimming.ages = ages;
         self.trim_bytes()?;
         self.forget_finishes(now)?;
         self.forget_keys(now)?;
@@ -259,8 +261,8 @@ impl Step<'_> {
     }
 
     /// Evicts the events older than one of the ages, from the topics with that age in their rule.
-    fn trim_age(&mut self, index: usize, now: Timestamp) -> Result<()> {
-        let Some(&(age, mut next)) = self.trimming.ages.get(index) else { return Ok(()) };
+    /// Gives the first offset that was not looked at.
+    fn trim_age(&mut self, age: Duration, mut next: u64, now: Timestamp) -> Result<u64> {
         let (mut due, indexed) = (Due::new(), indexed(self.db)?);
         let sql = "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset";
         let mut select = self.db.prepare_cached(sql)?;
@@ -272,10 +274,9 @@ impl Step<'_> {
                 break;
             }
             let offset = row.get(0)?;
-            let numbers =
-                keepers(self.db, offset, row.get(2)?, indexed).collect::<Result<Vec<_>>>()?;
-            self.spend(numbers.len().max(1));
-            for number in numbers {
+            for number in keepers(self.db, offset, row.get(2)?, indexed) {
+                let number = number?;
+                self.spend(1);
                 let topic = self.topics.get(self.db, number)?.ok_or_else(|| lost(number))?;
                 if topic.retention.age_max == Some(age) {
                     due.insert(number, offset);
@@ -287,13 +288,8 @@ impl Step<'_> {
         let highest = due.values().copied().max();
         self.evict_all(due)?;
         let indexed = self.topics.unindexed(self.db)?.from;
-        if highest.is_some_and(|highest| highest >= indexed) {
-            next = indexed;
-        }
-        if let Some(cursor) = self.trimming.ages.get_mut(index) {
-            cursor.1 = next;
-        }
-        Ok(())
+        // What could not be indexed in this step was not evicted.
+        Ok(if highest.is_some_and(|highest| highest >= indexed) { indexed } else { next })
     }
 
     /// Evicts the oldest events of all while the file is over its bound. The newest stays.
@@ -316,9 +312,10 @@ impl Step<'_> {
         )?;
         let (mut due, indexed) = (Due::new(), indexed(self.db)?);
         for (offset, topics) in rows {
-            let numbers = keepers(self.db, offset, topics, indexed).collect::<Result<Vec<_>>>()?;
-            self.spend(numbers.len().max(1));
-            due.extend(numbers.into_iter().map(|number| (number, offset)));
+            for number in keepers(self.db, offset, topics, indexed) {
+                self.spend(1);
+                due.insert(number?, offset);
+            }
         }
         Ok(due)
     }
