@@ -61,40 +61,29 @@ impl Block {
         line: &[u8],
         steps: &mut VecDeque<Step>,
     ) -> Result<(), EventTooLarge> {
-        let (name, value) = match memchr(b':', line) {
-            _ if line.is_empty() => {
-                steps.extend(self.dispatch());
-                return Ok(());
-            }
-            Some(at) => line.split_at_checked(at).unwrap_or((line, b"")),
-            None => (line, &b""[..]),
-        };
-        let value = value.strip_prefix(b":").unwrap_or(value);
-        if name.is_empty() {
-            let text = String::from_utf8_lossy(value).into_owned();
-            steps.push_back(Step::Item(Item::Comment(text)));
+        if line.is_empty() {
+            steps.extend(self.dispatch());
             return Ok(());
         }
-        self.take_field(name, value.strip_prefix(b" ").unwrap_or(value), steps)
-    }
-
-    /// Applies one field. Names are compared exactly, and unknown ones are ignored.
-    fn take_field(
-        &mut self,
-        name: &[u8],
-        value: &[u8],
-        steps: &mut VecDeque<Step>,
-    ) -> Result<(), EventTooLarge> {
+        let colon = memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at_checked(colon).unwrap_or((line, b""));
+        let text = value.strip_prefix(b":").unwrap_or(value);
+        let value = text.strip_prefix(b" ").unwrap_or(text);
+        // Names are compared exactly; unknown ones are ignored.
         match name {
-            b"data" => self.take_data(value),
-            b"event" => self.take_type(value),
-            b"id" => self.take_id(value),
+            b"" => {
+                let text = String::from_utf8_lossy(text).into_owned();
+                steps.push_back(Step::Item(Item::Comment(text)));
+            }
+            b"data" => self.take_data(value)?,
+            b"event" => self.take_type(value)?,
+            b"id" => self.take_id(value)?,
             b"retry" => {
                 steps.extend(Retry::parse(value).map(|retry| Step::Item(Item::Retry(retry))));
-                Ok(())
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
     fn take_data(&mut self, value: &[u8]) -> Result<(), EventTooLarge> {
