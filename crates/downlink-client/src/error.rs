@@ -74,9 +74,11 @@ impl StreamError {
             Self::Status { status, retry_after } => {
                 Outcome::Refused { status: status.as_u16(), retry_after: *retry_after }
             }
-            Self::MediaType { .. } | Self::ContentEncoding => Outcome::Unreadable,
             Self::Ended | Self::Broken(_) | Self::Idle { .. } => Outcome::Ended,
-            Self::Redirect(_) | Self::Decode(_) => Outcome::Futile,
+            Self::MediaType { .. }
+            | Self::ContentEncoding
+            | Self::Redirect(_)
+            | Self::Decode(_) => Outcome::Futile,
         }
     }
 }

@@ -129,9 +129,8 @@ pub enum Outcome {
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// The answer is not an event stream, or the client cannot read it.
-    Unreadable,
-    /// Another error that would occur again.
+    /// Something else that would fail in the same way again, such as an answer that is no event stream
+    /// or one that the client cannot read.
     Futile,
 }
 
@@ -216,9 +215,7 @@ impl Reconnect {
                 let asked = retry_after.unwrap_or_default().min(self.policy.wait_max);
                 self.back_off(random, asked)
             }
-            Outcome::Refused { .. } | Outcome::Unreadable | Outcome::Futile => {
-                Err(StopReason::Failed)
-            }
+            Outcome::Refused { .. } | Outcome::Futile => Err(StopReason::Failed),
         }
     }
 
@@ -393,8 +390,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_fails_in_both_modes() {
-        assert_stops(ReconnectPolicy::spec(), Outcome::Unreadable, StopReason::Failed);
-        assert_stops(ReconnectPolicy::resilient(), Outcome::Unreadable, StopReason::Failed);
+        assert_stops(ReconnectPolicy::spec(), Outcome::Futile, StopReason::Failed);
         assert_stops(ReconnectPolicy::resilient(), Outcome::Futile, StopReason::Failed);
     }
 

@@ -90,6 +90,10 @@ impl PageBuilder<'_> {
     }
 }
 
+fn order(is_down: bool) -> &'static str {
+    if is_down { "DESC" } else { "ASC" }
+}
+
 /// Looks at all events of a range in order, in either direction. `each` gets the wanted and answers
 /// whether to go on. Gives where to go on if that is before the end of the range.
 fn scan<'a>(
@@ -99,12 +103,8 @@ fn scan<'a>(
     mut each: impl FnMut(&mut Snapshot<'a>, u64) -> Result<bool>,
 ) -> Result<Option<u64>> {
     snapshot.begin_events();
-    let mut select = snapshot.db.prepare_cached(match is_down {
-        true => {
-            "SELECT offset, topics FROM events WHERE offset >= ? AND offset < ? ORDER BY 1 DESC"
-        }
-        false => "SELECT offset, topics FROM events WHERE offset >= ? AND offset < ? ORDER BY 1",
-    })?;
+    let sql = "SELECT offset, topics FROM events WHERE offset >= ? AND offset < ? ORDER BY offset";
+    let mut select = snapshot.db.prepare_cached(&format!("{sql} {}", order(is_down)))?;
     let mut rows = select.query((column(range.start), column(range.end)))?;
     while let Some(row) = rows.next()? {
         let offset: u64 = row.get(0)?;
@@ -128,23 +128,18 @@ fn listed(
     is_down: bool,
 ) -> Result<(BTreeSet<u64>, u64)> {
     snapshot.begin_events();
-    let sql = match is_down {
-        true => {
-            "SELECT offset FROM memberships WHERE topic = ? AND offset >= ? AND offset < ?
-             ORDER BY offset DESC LIMIT ?"
-        }
-        false => {
-            "SELECT offset FROM memberships WHERE topic = ? AND offset >= ? AND offset < ?
-             ORDER BY offset LIMIT ?"
-        }
-    };
+    let sql = format!(
+        "SELECT offset FROM memberships WHERE topic = ? AND offset >= ? AND offset < ?
+         ORDER BY offset {} LIMIT ?",
+        order(is_down)
+    );
     let (mut low, mut high) = (range.start, range.end);
     let (mut found, mut looked) = (BTreeSet::new(), 0);
     if let Target::Few(few) = &*snapshot.target {
         let chunk = (snapshot.rows_left / few.numbers.len().max(1)).clamp(1, limit.max(1));
         for &topic in &few.numbers {
             let offsets: Vec<(u64,)> =
-                snapshot.db.all(sql, (topic, column(low), column(high), chunk))?;
+                snapshot.db.all(&sql, (topic, column(low), column(high), chunk))?;
             looked += offsets.len().max(1);
             match offsets.last().filter(|_| offsets.len() == chunk) {
                 Some(&(last,)) if is_down => low = last,
