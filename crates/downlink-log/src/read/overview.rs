@@ -5,7 +5,6 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::core::Core;
-use crate::sync::Ordering;
 use crate::topics::{Topic, start_of};
 use crate::types::address::Topic as TopicName;
 use crate::types::{Address, ClientId, Offset, Payload};
@@ -54,8 +53,6 @@ pub struct ReaderOverview {
     pub number: u64,
     /// The client whose inbox it reads.
     pub client: Option<ClientId>,
-    /// The next offset to read.
-    pub next: Offset,
     /// How far it is behind.
     pub lag: u64,
     /// Topics and patterns that it subscribed to.
@@ -96,7 +93,6 @@ impl<P: Payload> Core<P> {
         let overviews = readers.iter().map(|reader| ReaderOverview {
             number: reader.number,
             client: reader.client.clone(),
-            next: Offset::new(reader.next.load(Ordering::Relaxed).min(tail)),
             lag: reader.lag(tail),
             selectors: reader.selectors as usize,
         });

@@ -229,9 +229,10 @@ impl<P: Payload> Reader<P> {
         self.position.asked
     }
 
-    /// How far it is behind: newest offset of its topics less the last it has read.
-    pub fn lag(&self) -> u64 {
-        (self.seats.newest() + 1).saturating_sub(self.position.next)
+    /// How far somebody is behind who reads on from `next`: the newest offset of its topics less the
+    /// last one before `next`.
+    pub fn lag(&self, next: Offset) -> u64 {
+        (self.seats.newest() + 1).saturating_sub(next.get())
     }
 
     /// Fetches what the next wake-up and read look at first into the processor's cache. For a server

@@ -206,7 +206,7 @@ impl World {
         let offsets: Vec<u64> = out.iter().map(|entry| entry.offset.get()).collect();
         let (want, want_offsets) = self.naive.read(self.now, naive, events_max);
         assert_eq!((&got, &offsets), (&want, &want_offsets));
-        assert!(got != Read::CaughtUp || reader.lag() == 0);
+        assert!(got != Read::CaughtUp || reader.lag(reader.cursor().next) == 0);
         client.note(&got, &offsets);
         if matches!(got, Read::Ended(_)) {
             self.drop_connection(id);

@@ -23,6 +23,9 @@ use super::{
 /// alone would allow millions.
 const ADDRESSES_MAX: usize = 100_000;
 
+/// Lines that are read before other requests of the same thread get their turn.
+const LINES_AT_ONCE: usize = 64;
+
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
@@ -35,7 +38,13 @@ pub(super) async fn publish(
     // The line number of each event, for the error messages. Blank lines hold no event.
     let mut lines = Vec::new();
     let mut addresses = 0;
-    for (at, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+    for (at, line) in (1..).zip(text.lines()) {
+        if at % LINES_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
         if batch.len() == BATCH_EVENTS_MAX {
             return Err(too_many(BATCH_EVENTS_MAX, "events"));
         }
@@ -44,8 +53,8 @@ pub(super) async fn publish(
         if addresses > ADDRESSES_MAX {
             return Err(too_many(ADDRESSES_MAX, "topics and clients"));
         }
-        let publish = envelope.publish(&app.hub).map_err(|refused| in_line(at, refused))?;
-        batch.add(publish, data);
+        let to = envelope.addresses().map_err(|refused| in_line(at, refused))?;
+        batch.add(envelope.publish(&app.hub, &to), data);
         lines.push(at);
     }
     if batch.is_empty() {

@@ -26,20 +26,20 @@ pub(super) async fn clients(
     if limit == 0 || limit > LISTED_MAX {
         return Err(bad_request(format!("The parameter limit is between 1 and {LISTED_MAX}.")));
     }
-    let clients = app.hub.clients();
+    let connections = app.hub.stats().subscribers;
+    let clients = app.hub.clients(limit);
     let rows: Vec<Value> = clients
         .iter()
-        .take(limit)
         .map(|client| {
             json!({
                 "connection": client.number.to_string(),
                 "client": client.client.as_ref().map(|client| client.as_str()),
                 "lag": client.lag,
-                "topics": client.topics,
+                "topics": client.selectors,
             })
         })
         .collect();
-    Ok(reply::json(&json!({ "clients": rows, "connections": clients.len() })))
+    Ok(reply::json(&json!({ "clients": rows, "connections": connections })))
 }
 
 pub(super) async fn disconnect(

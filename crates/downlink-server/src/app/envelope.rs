@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use downlink::hub::{ADDRESSES_MAX, ClientId, Hub, Publish, PublishError, Topic};
+use downlink::hub::{ADDRESSES_MAX, Address, ClientId, Hub, Publish, PublishError, Topic};
 
 use super::{
     query::Query,
@@ -39,9 +39,9 @@ impl Envelope {
         })
     }
 
-    /// Checks the addresses. A stream checks them at its start, since its first event may come
-    /// late.
-    pub(super) fn check(&self) -> Result<(), Refused> {
+    /// Reads the addresses, each once and in their order: an event may not come for a while, and a
+    /// stream has many events for the same ones.
+    pub(super) fn addresses(&self) -> Result<Vec<Address>, Refused> {
         if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
             return Err(bad_request(
                 "Say whom it is for: name a topic, a client, or everyone (?topic=NAME, ?client=ID \
@@ -54,35 +54,25 @@ impl Envelope {
             let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
             return Err(not_published(&error));
         }
-        self.check_names().map_err(|error| not_published(&error))
+        let topics = self.topics.iter().map(|topic| {
+            let error = |reason| PublishError::InvalidTopic { topic: topic.clone(), reason };
+            Topic::new(topic).map(Address::Topic).map_err(error)
+        });
+        let clients = self.clients.iter().map(|client| {
+            let error = |reason| PublishError::InvalidClient { client: client.clone(), reason };
+            ClientId::new(client).map(Address::Client).map_err(error)
+        });
+        let everyone = self.everyone.then_some(Ok(Address::Everyone));
+        let read = topics.chain(clients).chain(everyone).collect::<Result<Vec<_>, _>>();
+        let mut addresses = read.map_err(|error| not_published(&error))?;
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(addresses)
     }
 
-    fn check_names(&self) -> Result<(), PublishError> {
-        for topic in &self.topics {
-            Topic::new(topic)
-                .map_err(|reason| PublishError::InvalidTopic { topic: topic.clone(), reason })?;
-        }
-        for client in &self.clients {
-            ClientId::new(client)
-                .map_err(|reason| PublishError::InvalidClient { client: client.clone(), reason })?;
-        }
-        Ok(())
-    }
-
-    /// A pending event with these attributes. Calls [`check`](Self::check) first.
-    pub(super) fn publish(&self, hub: &Hub<String>) -> Result<Publish<String>, Refused> {
-        self.check()?;
-        let to = match (self.everyone, self.topics.first(), self.clients.first()) {
-            (true, ..) => hub.to_everyone(),
-            (false, Some(topic), _) => hub.to(topic),
-            (false, None, client) => hub.to_client(client.map_or("", String::as_str)),
-        };
-        let to = self.topics.iter().fold(to, |to, topic| to.and_to(topic));
-        let to = self.clients.iter().fold(to, |to, client| to.and_to_client(client));
-        Ok(self.describe(to))
-    }
-
-    fn describe(&self, mut publish: Publish<String>) -> Publish<String> {
+    /// The event to be, for what [`addresses`](Self::addresses) has read.
+    pub(super) fn publish(&self, hub: &Hub<String>, addresses: &[Address]) -> Publish<String> {
+        let mut publish = hub.to_addresses(addresses.iter().cloned());
         if let Some(event_type) = &self.event_type {
             publish = publish.event(event_type);
         }

@@ -32,12 +32,12 @@ pub(super) async fn publish(
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), PARAMETERS)?;
     let envelope = Envelope::of_query(&query)?;
-    envelope.check()?;
+    let addresses = envelope.addresses()?;
     let key = idempotency_key(&headers)?;
     if let Some(format) = format(&headers) {
         check_stream(&query, key)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        return streaming::publish(&app, envelope, format, finish, body).await;
+        return streaming::publish(&app, envelope, addresses, format, finish, body).await;
     }
     if query.is_given("finish_on_end") {
         return Err(bad_request(
@@ -45,7 +45,7 @@ pub(super) async fn publish(
              application/x-ndjson, or use last=true for one event.",
         ));
     }
-    let mut publish = envelope.publish(&app.hub)?;
+    let mut publish = envelope.publish(&app.hub, &addresses);
     if let Some(key) = key {
         publish = publish.idempotency_key("", key);
     }

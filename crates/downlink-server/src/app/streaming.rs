@@ -11,7 +11,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Confirmed, Hub, Receipt};
+use downlink::hub::{Address, Confirmed, Hub, Receipt};
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::{json, value::RawValue};
 
@@ -35,6 +35,7 @@ pub(super) enum Format {
 pub(super) async fn publish(
     app: &App,
     envelope: Envelope,
+    addresses: Vec<Address>,
     format: Format,
     finish: bool,
     mut body: Body,
@@ -46,6 +47,8 @@ pub(super) async fn publish(
         app,
         hub: &app.hub,
         envelope,
+        addresses,
+        pushed: 0,
         sent: 0,
         published: 0,
         last: None,
@@ -85,7 +88,10 @@ struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
     envelope: Envelope,
-    /// Events that were passed to the hub.
+    addresses: Vec<Address>,
+    /// Places that events have taken in topics since other requests had their turn.
+    pushed: usize,
+    /// Events that were given to the hub.
     sent: u64,
     /// Events that are published.
     published: u64,
@@ -105,6 +111,9 @@ struct Stopped {
 /// The most events of one chunk whose commits are under way: as many as a few commits take. A
 /// stream that is faster than the disk is read at the speed of the disk.
 const WAITING_MAX: usize = 256;
+
+/// Places in topics that events take before other requests of the same thread get their turn.
+const PUSHED_AT_ONCE: usize = 64;
 
 impl Publishing<'_> {
     /// Publishes all events of the body.
@@ -140,11 +149,17 @@ impl Publishing<'_> {
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
+        // In memory a commit is not waited for, and a piece of the body may hold 16,384 events.
+        self.pushed += self.addresses.len();
+        if self.pushed >= PUSHED_AT_ONCE {
+            self.pushed = 0;
+            tokio::task::yield_now().await;
+        }
         self.settle(WAITING_MAX).await
     }
 
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
-        let mut publish = self.envelope.publish(self.hub)?;
+        let mut publish = self.envelope.publish(self.hub, &self.addresses);
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
         }

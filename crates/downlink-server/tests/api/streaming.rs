@@ -77,6 +77,30 @@ async fn lines_arrive_while_the_body_is_open() {
 }
 
 #[tokio::test]
+async fn a_piece_with_many_events_lets_others_have_their_turn() {
+    let server = Server::start().await;
+    for (topics, at_once) in [("topic=a", 64), ("topic=a&topic=b&client=c&everyone", 16)] {
+        let hub = server.hub.clone();
+        let watching = tokio::spawn(async move {
+            let (first, mut seen, mut most) = (hub.stats().published, 0, 0);
+            while seen < 4_000 {
+                tokio::task::yield_now().await;
+                let published = hub.stats().published - first;
+                most = most.max(published - seen);
+                seen = published;
+            }
+            most
+        });
+        let mut publishing = Publishing::begin(&server, topics, LINES).await;
+        publishing.send(&"1\n".repeat(4_000)).await;
+        assert_eq!(publishing.end().await.json()["events"], 4_000);
+        // hyper polls a handler up to 16 times in a row.
+        let most = patiently(watching).await.expect("no panic");
+        assert!((at_once..=16 * at_once).contains(&most), "{most}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_stream_publishes_nothing() {
     let server = Server::start().await;
     let answer = Publishing::begin(&server, "topic=a", EVENT_STREAM).await.end().await;

@@ -40,14 +40,14 @@ pub use clock::Clock;
 pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
-    Address, ClientId, GapReason, InvalidName, Limits, Offset, Retention, Start, Timestamp, Topic,
-    TopicSelector,
+    Address, ClientId, GapReason, InvalidName, Limits, Offset, ReaderOverview as ClientOverview,
+    Retention, Start, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
 pub use handle::Hub;
 pub use observe::{Connection, DisconnectReason, Observer};
-pub use overview::{ClientOverview, TopicOverview};
+pub use overview::TopicOverview;
 pub use publish::{ADDRESSES_MAX, Publish};
 pub use publish_error::PublishError;
 pub(crate) use reading::Reading;

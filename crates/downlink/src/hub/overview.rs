@@ -1,9 +1,11 @@
 //! What can be seen of a hub from outside: its topics and its clients.
 
+use std::cmp::Reverse;
+
 use downlink_log::{Address, Offset};
 use downlink_proto::EventId;
 
-use super::{ClientId, Hub, InvalidName, Topic, record::cursor_id};
+use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id};
 
 /// One topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,20 +31,6 @@ pub struct TopicOverview {
     pub finished: bool,
 }
 
-/// One subscription, with its client.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ClientOverview {
-    /// Unique among the subscriptions of a hub.
-    pub number: u64,
-    /// Whose it is.
-    pub client: Option<ClientId>,
-    /// How far it is behind.
-    pub lag: u64,
-    /// Topics and patterns that it subscribed to.
-    pub topics: usize,
-}
-
 impl<T: Send + Sync + 'static> Hub<T> {
     /// One topic, also if nothing was ever published to it: a page renders from a database and
     /// starts after `cursor`.
@@ -55,19 +43,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         // Before the look: what is published in between is after the cursor.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
-        Ok(match found {
-            Some(found) => self.overview(&topic, &found, cursor),
-            None => TopicOverview {
-                topic: topic.as_str().to_owned(),
-                subscribers: 0,
-                events: 0,
-                bytes: 0,
-                published: 0,
-                oldest: None,
-                cursor,
-                finished: false,
-            },
-        })
+        Ok(self.overview(&topic, found.as_ref(), cursor))
     }
 
     /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
@@ -76,24 +52,21 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let found = self.0.log.topics(self.now(), prefix, after, count);
         let topics = found.iter().filter_map(|found| {
             let topic = found.address.topic()?;
-            Some(self.overview(topic, found, cursor.clone()))
+            Some(self.overview(topic, Some(found), cursor.clone()))
         });
         topics.collect()
     }
 
-    /// Every subscription, the one furthest behind first.
-    pub fn clients(&self) -> Vec<ClientOverview> {
-        let readers = self.0.log.readers();
-        let mut clients: Vec<_> = readers
-            .into_iter()
-            .map(|reader| ClientOverview {
-                number: reader.number,
-                client: reader.client,
-                lag: reader.lag,
-                topics: reader.selectors,
-            })
-            .collect();
-        clients.sort_by_key(|client| (std::cmp::Reverse(client.lag), client.number));
+    /// At most `count` subscriptions, the one furthest behind first.
+    pub fn clients(&self, count: usize) -> Vec<ClientOverview> {
+        let mut clients = self.0.log.readers();
+        let key = |client: &ClientOverview| (Reverse(client.lag), client.number);
+        // There may be a million, and a caller that shows a hundred does not wait for all to be sorted.
+        if count < clients.len() {
+            clients.select_nth_unstable_by_key(count, key);
+            clients.truncate(count);
+        }
+        clients.sort_unstable_by_key(key);
         clients
     }
 
@@ -105,20 +78,21 @@ impl<T: Send + Sync + 'static> Hub<T> {
     fn overview(
         &self,
         topic: &Topic,
-        found: &downlink_log::TopicOverview,
+        found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
         // Of the life of the hub that it was published in.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
+        let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {
             topic: topic.as_str().to_owned(),
-            subscribers: found.subscribers,
-            events: found.events,
-            bytes: found.bytes,
-            published: found.published,
-            oldest: found.oldest.map(id),
+            subscribers: size(|found| found.subscribers),
+            events: size(|found| found.events),
+            bytes: size(|found| found.bytes),
+            published: found.map_or(0, |found| found.published),
+            oldest: found.and_then(|found| found.oldest).map(id),
             cursor,
-            finished: found.finished,
+            finished: found.is_some_and(|found| found.finished),
         }
     }
 }

@@ -86,6 +86,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_client(client)
     }
 
+    /// An event for these addresses, which are read from text already. It needs at least one.
+    pub fn to_addresses(&self, to: impl IntoIterator<Item = Address>) -> Publish<T> {
+        to.into_iter().map(Ok).fold(self.to_nobody(), Publish::address)
+    }
+
     /// An event for every subscription.
     pub fn to_everyone(&self) -> Publish<T> {
         self.to_nobody().and_to_everyone()

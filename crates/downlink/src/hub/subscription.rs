@@ -229,9 +229,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// How far it is behind: newest offset of its topics less the last it has read.
+    /// How far it is behind: newest offset of its topics less the last it has yielded.
     pub fn lag(&self) -> u64 {
-        self.reader.lag() + self.ahead.as_ref().map_or(0, |ahead| ahead.len() as u64)
+        let read_ahead = self.ahead.is_some();
+        self.reader.lag(if read_ahead { self.told } else { self.reader.cursor().next })
     }
 
     /// Why nothing follows any more, once the stream has ended.

@@ -22,7 +22,7 @@ fn call_back() {
     assert_eq!(hub.stats().subscribers, before + 1);
     assert!(matches!(hub.finish("*"), Err(PublishError::InvalidTopic { .. })));
     assert!(matches!(hub.finish("over"), Err(PublishError::Finished)));
-    assert!(!hub.clients().is_empty() && !hub.topics("", None, 9).is_empty());
+    assert!(!hub.clients(9).is_empty() && !hub.topics("", None, 9).is_empty());
 }
 
 /// A value that calls the hub when it is dropped.

@@ -152,6 +152,21 @@ fn a_cursor_moves_with_what_was_yielded() {
 }
 
 #[test]
+fn lag_counts_offsets_whether_events_are_read_ahead_or_not() {
+    let hub = five();
+    say(&hub, "b", "6");
+    say(&hub, "a", "7");
+    say(&hub, "b", "8");
+    let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
+    assert_eq!(subscription.lag(), 7);
+    for lag in [6, 5, 4, 3, 2, 0] {
+        let next = subscription.next().now_or_never();
+        assert!(matches!(next, Some(Some(Delivery::Event(_)))));
+        assert_eq!(subscription.lag(), lag);
+    }
+}
+
+#[test]
 fn lag_is_what_was_not_yielded() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
