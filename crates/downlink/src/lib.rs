@@ -8,6 +8,7 @@ pub mod adapters;
 pub mod guide;
 pub mod http;
 pub mod hub;
+mod json_text;
 #[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "testing")]

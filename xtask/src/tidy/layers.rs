@@ -61,6 +61,7 @@ const LOG: Layers = Layers {
 const LIBRARY: Layers = Layers {
     folder: "crates/downlink/src/",
     order: &[
+        layer("json_text.rs"),
         layer("http/"),
         layer("hub/").without(&["http/"], "the hub knows nothing of HTTP"),
         layer("serve/").without(&["hub/"], "serving works for any service"),

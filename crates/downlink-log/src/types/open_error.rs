@@ -22,7 +22,7 @@ pub enum OpenError {
         subscribers_per_client_max: usize,
     },
     /// The selection names too many topics and patterns.
-    #[error("{selectors} topics and patterns, at most {selectors_max} are allowed")]
+    #[error("a subscription names at most {selectors_max} topics and patterns, not {selectors}")]
     TooManySelectors {
         /// How many.
         selectors: usize,

@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,8 +17,8 @@ use http_body_util::Full;
 
 use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse};
 use crate::hub::{
-    BatchError, Delivery, HubClock, PublishError, Published, Reading, Resume, StoreError,
-    SubscribeError, Subscription, Timestamp,
+    BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
+    StoreError, SubscribeError, Subscription, Timestamp,
 };
 
 /// Turns a subscription's events into frames: any function, or [`AsPublished`].
@@ -178,13 +179,13 @@ impl SubscribeError {
     /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
     pub fn into_response(self) -> Response<Full<Bytes>> {
         match self {
+            Self::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
+            | Self::InvalidSelector { .. }
+            | Self::InvalidClient { .. } => problem(StatusCode::BAD_REQUEST, &self).into_response(),
             Self::Closed { by_browser }
             | Self::Draining { by_browser }
             | Self::Store { by_browser, .. }
-            | Self::Full { by_browser, .. }
-            | Self::ClientFull { by_browser, .. }
-            | Self::TooManyNames { by_browser, .. }
-            | Self::TooManyPatterns { by_browser, .. } => {
+            | Self::AtLimit { by_browser, .. } => {
                 refuse(&sentence(&self), REFUSED_RETRY, by_browser)
             }
             Self::Finished => {
@@ -195,9 +196,6 @@ impl SubscribeError {
             Self::FilterNeedsValues => {
                 problem(StatusCode::INTERNAL_SERVER_ERROR, &self).into_response()
             }
-            Self::TooManySelectors { .. }
-            | Self::InvalidSelector { .. }
-            | Self::InvalidClient { .. } => problem(StatusCode::BAD_REQUEST, &self).into_response(),
         }
     }
 }
@@ -245,13 +243,8 @@ fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error +
 
 /// An error and its causes as one sentence.
 fn sentence(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = public_cause(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = public_cause(error);
-    }
+    let causes = iter::successors(Some(error), |error| public_cause(*error));
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let mut characters = text.chars();
     let first = characters.next().map(char::to_uppercase);
     let rest = characters.as_str().trim_end_matches('.');

@@ -9,10 +9,8 @@
 //! its peer has not read.
 
 use std::any::Any;
-use std::error::Error;
 use std::fmt;
 use std::hint::black_box;
-use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -44,22 +42,10 @@ const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Durati
 pub enum BodyError {
     /// The source of the events reported an error.
     #[error("the source of the events failed")]
-    Source(#[source] SourceError),
+    Source(#[source] AnyError),
     /// The source of the events panicked.
     #[error("the source of the events panicked")]
     Panicked,
-}
-
-/// The error that a source reported.
-#[derive(Debug)]
-pub struct SourceError(AnyError);
-
-impl Deref for SourceError {
-    type Target = dyn Error + Send + Sync;
-
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref()
-    }
 }
 
 /// How far a body has come.
@@ -227,8 +213,7 @@ impl<S: FrameSource> SseBody<S> {
                     }
                 }
                 Poll::Ready(None) => {
-                    let error = this.source.take_error();
-                    let failure = error.map(|error| BodyError::Source(SourceError(error)));
+                    let failure = this.source.take_error().map(BodyError::Source);
                     return failure.map_or(Ok(Next::End), Err);
                 }
                 Poll::Pending => break,

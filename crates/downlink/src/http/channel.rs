@@ -22,11 +22,18 @@ use super::source::FrameSource;
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.
+#[derive(Debug)]
 enum Item {
     Event(Event),
     Comment(Frame),
     /// Nothing follows.
     Finish,
+}
+
+impl Item {
+    fn unsent(self) -> SendError {
+        SendError(if let Self::Event(event) = self { event } else { Event::empty() })
+    }
 }
 
 /// Makes both ends of a channel for so many events, at least 1, at most [`CHANNEL_EVENTS_MAX`].
@@ -65,10 +72,7 @@ impl SseSender {
     ///
     /// Dropping the future before it completes sends nothing.
     pub async fn send(&self, event: Event) -> Result<(), SendError> {
-        match self.queue.reserve().await {
-            Ok(place) => self.push(place, Item::Event(event)),
-            Err(_) => Err(SendError(event)),
-        }
+        self.send_item(Item::Event(event)).await
     }
 
     /// Sends an event if there is room for it now.
@@ -127,10 +131,7 @@ impl SseSender {
     ///
     /// As [`send`](Self::send).
     pub async fn comment(&self, text: &str) -> Result<(), SendError> {
-        match self.queue.reserve().await {
-            Ok(place) => self.push(place, Item::Comment(Frame::comment(text))),
-            Err(_) => Err(SendError(Event::empty())),
-        }
+        self.send_item(Item::Comment(Frame::comment(text))).await
     }
 
     /// Waits until the peer has left or the stream has ended, whichever way.
@@ -155,6 +156,13 @@ impl SseSender {
         }
     }
 
+    async fn send_item(&self, item: Item) -> Result<(), SendError> {
+        match self.queue.reserve().await {
+            Ok(place) => self.push(place, item),
+            Err(_) => Err(item.unsent()),
+        }
+    }
+
     /// Puts an item into its place unless the stream is finished.
     fn push(&self, place: mpsc::Permit<'_, Item>, item: Item) -> Result<(), SendError> {
         let finish = self.finish.lock();
@@ -162,7 +170,7 @@ impl SseSender {
             place.send(item);
             return Ok(());
         }
-        Err(SendError(if let Item::Event(event) = item { event } else { Event::empty() }))
+        Err(item.unsent())
     }
 }
 
@@ -173,6 +181,7 @@ impl fmt::Debug for SseSender {
 }
 
 /// The response's end of a channel.
+#[derive(Debug)]
 pub struct Channel {
     items: mpsc::Receiver<Item>,
 }
@@ -191,12 +200,6 @@ impl FrameSource for Channel {
     }
 }
 
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").finish_non_exhaustive()
-    }
-}
-
 /// The peer has left or the stream is finished; holds the unsent event.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the stream has ended")]
@@ -212,15 +215,6 @@ pub enum TrySendError {
     /// The peer has left or the stream is finished.
     #[error("the stream has ended")]
     Closed(Event),
-}
-
-impl TrySendError {
-    /// The unsent event.
-    pub fn into_event(self) -> Event {
-        match self {
-            Self::Full(event) | Self::Closed(event) => event,
-        }
-    }
 }
 
 /// Why a value was not sent.

@@ -30,7 +30,7 @@ mod spread;
 mod sse;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
-pub use body::{BodyError, SourceError, SseBody};
+pub use body::{BodyError, SseBody};
 #[cfg(feature = "json")]
 pub use channel::SendJsonError;
 pub use channel::{CHANNEL_EVENTS_MAX, Channel, SendError, SseSender, TrySendError};

@@ -10,6 +10,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use crate::json_text::json_text;
+
 /// An error answer.
 ///
 /// # Examples
@@ -27,33 +29,18 @@ use http_body_util::Full;
 #[must_use]
 pub struct Problem {
     status: StatusCode,
-    kind: Cow<'static, str>,
-    title: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
 }
 
 impl Problem {
     /// The problem that a status code names; its title is the code's reason phrase.
     pub fn new(status: StatusCode) -> Self {
-        let title = status.canonical_reason().unwrap_or("Error");
-        Self { status, kind: "about:blank".into(), title: title.into(), detail: None }
+        Self { status, detail: None }
     }
 
     /// Sets the cause of this error and the remedy.
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(detail.into());
-        self
-    }
-
-    /// A summary that is the same for every problem of its kind.
-    pub fn title(mut self, title: impl Into<Cow<'static, str>>) -> Self {
-        self.title = title.into();
-        self
-    }
-
-    /// The `type` member: a URI that names the kind of problem. Default: `about:blank`.
-    pub fn kind(mut self, kind: impl Into<Cow<'static, str>>) -> Self {
-        self.kind = kind.into();
         self
     }
 
@@ -66,19 +53,11 @@ impl Problem {
     /// The body: one JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut json = String::with_capacity(128);
-        json.push_str("{\"type\":");
-        push_text(&mut json, &self.kind);
-        json.push_str(",\"title\":");
-        push_text(&mut json, &self.title);
-        json.push_str(",\"status\":");
-        json.push_str(self.status.as_str());
-        if let Some(detail) = &self.detail {
-            json.push_str(",\"detail\":");
-            push_text(&mut json, detail);
-        }
-        json.push('}');
-        json
+        let title = json_text(self.status.canonical_reason().unwrap_or("Error"));
+        let detail = self.detail.as_deref().map(json_text);
+        let detail = detail.map_or_else(String::new, |detail| format!(",\"detail\":{detail}"));
+        let status = self.status.as_str();
+        format!(r#"{{"type":"about:blank","title":{title},"status":{status}{detail}}}"#)
     }
 
     /// The response, not to be cached.
@@ -90,23 +69,6 @@ impl Problem {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
-}
-
-/// Writes a JSON string. Without the feature `json` there is no serializer.
-fn push_text(json: &mut String, text: &str) {
-    json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            '\n' => json.push_str("\\n"),
-            control if control < ' ' => {
-                json.push_str(&format!("\\u{:04x}", u32::from(control)));
-            }
-            plain => json.push(plain),
-        }
-    }
-    json.push('"');
 }
 
 #[cfg(test)]
@@ -123,12 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn detail_may_be_absent_and_the_rest_chosen() {
-        let problem = Problem::new(StatusCode::CONFLICT).kind("/problems/finished").title("Over");
-        assert_eq!(
-            problem.to_json(),
-            r#"{"type":"/problems/finished","title":"Over","status":409}"#
-        );
+    fn detail_may_be_absent() {
+        let problem = Problem::new(StatusCode::CONFLICT);
+        assert_eq!(problem.to_json(), r#"{"type":"about:blank","title":"Conflict","status":409}"#);
         assert_eq!(problem.status(), StatusCode::CONFLICT);
     }
 

@@ -40,16 +40,6 @@ impl Spread {
         Self::between(part(lowest), part(highest))
     }
 
-    /// The shortest time that can be drawn.
-    pub const fn shortest(&self) -> Duration {
-        self.shortest
-    }
-
-    /// The longest time that can be drawn.
-    pub const fn longest(&self) -> Duration {
-        self.longest
-    }
-
     /// Draws a time.
     pub fn pick(&self) -> Duration {
         self.at(fastrand::f64())
@@ -86,7 +76,7 @@ mod tests {
     #[test]
     fn percent_is_of_the_given_time() {
         let spread = Spread::percent_of(10 * SECOND, 80, 120);
-        assert_eq!((spread.shortest(), spread.longest()), (8 * SECOND, 12 * SECOND));
+        assert_eq!((spread.shortest, spread.longest), (8 * SECOND, 12 * SECOND));
     }
 
     #[test]

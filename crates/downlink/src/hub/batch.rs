@@ -1,9 +1,9 @@
 //! Several events at once: all or nothing, next to each other in the sequence.
 
-use smallvec::SmallVec;
+use downlink_log::Drafts;
 use thiserror::Error;
 
-use super::{Confirmed, Hub, Publish, PublishError, Receipt};
+use super::{Confirmed, Hub, Publish, PublishError, Receipt, publish::given_id};
 
 /// Events in one batch. They are appended under one hold of a lock, a few milliseconds at most.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
@@ -69,17 +69,13 @@ impl<T: Send + Sync + 'static> Batch<T> {
         if self.events.is_empty() {
             return Ok(Vec::new());
         }
-        let mut drafts = SmallVec::new();
-        let mut given = Vec::with_capacity(self.events.len());
-        for (index, (publish, value)) in self.events.into_iter().enumerate() {
-            let encoded =
-                publish.into_draft(value).map_err(|error| BatchError::Event { index, error })?;
-            drafts.push(encoded.draft);
-            given.push(encoded.given);
-        }
-        let hub = self.hub;
-        let submitted =
-            hub.append(drafts).map_err(|(index, error)| BatchError::Event { index, error })?;
+        let wrong = |(index, error)| BatchError::Event { index, error };
+        let drafts = self.events.into_iter().enumerate().map(|(index, (publish, value))| {
+            publish.into_draft(value).map_err(|error| wrong((index, error)))
+        });
+        let drafts = drafts.collect::<Result<Drafts<_>, _>>()?;
+        let given: Vec<_> = drafts.iter().map(given_id).collect();
+        let submitted = self.hub.append(drafts).map_err(wrong)?;
         let given = given.into_iter().enumerate();
         Ok(given.map(|(draft, id)| Receipt::of(&submitted, draft, id)).collect())
     }

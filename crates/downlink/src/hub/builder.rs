@@ -46,9 +46,19 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        Self::new(Box::new(move |value| {
-            encode(value).map_err(|error| EncodeError(Box::new(error)))
-        }))
+        let encode = move |value: &T| encode(value).map_err(|error| EncodeError(Box::new(error)));
+        Self {
+            encode: Box::new(encode),
+            options: LogOptions::new(Epoch::from_random(random())),
+            settings: Settings::default(),
+            retention: Vec::new(),
+            #[cfg(feature = "store")]
+            durability: Durability::default(),
+            #[cfg(feature = "store")]
+            store: None,
+            #[cfg(feature = "store")]
+            store_options: downlink_sqlite::SqliteOptions::default(),
+        }
     }
 
     /// Values are the data, as they are.
@@ -66,22 +76,6 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         T: serde::Serialize,
     {
         Self::with(|value: &T| Event::json(value))
-    }
-
-    fn new(encode: Box<Encode<T>>) -> Self {
-        let options = LogOptions::new(Epoch::from_random(random()));
-        Self {
-            encode,
-            options,
-            settings: Settings::default(),
-            retention: Vec::new(),
-            #[cfg(feature = "store")]
-            durability: Durability::default(),
-            #[cfg(feature = "store")]
-            store: None,
-            #[cfg(feature = "store")]
-            store_options: downlink_sqlite::SqliteOptions::default(),
-        }
     }
 
     /// How much history a topic keeps for which no rule of its own matches.

@@ -1,10 +1,10 @@
-//! The hub's own events: `downlink.open`, `downlink.gap`, `downlink.alive`.
+//! The hub's own events: `downlink.open`, `downlink.alive`, and what `downlink.gap` is made of.
 //!
 //! Each carries an id only where that is the reader's own cursor, so that it never moves a client
 //! past an event that it was not given. Their data is JSON, written here by hand because every
 //! value but one is a number or an id; the exception is escaped.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use downlink_proto::{Event, EventId, EventType};
 
@@ -13,7 +13,8 @@ use super::GapReason;
 /// What our own event types begin with. Nobody else may use it.
 pub(super) const PREFIX: &str = "downlink.";
 
-fn event_type(name: &str) -> EventType {
+/// One of our own types.
+pub(super) fn event_type(name: &str) -> EventType {
     EventType::new(&format!("{PREFIX}{name}")).expect("our own types are short ASCII")
 }
 
@@ -42,26 +43,6 @@ fn with_id(event: Event, id: Option<EventId>) -> Event {
     }
 }
 
-/// Events are missing: those after the id `after` and up to `until`. `oldest` is the first one that
-/// follows.
-pub(super) fn gap(
-    id: EventId,
-    reason: GapReason,
-    [after, until, oldest]: [Option<&str>; 3],
-    wait: Duration,
-) -> Event {
-    let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
-    let data = format!(
-        r#"{{"reason":"{}","after":{},"until":{},"oldest":{},"wait_ms":{}}}"#,
-        reason_word(reason),
-        text(after),
-        text(until),
-        text(oldest),
-        wait.as_millis(),
-    );
-    Event::new(data).with_type(event_type("gap")).with_id(id)
-}
-
 /// The reasons for gaps, each with its word on the wire and in metrics.
 pub(super) const GAP_REASONS: [(GapReason, &str); 6] = [
     (GapReason::Evicted, "evicted"),
@@ -74,31 +55,10 @@ pub(super) const GAP_REASONS: [(GapReason, &str); 6] = [
 
 /// The word for a reason.
 pub(super) fn reason_word(reason: GapReason) -> &'static str {
-    GAP_REASONS.iter().find(|(known, _)| *known == reason).map_or("unknown", |(_, word)| word)
+    word(&GAP_REASONS, reason)
 }
 
-fn json_text(text: &str) -> String {
-    let mut json = String::with_capacity(text.len() + 2);
-    json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => json.extend(['\\', character]),
-            control if control < ' ' => {
-                let _ = write!(json, "\\u{:04x}", u32::from(control));
-            }
-            other => json.push(other),
-        }
-    }
-    json.push('"');
-    json
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_client_gave_is_escaped() {
-        assert_eq!(json_text("a\"b\\c\nd<é"), r#""a\"b\\c\u000ad<é""#);
-    }
+/// The word for one of these reasons.
+pub(super) fn word<R: PartialEq>(reasons: &[(R, &'static str)], reason: R) -> &'static str {
+    reasons.iter().find(|(known, _)| *known == reason).map_or("unknown", |(_, word)| word)
 }

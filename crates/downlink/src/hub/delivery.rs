@@ -9,6 +9,7 @@ use super::{
     Address, GapReason, control,
     record::{Record, cursor_id},
 };
+use crate::json_text::json_text;
 
 /// One thing that a subscription has to say.
 #[must_use]
@@ -132,29 +133,18 @@ pub struct Gap {
 }
 
 impl Gap {
-    pub(super) fn new(
-        gap: downlink_log::Gap,
-        given: Option<String>,
-        id_of: impl Fn(Offset) -> EventId,
-        id: EventId,
-        wait: Duration,
-    ) -> Self {
-        Self {
-            reason: gap.reason,
-            after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
-            until: gap.until.map(&id_of),
-            oldest: gap.oldest.map(&id_of),
-            id,
-            wait,
-        }
-    }
-
     /// The notice as clients get it.
     pub fn to_event(&self) -> Event {
-        let [until, oldest] =
-            [&self.until, &self.oldest].map(|id| id.as_ref().map(EventId::as_str));
-        let ids = [self.after.as_deref(), until, oldest];
-        control::gap(self.id.clone(), self.reason, ids, self.wait)
+        let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
+        let data = format!(
+            r#"{{"reason":"{}","after":{},"until":{},"oldest":{},"wait_ms":{}}}"#,
+            control::reason_word(self.reason),
+            text(self.after.as_deref()),
+            text(self.until.as_ref().map(EventId::as_str)),
+            text(self.oldest.as_ref().map(EventId::as_str)),
+            self.wait.as_millis(),
+        );
+        Event::new(data).with_type(control::event_type("gap")).with_id(self.id.clone())
     }
 }
 

@@ -40,8 +40,8 @@ pub use clock::Clock;
 pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
-    Address, ClientId, GapReason, InvalidName, Limits, Offset, ReaderOverview as ClientOverview,
-    Retention, Start, Timestamp, Topic, TopicSelector,
+    Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
+    ReaderOverview as ClientOverview, Retention, Start, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;

@@ -1,8 +1,6 @@
-//! Being told of connects, disconnects and gaps; the same goes to `tracing`.
+//! Being told of connects, disconnects and gaps.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use super::{ClientId, Gap, control};
+use super::{ClientId, Gap, control::word};
 
 /// One subscription, as observers know it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,31 +36,22 @@ pub enum DisconnectReason {
     Unreadable,
 }
 
-impl DisconnectReason {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Left,
-        Self::Finished,
-        Self::Drained,
-        Self::Closed,
-        Self::Disconnected,
-        Self::Lagged,
-        Self::FilterPanicked,
-        Self::Unreadable,
-    ];
+/// The reasons for ends, each with its word in logs and metrics.
+pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 8] = [
+    (DisconnectReason::Left, "left"),
+    (DisconnectReason::Finished, "finished"),
+    (DisconnectReason::Drained, "drained"),
+    (DisconnectReason::Closed, "closed"),
+    (DisconnectReason::Disconnected, "disconnected"),
+    (DisconnectReason::Lagged, "lagged"),
+    (DisconnectReason::FilterPanicked, "filter_panicked"),
+    (DisconnectReason::Unreadable, "unreadable"),
+];
 
+impl DisconnectReason {
     /// The word for it in logs and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Finished => "finished",
-            Self::Drained => "drained",
-            Self::Closed => "closed",
-            Self::Disconnected => "disconnected",
-            Self::Lagged => "lagged",
-            Self::FilterPanicked => "filter_panicked",
-            Self::Unreadable => "unreadable",
-        }
+        word(&DISCONNECT_REASONS, self)
     }
 }
 
@@ -108,48 +97,5 @@ pub trait Observer: Send + Sync + 'static {
     /// A subscription was told of a gap.
     fn gap(&self, connection: &Connection, gap: &Gap) {
         let _ = (connection, gap);
-    }
-}
-
-/// What happened to a subscription.
-pub(super) enum HubEvent<'a> {
-    Connected,
-    Disconnected(DisconnectReason),
-    Gap(&'a Gap),
-}
-
-/// Notifies an observer and `tracing`.
-pub(super) fn notify(
-    observer: Option<&dyn Observer>,
-    connection: &Connection,
-    event: &HubEvent<'_>,
-) {
-    trace(connection, event);
-    let Some(observer) = observer else { return };
-    let notified = catch_unwind(AssertUnwindSafe(|| match event {
-        HubEvent::Connected => observer.connected(connection),
-        HubEvent::Disconnected(reason) => observer.disconnected(connection, *reason),
-        HubEvent::Gap(gap) => observer.gap(connection, gap),
-    }));
-    if notified.is_err() {
-        tracing::error!(connection = connection.number, "the hub's observer panicked");
-    }
-}
-
-fn trace(connection: &Connection, event: &HubEvent<'_>) {
-    let number = connection.number;
-    // Client ids come from outside: Debug escapes them.
-    let client = connection.client.as_ref().map(ClientId::as_str);
-    match event {
-        HubEvent::Connected => {
-            tracing::debug!(number, ?client, resumed = connection.resumed, "subscribed");
-        }
-        HubEvent::Disconnected(reason) => {
-            tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
-        }
-        HubEvent::Gap(gap) => {
-            let reason = control::reason_word(gap.reason);
-            tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
-        }
     }
 }

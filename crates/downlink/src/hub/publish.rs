@@ -226,13 +226,14 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// If the hub's encoding does; nothing was published then either.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
-        let Encoded { draft, given } = self.into_draft(value)?;
+        let draft = self.into_draft(value)?;
+        let given = given_id(&draft);
         let submitted = hub.append(smallvec![draft]).map_err(|(_, error)| error)?;
         Ok(Receipt::of(&submitted, 0, given))
     }
 
     /// Checks and encodes.
-    pub(super) fn into_draft(mut self, value: T) -> Result<Encoded<T>, PublishError> {
+    pub(super) fn into_draft(mut self, value: T) -> Result<Draft<Record<T>>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
         let given = event.id().cloned();
@@ -255,8 +256,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let payload = Some(Fields { frame, to, event_type, id, value });
         let id = given.as_ref().map(|id| id.as_str().into());
         let (key, finish) = (self.key.take(), self.last);
-        let draft = Draft { to: self.to, id, key, fingerprint, finish, body, payload };
-        Ok(Encoded { draft, given })
+        Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }
 
     /// The event as it will be, but for the hub's id.
@@ -311,10 +311,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 }
 
-/// A draft, and the id that its publisher gave.
-pub(super) struct Encoded<T: Send + Sync + 'static> {
-    pub(super) draft: Draft<Record<T>>,
-    pub(super) given: Option<EventId>,
+/// The id that the publisher of an event gave.
+pub(super) fn given_id<T: Send + Sync + 'static>(draft: &Draft<Record<T>>) -> Option<EventId> {
+    draft.payload.as_ref()?.id.clone()
 }
 
 /// The `Last-Event-ID` that asks for all retained history. No event may have it as its id: a client

@@ -11,24 +11,20 @@ use super::HubClock;
 /// How the caller that polls a subscription tells the time, and is woken.
 pub(crate) trait Reading {
     /// The log time.
-    fn now(clock: &HubClock) -> Timestamp;
+    fn now(clock: &HubClock) -> Timestamp {
+        clock.now()
+    }
 
     /// Registers the caller to be woken with the reader.
-    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>);
+    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
+        reader.register(cx.waker());
+    }
 }
 
 /// By the clock and by a waker.
 pub(super) struct Standalone;
 
-impl Reading for Standalone {
-    fn now(clock: &HubClock) -> Timestamp {
-        clock.now()
-    }
-
-    fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
-        reader.register(cx.waker());
-    }
-}
+impl Reading for Standalone {}
 
 /// What the next poll is likely to find. It decides only which way is tried first.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

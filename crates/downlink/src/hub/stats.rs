@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use downlink_log::Totals;
 
-use super::{DisconnectReason, GapReason, control::GAP_REASONS};
+use super::{DisconnectReason, GapReason, control::GAP_REASONS, observe::DISCONNECT_REASONS};
 
 /// Counts since the hub was made.
 #[derive(Debug, Default)]
@@ -12,7 +12,7 @@ pub(super) struct Counters {
     read: AtomicU64,
     connected: AtomicU64,
     refused: AtomicU64,
-    disconnected: [AtomicU64; DisconnectReason::ALL.len()],
+    disconnected: [AtomicU64; DISCONNECT_REASONS.len()],
     gaps: [AtomicU64; GAP_REASONS.len()],
 }
 
@@ -56,11 +56,11 @@ impl Counters {
     }
 
     pub(super) fn note_disconnected(&self, reason: DisconnectReason) {
-        note(&self.disconnected, DisconnectReason::ALL, reason);
+        note(&self.disconnected, &DISCONNECT_REASONS, reason);
     }
 
     pub(super) fn note_gap(&self, reason: GapReason) {
-        note(&self.gaps, GAP_REASONS.map(|(reason, _)| reason), reason);
+        note(&self.gaps, &GAP_REASONS, reason);
     }
 
     /// These counts, and the log's totals.
@@ -74,19 +74,19 @@ impl Counters {
             delivered: self.read.load(Ordering::Relaxed),
             connects: self.connected.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            disconnects: counts(&self.disconnected, DisconnectReason::ALL),
-            gaps: counts(&self.gaps, GAP_REASONS.map(|(reason, _)| reason)),
+            disconnects: counts(&self.disconnected, DISCONNECT_REASONS),
+            gaps: counts(&self.gaps, GAP_REASONS),
         }
     }
 }
 
-fn note<R: PartialEq, const N: usize>(counts: &[AtomicU64; N], reasons: [R; N], reason: R) {
-    if let Some((_, count)) = reasons.iter().zip(counts).find(|(known, _)| **known == reason) {
+fn note<R: PartialEq>(counts: &[AtomicU64], reasons: &[(R, &str)], reason: R) {
+    if let Some((_, count)) = reasons.iter().zip(counts).find(|((known, _), _)| *known == reason) {
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn counts<R, const N: usize>(counts: &[AtomicU64; N], reasons: [R; N]) -> Vec<(R, u64)> {
+fn counts<R, const N: usize>(counts: &[AtomicU64], reasons: [(R, &str); N]) -> Vec<(R, u64)> {
     let loaded = counts.iter().map(|count| count.load(Ordering::Relaxed));
-    reasons.into_iter().zip(loaded).collect()
+    reasons.into_iter().map(|(reason, _)| reason).zip(loaded).collect()
 }

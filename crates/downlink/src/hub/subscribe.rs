@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 
-use downlink_log::{ClientId, InvalidName, Selection, Start, Topic, TopicSelector};
+use downlink_log::{ClientId, InvalidName, OpenError, Selection, Start, Topic, TopicSelector};
 
 use super::{Hub, SubscribeError, Subscription, publish::EARLIEST, subscription::Filter};
 
@@ -205,7 +205,10 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             Some(id) => Start::After(id),
         };
         let opened = hub.0.log.open(hub.now(), &self.selection, &start);
-        let mut reader = opened.map_err(|error| SubscribeError::from_open(error, by_browser))?;
+        let mut reader = opened.map_err(|error| match error {
+            OpenError::Closed => SubscribeError::Closed { by_browser },
+            error => SubscribeError::AtLimit { error, by_browser },
+        })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(|error| SubscribeError::Store { error, by_browser })?;
         // After opening: a drain that began meanwhile either is seen here or ends the reader.
@@ -215,9 +218,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if reader.is_at_end() {
             return Err(SubscribeError::Finished);
         }
-        let open_event = self.open_event.unwrap_or(hub.0.settings.open_event);
-        let subscription = Subscription::new(hub, reader, &start, self.filter);
-        Ok(subscription.with_control_events(open_event, self.announce_alive))
+        let opening = self.open_event.unwrap_or(hub.0.settings.open_event);
+        Ok(Subscription::new(hub, reader, &start, self.filter, opening, self.announce_alive))
     }
 
     fn set_error(&mut self, error: SubscribeError) {

@@ -33,45 +33,13 @@ pub enum SubscribeError {
         /// Whether a browser asked.
         by_browser: bool,
     },
-    /// There are as many subscriptions as there may be.
-    #[error("there are {subscribers_max} subscriptions, which is the limit")]
-    Full {
-        /// The limit.
-        subscribers_max: usize,
+    /// A limit is reached: that of this subscription, of its client, or of all subscriptions.
+    #[error("{error}")]
+    AtLimit {
+        /// Which.
+        error: OpenError,
         /// Whether a browser asked.
         by_browser: bool,
-    },
-    /// The client has as many subscriptions as it may have.
-    #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
-    ClientFull {
-        /// The limit.
-        subscribers_per_client_max: usize,
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
-    /// All subscriptions together name as many topics and clients as allowed.
-    #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
-    TooManyNames {
-        /// The limit.
-        subscribed_names_max: usize,
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
-    /// All subscriptions together have as many patterns as allowed.
-    #[error("{patterns_max} patterns are subscribed to, which is the limit")]
-    TooManyPatterns {
-        /// The limit.
-        patterns_max: usize,
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
-    /// More topics and patterns than one subscription may have.
-    #[error("a subscription names at most {selectors_max} topics and patterns, not {selectors}")]
-    TooManySelectors {
-        /// How many.
-        selectors: usize,
-        /// The limit.
-        selectors_max: usize,
     },
     /// A topic or pattern breaks the grammar.
     #[error("{} is neither a topic nor a pattern", shown(selector))]
@@ -98,25 +66,4 @@ pub enum SubscribeError {
     /// which an `EventSource` stays away.
     #[error("every topic is finished and read")]
     Finished,
-}
-
-impl SubscribeError {
-    pub(super) fn from_open(error: OpenError, by_browser: bool) -> Self {
-        match error {
-            OpenError::Full { subscribers_max } => Self::Full { subscribers_max, by_browser },
-            OpenError::ClientFull { subscribers_per_client_max } => {
-                Self::ClientFull { subscribers_per_client_max, by_browser }
-            }
-            OpenError::TooManySelectors { selectors, selectors_max } => {
-                Self::TooManySelectors { selectors, selectors_max }
-            }
-            OpenError::TooManyNames { subscribed_names_max } => {
-                Self::TooManyNames { subscribed_names_max, by_browser }
-            }
-            OpenError::TooManyPatterns { patterns_max } => {
-                Self::TooManyPatterns { patterns_max, by_browser }
-            }
-            _ => Self::Closed { by_browser },
-        }
-    }
 }

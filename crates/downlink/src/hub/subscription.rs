@@ -17,9 +17,8 @@ use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
-    ClientId, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Published, Start,
-    control,
-    observe::{Connection, HubEvent, notify},
+    ClientId, Connection, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Observer,
+    Published, Start, control,
     reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
 };
@@ -100,7 +99,9 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.0.counters.note_disconnected(reason);
-        self.notify(&HubEvent::Disconnected(reason));
+        let (number, client) = (self.number(), self.shown_client());
+        tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
+        self.notify(|observer, connection| observer.disconnected(connection, reason));
     }
 }
 
@@ -110,6 +111,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         reader: Reader<Record<T>>,
         start: &Start,
         filter: Option<Filter<T>>,
+        opening: bool,
+        announce_alive: bool,
     ) -> Self {
         let cursor = reader.cursor();
         let mut subscription = Self {
@@ -119,14 +122,17 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             ahead: None,
             uncommon: None,
             told_is_given: false,
-            opening: false,
-            announce_alive: false,
+            opening,
+            announce_alive,
             expects: Expects::default(),
             has_parted: false,
             ended: None,
         };
         subscription.hub.0.counters.note_connected();
-        subscription.notify(&HubEvent::Connected);
+        let (number, client) = (subscription.number(), subscription.shown_client());
+        let resumed = subscription.reader.has_asked();
+        tracing::debug!(number, ?client, resumed, "subscribed");
+        subscription.notify(|observer, connection| observer.connected(connection));
         if filter.is_some() {
             subscription.uncommon().filter = filter;
         }
@@ -153,27 +159,25 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.missing.is_some())
     }
 
-    /// As counters and observers see it.
-    fn connection(&self) -> Connection {
-        Connection {
+    /// Client ids come from outside: Debug escapes them.
+    fn shown_client(&self) -> Option<&str> {
+        self.client().map(ClientId::as_str)
+    }
+
+    fn notify(&self, tell: impl FnOnce(&dyn Observer, &Connection)) {
+        let Some(observer) = self.hub.0.settings.observer.as_deref() else { return };
+        let connection = Connection {
             number: self.number(),
             client: self.client().cloned(),
             resumed: self.reader.has_asked(),
+        };
+        if catch_unwind(AssertUnwindSafe(|| tell(observer, &connection))).is_err() {
+            tracing::error!(connection = connection.number, "the hub's observer panicked");
         }
-    }
-
-    fn notify(&self, event: &HubEvent<'_>) {
-        notify(self.hub.0.settings.observer.as_deref(), &self.connection(), event);
     }
 
     fn told(&self) -> Cursor {
         Cursor { epoch: self.hub.0.log.options().epoch, next: self.told }
-    }
-
-    pub(super) fn with_control_events(mut self, open: bool, announce_alive: bool) -> Self {
-        self.opening = open;
-        self.announce_alive = announce_alive;
-        self
     }
 
     /// Finds out whether the cursor lies behind a hole already. A client that was told this cursor,
@@ -403,9 +407,19 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.told_is_given = false;
         self.told = gap.next;
         let id_of = |offset| cursor_id(self.hub.0.log.id_of(offset));
-        let gap = Gap::new(gap, given, id_of, cursor_id(self.told()), wait);
+        let gap = Gap {
+            reason: gap.reason,
+            after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
+            until: gap.until.map(id_of),
+            oldest: gap.oldest.map(id_of),
+            id: cursor_id(self.told()),
+            wait,
+        };
         self.hub.0.counters.note_gap(gap.reason);
-        self.notify(&HubEvent::Gap(&gap));
+        let (number, client) = (self.number(), self.shown_client());
+        let reason = control::reason_word(gap.reason);
+        tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
+        self.notify(|observer, connection| observer.gap(connection, &gap));
         Some(Delivery::Gap(gap))
     }
 

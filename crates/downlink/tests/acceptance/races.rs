@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use downlink::hub::{
-    Delivery, DisconnectReason, Hub, HubBuilder, Limits, PublishError, Retention, SubscribeError,
-    Subscription,
+    Delivery, DisconnectReason, Hub, HubBuilder, Limits, OpenError, PublishError, Retention,
+    SubscribeError, Subscription,
 };
 use futures_util::{FutureExt, StreamExt};
 
@@ -174,7 +174,8 @@ fn acceptance_17_of_twice_as_many_at_once_exactly_the_limit_win() {
         });
         let (won, lost): (Vec<_>, Vec<_>) = tried.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (LIMIT, LIMIT));
-        let full = SubscribeError::Full { subscribers_max: LIMIT, by_browser: false };
+        let error = OpenError::Full { subscribers_max: LIMIT };
+        let full = SubscribeError::AtLimit { error, by_browser: false };
         assert!(lost.into_iter().all(|lost| lost.unwrap_err() == full));
         drop(won);
         assert_eq!(hub.stats().subscribers, 0);

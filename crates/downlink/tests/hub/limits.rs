@@ -1,12 +1,16 @@
 //! Every limit: below, at and above it.
 
 use downlink::hub::{
-    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, PublishError, Retention,
-    SubscribeError,
+    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, OpenError, PublishError,
+    Retention, SubscribeError,
 };
 use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, open, refused, say, seen, try_open};
+
+fn at_limit(error: OpenError) -> SubscribeError {
+    SubscribeError::AtLimit { error, by_browser: false }
+}
 
 fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
     let mut limits = Limits::default();
@@ -73,7 +77,7 @@ fn a_hub_has_so_many_subscribers() {
     let hub = limited(|limits| limits.subscribers_max = 2);
     let first = open(hub.subscribe());
     let _second = open(hub.subscribe());
-    let full = SubscribeError::Full { subscribers_max: 2, by_browser: false };
+    let full = at_limit(OpenError::Full { subscribers_max: 2 });
     assert_eq!(refused(hub.subscribe()), full);
     drop(first);
     assert!(try_open(hub.subscribe()).is_ok());
@@ -85,7 +89,7 @@ fn a_client_has_so_many_subscriptions() {
     let hub = limited(|limits| limits.subscribers_per_client_max = 2);
     let first = open(hub.subscribe().client("alice"));
     let _second = open(hub.subscribe().client("alice"));
-    let full = SubscribeError::ClientFull { subscribers_per_client_max: 2, by_browser: false };
+    let full = at_limit(OpenError::ClientFull { subscribers_per_client_max: 2 });
     assert_eq!(refused(hub.subscribe().client("alice")), full);
     assert!(try_open(hub.subscribe().client("bob")).is_ok());
     drop(first);
@@ -98,7 +102,7 @@ fn a_subscription_has_so_many_selectors() {
     assert!(try_open(hub.subscribe().topic("a")).is_ok());
     assert!(try_open(hub.subscribe().topic("a").pattern("b/*")).is_ok());
     let error = refused(hub.subscribe().topics(["a", "b"]).pattern("c/*"));
-    assert_eq!(error, SubscribeError::TooManySelectors { selectors: 3, selectors_max: 2 });
+    assert_eq!(error, at_limit(OpenError::TooManySelectors { selectors: 3, selectors_max: 2 }));
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn so_many_names_are_subscribed_to() {
     let hub = limited(|limits| limits.subscribed_names_max = 2);
     let first = open(hub.subscribe().topic("a"));
     let _inbox = open(hub.subscribe().client("alice"));
-    let expected = SubscribeError::TooManyNames { subscribed_names_max: 2, by_browser: false };
+    let expected = at_limit(OpenError::TooManyNames { subscribed_names_max: 2 });
     assert_eq!(refused(hub.subscribe().topic("b")), expected);
     assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
     assert!(try_open(hub.subscribe().topic("a").client("alice")).is_ok());
@@ -143,7 +147,7 @@ fn so_many_patterns_are_subscribed_to() {
     let hub = limited(|limits| limits.patterns_max = 2);
     let first = open(hub.subscribe().pattern("a/*"));
     let _second = open(hub.subscribe().pattern("b/*"));
-    let expected = SubscribeError::TooManyPatterns { patterns_max: 2, by_browser: false };
+    let expected = at_limit(OpenError::TooManyPatterns { patterns_max: 2 });
     assert_eq!(refused(hub.subscribe().pattern("c/*")), expected);
     assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
     assert!(try_open(hub.subscribe().pattern("a/*")).is_ok());

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use downlink::hub::{
-    Batch, Delivery, Hub, LagPolicy, Limits, PublishError, Published, Resume, Retention, Subscribe,
-    SubscribeError,
+    Batch, Delivery, Hub, LagPolicy, Limits, OpenError, PublishError, Published, Resume, Retention,
+    Subscribe, SubscribeError,
 };
 use downlink::{Event, Frame};
 use futures_util::{FutureExt, StreamExt};
@@ -115,7 +115,10 @@ fn a_wrong_subscription_is_the_clients_fault() {
     is_problem(client.into_response(), 400, "\"\" is not a client id: the name is empty.");
     let topics: Vec<_> = (0..=1_000).map(|at| at.to_string()).collect();
     let many = refused(hub.subscribe().topics(topics));
-    assert!(matches!(many, SubscribeError::TooManySelectors { .. }));
+    assert!(matches!(
+        many,
+        SubscribeError::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
+    ));
     is_problem(
         many.into_response(),
         400,
