@@ -235,10 +235,8 @@ fn problem(status: StatusCode, error: &(dyn Error + 'static)) -> Problem {
 /// The cause of an error, unless the server's own code has failed: the operator needs that cause,
 /// the client does not.
 fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref() {
-        Some(PublishError::Encode(_)) => None,
-        _ => error.source(),
-    }
+    let is_own = matches!(error.downcast_ref(), Some(PublishError::Encode(_)));
+    error.source().filter(|_| !is_own)
 }
 
 /// An error and its causes as one sentence.

@@ -42,9 +42,9 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeepAlive {
-    interval: Interval,
+    pub(super) interval: Interval,
     /// The frame to send; `None` is the default comment, which nearly every connection sends.
-    frame: Option<Box<Frame>>,
+    pub(super) frame: Option<Box<Frame>>,
 }
 
 /// The length of a silence in milliseconds; 0 turns keep-alives off.
@@ -81,10 +81,6 @@ impl KeepAlive {
     pub fn interval(&self) -> Option<Duration> {
         self.interval.get()
     }
-
-    pub(super) fn into_parts(self) -> (Interval, Option<Box<Frame>>) {
-        (self.interval, self.frame)
-    }
 }
 
 impl Interval {
@@ -116,8 +112,7 @@ mod tests {
     use super::*;
 
     fn sent(keep_alive: &KeepAlive) -> Vec<u8> {
-        let (_, frame) = keep_alive.clone().into_parts();
-        frame.map_or_else(comment, |frame| *frame).as_bytes().to_vec()
+        keep_alive.frame.clone().map_or_else(comment, |frame| *frame).as_bytes().to_vec()
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_core::Stream;
 #[cfg(feature = "serve")]
 use http::HeaderMap;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 use super::body::{SseBody, Uncommon};
 use super::channel::{self, Channel, SseSender};
@@ -149,7 +149,7 @@ impl<S> Sse<S> {
     /// `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
     pub fn into_response(self) -> Response<SseBody<S>> {
         let Self { source, keep_alive, max_age, expiry, finite, mut uncommon } = self;
-        let (interval, frame) = keep_alive.into_parts();
+        let KeepAlive { interval, frame } = keep_alive;
         if frame.is_some() {
             uncommon.get_or_insert_default().keep_alive = frame;
         }
@@ -168,9 +168,7 @@ impl<S> fmt::Debug for Sse<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sse")
             .field("keep_alive", &self.keep_alive)
-            .field("reconnection_time", &self.uncommon.as_ref().and_then(|it| it.reconnection_time))
             .field("max_age", &self.max_age)
-            .field("finite", &self.finite)
             .finish_non_exhaustive()
     }
 }
@@ -181,9 +179,7 @@ pub(super) fn event_stream<B>(body: B) -> Response<B> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-    let accel_buffering = HeaderName::from_static("x-accel-buffering");
-    headers.insert(accel_buffering, HeaderValue::from_static("no"));
-    *response.status_mut() = StatusCode::OK;
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 

@@ -288,8 +288,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let store = store.map_err(HubError::Store)?;
         let fingerprint_key = store.opened().fingerprint_key;
         let clock = HubClock::start(self.settings.clock.clone(), store.opened().clock);
-        let read_value = self.settings.read_stored();
-        let decode = move |stored| super::stored::decode(&stored, read_value.as_ref());
+        let values = self.settings.read_value.clone().zip(self.settings.value_bytes.clone());
+        let decode = move |stored| super::stored::decode(&stored, values.as_ref());
         let state = clock.clone();
         let mut side = StoreOptions::new(decode, move || state.state());
         side.durability = self.durability;

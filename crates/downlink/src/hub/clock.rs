@@ -82,7 +82,7 @@ fn steady() -> Duration {
 #[derive(Clone, Debug)]
 pub(crate) struct HubClock {
     wall: Clock,
-    log: Arc<LogClock>,
+    pub(super) log: Arc<LogClock>,
 }
 
 impl HubClock {
@@ -96,7 +96,7 @@ impl HubClock {
 
     /// The log time.
     pub(crate) fn now(&self) -> Timestamp {
-        self.now_at(self.wall.now())
+        self.now_by(|look| look())
     }
 
     /// The same for a caller that remembers what the system's clock said: `remember` gets a look at
@@ -106,21 +106,8 @@ impl HubClock {
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,
     ) -> Timestamp {
         let look = || self.wall.now();
-        if self.wall.0.is_none() { self.now_at(remember(&look)) } else { self.now() }
-    }
-
-    fn now_at(&self, wall: Timestamp) -> Timestamp {
+        let wall = if self.wall.0.is_none() { remember(&look) } else { look() };
         self.log.now(wall, || self.wall.steady())
-    }
-
-    /// The time to show for a log time.
-    pub(super) fn shown(&self, at: Timestamp) -> Timestamp {
-        self.log.shown(at)
-    }
-
-    /// The log time of a time that a user gave.
-    pub(super) fn log_time(&self, shown: Timestamp) -> Timestamp {
-        self.log.log_time(shown)
     }
 
     /// What a store keeps of the clock.

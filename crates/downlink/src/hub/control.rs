@@ -28,19 +28,12 @@ pub(super) fn open(
     let millis = keep_alive.map_or(0, |interval| interval.as_millis());
     let data =
         format!(r#"{{"resumed":{resumed},"connection":"{number}","keep_alive_ms":{millis}}}"#);
-    with_id(Event::new(data).with_type(event_type("open")), id)
+    id.into_iter().fold(Event::new(data).with_type(event_type("open")), Event::with_id)
 }
 
 /// Life on a silent connection, and where the reader stands now if that has moved.
 pub(super) fn alive(id: Option<EventId>) -> Event {
-    with_id(Event::new("{}").with_type(event_type("alive")), id)
-}
-
-fn with_id(event: Event, id: Option<EventId>) -> Event {
-    match id {
-        Some(id) => event.with_id(id),
-        None => event,
-    }
+    id.into_iter().fold(Event::new("{}").with_type(event_type("alive")), Event::with_id)
 }
 
 /// The reasons for gaps, each with its word on the wire and in metrics.

@@ -41,10 +41,7 @@ pub struct Published<T> {
 impl<T> Published<T> {
     /// The id that clients see.
     pub fn id(&self) -> String {
-        match &self.record.id {
-            Some(id) => id.as_str().to_owned(),
-            None => self.id.to_string(),
-        }
+        self.event_id().as_str().to_owned()
     }
 
     /// The same id, for an event of another form.

@@ -167,10 +167,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
 
     /// Sets the event type. Empty is none: the encoding's own, if it has one, stays.
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
-        match check_type(event_type.as_ref()) {
-            Ok(event_type) => self.event_type = event_type,
-            Err(error) => self.set_error(error),
-        }
+        self.event_type = self.checked(check_type(event_type.as_ref())).flatten();
         self
     }
 
@@ -179,10 +176,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// It takes the place of the hub's id on the wire. Publishing it again with the same content
     /// gives the first receipt; with other content it is an error.
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
-        match check_id(id.as_ref()) {
-            Ok(id) => self.id = Some(id),
-            Err(error) => self.set_error(error),
-        }
+        self.id = self.checked(check_id(id.as_ref()));
         self
     }
 
@@ -252,9 +246,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         }
         let value_bytes = settings.value_bytes.as_ref().map(|bytes| bytes(&value));
         let value = value_bytes.map(|bytes| (value, bytes));
-        let (to, id) = (self.to.clone(), given.clone());
-        let payload = Some(Fields { frame, to, event_type, id, value });
         let id = given.as_ref().map(|id| id.as_str().into());
+        let payload = Some(Fields { frame, to: self.to.clone(), event_type, id: given, value });
         let (key, finish) = (self.key.take(), self.last);
         Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }
@@ -295,15 +288,19 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn address(mut self, address: Result<Address, PublishError>) -> Self {
-        match address.map(|address| (self.to.binary_search(&address), address)) {
-            Err(error) => self.set_error(error),
-            Ok((Ok(_), _)) => {}
-            Ok((Err(_), _)) if self.to.len() >= ADDRESSES_MAX => {
+        let Some(address) = self.checked(address) else { return self };
+        match self.to.binary_search(&address) {
+            Ok(_) => {}
+            Err(_) if self.to.len() >= ADDRESSES_MAX => {
                 self.set_error(PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX });
             }
-            Ok((Err(place), address)) => self.to.insert(place, address),
+            Err(place) => self.to.insert(place, address),
         }
         self
+    }
+
+    fn checked<V>(&mut self, checked: Result<V, PublishError>) -> Option<V> {
+        checked.map_err(|error| self.set_error(error)).ok()
     }
 
     fn set_error(&mut self, error: PublishError) {

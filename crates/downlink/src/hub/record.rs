@@ -11,7 +11,7 @@ pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share it.
 #[derive(Debug)]
-pub(super) struct Record<T>(Arc<Fields<T>>);
+pub(super) struct Record<T>(pub(super) Arc<Fields<T>>);
 
 /// The parts of an event; the frame is of another type before its offset is known.
 #[derive(Debug)]
@@ -23,12 +23,6 @@ pub(super) struct Fields<T, F = Frame> {
     pub(super) id: Option<EventId>,
     /// The value and its size, if the hub keeps values.
     pub(super) value: Option<(T, usize)>,
-}
-
-impl<T> Record<T> {
-    pub(super) fn new(fields: Fields<T>) -> Self {
-        Self(Arc::new(fields))
-    }
 }
 
 impl<T> Clone for Record<T> {
@@ -76,7 +70,7 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
             UnstampedRecordFrame::Given(frame) => frame,
             UnstampedRecordFrame::Numbered(frame) => frame.stamp(id.next.get() - 1),
         };
-        Self::new(Fields { frame, to, event_type, id: given, value })
+        Self(Arc::new(Fields { frame, to, event_type, id: given, value }))
     }
 
     fn bytes(&self) -> usize {

@@ -23,11 +23,11 @@ pub enum LagPolicy {
 }
 
 /// What a value counts towards the byte bounds.
-type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
+pub(super) type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 
 /// The value that an event was made of.
 #[cfg(feature = "store")]
-type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
+pub(super) type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
 
 pub(super) struct Settings<T> {
     pub(super) event_bytes_max: usize,
@@ -57,18 +57,5 @@ impl<T> Default for Settings<T> {
             observer: None,
             clock: Clock::system(),
         }
-    }
-}
-
-#[cfg(feature = "store")]
-impl<T: 'static> Settings<T> {
-    /// How values are made of stored events, if the hub keeps values.
-    pub(super) fn read_stored(&self) -> Option<Arc<super::stored::ReadValue<T>>> {
-        let (bytes, read) = (self.value_bytes.clone()?, self.read_value.clone()?);
-        Some(Arc::new(move |event: &Event| {
-            let value = read(event)?;
-            let bytes = bytes(&value);
-            Some((value, bytes))
-        }))
     }
 }

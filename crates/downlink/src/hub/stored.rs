@@ -7,7 +7,7 @@
 use downlink_log::Address;
 use downlink_proto::{Event, EventType};
 #[cfg(feature = "store")]
-pub(super) use reading::{ReadValue, decode};
+pub(super) use reading::decode;
 
 /// The layout below. Another one gets another number; bodies of this one stay readable.
 const LAYOUT: u8 = 1;
@@ -77,14 +77,15 @@ mod reading {
 
     use super::LAYOUT;
     use crate::hub::record::{Addresses, Fields, Record, cursor_id};
+    use crate::hub::settings::{ReadEvent, ValueBytes};
 
     /// Makes a value of an event, and says what it counts towards the byte bounds.
-    pub(in crate::hub) type ReadValue<T> = dyn Fn(&Event) -> Option<(T, usize)> + Send + Sync;
+    pub(in crate::hub) type ReadValue<T> = (Arc<ReadEvent<T>>, Arc<ValueBytes<T>>);
 
     /// The record of what a store kept; `None` if that cannot be read.
     pub(in crate::hub) fn decode<T>(
         stored: &Stored,
-        value: Option<&Arc<ReadValue<T>>>,
+        values: Option<&ReadValue<T>>,
     ) -> Option<Record<T>> {
         let mut body = Body(&stored.payload);
         (body.byte()? == LAYOUT).then_some(())?;
@@ -100,17 +101,18 @@ mod reading {
             event = event.with_data(data);
         }
         body.0.is_empty().then_some(())?;
-        let id = match &stored.publisher_id {
-            Some(given) => Some(EventId::new(given).ok()?),
-            None => None,
-        };
+        let id = stored.publisher_id.as_deref().map(EventId::new).transpose().ok()?;
         event = event.with_id(id.clone().unwrap_or_else(|| cursor_id(stored.id)));
-        let value = match value {
-            Some(read) => Some(read(&event)?),
+        let value = match values {
+            Some((read, bytes)) => {
+                let value = read(&event)?;
+                let bytes = bytes(&value);
+                Some((value, bytes))
+            }
             None => None,
         };
         let event_type = event.event_type().cloned();
-        Some(Record::new(Fields { frame: event.encode(), to, event_type, id, value }))
+        Some(Record(Arc::new(Fields { frame: event.encode(), to, event_type, id, value })))
     }
 
     /// What is left of a body.
@@ -163,7 +165,7 @@ mod tests {
     use downlink_log::{ClientId, Cursor, Epoch, Offset, Stored, Timestamp, Topic};
     use downlink_proto::EventId;
 
-    use super::*;
+    use super::{reading::ReadValue, *};
 
     fn stored(payload: Vec<u8>, given: Option<&str>) -> Stored {
         let id = Cursor { epoch: Epoch::from_random(1), next: Offset::new(8) };
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_value_that_does_not_read_back_is_no_event() {
-        let read: Arc<ReadValue<u8>> = Arc::new(|event| Some((event.data()?.parse().ok()?, 1)));
+        let read: ReadValue<u8> = (Arc::new(|event| event.data()?.parse().ok()), Arc::new(|_| 1));
         let body = |data: &str| stored(encode(&to(), &Event::new(data)), None);
         let value = |data| decode(&body(data), Some(&read)).and_then(|record| record.value);
         assert_eq!((value("7"), value("x")), (Some((7, 1)), None));

@@ -57,12 +57,6 @@ impl From<&str> for Resume {
     }
 }
 
-impl From<Option<&str>> for Resume {
-    fn from(id: Option<&str>) -> Self {
-        id.map(Self::from).unwrap_or_default()
-    }
-}
-
 impl From<&downlink_proto::EventId> for Resume {
     fn from(id: &downlink_proto::EventId) -> Self {
         id.as_str().into()
@@ -198,7 +192,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         let by_browser = self.resume.by_browser;
         let start = match self.resume.id {
             None => match self.start {
-                Start::Since(shown) => Start::Since(hub.0.clock.log_time(shown)),
+                Start::Since(shown) => Start::Since(hub.0.clock.log.log_time(shown)),
                 start => start,
             },
             Some(id) if &*id == EARLIEST => Start::Earliest,

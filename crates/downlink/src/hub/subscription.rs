@@ -244,16 +244,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.ended
     }
 
-    /// The next delivery; `None` at the end.
-    ///
-    /// # Cancel safety
-    ///
-    /// A poll that is not ready has taken nothing.
-    pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.poll_delivery_by::<Standalone>(cx)
-    }
-
-    /// The same for who has quicker ways.
+    /// The next delivery, `None` at the end. A poll that is not ready has taken nothing.
     pub(crate) fn poll_delivery_by<R: Reading>(
         &mut self,
         cx: &mut Context<'_>,
@@ -391,7 +382,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         // Of the life of the hub that it was published in.
         let id = self.hub.0.log.id_of(entry.offset);
-        let at = self.hub.0.clock.shown(entry.at);
+        let at = self.hub.0.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
     }
 
@@ -490,7 +481,7 @@ impl<T: Send + Sync + 'static> Stream for Subscription<T> {
     type Item = Delivery<T>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery<T>>> {
-        self.get_mut().poll_delivery(cx)
+        self.get_mut().poll_delivery_by::<Standalone>(cx)
     }
 }
 
@@ -503,6 +494,3 @@ impl<T: Send + Sync + 'static> std::fmt::Debug for Subscription<T> {
             .finish_non_exhaustive()
     }
 }
-
-/// Nothing in a subscription is pinned in place: the filter is boxed and called, never polled.
-impl<T: Send + Sync + 'static> Unpin for Subscription<T> {}

@@ -16,6 +16,7 @@ use downlink::{
     hub::{Hub, Offset},
 };
 use futures_util::FutureExt;
+use futures_util::StreamExt;
 
 /// The number of subscriptions counted together. Lists grow by doubling, so their unused capacity
 /// counts too.
@@ -31,7 +32,7 @@ fn waiting(hub: &Hub<String>, topic: &str, client: &str) -> Subscription<String>
 
 /// The offset of the next event, if there is one.
 fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
-    match subscription.poll_delivery(&mut Context::from_waker(Waker::noop())) {
+    match subscription.poll_next_unpin(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(downlink::Delivery::Event(event))) => Some(event.offset()),
         Poll::Ready(other) => panic!("{other:?}"),
         Poll::Pending => None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use downlink::hub::{DisconnectReason, PublishError, SubscribeError};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, open, refused, say, seen};
 
@@ -86,9 +86,9 @@ fn a_wait_ends_when_the_hub_closes() {
     let hub = build(|builder| builder.gap_wait_max(Duration::ZERO));
     let mut subscription = open(hub.subscribe());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    assert!(subscription.poll_delivery(&mut cx).is_pending());
+    assert!(subscription.poll_next_unpin(&mut cx).is_pending());
     hub.close();
-    assert!(subscription.poll_delivery(&mut cx).is_ready());
+    assert!(subscription.poll_next_unpin(&mut cx).is_ready());
     assert_eq!(subscription.ended(), Some(DisconnectReason::Closed));
 }
 

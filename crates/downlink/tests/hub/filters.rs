@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use downlink::Event;
 use downlink::hub::{DisconnectReason, HubBuilder, Start, SubscribeError};
+use futures_util::StreamExt;
 
 use super::{build, hub, open, refused, say, seen};
 
@@ -137,7 +138,7 @@ fn refusing_a_lot_lets_others_have_their_turn() {
     let woken = Arc::new(Woken(AtomicUsize::new(0)));
     let waker = Arc::clone(&woken).into();
     let mut cx = std::task::Context::from_waker(&waker);
-    assert!(subscription.poll_delivery(&mut cx).is_pending());
+    assert!(subscription.poll_next_unpin(&mut cx).is_pending());
     assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it asks to be polled again");
-    assert!(subscription.poll_delivery(&mut cx).is_ready());
+    assert!(subscription.poll_next_unpin(&mut cx).is_ready());
 }

@@ -97,7 +97,7 @@ fn an_id_counts_for_more_than_a_start() {
     let last = id(&hub, 4);
     let subscribe = hub.subscribe().topic("a").start(Start::Earliest).resume(last.as_str());
     assert_eq!(seen(&mut open(subscribe)), ["5"]);
-    let without = hub.subscribe().topic("a").start(Start::Earliest).resume(None::<&str>);
+    let without = hub.subscribe().topic("a").start(Start::Earliest).resume(Resume::default());
     assert_eq!(seen(&mut open(without)).len(), 5);
 }
 
