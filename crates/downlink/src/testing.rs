@@ -8,7 +8,6 @@
 //! [`serve`](crate::serve()) a port of 0.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -22,6 +21,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tower_service::Service;
 
+use crate::http::AnyError;
 use crate::hub::Clock;
 
 pub use downlink_proto::DecodedEvent;
@@ -113,8 +113,6 @@ pub async fn advance(clock: &Clock, by: Duration) {
     clock.advance(by);
     tokio::time::advance(by).await;
 }
-
-type AnyError = Box<dyn Error + Send + Sync>;
 
 /// A client of an app under test; see [`connect`]. Dropping it is leaving.
 pub struct Connection<S, B> {
@@ -219,7 +217,9 @@ impl<S, B> Connection<S, B> {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<AnyError>,
     {
-        self.stream.leave();
+        // The app sees that the old stream is left before it is asked again.
+        let nothing = http_body_util::Empty::new().map_err(|never| match never {});
+        self.stream.body = nothing.boxed_unsync();
         let mut head = self.head.clone();
         if let Ok(id) = HeaderValue::from_bytes(self.last_event_id.as_bytes())
             && !id.is_empty()
@@ -311,13 +311,6 @@ impl Stream {
             }
         }
         !self.ended
-    }
-
-    fn leave(&mut self) {
-        self.body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
-        self.ended = true;
-        self.events.clear();
-        self.comments.clear();
     }
 }
 

@@ -178,25 +178,24 @@ impl SubscribeError {
     /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
     /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
     pub fn into_response(self) -> Response<Full<Bytes>> {
-        match self {
+        let status = match self {
             Self::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
             | Self::InvalidSelector { .. }
-            | Self::InvalidClient { .. } => problem(StatusCode::BAD_REQUEST, &self).into_response(),
+            | Self::InvalidClient { .. } => StatusCode::BAD_REQUEST,
+            Self::FilterNeedsValues => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Closed { by_browser }
             | Self::Draining { by_browser }
             | Self::Store { by_browser, .. }
             | Self::AtLimit { by_browser, .. } => {
-                refuse(&sentence(&self), REFUSED_RETRY, by_browser)
+                return refuse(&sentence(&self), REFUSED_RETRY, by_browser);
             }
             Self::Finished => {
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = StatusCode::NO_CONTENT;
-                response
+                return response;
             }
-            Self::FilterNeedsValues => {
-                problem(StatusCode::INTERNAL_SERVER_ERROR, &self).into_response()
-            }
-        }
+        };
+        problem(status, &self).into_response()
     }
 }
 

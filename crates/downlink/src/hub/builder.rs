@@ -333,6 +333,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
         let Self { encode, settings, .. } = self;
+        // Random: nobody outside can search for two contents with one fingerprint.
+        let key = u128::from(random()) << 64 | u128::from(random());
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         Hub(Arc::new(Inner {
@@ -340,7 +342,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
             encode,
             settings,
             id_prefix,
-            fingerprint_key: stored_key.unwrap_or_else(random_key),
+            fingerprint_key: stored_key.unwrap_or_else(|| key.to_le_bytes()),
             has_store: stored_key.is_some(),
             clock,
             counters: Counters::default(),
@@ -412,9 +414,4 @@ impl<T> fmt::Debug for HubBuilder<T> {
 /// Random bits for an epoch: from the system, since two lives of a hub must not meet.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
-}
-
-/// A random key: nobody outside can search for two contents with one fingerprint.
-fn random_key() -> [u8; 16] {
-    (u128::from(random()) << 64 | u128::from(random())).to_le_bytes()
 }

@@ -260,23 +260,12 @@ impl<T: Send + Sync + 'static> Publish<T> {
         if self.last && self.to.iter().any(|address| address.topic().is_none()) {
             return Err(PublishError::LastNeedsTopics);
         }
-        let mut event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
-        if let Some(own) = event.event_type() {
-            check_type(own.as_str())?;
-        }
-        if let Some(own) = event.id() {
-            check_id(own.as_str())?;
-        }
-        if let Some(event_type) = self.event_type.take() {
-            event = event.with_type(event_type);
-        }
-        if let Some(id) = self.id.take() {
-            event = event.with_id(id);
-        }
-        if let Some(retry) = self.retry {
-            event = event.with_retry(retry);
-        }
-        Ok(event)
+        let event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
+        event.event_type().map(|own| check_type(own.as_str())).transpose()?;
+        event.id().map(|own| check_id(own.as_str())).transpose()?;
+        let event = self.event_type.take().into_iter().fold(event, Event::with_type);
+        let event = self.id.take().into_iter().fold(event, Event::with_id);
+        Ok(self.retry.into_iter().fold(event, Event::with_retry))
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {

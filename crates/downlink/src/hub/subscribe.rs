@@ -99,26 +99,17 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
-        match selector {
-            Ok(selector) => self.selection.selectors.push(selector),
-            Err(reason) => {
-                let selector = text.to_owned();
-                self.set_error(SubscribeError::InvalidSelector { selector, reason });
-            }
-        }
+        let error = |reason| SubscribeError::InvalidSelector { selector: text.to_owned(), reason };
+        let selector = self.checked(selector.map_err(error));
+        self.selection.selectors.extend(selector);
         self
     }
 
     /// Reads what is addressed to this client, which may have several subscriptions.
     pub fn client(mut self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
-        match ClientId::new(client) {
-            Ok(client) => self.selection.client = Some(client),
-            Err(reason) => {
-                let client = client.to_owned();
-                self.set_error(SubscribeError::InvalidClient { client, reason });
-            }
-        }
+        let error = |reason| SubscribeError::InvalidClient { client: client.to_owned(), reason };
+        self.selection.client = self.checked(ClientId::new(client).map_err(error));
         self
     }
 
@@ -216,8 +207,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         Ok(Subscription::new(hub, reader, &start, self.filter, opening, self.announce_alive))
     }
 
-    fn set_error(&mut self, error: SubscribeError) {
-        self.error.get_or_insert(error);
+    fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {
+        checked.map_err(|error| _ = self.error.get_or_insert(error)).ok()
     }
 }
 
