@@ -8,7 +8,6 @@
 //! A server polls a body only while its socket takes bytes, so a body holds at most one batch that
 //! its peer has not read.
 
-use std::any::Any;
 use std::fmt;
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +23,6 @@ use pin_project_lite::pin_project;
 use super::batch::{BATCH_FRAMES_MAX, Batch};
 use super::clock::{Clock, Tick};
 use super::driven;
-use super::keep_alive::comment;
 use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
 
@@ -236,7 +234,8 @@ impl<S: FrameSource> SseBody<S> {
         }
         let frame = unpanicked(|| this.source.keep_alive())?;
         let custom = this.uncommon.as_ref().and_then(|uncommon| uncommon.keep_alive.as_deref());
-        batch.push_last(frame.unwrap_or_else(|| custom.map_or_else(comment, Frame::clone)));
+        let frame = frame.or_else(|| custom.cloned());
+        batch.push_last(frame.unwrap_or_else(|| Frame::comment("keep-alive")));
         Ok(Next::Open)
     }
 
@@ -285,15 +284,10 @@ fn last_reconnection(uncommon: Option<&Uncommon>, end: &Next) -> Option<Spread> 
 /// Runs code of the user. A panic in it is logged, and ends this one response.
 fn unpanicked<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
     // A source that has panicked is not polled again, so no code sees its broken state.
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        tracing::error!(panic = text_of(panic.as_ref()), "the source of a response panicked");
+    catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
+        tracing::error!("the source of a response panicked");
         BodyError::Panicked
     })
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
 }
 
 impl<S> fmt::Debug for SseBody<S> {

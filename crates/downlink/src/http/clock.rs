@@ -23,13 +23,6 @@ use super::spread::Spread;
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry(Option<Instant>);
 
-impl Expiry {
-    /// After a duration. A sum that overflows means never.
-    fn after(duration: Duration) -> Self {
-        Self(Instant::now().checked_add(duration))
-    }
-}
-
 impl From<std::time::Instant> for Expiry {
     fn from(at: std::time::Instant) -> Self {
         Self(Some(at.into()))
@@ -44,7 +37,8 @@ impl From<Instant> for Expiry {
 
 impl From<SystemTime> for Expiry {
     fn from(at: SystemTime) -> Self {
-        Self::after(at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
+        let left = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+        Self(Instant::now().checked_add(left))
     }
 }
 
@@ -155,6 +149,7 @@ fn draw(interval: Interval) -> u32 {
 
 /// The earlier of an expiry and the end of an age that starts now.
 pub(super) fn end_of(expiry: Option<Expiry>, age: Option<Spread>) -> Option<Instant> {
-    let aged = age.and_then(|age| Expiry::after(age.pick()).0);
+    // A sum that overflows means never.
+    let aged = age.and_then(|age| Instant::now().checked_add(age.pick()));
     expiry.and_then(|expiry| expiry.0).into_iter().chain(aged).min()
 }

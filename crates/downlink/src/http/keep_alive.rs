@@ -91,14 +91,8 @@ impl Interval {
 
     /// The range from which each silence is drawn.
     pub(super) fn silence(self) -> Option<Spread> {
-        let (shortest, longest) = SPREAD_PERCENT;
-        self.get().map(|interval| Spread::percent_of(interval, shortest, longest))
+        self.get().map(|interval| Spread::percent_of(interval, SPREAD_PERCENT))
     }
-}
-
-/// The default keep-alive.
-pub(super) fn comment() -> Frame {
-    Frame::comment("keep-alive")
 }
 
 impl Default for KeepAlive {
@@ -112,7 +106,12 @@ mod tests {
     use super::*;
 
     fn sent(keep_alive: &KeepAlive) -> Vec<u8> {
-        keep_alive.frame.clone().map_or_else(comment, |frame| *frame).as_bytes().to_vec()
+        keep_alive
+            .frame
+            .clone()
+            .map_or_else(|| Frame::comment("keep-alive"), |frame| *frame)
+            .as_bytes()
+            .to_vec()
     }
 
     #[test]

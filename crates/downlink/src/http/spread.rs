@@ -35,7 +35,7 @@ impl Spread {
     }
 
     /// From `lowest` to `highest` percent of a duration; saturates at the largest duration.
-    pub(crate) fn percent_of(of: Duration, lowest: u32, highest: u32) -> Self {
+    pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))
     }
@@ -75,13 +75,13 @@ mod tests {
 
     #[test]
     fn percent_is_of_the_given_time() {
-        let spread = Spread::percent_of(10 * SECOND, 80, 120);
+        let spread = Spread::percent_of(10 * SECOND, (80, 120));
         assert_eq!((spread.shortest, spread.longest), (8 * SECOND, 12 * SECOND));
     }
 
     #[test]
     fn largest_duration_does_not_overflow() {
-        let spread = Spread::percent_of(Duration::MAX, 80, 100);
+        let spread = Spread::percent_of(Duration::MAX, (80, 100));
         assert_eq!(spread.at(1.0), Duration::MAX);
         assert_eq!(Spread::between(Duration::ZERO, Duration::MAX).at(1.0), Duration::MAX);
     }

@@ -153,8 +153,7 @@ impl<S> Sse<S> {
         if frame.is_some() {
             uncommon.get_or_insert_default().keep_alive = frame;
         }
-        let (youngest, oldest) = AGE_PERCENT;
-        let age = max_age.map(|age| Spread::percent_of(age, youngest, oldest));
+        let age = max_age.map(|age| Spread::percent_of(age, AGE_PERCENT));
         let clock = Clock::new(interval, end_of(expiry, age));
         let mut response = event_stream(SseBody::new(source, clock, uncommon));
         if finite {

@@ -37,30 +37,26 @@ impl Stats {
     /// They do not move: register the numbers of the moment in a registry made for the answer,
     /// together with clones of the app's own metrics.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register_collector(Box::new(Snapshot(self.clone())));
+        registry.register_collector(Box::new(self.clone()));
     }
 }
 
-#[derive(Debug)]
-struct Snapshot(Stats);
-
-impl Collector for Snapshot {
+impl Collector for Stats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Self(stats) = self;
         let mut out = Out(&mut encoder);
-        out.gauge("subscribers", "Subscriptions there are", stats.subscribers)?;
-        out.gauge("topics", "Topics there are, clients' inboxes among them", stats.topics)?;
+        out.gauge("subscribers", "Subscriptions there are", self.subscribers)?;
+        out.gauge("topics", "Topics there are, clients' inboxes among them", self.topics)?;
         let kept = "Events kept; one in several topics counts in each";
-        out.gauge("events_kept", kept, stats.events)?;
-        out.gauge("bytes_kept", "Bytes kept", stats.bytes)?;
-        out.counter("events_published", "Events published", stats.published)?;
+        out.gauge("events_kept", kept, self.events)?;
+        out.gauge("bytes_kept", "Bytes kept", self.bytes)?;
+        out.counter("events_published", "Events published", self.published)?;
         let taken = "Events that subscriptions took from the log";
-        out.counter("events_delivered", taken, stats.delivered)?;
-        out.counter("connects", "Subscriptions opened", stats.connects)?;
-        out.counter("refused", "Subscriptions refused", stats.refused)?;
-        let ends = stats.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
+        out.counter("events_delivered", taken, self.delivered)?;
+        out.counter("connects", "Subscriptions opened", self.connects)?;
+        out.counter("refused", "Subscriptions refused", self.refused)?;
+        let ends = self.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
-        let gaps = stats.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
+        let gaps = self.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
         out.by_reason("gaps", "Gaps told, by reason", gaps)
     }
 }

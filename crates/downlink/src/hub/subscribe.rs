@@ -38,7 +38,7 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     resume: Resume,
     filter: Option<Filter<T>>,
     announce_alive: bool,
-    open_event: Option<bool>,
+    open_event: bool,
     error: Option<SubscribeError>,
 }
 
@@ -73,7 +73,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             resume: Resume::default(),
             filter: None,
             announce_alive: false,
-            open_event: None,
+            open_event: self.0.settings.open_event,
             error: None,
         }
     }
@@ -144,7 +144,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
 
     /// Whether the response begins with `downlink.open`; otherwise the hub's setting counts.
     pub fn open_event(mut self, on: bool) -> Self {
-        self.open_event = Some(on);
+        self.open_event = on;
         self
     }
 
@@ -203,8 +203,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if reader.is_at_end() {
             return Err(SubscribeError::Finished);
         }
-        let opening = self.open_event.unwrap_or(hub.0.settings.open_event);
-        Ok(Subscription::new(hub, reader, &start, self.filter, opening, self.announce_alive))
+        let (opening, announce_alive) = (self.open_event, self.announce_alive);
+        Ok(Subscription::new(hub, reader, &start, self.filter, opening, announce_alive))
     }
 
     fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {
