@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::connection::{PeerIo, serve_peer, turn_away};
-use super::direct::{Connection, Drivers};
+use super::direct::{self, Connection};
+use super::drain::Drain;
 use super::limits::{Limits, REFUSALS_MAX};
 use super::listener::Listener;
 use super::server::Server;
@@ -58,7 +59,7 @@ where
     A: App<L::Addr, Kind>,
     Kind: 'static,
 {
-    let mut connections = Connections::new(app, limits, Drivers::of::<L::Io>());
+    let mut connections = Connections::new::<L::Io>(app, limits);
     let mut accepting = Box::pin(accept(listener, Duration::ZERO));
     let outcome = loop {
         let (listener, accepted) = tokio::select! {
@@ -112,12 +113,13 @@ struct Connections<A> {
 }
 
 impl<A> Connections<A> {
-    fn new(app: A, limits: Limits, mut prepared: Drivers) -> Self {
-        let server = Arc::new(Server::new(limits, prepared.streams()));
+    fn new<Io: PeerIo>(app: A, limits: Limits) -> Self {
+        let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
         // The queue is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
-        prepared.start(&mut drivers, &server.drain, limits.write_stall_max, &sender);
+        let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
+        let server = Arc::new(Server::new(limits, drain, streams));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }

@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use super::app::{App, AppService, PeerService, RequestBody};
-use super::direct::{Arrival, Connection, Cut, HandedOver, Socket};
+use super::direct::{Arrival, Connection, HandedOver, Socket};
 use super::drain::Drain;
 use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
 use super::http2;
@@ -246,42 +246,32 @@ impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
         self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
-    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+    fn poll_body(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, AnyError>>> {
         let Some(body) = self.project().body.as_pin_mut() else { return Poll::Ready(None) };
-        let Some(frame) = ready!(body.poll_frame(cx)) else { return Poll::Ready(None) };
-        match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(bytes)) => Poll::Ready(Some(Ok(bytes))),
+        Poll::Ready(match ready!(body.poll_frame(cx)) {
             // Readers of an event stream have no use for trailers.
-            Ok(Err(_)) => Poll::Ready(None),
-            Err(error) => {
-                let error: AnyError = error.into();
-                tracing::debug!(%error, "a stream is cut");
-                Poll::Ready(Some(Err(Cut)))
-            }
-        }
+            Some(Ok(frame)) => frame.into_data().ok().map(Ok),
+            Some(Err(error)) => Some(Err(error.into())),
+            None => None,
+        })
     }
 
     fn drop_body(self: Pin<&mut Self>) {
         self.project().body.set(None);
     }
 
-    fn resume_http(self: Pin<&mut Self>, socket: Socket, input: Bytes) -> Connection {
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
         let http = self.project().http.take();
         Box::pin(async move {
             let (Some((app, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
             let server = Arc::clone(place.server());
             let mut io = PeerSocket::new(io, &server.limits, place);
+            let Some(input) = requests else { return io.close().await };
             io.rewind(input);
             serve_requests(io, app, Progress::of_a_kept_connection(), server).await;
-        })
-    }
-
-    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection {
-        let http = self.project().http.take();
-        Box::pin(async move {
-            let (Some((_, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
-            let server = Arc::clone(place.server());
-            PeerSocket::new(io, &server.limits, place).close().await;
         })
     }
 }

@@ -23,9 +23,9 @@ pub(super) struct Server {
 pub(super) struct Place(Arc<Server>);
 
 impl Server {
-    pub(super) fn new(limits: Limits, streams: Streams) -> Self {
+    pub(super) fn new(limits: Limits, drain: Arc<Drain>, streams: Streams) -> Self {
         let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        Self { limits, drain: Arc::new(Drain::new(limits.reconnection)), streams, places }
+        Self { limits, drain, streams, places }
     }
 
     /// A place for a newcomer, if one is free.

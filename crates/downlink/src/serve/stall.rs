@@ -7,7 +7,7 @@
 //! - On Linux the kernel times the writes of TCP sockets (`TCP_USER_TIMEOUT`, see `socket`). The
 //!   server then has no timer for them.
 //! - `peer_socket` times every other socket that hyper writes to, by a [`StallTimer`].
-//! - `direct` times such sockets in the timers of its driver, by [`ends_at`].
+//! - `direct` times such sockets in the timers of its driver.
 //! - `http2` times each stream by a [`StallTimer`], since flow control hides a stall of one stream
 //!   from the socket.
 
@@ -15,8 +15,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-#[cfg(unix)]
-use tokio::time::Instant;
 use tokio::time::{Sleep, sleep};
 
 /// Times the writes of one socket or stream. It has a timer only while a write is blocked.
@@ -55,10 +53,4 @@ impl StallTimer {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
-}
-
-/// When a write has been blocked for too long whose peer last took bytes at `progress`.
-#[cfg(unix)]
-pub(super) fn ends_at(progress: Instant, max: Duration) -> Option<Instant> {
-    progress.checked_add(max)
 }

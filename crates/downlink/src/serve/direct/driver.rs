@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::hint::black_box;
+use std::io;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -21,9 +22,9 @@ use super::chunk::Gathered;
 use super::handed_over::{Arrival, Connection};
 use super::lanes::Lanes;
 use super::mailbox::{Mail, Mailbox, StreamWaker};
-use super::readiness::{Event, Readiness};
-use super::stream::{End, Found, Next, Round, Stream, outlive};
-use super::timers::{self, Ticks, Timers};
+use super::readiness::Readiness;
+use super::stream::{Found, Next, Round, Stream, outlive};
+use super::timers::{self, Timers};
 use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
 use crate::serve::drain::{Begun, Drain};
@@ -175,11 +176,9 @@ impl Driver {
         match next {
             Next::Wait => self.watch_for_room(key),
             Next::Again => self.lanes.push(key),
-            Next::GiveBack(end) => self.give_back(key, end),
+            Next::GiveBack => self.give_back(key),
             Next::Close => self.close(key),
         }
-        let streams = &self.streams;
-        self.timers.sweep(streams.len(), || dues(streams));
     }
 
     /// Collects all news. Waits for some if no stream waits for its turn.
@@ -194,22 +193,13 @@ impl Driver {
     /// Takes the streams that other threads have woken or sent.
     fn take_mail(&mut self, cx: &Context<'_>) {
         let mut mail = std::mem::take(&mut self.mail);
-        // Twice, so that stale wake-ups of ended streams are no reason to be woken again.
-        for _ in 0..2 {
-            if !self.mailbox.collect(&mut mail, cx.waker()) {
-                self.mail = mail;
-                return;
-            }
-            let there = mail.woken.iter().filter(|key| self.streams.contains(**key as usize));
-            there.for_each(|key| self.lanes.push(*key));
-            mail.arrived.drain(..).for_each(|arrival| self.begin(arrival));
-            if !self.lanes.is_empty() {
-                break;
-            }
-        }
+        let any = self.mailbox.collect(&mut mail, cx.waker());
+        let there = mail.woken.iter().filter(|key| self.streams.contains(**key as usize));
+        there.for_each(|key| self.lanes.push(*key));
+        mail.arrived.drain(..).for_each(|arrival| self.begin(arrival));
         self.mail = mail;
-        if self.lanes.is_empty() {
-            // Other tasks run before the next stale wake-ups are taken.
+        if any && self.lanes.is_empty() {
+            // All were stale wake-ups of ended streams. Other tasks run before the next are taken.
             cx.waker().wake_by_ref();
         }
     }
@@ -222,17 +212,14 @@ impl Driver {
         entry.insert(Stream::new(arrival, waker));
         self.lanes.assign(key, NEWCOMERS);
         self.lanes.push(key);
-        if let Err(error) = watched {
-            tracing::warn!(%error, "a stream cannot be watched; it is closed");
-            self.close(key);
-        }
+        self.close_unless(watched, key);
     }
 
     /// Takes the kernel's events.
     fn take_events(&mut self, cx: &mut Context<'_>) {
         let Self { readiness, streams, lanes, .. } = self;
         let mut gone = Vec::new();
-        let taken = readiness.take(cx, |Event { key, is_gone }| {
+        let taken = readiness.take(cx, |key, is_gone| {
             let stream = streams.get(key as usize);
             let Some(open) = stream.and_then(|stream| stream.open.as_ref()) else { return };
             if is_gone {
@@ -257,12 +244,10 @@ impl Driver {
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Now::look();
-            while let Some((key, due)) = self.timers.pop_due(now) {
-                let stream = self.streams.get_mut(key as usize);
-                if let Some(stream) = stream.filter(|stream| stream.due == due) {
-                    stream.due = timers::NEVER;
-                    self.lanes.push(key);
-                }
+            while let Some(key) = self.timers.pop_due(now) {
+                let Some(stream) = self.streams.get_mut(key as usize) else { continue };
+                stream.due = timers::NEVER;
+                self.lanes.push(key);
             }
             let Some(next) = self.timers.next() else { return };
             self.sleep.as_mut().reset(next);
@@ -286,6 +271,10 @@ impl Driver {
         let Some(open) = open.filter(|open| open.is_blocked() != open.watches_room) else { return };
         open.watches_room = open.is_blocked();
         let watched = self.readiness.watch_for_room(open.socket(), key, open.watches_room);
+        self.close_unless(watched, key);
+    }
+
+    fn close_unless(&mut self, watched: io::Result<()>, key: u32) {
         if let Err(error) = watched {
             tracing::warn!(%error, "a stream cannot be watched; it is closed");
             self.close(key);
@@ -293,11 +282,11 @@ impl Driver {
     }
 
     /// A response has ended: its connection serves on, or is closed carefully, in a task of its own.
-    fn give_back(&mut self, key: u32, end: End) {
+    fn give_back(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
         let forgotten = self.readiness.forget(open.socket());
-        outlive(|| match forgotten.and_then(|()| open.into_connection(end)) {
+        outlive(|| match forgotten.and_then(|()| open.into_connection()) {
             // Without a receiver the server has ended, and so does the connection.
             Ok(connection) => drop(self.resumed.send(connection)),
             Err(error) => tracing::debug!(%error, "a stream ended early"),
@@ -314,9 +303,9 @@ impl Driver {
             outlive(|| drop(open));
             self.mailbox.note_end();
         }
+        self.timers.forget(key, std::mem::replace(&mut stream.due, timers::NEVER));
         if !self.lanes.has(key) {
             self.streams.remove(key as usize);
-            self.lanes.leave(key);
         }
     }
 }
@@ -334,10 +323,4 @@ impl Drop for Driver {
 /// The keys of all streams.
 fn keys(streams: &Slab<Stream>) -> Vec<u32> {
     streams.iter().filter_map(|(key, _)| u32::try_from(key).ok()).collect()
-}
-
-/// The times of the streams that are in the timers.
-fn dues(streams: &Slab<Stream>) -> impl Iterator<Item = (Ticks, u32)> {
-    let dues = streams.iter().filter(|(_, stream)| stream.due != timers::NEVER);
-    dues.filter_map(|(key, stream)| Some((stream.due, u32::try_from(key).ok()?)))
 }

@@ -14,59 +14,39 @@ use super::readiness::Readiness;
 use super::socket::Socket;
 use crate::serve::drain::Drain;
 
-/// The drivers of a server: one for each thread of the runtime.
-#[derive(Debug)]
-pub(in crate::serve) struct Drivers {
-    mailboxes: Box<[Arc<Mailbox>]>,
-    /// For drivers that do not run yet.
-    readinesses: Vec<Readiness>,
-}
-
-impl Drivers {
-    /// Prepares drivers if connections of this type can be handed over; fewer if the system has no
-    /// room for more.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, or, if there is a use for drivers, of one that has IO enabled.
-    pub(in crate::serve) fn of<Io: Any>() -> Self {
-        let workers = tokio::runtime::Handle::current().metrics().num_workers();
-        let count = if Socket::can_be::<Io>() { workers } else { 0 };
-        let mut readinesses = Vec::with_capacity(count);
-        while readinesses.len() < count {
-            match Readiness::new() {
-                Ok(readiness) => readinesses.push(readiness),
-                Err(error) => {
-                    tracing::warn!(%error, "fewer streams are served directly");
-                    break;
-                }
+/// Starts the drivers of a server, one for each thread of the runtime, if connections of this type
+/// can be handed over. There are fewer if the system has no room for more. They run until they are
+/// aborted.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, or, if there is a use for drivers, of one that has IO enabled.
+pub(in crate::serve) fn start<Io: Any>(
+    tasks: &mut JoinSet<()>,
+    drain: &Arc<Drain>,
+    write_stall_max: Duration,
+    resumed: &UnboundedSender<Connection>,
+) -> Streams {
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let count = if Socket::can_be::<Io>() { workers } else { 0 };
+    let mut mailboxes = Vec::with_capacity(count);
+    while mailboxes.len() < count {
+        let readiness = match Readiness::new() {
+            Ok(readiness) => readiness,
+            Err(error) => {
+                tracing::warn!(%error, "fewer streams are served directly");
+                break;
             }
-        }
-        let mailboxes = readinesses.iter().map(|_| Arc::default()).collect();
-        Self { mailboxes, readinesses }
+        };
+        let mailbox = Arc::<Mailbox>::default();
+        mailboxes.push(Arc::clone(&mailbox));
+        let (drain, resumed) = (Arc::clone(drain), resumed.clone());
+        let driver = Driver::new(mailbox, readiness, drain, write_stall_max, resumed);
+        // A driver limits its rounds itself. With tokio's budget one body would have to wait
+        // because of the polls of the others.
+        tasks.spawn(unconstrained(driver.run()));
     }
-
-    /// Takes streams for the drivers.
-    pub(in crate::serve) fn streams(&self) -> Streams {
-        Streams(self.mailboxes.clone())
-    }
-
-    /// Starts the drivers, which run until they are aborted.
-    pub(in crate::serve) fn start(
-        &mut self,
-        tasks: &mut JoinSet<()>,
-        drain: &Arc<Drain>,
-        write_stall_max: Duration,
-        resumed: &UnboundedSender<Connection>,
-    ) {
-        for (mailbox, readiness) in self.mailboxes.iter().zip(self.readinesses.drain(..)) {
-            let (mailbox, drain) = (Arc::clone(mailbox), Arc::clone(drain));
-            let driver = Driver::new(mailbox, readiness, drain, write_stall_max, resumed.clone());
-            // A driver limits its rounds itself. With tokio's budget one body would have to wait
-            // because of the polls of the others.
-            tasks.spawn(unconstrained(driver.run()));
-        }
-    }
+    Streams(mailboxes.into())
 }
 
 /// Takes the streams of connections.

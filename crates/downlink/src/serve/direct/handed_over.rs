@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::socket::Socket;
+use crate::http::AnyError;
 
 /// The task of a connection.
 pub(in crate::serve) type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -14,27 +15,25 @@ pub(in crate::serve) type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A response body whose head is written, and the rest of its connection.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
-/// `drop_body`, and last either `resume_http` or `close`.
+/// `drop_body`, and last `go_on`.
 pub(in crate::serve) trait HandedOver: Send {
     /// Reads the memory that the next poll of the body will read. The result has no meaning.
     fn prefetch(&self) -> bool;
 
-    /// The body's next bytes, `None` at its end, or `Err` if it failed.
-    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>>;
+    /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut, not
+    /// ended.
+    fn poll_body(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, AnyError>>>;
 
     /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
     fn drop_body(self: Pin<&mut Self>);
 
-    /// Serves the connection's next requests, beginning with input that was read already.
-    fn resume_http(self: Pin<&mut Self>, socket: Socket, input: Bytes) -> Connection;
-
-    /// Closes the connection so that the peer gets all that was sent.
-    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection;
+    /// Serves the connection's next requests, beginning with input that was read already. Without
+    /// `requests` it closes the connection so that the peer gets all that was sent.
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection;
 }
-
-/// A body failed: its response is cut, not ended.
-#[derive(Debug)]
-pub(in crate::serve) struct Cut;
 
 /// A stream on its way to a driver.
 pub(in crate::serve) struct Arrival {

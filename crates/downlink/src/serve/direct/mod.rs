@@ -23,6 +23,6 @@ mod stream;
 mod tests;
 mod timers;
 
-pub(super) use drivers::{Drivers, Streams};
-pub(super) use handed_over::{Arrival, Connection, Cut, HandedOver};
+pub(super) use drivers::{Streams, start};
+pub(super) use handed_over::{Arrival, Connection, HandedOver};
 pub(super) use socket::Socket;

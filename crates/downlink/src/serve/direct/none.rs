@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-pub(super) use self::handed_over::{Arrival, Connection, Cut, HandedOver};
+pub(super) use self::handed_over::{Arrival, Connection, HandedOver};
 pub(super) use self::socket::Socket;
 use super::drain::Drain;
 
@@ -33,27 +33,14 @@ mod socket {
     }
 }
 
-/// No drivers.
-#[derive(Debug)]
-pub(super) struct Drivers;
-
-impl Drivers {
-    pub(super) fn of<Io>() -> Self {
-        Self
-    }
-
-    pub(super) fn streams(&self) -> Streams {
-        Streams
-    }
-
-    pub(super) fn start(
-        &mut self,
-        _tasks: &mut JoinSet<()>,
-        _drain: &Arc<Drain>,
-        _write_stall_max: Duration,
-        _resumed: &UnboundedSender<Connection>,
-    ) {
-    }
+/// Starts nothing.
+pub(super) fn start<Io>(
+    _tasks: &mut JoinSet<()>,
+    _drain: &Arc<Drain>,
+    _write_stall_max: Duration,
+    _resumed: &UnboundedSender<Connection>,
+) -> Streams {
+    Streams
 }
 
 /// Takes no streams.

@@ -22,14 +22,6 @@ const EVENTS_MAX: usize = 1_024;
 /// Calls before streams have their turn again.
 const ROUNDS_MAX: usize = 4;
 
-/// A change at a socket.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Event {
-    pub(super) key: u32,
-    /// The peer will send nothing more, or the connection has failed.
-    pub(super) is_gone: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Readiness {
@@ -77,11 +69,13 @@ impl Readiness {
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes all events, and has the task woken by the next one.
+    /// Takes all events, and has the task woken by the next one. `take` gets the key of a socket that
+    /// has changed, and whether its peer is gone: it will send nothing more, or the connection has
+    /// failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(Event),
+        mut take: impl FnMut(u32, bool),
     ) -> io::Result<()> {
         let Self { poll, events } = self;
         for _ in 0..ROUNDS_MAX {
@@ -92,7 +86,7 @@ impl Readiness {
             for event in &*events {
                 let is_gone = event.is_read_closed() || event.is_write_closed() || event.is_error();
                 let key = u32::try_from(event.token().0).unwrap_or(u32::MAX);
-                take(Event { key, is_gone });
+                take(key, is_gone);
                 taken += 1;
             }
             if taken < EVENTS_MAX {

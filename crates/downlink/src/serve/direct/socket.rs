@@ -5,7 +5,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{self, SendAncillaryBuffer, SendFlags, Shutdown};
-use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 /// A TCP or Unix socket, which does not block.
@@ -65,11 +64,6 @@ impl Socket {
     /// Tells the peer that no bytes follow.
     pub(super) fn end(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.0, Shutdown::Write)?)
-    }
-
-    /// Makes the close discard unsent bytes, rather than go on trying to deliver them.
-    pub(super) fn discard_on_close(&self) {
-        crate::serve::socket::discard(SockRef::from(&self.0));
     }
 }
 

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::chunk::{Follows, Gathered, Unsent};
-use super::handed_over::{Arrival, Connection, Cut, HandedOver};
+use super::handed_over::{Arrival, Connection, HandedOver};
 use super::socket::Socket;
 use super::timers::{self, Ticks};
 use crate::http::BATCH_FRAMES_MAX;
 use crate::http::driven::PollRound;
-use crate::serve::stall;
+use crate::serve::socket::discard;
 
 /// A stream of a driver, in one cache line: there may be a hundred thousand.
 #[repr(align(64))]
@@ -33,8 +33,9 @@ pub(super) struct Open {
     stream: Pin<Box<dyn HandedOver>>,
     /// `None` if there is nothing in it.
     uncommon: Option<Box<Uncommon>>,
-    /// How the response ends, once the body has ended; the rest of it may be unsent.
-    end: Option<End>,
+    /// The body has ended; the rest of the response may be unsent.
+    has_ended: bool,
+    /// Whether the connection serves more requests after the stream.
     keep_alive: bool,
     times_stalls: bool,
     /// Whether the kernel reports room in the socket.
@@ -49,21 +50,15 @@ struct Uncommon {
     input: Bytes,
 }
 
-/// How a response ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum End {
-    Whole,
-    /// The body has failed.
-    Cut,
-}
-
 /// What follows the frames that a body had ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
     Nothing,
     /// The batch was full.
     More,
-    End(End),
+    End,
+    /// The body has failed.
+    Cut,
 }
 
 /// What a driver does next with a stream that had its turn.
@@ -74,7 +69,7 @@ pub(super) enum Next {
     /// Gives it another turn.
     Again,
     /// Gives its connection back: all of the response is sent.
-    GiveBack(End),
+    GiveBack,
     /// Closes it at once.
     Close,
 }
@@ -95,7 +90,7 @@ impl Stream {
             socket,
             stream,
             uncommon: (!input.is_empty()).then(|| Box::new(Uncommon { unsent: None, input })),
-            end: None,
+            has_ended: false,
             keep_alive,
             times_stalls,
             watches_room: false,
@@ -120,14 +115,14 @@ impl Open {
             match unsent.write(&self.socket, round.now) {
                 Err(error) => return Err(failed(&error)),
                 Ok(false) if self.stalls_at(round).is_some_and(|at| at <= round.now) => {
-                    self.socket.discard_on_close();
+                    discard((&self.socket.0).into());
                     return Err(Next::Close);
                 }
                 Ok(false) => return Err(Next::Wait),
                 Ok(true) => self.forget_unsent(),
             }
         }
-        self.end.map_or(Ok(()), |end| Err(Next::GiveBack(end)))
+        if self.has_ended { Err(Next::GiveBack) } else { Ok(()) }
     }
 
     fn forget_unsent(&mut self) {
@@ -148,12 +143,15 @@ impl Open {
             let mut stream = self.stream.as_mut();
             match catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_body(cx))) {
                 Ok(Poll::Ready(Some(Ok(frame)))) => gathered.push(frame),
-                Ok(Poll::Ready(Some(Err(Cut)))) => return Found::End(End::Cut),
-                Ok(Poll::Ready(None)) => return Found::End(End::Whole),
+                Ok(Poll::Ready(Some(Err(error)))) => {
+                    tracing::debug!(%error, "a stream is cut");
+                    return Found::Cut;
+                }
+                Ok(Poll::Ready(None)) => return Found::End,
                 Ok(Poll::Pending) => return Found::Nothing,
                 Err(_) => {
                     tracing::error!("a response body panicked; its connection is closed");
-                    return Found::End(End::Cut);
+                    return Found::Cut;
                 }
             }
         }
@@ -162,18 +160,17 @@ impl Open {
 
     /// Sends the gathered frames.
     pub(super) fn send(&mut self, gathered: &mut Gathered, found: Found, round: &Round) -> Next {
-        let is_whole = found == Found::End(End::Whole);
+        self.has_ended = matches!(found, Found::End | Found::Cut);
         // The peer learns now whether it may send a request, even if a drain begins in the next
         // moment.
-        self.keep_alive &= !(round.drains && is_whole);
-        let follows = match is_whole {
-            true if self.keep_alive => Follows::Requests,
-            true => Follows::Nothing,
-            false => Follows::Chunks,
+        self.keep_alive &= !self.has_ended || (found == Found::End && !round.drains);
+        let follows = match found {
+            Found::End if self.keep_alive => Follows::Requests,
+            Found::End => Follows::Nothing,
+            _ => Follows::Chunks,
         };
         let written = gathered.write(&self.socket, follows, round.now);
-        if let Found::End(end) = found {
-            self.end = Some(end);
+        if self.has_ended {
             let stream = self.stream.as_mut();
             outlive(|| stream.drop_body());
         }
@@ -183,7 +180,7 @@ impl Open {
                 self.uncommon.get_or_insert_default().unsent = Some(unsent);
                 Next::Wait
             }
-            (Ok(None), Found::End(end)) => Next::GiveBack(end),
+            (Ok(None), Found::End | Found::Cut) => Next::GiveBack,
             (Ok(None), Found::More) => Next::Again,
             (Ok(None), Found::Nothing) => Next::Wait,
         }
@@ -201,18 +198,17 @@ impl Open {
     /// When a blocked write will have stalled, unless the kernel times it.
     pub(super) fn stalls_at(&self, round: &Round) -> Option<Instant> {
         let unsent = self.unsent().filter(|_| self.times_stalls)?;
-        stall::ends_at(unsent.progress, round.write_stall_max)
+        unsent.progress.checked_add(round.write_stall_max)
     }
 
     /// The connection after the stream, which serves further requests or closes.
-    pub(super) fn into_connection(mut self, end: End) -> io::Result<Connection> {
-        if self.keep_alive && end == End::Whole {
-            let input = self.uncommon.take().map_or_else(Bytes::new, |uncommon| uncommon.input);
-            return Ok(self.stream.as_mut().resume_http(self.socket, input));
+    pub(super) fn into_connection(mut self) -> io::Result<Connection> {
+        let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
+        if requests.is_none() {
+            // Right after the last bytes, so that the kernel sends both together.
+            self.socket.end()?;
         }
-        // Right after the last bytes, so that the kernel sends both together.
-        self.socket.end()?;
-        Ok(self.stream.as_mut().close(self.socket))
+        Ok(self.stream.as_mut().go_on(self.socket, requests))
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::LANE_TURN;
-use super::{Arrival, Connection, Cut, Drivers, HandedOver, Socket, Streams};
-use crate::http::{Moment, Spread, driven};
+use super::{Arrival, Connection, HandedOver, Socket, Streams, start};
+use crate::http::{AnyError, Moment, Spread, driven};
 use crate::serve::drain::Drain;
 use crate::serve::limits::Limits;
 use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a body that never rests is polled before it gives up.
 const RESTLESS_MAX: usize = 100_000;
 
-type Polled = Poll<Option<Result<Bytes, Cut>>>;
+type Polled = Poll<Option<Result<Bytes, AnyError>>>;
 
 /// A body made of a closure, which may panic when it is dropped.
 struct Fake {
@@ -85,12 +85,11 @@ impl HandedOver for Option<Fake> {
         self.set(None);
     }
 
-    fn resume_http(self: Pin<&mut Self>, socket: Socket, _: Bytes) -> Connection {
-        Box::pin(async move { drop(socket) })
-    }
-
-    fn close(self: Pin<&mut Self>, socket: Socket) -> Connection {
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
         Box::pin(async move {
+            if requests.is_some() {
+                return;
+            }
             let io: tokio::net::UnixStream = socket.into_io().expect("a runtime");
             PeerSocket::new(io, &limits(), ()).close().await;
         })
@@ -117,12 +116,11 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let mut drivers = Drivers::of::<tokio::net::UnixStream>();
-        let streams = drivers.streams();
         let drain = Arc::new(Drain::new(limits().reconnection));
         let (sender, resumed) = unbounded_channel();
         let mut tasks = JoinSet::new();
-        drivers.start(&mut tasks, &drain, limits().write_stall_max, &sender);
+        let stall_max = limits().write_stall_max;
+        let streams = start::<tokio::net::UnixStream>(&mut tasks, &drain, stall_max, &sender);
         Self { streams, tasks, resumed }
     }
 
@@ -287,7 +285,7 @@ async fn end_is_no_reset_though_input_is_unread() {
 
 #[tokio::test]
 async fn cut_is_no_reset_though_input_is_unread() {
-    let cut = || Poll::Ready(Some(Err(Cut)));
+    let cut = || Poll::Ready(Some(Err("cut".into())));
     assert_eq!(with_unread_input(cut, true).await, "a\r\nlast words\r\n");
     assert_eq!(with_unread_input(|| panic!("bug"), true).await, "a\r\nlast words\r\n");
 }
@@ -362,7 +360,7 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
     const ENDS: [(Ending, &str); 4] = [
         (|| Poll::Pending, ""),
         (|| Poll::Ready(None), "0\r\n\r\n"),
-        (|| Poll::Ready(Some(Err(Cut))), ""),
+        (|| Poll::Ready(Some(Err("cut".into()))), ""),
         (|| panic!("as a user's body may"), ""),
     ];
     const STREAMS: usize = 100;
