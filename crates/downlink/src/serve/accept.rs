@@ -52,7 +52,6 @@ pub(super) async fn run<L, A, Kind>(
     app: A,
     limits: Limits,
     mut signal: Signal,
-    drain_within: Duration,
 ) -> io::Result<()>
 where
     L: Listener,
@@ -80,7 +79,7 @@ where
         accepting.set(accept(listener, pause));
     };
     drop(accepting);
-    connections.drain(drain_within).await;
+    connections.drain(limits.drain_within).await;
     outcome
 }
 

@@ -22,23 +22,21 @@ use crate::http::AnyError;
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// The number of the request, and where to report that its body was read to its end; `None` after
-    /// that.
-    unread: Option<(Arc<Progress>, u32)>,
+    /// Where to report that the body was read to its end, with the number of its request.
+    progress: Arc<Progress>,
+    number: u32,
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, progress: &Arc<Progress>, number: u32) -> Self {
-        let mut body = Self { incoming, unread: Some((Arc::clone(progress), number)) };
-        if body.incoming.is_end_stream() {
-            body.note_read();
-        }
+        let body = Self { incoming, progress: Arc::clone(progress), number };
+        body.note_end(false);
         body
     }
 
-    fn note_read(&mut self) {
-        if let Some((progress, number)) = self.unread.take() {
-            progress.note_read(number);
+    fn note_end(&self, has_ended: bool) {
+        if has_ended || self.incoming.is_end_stream() {
+            self.progress.note_read(self.number);
         }
     }
 }
@@ -52,9 +50,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || self.incoming.is_end_stream() {
-            self.note_read();
-        }
+        self.note_end(matches!(polled, Poll::Ready(None)));
         polled
     }
 

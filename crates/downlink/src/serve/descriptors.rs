@@ -10,9 +10,9 @@
 /// files sets `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
-/// The connections of a process without a limit of the system. Linux allows one process at most
-/// this many descriptors by default (`fs.nr_open`).
-const CONNECTIONS_WITHOUT_LIMIT: u64 = 1 << 20;
+/// The most connections, also without a limit of the system. Linux allows one process at most this
+/// many descriptors by default (`fs.nr_open`).
+const CONNECTIONS_MAX: u64 = 1 << 20;
 
 /// Raises the soft limit to the hard one and returns how many connections fit.
 pub(super) fn connections_max() -> usize {
@@ -24,13 +24,9 @@ pub(super) fn connections_max() -> usize {
 
 /// The connections for a number of descriptors; `None` is no limit. Never 0, never all of them.
 fn connections_for(descriptors: Option<u64>) -> usize {
-    let Some(descriptors) = descriptors else { return saturate(CONNECTIONS_WITHOUT_LIMIT) };
+    let descriptors = descriptors.unwrap_or(u64::MAX);
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);
-    saturate((descriptors - reserved).clamp(1, CONNECTIONS_WITHOUT_LIMIT))
-}
-
-fn saturate(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
+    (descriptors - reserved).clamp(1, CONNECTIONS_MAX) as usize
 }
 
 #[cfg(unix)]
@@ -38,9 +34,6 @@ fn raise_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return limit.current;
-    }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,

@@ -3,14 +3,13 @@
 //! Each server has one [`Drain`]. Its connections wait for [`Drain::begun`]; its event streams check
 //! the flag in `outgoing`. Not here: the deadline (see `accept`).
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use pin_project_lite::pin_project;
 use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 
 use crate::http::Spread;
 
@@ -19,13 +18,13 @@ use crate::http::Spread;
 pub(super) struct Drain {
     /// Stored with Release before the wake-up and loaded with Acquire by the woken task.
     begun: AtomicBool,
-    wake: Arc<Notify>,
+    wake: Notify,
     reconnection: Spread,
 }
 
 impl Drain {
     pub(super) fn new(reconnection: Spread) -> Self {
-        Self { begun: AtomicBool::new(false), wake: Arc::new(Notify::new()), reconnection }
+        Self { begun: AtomicBool::new(false), wake: Notify::new(), reconnection }
     }
 
     pub(super) fn reconnection(&self) -> Spread {
@@ -46,31 +45,17 @@ impl Drain {
     /// A connection holds one of these for its whole life. Only the first poll registers, so only
     /// one task may poll it. Each later poll is one load; the shared list of waiters would be one
     /// lock for all connections.
-    pub(super) fn begun(self: &Arc<Self>) -> Begun {
-        let woken = Arc::clone(&self.wake).notified_owned();
-        Begun { drain: Arc::clone(self), woken, registered: false }
-    }
-}
-
-pin_project! {
-    /// See [`Drain::begun`].
-    pub(super) struct Begun {
-        drain: Arc<Drain>,
-        #[pin]
-        woken: OwnedNotified,
-        registered: bool,
-    }
-}
-
-impl Future for Begun {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        // Register, then check: a drain that begins in between wakes this task or is seen here.
-        if !*this.registered && this.woken.poll(cx).is_pending() {
-            *this.registered = true;
+    pub(super) fn begun(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
+        let drain = Arc::clone(self);
+        async move {
+            let (mut woken, mut registered) = (pin!(drain.wake.notified()), false);
+            poll_fn(|cx| {
+                // Register, then check: a drain that begins in between wakes this task or is seen
+                // here.
+                registered = registered || woken.as_mut().poll(cx).is_pending();
+                if drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
         }
-        if this.drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn reply<B: Body>(
             drop(std::mem::replace(&mut *parking.lock(), parked));
             progress.note_parked();
         }
-        Reply { body, answering: Answering { progress: Arc::clone(progress), parking } }
+        Reply { body, progress: Arc::clone(progress), parking }
     })
 }
 
@@ -101,28 +101,24 @@ fn says_close(headers: &HeaderMap) -> bool {
 }
 
 pin_project! {
-    /// The body of a response for hyper.
+    /// The body of a response for hyper. A request waits for the rest of its answer as long as this
+    /// exists.
     pub(super) struct Reply<B> {
         // `None` in the stub, whose body is parked.
         #[pin]
         body: Option<Outgoing<B>>,
-        answering: Answering<B>,
+        progress: Arc<Progress>,
+        // Where the body is, in a stub.
+        parking: Option<Arc<Parking<B>>>,
     }
-}
 
-/// A request waits for the rest of its answer as long as this exists.
-struct Answering<B> {
-    progress: Arc<Progress>,
-    /// Where the body is, in a stub.
-    parking: Option<Arc<Parking<B>>>,
-}
-
-impl<B> Drop for Answering<B> {
-    fn drop(&mut self) {
-        // hyper has given up on the response, or the connection has taken the body already.
-        let parked = self.parking.as_ref().and_then(|parking| parking.lock().take());
-        drop(parked);
-        self.progress.note_answered();
+    impl<B> PinnedDrop for Reply<B> {
+        fn drop(this: Pin<&mut Self>) {
+            // hyper has given up on the response, or the connection has taken the body already.
+            let parked = this.parking.as_ref().and_then(|parking| parking.lock().take());
+            drop(parked);
+            this.progress.note_answered();
+        }
     }
 }
 
@@ -139,7 +135,7 @@ impl<B: Body> Body for Reply<B> {
             return body.poll_frame(cx);
         }
         // The connection looks at the progress after each poll, so no wake-up is needed.
-        this.answering.progress.note_asked();
+        this.progress.note_asked();
         Poll::Pending
     }
 

@@ -63,7 +63,6 @@ use std::future::{IntoFuture, pending};
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::http::Spread;
@@ -114,8 +113,8 @@ where
         listener,
         app,
         signal: Box::pin(pending()),
-        drain_within: DRAIN_WITHIN,
         limits: Limits {
+            drain_within: DRAIN_WITHIN,
             reconnection: RECONNECTION_SPREAD,
             header_timeout: HEADER_TIMEOUT,
             write_stall_max: WRITE_STALL_MAX,
@@ -127,12 +126,17 @@ where
 }
 
 /// A server about to run; awaiting it runs it. See [`serve`].
+///
+/// The future ends with `Ok` after a drain, and with the listener's error if the listener is unusable.
+///
+/// # Cancel safety
+///
+/// Dropping the future closes the listener and every connection.
 #[must_use = "a server runs when it is awaited"]
 pub struct Serve<L, A, Kind> {
     listener: L,
     app: A,
     signal: Signal,
-    drain_within: Duration,
     limits: Limits,
     kind: PhantomData<fn() -> Kind>,
 }
@@ -159,7 +163,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// The longest that draining may take; the remaining connections are closed then. Default:
     /// [`DRAIN_WITHIN`].
     pub fn drain_within(mut self, drain_within: Duration) -> Self {
-        self.drain_within = drain_within;
+        self.limits.drain_within = drain_within;
         self
     }
 
@@ -225,16 +229,10 @@ where
     Kind: 'static,
 {
     type Output = io::Result<()>;
-    type IntoFuture = Serving;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-    fn into_future(self) -> Serving {
-        Serving(Box::pin(accept::run(
-            self.listener,
-            self.app,
-            self.limits,
-            self.signal,
-            self.drain_within,
-        )))
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(accept::run(self.listener, self.app, self.limits, self.signal))
     }
 }
 
@@ -242,31 +240,7 @@ impl<L: fmt::Debug, A, Kind> fmt::Debug for Serve<L, A, Kind> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)
-            .field("drain_within", &self.drain_within)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
-    }
-}
-
-/// A running server; see [`serve`].
-///
-/// Ends with `Ok` after a drain, and with the listener's error if the listener is unusable.
-///
-/// # Cancel safety
-///
-/// Dropping it closes the listener and every connection.
-pub struct Serving(Pin<Box<dyn Future<Output = io::Result<()>> + Send>>);
-
-impl Future for Serving {
-    type Output = io::Result<()>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Serving {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving").finish_non_exhaustive()
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
 pin_project! {
     /// See the module.
     pub(super) struct Outgoing<B> {
-        // `None` if the response was refused.
+        // `None` if the response was refused or has ended early.
         #[pin]
         inner: Option<B>,
         end: End,
@@ -67,8 +67,6 @@ enum End {
     OfBody,
     /// The body itself, or the drain of the server.
     OfServer { drain: Arc<Drain>, is_coded: bool, at: Boundary },
-    /// It has ended early.
-    Early,
     /// The end of this refusal, which replaces a stream that was requested during a drain.
     Refused(Box<Full<Bytes>>),
 }
@@ -78,20 +76,16 @@ impl<B: Body> Body for Outgoing<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
-        let this = self.project();
+        let mut this = self.project();
         if let End::Refused(text) = this.end {
             return Pin::new(text).poll_frame(cx).map_err(|never| match never {});
         }
-        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let (drain, is_coded, at) = match this.end {
-            End::OfServer { drain, is_coded, at } => (drain, *is_coded, at),
-            End::OfBody => return poll_bytes(inner, cx),
-            _ => return Poll::Ready(None),
-        };
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let End::OfServer { drain, is_coded, at } = this.end else { return poll_bytes(inner, cx) };
         let drains = drain.has_begun();
-        if drains && (is_coded || at.is_here()) {
-            let last = (!is_coded).then(|| goodbye(drain));
-            *this.end = End::Early;
+        if drains && (*is_coded || at.is_here()) {
+            let last = (!*is_coded).then(|| goodbye(drain));
+            this.inner.set(None);
             return last.map_or(Poll::Ready(None), data);
         }
         let frame = match ready!(poll_bytes(inner, cx)) {
@@ -99,12 +93,12 @@ impl<B: Body> Body for Outgoing<B> {
             end => return Poll::Ready(end),
         };
         let Ok(chunk) = frame.into_data() else {
-            *this.end = End::Early;
+            this.inner.set(None);
             return Poll::Ready(None);
         };
         if drains && let Some(cut) = at.last_in(&chunk) {
             let last = [&chunk[..cut], &goodbye(drain)].concat();
-            *this.end = End::Early;
+            this.inner.set(None);
             return data(last.into());
         }
         at.pass(&chunk);
@@ -114,7 +108,6 @@ impl<B: Body> Body for Outgoing<B> {
     fn is_end_stream(&self) -> bool {
         match &self.end {
             End::Refused(text) => text.is_end_stream(),
-            End::Early => true,
             _ => self.inner.as_ref().is_none_or(Body::is_end_stream),
         }
     }

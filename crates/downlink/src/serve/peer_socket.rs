@@ -178,36 +178,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, 
     }
 }
 
-impl<Io: AsyncRead + Unpin, Place> PeerSocket<Io, Place> {
-    /// Reads until the preface is whole or cannot come any more, into `buf` or, once some of the
-    /// preface has come, into the input.
-    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        while self.opening {
-            if self.input.is_empty() {
-                ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-                let read = &buf.filled()[before..];
-                self.opening = is_part_of_preface(read);
-                if self.opening {
-                    self.input = Bytes::copy_from_slice(read);
-                    buf.set_filled(before);
-                }
-            } else {
-                let mut bytes = [0; PREFACE.len()];
-                let mut more = ReadBuf::new(&mut bytes[self.input.len()..]);
-                ready!(Pin::new(&mut self.io).poll_read(cx, &mut more))?;
-                let ended = more.filled().is_empty();
-                self.input = [&self.input, more.filled()].concat().into();
-                self.opening = !ended && is_part_of_preface(&self.input);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// True of its beginning, not of all of it.
 fn is_part_of_preface(read: &[u8]) -> bool {
-    !read.is_empty() && read.len() < PREFACE.len() && PREFACE.starts_with(read)
+    read.len() < PREFACE.len() && PREFACE.starts_with(read)
 }
 
 impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
@@ -216,11 +189,14 @@ impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.opening {
-            ready!(self.poll_open(cx, buf))?;
-            if self.input.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
+        // Until the preface is whole or cannot come any more.
+        while self.opening {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            let read = &buf.filled()[before..];
+            self.input = [&self.input, read].concat().into();
+            self.opening = !read.is_empty() && is_part_of_preface(&self.input);
+            buf.set_filled(before);
         }
         if self.input.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
@@ -286,6 +262,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(10);
     const LIMITS: Limits = Limits {
+        drain_within: STALL,
         reconnection: Spread::between(STALL, STALL),
         header_timeout: STALL,
         write_stall_max: STALL,
@@ -417,7 +394,9 @@ mod tests {
     async fn preface_is_read_at_once_wherever_it_is_cut() {
         for cut in 1..PREFACE.len() {
             let (first, second) = PREFACE.split_at(cut);
-            assert_eq!(reads_of(&[first, second, b"x"]).await, [&PREFACE[..], b"x"], "{cut}");
+            let reads = reads_of(&[first, second, b"x"]).await;
+            assert!(reads[0].starts_with(PREFACE), "{cut}");
+            assert_eq!(reads.concat(), [&PREFACE[..], b"x"].concat(), "{cut}");
         }
         let bytes: Vec<&[u8]> = PREFACE.chunks(1).collect();
         assert_eq!(reads_of(&bytes).await, [PREFACE]);

@@ -91,6 +91,7 @@ mod tests {
 
     fn limits(write_stall_max: Duration) -> Limits {
         Limits {
+            drain_within: Duration::ZERO,
             reconnection: Spread::between(Duration::ZERO, Duration::ZERO),
             header_timeout: Duration::ZERO,
             write_stall_max,

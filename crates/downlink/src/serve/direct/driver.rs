@@ -27,7 +27,7 @@ use super::stream::{Found, Next, Round, Stream, outlive};
 use super::timers::{self, Timers};
 use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
-use crate::serve::drain::{Begun, Drain};
+use crate::serve::drain::Drain;
 
 /// How many streams have their turn together before other tasks have theirs: some hundred
 /// microseconds of writes. All their memory is prefetched, then all bodies are polled, then all is
@@ -63,7 +63,7 @@ pub(super) struct Driver {
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
     /// `None` once the drain has begun.
-    draining: Option<Pin<Box<Begun>>>,
+    draining: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Driver {

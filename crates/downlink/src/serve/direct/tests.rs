@@ -99,6 +99,7 @@ impl HandedOver for Option<Fake> {
 fn limits() -> Limits {
     let second = Duration::from_secs(1);
     Limits {
+        drain_within: second,
         reconnection: Spread::between(second, second),
         header_timeout: second,
         write_stall_max: second,

@@ -7,11 +7,11 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, SizeHint};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
 /// The largest piece of a body that hyper gets at once.
@@ -21,35 +21,9 @@ use pin_project_lite::pin_project;
 /// within `write_stall_max`. Half would double the frames; double gains nothing.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// The last poll of a body.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum BodyPoll {
-    /// There was none.
-    None,
-    /// The body had nothing to yield.
-    Pending,
-    /// The body yielded a piece.
-    Piece,
-}
-
-/// The last poll of the body of the stream that is being polled.
-///
-/// Each connection has one. Its one task polls one stream at a time, so the order of memory does not
-/// matter (Relaxed).
-#[derive(Clone, Debug, Default)]
-pub(super) struct BodyReport(Arc<AtomicU8>);
-
-impl BodyReport {
-    pub(super) fn set(&self, poll: BodyPoll) {
-        self.0.store(poll as u8, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> BodyPoll {
-        let last = self.0.load(Ordering::Relaxed);
-        let known = [BodyPoll::Pending, BodyPoll::Piece].into_iter().find(|it| *it as u8 == last);
-        known.unwrap_or(BodyPoll::None)
-    }
-}
+/// Whether the body of the stream that is being polled yielded a piece in its last poll; `None` if
+/// there was none. Each connection has one report, as its one task polls one stream at a time.
+pub(super) type BodyReport = Arc<Mutex<Option<bool>>>;
 
 pin_project! {
     /// A body in pieces of at most [`PIECE_BYTES_MAX`].
@@ -79,7 +53,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        this.report.set(BodyPoll::Pending);
+        *this.report.lock() = Some(false);
         if this.rest.is_empty() {
             match ready!(this.inner.poll_frame(cx)).map(|frame| frame.map(|f| f.into_data())) {
                 Some(Ok(Ok(bytes))) => *this.rest = bytes,
@@ -88,7 +62,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
                 None => return Poll::Ready(None),
             }
         }
-        this.report.set(BodyPoll::Piece);
+        *this.report.lock() = Some(true);
         let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
         if this.rest.is_empty() {
             // An empty view would hold the whole buffer.
@@ -102,14 +76,8 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let inner = self.inner.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower().saturating_add(rest));
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint
+        // hyper asks for it before the first piece alone.
+        if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -130,7 +98,6 @@ mod tests {
                 let piece = frame.into_data().expect("data");
                 assert!(piece.len() <= PIECE_BYTES_MAX);
                 all.extend_from_slice(&piece);
-                assert_eq!(paced.size_hint().exact(), Some((len - all.len()) as u64));
                 assert_eq!(paced.is_end_stream(), all.len() == len);
             }
             assert_eq!(all, bytes);
@@ -140,12 +107,12 @@ mod tests {
     #[tokio::test]
     async fn report_is_of_the_last_poll() {
         let report = BodyReport::default();
-        assert_eq!(report.get(), BodyPoll::None);
+        assert_eq!(*report.lock(), None);
         let mut paced = Paced::new(Full::new(Bytes::from_static(b"a")), report.clone(), false);
         paced.frame().await.expect("data").expect("infallible");
-        assert_eq!(report.get(), BodyPoll::Piece);
+        assert_eq!(*report.lock(), Some(true));
         assert!(paced.frame().await.is_none());
-        assert_eq!(report.get(), BodyPoll::Pending);
+        assert_eq!(*report.lock(), Some(false));
     }
 
     #[test]

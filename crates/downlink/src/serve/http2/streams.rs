@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, Stream as _};
 use parking_lot::Mutex;
 
 use super::super::stall::StallTimer;
-use super::pace::{BodyPoll, BodyReport};
+use super::pace::BodyReport;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -93,14 +93,15 @@ impl Future for Stream {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.report.set(BodyPoll::None);
+        *self.report.lock() = None;
         if self.inner.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        match self.report.get() {
-            BodyPoll::None => {}
-            BodyPoll::Pending => self.stall.stop(),
-            BodyPoll::Piece => self.stall.start(),
+        let yielded = *self.report.lock();
+        match yielded {
+            Some(true) => self.stall.start(),
+            Some(false) => self.stall.stop(),
+            None => {}
         }
         ready!(self.stall.poll(cx));
         tracing::debug!("a stream is reset: its peer makes no room for it");
