@@ -75,7 +75,7 @@ where
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let server = Arc::clone(place.server());
+    let server = Arc::clone(&place.0);
     let io = PeerSocket::new(io, &server.limits, place);
     let service = app.service_for(peer.clone()).await;
     serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
@@ -101,10 +101,9 @@ async fn serve_requests<Io: PeerIo, S: AppService>(
         http1(server.limits.header_timeout).serve_connection(TokioIo::new(io), requests);
     match until_end(&mut connection, &progress, &server.drain).await {
         End::Done(Err(error)) if error.is_parse_version_h2() => {
-            let Parts { io, read_buf, mut service, .. } = connection.into_parts();
+            let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
-            io.rewind(read_buf);
-            service.parking = None;
+            io.rewind(&read_buf);
             // Boxed, because every other connection would keep room for it.
             log_end(Box::pin(http2::serve(io, service, &server.limits, &server.drain)).await);
         }
@@ -119,7 +118,7 @@ async fn serve_requests<Io: PeerIo, S: AppService>(
             let Some(parked) = parked else { return };
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
-            io.rewind(read_buf);
+            io.rewind(&read_buf);
             hand_over(io, service.app, parked, &server);
         }
     }
@@ -211,23 +210,14 @@ fn hand_over<Io: PeerIo, S: AppService>(
 ) {
     let times_stalls = io.times_stalls();
     let (io, input, place) = io.into_parts();
-    let socket = match Socket::from_io(io) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::warn!(%error, "a socket cannot be handed over; its connection is closed");
-            return;
-        }
+    let warn = |error: &_| {
+        tracing::warn!(%error, "a socket cannot be handed over; its connection is closed");
     };
-    let body = Some(parked.body);
-    let stream = DirectStream::<Io, S> { body, http: Some((app, place)), io: PhantomData };
-    let keep_alive = parked.keep_alive;
-    server.streams.push(Arrival {
-        socket,
-        stream: Box::pin(stream),
-        input,
-        keep_alive,
-        times_stalls,
-    });
+    let Ok(socket) = Socket::from_io(io).inspect_err(warn) else { return };
+    let Parked { body, keep_alive } = parked;
+    let http = Some((app, place));
+    let stream = Box::pin(DirectStream::<Io, S> { body: Some(body), http, io: PhantomData });
+    server.streams.push(Arrival { socket, stream, input, keep_alive, times_stalls });
 }
 
 pin_project! {
@@ -267,10 +257,10 @@ impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
         let http = self.project().http.take();
         Box::pin(async move {
             let (Some((app, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
-            let server = Arc::clone(place.server());
+            let server = Arc::clone(&place.0);
             let mut io = PeerSocket::new(io, &server.limits, place);
             let Some(input) = requests else { return io.close().await };
-            io.rewind(input);
+            io.rewind(&input);
             serve_requests(io, app, Progress::of_a_kept_connection(), server).await;
         })
     }
@@ -286,7 +276,7 @@ pub(super) async fn turn_away<Io: PeerIo>(
     let io = TokioIo::new(PeerSocket::new(io, &server.limits, place));
     let service = service_fn(|request: Request<Incoming>| {
         let browser = is_browser(request.headers());
-        let spread = server.drain.reconnection();
+        let spread = server.drain.reconnection;
         let answer =
             refuse("The server is at its limit of connections; come back later.", spread, browser);
         std::future::ready(Ok::<_, std::convert::Infallible>(answer))

@@ -19,16 +19,12 @@ pub(super) struct Drain {
     /// Stored with Release before the wake-up and loaded with Acquire by the woken task.
     begun: AtomicBool,
     wake: Notify,
-    reconnection: Spread,
+    pub(super) reconnection: Spread,
 }
 
 impl Drain {
     pub(super) fn new(reconnection: Spread) -> Self {
         Self { begun: AtomicBool::new(false), wake: Notify::new(), reconnection }
-    }
-
-    pub(super) fn reconnection(&self) -> Spread {
-        self.reconnection
     }
 
     pub(super) fn begin(&self) {

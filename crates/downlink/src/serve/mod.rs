@@ -56,6 +56,7 @@ mod progress;
 mod server;
 mod socket;
 mod stall;
+#[cfg(any(unix, windows))]
 mod stop;
 
 use std::fmt;
@@ -64,6 +65,8 @@ use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
+
+use futures_util::FutureExt;
 
 use crate::http::Spread;
 use accept::Signal;
@@ -154,9 +157,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     where
         F: Future + Send + 'static,
     {
-        self.signal = Box::pin(async move {
-            signal.await;
-        });
+        self.signal = Box::pin(signal.map(drop));
         self
     }
 

@@ -35,7 +35,7 @@ pub(super) fn outgoing<B: Body>(
         return response.map(|inner| Outgoing { inner: Some(inner), end: End::OfBody });
     }
     if drain.has_begun() {
-        let refusal = refuse("the server is shutting down", drain.reconnection(), browser);
+        let refusal = refuse("the server is shutting down", drain.reconnection, browser);
         return refusal.map(|text| Outgoing { inner: None, end: End::Refused(Box::new(text)) });
     }
     let is_coded = response.headers().contains_key(CONTENT_ENCODING);
@@ -123,7 +123,7 @@ impl<B: Body> Body for Outgoing<B> {
 
 /// The last bytes of a stream that the server ends: the reconnection time.
 fn goodbye(drain: &Drain) -> Bytes {
-    Frame::retry(drain.reconnection().pick()).into_bytes()
+    Frame::retry(drain.reconnection.pick()).into_bytes()
 }
 
 fn data<E>(bytes: Bytes) -> Polled<E> {

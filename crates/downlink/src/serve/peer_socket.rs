@@ -102,12 +102,9 @@ impl<Io: 'static, Place> PeerSocket<Io, Place> {
     }
 
     /// Puts bytes back that were read last and not used.
-    pub(super) fn rewind(&mut self, read: Bytes) {
-        if self.input.is_empty() {
-            self.input = read;
-        } else {
-            self.input = [&read[..], &self.input].concat().into();
-        }
+    pub(super) fn rewind(&mut self, read: &[u8]) {
+        // A copy, as a view would hold hyper's whole buffer.
+        self.input = [read, &self.input].concat().into();
         self.opening = self.input.is_empty();
     }
 
@@ -350,14 +347,14 @@ mod tests {
         let (ours, mut theirs) = duplex(64);
         theirs.write_all(b" and after").await.expect("open");
         let mut rewound = socket_of(ours);
-        rewound.rewind(Bytes::from_static(b"before"));
+        rewound.rewind(b"before");
         let mut two = [0; 2];
         rewound.read_exact(&mut two).await.expect("open");
-        rewound.rewind(Bytes::copy_from_slice(&two));
+        rewound.rewind(&two);
         let (io, input, _) = rewound.into_parts();
         assert_eq!(input, "before");
         let mut rewound = socket_of(io);
-        rewound.rewind(input);
+        rewound.rewind(&input);
         let mut all = [0; 16];
         rewound.read_exact(&mut all).await.expect("open");
         assert_eq!(&all, b"before and after");

@@ -9,7 +9,6 @@ use super::drain::Drain;
 use super::limits::Limits;
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Server {
     pub(super) limits: Limits,
     pub(super) drain: Arc<Drain>,
@@ -19,8 +18,7 @@ pub(super) struct Server {
 }
 
 /// The place of one connection among `connections_max`, free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place(Arc<Server>);
+pub(super) struct Place(pub(super) Arc<Server>);
 
 impl Server {
     pub(super) fn new(limits: Limits, drain: Arc<Drain>, streams: Streams) -> Self {
@@ -32,12 +30,6 @@ impl Server {
     pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
         self.places.try_acquire().ok()?.forget();
         Some(Place(Arc::clone(self)))
-    }
-}
-
-impl Place {
-    pub(super) fn server(&self) -> &Arc<Server> {
-        &self.0
     }
 }
 

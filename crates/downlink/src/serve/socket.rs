@@ -44,6 +44,7 @@ fn tune_unix(stream: &tokio::net::UnixStream, limits: &Limits) {
     }
 }
 
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "Linux has the options"))]
 fn tune_tcp(stream: &TcpStream, limits: &Limits) -> io::Result<bool> {
     // Writes are whole frames, so a delay could not join them with others.
     stream.set_nodelay(true)?;
@@ -55,13 +56,8 @@ fn tune_tcp(stream: &TcpStream, limits: &Limits) -> io::Result<bool> {
         }
         // Zero would mean the system's default, a quarter of an hour.
         socket.set_tcp_user_timeout(Some(limits.write_stall_max.max(Duration::from_millis(1))))?;
-        Ok(true)
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = limits;
-        Ok(false)
-    }
+    Ok(cfg!(target_os = "linux"))
 }
 
 /// Makes the close of a TCP socket discard unsent bytes, rather than go on trying to deliver them.

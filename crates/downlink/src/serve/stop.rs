@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 #[cfg(windows)]
-use tokio::signal::windows::CtrlC;
+use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 
 /// Completes at the first Ctrl-C (SIGINT) or, on Unix, the first SIGTERM, which is how supervisors
 /// ask a process to end.
@@ -39,7 +39,6 @@ use tokio::signal::windows::CtrlC;
 /// downlink::serve(listener, axum::Router::new()).with_graceful_shutdown(stopped).await
 /// # }
 /// ```
-#[cfg(any(unix, windows))]
 pub fn stop_signal() -> io::Result<StopSignal> {
     Ok(StopSignal {
         #[cfg(unix)]
@@ -47,7 +46,7 @@ pub fn stop_signal() -> io::Result<StopSignal> {
         #[cfg(unix)]
         terminate: signal(SignalKind::terminate())?,
         #[cfg(windows)]
-        interrupt: tokio::signal::windows::ctrl_c()?,
+        interrupt: ctrl_c()?,
     })
 }
 
@@ -56,19 +55,14 @@ pub fn stop_signal() -> io::Result<StopSignal> {
 /// # Cancel safety
 ///
 /// Dropping it stops listening; nothing else is lost.
-#[cfg(any(unix, windows))]
 #[derive(Debug)]
 #[must_use = "it is for `with_graceful_shutdown`"]
 pub struct StopSignal {
-    #[cfg(unix)]
     interrupt: Signal,
     #[cfg(unix)]
     terminate: Signal,
-    #[cfg(windows)]
-    interrupt: CtrlC,
 }
 
-#[cfg(any(unix, windows))]
 impl Future for StopSignal {
     type Output = ();
 

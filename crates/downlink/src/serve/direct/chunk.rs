@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use super::socket::Socket;
 use crate::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 
-/// The end of a chunk, and that of a response.
-const CHUNK_END: &[u8; 2] = b"\r\n";
-const LAST_CHUNK: &[u8; 5] = b"0\r\n\r\n";
+/// The end of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
+/// The same for the last frames of a response, with the empty chunk that ends it.
+const LAST_END: &[u8] = b"\r\n0\r\n\r\n";
 
 /// The most digits of a chunk's length, and the line break.
 const HEAD_BYTES_MAX: usize = 16 + 2;
@@ -33,8 +34,8 @@ const COPIED_BYTES_MAX: usize = 1_024;
 /// calls for a large event (bench cell `large`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
-/// Slices of a full batch: its frames, the head, and both ends.
-const SLICES: usize = BATCH_FRAMES_MAX + 3;
+/// Slices of a full batch: its frames, the head, and the end.
+const SLICES: usize = BATCH_FRAMES_MAX + 2;
 
 /// The bytes after a chunk on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,8 +48,8 @@ pub(super) enum Follows {
     Nothing,
 }
 
-/// The room for copied frames, the head, and both ends.
-const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + CHUNK_END.len() + LAST_CHUNK.len();
+/// The room for copied frames, the head, and the end.
+const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + LAST_END.len();
 
 /// Frames gathered for one write. A driver reuses them for all of its streams.
 #[derive(Debug)]
@@ -100,14 +101,16 @@ impl Gathered {
         follows: Follows,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
-        let last = follows != Follows::Chunks;
-        let unsent = if self.bytes == 0 && !last {
-            Ok(None)
-        } else if self.frames.is_empty() {
-            self.write_copied(socket, last, follows, now)
+        let end = match (self.bytes, follows) {
+            (0, Follows::Chunks) => return Ok(None),
+            (0, _) => &LAST_END[CHUNK_END.len()..],
+            (_, Follows::Chunks) => CHUNK_END,
+            _ => LAST_END,
+        };
+        let unsent = if self.frames.is_empty() {
+            self.write_copied(socket, end, follows, now)
         } else {
-            let end: &[u8] = if last { LAST_CHUNK } else { &[] };
-            self.write_frames(socket, [CHUNK_END, end], follows, now)
+            self.write_frames(socket, end, follows, now)
         };
         self.frames.clear();
         (self.count, self.bytes) = (0, 0);
@@ -118,53 +121,41 @@ impl Gathered {
     fn write_copied(
         &mut self,
         socket: &Socket,
-        last: bool,
+        end: &[u8],
         follows: Follows,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
         let head = self.copied.first_chunk_mut().map_or(0, |room| head_of(self.bytes, room).len());
-        let start = HEAD_BYTES_MAX - head;
-        let mut until = HEAD_BYTES_MAX + self.bytes;
-        if self.bytes > 0 {
-            self.put(&mut until, CHUNK_END);
-        }
-        if last {
-            self.put(&mut until, LAST_CHUNK);
-        }
-        let piece = &self.copied[start..until];
+        let until = HEAD_BYTES_MAX + self.bytes;
+        self.copied[until..until + end.len()].copy_from_slice(end);
+        let piece = &self.copied[HEAD_BYTES_MAX - head..until + end.len()];
         let written = write_some(socket, &[IoSlice::new(piece)], follows)?;
         let unsent = || Unsent::of([Bytes::copy_from_slice(&piece[written..])], now);
         Ok((written < piece.len()).then(unsent))
-    }
-
-    /// Puts bytes of a fixed length behind the copied frames.
-    fn put<const N: usize>(&mut self, at: &mut usize, bytes: &[u8; N]) {
-        self.copied[*at..*at + N].copy_from_slice(bytes);
-        *at += N;
     }
 
     /// Writes the frames from where they are in memory.
     fn write_frames(
         &mut self,
         socket: &Socket,
-        ends: [&'static [u8]; 2],
+        end: &'static [u8],
         follows: Follows,
         now: Instant,
     ) -> io::Result<Option<Unsent>> {
         let mut head = [0; HEAD_BYTES_MAX];
         let head = head_of(self.bytes, &mut head);
-        let bytes = head.len() + self.bytes + ends[0].len() + ends[1].len();
+        let bytes = head.len() + self.bytes + end.len();
         let follows = if bytes <= SEND_BYTES_MAX { follows } else { Follows::Chunks };
         let written = {
             let frames = self.frames.iter().map(|frame| &**frame);
-            let slices = one_send([head].into_iter().chain(frames).chain(ends));
+            let slices = one_send([head].into_iter().chain(frames).chain([end]));
             write_some(socket, &slices, follows)?
         };
         if written >= bytes {
             return Ok(None);
         }
         let head = std::iter::once(Bytes::copy_from_slice(head));
-        let slices = head.chain(self.frames.drain(..)).chain(ends.map(Bytes::from_static));
+        let slices = head.chain(self.frames.drain(..)).chain([Bytes::from_static(end)]);
         let mut unsent = Unsent::of(slices, now);
         unsent.advance(written);
         // A long batch takes several sends.

@@ -238,31 +238,28 @@ impl Driver {
 
     /// Takes the streams that are due.
     fn take_due(&mut self, cx: &mut Context<'_>) {
-        let Some(next) = self.timers.next() else { return };
-        if self.sleep.deadline() != next {
-            self.sleep.as_mut().reset(next);
-        }
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        while let Some(next) = self.timers.next() {
+            if self.sleep.deadline() != next {
+                self.sleep.as_mut().reset(next);
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
             let now = Now::look();
             while let Some(key) = self.timers.pop_due(now) {
                 let Some(stream) = self.streams.get_mut(key as usize) else { continue };
                 stream.due = timers::NEVER;
                 self.lanes.push(key);
             }
-            let Some(next) = self.timers.next() else { return };
-            self.sleep.as_mut().reset(next);
         }
     }
 
     /// Has every stream polled once more when the server begins to drain.
     fn take_drain(&mut self, cx: &mut Context<'_>) {
-        let Some(draining) = &mut self.draining else { return };
-        if draining.as_mut().poll(cx).is_pending() {
-            return;
+        if self.draining.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
+            self.draining = None;
+            keys(&self.streams).into_iter().for_each(|key| self.lanes.push(key));
         }
-        self.draining = None;
-        let Self { streams, lanes, .. } = self;
-        keys(streams).into_iter().for_each(|key| lanes.push(key));
     }
 
     /// Has the kernel report room in the socket, for as long as there is none.

@@ -31,13 +31,8 @@ pub(in crate::serve) fn start<Io: Any>(
     let count = if Socket::can_be::<Io>() { workers } else { 0 };
     let mut mailboxes = Vec::with_capacity(count);
     while mailboxes.len() < count {
-        let readiness = match Readiness::new() {
-            Ok(readiness) => readiness,
-            Err(error) => {
-                tracing::warn!(%error, "fewer streams are served directly");
-                break;
-            }
-        };
+        let warn = |error: &_| tracing::warn!(%error, "fewer streams are served directly");
+        let Ok(readiness) = Readiness::new().inspect_err(warn) else { break };
         let mailbox = Arc::<Mailbox>::default();
         mailboxes.push(Arc::clone(&mailbox));
         let (drain, resumed) = (Arc::clone(drain), resumed.clone());
@@ -50,7 +45,6 @@ pub(in crate::serve) fn start<Io: Any>(
 }
 
 /// Takes the streams of connections.
-#[derive(Debug)]
 pub(in crate::serve) struct Streams(Box<[Arc<Mailbox>]>);
 
 impl Streams {

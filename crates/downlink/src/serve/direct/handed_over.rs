@@ -1,6 +1,5 @@
 //! What a connection hands over to a driver, and gets back.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -45,10 +44,4 @@ pub(in crate::serve) struct Arrival {
     pub(in crate::serve) keep_alive: bool,
     /// Whether the driver times blocked writes, and not the kernel.
     pub(in crate::serve) times_stalls: bool,
-}
-
-impl fmt::Debug for Arrival {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arrival").field("socket", &self.socket).finish_non_exhaustive()
-    }
 }

@@ -16,7 +16,7 @@ use super::handed_over::Arrival;
 use super::stream::outlive;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Mailbox {
     mail: Mutex<Mail>,
     /// The number of streams that were sent here and have not ended.
@@ -24,7 +24,7 @@ pub(super) struct Mailbox {
 }
 
 /// The items since the driver last looked.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Mail {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
@@ -128,7 +128,6 @@ impl Mail {
 
 /// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up, since
 /// both take the mailbox's lock in between.
-#[derive(Debug)]
 pub(super) struct StreamWaker {
     mailbox: Arc<Mailbox>,
     key: u32,
@@ -142,10 +141,6 @@ impl StreamWaker {
 
 impl Wake for StreamWaker {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
         self.mailbox.change(|mail| mail.wake(self.key));
     }
 }

@@ -19,7 +19,6 @@ mod socket {
     use std::io;
 
     /// There is none.
-    #[derive(Debug)]
     pub(in crate::serve) struct Socket(pub(super) Infallible);
 
     impl Socket {
@@ -44,7 +43,6 @@ pub(super) fn start<Io>(
 }
 
 /// Takes no streams.
-#[derive(Debug)]
 pub(super) struct Streams;
 
 impl Streams {

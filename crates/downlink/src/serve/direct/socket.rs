@@ -24,13 +24,12 @@ impl Socket {
     /// The runtime's, or `Unsupported` if [`can_be`](Self::can_be) is false. The socket is closed.
     pub(in crate::serve) fn from_io<Io: Any>(io: Io) -> io::Result<Self> {
         let io: Box<dyn Any> = Box::new(io);
-        match io.downcast::<TcpStream>() {
-            Ok(tcp) => Ok(Self(tcp.into_std()?.into())),
-            Err(io) => match io.downcast::<UnixStream>() {
-                Ok(unix) => Ok(Self(unix.into_std()?.into())),
-                Err(_) => Err(io::ErrorKind::Unsupported.into()),
-            },
-        }
+        let io = match io.downcast::<TcpStream>() {
+            Ok(tcp) => return Ok(Self(tcp.into_std()?.into())),
+            Err(io) => io,
+        };
+        let unix = io.downcast::<UnixStream>().map_err(|_| io::ErrorKind::Unsupported)?;
+        Ok(Self(unix.into_std()?.into()))
     }
 
     /// Gives the socket to the runtime, as the type that it was taken from.
