@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::app::App;
@@ -147,7 +147,12 @@ impl<A> Connections<A> {
             Some(connection) = self.resumed.recv() => {
                 self.tasks.spawn(connection);
             }
-            Some(ended) = self.tasks.join_next() => report(ended),
+            Some(ended) = self.tasks.join_next() => {
+                if ended.is_err_and(|error| error.is_panic()) {
+                    // The app's code must have caused it.
+                    tracing::error!("a handler panicked; its connection is closed");
+                }
+            }
             else => std::future::pending().await,
         }
     }
@@ -191,13 +196,6 @@ impl<A> Connections<A> {
     async fn all_closed(&mut self) {
         while self.tasks.join_next().await.is_some() {}
         while self.drivers.join_next().await.is_some() {}
-    }
-}
-
-/// Logs it if a connection ended by a panic, which the app's code must have caused.
-fn report(ended: Result<(), JoinError>) {
-    if ended.is_err_and(|error| error.is_panic()) {
-        tracing::error!("a handler panicked; its connection is closed");
     }
 }
 

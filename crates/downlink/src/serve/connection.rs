@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::app::{App, AppService, PeerService, RequestBody};
 use super::direct::{Arrival, Connection, HandedOver, Socket};
@@ -89,7 +89,7 @@ async fn serve_requests<Io: PeerIo, S: AppService>(
     server: Arc<Server>,
 ) {
     let progress = Arc::new(progress);
-    io.report_flushes(Arc::clone(&progress));
+    io.progress = Some(Arc::clone(&progress));
     let parking: Option<Arc<Parking<_>>> = server.streams.are_taken().then(Arc::default);
     let requests = Requests {
         app,
@@ -151,10 +151,9 @@ async fn until_end<Io: PeerIo, S: AppService>(
     }
     if progress.is_idle() {
         let grace = if progress.was_asked() { NEXT_REQUEST_GRACE } else { FIRST_REQUEST_GRACE };
-        tokio::select! {
-            biased;
-            end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
-            () = sleep(grace) => {}
+        let ending = poll_fn(|cx| poll_end(connection, progress, cx));
+        if let Ok(end) = timeout(grace, ending).await {
+            return end;
         }
         if progress.is_idle() {
             return if progress.was_asked() { End::Done(Ok(())) } else { End::Unasked };
@@ -208,8 +207,7 @@ fn hand_over<Io: PeerIo, S: AppService>(
     parked: Parked<S::Body>,
     server: &Server,
 ) {
-    let times_stalls = io.times_stalls();
-    let (io, input, place) = io.into_parts();
+    let PeerSocket { io, input, stall, place, .. } = io;
     let warn = |error: &_| {
         tracing::warn!(%error, "a socket cannot be handed over; its connection is closed");
     };
@@ -217,6 +215,7 @@ fn hand_over<Io: PeerIo, S: AppService>(
     let Parked { body, keep_alive } = parked;
     let http = Some((app, place));
     let stream = Box::pin(DirectStream::<Io, S> { body: Some(body), http, io: PhantomData });
+    let times_stalls = stall.is_needed();
     server.streams.push(Arrival { socket, stream, input, keep_alive, times_stalls });
 }
 

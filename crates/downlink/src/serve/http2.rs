@@ -78,7 +78,7 @@ where
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
 {
     // An HTTP/2 peer goes on acknowledging data after the end of its streams.
-    io.close_carefully();
+    io.closes_carefully = true;
     let report = BodyReport::default();
     let mut streams = Streams::new(report.clone(), limits.write_stall_max);
     let service = service_fn(move |request: Request<Incoming>| {

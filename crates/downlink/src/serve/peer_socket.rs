@@ -43,19 +43,19 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// See the module. `Place` is any guard.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Place> {
-    io: Io,
+    pub(super) io: Io,
     /// Input to return before that of the socket; while `opening`, a part of the preface or nothing.
-    input: Bytes,
+    pub(super) input: Bytes,
     /// The input so far may be the beginning of the preface.
     opening: bool,
-    stall: StallTimer,
+    pub(super) stall: StallTimer,
     /// The operation that `stall` times.
     blocked_on: Operation,
-    place: Place,
+    pub(super) place: Place,
     /// Learns of flushes.
-    progress: Option<Arc<Progress>>,
+    pub(super) progress: Option<Arc<Progress>>,
     /// Whether a shutdown is a careful close.
-    closes_carefully: bool,
+    pub(super) closes_carefully: bool,
     closing: Option<Closing>,
 }
 
@@ -91,31 +91,11 @@ impl<Io: 'static, Place> PeerSocket<Io, Place> {
         }
     }
 
-    /// Reports flushes from now on.
-    pub(super) fn report_flushes(&mut self, progress: Arc<Progress>) {
-        self.progress = Some(progress);
-    }
-
-    /// Makes a shutdown a careful close.
-    pub(super) fn close_carefully(&mut self) {
-        self.closes_carefully = true;
-    }
-
     /// Puts bytes back that were read last and not used.
     pub(super) fn rewind(&mut self, read: &[u8]) {
         // A copy, as a view would hold hyper's whole buffer.
         self.input = [read, &self.input].concat().into();
         self.opening = self.input.is_empty();
-    }
-
-    /// Whether the server times the writes, and not the kernel.
-    pub(super) fn times_stalls(&self) -> bool {
-        self.stall.is_needed()
-    }
-
-    /// The socket, the unused input, and the place.
-    pub(super) fn into_parts(self) -> (Io, Bytes, Place) {
-        (self.io, self.input, self.place)
     }
 
     /// Times an operation while it is blocked.
@@ -351,15 +331,14 @@ mod tests {
         let mut two = [0; 2];
         rewound.read_exact(&mut two).await.expect("open");
         rewound.rewind(&two);
-        let (io, input, _) = rewound.into_parts();
+        let PeerSocket { io, input, .. } = rewound;
         assert_eq!(input, "before");
         let mut rewound = socket_of(io);
         rewound.rewind(&input);
         let mut all = [0; 16];
         rewound.read_exact(&mut all).await.expect("open");
         assert_eq!(&all, b"before and after");
-        let (_, input, _) = rewound.into_parts();
-        assert!(input.is_empty());
+        assert!(rewound.input.is_empty());
     }
 
     /// Sends chunks one at a time, and returns the bytes of each read.

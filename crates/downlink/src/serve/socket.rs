@@ -20,13 +20,11 @@ use super::limits::Limits;
 /// The time starts anew only once the window opens for the whole next buffer. So a reader that sips
 /// at a firehose is closed too, even if it takes a few KiB each second.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &Limits) -> bool {
+    let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
-    if let Some(stream) = (io as &dyn Any).downcast_ref() {
-        tune_unix(stream, limits);
-        return false;
-    }
-    let Some(stream) = as_tcp(io) else { return false };
-    tune_tcp(stream, limits).unwrap_or_else(|error| {
+    let tuned =
+        tuned.or_else(|| (io as &dyn Any).downcast_ref().map(|stream| tune_unix(stream, limits)));
+    tuned.unwrap_or(Ok(false)).unwrap_or_else(|error| {
         tracing::debug!(%error, "a socket option could not be set");
         false
     })
@@ -34,14 +32,12 @@ pub(super) fn tune<Io: Any>(io: &Io, limits: &Limits) -> bool {
 
 /// A Unix socket has no options but this one. The kernel doubles it, and counts its own overhead.
 #[cfg(unix)]
-fn tune_unix(stream: &tokio::net::UnixStream, limits: &Limits) {
-    if limits.unsent_bytes_max == 0 {
-        return;
+fn tune_unix(stream: &tokio::net::UnixStream, limits: &Limits) -> io::Result<bool> {
+    if limits.unsent_bytes_max > 0 {
+        let buffer = (limits.unsent_bytes_max as usize).saturating_mul(2);
+        SockRef::from(stream).set_send_buffer_size(buffer)?;
     }
-    let buffer = usize::try_from(limits.unsent_bytes_max).unwrap_or(usize::MAX).saturating_mul(2);
-    if let Err(error) = SockRef::from(stream).set_send_buffer_size(buffer) {
-        tracing::debug!(%error, "a socket option could not be set");
-    }
+    Ok(false)
 }
 
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "Linux has the options"))]
