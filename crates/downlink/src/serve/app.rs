@@ -15,6 +15,7 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service;
 
+use super::outgoing::Polled;
 use super::progress::Progress;
 use crate::http::AnyError;
 
@@ -45,10 +46,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.note_end(matches!(polled, Poll::Ready(None)));
         polled

@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::app::{App, AppService, PeerService, RequestBody};
-use super::direct::{Arrival, Connection, HandedOver, Socket};
+use super::direct::{Arrival, Connection, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
 use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
 use super::http2;
@@ -35,7 +35,7 @@ use super::outgoing::{Outgoing, outgoing};
 use super::peer_socket::PeerSocket;
 use super::progress::Progress;
 use super::server::{Place, Server};
-use crate::http::{AnyError, is_browser, refuse};
+use crate::http::{is_browser, refuse};
 
 /// How long a peer that has sent no request yet may take to do so once the drain has begun.
 ///
@@ -62,11 +62,8 @@ pub(super) trait PeerIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
 
-/// A socket as hyper has it.
-type HyperIo<Io> = TokioIo<PeerSocket<Io, Place>>;
-
 /// A connection as hyper has it.
-type HyperConnection<Io, S> = http1::Connection<HyperIo<Io>, Requests<S>>;
+type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Place>>, Requests<S>>;
 
 /// Serves an app to one peer until the connection ends.
 pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, place: Place)
@@ -235,10 +232,7 @@ impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
         self.body.as_ref().is_some_and(Body::is_end_stream)
     }
 
-    fn poll_body(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, AnyError>>> {
+    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes {
         let Some(body) = self.project().body.as_pin_mut() else { return Poll::Ready(None) };
         Poll::Ready(match ready!(body.poll_frame(cx)) {
             // Readers of an event stream have no use for trailers.

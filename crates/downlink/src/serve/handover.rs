@@ -15,7 +15,7 @@ use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::outgoing::{Outgoing, is_unbounded};
+use super::outgoing::{Outgoing, Polled, is_unbounded};
 use super::progress::Progress;
 
 /// A response body that waits for the head to be written.
@@ -126,10 +126,7 @@ impl<B: Body> Body for Reply<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
         let this = self.project();
         if let Some(body) = this.body.as_pin_mut() {
             return body.poll_frame(cx);

@@ -23,7 +23,7 @@ use super::drain::Drain;
 use crate::http::{Finite, is_event_stream, refuse};
 
 /// One poll of a body that yields whole buffers.
-type Polled<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
+pub(super) type Polled<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
 
 /// Makes a response ready for a server that may drain.
 pub(super) fn outgoing<B: Body>(

@@ -3,6 +3,7 @@
 //! The task never waits for a peer. After some streams it yields to other tasks, so that a publish,
 //! a new connection or a signal waits for a millisecond, not for ten thousand sends.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::io;
@@ -16,14 +17,16 @@ use std::time::Duration;
 use slab::Slab;
 use smallvec::SmallVec;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::{JoinSet, unconstrained, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::chunk::Gathered;
 use super::handed_over::{Arrival, Connection};
 use super::lanes::Lanes;
-use super::mailbox::{Mail, Mailbox, StreamWaker};
+use super::mailbox::{Mail, Mailbox, StreamWaker, Streams, outlive};
 use super::readiness::Readiness;
-use super::stream::{Found, Next, Round, Stream, outlive};
+use super::socket::Socket;
+use super::stream::{Found, Next, Round, Stream};
 use super::timers::{self, Timers};
 use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
@@ -46,8 +49,38 @@ type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 /// The lane of streams that have not set one yet.
 const NEWCOMERS: u32 = 0;
 
+/// Starts the drivers of a server, one for each thread of the runtime, if connections of this type
+/// can be handed over. There are fewer if the system has no room for more. They run until they are
+/// aborted.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, or, if there is a use for drivers, of one that has IO enabled.
+pub(in crate::serve) fn start<Io: Any>(
+    tasks: &mut JoinSet<()>,
+    drain: &Arc<Drain>,
+    write_stall_max: Duration,
+    resumed: &UnboundedSender<Connection>,
+) -> Streams {
+    let workers = tokio::runtime::Handle::current().metrics().num_workers();
+    let count = if Socket::can_be::<Io>() { workers } else { 0 };
+    let mut mailboxes = Vec::with_capacity(count);
+    while mailboxes.len() < count {
+        let warn = |error: &_| tracing::warn!(%error, "fewer streams are served directly");
+        let Ok(readiness) = Readiness::new().inspect_err(warn) else { break };
+        let mailbox = Arc::<Mailbox>::default();
+        mailboxes.push(Arc::clone(&mailbox));
+        let (drain, resumed) = (Arc::clone(drain), resumed.clone());
+        let driver = Driver::new(mailbox, readiness, drain, write_stall_max, resumed);
+        // A driver limits its rounds itself. With tokio's budget one body would have to wait
+        // because of the polls of the others.
+        tasks.spawn(unconstrained(driver.run()));
+    }
+    Streams(mailboxes.into())
+}
+
 /// See the module.
-pub(super) struct Driver {
+struct Driver {
     mailbox: Arc<Mailbox>,
     drain: Arc<Drain>,
     write_stall_max: Duration,
@@ -67,7 +100,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
+    fn new(
         mailbox: Arc<Mailbox>,
         readiness: Readiness,
         drain: Arc<Drain>,
@@ -91,7 +124,7 @@ impl Driver {
     }
 
     /// Serves streams until it is dropped, which closes them.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         // Turns since other tasks had theirs. A body that wakes itself in each poll always has news,
         // and must not keep other tasks from running.
         let mut turns = 0;
@@ -107,7 +140,7 @@ impl Driver {
             turns += self.serve_round();
             if turns >= STREAMS_PER_ROUND {
                 turns = 0;
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         }
     }

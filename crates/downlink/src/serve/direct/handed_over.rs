@@ -11,6 +11,9 @@ use crate::http::AnyError;
 /// The task of a connection.
 pub(in crate::serve) type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// One poll of a body for bytes.
+pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
+
 /// A response body whose head is written, and the rest of its connection.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
@@ -21,10 +24,7 @@ pub(in crate::serve) trait HandedOver: Send {
 
     /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut, not
     /// ended.
-    fn poll_body(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, AnyError>>>;
+    fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
     /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
     fn drop_body(self: Pin<&mut Self>);

@@ -1,10 +1,12 @@
-//! The mailbox of a driver: woken streams and new ones, from other threads.
+//! The mailbox of a driver: woken streams and new ones, from other threads. Connections distribute
+//! their streams among the mailboxes.
 //!
 //! Its one lock is held for a push, or for a swap and a walk over the woken keys. The driver is woken
 //! once for any number of items. A stream is in the list at most once, however often it is woken, so
 //! the list is never longer than the most streams at a time. A key may arrive after the end of its
 //! stream, and belong to another stream by then: a needless poll does no harm.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -13,7 +15,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::handed_over::Arrival;
-use super::stream::outlive;
 
 /// See the module.
 #[derive(Default)]
@@ -142,5 +143,41 @@ impl StreamWaker {
 impl Wake for StreamWaker {
     fn wake(self: Arc<Self>) {
         self.mailbox.change(|mail| mail.wake(self.key));
+    }
+}
+
+/// Takes the streams of connections.
+pub(in crate::serve) struct Streams(pub(super) Box<[Arc<Mailbox>]>);
+
+impl Streams {
+    /// Whether there is a driver at all.
+    pub(in crate::serve) fn are_taken(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Sends a stream to the driver with the fewest; without drivers it is closed.
+    pub(in crate::serve) fn push(&self, arrival: Arrival) {
+        if let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.streams()) {
+            mailbox.push(arrival);
+        }
+    }
+
+    /// The number of streams that have not ended.
+    pub(in crate::serve) fn len(&self) -> usize {
+        self.0.iter().map(|mailbox| mailbox.streams()).sum()
+    }
+
+    /// Completes when no stream is left.
+    pub(in crate::serve) async fn all_ended(&self) {
+        for mailbox in &self.0 {
+            mailbox.all_ended().await;
+        }
+    }
+}
+
+/// Drops code of the app. A panic in it ends no other stream.
+pub(super) fn outlive(dropping: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(dropping)).is_err() {
+        tracing::error!("a response body panicked when it was dropped");
     }
 }

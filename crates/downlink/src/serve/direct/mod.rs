@@ -12,7 +12,6 @@
 
 mod chunk;
 mod driver;
-mod drivers;
 mod handed_over;
 mod lanes;
 mod mailbox;
@@ -23,6 +22,7 @@ mod stream;
 mod tests;
 mod timers;
 
-pub(super) use drivers::{Streams, start};
-pub(super) use handed_over::{Arrival, Connection, HandedOver};
+pub(super) use driver::start;
+pub(super) use handed_over::{Arrival, Connection, HandedOver, PolledBytes};
+pub(super) use mailbox::Streams;
 pub(super) use socket::Socket;

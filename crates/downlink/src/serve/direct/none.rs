@@ -3,6 +3,9 @@
 #[allow(dead_code, reason = "only drivers use all of it")]
 #[path = "handed_over.rs"]
 mod handed_over;
+#[allow(dead_code, reason = "only drivers use all of it")]
+#[path = "mailbox.rs"]
+mod mailbox;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-pub(super) use self::handed_over::{Arrival, Connection, HandedOver};
+pub(super) use self::handed_over::{Arrival, Connection, HandedOver, PolledBytes};
+pub(super) use self::mailbox::Streams;
 pub(super) use self::socket::Socket;
 use super::drain::Drain;
 
@@ -19,7 +23,7 @@ mod socket {
     use std::io;
 
     /// There is none.
-    pub(in crate::serve) struct Socket(pub(super) Infallible);
+    pub(in crate::serve) struct Socket(Infallible);
 
     impl Socket {
         pub(in crate::serve) fn from_io<Io>(_io: Io) -> io::Result<Self> {
@@ -39,24 +43,5 @@ pub(super) fn start<Io>(
     _write_stall_max: Duration,
     _resumed: &UnboundedSender<Connection>,
 ) -> Streams {
-    Streams
-}
-
-/// Takes no streams.
-pub(super) struct Streams;
-
-impl Streams {
-    pub(super) fn are_taken(&self) -> bool {
-        false
-    }
-
-    pub(super) fn push(&self, arrival: Arrival) {
-        match arrival.socket.0 {}
-    }
-
-    pub(super) fn len(&self) -> usize {
-        0
-    }
-
-    pub(super) async fn all_ended(&self) {}
+    Streams(Box::default())
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::chunk::{Follows, Gathered, Unsent};
 use super::handed_over::{Arrival, Connection, HandedOver};
+use super::mailbox::outlive;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
 use crate::http::BATCH_FRAMES_MAX;
@@ -209,13 +210,6 @@ impl Open {
             self.socket.end()?;
         }
         Ok(self.stream.as_mut().go_on(self.socket, requests))
-    }
-}
-
-/// Drops code of the app. A panic in it ends no other stream.
-pub(super) fn outlive(dropping: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(dropping)).is_err() {
-        tracing::error!("a response body panicked when it was dropped");
     }
 }
 

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::LANE_TURN;
-use super::{Arrival, Connection, HandedOver, Socket, Streams, start};
-use crate::http::{AnyError, Moment, Spread, driven};
+use super::{Arrival, Connection, HandedOver, PolledBytes as Polled, Socket, Streams, start};
+use crate::http::{Moment, Spread, driven};
 use crate::serve::drain::Drain;
 use crate::serve::limits::Limits;
 use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
@@ -28,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often a body that never rests is polled before it gives up.
 const RESTLESS_MAX: usize = 100_000;
-
-type Polled = Poll<Option<Result<Bytes, AnyError>>>;
 
 /// A body made of a closure, which may panic when it is dropped.
 struct Fake {

@@ -31,7 +31,7 @@ impl Timers {
         if at.as_millis() > TICK_MILLIS * u64::from(*due) {
             return;
         }
-        let ticks = ticks(at);
+        let ticks = Ticks::try_from(at.as_millis().div_ceil(TICK_MILLIS)).unwrap_or(NEVER);
         if ticks < *due {
             self.forget(key, *due);
             *due = ticks;
@@ -41,9 +41,7 @@ impl Timers {
 
     /// Removes the time of a stream that ends.
     pub(super) fn forget(&mut self, key: u32, due: Ticks) {
-        if due != NEVER {
-            self.0.remove(&(due, key));
-        }
+        self.0.remove(&(due, key));
     }
 
     /// When the next stream is due.
@@ -58,10 +56,6 @@ impl Timers {
         let is_due = now.has_reached(Moment::from_millis(TICK_MILLIS * u64::from(*ticks)));
         is_due.then(|| self.0.pop_first())?.map(|(_, key)| key)
     }
-}
-
-fn ticks(at: Moment) -> Ticks {
-    Ticks::try_from(at.as_millis().div_ceil(TICK_MILLIS)).unwrap_or(NEVER)
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
+use crate::serve::outgoing::Polled;
+
 /// The largest piece of a body that hyper gets at once.
 ///
 /// One HTTP/2 frame at the protocol's default. hyper queues a piece as soon as there is room for
@@ -48,10 +50,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
         let this = self.project();
         *this.report.lock() = Some(false);
         if this.rest.is_empty() {
