@@ -118,7 +118,8 @@ impl<A> Connections<A> {
         // The queue is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
-        let server = Arc::new(Server::new(limits, drain, streams));
+        let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
+        let server = Arc::new(Server { limits, drain, streams, places });
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }

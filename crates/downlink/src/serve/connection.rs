@@ -212,7 +212,7 @@ fn hand_over<Io: PeerIo, S: AppService>(
     let Parked { body, keep_alive } = parked;
     let http = Some((app, place));
     let stream = Box::pin(DirectStream::<Io, S> { body: Some(body), http, io: PhantomData });
-    let times_stalls = stall.is_needed();
+    let times_stalls = stall.max.is_some();
     server.streams.push(Arrival { socket, stream, input, keep_alive, times_stalls });
 }
 

@@ -14,18 +14,14 @@ pub(super) struct Server {
     pub(super) drain: Arc<Drain>,
     /// The streams that drivers serve.
     pub(super) streams: Streams,
-    places: Semaphore,
+    /// A permit for each of `connections_max`.
+    pub(super) places: Semaphore,
 }
 
 /// The place of one connection among `connections_max`, free again when it is dropped.
 pub(super) struct Place(pub(super) Arc<Server>);
 
 impl Server {
-    pub(super) fn new(limits: Limits, drain: Arc<Drain>, streams: Streams) -> Self {
-        let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        Self { limits, drain, streams, places }
-    }
-
     /// A place for a newcomer, if one is free.
     pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
         self.places.try_acquire().ok()?.forget();

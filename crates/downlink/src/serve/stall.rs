@@ -21,18 +21,13 @@ use tokio::time::{Sleep, sleep};
 #[derive(Debug)]
 pub(super) struct StallTimer {
     /// `None` if the kernel times the writes.
-    max: Option<Duration>,
+    pub(super) max: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl StallTimer {
     pub(super) fn new(max: Option<Duration>) -> Self {
         Self { max, timer: None }
-    }
-
-    /// Whether the server times the writes, and not the kernel.
-    pub(super) fn is_needed(&self) -> bool {
-        self.max.is_some()
     }
 
     pub(super) fn is_running(&self) -> bool {

@@ -11,7 +11,7 @@ use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
@@ -70,8 +70,20 @@ pub(in crate::serve) fn start<Io: Any>(
         let Ok(readiness) = Readiness::new().inspect_err(warn) else { break };
         let mailbox = Arc::<Mailbox>::default();
         mailboxes.push(Arc::clone(&mailbox));
-        let (drain, resumed) = (Arc::clone(drain), resumed.clone());
-        let driver = Driver::new(mailbox, readiness, drain, write_stall_max, resumed);
+        let driver = Driver {
+            mailbox,
+            drain: Arc::clone(drain),
+            write_stall_max,
+            resumed: resumed.clone(),
+            streams: Slab::new(),
+            lanes: Lanes::default(),
+            timers: Timers::default(),
+            readiness,
+            mail: Mail::default(),
+            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_ROUND).collect(),
+            sleep: Box::pin(sleep_until(Instant::now())),
+            draining: Some(Box::pin(drain.begun())),
+        };
         // A driver limits its rounds itself. With tokio's budget one body would have to wait
         // because of the polls of the others.
         tasks.spawn(unconstrained(driver.run()));
@@ -100,43 +112,20 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(
-        mailbox: Arc<Mailbox>,
-        readiness: Readiness,
-        drain: Arc<Drain>,
-        write_stall_max: Duration,
-        resumed: UnboundedSender<Connection>,
-    ) -> Self {
-        Self {
-            mailbox,
-            draining: Some(Box::pin(drain.begun())),
-            drain,
-            write_stall_max,
-            resumed,
-            streams: Slab::new(),
-            lanes: Lanes::default(),
-            timers: Timers::default(),
-            readiness,
-            mail: Mail::default(),
-            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_ROUND).collect(),
-            sleep: Box::pin(sleep_until(Instant::now())),
-        }
-    }
-
     /// Serves streams until it is dropped, which closes them.
     async fn run(mut self) {
         // Turns since other tasks had theirs. A body that wakes itself in each poll always has news,
         // and must not keep other tasks from running.
         let mut turns = 0;
         loop {
-            let news = poll_fn(|cx| {
+            poll_fn(|cx| {
                 let news = self.poll_news(cx);
                 if news.is_pending() {
                     turns = 0;
                 }
                 news
-            });
-            news.await;
+            })
+            .await;
             turns += self.serve_round();
             if turns >= STREAMS_PER_ROUND {
                 turns = 0;
@@ -175,7 +164,7 @@ impl Driver {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
             round.polls.prefetch(|| {
-                black_box(streams.filter(|open| open.prefetch()).count());
+                black_box(streams.filter(|open| open.stream.prefetch()).count());
             });
         };
         // A body that panics here panics again in its poll, where the stream is cut.
@@ -240,7 +229,8 @@ impl Driver {
     fn begin(&mut self, arrival: Arrival) {
         let entry = self.streams.vacant_entry();
         let Ok(key) = u32::try_from(entry.key()) else { return };
-        let waker = StreamWaker::of(key, Arc::clone(&self.mailbox));
+        let mailbox = Arc::clone(&self.mailbox);
+        let waker = Waker::from(Arc::new(StreamWaker { mailbox, key }));
         let watched = self.readiness.watch(&arrival.socket, key);
         entry.insert(Stream::new(arrival, waker));
         self.lanes.assign(key, NEWCOMERS);
@@ -300,7 +290,7 @@ impl Driver {
         let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
         let Some(open) = open.filter(|open| open.is_blocked() != open.watches_room) else { return };
         open.watches_room = open.is_blocked();
-        let watched = self.readiness.watch_for_room(open.socket(), key, open.watches_room);
+        let watched = self.readiness.watch_for_room(&open.socket, key, open.watches_room);
         self.close_unless(watched, key);
     }
 
@@ -315,7 +305,7 @@ impl Driver {
     fn give_back(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
-        let forgotten = self.readiness.forget(open.socket());
+        let forgotten = self.readiness.forget(&open.socket);
         outlive(|| match forgotten.and_then(|()| open.into_connection()) {
             // Without a receiver the server has ended, and so does the connection.
             Ok(connection) => drop(self.resumed.send(connection)),

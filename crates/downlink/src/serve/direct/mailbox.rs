@@ -90,12 +90,6 @@ impl Mailbox {
         self.streams.send_modify(|streams| *streams -= 1);
     }
 
-    /// Completes when there is no stream.
-    pub(super) async fn all_ended(&self) {
-        // The sender is in `self`, so the wait cannot fail.
-        let _ = self.streams.subscribe().wait_for(|streams| *streams == 0).await;
-    }
-
     fn change(&self, change: impl FnOnce(&mut Mail)) {
         let driver = {
             let mut mail = self.mail.lock();
@@ -130,14 +124,8 @@ impl Mail {
 /// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up, since
 /// both take the mailbox's lock in between.
 pub(super) struct StreamWaker {
-    mailbox: Arc<Mailbox>,
-    key: u32,
-}
-
-impl StreamWaker {
-    pub(super) fn of(key: u32, mailbox: Arc<Mailbox>) -> Waker {
-        Waker::from(Arc::new(Self { mailbox, key }))
-    }
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) key: u32,
 }
 
 impl Wake for StreamWaker {
@@ -170,7 +158,8 @@ impl Streams {
     /// Completes when no stream is left.
     pub(in crate::serve) async fn all_ended(&self) {
         for mailbox in &self.0 {
-            mailbox.all_ended().await;
+            // The sender is in the mailbox, so the wait cannot fail.
+            let _ = mailbox.streams.subscribe().wait_for(|streams| *streams == 0).await;
         }
     }
 }

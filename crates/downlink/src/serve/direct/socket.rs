@@ -52,7 +52,13 @@ impl Socket {
     /// One piece goes by `send`, more by `sendmsg`, which is cheaper than `writev`. On Linux rustix
     /// calls the kernel directly, without the C library's care for cancelled threads.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
-        let flags = send_flags(awaits_end);
+        // An error in place of a signal to the process if the peer is gone; elsewhere the standard
+        // library has set that for the socket.
+        #[cfg(target_os = "linux")]
+        let flags =
+            SendFlags::NOSIGNAL | if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
+        #[cfg(not(target_os = "linux"))]
+        let (flags, _) = (SendFlags::empty(), awaits_end);
         let sent = match slices {
             [one] => net::send(&self.0, one, flags),
             _ => net::sendmsg(&self.0, slices, &mut SendAncillaryBuffer::default(), flags),
@@ -64,18 +70,6 @@ impl Socket {
     pub(super) fn end(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.0, Shutdown::Write)?)
     }
-}
-
-/// An error in place of a signal to the process if the peer is gone; elsewhere the standard library
-/// has set that for the socket.
-#[cfg(target_os = "linux")]
-fn send_flags(awaits_end: bool) -> SendFlags {
-    SendFlags::NOSIGNAL | if awaits_end { SendFlags::MORE } else { SendFlags::empty() }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn send_flags(_awaits_end: bool) -> SendFlags {
-    SendFlags::empty()
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -30,8 +30,8 @@ pub(super) struct Stream {
 
 /// A stream that has not ended.
 pub(super) struct Open {
-    socket: Socket,
-    stream: Pin<Box<dyn HandedOver>>,
+    pub(super) socket: Socket,
+    pub(super) stream: Pin<Box<dyn HandedOver>>,
     /// `None` if there is nothing in it.
     uncommon: Option<Box<Uncommon>>,
     /// The body has ended; the rest of the response may be unsent.
@@ -101,15 +101,6 @@ impl Stream {
 }
 
 impl Open {
-    pub(super) fn socket(&self) -> &Socket {
-        &self.socket
-    }
-
-    /// See [`HandedOver::prefetch`].
-    pub(super) fn prefetch(&self) -> bool {
-        self.stream.prefetch()
-    }
-
     /// Sends the rest of an earlier turn. `Err` if the body is not polled in this turn.
     pub(super) fn flush(&mut self, round: &Round) -> Result<(), Next> {
         if let Some(unsent) = self.uncommon.as_mut().and_then(|it| it.unsent.as_mut()) {
