@@ -33,11 +33,11 @@ fn delivery(selector: impl Fn(usize) -> String) -> f64 {
             Box::pin(opened.into_response().into_body())
         })
         .collect();
-    let mut context = Context::from_waker(Waker::noop());
+    let mut waiting = Context::from_waker(Waker::noop());
     let mut frames = |number: usize| {
         let body = &mut bodies[number];
         let mut frames = 0;
-        while let Poll::Ready(frame) = body.as_mut().poll_frame(&mut context) {
+        while let Poll::Ready(frame) = body.as_mut().poll_frame(&mut waiting) {
             frame.expect("it does not end").expect("it does not fail");
             frames += 1;
         }
