@@ -27,7 +27,7 @@ impl<P: Payload> Core<P> {
     /// Disposes of what an expiry has evicted, if there was one.
     pub(crate) fn settle(&self, evicted: Option<Evicted<P>>) {
         if let Some(evicted) = evicted {
-            self.sequencer.settle(&self.history, evicted);
+            self.sequencer.settle(&self.history, &evicted);
         }
     }
 }

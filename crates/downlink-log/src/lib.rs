@@ -34,11 +34,10 @@ mod log;
 
 pub use commit::{
     outcome::Commit,
+    queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX},
     writer::{RELAXED_WITHIN, StoreClock},
 };
-pub use log::{
-    Log, QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, REPLAY_READERS_MAX, StoreOptions, Submitted,
-};
+pub use log::{Log, StoreOptions, Submitted};
 pub use read::{
     next::Next,
     overview::{ReaderOverview, TopicOverview, Totals},

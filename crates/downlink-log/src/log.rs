@@ -6,7 +6,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::commit::{Commit, CommitQueue, Outcome, StoreClock, Writer, restore};
+use crate::commit::{Commit, CommitQueue, Shared, StoreClock, Writer, restore};
 use crate::core::Core;
 use crate::history::History;
 use crate::read::{Reader, ReaderOverview, Replays, Seats, Start, TopicOverview, Totals};
@@ -21,16 +21,6 @@ use crate::types::{
     Payload, Selection, Timestamp,
 };
 
-/// Events that wait for their commit. At a thousand commits a second and a publisher for each event,
-/// more than a machine has tasks for; with half as many a short stall of the disk refuses publishers.
-pub const QUEUE_EVENTS_MAX: usize = 65_536;
-
-/// Bytes that wait for their commit: four of the largest batches.
-pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-
-/// Threads that read from the store for readers that are behind. A disk answers few better than many.
-pub const REPLAY_READERS_MAX: usize = 4;
-
 /// How a log uses its store.
 pub struct StoreOptions<P> {
     /// When a commit counts.
@@ -41,13 +31,8 @@ pub struct StoreOptions<P> {
     pub on_unreadable: Option<Box<OnUnreadable>>,
     /// The log's clock, for retention while nothing is published.
     pub clock: Box<StoreClock>,
-    /// Events that wait for their commit; beyond, publishers are refused.
-    pub queue_events_max: usize,
-    /// Bytes that wait for their commit; beyond, publishers are refused.
-    pub queue_bytes_max: usize,
-    /// Threads that read for readers that are behind.
-    pub replay_readers_max: usize,
-    /// What each of these threads does first, such as lower its priority. Nothing by default.
+    /// What each thread that reads for readers that are behind does first, such as lower its
+    /// priority. Nothing by default.
     pub begin_reading: fn(),
 }
 
@@ -62,9 +47,6 @@ impl<P> StoreOptions<P> {
             decode: Arc::new(decode),
             on_unreadable: None,
             clock: Box::new(clock),
-            queue_events_max: QUEUE_EVENTS_MAX,
-            queue_bytes_max: QUEUE_BYTES_MAX,
-            replay_readers_max: REPLAY_READERS_MAX,
             begin_reading: || {},
         }
     }
@@ -97,8 +79,6 @@ pub struct Log<P: Payload> {
 struct StoreSide<P: Payload> {
     queue: Arc<CommitQueue<P>>,
     replays: Arc<Replays<P>>,
-    /// Resolved when the writer has let go of the store.
-    ended: Arc<Outcome>,
 }
 
 impl<P: Payload> Drop for StoreSide<P> {
@@ -149,22 +129,20 @@ impl<P: Payload> Log<P> {
         let ids = Ids::new(epochs, options.epoch);
         let sequencer = Sequencer::new(next_offset, clock.unwrap_or_default().at);
         let core = Arc::new(Core { history: History::new(options, next_offset), sequencer, ids });
-        let (reader, ended) = (store.reader(), Outcome::new());
+        let reader = store.reader();
         let decoder = Arc::new(Decoder::new(side.decode, side.on_unreadable));
         restore(&core, &*reader, &decoder, next_offset)?;
-        let queue = Arc::new(CommitQueue::new(side.queue_events_max, side.queue_bytes_max));
-        let replays = Replays::start(reader, decoder, side.replay_readers_max, side.begin_reading)?;
+        let queue = Arc::new(CommitQueue::new());
+        let replays = Replays::start(reader, decoder, side.begin_reading)?;
         let writer = Writer {
-            core: Arc::clone(&core),
-            queue: Arc::clone(&queue),
             store: Box::new(store),
             durability: side.durability,
             clock: side.clock,
-            ended: Arc::clone(&ended),
-            last: None,
+            pacing: None,
             unflushed: None,
+            shared: Shared { core: Arc::clone(&core), queue: Arc::clone(&queue) },
         };
-        let store = Some(Arc::new(StoreSide { queue, replays: Arc::new(replays), ended }));
+        let store = Some(Arc::new(StoreSide { queue, replays: Arc::new(replays) }));
         writer.start()?;
         Ok(Self { core, store })
     }
@@ -270,7 +248,7 @@ impl<P: Payload> Log<P> {
     /// waker is kept and woken then. A log without a store is ready at once.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.store {
-            Some(store) => store.ended.poll(waker).map(|_| ()),
+            Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),
             None => Poll::Ready(()),
         }
     }

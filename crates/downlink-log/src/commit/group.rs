@@ -3,77 +3,43 @@
 //! The writer plans and assigns batch after batch. What an earlier batch of the group brings (ids,
 //! keys, finish marks) counts for the later ones, although nothing of it is in the store yet.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
-use crate::commit::{Outcome, Queued, Size};
+use crate::commit::Queued;
 use crate::core::Core;
-use crate::sequence::{
-    AppendError, Assigned, DraftOutcome, DraftTopics, Earlier, Fresh, Ids, Plan, Remembered, plan,
-};
+use crate::sequence::{AppendError, Assigned, DraftTopics, Earlier, Fresh, Ids, Repeat, plan};
 use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
-/// The batches of one transaction, with their offsets.
-pub(crate) struct Group<P> {
-    pub(crate) batches: Vec<Planned<P>>,
+/// What the batches of one transaction bring. Drafts are counted through all of its batches.
+#[derive(Default)]
+pub(crate) struct Group {
     pub(crate) events: Vec<StoredEvent>,
-    keys: HashMap<IdempotencyKey, (Fingerprint, Place)>,
-    ids: HashMap<Box<str>, (Fingerprint, Place)>,
+    drafts: usize,
+    keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
+    ids: HashMap<Box<str>, (Fingerprint, usize)>,
     /// Topics that an event of the group finishes, by their identity: the batches hold them.
     finishing: HashSet<usize>,
 }
 
-/// A batch of a group.
-pub(crate) struct Planned<P> {
-    pub(crate) assigned: Assigned<P>,
-    pub(crate) outcome: Arc<Outcome>,
-    pub(crate) size: Size,
-}
-
-/// A draft of a group.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    batch: usize,
-    draft: usize,
-}
-
-impl From<Place> for Plan {
-    fn from(Place { batch, draft }: Place) -> Self {
-        Self::RepeatIn { batch, draft }
-    }
-}
-
-impl<P: Payload> Group<P> {
-    pub(crate) fn new() -> Self {
-        Self {
-            batches: Vec::new(),
-            events: Vec::new(),
-            keys: HashMap::new(),
-            ids: HashMap::new(),
-            finishing: HashSet::new(),
-        }
-    }
-
+impl Group {
     /// Plans a batch, gives it its offsets and adds it.
     ///
     /// # Errors
     ///
     /// Why the batch is refused; then the group is as before.
-    pub(crate) fn add(
+    pub(crate) fn add<P: Payload>(
         &mut self,
         core: &Core<P>,
         store: &mut dyn Store,
         queued: &mut Queued<P>,
-    ) -> Result<(), AppendError> {
+    ) -> Result<Assigned<P>, AppendError> {
         let (drafts, now) = (&mut queued.drafts, queued.now);
         let mut assigned = loop {
             let mut topics = DraftTopics::find(&core.history, drafts);
             let mut earlier = EarlierInStore { core, store, group: self, now };
-            let plans = plan(drafts, &topics, &mut earlier)?;
+            let plans = plan(drafts, &topics, self.drafts, &mut earlier)?;
             let mut sequence = core.sequencer.lock();
             let assigned = sequence.assign(&core.ids, now, drafts, &mut topics, plans)?;
             // A topic was collected between the look-up and the lock: look up again.
@@ -82,20 +48,14 @@ impl<P: Payload> Group<P> {
             }
         };
         self.note(&mut assigned);
-        self.batches.push(Planned {
-            assigned,
-            outcome: Arc::clone(&queued.outcome),
-            size: queued.size,
-        });
-        Ok(())
+        Ok(assigned)
     }
 
     /// Notes what a batch has that later ones may repeat or run into, and what the store keeps of it.
-    fn note(&mut self, assigned: &mut Assigned<P>) {
-        let batch = self.batches.len();
-        for (draft, outcome) in assigned.drafts.iter_mut().enumerate() {
-            let DraftOutcome::Fresh(fresh) = outcome else { continue };
-            let noted = (fresh.fingerprint, Place { batch, draft });
+    fn note<P: Payload>(&mut self, assigned: &mut Assigned<P>) {
+        for (draft, fresh) in (self.drafts..).zip(&mut assigned.drafts) {
+            let Ok(fresh) = fresh else { continue };
+            let noted = (fresh.fingerprint, draft);
             if let Some(key) = &fresh.key {
                 self.keys.insert(key.clone(), noted);
             }
@@ -107,6 +67,7 @@ impl<P: Payload> Group<P> {
             }
             self.events.push(stored_event(fresh, assigned.at));
         }
+        self.drafts += assigned.drafts.len();
     }
 }
 
@@ -129,33 +90,28 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
-    group: &'a Group<P>,
+    group: &'a Group,
     now: Timestamp,
 }
 
 impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
-    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
-        let sequencer = &self.core.sequencer;
-        let remembered = {
-            let mut sequence = sequencer.lock();
-            let (keys, ids) = (sequence.keys(self.now), &sequencer.publisher_ids);
-            Earlier::<P>::key(&mut Remembered { keys, ids }, key)?
-        };
-        if remembered.is_some() {
-            return Ok(remembered);
+    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError> {
+        let remembered = self.core.sequencer.lock().keys(self.now).get(key);
+        if let Some((fingerprint, answer)) = remembered {
+            return Ok(Some((fingerprint, Repeat::Answered(answer))));
         }
-        if let Some(&(fingerprint, place)) = self.group.keys.get(key) {
-            return Ok(Some((fingerprint, place.into())));
+        if let Some(&(fingerprint, draft)) = self.group.keys.get(key) {
+            return Ok(Some((fingerprint, Repeat::Of(draft))));
         }
         Ok(self.store.idempotency_key(key)?.map(|known| stored(&self.core.ids, known)))
     }
 
-    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
+    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError> {
         if let Some(known) = self.core.sequencer.publisher_ids.get(id) {
-            return Ok(Some((known.fingerprint, Plan::Repeat(known.answer))));
+            return Ok(Some((known.fingerprint, Repeat::Answered(known.answer))));
         }
-        if let Some(&(fingerprint, place)) = self.group.ids.get(id) {
-            return Ok(Some((fingerprint, place.into())));
+        if let Some(&(fingerprint, draft)) = self.group.ids.get(id) {
+            return Ok(Some((fingerprint, Repeat::Of(draft))));
         }
         Ok(self.store.publisher_id(id)?.map(|known| stored(&self.core.ids, known)))
     }
@@ -165,7 +121,7 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     }
 }
 
-/// The plan for a repetition of a stored event. How many readers it matched is not kept.
-fn stored(ids: &Ids, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Plan) {
-    (fingerprint, Plan::Repeat(ids.appended(offset, 0, true)))
+/// A repetition of a stored event. How many readers it matched is not kept.
+fn stored(ids: &Ids, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
+    (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

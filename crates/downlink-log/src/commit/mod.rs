@@ -7,9 +7,9 @@ pub(crate) mod queue;
 pub(crate) mod restore;
 pub(crate) mod writer;
 
-pub(crate) use group::{Group, Planned};
+pub(crate) use group::Group;
 pub(crate) use outcome::{Commit, Outcome};
-pub(crate) use pacing::{CommitPacing, LastCommit};
-pub(crate) use queue::{CommitQueue, Queue, Queued, Size};
+pub(crate) use pacing::CommitPacing;
+pub(crate) use queue::{CommitQueue, Queue, Queued};
 pub(crate) use restore::restore;
-pub(crate) use writer::{StoreClock, Writer};
+pub(crate) use writer::{Shared, StoreClock, Writer};

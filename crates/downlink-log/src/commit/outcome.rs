@@ -9,13 +9,12 @@ use crate::sequence::{Answers, AppendError};
 use crate::sync::Mutex;
 
 /// The outcome of one batch, once there is one.
+///
+/// The lock is held alone, for a look or a swap; no waker runs under it.
 #[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Held alone, for a look or a swap; no waker runs under it.
-    state: Mutex<State>,
-}
+pub(crate) struct Outcome(Mutex<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     result: Option<Result<Answers, AppendError>>,
     /// Wakers of the tasks that wait for it: they hold the receipts of the batch.
@@ -23,24 +22,30 @@ struct State {
 }
 
 impl Outcome {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { result: None, wakers: Vec::new() }) })
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State::default()))
     }
 
-    /// Sets the result. The caller wakes the wakers, with no lock held.
-    #[must_use = "the publishers wait until they are woken"]
-    pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) -> Vec<Waker> {
-        let mut state = self.state.lock();
-        state.result = Some(result);
-        std::mem::take(&mut state.wakers)
+    /// Sets the result, if there is none, and wakes who waits for it. Called with no lock held.
+    pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
+        let wakers = {
+            let mut state = self.0.lock();
+            state.result.get_or_insert(result);
+            std::mem::take(&mut state.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Result<Answers, AppendError>> {
+    pub(crate) fn poll<R>(
+        &self,
+        waker: &Waker,
+        take: impl FnOnce(&Answers) -> R,
+    ) -> Poll<Result<R, AppendError>> {
         // Cloned without the lock: it may be a user's code.
         let waker = waker.clone();
-        let mut state = self.state.lock();
+        let mut state = self.0.lock();
         if let Some(result) = &state.result {
-            return Poll::Ready(result.clone());
+            return Poll::Ready(result.as_ref().map(take).map_err(Clone::clone));
         }
         if !state.wakers.iter().any(|held| held.will_wake(&waker)) {
             state.wakers.push(waker);
@@ -54,15 +59,22 @@ impl Outcome {
 pub struct Commit(pub(crate) Arc<Outcome>);
 
 impl Commit {
-    /// The answers once the batch is in the store and visible, or why it is not. Until then the
-    /// waker is kept, and woken when there is an outcome.
+    /// What is taken of the answers, once the batch is in the store and visible, or why it is not.
+    /// Until then the waker is kept, and woken when there is an outcome.
+    ///
+    /// A large batch has a receipt for each event. Each takes its own answer, and does not copy all.
+    /// `take` runs under a lock.
     ///
     /// # Errors
     ///
     /// [`AppendError`]: nothing of the batch was appended. After a
     /// [`StoreError`](crate::store::StoreError) that [`is_final`](crate::store::StoreError::is_final)
     /// only the next opening of the store tells.
-    pub fn poll(&self, waker: &Waker) -> Poll<Result<Answers, AppendError>> {
-        self.0.poll(waker)
+    pub fn poll<R>(
+        &self,
+        waker: &Waker,
+        take: impl FnOnce(&Answers) -> R,
+    ) -> Poll<Result<R, AppendError>> {
+        self.0.poll(waker, take)
     }
 }

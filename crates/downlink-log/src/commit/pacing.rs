@@ -19,22 +19,13 @@ const LARGE: u32 = 3;
 /// spinning disk takes a tenth of this.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// The facts of the last commit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LastCommit {
-    pub(crate) batches: usize,
-    /// Batches that had come by its end, before any publisher was answered.
-    pub(crate) waiting: usize,
-    pub(crate) started: Instant,
-    pub(crate) ended: Instant,
-}
-
 /// Which publishers the next commit waits for, and how long. Time comes from the caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommitPacing {
-    /// Batches that were under way or waiting when the last commit ended.
-    batches: usize,
-    /// Those that were waiting.
+    /// Batches that were under way or waiting when the last commit ended: with so many no other
+    /// publisher is expected.
+    pub(crate) batches: usize,
+    /// Those that were waiting, before any publisher was answered.
     waited: usize,
     since: Instant,
     took: Duration,
@@ -44,27 +35,16 @@ pub(crate) struct CommitPacing {
 
 impl CommitPacing {
     /// Expects the publishers of the committed batches, and those whose batches have come meanwhile.
-    pub(crate) fn after(last: LastCommit) -> Self {
-        let waiting = last.waiting;
-        let took = last.ended.saturating_duration_since(last.started).min(WAIT_MAX);
-        let batches = last.batches + waiting;
-        Self { batches, waited: waiting, since: last.ended, took, came: 0 }
-    }
-
-    /// With this many batches no other publisher is expected.
-    pub(crate) fn batches(&self) -> usize {
-        self.batches
+    pub(crate) fn after(committed: usize, waited: usize, started: Instant, ended: Instant) -> Self {
+        let took = ended.saturating_duration_since(started).min(WAIT_MAX);
+        Self { batches: committed + waited, waited, since: ended, took, came: 0 }
     }
 
     /// Until when to wait, if this many batches have come; `None`: commit now.
     pub(crate) fn wait_until(&mut self, now: Instant, batches: usize) -> Option<Instant> {
-        let is_first = self.came == 0;
-        let none_came = batches <= self.came;
         let until = self.since + self.took;
-        if batches >= self.batches || none_came || now >= until {
-            return None;
-        }
-        if !is_first && self.is_too_late(now, batches) {
+        let is_over = batches >= self.batches || batches <= self.came || now >= until;
+        if is_over || (self.came > 0 && self.is_too_late(now, batches)) {
             return None;
         }
         self.came = batches;
@@ -93,7 +73,7 @@ mod tests {
     fn after_commit(batches: usize, waiting: usize) -> (CommitPacing, Instant) {
         let started = Instant::now();
         let ended = started + ms(8);
-        (CommitPacing::after(LastCommit { batches, waiting, started, ended }), ended)
+        (CommitPacing::after(batches, waiting, started, ended), ended)
     }
 
     #[test]
@@ -105,7 +85,7 @@ mod tests {
     #[test]
     fn returning_publishers_are_waited_for() {
         let (mut pacing, ended) = after_commit(3, 2);
-        assert_eq!(pacing.batches(), 5);
+        assert_eq!(pacing.batches, 5);
         assert_eq!(pacing.wait_until(ended, 2), Some(ended + ms(2)));
         assert_eq!(pacing.wait_until(ended + ms(2), 4), Some(ended + ms(4)));
         assert_eq!(pacing.wait_until(ended + ms(3), 5), None, "all are back");

@@ -8,6 +8,13 @@ use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
+/// Events that wait for their commit. At a thousand commits a second and a publisher for each event,
+/// more than a machine has tasks for; with half as many a short stall of the disk refuses publishers.
+pub const QUEUE_EVENTS_MAX: usize = 65_536;
+
+/// Bytes that wait for their commit: four of the largest batches.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
 /// Events in one transaction, if there are more batches than one: some milliseconds of work, so that
 /// the first publisher does not wait for the last.
 const GROUP_EVENTS_MAX: usize = 4_096;
@@ -15,16 +22,26 @@ const GROUP_EVENTS_MAX: usize = 4_096;
 /// Bytes in one transaction, if there are more batches than one.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// What an event counts towards the queue's bytes besides its payload: its addresses, and the rows
-/// that the store makes of it.
+/// What an event counts towards the queue's bytes besides its payload and its addresses: the draft,
+/// and the rows that the store makes of it.
 const EVENT_COST_BYTES: usize = 256;
 
-/// One batch on its way to the store.
+/// What an address counts besides its name: its places in the draft and in the stored event, and the
+/// allocation of the name. Without it a queue of events to many short topics is ten times its bound.
+const ADDRESS_COST_BYTES: usize = 80;
+
+/// One batch on its way to the store. It always gets an outcome: it outlives whatever may panic.
 pub(crate) struct Queued<P: Payload> {
     pub(crate) now: Timestamp,
     pub(crate) drafts: Drafts<P>,
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) size: Size,
+}
+
+impl<P: Payload> Drop for Queued<P> {
+    fn drop(&mut self) {
+        self.outcome.resolve(Err(StoreError::Stopped.into()));
+    }
 }
 
 /// What a batch counts towards the bounds of the queue.
@@ -40,6 +57,8 @@ pub(crate) struct CommitQueue<P: Payload> {
     pub(crate) queue: Mutex<Queue<P>>,
     /// Notified when there is something to commit, or nothing more will come.
     pub(crate) to_commit: Condvar,
+    /// Resolved when the writer has let go of the store.
+    pub(crate) ended: Outcome,
 }
 
 /// Batches that are not committed yet, those under way among them.
@@ -47,41 +66,34 @@ pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
     /// The size of everything that is not committed.
     size: Size,
-    events_max: usize,
-    bytes_max: usize,
     /// With this many batches the writer waits no longer.
     pub(crate) awaited: usize,
-    /// Batches that were waiting when the last commit ended; the writer takes it.
-    pub(crate) waited: Option<usize>,
     pub(crate) closed: bool,
     /// Why the store takes nothing more.
     failed: Option<StoreError>,
 }
 
 impl<P: Payload> CommitQueue<P> {
-    pub(crate) fn new(events_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new() -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
             size: Size::default(),
-            events_max,
-            bytes_max,
             awaited: 1,
-            waited: None,
             closed: false,
             failed: None,
         };
-        Self { queue: Mutex::new(queue), to_commit: Condvar::new() }
+        Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Outcome::new() }
     }
 
     /// Queues a batch. Never waits for the store.
     pub(crate) fn submit(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Commit, AppendError> {
-        let (size, outcome) = (Size::of(&drafts), Outcome::new());
+        let (size, outcome) = (Size::of(&drafts), Arc::new(Outcome::new()));
         let mut queue = self.queue.lock();
         if queue.closed {
             return Err(AppendError::Closed);
         }
         if let Some(error) = &queue.failed {
-            return Err(AppendError::Store(error.clone()));
+            return Err(error.clone().into());
         }
         if !queue.has_room(size) {
             return Err(AppendError::Busy);
@@ -100,13 +112,27 @@ impl<P: Payload> CommitQueue<P> {
         self.queue.lock().closed = true;
         self.to_commit.notify_one();
     }
+
+    /// Takes note of an error of the store. After a final one everything that waits fails, and
+    /// nothing more is taken.
+    pub(crate) fn fail(&self, error: &StoreError) {
+        if !error.is_final() {
+            return;
+        }
+        let waiting = {
+            let mut queue = self.queue.lock();
+            queue.failed.get_or_insert_with(|| error.clone());
+            std::mem::take(&mut queue.waiting)
+        };
+        waiting.iter().for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
+    }
 }
 
 impl<P: Payload> Queue<P> {
     /// Whether there is room for a batch. An empty queue takes any.
     fn has_room(&self, size: Size) -> bool {
-        let fits = self.size.events + size.events <= self.events_max
-            && self.size.bytes + size.bytes <= self.bytes_max;
+        let fits = self.size.events + size.events <= QUEUE_EVENTS_MAX
+            && self.size.bytes + size.bytes <= QUEUE_BYTES_MAX;
         fits || self.size.events == 0
     }
 
@@ -136,7 +162,7 @@ impl<P: Payload> Queue<P> {
 
     /// Whether waiting for more would soon refuse publishers.
     pub(crate) fn is_half_full(&self) -> bool {
-        2 * self.size.events > self.events_max || 2 * self.size.bytes > self.bytes_max
+        2 * self.size.events > QUEUE_EVENTS_MAX || 2 * self.size.bytes > QUEUE_BYTES_MAX
     }
 
     /// Takes the batches of one transaction. They count until they are [`done`](Self::done).
@@ -156,17 +182,14 @@ impl<P: Payload> Queue<P> {
         self.size.events -= size.events;
         self.size.bytes -= size.bytes;
     }
-
-    /// Takes nothing more. What waits is given back.
-    pub(crate) fn fail(&mut self, error: &StoreError) -> Vec<Queued<P>> {
-        self.failed.get_or_insert_with(|| error.clone());
-        self.waiting.drain(..).collect()
-    }
 }
 
 impl Size {
     fn of<P: Payload>(drafts: &[Draft<P>]) -> Self {
-        let body = |draft: &Draft<P>| draft.body.as_ref().map_or(0, Vec::len) + EVENT_COST_BYTES;
-        Self { events: drafts.len().max(1), bytes: drafts.iter().map(body).sum() }
+        let bytes = |draft: &Draft<P>| {
+            let body = draft.body.as_ref().map_or(0, Vec::len);
+            body + draft.to.len() * ADDRESS_COST_BYTES + EVENT_COST_BYTES
+        };
+        Self { events: drafts.len().max(1), bytes: drafts.iter().map(bytes).sum() }
     }
 }

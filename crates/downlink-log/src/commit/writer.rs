@@ -9,17 +9,14 @@
 
 use std::{
     sync::Arc,
-    task::Waker,
     time::{Duration, Instant},
 };
 
-use crate::commit::{
-    CommitPacing, CommitQueue, Group, LastCommit, Outcome, Planned, Queue, Queued,
-};
+use crate::commit::{CommitPacing, CommitQueue, Group, Queue, Queued};
 use crate::core::Core;
 use crate::history::Evicted;
 use crate::readers::end_each;
-use crate::sequence::{Answers, AppendError, Wakes};
+use crate::sequence::{Answers, AppendError, Assigned, Wakes};
 use crate::store::{Durability, Store, StoreError, Trimmed};
 use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
@@ -39,25 +36,21 @@ const IDLE_MIN: Duration = Duration::from_millis(10);
 pub type StoreClock = dyn Fn() -> ClockState + Send;
 
 pub(crate) struct Writer<P: Payload> {
-    pub(crate) core: Arc<Core<P>>,
-    pub(crate) queue: Arc<CommitQueue<P>>,
     pub(crate) store: Box<dyn Store>,
     pub(crate) durability: Durability,
     pub(crate) clock: Box<StoreClock>,
-    /// Resolved when the writer has let go of the store.
-    pub(crate) ended: Arc<Outcome>,
-    pub(crate) last: Option<LastCommit>,
+    pub(crate) pacing: Option<CommitPacing>,
     /// When the first event was committed that is not flushed.
     pub(crate) unflushed: Option<Instant>,
+    /// Dropped after the store.
+    pub(crate) shared: Shared<P>,
 }
 
-/// What a writer finds to do.
-enum Next<P: Payload> {
-    Group(Vec<Queued<P>>),
-    /// Nothing came for as long as it wanted to wait.
-    Idle,
-    /// Nothing will come any more.
-    Closed,
+/// What a writer shares with its log. When it is dropped, also by a panic of the store, publishers,
+/// readers and whoever closes the log hear that the writer is gone.
+pub(crate) struct Shared<P: Payload> {
+    pub(crate) core: Arc<Core<P>>,
+    pub(crate) queue: Arc<CommitQueue<P>>,
 }
 
 impl<P: Payload> Writer<P> {
@@ -75,59 +68,40 @@ impl<P: Payload> Writer<P> {
         Ok(())
     }
 
-    fn run(self) {
-        // Also if the store panics, so that no publisher waits for ever. Dropped after the store.
-        let _ended = Ended {
-            core: Arc::clone(&self.core),
-            queue: Arc::clone(&self.queue),
-            ended: Arc::clone(&self.ended),
-        };
-        let mut writer = self;
-        writer.write_all();
-    }
-
     /// Writes until nothing more can come.
-    fn write_all(&mut self) {
+    fn run(mut self) {
         let mut wait = Duration::ZERO;
-        loop {
-            match self.next(wait) {
-                Next::Group(batches) => self.write(batches),
-                Next::Idle => {}
-                Next::Closed => return,
+        while let Some(batches) = self.next(wait) {
+            if !batches.is_empty() {
+                self.write(batches);
             }
             let flush = self.flush_if_due();
             wait = self.trim().min(flush);
         }
     }
 
-    /// Waits for something to commit, at most for a time, and takes what has gathered.
-    fn next(&mut self, wait: Duration) -> Next<P> {
-        let pacing = self.last.map(CommitPacing::after);
-        let mut queue = self.queue.queue.lock();
+    /// Waits for something to commit, at most for a time, and takes what has gathered. `None` when
+    /// nothing will come any more.
+    fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
+        let commits = &self.shared.queue;
+        let mut queue = commits.queue.lock();
         if queue.is_empty() && !queue.closed && !wait.is_zero() {
-            self.queue.to_commit.wait_for(&mut queue, wait);
+            commits.to_commit.wait_for(&mut queue, wait);
         }
-        if let Some(pacing) = pacing.filter(|_| self.durability == Durability::Commit) {
-            gather(&self.queue, &mut queue, pacing);
+        if let Some(pacing) = self.pacing.filter(|_| self.durability == Durability::Commit) {
+            gather(commits, &mut queue, pacing);
         }
-        if !queue.is_empty() {
-            return Next::Group(queue.take_group());
-        }
-        if queue.closed { Next::Closed } else { Next::Idle }
+        (!queue.is_empty() || !queue.closed).then(|| queue.take_group())
     }
 
     /// Plans, commits and applies the batches of one transaction.
-    fn write(&mut self, batches: Vec<Queued<P>>) {
-        let (count, started) = (batches.len(), Instant::now());
+    fn write(&mut self, mut batches: Vec<Queued<P>>) {
+        let started = Instant::now();
         let ClockState { delta_ms, .. } = (self.clock)();
         self.store.set_clock_delta(delta_ms);
-        let mut group = Group::new();
-        let mut refused = Vec::new();
-        for mut queued in batches {
-            if let Err(error) = group.add(&self.core, &mut *self.store, &mut queued) {
-                refused.push((queued, error));
-            }
-        }
+        let mut group = Group::default();
+        let add = |queued| group.add(&self.shared.core, &mut *self.store, queued);
+        let planned: Vec<_> = batches.iter_mut().map(add).collect();
         let committed = match group.events.as_slice() {
             [] => Ok(()),
             events => self.store.commit(events, self.durability),
@@ -135,53 +109,16 @@ impl<P: Payload> Writer<P> {
         if committed.is_ok() && self.durability == Durability::Relaxed && !group.events.is_empty() {
             self.unflushed.get_or_insert(started);
         }
-        self.refuse(refused);
-        match committed {
-            Ok(()) => self.apply(group.batches),
-            Err(error) => fail(&self.core, &self.queue, group.batches, &error),
-        }
-        let waiting = self.queue.queue.lock().waited.take();
-        let ended = Instant::now();
+        let waited = match committed {
+            Ok(()) => Some(self.shared.apply(&batches, planned)),
+            Err(error) => {
+                self.shared.fail(&batches, planned, &error);
+                None
+            }
+        };
         // After a commit that failed no publisher is expected.
-        self.last = waiting.map(|waiting| LastCommit { batches: count, waiting, started, ended });
-    }
-
-    /// Makes the batches visible, one hold of the sequence lock each, and answers their publishers.
-    fn apply(&self, mut batches: Vec<Planned<P>>) {
-        let (mut answers, mut wakes): (Vec<Answers>, Vec<Wakes<P>>) = (Vec::new(), Vec::new());
-        let mut evicted = Evicted::new();
-        for batch in &mut batches {
-            let mut sequence = self.core.sequencer.lock();
-            let held = self.core.history.patterns.hold();
-            let (answer, wake) = self.core.sequencer.apply(
-                &mut sequence,
-                (&self.core.history, &self.core.ids),
-                &held,
-                &mut batch.assigned,
-                &answers,
-                &mut evicted,
-            );
-            answers.push(answer);
-            wakes.push(wake);
-        }
-        self.core.settle(Some(evicted));
-        {
-            let mut queue = self.queue.queue.lock();
-            batches.iter().for_each(|batch| queue.done(batch.size));
-            queue.waited = Some(queue.batches());
-        }
-        // A committed event is visible before its publisher hears of it.
-        wakes.into_iter().for_each(Wakes::wake);
-        let resolved =
-            batches.iter().zip(answers).map(|(batch, answer)| batch.outcome.resolve(Ok(answer)));
-        resolved.flatten().for_each(Waker::wake);
-    }
-
-    fn refuse(&self, refused: Vec<(Queued<P>, AppendError)>) {
-        for (queued, error) in refused {
-            self.queue.queue.lock().done(queued.size);
-            queued.outcome.resolve(Err(error)).into_iter().for_each(Waker::wake);
-        }
+        self.pacing = waited
+            .map(|waited| CommitPacing::after(batches.len(), waited, started, Instant::now()));
     }
 
     /// Flushes relaxed commits in time, and says how long that can wait.
@@ -196,13 +133,12 @@ impl<P: Payload> Writer<P> {
                 self.unflushed = None;
                 IDLE_MAX
             }
-            Err(error) if error.is_final() => {
-                fail(&self.core, &self.queue, Vec::new(), &error);
-                self.unflushed = None;
-                IDLE_MAX
+            // Tried again soon, unless it is final; meanwhile the next commit tells the publishers.
+            Err(error) => {
+                self.shared.queue.fail(&error);
+                self.unflushed.take_if(|_| error.is_final());
+                RELAXED_WITHIN
             }
-            // Tried again soon; meanwhile the next commit tells the publishers.
-            Err(_) => RELAXED_WITHIN,
         }
     }
 
@@ -217,8 +153,11 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // Repeated by the next call; the next commit tells the publishers.
-            Err(_) => IDLE_MAX,
+            // Repeated by the next call, unless it is final; the next commit tells the publishers.
+            Err(error) => {
+                self.shared.queue.fail(&error);
+                IDLE_MAX
+            }
         }
     }
 }
@@ -229,7 +168,7 @@ fn gather<P: Payload>(
     queue: &mut MutexGuard<'_, Queue<P>>,
     mut pacing: CommitPacing,
 ) {
-    queue.awaited = pacing.batches();
+    queue.awaited = pacing.batches;
     while !queue.closed && !queue.fills_group() && !queue.is_half_full() {
         let came = queue.batches();
         let Some(until) = pacing.wait_until(Instant::now(), came) else { break };
@@ -238,43 +177,69 @@ fn gather<P: Payload>(
     queue.awaited = 1;
 }
 
-/// Fails batches: their offsets are not used again, and their publishers are told. After a final
-/// error everything that waits fails too.
-fn fail<P: Payload>(
-    core: &Core<P>,
-    commits: &CommitQueue<P>,
-    batches: Vec<Planned<P>>,
-    error: &StoreError,
-) {
-    let waiting = {
-        let mut queue = commits.queue.lock();
-        batches.iter().for_each(|batch| queue.done(batch.size));
-        let waiting = if error.is_final() { queue.fail(error) } else { Vec::new() };
-        waiting.iter().for_each(|batch| queue.done(batch.size));
-        waiting
-    };
-    for batch in &batches {
-        batch.assigned.topics().for_each(|topic| core.history.unreserve(topic));
-        let topics: Vec<_> = batch.assigned.topics().cloned().collect();
-        core.history.collect(&topics);
+impl<P: Payload> Shared<P> {
+    /// Makes the batches visible, one hold of the sequence lock each, and answers their publishers.
+    /// Gives how many batches were waiting before that.
+    fn apply(
+        &self,
+        batches: &[Queued<P>],
+        mut planned: Vec<Result<Assigned<P>, AppendError>>,
+    ) -> usize {
+        let Core { history, sequencer, ids } = &*self.core;
+        let (mut answers, mut wakes) = (Answers::new(), Vec::new());
+        // Values are dropped last: if one of them panics, nothing is left undone.
+        let mut evicted = Evicted::new();
+        for assigned in planned.iter_mut().flatten() {
+            let mut sequence = sequencer.lock();
+            let held = history.patterns.hold();
+            let parts = (history, ids);
+            let applied =
+                sequencer.apply(&mut sequence, parts, &held, assigned, &mut answers, &mut evicted);
+            wakes.push(applied);
+        }
+        sequencer.settle(history, &evicted);
+        let waited = self.done(batches);
+        // A committed event is visible before its publisher hears of it.
+        wakes.into_iter().for_each(Wakes::wake);
+        let mut answers = answers.into_iter();
+        for (batch, planned) in batches.iter().zip(&planned) {
+            let own =
+                |assigned: &Assigned<P>| answers.by_ref().take(assigned.drafts.len()).collect();
+            batch.outcome.resolve(planned.as_ref().map(own).map_err(Clone::clone));
+        }
+        waited
     }
-    let outcomes = batches.iter().map(|batch| &batch.outcome);
-    let outcomes = outcomes.chain(waiting.iter().map(|batch| &batch.outcome));
-    let failed = || Err(AppendError::Store(error.clone()));
-    outcomes.flat_map(|outcome| outcome.resolve(failed())).for_each(Waker::wake);
+
+    /// Fails batches whose commit has failed: their offsets are not used again. A refusal may rest on
+    /// an event that is not kept after all, so the refused batches get the store's error as well.
+    fn fail(
+        &self,
+        batches: &[Queued<P>],
+        planned: Vec<Result<Assigned<P>, AppendError>>,
+        error: &StoreError,
+    ) {
+        self.done(batches);
+        self.queue.fail(error);
+        for assigned in planned.iter().flatten() {
+            assigned.topics().for_each(|topic| self.core.history.unreserve(topic));
+            let topics: Vec<_> = assigned.topics().cloned().collect();
+            self.core.history.collect(&topics);
+        }
+        batches.iter().for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
+    }
+
+    /// These batches no longer count towards the queue. Gives how many wait in it.
+    fn done(&self, batches: &[Queued<P>]) -> usize {
+        let mut queue = self.queue.queue.lock();
+        batches.iter().for_each(|batch| queue.done(batch.size));
+        queue.batches()
+    }
 }
 
-/// Lets publishers, readers and whoever closes the log know that the writer is gone.
-struct Ended<P: Payload> {
-    core: Arc<Core<P>>,
-    queue: Arc<CommitQueue<P>>,
-    ended: Arc<Outcome>,
-}
-
-impl<P: Payload> Drop for Ended<P> {
+impl<P: Payload> Drop for Shared<P> {
     fn drop(&mut self) {
-        fail(&self.core, &self.queue, Vec::new(), &StoreError::Stopped);
+        self.queue.fail(&StoreError::Stopped);
         end_each(&self.core.history.topics.everyone.readers, EndReason::Closed);
-        self.ended.resolve(Ok(Answers::new())).into_iter().for_each(Waker::wake);
+        self.queue.ended.resolve(Ok(Answers::new()));
     }
 }

@@ -13,6 +13,10 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
+/// Threads that read. A disk answers few better than many.
+#[cfg(not(downlink_loom))]
+const READERS: usize = 4;
+
 /// One request: does a step, and says whether it is done.
 pub(crate) type Job = Box<dyn FnMut() -> bool + Send>;
 
@@ -46,7 +50,6 @@ impl<P> Replays<P> {
     pub(crate) fn start(
         reader: Arc<dyn StoreReader>,
         decoder: Arc<Decoder<P>>,
-        threads: usize,
         begin: fn(),
     ) -> Result<Self, StoreError> {
         let queue = Mutex::new(Queue { jobs: VecDeque::new(), stopped: false });
@@ -56,7 +59,7 @@ impl<P> Replays<P> {
             came: Condvar::new(),
         });
         #[cfg(not(downlink_loom))]
-        for number in 0..threads.max(1) {
+        for number in 0..READERS {
             let requests = Arc::clone(&requests);
             let thread = std::thread::Builder::new().name(format!("downlink-read-{number}"));
             let started = thread.spawn(move || {
@@ -66,7 +69,7 @@ impl<P> Replays<P> {
             started.map_err(|error| StoreError::Io { reason: error.to_string().into() })?;
         }
         #[cfg(downlink_loom)]
-        let _ = (threads, begin);
+        let _ = begin;
         Ok(Self { reader, decoder, requests })
     }
 

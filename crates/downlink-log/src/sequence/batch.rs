@@ -9,28 +9,17 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// What becomes of one draft.
+/// What a draft repeats.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Plan {
-    Fresh,
-    Repeat(Appended),
-    /// The same as an earlier draft of this batch.
-    RepeatOf(usize),
-    /// The same as a draft of an earlier batch of the same group.
-    RepeatIn {
-        batch: usize,
-        draft: usize,
-    },
+pub(crate) enum Repeat {
+    /// An event with this answer.
+    Answered(Appended),
+    /// An earlier draft of the same batch or group, counted through the whole group.
+    Of(usize),
 }
 
-/// The plans for a batch.
-pub(crate) type Plans = SmallVec<[Plan; 1]>;
-
-impl Plan {
-    pub(crate) fn is_fresh(&self) -> bool {
-        matches!(self, Self::Fresh)
-    }
-}
+/// The plans for a batch: what each draft repeats, or that it is new.
+pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 
 /// The topics of each draft of a batch, each topic once per draft.
 ///
@@ -70,7 +59,7 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
             let empty = |topic: &&Arc<Topic<P>>| {
                 topic.address != Address::Everyone && !topic.ring.read().is_filled()
             };
-            if plan.is_fresh() {
+            if plan.is_none() {
                 new.extend(topics.iter().filter(empty).map(|topic| topic.identity()));
             }
             if !new.is_empty() && filled + new.len() > topics_max {
@@ -83,7 +72,7 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
     /// Reserves the rings of all new drafts; `None` if one of the topics was collected.
     pub(crate) fn reserve<'b>(&'b self, plans: &'b Plans) -> Option<Reserved<'b, P>> {
         let mut reserved = Reserved { history: self.history, topics: SmallVec::new() };
-        let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_fresh());
+        let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_none());
         for topic in fresh.flat_map(|(topics, _)| topics) {
             if !self.history.reserve(topic) {
                 return None;
@@ -128,21 +117,7 @@ pub(crate) struct Assigned<P> {
     pub(crate) at: Timestamp,
     /// The offset of its first new event; if there is none, of the next one.
     pub(crate) first: u64,
-    pub(crate) drafts: SmallVec<[DraftOutcome<P>; 1]>,
-}
-
-/// What a draft has become.
-pub(crate) enum DraftOutcome<P> {
-    /// The answer of an earlier append.
-    Repeat(Appended),
-    /// The same as an earlier draft of this batch.
-    RepeatOf(usize),
-    /// The same as a draft of an earlier batch of the same group.
-    RepeatIn {
-        batch: usize,
-        draft: usize,
-    },
-    Fresh(Fresh<P>),
+    pub(crate) drafts: SmallVec<[Result<Fresh<P>, Repeat>; 1]>,
 }
 
 /// A new event, or a finish mark.
@@ -159,16 +134,9 @@ pub(crate) struct Fresh<P> {
 }
 
 impl<P> Assigned<P> {
-    pub(crate) fn fresh(&self) -> impl Iterator<Item = &Fresh<P>> {
-        self.drafts.iter().filter_map(|draft| match draft {
-            DraftOutcome::Fresh(fresh) => Some(fresh),
-            _ => None,
-        })
-    }
-
     /// The topics of the new events, once for each event.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Arc<Topic<P>>> {
-        self.fresh().flat_map(|fresh| &fresh.topics)
+        self.drafts.iter().flatten().flat_map(|fresh| &fresh.topics)
     }
 }
 

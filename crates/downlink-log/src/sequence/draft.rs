@@ -93,5 +93,5 @@ pub enum AppendError {
     Busy,
     /// The store takes nothing, or did not answer.
     #[error("the store takes no events")]
-    Store(#[source] StoreError),
+    Store(#[from] StoreError),
 }

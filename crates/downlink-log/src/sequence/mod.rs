@@ -9,11 +9,11 @@ pub(crate) mod plan;
 pub(crate) mod publisher_ids;
 pub(crate) mod sequencer;
 
-pub(crate) use batch::{Assigned, DraftOutcome, DraftTopics, Fresh, Plan, Plans};
+pub(crate) use batch::{Assigned, DraftTopics, Fresh, Plans, Repeat};
 pub(crate) use decode::{Decode, Decoder, OnUnreadable, Stored};
 pub(crate) use draft::{Answers, AppendError, Appended, Draft, Drafts};
 pub(crate) use ids::{Ids, Located};
 pub(crate) use keys::KeyWindow;
 pub(crate) use plan::{Earlier, plan};
 pub(crate) use publisher_ids::{PublisherId, PublisherIds};
-pub(crate) use sequencer::{Remembered, Sequencer, Wakes};
+pub(crate) use sequencer::{Sequencer, Wakes};

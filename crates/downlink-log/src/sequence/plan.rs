@@ -2,38 +2,42 @@
 //!
 //! A whole batch is planned before anything is changed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::sequence::{AppendError, Draft, DraftTopics, Plan, Plans};
+use crate::sequence::{AppendError, Draft, DraftTopics, Plans, Repeat};
 use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
 /// What is known of earlier publishes: ids, keys, and finish marks that are on their way.
 pub(crate) trait Earlier<P> {
-    /// The publish with this key: its fingerprint, and the plan for a repetition.
-    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Plan)>, StoreError>;
+    /// The publish with this key: its fingerprint, and what a repetition is.
+    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
     /// The publish with this id.
-    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Plan)>, StoreError>;
+    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
     /// Whether an event that finishes the topic is on its way.
     fn is_finishing(&self, topic: &Topic<P>) -> bool;
 }
 
-/// Plans a batch: decides for each draft whether it is new, and whether its topics take it.
+/// Plans a batch: decides for each draft whether it is new, and whether its topics take it. So many
+/// drafts of its group are before it.
 pub(crate) fn plan<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,
+    before: usize,
     earlier: &mut impl Earlier<P>,
 ) -> Result<Plans, AppendError> {
-    let repeats = repeats_within(drafts)?;
     let mut plans = Plans::with_capacity(drafts.len());
-    for (at, (draft, repeat)) in drafts.iter().zip(repeats).enumerate() {
+    for (at, (draft, repeat)) in drafts.iter().zip(repeats_within(drafts)?).enumerate() {
         plans.push(match repeat {
-            Some(of) => Plan::RepeatOf(of),
+            Some(of) => Some(Repeat::Of(before + of)),
             None => plan_one(at, draft, earlier)?,
         });
     }
@@ -45,19 +49,16 @@ fn plan_one<P: Payload>(
     at: usize,
     draft: &Draft<P>,
     earlier: &mut impl Earlier<P>,
-) -> Result<Plan, AppendError> {
-    let by_key = draft.key.as_ref().map(|key| earlier.key(key)).transpose();
-    match by_key.map_err(AppendError::Store)?.flatten() {
-        Some((fingerprint, plan)) if fingerprint == draft.fingerprint => return Ok(plan),
-        Some(_) => return Err(AppendError::KeyReused { draft: at }),
-        None => {}
+) -> Result<Option<Repeat>, AppendError> {
+    let repeat = |known: (Fingerprint, Repeat), other| {
+        if known.0 == draft.fingerprint { Ok(Some(known.1)) } else { Err(other) }
+    };
+    let by_key = draft.key.as_ref().map(|key| earlier.key(key)).transpose()?;
+    if let Some(known) = by_key.flatten() {
+        return repeat(known, AppendError::KeyReused { draft: at });
     }
-    let by_id = draft.id.as_ref().map(|id| earlier.id(id)).transpose();
-    match by_id.map_err(AppendError::Store)?.flatten() {
-        Some((fingerprint, plan)) if fingerprint == draft.fingerprint => Ok(plan),
-        Some(_) => Err(AppendError::IdTaken { draft: at }),
-        None => Ok(Plan::Fresh),
-    }
+    let by_id = draft.id.as_ref().map(|id| earlier.id(id)).transpose()?.flatten();
+    by_id.map_or(Ok(None), |known| repeat(known, AppendError::IdTaken { draft: at }))
 }
 
 /// For each draft the earlier one of the same batch that it repeats.
@@ -91,9 +92,9 @@ fn check_finished<P: Payload>(
     plans: &Plans,
     earlier: &impl Earlier<P>,
 ) -> Result<(), AppendError> {
-    let mut finishing: Vec<usize> = Vec::new();
+    let mut finishing = HashSet::new();
     for (at, ((draft, topics), plan)) in drafts.iter().zip(&topics.topics).zip(plans).enumerate() {
-        if !plan.is_fresh() {
+        if plan.is_some() {
             continue;
         }
         let finished = |topic: &Arc<Topic<P>>| {

@@ -13,8 +13,8 @@ use crate::history::{EventTopics, Evicted, History, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::readers::wake_all;
 use crate::sequence::{
-    Answers, AppendError, Appended, Assigned, Draft, DraftOutcome, DraftTopics, Drafts, Earlier,
-    Fresh, Ids, KeyWindow, Plan, Plans, PublisherId, PublisherIds, plan,
+    Answers, AppendError, Appended, Assigned, Draft, DraftTopics, Drafts, Earlier, Fresh, Ids,
+    KeyWindow, Plans, PublisherId, PublisherIds, Repeat, plan,
 };
 use crate::store::StoreError;
 use crate::sync::{Mutex, MutexGuard};
@@ -84,51 +84,48 @@ impl Sequencer {
         now: Timestamp,
         mut drafts: Drafts<P>,
     ) -> Result<Answers, AppendError> {
-        let mut evicted = Evicted::new();
-        let (mut batch, answers, wakes) = loop {
+        // Values are dropped last: if one of them panics, nothing is left undone.
+        let (mut evicted, mut answers) = (Evicted::new(), Answers::new());
+        let (_batch, wakes) = loop {
             let mut topics = DraftTopics::find(history, &drafts);
             let mut sequence = self.lock();
             sequence.check_open()?;
-            sequence.keys.expire(now);
-            let mut earlier = Remembered { keys: &sequence.keys, ids: &self.publisher_ids };
-            let plans = plan(&drafts, &topics, &mut earlier)?;
+            let mut earlier = Remembered { keys: sequence.keys(now), ids: &self.publisher_ids };
+            let plans = plan(&drafts, &topics, 0, &mut earlier)?;
             let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
             // A topic was collected between the look-up and the lock: look up again.
             let Some(mut batch) = assigned else { continue };
             let held = history.patterns.hold();
-            let (answers, wakes) =
-                self.apply(&mut sequence, (history, ids), &held, &mut batch, &[], &mut evicted);
-            break (batch, answers, wakes);
+            let parts = (history, ids);
+            let wakes =
+                self.apply(&mut sequence, parts, &held, &mut batch, &mut answers, &mut evicted);
+            break (batch, wakes);
         };
-        self.settle(history, evicted);
+        self.settle(history, &evicted);
         wakes.wake();
-        // Payloads are dropped last: if one of them panics, nothing is left undone.
-        batch.drafts.clear();
         Ok(answers)
     }
 
-    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `group` has
-    /// the answers of the earlier batches of its group.
+    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `answers` has
+    /// those of the earlier batches of its group, and gets those of this one.
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
         (history, ids): (&History<P>, &Ids),
         held: &Held<'_, P>,
         batch: &mut Assigned<P>,
-        group: &[Answers],
+        answers: &mut Answers,
         evicted: &mut Evicted<P>,
-    ) -> (Answers, Wakes<P>) {
-        let mut answers = Answers::new();
+    ) -> Wakes<P> {
         let mut wakes = Wakes { topics: EventTopics::new(), patterns: Matching::new(), newest: 0 };
         let mut tail = history.tail();
         let (now, at) = (batch.now, batch.at);
         for draft in &mut batch.drafts {
             let repeated = |answer: &Appended| Appended { repeated: true, ..*answer };
             let answer = match draft {
-                DraftOutcome::Repeat(answer) => repeated(answer),
-                DraftOutcome::RepeatOf(of) => repeated(&answers[*of]),
-                DraftOutcome::RepeatIn { batch, draft } => repeated(&group[*batch][*draft]),
-                DraftOutcome::Fresh(fresh) => {
+                Err(Repeat::Answered(answer)) => repeated(answer),
+                Err(Repeat::Of(draft)) => repeated(&answers[*draft]),
+                Ok(fresh) => {
                     tail = fresh.offset + 1;
                     wakes.newest = fresh.offset;
                     let patterns: SmallVec<[Matching<P>; 1]> =
@@ -157,7 +154,7 @@ impl Sequencer {
         history.set_tail(tail);
         history.trim_all(held, batch.topics(), batch.first, evicted);
         history.tidy_index();
-        (answers, wakes)
+        wakes
     }
 
     /// Remembers the key and the id of a new event, before the event is where it can be evicted.
@@ -178,9 +175,8 @@ impl Sequencer {
         }
     }
 
-    /// Frees the ids of evicted events, collects emptied topics, and drops the rest. Called with no
-    /// lock held.
-    pub(crate) fn settle<P: Payload>(&self, history: &History<P>, evicted: Evicted<P>) {
+    /// Frees the ids of evicted events, and collects emptied topics. Called with no lock held.
+    pub(crate) fn settle<P: Payload>(&self, history: &History<P>, evicted: &Evicted<P>) {
         for entry in &evicted.entries {
             if let Some(id) = entry.payload.publisher_id() {
                 self.publisher_ids.release(id, entry.offset);
@@ -220,9 +216,10 @@ impl Sequence {
             .iter_mut()
             .zip(&plans)
             .map(|(draft, plan)| {
-                let payload = draft.payload.take().filter(|_| plan.is_fresh());
+                // The payload of a repetition stays in its draft, which is dropped with no lock held.
+                let payload = draft.payload.take_if(|_| plan.is_none());
                 let stamped = payload.map(|payload| P::stamp(payload, ids.id_of(next), at));
-                next += u64::from(plan.is_fresh());
+                next += u64::from(plan.is_none());
                 stamped
             })
             .collect();
@@ -231,10 +228,8 @@ impl Sequence {
         let parts = drafts.iter_mut().zip(plans).zip(&mut topics.topics).zip(stamped);
         let drafts = parts
             .map(|(((draft, plan), topics), payload)| match plan {
-                Plan::Repeat(answer) => DraftOutcome::Repeat(answer),
-                Plan::RepeatOf(of) => DraftOutcome::RepeatOf(of),
-                Plan::RepeatIn { batch, draft } => DraftOutcome::RepeatIn { batch, draft },
-                Plan::Fresh => DraftOutcome::Fresh(self.fresh(draft, topics, payload)),
+                Some(repeat) => Err(repeat),
+                None => Ok(self.fresh(draft, topics, payload)),
             })
             .collect();
         Ok(Some(Assigned { now, at, first, drafts }))
@@ -261,19 +256,20 @@ impl Sequence {
 }
 
 /// The ids and keys that are in memory.
-pub(crate) struct Remembered<'a> {
-    pub(crate) keys: &'a KeyWindow,
-    pub(crate) ids: &'a PublisherIds,
+struct Remembered<'a> {
+    keys: &'a KeyWindow,
+    ids: &'a PublisherIds,
 }
 
 impl<P> Earlier<P> for Remembered<'_> {
-    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
-        Ok(self.keys.get(key).map(|(fingerprint, answer)| (fingerprint, Plan::Repeat(answer))))
+    fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError> {
+        let known = self.keys.get(key);
+        Ok(known.map(|(fingerprint, answer)| (fingerprint, Repeat::Answered(answer))))
     }
 
-    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Plan)>, StoreError> {
+    fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError> {
         let known = self.ids.get(id);
-        Ok(known.map(|known| (known.fingerprint, Plan::Repeat(known.answer))))
+        Ok(known.map(|known| (known.fingerprint, Repeat::Answered(known.answer))))
     }
 
     fn is_finishing(&self, _: &Topic<P>) -> bool {

@@ -32,7 +32,7 @@ fn submit(log: &Log<Load>, name: &str) -> Result<Commit, AppendError> {
 }
 
 fn committed(commit: &Commit) -> Result<Answers, AppendError> {
-    block_on(poll_fn(|task| commit.poll(task.waker())))
+    block_on(poll_fn(|task| commit.poll(task.waker(), Answers::clone)))
 }
 
 /// Publishes and waits. Returns the offset if the event was stored.

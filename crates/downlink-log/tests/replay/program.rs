@@ -160,7 +160,8 @@ impl World {
 
     /// Waits for a commit and records the offsets of its events.
     fn finish(&self, Waiting { commit, drafts }: Waiting) {
-        let answers = block_on(poll_fn(|task| commit.poll(task.waker()))).unwrap();
+        let answers =
+            block_on(poll_fn(|task| commit.poll(task.waker(), |answers| answers.clone()))).unwrap();
         let offsets = answers.iter().map(|answer| answer.offset.get());
         self.published.lock().unwrap().extend(offsets.zip(drafts));
     }

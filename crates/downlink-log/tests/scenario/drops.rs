@@ -12,7 +12,7 @@ use std::{
 use downlink_log::{Cursor, Draft, Log, Payload, Read, Retention, Start, Timestamp};
 
 use crate::support::{
-    ALL, Seen, append_all, draft, draft_of, ms, options, selection, sizes, topic,
+    ALL, Count, Seen, append_all, draft, draft_of, ms, options, selection, sizes, topic,
 };
 
 /// A payload that runs a closure when the last clone of it is dropped.
@@ -82,15 +82,32 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
+/// Of a repetition nothing is kept.
+#[test]
+fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
+    let log = log_of_one_event();
+    let with_id = |payload| Draft { id: Some("x".into()), ..draft_of(&[topic("a")], payload) };
+    append_all(&log, 0, [with_id(loud(|| {}))]).unwrap();
+    let called = log.clone();
+    let again = loud(move || {
+        append_all(&called, 0, [draft_of(&[topic("said")], loud(|| {}))]).unwrap();
+    });
+    assert!(append_all(&log, 0, [with_id(again)]).unwrap()[0].repeated);
+    assert_eq!(log.tail().next.get(), 3);
+}
+
 #[test]
 fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
     let log = log_of_one_event();
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let angry = || loud(|| panic!("dropped"));
     append_all(&log, 0, [draft_of(&[topic("a")], angry())]).unwrap();
+    let woken = Arc::new(Count::default());
+    reader.register(&woken.clone().into());
     let outcome =
         catch_unwind(AssertUnwindSafe(|| append_all(&log, 0, [draft_of(&[topic("a")], angry())])));
     assert!(outcome.is_err());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     assert_eq!(log.totals(ms(0)).events, 1);
     let mut out = Vec::new();
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));

@@ -1,30 +1,18 @@
 //! Readers of patterns among many topics: their results, and a limit on the work of each call.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Wake, Waker},
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
 };
 
 use downlink_log::{Log, Read, Reader, Retention, Start};
 
-use crate::support::{ALL, Load, Seen, append, ms, options, selection};
+use crate::support::{ALL, Count, Load, Seen, append, ms, options, selection};
 
 /// Several times as many rows as one call walks.
 const EVENTS: u64 = 20_000;
 
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A log with many topics. Every thousandth event is for a topic below `rare`.
+/// A log with many topics; every thousandth event is for a topic below `rare`.
 fn log() -> Log<Load> {
     let log = Log::new(options());
     for number in 1..=EVENTS {

@@ -1,27 +1,15 @@
 //! Wake-ups: the readers that are woken, and how often.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Wake, Waker},
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
 };
 
 use downlink_log::{Address, EndReason, Log, Read, Reader, Selection, Start};
 
 use crate::support::{
-    Load, Seen, append, append_all, client, draft, ms, options, selection, topic,
+    Count, Load, Seen, append, append_all, client, draft, ms, options, selection, topic,
 };
-
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 struct Waiting {
     reader: Reader<Load>,

@@ -1,12 +1,16 @@
 //! Events are visible after their commit, and publishers get the errors of a failing disk.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use downlink_log::{
-    Address, Answers, AppendError, Draft, EndReason, Start,
+    Address, Answers, AppendError, ClockState, Cursor, Draft, EndReason, Epoch, Log, Payload,
+    Retention, Start, StoreOptions, Timestamp,
     store::{Durability, StoreError},
 };
 
 use crate::{
-    support::{ms, topic},
+    shelf::Shelf,
+    support::{Count, append_all, draft_of, ms, options, selection, topic},
     world::{
         BOTH, CLOCK_DELTA_MS, Note, World, is_caught_up, last, note, note_to, outcome, read,
         with_id, with_key,
@@ -111,6 +115,78 @@ fn after_an_unknown_outcome_what_waits_fails_too() {
 }
 
 #[test]
+fn a_final_error_of_trimming_is_what_publishers_hear() {
+    let world = World::new(Durability::Commit);
+    let damage = StoreError::Corrupt { reason: "a page".into() };
+    world.shelf.fail_trim_with(damage.clone());
+    // It may be answered before the writer trims.
+    let _ = world.append(vec![note("a", 1)]);
+    assert_eq!(world.append(vec![note("a", 2)]), Err(AppendError::Store(damage)));
+}
+
+#[test]
+fn a_store_that_panics_leaves_nobody_waiting() {
+    for durability in BOTH {
+        let world = World::new(durability);
+        let mut reader = world.open(&["a"], Start::Live);
+        world.shelf.hold();
+        let first = world.submit(vec![note("a", 1)]).unwrap();
+        world.shelf.await_held();
+        let second = world.submit(vec![note("a", 2)]).unwrap();
+        world.shelf.panic_at_commit();
+        world.shelf.let_go();
+        let stopped = Err(AppendError::Store(StoreError::Stopped));
+        assert_eq!(outcome(&first), stopped);
+        assert_eq!(outcome(&second), stopped);
+        assert_eq!(world.append(vec![note("a", 3)]), stopped);
+        assert_eq!(read(&mut reader, 1).end, Some(EndReason::Closed));
+    }
+}
+
+/// A value that may panic when it is dropped.
+#[derive(Clone)]
+struct Angry(bool);
+
+impl Drop for Angry {
+    fn drop(&mut self) {
+        assert!(!self.0, "dropped");
+    }
+}
+
+impl Payload for Angry {
+    type Draft = Self;
+
+    fn stamp(draft: Self, _: Cursor, _: Timestamp) -> Self {
+        draft
+    }
+
+    fn bytes(&self) -> usize {
+        1
+    }
+}
+
+/// The value is dropped on the writer's thread, after everybody has heard of the commit.
+#[test]
+fn an_evicted_value_that_panics_leaves_nobody_waiting() {
+    let mut options = options();
+    options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
+    let clock = || ClockState { at: ms(0), delta_ms: 0 };
+    let side = StoreOptions::new(|_| Some(Angry(false)), clock);
+    let log = Log::with_store(options, Shelf::default().open(Epoch::from_random(7)), side).unwrap();
+    let reader = log.open(ms(0), &selection(&["a"]), &Start::Live).unwrap();
+    let publish = |angry| {
+        let draft = draft_of(&[topic("a")], Angry(angry));
+        append_all(&log, 0, [Draft { body: Some(Vec::new()), ..draft }])
+    };
+    publish(true).unwrap();
+    let woken = Arc::new(Count::default());
+    reader.register(&woken.clone().into());
+    assert_eq!(publish(false).unwrap()[0].offset.get(), 2);
+    assert!(woken.0.load(Ordering::Relaxed) > 0);
+    assert_eq!(publish(false).err(), Some(AppendError::Store(StoreError::Stopped)));
+}
+
+#[test]
 fn a_repetition_of_a_publish_under_way_gets_its_answer() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
@@ -177,6 +253,23 @@ fn a_batch_that_repeats_a_publish_that_fails_fails_like_it() {
     assert!(outcome(&before).is_ok());
     assert_eq!((outcome(&first), outcome(&again)), (Err(FULL), Err(FULL)));
     assert!(!world.append(vec![with_id("a", 1, "x")]).unwrap()[0].repeated);
+}
+
+/// What the refusals rest on is not kept: they would be wrong.
+#[test]
+fn a_batch_that_conflicts_with_a_publish_that_fails_fails_like_it() {
+    let world = World::new(Durability::Commit);
+    world.shelf.hold();
+    let before = world.submit(vec![note("b", 0)]).unwrap();
+    world.shelf.await_held();
+    world.shelf.succeed_then_fail_with(StoreError::DiskFull);
+    let first = Draft { finish: true, ..with_id("a", 1, "x") };
+    let batches = [first, note("a", 2), with_id("b", 3, "x")];
+    let commits = batches.map(|draft| world.submit(vec![draft]).unwrap());
+    world.shelf.let_go();
+    assert!(outcome(&before).is_ok());
+    assert!(commits.iter().all(|commit| outcome(commit) == Err(FULL)));
+    assert!(world.append(vec![note("a", 2), with_id("b", 3, "x")]).is_ok());
 }
 
 #[test]
@@ -247,6 +340,24 @@ fn a_full_queue_refuses_the_newcomer() {
     world.shelf.let_go();
     assert!(waiting.iter().all(|commit| outcome(commit).is_ok()));
     assert!(world.append(vec![note("a", 1)]).is_ok());
+}
+
+/// Addresses take memory, however short their names.
+#[test]
+fn events_to_many_topics_fill_the_queue_by_their_bytes() {
+    let world = World::new(Durability::Commit);
+    let to: Vec<Address> = (0..1_000).map(|n| topic(&n.to_string())).collect();
+    world.shelf.hold();
+    let mut waiting = Vec::new();
+    while let Ok(commit) = world.submit(vec![note_to(&to, 1, None)]) {
+        waiting.push(commit);
+    }
+    let bytes = to.len() * size_of::<Address>() * waiting.len();
+    assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
+    // The rest need not be planned.
+    world.shelf.fail_with(StoreError::OutcomeUnknown);
+    world.shelf.let_go();
+    assert!(waiting.iter().all(|commit| outcome(commit).is_err()));
 }
 
 #[test]

@@ -36,6 +36,10 @@ struct State {
     flushed_below: u64,
     /// The outcomes of the next commits. Later commits succeed.
     outcomes: VecDeque<Result<(), StoreError>>,
+    /// Whether the next commit panics.
+    panics: bool,
+    /// What the next step of trimming fails with.
+    trim_error: Option<StoreError>,
     /// While set, commits and flushes wait.
     held: bool,
     /// Whether a commit or a flush waits.
@@ -80,7 +84,16 @@ impl Shelf {
         self.state().outcomes.extend([Ok(()), Err(error)]);
     }
 
-    /// Makes commits and flushes wait until `let_go`.
+    pub(crate) fn panic_at_commit(&self) {
+        self.state().panics = true;
+    }
+
+    /// Lets the next step of trimming fail.
+    pub(crate) fn fail_trim_with(&self, error: StoreError) {
+        self.state().trim_error = Some(error);
+    }
+
+    /// Lets commits and flushes wait, until they are let go.
     pub(crate) fn hold(&self) {
         self.state().held = true;
     }
@@ -276,7 +289,12 @@ impl Store for ShelfStore {
     }
 
     fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError> {
-        let state = &mut *self.shelf.begin(self.is_stopped)?;
+        let mut state = self.shelf.begin(self.is_stopped)?;
+        if state.panics {
+            drop(state);
+            panic!("told to");
+        }
+        let state = &mut *state;
         state.commits += 1;
         if let Err(error) = state.outcomes.pop_front().unwrap_or(Ok(())) {
             self.is_stopped = error.is_final();
@@ -312,7 +330,13 @@ impl Store for ShelfStore {
     }
 
     fn trim(&mut self, _: Timestamp) -> Result<Trimmed, StoreError> {
-        Ok(Trimmed::Until(None))
+        match self.shelf.state().trim_error.take() {
+            Some(error) => {
+                self.is_stopped = error.is_final();
+                Err(error)
+            }
+            None => Ok(Trimmed::Until(None)),
+        }
     }
 }
 

@@ -175,7 +175,7 @@ pub(crate) fn outcome(commit: &Commit) -> Result<Answers, AppendError> {
 }
 
 fn committed(commit: &Commit) -> impl Future<Output = Result<Answers, AppendError>> {
-    poll_fn(move |task| commit.poll(task.waker()))
+    poll_fn(move |task| commit.poll(task.waker(), Answers::clone))
 }
 
 /// The numbers that a reader got, and the gaps between them.

@@ -4,7 +4,10 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
@@ -93,7 +96,9 @@ pub(crate) fn append_all<P: Payload, const N: usize>(
 ) -> Result<Answers, AppendError> {
     match log.append(ms(now), drafts.into_iter().collect())? {
         Submitted::Appended(answers) => Ok(answers),
-        Submitted::Queued(commit) => block_on(poll_fn(|task| commit.poll(task.waker()))),
+        Submitted::Queued(commit) => {
+            block_on(poll_fn(|task| commit.poll(task.waker(), Answers::clone)))
+        }
     }
 }
 
@@ -193,7 +198,17 @@ impl Wake for Signal {
     }
 }
 
-/// Runs a future on this thread. Panics after the deadline.
+/// Counts how often it is woken.
+#[derive(Default)]
+pub(crate) struct Count(pub(crate) AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs a future on this thread, up to a deadline.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
     let waker = Waker::from(Arc::clone(&signal));

@@ -92,9 +92,8 @@ impl Receipt {
         match &self.0 {
             State::Confirmed(confirmed) => Ok(confirmed.clone()),
             State::Queued { commit, draft, given } => {
-                let answers = poll_fn(|cx| commit.poll(cx.waker())).await;
-                let answers = answers.map_err(PublishError::from_append)?;
-                Ok(Confirmed::of(answers[*draft], given.clone()))
+                let own = poll_fn(|cx| commit.poll(cx.waker(), |answers| answers[*draft])).await;
+                Ok(Confirmed::of(own.map_err(PublishError::from_append)?, given.clone()))
             }
         }
     }
