@@ -8,7 +8,7 @@ pub(crate) mod restore;
 pub(crate) mod writer;
 
 pub(crate) use group::Group;
-pub(crate) use outcome::{Commit, Outcome};
+pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;
 pub(crate) use queue::{CommitQueue, Queue, Queued};
 pub(crate) use restore::restore;

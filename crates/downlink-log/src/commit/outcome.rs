@@ -8,11 +8,11 @@ use std::{
 use crate::sequence::{Answers, AppendError};
 use crate::sync::Mutex;
 
-/// The outcome of one batch, once there is one.
+/// A commit that is under way. Clones wait for the same one.
 ///
 /// The lock is held alone, for a look or a swap; no waker runs under it.
-#[derive(Debug)]
-pub(crate) struct Outcome(Mutex<State>);
+#[derive(Clone, Debug)]
+pub struct Commit(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,9 +21,9 @@ struct State {
     wakers: Vec<Waker>,
 }
 
-impl Outcome {
+impl Commit {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State::default()))
+        Self(Arc::new(Mutex::new(State::default())))
     }
 
     /// Sets the result, if there is none, and wakes who waits for it. Called with no lock held.
@@ -36,29 +36,6 @@ impl Outcome {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn poll<R>(
-        &self,
-        waker: &Waker,
-        take: impl FnOnce(&Answers) -> R,
-    ) -> Poll<Result<R, AppendError>> {
-        // Cloned without the lock: it may be a user's code.
-        let waker = waker.clone();
-        let mut state = self.0.lock();
-        if let Some(result) = &state.result {
-            return Poll::Ready(result.as_ref().map(take).map_err(Clone::clone));
-        }
-        if !state.wakers.iter().any(|held| held.will_wake(&waker)) {
-            state.wakers.push(waker);
-        }
-        Poll::Pending
-    }
-}
-
-/// A commit that is under way. Clones wait for the same one.
-#[derive(Clone, Debug)]
-pub struct Commit(pub(crate) Arc<Outcome>);
-
-impl Commit {
     /// What is taken of the answers, once the batch is in the store and visible, or why it is not.
     /// Until then the waker is kept, and woken when there is an outcome.
     ///
@@ -75,6 +52,15 @@ impl Commit {
         waker: &Waker,
         take: impl FnOnce(&Answers) -> R,
     ) -> Poll<Result<R, AppendError>> {
-        self.0.poll(waker, take)
+        // Cloned without the lock: it may be a user's code.
+        let waker = waker.clone();
+        let mut state = self.0.lock();
+        if let Some(result) = &state.result {
+            return Poll::Ready(result.as_ref().map(take).map_err(Clone::clone));
+        }
+        if !state.wakers.iter().any(|held| held.will_wake(&waker)) {
+            state.wakers.push(waker);
+        }
+        Poll::Pending
     }
 }

@@ -1,8 +1,8 @@
 //! Batches that wait for the store's writer, in the order of their coming, bounded.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use crate::commit::{Commit, Outcome};
+use crate::commit::Commit;
 use crate::sequence::{AppendError, Draft, Drafts};
 use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
@@ -34,7 +34,7 @@ const ADDRESS_COST_BYTES: usize = 80;
 pub(crate) struct Queued<P: Payload> {
     pub(crate) now: Timestamp,
     pub(crate) drafts: Drafts<P>,
-    pub(crate) outcome: Arc<Outcome>,
+    pub(crate) outcome: Commit,
     pub(crate) size: Size,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct CommitQueue<P: Payload> {
     /// Notified when there is something to commit, or nothing more will come.
     pub(crate) to_commit: Condvar,
     /// Resolved when the writer has let go of the store.
-    pub(crate) ended: Outcome,
+    pub(crate) ended: Commit,
 }
 
 /// Batches that are not committed yet, those under way among them.
@@ -82,12 +82,12 @@ impl<P: Payload> CommitQueue<P> {
             closed: false,
             failed: None,
         };
-        Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Outcome::new() }
+        Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Commit::new() }
     }
 
     /// Queues a batch. Never waits for the store.
     pub(crate) fn submit(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Commit, AppendError> {
-        let (size, outcome) = (Size::of(&drafts), Arc::new(Outcome::new()));
+        let (size, outcome) = (Size::of(&drafts), Commit::new());
         let mut queue = self.queue.lock();
         if queue.closed {
             return Err(AppendError::Closed);
@@ -98,13 +98,16 @@ impl<P: Payload> CommitQueue<P> {
         if !queue.has_room(size) {
             return Err(AppendError::Busy);
         }
-        queue.push(Queued { now, drafts, outcome: Arc::clone(&outcome), size });
-        let is_due = queue.is_due();
+        queue.size.events += size.events;
+        queue.size.bytes += size.bytes;
+        queue.waiting.push_back(Queued { now, drafts, outcome: outcome.clone(), size });
+        let is_due =
+            queue.batches() == queue.awaited || queue.is_half_full() || queue.fills_group();
         drop(queue);
         if is_due {
             self.to_commit.notify_one();
         }
-        Ok(Commit(outcome))
+        Ok(outcome)
     }
 
     /// Refuses batches from now on. The writer ends when it has written the queue.
@@ -136,23 +139,8 @@ impl<P: Payload> Queue<P> {
         fits || self.size.events == 0
     }
 
-    fn push(&mut self, batch: Queued<P>) {
-        self.size.events += batch.size.events;
-        self.size.bytes += batch.size.bytes;
-        self.waiting.push_back(batch);
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     pub(crate) fn batches(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// Whether the writer must hear of the batch that was just pushed.
-    fn is_due(&self) -> bool {
-        self.waiting.len() == self.awaited || self.is_half_full() || self.fills_group()
     }
 
     /// Whether more would not go into the same transaction.

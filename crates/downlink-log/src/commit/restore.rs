@@ -45,7 +45,15 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    raise_to_stored(core, reader, oldest, &addresses)?;
+    // The one address that may be without a row: its floor is then that of the forgotten rows.
+    let everyone = reader.floor_of(&Address::Everyone)?;
+    core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
+    // Retention may have taken an event of one topic that is younger than what another one keeps.
+    reader.floors_above(oldest, &mut |address, floor| {
+        if addresses.contains(&address) {
+            core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
+        }
+    })?;
     let mut evicted = Evicted::new();
     for (event, payload) in decoded.into_iter().rev() {
         push(core, event, payload, &mut evicted);
@@ -57,31 +65,18 @@ pub(crate) fn restore<P: Payload>(
     // A name that has no ring may have lost events above the oldest in memory. Its readers ask the
     // store, which knows; without this they would pass over what it has lost.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
-    restore_finished(core, reader)
+    // So that publishing to a finished topic is refused as before.
+    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
+        let finish = Finish { offset: mark.offset.get(), at: mark.at };
+        core.history.restore_finish(&core.history.topic(&address), finish);
+    }
+    Ok(())
 }
 
 /// What memory has lost below an offset: the store may have it. It was lost before any reader came.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
-}
-
-/// Raises the floors of the rings to what the store has evicted above `from`: retention may have
-/// taken an event of one topic that is younger than what another one keeps.
-fn raise_to_stored<P: Payload>(
-    core: &Core<P>,
-    reader: &dyn StoreReader,
-    from: Offset,
-    addresses: &HashSet<Address>,
-) -> Result<(), StoreError> {
-    // The one address that may be without a row: its floor is then that of the forgotten rows.
-    let everyone = reader.floor_of(&Address::Everyone)?;
-    core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    reader.floors_above(from, &mut |address, floor| {
-        if addresses.contains(&address) {
-            core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
-        }
-    })
 }
 
 fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mut Evicted<P>) {
@@ -109,16 +104,4 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         finish: false,
     };
     core.history.push(pushed, evicted);
-}
-
-/// Takes the marks of finished topics, so that publishing to one is refused as before.
-fn restore_finished<P: Payload>(
-    core: &Core<P>,
-    reader: &dyn StoreReader,
-) -> Result<(), StoreError> {
-    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
-        let topic = core.history.topic(&address);
-        core.history.restore_finish(&topic, Finish { offset: mark.offset.get(), at: mark.at });
-    }
-    Ok(())
 }

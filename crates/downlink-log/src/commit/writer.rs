@@ -85,13 +85,13 @@ impl<P: Payload> Writer<P> {
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
-        if queue.is_empty() && !queue.closed && !wait.is_zero() {
+        if queue.batches() == 0 && !queue.closed && !wait.is_zero() {
             commits.to_commit.wait_for(&mut queue, wait);
         }
         if let Some(pacing) = self.pacing.filter(|_| self.durability == Durability::Commit) {
             gather(commits, &mut queue, pacing);
         }
-        (!queue.is_empty() || !queue.closed).then(|| queue.take_group())
+        (queue.batches() > 0 || !queue.closed).then(|| queue.take_group())
     }
 
     /// Plans, commits and applies the batches of one transaction.

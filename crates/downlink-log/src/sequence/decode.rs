@@ -1,6 +1,6 @@
 //! From stored bytes to payloads: the one path, for rings that are filled and for replays.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::sequence::Ids;
 use crate::sync::Mutex;
@@ -69,11 +69,5 @@ impl<P> Decoder<P> {
         if is_new {
             on_unreadable(id);
         }
-    }
-}
-
-impl<P> fmt::Debug for Decoder<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder").finish_non_exhaustive()
     }
 }

@@ -6,20 +6,15 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::sequence::Appended;
-use crate::types::{Fingerprint, IdempotencyKey, KEY_WINDOW, Timestamp};
+use crate::types::{Fingerprint, IdempotencyKey, KEY_WINDOW, KEYS_MAX, Timestamp};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct KeyWindow {
     keys: HashMap<IdempotencyKey, (Fingerprint, Appended)>,
     order: VecDeque<(Timestamp, IdempotencyKey)>,
-    keys_max: usize,
 }
 
 impl KeyWindow {
-    pub(crate) fn new(keys_max: usize) -> Self {
-        Self { keys: HashMap::new(), order: VecDeque::new(), keys_max }
-    }
-
     pub(crate) fn get(&self, key: &IdempotencyKey) -> Option<(Fingerprint, Appended)> {
         self.keys.get(key).copied()
     }
@@ -31,7 +26,7 @@ impl KeyWindow {
         fingerprint: Fingerprint,
         answer: Appended,
     ) {
-        if self.keys.len() >= self.keys_max {
+        if self.keys.len() >= KEYS_MAX {
             self.drop_oldest();
         }
         self.keys.insert(key.clone(), (fingerprint, answer));
@@ -76,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_key_is_forgotten_after_ten_minutes() {
-        let mut window = KeyWindow::new(10);
+        let mut window = KeyWindow::default();
         window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
         window.expire(Timestamp::from_millis(10 * 60_000 - 1));
         assert!(window.get(&key("a")).is_some());
@@ -86,17 +81,18 @@ mod tests {
 
     #[test]
     fn the_oldest_key_makes_room() {
-        let mut window = KeyWindow::new(2);
-        for name in ["a", "b", "c"] {
-            window.insert(minutes(0), key(name), Fingerprint::default(), answer(1));
+        let mut window = KeyWindow::default();
+        for name in 0..=KEYS_MAX {
+            let key = key(&name.to_string());
+            window.insert(minutes(0), key, Fingerprint::default(), answer(1));
         }
-        assert!(window.get(&key("a")).is_none());
-        assert!(window.get(&key("b")).is_some() && window.get(&key("c")).is_some());
+        assert!(window.get(&key("0")).is_none());
+        assert!(window.get(&key("1")).is_some());
     }
 
     #[test]
     fn credentials_do_not_share_keys() {
-        let mut window = KeyWindow::new(2);
+        let mut window = KeyWindow::default();
         window.insert(minutes(0), key("a"), Fingerprint::default(), answer(1));
         let other = IdempotencyKey { credential: "bob".into(), key: "a".into() };
         assert!(window.get(&other).is_none());

@@ -19,7 +19,7 @@ use crate::sequence::{
 use crate::store::StoreError;
 use crate::sync::{Mutex, MutexGuard};
 use crate::topics::Topic;
-use crate::types::{Address, Fingerprint, IdempotencyKey, KEYS_MAX, Offset, Payload, Timestamp};
+use crate::types::{Address, Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
 #[derive(Debug)]
 pub(crate) struct Sequencer {
@@ -62,8 +62,8 @@ impl<P> Wakes<P> {
 
 impl Sequencer {
     pub(crate) fn new(next: Offset, at: Timestamp) -> Self {
-        let sequence =
-            Sequence { next: next.get(), at, keys: KeyWindow::new(KEYS_MAX), closed: false };
+        let keys = KeyWindow::default();
+        let sequence = Sequence { next: next.get(), at, keys, closed: false };
         Self { sequence: Mutex::new(sequence), publisher_ids: PublisherIds::new() }
     }
 
@@ -89,7 +89,9 @@ impl Sequencer {
         let (_batch, wakes) = loop {
             let mut topics = DraftTopics::find(history, &drafts);
             let mut sequence = self.lock();
-            sequence.check_open()?;
+            if sequence.closed {
+                return Err(AppendError::Closed);
+            }
             let mut earlier = Remembered { keys: sequence.keys(now), ids: &self.publisher_ids };
             let plans = plan(&drafts, &topics, 0, &mut earlier)?;
             let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
@@ -187,11 +189,6 @@ impl Sequencer {
 }
 
 impl Sequence {
-    /// Whether appends are still taken.
-    pub(crate) fn check_open(&self) -> Result<(), AppendError> {
-        if self.closed { Err(AppendError::Closed) } else { Ok(()) }
-    }
-
     pub(crate) fn keys(&mut self, now: Timestamp) -> &KeyWindow {
         self.keys.expire(now);
         &self.keys
