@@ -47,12 +47,7 @@ impl Group {
                 break assigned;
             }
         };
-        self.note(&mut assigned);
-        Ok(assigned)
-    }
-
-    /// Notes what a batch has that later ones may repeat or run into, and what the store keeps of it.
-    fn note<P: Payload>(&mut self, assigned: &mut Assigned<P>) {
+        // Later batches may repeat what this one has, or run into it.
         for (draft, fresh) in (self.drafts..).zip(&mut assigned.drafts) {
             let Ok(fresh) = fresh else { continue };
             let noted = (fresh.fingerprint, draft);
@@ -68,6 +63,7 @@ impl Group {
             self.events.push(stored_event(fresh, assigned.at));
         }
         self.drafts += assigned.drafts.len();
+        Ok(assigned)
     }
 }
 

@@ -13,8 +13,8 @@ use crate::history::{EventTopics, Evicted, History, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::readers::wake_all;
 use crate::sequence::{
-    Answers, AppendError, Appended, Assigned, Draft, DraftTopics, Drafts, Earlier, Fresh, Ids,
-    KeyWindow, Plans, PublisherId, PublisherIds, Repeat, plan,
+    Answers, AppendError, Appended, Assigned, DraftTopics, Drafts, Earlier, Fresh, Ids, KeyWindow,
+    Plans, PublisherId, PublisherIds, Repeat, plan,
 };
 use crate::store::StoreError;
 use crate::sync::{Mutex, MutexGuard};
@@ -134,13 +134,20 @@ impl Sequencer {
                         fresh.topics.iter().map(|topic| held.matching(&topic.address)).collect();
                     let matched = matched(&fresh.topics, &patterns, fresh.offset);
                     let answer = ids.appended(Offset::new(fresh.offset), matched, false);
-                    history.note_published(fresh.is_kept());
-                    self.remember(sequence, now, fresh, answer);
-                    let payload = if fresh.is_kept() { fresh.payload.take() } else { None };
+                    let is_kept = fresh.is_kept();
+                    history.note_published(is_kept);
+                    // The key and the id are known before the event is where it can be evicted.
+                    let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
+                    if let Some(key) = fresh.key.take() {
+                        sequence.keys.insert(now, key, fingerprint, answer);
+                    }
+                    if let Some(id) = fresh.id.take().filter(|_| is_kept) {
+                        self.publisher_ids.insert(id, PublisherId { fingerprint, answer, rings });
+                    }
                     let event = Pushed {
                         offset: fresh.offset,
                         at,
-                        payload,
+                        payload: fresh.payload.take_if(|_| is_kept),
                         topics: &fresh.topics,
                         patterns: &patterns,
                         finish: fresh.finish,
@@ -157,24 +164,6 @@ impl Sequencer {
         history.trim_all(held, batch.topics(), batch.first, evicted);
         history.tidy_index();
         wakes
-    }
-
-    /// Remembers the key and the id of a new event, before the event is where it can be evicted.
-    fn remember<P: Payload>(
-        &self,
-        sequence: &mut Sequence,
-        now: Timestamp,
-        fresh: &mut Fresh<P>,
-        answer: Appended,
-    ) {
-        let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
-        if let Some(key) = fresh.key.take() {
-            sequence.keys.insert(now, key, fingerprint, answer);
-        }
-        let is_kept = fresh.is_kept();
-        if let Some(id) = fresh.id.take().filter(|_| is_kept) {
-            self.publisher_ids.insert(id, PublisherId { fingerprint, answer, rings });
-        }
     }
 
     /// Frees the ids of evicted events, and collects emptied topics. Called with no lock held.
@@ -226,29 +215,22 @@ impl Sequence {
         let drafts = parts
             .map(|(((draft, plan), topics), payload)| match plan {
                 Some(repeat) => Err(repeat),
-                None => Ok(self.fresh(draft, topics, payload)),
+                None => {
+                    self.next += 1;
+                    Ok(Fresh {
+                        offset: self.next - 1,
+                        payload,
+                        topics: std::mem::take(topics),
+                        id: draft.id.take(),
+                        key: draft.key.take(),
+                        fingerprint: draft.fingerprint,
+                        finish: draft.finish,
+                        body: draft.body.take(),
+                    })
+                }
             })
             .collect();
         Ok(Some(Assigned { now, at, first, drafts }))
-    }
-
-    fn fresh<P: Payload>(
-        &mut self,
-        draft: &mut Draft<P>,
-        topics: &mut EventTopics<P>,
-        payload: Option<P>,
-    ) -> Fresh<P> {
-        self.next += 1;
-        Fresh {
-            offset: self.next - 1,
-            payload,
-            topics: std::mem::take(topics),
-            id: draft.id.take(),
-            key: draft.key.take(),
-            fingerprint: draft.fingerprint,
-            finish: draft.finish,
-            body: draft.body.take(),
-        }
     }
 }
 
