@@ -270,5 +270,8 @@ fn torture_loses_nothing_and_leaves_nothing() {
         world.finished.load(Ordering::Relaxed)
     );
     assert!(delivered > 0 && gaps > 0);
-    assert_eq!(support::sizes(&world.log, ms(u64::MAX - 1)), (0, 0, 0, 0));
+    let end = ms(u64::MAX - 1);
+    // A call evicts a few hundred events at most.
+    (0..16).for_each(|_| world.log.expire(end));
+    assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
