@@ -53,7 +53,7 @@ pub use types::{
     address::{Address, CLIENT_BYTES_MAX, ClientId, InvalidName, TOPIC_BYTES_MAX, Topic},
     clock::{ClockState, LogClock, OnJump, SLACK_MS},
     event::{Batch, EndReason, Entry, Gap, GapReason},
-    floor::{EvictionNumber, Floor, Hole},
+    floor::{EvictionNumber, Floor},
     identity::{Fingerprint, IdempotencyKey, KEY_WINDOW, KEYS_MAX},
     offset::{Cursor, Epoch, Offset, Timestamp, resembles_cursor},
     open_error::OpenError,

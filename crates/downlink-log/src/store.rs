@@ -18,7 +18,7 @@ use crate::types::{
     address::Address,
     clock::ClockState,
     event::Batch,
-    floor::{EvictionNumber, Floor, Hole},
+    floor::{EvictionNumber, Floor},
     identity::{Fingerprint, IdempotencyKey},
     offset::{Epoch, Offset, Timestamp},
     trie::PatternSet,
@@ -270,11 +270,12 @@ pub struct Page {
     /// Everything wanted below this is in this page or before it. The end that was asked for when
     /// there is nothing more.
     pub next: Offset,
-    /// The hole above the page's first offset among the wanted topics, at the moment of this page.
+    /// The last offset known to be missing among the wanted topics, at the moment of this page; not
+    /// below the range that was asked for.
     ///
     /// An event that another wanted topic still keeps is not missing. The store can tell that of the
     /// last evicted event of each topic only; of earlier ones it may report a hole that is none.
-    pub hole: Option<Hole>,
+    pub hole: Option<Offset>,
 }
 
 /// An event as a replay gets it.

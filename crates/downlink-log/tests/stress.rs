@@ -275,3 +275,29 @@ fn torture_loses_nothing_and_leaves_nothing() {
     (0..16).for_each(|_| world.log.expire(end));
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
+
+/// Readers of both topics of an event are counted once, also those that come and go meanwhile.
+#[test]
+fn readers_of_several_topics_come_and_go_while_events_to_all_of_them_are_published() {
+    let log: Log<Load> = Log::new(options());
+    let both = selection(&["a", "b"]);
+    let stays = log.open(ms(0), &both, &Start::Live).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(log.open(ms(0), &both, &Start::Live).unwrap());
+                }
+            });
+        }
+        let publisher = scope.spawn(|| {
+            let to = [topic("a"), topic("b")];
+            (0..20_000).all(|_| append_all(&log, 0, [draft(&to)]).unwrap()[0].matched >= 1)
+        });
+        let matched = publisher.join();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(matched.expect("no publish panics"), "a reader that stays is always matched");
+    });
+    drop(stays);
+}

@@ -12,7 +12,7 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Finish, Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
-/// Events evicted by age in one step, about a millisecond. A call that meets an age that is due does
+/// Topics looked at, and events evicted, by age in one step: about a millisecond. A call that meets an age that is due does
 /// one step, so no publisher waits long when a hundred thousand topics expire at once. With half, more
 /// events would outlive their age in a log where little happens.
 const EXPIRE_STEP: usize = 128;
@@ -308,7 +308,10 @@ impl<P: Payload> History<P> {
     fn expire_step(&self, now: Timestamp) -> Evicted<P> {
         let mut evicted = Evicted::new();
         let held = self.patterns.hold();
-        while evicted.entries.len() + evicted.emptied.len() < EXPIRE_STEP {
+        for _ in 0..EXPIRE_STEP {
+            if evicted.entries.len() >= EXPIRE_STEP {
+                break;
+            }
             let Some((at, topic)) = self.ages.pop_due(now) else { break };
             self.expire_topic(&held, at, &topic, now, &mut evicted);
         }
@@ -399,5 +402,30 @@ impl<P: Payload> History<P> {
     /// Collects topics that keep nothing any more. Called with no lock held.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>]) {
         self.topics.collect(topics, |address, lost| self.patterns.note_lost(address, lost));
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::types::{Epoch, address::Topic as Name};
+
+    /// A hundred thousand topics whose only event replaced one that is due by now.
+    #[test]
+    fn a_step_looks_at_few_topics_also_if_none_of_them_has_anything_to_evict() {
+        let history: History<&'static str> =
+            History::new(LogOptions::new(Epoch::from_random(7)), Offset::FIRST);
+        let topics: Vec<_> = (0..10 * EXPIRE_STEP)
+            .map(|number| {
+                let name = Name::new(&number.to_string()).unwrap();
+                let topic = history.topic(&Address::Topic(name));
+                history.ages.queue(&topic, Some(Timestamp::from_millis(1)));
+                topic
+            })
+            .collect();
+        let evicted = history.expire(Timestamp::from_millis(1)).unwrap();
+        assert!(evicted.entries.is_empty());
+        let left = topics.iter().filter(|topic| topic.queued_for().is_some()).count();
+        assert_eq!(left, 9 * EXPIRE_STEP);
     }
 }

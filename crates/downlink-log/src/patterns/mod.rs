@@ -5,5 +5,5 @@ pub(crate) mod pattern;
 pub(crate) mod table;
 
 pub(crate) use evictions::Evictions;
-pub(crate) use pattern::{Look, Pattern};
+pub(crate) use pattern::Pattern;
 pub(crate) use table::{Held, Matching, PatternSeat, Patterns};

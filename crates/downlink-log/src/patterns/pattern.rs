@@ -36,14 +36,6 @@ struct Rows<P> {
     evictions: Evictions,
 }
 
-/// What a look at the rows has found.
-pub(crate) enum Look {
-    /// The rows were added to the buffer.
-    Complete,
-    /// The rows do not reach back to where the reader stands.
-    Behind,
-}
-
 impl<P> Pattern<P> {
     pub(crate) fn new(selector: TopicSelector) -> Self {
         let rows = Rows {
@@ -120,15 +112,15 @@ impl<P> Pattern<P> {
         }
     }
 
-    /// Adds the rows in `from..until` to a buffer.
-    pub(crate) fn look(&self, from: u64, until: u64, out: &mut Vec<(u64, Arc<Topic<P>>)>) -> Look {
+    /// Adds the rows in `from..until` to a buffer; `false` if they do not reach back to `from`.
+    pub(crate) fn look(&self, from: u64, until: u64, out: &mut Vec<(u64, Arc<Topic<P>>)>) -> bool {
         let rows = self.rows.lock();
         if rows.complete_from > from {
-            return Look::Behind;
+            return false;
         }
         let start = rows.rows.partition_point(|(offset, _)| *offset < from);
         let wanted = rows.rows.range(start..).take_while(|(offset, _)| *offset < until);
         out.extend(wanted.cloned());
-        Look::Complete
+        true
     }
 }

@@ -7,9 +7,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::core::Core;
 use crate::read::{Beginning, FloorSearch, Past, Search, Seats, Start, Work, walk};
-use crate::sequence::Located;
 use crate::topics::Topic;
-use crate::types::{Cursor, EvictionNumber, Gap, GapReason, Hole, Offset, Payload, Timestamp};
+use crate::types::{Cursor, EvictionNumber, Gap, GapReason, Offset, Payload, Timestamp};
+
+/// Newest events that are found by sorting the offsets of few topics, in one step of a millisecond.
+/// More are found by walking the index.
+const SORTED_MAX: usize = 4_096;
 
 /// The search for the beginning of one reader. The reader is on its lists already, so no append
 /// between is missed.
@@ -46,8 +49,16 @@ impl<P: Payload> Opening<P> {
     ) -> Result<Beginning, Box<Self>> {
         let history = &core.history;
         let (evicted, tail) = (history.newest_eviction(), history.tail());
-        let search = |gap, stage| {
-            let few = walk::few_topics(history, seats);
+        let search = |gap, mut stage| {
+            let mut few = walk::few_topics(history, seats);
+            if let (Stage::Newest { left, .. }, Some(topics)) = (&stage, &few) {
+                let kept: usize = topics.iter().map(|topic| topic.ring.read().len()).sum();
+                if kept <= *left {
+                    stage = Stage::First { from: 0 };
+                } else if *left > SORTED_MAX {
+                    few = None;
+                }
+            }
             Err(Box::new(Self { tail, evicted, few, stage, gap }))
         };
         let newest = |left| Stage::Newest { left, until: tail, oldest: None };
@@ -69,37 +80,22 @@ impl<P: Payload> Opening<P> {
                 let from = history.first_since(*since).unwrap_or(tail);
                 search(None, Stage::First { from })
             }
-            Start::After(id) => {
-                let reason = match Self::locate(core, id, tail) {
-                    Ok(next) if seats.patterns().is_empty() || history.floor_max() <= next => {
-                        return Ok(Beginning::at(next));
-                    }
-                    Ok(next) => {
-                        let search_floors = FloorSearch::new(seats);
-                        let stage = Stage::LostFrom { search: search_floors, next, highest: 0 };
-                        return search(None, stage);
-                    }
-                    Err(GapReason::Lost) => {
-                        let gap = gap(GapReason::Lost, None, None, tail);
-                        return Ok(Beginning { gap: Some(gap), ..Beginning::at(tail) });
-                    }
-                    Err(reason) => reason,
-                };
-                search(Some((reason, None)), newest(history.options.gap_replay_max))
-            }
-        }
-    }
-
-    /// The offset after an id, or why there is none.
-    fn locate(core: &Core<P>, id: &str, tail: u64) -> Result<u64, GapReason> {
-        let Some(cursor) = Cursor::parse_id(id) else {
-            let known = core.sequencer.publisher_ids.get(id);
-            return known.map(|id| id.answer.offset.get() + 1).ok_or(GapReason::UnknownId);
-        };
-        match core.ids.locate(cursor, tail) {
-            Located::At(next) => Ok(next),
-            Located::Beyond(_) => Err(GapReason::Lost),
-            Located::Unknown => Err(GapReason::NewEpoch),
+            Start::After(id) => match locate(core, id, tail) {
+                Ok(next) if seats.patterns().is_empty() || history.floor_max() <= next => {
+                    Ok(Beginning::at(next))
+                }
+                Ok(next) => {
+                    let search_floors = FloorSearch::new(seats);
+                    search(None, Stage::LostFrom { search: search_floors, next, highest: 0 })
+                }
+                Err((GapReason::Lost, end)) => {
+                    let gap = Some(gap(GapReason::Lost, None, None, end));
+                    Ok(Beginning { gap, ..Beginning::at(end) })
+                }
+                Err((reason, _)) => {
+                    search(Some((reason, None)), newest(history.options.gap_replay_max))
+                }
+            },
         }
     }
 
@@ -145,8 +141,7 @@ impl<P: Payload> Opening<P> {
                     return None;
                 }
                 let (next, highest) = (*next, *highest);
-                let hole = (highest > next)
-                    .then(|| Hole { below: Offset::new(highest), until: Offset::new(highest - 1) });
+                let hole = (highest > next).then(|| highest - 1);
                 Some(Beginning::at(next).with_past(Past::of_id(tail, hole)))
             }
             Stage::LostSince { search, since, highest } => {
@@ -186,6 +181,19 @@ impl<P: Payload> Opening<P> {
         let past = Past::of_history(self.evicted, self.tail);
         Some(Beginning { gap, ..Beginning::at(next) }.with_past(past))
     }
+}
+
+/// The offset after an id, as far as memory knows; or what is lost, and where reading goes on then.
+pub(crate) fn locate<P: Payload>(
+    core: &Core<P>,
+    id: &str,
+    tail: u64,
+) -> Result<u64, (GapReason, u64)> {
+    let Some(cursor) = Cursor::parse_id(id) else {
+        let known = core.sequencer.publisher_ids.get(id);
+        return known.map(|id| id.answer.offset.get() + 1).ok_or((GapReason::UnknownId, tail));
+    };
+    core.ids.locate(cursor, tail)
 }
 
 /// A gap that a reader begins with.

@@ -12,10 +12,9 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use smallvec::SmallVec;
 
 use crate::history::History;
-use crate::patterns::Look;
 use crate::read::{Position, Search, Seats, Work, walk};
 use crate::topics::{Kept, Ring, Topic};
-use crate::types::{Batch, Entry, Gap, Hole, Offset, Payload};
+use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
 /// Up to this many topics, looking at each is cheaper than the index's lock. Models walk it sooner.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
@@ -94,10 +93,7 @@ fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<Rows<P>> 
         if seat.pattern.newest() < from {
             continue;
         }
-        if let Look::Behind = seat.pattern.look(from, until, &mut rows) {
-            return None;
-        }
-        if rows.len() > ROWS_MAX {
+        if !seat.pattern.look(from, until, &mut rows) || rows.len() > ROWS_MAX {
             return None;
         }
     }
@@ -153,13 +149,13 @@ fn walk<P: Payload>(
 
 /// Reports a hole. Reading goes on with the oldest event that is kept, but not above the hole: what is
 /// evicted while this looks for it must be missed by the next look.
-fn report(position: &mut Position, hole: Hole, oldest: Option<u64>, tail: u64) -> Gap {
-    let above = hole.until.get() + 1;
+pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, tail: u64) -> Gap {
+    let above = hole + 1;
     let next = oldest.unwrap_or(tail).min(above);
     let gap = Gap {
         reason: position.reason,
         after: Some(Offset::new(position.next - 1)),
-        until: Some(hole.until),
+        until: Some(Offset::new(hole)),
         oldest: oldest.map(Offset::new),
         next: Offset::new(next),
     };

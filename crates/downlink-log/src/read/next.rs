@@ -97,6 +97,7 @@ fn first_of_several<'a, P: Payload, Q>(
         let mut few = ring.from(position.next).take_while(|kept| kept.offset < tail);
         let Some(offset) = few.next().map(|kept| kept.offset) else { continue };
         others += few.take(FEW + 1).count();
+        others += usize::from(first.is_some_and(|(earlier, _)| earlier != offset));
         if others > FEW {
             return None;
         }
@@ -108,7 +109,7 @@ fn first_of_several<'a, P: Payload, Q>(
     let ring = seat.topic.ring.read();
     let entry = entry(ring.get(offset)?, take);
     drop(ring);
-    position.advance(Some(offset), None);
+    position.advance(Some(offset), (others == 0).then_some(tail));
     Some(entry)
 }
 

@@ -5,6 +5,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::core::Core;
+use crate::readers::WAKE_BATCH;
 use crate::topics::{Topic, start_of};
 use crate::types::address::Topic as TopicName;
 use crate::types::{Address, ClientId, Offset, Payload};
@@ -88,15 +89,22 @@ impl<P: Payload> Core<P> {
     }
 
     pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
-        let readers: Vec<_> = self.history.topics.everyone.readers.lock().iter().cloned().collect();
-        let tail = self.history.tail();
-        let overviews = readers.iter().map(|reader| ReaderOverview {
-            number: reader.number,
-            client: reader.client.clone(),
-            lag: reader.lag(tail),
-            selectors: reader.selectors as usize,
-        });
-        overviews.collect()
+        let (mut overviews, mut from) = (Vec::new(), Some(0));
+        // Readers that come or leave wait no longer than for a batch.
+        while let Some(start) = from {
+            overviews.reserve(WAKE_BATCH);
+            let tail = self.history.tail();
+            let readers = self.history.topics.everyone.readers.lock();
+            let (batch, next) = readers.batch(start);
+            from = next;
+            overviews.extend(batch.iter().flatten().map(|reader| ReaderOverview {
+                number: reader.number,
+                client: reader.client.clone(),
+                lag: reader.lag(tail),
+                selectors: reader.selectors as usize,
+            }));
+        }
+        overviews
     }
 
     fn overview(&self, topic: &Arc<Topic<P>>) -> TopicOverview {

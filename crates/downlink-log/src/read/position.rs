@@ -1,7 +1,12 @@
 //! Where a reader stands, and the holes that it meets there.
 
+use std::cmp::Reverse;
+
+use smallvec::SmallVec;
+
 use crate::read::{Past, Seats};
-use crate::types::{EvictionNumber, GapReason, Hole, Offset, Payload};
+use crate::topics::{Lost, Topic};
+use crate::types::{EvictionNumber, GapReason, Payload};
 
 /// The reading position of one reader.
 #[derive(Debug)]
@@ -18,6 +23,8 @@ pub(crate) struct Position {
     pub(crate) asked: bool,
     /// How often a topic had been finished when not all of the reader's topics were.
     pub(crate) finishes_seen: u32,
+    /// Whether its finished topics have nothing more for it, as a store said when it began.
+    pub(crate) at_end: Option<bool>,
     pub(crate) past: Option<Box<Past>>,
 }
 
@@ -42,51 +49,40 @@ impl Position {
         }
     }
 
-    /// The hole between here and the tail, in everything that the reader reads.
+    /// Where the hole between here and the tail ends, in everything that the reader reads.
     ///
     /// The caller has looked at the rings and rows before, so what was evicted after that is found by
     /// the next look at the latest.
-    pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<Hole> {
-        let (from, after) = (self.missing_from(), self.evicted_after());
-        let mut holes = self.hole_of_topics(seats);
-        for seat in seats.patterns() {
-            let highest = seat.pattern.highest_evicted(after).filter(|highest| *highest >= from);
-            let hole = highest.map(|highest| Hole {
-                below: Offset::new(highest + 1),
-                until: Offset::new(highest),
-            });
-            holes = max(holes, hole);
-        }
+    pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
+        let after = self.evicted_after();
+        let of_patterns = seats.patterns().iter();
+        let of_patterns = of_patterns.filter_map(|seat| seat.pattern.highest_evicted(after)).max();
         let earlier = self.past.as_ref().and_then(|past| past.hole);
-        max(holes, earlier.filter(|hole| hole.below.get() > from))
+        let hole = of_patterns.max(earlier).filter(|hole| *hole >= self.missing_from());
+        hole.max(self.hole_of_topics(seats))
     }
 
     /// The same in the topics that it names.
-    fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<Hole> {
+    fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let (from, after) = (self.missing_from(), self.evicted_after());
-        let mut holes = None;
-        for seat in &seats.topics {
-            // A ring with nothing at or above the cursor has no floor above it either.
-            if seat.topic.newest() < self.next {
-                continue;
+        // A ring with nothing at or above the cursor has no floor above it either.
+        let with_news = seats.topics.iter().filter(|seat| seat.topic.newest() >= self.next);
+        let lost = with_news.map(|seat| seat.topic.ring.read().lost());
+        let mut lost: SmallVec<[Lost; 3]> =
+            lost.filter(|lost| lost.floor.offset.get() > from).collect();
+        // Each of them may have to look at all topics, and most are below a hole that was found.
+        lost.sort_unstable_by_key(|lost| Reverse(lost.floor.offset));
+        let mut hole = None;
+        for lost in lost {
+            if hole >= Some(lost.floor.offset.get() - 1) {
+                break;
             }
-            let lost = seat.topic.ring.read().lost();
-            let is_elsewhere = |offset| {
-                let others = seats
-                    .topics
-                    .iter()
-                    .filter(|other| !std::ptr::eq(*other, seat) && other.topic.newest() >= offset);
-                others.into_iter().any(|other| other.topic.ring.read().get(offset).is_some())
+            let keeps = |topic: &Topic<P>, offset| {
+                topic.newest() >= offset && topic.ring.read().get(offset).is_some()
             };
-            holes = max(holes, lost.hole(from, after, is_elsewhere));
+            let is_elsewhere = |offset| seats.topics.iter().any(|seat| keeps(&seat.topic, offset));
+            hole = hole.max(lost.hole(from, after, is_elsewhere));
         }
-        holes
-    }
-}
-
-fn max(a: Option<Hole>, b: Option<Hole>) -> Option<Hole> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.max(b)),
-        (a, b) => a.or(b),
+        hole
     }
 }

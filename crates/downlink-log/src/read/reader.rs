@@ -8,14 +8,15 @@ use std::{
 
 use crate::core::Core;
 use crate::read::{
-    Beginning, Found, Next, Opening, Position, Promise, Replays, Seats, Source, Start,
-    StoreOpening, StoreReading, begin_known, look, read_next,
+    Beginning, Found, Next, Opening, Position, Replayed, Replays, Request, Seats, Slot, Start,
+    StoreOpening, begin_known, look, read_next,
 };
 use crate::readers::{ReaderState, WakeBatch, WakeMany};
 use crate::store::StoreError;
 use crate::sync::Ordering;
 use crate::types::{
-    Batch, ClientId, Cursor, EndReason, Entry, Gap, GapReason, Offset, Payload, Timestamp,
+    Batch, ClientId, Cursor, EndReason, Entry, EvictionNumber, Gap, GapReason, Offset, Payload,
+    Timestamp,
 };
 
 /// Patterns with which a search for the beginning starts while the reader is opened.
@@ -47,22 +48,28 @@ pub enum Read {
 /// more than *look again*.
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
+    /// The read side of the log's store.
+    replays: Option<Arc<Replays<P>>>,
     /// Its `next` is the position's, for others to see.
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// What comes before anything is read: rare, and then for a moment.
-    first: Option<Box<First<P>>>,
-    /// What it does with the store, if there is one.
-    stored: Option<Box<StoreReading<P>>>,
+    /// What comes before memory is read: rare, and gone when the reader has caught up.
+    before: Option<Box<Before<P>>>,
 }
 
-/// What comes before anything is read.
-enum First<P> {
-    /// The search for where the reader begins, if that takes long.
+/// What comes before memory is read.
+enum Before<P> {
+    /// The search in memory for where the reader begins, if that takes long.
     Search(Box<Opening<P>>),
-    /// A gap to be reported.
+    /// The same in the store.
+    Beginning(Arc<Slot<Beginning>>),
+    /// The gap that the reader begins with.
     Gap(Gap),
+    /// A page of the store is under way.
+    Asked(Arc<Slot<Replayed<P>>>),
+    /// A page of the store. When it is used up it stays: the next one is read like it.
+    Page(Replayed<P>),
 }
 
 impl<P: Payload> std::fmt::Debug for Reader<P> {
@@ -83,31 +90,31 @@ impl<P: Payload> Reader<P> {
         seats: Seats<P>,
         start: &Start,
     ) -> Self {
-        let stored = replays.map(|replays| Box::new(StoreReading::new(replays)));
         let position = Position {
             next: core.history.tail(),
             reported_below: 0,
             reason: GapReason::Evicted,
-            has_store: stored.is_some(),
+            has_store: replays.is_some(),
             asked: true,
             finishes_seen: u32::MAX,
+            at_end: None,
             past: None,
         };
         state.note_newest(seats.newest());
-        let mut reader = Self { core, state, seats, position, first: None, stored };
+        let mut reader = Self { core, replays, state, seats, position, before: None };
         reader.find_beginning(start);
         reader
     }
 
     fn find_beginning(&mut self, start: &Start) {
-        let Some(stored) = &mut self.stored else {
+        let Some(replays) = &self.replays else {
             match Opening::begin(&self.core, &self.seats, start) {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
-                    self.first = Some(Box::new(First::Search(opening)));
+                    self.before = Some(Box::new(Before::Search(opening)));
                     // A reader of many patterns has taken its time already.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
-                        self.step_opening();
+                        let _ = self.prepare();
                     }
                 }
             }
@@ -117,54 +124,46 @@ impl<P: Payload> Reader<P> {
             return self.begin_at(beginning);
         }
         let (core, start) = (Arc::clone(&self.core), start.clone());
-        let replays = &stored.replays;
         let mut opening = StoreOpening::new(core, Arc::clone(replays), &self.seats, start);
-        let (mut promise, slot) = Promise::new(Arc::clone(&self.state));
-        replays.ask(Box::new(move || {
-            if promise.is_abandoned() {
-                return true;
-            }
-            let Some(beginning) = opening.step() else { return false };
-            promise.keep(beginning);
-            true
-        }));
-        stored.source = Source::Beginning(slot);
+        let slot = replays.ask(&self.state, move || opening.step());
+        self.before = Some(Box::new(Before::Beginning(slot)));
     }
 
     /// Stands where it is known to begin.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        self.position.next = next;
-        self.position.past = past;
         // What a reader of live events misses, it misses while it is here.
-        self.position.reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
-        let reported = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
-        self.position.reported_below = reported;
-        self.position.asked = asked;
-        self.tell_first(gap);
-        if let Some(stored) = &mut self.stored {
-            stored.at_end = at_end;
-        }
+        let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
+        let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
+        let position = &mut self.position;
+        *position = Position { next, reported_below, reason, asked, past, at_end, ..*position };
+        self.before = gap.map(|gap| Box::new(Before::Gap(gap)));
         self.publish_position();
     }
 
-    /// Goes on with the search for the beginning. `true`: it is known.
-    fn step_opening(&mut self) -> bool {
-        let Some(First::Search(opening)) = self.first.as_deref_mut() else { return true };
-        let Some(beginning) = opening.step(&self.core, &self.seats) else { return false };
-        self.begin_at(beginning);
-        true
-    }
-
-    fn tell_first(&mut self, gap: Option<Gap>) {
-        self.first = gap.map(|gap| Box::new(First::Gap(gap)));
-    }
-
-    fn first_gap(&self) -> Option<&Gap> {
-        match self.first.as_deref() {
-            Some(First::Gap(gap)) => Some(gap),
-            Some(First::Search(_)) | None => None,
+    /// Goes on with what must be known before anything is read. `false`: it is still to come.
+    fn prepare(&mut self) -> Result<bool, StoreError> {
+        match self.before.as_deref_mut() {
+            Some(Before::Search(opening)) => {
+                let Some(beginning) = opening.step(&self.core, &self.seats) else {
+                    self.wake_itself();
+                    return Ok(false);
+                };
+                self.begin_at(beginning);
+            }
+            Some(Before::Beginning(slot)) => {
+                let Some(beginning) = slot.lock().take() else { return Ok(false) };
+                self.before = None;
+                self.begin_at(beginning?);
+            }
+            Some(Before::Asked(slot)) => {
+                let Some(page) = slot.lock().take() else { return Ok(false) };
+                self.before = None;
+                self.before = Some(Box::new(Before::Page(page?)));
+            }
+            Some(Before::Gap(_) | Before::Page(_)) | None => {}
         }
+        Ok(true)
     }
 
     fn publish_position(&self) {
@@ -178,17 +177,11 @@ impl<P: Payload> Reader<P> {
     ///
     /// [`StoreError`] if the store could not be read.
     pub fn poll_begun(&mut self, waker: &Waker) -> Poll<Result<(), StoreError>> {
-        let is_asked = |stored: &StoreReading<P>| matches!(stored.source, Source::Beginning(_));
-        let searches = matches!(self.first.as_deref(), Some(First::Search(_)));
-        if !searches && !self.stored.as_deref().is_some_and(is_asked) {
+        if !matches!(self.before.as_deref(), Some(Before::Search(_) | Before::Beginning(_))) {
             return Poll::Ready(Ok(()));
         }
         self.state.slot.register(waker);
-        if !self.step_opening() {
-            self.wake_itself();
-            return Poll::Pending;
-        }
-        match self.take_answer() {
+        match self.prepare() {
             Ok(false) => Poll::Pending,
             Ok(true) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error)),
@@ -207,9 +200,7 @@ impl<P: Payload> Reader<P> {
 
     /// The next offset to read.
     pub fn cursor(&self) -> Cursor {
-        let next = self.position.next;
-        let next = self.first_gap().map_or(next, |gap| next.min(gap.next.get()));
-        Cursor { epoch: self.core.ids.current(), next: Offset::new(next) }
+        Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
     }
 
     /// A number that readers of the same topics share, and others hardly do, so that a server of
@@ -243,10 +234,10 @@ impl<P: Payload> Reader<P> {
 
     /// Whether all its topics are finished and it has nothing of them left to read.
     pub fn is_at_end(&self) -> bool {
-        if let Some(at_end) = self.stored.as_ref().and_then(|stored| stored.at_end) {
+        if let Some(at_end) = self.position.at_end {
             return at_end;
         }
-        self.first.is_none()
+        self.before.is_none()
             && self.seats.all_finished()
             && self.position.hole(&self.seats).is_none()
             && self
@@ -270,22 +261,20 @@ impl<P: Payload> Reader<P> {
         }
         self.core.settle(self.core.history.expire(now));
         loop {
-            if !self.step_opening() {
-                return end.map_or_else(|| self.later(), Read::Ended);
+            let Ok(is_known) = self.prepare() else { return Read::Ended(EndReason::Unreadable) };
+            match self.before.as_deref() {
+                // A long replay is not waited for at the end: a client that comes back goes on here.
+                Some(Before::Beginning(_) | Before::Asked(_)) if !is_known => {
+                    return end.map_or(Read::Fetching, Read::Ended);
+                }
+                Some(&Before::Gap(gap)) => {
+                    self.before = None;
+                    return Read::Gap(gap);
+                }
+                _ if !is_known => return Read::Fetching,
+                _ => {}
             }
-            let waits = match self.take_answer() {
-                Ok(answered) => !answered,
-                Err(_) => return Read::Ended(EndReason::Unreadable),
-            };
-            // A long replay is not waited for at the end: a client that comes back goes on here.
-            if waits {
-                return end.map_or(Read::Fetching, Read::Ended);
-            }
-            if let Some(gap) = self.first_gap().copied() {
-                self.first = None;
-                return Read::Gap(gap);
-            }
-            let found = self.read_page(batch, out).or_else(|| self.look(batch, out, end));
+            let found = self.look(batch, out, end);
             self.publish_position();
             if let Some(read) = found {
                 return read;
@@ -293,64 +282,59 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    fn read_page(&mut self, batch: Batch, out: &mut Vec<Entry<P>>) -> Option<Read> {
-        let stored = self.stored.as_mut()?;
-        let found = stored.read_page(&mut self.position, batch, out)?;
-        Some(found.map_or(Read::Events, Read::Gap))
-    }
-
-    /// Looks at memory. `None`: look again.
+    /// Looks at a page of the store, or at memory. `None`: look again.
     fn look(
         &mut self,
         batch: Batch,
         out: &mut Vec<Entry<P>>,
         end: Option<EndReason>,
     ) -> Option<Read> {
-        self.position.has_store = self.stored.as_ref().is_some_and(|stored| stored.is_reachable);
-        match look(&self.core.history, &self.seats, &mut self.position, batch, out) {
+        let of_page = match self.before.as_deref_mut() {
+            Some(Before::Page(page)) => page.read(&mut self.position, batch, out),
+            _ => None,
+        };
+        let position = &mut self.position;
+        let look = || look(&self.core.history, &self.seats, position, batch, out);
+        match of_page.unwrap_or_else(look) {
             Found::Gap(gap) => Some(Read::Gap(gap)),
             Found::Taken { .. } if !out.is_empty() => Some(Read::Events),
             // Something was evicted under the reader.
             Found::Taken { caught_up: false } => None,
             Found::Taken { caught_up: true } => {
+                self.before = None;
                 let end = end.or_else(|| self.finished());
                 Some(end.map_or(Read::CaughtUp, Read::Ended))
             }
-            Found::More => Some(end.map_or_else(|| self.later(), Read::Ended)),
+            Found::More => {
+                self.wake_itself();
+                Some(Read::Fetching)
+            }
             Found::Behind => {
-                if let Some(stored) = &mut self.stored {
-                    let wanted = || self.seats.wanted();
-                    stored.ask(&self.core, &self.state, wanted, &self.position, batch);
-                }
+                self.ask(batch);
                 None
             }
         }
     }
 
-    /// Takes the store's answer. `false`: it is still to come.
-    fn take_answer(&mut self) -> Result<bool, StoreError> {
-        let Some(stored) = &mut self.stored else { return Ok(true) };
-        match &stored.source {
-            Source::Beginning(slot) => {
-                let Some(beginning) = slot.take() else { return Ok(false) };
-                stored.source = Source::Memory;
-                self.begin_at(beginning?);
-            }
-            Source::Asked(slot) => {
-                let Some(answer) = slot.take() else { return Ok(false) };
-                let gap = stored.take_page(answer?, &mut self.position);
-                self.tell_first(gap);
-                self.publish_position();
-            }
-            Source::Memory | Source::Page(_) => {}
-        }
-        Ok(true)
-    }
-
-    /// Says that there is more to look at, and has the task that waits look again.
-    fn later(&self) -> Read {
-        self.wake_itself();
-        Read::Fetching
+    /// Asks the store for a page of what follows.
+    fn ask(&mut self, batch: Batch) {
+        let Some(replays) = &self.replays else { return };
+        let replay = match self.before.take().map(|before| *before) {
+            Some(Before::Page(page)) => page.replay,
+            _ => replays.reader.replay(self.seats.wanted()),
+        };
+        let evicted = self.position.past.as_ref().and_then(|past| past.evicted);
+        let mut request = Request {
+            core: Arc::clone(&self.core),
+            decoder: Arc::clone(&replays.decoder),
+            batch,
+            evicted: evicted.unwrap_or(EvictionNumber::NONE),
+            until: Offset::new(self.core.history.tail()),
+            page: Some(Replayed::new(self.position.next, replay)),
+            pages: 0,
+        };
+        let slot = replays.ask(&self.state, move || request.step());
+        self.before = Some(Box::new(Before::Asked(slot)));
     }
 
     fn wake_itself(&self) {
@@ -366,9 +350,7 @@ impl<P: Payload> Reader<P> {
 
     /// Whether it has something to do besides reading new events from memory.
     fn is_elsewhere(&self) -> bool {
-        self.state.slot.ended().is_some()
-            || self.first.is_some()
-            || self.stored.as_ref().is_some_and(|stored| !stored.is_in_memory())
+        self.state.slot.ended().is_some() || self.before.is_some()
     }
 
     /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a look

@@ -18,7 +18,7 @@ use crate::sync::Mutex;
 const READERS: usize = 4;
 
 /// One request: does a step, and says whether it is done.
-pub(crate) type Job = Box<dyn FnMut() -> bool + Send>;
+type Job = Box<dyn FnMut() -> bool + Send>;
 
 /// The read side of a log's store.
 pub(crate) struct Replays<P> {
@@ -73,8 +73,25 @@ impl<P> Replays<P> {
         Ok(Self { reader, decoder, requests })
     }
 
-    pub(crate) fn ask(&self, job: Job) {
-        self.requests.push(job);
+    /// Asks for an answer, step by step; a step gives `None` while there is more to do. The reader is
+    /// woken when the answer lies in the slot. It always comes, if only as a failure.
+    pub(crate) fn ask<A: Send + 'static>(
+        &self,
+        reader: &Arc<ReaderState>,
+        mut step: impl FnMut() -> Result<Option<A>, StoreError> + Send + 'static,
+    ) -> Arc<Slot<A>> {
+        let slot = Arc::new(Slot::new(None));
+        let promise = Promise { slot: Arc::clone(&slot), reader: Arc::clone(reader) };
+        self.requests.push(Box::new(move || {
+            // A reader that has left has dropped its slot.
+            if Arc::strong_count(&promise.slot) == 1 {
+                return true;
+            }
+            let Some(answer) = step().transpose() else { return false };
+            *promise.slot.lock() = Some(answer);
+            true
+        }));
+        slot
     }
 
     /// Ends the threads. Later requests are not answered.
@@ -130,44 +147,18 @@ impl Requests {
 }
 
 /// Where an answer lies until the reader looks.
-#[derive(Debug)]
-pub(crate) struct Slot<A>(Mutex<Option<Result<A, StoreError>>>);
+pub(crate) type Slot<A> = Mutex<Option<Result<A, StoreError>>>;
 
-impl<A> Slot<A> {
-    pub(crate) fn take(&self) -> Option<Result<A, StoreError>> {
-        self.0.lock().take()
-    }
-}
-
-/// An answer that a reader waits for. It always comes, if only as a failure.
-pub(crate) struct Promise<A> {
+/// An answer that a reader waits for.
+struct Promise<A> {
     slot: Arc<Slot<A>>,
     reader: Arc<ReaderState>,
-    kept: bool,
-}
-
-impl<A> Promise<A> {
-    pub(crate) fn new(reader: Arc<ReaderState>) -> (Self, Arc<Slot<A>>) {
-        let slot = Arc::new(Slot(Mutex::new(None)));
-        (Self { slot: Arc::clone(&slot), reader, kept: false }, slot)
-    }
-
-    /// Whether the reader has left: the slot is all that it still had.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.slot) == 1
-    }
-
-    pub(crate) fn keep(&mut self, answer: Result<A, StoreError>) {
-        self.kept = true;
-        self.slot.0.lock().replace(answer);
-    }
 }
 
 impl<A> Drop for Promise<A> {
     fn drop(&mut self) {
-        if !self.kept {
-            self.slot.0.lock().replace(Err(StoreError::Stopped));
-        }
+        // If the reader has taken an answer, nobody looks into the slot again.
+        self.slot.lock().get_or_insert(Err(StoreError::Stopped));
         let mut batch = WakeBatch::default();
         self.reader.slot.take(&mut batch);
         batch.wake();

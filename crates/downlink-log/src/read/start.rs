@@ -1,10 +1,6 @@
 //! Where a new reader begins.
 
-use crate::types::{
-    event::Gap,
-    floor::{EvictionNumber, Hole},
-    offset::Timestamp,
-};
+use crate::types::{EvictionNumber, Gap, Timestamp};
 
 /// What a reader asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,8 +39,8 @@ pub(crate) struct Past {
     pub(crate) evicted: Option<EvictionNumber>,
     /// The tail when it opened: later evictions below are found in any case from here on.
     pub(crate) until: u64,
-    /// What it missed before it opened, if its patterns had to be searched for that.
-    pub(crate) hole: Option<Hole>,
+    /// The last that it missed before it opened, if its patterns had to be searched for that.
+    pub(crate) hole: Option<u64>,
 }
 
 impl Past {
@@ -54,7 +50,7 @@ impl Past {
     }
 
     /// Of a reader that continues after an id.
-    pub(crate) fn of_id(until: u64, hole: Option<Hole>) -> Self {
+    pub(crate) fn of_id(until: u64, hole: Option<u64>) -> Self {
         Self { evicted: None, until, hole }
     }
 }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::read::{Beginning, Past, Replays, Seats, Start, gap};
-use crate::sequence::Located;
+use crate::read::{Beginning, Past, Replays, Seats, Start, gap, locate};
 use crate::store::{Page, Range, Step, StoreError, StoreReplay};
-use crate::types::{Batch, Cursor, EvictionNumber, Floor, GapReason, Offset, Payload};
+use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
 
 /// A look for one event.
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
@@ -44,7 +43,6 @@ enum Stage {
     Rest {
         from: u64,
     },
-    Done,
 }
 
 /// Where a reader begins, if that is known without the store. The reader is on its lists already.
@@ -57,13 +55,7 @@ pub(crate) fn begin_known<P: Payload>(
     let next = match start {
         Start::Live if seats.all_finished() => return None,
         Start::Live => return Some(Beginning { asked: false, ..Beginning::at(tail) }),
-        Start::After(id) => match Cursor::parse_id(id) {
-            Some(cursor) => match core.ids.locate(cursor, tail) {
-                Located::At(next) => next,
-                Located::Beyond(_) | Located::Unknown => return None,
-            },
-            None => core.sequencer.publisher_ids.get(id)?.answer.offset.get() + 1,
-        },
+        Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
     // Whether anything is left to read of finished topics, memory knows only above its floors.
@@ -105,15 +97,7 @@ impl<P: Payload> StoreOpening<P> {
     }
 
     /// Does a step. `None`: there is more to do.
-    pub(crate) fn step(&mut self) -> Option<Result<Beginning, StoreError>> {
-        match self.try_step() {
-            Ok(false) => None,
-            Ok(true) => Some(Ok(std::mem::replace(&mut self.beginning, Beginning::at(0)))),
-            Err(error) => Some(Err(error)),
-        }
-    }
-
-    fn try_step(&mut self) -> Result<bool, StoreError> {
+    pub(crate) fn step(&mut self) -> Result<Option<Beginning>, StoreError> {
         match self.stage {
             Stage::Begin => self.begin()?,
             Stage::First { from, moves } => {
@@ -140,12 +124,11 @@ impl<P: Payload> StoreOpening<P> {
             Stage::Rest { from } => {
                 if let Some(is_over) = self.is_over(from)? {
                     self.beginning.at_end = Some(is_over);
-                    self.stage = Stage::Done;
+                    return Ok(Some(std::mem::replace(&mut self.beginning, Beginning::at(0))));
                 }
             }
-            Stage::Done => {}
         }
-        Ok(matches!(self.stage, Stage::Done))
+        Ok(None)
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
@@ -159,7 +142,11 @@ impl<P: Payload> StoreOpening<P> {
             Start::Last(count) => Stage::Newest { count: *count },
             Start::Since(_) => Stage::Floor,
             Start::After(id) => {
-                let found = self.locate(id)?;
+                let mut found = locate(&self.core, id, self.core.history.tail());
+                if let Err((GapReason::UnknownId, end)) = found {
+                    let known = self.replays.reader.publisher_id(id)?;
+                    found = known.map(|id| id.get() + 1).ok_or((GapReason::UnknownId, end));
+                }
                 match found {
                     Ok(next) => {
                         self.evicted = None;
@@ -179,20 +166,6 @@ impl<P: Payload> StoreOpening<P> {
             }
         };
         Ok(())
-    }
-
-    /// The offset after an id; or why there is none, and where reading goes on.
-    fn locate(&self, id: &str) -> Result<Result<u64, (GapReason, u64)>, StoreError> {
-        let Some(cursor) = Cursor::parse_id(id) else {
-            let known = self.replays.reader.publisher_id(id)?;
-            let next = known.map(|offset| offset.get() + 1);
-            return Ok(next.ok_or((GapReason::UnknownId, self.tail)));
-        };
-        Ok(match self.core.ids.locate(cursor, self.core.history.tail()) {
-            Located::At(next) => Ok(next),
-            Located::Beyond(end) => Err((GapReason::Lost, end)),
-            Located::Unknown => Err((GapReason::NewEpoch, self.tail)),
-        })
     }
 
     fn begin_since(&mut self, floor: Floor) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ pub(crate) struct ReaderList {
 }
 
 /// Free when it is `None`.
-type Place = Option<Arc<ReaderState>>;
+pub(crate) type Place = Option<Arc<ReaderState>>;
 
 #[derive(Debug)]
 enum Places {
@@ -97,7 +97,7 @@ impl ReaderList {
     }
 
     /// The readers from place `from` on, up to a batch of places, and where to go on.
-    fn batch(&self, from: usize) -> (&[Place], Option<usize>) {
+    pub(crate) fn batch(&self, from: usize) -> (&[Place], Option<usize>) {
         let rest = self.places().get(from..).unwrap_or_default();
         let batch = rest.get(..WAKE_BATCH).unwrap_or(rest);
         let next = (rest.len() > WAKE_BATCH).then_some(from + WAKE_BATCH);

@@ -4,24 +4,13 @@
 //! remembers them.
 
 use crate::sequence::Appended;
-use crate::types::{Cursor, Epoch, Offset};
+use crate::types::{Cursor, Epoch, GapReason, Offset};
 
 /// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
 #[derive(Clone, Debug)]
 pub(crate) struct Ids {
     epochs: Vec<(Epoch, Offset)>,
     current: Epoch,
-}
-
-/// The position of a cursor among the lives of a log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Located {
-    /// Reading goes on here.
-    At(u64),
-    /// Its life of the log ended before it; the next begins here.
-    Beyond(u64),
-    /// Its life of the log is not known.
-    Unknown,
 }
 
 impl Ids {
@@ -48,16 +37,14 @@ impl Ids {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// Where a reader with this cursor goes on.
-    pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Located {
+    /// Where a reader with this cursor goes on; or what it has lost, and where it goes on then.
+    pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
-            return Located::Unknown;
+            return Err((GapReason::NewEpoch, tail));
         };
         let end = self.epochs.get(at + 1).map_or(tail, |(_, first)| first.get());
-        if cursor.next.get() <= end {
-            return Located::At(cursor.next.get());
-        }
-        Located::Beyond(end)
+        let next = cursor.next.get();
+        if next <= end { Ok(next) } else { Err((GapReason::Lost, end)) }
     }
 }
 
@@ -83,20 +70,20 @@ mod tests {
     #[test]
     fn an_id_below_the_end_of_its_life_resumes_exactly() {
         let ids = ids();
-        assert_eq!(ids.locate(cursor(1, 1), 9), Located::At(1));
-        assert_eq!(ids.locate(cursor(1, 5), 9), Located::At(5));
-        assert_eq!(ids.locate(cursor(2, 5), 9), Located::At(5));
-        assert_eq!(ids.locate(cursor(3, 9), 9), Located::At(9));
-        assert_eq!(ids.locate(cursor(3, 2), 9), Located::At(2));
+        assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
+        assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));
+        assert_eq!(ids.locate(cursor(2, 5), 9), Ok(5));
+        assert_eq!(ids.locate(cursor(3, 9), 9), Ok(9));
+        assert_eq!(ids.locate(cursor(3, 2), 9), Ok(2));
     }
 
     #[test]
     fn an_id_beyond_the_end_of_its_life_is_lost() {
         let ids = ids();
-        assert_eq!(ids.locate(cursor(1, 6), 9), Located::Beyond(5));
-        assert_eq!(ids.locate(cursor(2, 6), 9), Located::Beyond(5));
-        assert_eq!(ids.locate(cursor(3, 10), 9), Located::Beyond(9));
-        assert_eq!(ids.locate(cursor(4, 1), 9), Located::Unknown);
+        assert_eq!(ids.locate(cursor(1, 6), 9), Err((GapReason::Lost, 5)));
+        assert_eq!(ids.locate(cursor(2, 6), 9), Err((GapReason::Lost, 5)));
+        assert_eq!(ids.locate(cursor(3, 10), 9), Err((GapReason::Lost, 9)));
+        assert_eq!(ids.locate(cursor(4, 1), 9), Err((GapReason::NewEpoch, 9)));
     }
 
     #[test]

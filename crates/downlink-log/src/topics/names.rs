@@ -286,7 +286,6 @@ impl<P: Payload> Names<P> {
             if ring.is_dead() || !ring.bury() {
                 return;
             }
-            topic.set_queued_for(None);
             ring.lost()
         };
         let current = self.topics.get(&topic.address);

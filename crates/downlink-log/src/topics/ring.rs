@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::types::{
-    floor::{EvictionNumber, Floor, Hole},
+    floor::{EvictionNumber, Floor},
     offset::{Offset, Timestamp},
     payload::{ENTRY_COST_BYTES, Payload},
     retention::RuleNumber,
@@ -56,24 +56,20 @@ impl Lost {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// The hole that a reader meets here: what was evicted from `from` on, later than an eviction.
-    /// `is_elsewhere` says whether another topic of the reader keeps an offset.
+    /// Where the hole ends that a reader meets here: the last of what was evicted from `from` on, later
+    /// than an eviction. `is_elsewhere` says whether another topic of the reader keeps an offset.
     pub(crate) fn hole(
         &self,
         from: u64,
         after: Option<EvictionNumber>,
         is_elsewhere: impl FnOnce(u64) -> bool,
-    ) -> Option<Hole> {
-        let below = self.floor.offset;
-        if below.get() <= from || after.is_some_and(|after| self.number <= after) {
+    ) -> Option<u64> {
+        let last = self.floor.offset.get() - 1;
+        if last < from || after.is_some_and(|after| self.number <= after) {
             return None;
         }
-        let last = below.get() - 1;
-        if !is_elsewhere(last) {
-            return Some(Hole { below, until: Offset::new(last) });
-        }
-        let lower = self.lower.get();
-        (lower > from).then(|| Hole { below, until: Offset::new(lower - 1) })
+        let until = if is_elsewhere(last) { self.lower.get() - 1 } else { last };
+        (until >= from).then_some(until)
     }
 
     /// Losses that cover both.
@@ -325,9 +321,7 @@ mod tests {
 
     /// Until `from`, after an eviction number: where the hole ends that a reader meets.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
-        let hole =
-            ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at));
-        hole.map(|hole| hole.until.get())
+        ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }
 
     #[test]

@@ -43,20 +43,3 @@ impl EvictionNumber {
         self.0
     }
 }
-
-/// A hole in what a reader asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Hole {
-    /// Nothing is missing from here on.
-    pub below: Offset,
-    /// The last offset known to be missing; less than `below`.
-    pub until: Offset,
-}
-
-impl Hole {
-    /// Both holes together.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
-        Self { below: self.below.max(other.below), until: self.until.max(other.until) }
-    }
-}

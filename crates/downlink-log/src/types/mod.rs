@@ -18,7 +18,7 @@ pub(crate) mod trie;
 pub(crate) use address::{Address, ClientId, InvalidName, check_segments};
 pub(crate) use clock::ClockState;
 pub(crate) use event::{Batch, EndReason, Entry, Gap, GapReason};
-pub(crate) use floor::{EvictionNumber, Floor, Hole};
+pub(crate) use floor::{EvictionNumber, Floor};
 pub(crate) use identity::{Fingerprint, IdempotencyKey, KEY_WINDOW, KEYS_MAX};
 pub(crate) use offset::{Cursor, Epoch, Offset, Timestamp};
 pub(crate) use open_error::OpenError;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use downlink_log::{
-    Address, Batch, ClockState, Epoch, EvictionNumber, Fingerprint, Floor, Hole, IdempotencyKey,
-    Offset, Timestamp,
+    Address, Batch, ClockState, Epoch, EvictionNumber, Fingerprint, Floor, IdempotencyKey, Offset,
+    Timestamp,
     store::{
         Durability, Finished, Opened, Page, Range, Step, Store, StoreError, StoreReader,
         StoreReplay, StoredEntry, StoredEvent, Trimmed, Wanted,
@@ -225,11 +225,11 @@ impl State {
         })
     }
 
-    fn hole(&self, wanted: &Wanted, from: u64, after: EvictionNumber) -> Option<Hole> {
+    fn hole(&self, wanted: &Wanted, from: u64, after: EvictionNumber) -> Option<Offset> {
         let kept: BTreeSet<u64> = self.wanted(wanted).map(|event| event.offset.get()).collect();
         let lost = self.evicted(wanted, after).map(|eviction| eviction.offset);
         let highest = lost.filter(|offset| *offset >= from && !kept.contains(offset)).max()?;
-        Some(Hole { below: Offset::new(highest + 1), until: Offset::new(highest) })
+        Some(Offset::new(highest))
     }
 
     fn is_damaged(&self, event: &StoredEvent) -> bool {

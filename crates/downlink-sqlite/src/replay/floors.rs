@@ -8,7 +8,7 @@
 //! other topic evicts that event too, its own floor passes the event under a new eviction number. So
 //! the highest floor seen so far stays right from call to call.
 
-use downlink_log::{Hole, Offset};
+use downlink_log::Offset;
 
 use crate::{
     fault::Result,
@@ -153,7 +153,7 @@ impl Holes {
         &mut self,
         snapshot: &mut Snapshot<'_>,
         from: u64,
-    ) -> Result<Option<Option<Hole>>> {
+    ) -> Result<Option<Option<Offset>>> {
         let Self { below, walk, .. } = self;
         self.from = from;
         let complete = walk.advance(snapshot, from.max(*below), |snapshot, evicted| {
@@ -162,8 +162,7 @@ impl Holes {
             *below = (*below).max(if is_kept { evicted.lower_floor } else { floor });
             Ok(from.max(*below))
         })?;
-        let until = Offset::new(below.saturating_sub(1));
-        let hole = (*below > from).then_some(Hole { below: Offset::new(*below), until });
+        let hole = (*below > from).then(|| Offset::new(*below - 1));
         Ok(complete.then_some(hole))
     }
 }

@@ -140,7 +140,7 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .filter(|event| event.to.contains(&address))
             .map(|event| event.offset.get())
             .collect();
-        let floor = page.hole.map_or(1, |hole| hole.below.get());
+        let floor = page.hole.map_or(1, |hole| hole.get() + 1);
         let gone = committed.iter().filter(|&&offset| offset < floor).count();
         if gone > committed.len().saturating_sub(EVENTS_MAX) {
             return Err(format!("topic {number}: {gone} of {} evicted", committed.len()));

@@ -1,7 +1,7 @@
 //! Holes in history, found by eviction numbers.
 
 use downlink_log::{
-    Address, Batch, EvictionNumber, Hole, Offset, Retention,
+    Address, Batch, EvictionNumber, Offset, Retention,
     store::{Store, StoreReplay},
 };
 use downlink_sqlite::SqliteStore;
@@ -17,8 +17,8 @@ fn append(store: &mut SqliteStore, offsets: std::ops::RangeInclusive<u64>, to: &
     trim(store, 0);
 }
 
-fn hole(below: u64) -> Option<Hole> {
-    Some(Hole { below: Offset::new(below), until: Offset::new(below - 1) })
+fn hole(below: u64) -> Option<Offset> {
+    Some(Offset::new(below - 1))
 }
 
 /// The hole of one page from an offset on.
@@ -27,7 +27,7 @@ fn hole_after(
     topics: &[Address],
     from: u64,
     after: EvictionNumber,
-) -> Option<Hole> {
+) -> Option<Offset> {
     let mut replay = store.reader().replay(wanted(topics, &[]));
     done(|| replay.page(range(from..1_000), after, LARGE).unwrap()).hole
 }

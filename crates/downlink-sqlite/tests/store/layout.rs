@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use downlink_log::{
-    Batch, ClockState, EvictionNumber, Hole, IdempotencyKey, Offset,
+    Batch, ClockState, EvictionNumber, IdempotencyKey, Offset,
     store::{Finished, Store, StoredEvent},
 };
 use rusqlite::Connection;
@@ -58,7 +58,7 @@ fn a_file_of_layout_1_keeps_its_events_floors_and_keys() {
         assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), [6]);
         assert_eq!(reader.newest_eviction(), Ok(EvictionNumber::new(1)));
         let page = first_page(&*reader, &wanted(&[topic("a")], &[]), 1..7, LARGE);
-        let hole = Hole { below: Offset::new(3), until: Offset::new(2) };
+        let hole = Offset::new(2);
         assert_eq!(page.hole, Some(hole));
         assert_eq!(reader.floor_of(&topic("gone")).unwrap().offset, Offset::new(2));
         let key = IdempotencyKey { credential: "bob".into(), key: "k".into() };

@@ -175,12 +175,10 @@ impl Reading {
             .map(|(offset, _)| *offset)
             .filter(|offset| self.kept.contains(offset) || *offset >= self.tail);
         let missing = later.filter(|offset| *offset >= from && !kept.contains(offset)).max();
-        let below = page.hole.map_or(from, |hole| hole.below.get());
+        let below = page.hole.map_or(from, |hole| hole.get() + 1);
         assert!(missing.is_none_or(|missing| missing < below), "{missing:?} {:?}", page.hole);
         let highest = store.reader().highest_floor().unwrap().get();
-        assert!(
-            page.hole.is_none_or(|hole| hole.below.get() <= highest && hole.until.get() >= from)
-        );
+        assert!(page.hole.is_none_or(|hole| hole.get() < highest && hole.get() >= from));
         let newest = store.reader().newest_eviction().unwrap();
         assert!(page.hole.is_none() || newest > begun, "nothing was evicted meanwhile");
         self.next = next;

@@ -181,7 +181,7 @@ pub(crate) fn read_pages(
         assert!(page.events.len() <= batch.events_max.max(1));
         assert!(page.next.get() > from, "a page moves on");
         events.extend(page.events);
-        below = below.max(page.hole.map_or(1, |hole| hole.below.get()));
+        below = below.max(page.hole.map_or(1, |hole| hole.get() + 1));
         from = page.next.get();
     }
     (events, below)
