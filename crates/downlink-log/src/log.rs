@@ -253,7 +253,8 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ends every reader, each after it has read what there is.
+    /// Ends every reader, each after it has read what there is. One that waits for the store ends at once:
+    /// whoever comes back goes on there.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }

@@ -207,20 +207,12 @@ impl FloorSearch {
                 let name = address.topic().map(|topic| topic.as_str());
                 name.is_some_and(|name| set.matches_counting(name, &mut nodes))
             };
-            let (looked, next) = if self.collected {
-                let listed = history.topics.list_collected(prefix, &from, HOLD_ROWS);
-                let wanted = listed.found.iter().filter(|(address, _)| wants(address));
-                wanted.for_each(|(_, lost)| each(*lost));
-                (listed.found.len(), listed.next)
-            } else {
-                let listed = history.topics.list(prefix, &from, HOLD_ROWS);
-                let wanted = listed.found.iter().filter(|topic| wants(&topic.address));
-                wanted.for_each(|topic| each(topic.ring.read().lost()));
-                (listed.found.len(), listed.next)
-            };
-            work.spend(looked.max(1), nodes);
-            self.at += usize::from(next.is_none());
-            self.from = next;
+            let listed = history.topics.list_lost(prefix, &from, HOLD_ROWS, self.collected);
+            let wanted = listed.found.iter().filter(|(address, _)| wants(address));
+            wanted.for_each(|(_, lost)| each(*lost));
+            work.spend(listed.found.len().max(1), nodes);
+            self.at += usize::from(listed.next.is_none());
+            self.from = listed.next;
         }
         false
     }

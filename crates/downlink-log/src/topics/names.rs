@@ -182,16 +182,22 @@ impl<P: Payload> Topics<P> {
         listed(prefix, count, range.map(|(address, topic)| (address, Arc::clone(topic))))
     }
 
-    /// The same of topics that were collected, with what each has lost.
-    pub(crate) fn list_collected(
+    /// The same with what each has lost, of topics that exist or of those that were collected.
+    pub(crate) fn list_lost(
         &self,
         prefix: &str,
         from: &Bound<Address>,
         count: usize,
+        collected: bool,
     ) -> Listed<(Address, Lost)> {
         let names = self.names.read();
-        let range = names.collected.range(from.clone());
-        listed(prefix, count, range.map(|(address, lost)| (address, (address.clone(), lost))))
+        if collected {
+            let range = names.collected.range(from.clone());
+            return listed(prefix, count, range.map(|(name, lost)| (name, (name.clone(), lost))));
+        }
+        let range = names.topics.range((from.clone(), Bound::Unbounded));
+        let lost = |topic: &Topic<P>| topic.ring.read().lost();
+        listed(prefix, count, range.map(|(name, topic)| (name, (name.clone(), lost(topic)))))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     task::Waker,
 };
 
-use downlink_log::{Log, Read, Reader, Retention, Start};
+use downlink_log::{EndReason, Log, Read, Reader, Retention, Start};
 
 use crate::support::{ALL, Count, Load, Seen, append, ms, options, selection};
 
@@ -48,7 +48,7 @@ fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     loop {
         reader.register(&waker);
         match seen.read(reader, 0, ALL) {
-            Read::CaughtUp => return (seen, fetching),
+            Read::CaughtUp | Read::Ended(_) => return (seen, fetching),
             Read::Fetching => {
                 fetching += 1;
                 assert_eq!(count.0.load(Ordering::Relaxed), fetching, "it goes on by itself");
@@ -99,6 +99,42 @@ fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     let mut all = open(&log, Start::Last(1_000));
     begin(&mut all);
     assert_eq!(read_all(&mut all).0.offsets, rare());
+}
+
+/// It needs several looks for that.
+#[test]
+fn a_reader_that_must_end_reads_what_there_is_first() {
+    for start in [Start::Earliest, Start::After("70000000-0".into())] {
+        let log = log();
+        let selectors = ["t/rare/*", "t/{n}/none", "t/{n}/{m}/none"];
+        let mut reader = log.open(ms(0), &selection(&selectors), &start).unwrap();
+        log.end_all(EndReason::Drained);
+        let (seen, _) = read_all(&mut reader);
+        assert_eq!((seen.offsets, seen.end), (rare(), Some(EndReason::Drained)), "{start:?}");
+    }
+}
+
+/// The newest events of few topics are counted exactly, also more than are sorted.
+#[test]
+fn many_last_events_are_counted_from_the_end() {
+    let mut long = options();
+    long.retention.default = Retention { events_max: 10_000, ..Retention::DEFAULT };
+    let log: Log<Load> = Log::new(long);
+    for number in 1..=6_000 {
+        append(&log, 0, &[["a", "b", "c"][number % 3]]).unwrap();
+    }
+    let of_both: Vec<u64> = (1..=6_000).filter(|number| number % 3 < 2).collect();
+    for count in [0, 1, 4_000, 4_001, 100_000] {
+        for (selectors, all) in [(["a", "b"], &of_both), (["a", "*"], &(1..=6_000).collect())] {
+            let mut reader = log.open(ms(0), &selection(&selectors), &Start::Last(count)).unwrap();
+            begin(&mut reader);
+            let first = all.len().saturating_sub(count);
+            assert_eq!(read_all(&mut reader).0.offsets, all[first..], "{count}");
+        }
+    }
+    let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Last(5_000)).unwrap();
+    begin(&mut reader);
+    assert_eq!(reader.cursor().next.get(), 1_001);
 }
 
 #[test]
