@@ -12,7 +12,7 @@ use crate::history::{EventTopics, Evicted, Pushed};
 use crate::patterns::Matching;
 use crate::sequence::{Decoder, PublisherId};
 use crate::store::{StoreError, StoreReader, StoredEvent};
-use crate::topics::{Finish, Lost};
+use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
 /// What the rings are filled with at most: what reconnecting clients ask for after a deploy, read in
@@ -104,4 +104,16 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         finish: false,
     };
     core.history.push(pushed, evicted);
+}
+
+/// Takes the marks of finished topics, so that publishing to one is refused as before.
+fn restore_finished<P: Payload>(
+    core: &Core<P>,
+    reader: &dyn StoreReader,
+) -> Result<(), StoreError> {
+    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
+        let topic = core.history.topic(&address);
+        core.history.restore_finish(&topic, mark);
+    }
+    Ok(())
 }

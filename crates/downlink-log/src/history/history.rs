@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::history::{Ages, EventTopics, Evicted, Index, Row};
 use crate::patterns::{Held, Matching, Patterns};
+use crate::store::Finished;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
-use crate::topics::{Finish, Kept, Lost, Ring, Topic, Topics};
+use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
 /// Topics looked at, and events evicted, by age in one step: about a millisecond. A call that meets an age that is due does
@@ -196,7 +197,7 @@ impl<P: Payload> History<P> {
                 }
             }
             if finish {
-                ring.set_finish(Some(Finish { offset, at }));
+                ring.set_finish(Some(Finished { offset: Offset::new(offset), at }));
                 topic.set_finished(true);
                 self.finishes.fetch_add(1, Ordering::Release);
             }
@@ -357,7 +358,7 @@ impl<P: Payload> History<P> {
     }
 
     /// Marks a topic as finished that was so before this log began.
-    pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finish) {
+    pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finished) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
         topic.set_finished(true);

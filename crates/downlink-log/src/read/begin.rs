@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::core::Core;
 use crate::read::{Beginning, FloorSearch, Past, Search, Seats, Start, Work, walk};
-use crate::topics::Topic;
-use crate::types::{Cursor, EvictionNumber, Gap, GapReason, Offset, Payload, Timestamp};
+use crate::topics::{Lost, Topic};
+use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
 /// Newest events that are found by sorting the offsets of few topics, in one step of a millisecond.
 /// More are found by walking the index.
@@ -34,10 +34,9 @@ enum Stage {
     First { from: u64 },
     /// The newest events, this many more, below an offset.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// What patterns have lost from an offset on, for a reader that continues there.
-    LostFrom { search: FloorSearch, next: u64, highest: u64 },
-    /// What was evicted that is as young as a time; then the first event of that time.
-    LostSince { search: FloorSearch, since: Timestamp, highest: u64 },
+    /// What patterns have lost from an offset on, for a reader that continues there. Or what was evicted
+    /// that is as young as a time; then the first event of that time.
+    Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
 impl<P: Payload> Opening<P> {
@@ -62,6 +61,8 @@ impl<P: Payload> Opening<P> {
             Err(Box::new(Self { tail, evicted, few, stage, gap }))
         };
         let newest = |left| Stage::Newest { left, until: tail, oldest: None };
+        let lost =
+            |since, next| Stage::Lost { search: FloorSearch::new(seats), since, next, highest: 0 };
         match start {
             Start::Live if seats.all_finished() => {
                 let topics = seats.named().map(|seat| &seat.topic);
@@ -73,8 +74,7 @@ impl<P: Payload> Opening<P> {
             Start::Earliest => search(None, Stage::First { from: 0 }),
             Start::Last(count) => search(None, newest(*count)),
             Start::Since(since) if history.evicted_at_max() >= *since => {
-                let (search_floors, since) = (FloorSearch::new(seats), *since);
-                search(None, Stage::LostSince { search: search_floors, since, highest: 0 })
+                search(None, lost(Some(*since), tail))
             }
             Start::Since(since) => {
                 let from = history.first_since(*since).unwrap_or(tail);
@@ -84,10 +84,7 @@ impl<P: Payload> Opening<P> {
                 Ok(next) if seats.patterns().is_empty() || history.floor_max() <= next => {
                     Ok(Beginning::at(next))
                 }
-                Ok(next) => {
-                    let search_floors = FloorSearch::new(seats);
-                    search(None, Stage::LostFrom { search: search_floors, next, highest: 0 })
-                }
+                Ok(next) => search(None, lost(None, next)),
                 Err((GapReason::Lost, end)) => {
                     let gap = Some(gap(GapReason::Lost, None, None, end));
                     Ok(Beginning { gap, ..Beginning::at(end) })
@@ -133,27 +130,20 @@ impl<P: Payload> Opening<P> {
                 let (left, oldest) = (*left, *oldest);
                 self.found(found, |until| Stage::Newest { left, until, oldest })
             }
-            Stage::LostFrom { search, next, highest } => {
-                let mut each = |lost: crate::topics::ring::Lost| {
-                    *highest = (*highest).max(lost.floor.offset.get());
-                };
-                if !search.step(history, seats, work, &mut each) {
-                    return None;
-                }
-                let (next, highest) = (*next, *highest);
-                let hole = (highest > next).then(|| highest - 1);
-                Some(Beginning::at(next).with_past(Past::of_id(tail, hole)))
-            }
-            Stage::LostSince { search, since, highest } => {
-                let since = *since;
-                let mut each = |lost: crate::topics::ring::Lost| {
-                    if lost.floor.at >= since && lost.floor.offset > Offset::FIRST {
-                        *highest = (*highest).max(lost.floor.offset.get());
+            Stage::Lost { search, since, next, highest } => {
+                let mut each = |lost: Lost| {
+                    let Floor { offset, at } = lost.floor;
+                    if since.is_none_or(|since| at >= since && offset > Offset::FIRST) {
+                        *highest = (*highest).max(offset.get());
                     }
                 };
                 if !search.step(history, seats, work, &mut each) {
                     return None;
                 }
+                let Some(since) = *since else {
+                    let hole = (*highest > *next).then(|| *highest - 1);
+                    return Some(Beginning::at(*next).with_past(Past::of_id(tail, hole)));
+                };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
                 // What is appended and evicted while it opens is found when it reads.
                 let highest = (*highest).min(tail);

@@ -7,7 +7,7 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::history::{History, Row};
 use crate::read::Seats;
-use crate::topics::{Topic, start_of};
+use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
 /// Rows copied under one hold of the index, which every publisher needs: some ten microseconds.
@@ -186,7 +186,7 @@ impl FloorSearch {
         history: &History<P>,
         seats: &Seats<P>,
         work: &mut Work,
-        each: &mut impl FnMut(crate::topics::ring::Lost),
+        each: &mut impl FnMut(Lost),
     ) -> bool {
         if seats.patterns().is_empty() {
             return true;

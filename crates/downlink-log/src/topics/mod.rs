@@ -7,5 +7,5 @@ pub(crate) mod topic;
 
 pub(crate) use collected::{COLLECTED_MAX, Collected};
 pub(crate) use names::{TopicSeat, TopicSeats, Topics, start_of};
-pub(crate) use ring::{Finish, Kept, Lost, Ring};
+pub(crate) use ring::{Kept, Lost, Ring};
 pub(crate) use topic::Topic;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::store::Finished;
 use crate::types::{
     floor::{EvictionNumber, Floor},
     offset::{Offset, Timestamp},
@@ -27,14 +28,6 @@ impl<P: Payload> Kept<P> {
     pub(crate) fn cost(&self) -> usize {
         self.payload.bytes() + ENTRY_COST_BYTES
     }
-}
-
-/// The end of a topic.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Finish {
-    /// The offset of the mark.
-    pub(crate) offset: u64,
-    pub(crate) at: Timestamp,
 }
 
 /// What a topic has lost.
@@ -101,7 +94,7 @@ struct History<P> {
     bytes: usize,
     /// Entries pushed since the ring was made, those evicted since among them.
     pushed: u64,
-    finish: Option<Finish>,
+    finish: Option<Finished>,
 }
 
 impl<P> Default for History<P> {
@@ -150,11 +143,11 @@ impl<P: Payload> Ring<P> {
         self.entries().map_or(0, VecDeque::len)
     }
 
-    pub(crate) fn finish(&self) -> Option<Finish> {
+    pub(crate) fn finish(&self) -> Option<Finished> {
         self.history.as_ref()?.finish
     }
 
-    pub(crate) fn set_finish(&mut self, finish: Option<Finish>) {
+    pub(crate) fn set_finish(&mut self, finish: Option<Finished>) {
         self.history.get_or_insert_default().finish = finish;
     }
 
@@ -378,7 +371,7 @@ mod tests {
         assert!(reserved.reserve());
         assert!(!reserved.bury());
         reserved.unreserve();
-        reserved.set_finish(Some(Finish { offset: 1, at: Timestamp::default() }));
+        reserved.set_finish(Some(Finished { offset: Offset::FIRST, at: Timestamp::default() }));
         assert!(!reserved.bury());
         reserved.set_finish(None);
         assert!(reserved.bury());

@@ -97,7 +97,7 @@ impl<P: Payload> Topic<P> {
         if self.newest.load(Ordering::Acquire) & FINISHED == 0 {
             return None;
         }
-        self.ring.read().finish().map(|finish| finish.offset)
+        self.ring.read().finish().map(|finish| finish.offset.get())
     }
 
     /// The caller holds the ring, whose finish mark was set or taken away.
