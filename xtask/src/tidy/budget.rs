@@ -13,17 +13,17 @@ use crate::tidy::{Finding, Rule};
 /// The budgets: a name, the limit of code lines, and the folders below `crates/` that share it.
 /// `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
-    ("downlink-proto", 1_100, &["downlink-proto"]),
-    ("downlink-log", 6_400, &["downlink-log"]),
+    ("downlink-proto", 1_000, &["downlink-proto"]),
+    ("downlink-log", 6_050, &["downlink-log"]),
     ("downlink-sqlite", 1_900, &["downlink-sqlite"]),
-    ("downlink: hub", 2_400, &["downlink/src/hub"]),
-    ("downlink: http, adapters", 1_800, &["downlink/src/http", "downlink/src/adapters"]),
-    ("downlink: serve", 3_000, &["downlink/src/serve"]),
-    ("downlink", 7_200, &["downlink"]),
-    ("downlink-client", 1_400, &["downlink-client"]),
+    ("downlink: hub", 2_200, &["downlink/src/hub"]),
+    ("downlink: http, adapters", 1_450, &["downlink/src/http", "downlink/src/adapters"]),
+    ("downlink: serve", 2_700, &["downlink/src/serve"]),
+    ("downlink", 6_600, &["downlink"]),
+    ("downlink-client", 1_100, &["downlink-client"]),
     ("downlink-server", 3_000, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 17_600, LIBRARIES),
+    ("the five libraries", 16_500, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =

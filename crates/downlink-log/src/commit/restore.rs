@@ -67,8 +67,7 @@ pub(crate) fn restore<P: Payload>(
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // So that publishing to a finished topic is refused as before.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
-        let finish = Finish { offset: mark.offset.get(), at: mark.at };
-        core.history.restore_finish(&core.history.topic(&address), finish);
+        core.history.restore_finish(&core.history.topic(&address), mark);
     }
     Ok(())
 }
@@ -104,16 +103,4 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         finish: false,
     };
     core.history.push(pushed, evicted);
-}
-
-/// Takes the marks of finished topics, so that publishing to one is refused as before.
-fn restore_finished<P: Payload>(
-    core: &Core<P>,
-    reader: &dyn StoreReader,
-) -> Result<(), StoreError> {
-    for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
-        let topic = core.history.topic(&address);
-        core.history.restore_finish(&topic, mark);
-    }
-    Ok(())
 }

@@ -49,6 +49,7 @@ pub(crate) fn look<P: Payload>(
     batch: Batch,
     out: &mut Vec<Entry<P>>,
 ) -> Found {
+    position.leave_past();
     let tail = history.tail();
     if position.next >= tail {
         position.advance(None, Some(position.next));
@@ -314,11 +315,11 @@ impl<'a, P: Payload> Taken<'a, P> {
                 }
                 return has_room;
             }
-            let is_elsewhere = |_| false;
-            let hole = ring.lost().hole(offset, position.evicted_after(), is_elsewhere);
-            is_missed |= hole.is_some() && ring.floor() > position.missing_from();
+            let hole = ring.lost().hole(offset, position.evicted_after(), |_| false);
+            is_missed |= hole.is_some();
         }
-        !is_missed
+        // A gap may have been reported for it: then no look would find a hole here.
+        !is_missed || offset < position.missing_from()
     }
 
     fn push(&mut self, kept: &Kept<P>) {

@@ -44,6 +44,11 @@ impl Position {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);
         self.reason = GapReason::Lagged;
+    }
+
+    /// Forgets what came before the reader, if it has passed that. Called between looks: within one,
+    /// a position may move back.
+    pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;
         }

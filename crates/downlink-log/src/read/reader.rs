@@ -19,6 +19,10 @@ use crate::types::{
     Timestamp,
 };
 
+/// Looks of one read. Another one is due when something was evicted during the one before, so two are
+/// rare; with these, a publisher that evicts all the time does not keep a thread here.
+const LOOKS_MAX: usize = 8;
+
 /// Patterns with which a search for the beginning starts while the reader is opened.
 const FEW_PATTERNS: usize = 64;
 
@@ -260,7 +264,7 @@ impl<P: Payload> Reader<P> {
             return Read::Ended(EndReason::Disconnected);
         }
         self.core.settle(self.core.history.expire(now));
-        loop {
+        for _ in 0..LOOKS_MAX {
             let Ok(is_known) = self.prepare() else { return Read::Ended(EndReason::Unreadable) };
             match self.before.as_deref() {
                 // A long replay is not waited for at the end: a client that comes back goes on here.
@@ -280,6 +284,8 @@ impl<P: Payload> Reader<P> {
                 return read;
             }
         }
+        self.wake_itself();
+        Read::Fetching
     }
 
     /// Looks at a page of the store, or at memory. `None`: look again.

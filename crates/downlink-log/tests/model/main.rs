@@ -323,3 +323,19 @@ fn a_closed_log_refuses_and_its_readers_end_after_reading() {
     let appended = world.log.append(now, [draft].into_iter().collect()).map(answers);
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }
+
+/// The walk of the index passes the row of an event that was gone before the reader came, and has no
+/// room for the event after it. The reader once looked again without end.
+#[test]
+fn a_reader_of_single_events_passes_rows_that_are_gone() {
+    let append = |target| Op::Append { targets: vec![target], bytes: 0, id: None, finish: false };
+    let mut ops = vec![append(Target::Topic(4)), append(Target::Topic(2)), Op::Advance { ms: 30 }];
+    ops.extend([Op::Connect { client: 3, start: Start::Earliest }, append(Target::Topic(0))]);
+    ops.push(Op::Read { client: 3, events_max: 1 });
+    ops.extend((0..4).map(|_| append(Target::Everyone)));
+    ops.extend((0..3).map(|_| append(Target::Client(0))));
+    ops.push(Op::Read { client: 3, events_max: 1 });
+    let mut world = World::new(true);
+    ops.iter().for_each(|op| world.run(op));
+    world.settle();
+}

@@ -209,3 +209,21 @@ fn an_empty_selection_hears_everyone_alone() {
     append_all(&log, 0, [draft(&[downlink_log::Address::Everyone])]).unwrap();
     assert_eq!(all(&mut reader, 0), (vec![2], vec![], Read::CaughtUp));
 }
+
+/// The reader was told that 2 is missing, and then meets its row in the index. The topic has lost
+/// a later event too, which another topic still keeps, so there is no further hole to tell of.
+#[test]
+fn a_row_below_a_reported_gap_does_not_stop_a_reader() {
+    let mut small = options();
+    let newest = Retention { events_max: 1, ..Retention::DEFAULT };
+    small.retention.rules.push((selection(&["a"]).selectors[0].clone(), newest));
+    let log: Log<Load> = Log::new(small);
+    let crowd: Vec<String> = (0..70).map(|n| format!("p/{n}")).collect();
+    let crowd: Vec<&str> = crowd.iter().map(String::as_str).collect();
+    let _crowd = open(&log, 0, &crowd, Start::Live);
+    assert_eq!((append(&log, 0, &["c"]), append(&log, 0, &["a"])), (Ok(1), Ok(2)));
+    let mut reader = open(&log, 0, &["a", "b", "c", "p/*"], Start::Earliest);
+    append_all(&log, 0, [draft(&[topic("a"), topic("b")])]).unwrap();
+    assert_eq!(append(&log, 0, &["a"]), Ok(4));
+    assert_eq!(all(&mut reader, 0), (vec![1, 3, 4], vec![(0, 2)], Read::CaughtUp));
+}
