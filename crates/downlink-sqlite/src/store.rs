@@ -326,6 +326,7 @@ impl Writing<'_> {
                 self.trimming.over.extend(over);
             }
             self.trimming.grown = true;
+            self.trimming.added += numbers.len();
         }
         if event.finish {
             for number in numbers {

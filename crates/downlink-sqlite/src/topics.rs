@@ -46,7 +46,7 @@ pub(crate) struct Topics {
     unindexed: Option<Unindexed>,
 }
 
-/// Events that have no rows in `memberships` yet. Trimming keeps them few.
+/// Events that have no rows in `memberships` yet. Each step of trimming gives rows to some.
 #[derive(Debug, Default)]
 pub(crate) struct Unindexed {
     /// Those at or above this offset.

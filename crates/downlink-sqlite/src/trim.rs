@@ -24,15 +24,16 @@ use crate::{
     topics::{Topics, members_from},
 };
 
-/// Rows looked at or evicted in one step: about five milliseconds. Publishers wait behind a step.
+/// Rows looked at or evicted in one step: about five milliseconds. Publishers wait behind a step. A
+/// step after a larger commit has twice the rows of that commit, so trimming keeps up with a flood.
 const STEP_ROWS: usize = 512;
 
 /// Events without rows in `memberships` at which they get them. A commit would touch a page for each
 /// of its topics; many events together, in the order of topics, share these pages. Every read of a
-/// topic looks at these events, so there are no more of them than it looks at anyway, in about two
-/// milliseconds.
+/// topic looks at these events too, in about two milliseconds.
 ///
-/// A step gives rows to no more events than have so many rows: a batch may bring far more at once.
+/// A step gives rows to no more events than have so many rows, or to half of those that wait: a batch
+/// may bring far more at once.
 const INDEX_ROWS: usize = 4_096;
 
 /// Events that are evicted between two looks at the size of the file: what these free is little
@@ -88,6 +89,8 @@ pub(crate) struct Trimming {
     /// Rows without events and marks.
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
+    /// Rows of `memberships` that were committed since the last step.
+    pub(crate) added: usize,
     /// The number of the next topic to be compared with its rule; `None` when all were.
     unchecked: Option<i64>,
     /// Whether the file may have grown since its size was looked at.
@@ -110,6 +113,7 @@ impl Trimming {
             ages,
             emptied: count("SELECT count(*) FROM topics WHERE emptied IS NOT NULL")?,
             keys: count("SELECT count(*) FROM keys")?,
+            added: 0,
             unchecked: (!is_checked).then_some(0),
             grown: true,
         })
@@ -141,7 +145,7 @@ pub(crate) fn trim_step(
     now: Timestamp,
 ) -> Result<(Trimmed, bool)> {
     let eviction = meta::<u64>(db, "evictions")? + 1;
-    let rows_left = STEP_ROWS;
+    let rows_left = STEP_ROWS.max(2 * std::mem::take(&mut trimming.added));
     let mut step = Step { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
     step.run(now)?;
     let trimmed = if step.rows_left == 0 { Trimmed::More } else { Trimmed::Until(step.next) };
@@ -151,13 +155,8 @@ pub(crate) fn trim_step(
 impl Step<'_> {
     /// Trims by every rule, as far as the step goes.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        while self.rows_left > 0
-            && let Some(&topic) = self.trimming.over.front()
-        {
-            if self.trim_topic(topic)? {
-                self.trimming.over.pop_front();
-            }
-        }
+        // The other rules have their share of a step, also while topics are over their own.
+        self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
         for (age, next) in &mut ages {
             *next = self.trim_age(*age, *next, now)?;
@@ -168,10 +167,23 @@ impl Step<'_> {
         self.forget_keys(now)?;
         self.forget_floors()?;
         self.check_rules()?;
+        self.trim_topics(0)?;
         if self.topics.unindexed(self.db)?.rows >= INDEX_ROWS {
             self.index()?;
         }
         if self.evicted { set_meta(self.db, "evictions", self.eviction) } else { Ok(()) }
+    }
+
+    /// Evicts the surplus of topics until so many rows are left.
+    fn trim_topics(&mut self, rows_kept: usize) -> Result<()> {
+        while self.rows_left > rows_kept
+            && let Some(&topic) = self.trimming.over.front()
+        {
+            if self.trim_topic(topic)? {
+                self.trimming.over.pop_front();
+            }
+        }
+        Ok(())
     }
 
     fn spend(&mut self, rows: usize) {
@@ -191,7 +203,8 @@ impl Step<'_> {
     /// all, the step ends here.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
-        let mut members = members_from(self.db, unindexed.from, INDEX_ROWS)?;
+        let mut members =
+            members_from(self.db, unindexed.from, INDEX_ROWS.max(unindexed.rows / 2))?;
         let Some(&(_, last, _)) = members.last() else { return Ok(()) };
         members.sort_unstable();
         for member in &members {

@@ -255,8 +255,9 @@ impl<P: Payload> Reader<P> {
     ///
     /// # Limits
     ///
-    /// One call looks at about a millisecond's worth of other topics' events. If there is more to
-    /// look at, it says [`Read::Fetching`] and wakes the reader.
+    /// One call looks at about a millisecond's worth of other topics' events, and at some more if
+    /// events are evicted meanwhile. If there is more to look at, it says [`Read::Fetching`] and wakes
+    /// the reader.
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // Before the tail: what was appended before the end is read before the end.
         let end = self.state.slot.ended();
