@@ -4,7 +4,7 @@ use crate::history::{Evicted, History};
 use crate::sequence::{Ids, Sequencer};
 use crate::types::Payload;
 
-/// Locks, outermost first. A thread takes a lock only with some of those before it held, or none.
+/// Locks, outermost first. While a thread holds a lock, it takes only locks further down this list.
 ///
 /// 1. the sequence, or the names of topics; never both
 /// 2. the table of patterns
@@ -14,8 +14,8 @@ use crate::types::Payload;
 /// 6. one list of readers, the queue of ages, publisher ids; one at a time
 /// 7. one reader's wake-up
 ///
-/// The queue of commits, the queue of replays and the clock are locked alone. No lock is held while a
-/// waker runs, while a payload is dropped, or across an await.
+/// The queue of commits, the queue of replays and the clock are locked alone. No lock is held while
+/// a waker runs, while a payload is dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,
@@ -24,7 +24,7 @@ pub(crate) struct Core<P> {
 }
 
 impl<P: Payload> Core<P> {
-    /// Disposes of what an expiry has evicted, if there was one.
+    /// Settles the events that an expiry evicted, if any. Called with no lock held.
     pub(crate) fn settle(&self, evicted: Option<Evicted<P>>) {
         if let Some(evicted) = evicted {
             self.sequencer.settle(&self.history, &evicted);

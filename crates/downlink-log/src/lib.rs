@@ -6,7 +6,8 @@
 //!
 //! Not here: event streams, HTTP, timers, tasks. Time is a parameter of every call that needs it.
 //!
-//! The modules are listed from the bottom to the top. A module uses only those above it in the list.
+//! The modules are listed from the bottom to the top. A module uses only those above it in the
+//! list.
 
 mod sync;
 

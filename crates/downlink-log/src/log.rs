@@ -25,14 +25,14 @@ use crate::types::{
 pub struct StoreOptions<P> {
     /// When a commit counts.
     pub durability: Durability,
-    /// Makes payloads of what the store kept.
+    /// Makes payloads from stored events.
     pub decode: Arc<Decode<P>>,
     /// Called once for each stored event that cannot be read. Nothing by default.
     pub on_unreadable: Option<Box<OnUnreadable>>,
     /// The log's clock, for retention while nothing is published.
     pub clock: Box<StoreClock>,
-    /// What each thread that reads for readers that are behind does first, such as lower its
-    /// priority. Nothing by default.
+    /// Called first on each thread that reads the store, for example to lower its priority. Does
+    /// nothing by default.
     pub begin_reading: fn(),
 }
 
@@ -58,13 +58,13 @@ impl<P> fmt::Debug for StoreOptions<P> {
     }
 }
 
-/// What became of a batch for now.
+/// The outcome of an append, as far as it is known.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Submitted {
     /// It is appended, and readers see it.
     Appended(Answers),
-    /// It waits for its commit: readers see it then, and only then it has offsets.
+    /// It waits for its commit. It gets its offsets, and readers see it, with the commit.
     Queued(Commit),
 }
 
@@ -74,8 +74,8 @@ pub struct Log<P: Payload> {
     store: Option<Arc<StoreSide<P>>>,
 }
 
-/// The way to the store. When the last handle is gone the threads end: those that write when they
-/// have written everything.
+/// The way to the store. Its threads end when the last handle is gone. The writing thread writes
+/// everything first.
 struct StoreSide<P: Payload> {
     queue: Arc<CommitQueue<P>>,
     replays: Arc<Replays<P>>,
@@ -109,10 +109,10 @@ impl<P: Payload> Log<P> {
         Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
     }
 
-    /// A log that goes on where a store ended. The epoch of the options is the one that the store's
-    /// opening began, whatever was set.
+    /// A log that continues a store's history. The store's opening began a new epoch, which
+    /// replaces the epoch of the options.
     ///
-    /// Starts a thread that writes, and some that read; they end with the last handle.
+    /// Starts one thread that writes and several that read. They end with the last handle.
     ///
     /// # Errors
     ///
@@ -152,32 +152,33 @@ impl<P: Payload> Log<P> {
         &self.core.history.options
     }
 
-    /// The next offset to become visible: a cursor here has everything behind it.
+    /// The next offset to become visible. A reader at this cursor has read everything.
     pub fn tail(&self) -> Cursor {
         let next = Offset::new(self.core.history.tail());
         Cursor { epoch: self.core.ids.current(), next }
     }
 
-    /// The id of the event at an offset, as a cursor: of the life of the log that it was published in.
+    /// The id of the event at an offset, as a cursor. Its epoch is that in which the event was
+    /// published.
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Appends a batch: all drafts, or none. Nothing waits for a reader or for the store.
+    /// Appends a batch: all drafts, or none. Never waits for a reader or for the store.
     ///
-    /// In memory, readers see the batch at once and are woken before this returns. With a store, the
-    /// batch is queued: readers see it when it is committed. Drafts that repeat an earlier one, by
-    /// key or id, get its answer.
+    /// In memory, readers see the batch at once and are woken before this returns. With a store,
+    /// the batch is queued: readers see it when it is committed. Drafts that repeat an earlier one,
+    /// by key or id, get its answer.
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; then nothing was appended. With a store, what is wrong with a draft itself is
-    /// said by the commit.
+    /// [`AppendError`]; then nothing was appended. With a store, the commit reports errors of the
+    /// drafts themselves.
     ///
     /// # Limits
     ///
-    /// A batch stays whole, even if it alone is more than the log's `bytes_max`; the caller bounds its
-    /// length. The sequence lock is held for all of it.
+    /// A batch stays whole, even if it alone is more than the log's `bytes_max`; the caller bounds
+    /// its length. The sequence lock is held for the whole batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
         if let Some(store) = &self.store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);
@@ -187,10 +188,10 @@ impl<P: Payload> Log<P> {
         sequencer.append(history, ids, now, drafts).map(Submitted::Appended)
     }
 
-    /// Opens a reader. What is appended after this returns is read by it.
+    /// Opens a reader. It reads every event that is appended after this returns.
     ///
-    /// Where it begins may take a search, in the store or through the events of many topics: see
-    /// [`poll_begun`](Reader::poll_begun).
+    /// Finding the first offset may take a search, in the store or through the events of many
+    /// topics: see [`poll_begun`](Reader::poll_begun).
     ///
     /// # Errors
     ///
@@ -215,7 +216,7 @@ impl<P: Payload> Log<P> {
             }
         };
         if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
-            // Appends that come after this one find the patterns.
+            // Under the sequence lock, so every append after this one finds the patterns.
             let _sequence = self.core.sequencer.lock();
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
@@ -225,8 +226,8 @@ impl<P: Payload> Log<P> {
         Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }
 
-    /// Evicts what is too old now, at most a few hundred events. Appending, opening, and reading do it
-    /// as well; a log where nothing happens needs a caller.
+    /// Evicts what is too old now, at most a few hundred events. Appending, opening and reading
+    /// call it too. An idle log needs a caller.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }
@@ -253,8 +254,8 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ends every reader, each after it has read what there is. One that waits for the store ends at once:
-    /// whoever comes back goes on there.
+    /// Ends every reader, each after it has read what there is. One that waits for the store ends
+    /// at once, and goes on there when its client comes back.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
@@ -277,7 +278,8 @@ impl<P: Payload> Log<P> {
         self.core.totals()
     }
 
-    /// What there is at one address; `None` if it has no events, no mark and no reader that named it.
+    /// What there is at one address; `None` if it has no events, no mark and no reader that named
+    /// it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)

@@ -1,4 +1,4 @@
-//! The seam to a durable store: what the log writes to it, and what it reads back.
+//! The interface between a log and a durable store.
 //!
 //! A store has one writer, [`Store`], which one thread owns, and any number of threads that read at
 //! the same time through [`StoreReader`]. The log assigns offsets; a store keeps them and never
@@ -30,7 +30,7 @@ use crate::types::{
 /// [`trim`](Self::trim); in relaxed durability also [`flush`](Self::flush), within the time that it
 /// promises to its publishers. Dropping it releases the store's file to the next process.
 pub trait Store: Send + fmt::Debug + 'static {
-    /// What was found when the store was opened.
+    /// The state that the store had when it was opened.
     fn opened(&self) -> &Opened;
 
     /// The read side. It stays usable after the writer has failed, and after it was dropped.
@@ -62,14 +62,15 @@ pub trait Store: Send + fmt::Debug + 'static {
     ///
     /// With [`Durability::Commit`] everything committed so far is on the disk when this returns.
     /// With [`Durability::Relaxed`] it survives the end of the process, but a power cut may take it
-    /// until the next flush or durable commit. A power cut always takes the newest events, and never
-    /// leaves a hole.
+    /// until the next flush or durable commit. A power cut always takes the newest events, and
+    /// never leaves a hole.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; then nothing of the batch is kept and its offsets are not used again. After
-    /// [`StoreError::OutcomeUnknown`] and every other error that [`is_final`](StoreError::is_final),
-    /// the store takes nothing more until it is opened anew; earlier commits stay readable.
+    /// [`StoreError::OutcomeUnknown`] and every other error that
+    /// [`is_final`](StoreError::is_final), the store takes nothing more until it is opened anew;
+    /// earlier commits stay readable.
     fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError>;
 
     /// Puts everything committed so far on the disk. Does nothing if it is there already.
@@ -79,13 +80,13 @@ pub trait Store: Send + fmt::Debug + 'static {
     /// [`StoreError`], as for a commit.
     fn flush(&mut self) -> Result<(), StoreError>;
 
-    /// One bounded step of the work that keeps the store within its limits: it evicts by each topic's
-    /// rule, by age and by the store's byte bound, forgets old keys, and moves committed pages into
-    /// the file.
+    /// One bounded step of the work that keeps the store within its limits: it evicts by each
+    /// topic's rule, by age and by the store's byte bound, forgets old keys, and moves committed
+    /// pages into the file.
     ///
     /// The caller calls it after each commit, and again while it answers [`Trimmed::More`], with
     /// commits between: a step takes some milliseconds. When idle, it calls at the time that the
-    /// store names. Nobody is waiting for the result, so a step waits for the disk only when it moves
+    /// store names. No publisher waits for a step, so a step waits for the disk only when it moves
     /// pages.
     ///
     /// # Errors
@@ -94,7 +95,7 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
 }
 
-/// What is left to do after a step of trimming.
+/// The work that is left after a step of trimming.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Trimmed {
@@ -104,11 +105,11 @@ pub enum Trimmed {
     Until(Option<Timestamp>),
 }
 
-/// What a store found when it was opened.
+/// The state of a store when it was opened.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Every life of the log that the store knows, oldest first, each with its first offset; it ends
-    /// where the next one begins. The last is the one that this opening began.
+    /// Every life of the log that the store knows, oldest first, each with its first offset. A life
+    /// ends where the next one begins. This opening began the last one.
     pub epochs: Vec<(Epoch, Offset)>,
     /// The next offset to be assigned: the first of the last epoch, above every offset that the
     /// store has ever been given.
@@ -135,8 +136,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn newest_eviction(&self) -> Result<EvictionNumber, StoreError>;
 
-    /// The highest floor of all addresses, those that no longer exist included: from there on nothing
-    /// was ever evicted.
+    /// The highest floor of all addresses, including those that no longer exist. Nothing at or
+    /// above it was ever evicted.
     ///
     /// # Errors
     ///
@@ -162,15 +163,15 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
         each: &mut dyn FnMut(Address, Offset),
     ) -> Result<(), StoreError>;
 
-    /// The first offset kept, of whatever topic, with this time stamp or a later one.
+    /// The first offset kept in any topic with this time stamp or a later one.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError>;
 
-    /// The newest events of all topics, at most as many as the batch allows, in offset order, back to
-    /// the first damaged one: a log that opens fills its rings with them.
+    /// The newest events of all topics, at most as many as the batch allows, in offset order, back
+    /// to the first damaged one: a log that opens fills its rings with them.
     ///
     /// # Errors
     ///
@@ -184,8 +185,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// Every finished topic whose mark is kept, at most `topics_max`, newest marks first: a log that
-    /// opens takes them all, so that no publish has to ask.
+    /// Every finished topic whose mark is kept, at most `topics_max`, newest marks first. A log
+    /// that opens takes them all, so publishes never ask the store for marks.
     ///
     /// # Errors
     ///
@@ -198,10 +199,11 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] says that
 /// the call has only made progress towards the answer: call again, after others had their turn.
 pub trait StoreReplay: Send + fmt::Debug {
-    /// Events of the wanted topics in `from..until`, in offset order, each once, and the hole among
-    /// them that was evicted after `evicted_after`.
+    /// Events of the wanted topics in the range, in offset order, each once. The hole counts only
+    /// evictions after `evicted_after`.
     ///
-    /// The end must not be above the log's tail: what is committed there later would be passed over.
+    /// The end must not be above the log's tail: the replay would pass over events that are
+    /// committed there later.
     ///
     /// # Errors
     ///
@@ -267,14 +269,15 @@ pub struct Page {
     /// In offset order. May be empty although more follows: a page looks at a bounded number of
     /// rows.
     pub events: Vec<StoredEntry>,
-    /// Everything wanted below this is in this page or before it. The end that was asked for when
-    /// there is nothing more.
+    /// Everything wanted below this is in this page or an earlier one. When nothing more follows,
+    /// this is the end that was asked for.
     pub next: Offset,
-    /// The last offset known to be missing among the wanted topics, at the moment of this page; not
+    /// The last offset known to be missing in the wanted topics when the page was read. It is not
     /// below the range that was asked for.
     ///
-    /// An event that another wanted topic still keeps is not missing. The store can tell that of the
-    /// last evicted event of each topic only; of earlier ones it may report a hole that is none.
+    /// An event that another wanted topic still keeps is not missing. The store knows this only for
+    /// the last evicted event of each topic. For earlier ones it may report a hole although another
+    /// topic keeps the event.
     pub hole: Option<Offset>,
 }
 
@@ -298,8 +301,8 @@ pub struct StoredEvent {
     pub offset: Offset,
     /// When it was published. Never before that of a lower offset.
     pub at: Timestamp,
-    /// Its addresses, each once. With none nobody reads it, and only its key is kept. Read back,
-    /// only those that have not evicted it.
+    /// Its addresses, each once. An event without addresses has no readers, and the store keeps
+    /// only its key. An event that is read back has only the addresses that have not evicted it.
     pub to: SmallVec<[Address; 1]>,
     /// The id that its publisher gave; unique among the kept events, which the log has checked.
     pub id: Option<Box<str>>,
@@ -374,11 +377,10 @@ pub enum StoreError {
     /// Something in the file contradicts itself.
     #[error("the store is damaged ({reason}): keep a copy, and start from a backup or a new file")]
     Corrupt {
-        /// What was found.
+        /// The contradiction.
         reason: Box<str>,
     },
-    /// The disk did not confirm a write: whether it is there will be known when the store is opened
-    /// again.
+    /// The disk did not confirm a write. The next opening of the store shows whether it was kept.
     #[error(
         "the disk did not confirm a write, so whether it was kept is unknown: check the disk and start \
          again; what was confirmed before is readable"
@@ -398,7 +400,7 @@ pub enum StoreError {
     OffsetNotRising {
         /// The offset.
         offset: u64,
-        /// The least that would have done.
+        /// The lowest offset that would have been accepted.
         least: u64,
     },
     /// The epoch is one that the file already knows. The caller's mistake, or a chance of one in
@@ -408,7 +410,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the store takes nothing more until it is opened anew. What was committed stays
+    /// Whether the store takes nothing more until it is opened anew. Committed events stay
     /// readable.
     pub fn is_final(&self) -> bool {
         matches!(

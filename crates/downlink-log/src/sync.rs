@@ -17,13 +17,14 @@ pub(crate) use {
 
 #[cfg(downlink_loom)]
 mod model {
-    //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the model.
+    //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the
+    //! model.
 
     use std::ops::{Deref, DerefMut};
 
     use loom::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-    /// Larger each time. No step of a model, as loom's own atomics would be.
+    /// A larger number each time. Not one of loom's atomics, so a model has no step here.
     pub(crate) fn next_number() -> usize {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -43,7 +44,7 @@ mod model {
         }
     }
 
-    /// Empty only within a wait.
+    /// `None` only within a wait.
     pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Deref for MutexGuard<'_, T> {
@@ -72,13 +73,14 @@ mod model {
             self.0.notify_one();
         }
 
-        /// In a model no time passes: whoever is not notified waits for ever, and is found.
+        /// In a model no time passes. A thread that is never notified waits for ever, so loom
+        /// reports a deadlock.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Duration) {
             let held = guard.0.take();
             guard.0 = held.map(|held| self.0.wait(held).expect("a panic ends the model"));
         }
 
-        /// A wait up to a moment is over: nothing may depend on its being long.
+        /// Returns at once: nothing may depend on the length of this wait.
         pub(crate) fn wait_until<T>(&self, _: &mut MutexGuard<'_, T>, _: std::time::Instant) {}
     }
 

@@ -1,7 +1,7 @@
 //! A group: the batches that go into one transaction.
 //!
-//! The writer plans and assigns batch after batch. What an earlier batch of the group brings (ids,
-//! keys, finish marks) counts for the later ones, although nothing of it is in the store yet.
+//! The writer plans and assigns batch after batch. Ids, keys and finish marks of an earlier batch
+//! count for the later ones, although they are not in the store yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,14 +12,16 @@ use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
-/// What the batches of one transaction bring. Drafts are counted through all of its batches.
+/// The ids, keys and finish marks of the batches of one transaction. Drafts are counted through all
+/// of its batches.
 #[derive(Default)]
 pub(crate) struct Group {
     pub(crate) events: Vec<StoredEvent>,
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// Topics that an event of the group finishes, by their identity: the batches hold them.
+    /// Topics that an event of the group finishes, by identity. The batches hold the topics, so no
+    /// identity is reused.
     finishing: HashSet<usize>,
 }
 
@@ -47,7 +49,7 @@ impl Group {
                 break assigned;
             }
         };
-        // Later batches may repeat what this one has, or run into it.
+        // Later batches may repeat this batch's ids and keys, or conflict with them.
         for (draft, fresh) in (self.drafts..).zip(&mut assigned.drafts) {
             let Ok(fresh) = fresh else { continue };
             let noted = (fresh.fingerprint, draft);
@@ -81,8 +83,8 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
     }
 }
 
-/// The ids and keys in memory, in the group, and in the store. The writer alone changes them, but for
-/// ids that are freed by eviction; those the store still has.
+/// The ids and keys in memory, in the group, and in the store. Only the writer changes them, except
+/// that eviction frees ids in memory. The store still has those.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
@@ -117,7 +119,7 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     }
 }
 
-/// A repetition of a stored event. How many readers it matched is not kept.
+/// A repetition of a stored event. The store does not keep the number of readers that it matched.
 fn stored(ids: &Ids, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
     (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

@@ -17,7 +17,7 @@ pub struct Commit(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     result: Option<Result<Answers, AppendError>>,
-    /// Wakers of the tasks that wait for it: they hold the receipts of the batch.
+    /// Wakers of the tasks that wait on the receipts of the batch.
     wakers: Vec<Waker>,
 }
 
@@ -26,7 +26,7 @@ impl Commit {
         Self(Arc::new(Mutex::new(State::default())))
     }
 
-    /// Sets the result, if there is none, and wakes who waits for it. Called with no lock held.
+    /// Sets the result, if there is none, and wakes the waiting tasks. Called with no lock held.
     pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
         let wakers = {
             let mut state = self.0.lock();
@@ -36,23 +36,24 @@ impl Commit {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// What is taken of the answers, once the batch is in the store and visible, or why it is not.
-    /// Until then the waker is kept, and woken when there is an outcome.
+    /// The result of `take` on the answers, once the batch is committed and visible, or the error.
+    /// Until there is an outcome, the waker is kept; then it is woken.
     ///
-    /// A large batch has a receipt for each event. Each takes its own answer, and does not copy all.
-    /// `take` runs under a lock.
+    /// A large batch has a receipt for each event. Each receipt takes its own answer without a copy
+    /// of all. `take` runs under a lock.
     ///
     /// # Errors
     ///
     /// [`AppendError`]: nothing of the batch was appended. After a
-    /// [`StoreError`](crate::store::StoreError) that [`is_final`](crate::store::StoreError::is_final)
-    /// only the next opening of the store tells.
+    /// [`StoreError`](crate::store::StoreError) that
+    /// [`is_final`](crate::store::StoreError::is_final) only the next opening of the store shows
+    /// whether the batch was kept.
     pub fn poll<R>(
         &self,
         waker: &Waker,
         take: impl FnOnce(&Answers) -> R,
     ) -> Poll<Result<R, AppendError>> {
-        // Cloned without the lock: it may be a user's code.
+        // Cloned without the lock, because a waker may run a user's code.
         let waker = waker.clone();
         let mut state = self.0.lock();
         if let Some(result) = &state.result {

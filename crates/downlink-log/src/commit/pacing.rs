@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 /// delay events for publishers that stay away; a tenth is less than a timer is late.
 const LOOKS: u32 = 4;
 
-/// If all would be back only after this many times a commit, most are still under way when the next
-/// commit begins, and keep the processor busy meanwhile. With twice, all would wait for the same one.
+/// If all publishers would be back only after this many times a commit, most are still under way
+/// when the next commit begins, and keep the processor busy meanwhile. With twice, all would wait
+/// for the same commit.
 const LARGE: u32 = 3;
 
-/// The longest wait. A disk that stood still for seconds is no reason to wait as long; the flush of a
-/// spinning disk takes a tenth of this.
+/// The longest wait. A disk that stalled for seconds must not cause a wait of seconds. The flush of
+/// a spinning disk takes a tenth of this.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Which publishers the next commit waits for, and how long. Time comes from the caller.
@@ -25,7 +26,7 @@ pub(crate) struct CommitPacing {
     /// Batches that were under way or waiting when the last commit ended: with so many no other
     /// publisher is expected.
     pub(crate) batches: usize,
-    /// Those that were waiting, before any publisher was answered.
+    /// Batches that were waiting before any publisher was answered.
     waited: usize,
     since: Instant,
     took: Duration,
@@ -34,13 +35,14 @@ pub(crate) struct CommitPacing {
 }
 
 impl CommitPacing {
-    /// Expects the publishers of the committed batches, and those whose batches have come meanwhile.
+    /// Expects the publishers of the committed batches, and those whose batches have come
+    /// meanwhile.
     pub(crate) fn after(committed: usize, waited: usize, started: Instant, ended: Instant) -> Self {
         let took = ended.saturating_duration_since(started).min(WAIT_MAX);
         Self { batches: committed + waited, waited, since: ended, took, came: 0 }
     }
 
-    /// Until when to wait, if this many batches have come; `None`: commit now.
+    /// The end of the wait, if this many batches have come. `None`: commit now.
     pub(crate) fn wait_until(&mut self, now: Instant, batches: usize) -> Option<Instant> {
         let until = self.since + self.took;
         let is_over = batches >= self.batches || batches <= self.came || now >= until;
@@ -51,8 +53,8 @@ impl CommitPacing {
         Some(until.min(now + self.took / LOOKS))
     }
 
-    /// Whether at this pace the last publisher would come back only when the next commit could have
-    /// ended: then their work meanwhile is worth more than a flush.
+    /// Whether, at this pace, the next commit could end before the last publisher is back. Then the
+    /// publishers' work meanwhile is worth more than a flush.
     fn is_too_late(&self, now: Instant, batches: usize) -> bool {
         let came = batches.saturating_sub(self.waited).max(1) as f64;
         let passed = now.saturating_duration_since(self.since);
@@ -107,7 +109,8 @@ mod tests {
         assert_eq!(pacing.wait_until(ended + ms(60), 1), None, "after a pause");
     }
 
-    /// 100 publishers are on their way back; this many have come after a quarter of a commit's time.
+    /// 100 publishers are on their way back; this many have come after a quarter of a commit's
+    /// time.
     fn is_waited_for(came: usize) -> bool {
         let (mut pacing, ended) = after_commit(100, 10);
         assert_eq!(pacing.wait_until(ended, 10), Some(ended + ms(2)));

@@ -1,4 +1,5 @@
-//! Batches that wait for the store's writer, in the order of their coming, bounded.
+//! The bounded queue of batches that wait for the store's writer, oldest first. A full queue
+//! refuses a batch and never makes a publisher wait.
 
 use std::collections::VecDeque;
 
@@ -8,29 +9,32 @@ use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
-/// Events that wait for their commit. At a thousand commits a second and a publisher for each event,
-/// more than a machine has tasks for; with half as many a short stall of the disk refuses publishers.
+/// Events that wait for their commit. At a thousand commits a second with a publisher for each
+/// event, a machine does not have that many tasks. With half as many, a short stall of the disk
+/// would refuse publishers.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
 /// Bytes that wait for their commit: four of the largest batches.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// Events in one transaction, if there are more batches than one: some milliseconds of work, so that
-/// the first publisher does not wait for the last.
+/// Events in one transaction, if there are more batches than one: some milliseconds of work, so
+/// that the first publisher does not wait for the last.
 const GROUP_EVENTS_MAX: usize = 4_096;
 
 /// Bytes in one transaction, if there are more batches than one.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// What an event counts towards the queue's bytes besides its payload and its addresses: the draft,
-/// and the rows that the store makes of it.
+/// The cost of an event in the queue's bytes besides its payload and its addresses: the draft, and
+/// the rows that the store makes of it.
 const EVENT_COST_BYTES: usize = 256;
 
-/// What an address counts besides its name: its places in the draft and in the stored event, and the
-/// allocation of the name. Without it a queue of events to many short topics is ten times its bound.
+/// The cost of an address besides its name: its places in the draft and in the stored event, and
+/// the allocation of the name. Without it, a queue of events to many short topics would take ten
+/// times its bound.
 const ADDRESS_COST_BYTES: usize = 80;
 
-/// One batch on its way to the store. It always gets an outcome: it outlives whatever may panic.
+/// One batch on its way to the store. It outlives all code that may panic, so it always gets an
+/// outcome.
 pub(crate) struct Queued<P: Payload> {
     pub(crate) now: Timestamp,
     pub(crate) drafts: Drafts<P>,
@@ -44,7 +48,7 @@ impl<P: Payload> Drop for Queued<P> {
     }
 }
 
-/// What a batch counts towards the bounds of the queue.
+/// The size of a batch, as the bounds of the queue count it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
     events: usize,
@@ -61,12 +65,12 @@ pub(crate) struct CommitQueue<P: Payload> {
     pub(crate) ended: Commit,
 }
 
-/// Batches that are not committed yet, those under way among them.
+/// Batches that are not committed yet, including those under way.
 pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
     /// The size of everything that is not committed.
     size: Size,
-    /// With this many batches the writer waits no longer.
+    /// The writer stops waiting for more once this many batches are queued.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
     /// Why the store takes nothing more.
@@ -116,8 +120,8 @@ impl<P: Payload> CommitQueue<P> {
         self.to_commit.notify_one();
     }
 
-    /// Takes note of an error of the store. After a final one everything that waits fails, and
-    /// nothing more is taken.
+    /// Records an error of the store. After a final error every waiting batch fails, and the queue
+    /// takes no more.
     pub(crate) fn fail(&self, error: &StoreError) {
         if !error.is_final() {
             return;

@@ -1,7 +1,7 @@
 //! How a log begins from a store: its rings are filled with the newest events.
 //!
-//! The rings hold the newest part of what the store holds. A ring's floor says from where on the ring
-//! is enough; the store knows the exact floors of what lies below.
+//! The rings hold the newest part of the store's events. From its floor on, a ring has everything.
+//! The store knows the exact floors of older events.
 
 use std::collections::HashSet;
 
@@ -15,12 +15,12 @@ use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
-/// What the rings are filled with at most: what reconnecting clients ask for after a deploy, read in
-/// well under a second.
+/// The most events that the rings are filled with. They are enough for clients that reconnect after
+/// a deploy, and the log reads them in well under a second.
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
-/// Fills the rings with the newest events, and takes the marks of finished topics. Whatever is below
-/// the oldest event in memory is the store's.
+/// Fills the rings with the newest events, and takes the marks of finished topics. Everything below
+/// the oldest event in memory is left to the store.
 ///
 /// An event that cannot be decoded ends the rings before it: a reader meets it in the store.
 pub(crate) fn restore<P: Payload>(
@@ -45,7 +45,7 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    // The one address that may be without a row: its floor is then that of the forgotten rows.
+    // Only this address may have no row. Its floor is then that of the forgotten rows.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
     // Retention may have taken an event of one topic that is younger than what another one keeps.
@@ -62,8 +62,8 @@ pub(crate) fn restore<P: Payload>(
     core.history.trim_all(&held, std::iter::empty(), next_offset.get(), &mut evicted);
     drop(held);
     core.settle(Some(evicted));
-    // A name that has no ring may have lost events above the oldest in memory. Its readers ask the
-    // store, which knows; without this they would pass over what it has lost.
+    // A name that has no ring may have lost events above the oldest in memory. This sends its
+    // readers to the store, which knows the losses. Without it they would pass over them.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
     // So that publishing to a finished topic is refused as before.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
@@ -72,7 +72,8 @@ pub(crate) fn restore<P: Payload>(
     Ok(())
 }
 
-/// What memory has lost below an offset: the store may have it. It was lost before any reader came.
+/// The loss of everything below an offset in memory. The store may have the events. They were lost
+/// before any reader came.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
@@ -84,7 +85,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     if topics.is_empty() {
         return;
     }
-    // Nothing collects a topic before the log has begun.
+    // No topic is collected before the log has begun, so the reservations succeed.
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
     debug_assert!(reserved, "a topic was collected before the log began");
     if let Some(id) = id {
@@ -99,7 +100,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
         payload: Some(payload),
         topics: &topics,
         patterns: &patterns,
-        // Marks come from the store's list of them, which also has those of older events.
+        // Finish marks come from the store's list, which also has the marks of older events.
         finish: false,
     };
     core.history.push(pushed, evicted);

@@ -1,7 +1,9 @@
-//! The one writer of a log's store: plans what has gathered, commits it, and then makes it visible.
+//! The one writer of a log's store. It plans the waiting batches, commits them, and then makes them
+//! visible.
 //!
-//! The disk is waited for with no lock held. Everything after a commit happens in the order of the
-//! queue, which is the order of the offsets. Readers and publishers are woken after the locks.
+//! The writer waits for the disk with no lock held. Everything after a commit happens in the order
+//! of the queue, which is the order of the offsets. Readers and publishers are woken after the
+//! locks.
 //!
 //! Both durabilities take the same way. An event is visible and its publisher answered when it is
 //! committed. A durable commit is flushed to the disk; a relaxed one is with the operating system,
@@ -21,15 +23,15 @@ use crate::store::{Durability, Store, StoreError, Trimmed};
 use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
 
-/// How long an event in relaxed durability may wait for its flush: what a power cut may take. A tenth
-/// of a second is at most ten flushes a second; half would wear the disk, twice would lose more than
-/// a person notices.
+/// How long an event in relaxed durability may wait for its flush. A power cut may take the events
+/// of this time. A tenth of a second is at most ten flushes a second. Half would wear the disk;
+/// twice would lose enough for a person to notice.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The longest sleep of a writer with nothing to do: retention by age is late by this at most.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The shortest: a disk that refuses is not asked all the time.
+/// The shortest sleep, so that a failing disk is not asked all the time.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
 /// The log's clock as the writer reads it: log time, and its difference to the wall clock.
@@ -40,14 +42,14 @@ pub(crate) struct Writer<P: Payload> {
     pub(crate) durability: Durability,
     pub(crate) clock: Box<StoreClock>,
     pub(crate) pacing: Option<CommitPacing>,
-    /// When the first event was committed that is not flushed.
+    /// When the oldest unflushed event was committed.
     pub(crate) unflushed: Option<Instant>,
     /// Dropped after the store.
     pub(crate) shared: Shared<P>,
 }
 
-/// What a writer shares with its log. When it is dropped, also by a panic of the store, publishers,
-/// readers and whoever closes the log hear that the writer is gone.
+/// The state that a writer shares with its log. Its drop, also after a panic of the store, tells
+/// publishers, readers and the caller that closes the log that the writer is gone.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,
@@ -80,8 +82,7 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Waits for something to commit, at most for a time, and takes what has gathered. `None` when
-    /// nothing will come any more.
+    /// Waits at most `wait` for batches to commit, and takes them. `None` when no more will come.
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
@@ -133,7 +134,8 @@ impl<P: Payload> Writer<P> {
                 self.unflushed = None;
                 IDLE_MAX
             }
-            // Tried again soon, unless it is final; meanwhile the next commit tells the publishers.
+            // The flush is tried again soon, unless the error is final. Publishers learn of it with
+            // the next commit.
             Err(error) => {
                 self.shared.queue.fail(&error);
                 self.unflushed.take_if(|_| error.is_final());
@@ -142,7 +144,7 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// One step of what keeps the store within its limits, and how long until the next.
+    /// Takes one step of trimming, and gives the time until the next.
     fn trim(&mut self) -> Duration {
         let ClockState { at: now, delta_ms } = (self.clock)();
         self.store.set_clock_delta(delta_ms);
@@ -153,7 +155,8 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // Repeated by the next call, unless it is final; the next commit tells the publishers.
+            // The next call repeats the step, unless the error is final. Publishers learn of it
+            // with the next commit.
             Err(error) => {
                 self.shared.queue.fail(&error);
                 IDLE_MAX
@@ -162,7 +165,7 @@ impl<P: Payload> Writer<P> {
     }
 }
 
-/// Waits for the publishers that are about to come back, if any has.
+/// Waits for the publishers that are about to come back, if one is expected.
 fn gather<P: Payload>(
     commits: &CommitQueue<P>,
     queue: &mut MutexGuard<'_, Queue<P>>,
@@ -187,7 +190,7 @@ impl<P: Payload> Shared<P> {
     ) -> usize {
         let Core { history, sequencer, ids } = &*self.core;
         let (mut answers, mut wakes) = (Answers::new(), Vec::new());
-        // Values are dropped last: if one of them panics, nothing is left undone.
+        // Values are dropped last. If a drop panics, everything else is done.
         let mut evicted = Evicted::new();
         for assigned in planned.iter_mut().flatten() {
             let mut sequence = sequencer.lock();
@@ -210,8 +213,9 @@ impl<P: Payload> Shared<P> {
         waited
     }
 
-    /// Fails batches whose commit has failed: their offsets are not used again. A refusal may rest on
-    /// an event that is not kept after all, so the refused batches get the store's error as well.
+    /// Fails batches whose commit has failed: their offsets are not used again. A refusal may rest
+    /// on an event that is not kept after all, so the refused batches get the store's error as
+    /// well.
     fn fail(
         &self,
         batches: &[Queued<P>],

@@ -1,7 +1,7 @@
-//! Which topic has something due for eviction by age, and when.
+//! The topics with events or marks to evict by age, and the times.
 //!
-//! Nothing runs in the background. Every append, open and read asks first; almost always the answer
-//! is one atomic load.
+//! No task runs in the background. Every append, open and read asks here first, and the answer is
+//! almost always one atomic load.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,15 +9,15 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;
 use crate::types::Timestamp;
 
-/// The time of nothing.
+/// The deadline of an empty queue.
 const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Ages<P> {
-    /// The earliest deadline, in milliseconds. A caller that sees an older value is early or late by
-    /// one look; the queue decides.
+    /// The earliest deadline, in milliseconds. A caller that sees an older value is early or late
+    /// by one look; the queue decides.
     next: AtomicU64,
-    /// By time and the topic's identity. Locked under the topic's ring, or alone.
+    /// Ordered by time, then by the topic's identity. Locked under the topic's ring, or alone.
     queue: Mutex<Due<P>>,
 }
 
@@ -28,7 +28,7 @@ impl<P> Ages<P> {
         Self { next: AtomicU64::new(NEVER), queue: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Whether something has an age to reach.
+    /// Whether any event or mark has a deadline.
     pub(crate) fn has_any(&self) -> bool {
         self.next.load(Ordering::Acquire) != NEVER
     }
@@ -37,8 +37,8 @@ impl<P> Ages<P> {
         self.next.load(Ordering::Acquire) <= now.as_millis()
     }
 
-    /// Takes the first topic that is due out of the queue. Its ring is not locked here, so the topic
-    /// may have been queued anew meanwhile.
+    /// Takes the first topic that is due out of the queue. Its ring is not locked here, so the
+    /// topic may have been queued anew meanwhile.
     pub(crate) fn pop_due(&self, now: Timestamp) -> Option<(Timestamp, Arc<Topic<P>>)> {
         let mut queue = self.queue.lock();
         let first = queue.first_entry().filter(|first| first.key().0 <= now)?;
@@ -48,7 +48,8 @@ impl<P> Ages<P> {
     }
 
     /// Queues a topic for the time of its oldest entry or mark; with none it leaves the queue. The
-    /// caller holds the topic's ring. A time that moved later is found when the earlier one comes.
+    /// caller holds the topic's ring. If the time has moved later, the queue keeps the earlier one
+    /// and looks again then.
     pub(crate) fn queue(&self, topic: &Arc<Topic<P>>, at: Option<Timestamp>) {
         let queued = topic.queued_for();
         let is_early_enough = match (queued, at) {
@@ -104,7 +105,8 @@ mod tests {
         assert!(due(30).is_none() && !ages.has_any());
     }
 
-    /// A topic for each answer of a model: gone in a moment, while its events might have lived a day.
+    /// A topic for each answer of a model: gone in a moment, while its events might have lived a
+    /// day.
     #[test]
     fn a_topic_without_an_age_does_not_wait_in_the_queue() {
         let (ages, topic) = (Ages::new(), topic());

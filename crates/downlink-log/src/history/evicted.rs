@@ -1,5 +1,5 @@
-//! What was evicted while locks were held, to be dropped after them: dropping a payload may run a
-//! user's code.
+//! Entries that were evicted while locks were held. They are dropped after the locks, because
+//! dropping a payload may run a user's code.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! All history: where events are put, found and evicted.
 //!
-//! What was pushed is visible when the tail has moved behind it. Every eviction has a number, is
-//! noted in the patterns that match its topic while the table of patterns is held, and only then may
+//! A pushed event is visible once the tail has moved past it. Every eviction has a number. It is
+//! noted in the patterns that match its topic while the table of patterns is held. Only then may
 //! its row leave the index.
 
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
-/// Topics looked at, and events evicted, by age in one step: about a millisecond. A call that meets an age that is due does
-/// one step, so no publisher waits long when a hundred thousand topics expire at once. With half, more
-/// events would outlive their age in a log where little happens.
+/// The most topics looked at, and events evicted, by age in one step: about a millisecond. A call
+/// that finds a deadline reached does one step, so no publisher waits long when a hundred thousand
+/// topics expire at once. With half, more events would outlive their age in a quiet log.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(crate) struct History<P> {
     pub(crate) options: Arc<LogOptions>,
     pub(crate) topics: Topics<P>,
     pub(crate) patterns: Patterns<P>,
-    /// The next offset to become visible. Stored (Release) after everything below it is in its rings
-    /// and patterns; a reader that loads it (Acquire) finds all of that.
+    /// The next offset to become visible. Stored (Release) after everything below it is in its
+    /// rings and patterns; a reader that loads it (Acquire) finds all of that.
     tail: AtomicU64,
     /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
     /// forgets a row.
@@ -34,15 +34,16 @@ pub(crate) struct History<P> {
     /// The number of the newest eviction. Counted (AcqRel) under the ring's lock.
     evictions: AtomicU64,
     /// The newest offset in any inbox. Raised (AcqRel) before the tail is moved: a reader that has
-    /// loaded the tail, and finds this and `floor_max` below its cursor, need not look at its inbox,
-    /// which is in no cache.
+    /// loaded the tail, and finds this and `floor_max` below its cursor, need not look at its
+    /// inbox, which is in no cache.
     newest_of_inboxes: AtomicU64,
     /// How often a topic was finished. Counted before the tail is stored, so a reader that sees the
-    /// tail behind a finish mark sees the mark counted. Counted (Release) after the topic says that it
-    /// is finished, and loaded (Acquire) before a look at that: a counted mark is seen.
+    /// tail behind a finish mark sees the mark counted. Counted (Release) after the topic says that
+    /// it is finished, and loaded (Acquire) before a look at that: a counted mark is seen.
     finishes: AtomicU32,
     /// Bytes and events kept in all rings, and topics that count towards their limit. Changed under
-    /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be stale.
+    /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be
+    /// stale.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
@@ -91,8 +92,8 @@ impl<P: Payload> History<P> {
         self.tail.load(Ordering::Acquire)
     }
 
-    /// Makes everything below an offset visible. The caller has pushed it, and takes turns with
-    /// others by the sequence lock.
+    /// Makes everything below an offset visible. The caller has pushed it, and holds the sequence
+    /// lock.
     pub(crate) fn set_tail(&self, tail: u64) {
         self.tail.store(tail, Ordering::Release);
     }
@@ -101,7 +102,7 @@ impl<P: Payload> History<P> {
         self.floor_max.load(Ordering::Acquire)
     }
 
-    /// No evicted event is younger.
+    /// At least the time of every evicted event.
     pub(crate) fn evicted_at_max(&self) -> Timestamp {
         Timestamp::from_millis(self.evicted_at_max.load(Ordering::Acquire))
     }
@@ -114,7 +115,7 @@ impl<P: Payload> History<P> {
         self.newest_of_inboxes.load(Ordering::Acquire)
     }
 
-    /// How often a topic was finished: a reader whose topics were not all finished looks again only
+    /// How often a topic was finished. A reader whose topics were not all finished looks again only
     /// when this has changed.
     pub(crate) fn finishes(&self) -> u32 {
         self.finishes.load(Ordering::Acquire)
@@ -130,7 +131,7 @@ impl<P: Payload> History<P> {
         self.published.fetch_add(u64::from(is_event), Ordering::Relaxed);
     }
 
-    /// Events that were published since the log began.
+    /// Events published since the log began, without those that it restored from a store.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
     }
@@ -201,7 +202,7 @@ impl<P: Payload> History<P> {
                 topic.set_finished(true);
                 self.finishes.fetch_add(1, Ordering::Release);
             }
-            // Reserved until here, so the topic is filled before and after.
+            // The reservation ends after the push, so the topic counts as filled throughout.
             self.change(topic, &mut ring, |ring| ring.unreserve());
             self.trim(patterns, topic, &mut ring, evicted);
             self.queue_age(topic, &ring);
@@ -286,7 +287,7 @@ impl<P: Payload> History<P> {
             }
             self.queue_age(topic, &ring);
         }
-        // The evictions are noted: a reader that misses the row finds them.
+        // The evictions are noted already, so a reader that misses the row finds them.
         let popped = self.index.lock().pop_front(row.offset);
         drop(popped);
         true
@@ -297,7 +298,7 @@ impl<P: Payload> History<P> {
         self.expire_by(|| now)
     }
 
-    /// The same by a clock that is looked at only if something has an age to reach.
+    /// The same, but `now` is called only if some event or mark has a deadline.
     pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) -> Option<Evicted<P>> {
         if !self.ages.has_any() {
             return None;
@@ -352,12 +353,12 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Queues a topic for the earliest thing that it has to evict by age.
+    /// Queues a topic for the deadline of its oldest event or mark.
     pub(crate) fn queue_age(&self, topic: &Arc<Topic<P>>, ring: &Ring<P>) {
         self.ages.queue(topic, Topic::deadline(ring, &self.options));
     }
 
-    /// Marks a topic as finished that was so before this log began.
+    /// Marks a topic that was finished before this log began.
     pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finished) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
@@ -366,7 +367,7 @@ impl<P: Payload> History<P> {
         self.queue_age(topic, &ring);
     }
 
-    /// Raises the floor of a topic that has nothing in memory; the store has the rest.
+    /// Raises the floor of a topic that has no events in memory, so that its readers ask the store.
     pub(crate) fn raise_floor(&self, topic: &Topic<P>, lost: Lost) {
         topic.raise_floor(lost);
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);

@@ -1,8 +1,8 @@
 //! Which topics each offset belongs to, in the order of offsets.
 //!
 //! A reader of patterns that is far behind walks the index, and the byte bound of the log finds the
-//! oldest event by it. Rows of evicted events stay until they are more than the others. The rows are
-//! in chunks, and tidying looks at one chunk at a time.
+//! oldest event by it. Rows of evicted events stay until they outnumber the others. The rows are in
+//! chunks, and tidying looks at one chunk at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,10 +14,10 @@ use crate::types::Timestamp;
 /// The topics of one event; nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// Rows of a chunk: tidying one takes some ten microseconds. Models tidy single rows.
+/// Rows of a chunk. Tidying a chunk takes some ten microseconds. Models tidy single rows.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// Dead rows tolerated however few live ones there are, so that tidying is rare in a small log.
+/// Rows of evicted events that are always tolerated, so that tidying is rare in a small log.
 const SLACK: usize = 64;
 
 /// Invariant: `places` is the number of topics in all rows; no chunk is empty.
@@ -54,7 +54,7 @@ impl<P> Index<P> {
     pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &Row<P>> {
         let first = self.chunks.partition_point(|chunk| last(chunk) < from);
         let rows = self.chunks.range(first..).flatten();
-        // Only the first chunk has rows below.
+        // Only the first of these chunks has rows below `from`.
         rows.skip_while(move |row| row.offset < from)
     }
 
@@ -90,10 +90,11 @@ impl<P> Index<P> {
         Some(row)
     }
 
-    /// Removes the rows of evicted events from one chunk, if those are more than `live` in all.
+    /// Removes evicted events from one chunk, if the rows have more places of evicted events than
+    /// `live`, the places of kept ones, and some slack.
     ///
-    /// Each append calls it once, so the work of an append is bounded, and what evicted events cost
-    /// is bounded by what kept events do.
+    /// Each append calls it once. So the work of an append is bounded, and kept events bound the
+    /// cost of evicted ones.
     pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
         if self.places <= 2 * live + SLACK {
             return;

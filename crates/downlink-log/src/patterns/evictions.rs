@@ -1,9 +1,9 @@
-//! The evictions from all topics that a pattern matches, in a few numbers.
+//! A short summary of the evictions from all topics that a pattern matches.
 //!
 //! A reader asks for the highest offset that was evicted after a certain eviction. The answer for
 //! every such number is a staircase: of two evictions, the later one with the higher offset answers
-//! for both. The staircase has at most [`STEPS_MAX`] steps; two steps merge upwards, so an answer may
-//! be too high, which is a false gap, and is never too low.
+//! for both. The staircase has at most [`STEPS_MAX`] steps; two steps merge upwards, so an answer
+//! may be too high, which is a false gap, and is never too low.
 
 use smallvec::SmallVec;
 

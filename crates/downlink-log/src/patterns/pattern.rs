@@ -11,22 +11,23 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;
 use crate::types::{EvictionNumber, TopicSelector};
 
-/// Rows that a pattern keeps: as many events as one poll of a reader takes. They are 1 KiB. Half would
-/// send a reader to the index after each burst; twice would be memory that few readers use.
+/// Rows that a pattern keeps: as many events as one poll of a reader takes. They are 1 KiB. With
+/// half, a reader would need the index after each burst. With twice as many, few readers would use
+/// the memory.
 const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern that at least one reader has.
 #[derive(Debug)]
 pub(crate) struct Pattern<P> {
     pub(crate) selector: TopicSelector,
-    /// The newest offset that may match. Stored before the log's tail is (Release) and loaded after it
-    /// (Acquire), like that of a topic.
+    /// The newest offset that may match. Stored before the log's tail is (Release) and loaded after
+    /// it (Acquire), like that of a topic.
     newest: AtomicU64,
     rows: Mutex<Rows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// Locked alone, but for the ring whose eviction is noted.
+/// Locked alone, or under the ring whose eviction is noted.
 #[derive(Debug)]
 struct Rows<P> {
     /// All matching events from here on are in `rows`; `u64::MAX` until that is known.
@@ -60,7 +61,8 @@ impl<P> Pattern<P> {
         let mut rows = self.rows.lock();
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
-            // Earlier events may match: a reader that stands before them has to look for them.
+            // Earlier events may match, so a reader whose cursor is below the tail has to look for
+            // them.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }
@@ -82,7 +84,7 @@ impl<P> Pattern<P> {
         rows.rows.push_back((offset, Arc::clone(topic)));
         self.newest.store(offset, Ordering::Release);
         drop(rows);
-        // A topic that was collected may go with its last row.
+        // Dropped without the lock: the last row of a collected topic may drop the topic.
         drop(dropped);
     }
 

@@ -1,8 +1,9 @@
 //! All patterns of a log, found by the names that they match.
 //!
-//! Whoever appends or evicts holds the table for reading from before the change until it is noted
-//! in the patterns. A reader that adds a pattern holds it for writing. So each change is either
-//! noted in the pattern, or was finished before the pattern came, and then the reader sees it.
+//! A publisher that appends or evicts holds the table for reading, from before the change until the
+//! change is noted in the patterns. A reader that adds a pattern holds the table for writing. So
+//! each change is either noted in the pattern, or was complete before the pattern was added, and
+//! then the reader sees it.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::Lost;
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, TopicSelector};
 
-/// The patterns that match one topic; hardly more than fifteen.
+/// The patterns that match one topic; rarely more than fifteen.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl<P> Patterns<P> {
         Held(self.table.read())
     }
 
-    /// Notes what a topic has lost that is being made or collected.
+    /// Notes the losses of a topic that is being made or collected.
     pub(crate) fn note_lost(&self, address: &Address, lost: Lost) {
         let last = lost.floor.offset.get() - 1;
         self.hold().note_eviction(address, lost.number, last);

@@ -10,8 +10,8 @@ use crate::read::{Beginning, FloorSearch, Past, Search, Seats, Start, Work, walk
 use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
-/// Newest events that are found by sorting the offsets of few topics, in one step of a millisecond.
-/// More are found by walking the index.
+/// The most newest events that are found by sorting the offsets of few topics, in one step of a
+/// millisecond. A walk of the index finds more.
 const SORTED_MAX: usize = 4_096;
 
 /// The search for the beginning of one reader. The reader is on its lists already, so no append
@@ -21,10 +21,10 @@ pub(crate) struct Opening<P> {
     tail: u64,
     /// The newest eviction before anything was looked at.
     evicted: EvictionNumber,
-    /// The topics that it reads, if these are few.
+    /// The topics that it reads, if they are few.
     few: Option<Vec<Arc<Topic<P>>>>,
     stage: Stage,
-    /// The gap that it begins with, except for what follows it.
+    /// The gap that it begins with: its reason and its last missing offset.
     gap: Option<(GapReason, Option<Offset>)>,
 }
 
@@ -32,10 +32,11 @@ pub(crate) struct Opening<P> {
 enum Stage {
     /// The first event from an offset on.
     First { from: u64 },
-    /// The newest events, this many more, below an offset.
+    /// The newest events below an offset: `left` are still to be found.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// What patterns have lost from an offset on, for a reader that continues there. Or what was evicted
-    /// that is as young as a time; then the first event of that time.
+    /// The losses of the patterns from an offset on, for a reader that continues there. With
+    /// `since`: the events of that time or later that were evicted; then the first such event that
+    /// is kept.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
@@ -145,7 +146,8 @@ impl<P: Payload> Opening<P> {
                     return Some(Beginning::at(*next).with_past(Past::of_id(tail, hole)));
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
-                // What is appended and evicted while it opens is found when it reads.
+                // An event that is appended and evicted while the reader opens is found when it
+                // reads.
                 let highest = (*highest).min(tail);
                 let until = (highest > 0).then(|| Offset::new(highest - 1));
                 self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
@@ -156,7 +158,7 @@ impl<P: Payload> Opening<P> {
         }
     }
 
-    /// Ends the search with what was found, or goes on elsewhere.
+    /// Ends the search with its result, or moves on to the next stage.
     fn found(&mut self, found: Search, more: impl FnOnce(u64) -> Stage) -> Option<Beginning> {
         let oldest = match found {
             Search::Found(offset) => Some(offset),
@@ -173,7 +175,8 @@ impl<P: Payload> Opening<P> {
     }
 }
 
-/// The offset after an id, as far as memory knows; or what is lost, and where reading goes on then.
+/// The offset after an id, as far as memory knows. `Err`: the reason for the gap, and the offset
+/// where reading goes on.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,

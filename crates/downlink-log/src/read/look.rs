@@ -1,9 +1,9 @@
 //! A look at memory: everything between a cursor and the tail, in offset order, or the hole in it.
 //!
 //! A look takes the tail first, then the heads of rings and rows, then looks for holes, and then
-//! takes events. Its cursor moves to the tail only when everything was read that far. So an event
-//! that comes to a topic already looked at is above the tail that was taken, and an eviction during
-//! the look is found by it, by a missing event, or by the next look.
+//! takes events. Its cursor moves to the tail only when everything below was read. So an event that
+//! comes to a topic already looked at is above the tail that was taken, and an eviction during the
+//! look is found by it, by a missing event, or by the next look.
 //!
 //! Most readers keep up and take events one by one: see `next`.
 
@@ -23,7 +23,7 @@ pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 /// finds each event in many of them.
 const ROWS_MAX: usize = 2_048;
 
-/// What a look has found.
+/// The result of a look.
 #[derive(Debug)]
 pub(crate) enum Found {
     Gap(Gap),
@@ -31,10 +31,10 @@ pub(crate) enum Found {
     Behind,
     /// Events up to the batch or the tail, perhaps none.
     Taken {
-        /// Whether everything below the tail was looked at.
+        /// Whether the look covered everything below the tail.
         caught_up: bool,
     },
-    /// Nothing yet: the look was long enough, and there is more to look at.
+    /// Nothing yet: the look used up its work, and more is left to look at.
     More,
 }
 
@@ -77,8 +77,8 @@ pub(crate) fn look<P: Payload>(
     }
 }
 
-/// Whether a reader of patterns stands where memory may have lost what the store has. Its patterns
-/// know of evictions since it opened only.
+/// Whether a reader of patterns is below the floor of memory, so that the store may have its next
+/// events. Its patterns know only the evictions since it opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()
@@ -86,8 +86,8 @@ fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Po
         && history.floor_max() > position.next
 }
 
-/// The rows of all patterns in `from..until`; `None` if one of them does not reach back there, or if
-/// they are too many.
+/// The rows of all patterns in `from..until`; `None` if one of them does not reach back there, or
+/// if they are too many.
 fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<Rows<P>> {
     let mut rows = Vec::new();
     for seat in seats.patterns() {
@@ -113,7 +113,8 @@ fn walk<P: Payload>(
     let mut work = Work::new();
     while !work.is_done() {
         let (rows, next) = walk::chunk(history, position.next, tail);
-        // After the rows were copied: what was evicted before is noted, and its rows may be gone.
+        // This comes after the rows were copied: evictions before the copy are noted by now, and
+        // their rows may be gone.
         if let Some(hole) = position.hole(seats) {
             if taken.last.is_some() {
                 return Found::Taken { caught_up: false };
@@ -148,8 +149,8 @@ fn walk<P: Payload>(
     if taken.last.is_some() { Found::Taken { caught_up: false } } else { Found::More }
 }
 
-/// Reports a hole. Reading goes on with the oldest event that is kept, but not above the hole: what is
-/// evicted while this looks for it must be missed by the next look.
+/// Reports a hole. Reading goes on at the oldest event that is kept, or right after the hole if
+/// that is lower. So the next look reports events above the hole that were evicted during this one.
 pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, tail: u64) -> Gap {
     let above = hole + 1;
     let next = oldest.unwrap_or(tail).min(above);
@@ -188,7 +189,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         Self { topics, heads, rows, row: 0, tail }
     }
 
-    /// Takes what there is, or finds the hole before it.
+    /// Takes the events there are, or finds the hole before them.
     fn run(mut self, seats: &Seats<P>, position: &mut Position, taken: &mut Taken<'_, P>) -> Found {
         if let Some(hole) = position.hole(seats) {
             if position.has_store {
@@ -198,7 +199,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {
-            // A ring first: of an event that is in both, it may be the one that keeps it.
+            // A ring goes first: if an event is in a ring and in the rows, perhaps only the ring
+            // keeps it.
             let took = if self.heads.peek().is_some_and(|Reverse((head, _))| *head == next) {
                 self.take_run(position, taken)
             } else {
@@ -213,7 +215,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         Found::Taken { caught_up: is_complete }
     }
 
-    /// The oldest event that is kept.
+    /// The oldest kept event below the tail, in the rings and the rows.
     fn oldest(&self) -> Option<u64> {
         let head = self.heads.peek().map(|Reverse((head, _))| *head);
         let is_kept = |row: &&(u64, Arc<Topic<P>>)| row.1.ring.read().get(row.0).is_some();
@@ -227,7 +229,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event of the next rows, from whichever of its topics keeps it.
+    /// Takes the event of the next rows from any of its topics that keeps it.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);
@@ -277,7 +279,7 @@ fn take_entries<P: Payload>(
     None
 }
 
-/// What a look has taken so far.
+/// The events that a look has taken so far.
 struct Taken<'a, P> {
     out: &'a mut Vec<Entry<P>>,
     last: Option<u64>,
@@ -299,8 +301,8 @@ impl<'a, P: Payload> Taken<'a, P> {
         self.last == Some(offset)
     }
 
-    /// Takes one event from whichever of its topics still keeps it. `false`: there is no room for it,
-    /// or it was evicted and the reader misses it.
+    /// Takes one event from any of its topics that still keeps it. `false`: there is no room for
+    /// it, or the reader misses it because it was evicted.
     fn take(&mut self, topics: &[&Arc<Topic<P>>], offset: u64, position: &Position) -> bool {
         if self.has(offset) {
             return true;
@@ -318,7 +320,7 @@ impl<'a, P: Payload> Taken<'a, P> {
             let hole = ring.lost().hole(offset, position.evicted_after(), |_| false);
             is_missed |= hole.is_some();
         }
-        // A gap may have been reported for it: then no look would find a hole here.
+        // A gap may have been reported for this event. Then no later look would find a hole here.
         !is_missed || offset < position.missing_from()
     }
 

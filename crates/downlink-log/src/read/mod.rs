@@ -1,4 +1,4 @@
-//! Reading: where a reader begins, what it finds in memory, and what it asks the store for.
+//! Reading: the beginning of a reader, its looks at memory, and its requests to the store.
 
 pub(crate) mod begin;
 pub(crate) mod look;

@@ -1,19 +1,19 @@
-//! Reading one event: what most readers do, which keep up.
+//! Reading one event, the fast path of readers that keep up.
 //!
-//! One of the reader's topics or patterns has news, and its next event is taken as it is, without a
-//! buffer. Everything else, such as a hole, an end, or a burst, is left to `look`. This buys a third
-//! of the user time of a delivery in the bench's cell `rate`.
+//! It serves a reader with news in a topic or pattern, and takes the next event without a buffer.
+//! It leaves everything else to `look`, such as a hole, an end, or a burst. It saves a third of the
+//! user time of a delivery (bench cell `rate`).
 
 use crate::history::History;
 use crate::read::{MERGE_ALWAYS, Position, Seats, entry};
 use crate::topics::{Ring, TopicSeat};
 use crate::types::{Entry, Payload};
 
-/// Up to this many events each is taken by itself. With as many, a batch and its buffer cost the
-/// same; with twice as many, a batch is cheaper by a third.
+/// Up to this many events are taken one by one. At this number a batch with its buffer costs the
+/// same; at twice the number a batch is cheaper by a third.
 const FEW: usize = 4;
 
-/// What a look for one event has found.
+/// The result of a look for one event.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
@@ -68,7 +68,7 @@ pub(crate) fn read_next<P: Payload, Q>(
             position.advance(Some(offset), Some(tail));
             Next::Event(entry)
         }
-        // What it was woken for is read, or the other events are not for it.
+        // The reader has read the event that woke it, or the new events are for others.
         (None, _, None, _) => {
             position.advance(None, Some(tail));
             Next::CaughtUp

@@ -1,6 +1,6 @@
 //! What can be seen of a log from outside: totals, topics, readers.
 //!
-//! Every number is right at some moment during the call; together they need not be.
+//! Each number was right at some moment during the call, but not all at the same moment.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -90,7 +90,7 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
         let (mut overviews, mut from) = (Vec::new(), Some(0));
-        // Readers that come or leave wait no longer than for a batch.
+        // The list is locked for one batch at a time, so that readers can come and leave.
         while let Some(start) = from {
             overviews.reserve(WAKE_BATCH);
             let tail = self.history.tail();

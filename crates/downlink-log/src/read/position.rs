@@ -1,4 +1,4 @@
-//! Where a reader stands, and the holes that it meets there.
+//! The position of a reader, and the holes between it and the tail.
 
 use std::cmp::Reverse;
 
@@ -15,13 +15,13 @@ pub(crate) struct Position {
     pub(crate) next: u64,
     /// Gaps below this offset were already reported.
     pub(crate) reported_below: u64,
-    /// Why a hole that is found now is there.
+    /// The reason to report for a hole that is found now.
     pub(crate) reason: GapReason,
     /// Whether a store has what memory has lost.
     pub(crate) has_store: bool,
     /// Whether the reader began with an id or a position rather than with new events.
     pub(crate) asked: bool,
-    /// How often a topic had been finished when not all of the reader's topics were.
+    /// The log's count of finished topics when the reader last saw an unfinished one among its own.
     pub(crate) finishes_seen: u32,
     /// Whether its finished topics have nothing more for it, as a store said when it began.
     pub(crate) at_end: Option<bool>,
@@ -29,12 +29,13 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// What is lost in memory from here on is missing, or in the store.
+    /// The first offset whose loss counts as a hole: lower ones were read or reported.
     pub(crate) fn missing_from(&self) -> u64 {
         if self.has_store { self.next } else { self.next.max(self.reported_below) }
     }
 
-    /// Evictions up to this one do not count. With a store they do: it has what memory evicted.
+    /// Evictions up to this one do not count. With a store all count, because the store may have
+    /// the events.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
@@ -46,18 +47,18 @@ impl Position {
         self.reason = GapReason::Lagged;
     }
 
-    /// Forgets what came before the reader, if it has passed that. Called between looks: within one,
-    /// a position may move back.
+    /// Drops the past once the reader is beyond it. Called between looks, because a position may
+    /// move back within a look.
     pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;
         }
     }
 
-    /// Where the hole between here and the tail ends, in everything that the reader reads.
+    /// The last offset of the hole between here and the tail, in everything that the reader reads.
     ///
-    /// The caller has looked at the rings and rows before, so what was evicted after that is found by
-    /// the next look at the latest.
+    /// The caller has looked at the rings and rows before. The next look finds later evictions at
+    /// the latest.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();
@@ -75,7 +76,8 @@ impl Position {
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =
             lost.filter(|lost| lost.floor.offset.get() > from).collect();
-        // Each of them may have to look at all topics, and most are below a hole that was found.
+        // Highest first. Each check may look at all topics, and most losses are below the first
+        // hole.
         lost.sort_unstable_by_key(|lost| Reverse(lost.floor.offset));
         let mut hole = None;
         for lost in lost {

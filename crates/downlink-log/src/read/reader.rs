@@ -1,4 +1,4 @@
-//! A reader: a cursor, the seats of what it reads, and the wake-up that it waits for.
+//! A reader: a cursor, the seats of its topics and patterns, and its wake-up.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,21 +19,21 @@ use crate::types::{
     Timestamp,
 };
 
-/// Looks of one read. Another one is due when something was evicted during the one before, so two are
-/// rare; with these, a publisher that evicts all the time does not keep a thread here.
+/// The most looks of one read. An eviction during a look causes another one, so two are rare. The
+/// bound keeps a publisher that evicts all the time from holding a thread here.
 const LOOKS_MAX: usize = 8;
 
-/// Patterns with which a search for the beginning starts while the reader is opened.
+/// The most patterns with which `open` itself begins the search for the first offset.
 const FEW_PATTERNS: usize = 64;
 
-/// What a reader has found.
+/// The result of a read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 #[non_exhaustive]
 pub enum Read {
     /// Events were put into the buffer; there may be more.
     Events,
-    /// Something is missing before the next event. Said once for each hole; the buffer is empty.
+    /// Events are missing before the next one. Reported once for each hole; the buffer is empty.
     Gap(Gap),
     /// Nothing to read now.
     CaughtUp,
@@ -44,8 +44,8 @@ pub enum Read {
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. Dropping it is leaving. It does not keep a log with a store going: the
-/// log's handles do.
+/// Reads a log from a cursor on. Dropping it is leaving. It does not keep a log with a store
+/// running; only the log's handles do.
 ///
 /// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`] or [`Read::Fetching`],
 /// then [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no
@@ -58,11 +58,11 @@ pub struct Reader<P: Payload> {
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// What comes before memory is read: rare, and gone when the reader has caught up.
+    /// The work before reading memory. Rare, and `None` once the reader has caught up.
     before: Option<Box<Before<P>>>,
 }
 
-/// What comes before memory is read.
+/// The work before reading memory.
 enum Before<P> {
     /// The search in memory for where the reader begins, if that takes long.
     Search(Box<Opening<P>>),
@@ -72,7 +72,7 @@ enum Before<P> {
     Gap(Gap),
     /// A page of the store is under way.
     Asked(Arc<Slot<Replayed<P>>>),
-    /// A page of the store. When it is used up it stays: the next one is read like it.
+    /// A page of the store. A used-up page stays, because it knows how to read the next one.
     Page(Replayed<P>),
 }
 
@@ -116,7 +116,7 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
-                    // A reader of many patterns has taken its time already.
+                    // Opening a reader of many patterns has taken long already.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         let _ = self.prepare();
                     }
@@ -133,10 +133,10 @@ impl<P: Payload> Reader<P> {
         self.before = Some(Box::new(Before::Beginning(slot)));
     }
 
-    /// Stands where it is known to begin.
+    /// Moves to a resolved beginning.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        // What a reader of live events misses, it misses while it is here.
+        // A reader of live events can miss an event only while it is connected.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
@@ -145,7 +145,7 @@ impl<P: Payload> Reader<P> {
         self.publish_position();
     }
 
-    /// Goes on with what must be known before anything is read. `false`: it is still to come.
+    /// Goes on with the work before reading memory. `false`: it is not done yet.
     fn prepare(&mut self) -> Result<bool, StoreError> {
         match self.before.as_deref_mut() {
             Some(Before::Search(opening)) => {
@@ -174,8 +174,8 @@ impl<P: Payload> Reader<P> {
         self.state.next.store(self.position.next, Ordering::Relaxed);
     }
 
-    /// Whether it is known where the reader begins. Until then its cursor means nothing, and the
-    /// waker is kept and woken then. A reader whose start is simple begins at once.
+    /// Ready once the first offset is known. Until then the cursor means nothing, and the waker is
+    /// kept; it is woken then. A reader with a simple start begins at once.
     ///
     /// # Errors
     ///
@@ -207,15 +207,15 @@ impl<P: Payload> Reader<P> {
         Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
     }
 
-    /// A number that readers of the same topics share, and others hardly do, so that a server of
-    /// many readers can let those of different topics take turns.
+    /// A number that readers of the same topics share, and other readers rarely do. A server of
+    /// many readers uses it to let topics take turns.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
         let topics = self.seats.named().map(|seat| Arc::as_ptr(&seat.topic).addr());
         let patterns = self.seats.patterns().iter().map(|seat| Arc::as_ptr(&seat.pattern).addr());
         topics.chain(patterns).min().hash(&mut hasher);
-        // The upper half would do as well.
+        // Half of the hash is enough.
         hasher.finish() as u32
     }
 
@@ -224,19 +224,19 @@ impl<P: Payload> Reader<P> {
         self.position.asked
     }
 
-    /// How far somebody is behind who reads on from `next`: the newest offset of its topics less the
-    /// last one before `next`.
+    /// The lag of a reader at `next`: the newest offset of its topics less the last one before
+    /// `next`.
     pub fn lag(&self, next: Offset) -> u64 {
         (self.seats.newest() + 1).saturating_sub(next.get())
     }
 
-    /// Fetches what the next wake-up and read look at first into the processor's cache. For a server
-    /// of many readers that is about to poll some; the result means nothing.
+    /// Fetches the memory of the next wake-up and read into the processor's cache. For a server of
+    /// many readers that is about to poll some. The result means nothing.
     pub fn prefetch(&self) -> bool {
         self.state.slot.is_awake()
     }
 
-    /// Whether all its topics are finished and it has nothing of them left to read.
+    /// Whether all its topics are finished and it has read all of them.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -259,7 +259,7 @@ impl<P: Payload> Reader<P> {
     /// events are evicted meanwhile. If there is more to look at, it says [`Read::Fetching`] and wakes
     /// the reader.
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
-        // Before the tail: what was appended before the end is read before the end.
+        // The end is loaded before the tail, so events appended before the end are read before it.
         let end = self.state.slot.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
@@ -268,7 +268,8 @@ impl<P: Payload> Reader<P> {
         for _ in 0..LOOKS_MAX {
             let Ok(is_known) = self.prepare() else { return Read::Ended(EndReason::Unreadable) };
             match self.before.as_deref() {
-                // A long replay is not waited for at the end: a client that comes back goes on here.
+                // An ending reader does not wait for the store: a client that comes back goes on
+                // here.
                 Some(Before::Beginning(_) | Before::Asked(_)) if !is_known => {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
@@ -305,7 +306,7 @@ impl<P: Payload> Reader<P> {
         match of_page.unwrap_or_else(look) {
             Found::Gap(gap) => Some(Read::Gap(gap)),
             Found::Taken { .. } if !out.is_empty() => Some(Read::Events),
-            // Something was evicted under the reader.
+            // An eviction interrupted the look.
             Found::Taken { caught_up: false } => None,
             Found::Taken { caught_up: true } => {
                 self.before = None;
@@ -323,7 +324,7 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// Asks the store for a page of what follows.
+    /// Asks the store for the next page.
     fn ask(&mut self, batch: Batch) {
         let Some(replays) = &self.replays else { return };
         let replay = match self.before.take().map(|before| *before) {
@@ -350,19 +351,20 @@ impl<P: Payload> Reader<P> {
         batch.wake();
     }
 
-    /// Whether something was appended, to whatever topic, that it has not passed.
+    /// Whether an event was appended, to any topic, that the reader has not passed.
     pub fn is_behind(&self) -> bool {
         self.position.next < self.core.history.tail()
     }
 
-    /// Whether it has something to do besides reading new events from memory.
+    /// Whether it has other work than reading new events from memory.
     fn is_elsewhere(&self) -> bool {
         self.state.slot.ended().is_some() || self.before.is_some()
     }
 
-    /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a look
-    /// at the topics. After [`register`](Self::register), a reader that keeps up may wait if this is
-    /// true, instead of reading once more. It does not know of events that were read and not used.
+    /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a
+    /// look at the topics. After [`register`](Self::register), a reader that keeps up may wait if
+    /// this is true, instead of reading once more. It does not count events that the caller has
+    /// read and not used.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
@@ -372,20 +374,20 @@ impl<P: Payload> Reader<P> {
     /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
     /// allocates nothing.
     ///
-    /// The time is asked for only if there is something to read and something has an age to reach.
+    /// `now` is called only if there is an event to read and some event or mark has a deadline.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }
 
     /// The same for a caller that needs only a part of the payload, or another form of it: the
-    /// entry's payload is what `take` makes of it. The topic's history is locked meanwhile, so `take`
-    /// must be quick and must not call the log.
+    /// entry's payload is what `take` makes of it. The topic's history is locked meanwhile, so
+    /// `take` must be quick and must not call the log.
     pub fn read_next_as<Q>(
         &mut self,
         now: impl FnOnce() -> Timestamp,
         take: impl Fn(&P) -> Q,
     ) -> Next<Q> {
-        // Before the tail: what was appended before the end is read before the end.
+        // The end is loaded before the tail, so events appended before the end are read before it.
         if self.is_elsewhere() {
             return Next::Other;
         }
@@ -403,7 +405,7 @@ impl<P: Payload> Reader<P> {
 
     /// The end, if all topics are finished and read up to their marks.
     fn finished(&mut self) -> Option<EndReason> {
-        // Before the look: a topic that is finished after it counts again.
+        // Loaded before the look: a finish that the look misses changes the count after this.
         let finishes = self.core.history.finishes();
         if finishes == self.position.finishes_seen {
             return None;
@@ -423,15 +425,15 @@ impl<P: Payload> Reader<P> {
 
     /// Registers a waker for the next append to one of its topics, or its end.
     ///
-    /// It is used once; a later one replaces it. A reader may be woken for nothing. Registrations, in
-    /// this or the other way, must not run at the same time.
+    /// It is used once; a later one replaces it. A reader may be woken for nothing. Registrations,
+    /// in this or the other way, must not run at the same time.
     pub fn register(&self, waker: &Waker) {
         self.state.slot.register(waker);
     }
 
-    /// The same for a server of many readers that knows this one by a key: the server is told the
-    /// key, and no waker is needed. `false` if the reader was registered under another key before, or
-    /// at another server; then the caller [`register`](Self::register)s a waker.
+    /// The same for a server of many readers that knows this one by a key. A wake-up passes the key
+    /// to the server, so no waker is needed. `false` if the reader was registered under another key
+    /// before, or at another server; then the caller [`register`](Self::register)s a waker.
     ///
     /// As with wakers, the last registration counts. The reader keeps its first server.
     #[must_use = "if it is refused, register a waker"]
@@ -439,7 +441,7 @@ impl<P: Payload> Reader<P> {
         self.state.slot.register_with(many, key)
     }
 
-    /// Leaves now; nothing is read or counted any more. Dropping the reader does the same.
+    /// Leaves now. The reader reads nothing more and no longer counts. Dropping it does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
         // Every reader has a seat, that of everyone, until it leaves.

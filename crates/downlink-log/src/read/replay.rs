@@ -1,8 +1,8 @@
 //! The threads that read from the store for readers that are behind.
 //!
 //! They take requests in the order of their coming and do one bounded step of each. A request that
-//! needs more stands behind the others again. No request waits for a reader: the answer lies in a
-//! slot until the reader looks, and a reader that has left takes its slot along.
+//! needs more goes to the end of the queue. No request waits for a reader: its answer stays in a
+//! slot until the reader looks. A reader that leaves drops its slot.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// Threads that read. A disk answers few better than many.
+/// Threads that read. A disk serves few threads better than many.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 
@@ -73,8 +73,8 @@ impl<P> Replays<P> {
         Ok(Self { reader, decoder, requests })
     }
 
-    /// Asks for an answer, step by step; a step gives `None` while there is more to do. The reader is
-    /// woken when the answer lies in the slot. It always comes, if only as a failure.
+    /// Asks for an answer, step by step. A step gives `None` while there is more to do. The reader
+    /// is woken when the answer is in the slot. An answer always comes, if only as a failure.
     pub(crate) fn ask<A: Send + 'static>(
         &self,
         reader: &Arc<ReaderState>,
@@ -122,7 +122,7 @@ impl Requests {
     #[cfg(not(downlink_loom))]
     fn answer_all(&self) {
         while let Some(mut job) = self.next() {
-            // A job that panics takes its own answer along, and not the thread.
+            // A panic ends this job but not the thread. The job's answer is then a failure.
             let step = std::panic::AssertUnwindSafe(&mut job);
             let done = std::panic::catch_unwind(|| { step }.0()).unwrap_or(true);
             if !done {
@@ -146,7 +146,7 @@ impl Requests {
     }
 }
 
-/// Where an answer lies until the reader looks.
+/// Holds an answer until the reader looks.
 pub(crate) type Slot<A> = Mutex<Option<Result<A, StoreError>>>;
 
 /// An answer that a reader waits for.
@@ -157,7 +157,8 @@ struct Promise<A> {
 
 impl<A> Drop for Promise<A> {
     fn drop(&mut self) {
-        // If the reader has taken an answer, nobody looks into the slot again.
+        // Without effect if the slot has an answer. If the reader has taken one, it does not look
+        // again.
         self.slot.lock().get_or_insert(Err(StoreError::Stopped));
         let mut batch = WakeBatch::default();
         self.reader.slot.take(&mut batch);

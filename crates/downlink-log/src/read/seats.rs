@@ -1,5 +1,5 @@
-//! What one reader reads: a seat for each topic and pattern that it named. They stay the same for
-//! the life of the reader.
+//! The seats of one reader: one for each topic and pattern that it named. They stay the same for
+//! its life.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,12 +11,12 @@ use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
-/// Patterns from which on the set that was made at opening is kept.
+/// With more patterns than this, a reader keeps the set that was made at opening.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Seats<P> {
-    /// Invariant: sorted by the topics' identity.
+    /// Invariant: sorted by the topics' identity, for the search of an event's topics.
     pub(crate) topics: TopicSeats<P>,
     /// `None` in most readers: they name topics only.
     patterns: Option<Box<PatternSeats<P>>>,
@@ -25,7 +25,7 @@ pub(crate) struct Seats<P> {
 #[derive(Debug)]
 struct PatternSeats<P> {
     seats: Box<[PatternSeat<P>]>,
-    /// Made when the reader first reads what its patterns do not have.
+    /// Made when the reader first reads events that its patterns no longer list.
     set: OnceLock<Arc<PatternSet>>,
 }
 
@@ -36,7 +36,7 @@ impl<P: Payload> Seats<P> {
         set: PatternSet,
     ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
-        // Few patterns are soon made into a set again, and most readers never need it.
+        // A set of few patterns is quickly made again, and most readers never need one.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
         let some = |seats| Box::new(PatternSeats { seats, set });
@@ -47,7 +47,7 @@ impl<P: Payload> Seats<P> {
         self.patterns.as_ref().map_or(&[], |patterns| &patterns.seats)
     }
 
-    /// Gives all seats up.
+    /// Takes all seats out, to leave their lists.
     pub(crate) fn take(&mut self) -> (TopicSeats<P>, Box<[PatternSeat<P>]>) {
         let patterns = self.patterns.take().map(|patterns| patterns.seats);
         (std::mem::take(&mut self.topics), patterns.unwrap_or_default())
@@ -65,7 +65,7 @@ impl<P: Payload> Seats<P> {
         }
     }
 
-    /// What a store is asked for.
+    /// The topics and patterns, for a replay from the store.
     pub(crate) fn wanted(&self) -> Wanted {
         let addresses = self.topics.iter().map(|seat| seat.topic.address.clone());
         Wanted { addresses: addresses.collect(), patterns: self.set() }
@@ -110,5 +110,5 @@ impl<P: Payload> Seats<P> {
     }
 }
 
-/// The topics of one event that a reader reads.
+/// The topics of one event that a reader reads; nearly always one.
 pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

@@ -2,11 +2,11 @@
 
 use crate::types::{EvictionNumber, Gap, Timestamp};
 
-/// What a reader asks for.
+/// The requested beginning.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The events from now on; of finished topics, all that there is.
+    /// The events from now on, and all kept events of finished topics.
     Live,
     /// All retained history.
     Earliest,
@@ -22,7 +22,7 @@ pub enum Start {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) next: u64,
-    /// Told before anything is read.
+    /// Reported before anything is read.
     pub(crate) gap: Option<Gap>,
     /// Whether the reader gave an id, or asked for history.
     pub(crate) asked: bool,
@@ -31,25 +31,25 @@ pub(crate) struct Beginning {
     pub(crate) at_end: Option<bool>,
 }
 
-/// What a reader that begins in the past must know until it is beyond it.
+/// The losses that count for a reader that begins in the past, until it is beyond `until`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Past {
-    /// The newest eviction before the reader looked: the reader never asked for events evicted by then.
-    /// `None` for a reader that continues after an id: it misses everything that is gone.
+    /// The newest eviction before the reader looked. The reader never asked for events evicted by
+    /// then. `None` for a reader that continues after an id: it misses every evicted event.
     pub(crate) evicted: Option<EvictionNumber>,
     /// The tail when it opened: later evictions below are found in any case from here on.
     pub(crate) until: u64,
-    /// The last that it missed before it opened, if its patterns had to be searched for that.
+    /// The last offset that it missed before it opened, if its patterns had to be searched for it.
     pub(crate) hole: Option<u64>,
 }
 
 impl Past {
-    /// Of a reader that asks for history.
+    /// For a reader that asks for history.
     pub(crate) fn of_history(evicted: EvictionNumber, until: u64) -> Self {
         Self { evicted: Some(evicted), until, hole: None }
     }
 
-    /// Of a reader that continues after an id.
+    /// For a reader that continues after an id.
     pub(crate) fn of_id(until: u64, hole: Option<u64>) -> Self {
         Self { evicted: None, until, hole }
     }

@@ -1,5 +1,5 @@
-//! Where a reader of a log with a store begins: what memory does not know is asked there, step by
-//! step.
+//! The search for the first offset of a reader in a log with a store. It asks the store, step by
+//! step, for all that memory does not know.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) struct StoreOpening<P: Payload> {
 
 enum Stage {
     Begin,
-    /// The first event from an offset on; it is where the reader begins, if `moves`.
+    /// The first event from an offset on. The reader begins there, if `moves`.
     First {
         from: u64,
         moves: bool,
@@ -37,7 +37,7 @@ enum Stage {
     Newest {
         count: usize,
     },
-    /// The floor, to know what was evicted that is as young as a time.
+    /// The floor, to find out whether events of that time or later were evicted.
     Floor,
     /// Whether anything is left to read of finished topics.
     Rest {
@@ -58,7 +58,7 @@ pub(crate) fn begin_known<P: Payload>(
         Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
-    // Whether anything is left to read of finished topics, memory knows only above its floors.
+    // Memory knows only above its floors whether finished topics have events left to read.
     let is_unsure = seats.all_finished() && core.history.floor_max() > next;
     (!is_unsure).then(|| continue_at(next, tail))
 }
@@ -77,7 +77,8 @@ impl<P: Payload> StoreOpening<P> {
     ) -> Self {
         let mut wanted = seats.wanted();
         if start == Start::Live {
-            // Of finished topics all there is; not of the inbox, nor of what is for everyone.
+            // A live reader may get kept events of finished topics, but none of its inbox or for
+            // everyone.
             wanted.addresses.retain(|address| address.topic().is_some());
         }
         let (tail, is_finished) = (core.history.tail(), seats.all_finished());
@@ -180,7 +181,8 @@ impl<P: Payload> StoreOpening<P> {
         Ok(())
     }
 
-    /// Completes the gap that the reader begins with, and looks what is left of finished topics.
+    /// Completes the gap that the reader begins with, and starts to look for events of finished
+    /// topics.
     fn follow(&mut self, oldest: Option<u64>) {
         let next = self.beginning.next;
         if let Some(gap) = &mut self.beginning.gap {
@@ -190,13 +192,13 @@ impl<P: Payload> StoreOpening<P> {
         self.stage = Stage::Rest { from: next };
     }
 
-    /// Whether nothing is left to read of finished topics, nor to be told. `None`: not known yet.
+    /// Whether finished topics have no event and no gap left for the reader. `None`: not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));
         }
         if from >= self.tail {
-            // Nothing of it can be read; a hole would lie below.
+            // No event is left at or above the tail, and a hole would be below it.
             return Ok(Some(true));
         }
         Ok(match self.page(from)? {

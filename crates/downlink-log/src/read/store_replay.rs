@@ -1,7 +1,7 @@
-//! Pages of the store: what memory has lost, for a reader that is behind.
+//! Pages of the store, for a reader that is behind memory.
 //!
-//! One request at a time is under way, and its answer is used up before the next is made. So a reader
-//! holds one page at most.
+//! One request at a time is under way, and its answer is used up before the next is made. So a
+//! reader holds one page at most.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,12 +14,12 @@ use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload
 /// Pages that one request may take without finding anything.
 const EMPTY_PAGES_MAX: usize = 16;
 
-/// What follows a cursor in the store.
+/// A page of the store, and how to read the next.
 #[derive(Debug)]
 pub(crate) struct Replayed<P> {
     /// Events in order; those that are kept and cannot be read have no payload.
     items: VecDeque<Entry<Option<P>>>,
-    /// Below this nothing else follows.
+    /// The page has all events below this.
     next: u64,
     /// The last offset known to be missing.
     hole: Option<Offset>,
@@ -28,12 +28,12 @@ pub(crate) struct Replayed<P> {
 }
 
 impl<P: Payload> Replayed<P> {
-    /// Nothing yet of what follows a position.
+    /// An empty page before an offset.
     pub(crate) fn new(next: u64, replay: Box<dyn StoreReplay>) -> Self {
         Self { items: VecDeque::new(), next, hole: None, replay }
     }
 
-    /// Takes events, up to one that cannot be read, or says what is missing. `None`: there is no more.
+    /// Takes events up to the first unreadable one, or reports a hole. `None`: the page is used up.
     pub(crate) fn read(
         &mut self,
         position: &mut Position,
@@ -102,7 +102,7 @@ impl<P: Payload> Request<P> {
             Entry { offset, at, payload }
         }));
         self.pages += 1;
-        // Before a hole is told, it is known what follows it.
+        // A page with a hole is not done before the next event is found, which the gap names.
         let is_long = self.pages >= EMPTY_PAGES_MAX && page.hole.is_none();
         let is_done = !page.items.is_empty() || found.next >= self.until || is_long;
         Ok(if is_done { self.page.take() } else { None })

@@ -1,7 +1,7 @@
-//! Walking the index of the log: how a reader finds its events that its patterns do not have.
+//! Walking the index of the log, to find events that a reader's patterns no longer list.
 //!
-//! A walk looks at a bounded number of rows and of nodes of the patterns, and then says where it
-//! stands. Rows are copied out of the index a few at a time, so that publishers do not wait.
+//! A walk looks at a bounded number of rows and pattern nodes, and then returns where to go on.
+//! Rows are copied out of the index a few at a time, so that publishers do not wait.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -17,7 +17,7 @@ const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 /// Topics that are merged one by one rather than found by the index.
 pub(crate) const FEW_TOPICS: usize = 64;
 
-/// The most that one call looks at: about a millisecond.
+/// The work that one call may do: about a millisecond.
 #[derive(Debug)]
 pub(crate) struct Work {
     rows: usize,
@@ -122,7 +122,8 @@ pub(crate) fn newest<P: Payload>(
     }
 }
 
-/// Whether an event is for the reader and kept in one of its topics.
+/// Whether a topic that the reader reads still keeps the event. A row stays in the index for a
+/// while after its topics have evicted the event.
 fn is_kept<P: Payload>(seats: &Seats<P>, row: &Row<P>, work: &mut Work) -> bool {
     let mut nodes = 0;
     let found =
@@ -179,8 +180,8 @@ impl FloorSearch {
     /// Goes on for a bounded number of names and calls `each` with the loss of every topic that
     /// matches. `true` when all were looked at.
     ///
-    /// A topic that is collected or made again meanwhile may be missed here; its loss is then noted
-    /// in the patterns.
+    /// The search may miss a topic that is collected or made again meanwhile. The loss of such a
+    /// topic is noted in the patterns.
     pub(crate) fn step<P: Payload>(
         &mut self,
         history: &History<P>,

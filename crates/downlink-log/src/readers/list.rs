@@ -1,4 +1,4 @@
-//! The readers of a topic or pattern: who is woken by an append.
+//! The readers of a topic or pattern, which an append wakes.
 //!
 //! A reader is on the list of each selector that it subscribed to, from open to drop. It remembers
 //! its key in each list, so leaving costs the same however many other readers there are.
@@ -27,8 +27,8 @@ enum Places {
     Many(Box<Many>),
 }
 
-/// Invariant: the last place is taken, and `count` in all; `free` holds the number of each free place
-/// once, and numbers of places that are no more.
+/// Invariant: the last place is taken, and `count` in all; `free` holds the number of each free
+/// place once, and numbers of places that are no more.
 #[derive(Debug)]
 struct Many {
     places: Vec<Place>,
@@ -126,7 +126,7 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and gives back what lies behind the last that is taken: ten
+    /// Notes that a place became free, and frees the memory behind the last taken place. So ten
     /// thousand readers that came and went leave nothing.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
@@ -148,12 +148,12 @@ impl Many {
 /// Wakes the readers of a list in batches, with no lock held while a waker runs. `newest` is the
 /// offset of the event that they are woken for.
 ///
-/// Readers that come while this goes on look at the log by themselves.
+/// Readers that join the list meanwhile look at the log themselves.
 pub(crate) fn wake_all(readers: &Mutex<ReaderList>, newest: u64) {
     wake_each(readers, |reader| reader.note_newest(newest));
 }
 
-/// Tells every reader of a list to end and wakes it; says how many there were.
+/// Asks every reader of a list to end and wakes it. Gives their number.
 pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize {
     let mut ended = 0;
     wake_each(readers, |reader| {
@@ -171,8 +171,9 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
             let readers = readers.lock();
             let (batch, next) = readers.batch(start);
             from = next;
-            // Ten thousand readers are in no cache. A first look fetches them side by side, which the
-            // swaps that follow would not. It buys a tenth of the user time in the bench's cell `rate`.
+            // Ten thousand readers are in no cache. A first look fetches them in parallel, which
+            // the swaps that follow would not. It saves a tenth of the user time (bench cell
+            // `rate`).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);

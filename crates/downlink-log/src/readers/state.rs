@@ -4,10 +4,10 @@ use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 
-/// What publishers and overviews need of a reader. Its position in topics is the reader's own (see
-/// `read`), so a publisher never waits for a reader that reads.
+/// The part of a reader that publishers and overviews use. The position belongs to the reader alone
+/// (see `read`), so a publisher never waits for a reader that reads.
 ///
-/// In this order, so that a wake-up finds what it needs in one cache line.
+/// The order of the fields keeps those of a wake-up in one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ReaderState {
@@ -23,7 +23,7 @@ pub(crate) struct ReaderState {
     /// publishers take turns by the sequence lock.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
-    /// Topics and patterns that it subscribed to.
+    /// Topics and patterns that it subscribed to; only shown.
     pub(crate) selectors: u32,
     /// Whether it is on more lists than one, besides that of everyone.
     pub(crate) has_several: bool,

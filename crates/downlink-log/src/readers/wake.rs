@@ -1,11 +1,12 @@
 //! The wake-up of one reader: the hint to look again, or to end.
 //!
-//! *Register, then look; append, then wake.* A wake-up carries nothing, so a doubled one costs a
-//! look, and two appends before a look are one. The reader registers anew each time before it waits.
+//! *Register, then look; append, then wake.* A wake-up carries nothing. A second one costs only a
+//! look, and two appends before a look need only one. The reader registers anew each time before it
+//! waits.
 //!
 //! A reader waits by a waker of its own, which the wake-up takes out. Or a server of many readers
-//! registers it by a key, which stays: a publisher that wakes ten thousand of them makes one call for
-//! each batch and server, and has no waker to fetch, to count or to drop.
+//! registers it by a key, which stays: a publisher that wakes ten thousand of them makes one call
+//! for each batch and server, and has no waker to fetch, to count or to drop.
 
 use std::{
     fmt,
@@ -20,17 +21,17 @@ use crate::types::EndReason;
 
 /// Readers looked at under one hold of a list, and woken after it.
 ///
-/// A hold then lasts a few microseconds; with twice as many the arrays of wakers and keys cost a page
-/// of stack, with half as many the lock is taken needlessly often.
+/// A hold then lasts a few microseconds; with twice as many the arrays of wakers and keys cost a
+/// page of stack, with half as many the lock is taken needlessly often.
 pub(crate) const WAKE_BATCH: usize = 64;
 
 /// Serves many readers, and knows each by a key.
 pub trait WakeMany: Send + Sync {
     /// Makes these readers look again.
     ///
-    /// Like a [`Waker`] it is called from any thread and at any time, also for a reader that is gone.
-    /// Its key may belong to another reader by then, which looks in vain. No lock of the log is held.
-    /// The call must not block and must not panic.
+    /// Like a [`Waker`] it is called from any thread and at any time, also for a reader that is
+    /// gone. Its key may belong to another reader by then, which then looks without need. No lock
+    /// of the log is held. The call must not block and must not panic.
     fn wake_many(&self, keys: &[u32]);
 }
 
@@ -48,7 +49,7 @@ enum Waits {
 
 /// The slot in which a waiting reader registers.
 ///
-/// In this order, so that a wake-up finds what it usually needs in the first 32 bytes.
+/// The order of the fields keeps those that a wake-up usually needs in the first 32 bytes.
 #[repr(C)]
 pub(crate) struct WakeSlot {
     /// A number of [`Waits`].
@@ -57,8 +58,8 @@ pub(crate) struct WakeSlot {
     /// below: either `take` sees the registration, or the registration sees `take`, and with it the
     /// tail that was stored before. A plain store would not see the value that it overwrites.
     waits: AtomicU8,
-    /// Why the reader must end; 0 while it need not. Set (AcqRel) after the log's last append, loaded
-    /// (Acquire) before the tail, so acknowledged events are read before the end.
+    /// Why the reader must end; 0 while it need not. Set (AcqRel) after the log's last append,
+    /// loaded (Acquire) before the tail, so acknowledged events are read before the end.
     end: AtomicU8,
     /// The reader's key. Stored (Relaxed) before `many` is set, loaded after that was seen.
     key: AtomicU32,
@@ -127,7 +128,8 @@ impl WakeSlot {
         self.waits.load(Ordering::Relaxed) == Waits::Nobody as u8
     }
 
-    /// Takes the registration out, if the reader waits. The caller wakes the batch with no lock held.
+    /// Takes the registration out, if the reader waits. The caller wakes the batch with no lock
+    /// held.
     pub(crate) fn take(&self, batch: &mut WakeBatch) {
         let waits = self.waits.swap(Waits::Nobody as u8, Ordering::AcqRel);
         if waits == Waits::AmongMany as u8 {
@@ -146,7 +148,7 @@ impl fmt::Debug for WakeSlot {
     }
 }
 
-/// Readers that were found waiting, at most a batch.
+/// Waiting readers that were taken out, at most a batch.
 #[derive(Default)]
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct WakeBatch {
@@ -167,8 +169,8 @@ impl WakeBatch {
         self.keys.push((place as u32, key));
     }
 
-    /// Wakes the readers. A waker that panics loses the wake-ups after it; the wakers of runtimes do
-    /// not panic.
+    /// Wakes the readers. A waker that panics loses the wake-ups after it; the wakers of runtimes
+    /// do not panic.
     pub(crate) fn wake(self) {
         for (place, server) in self.servers.iter().enumerate() {
             let its = self.keys.iter().filter(|(of, _)| *of as usize == place);
@@ -193,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// The keys that were told.
+    /// Records the keys that were woken.
     struct Told(Mutex<Vec<u32>>);
 
     impl WakeMany for Told {
@@ -211,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Wakes the waiting readers; gives the keys that were told.
+    /// Wakes the waiting readers, and gives the keys that were woken.
     fn woken(wakes: &[&WakeSlot], told: &Told) -> Vec<u32> {
         let mut woken = WakeBatch::default();
         wakes.iter().for_each(|wake| wake.take(&mut woken));

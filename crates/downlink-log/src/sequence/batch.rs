@@ -9,7 +9,7 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// What a draft repeats.
+/// The event or draft that a draft repeats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
     /// An event with this answer.
@@ -18,7 +18,7 @@ pub(crate) enum Repeat {
     Of(usize),
 }
 
-/// The plans for a batch: what each draft repeats, or that it is new.
+/// The plans for a batch. `None`: the draft is new.
 pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 
 /// The topics of each draft of a batch, each topic once per draft.
@@ -89,7 +89,7 @@ impl<P: Payload> Drop for DraftTopics<'_, P> {
     }
 }
 
-/// Rings that are reserved for an append. Dropped before [`keep`](Self::keep), they are free again.
+/// Rings that are reserved for an append. A drop before [`keep`](Self::keep) ends the reservations.
 pub(crate) struct Reserved<'a, P: Payload> {
     history: &'a History<P>,
     topics: SmallVec<[&'a Topic<P>; 1]>,
@@ -110,12 +110,13 @@ impl<P: Payload> Drop for Reserved<'_, P> {
 
 /// A batch whose new events have their offsets. Their rings are reserved until it is applied.
 ///
-/// Outlives every lock, so whatever is left of it is dropped with none held.
+/// Outlives every lock, so its remains are dropped with no lock held.
 pub(crate) struct Assigned<P> {
-    /// When it came, and the time stamp of its events: not before that of earlier events.
+    /// The time of the append, and the time stamp of its events, which is not before that of
+    /// earlier events.
     pub(crate) now: Timestamp,
     pub(crate) at: Timestamp,
-    /// The offset of its first new event; if there is none, of the next one.
+    /// The offset of its first new event. Without one, the next offset to be assigned.
     pub(crate) first: u64,
     pub(crate) drafts: SmallVec<[Result<Fresh<P>, Repeat>; 1]>,
 }
@@ -129,7 +130,7 @@ pub(crate) struct Fresh<P> {
     pub(crate) key: Option<IdempotencyKey>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) finish: bool,
-    /// What a store keeps of it.
+    /// The bytes for the store.
     pub(crate) body: Option<Vec<u8>>,
 }
 

@@ -6,26 +6,26 @@ use crate::sequence::Ids;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 
-/// Makes a payload of what a store kept; `None` if it cannot. Runs on the threads of the store.
+/// Makes a payload from a stored event; `None` if it cannot. Runs on the threads of the store.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
 
 /// Called once for each event that cannot be read: it is damaged, or cannot be decoded.
 pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
 
-/// Unreadable events that are told apart. With more, something is wrong that a thousand reports have
-/// said already.
+/// The most unreadable events that are reported. After a thousand reports, more would say nothing
+/// new.
 const REPORTED_MAX: usize = 1_024;
 
 /// An event as a store gives it back.
 #[derive(Debug)]
 pub struct Stored {
-    /// The id of the event, as a cursor: of the life of the log that it was published in.
+    /// The id of the event, as a cursor. Its epoch is that in which the event was published.
     pub id: Cursor,
     /// When it was published, in log time.
     pub at: Timestamp,
     /// The id that its publisher gave.
     pub publisher_id: Option<Box<str>>,
-    /// What was kept.
+    /// The stored bytes.
     pub payload: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ impl<P> Decoder<P> {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
 
-    /// The payload of an event; `None`, and it is reported once, if it cannot be read.
+    /// The payload of an event. `None` if it cannot be read, which is reported once.
     pub(crate) fn decode(
         &self,
         ids: &Ids,

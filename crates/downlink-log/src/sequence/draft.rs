@@ -1,4 +1,4 @@
-//! What is appended, what comes of it, and why an append is refused.
+//! Drafts, the answers to an append, and its errors.
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -9,21 +9,21 @@ use crate::types::{Address, Cursor, Epoch, Fingerprint, IdempotencyKey, Offset, 
 /// An event before it has an offset.
 #[derive(Debug)]
 pub struct Draft<P: Payload> {
-    /// The recipients. An address named twice counts once; with none at all an offset is used up,
-    /// and no reader gets anything.
+    /// The recipients. An address named twice counts once. A draft without addresses uses up an
+    /// offset, and no reader gets it.
     pub to: SmallVec<[Address; 1]>,
     /// The id its publisher gave, which must not resemble a cursor: the same as the payload's
     /// [`publisher_id`](Payload::publisher_id). Ignored without a payload.
     pub id: Option<Box<str>>,
-    /// The key under which it is appended only once. Remembered for 10 minutes, together with 65,535
-    /// others; the caller bounds its length.
+    /// The key under which it is appended only once. Remembered for 10 minutes, together with
+    /// 65,535 others; the caller bounds its length.
     pub key: Option<IdempotencyKey>,
     /// Its content. Only used if there is an id or a key.
     pub fingerprint: Fingerprint,
     /// Whether it finishes its topics: they refuse events for as long as
     /// [`finished_keep`](crate::LogOptions::finished_keep) says. Inboxes and everyone's topic too.
     pub finish: bool,
-    /// What a store keeps of the event, if the log has one; opaque here.
+    /// The bytes for the store, if the log has one; opaque here.
     pub body: Option<Vec<u8>>,
     /// The payload before its offset is known; `None` for a finish mark alone.
     pub payload: Option<P::Draft>,
@@ -32,7 +32,7 @@ pub struct Draft<P: Payload> {
 /// Several drafts that are appended together; usually one.
 pub type Drafts<P> = SmallVec<[Draft<P>; 1]>;
 
-/// What became of a draft.
+/// The answer to one draft.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Appended {
     /// Its offset.

@@ -37,7 +37,8 @@ impl Ids {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// Where a reader with this cursor goes on; or what it has lost, and where it goes on then.
+    /// The offset where a reader with this cursor goes on. `Err`: the reason for its gap, and the
+    /// offset after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
             return Err((GapReason::NewEpoch, tail));

@@ -1,7 +1,7 @@
 //! Idempotency keys of the last minutes.
 //!
-//! A key has a window of its own, since a publisher repeats within minutes, whatever retention does
-//! meanwhile.
+//! A key has its own window, because a publisher may repeat within minutes after retention has
+//! evicted the event.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! From drafts to events: what is new, which offset it gets, and its way into history.
+//! From drafts to events: planning, offsets, and the push into history.
 
 pub(crate) mod batch;
 pub(crate) mod decode;

@@ -1,4 +1,4 @@
-//! What becomes of each draft of a batch: it is new, or it repeats something earlier.
+//! Decides for each draft of a batch whether it is new or repeats an earlier publish.
 //!
 //! A whole batch is planned before anything is changed.
 
@@ -14,9 +14,9 @@ use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
-/// What is known of earlier publishes: ids, keys, and finish marks that are on their way.
+/// Looks up earlier publishes: their ids, their keys, and pending finish marks.
 pub(crate) trait Earlier<P> {
-    /// The publish with this key: its fingerprint, and what a repetition is.
+    /// The publish with this key: its fingerprint, and the answer to a repetition.
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
     /// The publish with this id.
@@ -26,8 +26,8 @@ pub(crate) trait Earlier<P> {
     fn is_finishing(&self, topic: &Topic<P>) -> bool;
 }
 
-/// Plans a batch: decides for each draft whether it is new, and whether its topics take it. So many
-/// drafts of its group are before it.
+/// Plans a batch: decides for each draft whether it is new, and whether its topics take it.
+/// `before` is the number of drafts in earlier batches of its group.
 pub(crate) fn plan<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,

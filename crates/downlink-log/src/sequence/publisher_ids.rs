@@ -1,4 +1,4 @@
-//! The ids that publishers gave, of the events that are kept in memory.
+//! The publishers' ids of the events that are kept in memory.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 
-/// An id is known from before its event is where it can be evicted, until its last ring has evicted
-/// it.
+/// An id is added before its event can be evicted, and removed when the last ring has evicted the
+/// event.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
     /// Locked alone, or under the sequence lock.

@@ -1,9 +1,9 @@
 //! The one order of all events: plan, assign, apply.
 //!
-//! *Plan* decides what of a batch is new and may refuse it. *Assign* gives offsets and stamps the
-//! payloads. *Apply* puts the events into history and cannot refuse. A log in memory does all three
-//! under one hold of the lock. In a log with a store the writer plans and assigns a group, commits
-//! it with no lock held, and then applies it.
+//! *Plan* decides which drafts are new and may refuse the batch. *Assign* gives offsets and stamps
+//! the payloads. *Apply* puts the events into history and cannot refuse. A log in memory does all
+//! three under one hold of the lock. In a log with a store the writer plans and assigns a group,
+//! commits it with no lock held, and then applies it.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) struct Sequencer {
 /// The state under the sequence lock.
 #[derive(Debug)]
 pub(crate) struct Sequence {
-    /// The next offset to be assigned. The tail is behind it while the store has not committed.
+    /// The next offset to be assigned. The tail is lower while a commit is pending.
     next: u64,
     /// The newest time stamp. Log time does not go back, but two publishers may come with times in
     /// the other order.
@@ -84,7 +84,7 @@ impl Sequencer {
         now: Timestamp,
         mut drafts: Drafts<P>,
     ) -> Result<Answers, AppendError> {
-        // Values are dropped last: if one of them panics, nothing is left undone.
+        // Values are dropped last. If a drop panics, everything else is done.
         let (mut evicted, mut answers) = (Evicted::new(), Answers::new());
         let (_batch, wakes) = loop {
             let mut topics = DraftTopics::find(history, &drafts);
@@ -108,8 +108,8 @@ impl Sequencer {
         Ok(answers)
     }
 
-    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `answers` has
-    /// those of the earlier batches of its group, and gets those of this one.
+    /// Puts a batch into history, makes it visible, and keeps history within its bounds. `answers`
+    /// has the answers of the earlier batches of its group, and gets those of this one.
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
@@ -136,7 +136,8 @@ impl Sequencer {
                     let answer = ids.appended(Offset::new(fresh.offset), matched, false);
                     let is_kept = fresh.is_kept();
                     history.note_published(is_kept);
-                    // The key and the id are known before the event is where it can be evicted.
+                    // The key and the id are added before the event is pushed, because it can be
+                    // evicted from then on.
                     let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
                     if let Some(key) = fresh.key.take() {
                         sequence.keys.insert(now, key, fingerprint, answer);
@@ -202,7 +203,8 @@ impl Sequence {
             .iter_mut()
             .zip(&plans)
             .map(|(draft, plan)| {
-                // The payload of a repetition stays in its draft, which is dropped with no lock held.
+                // The payload of a repetition stays in its draft, which is dropped with no lock
+                // held.
                 let payload = draft.payload.take_if(|_| plan.is_none());
                 let stamped = payload.map(|payload| P::stamp(payload, ids.id_of(next), at));
                 next += u64::from(plan.is_none());

@@ -1,7 +1,7 @@
 //! The losses of topics that no longer exist, by name.
 //!
-//! The table is bounded. A name that falls out of it raises one floor for every unknown name: a false
-//! gap may then be reported, and a true one is never hidden.
+//! The table is bounded. A name that falls out of it raises the one floor of all unknown names.
+//! Then a false gap may be reported, but a true gap is never hidden.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ impl Collected {
         }
     }
 
-    /// What a topic of this name has lost; the name leaves the table.
+    /// The losses of a topic of this name, which leaves the table.
     pub(crate) fn recall(&mut self, address: &Address) -> Lost {
         let Some(Remembered { lost, turn }) = self.names.remove(address) else {
             return self.others;
@@ -66,7 +66,7 @@ impl Collected {
         lost
     }
 
-    /// The names from `from` on, in order, and what each has lost.
+    /// The names from `from` on, in order, each with its losses.
     pub(crate) fn range(
         &self,
         from: std::ops::Bound<Address>,
@@ -75,7 +75,7 @@ impl Collected {
         names.map(|(address, remembered)| (address, remembered.lost))
     }
 
-    /// What a name that is not in the table may have lost.
+    /// The possible losses of a name that is not in the table.
     pub(crate) fn others(&self) -> Lost {
         self.others
     }

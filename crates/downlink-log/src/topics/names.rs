@@ -3,8 +3,8 @@
 //! A publisher makes a topic, and so does a reader that names one. A topic without events, finish
 //! mark and readers is collected; the table of collected topics remembers what it has lost.
 //!
-//! What readers name and what publishers fill are counted apart, so subscribers never use up the
-//! room of publishers.
+//! Topics that readers name and topics that publishers fill are counted apart, so subscribers never
+//! use up the room of publishers.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -82,8 +82,8 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// The topic of an address, made if there is none. `on_lost` is called under the lock if the
-    /// new topic has lost something before it was collected.
+    /// The topic of an address, made if there is none. `on_lost` is called under the lock if an
+    /// earlier topic of that name had losses.
     pub(crate) fn find_or_create(
         &self,
         address: &Address,
@@ -148,8 +148,8 @@ impl<P: Payload> Topics<P> {
         names.leave(seats, &on_lost);
     }
 
-    /// Collects those of the topics that nothing holds any more. `on_lost` is called under the lock
-    /// for each that has lost something.
+    /// Collects the unused ones of these topics. `on_lost` is called under the lock for each that
+    /// has losses.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
         for batch in topics.chunks(COLLECT_BATCH) {
             if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
@@ -160,12 +160,12 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Makes this the loss of every topic that is not in memory.
+    /// Raises the floor of every name that is in no table to cover this loss.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// What a name that is in no table may have lost.
+    /// The possible losses of a name that is in no table.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
     }
@@ -182,7 +182,7 @@ impl<P: Payload> Topics<P> {
         listed(prefix, count, range.map(|(address, topic)| (address, Arc::clone(topic))))
     }
 
-    /// The same with what each has lost, of topics that exist or of those that were collected.
+    /// The same with the losses of each, of topics that exist or of those that were collected.
     pub(crate) fn list_lost(
         &self,
         prefix: &str,

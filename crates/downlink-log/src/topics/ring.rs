@@ -13,10 +13,10 @@ use crate::types::{
     retention::RuleNumber,
 };
 
-/// Entries looked at from the end before the middle is: about what halving would look at.
+/// Entries to look at from the end before a binary search, which would look at about as many.
 const NEAR: usize = 4;
 
-/// An event where it is kept.
+/// An event in a ring.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept<P> {
     pub(crate) offset: u64,
@@ -30,7 +30,7 @@ impl<P: Payload> Kept<P> {
     }
 }
 
-/// What a topic has lost.
+/// The losses of a topic.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lost {
     pub(crate) floor: Floor,
@@ -44,13 +44,14 @@ impl Lost {
     pub(crate) const NOTHING: Self =
         Self { floor: Floor::NONE, lower: Offset::FIRST, number: EvictionNumber::NONE };
 
-    /// What is lost below a floor of which nothing else is known.
+    /// The losses below a floor, when only the floor is known.
     pub(crate) fn below(floor: Floor, number: EvictionNumber) -> Self {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// Where the hole ends that a reader meets here: the last of what was evicted from `from` on, later
-    /// than an eviction. `is_elsewhere` says whether another topic of the reader keeps an offset.
+    /// The last offset of a reader's hole in this topic: the last one at or above `from` that was
+    /// evicted later than `after`. `is_elsewhere` says whether another topic of the reader keeps an
+    /// offset.
     pub(crate) fn hole(
         &self,
         from: u64,
@@ -71,7 +72,7 @@ impl Lost {
     }
 }
 
-/// Small while nothing was ever pushed: most rings are inboxes that nothing ever comes to.
+/// Small until the first push, because most rings are inboxes that never get an event.
 ///
 /// Invariant: all entries are at or above the floor of `lost`.
 #[derive(Debug)]
@@ -255,9 +256,9 @@ impl<P: Payload> Ring<P> {
     }
 }
 
-/// Where the entries from `from` on begin.
+/// The index of the first entry at or above `from`.
 fn start<P>(entries: &VecDeque<Kept<P>>, from: u64) -> usize {
-    // A reader that keeps up is at the end.
+    // The cursor of a reader that keeps up is near the end.
     let near = entries.iter().rev().take(NEAR).take_while(|entry| entry.offset >= from).count();
     if near < NEAR {
         return entries.len() - near;
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
     }
 
-    /// Wherever the entries lie in their buffer, which goes round.
+    /// The entries may wrap around the end of their ring buffer, so each start of it is tried.
     #[test]
     fn only_entry_is_found_as_by_looking_at_all() {
         let mut ring = ring(&[]);

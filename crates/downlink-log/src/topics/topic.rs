@@ -1,4 +1,4 @@
-//! One topic: its ring, its readers, and a number that spares a reader the ring's lock.
+//! One topic: its ring, its readers, and its newest offset, which spares readers the ring's lock.
 
 use std::sync::Arc;
 
@@ -9,27 +9,28 @@ use crate::types::{Address, LogOptions, Payload, Timestamp};
 
 /// A topic that exists. After collection the same name is another one.
 ///
-/// Each client's inbox is one, so its size counts: 128 bytes with its counts, on 64-bit machines.
+/// Each client's inbox is one, so its size counts: 128 bytes with the `Arc`'s counts, on 64-bit
+/// machines.
 #[derive(Debug)]
 pub(crate) struct Topic<P> {
-    /// A model runs the same each time only if topics are in the order of their making.
+    /// Orders topics by their making, not by address, so that a model runs the same each time.
     #[cfg(downlink_loom)]
     number: usize,
     pub(crate) address: Address,
     /// The newest offset pushed or, before the first, the floor less one; and `FINISHED`.
     ///
     /// Changed under the ring's lock. Stored before the log's tail is (Release) and loaded after it
-    /// (Acquire): a reader that sees a tail sees the newest offset below it. At or above the
-    /// reader's cursor, there is something to look at.
+    /// (Acquire): a reader that sees a tail sees the newest offset below it. If that is at or above
+    /// the reader's cursor, there may be an event to read.
     newest: AtomicU64,
     /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
-    /// `u64::MAX` if none. Changed under the ring's lock. The queue reads it without; it may keep an
-    /// entry too long by that and drops none too early, since an entry is in the queue (its lock
-    /// orders this) after its time is here.
+    /// `u64::MAX` if none. Changed under the ring's lock. The queue reads it without that lock. It
+    /// may then keep an entry too long, but drops none too early: the time is stored here before
+    /// the entry enters the queue, and the queue's lock orders the two.
     queued_for: AtomicU64,
     /// The history. Under its lock only the expiry queue is locked.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// The readers that named the topic. Under its lock only the slots of wakers are locked.
+    /// The readers that named the topic. Under its lock only the readers' wake-ups are locked.
     pub(crate) readers: Mutex<ReaderList>,
 }
 
@@ -86,7 +87,7 @@ impl<P: Payload> Topic<P> {
         self.newest.load(Ordering::Acquire) & !FINISHED
     }
 
-    /// The caller holds the ring, to which this was pushed.
+    /// The caller holds the ring's lock and has pushed this offset.
     pub(crate) fn set_newest(&self, offset: u64) {
         let finished = self.newest.load(Ordering::Relaxed) & FINISHED;
         self.newest.store(offset | finished, Ordering::Release);
@@ -100,7 +101,7 @@ impl<P: Payload> Topic<P> {
         self.ring.read().finish().map(|finish| finish.offset.get())
     }
 
-    /// The caller holds the ring, whose finish mark was set or taken away.
+    /// The caller holds the ring's lock and has set or removed its finish mark.
     pub(crate) fn set_finished(&self, finished: bool) {
         let newest = self.newest.load(Ordering::Relaxed) & !FINISHED;
         self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);

@@ -12,7 +12,7 @@ pub const TOPIC_BYTES_MAX: usize = 256;
 /// The longest client id in bytes: room for a UUID, an e-mail address or a token's subject.
 pub const CLIENT_BYTES_MAX: usize = 256;
 
-/// What is published to: non-empty segments split by `/`, 1 to 256 bytes of UTF-8.
+/// The name that events are published to: non-empty segments split by `/`, 1 to 256 bytes of UTF-8.
 ///
 /// No control characters; `*`, `{` and `}` belong to selectors.
 ///
@@ -134,7 +134,7 @@ pub enum InvalidName {
         /// Byte position.
         at: usize,
     },
-    /// `*`, `{` or `}` where the grammar has no place for it.
+    /// `*`, `{` or `}` where the grammar does not allow it.
     #[error(
         "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
          `{{name}}` one whole segment of one"

@@ -1,27 +1,28 @@
 //! Log time: a clock that neither goes back nor leaps, whatever the wall clock does.
 //!
-//! Ages, finish marks and the order of time stamps depend on it, so a wall clock that was wrong once
-//! must not matter for longer than it was wrong. The difference between wall clock and log time is
-//! kept apart, and is only used to show times and to understand those that users give.
+//! Ages, finish marks and the order of time stamps depend on it, so an error of the wall clock must
+//! have no effect after it is corrected. The difference between wall clock and log time is kept
+//! apart. It is only used to show times and to understand those that users give.
 //!
-//! A wall clock that moves with the steady clock, give or take [`SLACK_MS`], is log time. Any other
-//! step of it is a jump: log time goes on by the steady clock, and the difference takes the rest.
-//! Time passes in from the caller; nothing here looks at a clock.
+//! While the wall clock moves with the steady clock, give or take [`SLACK_MS`], log time follows
+//! it. Any other step of the wall clock is a jump: log time goes on by the steady clock, and the
+//! difference takes the rest. Time passes in from the caller; nothing here looks at a clock.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::types::Timestamp;
 
-/// How far the wall clock may deviate from the steady clock. Ten seconds are more than a time server
-/// corrects in one step on a healthy machine, and less than any sensible retention.
+/// How far the wall clock may deviate from the steady clock. Ten seconds are more than a time
+/// server corrects in one step on a healthy machine, and less than any sensible retention.
 pub const SLACK_MS: u64 = 10_000;
 
 /// How long the fast path may go on before the two clocks are compared again. Once a second costs
 /// nothing, and a slow drift never adds up to a jump.
 const COMPARE_EVERY_MS: u64 = 1_000;
 
-/// The longest time between two runs of a log that counts. A longer one is more likely a wrong clock.
+/// The longest downtime between two runs of a log that counts. A longer one is more likely a wrong
+/// clock.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Called with the milliseconds by which the wall clock jumped.
@@ -66,8 +67,8 @@ pub struct ClockState {
 }
 
 impl LogClock {
-    /// A clock that begins now. `kept` is what a store has kept of the clock before it: the time in
-    /// between counts up to 30 days, and not at all if it seems longer.
+    /// A clock that begins now. `kept` is the stored state of the clock before it. The time in
+    /// between counts up to 30 days; a longer time does not count at all.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {

@@ -1,4 +1,4 @@
-//! What a reader gets: events, gaps, and why nothing follows.
+//! Events, gaps, and the reasons for them and for the end of a reader.
 
 use crate::types::{Offset, Timestamp};
 
@@ -7,7 +7,7 @@ use crate::types::{Offset, Timestamp};
 pub struct Batch {
     /// Events; 0 is taken as 1.
     pub events_max: usize,
-    /// Bytes of payload after which no further event is taken; the first always is.
+    /// Bytes of payload after which no further event is taken. The first event is always taken.
     pub bytes_max: usize,
 }
 
@@ -18,11 +18,11 @@ pub struct Entry<P> {
     pub offset: Offset,
     /// When it was published, in log time.
     pub at: Timestamp,
-    /// What was appended.
+    /// The payload, as it was appended.
     pub payload: P,
 }
 
-/// A range that was asked for and is not there.
+/// A range of offsets that the reader asked for and that has missing events.
 ///
 /// Events in the range that other topics of the reader still keep follow the gap as usual.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,4 +1,4 @@
-//! What the history of a topic has lost.
+//! The lost part of a topic's history.
 
 use crate::types::{Offset, Timestamp};
 
@@ -7,7 +7,7 @@ use crate::types::{Offset, Timestamp};
 pub struct Floor {
     /// Last evicted offset + 1; 1 if nothing was ever evicted.
     pub offset: Offset,
-    /// No evicted event is younger.
+    /// At least the time of every evicted event.
     pub at: Timestamp,
 }
 
@@ -22,10 +22,11 @@ impl Floor {
     }
 }
 
-/// The number of an eviction: evictions of a log, or of a store, are numbered from 1 as they happen.
+/// The number of an eviction: evictions of a log, or of a store, are numbered from 1 as they
+/// happen.
 ///
-/// A reader of history keeps the number of the newest eviction before it looked. What was evicted
-/// until then it never asked for; what is evicted later it misses.
+/// A reader of history keeps the number of the newest eviction before it looked. It never asked for
+/// events that were evicted until then. It misses those that are evicted later.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 

@@ -10,8 +10,8 @@ pub const KEYS_MAX: usize = 65_536;
 
 /// The content of a publish as a number: equal for equal content, otherwise different.
 ///
-/// It has 128 bits under a secret key. Two contents do not collide by chance, and nobody without the
-/// key can search for a pair.
+/// It has 128 bits under a secret key. Two contents do not collide by chance, and an attacker
+/// without the key cannot search for a pair.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Fingerprint(u64, u64);
 

@@ -1,13 +1,14 @@
-//! Where an event stands: offset, epoch, cursor, and the id a cursor is on the wire.
+//! The position of an event: offset, epoch, cursor, and the id that stands for a cursor on the
+//! wire.
 //!
 //! A cursor is the next offset to read; as an id it is the offset before, the last one delivered.
-//! So `<epoch>-0` is the id of somebody who has read nothing.
+//! So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
 
 /// Position of an event in a log: strictly increasing from 1, unique in one epoch.
 ///
-/// Holes mean nothing; density is relied on nowhere.
+/// Holes mean nothing: no code may rely on offsets without holes.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Offset(u64);
 
@@ -95,7 +96,7 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// Epoch and next offset to read. Displays as the id of the event before it.
+/// Epoch and next offset to read. Its text form is the id of the event before that offset.
 ///
 /// ```
 /// use downlink_log::{Cursor, Epoch, Offset};

@@ -1,11 +1,12 @@
-//! What a log keeps for each event.
+//! The trait of the payloads that a log keeps.
 
 use crate::types::{Cursor, Timestamp};
 
-/// What a log keeps for each event. Cheap to clone: every reader takes a clone.
+/// The part of an event that the log keeps and does not look into. Cheap to clone: every reader
+/// takes a clone.
 ///
-/// Cloning and the methods below run while locks are held: they do not panic, wait, or call into the
-/// log. Dropping is free to do all of that.
+/// Cloning and the methods below run while locks are held: they do not panic, wait, or call into
+/// the log. Dropping is free to do all of that.
 pub trait Payload: Clone + Send + Sync + 'static {
     /// The payload before its offset is known.
     type Draft: Send + 'static;
@@ -13,7 +14,7 @@ pub trait Payload: Clone + Send + Sync + 'static {
     /// Makes the payload once the offset is known. `id` is the event's id, as a cursor.
     fn stamp(draft: Self::Draft, id: Cursor, at: Timestamp) -> Self;
 
-    /// What the payload counts towards the byte bounds: always the same. Each event counts
+    /// The size of the payload in the byte bounds. It never changes. Each event counts
     /// [`ENTRY_COST_BYTES`] more.
     fn bytes(&self) -> usize;
 
@@ -24,6 +25,6 @@ pub trait Payload: Clone + Send + Sync + 'static {
     }
 }
 
-/// What an event costs besides its payload: its places in ring and index, and the shared header. It
-/// is counted so that a million empty events are not free.
+/// The cost of an event besides its payload: its places in ring and index, and the shared header.
+/// It counts, so that a million empty events are not free.
 pub const ENTRY_COST_BYTES: usize = 96;

@@ -1,6 +1,6 @@
 //! How much history a topic keeps.
 //!
-//! A rule bounds a topic by count, bytes and age at once; whichever is reached first evicts. The
+//! A rule bounds a topic by count, bytes and age; the bound that is reached first evicts. The
 //! newest event of a topic stays until its age or the hub's byte bound removes it.
 
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// A thousand events, 4 MiB, a day: a reload or a lunch break loses nothing, and a topic that
-    /// nobody writes to any more is forgotten the next day.
+    /// A thousand events, 4 MiB, a day: a reload or a lunch break loses nothing, and a topic
+    /// without new events is forgotten the next day.
     pub const DEFAULT: Self = Self {
         events_max: 1_000,
         bytes_max: 4 << 20,
@@ -62,14 +62,15 @@ impl Default for RetentionRules {
     }
 }
 
-/// The place of a rule among a log's rules. Topics are many and rules few, so topics keep this number.
+/// The place of a rule among a log's rules. Topics are many and rules few, so topics keep this
+/// number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct RuleNumber(u32);
 
 impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
-    /// Whatever is no place among the rules by selector.
+    /// Not a place among the rules by selector.
     const DEFAULT: Self = Self(u32::MAX - 2);
 }
 

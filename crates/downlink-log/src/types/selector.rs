@@ -8,7 +8,8 @@ use std::fmt;
 use crate::types::address::Topic;
 use crate::types::{ClientId, InvalidName, check_segments};
 
-/// Placeholders of one pattern. Each doubles the ways in which a topic may match; no name needs more.
+/// Placeholders of one pattern. Each doubles the ways in which a topic may match; no name needs
+/// more.
 pub const PLACEHOLDERS_MAX: usize = 4;
 
 /// Segments of one pattern. With [`PLACEHOLDERS_MAX`] it bounds what one name may match.
