@@ -1,4 +1,4 @@
-//! The crate's own error: what SQLite reports, in the words of the log's store.
+//! The crate's own error. It translates SQLite's errors into those of the log's store.
 
 use downlink_log::store::StoreError;
 use rusqlite::{Error, ErrorCode, ffi};
@@ -37,7 +37,7 @@ impl From<Error> for Fault {
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {
-            // A disk without room for the shared index of the log reports it in its own way.
+            // SQLite has another code for a full disk when it makes the shared index of the log.
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::DiskFull,
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown

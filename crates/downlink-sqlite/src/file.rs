@@ -1,8 +1,8 @@
-//! The file: its lock, its connections, and what is found when it is opened.
+//! The file: its lock, its connections, and its opening.
 //!
-//! One process writes at a time: it has a lock on a file beside the database. SQLite's own locks would
-//! also keep out the user's tools, which may read a store that is in use. The lock is the operating
-//! system's: it ends with the process, however that ends. The file stays.
+//! One process writes at a time: it has a lock on a file beside the database. SQLite's own locks
+//! would also keep out the user's tools, which may read a store that is in use. The lock is the
+//! operating system's, so it ends with the process, also after a crash. Its file stays.
 
 use std::{
     ffi::OsString,
@@ -28,10 +28,11 @@ use crate::{
 };
 
 /// How long to wait for a lock that another program holds on the database, such as a shell in a
-/// transaction: long enough for a query that a person types, short enough to tell the publishers.
+/// transaction: long enough for a query that a person types, short enough that publishers learn of
+/// the error soon.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Statements kept compiled: all there are.
+/// Statements kept compiled: enough for all of this crate.
 const STATEMENTS_MAX: usize = 64;
 
 /// Opens a connection with the settings that all have.
@@ -39,12 +40,13 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Otherwise SQLite plans a statement anew for each value that it compares with a partial index's.
+    // Otherwise SQLite plans a statement anew for each value that it compares with the condition of
+    // a partial index.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
-/// Connections that read, and can do nothing else: as many as threads have read at the same time.
+/// Connections that can only read. There are as many as threads have read at the same time.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,
@@ -84,7 +86,8 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// Copies the store into a new file: one consistent moment of it, on the disk when this returns.
+    /// Copies the store into a new file: one consistent moment of it, on the disk when this
+    /// returns.
     ///
     /// # Errors
     ///
@@ -94,7 +97,7 @@ impl Backup {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         fs::File::create_new(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
-            // In one step: a copy in several begins anew after each commit between two of them.
+            // In one step, because a commit between two steps makes the copy begin anew.
             let copying = Copying::new(&from, &mut to)?;
             Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
         });
@@ -118,12 +121,12 @@ pub(crate) fn file_error(error: &io::Error) -> StoreError {
 /// it touches goes to the log whole; with smaller ones payloads overflow.
 const PAGE_BYTES: i64 = 4_096;
 
-/// Pages the writer keeps in memory, in KiB: the right edges of all indexes and the neighbourhood of
-/// several thousand busy topics.
+/// Pages the writer keeps in memory, in KiB: the right edges of all indexes and the neighbourhood
+/// of several thousand busy topics.
 const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 
 /// Bytes of the write-ahead log that stay on the disk after it was emptied: several times its size
-/// between two checkpoints. A long reader can make it grow beyond; that part is given back.
+/// between two checkpoints. A long reader can make it grow larger. SQLite gives that part back.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
 
 /// Lives of the log that are remembered: with ten restarts a day, a year. An id of an older one is
@@ -143,7 +146,7 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
-    // Trimming moves the pages, while no publisher waits, and checks the result.
+    // Trimming moves the pages and checks the result, at a time when no publisher waits.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(db)
 }
@@ -177,8 +180,8 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     Ok(Opened { epochs, next_offset, clock, fingerprint_key })
 }
 
-/// How often a waiting process looks: often enough for a quick restart in place, and seldom
-/// enough to cost nothing.
+/// The pause between two looks of a waiting process: short enough for a quick restart in place, and
+/// long enough to cost nothing.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The right to write. Ends when it is dropped.
@@ -189,7 +192,7 @@ pub(crate) struct WriterLock {
 
 impl Drop for WriterLock {
     fn drop(&mut self) {
-        // Closing would leave it to a child process that is just being started.
+        // Closing alone would leave the lock to a child process that is just being started.
         let _ = self.file.unlock();
     }
 }

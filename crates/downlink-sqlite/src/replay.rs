@@ -1,9 +1,9 @@
 //! Reading some topics page after page. A replay remembers between its calls which topics it reads,
 //! how, and how far it has looked for holes.
 //!
-//! All of this can be found again in the file. Each call reads in a later transaction than the one
-//! before. A change between two calls shows in one of three places: new topics have higher numbers,
-//! evictions have higher numbers, and a topic that was forgotten raises the floor of unknown names.
+//! All of this can be found again in the file. Each call reads in a new, later transaction. A
+//! change between two calls shows in one of three places: new topics have higher numbers, evictions
+//! have higher numbers, and a topic that was forgotten raises the floor of unknown names.
 
 mod events;
 mod floors;
@@ -55,7 +55,7 @@ impl StoreReplay for Replay {
         Snapshot::read(pool, wants, target, |snapshot| {
             let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
             let mut looked = begun.unwrap_or_else(|| Holes::new(from, after));
-            // After an error the search begins anew: it may have looked at a part only.
+            // After an error the search begins anew, because it may have looked at only a part.
             let hole = looked.look(snapshot, from)?;
             *holes = Some(looked);
             let Some(hole) = hole else { return Ok(Step::More) };

@@ -1,7 +1,8 @@
-//! The layout of the file, and how an older one becomes the present one.
+//! The layout of the file, and the steps from an older layout to the present one.
 //!
-//! A step is never changed once released; a new layout is a new step at the end of the table. The
-//! steps that a file lacks are one transaction: after a crash the file has the old layout or the new.
+//! A step is never changed once released; a new layout is a new step at the end of the table. One
+//! transaction runs all steps that a file lacks, so after a crash the file has the old layout or
+//! the new.
 
 use downlink_log::{Timestamp, store::StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -17,13 +18,14 @@ pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 /// From layout n to n + 1.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
-/// An event is one row at the right edge of `events`, and later one row of `memberships` for each of
-/// its topics: those below `meta.indexed` have theirs. `events.topics` holds the same in the other
-/// direction, so that reading in offset order needs no second look. Kinds of topics: 0 everyone, 1 a
-/// client's inbox, 2 a topic.
+/// An event is one row at the right edge of `events`. Later it also has one row of `memberships`
+/// for each of its topics: events below `meta.indexed` have these. `events.topics` holds the same
+/// in the other direction, so that reading in offset order needs no second look. Kinds of topics: 0
+/// everyone, 1 a client's inbox, 2 a topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
-/// The evictions of older files count as one, and their lower floors as high as they can be.
+/// The evictions of older files count as one eviction. Their lower floors get the highest possible
+/// value.
 const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");
 
 /// Lowers every time stamp later than now. A wrong clock made them.
@@ -44,8 +46,8 @@ fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
 ///
 /// # Errors
 ///
-/// [`StoreError::NotAStore`] if the file is some other program's, [`StoreError::NewerVersion`] if it
-/// has seen steps that are not in the table.
+/// [`StoreError::NotAStore`] if the file is some other program's, [`StoreError::NewerVersion`] if
+/// it has seen steps that are not in the table.
 pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestamp) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!(run(&mut connection, STEPS), Err(StoreError::NotAStore));
     }
 
-    /// Released files have this layout: it must not change by a single byte.
+    /// Released files have this layout, so the step must not change by a single byte.
     #[test]
     fn the_first_step_stays_the_same() {
         assert_eq!((FIRST.len(), crc32c::crc32c(FIRST.as_bytes())), (2_232, 0x3fa5_3da8));

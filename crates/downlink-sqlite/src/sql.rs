@@ -1,8 +1,8 @@
-//! Statements, and how values stand in the file: addresses, lists of topics, checksums, the facts in
+//! Statements, and the values in the file: addresses, lists of topics, checksums, the facts in
 //! `meta`.
 //!
-//! The checksum of an event is a CRC-32C over offset, id and payload. It finds every flipped bit and
-//! every damaged run of up to 32 bits. It does not protect against changes on purpose.
+//! The checksum of an event is a CRC-32C over offset, id and payload. It finds every flipped bit
+//! and every damaged run of up to 32 bits. It does not protect against deliberate changes.
 
 use downlink_log::{Address, ClientId, Floor, Offset, Timestamp, Topic};
 use rusqlite::{
@@ -69,7 +69,7 @@ pub(crate) fn indexed(db: &Connection) -> Result<u64> {
 /// The kind of those topics that patterns match.
 pub(crate) const KIND_TOPIC: i64 = 2;
 
-/// How an address stands in the file.
+/// The columns of an address.
 pub(crate) fn kind_and_name(address: &Address) -> (i64, &str) {
     match address {
         Address::Client(client) => (1, client.as_str()),
@@ -120,9 +120,9 @@ impl FromSql for TopicNumbers {
     }
 }
 
-/// The topics that still keep an event. The only topic of an event keeps it as long as there is a
-/// row. Some of several may have evicted it, and may even be gone. Events that are not indexed are
-/// not evicted.
+/// The topics that still keep an event. If an event has only one topic, this topic keeps it as long
+/// as the event has a row. If it has several, some may have evicted it or be gone. Events that are
+/// not indexed are not evicted.
 pub(crate) fn keepers(
     db: &Connection,
     offset: u64,
@@ -166,8 +166,8 @@ impl Evicted {
     }
 }
 
-/// The first offset kept, of whatever topic, with this time stamp or a later one. Time stamps rise
-/// with offsets: this halves the range until one event is left.
+/// The first offset kept in any topic with this time stamp or a later one. Time stamps rise with
+/// offsets, so this is a binary search.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
@@ -185,7 +185,7 @@ pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
 
 /// The checksum of an event.
 pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
-    // The length keeps the end of the id apart from the beginning of the payload.
+    // The length separates the end of the id from the beginning of the payload.
     let id_bytes = id.map_or(u64::MAX, |id| id.len() as u64);
     let sum = crc32c::crc32c([offset.to_le_bytes(), id_bytes.to_le_bytes()].as_flattened());
     let sum = crc32c::crc32c_append(sum, id.unwrap_or_default());
@@ -196,7 +196,8 @@ pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
 pub(crate) type Content = (Option<Box<str>>, Vec<u8>);
 
 /// The id and the payload in a row that begins with the columns `id`, `payload` and `checksum` of
-/// `events`; `None` if they are damaged. Events of older files have no checksum and count as intact.
+/// `events`; `None` if they are damaged. Events of older files have no checksum and count as
+/// intact.
 pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<Content>> {
     let expected: Option<u32> = row.get(2)?;
     let id = match row.get_ref(0)? {
@@ -215,7 +216,7 @@ pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<Content>> {
 mod tests {
     use super::*;
 
-    /// Files keep these numbers: the function must never change.
+    /// Files hold these checksums, so the function must never change.
     #[test]
     fn checksums_stay_the_same() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);

@@ -24,8 +24,9 @@ use crate::{
     trim::{SqliteOptions, Trimming, trim_step},
 };
 
-/// Pages in the write-ahead log at which they are moved into the file, 16 MiB. With SQLite's own 1,000
-/// busy pages are written four times as often; with more, opening after a crash takes longer.
+/// When the write-ahead log has this many pages, 16 MiB, they are moved into the file. With
+/// SQLite's own 1,000 busy pages are written four times as often; with more, opening after a crash
+/// takes longer.
 const CHECKPOINT_PAGES: usize = 4_000;
 
 /// The writer of a store in one SQLite file.
@@ -51,14 +52,14 @@ pub struct SqliteStore {
     topics: Topics,
     trimming: Trimming,
     written: Written,
-    /// What `meta.clock_delta` is to be with the next transaction.
+    /// The value of `meta.clock_delta` from the next transaction on.
     clock_delta: i64,
-    /// Pages in the write-ahead log that are not in the file yet; at least.
+    /// At least the number of pages in the write-ahead log that are not in the file yet.
     wal_pages: Arc<AtomicUsize>,
     /// How the connection flushes at present.
     flushes: Option<Durability>,
     stopped: bool,
-    /// Dropped after the connection: the next process finds the file free.
+    /// Dropped after the connection, so the next process finds the file free.
     _lock: WriterLock,
 }
 
@@ -135,7 +136,8 @@ impl SqliteStore {
         written.next_offset = last.offset.get() + 1;
         written.at = written.at.max(last.at);
         written.unflushed = durability == Durability::Relaxed;
-        // Without an event's row, the next opening would not know these.
+        // An event without recipients or payload has no row, so the next opening learns its offset
+        // and time only from the note.
         let is_bare = last.to.is_empty() || last.payload.is_none();
         written.note(&transaction, is_bare, *clock_delta)?;
         Ok(transaction.commit()?)
@@ -154,7 +156,7 @@ impl SqliteStore {
         let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
-        // The newest event may be evicted: the next opening must not give its offset again.
+        // The newest event may be evicted, but the next opening must not give its offset again.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         Ok(trimmed)
@@ -165,7 +167,8 @@ impl SqliteStore {
         if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
             return Ok(());
         }
-        // This does not wait for readers: the pages that they need stay, and the next step tries again.
+        // This does not wait for readers. The pages that they need stay, and the next step tries
+        // again.
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
@@ -185,7 +188,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Writes, unless an earlier failure was final, and takes the consequences of a failure.
+    /// Writes, unless an earlier failure was final. After a failure it restores or stops the store.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -197,7 +200,7 @@ impl SqliteStore {
             (self.trimming, self.written) = before;
             if error.is_final() {
                 self.stopped = true;
-                // The next opening judges the pages whose state is unknown.
+                // The state of some pages is unknown. The next opening decides about them.
                 let _ =
                     self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
             }
@@ -223,8 +226,8 @@ impl Written {
 }
 
 impl Drop for SqliteStore {
-    /// Leaves one file with everything in it, also while the read side lives on: a copy of the file
-    /// is then complete.
+    /// Moves everything into the one file, also while the read side lives on. A copy of the file is
+    /// then complete.
     fn drop(&mut self) {
         if !self.stopped {
             // The next opening repeats it if it fails.
@@ -283,7 +286,7 @@ fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
 fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
     let pages = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&pages);
-    // One thread writes and reads it: nothing is ordered by it.
+    // Relaxed: one thread writes and reads it, so it orders nothing.
     connection.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
         seen.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
         Ok(())

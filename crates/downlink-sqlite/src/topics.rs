@@ -1,6 +1,6 @@
 //! The writer's cache of topics: number, size, rule.
 //!
-//! All of it can be read again, so a failed transaction simply empties it.
+//! All of it can be read again, so a failed transaction empties it.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -12,8 +12,8 @@ use crate::{
     sql::{Evicted, Sql as _, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
-/// Topics held in memory: as many as are busy at a time, in about 15 MiB. Beyond it all are dropped
-/// and read again, each for some ten microseconds.
+/// Topics held in memory: as many as are busy at a time, in about 15 MiB. At this number all are
+/// dropped and read again, each in some ten microseconds.
 const CACHED_MAX: usize = 65_536;
 
 /// A topic as the writer sees it.
@@ -30,8 +30,8 @@ pub(crate) struct TopicState {
 }
 
 impl TopicState {
-    /// Whether the topic has so much more than its rule allows that trimming is worth it: an eighth
-    /// in events. Evicting a few events at a time costs fewer pages than one with each commit.
+    /// Whether the topic exceeds its rule by so much that trimming is worth it: an eighth in
+    /// events. Evicting a few events at a time costs fewer pages than one with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
@@ -64,7 +64,7 @@ impl Unindexed {
         self.rows += 1;
     }
 
-    /// Everything below an offset is indexed, with these members since the last time.
+    /// Notes that everything below an offset is indexed now, including these members.
     pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
         (self.from, self.rows) = (from, self.rows - members.len());
         for (topic, _, bytes) in members {
@@ -101,7 +101,8 @@ impl Topics {
         Ok(self.unindexed(db)?.topics.contains_key(&topic))
     }
 
-    /// Forgets everything: a failed transaction may have left changes here that are not in the file.
+    /// Forgets everything, because a failed transaction may have left changes here that are not in
+    /// the file.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
@@ -134,8 +135,8 @@ impl Topics {
         Ok(self.states.get_mut(&number))
     }
 
-    /// Counts an event that went into a topic and is not indexed yet. The number of a topic that is
-    /// now over its rule, once.
+    /// Counts an event that went into a topic and is not indexed yet. Gives the number of a topic
+    /// once, when it gets over its rule.
     pub(crate) fn add(
         &mut self,
         db: &Connection,
@@ -194,8 +195,8 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-/// Topic, offset and bytes of each event from an offset on. Stops after the event with which they
-/// are as many as asked for.
+/// Topic, offset and bytes of each event from an offset on. Stops after the event that completes
+/// the number asked for.
 pub(crate) fn members_from(
     db: &Connection,
     from: u64,

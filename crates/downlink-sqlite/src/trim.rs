@@ -1,13 +1,13 @@
 //! Trimming keeps the file within its limits, in bounded steps.
 //!
-//! An eviction raises the floor of its topic in the same transaction, with the number of the
-//! transaction's evictions, so at every moment a topic has exactly its events from the floor on. An
-//! event goes when the last of its topics has evicted it. A topic that keeps nothing leaves a row
-//! with its floor. These rows have a bound too; a row that is dropped raises the floor of all unknown
-//! names. A false gap may then be reported; a real one is never hidden.
+//! An eviction raises the floor of its topic in the same transaction, under the eviction number of
+//! that transaction. So a topic always has exactly its events from the floor on. An event goes when
+//! the last of its topics has evicted it. A topic that keeps nothing leaves a row with its floor.
+//! These rows have a bound too; a row that is dropped raises the floor of all unknown names. A
+//! false gap may then be reported; a real one is never hidden.
 //!
-//! Age is followed by one cursor through the events for each age that a rule names: every event is
-//! looked at once for each.
+//! Each age that a rule names has one cursor through the events, so trimming looks at every event
+//! once for each age.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,39 +28,41 @@ use crate::{
 /// step after a larger commit has twice the rows of that commit, so trimming keeps up with a flood.
 const STEP_ROWS: usize = 512;
 
-/// Events without rows in `memberships` at which they get them. A commit would touch a page for each
-/// of its topics; many events together, in the order of topics, share these pages. Every read of a
-/// topic looks at these events too, in about two milliseconds.
+/// When this many events have no rows in `memberships`, they get them. A commit would touch a page
+/// for each of its topics. Many events together, in the order of topics, share these pages. Every
+/// read of a topic looks at these events, in about two milliseconds.
 ///
-/// A step gives rows to no more events than have so many rows, or to half of those that wait: a batch
+/// One step makes no more rows than this, or rows for half of the events that wait, because a batch
 /// may bring far more at once.
 const INDEX_ROWS: usize = 4_096;
 
-/// Events that are evicted between two looks at the size of the file: what these free is little
-/// against any sensible bound.
+/// Events that are evicted between two looks at the size of the file. They free little in
+/// comparison with any sensible bound.
 const SIZE_EVENTS: usize = 64;
 
-/// Topics of so many newest events are looked at after opening. Trimming follows each commit, so
-/// unfinished work is in the last few batches.
+/// After opening, trimming looks at the topics of this many newest events. Trimming follows each
+/// commit, so unfinished work is in the last few batches.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// How much each topic keeps. Of events it may be up to an eighth more: evicting some at a time
-    /// writes fewer pages than one with each commit.
+    /// How much each topic keeps. A topic may have up to an eighth more events: evicting some at a
+    /// time writes fewer pages than evicting one with each commit.
     pub retention: RetentionRules,
-    /// Bytes of the database that may be in use; the oldest events of whatever topic go first. The
-    /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while a program
-    /// reads the file for long. A lower bound frees pages inside the file; only `VACUUM` shrinks it.
+    /// Bytes of the database that may be in use. The oldest events of all topics go first. The
+    /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while a
+    /// program reads the file for long. A lower bound frees pages inside the file; only `VACUUM`
+    /// shrinks it.
     pub bytes_max: u64,
     /// How long a finished topic stays finished.
     pub finished_keep: Duration,
-    /// Topics without events whose floor is kept exactly; of the others only the highest is.
+    /// Topics without events whose floors are kept exactly. Of the others only the highest floor is
+    /// kept.
     pub floors_max: usize,
-    /// How long to wait for another process that has the file: a restart in place needs the time that
-    /// the old process takes to end.
+    /// How long to wait for another process that has the file: a restart in place needs the time
+    /// that the old process takes to end.
     pub wait_for: Duration,
 }
 
@@ -102,7 +104,8 @@ impl Trimming {
         let ages = options.retention.all().filter_map(|rule| rule.age_max);
         let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
         let is_checked = meta::<String>(db, "rules")? == format!("{:?}", options.retention);
-        // Some of these were over their rule when the store was last closed, and were not trimmed.
+        // Some of these may have been over their rule, and not yet trimmed, when the store was last
+        // closed.
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
         let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();
@@ -125,16 +128,16 @@ struct Step<'a> {
     db: &'a Connection,
     topics: &'a mut Topics,
     trimming: &'a mut Trimming,
-    /// How much more this step may do; 0: there may be more for the next.
+    /// The rows that this step may still touch. 0: there may be work for the next step.
     rows_left: usize,
     /// The number of this step's evictions, and whether there were any.
     eviction: u64,
     evicted: bool,
-    /// When something falls due that is not due now.
+    /// The earliest time at which something becomes due that is not due now.
     next: Option<Timestamp>,
 }
 
-/// Up to which offset each of some topics is to be evicted.
+/// The last offset to evict, by topic.
 type Due = BTreeMap<i64, u64>;
 
 /// One step of trimming, and whether it evicted anything.
@@ -190,7 +193,8 @@ impl Step<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Whether something that happened at a time is still to be kept; the step then comes back to it.
+    /// Whether something from time `at` is still to be kept. If so, trimming comes back to it when
+    /// it is due.
     fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
         let until = Timestamp::from_millis(at).after(keep);
         if until > now {
@@ -199,8 +203,8 @@ impl Step<'_> {
         until > now
     }
 
-    /// Gives the next events their rows in `memberships`, in the order of topics. If these are not
-    /// all, the step ends here.
+    /// Gives the next events their rows in `memberships`, in the order of topics. If more events
+    /// are left, the step ends here.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
         let mut members =
@@ -255,13 +259,13 @@ impl Step<'_> {
         while self.rows_left > 0 {
             let Some(row) = rows.next()? else {
                 self.trimming.unchecked = None;
-                // What was found is trimmed by the next step.
+                // The next step trims the topics that were found.
                 self.rows_left *= usize::from(self.trimming.over.is_empty());
                 let rules = format!("{:?}", self.trimming.options.retention);
                 return set_meta(self.db, "rules", rules);
             };
             let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);
-            // A count of events costs as many rows as an eviction of some.
+            // Counting the events of a topic costs about as much as evicting this many.
             self.spend(if keeps_events { 32 } else { 1 });
             if keeps_events
                 && self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over())
@@ -301,7 +305,7 @@ impl Step<'_> {
         let highest = due.values().copied().max();
         self.evict_all(due)?;
         let indexed = self.topics.unindexed(self.db)?.from;
-        // What could not be indexed in this step was not evicted.
+        // Events that could not be indexed in this step were not evicted.
         Ok(if highest.is_some_and(|highest| highest >= indexed) { indexed } else { next })
     }
 
@@ -333,7 +337,7 @@ impl Step<'_> {
         Ok(due)
     }
 
-    /// Evicts up to an offset in each topic; what cannot be indexed in this step stays.
+    /// Evicts up to an offset in each topic. Events that cannot be indexed in this step stay.
     fn evict_all(&mut self, due: Due) -> Result<()> {
         let indexed = self.topics.unindexed(self.db)?.from;
         if due.values().any(|&through| through >= indexed) {
@@ -374,14 +378,14 @@ impl Step<'_> {
         }
         let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
         let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
-        // The last topic mostly evicts it last, so it is asked first.
+        // The topic at the end of the list mostly evicts the event last, so it is asked first.
         if keepers(self.db, offset, topics, u64::MAX).next_back().transpose()?.is_none() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
         Ok(())
     }
 
-    /// Notes in its row that a topic keeps nothing any more, if so.
+    /// If a topic keeps nothing any more, notes that in its row.
     fn mark_emptied(&mut self, topic: i64) -> Result<bool> {
         if self.topics.has_unindexed(self.db, topic)? {
             return Ok(false);
@@ -419,7 +423,7 @@ impl Step<'_> {
             let oldest =
                 self.db.first("SELECT offset, at FROM keys ORDER BY offset LIMIT 1", [])?;
             let Some((offset, at)): Option<(u64, u64)> = oldest else {
-                // A key used again has taken the place of its former row.
+                // A key that was used again has replaced its former row, so the count was too high.
                 self.trimming.keys = 0;
                 break;
             };

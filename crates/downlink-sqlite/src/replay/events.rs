@@ -1,5 +1,5 @@
-//! Reading events, by whichever way looks at fewer rows: each topic's own list, merged, or all events
-//! in order.
+//! Reading events by the way that looks at fewer rows: a merge of the topics' own lists, or all
+//! events in order.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,8 @@ struct PageBuilder<'a> {
 }
 
 impl PageBuilder<'_> {
-    /// Takes events of a range. Gives the offset at which the page is full, if that is before the end.
+    /// Takes events of a range. Gives the offset at which the page is full, if that is before the
+    /// end.
     fn fill(
         &mut self,
         snapshot: &mut Snapshot<'_>,
@@ -55,7 +56,7 @@ impl PageBuilder<'_> {
             Target::Many(_) => u64::MAX,
         };
         let high = until.min(snapshot.indexed);
-        // Asking a list costs about as much as looking at one row.
+        // A look-up in a list costs about as much as one row.
         if topics < high.saturating_sub(from) {
             let limit = self.batch.events_max.min(CHUNK_MAX);
             let (found, end) = listed(snapshot, from..high, limit, false)?;
@@ -94,8 +95,8 @@ fn order(is_down: bool) -> &'static str {
     if is_down { "DESC" } else { "ASC" }
 }
 
-/// Looks at all events of a range in order, in either direction. `each` gets the wanted and answers
-/// whether to go on. Gives where to go on if that is before the end of the range.
+/// Looks at all events of a range in order, in either direction. `each` gets the wanted events and
+/// answers whether to go on. Gives where to go on if that is before the end of the range.
 fn scan<'a>(
     snapshot: &mut Snapshot<'a>,
     range: std::ops::Range<u64>,
@@ -119,8 +120,8 @@ fn scan<'a>(
     Ok(None)
 }
 
-/// The first offsets in the lists of a replay's topics, or the last. No wanted offset of the range is
-/// missing up to the boundary that is given too: the end of the range if all fit.
+/// The first offsets in the lists of a replay's topics, or the last, and a boundary. No wanted
+/// offset up to the boundary is missing. The boundary is the end of the range if all fit.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,
@@ -159,7 +160,7 @@ fn listed(
 #[derive(Debug)]
 pub(crate) struct Search {
     pub(super) asked: (usize, u64),
-    /// How many are still to be found, below which offset.
+    /// The number of events still to be found, and the offset below which to look.
     left: usize,
     below: u64,
     /// The oldest found so far; the answer, once the search is over.

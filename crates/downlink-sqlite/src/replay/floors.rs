@@ -1,12 +1,13 @@
 //! The floors of wanted topics, and the hole that they make, a bounded number of rows in each call.
 //!
-//! A complete walk goes down all floors first. A later eviction has a higher number than the walk began with, so going up the eviction numbers from there finds it. Later calls
-//! go on from the highest eviction number that was seen.
+//! A complete walk goes down all floors first. A later eviction has a higher number than the walk
+//! began with, so going up the eviction numbers from there finds it. Later calls go on from the
+//! highest eviction number that was seen.
 //!
-//! Every hole ends at a topic's floor, and nothing is missing from the highest of them on. If another
-//! wanted topic still keeps the event below a floor, only the topic's lower floor counts. When the
-//! other topic evicts that event too, its own floor passes the event under a new eviction number. So
-//! the highest floor seen so far stays right from call to call.
+//! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. If
+//! another wanted topic still keeps the event below a floor, only the topic's lower floor counts.
+//! When the other topic evicts that event too, its own floor passes the event under a new eviction
+//! number. So the highest floor so far stays right from call to call.
 
 use downlink_log::Offset;
 
@@ -17,8 +18,8 @@ use crate::{
 
 use super::target::{Snapshot, Target};
 
-/// A place in an index of topics: everything up to this key, and with this key up to this topic, was
-/// looked at.
+/// A place in an index of topics. Everything up to this key was looked at and, among the entries
+/// with this key, everything up to this topic.
 type Place = (i64, i64);
 
 /// All after a place, downwards. Many topics may have the same floor.
@@ -42,7 +43,7 @@ pub(super) const EVICTIONS_UP: &str = "
 /// How far a walk has come.
 #[derive(Debug)]
 pub(crate) struct FloorWalk {
-    /// Floors that were raised up to this eviction do not matter.
+    /// Evictions up to this number do not matter.
     after: u64,
     /// The evictions of names without a row at the last look.
     forgotten: Option<Evicted>,
@@ -58,8 +59,8 @@ impl FloorWalk {
         Self { after, forgotten: None, is_down: after == 0, floors, evictions }
     }
 
-    /// Goes on with everything wanted whose floor is above `least`. `each` gives the new `least`.
-    /// `false` if there is more to look at than one call may.
+    /// Goes on with all wanted topics whose floor is above `least`. `each` gives the new `least`.
+    /// `false` if more is left than one call may look at.
     pub(super) fn advance<'a>(
         &mut self,
         snapshot: &mut Snapshot<'a>,
@@ -132,7 +133,7 @@ impl FloorWalk {
 pub(crate) struct Holes {
     from: u64,
     after: u64,
-    /// Nothing that was looked at is missing from here on.
+    /// No hole found so far reaches this offset.
     below: u64,
     walk: FloorWalk,
 }

@@ -1,7 +1,7 @@
-//! Which topics a replay reads, and one call of it: a read transaction with a budget of rows.
+//! The topics that a replay reads, and one call of it: a read transaction with a budget of rows.
 //!
-//! As long as the prefixes of its patterns hold few names, a replay lists the topics and merges their
-//! lists of events. Otherwise it walks all events and compares names.
+//! As long as the prefixes of its patterns hold few names, a replay lists the topics and merges
+//! their lists of events. Otherwise it walks all events and compares names.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -28,8 +28,8 @@ pub(crate) const ROWS_MAX: usize = 4_096;
 /// Rows of events that a call may look at in any case, so that every page moves on.
 const EVENT_ROWS_MIN: usize = 1_024;
 
-/// Names under the prefixes of all patterns together at which events are walked instead: merging
-/// more lists is dearer for a page than looking at some thousand events in order.
+/// With more names than this under the prefixes of all patterns, a replay walks all events. Merging
+/// more lists would cost a page more than looking at some thousand events in order.
 pub(crate) const LISTED_MAX: usize = 64;
 
 /// Names and prefixes that are looked up: twice what one reader may have. Each costs about as much
@@ -39,8 +39,8 @@ const LOOKUPS_MAX: usize = 2_000;
 /// Topics of a replay that lists them. New topics may join the first ones up to this bound.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// Answers that a walk remembers, in some 300 KiB. Beyond it all are dropped and found again, each
-/// for the price of a row.
+/// Answers that a walk remembers, in some 300 KiB. At this number all are dropped and found again,
+/// each at the cost of a row.
 const KNOWN_MAX: usize = 16_384;
 
 /// The wanted names.
@@ -70,7 +70,7 @@ impl Wants {
 #[derive(Debug)]
 pub(crate) enum Target {
     Few(Few),
-    /// Too many to list: whether a topic is wanted, of those that were asked for.
+    /// Too many to list. The map says whether a topic is wanted, for the topics looked up so far.
     Many(HashMap<i64, bool>),
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Few {
 }
 
 impl Target {
-    /// Finds the topics, or that they are too many. Looks at no more rows than a page does.
+    /// Lists the topics, unless there are too many. Looks at no more rows than a page does.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -153,8 +153,8 @@ pub(crate) struct Snapshot<'a> {
 }
 
 impl Snapshot<'_> {
-    /// Finds the topics of the replay in a transaction, and reads if there are not too many new ones
-    /// to look at in one call.
+    /// Finds the topics of the replay in a transaction, and reads if there are not too many new
+    /// ones to look at in one call.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
@@ -176,7 +176,7 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// The call goes over to events.
+    /// Begins the part of the call that reads events.
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }

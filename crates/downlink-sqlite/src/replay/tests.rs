@@ -1,4 +1,4 @@
-//! How much of the file one call looks at, counted in the instructions of SQLite's machine.
+//! The amount of the file that one call looks at, in instructions of SQLite's machine.
 
 use std::{
     path::PathBuf,
@@ -17,7 +17,7 @@ use crate::{file::connect, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 
-/// Instructions that SQLite takes for one row, with all that belongs to it: some ten to fifty.
+/// SQLite takes some ten to fifty instructions for one row, with the rest of its loop.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
 /// A file of `topics/N` topics, each with one event and, below it, a floor.
@@ -149,7 +149,7 @@ fn many_new_topics_are_looked_at_step_by_step() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// An index search that began at the wrong end would look at every row.
+/// An index search that begins at the wrong end looks at every row.
 #[test]
 fn searches_in_indexes_begin_at_their_place() {
     let (path, pool, count) = file("places", 20_000);
