@@ -1,8 +1,8 @@
 //! The guide: what to do with this crate, by question.
 //!
-//! Each module is a chapter of `docs/guide`, where they read just as well. They are here so that
-//! every example in them compiles and runs: this module exists in documentation and its tests only,
-//! and with all features, since the chapters use all of them.
+//! Each module is a chapter of `docs/guide`. The chapters are included here so that every example
+//! in them compiles and runs. This module exists only in documentation and its tests, and only with
+//! all features, since the chapters use all of them.
 
 #![cfg(all(
     feature = "axum",
@@ -13,7 +13,8 @@
     feature = "testing"
 ))]
 
-/// Chapters, and what their links to each other mean here: the first definition of a link counts.
+/// Includes the chapters. `links!` redirects their links to each other: rustdoc takes the first
+/// definition of a link.
 macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(

@@ -1,7 +1,7 @@
 //! Server-Sent Events for Rust web apps: typed events to browsers and programs.
 //!
-//! What a user depends on: responses that stream events ([`http`]), a server that knows what an
-//! event stream is ([`serve()`]), and the traits of web frameworks ([`adapters`]).
+//! The crate for users: responses that stream events ([`http`]), a server that knows what an event
+//! stream is ([`serve()`]), and the traits of web frameworks ([`adapters`]).
 
 pub mod adapters;
 #[cfg(doc)]

@@ -1,11 +1,11 @@
 //! Testing an app's event streams without sockets and without waiting. Feature `testing`.
 //!
-//! [`connect`] calls an app as a server would, reads what it streams as a browser would, and comes
-//! back with its last event id when it is told to. In tokio's paused time nothing takes time, and
-//! [`advance`] moves a hub's clock along with it.
+//! [`connect`] calls an app as a server would and reads its stream as a browser would.
+//! [`Connection::reconnect`] comes back with the last event id. With tokio's time paused, waiting
+//! takes no real time, and [`advance`] moves a hub's clock along.
 //!
-//! Not here: what only real sockets show, such as a peer that reads nothing. For that,
-//! [`serve`](crate::serve()) a port of 0.
+//! Not here: behaviour that only real sockets show, such as a peer that reads nothing. To test
+//! that, [`serve`](crate::serve()) on port 0.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,10 +26,12 @@ use crate::hub::Clock;
 
 pub use downlink_proto::DecodedEvent;
 
-/// How long is waited for an answer, an event or a comment, in tokio's time, before a test counts as hanging.
+/// How long a test waits for an answer, an event or a comment, in tokio's time, before it counts as
+/// hanging.
 ///
-/// Four silences of the default keep-alive: whoever waits for one gets it, whoever waits for
-/// something else in paused time is not kept by one after another for ever.
+/// Four silences of the default keep-alive. A test that waits for a keep-alive gets one. A test
+/// that waits for something else in paused time is not kept for ever by one keep-alive after
+/// another.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connects to an app, without a socket.
@@ -119,7 +121,7 @@ pub struct Connection<S, B> {
     app: S,
     head: request::Parts,
     stream: Stream,
-    /// As of what the test was given, not of what has arrived unread.
+    /// The id after the last event that the test has read. Unread events do not count.
     last_event_id: String,
     request_body: PhantomData<fn() -> B>,
 }
@@ -176,7 +178,7 @@ impl<S, B> Connection<S, B> {
     ///
     /// Dropping the future loses nothing.
     pub async fn expect_silence(&mut self) {
-        // A turn for tasks of the app that have something to say.
+        // Gives the tasks of the app a turn, so that they can publish.
         tokio::task::yield_now().await;
         while self.stream.read_ready().await {}
         assert!(self.stream.events.is_empty(), "not silent: {:?}", self.stream.events);
@@ -199,8 +201,8 @@ impl<S, B> Connection<S, B> {
         self.stream.cut
     }
 
-    /// Leaves, and asks again with the last event id, as a browser does. What had arrived and was
-    /// not read is thrown away: it has to come again.
+    /// Leaves, and asks again with the last event id, as a browser does. Events that arrived unread
+    /// are dropped: the app has to send them again.
     ///
     /// # Panics
     ///
@@ -217,7 +219,7 @@ impl<S, B> Connection<S, B> {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<AnyError>,
     {
-        // The app sees that the old stream is left before it is asked again.
+        // Drops the old stream first, so the app sees it leave before the new request.
         let nothing = http_body_util::Empty::new().map_err(|never| match never {});
         self.stream.body = nothing.boxed_unsync();
         let mut head = self.head.clone();
@@ -231,7 +233,7 @@ impl<S, B> Connection<S, B> {
     }
 }
 
-/// A response, and what has been read of it.
+/// A response, and the items that were read from it.
 struct Stream {
     head: http::response::Parts,
     body: UnsyncBoxBody<Bytes, AnyError>,
@@ -265,14 +267,14 @@ impl Stream {
         }
     }
 
-    /// Reads until there is what is awaited, or the end.
+    /// Reads until `is_there` or the end.
     async fn read_until(&mut self, awaited: &str, is_there: impl Fn(&Self) -> bool) {
         let reading = async { while !is_there(self) && self.read().await {} };
         let read = tokio::time::timeout(PATIENCE, reading).await;
         assert!(read.is_ok(), "{awaited} did not come within {PATIENCE:?}");
     }
 
-    /// Reads on if something is there; false if not.
+    /// Reads on if the body is ready; false if not.
     async fn read_ready(&mut self) -> bool {
         tokio::select! {
             biased;

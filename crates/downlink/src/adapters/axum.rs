@@ -1,4 +1,5 @@
-//! axum: responses, the extractor of the last event id, and (in `serve`) the features of its server.
+//! axum: responses, the extractor of the last event id, and (in `serve`) the features of its
+//! server.
 //!
 //! Each item only calls the type that it is for.
 

@@ -1,6 +1,6 @@
 //! A hub's subscription as a response, and the hub's errors as answers.
 //!
-//! This is the only place that knows both the hub and HTTP.
+//! This is the only file that knows both the hub and HTTP.
 
 use std::error::Error;
 use std::fmt;
@@ -171,7 +171,7 @@ impl From<LastEventId> for Resume {
     }
 }
 
-/// When refused clients return: soon, and not all at once.
+/// The delay of refused clients: short, and spread so that they do not all return at once.
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
@@ -231,8 +231,8 @@ fn problem(status: StatusCode, error: &(dyn Error + 'static)) -> Problem {
     Problem::new(status).detail(sentence(error))
 }
 
-/// The cause of an error, unless the server's own code has failed: the operator needs that cause,
-/// the client does not.
+/// The cause of an error for the client. `None` if the server's own code has failed: the operator
+/// needs that cause, the client does not.
 fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let is_own = matches!(error.downcast_ref(), Some(PublishError::Encode(_)));
     error.source().filter(|_| !is_own)
@@ -351,8 +351,8 @@ mod tests {
         hub.drain();
         let (short, long) = (ready(&mut short), ready(&mut long));
         assert!(short.starts_with("retry: ") && long.starts_with("retry: "), "{short}{long}");
-        // The retention keeps three of nine events, after a gap. The hub's own events, `downlink.open`
-        // and the gap, have JSON as their data.
+        // The retention keeps three of nine events, after a gap. The hub's own events,
+        // `downlink.open` and the gap, have JSON as their data.
         let count = |what| all.matches(what).count();
         assert_eq!((count("data: ") - count("data: {"), count("downlink.gap")), (11, 1));
     }

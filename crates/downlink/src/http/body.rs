@@ -61,7 +61,7 @@ enum Phase {
     Ended,
 }
 
-/// What follows the frames that were ready.
+/// The state of the stream after the frames that were ready.
 enum Next {
     /// More frames later, or at once if the batch is full.
     Open,

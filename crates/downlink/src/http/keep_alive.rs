@@ -26,7 +26,7 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 ///
 /// # Examples
 ///
-/// A page's script cannot see comments. An event it can:
+/// A page's script cannot see comments, but it can see an event:
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct KeepAlive {
 pub(super) struct Interval(u32);
 
 impl KeepAlive {
-    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way; at
-    /// least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
+    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way;
+    /// at least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
     pub fn every(interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
         Self { interval: Interval(u32::try_from(millis).unwrap_or(u32::MAX)), frame: None }

@@ -11,7 +11,8 @@ use percent_encoding::percent_decode;
 
 /// The most bytes of an id; a longer id is cut to this length.
 ///
-/// The hub's own ids have at most 128 bytes, so a cut id matches none of them and counts as unknown.
+/// The hub's own ids have at most 128 bytes, so a cut id matches none of them and counts as
+/// unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
 /// The name of the query parameter.

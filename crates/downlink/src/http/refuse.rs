@@ -18,8 +18,8 @@ use super::sse::event_stream;
 
 /// The answer to a subscriber when the server is full or about to end.
 ///
-/// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets 200, the
-/// reason as a comment, `retry:` and the end; other clients get 503 with `Retry-After` in whole seconds,
+/// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets 200, the reason
+/// as a comment, `retry:` and the end; other clients get 503 with `Retry-After` in whole seconds,
 /// at least 1, and a [`Problem`] with the reason as its detail.
 ///
 /// # Examples

@@ -61,7 +61,7 @@ impl<T: Send + Sync + 'static> Batch<T> {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] says which event is wrong and why; then nothing was published.
+    /// [`BatchError`] names the invalid event and the reason; then nothing was published.
     pub fn publish(self) -> Result<Vec<Receipt>, BatchError> {
         if self.events.len() > BATCH_EVENTS_MAX {
             return Err(BatchError::TooMany { events: self.events.len() });
@@ -103,11 +103,11 @@ pub enum BatchError {
 }
 
 impl BatchError {
-    /// Waits for all events of a batch, whose receipts these are.
+    /// Waits for all events of a batch, given all its receipts.
     ///
     /// # Errors
     ///
-    /// The error says which event of the batch it is about; then nothing was published.
+    /// The error names the event of the batch; then nothing was published.
     ///
     /// # Cancel safety
     ///

@@ -9,12 +9,12 @@ use super::InvalidName;
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum HubError {
-    /// A retention rule is for something that is neither a topic nor a pattern.
+    /// The selector of a retention rule is neither a topic nor a pattern.
     #[error("{selector:?} is neither a topic nor a pattern")]
     InvalidSelector {
         /// The selector.
         selector: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         #[source]
         reason: InvalidName,
     },
@@ -32,7 +32,7 @@ pub enum HubError {
     /// The span of reconnection times is empty.
     #[error("drain_spread ends before it begins")]
     EmptySpread,
-    /// A hub with a store keeps values and was not told how to read them back.
+    /// A hub with a store keeps values, but has no function to read them back.
     #[error("a store with keep_values needs decode_values, or decode_json, to read them back")]
     ValuesNeedDecoding,
     /// The store could not be opened.

@@ -1,4 +1,4 @@
-//! How a hub is made.
+//! The builder of a hub.
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -78,13 +78,14 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Self::with(|value: &T| Event::json(value))
     }
 
-    /// How much history a topic keeps for which no rule of its own matches.
+    /// How much history a topic keeps if no rule matches it.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.options.retention.default = retention;
         self
     }
 
-    /// How much history the topics keep that this topic or pattern matches; the first rule counts.
+    /// How much history the topics that match this topic or pattern keep. The first matching rule
+    /// counts.
     pub fn retention_of(mut self, selector: impl Into<String>, retention: Retention) -> Self {
         self.retention.push((selector.into(), retention));
         self
@@ -96,7 +97,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// How much is kept of what is published to everyone.
+    /// How much history is kept of the events for everyone.
     pub fn everyone_retention(mut self, retention: Retention) -> Self {
         self.options.retention.everyone = retention;
         self
@@ -151,16 +152,16 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Keeps each value beside its frame, as filters need it. `bytes` says what a value counts
-    /// towards the byte bounds.
+    /// Keeps each value beside its frame, as filters need it. `bytes` gives the size of a value for
+    /// the byte bounds.
     pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.settings.value_bytes = Some(Arc::new(bytes));
         self
     }
 
-    /// Keeps events in this file, which is made if it is not there: history survives restarts, and a
-    /// subscription that has fallen out of memory reads on from the file. A hub that keeps values
-    /// also needs [`decode_values`](Self::decode_values).
+    /// Keeps events in this file, which is made if it does not exist. History survives restarts,
+    /// and a subscription that is behind the history in memory reads on from the file. A hub that
+    /// keeps values also needs [`decode_values`](Self::decode_values).
     ///
     /// The hub then has a thread that writes and four that read. Retention applies to the file; the
     /// newest part of it, up to [`Limits::bytes_max`], is in memory too.
@@ -197,8 +198,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// How long to wait for another process to let go of the file. Default: not at all. A restart in
-    /// place needs the time that the old process takes to end.
+    /// How long to wait for another process to let go of the file. Default: not at all. A restart
+    /// in place has to wait until the old process has ended.
     #[cfg(feature = "store")]
     pub fn store_wait(mut self, wait: Duration) -> Self {
         self.store_options.wait_for = wait;
@@ -213,17 +214,17 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     }
 
     /// When an event counts as published: when the disk has it (the default), or when the operating
-    /// system has it. In the second case it survives a crash of the process at once, and a power cut
-    /// after at most a tenth of a second. Subscribers that saw an event which a power cut took get a
-    /// gap.
+    /// system has it. In the second case it survives a crash of the process at once, and a power
+    /// cut after at most a tenth of a second. If a power cut took an event, the subscribers that
+    /// saw it get a gap.
     #[cfg(feature = "store")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Makes values of stored events, for filters. An event for which there is no value any more is
-    /// told to subscriptions as a gap.
+    /// Makes values from stored events, for filters. Subscriptions get a gap for an event whose
+    /// value cannot be made any more.
     #[cfg(feature = "store")]
     pub fn decode_values(
         mut self,
@@ -233,7 +234,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values of stored events by reading their data as JSON.
+    /// Makes values from stored events by reading their data as JSON.
     #[cfg(all(feature = "json", feature = "store"))]
     pub fn decode_json(self) -> Self
     where
@@ -242,13 +243,13 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self.decode_values(|event| serde_json::from_str(event.data()?).ok())
     }
 
-    /// Who is told of connects, disconnects and gaps.
+    /// The observer of connects, disconnects and gaps.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observer = Some(Arc::new(observer));
         self
     }
 
-    /// Where the time comes from.
+    /// The source of the time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
         self
@@ -258,7 +259,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     ///
     /// # Errors
     ///
-    /// [`HubError`] names the first setting that cannot be.
+    /// [`HubError`] names the first invalid setting.
     pub fn build(mut self) -> Result<Hub<T>, HubError> {
         for (selector, retention) in std::mem::take(&mut self.retention) {
             let parsed = TopicSelector::parse(&selector)
@@ -318,7 +319,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Ok(())
     }
 
-    /// Makes a hub of settings that are known to be right.
+    /// Makes a hub from settings that were checked.
     fn build_valid(self) -> Hub<T> {
         let log = Log::new(self.options.clone());
         let clock = HubClock::start(self.settings.clock.clone(), None);
@@ -333,7 +334,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
         let Self { encode, settings, .. } = self;
-        // Random: nobody outside can search for two contents with one fingerprint.
+        // Random, so that an attacker cannot search for two contents with one fingerprint.
         let key = u128::from(random()) << 64 | u128::from(random());
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
@@ -354,8 +355,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
 impl<T: Send + Sync + 'static> Hub<T> {
     /// A hub whose values become events by a function of yours, with defaults for all else.
     ///
-    /// The function runs once for each publish, in the publisher's call. What the publish sets
-    /// itself (type, id, reconnection time) counts for more.
+    /// The function runs once for each publish, in the publisher's call. The type, id and
+    /// reconnection time that the publish sets itself take precedence.
     ///
     /// # Examples
     ///

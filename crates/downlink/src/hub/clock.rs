@@ -1,4 +1,4 @@
-//! What time it is: the system's, or a test's.
+//! The time: the system's, or a test's.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use downlink_log::{LogClock, Timestamp};
 
-/// Where a hub takes the time from, for retention and time stamps.
+/// The source of a hub's time, for retention and time stamps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that stands still until it is advanced; clones are the same clock.
+    /// A clock that moves only by [`advance`](Self::advance). Clones are the same clock.
     pub fn manual() -> Self {
         // 2001-09-09, a date that looks like one in a failing test.
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
@@ -86,7 +86,7 @@ pub(crate) struct HubClock {
 }
 
 impl HubClock {
-    /// Begins now, or goes on where a store's clock ended.
+    /// Begins now, or continues the clock of a store.
     pub(super) fn start(wall: Clock, kept: Option<downlink_log::ClockState>) -> Self {
         let log = LogClock::start(wall.now(), wall.steady(), kept).on_jump(|by_ms| {
             tracing::warn!(by_ms, "the system clock jumped; ages and retention go on as before");
@@ -99,8 +99,8 @@ impl HubClock {
         self.now_by(|look| look())
     }
 
-    /// The same for a caller that remembers what the system's clock said: `remember` gets a look at
-    /// the clock and gives that time, or the one that it remembers.
+    /// The same for a caller that remembers the system's time. `remember` gets a function that
+    /// reads the system's clock. It returns that time, or the one that it remembers.
     pub(crate) fn now_by(
         &self,
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,
@@ -110,7 +110,7 @@ impl HubClock {
         self.log.now(wall, || self.wall.steady())
     }
 
-    /// What a store keeps of the clock.
+    /// The state of the clock, for a store.
     #[cfg(feature = "store")]
     pub(super) fn state(&self) -> downlink_log::ClockState {
         downlink_log::ClockState { at: self.now(), delta_ms: self.log.delta_ms() }

@@ -1,8 +1,8 @@
-//! The hub's own events: `downlink.open`, `downlink.alive`, and what `downlink.gap` is made of.
+//! The hub's own events: `downlink.open`, `downlink.alive`, and the parts of `downlink.gap`.
 //!
-//! Each carries an id only where that is the reader's own cursor, so that it never moves a client
-//! past an event that it was not given. Their data is JSON, written here by hand because every
-//! value but one is a number or an id; the exception is escaped.
+//! An event here carries an id only if that is the reader's own cursor. So it never moves a client
+//! past an event that the client has not received. Their data is JSON, written here by hand because
+//! every value but one is a number or an id; the exception is escaped.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use downlink_proto::{Event, EventId, EventType};
 
 use super::GapReason;
 
-/// What our own event types begin with. Nobody else may use it.
+/// The prefix of our own event types. Publishers may not use it.
 pub(super) const PREFIX: &str = "downlink.";
 
 /// One of our own types.
@@ -18,7 +18,8 @@ pub(super) fn event_type(name: &str) -> EventType {
     EventType::new(&format!("{PREFIX}{name}")).expect("our own types are short ASCII")
 }
 
-/// The first event of a subscription: what it has been connected to, and from where.
+/// The first event of a subscription: its number, its cursor, whether it resumed, and its
+/// keep-alive.
 pub(super) fn open(
     id: Option<EventId>,
     number: u64,
@@ -31,7 +32,7 @@ pub(super) fn open(
     id.into_iter().fold(Event::new(data).with_type(event_type("open")), Event::with_id)
 }
 
-/// Life on a silent connection, and where the reader stands now if that has moved.
+/// A sign of life on a silent connection, with the reader's cursor if that has moved.
 pub(super) fn alive(id: Option<EventId>) -> Event {
     id.into_iter().fold(Event::new("{}").with_type(event_type("alive")), Event::with_id)
 }

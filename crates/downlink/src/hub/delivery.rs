@@ -1,4 +1,4 @@
-//! What a subscription yields: events, and gaps that must not be overlooked.
+//! The items of a subscription: events, and gaps that must not be overlooked.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::{
 };
 use crate::json_text::json_text;
 
-/// One thing that a subscription has to say.
+/// One item of a subscription.
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery<T> {
     /// An event.
     Event(Published<T>),
-    /// A range that was asked for is no longer there; events go on after it.
+    /// A range that was asked for is no longer retained. Events go on after it.
     Gap(Gap),
 }
 
@@ -49,7 +49,7 @@ impl<T> Published<T> {
         self.record.id.clone().unwrap_or_else(|| cursor_id(self.id))
     }
 
-    /// Where it stands in the hub's one sequence.
+    /// Its position in the hub's one sequence.
     pub fn offset(&self) -> Offset {
         self.offset
     }
@@ -59,7 +59,7 @@ impl<T> Published<T> {
         self.at
     }
 
-    /// Whom it was published to: each once, in an order of the addresses' own.
+    /// The addresses that it was published to: each once, sorted.
     pub fn to(&self) -> &[Address] {
         &self.record.to
     }
@@ -92,7 +92,7 @@ impl<T> Published<T> {
         self.record.value.as_ref().map(|(value, _)| value)
     }
 
-    /// The bytes that go to every client.
+    /// The frame that every client gets, byte for byte.
     pub fn frame(&self) -> &Frame {
         &self.record.frame
     }
@@ -107,25 +107,26 @@ impl<T> std::fmt::Debug for Published<T> {
     }
 }
 
-/// A hole in what a subscription was to get.
+/// Missing events in a subscription.
 ///
-/// What is missing lies after `after` and up to `until`. Events that are still retained in that
-/// range, in topics that lost nothing, follow the gap as usual.
+/// The missing events are after `after` and up to `until`. Events in that range that are still
+/// retained, in topics that lost nothing, follow the gap as usual.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
     /// Why.
     pub reason: GapReason,
-    /// The last id before the hole: the one the client gave or, later, where the subscription stood,
-    /// which may be further than the last event it was sent.
+    /// The last id before the hole. At first it is the id that the client gave. Later it is the
+    /// subscription's cursor, which may be beyond the last event that it sent.
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,
     /// The first retained id that follows, if there is one yet.
     pub oldest: Option<EventId>,
-    /// The id that a client takes from this notice: the near side of what follows.
+    /// The id of this notice. A client that resumes after it gets the events that follow the gap.
     pub id: EventId,
-    /// How long to wait before fetching anew, so that not everyone does at once.
+    /// How long the client should wait before it fetches its data anew, so that not all clients do
+    /// so at once.
     pub wait: Duration,
 }
 

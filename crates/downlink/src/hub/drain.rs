@@ -1,5 +1,5 @@
-//! Draining: the hub refuses new subscriptions, and those that exist end at a frame boundary and come
-//! back later.
+//! Draining: the hub refuses new subscriptions, and those that exist end at a frame boundary and
+//! come back later.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription once it has read what there is, each with a reconnection time of its
     /// own, and refuses new ones. Publishing goes on. Never waits for a reader.
     pub fn drain(&self) {
-        // Before the readers are asked to end: whoever opens later sees it.
+        // Set before the readers are asked to end, so a reader that opens later sees it.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }
@@ -19,7 +19,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         *self.0.drain.borrow()
     }
 
-    /// Waits until the hub drains; for work that is to stop then. Holds no handle to the hub.
+    /// Waits until the hub drains, for work that should stop then. Holds no handle to the hub.
     ///
     /// # Cancel safety
     ///
@@ -28,13 +28,13 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let mut drain = self.0.drain.subscribe();
         async move {
             if drain.wait_for(|on| *on).await.is_err() {
-                // The last handle is gone without a drain: there will be none.
+                // The last handle is gone without a drain, so there will be none.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Waits for a signal, then drains: what a server's graceful shutdown waits for.
+    /// Waits for a signal, then drains. Give the future to a server's graceful shutdown.
     ///
     /// ```no_run
     /// # async fn example(listener: tokio::net::TcpListener, app: axum::Router) -> std::io::Result<()> {
@@ -57,7 +57,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// A reconnection time for somebody who is sent away.
+    /// A reconnection time for a client whose stream the hub ends early.
     pub(crate) fn reconnection_time(&self) -> Duration {
         let spread = &self.0.settings.drain_spread;
         let width = spread.end().saturating_sub(*spread.start());

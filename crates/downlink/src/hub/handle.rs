@@ -1,4 +1,4 @@
-//! The hub itself: a handle, and what all handles share.
+//! The hub itself: a handle, and the state that all handles share.
 
 use std::{fmt, future::poll_fn, sync::Arc};
 
@@ -24,7 +24,7 @@ use super::{
 /// # Limits
 ///
 /// History is at most [`Limits::bytes_max`] for the whole hub, and per topic what its [`Retention`]
-/// says. Besides, there are: about 300 bytes for each subscription, up to
+/// says. Besides history, the hub holds about 300 bytes for each subscription, up to
 /// [`Limits::subscribers_max`]; the same for each topic, up to [`Limits::topics_max`]; 65,536 names
 /// of topics that were forgotten; and 65,536 idempotency keys.
 ///
@@ -54,12 +54,12 @@ use super::{
 /// ```
 pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<Inner<T>>);
 
-/// What the handles of one hub share.
+/// The state that the handles of one hub share.
 pub(super) struct Inner<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
     pub(super) settings: Settings<T>,
-    /// What the ids of this hub begin with: the epoch and a dash.
+    /// The prefix of this hub's ids: the epoch and a dash.
     pub(super) id_prefix: EventId,
     /// Keys the fingerprints: random, or the store's, which outlives the process.
     pub(super) fingerprint_key: [u8; 16],
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The id of the newest event there may be: whoever starts after it misses nothing from now on.
+    /// The newest id of the hub. A subscription that starts after it misses nothing from now on.
     ///
     /// A page that renders from a database takes this first, then reads the database, then
     /// subscribes after it.
@@ -105,9 +105,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
         cursor_id(self.0.log.tail())
     }
 
-    /// Ends the hub: whoever publishes or subscribes from now on gets an error, and every
-    /// subscription ends when it has read what there is. Never waits for a reader. What waits for the
-    /// store is written first: see [`closed`](Self::closed).
+    /// Ends the hub: later publishes and subscribes get an error, and every subscription ends when
+    /// it has read all events. Never waits for a reader. Events that wait for the store are written
+    /// first: see [`closed`](Self::closed).
     pub fn close(&self) {
         self.0.log.close();
     }
@@ -125,13 +125,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription of a client, and says how many there were.
     ///
     /// They read nothing more, and yield the few events that they have read already (see
-    /// [`Subscription`](super::Subscription)). The client may subscribe again: to keep it out, refuse
-    /// it there.
+    /// [`Subscription`](super::Subscription)). The client may subscribe again. To keep it out,
+    /// refuse its next subscription.
     pub fn disconnect(&self, client: &str) -> usize {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }
 
-    /// The numbers now. Each of them is read at some moment during the call.
+    /// The numbers now. Each was right at some moment during the call, but perhaps not all at the
+    /// same moment.
     pub fn stats(&self) -> Stats {
         self.0.counters.stats(&self.0.log.totals(self.now()))
     }

@@ -1,7 +1,7 @@
 //! The numbers of a hub as OpenMetrics, for Prometheus and its kin.
 //!
-//! Names are part of what users depend on. No metric names a unit: OpenMetrics wants it at the end
-//! of the name, and `downlink_bytes_kept` says it already.
+//! Users depend on the names. No metric names a unit: OpenMetrics wants it at the end of the name,
+//! and `downlink_bytes_kept` says it already.
 
 use std::fmt;
 
@@ -34,8 +34,8 @@ impl Stats {
 
     /// Puts these numbers, as they are now, beside other metrics of an app.
     ///
-    /// They do not move: register the numbers of the moment in a registry made for the answer,
-    /// together with clones of the app's own metrics.
+    /// They do not change afterwards. Make a registry for each answer, and register current numbers
+    /// in it together with clones of the app's own metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }

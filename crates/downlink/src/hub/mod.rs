@@ -1,10 +1,12 @@
-//! The hub: typed values to topics, to one client, or to everyone, and back to whoever missed them.
+//! The hub: publishes typed values to topics, to one client, or to everyone, and replays missed
+//! events.
 //!
 //! A [`Hub<T>`] is a handle to one log. Publishing encodes a value once and appends it; a
-//! [`Subscription`] reads the log from its own cursor. Nobody waits for anybody: a slow reader is a
-//! number that lags, and what it cannot be given any more it is told as a [`Gap`].
+//! [`Subscription`] reads the log from its own cursor. Publishers and readers never wait for each
+//! other. A slow reader is a cursor that lags, and it gets a [`Gap`] in place of events that are no
+//! longer retained.
 //!
-//! There is no task to start and none to stop; dropping a subscription is leaving.
+//! There is no task to start or stop. Dropping a subscription ends it.
 //!
 //! Not here: HTTP. How a subscription becomes a response is in [`adapters`](crate::adapters).
 

@@ -1,4 +1,4 @@
-//! Being told of connects, disconnects and gaps.
+//! Observing connects, disconnects and gaps.
 
 use super::{ClientId, Gap, control::word};
 
@@ -8,7 +8,7 @@ use super::{ClientId, Gap, control::word};
 pub struct Connection {
     /// Unique among the subscriptions of a hub.
     pub number: u64,
-    /// Whose it is.
+    /// The client that it belongs to.
     pub client: Option<ClientId>,
     /// Whether it began with an id or a position.
     pub resumed: bool,
@@ -26,9 +26,9 @@ pub enum DisconnectReason {
     Drained,
     /// The hub was closed.
     Closed,
-    /// Somebody disconnected this client.
+    /// The client was disconnected on request.
     Disconnected,
-    /// Retention overtook it, and it was to be disconnected then.
+    /// Retention overtook it, and the hub's lag policy is to disconnect.
     Lagged,
     /// Its filter panicked.
     FilterPanicked,
@@ -55,12 +55,12 @@ impl DisconnectReason {
     }
 }
 
-/// Is told what happens to subscriptions, in the task where it happens and with no lock held.
+/// Observes subscriptions. The hub calls it in the task where the event happens, with no lock held.
 ///
-/// Be brief: a response waits for you. A panic is caught and logged. Who is told that a subscription
-/// has ended finds it gone from the hub's numbers.
+/// Be brief: a response waits for you. A panic is caught and logged. When `disconnected` is called,
+/// the hub's numbers no longer count the subscription.
 ///
-/// An observer that keeps a handle to its hub keeps the hub for ever; let it keep a channel.
+/// An observer that keeps a handle to its hub keeps the hub alive for ever. Keep a channel instead.
 ///
 /// # Examples
 ///
@@ -94,7 +94,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (connection, reason);
     }
 
-    /// A subscription was told of a gap.
+    /// A subscription has a gap.
     fn gap(&self, connection: &Connection, gap: &Gap) {
         let _ = (connection, gap);
     }

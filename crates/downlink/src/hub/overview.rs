@@ -13,15 +13,15 @@ use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id
 pub struct TopicOverview {
     /// Its name.
     pub topic: String,
-    /// Subscriptions that named it, and those of each pattern that matches it. One that has several of
-    /// these counts for each.
+    /// Subscriptions that named it, and those of each pattern that matches it. One that has several
+    /// of these counts for each.
     pub subscribers: usize,
     /// Events kept.
     pub events: usize,
     /// Bytes kept.
     pub bytes: usize,
     /// Events published since the topic came into being. It counts from 0 again after the topic was
-    /// forgotten, which it is when it keeps nothing and nobody asked for it by name.
+    /// forgotten. A topic is forgotten when it keeps nothing and no subscription names it.
     pub published: u64,
     /// The hub's id of the oldest event kept.
     pub oldest: Option<EventId>,
@@ -32,15 +32,15 @@ pub struct TopicOverview {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// One topic, also if nothing was ever published to it: a page renders from a database and
-    /// starts after `cursor`.
+    /// One topic, also if nothing was ever published to it. A page can render from a database and
+    /// then start after `cursor`.
     ///
     /// # Errors
     ///
     /// [`InvalidName`] if it is not a topic.
     pub fn topic(&self, topic: &str) -> Result<TopicOverview, InvalidName> {
         let topic = Topic::new(topic)?;
-        // Before the look: what is published in between is after the cursor.
+        // Taken before the look, so events that are published in between are after the cursor.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
         Ok(self.overview(&topic, found.as_ref(), cursor))
@@ -61,7 +61,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     pub fn clients(&self, count: usize) -> Vec<ClientOverview> {
         let mut clients = self.0.log.readers();
         let key = |client: &ClientOverview| (Reverse(client.lag), client.number);
-        // There may be a million, and a caller that shows a hundred does not wait for all to be sorted.
+        // There may be a million clients. A caller that shows a hundred must not wait until all are
+        // sorted.
         if count < clients.len() {
             clients.select_nth_unstable_by_key(count, key);
             clients.truncate(count);
@@ -81,7 +82,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         found: Option<&downlink_log::TopicOverview>,
         cursor: EventId,
     ) -> TopicOverview {
-        // Of the life of the hub that it was published in.
+        // The id has the epoch in which the event was published.
         let id = |offset: Offset| cursor_id(self.0.log.id_of(offset));
         let size = |of: fn(&downlink_log::TopicOverview) -> usize| found.map_or(0, of);
         TopicOverview {

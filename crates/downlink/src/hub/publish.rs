@@ -16,7 +16,7 @@ use super::{
     stored,
 };
 
-/// Addresses that one event may have. Each costs a look-up and a place in its topic.
+/// The most addresses of one event. Each costs a look-up and a place in its topic.
 pub const ADDRESSES_MAX: usize = 1_000;
 
 /// The longest id a publisher may give, in bytes: it comes back in a request header.
@@ -25,21 +25,22 @@ const ID_BYTES_MAX: usize = 128;
 /// The longest idempotency key in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The longest credential in bytes: that of a client id. 65,536 of them are remembered.
+/// The longest credential in bytes, the same as for a client id. The hub remembers 65,536 of them.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// Event types that would call a page's own handlers.
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
-/// A pending event: its recipients, and what it has besides its data.
+/// A pending event: its recipients and its fields other than the data.
 ///
 /// [`publish`](Self::publish) reports the first error.
 ///
 /// # Limits
 ///
-/// At most [`ADDRESSES_MAX`] addresses; an id of at most 128 bytes, an idempotency key of at most 255
-/// and its credential of at most 256; an event type as [`EventType`] allows; and a frame of at most
-/// what [`event_bytes_max`](super::HubBuilder::event_bytes_max) says, with room for the longest id.
+/// At most [`ADDRESSES_MAX`] addresses; an id of at most 128 bytes, an idempotency key of at most
+/// 255 and its credential of at most 256; an event type as [`EventType`] allows; and a frame of at
+/// most what [`event_bytes_max`](super::HubBuilder::event_bytes_max) says, with room for the
+/// longest id.
 ///
 /// # Examples
 ///
@@ -86,7 +87,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_client(client)
     }
 
-    /// An event for these addresses, which are read from text already. It needs at least one.
+    /// An event for these addresses, which are parsed already. It needs at least one.
     pub fn to_addresses(&self, to: impl IntoIterator<Item = Address>) -> Publish<T> {
         to.into_iter().map(Ok).fold(self.to_nobody(), Publish::address)
     }
@@ -96,12 +97,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_everyone()
     }
 
-    /// Finishes a topic: its subscriptions end when they have read it, later ones get what it was,
-    /// and publishing to it is an error, for as long as
-    /// [`finished_keep`](super::HubBuilder::finished_keep) says.
+    /// Finishes a topic. Its subscriptions end when they have read it, later ones get its history,
+    /// and publishing to it is an error. This lasts for
+    /// [`finished_keep`](super::HubBuilder::finished_keep).
     ///
-    /// A subscription of several topics ends with the last of them; one that has patterns does not
-    /// end, since they may match again.
+    /// A subscription to several topics ends with the last of them. A subscription with patterns
+    /// does not end, since they may match new topics.
     ///
     /// # Errors
     ///
@@ -146,7 +147,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Publish<T> {
-    /// Also for the subscriptions of this topic. Whoever reads several of them gets it once.
+    /// Also for the subscriptions of this topic. A subscription to several of the topics gets the
+    /// event once.
     pub fn and_to(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
         let error = |reason| PublishError::InvalidTopic { topic: topic.to_owned(), reason };
@@ -165,7 +167,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.address(Ok(Address::Everyone))
     }
 
-    /// Sets the event type. Empty is none: the encoding's own, if it has one, stays.
+    /// Sets the event type. An empty type changes nothing: the encoding's own type stays, if there
+    /// is one.
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
         self.event_type = self.checked(check_type(event_type.as_ref())).flatten();
         self
@@ -173,8 +176,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
 
     /// Gives the event an id of the publisher's own, unique among the events that are kept.
     ///
-    /// It takes the place of the hub's id on the wire. Publishing it again with the same content
-    /// gives the first receipt; with other content it is an error.
+    /// It replaces the hub's id on the wire. Publishing again with the same id and content gives
+    /// the first receipt. Publishing other content with this id is an error.
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
         self.id = self.checked(check_id(id.as_ref()));
         self
@@ -186,10 +189,10 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes once, however often it is tried with this key within ten minutes.
+    /// Publishes only once, even if the publish is repeated with this key within ten minutes.
     ///
-    /// Keys of different credentials do not meet; use `""` where there are none, and a short name
-    /// for the credential (a subject, a hash) where it is long or secret.
+    /// Keys of different credentials are different keys. Use `""` without a credential, and a short
+    /// name for it (a subject, a hash) if it is long or secret.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
         if credential.len() > CREDENTIAL_BYTES_MAX {
             self.set_error(PublishError::InvalidCredential { bytes: credential.len() });
@@ -201,7 +204,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Finishes the topics it is for: it is their last event. It cannot be for anybody else then.
+    /// Finishes its topics: it is their last event. Such an event can have no other recipients than
+    /// topics.
     pub fn last(mut self) -> Self {
         self.last = true;
         self
@@ -212,12 +216,13 @@ impl<T: Send + Sync + 'static> Publish<T> {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then nothing was published. In a hub with a store, conflicts with earlier
-    /// events (a taken id, a finished topic) are told by [`durable`](Receipt::durable).
+    /// [`PublishError`]; then nothing was published. In a hub with a store,
+    /// [`durable`](Receipt::durable) reports conflicts with earlier events (a taken id, a finished
+    /// topic).
     ///
     /// # Panics
     ///
-    /// If the hub's encoding does; nothing was published then either.
+    /// If the hub's encoding panics; then nothing was published either.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
         let draft = self.into_draft(value)?;
@@ -252,7 +257,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }
 
-    /// The event as it will be, but for the hub's id.
+    /// The complete event, except for the hub's id.
     fn encode(&mut self, value: &T) -> Result<Event, PublishError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -269,7 +274,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        // The same in every process that opens the store: it may be compared with last year's.
+        // The content is the same in every process that opens the store, since it may be compared
+        // with an event of last year.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
         content.extend_from_slice(event.id().map(EventId::as_str).unwrap_or_default().as_bytes());

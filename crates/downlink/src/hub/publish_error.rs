@@ -15,7 +15,7 @@ pub enum PublishError {
     InvalidTopic {
         /// As it was given.
         topic: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         #[source]
         reason: InvalidName,
     },
@@ -24,14 +24,14 @@ pub enum PublishError {
     InvalidClient {
         /// As it was given.
         client: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         #[source]
         reason: InvalidName,
     },
     /// The event type cannot be sent.
     #[error("the event type cannot be sent")]
     InvalidType(#[source] InvalidField),
-    /// The event type would be taken for one of ours or the browser's.
+    /// The event type is one of ours or of the browser's.
     #[error(
         "the event type {} is reserved, as are open, error and whatever begins with `downlink.`",
         shown(event_type)
@@ -40,7 +40,8 @@ pub enum PublishError {
         /// As it was given.
         event_type: String,
     },
-    /// The id is not 1 to 128 visible ASCII characters, or is `earliest`, or has the form of the hub's own ids.
+    /// The id is not 1 to 128 visible ASCII characters, or is `earliest`, or has the form of the
+    /// hub's own ids.
     #[error(
         "{} is not an event id: 1 to 128 visible ASCII characters, not `earliest`, and not of the form \
          that the hub's own ids have",
@@ -62,7 +63,7 @@ pub enum PublishError {
         /// Bytes of the credential.
         bytes: usize,
     },
-    /// The event is for more addresses than one event may be.
+    /// The event has more addresses than one event may have.
     #[error("an event is for at most {addresses_max} topics and clients")]
     TooManyAddresses {
         /// The limit.
@@ -100,7 +101,7 @@ pub enum PublishError {
         /// The limit.
         topics_max: usize,
     },
-    /// Too many events wait for the store. Nothing is wrong with this one: try again in a moment.
+    /// Too many events wait for the store. This event is valid: try again in a moment.
     #[error("too many events wait for the store")]
     Busy,
     /// The store did not keep the event, or takes none. After an error that
@@ -111,7 +112,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// The error, and which draft of a batch it is about.
+    /// The error, and the number of its draft in the batch.
     pub(super) fn from_append(error: AppendError) -> (usize, Self) {
         match error {
             AppendError::Finished { draft } => (draft, Self::Finished),
@@ -127,7 +128,7 @@ impl PublishError {
     }
 }
 
-/// Foreign text in an error: escaped, and short however long it is.
+/// Foreign text for an error message: escaped, and cut if it is long.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 40;
     let short: String = text.chars().take(SHOWN_MAX).collect();

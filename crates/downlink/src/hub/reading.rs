@@ -1,4 +1,4 @@
-//! How a subscription is polled: standalone, or driven by a server of many.
+//! The two ways to poll a subscription: standalone, or driven by a server of many.
 //!
 //! The server's side is not here. Hub and HTTP do not know each other.
 
@@ -8,7 +8,7 @@ use downlink_log::{Payload, Reader, Timestamp};
 
 use super::HubClock;
 
-/// How the caller that polls a subscription tells the time, and is woken.
+/// The clock and the wake-up of the caller that polls a subscription.
 pub(crate) trait Reading {
     /// The log time.
     fn now(clock: &HubClock) -> Timestamp {
@@ -26,7 +26,7 @@ pub(super) struct Standalone;
 
 impl Reading for Standalone {}
 
-/// What the next poll is likely to find. It decides only which way is tried first.
+/// The likely result of the next poll. It only decides which way is tried first.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expects {
     #[default]
@@ -38,7 +38,7 @@ pub(super) enum Expects {
 }
 
 impl Expects {
-    /// After an event. Others may follow, of whatever topics.
+    /// After an event. Others may follow, of any topics.
     pub(super) fn after_event(is_behind: bool) -> Self {
         if is_behind { Self::Anything } else { Self::Nothing }
     }

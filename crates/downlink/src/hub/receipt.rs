@@ -1,4 +1,4 @@
-//! What a publisher gets: a receipt, and with it the event's id once that is certain.
+//! The receipt of a publish, and the event's id once that is certain.
 
 use std::future::poll_fn;
 
@@ -25,7 +25,7 @@ enum State {
     },
 }
 
-/// What became of an event: it is published, and its id and offset are certain.
+/// A published event: its id and offset are certain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Confirmed {
     id: EventId,
@@ -71,9 +71,9 @@ impl Receipt {
         self.confirmed().map(Confirmed::is_repeated)
     }
 
-    /// Waits until the event survives a crash, as far as the hub promises that, and is visible.
+    /// Waits until the event is visible and survives a crash, as far as the hub promises that.
     ///
-    /// A hub in memory promises nothing: this is ready at once.
+    /// A hub in memory promises nothing, so this is ready at once.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl Receipt {
         self.outcome().await.map_err(|(_, error)| error)
     }
 
-    /// The same; an error says which event of the batch it is about.
+    /// The same; an error comes with the number of its event in the batch.
     pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
         match &self.0 {
             State::Confirmed(confirmed) => Ok(confirmed.clone()),

@@ -1,4 +1,4 @@
-//! What the log keeps for each event: its frame, encoded once, and what a filter or a page asks for.
+//! The log's payload for each event: its frame, encoded once, and the fields for filters and pages.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(super) type Addresses = SmallVec<[Address; 1]>;
 #[derive(Debug)]
 pub(super) struct Record<T>(pub(super) Arc<Fields<T>>);
 
-/// The parts of an event; the frame is of another type before its offset is known.
+/// The parts of an event. Before the offset is known, the frame has another type.
 #[derive(Debug)]
 pub(super) struct Fields<T, F = Frame> {
     pub(super) frame: F,
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
     }
 }
 
-/// A cursor as the id that it is on the wire.
+/// The id that stands for a cursor on the wire.
 pub(super) fn cursor_id(cursor: Cursor) -> EventId {
     EventId::new(&cursor.to_string()).expect("a cursor's id is short ASCII without line breaks")
 }

@@ -7,25 +7,25 @@ use downlink_proto::Event;
 
 use super::{Clock, Observer};
 
-/// The largest event in bytes of its frame, by default. Larger values belong behind a link: every
-/// subscriber pays for them.
+/// The largest event in bytes of its frame, by default. Every subscriber pays for a large event, so
+/// larger values belong behind a link.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// What happens to a connected subscription that retention has overtaken.
+/// The policy for a connected subscription that retention has overtaken.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LagPolicy {
-    /// It is told of the gap and goes on.
+    /// The subscription gets a gap and goes on.
     #[default]
     Gap,
-    /// It ends; when it comes back with its last id it is told then.
+    /// The subscription ends. The client gets the gap when it comes back with its last id.
     Disconnect,
 }
 
-/// What a value counts towards the byte bounds.
+/// The size of a value, for the byte bounds.
 pub(super) type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 
-/// The value that an event was made of.
+/// Reads the value back from its event.
 #[cfg(feature = "store")]
 pub(super) type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
 
@@ -36,7 +36,7 @@ pub(super) struct Settings<T> {
     pub(super) gap_wait_max: Duration,
     pub(super) drain_spread: RangeInclusive<Duration>,
     pub(super) value_bytes: Option<Arc<ValueBytes<T>>>,
-    /// Makes values of what a store kept.
+    /// Makes values from stored events.
     #[cfg(feature = "store")]
     pub(super) read_value: Option<Arc<ReadEvent<T>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,

@@ -38,7 +38,7 @@ pub struct Stats {
     pub refused: u64,
     /// Subscriptions ended, by reason.
     pub disconnects: Vec<(DisconnectReason, u64)>,
-    /// Gaps told, by reason.
+    /// Gaps reported, by reason.
     pub gaps: Vec<(GapReason, u64)>,
 }
 

@@ -1,30 +1,32 @@
-//! What a store keeps of an event, beside its offset, its time and the id that its publisher gave:
-//! whom it is for, its type, its reconnection time and its data.
+//! The stored body of an event: its recipients, its type, its reconnection time and its data. The
+//! store keeps the offset, the time and the publisher's id beside it.
 //!
-//! The frame is not kept: it is encoded again from these, by the encoder that made it, so the bytes
-//! are those that live subscribers got. A body that does not read back is no event, never half of one.
+//! The store does not keep the frame. The encoder that made it makes it again from the body, so the
+//! bytes are those that live subscribers got. A body that cannot be read in full gives no event,
+//! never half of one.
 
 use downlink_log::Address;
 use downlink_proto::{Event, EventType};
 #[cfg(feature = "store")]
 pub(super) use reading::decode;
 
-/// The layout below. Another one gets another number; bodies of this one stay readable.
+/// The number of the layout below. A new layout gets a new number, and bodies of this one stay
+/// readable.
 const LAYOUT: u8 = 1;
 
-/// How much lower than that of other threads the priority of those is that read the store: a tenth of
-/// their share where there is not enough for all, all there is where nobody else wants it.
+/// How much lower the priority of the threads that read the store is than that of other threads. On
+/// a busy processor they get a tenth of the others' share; on an idle one they get all they need.
 ///
-/// With none a replay of a million events quadrupled the latency of live ones on one core; with this
-/// neither was slower.
+/// At equal priority, a replay of a million events quadrupled the latency of live events on one
+/// core. With this value neither was slower.
 #[cfg(all(target_os = "linux", feature = "store"))]
 const NICENESS: i32 = 10;
 
-/// Has this thread wait for those that publish and send, if there is not enough for all. Elsewhere
-/// than on Linux a priority is that of the whole process.
+/// Lets the threads that publish and send run before this one when the processor is busy. Does
+/// nothing except on Linux, since elsewhere a priority belongs to the whole process.
 #[cfg(feature = "store")]
 pub(super) fn yield_to_others() {
-    // A system that refuses has all threads alike, which is slower and no less right.
+    // If the system refuses, all threads have the same priority, which is slower but correct.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
 }
@@ -79,10 +81,10 @@ mod reading {
     use crate::hub::record::{Addresses, Fields, Record, cursor_id};
     use crate::hub::settings::{ReadEvent, ValueBytes};
 
-    /// Makes a value of an event, and says what it counts towards the byte bounds.
+    /// Makes a value from an event, and gives its size for the byte bounds.
     pub(in crate::hub) type ReadValue<T> = (Arc<ReadEvent<T>>, Arc<ValueBytes<T>>);
 
-    /// The record of what a store kept; `None` if that cannot be read.
+    /// The record of a stored event; `None` if it cannot be read.
     pub(in crate::hub) fn decode<T>(
         stored: &Stored,
         values: Option<&ReadValue<T>>,
@@ -115,7 +117,7 @@ mod reading {
         Some(Record(Arc::new(Fields { frame: event.encode(), to, event_type, id, value })))
     }
 
-    /// What is left of a body.
+    /// The unread rest of a body.
     struct Body<'a>(&'a [u8]);
 
     impl<'a> Body<'a> {
@@ -178,7 +180,7 @@ mod tests {
         vec![Address::Everyone, client, topic]
     }
 
-    /// The frame that live subscribers got, and the one that is made of what was kept.
+    /// The frame that live subscribers got, and the one that is made from the stored body.
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {

@@ -8,13 +8,14 @@ use super::{Hub, SubscribeError, Subscription, publish::EARLIEST, subscription::
 
 /// A pending subscription.
 ///
-/// [`open`](Self::open) reports the first error. Without a topic it
-/// reads what is for everyone and, with a client id, what is for the client.
+/// [`open`](Self::open) reports the first error. Without a topic it reads the events for everyone
+/// and, with a client id, those for the client.
 ///
 /// # Limits
 ///
-/// [`Limits`](super::Limits): so many topics and patterns each, so many subscriptions of a client
-/// and of the hub. At a limit the newcomer is refused; nobody is sent away for it.
+/// [`Limits`](super::Limits) bounds the topics and patterns of a subscription, and the
+/// subscriptions of a client and of the hub. At a limit the newcomer is refused. No open
+/// subscription ends for it.
 ///
 /// # Examples
 ///
@@ -42,12 +43,12 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     error: Option<SubscribeError>,
 }
 
-/// What a client says it has seen, and whether the client is a browser.
+/// The last event id that a client sends, and whether the client is a browser.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Resume {
     /// The last event id; `earliest` for all retained history; `None` to begin anew.
     pub id: Option<Box<str>>,
-    /// Whether a browser asks: it is refused in a way that lets it come back.
+    /// Whether a browser asks. A refusal then takes a form after which the browser comes back.
     pub by_browser: bool,
 }
 
@@ -80,7 +81,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Subscribe<T> {
-    /// Reads a topic. A pattern is not taken for one, so a name may come from a request.
+    /// Reads a topic. A pattern here is an error, so the name may come from a request.
     pub fn topic(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
         self.select(topic, Topic::new(topic).map(TopicSelector::from))
@@ -91,8 +92,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         topics.into_iter().fold(self, Self::topic)
     }
 
-    /// Reads what a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An exact
-    /// topic is a pattern too.
+    /// Reads all topics that a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An
+    /// exact topic is a pattern too.
     pub fn pattern(self, pattern: impl AsRef<str>) -> Self {
         let pattern = pattern.as_ref();
         self.select(pattern, TopicSelector::parse(pattern))
@@ -105,7 +106,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Reads what is addressed to this client, which may have several subscriptions.
+    /// Reads the events for this client, which may have several subscriptions.
     pub fn client(mut self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
         let error = |reason| SubscribeError::InvalidClient { client: client.to_owned(), reason };
@@ -119,7 +120,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Where to begin without a last event id. Default: with what comes.
+    /// Where to begin without a last event id. Default: with new events.
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
@@ -128,15 +129,16 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// Yields only events whose value the filter wants, in replay and live alike.
     ///
     /// The hub must [keep values](super::HubBuilder::keep_values). A filter that panics ends this
-    /// subscription, no other. It runs in the task that reads, once for each event and subscription;
-    /// what it passes over moves the cursor all the same.
+    /// subscription, no other. It runs in the task that reads, once for each event and
+    /// subscription. Events that it refuses move the cursor too.
     pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
         self.filter = Some(Box::new(filter));
         self
     }
 
-    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, not as a comment, and
-    /// sends it whatever else is sent: a page does not hear the types that it does not listen to.
+    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, and not as a
+    /// comment. It is sent even while other events are sent, because a page does not hear the types
+    /// that it does not listen to.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self
@@ -148,8 +150,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Opens the subscription. Whatever is published after this returns reaches it, exactly once and
-    /// in order.
+    /// Opens the subscription. Every event that is published after this returns reaches it exactly
+    /// once and in order.
     ///
     /// # Errors
     ///
@@ -157,8 +159,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning: in the
-    /// store, or through the events of many topics.
+    /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning:
+    /// in the store, or through the events of many topics.
     pub async fn open(mut self) -> Result<Subscription<T>, SubscribeError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -177,7 +179,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         opened
     }
 
-    /// Opens with settings that are known to be right.
+    /// Opens with settings that were checked.
     async fn open_now(self) -> Result<Subscription<T>, SubscribeError> {
         let hub = self.hub;
         let by_browser = self.resume.by_browser;
@@ -196,7 +198,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(|error| SubscribeError::Store { error, by_browser })?;
-        // After opening: a drain that began meanwhile either is seen here or ends the reader.
+        // Checked after opening, so a drain that began meanwhile is either seen here or ends the
+        // reader.
         if hub.is_draining() {
             return Err(SubscribeError::Draining { by_browser });
         }

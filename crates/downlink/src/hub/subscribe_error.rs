@@ -7,8 +7,8 @@ use super::{InvalidName, publish_error::shown};
 
 /// Nothing was subscribed.
 ///
-/// Where it says `by_browser`, the answer depends on who asked: a browser never comes back from an
-/// error, so it gets an empty stream that tells it when to.
+/// `by_browser` decides the HTTP answer. A browser never comes back after an error status, so it
+/// gets an empty stream with a reconnection time.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum SubscribeError {
@@ -46,7 +46,7 @@ pub enum SubscribeError {
     InvalidSelector {
         /// As it was given.
         selector: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         #[source]
         reason: InvalidName,
     },
@@ -55,7 +55,7 @@ pub enum SubscribeError {
     InvalidClient {
         /// As it was given.
         client: String,
-        /// What is wrong with it.
+        /// The rule that it breaks.
         #[source]
         reason: InvalidName,
     },

@@ -1,7 +1,6 @@
 //! A subscription: a reader of the log that yields deliveries.
 //!
-//! It holds no queue. What it has read and not yet yielded is one small batch, which is gone while
-//! it waits.
+//! It holds no queue. It reads one small batch ahead, and holds none while it waits.
 
 use std::{
     mem,
@@ -23,10 +22,11 @@ use super::{
     record::{Record, cursor_id},
 };
 
-/// What one look at the log takes: about what a socket takes at once. More would only be held.
+/// The most that one look at the log takes: about as much as a socket takes at once. More would
+/// only be held.
 const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
-/// Events that a filter refuses in one poll before others get their turn.
+/// The most events that a filter refuses in one poll, so that other tasks get their turn.
 const REFUSED_MAX: usize = 256;
 
 /// Whether a value is wanted.
@@ -34,8 +34,8 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
 /// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
 ///
-/// What it does not promise: that it ends by itself. It waits for events until its topics are
-/// finished, its client is disconnected, or the hub drains or closes.
+/// It does not end by itself: it waits for events until its topics are finished, its client is
+/// disconnected, or the hub drains or closes.
 ///
 /// # Limits
 ///
@@ -67,35 +67,36 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 pub struct Subscription<T: Send + Sync + 'static> {
     hub: Hub<T>,
     reader: Reader<Record<T>>,
-    /// What the client was last told: where it would go on, should it come back.
+    /// The cursor that the client knows. If it comes back, it goes on here.
     told: Offset,
-    /// Read and not yet yielded; `None` while that is nothing.
+    /// Entries that were read and not yet yielded; `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most.
     uncommon: Option<Box<Uncommon<T>>>,
-    /// The id that the client gave is that of `told`.
+    /// The id that the client gave means the cursor `told`.
     told_is_given: bool,
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
     expects: Expects,
-    /// The last frame was given.
+    /// The last frame was taken.
     has_parted: bool,
     ended: Option<DisconnectReason>,
 }
 
-/// What few subscriptions have, kept apart so that the others are small.
+/// The parts that few subscriptions have. They are kept apart, so that the others are small.
 struct Uncommon<T> {
     filter: Option<Filter<T>>,
-    /// The id the client gave, unless it is that of `told`, until it is told of a gap or an event.
+    /// The id the client gave, unless it means `told`. Kept until the client gets a gap or an
+    /// event.
     given: Option<Box<str>>,
-    /// Found when it was opened; the client does not know of it yet.
+    /// A gap that was found at opening and that the client does not know yet.
     missing: Option<downlink_log::Gap>,
 }
 
 impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
-        // Who is told of the end finds the reader gone.
+        // The reader leaves first, so an observer of the end no longer finds it.
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.0.counters.note_disconnected(reason);
@@ -180,10 +181,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.hub.0.log.options().epoch, next: self.told }
     }
 
-    /// Finds out whether the cursor lies behind a hole already. A client that was told this cursor,
-    /// and not of the hole, would never learn of it if it left between the two.
+    /// Finds out whether there is a hole at the cursor already. A client that gets the cursor first
+    /// and the hole later would never learn of the hole if it left between the two.
     fn look_for_gap(&mut self) {
-        // Whatever else it finds, the first poll finds again.
+        // Only a gap matters here. The first poll finds everything else again.
         if let Read::Gap(gap) = self.look() {
             self.uncommon().missing = Some(gap);
         }
@@ -205,7 +206,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.number()
     }
 
-    /// What subscriptions to the same topics have in common.
+    /// A number that subscriptions to the same topics share.
     pub(crate) fn lane(&self) -> u32 {
         self.reader.lane()
     }
@@ -215,7 +216,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.prefetch() | self.announce_alive
     }
 
-    /// Whose it is.
+    /// The client that it belongs to.
     pub fn client(&self) -> Option<&ClientId> {
         self.reader.client()
     }
@@ -223,7 +224,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The id after which a new subscription would go on from here.
     ///
     /// While a gap at the very beginning has not been yielded, this is the id that was given, or
-    /// empty if none was: a subscription that resumes from it is told of the gap.
+    /// empty if none was: a subscription that resumes from it gets the gap.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -249,7 +250,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // To look first would be in vain.
+        // A look before registering would find nothing.
         let mut registered = mem::take(&mut self.expects) == Expects::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -287,9 +288,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// The frame of the next event by the short way, which nearly every poll of nearly every subscription
-    /// can take. `None`, and nothing taken, if it cannot: [`poll_delivery_by`](Self::poll_delivery_by)
-    /// does what there is to do.
+    /// The frame of the next event by the short way, which works for nearly every poll. `None`,
+    /// with nothing taken, if it does not work: then the caller uses
+    /// [`poll_delivery_by`](Self::poll_delivery_by).
     pub(crate) fn poll_frame_by<R: Reading>(
         &mut self,
         cx: &mut Context<'_>,
@@ -299,7 +300,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         if self.expects == Expects::Nothing {
             R::register(&self.reader, cx);
-            // If it is not, the long way registers too, and does not look before.
+            // If the reader is not idle, the long way registers again before it looks.
             return self.reader.is_idle().then(|| self.wait());
         }
         if mem::take(&mut self.expects) == Expects::Anything {
@@ -317,19 +318,19 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Poll::Ready(event.payload))
     }
 
-    /// Not ready: the reader is registered and has been looked at after that.
+    /// Not ready. The caller has registered the reader and looked at it after that.
     fn wait<R>(&mut self) -> Poll<R> {
         self.expects = Expects::Event;
         Poll::Pending
     }
 
-    /// Notes up to where the client is told all.
+    /// Notes that the client has everything up to this offset.
     fn note_told(&mut self, offset: Offset) {
         self.told = Offset::new(offset.get() + 1);
         self.told_is_given = false;
     }
 
-    /// The next event, or why there is none; `Read::Events` if it is to be asked for again.
+    /// The next event, or why there is none. `Read::Events`: ask again.
     fn next_entry<R: Reading>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
@@ -372,7 +373,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             }
         }
         self.note_told(entry.offset);
-        // Without these it is like any other from here on.
+        // Without a filter and a gap it needs no uncommon parts any more.
         self.uncommon = self
             .uncommon
             .take()
@@ -380,7 +381,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if let Some(uncommon) = &mut self.uncommon {
             uncommon.given = None;
         }
-        // Of the life of the hub that it was published in.
+        // The id has the epoch in which the event was published.
         let id = self.hub.0.log.id_of(entry.offset);
         let at = self.hub.0.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
@@ -426,16 +427,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // With an id beyond a hole that it has not heard of, the client would never hear of it.
+        // With an id beyond a hole that the client does not know, it would never learn of the hole.
         let id = (!self.is_missing()).then(|| cursor_id(self.told()));
         let resumed = self.reader.has_asked();
         Some(control::open(id, self.number(), resumed, keep_alive).into())
     }
 
-    /// What keeps the connection alive: an event with an id where the cursor has moved past what
-    /// the client was told, else one without or, as `None`, a comment.
+    /// The keep-alive. It is an event with an id if the cursor has moved past the one that the
+    /// client knows. Otherwise it is an event without an id or, as `None`, a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
-        // Where nothing else happens, this is what frees events that are too old.
+        // In an idle hub only this evicts events that are too old.
         self.hub.0.log.expire(self.hub.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.told {
@@ -450,7 +451,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.announce_alive
     }
 
-    /// The last frame, once: when to come back, for those who are to.
+    /// The last frame, once: a reconnection time, for clients that should come back.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
         if mem::replace(&mut self.has_parted, true) {
             return None;

@@ -2,8 +2,8 @@
 //!
 //! It owns every connection as a task, so dropping it closes them all. At the limit of connections
 //! a newcomer is refused and the others stay. A shortage of descriptors pauses accepting instead of
-//! spinning. After the signal the loop accepts nothing and lets the connections end. At the deadline
-//! it closes the rest, whatever the peers do.
+//! spinning. After the signal the loop accepts nothing and lets the connections end. At the
+//! deadline it closes the rest, whatever the peers do.
 
 use std::io;
 use std::pin::Pin;

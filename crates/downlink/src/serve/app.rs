@@ -130,7 +130,7 @@ where
     }
 }
 
-/// The service for one peer, whose requests carry the peer's address.
+/// The service for one peer. Its requests carry the peer's address.
 #[derive(Clone, Debug)]
 pub(super) struct PeerService<S, Addr> {
     pub(super) service: S,

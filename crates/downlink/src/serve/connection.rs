@@ -3,8 +3,9 @@
 //! A connection is one task: hyper reads requests, the app answers, bodies go out. It ends when the
 //! peer leaves, reads nothing for too long, or sends no request head in time, when the server
 //! drains, or when the connection gives its socket away together with an event stream (see
-//! `handover`). A peer that begins with HTTP/2 is served by `http2`, in the same task. A panic in the
-//! app ends this task and no other. Not here: accepting, and the limit of connections (see `accept`).
+//! `handover`). A peer that begins with HTTP/2 is served by `http2`, in the same task. A panic in
+//! the app ends this task and no other. Not here: accepting, and the limit of connections (see
+//! `accept`).
 
 use std::future::poll_fn;
 use std::marker::PhantomData;

@@ -4,10 +4,10 @@
 //! limit less a reserve is the default of `connections_max`. A limit that cannot be raised is used
 //! as it is.
 
-/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for newcomers that
-/// are being refused, and as many for the listener, the runtime, files, databases and name look-ups.
-/// Half would be used up by refusals alone. Double buys nothing, since a process with more open
-/// files sets `connections_max`.
+/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for newcomers
+/// that are being refused, and as many for the listener, the runtime, files, databases and name
+/// look-ups. Half would be used up by refusals alone. Double buys nothing, since a process with
+/// more open files sets `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// The most connections, also without a limit of the system. Linux allows one process at most this

@@ -1,7 +1,7 @@
 //! The flag that ends a server.
 //!
-//! Each server has one [`Drain`]. Its connections wait for [`Drain::begun`]; its event streams check
-//! the flag in `outgoing`. Not here: the deadline (see `accept`).
+//! Each server has one [`Drain`]. Its connections wait for [`Drain::begun`]; its event streams
+//! check the flag in `outgoing`. Not here: the deadline (see `accept`).
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -104,7 +104,7 @@ pin_project! {
     /// The body of a response for hyper. A request waits for the rest of its answer as long as this
     /// exists.
     pub(super) struct Reply<B> {
-        // `None` in the stub, whose body is parked.
+        // `None` in the stub: the body is parked.
         #[pin]
         body: Option<Outgoing<B>>,
         progress: Arc<Progress>,

@@ -4,11 +4,11 @@
 //! hyper speaks the protocol. The connection and all its streams are one task, so they end together
 //! and at once. Only a panic ends less: it resets its own stream.
 //!
-//! A connection has these limits, besides the constants below. A stream whose peer makes no room for
-//! the next bytes (see `pace`) is reset after `write_stall_max`. A peer that has sent nothing for
-//! that time is pinged, and has as long again to answer. A peer without a stream is asked to leave
-//! after the header timeout. A flood of resets or of broken streams ends the connection by the
-//! defaults of h2. Not here: upgrades, and the direct path.
+//! A connection has these limits, besides the constants below. A stream whose peer makes no room
+//! for the next bytes (see `pace`) is reset after `write_stall_max`. A peer that has sent nothing
+//! for that time is pinged, and has as long again to answer. A peer without a stream is asked to
+//! leave after the header timeout. A flood of resets or of broken streams ends the connection by
+//! the defaults of h2. Not here: upgrades, and the direct path.
 
 mod pace;
 mod streams;

@@ -46,8 +46,8 @@ pub const REFUSALS_MAX: usize = 64;
 /// The longest wait; the arithmetic of instants overflows with much longer ones.
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The size of hyper's buffer for one connection in each direction, and so of a request head, beyond
-/// which the answer is 431.
+/// The size of hyper's buffer for one connection in each direction, and so of a request head,
+/// beyond which the answer is 431.
 ///
 /// Half would refuse the cookies that some sites pile up. Double is memory that each stalled peer
 /// holds besides one batch of events: with hyper's own default, 408 KiB, ten thousand of them hold

@@ -1,7 +1,7 @@
 //! Sources of connections.
 //!
-//! The trait is implemented for TCP and, on Unix, Unix sockets. Unlike axum's trait of the same name
-//! it reports errors: `accept` decides whether to go on, pause or end.
+//! The trait is implemented for TCP and, on Unix, Unix sockets. Unlike axum's trait of the same
+//! name it reports errors: `accept` decides whether to go on, pause or end.
 
 use std::fmt;
 use std::io;

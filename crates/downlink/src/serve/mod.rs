@@ -31,8 +31,8 @@
 //! to leave (GOAWAY). `write_stall_max` is also for one stream: it is reset when its peer makes no
 //! room (WINDOW_UPDATE) for the next 16 KiB in that time; the other streams stay. A peer that has
 //! sent nothing for that time is pinged, and closed if it does not answer for as long again. A
-//! connection counts once for `connections_max`, with any number of streams. At that limit a newcomer
-//! that begins with HTTP/2 is closed without an answer.
+//! connection counts once for `connections_max`, with any number of streams. When all places are
+//! taken, a newcomer that begins with HTTP/2 is closed without an answer.
 //!
 //! Not limited here: the size of a request body and the time that it takes. The app decides about
 //! both, as a body may be a stream itself. A peer that sends one slowly holds its connection and
@@ -82,8 +82,8 @@ pub use stop::{StopSignal, stop_signal};
 
 /// Serves an app on a listener.
 ///
-/// The app is an axum `Router` or `MethodRouter`, the result of its `into_make_service`, or any tower
-/// service of `Request<RequestBody>`. The listener is a TCP or Unix one of tokio, or any
+/// The app is an axum `Router` or `MethodRouter`, the result of its `into_make_service`, or any
+/// tower service of `Request<RequestBody>`. The listener is a TCP or Unix one of tokio, or any
 /// [`Listener`]. Raises the process's soft limit of open files to the hard one.
 ///
 /// With the feature `axum`, requests carry axum's `ConnectInfo` with the peer's address, without
@@ -130,7 +130,8 @@ where
 
 /// A server about to run; awaiting it runs it. See [`serve`].
 ///
-/// The future ends with `Ok` after a drain, and with the listener's error if the listener is unusable.
+/// The future ends with `Ok` after a drain, and with the listener's error if the listener is
+/// unusable.
 ///
 /// # Cancel safety
 ///
@@ -184,9 +185,9 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
 
     /// Bytes that the kernel may hold unsent for one connection. Default: [`UNSENT_BYTES_MAX`].
     ///
-    /// 0 leaves it to the system: then a stalled peer may hold megabytes of the kernel's memory until
-    /// it is cut off. On a Unix socket the whole send buffer has twice this size. On TCP the limit
-    /// works on Linux alone (`TCP_NOTSENT_LOWAT`), and the bytes in flight come on top.
+    /// 0 leaves it to the system: then a stalled peer may hold megabytes of the kernel's memory
+    /// until it is cut off. On a Unix socket the whole send buffer has twice this size. On TCP the
+    /// limit works on Linux alone (`TCP_NOTSENT_LOWAT`), and the bytes in flight come on top.
     pub fn unsent_bytes_max(mut self, unsent_bytes_max: u32) -> Self {
         self.limits.unsent_bytes_max = unsent_bytes_max;
         self

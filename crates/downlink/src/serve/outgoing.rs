@@ -2,9 +2,9 @@
 //!
 //! During a drain an event stream from any code ends at the next blank line, with a `retry:` of its
 //! own. A stream with a content coding cannot be read or extended; it ends at once, and its reader
-//! discards the part of an event that it has. Every other body passes untouched, and so does a stream
-//! marked [`Finite`] or one of known length. Trailers of an event stream are dropped, since its
-//! readers have no use for them.
+//! discards the part of an event that it has. Every other body passes untouched, and so does a
+//! stream marked [`Finite`] or one of known length. Trailers of an event stream are dropped, since
+//! its readers have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;

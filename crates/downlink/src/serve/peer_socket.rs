@@ -2,15 +2,15 @@
 //!
 //! One wrapper does all that a connection needs besides the bytes:
 //!
-//! - *Rewinding.* It returns input that was read already, then the input of the socket. It holds the
-//!   preface of HTTP/2 back until the preface is whole: hyper tells a preface from a bad request only
-//!   by all of it at once, and a network may cut it anywhere.
+//! - *Rewinding.* It returns input that was read already, then the input of the socket. It holds
+//!   the preface of HTTP/2 back until the preface is whole: hyper tells a preface from a bad
+//!   request only by all of it at once, and a network may cut it anywhere.
 //! - *Stalls.* It fails a write with `TimedOut` when the peer takes no bytes for too long (see
 //!   `stall`). hyper then drops the connection, and with it the body.
-//! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A close
-//!   with unread input is a reset, which can destroy the last event on its way.
-//! - *Place.* It owns the connection's place among `connections_max`, also when an upgrade gives the
-//!   socket to other code.
+//! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A
+//!   close with unread input is a reset, which can destroy the last event on its way.
+//! - *Place.* It owns the connection's place among `connections_max`, also when an upgrade gives
+//!   the socket to other code.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -44,7 +44,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Place> {
     pub(super) io: Io,
-    /// Input to return before that of the socket; while `opening`, a part of the preface or nothing.
+    /// Input to return before that of the socket; while `opening`, a part of the preface or
+    /// nothing.
     pub(super) input: Bytes,
     /// The input so far may be the beginning of the preface.
     opening: bool,

@@ -1,9 +1,9 @@
 //! The progress of the request and the response under way on a connection.
 //!
 //! A connection may take its socket back from hyper only at certain moments. The requests' bodies,
-//! the responses' bodies and the socket each see a part of that, and record it here. All of them run
-//! in one task, or move to another with the ordering that a move brings. So the order of memory does
-//! not matter for these numbers (Relaxed).
+//! the responses' bodies and the socket each see a part of that, and record it here. All of them
+//! run in one task, or move to another with the ordering that a move brings. So the order of memory
+//! does not matter for these numbers (Relaxed).
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -59,7 +59,8 @@ impl Progress {
             && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
-    /// The body of a request was read to its end. An end that comes after the response has no effect.
+    /// The body of a request was read to its end. An end that comes after the response has no
+    /// effect.
     pub(super) fn note_read(&self, number: u32) {
         self.read.fetch_max(number, Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
 //! Options of the sockets that are served.
 //!
 //! They limit the memory that the kernel holds for a peer that does not read, and send each event
-//! when it is written. An option that a platform lacks is left out. One that fails is logged, and the
-//! connection is served without it. Sockets that are neither TCP nor Unix ones are untouched.
+//! when it is written. An option that a platform lacks is left out. One that fails is logged, and
+//! the connection is served without it. Sockets that are neither TCP nor Unix ones are untouched.
 
 use std::any::Any;
 use std::io;
@@ -13,12 +13,13 @@ use tokio::net::TcpStream;
 
 use super::limits::Limits;
 
-/// Sets the options of an accepted socket. True if the kernel fails the socket when its peer stalls.
+/// Sets the options of an accepted socket. True if the kernel fails the socket when its peer
+/// stalls.
 ///
-/// The kernel sees each acknowledgement, also of a peer whose network is too slow to make the socket
-/// writable. Linux takes a peer that keeps its window closed for stalled, also if it answers probes.
-/// The time starts anew only once the window opens for the whole next buffer. So a reader that sips
-/// at a firehose is closed too, even if it takes a few KiB each second.
+/// The kernel sees each acknowledgement, also of a peer whose network is too slow to make the
+/// socket writable. Linux takes a peer that keeps its window closed for stalled, also if it answers
+/// probes. The time starts anew only once the window opens for the whole next buffer. So a reader
+/// that sips at a firehose is closed too, even if it takes a few KiB each second.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &Limits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]

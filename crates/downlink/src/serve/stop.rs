@@ -1,7 +1,7 @@
 //! The signals by which a person or a supervisor asks a program to end.
 //!
-//! Listening begins with the call of [`stop_signal`], so that a program does not miss a signal while
-//! it starts. Not here: the effect of a second signal.
+//! Listening begins with the call of [`stop_signal`], so that a program does not miss a signal
+//! while it starts. Not here: the effect of a second signal.
 
 use std::io;
 use std::pin::Pin;

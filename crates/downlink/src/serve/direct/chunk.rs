@@ -1,8 +1,8 @@
 //! Frames on their way into a socket.
 //!
-//! All frames of a turn are one chunk of the response (RFC 9112, section 7.1) in one write, from where
-//! they are in memory. Only small frames are copied together first, since one short piece is cheaper
-//! for the kernel than several (bench cells `rate` and `window`).
+//! All frames of a turn are one chunk of the response (RFC 9112, section 7.1) in one write, from
+//! where they are in memory. Only small frames are copied together first, since one short piece is
+//! cheaper for the kernel than several (bench cells `rate` and `window`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -29,9 +29,9 @@ const COPIED_BYTES_MAX: usize = 1_024;
 
 /// The most bytes of one send.
 ///
-/// The kernel takes a whole send before it checks how much it holds unsent. With twice as much a peer
-/// that has stopped reading would hold more than 64 KiB of the kernel's memory; half would need more
-/// calls for a large event (bench cell `large`).
+/// The kernel takes a whole send before it checks how much it holds unsent. With twice as much a
+/// peer that has stopped reading would hold more than 64 KiB of the kernel's memory; half would
+/// need more calls for a large event (bench cell `large`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
 /// Slices of a full batch: its frames, the head, and the end.
@@ -43,8 +43,8 @@ pub(super) enum Follows {
     Chunks,
     /// The response has ended; another one may follow.
     Requests,
-    /// The end of the connection, at once. On Linux it is sent together with the end of the response,
-    /// so that the peer never sees a connection that could be used again.
+    /// The end of the connection, at once. On Linux it is sent together with the end of the
+    /// response, so that the peer never sees a connection that could be used again.
     Nothing,
 }
 

@@ -1,4 +1,5 @@
-//! The task that serves many streams: it collects the woken streams, polls them in turn, and writes.
+//! The task that serves many streams: it collects the woken streams, polls them in turn, and
+//! writes.
 //!
 //! The task never waits for a peer. After some streams it yields to other tasks, so that a publish,
 //! a new connection or a signal waits for a millisecond, not for ten thousand sends.
@@ -38,9 +39,9 @@ use crate::serve::drain::Drain;
 ///
 /// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
 /// the processor's caches, and a poll those of a send. Half as many would pay for that twice as
-/// often. The other tasks include the publishers: the sooner they run, the more events there are for
-/// the streams that still wait. With twice as many a single publisher got fewer events through to
-/// 1,000 streams (bench cell `window`).
+/// often. The other tasks include the publishers: the sooner they run, the more events there are
+/// for the streams that still wait. With twice as many a single publisher got fewer events through
+/// to 1,000 streams (bench cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
@@ -114,8 +115,8 @@ struct Driver {
 impl Driver {
     /// Serves streams until it is dropped, which closes them.
     async fn run(mut self) {
-        // Turns since other tasks had theirs. A body that wakes itself in each poll always has news,
-        // and must not keep other tasks from running.
+        // Turns since other tasks had theirs. A body that wakes itself in each poll always has
+        // news, and must not keep other tasks from running.
         let mut turns = 0;
         loop {
             poll_fn(|cx| {
@@ -158,8 +159,9 @@ impl Driver {
         keys.len()
     }
 
-    /// Has the memory of these streams fetched in parallel, since few of ten thousand streams are in
-    /// the processor's cache. It saves a third of the user time of a delivery (bench cell `topics`).
+    /// Has the memory of these streams fetched in parallel, since few of ten thousand streams are
+    /// in the processor's cache. It saves a third of the user time of a delivery (bench cell
+    /// `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
         let prefetch = || {
@@ -221,7 +223,8 @@ impl Driver {
         mail.arrived.drain(..).for_each(|arrival| self.begin(arrival));
         self.mail = mail;
         if any && self.lanes.is_empty() {
-            // All were stale wake-ups of ended streams. Other tasks run before the next are taken.
+            // All were stale wake-ups of ended streams. Other tasks run before the driver takes the
+            // next ones.
             cx.waker().wake_by_ref();
         }
     }
@@ -301,7 +304,8 @@ impl Driver {
         }
     }
 
-    /// A response has ended: its connection serves on, or is closed carefully, in a task of its own.
+    /// A response has ended: its connection serves on, or is closed carefully, in a task of its
+    /// own.
     fn give_back(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };

@@ -1,4 +1,4 @@
-//! What a connection hands over to a driver, and gets back.
+//! The part of a connection that a driver takes over and later gives back.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,8 +22,8 @@ pub(in crate::serve) trait HandedOver: Send {
     /// Reads the memory that the next poll of the body will read. The result has no meaning.
     fn prefetch(&self) -> bool;
 
-    /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut, not
-    /// ended.
+    /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut,
+    /// not ended.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
     /// Drops the body, so that its owner learns of the end before the peer has taken all of it.

@@ -16,8 +16,8 @@ pub(super) const LANE_TURN: u32 = 32;
 
 /// How many lanes there are. Topics share one if the remainders of their numbers are equal.
 ///
-/// A topic waits for a busy one in its lane, by chance one topic in 4,096. With half as many it would
-/// be one in 2,048; twice as many would take 64 KiB for each driver.
+/// A topic waits for a busy one in its lane, by chance one topic in 4,096. With half as many it
+/// would be one in 2,048; twice as many would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
 /// No stream.

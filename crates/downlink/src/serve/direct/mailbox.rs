@@ -1,10 +1,10 @@
 //! The mailbox of a driver: woken streams and new ones, from other threads. Connections distribute
 //! their streams among the mailboxes.
 //!
-//! Its one lock is held for a push, or for a swap and a walk over the woken keys. The driver is woken
-//! once for any number of items. A stream is in the list at most once, however often it is woken, so
-//! the list is never longer than the most streams at a time. A key may arrive after the end of its
-//! stream, and belong to another stream by then: a needless poll does no harm.
+//! Its one lock is held for a push, or for a swap and a walk over the woken keys. The driver is
+//! woken once for any number of items. A stream is in the list at most once, however often it is
+//! woken, so the list is never longer than the most streams at a time. A key may arrive after the
+//! end of its stream, and belong to another stream by then: a needless poll does no harm.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -121,8 +121,8 @@ impl Mail {
     }
 }
 
-/// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up, since
-/// both take the mailbox's lock in between.
+/// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up,
+/// since both take the mailbox's lock in between.
 pub(super) struct StreamWaker {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) key: u32,

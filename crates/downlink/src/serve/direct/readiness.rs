@@ -1,8 +1,8 @@
 //! The kernel's events for the sockets of one driver.
 //!
-//! The sockets are in an epoll set (kqueue) of their own, which is one descriptor in the runtime's. So
-//! no socket takes memory in the runtime. Events are edge-triggered: the kernel reports each change
-//! once.
+//! The sockets are in an epoll set (kqueue) of their own, which is one descriptor in the runtime's.
+//! So no socket takes memory in the runtime. Events are edge-triggered: the kernel reports each
+//! change once.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -53,8 +53,8 @@ impl Readiness {
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Begins or ends watching for room too. While a socket is not full, each acknowledgement would be
-    /// an event.
+    /// Begins or ends watching for room too. While a socket is not full, each acknowledgement would
+    /// be an event.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
@@ -69,9 +69,9 @@ impl Readiness {
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes all events, and has the task woken by the next one. `take` gets the key of a socket that
-    /// has changed, and whether its peer is gone: it will send nothing more, or the connection has
-    /// failed.
+    /// Takes all events, and has the task woken by the next one. `take` gets the key of a socket
+    /// that has changed, and whether its peer is gone: it will send nothing more, or the connection
+    /// has failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,

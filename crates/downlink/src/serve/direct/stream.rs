@@ -51,7 +51,7 @@ struct Uncommon {
     input: Bytes,
 }
 
-/// What follows the frames that a body had ready.
+/// The state of a body after the frames that it had ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Found {
     Nothing,
@@ -62,7 +62,7 @@ pub(super) enum Found {
     Cut,
 }
 
-/// What a driver does next with a stream that had its turn.
+/// The next step of a driver with a stream that had its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Next {
     /// Waits for its waker, its peer, or its time.

@@ -2,8 +2,8 @@
 //!
 //! hyper polls a body again once HTTP/2's flow control has room for its last piece. So a body that
 //! has yielded a piece and is not polled again waits for its peer. A [`Paced`] body yields small
-//! pieces, and reports each poll in the [`BodyReport`] of its connection. The stream reads the report
-//! after its own poll and times the wait (see `streams`).
+//! pieces, and reports each poll in the [`BodyReport`] of its connection. The stream reads the
+//! report after its own poll and times the wait (see `streams`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::serve::outgoing::Polled;
 /// The largest piece of a body that hyper gets at once.
 ///
 /// One HTTP/2 frame at the protocol's default. hyper queues a piece as soon as there is room for
-/// one byte, so a stream may hold this much beyond its peer's window. A slow peer must take this much
-/// within `write_stall_max`. Half would double the frames; double gains nothing.
+/// one byte, so a stream may hold this much beyond its peer's window. A slow peer must take this
+/// much within `write_stall_max`. Half would double the frames; double gains nothing.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
 /// Whether the body of the stream that is being polled yielded a piece in its last poll; `None` if

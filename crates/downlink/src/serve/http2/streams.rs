@@ -1,8 +1,8 @@
 //! The streams of one connection, polled by the connection's own task.
 //!
-//! hyper spawns the streams. They are kept here, so that they end with the connection. A woken stream
-//! is polled. A stream ends early if its peer makes no room for it for `write_stall_max`: the drop
-//! resets it and frees its queue.
+//! hyper spawns the streams. They are kept here, so that they end with the connection. A woken
+//! stream is polled. A stream ends early if its peer makes no room for it for `write_stall_max`:
+//! the drop resets it and frees its queue.
 
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
