@@ -1,6 +1,6 @@
 //! What can be seen of a log from outside: totals, topics, readers.
 //!
-//! Each number was right at some moment during the call, but not all at the same moment.
+//! Each number was right at some moment during the call, but perhaps not all at the same moment.
 
 use std::{ops::Bound, sync::Arc};
 

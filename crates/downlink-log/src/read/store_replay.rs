@@ -102,7 +102,8 @@ impl<P: Payload> Request<P> {
             Entry { offset, at, payload }
         }));
         self.pages += 1;
-        // A page with a hole is not done before the next event is found, which the gap names.
+        // A page with a hole is done only once the next event or the end is found, which the gap
+        // names.
         let is_long = self.pages >= EMPTY_PAGES_MAX && page.hole.is_none();
         let is_done = !page.items.is_empty() || found.next >= self.until || is_long;
         Ok(if is_done { self.page.take() } else { None })
