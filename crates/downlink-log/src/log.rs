@@ -226,8 +226,8 @@ impl<P: Payload> Log<P> {
         Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }
 
-    /// Evicts what is too old now, at most a few hundred events. Appending, opening and reading
-    /// call it too. An idle log needs a caller.
+    /// Evicts events that are too old now, in one bounded step of about a millisecond. Appending,
+    /// opening and reading call it too. An idle log needs a caller.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }

@@ -17,7 +17,8 @@ pub(crate) struct Ages<P> {
     /// The earliest deadline, in milliseconds. A caller that sees an older value is early or late
     /// by one look; the queue decides.
     next: AtomicU64,
-    /// Ordered by time, then by the topic's identity. Locked under the topic's ring, or alone.
+    /// Ordered by time, then by the topic's identity. Locked under the topic's ring or under no
+    /// ring. No lock is taken under it.
     queue: Mutex<Due<P>>,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Pattern<P> {
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// Locked alone, or under the ring whose eviction is noted.
+/// Locked also under the ring whose push or eviction is noted. No lock is taken under it.
 #[derive(Debug)]
 struct Rows<P> {
     /// All matching events from here on are in `rows`; `u64::MAX` until that is known.
@@ -84,7 +84,8 @@ impl<P> Pattern<P> {
         rows.rows.push_back((offset, Arc::clone(topic)));
         self.newest.store(offset, Ordering::Release);
         drop(rows);
-        // Dropped without the lock: the last row of a collected topic may drop the topic.
+        // Dropped without the lock of the rows: the last row of a collected topic may drop the
+        // topic.
         drop(dropped);
     }
 

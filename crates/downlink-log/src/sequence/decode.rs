@@ -6,7 +6,8 @@ use crate::sequence::Ids;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 
-/// Makes a payload from a stored event; `None` if it cannot. Runs on the threads of the store.
+/// Makes a payload from a stored event; `None` if it cannot. Runs on the threads that read the
+/// store, and on the thread that opens the log.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
 
 /// Called once for each event that cannot be read: it is damaged, or cannot be decoded.

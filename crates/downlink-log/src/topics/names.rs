@@ -25,7 +25,8 @@ pub(crate) struct Topics<P> {
     /// Every reader reads it, and it is never collected.
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
-    /// Held for look-ups, for coming and going of readers and topics. Under it, one topic's locks.
+    /// Held for look-ups, for coming and going of readers and topics. Under it, one topic's locks
+    /// are taken and, to note losses, the table of patterns and their rows.
     names: RwLock<Names<P>>,
 }
 

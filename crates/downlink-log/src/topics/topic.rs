@@ -19,16 +19,16 @@ pub(crate) struct Topic<P> {
     pub(crate) address: Address,
     /// The newest offset pushed or, before the first, the floor less one; and `FINISHED`.
     ///
-    /// Changed under the ring's lock. Stored before the log's tail is (Release) and loaded after it
-    /// (Acquire): a reader that sees a tail sees the newest offset below it. If that is at or above
-    /// the reader's cursor, there may be an event to read.
+    /// Changed under the ring's lock once the log has begun. Stored before the log's tail is
+    /// (Release) and loaded after it (Acquire): a reader that sees a tail sees the newest offset
+    /// below it. If that is at or above the reader's cursor, there may be an event to read.
     newest: AtomicU64,
     /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
     /// `u64::MAX` if none. Changed under the ring's lock. The queue reads it without that lock. It
     /// may then keep an entry too long, but drops none too early: the time is stored here before
     /// the entry enters the queue, and the queue's lock orders the two.
     queued_for: AtomicU64,
-    /// The history. Under its lock only the expiry queue is locked.
+    /// The history. Under its lock only the rows of patterns and the expiry queue are locked.
     pub(crate) ring: RwLock<Ring<P>>,
     /// The readers that named the topic. Under its lock only the readers' wake-ups are locked.
     pub(crate) readers: Mutex<ReaderList>,
@@ -77,7 +77,8 @@ impl<P: Payload> Topic<P> {
         })
     }
 
-    /// Raises the floor of a topic that has nothing yet.
+    /// Raises the floor of a topic that has nothing yet. Only for a log that has not begun: the two
+    /// changes are not under one hold of the ring's lock.
     pub(crate) fn raise_floor(&self, lost: Lost) {
         self.ring.write().raise_floor(lost);
         self.newest.fetch_max(lost.floor.offset.get() - 1, Ordering::AcqRel);
