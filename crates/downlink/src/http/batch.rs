@@ -2,7 +2,7 @@
 //!
 //! A lone frame is passed on without a copy. The second frame causes the first copy.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use downlink_proto::Frame;
 
 /// The most bytes of a batch; a single larger frame goes alone.
@@ -23,16 +23,20 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 pub(super) struct Batch {
     frames: usize,
     frames_max: usize,
-    /// The only frame.
-    lone: Option<Frame>,
-    /// Several frames.
-    joined: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Empty,
+    Lone(Frame),
+    Joined(BytesMut),
 }
 
 impl Batch {
     /// A batch of at most so many frames.
     pub(super) fn of(frames_max: usize) -> Self {
-        Self { frames: 0, frames_max, lone: None, joined: Vec::new() }
+        Self { frames: 0, frames_max, content: Content::Empty }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,23 +65,35 @@ impl Batch {
     /// Adds a small frame, such as the last one of a response, whether it fits or not.
     pub(super) fn push_last(&mut self, frame: Frame) {
         self.frames += 1;
-        if self.frames == 1 {
-            self.lone = Some(frame);
-            return;
-        }
-        if let Some(first) = self.lone.take() {
-            self.joined.reserve(first.len() + frame.len());
-            self.joined.extend_from_slice(first.as_bytes());
-        }
-        self.joined.extend_from_slice(frame.as_bytes());
+        self.content = match std::mem::replace(&mut self.content, Content::Empty) {
+            Content::Empty => Content::Lone(frame),
+            Content::Lone(first) => {
+                let mut joined = BytesMut::with_capacity(first.len() + frame.len());
+                joined.extend_from_slice(first.as_bytes());
+                joined.extend_from_slice(frame.as_bytes());
+                Content::Joined(joined)
+            }
+            Content::Joined(mut joined) => {
+                joined.extend_from_slice(frame.as_bytes());
+                Content::Joined(joined)
+            }
+        };
     }
 
     pub(super) fn into_bytes(self) -> Bytes {
-        self.lone.map_or_else(|| self.joined.into(), Frame::into_bytes)
+        match self.content {
+            Content::Empty => Bytes::new(),
+            Content::Lone(frame) => frame.into_bytes(),
+            Content::Joined(joined) => joined.freeze(),
+        }
     }
 
     fn len(&self) -> usize {
-        self.lone.as_ref().map_or(self.joined.len(), Frame::len)
+        match &self.content {
+            Content::Empty => 0,
+            Content::Lone(frame) => frame.len(),
+            Content::Joined(joined) => joined.len(),
+        }
     }
 }
 
