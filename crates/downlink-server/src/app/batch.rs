@@ -1,13 +1,18 @@
 //! `POST /events/batch`: one JSON object a line, all published or none.
 
+use std::fmt;
+
 use axum::{
     body::Body,
     extract::{RawQuery, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{BATCH_EVENTS_MAX, Batch, BatchError};
-use serde::Deserialize;
+use downlink::hub::{self, BATCH_EVENTS_MAX, Batch, BatchError};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::{json, value::RawValue};
 
 use super::{
@@ -90,10 +95,10 @@ fn in_line(at: usize, refused: Refused) -> Refused {
 struct Line<'a> {
     topic: Option<String>,
     #[serde(default)]
-    topics: Vec<String>,
+    topics: Names,
     client: Option<String>,
     #[serde(default)]
-    clients: Vec<String>,
+    clients: Names,
     #[serde(default)]
     everyone: bool,
     event: Option<String>,
@@ -105,12 +110,41 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
+/// A list of topics or clients. It keeps one more than an event may have, which is enough to refuse
+/// the event: a line may hold millions, and each takes more memory than its text.
+#[derive(Debug, Default)]
+struct Names(Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of names")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while self.0.len() <= hub::ADDRESSES_MAX
+            && let Some(name) = list.next_element()?
+        {
+            self.0.push(name);
+        }
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(self)
+    }
+}
+
 fn parse(line: &str) -> Result<(Envelope, String), Refused> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|error| not_an_event(&error))?;
     let data = data_of(line.data)?;
     let envelope = Envelope {
-        topics: line.topic.into_iter().chain(line.topics).collect(),
-        clients: line.client.into_iter().chain(line.clients).collect(),
+        topics: line.topic.into_iter().chain(line.topics.0).collect(),
+        clients: line.client.into_iter().chain(line.clients.0).collect(),
         everyone: line.everyone,
         event_type: line.event,
         id: line.id,

@@ -44,7 +44,7 @@ impl Envelope {
     pub(super) fn addresses(&self) -> Result<Vec<Address>, Refused> {
         if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
             return Err(bad_request(
-                "Say whom it is for: name a topic, a client, or everyone (?topic=NAME, ?client=ID \
+                "No recipient: name a topic, a client, or everyone (?topic=NAME, ?client=ID \
                  or ?everyone in an address).",
             ));
         }

@@ -107,7 +107,7 @@ fn request(arguments: &Arguments) -> anyhow::Result<PublishRequest> {
         });
     }
     let Some(mut request) = request else {
-        bail!("say whom it is for: --topic NAME, --client ID or --everyone");
+        bail!("no recipient: give --topic NAME, --client ID or --everyone");
     };
     if let Some(event_type) = &arguments.event {
         request = request.event_type(event_type);

@@ -68,7 +68,7 @@ async fn values_that_cannot_be() {
     let long_topic = format!("/events?topic={}", "t".repeat(257));
     let long_id = format!("/events?topic=a&id={}", "i".repeat(129));
     for (path, says) in [
-        ("/events", "Say whom it is for"),
+        ("/events", "No recipient"),
         ("/events?topic=", "\"\" is not a topic: the name is empty"),
         ("/events?topic=/a", "empty segment at byte 0"),
         ("/events?topic=a/*", "reserved character at byte 2"),

@@ -44,7 +44,7 @@ async fn one_wrong_line_refuses_all_and_is_named() {
         ("[]", "Line 3: "),
         ("7", "Line 3: "),
         (r#"{"topic":"a"}"#, "Missing field \"data\""),
-        (r#"{"data":"x"}"#, "Say whom it is for"),
+        (r#"{"data":"x"}"#, "No recipient"),
         (r#"{"topic":"a","data":1,"dat":2}"#, "Unknown field \"dat\", expected one of `topic`"),
         (&strange, "Unknown field \"kkk"),
         (r#"{"topic":"a","topic":"b","data":1}"#, "Duplicate field"),
@@ -114,4 +114,17 @@ async fn addresses_of_all_events_at_and_above_their_limit() {
     let one_more = most + "{\"topic\":\"a\",\"data\":1}";
     let says = (413, "more than 100000 topics and clients. Send several");
     server.refuses(PATH, one_more, says).await;
+}
+
+/// The server keeps only as many names of a line as it needs to refuse the event.
+#[tokio::test]
+async fn one_line_with_a_million_addresses_is_refused_as_one_event() {
+    let server = Server::start().await;
+    let says = (400, "Line 1: An event is for at most 1000 topics and clients");
+    for name in ["topics", "clients"] {
+        let many = format!("{{\"{name}\":[{}\"\"],\"data\":1}}", "\"\",".repeat(1_000_000));
+        server.refuses(PATH, many, says).await;
+    }
+    let wrong = "{\"topics\":\"a\",\"data\":1}";
+    server.refuses(PATH, wrong, (400, "expected a list of names")).await;
 }

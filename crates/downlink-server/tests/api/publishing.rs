@@ -61,7 +61,7 @@ async fn flags_may_be_written_in_several_ways() {
         server.publish(query, "x").await;
     }
     let off = server.post("/events?everyone=0", "x").await;
-    assert!(off.problem(400).contains("Say whom it is for"));
+    assert!(off.problem(400).contains("No recipient"));
     server.publish("topic=a&everyone=false&last=0", "x").await;
 }
 

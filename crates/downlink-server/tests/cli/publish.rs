@@ -108,7 +108,7 @@ fn errors_are_one_line_each() {
     let address = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);
     for (arguments, says) in [
-        (vec!["--url", &*server.url, "x"], "say whom it is for: --topic"),
+        (vec!["--url", &*server.url, "x"], "no recipient: give --topic"),
         (vec!["--url", &*server.url, "-t", "a//b", "x"], "\"a//b\" is not a topic"),
         (vec!["--url", "nonsense", "-t", "a", "x"], "nonsense is not the address of a server"),
         (vec!["--url", &*address, "-t", "a", "x"], "did not get through"),
