@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Nobody waits for longer. A time that lies further ahead may not fit into the system's clocks.
+/// The longest time that a setting may have. A later time may not fit into the system's clocks.
 const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
 /// A span of time such as `15s`, `500ms` or `2h 30m`, at most 1,000 years.

@@ -50,7 +50,7 @@ fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
         Right::Publish => "publish",
     };
     Err(forbidden(format!(
-        "Nobody may {right} here: the server was not started with --anonymous {right}."
+        "This server lets no client {right}: it was not started with --anonymous {right}."
     )))
 }
 
@@ -73,7 +73,7 @@ fn check_host(settings: &Settings, host: &str) -> Result<(), Refused> {
         return Ok(());
     }
     Err(forbidden(format!(
-        "This server does not go by the name {}. If it should, start it with --host and that name.",
+        "This server does not have the name {}. If it should, start it with --host and that name.",
         shown(host)
     )))
 }

@@ -21,7 +21,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::output::{NobodyReads, complain, printed};
+use self::output::{ReaderGone, complain, printed};
 use crate::config::{self, Settings};
 
 /// Push live updates to browsers and programs with Server-Sent Events.
@@ -115,7 +115,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    if error.is::<NobodyReads>() {
+    if error.is::<ReaderGone>() {
         return ExitCode::SUCCESS;
     }
     complain(format_args!("{error:#}"));

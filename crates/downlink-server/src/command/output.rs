@@ -16,20 +16,20 @@ pub(super) fn complain(what: fmt::Arguments<'_>) {
 
 /// The reader of stdout has closed it, as `head` does.
 #[derive(Debug)]
-pub(super) struct NobodyReads;
+pub(super) struct ReaderGone;
 
-impl fmt::Display for NobodyReads {
+impl fmt::Display for ReaderGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads the output any more")
+        f.write_str("the reader of the output is gone")
     }
 }
 
-impl std::error::Error for NobodyReads {}
+impl std::error::Error for ReaderGone {}
 
 /// Turns the result of a write to stdout into the result of the command.
 pub(super) fn printed(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         written => written.context("cannot write to stdout"),
     }
 }

@@ -90,7 +90,7 @@ async fn serve_on<L: Listener>(
 #[cfg(unix)]
 fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the supervisor cannot be told");
+        tracing::warn!(%error, "the supervisor does not get the server's state");
     }
 }
 
