@@ -43,6 +43,8 @@ pub enum GapReason {
     Lagged,
     /// The server lost them, as after a power cut.
     Lost,
+    /// The server has them in its store and cannot read them.
+    Unreadable,
     /// The last event id cannot be a header, so the server was not told where to resume. Made by
     /// this client: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
     #[serde(skip)]
@@ -50,7 +52,7 @@ pub enum GapReason {
     /// The notice cannot be read.
     #[default]
     #[serde(skip)]
-    Unreadable,
+    UnreadableNotice,
     /// A reason that this version does not know; empty if the server gave none.
     #[serde(untagged)]
     Other(String),
@@ -107,13 +109,14 @@ mod tests {
         assert_eq!(reason("new_epoch"), GapReason::NewEpoch);
         assert_eq!(reason("lagged"), GapReason::Lagged);
         assert_eq!(reason("lost"), GapReason::Lost);
+        assert_eq!(reason("unreadable"), GapReason::Unreadable);
         assert_eq!(reason("flood"), GapReason::Other("flood".into()));
         assert_eq!(Gap::parse("{}").reason, GapReason::Other(String::new()));
     }
 
     #[test]
     fn an_unreadable_notice_is_still_a_gap() {
-        assert_eq!(Gap::parse("evicted").reason, GapReason::Unreadable);
-        assert_eq!(Gap::parse(r#"{"wait_ms":-1}"#).reason, GapReason::Unreadable);
+        assert_eq!(Gap::parse("evicted").reason, GapReason::UnreadableNotice);
+        assert_eq!(Gap::parse(r#"{"wait_ms":-1}"#).reason, GapReason::UnreadableNotice);
     }
 }

@@ -47,5 +47,5 @@ async fn a_gap_notice_that_cannot_be_read_is_a_gap() {
     let server = Server::bind().await;
     let mut source = server.source();
     let _connection = connect(&mut source, &server, "event: downlink.gap\ndata: ?\n\n").await;
-    assert_eq!(gap(&mut source).await.reason, GapReason::Unreadable);
+    assert_eq!(gap(&mut source).await.reason, GapReason::UnreadableNotice);
 }

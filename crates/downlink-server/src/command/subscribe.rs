@@ -107,8 +107,10 @@ fn reason(gap: &Gap) -> &str {
         GapReason::NewEpoch => "new_epoch",
         GapReason::Lagged => "lagged",
         GapReason::Lost => "lost",
+        GapReason::Unreadable => "unreadable",
+        GapReason::UnsendableId => "unsendable_id",
         GapReason::Other(other) => other,
-        _ => "unreadable",
+        _ => "unreadable_notice",
     }
 }
 

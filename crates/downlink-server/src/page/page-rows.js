@@ -12,10 +12,11 @@ const SHOWN_MAX = 4_000;
 
 const REASONS = {
   evicted: "no longer kept",
-  lagged: "this connection was slower than what is kept",
+  lagged: "this connection was too slow for the history that is kept",
   new_epoch: "the id is of an earlier life of the server",
   unknown_id: "the id means nothing here",
   lost: "the id is ahead of the server",
+  unreadable: "the store has them and cannot read them",
 };
 
 const numbers = new Intl.NumberFormat("en");
