@@ -171,13 +171,13 @@ impl WakeBatch {
 
     /// Wakes the readers. A waker that panics loses the wake-ups after it; the wakers of runtimes
     /// do not panic.
-    pub(crate) fn wake(self) {
+    pub(crate) fn wake(&mut self) {
         for (place, server) in self.servers.iter().enumerate() {
             let its = self.keys.iter().filter(|(of, _)| *of as usize == place);
             let keys: SmallVec<[u32; WAKE_BATCH]> = its.map(|(_, key)| *key).collect();
             server.wake_many(&keys);
         }
-        self.wakers.into_iter().for_each(Waker::wake);
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 
     #[cfg(all(test, not(downlink_loom)))]
