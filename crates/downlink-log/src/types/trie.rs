@@ -8,7 +8,9 @@
 //!
 //! [`PATTERN_SEGMENTS_MAX`]: super::selector::PATTERN_SEGMENTS_MAX
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
 
 use crate::types::{TopicSelector, is_placeholder};
 
@@ -21,7 +23,7 @@ pub(crate) struct PatternTrie<V> {
 
 #[derive(Debug)]
 struct Node<V> {
-    literals: BTreeMap<Box<str>, Node<V>>,
+    literals: HashMap<Box<str>, Node<V>, RandomState>,
     placeholder: Option<Box<Node<V>>>,
     /// The pattern that ends here with `*`: any further segments.
     rest: Option<V>,
@@ -31,7 +33,7 @@ struct Node<V> {
 
 impl<V> Node<V> {
     fn new() -> Self {
-        Self { literals: BTreeMap::new(), placeholder: None, rest: None, end: None }
+        Self { literals: HashMap::default(), placeholder: None, rest: None, end: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -91,13 +93,19 @@ impl<V> Node<V> {
     ) -> bool {
         *nodes += 1;
         let Some(rest) = rest else { return self.end.as_ref().is_none_or(&mut *visit) };
-        let (segment, after) = match rest.split_once('/') {
-            Some((segment, after)) => (segment, Some(after)),
-            None => (rest, None),
-        };
+        let (segment, after) = split(rest);
         self.rest.as_ref().is_none_or(&mut *visit)
             && self.literals.get(segment).is_none_or(|node| node.each_match(after, nodes, visit))
             && self.placeholder.as_ref().is_none_or(|node| node.each_match(after, nodes, visit))
+    }
+}
+
+/// The first segment of a name, and the others. Segments are short: a search by vectors, as
+/// `split_once` does it, takes three times as long.
+fn split(name: &str) -> (&str, Option<&str>) {
+    match name.bytes().position(|byte| byte == b'/') {
+        Some(at) => (&name[..at], Some(&name[at + 1..])),
+        None => (name, None),
     }
 }
 
