@@ -261,7 +261,7 @@ impl<P: Payload> History<P> {
             return;
         }
         for topic in appended_to {
-            let patterns = held.matching(&topic.address);
+            let patterns = held.matching(topic);
             let mut ring = topic.ring.write();
             while self.is_over() && ring.front().is_some_and(|entry| entry.offset < newest) {
                 self.evict_one(&patterns, topic, &mut ring, evicted);
@@ -280,7 +280,7 @@ impl<P: Payload> History<P> {
         let oldest = self.index.lock().front().filter(|row| row.offset < newest).cloned();
         let Some(row) = oldest else { return false };
         for topic in &row.topics {
-            let patterns = held.matching(&topic.address);
+            let patterns = held.matching(topic);
             let mut ring = topic.ring.write();
             while ring.front().is_some_and(|entry| entry.offset <= row.offset) {
                 self.evict_one(&patterns, topic, &mut ring, evicted);
@@ -330,7 +330,7 @@ impl<P: Payload> History<P> {
         now: Timestamp,
         evicted: &mut Evicted<P>,
     ) {
-        let patterns = held.matching(&topic.address);
+        let patterns = held.matching(topic);
         let mut ring = topic.ring.write();
         if topic.queued_for() != Some(at) {
             return;

@@ -6,4 +6,4 @@ pub(crate) mod table;
 
 pub(crate) use evictions::Evictions;
 pub(crate) use pattern::Pattern;
-pub(crate) use table::{Held, Matching, PatternSeat, Patterns};
+pub(crate) use table::{Held, Matching, PatternSeat, PatternSeats, Patterns};

@@ -17,14 +17,17 @@ use crate::types::{EvictionNumber, TopicSelector};
 const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
 /// A pattern that at least one reader has.
+///
+/// The order of the fields keeps those of a publish and a read in two cache lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Pattern<P> {
-    pub(crate) selector: TopicSelector,
     /// The newest offset that may match. Stored before the log's tail is (Release) and loaded after
     /// it (Acquire), like that of a topic.
     newest: AtomicU64,
     rows: Mutex<Rows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
+    pub(crate) selector: TopicSelector,
 }
 
 /// Locked also under the ring whose push or eviction is noted. No lock is taken under it.
@@ -105,14 +108,10 @@ impl<P> Pattern<P> {
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);
-        let start = rows.rows.partition_point(|(offset, _)| *offset < from);
-        let mut wanted = rows.rows.range(start..);
-        match (wanted.next(), wanted.next()) {
-            (Some(row), None) if row.0 < until && rows.complete_from <= from && !is_hole => {
-                Some(row.clone())
-            }
-            _ => None,
-        }
+        let mut newest_first = rows.rows.iter().rev();
+        let newest = newest_first.next().filter(|(offset, _)| (from..until).contains(offset))?;
+        let is_only = newest_first.next().is_none_or(|(offset, _)| *offset < from);
+        (is_only && rows.complete_from <= from && !is_hole).then(|| newest.clone())
     }
 
     /// Adds the rows in `from..until` to a buffer; `false` if they do not reach back to `from`.

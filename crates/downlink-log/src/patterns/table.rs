@@ -5,15 +5,15 @@
 //! each change is either noted in the pattern, or was complete before the pattern was added, and
 //! then the reader sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use smallvec::SmallVec;
 
 use crate::patterns::Pattern;
 use crate::readers::ReaderState;
 use crate::sync::{RwLock, RwLockReadGuard};
-use crate::topics::Lost;
-use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, TopicSelector};
+use crate::topics::{Lost, Topic};
+use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
 /// The patterns that match one topic; rarely more than fifteen.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
@@ -21,9 +21,28 @@ pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
     /// Outside of every ring.
-    table: RwLock<PatternTrie<Arc<Pattern<P>>>>,
+    table: RwLock<Table<P>>,
     patterns_max: usize,
 }
+
+#[derive(Debug)]
+struct Table<P> {
+    patterns: PatternTrie<Arc<Pattern<P>>>,
+    /// How often a pattern was added or removed.
+    version: u64,
+}
+
+/// The patterns that match a topic, kept with its history. Most topics have one pattern or two.
+#[derive(Debug)]
+struct Remembered<P> {
+    version: u64,
+    /// They do not keep a pattern that was removed: its rows hold topics.
+    patterns: SmallVec<[Weak<Pattern<P>>; REMEMBERED_MAX]>,
+}
+
+/// With more patterns than this, a topic remembers none: a reader with a thousand patterns would
+/// cost each topic 8 KiB.
+const REMEMBERED_MAX: usize = 2;
 
 /// A pattern, and the reader's key in its list.
 #[derive(Debug)]
@@ -32,12 +51,16 @@ pub(crate) struct PatternSeat<P> {
     key: u32,
 }
 
-/// The table, held for reading.
-pub(crate) struct Held<'a, P>(RwLockReadGuard<'a, PatternTrie<Arc<Pattern<P>>>>);
+/// The patterns that a reader named. One is usual.
+pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
-impl<P> Patterns<P> {
+/// The table, held for reading.
+pub(crate) struct Held<'a, P>(RwLockReadGuard<'a, Table<P>>);
+
+impl<P: Payload> Patterns<P> {
     pub(crate) fn new(patterns_max: usize) -> Self {
-        Self { table: RwLock::new(PatternTrie::new()), patterns_max }
+        let table = Table { patterns: PatternTrie::new(), version: 0 };
+        Self { table: RwLock::new(table), patterns_max }
     }
 
     /// Holds the table: no pattern is added until the guard is dropped.
@@ -61,20 +84,22 @@ impl<P> Patterns<P> {
         &self,
         patterns: &[TopicSelector],
         reader: &Arc<ReaderState>,
-    ) -> Result<Box<[PatternSeat<P>]>, OpenError> {
+    ) -> Result<PatternSeats<P>, OpenError> {
         let mut table = self.table.write();
-        let mut seats = Vec::with_capacity(patterns.len());
+        let mut seats = PatternSeats::with_capacity(patterns.len());
         for selector in patterns {
             let new = || Arc::new(Pattern::new(selector.clone()));
-            let pattern = Arc::clone(table.get_or_insert_with(selector, new));
+            let before = table.patterns.len();
+            let pattern = Arc::clone(table.patterns.get_or_insert_with(selector, new));
+            table.version += u64::from(table.patterns.len() > before);
             let key = pattern.readers.lock().insert(Arc::clone(reader));
             seats.push(PatternSeat { pattern, key });
-            if table.len() > self.patterns_max {
+            if table.patterns.len() > self.patterns_max {
                 leave(&mut table, &seats);
                 return Err(OpenError::TooManyPatterns { patterns_max: self.patterns_max });
             }
         }
-        Ok(seats.into())
+        Ok(seats)
     }
 
     /// Takes a reader off the lists, and removes the patterns that it alone had.
@@ -83,36 +108,133 @@ impl<P> Patterns<P> {
     }
 }
 
-fn leave<P>(table: &mut PatternTrie<Arc<Pattern<P>>>, seats: &[PatternSeat<P>]) {
+fn leave<P>(table: &mut Table<P>, seats: &[PatternSeat<P>]) {
     for seat in seats {
         let mut readers = seat.pattern.readers.lock();
         readers.remove(seat.key);
         if readers.is_empty() {
-            table.remove(&seat.pattern.selector);
+            table.patterns.remove(&seat.pattern.selector);
+            table.version += 1;
         }
     }
 }
 
-impl<P> Held<'_, P> {
-    /// The patterns that match an address.
-    pub(crate) fn matching(&self, address: &Address) -> Matching<P> {
+impl<P: Payload> Held<'_, P> {
+    /// The patterns that match a topic. The caller holds no ring's lock.
+    pub(crate) fn matching(&self, topic: &Topic<P>) -> Matching<P> {
+        if self.0.patterns.len() == 0 {
+            return Matching::new();
+        }
+        if let Some(matching) = self.remembered(topic) {
+            return matching;
+        }
+        self.find(topic)
+    }
+
+    #[cold]
+    fn find(&self, topic: &Topic<P>) -> Matching<P> {
         let mut matching = Matching::new();
-        if let Some(topic) = address.topic() {
-            self.0.each_match(topic.as_str(), |pattern| {
-                matching.push(Arc::clone(pattern));
-                true
-            });
+        self.each_match(&topic.address, |pattern| matching.push(Arc::clone(pattern)));
+        if !matching.is_empty() && matching.len() <= REMEMBERED_MAX {
+            let patterns = matching.iter().map(Arc::downgrade).collect();
+            let remembered = Box::new(Remembered { version: self.0.version, patterns });
+            topic.ring.write().set_matching(remembered);
         }
         matching
     }
 
+    fn remembered(&self, topic: &Topic<P>) -> Option<Matching<P>> {
+        let ring = topic.ring.read();
+        let remembered: &Remembered<P> = ring.matching()?;
+        let is_true = remembered.version == self.0.version;
+        is_true.then(|| remembered.patterns.iter().filter_map(Weak::upgrade).collect())
+    }
+
     /// Notes an eviction in the patterns that match its topic.
     pub(crate) fn note_eviction(&self, address: &Address, number: EvictionNumber, offset: u64) {
+        self.each_match(address, |pattern| pattern.note_eviction(number, offset));
+    }
+
+    fn each_match(&self, address: &Address, mut visit: impl FnMut(&Arc<Pattern<P>>)) {
         if let Some(topic) = address.topic() {
-            self.0.each_match(topic.as_str(), |pattern| {
-                pattern.note_eviction(number, offset);
+            self.0.patterns.each_match(topic.as_str(), |pattern| {
+                visit(pattern);
                 true
             });
         }
+    }
+}
+
+#[cfg(all(test, not(downlink_loom)))]
+mod tests {
+    use super::*;
+    use crate::topics::Kept;
+    use crate::types::{Epoch, LogOptions, Timestamp, address};
+
+    fn reader(number: u64) -> Arc<ReaderState> {
+        Arc::new(ReaderState::new(number, None, 1))
+    }
+
+    fn enter(patterns: &Patterns<&'static str>, selector: &str) -> PatternSeats<&'static str> {
+        let selector = TopicSelector::parse(selector).expect("a selector");
+        patterns.enter(&[selector], &reader(1)).expect("within the limits")
+    }
+
+    /// A topic that has an event, so that it has room to remember patterns.
+    fn topic(name: &str) -> Arc<Topic<&'static str>> {
+        let options = LogOptions::new(Epoch::from_random(7));
+        let name = Address::Topic(address::Topic::new(name).expect("a name"));
+        let topic = Topic::new(name, &options, Lost::NOTHING);
+        topic.ring.write().push(Kept { offset: 1, at: Timestamp::default(), payload: "" });
+        topic
+    }
+
+    fn matching(patterns: &Patterns<&'static str>, topic: &Topic<&'static str>) -> Vec<String> {
+        let matching = patterns.hold().matching(topic);
+        let mut found: Vec<String> =
+            matching.iter().map(|pattern| pattern.selector.as_str().to_owned()).collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn a_topic_remembers_its_patterns_until_one_comes_or_goes() {
+        let (patterns, topic) = (Patterns::new(9), topic("a/b"));
+        assert_eq!(matching(&patterns, &topic), [""; 0]);
+        let first = enter(&patterns, "a/*");
+        assert_eq!(matching(&patterns, &topic), ["a/*"]);
+        assert!(patterns.hold().remembered(&topic).is_some());
+        let second = enter(&patterns, "{x}/b");
+        assert_eq!(matching(&patterns, &topic), ["a/*", "{x}/b"]);
+        patterns.leave(&first);
+        assert_eq!(matching(&patterns, &topic), ["{x}/b"]);
+        // A second reader of a pattern changes nothing.
+        let third = enter(&patterns, "{x}/b");
+        assert!(patterns.hold().remembered(&topic).is_some());
+        patterns.leave(&second);
+        assert_eq!(matching(&patterns, &topic), ["{x}/b"]);
+        patterns.leave(&third);
+        assert_eq!(matching(&patterns, &topic), [""; 0]);
+    }
+
+    #[test]
+    fn a_topic_with_many_patterns_remembers_none() {
+        let (patterns, topic) = (Patterns::new(9), topic("a/b"));
+        let _seats = ["*", "a/*", "a/b/*", "a/{x}"].map(|selector| enter(&patterns, selector));
+        assert_eq!(matching(&patterns, &topic), ["*", "a/*", "a/{x}"]);
+        assert!(patterns.hold().remembered(&topic).is_none());
+    }
+
+    /// The rows of a pattern hold its topics, so topics must not hold patterns.
+    #[test]
+    fn a_removed_pattern_is_freed_although_a_topic_remembers_it() {
+        let (patterns, topic) = (Patterns::new(9), topic("a/b"));
+        let seats = enter(&patterns, "a/*");
+        let pattern = Arc::downgrade(&seats[0].pattern);
+        assert_eq!(matching(&patterns, &topic), ["a/*"]);
+        seats[0].pattern.push(1, &topic);
+        patterns.leave(&seats);
+        drop(seats);
+        assert!(pattern.upgrade().is_none());
     }
 }

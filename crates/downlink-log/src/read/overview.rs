@@ -108,7 +108,7 @@ impl<P: Payload> Core<P> {
     }
 
     fn overview(&self, topic: &Arc<Topic<P>>) -> TopicOverview {
-        let matching = self.history.patterns.hold().matching(&topic.address);
+        let matching = self.history.patterns.hold().matching(topic);
         let by_pattern: usize = matching.iter().map(|pattern| pattern.readers.lock().len()).sum();
         let subscribers = topic.readers.lock().len() + by_pattern;
         let ring = topic.ring.read();

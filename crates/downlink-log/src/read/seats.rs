@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use smallvec::SmallVec;
 
 use crate::history::Row;
-use crate::patterns::PatternSeat;
+use crate::patterns::{PatternSeat, PatternSeats};
 use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
@@ -19,12 +19,12 @@ pub(crate) struct Seats<P> {
     /// Invariant: sorted by the topics' identity, for the search of an event's topics.
     pub(crate) topics: TopicSeats<P>,
     /// `None` in most readers: they name topics only.
-    patterns: Option<Box<PatternSeats<P>>>,
+    patterns: Option<Box<Patterned<P>>>,
 }
 
 #[derive(Debug)]
-struct PatternSeats<P> {
-    seats: Box<[PatternSeat<P>]>,
+struct Patterned<P> {
+    seats: PatternSeats<P>,
     /// Made when the reader first reads events that its patterns no longer list.
     set: OnceLock<Arc<PatternSet>>,
 }
@@ -32,14 +32,14 @@ struct PatternSeats<P> {
 impl<P: Payload> Seats<P> {
     pub(crate) fn new(
         mut topics: TopicSeats<P>,
-        patterns: Box<[PatternSeat<P>]>,
+        patterns: PatternSeats<P>,
         set: PatternSet,
     ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
         // A set of few patterns is quickly made again, and most readers never need one.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
-        let some = |seats| Box::new(PatternSeats { seats, set });
+        let some = |seats| Box::new(Patterned { seats, set });
         Self { topics, patterns: (!patterns.is_empty()).then_some(patterns).map(some) }
     }
 
@@ -48,14 +48,14 @@ impl<P: Payload> Seats<P> {
     }
 
     /// Takes all seats out, to leave their lists.
-    pub(crate) fn take(&mut self) -> (TopicSeats<P>, Box<[PatternSeat<P>]>) {
+    pub(crate) fn take(&mut self) -> (TopicSeats<P>, PatternSeats<P>) {
         let patterns = self.patterns.take().map(|patterns| patterns.seats);
         (std::mem::take(&mut self.topics), patterns.unwrap_or_default())
     }
 
     /// The patterns, to match names with.
     pub(crate) fn set(&self) -> Arc<PatternSet> {
-        let of = |patterns: &PatternSeats<P>| {
+        let of = |patterns: &Patterned<P>| {
             let selectors = patterns.seats.iter().map(|seat| seat.pattern.selector.clone());
             Arc::new(PatternSet::new(selectors))
         };

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::history::{EventTopics, Evicted, History, Pushed};
 use crate::patterns::{Held, Matching};
-use crate::readers::wake_all;
+use crate::readers::{ReaderList, ReaderState, wake_all};
 use crate::sequence::{
     Answers, AppendError, Appended, Assigned, DraftTopics, Drafts, Earlier, Fresh, Ids, KeyWindow,
     Plans, PublisherId, PublisherIds, Repeat, plan,
@@ -51,10 +51,12 @@ pub(crate) struct Wakes<P> {
 impl<P> Wakes<P> {
     /// Wakes the readers, each topic's and pattern's once. Called with no lock held.
     pub(crate) fn wake(mut self) {
-        self.topics.sort_unstable_by_key(|topic| topic.identity());
-        self.topics.dedup_by_key(|topic| topic.identity());
-        self.patterns.sort_unstable_by_key(|pattern| Arc::as_ptr(pattern).addr());
-        self.patterns.dedup_by_key(|pattern| Arc::as_ptr(pattern).addr());
+        if self.topics.len() > 1 {
+            self.topics.sort_unstable_by_key(|topic| topic.identity());
+            self.topics.dedup_by_key(|topic| topic.identity());
+            self.patterns.sort_unstable_by_key(|pattern| Arc::as_ptr(pattern).addr());
+            self.patterns.dedup_by_key(|pattern| Arc::as_ptr(pattern).addr());
+        }
         self.topics.iter().for_each(|topic| wake_all(&topic.readers, self.newest));
         self.patterns.iter().for_each(|pattern| wake_all(&pattern.readers, self.newest));
     }
@@ -131,7 +133,7 @@ impl Sequencer {
                     tail = fresh.offset + 1;
                     wakes.newest = fresh.offset;
                     let patterns: SmallVec<[Matching<P>; 1]> =
-                        fresh.topics.iter().map(|topic| held.matching(&topic.address)).collect();
+                        fresh.topics.iter().map(|topic| held.matching(topic)).collect();
                     let matched = matched(&fresh.topics, &patterns, fresh.offset);
                     let answer = ids.appended(Offset::new(fresh.offset), matched, false);
                     let is_kept = fresh.is_kept();
@@ -155,7 +157,7 @@ impl Sequencer {
                     };
                     history.push(event, evicted);
                     wakes.topics.extend(fresh.topics.iter().cloned());
-                    wakes.patterns.extend(patterns.into_iter().flatten());
+                    patterns.into_iter().for_each(|matching| wakes.patterns.extend(matching));
                     answer
                 }
             };
@@ -264,20 +266,23 @@ fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) ->
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();
     }
-    let mut distinct: Matching<P> = patterns.iter().flatten().cloned().collect();
-    distinct.sort_unstable_by_key(|pattern| Arc::as_ptr(pattern).addr());
-    distinct.dedup_by_key(|pattern| Arc::as_ptr(pattern).addr());
-    let lists = || {
-        let topics = topics.iter().map(|topic| &topic.readers);
-        topics.chain(distinct.iter().map(|pattern| &pattern.readers))
-    };
-    let has_two = lists().filter(|list| list.lock().has_several()).nth(1).is_some();
-    let counts = lists().map(|list| {
-        let readers = list.lock();
-        if !has_two {
-            return readers.len();
-        }
-        readers.iter().filter(|reader| !reader.has_several || reader.count_once(offset)).count()
-    });
-    counts.sum()
+    let of_patterns = patterns.iter().flatten().map(|pattern| &pattern.readers);
+    let mut lists: SmallVec<[&Mutex<ReaderList>; 4]> =
+        topics.iter().map(|topic| &topic.readers).chain(of_patterns).collect();
+    if topics.len() > 1 {
+        // A pattern may match several of the topics.
+        lists.sort_unstable_by_key(|list| std::ptr::from_ref(*list).addr());
+        lists.dedup_by_key(|list| std::ptr::from_ref(*list).addr());
+    }
+    let (mut readers, mut lists_with_several) = (0, 0);
+    for list in &lists {
+        let list = list.lock();
+        readers += list.len();
+        lists_with_several += usize::from(list.has_several());
+    }
+    if lists_with_several < 2 {
+        return readers;
+    }
+    let once = |reader: &&Arc<ReaderState>| !reader.has_several || reader.count_once(offset);
+    lists.iter().map(|list| list.lock().iter().filter(once).count()).sum()
 }

@@ -3,7 +3,7 @@
 //! Plain data; the lock is around it (see `topic`). Evicted entries are handed out, never dropped
 //! here, because dropping a payload may run a user's code.
 
-use std::collections::VecDeque;
+use std::{any::Any, collections::VecDeque};
 
 use crate::store::Finished;
 use crate::types::{
@@ -96,11 +96,13 @@ struct History<P> {
     /// Entries pushed since the ring was made, those evicted since among them.
     pushed: u64,
     finish: Option<Finished>,
+    /// The patterns that match the topic, as the table of patterns remembers them.
+    matching: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl<P> Default for History<P> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, pushed: 0, finish: None }
+        Self { entries: VecDeque::new(), bytes: 0, pushed: 0, finish: None, matching: None }
     }
 }
 
@@ -150,6 +152,18 @@ impl<P: Payload> Ring<P> {
 
     pub(crate) fn set_finish(&mut self, finish: Option<Finished>) {
         self.history.get_or_insert_default().finish = finish;
+    }
+
+    pub(crate) fn matching<M: 'static>(&self) -> Option<&M> {
+        self.history.as_ref()?.matching.as_ref()?.downcast_ref()
+    }
+
+    /// Replaces what is remembered. A topic without history remembers nothing, which keeps inboxes
+    /// small.
+    pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
+        if let Some(history) = &mut self.history {
+            history.matching = Some(matching);
+        }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -222,7 +236,11 @@ impl<P: Payload> Ring<P> {
 
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
-        self.from(offset).next().filter(|entry| entry.offset == offset)
+        let entries = self.entries()?;
+        // A reader that keeps up asks for the newest.
+        let newest = entries.back().filter(|entry| entry.offset == offset);
+        newest
+            .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))
     }
 
     /// The only entry with an offset from `from` on; `None` if there are more, or none.
