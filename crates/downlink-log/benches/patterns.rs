@@ -268,6 +268,25 @@ fn memory_of_a_subscription() {
     drop(reader);
 }
 
+fn memory_of_patterns() {
+    let bytes_each = |selectors: &dyn Fn(usize) -> String| {
+        const READERS: usize = 1_000;
+        let log = log(|_| {});
+        let mut readers = Vec::with_capacity(READERS);
+        let before = LIVE_BYTES.load(Ordering::Relaxed);
+        let open = |n| log.open(ms(0), &selection(&[selectors(n)]), &Start::Live);
+        readers.extend((0..READERS).map(|n| open(n).expect("within the limits")));
+        (LIVE_BYTES.load(Ordering::Relaxed) - before) / READERS as i64
+    };
+    let name = bytes_each(&|n| format!("user/{n}/x"));
+    let short = bytes_each(&|n| format!("user/{n}/*"));
+    let long = bytes_each(&|n| {
+        let segments: Vec<String> = (0..15).map(|place| format!("{place}-{n}")).collect();
+        format!("{}/*", segments.join("/"))
+    });
+    println!("a subscription of user/N/x {name}, of user/N/* {short}, of 16 segments {long} bytes");
+}
+
 fn percentile(times: &mut [Duration], part: f64) -> Duration {
     times.sort_unstable();
     times[((times.len() - 1) as f64 * part) as usize]
@@ -396,6 +415,7 @@ fn main() {
     every_start();
     new_topic_beside_many_patterns();
     memory_of_a_subscription();
+    memory_of_patterns();
     publishing_while_others_leave_and_expire();
     deliveries();
 }
