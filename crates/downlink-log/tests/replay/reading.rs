@@ -175,7 +175,8 @@ impl Diary {
 
     fn note_gap(&mut self, gap: Gap, from: u64) {
         let (after, until) = bounds(&gap);
-        assert_eq!(after + 1, from, "a hole begins where the reader stands: {gap:?}");
+        // One read may first pass events that are not for this reader. `check` finds it if they were.
+        assert!(after + 1 >= from, "a hole begins where the reader stands, {from}: {gap:?}");
         assert!(until > self.reported.max(after), "twice: {gap:?} after {}", self.reported);
         self.reported = until;
         self.oldest = gap.oldest.map(|oldest| oldest.get());
