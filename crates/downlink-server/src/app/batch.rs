@@ -5,7 +5,7 @@ use std::fmt;
 use axum::{
     body::Body,
     extract::{RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
 use downlink::hub::{self, BATCH_EVENTS_MAX, Batch, BatchError};
@@ -16,7 +16,7 @@ use serde::{
 use serde_json::{json, value::RawValue};
 
 use super::{
-    body,
+    body, content,
     envelope::Envelope,
     query::Query,
     reply::{self, Refused, bad_request, not_published, sentence, shown},
@@ -34,16 +34,18 @@ const LINES_AT_ONCE: usize = 64;
 pub(super) async fn publish(
     State(app): State<App>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
+    content::check(&headers)?;
     let settings = &app.settings;
     let text = body::text(body, settings.batch_bytes_max, settings.body_timeout).await?;
     let mut batch = Batch::new(&app.hub);
     // The line number of each event, for the error messages. Blank lines hold no event.
     let mut lines = Vec::new();
     let mut addresses = 0;
-    for (at, line) in (1..).zip(text.lines()) {
+    for (at, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).lines()) {
         if at % LINES_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }

@@ -6,6 +6,7 @@
 mod batch;
 mod body;
 mod clients;
+mod content;
 mod described;
 mod envelope;
 mod guard;
@@ -16,6 +17,7 @@ mod query;
 mod reply;
 mod state;
 mod status;
+mod stream_reader;
 mod streaming;
 mod subscribe;
 mod topics;

@@ -3,23 +3,36 @@
 use axum::{
     body::Body,
     extract::{RawQuery, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
 };
 use downlink::hub::Confirmed;
 use serde_json::json;
 
 use super::{
-    body,
+    body, content,
     envelope::Envelope,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
     state::App,
-    streaming::{self, Format},
+    streaming::{self, Foreign, Stream},
 };
 
-const PARAMETERS: &[&str] =
-    &["topic", "client", "everyone", "event", "id", "retry", "last", "finish_on_end"];
+const PARAMETERS: &[&str] = &[
+    "topic",
+    "client",
+    "everyone",
+    "event",
+    "id",
+    "retry",
+    "last",
+    "finish_on_end",
+    "ids",
+    "types",
+];
+
+/// Parameters that describe a stream. A single event refuses them.
+const OF_A_STREAM: [&str; 3] = ["finish_on_end", "ids", "types"];
 
 /// Parameters that describe a single event. A stream refuses them.
 const OF_ONE_EVENT: [&str; 4] = ["event", "id", "retry", "last"];
@@ -31,19 +44,22 @@ pub(super) async fn publish(
     body: Body,
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), PARAMETERS)?;
+    content::check(&headers)?;
     let envelope = Envelope::of_query(&query)?;
     let addresses = envelope.addresses()?;
     let key = idempotency_key(&headers)?;
-    if let Some(format) = format(&headers) {
+    if let Some(format) = content::stream_format(&headers) {
         check_stream(&query, key)?;
+        let foreign = Foreign::of_query(&query, format)?;
         let finish = query.flag("finish_on_end")?.unwrap_or(false);
-        return streaming::publish(&app, envelope, addresses, format, finish, body).await;
+        let stream = Stream { envelope, addresses, format, foreign, finish, body };
+        return streaming::publish(&app, stream).await;
     }
-    if query.is_given("finish_on_end") {
-        return Err(bad_request(
-            "The parameter finish_on_end is for a stream: send it as text/event-stream or \
+    if let Some(name) = OF_A_STREAM.iter().find(|name| query.is_given(name)) {
+        return Err(bad_request(format!(
+            "The parameter {name} is for a stream: send it as text/event-stream or \
              application/x-ndjson, or use last=true for one event.",
-        ));
+        )));
     }
     let mut publish = envelope.publish(&app.hub, &addresses);
     if let Some(key) = key {
@@ -51,6 +67,7 @@ pub(super) async fn publish(
     }
     let settings = &app.settings;
     let data = body::text(body, settings.event_bytes_max, settings.body_timeout).await?;
+    content::check_no_form(&headers, &data)?;
     let receipt = publish.publish(data).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(settings, &receipt).await?;
     Ok((status, answer(&confirmed)).into_response())
@@ -75,16 +92,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| more.is_none());
     key.map(Some).ok_or_else(|| bad_request("Send one Idempotency-Key, of visible ASCII."))
-}
-
-fn format(headers: &HeaderMap) -> Option<Format> {
-    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    match media_type.to_ascii_lowercase().as_str() {
-        "text/event-stream" => Some(Format::EventStream),
-        "application/x-ndjson" => Some(Format::Lines),
-        _ => None,
-    }
 }
 
 fn answer(confirmed: &Confirmed) -> Response {

@@ -11,53 +11,142 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Address, Confirmed, Hub, Receipt};
-use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
-use serde_json::{json, value::RawValue};
+use downlink::hub::{Address, Confirmed, Hub, Receipt, is_reserved_type};
+use downlink_proto::EventType;
+use serde_json::json;
 
 use super::{
     body,
     envelope::Envelope,
-    reply::{self, Refused, bad_request, not_published, sentence},
+    query::Query,
+    reply::{self, Refused, bad_request, not_published},
     state::App,
+    stream_reader::{Arrived, Format, Read, Reader},
 };
 
-/// The format of the body.
+/// The type of the event that ends topics whose stream broke.
+const BROKEN: &str = "upstream.broken";
+
+/// The prefix of a type that the stream may not use here.
+const PREFIX: &str = "upstream.";
+
+/// What happens to the ids and types of a stream that somebody else wrote.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreign {
+    ids: Ids,
+    types: Types,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Format {
-    /// `text/event-stream`.
-    EventStream,
-    /// `application/x-ndjson`: each line is the data of one event.
-    Lines,
+enum Ids {
+    /// Each event gets an id of the hub.
+    Drop,
+    /// They are ids of the publisher: an invalid one stops the stream, and a repeated one is a
+    /// repeated event.
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Types {
+    /// A reserved type gets a prefix. One that cannot be sent is dropped.
+    Prefix,
+    /// A reserved type stops the stream.
+    Keep,
+    Drop,
+}
+
+impl Foreign {
+    pub(super) fn of_query(query: &Query, format: Format) -> Result<Self, Refused> {
+        let (ids, types) = (query.one("ids")?, query.one("types")?);
+        if format == Format::Lines && (ids.is_some() || types.is_some()) {
+            return Err(bad_request(
+                "The parameters ids and types are for text/event-stream: lines of JSON have neither.",
+            ));
+        }
+        let ids = match ids {
+            None | Some("drop") => Ids::Drop,
+            Some("keep") => Ids::Keep,
+            Some(_) => return Err(bad_request("The parameter ids is drop or keep.")),
+        };
+        let types = match types {
+            None | Some("prefix") => Types::Prefix,
+            Some("keep") => Types::Keep,
+            Some("drop") => Types::Drop,
+            Some(_) => return Err(bad_request("The parameter types is prefix, keep or drop.")),
+        };
+        Ok(Self { ids, types })
+    }
+
+    /// The event as it is published.
+    fn apply(self, arrived: Arrived) -> Arrived {
+        let id = arrived.id.filter(|_| self.ids == Ids::Keep);
+        let event_type = match self.types {
+            Types::Keep => arrived.event_type,
+            Types::Drop => None,
+            Types::Prefix => arrived.event_type.map(prefixed).filter(|text| can_be_sent(text)),
+        };
+        Arrived { event_type, id, data: arrived.data }
+    }
+}
+
+fn prefixed(event_type: String) -> String {
+    if is_reserved_type(&event_type) { format!("{PREFIX}{event_type}") } else { event_type }
+}
+
+fn can_be_sent(event_type: &str) -> bool {
+    EventType::new(event_type).is_ok()
+}
+
+/// A stream to be published.
+pub(super) struct Stream {
+    pub(super) envelope: Envelope,
+    pub(super) addresses: Vec<Address>,
+    pub(super) format: Format,
+    pub(super) foreign: Foreign,
+    /// Whether the topics are finished with the stream.
+    pub(super) finish: bool,
+    pub(super) body: Body,
 }
 
 /// Publishes a stream. Answers when the body has ended or failed, or after too long a pause.
-pub(super) async fn publish(
-    app: &App,
-    envelope: Envelope,
-    addresses: Vec<Address>,
-    format: Format,
-    finish: bool,
-    mut body: Body,
-) -> Result<Response, Refused> {
-    if finish && envelope.topics.is_empty() {
+pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refused> {
+    if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
-    let mut stream = Publishing {
-        app,
+    // In a task of its own: a request whose client has gone is dropped, and its topics have to be
+    // finished all the same.
+    let publishing = tokio::spawn(publish_to_the_end(app.clone(), stream));
+    publishing.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a streamed publish did not end");
+        Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The server has failed here."))
+    })
+}
+
+async fn publish_to_the_end(app: App, stream: Stream) -> Result<Response, Refused> {
+    let Stream { envelope, addresses, format, foreign, finish, mut body } = stream;
+    let mut publishing = Publishing {
+        app: &app,
         hub: &app.hub,
         envelope,
         addresses,
+        foreign,
         pushed: 0,
         sent: 0,
         published: 0,
+        repeated: 0,
         last: None,
         status: StatusCode::OK,
         waiting: VecDeque::new(),
     };
-    match stream.publish_all(format, finish, &mut body).await {
-        Ok(()) => Ok((stream.status, stream.answer()).into_response()),
-        Err(stopped) => Err(stream.stop(stopped).await),
+    match publishing.publish_all(format, finish, &mut body).await {
+        Ok(()) => Ok((publishing.status, publishing.answer()).into_response()),
+        Err(stopped) => {
+            let refused = publishing.stop(stopped).await;
+            if finish && !app.hub.is_draining() {
+                publishing.break_off().await;
+            }
+            Err(refused)
+        }
     }
 }
 
@@ -76,25 +165,20 @@ async fn next_chunk(app: &App, body: &mut Body) -> Result<Option<Bytes>, Refused
     }
 }
 
-/// One event of the stream.
-#[derive(Debug, PartialEq)]
-struct Arrived {
-    event_type: Option<String>,
-    id: Option<String>,
-    data: String,
-}
-
 struct Publishing<'a> {
     app: &'a App,
     hub: &'a Hub<String>,
     envelope: Envelope,
     addresses: Vec<Address>,
+    foreign: Foreign,
     /// Places that events have taken in topics since other requests had their turn.
     pushed: usize,
     /// Events that were given to the hub.
     sent: u64,
-    /// Events that are published.
+    /// Events that are published, without those that were published before.
     published: u64,
+    /// Events that were published before, with the same id.
+    repeated: u64,
     last: Option<Confirmed>,
     /// The HTTP status of the last publish.
     status: StatusCode,
@@ -159,6 +243,7 @@ impl Publishing<'_> {
     }
 
     fn send(&self, arrived: Arrived) -> Result<Receipt, Refused> {
+        let arrived = self.foreign.apply(arrived);
         let mut publish = self.envelope.publish(self.hub, &self.addresses);
         if let Some(event_type) = arrived.event_type {
             publish = publish.event(event_type);
@@ -178,6 +263,16 @@ impl Publishing<'_> {
         Ok(())
     }
 
+    /// Ends the topics of a stream that broke with an event that says so: their subscribers would
+    /// wait for ever. If that fails, the publisher's answer tells why already.
+    async fn break_off(&self) {
+        let data = json!({ "published": self.published }).to_string();
+        let topics = self.addresses.iter().filter(|address| matches!(address, Address::Topic(_)));
+        let publish = self.hub.to_addresses(topics.cloned()).event(BROKEN).last();
+        let Ok(receipt) = publish.publish(data) else { return };
+        let _ = reply::confirmed(&self.app.settings, &receipt).await;
+    }
+
     /// Waits for the oldest commits until at most `left` are under way.
     async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
@@ -185,7 +280,9 @@ impl Publishing<'_> {
             let confirmed = reply::confirmed(&self.app.settings, &receipt).await;
             let (status, confirmed) = confirmed.map_err(|why| Stopped { number, why })?;
             self.status = status;
-            self.published += 1;
+            let is_new = !confirmed.is_repeated();
+            self.published += u64::from(is_new);
+            self.repeated += u64::from(!is_new);
             self.last = Some(confirmed);
         }
         Ok(())
@@ -217,177 +314,11 @@ impl Publishing<'_> {
     fn answer(&self) -> Response {
         let id = self.last.as_ref().map(|last| last.id().as_str());
         let subscribers = self.last.as_ref().map_or(0, Confirmed::matched);
-        reply::json(&json!({ "id": id, "events": self.published, "subscribers": subscribers }))
-    }
-}
-
-/// Parses a body in chunks of any size.
-enum Reader {
-    EventStream(Box<Decoder>),
-    Lines(Lines),
-}
-
-/// The events that one chunk completed, and the error that ends the stream, if any.
-#[derive(Default)]
-struct Read {
-    events: Vec<Arrived>,
-    wrong: Option<Refused>,
-}
-
-impl Reader {
-    fn new(format: Format, event_bytes_max: usize) -> Self {
-        match format {
-            Format::EventStream => {
-                let limits = DecoderLimits::default()
-                    .with_line_bytes_max(event_bytes_max)
-                    .with_event_bytes_max(event_bytes_max);
-                Self::EventStream(Box::new(Decoder::new(limits)))
-            }
-            Format::Lines => Self::Lines(Lines { line: Vec::new(), bytes_max: event_bytes_max }),
-        }
-    }
-
-    /// Reads the next chunk. `None` is the end of the body.
-    fn read(&mut self, chunk: Option<&[u8]>) -> Read {
-        match (self, chunk) {
-            (Self::EventStream(decoder), Some(chunk)) => {
-                let wrong = decoder.handle_bytes(chunk).err();
-                let wrong = wrong.map(|error| bad_request(sentence(&error)));
-                let items = std::iter::from_fn(|| decoder.poll_item());
-                Read { events: items.filter_map(arrived).collect(), wrong }
-            }
-            // The standard: an event that is incomplete at the end of the stream is discarded.
-            (Self::EventStream(_), None) => Read::default(),
-            (Self::Lines(lines), chunk) => {
-                let mut events = Vec::new();
-                let wrong = lines.read(chunk, &mut events).err();
-                Read { events, wrong }
-            }
-        }
-    }
-}
-
-fn arrived(item: Item) -> Option<Arrived> {
-    let Item::Event(DecodedEvent { event_type, data, last_event_id, has_own_id, .. }) = item else {
-        return None;
-    };
-    let event_type = Some(event_type.into_owned()).filter(|event_type| event_type != "message");
-    let id = Some(last_event_id.to_string()).filter(|id| has_own_id && !id.is_empty());
-    Some(Arrived { event_type, id, data })
-}
-
-/// Lines of JSON, each the data of an event.
-struct Lines {
-    /// The incomplete last line. Invariant: at most `bytes_max` bytes.
-    line: Vec<u8>,
-    bytes_max: usize,
-}
-
-impl Lines {
-    fn read(&mut self, chunk: Option<&[u8]>, events: &mut Vec<Arrived>) -> Result<(), Refused> {
-        let Some(mut rest) = chunk else {
-            events.extend(self.take()?);
-            return Ok(());
-        };
-        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-            let (end, after) = rest.split_at(at);
-            self.extend(end)?;
-            events.extend(self.take()?);
-            rest = after.get(1..).unwrap_or_default();
-        }
-        self.extend(rest)
-    }
-
-    fn extend(&mut self, more: &[u8]) -> Result<(), Refused> {
-        if self.line.len() + more.len() > self.bytes_max {
-            let bytes_max = self.bytes_max;
-            return Err(bad_request(format!("A line is longer than {bytes_max} bytes.")));
-        }
-        self.line.extend_from_slice(more);
-        Ok(())
-    }
-
-    /// The event of a complete line. A blank line has none.
-    fn take(&mut self) -> Result<Option<Arrived>, Refused> {
-        let line = std::mem::take(&mut self.line);
-        let json = line.trim_ascii();
-        if json.is_empty() {
-            return Ok(None);
-        }
-        let value: &RawValue = serde_json::from_slice(json).map_err(|error| {
-            bad_request(format!("A line is not JSON: look at its column {}.", error.column()))
-        })?;
-        Ok(Some(Arrived { event_type: None, id: None, data: value.get().to_owned() }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(format: Format, chunks: &[&str]) -> Result<Vec<String>, String> {
-        let mut reader = Reader::new(format, 20);
-        let ends = chunks.iter().map(|chunk| Some(chunk.as_bytes())).chain([None]);
-        let mut read = Vec::new();
-        for chunk in ends {
-            let Read { events, wrong } = reader.read(chunk);
-            read.extend(events.into_iter().map(|arrived| arrived.data));
-            if let Some(wrong) = wrong {
-                return Err(format!("{read:?} {wrong:?}"));
-            }
-        }
-        Ok(read)
-    }
-
-    #[test]
-    fn lines_come_in_any_pieces_and_the_last_needs_no_end() {
-        let read = |chunks: &[&str]| read(Format::Lines, chunks);
-        assert_eq!(
-            read(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap(),
-            ["{\"a\":1}", "[2]", "\"x\""]
-        );
-    }
-
-    #[test]
-    fn lines_have_a_limit() {
-        let line = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-        assert!(read(Format::Lines, &[&line(19)]).is_ok());
-        assert!(read(Format::Lines, &[&line(20)]).is_ok());
-        assert!(read(Format::Lines, &[&line(21)]).is_err());
-    }
-
-    #[test]
-    fn a_line_that_is_not_json_is_refused() {
-        assert!(read(Format::Lines, &["{\n"]).unwrap_err().contains("not JSON"));
-        assert!(read(Format::Lines, &["1 2\n"]).unwrap_err().contains("not JSON"));
-    }
-
-    #[test]
-    fn events_before_a_wrong_one_are_read_however_the_body_is_cut() {
-        let whole = read(Format::Lines, &["1\n2\n{\n4\n"]).unwrap_err();
-        assert!(whole.starts_with(r#"["1", "2"]"#), "{whole}");
-        assert_eq!(read(Format::Lines, &["1\n", "2", "\n{", "\n4\n"]).unwrap_err(), whole);
-        let long = format!("data: a\n\ndata: {}\n\n", "x".repeat(20));
-        let whole = read(Format::EventStream, &[&long]).unwrap_err();
-        assert!(whole.starts_with(r#"["a"]"#), "{whole}");
-    }
-
-    #[test]
-    fn an_unfinished_event_is_not_published() {
-        let read = read(Format::EventStream, &["data: a\n", "\ndata: b\n"]);
-        assert_eq!(read.unwrap(), ["a"]);
-    }
-
-    #[test]
-    fn an_event_keeps_its_own_type_and_id_only() {
-        let mut reader = Reader::new(Format::EventStream, 100);
-        let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
-        let read = reader.read(Some(stream.as_bytes())).events;
-        let arrived = |event_type: Option<&str>, id: Option<&str>, data: &str| Arrived {
-            event_type: event_type.map(str::to_owned),
-            id: id.map(str::to_owned),
-            data: data.to_owned(),
-        };
-        assert_eq!(read, [arrived(Some("t"), Some("1"), "a"), arrived(None, None, "b")]);
+        reply::json(&json!({
+            "id": id,
+            "events": self.published,
+            "repeated": self.repeated,
+            "subscribers": subscribers,
+        }))
     }
 }

@@ -48,7 +48,8 @@ impl Publishing {
 async fn events_arrive_while_the_body_is_open() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a&client=c").await;
-    let mut publishing = Publishing::begin(&server, "topic=a&client=c", EVENT_STREAM).await;
+    let query = "topic=a&client=c&ids=keep";
+    let mut publishing = Publishing::begin(&server, query, EVENT_STREAM).await;
     publishing.send("event: note\nid: my-1\ndata: one\n\n: a comment\n\nda").await;
     let first = stream.next().await.expect("an event");
     let first = (&*first.event_type, &*first.last_event_id, first.data.as_str());
@@ -57,8 +58,10 @@ async fn events_arrive_while_the_body_is_open() {
     let second = stream.next().await.expect("an event");
     assert_eq!((&*second.event_type, second.data.as_str()), ("message", "two\nlines"));
     let answer = publishing.end().await.json();
-    let id = &*second.last_event_id;
-    assert_eq!(answer, json!({ "id": id, "events": 2, "subscribers": 1 }));
+    let third = stream.next().await.expect("an event");
+    assert_eq!(third.data, "unfinished");
+    let id = &*third.last_event_id;
+    assert_eq!(answer, json!({ "id": id, "events": 3, "repeated": 0, "subscribers": 1 }));
 }
 
 #[tokio::test]
@@ -104,7 +107,7 @@ async fn a_piece_with_many_events_lets_others_have_their_turn() {
 async fn an_empty_stream_publishes_nothing() {
     let server = Server::start().await;
     let answer = Publishing::begin(&server, "topic=a", EVENT_STREAM).await.end().await;
-    assert_eq!(answer.json(), json!({ "id": null, "events": 0, "subscribers": 0 }));
+    assert_eq!(answer.json(), json!({ "id": null, "events": 0, "repeated": 0, "subscribers": 0 }));
     let answer = Publishing::begin(&server, "topic=a", LINES).await.end().await;
     assert_eq!(answer.json()["events"], 0);
 }
@@ -122,15 +125,194 @@ async fn topics_are_finished_with_the_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_keeps_what_was_published_and_finishes_nothing() {
+async fn a_stream_that_breaks_off_keeps_what_was_published() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
-    let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=1", LINES).await;
+    let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
     publishing.send("1\n").await;
     assert_eq!(stream.data().await, "1");
     drop(publishing);
     server.publish("topic=a", "2").await;
     assert_eq!(stream.data().await, "2");
+}
+
+/// Subscribers of a stream of tokens would wait for ever for the rest.
+#[tokio::test]
+async fn subscribers_see_that_the_stream_which_was_to_finish_their_topic_broke() {
+    let server = Server::start().await;
+    for (topic, rest) in [("cut", None), ("wrong", Some("{\n"))] {
+        let mut stream = server.subscribe(&format!("topic={topic}")).await;
+        let query = format!("topic={topic}&client=c&finish_on_end=1");
+        let mut publishing = Publishing::begin(&server, &query, LINES).await;
+        publishing.send("1\n2\n").await;
+        assert_eq!([stream.data().await, stream.data().await], ["1", "2"]);
+        match rest {
+            None => drop(publishing),
+            Some(rest) => {
+                publishing.send(rest).await;
+                publishing.answer().await.problem(400);
+            }
+        }
+        let broken = stream.next().await.expect("an event");
+        assert_eq!((&*broken.event_type, &*broken.data), ("upstream.broken", r#"{"published":2}"#));
+        assert!(stream.next().await.is_none(), "the topic is finished");
+        server.post(&format!("/events?topic={topic}"), "x").await.problem(409);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_event_stream_is_refused() {
+    let server = Server::start().await;
+    let stream = "Content-Type: text/event-stream\r\n";
+    let path = "/events?topic=a";
+    for body in ["{\"a\": 1}", "<!doctype html>\n\n<p>Gone</p>\n", "\n\n\n"] {
+        server.refuses(("POST", path, stream), body, (400, "The body has no event")).await;
+    }
+    let comments = Publishing::begin(&server, "topic=a", EVENT_STREAM);
+    let mut comments = comments.await;
+    comments.send(": nothing yet\n\n").await;
+    assert_eq!(comments.end().await.json()["events"], 0);
+}
+
+#[tokio::test]
+async fn a_body_that_would_be_misread_is_refused() {
+    let server = Server::start().await;
+    let compressed = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3];
+    for path in ["/events?topic=a", "/events/batch"] {
+        for content_type in ["text/event-stream", "application/x-ndjson", "text/plain"] {
+            let coded = format!("Content-Type: {content_type}\r\nContent-Encoding: gzip\r\n");
+            let says = (415, "content coding \"gzip\"");
+            server.refuses(("POST", path, &coded), compressed, says).await;
+            let latin = format!("Content-Type: {content_type}; charset=ISO-8859-1\r\n");
+            let says = (415, "character set \"ISO-8859-1\"");
+            server.refuses(("POST", path, &latin), b"data: \xe9\n\n", says).await;
+        }
+        let form = "Content-Type: multipart/form-data; boundary=x\r\n";
+        let body = "--x\r\nContent-Disposition: form-data; name=\"data\"\r\n\r\nhi\r\n--x--\r\n";
+        server.refuses(("POST", path, form), body, (415, "form of several parts")).await;
+    }
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let says = (415, "form with the field topic");
+    server.refuses(("POST", "/events?topic=a", form), "topic=a&data=hi", says).await;
+    // What curl -d sends.
+    let mut stream = server.subscribe("topic=a").await;
+    server.ask("POST", "/events?topic=a", form, "hello").await.json();
+    assert_eq!(stream.data().await, "hello");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_utf8_is_refused_after_its_good_events() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    for (content_type, body) in [
+        ("text/event-stream", &b"data: good\n\ndata: \xff\n\n"[..]),
+        ("application/x-ndjson", &b"\"good\"\n\"\xff\"\n"[..]),
+    ] {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        let refused = server.ask("POST", "/events?topic=a", &headers, body).await.problem(400);
+        assert!(refused.contains("not UTF-8") && refused.contains("Published: 1"), "{refused}");
+        assert!(stream.data().await.contains("good"));
+    }
+}
+
+#[tokio::test]
+async fn the_last_event_needs_no_blank_line_and_may_finish_its_topic() {
+    let server = Server::start().await;
+    let stream = server.subscribe("topic=a").await;
+    let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=1", EVENT_STREAM).await;
+    publishing.send("data: one\n\ndata: [DONE]\n").await;
+    assert_eq!(publishing.end().await.json()["events"], 2);
+    assert_eq!(stream.rest().await, ["one", "[DONE]"]);
+}
+
+#[tokio::test]
+async fn foreign_ids_and_types_never_stop_a_stream() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    let long = "x".repeat(2_000);
+    let foreign = [
+        "event: error\ndata: 0\n\n",
+        "event: open\ndata: 1\n\n",
+        "event: downlink.gap\ndata: 2\n\n",
+        "event: note\nid: 7\ndata: 3\n\n",
+        "id: 7\ndata: 4\n\n",
+        "id: a b\ndata: 5\n\n",
+        "id: é\ndata: 6\n\n",
+        "id: earliest\ndata: 7\n\n",
+        &format!("id: {long}\ndata: 8\n\n"),
+        &format!("event: {long}\ndata: 9\n\n"),
+    ];
+    let mut publishing = Publishing::begin(&server, "topic=a", EVENT_STREAM).await;
+    publishing.send(&foreign.concat()).await;
+    let answer = publishing.end().await.json();
+    assert_eq!((&answer["events"], &answer["repeated"]), (&json!(10), &json!(0)));
+    let types = ["upstream.error", "upstream.open", "upstream.downlink.gap", "note"];
+    let mut ids = std::collections::BTreeSet::new();
+    for number in 0..10 {
+        let event = stream.next().await.expect("an event");
+        let event_type = types.get(number).copied().unwrap_or("message");
+        assert_eq!((&*event.event_type, event.data), (event_type, number.to_string()));
+        ids.insert(event.last_event_id.to_string());
+    }
+    assert_eq!(ids.len(), 10, "each event has an id of the hub");
+}
+
+#[tokio::test]
+async fn a_publisher_says_what_happens_to_ids_and_types() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    let publish = async |parameters: &str, body: &str| {
+        let query = format!("topic=a&{parameters}");
+        let mut publishing = Publishing::begin(&server, &query, EVENT_STREAM).await;
+        publishing.send(body).await;
+        publishing.end().await
+    };
+    // A publisher that repeats itself: events counts what subscribers see.
+    let answer = publish("ids=keep", &"id: 0\ndata: tick\n\n".repeat(5)).await.json();
+    assert_eq!((&answer["events"], &answer["repeated"]), (&json!(1), &json!(4)));
+    assert_eq!(stream.data().await, "tick");
+    let answer = publish("ids=drop", &"id: 0\ndata: tick\n\n".repeat(5)).await.json();
+    assert_eq!((&answer["events"], &answer["repeated"]), (&json!(5), &json!(0)));
+    for _ in 0..5 {
+        assert_eq!(stream.data().await, "tick");
+    }
+    publish("types=drop", "event: note\ndata: x\n\n").await.json();
+    assert_eq!(&*stream.next().await.expect("an event").event_type, "message");
+    for (parameters, body, says) in [
+        ("ids=keep", "id: a b\ndata: x\n\n", "is not an event id"),
+        ("types=keep", "event: error\ndata: x\n\n", "is reserved"),
+        ("ids=other", "", "The parameter ids is drop or keep."),
+        ("types=other", "", "The parameter types is prefix, keep or drop."),
+    ] {
+        let detail = publish(parameters, body).await.problem(400);
+        assert!(detail.contains(says), "{detail}");
+    }
+    let refused = Publishing::begin(&server, "topic=a&ids=keep", LINES).await.answer().await;
+    assert!(refused.problem(400).contains("for text/event-stream"));
+    let path = "/events?topic=a&ids=keep";
+    server.refuses(("POST", path, ""), "x", (400, "ids is for a stream")).await;
+}
+
+#[tokio::test]
+async fn lines_of_json_have_many_names_and_may_begin_with_a_mark() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    for content_type in [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/json-lines; charset=utf-8",
+    ] {
+        let headers = format!("Content-Type: {content_type}\r\n");
+        let body = "\u{feff}{\"n\":1}\n2\n";
+        let answer = server.ask("POST", "/events?topic=a", &headers, body).await.json();
+        assert_eq!(answer["events"], 2, "{content_type}");
+        assert_eq!([stream.data().await, stream.data().await], ["{\"n\":1}", "2"]);
+    }
+    let batch = "\u{feff}{\"topic\":\"a\",\"data\":\"of a batch\"}\n";
+    server.post("/events/batch", batch).await.json();
+    assert_eq!(stream.data().await, "of a batch");
 }
 
 #[tokio::test]
@@ -148,7 +330,8 @@ async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
     );
     assert_eq!(detail, expected);
 
-    let mut publishing = Publishing::begin(&server, "topic=a", EVENT_STREAM).await;
+    let query = "topic=a&types=keep";
+    let mut publishing = Publishing::begin(&server, query, EVENT_STREAM).await;
     publishing.send("event: downlink.gap\ndata: x\n\n").await;
     let detail = publishing.answer().await.problem(400);
     assert!(detail.contains("is reserved") && detail.contains("Nothing was published."));

@@ -312,8 +312,21 @@ pub(super) fn given_id<T: Send + Sync + 'static>(draft: &Draft<Record<T>>) -> Op
 /// that came back after that event would get everything again.
 pub(super) const EARLIEST: &str = "earliest";
 
+/// Whether no publisher may use an event type: `open` and `error` are the browser's own, and types
+/// that begin with `downlink.` are the server's.
+///
+/// ```
+/// use downlink::hub::is_reserved_type;
+///
+/// assert!(is_reserved_type("error") && is_reserved_type("downlink.gap"));
+/// assert!(!is_reserved_type("upstream.error"));
+/// ```
+pub fn is_reserved_type(event_type: &str) -> bool {
+    event_type.starts_with(control::PREFIX) || RESERVED_TYPES.contains(&event_type)
+}
+
 fn check_type(text: &str) -> Result<Option<EventType>, PublishError> {
-    if text.starts_with(control::PREFIX) || RESERVED_TYPES.contains(&text) {
+    if is_reserved_type(text) {
         return Err(PublishError::ReservedType { event_type: text.to_owned() });
     }
     let event_type = EventType::new(text).map_err(PublishError::InvalidType)?;

@@ -1,0 +1,127 @@
+//! What a request says about its body: the media type, the character set, the coding.
+//!
+//! A body that the server would misread is refused: an event with the bytes of a gzip file, or with
+//! the parts of a form, is of no use to anybody.
+
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::{
+    reply::{Refused, shown},
+    stream_reader::Format,
+};
+
+/// Refuses a body that is not plain text in UTF-8.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Refused> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let coded = codings.map(|coding| coding.to_str().unwrap_or("?").trim());
+    if let Some(coding) = coded.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
+        return Err(unsupported(format!(
+            "The body has the content coding {}, which this server does not read: send it plain.",
+            shown(coding)
+        )));
+    }
+    let content_type = text(headers, &header::CONTENT_TYPE);
+    let mut parts = content_type.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let is_read = |charset: &&str| {
+        ["utf-8", "utf8", "us-ascii"].iter().any(|known| known.eq_ignore_ascii_case(charset))
+    };
+    if let Some(charset) = charset.filter(|charset| !is_read(charset)) {
+        return Err(unsupported(format!(
+            "The body has the character set {}: send it in UTF-8.",
+            shown(charset)
+        )));
+    }
+    if media_type.starts_with("multipart/") {
+        return Err(unsupported(
+            "The body is a form of several parts: send the data alone as the body, and topic, event \
+             and id in the query. With curl that is --data, not --form.",
+        ));
+    }
+    Ok(())
+}
+
+/// The format of a body that is a stream of events.
+pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
+    let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
+    match media_type.trim().to_ascii_lowercase().as_str() {
+        "text/event-stream" => Some(Format::EventStream),
+        // There is no registered name, so all in use are read.
+        "application/x-ndjson"
+        | "application/ndjson"
+        | "application/jsonl"
+        | "application/x-jsonlines"
+        | "application/json-lines" => Some(Format::Lines),
+        _ => None,
+    }
+}
+
+/// Refuses a body that is a form with the fields of a publish: the data would be the whole form.
+/// curl and wget call every body a form, so the type alone says nothing.
+pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refused> {
+    const FIELDS: [&str; 7] = ["topic", "data", "id", "type", "event", "retry", "private"];
+    let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
+    let is_form = media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded");
+    let begins = |field: &&str| body.strip_prefix(*field).is_some_and(|rest| rest.starts_with('='));
+    match FIELDS.iter().find(|field| is_form && begins(field)) {
+        None => Ok(()),
+        Some(field) => Err(unsupported(format!(
+            "The body is a form with the field {field}: send the data alone as the body, and topic, \
+             event and id in the query. If the form is the data, send it as text/plain.",
+        ))),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn unsupported(detail: impl Into<String>) -> Refused {
+    Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(content_type: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(header::CONTENT_TYPE, content_type.parse().unwrap())])
+    }
+
+    #[test]
+    fn utf8_is_read_by_any_of_its_names() {
+        for content_type in
+            ["text/plain", "text/plain; charset=UTF-8", "text/plain;charset=\"utf8\"; x=y", ""]
+        {
+            assert!(check(&headers(content_type)).is_ok(), "{content_type}");
+        }
+        for content_type in ["text/plain; charset=iso-8859-1", "text/plain; x=y; Charset=utf-16"] {
+            assert!(check(&headers(content_type)).is_err(), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn every_coding_is_refused() {
+        for (coding, is_read) in
+            [("gzip", false), ("identity", true), ("identity, br", false), ("Identity", true)]
+        {
+            let headers =
+                HeaderMap::from_iter([(header::CONTENT_ENCODING, coding.parse().unwrap())]);
+            assert_eq!(check(&headers).is_ok(), is_read, "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_known_by_its_fields() {
+        let form = headers("application/x-www-form-urlencoded");
+        assert!(check_no_form(&form, "topic=a&data=b").is_err());
+        assert!(check_no_form(&form, "hello").is_ok());
+        assert!(check_no_form(&form, "data: b").is_ok());
+        assert!(check_no_form(&headers("text/plain"), "topic=a&data=b").is_ok());
+    }
+}
