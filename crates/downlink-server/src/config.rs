@@ -142,6 +142,9 @@ pub struct Settings {
     /// How long the head of a request may take to arrive.
     #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub header_timeout: Duration,
+    /// How long an idle connection waits for its next request: longer than a balancer in front.
+    #[arg(long, env = "DOWNLINK_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = parse_time)]
+    pub idle_timeout: Duration,
     /// How long the body of a request may pause.
     #[arg(long, env = "DOWNLINK_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub body_timeout: Duration,

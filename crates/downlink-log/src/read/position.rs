@@ -19,8 +19,6 @@ pub(crate) struct Position {
     pub(crate) reason: GapReason,
     /// Whether a store has what memory has lost.
     pub(crate) has_store: bool,
-    /// Whether the reader began with an id or a position rather than with new events.
-    pub(crate) asked: bool,
     /// The log's count of finished topics when the reader last saw an unfinished one among its own.
     pub(crate) finishes_seen: u32,
     /// Whether its finished topics have nothing more for it, as a store said when it began.

@@ -99,7 +99,6 @@ impl<P: Payload> Reader<P> {
             reported_below: 0,
             reason: GapReason::Evicted,
             has_store: replays.is_some(),
-            asked: true,
             finishes_seen: u32::MAX,
             at_end: None,
             past: None,
@@ -140,7 +139,7 @@ impl<P: Payload> Reader<P> {
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
-        *position = Position { next, reported_below, reason, asked, past, at_end, ..*position };
+        *position = Position { next, reported_below, reason, past, at_end, ..*position };
         self.before = gap.map(|gap| Box::new(Before::Gap(gap)));
         self.publish_position();
     }
@@ -217,11 +216,6 @@ impl<P: Payload> Reader<P> {
         topics.chain(patterns).min().hash(&mut hasher);
         // Half of the hash is enough.
         hasher.finish() as u32
-    }
-
-    /// Whether it began with an id or a position rather than with new events.
-    pub fn has_asked(&self) -> bool {
-        self.position.asked
     }
 
     /// The lag of a reader at `next`: the newest offset of its topics less the last one before

@@ -7,7 +7,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -19,8 +19,11 @@ use super::{
 };
 use crate::config::{Right, Settings};
 
-/// Paths that a probe may request without any right.
+/// Paths that a probe may request without any right and by any name: it knows an address only, and
+/// some probes speak HTTP/1.0 without a name.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -35,14 +38,17 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
 }
 
 fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
-    let host = host(request)?;
-    check_host(settings, host)?;
-    check_origin(request.headers(), request.method(), host)?;
     let right = match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS => Right::Subscribe,
         _ => Right::Publish,
     };
-    if settings.allows(right) || OPEN_PATHS.contains(&request.uri().path()) {
+    if right == Right::Subscribe && OPEN_PATHS.contains(&request.uri().path()) {
+        return Ok(());
+    }
+    let host = host(request)?;
+    check_host(settings, host)?;
+    check_origin(request.headers(), request.method(), host, &settings.hosts)?;
+    if settings.allows(right) {
         return Ok(());
     }
     let right = match right {
@@ -55,13 +61,27 @@ fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
 }
 
 fn host(request: &Request) -> Result<&str, Refused> {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok(),
-        (None, _) => request.uri().authority().map(|authority| authority.as_str()),
-        _ => None,
-    };
-    host.ok_or_else(|| bad_request("Send one Host header, with the name of this server."))
+    let host = one(request.headers(), &header::HOST)?;
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    match (host, target) {
+        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+            Err(bad_request("The Host header and the address of the request name two servers."))
+        }
+        (host, target) => host
+            .or(target)
+            .ok_or_else(|| bad_request("Send one Host header, with the name of this server.")),
+    }
+}
+
+/// The value of a header that may come once. With two, a proxy and this server might each believe
+/// another one.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refused> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (None, _) => Ok(None),
+        (Some(Ok(value)), None) => Ok(Some(value)),
+        _ => Err(bad_request(format!("Send one {name} header, of visible ASCII."))),
+    }
 }
 
 fn check_host(settings: &Settings, host: &str) -> Result<(), Refused> {
@@ -92,23 +112,40 @@ fn is_loopback(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn check_origin(headers: &HeaderMap, method: &Method, host: &str) -> Result<(), Refused> {
-    if let Some(origin) = headers.get(header::ORIGIN) {
-        let origin = origin.to_str().unwrap_or("null");
-        let own = ["http://", "https://"].iter().any(|scheme| {
-            origin.strip_prefix(scheme).is_some_and(|rest| rest.eq_ignore_ascii_case(host))
-        });
+fn check_origin(
+    headers: &HeaderMap,
+    method: &Method,
+    host: &str,
+    names: &[String],
+) -> Result<(), Refused> {
+    let site = one(headers, &SEC_FETCH_SITE)?;
+    let origin = one(headers, &header::ORIGIN)?;
+    // The browser has compared the two itself, before any proxy changed the name.
+    if site == Some("same-origin") {
+        return Ok(());
+    }
+    if let Some(origin) = origin {
+        let own = is_own(origin, host) || names.iter().any(|name| is_own(origin, name));
         return if own { Ok(()) } else { Err(foreign(origin)) };
     }
     // A browser that sends no `Origin` still sends `Sec-Fetch-Site`.
-    let site = headers.get("sec-fetch-site").and_then(|site| site.to_str().ok());
     let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
     let safe = matches!(*method, Method::GET | Method::HEAD);
     match site {
-        None | Some("same-origin" | "none") => Ok(()),
+        None | Some("none") => Ok(()),
         Some(_) if safe && navigates => Ok(()),
         Some(_) => Err(foreign("another site")),
     }
+}
+
+/// Whether an origin is that of a server with this name. The port that the scheme implies may be
+/// there or not.
+fn is_own(origin: &str, name: &str) -> bool {
+    let schemes = [("http://", ":80"), ("https://", ":443")];
+    let own = schemes.iter().find_map(|(scheme, port)| Some((origin.strip_prefix(scheme)?, port)));
+    let Some((rest, port)) = own else { return false };
+    let bare = |text: &str| text.strip_suffix(*port).unwrap_or(text).to_ascii_lowercase();
+    bare(rest) == bare(name)
 }
 
 fn foreign(origin: &str) -> Refused {
@@ -140,34 +177,65 @@ mod tests {
         }
     }
 
-    fn origin(origin: &'static str, host: &str) -> bool {
+    fn origin(origin: &'static str, host: &str, names: &[&str]) -> bool {
         let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
-        check_origin(&headers, &Method::POST, host).is_ok()
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        check_origin(&headers, &Method::POST, host, &names).is_ok()
     }
 
     #[test]
     fn only_the_very_same_origin_is_ours() {
-        assert!(origin("http://127.0.0.1:8080", "127.0.0.1:8080"));
-        assert!(origin("https://push.example", "push.example"));
-        assert!(!origin("http://127.0.0.1:8081", "127.0.0.1:8080"));
-        assert!(!origin("http://localhost:8080", "127.0.0.1:8080"));
-        assert!(!origin("null", "127.0.0.1:8080"));
-        assert!(!origin("http://127.0.0.1:8080.evil.example", "127.0.0.1:8080"));
+        assert!(origin("http://127.0.0.1:8080", "127.0.0.1:8080", &[]));
+        assert!(origin("https://push.example", "push.example", &[]));
+        assert!(!origin("http://127.0.0.1:8081", "127.0.0.1:8080", &[]));
+        assert!(!origin("http://localhost:8080", "127.0.0.1:8080", &[]));
+        assert!(!origin("null", "127.0.0.1:8080", &[]));
+        assert!(!origin("http://127.0.0.1:8080.evil.example", "127.0.0.1:8080", &[]));
     }
 
-    fn site(site: &'static str, mode: &'static str, method: &Method) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert("sec-fetch-site", site.parse().unwrap());
-        headers.insert("sec-fetch-mode", mode.parse().unwrap());
-        check_origin(&headers, method, "localhost").is_ok()
+    #[test]
+    fn the_port_of_the_scheme_may_be_left_out() {
+        assert!(origin("https://name", "name:443", &[]) && origin("https://Name:443", "name", &[]));
+        assert!(origin("http://name", "name:80", &[]));
+        assert!(!origin("http://name", "name:443", &[]) && !origin("https://name", "name:80", &[]));
+        assert!(!origin("https://name:8443", "name", &[]));
+    }
+
+    #[test]
+    fn a_name_of_the_server_is_its_own_origin_behind_a_proxy_too() {
+        let names = ["push.example", "other.example:8443"];
+        assert!(origin("https://push.example", "127.0.0.1:8080", &names));
+        assert!(origin("https://other.example:8443", "127.0.0.1:8080", &names));
+        assert!(!origin("https://other.example", "127.0.0.1:8080", &names));
+        assert!(!origin("https://push.example:444", "127.0.0.1:8080", &names));
+    }
+
+    fn site(headers: &[(&'static str, &'static str)], method: &Method) -> bool {
+        let parsed = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut all = HeaderMap::new();
+        headers.iter().map(parsed).for_each(|(name, value)| _ = all.append(name, value));
+        check_origin(&all, method, "localhost", &[]).is_ok()
     }
 
     #[test]
     fn without_an_origin_the_site_counts() {
-        assert!(site("same-origin", "cors", &Method::GET));
-        assert!(site("none", "navigate", &Method::GET));
-        assert!(site("cross-site", "navigate", &Method::GET));
-        assert!(!site("same-site", "no-cors", &Method::GET));
-        assert!(!site("cross-site", "navigate", &Method::POST));
+        let of = |site, mode| [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
+        assert!(site(&of("same-origin", "cors"), &Method::GET));
+        assert!(site(&of("none", "navigate"), &Method::GET));
+        assert!(site(&of("cross-site", "navigate"), &Method::GET));
+        assert!(!site(&of("same-site", "no-cors"), &Method::GET));
+        assert!(!site(&of("cross-site", "navigate"), &Method::POST));
+    }
+
+    #[test]
+    fn the_browsers_own_comparison_settles_it() {
+        let (own, foreign) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
+        let origin = ("origin", "https://behind.a.proxy");
+        assert!(site(&[own, origin], &Method::POST));
+        assert!(!site(&[foreign, origin], &Method::POST) && !site(&[origin], &Method::POST));
+        assert!(!site(&[own, foreign], &Method::POST), "two answers are none");
+        assert!(!site(&[origin, ("origin", "http://localhost")], &Method::POST));
     }
 }

@@ -43,6 +43,9 @@ use crate::config::Settings;
 /// reports an error after this time.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
+/// The paths that are answered at the limit of connections too.
+pub const ANSWERED_AT_LIMIT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// Makes the hub that these settings describe.
 ///
 /// # Errors

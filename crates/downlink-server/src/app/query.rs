@@ -1,15 +1,21 @@
 //! The query: unknown parameters and values that are not UTF-8 are refused.
 //!
 //! A parameter that the server does not know is a typing error, which would otherwise be found in
-//! production. Names that begin with `_` are left to other programs and ignored. `last_event_id` is
-//! read elsewhere, and no value of it is refused: a browser never reconnects after a 400.
+//! production. Names that begin with `_` are left to other programs and ignored. `last_event_id`, in
+//! any spelling that a library adds on its own, is read elsewhere, and no value of it is refused: a
+//! browser never reconnects after a 400. What else such libraries add is ignored for the same reason.
 
+use downlink::LastEventId;
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
 
-/// The parameter that accepts any value.
+/// The parameter that accepts any value, under any of its names.
 const LENIENT: &str = "last_event_id";
+
+/// Parameters that polyfills of `EventSource` add for old browsers. They ask for white space at the
+/// beginning, which no browser of today needs.
+const OF_POLYFILLS: [&str; 2] = ["evs_preamble", "padding"];
 
 /// The parameters of one request, in their order.
 #[derive(Debug)]
@@ -25,12 +31,16 @@ impl Query {
             if name.starts_with('_') {
                 continue;
             }
+            let subscribes = known.contains(&LENIENT);
+            let is_ignored =
+                LastEventId::is_parameter(&name) || OF_POLYFILLS.contains(&name.as_str());
+            if subscribes && is_ignored {
+                continue;
+            }
             if !known.contains(&name.as_str()) {
                 return Err(unknown(&name, known));
             }
-            if name != LENIENT {
-                parameters.push((name, decode(value)?));
-            }
+            parameters.push((name, decode(value)?));
         }
         Ok(Self(parameters))
     }
@@ -149,7 +159,8 @@ mod tests {
     #[test]
     fn an_event_id_may_be_anything_and_names_of_others_too() {
         let known = ["topic", "last_event_id"];
-        let query = "last_event_id=%ff&last_event_id=&_%41=%ff&topic=a";
+        let query = "last_event_id=%ff&lastEventId=&evs_last_event_id=7&Last-Event-ID=x&_%41=%ff\
+                     &topic=a&evs_preamble=2056&padding=true";
         let query = Query::read(Some(query), &known).unwrap();
         assert_eq!(query.one("topic").unwrap(), Some("a"));
     }

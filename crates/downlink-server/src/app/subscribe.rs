@@ -18,7 +18,8 @@ use super::{
     state::App,
 };
 
-const PARAMETERS: &[&str] = &["topic", "client", "start", "last_event_id", "open", "alive", "meta"];
+const PARAMETERS: &[&str] =
+    &["topic", "client", "start", "last_event_id", "open", "alive", "meta", "refuse_with_status"];
 
 pub(super) async fn subscribe(
     State(app): State<App>,
@@ -27,6 +28,8 @@ pub(super) async fn subscribe(
 ) -> Result<Response, Refused> {
     let parameters = Query::read(query.as_deref(), PARAMETERS)?;
     let last = LastEventId::from_request(&headers, query.as_deref());
+    // The library reads it too.
+    parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
     let subscribe = request(&app, &parameters)?.resume(last);
     Ok(match subscribe.open().await {

@@ -71,6 +71,8 @@ async fn serve_on<L: Listener>(
 ) -> anyhow::Result<()> {
     let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
         .header_timeout(settings.header_timeout)
+        .idle_timeout(settings.idle_timeout)
+        .answer_at_limit(app::ANSWERED_AT_LIMIT)
         .write_stall_max(settings.write_stall_max)
         .unsent_bytes_max(settings.unsent_bytes_max)
         .drain_within(settings.drain_within);

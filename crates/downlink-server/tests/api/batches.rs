@@ -11,7 +11,7 @@ async fn every_field_of_a_line() {
     let mut tail = server.subscribe("topic=b/*").await;
     let batch = r#"{"topic":"a","data":"one\ntwo"}
 
-{"topics":["b/1","a"],"client":"c","data":{ "n" : 1.50 , "s":" x " },"event":"note","id":"my-1","retry":7}
+{"topics":["b/1","a"],"client":"c","data":{ "n" : 1.50 , "s":" x " },"event":"note","id":"my-1","retry":70}
 {"everyone":true,"data":null}
   {"clients":["c","d"],"data":[ 1, 2 ]}
 {"topic":"b/1","data":"","last":true}"#;
@@ -23,7 +23,7 @@ async fn every_field_of_a_line() {
     assert_eq!((first.data.as_str(), &*first.last_event_id), ("one\ntwo", ids[0]));
     let second = stream.next().await.expect("an event");
     assert_eq!((&*second.event_type, second.data.as_str()), ("note", r#"{"n":1.50,"s":" x "}"#));
-    assert_eq!(stream.retry, Some(7));
+    assert_eq!(stream.retry, Some(70));
     assert_eq!([stream.data().await, stream.data().await], ["null", "[1,2]"]);
     assert_eq!(
         [tail.data().await, tail.data().await, tail.data().await][0],

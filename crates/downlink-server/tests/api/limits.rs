@@ -40,6 +40,22 @@ async fn subscriptions_at_their_limit() {
     patiently(async { while server.stream("topic=a", "").await.status() != 200 {} }).await;
 }
 
+/// On plain HTTP, except on this machine, a browser does not send `Sec-Fetch-Mode`.
+#[tokio::test]
+async fn a_browser_is_known_by_its_agent_too_and_may_want_the_status() {
+    let server = Server::with(&["--subscribers-max", "0"]).await;
+    let firefox =
+        "Accept: text/event-stream\r\nUser-Agent: Mozilla/5.0 (X11; Linux) Firefox/128\r\n";
+    let mut stream = server.stream("topic=a", firefox).await;
+    assert_eq!(stream.status(), 200, "{}", stream.head);
+    assert_eq!(stream.next().await, None);
+    assert!(stream.retry.is_some());
+    for headers in [firefox, BROWSER] {
+        let path = "/events?topic=a&refuse_with_status=1";
+        assert_told_later(&server.ask("GET", path, headers, "").await, "which is the limit");
+    }
+}
+
 #[tokio::test]
 async fn subscriptions_of_one_client_at_their_limit() {
     let server = Server::with(&["--subscribers-per-client-max", "1"]).await;
@@ -54,7 +70,13 @@ async fn subscriptions_of_one_client_at_their_limit() {
 async fn connections_at_their_limit() {
     let server = Server::with(&["--connections-max", "1"]).await;
     let mut stream = server.subscribe("topic=a").await;
-    assert_told_later(&server.get("/healthz").await, "limit of connections");
+    assert_told_later(&server.get("/topics").await, "limit of connections");
+    // What tells an operator that the limit is reached has to work just then.
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
     assert_browser_told_later(&server, "topic=a").await;
     server.hub.to("a").publish("x".to_owned()).expect("room");
     assert_eq!(stream.data().await, "x");

@@ -94,6 +94,8 @@ impl Server {
         let address = listener.local_addr().expect("bound");
         let mut serve = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
             .header_timeout(settings.header_timeout)
+            .idle_timeout(settings.idle_timeout)
+            .answer_at_limit(app::ANSWERED_AT_LIMIT)
             .write_stall_max(settings.write_stall_max)
             .drain_within(settings.drain_within);
         if let Some(connections_max) = settings.connections_max {

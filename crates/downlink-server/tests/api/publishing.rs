@@ -138,3 +138,20 @@ async fn requests_follow_each_other_on_one_connection() {
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
     assert_eq!([stream.data().await, stream.data().await], ["one", "two"]);
 }
+
+/// With 0, every browser that gets it would connect again without a pause.
+#[tokio::test]
+async fn a_reconnection_time_has_bounds() {
+    let server = Server::start().await;
+    for retry in ["0", "49", "86400001", "18446744073709551615"] {
+        let path = format!("/events?topic=a&retry={retry}");
+        let says = (400, "A reconnection time is from 50 ms to 86400000 ms");
+        server.refuses(("POST", &path, ""), "x", says).await;
+        let line = format!("{{\"topic\":\"a\",\"retry\":{retry},\"data\":1}}");
+        let says = (400, "Line 1: A reconnection time is from");
+        server.refuses(("POST", "/events/batch", ""), line, says).await;
+    }
+    for retry in ["50", "86400000"] {
+        server.publish(&format!("topic=a&retry={retry}"), "x").await;
+    }
+}

@@ -53,6 +53,51 @@ async fn an_id_resumes_after_it_by_header_and_by_query() {
     assert_eq!(stream.data().await, "3");
 }
 
+/// A library adds the newer id to an address that has one already, and under a name of its own.
+#[tokio::test]
+async fn the_newest_id_counts_under_any_of_its_names() {
+    let (server, [first, second, _]) = with_three().await;
+    for query in [
+        format!("last_event_id={first}&last_event_id={second}"),
+        format!("last_event_id={second}&last_event_id="),
+        format!("last%5Fevent%5Fid={second}"),
+        format!("lastEventId={second}"),
+        format!("lastEventID={second}&padding=true"),
+        format!("Last-Event-ID={second}"),
+        format!("evs_last_event_id={second}&evs_preamble=2056"),
+    ] {
+        let mut stream = server.stream(&format!("topic=a&open=0&{query}"), "").await;
+        assert_eq!(stream.data().await, "3", "{query}");
+    }
+}
+
+#[tokio::test]
+async fn only_an_id_that_was_given_and_is_known_is_resumed() {
+    let (server, [first, ..]) = with_three().await;
+    let resumed = async |query: &str| {
+        let mut stream = server.stream(&format!("topic=a&{query}"), "").await;
+        let opened = loop {
+            let event = stream.next().await.expect("an event");
+            if event.event_type == "downlink.open" {
+                break event.data;
+            }
+        };
+        opened.contains("\"resumed\":true")
+    };
+    assert!(resumed(&format!("last_event_id={first}")).await);
+    for query in [
+        "",
+        "start=earliest",
+        "start=last:1",
+        &format!("start=after:{first}"),
+        "last_event_id=earliest",
+        "last_event_id=unknown",
+        "last_event_id=00000000-1",
+    ] {
+        assert!(!resumed(query).await, "{query}");
+    }
+}
+
 #[tokio::test]
 async fn the_header_wins_over_the_query_and_both_over_start() {
     let (server, [first, second, _]) = with_three().await;
@@ -88,7 +133,7 @@ async fn no_event_may_have_the_id_earliest() {
     assert!(refused.starts_with("Line 1: \"earliest\" is not an event id"), "{refused}");
     let stream = "Content-Type: text/event-stream\r\n";
     let body = "id: earliest\ndata: x\n\n";
-    let refused = server.ask("POST", "/events?topic=a", stream, body).await.problem(400);
+    let refused = server.ask("POST", "/events?topic=a&ids=keep", stream, body).await.problem(400);
     assert!(refused.contains("\"earliest\" is not an event id"), "{refused}");
     assert!(refused.ends_with("Nothing was published."), "{refused}");
     assert_eq!(server.hub.stats().published, 0);

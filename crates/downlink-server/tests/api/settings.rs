@@ -53,7 +53,7 @@ async fn anonymous_publishers_may_not_read() {
 async fn other_names_are_told_to_the_server() {
     let server = Server::with(&["--host", "push.example,other.example:8443"]).await;
     let ask = async |host: &str| {
-        let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET /topics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         crate::answer::status_of(&server.exchange(request.as_bytes()).await)
     };
     for host in ["push.example", "PUSH.example:8080", "other.example:8443", "127.0.0.1"] {

@@ -1,8 +1,9 @@
 //! The id of the last event that a client has received.
 //!
 //! A reconnecting `EventSource` sends it in the `Last-Event-ID` header. A page that knows its
-//! starting point sets `last_event_id` in the query. Nothing is rejected here: an invalid id leads
-//! to a gap notice later, but a refused browser would never return.
+//! starting point sets `last_event_id` in the query, and libraries that cannot set headers use names
+//! of their own. Nothing is rejected here: an invalid id leads to a gap notice later, but a refused
+//! browser would never return.
 
 use std::borrow::Cow;
 
@@ -15,8 +16,15 @@ use percent_encoding::percent_decode;
 /// unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
-/// The name of the query parameter.
-const PARAMETER: &str = "last_event_id";
+/// The names of the query parameter, in small letters and without `_` and `-`: `last_event_id`,
+/// `lastEventId`, `Last-Event-ID`, and what two polyfills send.
+const PARAMETERS: [&str; 2] = ["lasteventid", "evslasteventid"];
+
+/// The longest name in the query that is compared with these: the longest of them, escaped.
+const NAME_BYTES_MAX: usize = 3 * "evs_last_event_id".len();
+
+/// The query parameter of a browser's page that reads the status of a refusal.
+const WITH_STATUS: &str = "refuse_with_status";
 
 /// The id of the last event that the client has received, if the request has one.
 ///
@@ -45,13 +53,22 @@ impl LastEventId {
         Self::default()
     }
 
-    /// Reads a request: the header if it is there and not empty, else the query.
+    /// Reads a request: the header if it is there and not empty, else the query. Of several values
+    /// the last one that is not empty counts: a library adds the newer id to an address that has one.
     ///
     /// Invalid UTF-8 is replaced, as a browser's decoder does. In the query `%` escapes are decoded
     /// and `+` is kept, since ids may contain it.
     pub fn from_request(headers: &HeaderMap, query: Option<&str>) -> Self {
         let id = from_header(headers).or_else(|| from_query(query?));
-        Self { id, browser: is_browser(headers) }
+        Self { id, browser: is_browser(headers, query) }
+    }
+
+    /// Whether a parameter of this name in a query holds the id: `last_event_id`, and the names that
+    /// libraries use, such as `lastEventId`. For servers that refuse unknown parameters.
+    pub fn is_parameter(name: &str) -> bool {
+        let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
+        let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());
+        name.len() <= NAME_BYTES_MAX && PARAMETERS.iter().any(|known| is(&known))
     }
 
     /// The id, never empty.
@@ -59,9 +76,11 @@ impl LastEventId {
         self.id.as_deref()
     }
 
-    /// True if a browser sent the request, by its `Sec-Fetch-Mode` header.
+    /// True if a browser sent the request and cannot read a status: see [`refuse`](super::refuse()).
     ///
-    /// It matters when refusing: see [`refuse`](super::refuse()).
+    /// A browser is known by `Sec-Fetch-Mode`. It sends that to `https` and to this machine only, so
+    /// otherwise by `Accept: text/event-stream` and a `User-Agent` that begins with `Mozilla/`. A
+    /// page that reads with `fetch` and wants the status adds `refuse_with_status=1` to the query.
     pub fn is_browser(&self) -> bool {
         self.browser
     }
@@ -73,21 +92,34 @@ impl From<&str> for LastEventId {
     }
 }
 
-/// True if a browser sent these headers. Other clients do not send this one by default.
-pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
-    headers.contains_key("sec-fetch-mode")
+/// True if a browser sent this request and cannot read the status of a refusal.
+pub(crate) fn is_browser(headers: &HeaderMap, query: Option<&str>) -> bool {
+    let has = |name: &str, wanted: fn(&str) -> bool| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(wanted)
+    };
+    let is_on = |value: &str| !matches!(value, "=0" | "=false");
+    let asks = |pair: &str| pair.strip_prefix(WITH_STATUS).is_some_and(is_on);
+    let wants_status = query.is_some_and(|query| query.split('&').any(asks));
+    let is_agent = || has("user-agent", |agent| agent.starts_with("Mozilla/"));
+    let wants_stream = || has("accept", |accept| accept.contains("text/event-stream"));
+    !wants_status && (headers.contains_key("sec-fetch-mode") || (wants_stream() && is_agent()))
 }
 
 fn from_header(headers: &HeaderMap) -> Option<Box<str>> {
-    text(headers.get("last-event-id")?.as_bytes())
+    headers.get_all("last-event-id").iter().rev().find_map(|value| text(value.as_bytes()))
 }
 
 fn from_query(query: &str) -> Option<Box<str>> {
-    let value =
-        query.split('&').find_map(|pair| pair.strip_prefix(PARAMETER)?.strip_prefix('='))?;
-    // An escape is at most three bytes for one.
-    let escaped = cut(value.as_bytes(), 3 * LAST_EVENT_ID_BYTES_MAX);
-    text(&Cow::from(percent_decode(escaped)))
+    query.split('&').rev().find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let name = percent_decode(cut(name.as_bytes(), NAME_BYTES_MAX + 1)).decode_utf8().ok()?;
+        if !LastEventId::is_parameter(&name) {
+            return None;
+        }
+        // An escape is at most three bytes for one.
+        let escaped = cut(value.as_bytes(), 3 * LAST_EVENT_ID_BYTES_MAX);
+        text(&Cow::from(percent_decode(escaped)))
+    })
 }
 
 /// An id as text, unless it is empty.
@@ -154,10 +186,53 @@ mod tests {
     }
 
     #[test]
-    fn browser_is_known_by_its_header() {
-        let mut headers = HeaderMap::new();
-        assert!(!LastEventId::from_request(&headers, None).is_browser());
-        headers.insert("sec-fetch-mode", HeaderValue::from_static("cors"));
-        assert!(LastEventId::from_request(&headers, None).is_browser());
+    fn the_last_id_that_is_not_empty_counts() {
+        let id = |query| read(None, Some(query));
+        assert_eq!(id("last_event_id=1&last_event_id=2").as_deref(), Some("2"));
+        assert_eq!(id("last_event_id=&last_event_id=2").as_deref(), Some("2"));
+        assert_eq!(id("last_event_id=1&topic=a&last_event_id=").as_deref(), Some("1"));
+        assert_eq!(id("last%5Fevent%5Fid=7&last_event_id").as_deref(), Some("7"));
+        let mut several = HeaderMap::new();
+        for id in ["1", "2", ""] {
+            several.append("last-event-id", HeaderValue::from_static(id));
+        }
+        assert_eq!(LastEventId::from_request(&several, None).as_str(), Some("2"));
+    }
+
+    #[test]
+    fn libraries_have_names_of_their_own_for_it() {
+        for name in [
+            "last_event_id",
+            "lastEventId",
+            "lastEventID",
+            "Last-Event-ID",
+            "last-event-id",
+            "evs_last_event_id",
+            "last%45ventId",
+        ] {
+            assert_eq!(read(None, Some(&format!("{name}=7"))).as_deref(), Some("7"), "{name}");
+        }
+        for name in ["last_event", "lasteventids", "event_id", &"last_event_id".repeat(90)] {
+            assert_eq!(read(None, Some(&format!("{name}=7"))), None, "{name}");
+        }
+    }
+
+    fn is_browser(headers: &[(&'static str, &str)], query: &str) -> bool {
+        let headers = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), value.parse::<HeaderValue>().expect("a value"))
+        });
+        LastEventId::from_request(&headers.collect(), Some(query)).is_browser()
+    }
+
+    #[test]
+    fn a_browser_is_known_by_its_headers() {
+        let firefox = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101");
+        let stream = ("accept", "text/event-stream");
+        assert!(is_browser(&[("sec-fetch-mode", "cors")], ""));
+        // On plain HTTP, except on this machine, browsers do not send the header above.
+        assert!(is_browser(&[stream, firefox], "topic=a"));
+        assert!(!is_browser(&[firefox, ("accept", "*/*")], "") && !is_browser(&[stream], ""));
+        assert!(!is_browser(&[stream, ("user-agent", "curl/8")], ""));
+        assert!(!is_browser(&[stream, firefox], "topic=a&refuse_with_status=1"));
     }
 }

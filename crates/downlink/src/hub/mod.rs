@@ -50,7 +50,7 @@ pub use encoding::EncodeError;
 pub use handle::Hub;
 pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::TopicOverview;
-pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
+pub use publish::{ADDRESSES_MAX, Publish, RETRY_MAX, RETRY_MIN, is_reserved_type};
 pub use publish_error::PublishError;
 pub(crate) use reading::Reading;
 pub use receipt::{Confirmed, Receipt};

@@ -10,7 +10,7 @@ pub struct Connection {
     pub number: u64,
     /// The client that it belongs to.
     pub client: Option<ClientId>,
-    /// Whether it began with an id or a position.
+    /// Whether it goes on after an event id that the client gave and the hub knew.
     pub resumed: bool,
 }
 

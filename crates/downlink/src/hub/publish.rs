@@ -29,6 +29,14 @@ const KEY_BYTES_MAX: usize = 255;
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// Event types that would call a page's own handlers.
+/// The shortest reconnection time that an event may give its readers. With 0, all browsers that get
+/// it would connect again without a pause as soon as their stream ends.
+pub const RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// The longest reconnection time that an event may give its readers. A browser that waits for longer
+/// is gone: nothing else makes it connect again.
+pub const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
 /// A pending event: its recipients and its fields other than the data.
@@ -183,9 +191,9 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Sets the client's reconnection time with this event.
+    /// Sets the client's reconnection time with this event, from [`RETRY_MIN`] to [`RETRY_MAX`].
     pub fn retry(mut self, retry: Duration) -> Self {
-        self.retry = Some(retry);
+        self.retry = self.checked(check_retry(retry));
         self
     }
 
@@ -268,6 +276,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
         event.event_type().map(|own| check_type(own.as_str())).transpose()?;
         event.id().map(|own| check_id(own.as_str())).transpose()?;
+        let millis = event.retry().map(|own| Duration::from_millis(own.as_millis()));
+        millis.map(check_retry).transpose()?;
         let event = self.event_type.take().into_iter().fold(event, Event::with_type);
         let event = self.id.take().into_iter().fold(event, Event::with_id);
         Ok(self.retry.into_iter().fold(event, Event::with_retry))
@@ -331,6 +341,11 @@ fn check_type(text: &str) -> Result<Option<EventType>, PublishError> {
     }
     let event_type = EventType::new(text).map_err(PublishError::InvalidType)?;
     Ok(Some(event_type).filter(|_| !text.is_empty()))
+}
+
+fn check_retry(retry: Duration) -> Result<Duration, PublishError> {
+    let is_sane = (RETRY_MIN..=RETRY_MAX).contains(&retry);
+    if is_sane { Ok(retry) } else { Err(PublishError::InvalidRetry { retry }) }
 }
 
 fn check_id(text: &str) -> Result<EventId, PublishError> {

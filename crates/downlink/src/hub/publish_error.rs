@@ -1,10 +1,12 @@
 //! Why an event was not published.
 
+use std::time::Duration;
+
 use downlink_log::{AppendError, store::StoreError};
 use downlink_proto::InvalidField;
 use thiserror::Error;
 
-use super::{EncodeError, InvalidName};
+use super::{EncodeError, InvalidName, RETRY_MAX, RETRY_MIN};
 
 /// Nothing was published.
 #[derive(Debug, Error)]
@@ -39,6 +41,16 @@ pub enum PublishError {
     ReservedType {
         /// As it was given.
         event_type: String,
+    },
+    /// The reconnection time is shorter than [`RETRY_MIN`](super::RETRY_MIN) or longer than
+    /// [`RETRY_MAX`](super::RETRY_MAX).
+    #[error(
+        "a reconnection time is from {} ms to {} ms, this one has {} ms",
+        RETRY_MIN.as_millis(), RETRY_MAX.as_millis(), retry.as_millis()
+    )]
+    InvalidRetry {
+        /// As it was given.
+        retry: Duration,
     },
     /// The id is not 1 to 128 visible ASCII characters, or is `earliest`, or has the form of the
     /// hub's own ids.

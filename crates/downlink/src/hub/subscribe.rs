@@ -183,6 +183,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     async fn open_now(self) -> Result<Subscription<T>, SubscribeError> {
         let hub = self.hub;
         let by_browser = self.resume.by_browser;
+        let resumes = self.resume.id.as_deref().is_some_and(|id| id != EARLIEST);
         let start = match self.resume.id {
             None => match self.start {
                 Start::Since(shown) => Start::Since(hub.0.clock.log.log_time(shown)),
@@ -206,8 +207,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         if reader.is_at_end() {
             return Err(SubscribeError::Finished);
         }
-        let (opening, announce_alive) = (self.open_event, self.announce_alive);
-        Ok(Subscription::new(hub, reader, &start, self.filter, opening, announce_alive))
+        let settings = (resumes, self.open_event, self.announce_alive);
+        Ok(Subscription::new(hub, reader, &start, self.filter, settings))
     }
 
     fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {

@@ -75,6 +75,8 @@ pub struct Subscription<T: Send + Sync + 'static> {
     uncommon: Option<Box<Uncommon<T>>>,
     /// The id that the client gave means the cursor `told`.
     told_is_given: bool,
+    /// The client gave the id of its last event, and the log knew where that was.
+    resumed: bool,
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
@@ -112,8 +114,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         reader: Reader<Record<T>>,
         start: &Start,
         filter: Option<Filter<T>>,
-        opening: bool,
-        announce_alive: bool,
+        (resumes, opening, announce_alive): (bool, bool, bool),
     ) -> Self {
         let cursor = reader.cursor();
         let mut subscription = Self {
@@ -123,6 +124,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             ahead: None,
             uncommon: None,
             told_is_given: false,
+            resumed: resumes,
             opening,
             announce_alive,
             expects: Expects::default(),
@@ -130,10 +132,6 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             ended: None,
         };
         subscription.hub.0.counters.note_connected();
-        let (number, client) = (subscription.number(), subscription.shown_client());
-        let resumed = subscription.reader.has_asked();
-        tracing::debug!(number, ?client, resumed, "subscribed");
-        subscription.notify(|observer, connection| observer.connected(connection));
         if filter.is_some() {
             subscription.uncommon().filter = filter;
         }
@@ -148,6 +146,10 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             Start::Since(_) => subscription.look_for_gap(),
             _ => {}
         }
+        subscription.resumed &= !subscription.is_unknown();
+        let (number, client) = (subscription.number(), subscription.shown_client());
+        tracing::debug!(number, ?client, resumed = subscription.resumed, "subscribed");
+        subscription.notify(|observer, connection| observer.connected(connection));
         subscription
     }
 
@@ -160,6 +162,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.missing.is_some())
     }
 
+    /// Whether the id that was given is at no place of this log.
+    fn is_unknown(&self) -> bool {
+        let missing = self.uncommon.as_ref().and_then(|uncommon| uncommon.missing);
+        let is_unknown =
+            |reason| matches!(reason, GapReason::UnknownId | GapReason::NewEpoch | GapReason::Lost);
+        missing.is_some_and(|gap| is_unknown(gap.reason))
+    }
+
     /// Client ids come from outside: Debug escapes them.
     fn shown_client(&self) -> Option<&str> {
         self.client().map(ClientId::as_str)
@@ -170,7 +180,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let connection = Connection {
             number: self.number(),
             client: self.client().cloned(),
-            resumed: self.reader.has_asked(),
+            resumed: self.resumed,
         };
         if catch_unwind(AssertUnwindSafe(|| tell(observer, &connection))).is_err() {
             tracing::error!(connection = connection.number, "the hub's observer panicked");
@@ -429,8 +439,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         // With an id beyond a hole that the client does not know, it would never learn of the hole.
         let id = (!self.is_missing()).then(|| cursor_id(self.told()));
-        let resumed = self.reader.has_asked();
-        Some(control::open(id, self.number(), resumed, keep_alive).into())
+        Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
     /// The keep-alive. It is an event with an id if the cursor has moved past the one that the

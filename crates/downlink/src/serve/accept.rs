@@ -50,7 +50,7 @@ pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) async fn run<L, A, Kind>(
     listener: L,
     app: A,
-    limits: Limits,
+    settings: (Limits, Vec<String>),
     mut signal: Signal,
 ) -> io::Result<()>
 where
@@ -58,7 +58,8 @@ where
     A: App<L::Addr, Kind>,
     Kind: 'static,
 {
-    let mut connections = Connections::new::<L::Io>(app, limits);
+    let drain_within = settings.0.drain_within;
+    let mut connections = Connections::new::<L::Io>(app, settings);
     let mut accepting = Box::pin(accept(listener, Duration::ZERO));
     let outcome = loop {
         let (listener, accepted) = tokio::select! {
@@ -79,7 +80,7 @@ where
         accepting.set(accept(listener, pause));
     };
     drop(accepting);
-    connections.drain(limits.drain_within).await;
+    connections.drain(drain_within).await;
     outcome
 }
 
@@ -112,14 +113,14 @@ struct Connections<A> {
 }
 
 impl<A> Connections<A> {
-    fn new<Io: PeerIo>(app: A, limits: Limits) -> Self {
+    fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (Limits, Vec<String>)) -> Self {
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
         // The queue is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
         let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        let server = Arc::new(Server { limits, drain, streams, places });
+        let server = Arc::new(Server { limits, answered_at_limit, drain, streams, places });
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
@@ -136,7 +137,8 @@ impl<A> Connections<A> {
             self.tasks.spawn(serve_peer(io, peer, self.app.clone(), place));
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             tracing::debug!(?peer, "refused a connection: connections_max reached");
-            self.tasks.spawn(turn_away(io, Arc::clone(&self.server), permit));
+            let server = Arc::clone(&self.server);
+            self.tasks.spawn(turn_away(io, peer, self.app.clone(), server, permit));
         } else {
             tracing::debug!(?peer, "dropped a connection: too many are being refused");
         }

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
@@ -24,17 +25,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
+use tower_service::Service;
 
 use super::app::{App, AppService, PeerService, RequestBody};
 use super::direct::{Arrival, Connection, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
 use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
 use super::http2;
-use super::limits::BUFFER_BYTES_MAX;
+use super::limits::{BUFFER_BYTES_MAX, Limits};
 use super::outgoing::{Outgoing, outgoing};
 use super::peer_socket::PeerSocket;
-use super::progress::Progress;
+use super::progress::{Awaited, Progress};
 use super::server::{Place, Server};
 use crate::http::{is_browser, refuse};
 
@@ -52,7 +54,7 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// late end, since most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the refusal of a newcomer may take; a shorter header timeout wins.
+/// How long the answer to a newcomer at the limit may take; a shorter header timeout wins.
 ///
 /// One round trip and a slow client fit in; each such newcomer holds one of
 /// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX).
@@ -95,9 +97,9 @@ async fn serve_requests<Io: PeerIo, S: AppService>(
         progress: Arc::clone(&progress),
         drain: Arc::clone(&server.drain),
     };
-    let mut connection =
-        http1(server.limits.header_timeout).serve_connection(TokioIo::new(io), requests);
-    match until_end(&mut connection, &progress, &server.drain).await {
+    let mut connection = http1().serve_connection(TokioIo::new(io), requests);
+    let wait = Wait { progress: &progress, limits: &server.limits, running: None };
+    match until_end(&mut connection, wait, &server.drain).await {
         End::Done(Err(error)) if error.is_parse_version_h2() => {
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
@@ -134,22 +136,50 @@ enum End {
     HeadWritten,
 }
 
+/// The wait of a connection for a request, and its limits. hyper's own timer does not tell an idle
+/// connection from half a head.
+struct Wait<'a> {
+    progress: &'a Progress,
+    limits: &'a Limits,
+    running: Option<(Awaited, Pin<Box<Sleep>>)>,
+}
+
+impl Wait<'_> {
+    /// Completes when the peer has been waited for long enough.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let awaited = self.progress.awaited();
+        let limit = match awaited {
+            Awaited::Nothing => {
+                self.running = None;
+                return Poll::Pending;
+            }
+            Awaited::Head => self.limits.header_timeout,
+            Awaited::Request => self.limits.idle_timeout,
+        };
+        if self.running.as_ref().is_some_and(|(running, _)| *running != awaited) {
+            self.running = None;
+        }
+        let (_, timer) = self.running.get_or_insert_with(|| (awaited, Box::pin(sleep(limit))));
+        timer.as_mut().poll(cx)
+    }
+}
+
 /// Has hyper serve requests until its part ends.
 async fn until_end<Io: PeerIo, S: AppService>(
     connection: &mut HyperConnection<Io, S>,
-    progress: &Progress,
+    mut wait: Wait<'_>,
     drain: &Arc<Drain>,
 ) -> End {
-    let begun = drain.begun();
+    let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
         // The drain comes first: a stream that it ends must be the last answer of its connection.
         biased;
         () = begun => {}
-        end = poll_fn(|cx| poll_end(connection, progress, cx)) => return end,
+        end = poll_fn(|cx| poll_end(connection, &mut wait, cx)) => return end,
     }
     if progress.is_idle() {
         let grace = if progress.was_asked() { NEXT_REQUEST_GRACE } else { FIRST_REQUEST_GRACE };
-        let ending = poll_fn(|cx| poll_end(connection, progress, cx));
+        let ending = poll_fn(|cx| poll_end(connection, &mut wait, cx));
         if let Ok(end) = timeout(grace, ending).await {
             return end;
         }
@@ -159,19 +189,20 @@ async fn until_end<Io: PeerIo, S: AppService>(
     }
     // Closes at once if nothing is in progress, else after the answer.
     Pin::new(&mut *connection).graceful_shutdown();
-    poll_fn(|cx| poll_end(connection, progress, cx)).await
+    poll_fn(|cx| poll_end(connection, &mut wait, cx)).await
 }
 
 fn poll_end<Io: PeerIo, S: AppService>(
     connection: &mut HyperConnection<Io, S>,
-    progress: &Progress,
+    wait: &mut Wait<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<End> {
+    let progress = wait.progress;
     match connection.poll_without_shutdown(cx) {
         Poll::Ready(ended) => Poll::Ready(End::Done(ended)),
         Poll::Pending if progress.is_upgrading() => Poll::Ready(End::Upgrade),
         Poll::Pending if progress.is_head_written() => Poll::Ready(End::HeadWritten),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => wait.poll_over(cx).map(|()| End::Done(Ok(()))),
     }
 }
 
@@ -260,36 +291,60 @@ impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
     }
 }
 
-/// Refuses the one request of a newcomer, then closes.
-pub(super) async fn turn_away<Io: PeerIo>(
+/// Answers the one request of a newcomer at the limit of connections, nearly always with a refusal,
+/// then closes.
+pub(super) async fn turn_away<Io, Addr, A, Kind>(
     io: Io,
+    peer: Addr,
+    app: A,
     server: Arc<Server>,
     place: OwnedSemaphorePermit,
-) {
+) where
+    Io: PeerIo,
+    Addr: Clone + Send + Sync + 'static,
+    A: App<Addr, Kind>,
+{
     let header_timeout = server.limits.header_timeout;
     let io = TokioIo::new(PeerSocket::new(io, &server.limits, place));
-    let service = service_fn(|request: Request<Incoming>| {
-        let browser = is_browser(request.headers());
-        let spread = server.drain.reconnection;
-        let answer =
-            refuse("The server is at its limit of connections; come back later.", spread, browser);
-        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    // hyper wants to move the service, and an app need not be `Unpin`.
+    let app = Box::new(PeerService { service: app.service_for(peer.clone()).await, peer });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (app, server) = (app.clone(), Arc::clone(&server));
+        Box::pin(async move {
+            if server.answered_at_limit.iter().any(|path| path == request.uri().path()) {
+                let mut app = app;
+                let request = request.map(|body| RequestBody::new(body, &Arc::default(), 0));
+                poll_fn(|cx| app.poll_ready(cx)).await?;
+                let bytes = |mut data: <<A::Service as AppService>::Body as Body>::Data| {
+                    data.copy_to_bytes(data.remaining())
+                };
+                let plain = move |body: <A::Service as AppService>::Body| {
+                    Either::Left(body.map_frame(move |frame| frame.map_data(bytes)))
+                };
+                return app.call(request).await.map(|response| response.map(plain));
+            }
+            let browser = is_browser(request.headers(), request.uri().query());
+            let spread = server.drain.reconnection;
+            let reason = "The server is at its limit of connections; come back later.";
+            Ok(refuse(reason, spread, browser).map(Either::Right))
+        })
     });
-    let mut builder = http1(header_timeout);
+    let mut builder = http1();
+    builder.header_read_timeout(header_timeout);
     let mut connection = builder.keep_alive(false).serve_connection(io, service);
-    let refusing = poll_fn(|cx| connection.poll_without_shutdown(cx));
+    let answering = poll_fn(|cx| connection.poll_without_shutdown(cx));
     // After an error or a timeout there is no answer to wait for.
-    if let Ok(Ok(())) = timeout(REFUSAL_MAX.min(header_timeout), refusing).await {
+    if let Ok(Ok(())) = timeout(REFUSAL_MAX.min(header_timeout), answering).await {
         connection.into_parts().io.into_inner().close().await;
     }
 }
 
-fn http1(header_timeout: Duration) -> http1::Builder {
+fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // Without a timer the header timeout is silently off.
+        // Connections have their own wait for a request.
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_header_size(BUFFER_BYTES_MAX);
     builder
@@ -317,7 +372,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.progress.begin_request();
         let traits = RequestTraits::of(&request, number);
-        let browser = is_browser(request.headers());
+        let browser = is_browser(request.headers(), request.uri().query());
         let request = request.map(|body| RequestBody::new(body, &self.progress, number));
         let mut app = self.app.clone();
         let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));

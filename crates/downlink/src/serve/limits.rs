@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use crate::http::Spread;
 
-/// Time for a request head to arrive, and for the next request on a connection kept alive.
+/// Time for a request head to arrive, from the connection or from its first byte.
 ///
 /// Ten seconds let the slowest honest client through, retransmissions included; a minute would let
 /// an attacker hold every connection with a few bytes each.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that an idle connection waits for its next request.
+///
+/// Balancers keep their connections for a minute (60 s at AWS and in nginx) and send a request on
+/// one at any moment: if this server closes first, the request meets a closed connection. Twice as
+/// long would hold the places of clients that are gone.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Time that a write may make no progress before the socket is closed.
 ///
@@ -60,6 +67,7 @@ pub(super) struct Limits {
     pub(super) drain_within: Duration,
     pub(super) reconnection: Spread,
     pub(super) header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) write_stall_max: Duration,
     /// 0 leaves this limit to the system.
     pub(super) unsent_bytes_max: u32,

@@ -17,7 +17,8 @@
 //! |---|---|---|
 //! | connections | descriptors less a reserve | [`Serve::connections_max`] |
 //! | newcomers being refused | [`REFUSALS_MAX`] | – |
-//! | time for a request head, and between two | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
+//! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
+//! | time until the next request of an idle connection | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | bytes that the kernel holds unsent | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
@@ -72,8 +73,8 @@ use crate::http::Spread;
 use accept::Signal;
 pub use app::{App, AppService, AsMakeService, AsService, RequestBody};
 pub use limits::{
-    DRAIN_WITHIN, HEADER_TIMEOUT, RECONNECTION_SPREAD, REFUSALS_MAX, UNSENT_BYTES_MAX,
-    WRITE_STALL_MAX,
+    DRAIN_WITHIN, HEADER_TIMEOUT, IDLE_TIMEOUT, RECONNECTION_SPREAD, REFUSALS_MAX,
+    UNSENT_BYTES_MAX, WRITE_STALL_MAX,
 };
 use limits::{Limits, YEAR};
 pub use listener::Listener;
@@ -120,10 +121,12 @@ where
             drain_within: DRAIN_WITHIN,
             reconnection: RECONNECTION_SPREAD,
             header_timeout: HEADER_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             write_stall_max: WRITE_STALL_MAX,
             unsent_bytes_max: UNSENT_BYTES_MAX,
             connections_max: descriptors::connections_max(),
         },
+        answered_at_limit: Vec::new(),
         kind: PhantomData,
     }
 }
@@ -142,6 +145,7 @@ pub struct Serve<L, A, Kind> {
     app: A,
     signal: Signal,
     limits: Limits,
+    answered_at_limit: Vec<String>,
     kind: PhantomData<fn() -> Kind>,
 }
 
@@ -169,11 +173,21 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The longest that the server waits for a request head; so an idle connection is closed after
-    /// it too. Default: [`HEADER_TIMEOUT`]; more than a year
+    /// The longest that the server waits for the head of a request: from the connection for the
+    /// first one, from its first byte for the others. Default: [`HEADER_TIMEOUT`]; more than a year
     /// counts as one.
     pub fn header_timeout(mut self, header_timeout: Duration) -> Self {
         self.limits.header_timeout = header_timeout.min(YEAR);
+        self
+    }
+
+    /// The longest that a connection without a request waits for the next one. Default:
+    /// [`IDLE_TIMEOUT`]; more than a year counts as one.
+    ///
+    /// Set it above the time that a balancer in front keeps its own connections, or some requests
+    /// meet a connection that this server is just closing.
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.limits.idle_timeout = idle_timeout.min(YEAR);
         self
     }
 
@@ -199,6 +213,17 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// `retry:`, since it would never return from a 503.
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.limits.connections_max = connections_max.max(1);
+        self
+    }
+
+    /// Paths that are answered at the limit of connections too: those of probes and of metrics,
+    /// which are needed most just then.
+    ///
+    /// A newcomer at the limit has one request. If it is for one of these paths, the app answers it
+    /// within two seconds, and the connection closes. [`REFUSALS_MAX`] bounds how many there are at
+    /// a time, refused ones included.
+    pub fn answer_at_limit<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.answered_at_limit = paths.into_iter().map(Into::into).collect();
         self
     }
 
@@ -234,7 +259,8 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(accept::run(self.listener, self.app, self.limits, self.signal))
+        let settings = (self.limits, self.answered_at_limit);
+        Box::pin(accept::run(self.listener, self.app, settings, self.signal))
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct PeerSocket<Io, Place> {
     /// The operation that `stall` times.
     blocked_on: Operation,
     pub(super) place: Place,
-    /// Learns of flushes.
+    /// Learns of input and of flushes.
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether a shutdown is a careful close.
     pub(super) closes_carefully: bool,
@@ -156,6 +156,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, 
     }
 }
 
+impl<Io, Place> PeerSocket<Io, Place> {
+    fn note_input(&self) {
+        if let Some(progress) = &self.progress {
+            progress.note_input();
+        }
+    }
+}
+
 /// True of its beginning, not of all of it.
 fn is_part_of_preface(read: &[u8]) -> bool {
     read.len() < PREFACE.len() && PREFACE.starts_with(read)
@@ -177,8 +185,14 @@ impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
             buf.set_filled(before);
         }
         if self.input.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            if buf.filled().len() > before {
+                self.note_input();
+            }
+            return Poll::Ready(Ok(()));
         }
+        self.note_input();
         let len = self.input.len().min(buf.remaining());
         buf.put_slice(&self.input[..len]);
         self.input.advance(len);
@@ -243,6 +257,7 @@ mod tests {
         drain_within: STALL,
         reconnection: Spread::between(STALL, STALL),
         header_timeout: STALL,
+        idle_timeout: STALL,
         write_stall_max: STALL,
         unsent_bytes_max: 0,
         connections_max: 1,

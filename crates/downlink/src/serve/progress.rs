@@ -28,7 +28,20 @@ pub(super) struct Progress {
     unsent: AtomicBool,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
+    /// Whether a part of the next request's head has come.
+    head_began: AtomicBool,
     upgrading: AtomicBool,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Awaited {
+    /// The head of a request: of the first one, or the rest of one that has begun.
+    Head,
+    /// Another request, which may come or not.
+    Request,
+    /// Nothing: a request is under way.
+    Nothing,
 }
 
 impl Progress {
@@ -40,7 +53,25 @@ impl Progress {
     /// A request begins, and gets a number.
     pub(super) fn begin_request(&self) -> u32 {
         self.stage.store(NONE, Ordering::Relaxed);
+        self.head_began.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The socket has given some input.
+    pub(super) fn note_input(&self) {
+        if self.is_idle() {
+            self.head_began.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn awaited(&self) -> Awaited {
+        if !self.is_idle() {
+            Awaited::Nothing
+        } else if self.was_asked() && !self.head_began.load(Ordering::Relaxed) {
+            Awaited::Request
+        } else {
+            Awaited::Head
+        }
     }
 
     /// Whether a request has come.
@@ -128,13 +159,21 @@ mod tests {
     fn a_connection_is_idle_between_an_answer_and_the_next_request() {
         let progress = Progress::default();
         assert!(progress.is_idle() && !progress.was_asked());
+        assert_eq!(progress.awaited(), Awaited::Head);
         progress.begin_request();
         assert!(!progress.is_idle());
         progress.note_answered();
         assert!(!progress.is_idle(), "the peer may be slow to take it");
         progress.note_flushed();
         assert!(progress.is_idle() && progress.was_asked());
+        assert_eq!(progress.awaited(), Awaited::Request);
+        progress.note_input();
+        assert_eq!(progress.awaited(), Awaited::Head);
+        progress.begin_request();
+        progress.note_input();
+        assert_eq!(progress.awaited(), Awaited::Nothing);
         let kept = Progress::of_a_kept_connection();
+        assert_eq!(kept.awaited(), Awaited::Request);
         assert!(kept.is_idle() && kept.was_asked());
         let next = kept.begin_request();
         assert!(!kept.is_idle() && !kept.was_read(next));

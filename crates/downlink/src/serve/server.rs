@@ -11,6 +11,8 @@ use super::limits::Limits;
 /// See the module.
 pub(super) struct Server {
     pub(super) limits: Limits,
+    /// Paths that a newcomer beyond `connections_max` may ask for.
+    pub(super) answered_at_limit: Vec<String>,
     pub(super) drain: Arc<Drain>,
     /// The streams that drivers serve.
     pub(super) streams: Streams,

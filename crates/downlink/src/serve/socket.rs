@@ -87,6 +87,7 @@ mod tests {
             drain_within: Duration::ZERO,
             reconnection: Spread::between(Duration::ZERO, Duration::ZERO),
             header_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
             write_stall_max,
             unsent_bytes_max: 4_096,
             connections_max: 1,

@@ -81,7 +81,7 @@ async fn open_before_a_gap_leaves_the_client_its_own_id() {
         let subscribe = hub.subscribe().topic("a").resume(unknown);
         let first = Wire::of(open(subscribe), every_second()).next().await;
         let (head, gap) = first.split_once("event: downlink.gap\n").unwrap();
-        assert!(head.contains("event: downlink.open\ndata: {\"resumed\":true"), "{first}");
+        assert!(head.contains("event: downlink.open\ndata: {\"resumed\":false"), "{first}");
         assert!(!head.contains("id:"), "{first}");
         assert!(gap.starts_with("id: "), "{first}");
     }

@@ -48,8 +48,12 @@ fn watched(set: impl FnOnce(HubBuilder<String>) -> HubBuilder<String>) -> (Hub<S
 #[test]
 fn an_observer_is_told_in_order() {
     let (hub, diary) = watched(|builder| builder);
+    drop(open(hub.subscribe().client("alice").resume(id(&hub, 0).as_str())));
+    assert_eq!(diary.take(), ["connected alice resumed", "disconnected left"]);
+    drop(open(hub.subscribe().start(Start::Earliest)));
+    assert_eq!(diary.take(), ["connected -", "disconnected left"]);
     let mut subscription = open(hub.subscribe().client("alice").resume("who"));
-    assert_eq!(diary.take(), ["connected alice resumed"]);
+    assert_eq!(diary.take(), ["connected alice"]);
     seen(&mut subscription);
     assert_eq!(diary.take(), ["gap unknown_id"]);
     drop(subscription);

@@ -30,6 +30,50 @@ async fn half_a_head_is_closed_by_the_header_timeout() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
+/// A balancer keeps its connections for a minute, and sends a request on one at any moment.
+#[tokio::test]
+async fn an_idle_connection_waits_longer_than_a_head() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let running = Running::with(app, |serve| {
+        serve.header_timeout(SHORT).idle_timeout(Duration::from_secs(60))
+    });
+    let running = running.await;
+    let mut client = running.connect().await;
+    client.get("/", "").await;
+    client.sees("hello").await;
+    // A head that has begun on another connection is cut by then.
+    let mut other = running.connect().await;
+    other.send("GET / HTTP/1.1\r\nHost: te").await;
+    other.rest().await;
+    client.get("/", "Connection: close\r\n").await;
+    assert!(client.rest().await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn half_a_head_after_an_answer_is_closed_by_the_header_timeout() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let running = Running::with(app, |serve| {
+        serve.header_timeout(SHORT).idle_timeout(Duration::from_secs(60))
+    });
+    let running = running.await;
+    let mut client = running.connect().await;
+    client.get("/", "").await;
+    client.sees("hello").await;
+    client.send("GET / HTTP/1.1\r\nHost: te").await;
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_in_the_end() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let running = Running::with(app, |serve| serve.idle_timeout(SHORT)).await;
+    let mut client = running.connect().await;
+    let before = Instant::now();
+    client.get("/", "").await;
+    assert!(client.rest().await.ends_with("hello"));
+    assert!(before.elapsed() >= SHORT);
+}
+
 /// The answer to a request whose head has this many bytes.
 async fn answer_to_head_of(bytes: usize) -> String {
     let app = Router::new().route("/", get(|| async { "hello" }));

@@ -100,6 +100,7 @@ fn limits() -> Limits {
         drain_within: second,
         reconnection: Spread::between(second, second),
         header_timeout: second,
+        idle_timeout: second,
         write_stall_max: second,
         unsent_bytes_max: 0,
         connections_max: 1,
