@@ -2,17 +2,19 @@
 //!
 //! Writers may interleave frames. A comment with its blank line would end an event early if it came
 //! between the lines of that event. So a frame always ends with the blank line, is never cut, and
-//! is made only from checked parts.
+//! is made only from checked parts. The one exception is a comment without the blank line
+//! ([`Frame::comment_line`]): it begins the next block, whichever frame that is.
 
 use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment, with the blank line that ends it.
+/// The bytes of one event or comment, with the blank line that ends it, or of a comment alone.
 ///
 /// Cheap to clone: the bytes are shared. Equal frames have equal bytes.
 ///
-/// Invariant: one block, valid UTF-8, ending with a blank line; a reader finds at most one event.
+/// Invariant: one block, valid UTF-8, ending with a blank line; a reader finds at most one event. Or
+/// comments alone, ending with the end of a line.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,6 +35,20 @@ impl Frame {
         text::write_lines("", text, &mut out);
         out.push(b'\n');
         Self::from_block(out)
+    }
+
+    /// Makes a comment without the blank line after it, as a keep-alive.
+    ///
+    /// Some readers make an event of every blank line once they have an id, a type or a
+    /// reconnection time: httpx-sse and openai-python do, among others. This gives them nothing.
+    ///
+    /// ```
+    /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");
+    /// ```
+    pub fn comment_line(text: &str) -> Self {
+        let mut out = Vec::with_capacity(text::lines_len("", text));
+        text::write_lines("", text, &mut out);
+        Self(out.into())
     }
 
     /// Makes a frame with only a reconnection time. It reaches no listener.
@@ -56,7 +72,7 @@ impl Frame {
         self.0
     }
 
-    /// The number of bytes. At least one, the blank line.
+    /// The number of bytes. At least one, the end of a line.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {

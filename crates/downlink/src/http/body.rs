@@ -235,7 +235,7 @@ impl<S: FrameSource> SseBody<S> {
         let frame = unpanicked(|| this.source.keep_alive())?;
         let custom = this.uncommon.as_ref().and_then(|uncommon| uncommon.keep_alive.as_deref());
         let frame = frame.or_else(|| custom.cloned());
-        batch.push_last(frame.unwrap_or_else(|| Frame::comment("keep-alive")));
+        batch.push_last(frame.unwrap_or_else(|| Frame::comment_line("keep-alive")));
         Ok(Next::Open)
     }
 

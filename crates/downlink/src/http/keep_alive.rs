@@ -66,7 +66,7 @@ impl KeepAlive {
 
     /// Sends a comment with this text.
     pub fn comment(mut self, text: &str) -> Self {
-        self.frame = Some(Box::new(Frame::comment(text)));
+        self.frame = Some(Box::new(Frame::comment_line(text)));
         self
     }
 
@@ -109,7 +109,7 @@ mod tests {
         keep_alive
             .frame
             .clone()
-            .map_or_else(|| Frame::comment("keep-alive"), |frame| *frame)
+            .map_or_else(|| Frame::comment_line("keep-alive"), |frame| *frame)
             .as_bytes()
             .to_vec()
     }
@@ -118,7 +118,7 @@ mod tests {
     fn default_is_a_comment_every_fifteen_seconds() {
         let keep_alive = KeepAlive::default();
         assert_eq!(keep_alive.interval(), Some(Duration::from_secs(15)));
-        assert_eq!(sent(&keep_alive), b": keep-alive\n\n");
+        assert_eq!(sent(&keep_alive), b": keep-alive\n");
         let spread = Spread::between(Duration::from_secs(12), Duration::from_secs(18));
         assert_eq!(keep_alive.interval.silence(), Some(spread));
     }
@@ -140,6 +140,6 @@ mod tests {
     #[test]
     fn text_is_any_text() {
         let keep_alive = KeepAlive::default().comment("a\r\nb");
-        assert_eq!(sent(&keep_alive), b": a\n: b\n\n");
+        assert_eq!(sent(&keep_alive), b": a\n: b\n");
     }
 }

@@ -1,19 +1,27 @@
 //! The boundaries between the frames of an event stream.
 //!
 //! A stream may come from any code, in chunks that are cut at any byte. It may end only right after
-//! a blank line, or its reader loses or misreads an event. LF, CR and CRLF all end a line (WHATWG,
-//! "Parsing an event stream"). Not here: the meaning of the lines.
+//! a blank line, or its reader loses or misreads an event. Comments after a blank line, as keep-
+//! alives are, change nothing. LF, CR and CRLF all end a line (WHATWG, "Parsing an event stream").
+//! Not here: the meaning of other lines.
 
 /// The last bytes of a stream, which show whether a frame is open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
     /// Invariant: the newest byte is last; 0 before the stream's first bytes.
     tail: [u8; 3],
+    /// Since the last blank line there were whole comments only. False also if that is not known,
+    /// because a comment came in parts.
+    after_comments: bool,
 }
 
 impl Boundary {
-    /// True before the first byte and right after a blank line.
+    /// True before the first byte, right after a blank line, and after comments that follow one.
     pub(super) fn is_here(&self) -> bool {
+        self.after_comments || self.is_after_blank()
+    }
+
+    fn is_after_blank(&self) -> bool {
         match self.tail {
             [0, 0, 0] => true,
             [_, b'\n', b'\n'] | [_, b'\n' | b'\r', b'\r'] | [b'\n' | b'\r', b'\r', b'\n'] => true,
@@ -25,19 +33,49 @@ impl Boundary {
 
     /// Records outgoing bytes.
     pub(super) fn pass(&mut self, chunk: &[u8]) {
+        if chunk.is_empty() {
+            return;
+        }
+        let before = *self;
         for byte in &chunk[chunk.len().saturating_sub(self.tail.len())..] {
             self.push(*byte);
         }
+        // Nearly every chunk ends with a blank line.
+        self.after_comments = !self.is_after_blank() && before.is_followed_by_comments(chunk);
+    }
+
+    /// Whether the end of a chunk is separated from a boundary by whole comments at most.
+    fn is_followed_by_comments(self, chunk: &[u8]) -> bool {
+        let mut rest = chunk;
+        while let Some(line) = without_line_end(rest) {
+            let start = line.iter().rposition(|byte| is_line_end(*byte)).map_or(0, |at| at + 1);
+            // The LF of a CRLF that began in the chunk before.
+            let ends_crlf = start == 0 && line.is_empty() && self.tail[2] == b'\r';
+            match line.get(start..) {
+                Some([]) if !ends_crlf => return true,
+                Some([b':', ..] | []) if start == 0 => return self.is_here(),
+                Some([b':', ..]) => rest = &rest[..start],
+                _ => return false,
+            }
+        }
+        false
     }
 
     /// The length of the chunk up to its last boundary, if it has one.
     pub(super) fn last_in(mut self, chunk: &[u8]) -> Option<usize> {
-        let mut last = None;
+        let (mut last, mut is_open, mut line_start) = (None, !self.is_here(), 0);
         for (at, byte) in chunk.iter().enumerate() {
             self.push(*byte);
-            if self.is_here() {
+            if !is_line_end(*byte) {
+                continue;
+            }
+            let line = &chunk[line_start..at];
+            is_open |= line.first().is_some_and(|first| *first != b':');
+            is_open &= !self.is_after_blank();
+            if !is_open {
                 last = Some(at + 1);
             }
+            line_start = at + 1;
         }
         last
     }
@@ -49,6 +87,15 @@ impl Boundary {
     }
 }
 
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+fn without_line_end(text: &[u8]) -> Option<&[u8]> {
+    text.strip_suffix(b"\r\n")
+        .or_else(|| text.split_last().filter(|(last, _)| is_line_end(**last)).map(|(_, line)| line))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,8 +105,40 @@ mod tests {
         at.pass(bytes);
         let mut by_byte = Boundary::default();
         bytes.iter().for_each(|byte| by_byte.pass(&[*byte]));
-        assert_eq!(at.is_here(), by_byte.is_here(), "depends on the chunking: {bytes:?}");
+        assert_eq!(at.is_after_blank(), by_byte.is_after_blank(), "by the chunking: {bytes:?}");
         at.is_here()
+    }
+
+    #[test]
+    fn comments_between_frames_are_boundaries() {
+        for bytes in
+            [": a\n", ": a\n: b\r\n", "data: x\n\n: a\n", "data: x\r\n\r\n:\r\n: b\r\n", "\n:\r"]
+        {
+            assert!(after(bytes.as_bytes()), "{bytes:?}");
+        }
+        for bytes in
+            ["data: x\n: a\n", ": a\nid: 1\n", ": a", "data: x\n\n: a\ndata\n", "a\r\n: b\n"]
+        {
+            assert!(!after(bytes.as_bytes()), "{bytes:?}");
+        }
+        let mut at = Boundary::default();
+        for (chunk, is_here) in [
+            ("data: x\n\n", true),
+            (": alive\n", true),
+            (": alive\n", true),
+            ("data: y\n", false),
+            (": alive\n", false),
+            ("\n", true),
+            ("data: z\r", false),
+            ("\n: alive\n", false),
+            ("\n", true),
+            (": cut", false),
+            (" comment\n", false),
+            ("\n", true),
+        ] {
+            at.pass(chunk.as_bytes());
+            assert_eq!(at.is_here(), is_here, "{chunk:?}");
+        }
     }
 
     #[test]
@@ -83,6 +162,8 @@ mod tests {
         let start = Boundary::default();
         assert_eq!(start.last_in(b"data: a\n\ndata: b\r\n\r\ndata: c"), Some(20));
         assert_eq!(start.last_in(b"data: a\ndata: b\n"), None);
+        assert_eq!(start.last_in(b": a\ndata: b\n"), Some(4));
+        assert_eq!(start.last_in(b"data: a\n\n: b\r\n: c\ndata: d\n"), Some(18));
     }
 
     #[test]

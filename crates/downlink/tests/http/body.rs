@@ -79,7 +79,7 @@ async fn silence_brings_a_keep_alive() {
     let mut reader = Reader::greeted(Sse::new(stream::pending::<Frame>())).await;
     for _ in 0..20 {
         let before = Instant::now();
-        assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
+        assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n"));
         let silence = before.elapsed();
         assert!(silence >= 12 * SECOND && silence <= 18 * SECOND + SECOND / 100, "{silence:?}");
     }
@@ -95,7 +95,7 @@ async fn traffic_puts_the_keep_alive_off() {
         assert_eq!(reader.next().await.as_deref(), Some("data: x\n\n"));
     }
     let before = Instant::now();
-    assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
+    assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n"));
     let silence = before.elapsed();
     assert!(silence >= 12 * SECOND && silence <= 18 * SECOND + SECOND / 100, "{silence:?}");
 }

@@ -103,8 +103,8 @@ async fn silence_is_a_comment_while_the_cursor_stands() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe()), every_second());
     wire.next().await;
-    assert_eq!(wire.next().await, ": keep-alive\n\n");
-    assert_eq!(wire.next().await, ": keep-alive\n\n");
+    assert_eq!(wire.next().await, ": keep-alive\n");
+    assert_eq!(wire.next().await, ": keep-alive\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,10 +117,10 @@ async fn alive_has_an_id_once_the_cursor_has_moved_past_what_was_told() {
     say(&hub, "a", "no");
     let alive = format!("event: downlink.alive\nid: {}\ndata: {{}}\n\n", id(&hub, 1));
     assert_eq!(wire.next().await, alive);
-    assert_eq!(wire.next().await, ": keep-alive\n\n", "said once");
+    assert_eq!(wire.next().await, ": keep-alive\n", "said once");
     say(&hub, "a", "yes");
     assert_eq!(wire.next().await, format!("id: {}\ndata: yes\n\n", id(&hub, 2)));
-    assert_eq!(wire.next().await, ": keep-alive\n\n", "the event said it");
+    assert_eq!(wire.next().await, ": keep-alive\n", "the event said it");
 }
 
 // Events for others move the tail without a wake-up. The client's last id is old, but still exact.

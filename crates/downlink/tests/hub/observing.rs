@@ -7,7 +7,7 @@ use downlink::hub::{
     Retention, Start, Stats,
 };
 
-use super::{build, hub, open, refused, say, seen, word};
+use super::{build, hub, id, open, refused, say, seen, word};
 
 /// Records each call of the observer.
 #[derive(Clone, Default)]
