@@ -4,7 +4,7 @@
 //! A failed installation does not fail the run. The tool is [`Readiness::Missing`] with the reason,
 //! and the step that needs it is skipped by name.
 
-use std::fs;
+use std::{fs, io};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,10 +34,10 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("chromium", program("chromium", "chromium")),
         ("firefox-esr", program("firefox-esr", "firefox-esr")),
         ("curl", program("curl", "curl")),
-        ("nginx", nginx()),
         ("libfaketime", faketime()),
         ("python with httpx-sse", python(workspace)),
     ];
+    tools.extend(browser::proxies());
     if all {
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
@@ -145,7 +145,8 @@ pub(crate) fn fuzzing(workspace: &Workspace) -> Readiness {
     toolchain.and_then(|| cargo_tool(workspace, "fuzz"))
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether a program is installed.
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -165,8 +166,51 @@ fn apt(package: &str) -> Readiness {
         command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
         installed(&mut command)
     };
+    let _quiet = NoServices::new();
     apt_get(&["update"])
         .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
+}
+
+/// While this value lives, an installed package does not start its services. The tests need the
+/// programs of proxies, and Debian would let them listen on port 80.
+struct NoServices {
+    /// Whether this value has made the file. A system may have its own.
+    is_ours: bool,
+}
+
+impl NoServices {
+    /// Debian's scripts ask this program before they start a service (`invoke-rc.d(8)`).
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn new() -> Self {
+        let policy = no_services_while(std::process::id());
+        let mut file = fs::OpenOptions::new();
+        let written = file
+            .write(true)
+            .create_new(true)
+            .open(Self::POLICY)
+            .and_then(|mut file| io::Write::write_all(&mut file, policy.as_bytes()));
+        let is_ours = written.is_ok();
+        let words = ["a+x", Self::POLICY];
+        if is_ours && !command::answers(&mut command(Path::new("/"), "chmod", &words)) {
+            println!("cannot make {} executable: services may start", Self::POLICY);
+        }
+        Self { is_ours }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let (true, Err(error)) = (self.is_ours, fs::remove_file(Self::POLICY)) {
+            println!("cannot remove {}: {error}", Self::POLICY);
+        }
+    }
+}
+
+/// A policy that forbids services (101) as long as a process lives. If that process is killed, the
+/// file that it leaves has no effect.
+fn no_services_while(process: u32) -> String {
+    format!("#!/bin/sh\n# Made by cargo xtask.\n[ ! -d /proc/{process} ] || exit 101\n")
 }
 
 /// Runs a command that installs a tool.
@@ -206,6 +250,16 @@ mod tests {
         let outcome = installed(&mut command(Path::new("/"), "false", &["--really"]));
         let Readiness::Missing(why) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("false --really"), "{why}");
+    }
+
+    #[test]
+    fn services_are_forbidden_only_while_the_process_lives() {
+        let code = |process| {
+            let policy = no_services_while(process);
+            command(Path::new("/"), "sh", &["-c", &policy]).status().unwrap().code()
+        };
+        assert_eq!(code(std::process::id()), Some(101));
+        assert_eq!(code(u32::MAX), Some(0));
     }
 
     #[test]

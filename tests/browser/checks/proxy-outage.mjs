@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import http from 'node:http';
 
-import { forEach, withProxies } from '../lib/proxies.mjs';
+import { THIS_MACHINE, forEach, withProxies } from '../lib/proxies.mjs';
 
 export const name = 'proxy-outage';
 export const engines = ['node'];
@@ -15,7 +15,7 @@ export async function run() {
   const backend = await startBackend();
   // `opened` shows the errors of publishers, and `shipped` the shipped file.
   await withProxies({ backend: backend.base }, (shipped) =>
-    withProxies({ backend: backend.base, publishing: true }, async (opened) => {
+    withProxies({ backend: backend.base, publishing: THIS_MACHINE }, async (opened) => {
       backend.fail();
       await forEach([...shipped, ...opened], refusedByTheServer);
       await backend.stop();

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import http from 'node:http';
 import net from 'node:net';
 
-import { forEach, withProxies } from '../lib/proxies.mjs';
+import { THIS_MACHINE, forEach, withProxies } from '../lib/proxies.mjs';
 
 export const name = 'proxy-paths';
 export const engines = ['node'];
@@ -14,7 +14,7 @@ const OPEN = ['/events', '/downlink.js', '/healthz', '/readyz'];
 
 const PASSED = ['GET', 'HEAD'].flatMap((method) => OPEN.map((path) => `${method} ${path}`));
 
-/** These are refused with 403 or 404. */
+/** These are refused with 403 or 404. `HOST` stands for the address of the proxy. */
 const REFUSED = [
   'POST /events',
   'POST /events?topic=a',
@@ -49,8 +49,8 @@ const REFUSED = [
   'POST //events',
   'POST /%65vents',
   'POST /./events',
-  'GET http://127.0.0.1/metrics',
-  'POST http://127.0.0.1/events',
+  'GET http://HOST/metrics',
+  'POST http://HOST/events',
 ];
 
 /**
@@ -64,6 +64,7 @@ const AMBIGUOUS = [
   'GET /Metrics',
   'GET /metrics/../events',
   'GET /events/../healthz',
+  'GET http://elsewhere/metrics',
   'GET /events/..%2fmetrics',
   'GET /events%2f..%2fmetrics',
   'GET /events%2fbatch',
@@ -85,19 +86,21 @@ const AMBIGUOUS = [
   'FOO /events',
 ];
 
+/** A network of examples. This machine is not in it. */
+const ANOTHER_NETWORK = '192.0.2.0/24';
+
 export async function run() {
   const backend = await startRecorder();
+  const behind = (publishing, check) =>
+    withProxies({ backend: backend.base, publishing }, (proxies) => forEach(proxies, (proxy) => check(proxy, backend)));
   try {
-    await withProxies({ backend: backend.base }, (proxies) => forEach(proxies, (proxy) => closed(proxy, backend)));
-    await withProxies({ backend: backend.base, publishing: true }, (proxies) =>
-      forEach(proxies, (proxy) => opened(proxy, backend)),
-    );
+    await Promise.all([behind(undefined, closed), behind(ANOTHER_NETWORK, closed), behind(THIS_MACHINE, opened)]);
   } finally {
     backend.stop();
   }
 }
 
-/** The shipped file. */
+/** The shipped file, or the file with publishing opened, asked from outside the private network. */
 async function closed(proxy, backend) {
   for (const request of PASSED) {
     const { status, reached } = await ask(proxy, backend, request);
@@ -136,13 +139,17 @@ async function opened(proxy, backend) {
   }
 }
 
-/** Sends a request as it is written. Returns the status, and what has reached the backend. */
+/** Sends a request as it is written. Returns the status, and the requests that have reached the backend. */
 async function ask(proxy, backend, request) {
   const mark = String(Math.random()).slice(2);
-  const lines = [`${request} HTTP/1.1`, 'Host: 127.0.0.1', `X-Mark: ${mark}`, 'Content-Length: 0', 'Connection: close'];
+  const { host } = new URL(proxy.base);
+  const lines = [`${request.replace('HOST', host)} HTTP/1.1`, `Host: ${host}`, `X-Mark: ${mark}`, 'Content-Length: 0', 'Connection: close'];
   const answer = await exchange(proxy.base, `${lines.join('\r\n')}\r\n\r\n`);
   const status = /^HTTP\/1\.[01] ([0-9]{3}) /.exec(answer);
-  return { status: status && Number(status[1]), reached: backend.reached(mark) };
+  const reached = backend.reached(mark);
+  // The server compares the origin of a page with the whole Host.
+  reached.forEach((request) => assert.equal(request.host, host, 'Host, with its port'));
+  return { status: status && Number(status[1]), reached: reached.map(({ line }) => line) };
 }
 
 function exchange(base, text) {
@@ -161,7 +168,7 @@ async function startRecorder() {
   const requests = [];
   const server = http.createServer((request, response) => {
     const { method, url, headers } = request;
-    if (headers['x-mark']) requests.push({ mark: headers['x-mark'], line: `${method} ${url}` });
+    if (headers['x-mark']) requests.push({ mark: headers['x-mark'], host: headers.host, line: `${method} ${url}` });
     request.resume();
     response.writeHead(200, { 'content-type': 'text/plain' }).end('reached');
   });
@@ -170,7 +177,7 @@ async function startRecorder() {
   });
   return {
     base: `http://127.0.0.1:${server.address().port}`,
-    reached: (mark) => requests.filter((request) => request.mark === mark).map(({ line }) => line),
+    reached: (mark) => requests.filter((request) => request.mark === mark),
     stop() {
       server.close();
       server.closeAllConnections();

@@ -21,14 +21,14 @@ const START_POLL_MS = 50;
 /** The end of a proxy's output, for the report of a failed check. */
 const BYTES_KEPT = 2_000;
 
-/** The lines of all files that a copy changes. A file without one of them fails the check. */
+/** Texts of all files. A copy replaces them, and a file without one of them fails the check. */
 const BACKEND = '127.0.0.1:8080';
 const PRIVATE_NETWORK = '10.0.0.0/8';
 
 /**
- * The proxies. `listen` is replaced by the result of `listenOn(port)`, and `idle` (the idle limit
- * of 60 s) by that of `idleFor(seconds)`. `start(folder, file)` gives the command that runs the
- * proxy in the foreground, after it has written what the proxy needs beside the shipped file.
+ * The proxies. In a copy of the file, `listen` is replaced by the result of `listenOn(port)`, and
+ * the 60 seconds in each text of `idle` by another idle limit. `start(folder, file)` writes the
+ * other files that the proxy needs, and returns the command that runs it in the foreground.
  */
 const PROXIES = {
   nginx: {
@@ -36,7 +36,6 @@ const PROXIES = {
     listen: 'listen 80;',
     listenOn: (port) => `listen 127.0.0.1:${port};`,
     idle: ['proxy_read_timeout 60s;'],
-    idleFor: (text, seconds) => text.replace('60s', `${seconds}s`),
     async start(folder, file) {
       const temp = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
       const main = join(folder, 'main.conf');
@@ -61,7 +60,6 @@ const PROXIES = {
     listen: 'bind :80\n',
     listenOn: (port) => `bind 127.0.0.1:${port}\n`,
     idle: ['timeout client 60s', 'timeout server 60s'],
-    idleFor: (text, seconds) => text.replace('60s', `${seconds}s`),
     start: (_, file) => ['haproxy', '-db', '-f', file],
   },
   apache: {
@@ -69,7 +67,6 @@ const PROXIES = {
     listen: '<VirtualHost *:80>',
     listenOn: (port) => `Listen 127.0.0.1:${port}\n<VirtualHost 127.0.0.1:${port}>`,
     idle: ['timeout=60'],
-    idleFor: (text, seconds) => text.replace('60', `${seconds}`),
     async start(folder, file) {
       const main = join(folder, 'main.conf');
       const modules = ['mpm_event', 'authn_core', 'authz_core', 'authz_host', 'alias', 'asis', 'env', 'proxy', 'proxy_http'];
@@ -95,10 +92,12 @@ const PROXIES = {
     listenOn: (port) => `{\n\tadmin off\n\tauto_https off\n}\n\nhttp://127.0.0.1:${port} {\n\tbind 127.0.0.1\n`,
     // Caddy has no limit for a silent stream.
     idle: [],
-    idleFor: (text) => text,
     start: (_, file) => ['caddy', 'run', '--adapter', 'caddyfile', '--config', file],
   },
 };
+
+/** The private network with this machine, for `publishing`. */
+export const THIS_MACHINE = '127.0.0.0/8';
 
 /** The proxies to check. Without the variable, all of them. */
 export const NAMES = process.env.DOWNLINK_PROXIES?.split(',').filter(Boolean) ?? Object.keys(PROXIES);
@@ -111,12 +110,12 @@ export function hasIdleLimit(name) {
 /**
  * Starts one proxy on a free port in front of `backend`, the base of a server.
  *
- * `idleSeconds` replaces the shipped idle limit. With `publishing`, the parts of the file that open
- * publishing to a private network are in effect, and this machine is that network.
+ * `idleSeconds` replaces the shipped idle limit. `publishing` is a private network: the parts of the
+ * file that open publishing to it are in effect.
  *
- * Returns `{ name, base, stop, lastLines }`.
+ * Returns `{ name, publishing, base, stop, lastLines }`.
  */
-export async function startProxy(name, { backend, idleSeconds, publishing = false }) {
+export async function startProxy(name, { backend, idleSeconds, publishing }) {
   const proxy = PROXIES[name];
   const folder = await mkdtemp(join(tmpdir(), `downlink-${name}-`));
   // Apache and Caddy may read as another user.
@@ -126,9 +125,11 @@ export async function startProxy(name, { backend, idleSeconds, publishing = fals
   const port = await freePort();
   await edit(file, proxy.listen, () => proxy.listenOn(port));
   await edit(file, BACKEND, () => new URL(backend).host);
-  for (const line of idleSeconds ? proxy.idle : []) await edit(file, line, (text) => proxy.idleFor(text, idleSeconds));
+  for (const limit of idleSeconds ? proxy.idle : []) {
+    await edit(file, limit, () => limit.replace('60', String(idleSeconds)));
+  }
   if (publishing) {
-    await edit(file, PRIVATE_NETWORK, () => '127.0.0.0/8');
+    await edit(file, PRIVATE_NETWORK, () => publishing);
     // A comment has a space after its `#`. A line without one is a setting.
     await edit(file, /^(\s*)#(?=\S|\t)/gm, (_, indent) => indent);
   }
