@@ -4,9 +4,9 @@
 //! A failed installation does not fail the run. The tool is [`Readiness::Missing`] with the reason,
 //! and the step that needs it is skipped by name.
 
-use std::{fs, io};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use crate::browser;
 use crate::command::{self, command};
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn services_are_forbidden_only_while_the_process_lives() {
+    fn services_are_forbidden_only_while_xtask_lives() {
         let code = |process| {
             let policy = no_services_while(process);
             command(Path::new("/"), "sh", &["-c", &policy]).status().unwrap().code()

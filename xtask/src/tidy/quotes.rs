@@ -84,6 +84,8 @@ mod tests {
     #[test]
     fn a_file_without_quotation_is_found() {
         assert!(compare("deploy/proxies/b.conf", "one\n", &chapter("one\n")).is_some());
-        assert!(compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some());
+        assert!(
+            compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some()
+        );
     }
 }
