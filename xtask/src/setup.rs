@@ -166,7 +166,7 @@ fn apt(package: &str) -> Readiness {
         command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
         installed(&mut command)
     };
-    let _quiet = NoServices::new();
+    let _no_services = NoServices::new(Path::new(NoServices::POLICY));
     apt_get(&["update"])
         .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
 }
@@ -174,35 +174,34 @@ fn apt(package: &str) -> Readiness {
 /// While this value lives, an installed package does not start its services. The tests need the
 /// programs of proxies, and Debian would let them listen on port 80.
 struct NoServices {
-    /// Whether this value has made the file. A system may have its own.
-    is_ours: bool,
+    /// The file, if this value has made it. A system may have its own, which stays.
+    made: Option<PathBuf>,
 }
 
 impl NoServices {
     /// Debian's scripts ask this program before they start a service (`invoke-rc.d(8)`).
     const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-    fn new() -> Self {
+    fn new(path: &Path) -> Self {
         let policy = no_services_while(std::process::id());
         let mut file = fs::OpenOptions::new();
-        let written = file
-            .write(true)
-            .create_new(true)
-            .open(Self::POLICY)
-            .and_then(|mut file| io::Write::write_all(&mut file, policy.as_bytes()));
-        let is_ours = written.is_ok();
-        let words = ["a+x", Self::POLICY];
-        if is_ours && !command::answers(&mut command(Path::new("/"), "chmod", &words)) {
-            println!("cannot make {} executable: services may start", Self::POLICY);
+        let Ok(mut file) = file.write(true).create_new(true).open(path) else {
+            return Self { made: None };
+        };
+        let written = io::Write::write_all(&mut file, policy.as_bytes()).is_ok();
+        let mut chmod = command(Path::new("/"), "chmod", &["a+x"]);
+        if !written || !command::answers(chmod.arg(path)) {
+            println!("{} is not complete: services may start", path.display());
         }
-        Self { is_ours }
+        Self { made: Some(path.to_owned()) }
     }
 }
 
 impl Drop for NoServices {
     fn drop(&mut self) {
-        if let (true, Err(error)) = (self.is_ours, fs::remove_file(Self::POLICY)) {
-            println!("cannot remove {}: {error}", Self::POLICY);
+        let Some(path) = &self.made else { return };
+        if let Err(error) = fs::remove_file(path) {
+            println!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -260,6 +259,25 @@ mod tests {
         };
         assert_eq!(code(std::process::id()), Some(101));
         assert_eq!(code(u32::MAX), Some(0));
+    }
+
+    #[test]
+    fn a_policy_is_made_for_the_time_of_an_installation() {
+        let path = std::env::temp_dir().join(format!("xtask-policy-{}", std::process::id()));
+        let no_services = NoServices::new(&path);
+        assert_eq!(command(Path::new("/"), &path, &[]).status().unwrap().code(), Some(101));
+        drop(no_services);
+        assert!(!path.exists());
+    }
+
+    /// Debian's container images have such a file. It was removed.
+    #[test]
+    fn a_policy_of_the_system_stays() {
+        let path = std::env::temp_dir().join(format!("xtask-own-policy-{}", std::process::id()));
+        fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
+        drop(NoServices::new(&path));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "#!/bin/sh\nexit 101\n");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { publish } from '../lib/api.mjs';
 import { startBinary } from '../lib/binaries.mjs';
 import { upTo } from '../lib/feeds.mjs';
-import { LONG, NAMES, withProxies } from '../lib/proxies.mjs';
+import { LONG, NAMES, freePort, withProxies } from '../lib/proxies.mjs';
 
 export const name = 'proxy-restart';
 export const timeoutMs = LONG ? 240_000 : 90_000;
@@ -20,8 +20,8 @@ const SIGNALS = LONG ? ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL', 'SIGTERM'] :
 
 export async function run({ browser, server, startFront, folder }) {
   const store = join(await mkdtemp(join(folder, 'restart-')), 'events.db');
-  let current = await startWithStore('127.0.0.1:0', store);
-  const address = new URL(current.base).host;
+  const address = `127.0.0.1:${await freePort()}`;
+  let current = await startWithStore(address, store);
   let total = 0;
   const publishOne = async () => {
     total += 1;

@@ -1,5 +1,6 @@
 // Starts real proxies from Debian's packages, each with a copy of its file in deploy/proxies.
 
+import { randomInt } from 'node:crypto';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -95,6 +96,12 @@ const PROXIES = {
     start: (_, file) => ['caddy', 'run', '--adapter', 'caddyfile', '--config', file],
   },
 };
+
+/** Linux takes the ports of outgoing connections from 32768 on. */
+const PORTS = [20_000, 32_768];
+
+/** The ports that `freePort` has returned. */
+const given = new Set();
 
 /** The private network with this machine, for `publishing`. */
 export const THIS_MACHINE = '127.0.0.0/8';
@@ -223,13 +230,24 @@ function asRoot(lines) {
   return process.getuid() === 0 ? lines : '';
 }
 
-/** Another program may take the port before the proxy does. The check then fails with its message. */
-async function freePort() {
+/**
+ * Returns a port of this machine that nobody has, and that it has not returned before. A proxy can
+ * open it later, since no outgoing connection gets it either.
+ */
+export async function freePort() {
+  for (;;) {
+    const port = randomInt(...PORTS);
+    if (!given.has(port) && (await isFree(port))) {
+      given.add(port);
+      return port;
+    }
+  }
+}
+
+function isFree(port) {
   const server = net.createServer();
-  await new Promise((resolve, reject) => {
-    server.once('error', reject).listen(0, '127.0.0.1', resolve);
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
   });
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
