@@ -55,8 +55,8 @@ async function runCheck(check, engine, browser, folder) {
   const server = await startDownlink();
   const front = await startFront(server.base);
   const fronts = [front];
-  const startAnotherFront = async (base) => {
-    fronts.push(await startFront(base));
+  const startAnotherFront = async (base, routes) => {
+    fronts.push(await startFront(base, routes));
     return fronts.at(-1);
   };
   const tools = { engine, browser, front, server, folder, startBinary, startFront: startAnotherFront };

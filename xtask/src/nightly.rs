@@ -44,6 +44,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     for _ in 0..BROWSER_ROUNDS {
         steps.extend(browser::steps());
     }
+    steps.push(Step::new("proxies-long", browser::long_proxies));
     steps.push(Step::new("advisories", advisories));
     Ok(steps)
 }

@@ -4,9 +4,9 @@
 //! A failed installation does not fail the run. The tool is [`Readiness::Missing`] with the reason,
 //! and the step that needs it is skipped by name.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use crate::browser;
 use crate::command::{self, command};
@@ -34,10 +34,10 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("chromium", program("chromium", "chromium")),
         ("firefox-esr", program("firefox-esr", "firefox-esr")),
         ("curl", program("curl", "curl")),
-        ("nginx", nginx()),
         ("libfaketime", faketime()),
         ("python with httpx-sse", python(workspace)),
     ];
+    tools.extend(browser::proxies());
     if all {
         tools.push(("cargo-deny", cargo_tool(workspace, "deny")));
         tools.push(("cargo-fuzz", fuzzing(workspace)));
@@ -145,7 +145,8 @@ pub(crate) fn fuzzing(workspace: &Workspace) -> Readiness {
     toolchain.and_then(|| cargo_tool(workspace, "fuzz"))
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether a program is installed.
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -165,8 +166,50 @@ fn apt(package: &str) -> Readiness {
         command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
         installed(&mut command)
     };
+    let _no_services = NoServices::new(Path::new(NoServices::POLICY));
     apt_get(&["update"])
         .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
+}
+
+/// While this value lives, an installed package does not start its services. The tests need the
+/// programs of proxies, and Debian would let them listen on port 80.
+struct NoServices {
+    /// The file, if this value has made it. A system may have its own, which stays.
+    made: Option<PathBuf>,
+}
+
+impl NoServices {
+    /// Debian's scripts ask this program before they start a service (`invoke-rc.d(8)`).
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+    fn new(path: &Path) -> Self {
+        let policy = no_services_while(std::process::id());
+        let mut file = fs::OpenOptions::new();
+        let Ok(mut file) = file.write(true).create_new(true).open(path) else {
+            return Self { made: None };
+        };
+        let written = io::Write::write_all(&mut file, policy.as_bytes()).is_ok();
+        let mut chmod = command(Path::new("/"), "chmod", &["a+x"]);
+        if !written || !command::answers(chmod.arg(path)) {
+            println!("{} is not complete: services may start", path.display());
+        }
+        Self { made: Some(path.to_owned()) }
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        let Some(path) = &self.made else { return };
+        if let Err(error) = fs::remove_file(path) {
+            println!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+/// A policy that forbids services (101) as long as a process lives. If that process is killed, the
+/// file that it leaves has no effect.
+fn no_services_while(process: u32) -> String {
+    format!("#!/bin/sh\n# Made by cargo xtask.\n[ ! -d /proc/{process} ] || exit 101\n")
 }
 
 /// Runs a command that installs a tool.
@@ -206,6 +249,35 @@ mod tests {
         let outcome = installed(&mut command(Path::new("/"), "false", &["--really"]));
         let Readiness::Missing(why) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("false --really"), "{why}");
+    }
+
+    #[test]
+    fn services_are_forbidden_only_while_xtask_lives() {
+        let code = |process| {
+            let policy = no_services_while(process);
+            command(Path::new("/"), "sh", &["-c", &policy]).status().unwrap().code()
+        };
+        assert_eq!(code(std::process::id()), Some(101));
+        assert_eq!(code(u32::MAX), Some(0));
+    }
+
+    #[test]
+    fn a_policy_is_made_for_the_time_of_an_installation() {
+        let path = std::env::temp_dir().join(format!("xtask-policy-{}", std::process::id()));
+        let no_services = NoServices::new(&path);
+        assert_eq!(command(Path::new("/"), &path, &[]).status().unwrap().code(), Some(101));
+        drop(no_services);
+        assert!(!path.exists());
+    }
+
+    /// Debian's container images have such a file. It was removed.
+    #[test]
+    fn a_policy_of_the_system_stays() {
+        let path = std::env::temp_dir().join(format!("xtask-own-policy-{}", std::process::id()));
+        fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
+        drop(NoServices::new(&path));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "#!/bin/sh\nexit 101\n");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

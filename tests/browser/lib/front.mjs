@@ -8,12 +8,20 @@ import { PREFIX, answerTestRequest } from './pages.mjs';
 /** Headers of a single connection. They are not forwarded. */
 const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer'];
 
-/** Starts a front before the server at `target`. The answers to `GET /events…` are its streams. */
-export async function startFront(target) {
+/**
+ * Starts a front before the server at `target`. The answers to `GET /events…` are its streams.
+ *
+ * `routes` maps the beginnings of other paths, such as `/nginx/`, to other servers, which get the
+ * rest of the path. So a page can use several servers under its own origin.
+ */
+export async function startFront(target, routes = {}) {
   const state = new Streams();
   const own = await listen((request, response) => {
     if (request.url.startsWith(PREFIX)) return answerTestRequest(request, response);
-    return forward(state, target, own.base, request, response);
+    const route = Object.keys(routes).find((beginning) => request.url.startsWith(beginning));
+    if (!route) return forward(state, target, own.base, request, response);
+    request.url = request.url.slice(route.length - 1);
+    return forward(state, routes[route], own.base, request, response);
   });
   const stranger = await listen((request, response) => answerTestRequest(request, response));
   return {

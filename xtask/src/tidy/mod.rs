@@ -14,6 +14,7 @@ mod layers;
 mod manifests;
 mod modules;
 mod names;
+mod quotes;
 mod references;
 mod sans_io;
 mod source;
@@ -61,6 +62,7 @@ enum Rule {
     Names,
     Nesting,
     NotAllowed,
+    Quotes,
     SansIo,
     Syntax,
     UnfinishedWork,
@@ -84,6 +86,7 @@ impl fmt::Display for Rule {
             Self::Names => "names",
             Self::Nesting => "nesting",
             Self::NotAllowed => "not-allowed",
+            Self::Quotes => "quotes",
             Self::SansIo => "sans-io",
             Self::Syntax => "syntax",
             Self::UnfinishedWork => "unfinished-work",
@@ -127,6 +130,7 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     let sources = source::load_all(&workspace.root)?;
     let mut findings: Vec<Finding> = sources.iter().flat_map(check_source).collect();
     findings.extend(manifests::check(workspace)?);
+    findings.extend(quotes::check(&workspace.root)?);
     let crates = imports::crates(&sources);
     findings.extend(layers::check(&crates));
     findings.extend(crates.iter().flat_map(cycles::check));

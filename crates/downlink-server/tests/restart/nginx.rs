@@ -84,7 +84,7 @@ fn configuration(front: &Socket, app: &Socket, connections: Connections, folder:
          upstream app {{ server {app}; {kept} }}\n\
          server {{\nlisten {front};\nlocation / {{\nproxy_pass http://app;\n\
          proxy_http_version 1.1;\nproxy_set_header Connection \"\";\n\
-         proxy_set_header Host $host;\nproxy_buffering off;\n\
+         proxy_set_header Host $http_host;\nproxy_buffering off;\n\
          proxy_next_upstream {repeated};\n}}\n}}\n}}\n",
         app = app.place,
         front = front.place,

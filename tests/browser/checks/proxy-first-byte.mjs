@@ -1,0 +1,27 @@
+// Behind each proxy, the head and the first comment of a stream arrive while nothing is published,
+// and so does the first event.
+
+import assert from 'node:assert/strict';
+
+import { NAMES, forEach, withProxies } from '../lib/proxies.mjs';
+import { openStream } from '../lib/streams.mjs';
+
+export const name = 'proxy-first-byte';
+export const engines = ['node'];
+
+/** A third of the keep-alive, which would push out the bytes that a proxy holds back. */
+const AT_ONCE_MS = 5_000;
+
+export async function run({ server }) {
+  await withProxies({ backend: server.base }, (proxies) =>
+    forEach(proxies, async ({ name, base }) => {
+      const stream = await openStream(`${base}/events?topic=${name}`, AT_ONCE_MS);
+      assert.equal(stream.status, 200);
+      assert.equal(stream.headers.get('content-type'), 'text/event-stream');
+      await stream.carried(': connected', AT_ONCE_MS);
+      await server.publish({ topic: name }, 'the first event');
+      await stream.carried('data: the first event\n\n', AT_ONCE_MS);
+      stream.close();
+    }),
+  );
+}

@@ -1,0 +1,111 @@
+// Behind each proxy, a plain EventSource survives a server that is away for five seconds, and gets
+// each event once. The store keeps the history, and the browser resumes by its Last-Event-ID.
+
+import assert from 'node:assert/strict';
+import { mkdtemp } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+
+import { publish } from '../lib/api.mjs';
+import { startBinary } from '../lib/binaries.mjs';
+import { upTo } from '../lib/feeds.mjs';
+import { LONG, NAMES, freePort, withProxies } from '../lib/proxies.mjs';
+
+export const name = 'proxy-restart';
+export const timeoutMs = LONG ? 240_000 : 90_000;
+
+const AWAY_MS = 5_000;
+/** A server that ends in an orderly way tells its clients when to return. A crash does not. */
+const SIGNALS = LONG ? ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL', 'SIGTERM'] : ['SIGTERM'];
+
+export async function run({ browser, server, startFront, folder }) {
+  const store = join(await mkdtemp(join(folder, 'restart-')), 'events.db');
+  const address = `127.0.0.1:${await freePort()}`;
+  let current = await startWithStore(address, store);
+  let total = 0;
+  const publishOne = async () => {
+    total += 1;
+    for (const topic of NAMES) await publish(current.base, { topic }, String(total));
+    return total;
+  };
+  const restart = async (signal, { requests }) => {
+    await publishOne();
+    await ended(current, signal);
+    const asked = requests.length;
+    const gone = performance.now();
+    await assert.rejects(publish(current.base, { topic: 'nowhere' }, 'refused'));
+    // Each EventSource asks at least once while the server is away.
+    while (!NAMES.every((name) => requests.slice(asked).some(({ url }) => url === path(name)))) await pause(50);
+    await pause(AWAY_MS - (performance.now() - gone));
+    current = await startWithStore(address, store);
+    return publishOne();
+  };
+  try {
+    await withProxies({ backend: current.base }, async (proxies) => {
+      const routes = Object.fromEntries(proxies.map(({ name, base }) => [`/${name}/`, base]));
+      const front = await startFront(server.base, routes);
+      const answers = { one: publishOne, restart: (signal) => restart(signal, front.streams) };
+      const paths = Object.fromEntries(NAMES.map((name) => [name, `/${name}${path(name)}`]));
+      const args = { paths, signals: SIGNALS };
+      const seen = await browser.run({ base: front.base, page, args, answers });
+      for (const name of NAMES) assert.deepEqual(seen[name], upTo(total), name);
+      assert.equal(total, 1 + 3 * SIGNALS.length);
+      const resumed = front.streams.requests.filter(({ lastEventId }) => lastEventId);
+      assert.ok(resumed.length >= 2 * NAMES.length * SIGNALS.length, 'during and after each restart');
+    });
+  } finally {
+    current.stop();
+  }
+}
+
+function path(name) {
+  return `/events?topic=${name}`;
+}
+
+function startWithStore(address, store) {
+  const args = ['serve', '--listen', address, '--store', store];
+  return startBinary(process.env.DOWNLINK_BIN, args, /http:\/\/127\.0\.0\.1:[0-9]+/);
+}
+
+async function ended({ child }, signal) {
+  const exit = new Promise((resolve) => child.on('exit', resolve));
+  process.kill(child.pid, signal);
+  await exit;
+}
+
+async function page({ ask, args }) {
+  const names = Object.keys(args.paths);
+  const seen = Object.fromEntries(names.map((name) => [name, []]));
+  let dead;
+  const died = new Promise((_, reject) => (dead = reject));
+  let heard = () => {};
+  await Promise.all(
+    names.map((name) => {
+      const source = new EventSource(args.paths[name]);
+      source.onmessage = ({ data }) => {
+        seen[name].push(Number(data));
+        heard();
+      };
+      return new Promise((resolve) => {
+        source.onopen = resolve;
+        source.onerror = () => {
+          if (source.readyState === EventSource.CLOSED) dead(new Error(`${name}: the EventSource has given up`));
+        };
+      });
+    }),
+  );
+  const all = (last) =>
+    new Promise((resolve) => {
+      heard = () => names.every((name) => seen[name].at(-1) === last) && resolve();
+      heard();
+    });
+  const story = async () => {
+    await all(await ask('one'));
+    for (const signal of args.signals) {
+      await all(await ask('restart', signal));
+      await all(await ask('one'));
+    }
+    return seen;
+  };
+  return Promise.race([story(), died]);
+}

@@ -1,0 +1,91 @@
+//! The guide quotes each file of `deploy/proxies` as a whole, so that a reader sees what the checks
+//! behind real proxies have used.
+//!
+//! A quotation is a fenced block. The line before it, not counting blank lines, names the file:
+//! "`deploy/proxies/nginx.conf`:".
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::tidy::{Finding, Rule};
+
+const FOLDER: &str = "deploy/proxies";
+const CHAPTER: &str = "docs/guide/15-reverse-proxies.md";
+
+pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
+    let chapter = read(&root.join(CHAPTER))?;
+    let mut findings = Vec::new();
+    for entry in fs::read_dir(root.join(FOLDER)).context(FOLDER)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let path = format!("{FOLDER}/{name}");
+        let text = read(&root.join(&path))?;
+        findings.extend(compare(&path, &text, &chapter));
+    }
+    Ok(findings)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// Compares a file with its quotation in the chapter.
+fn compare(path: &str, text: &str, chapter: &str) -> Option<Finding> {
+    let finding = |line, advice| {
+        let (path, subject) = (CHAPTER.to_owned(), path.to_owned());
+        Some(Finding { path, line, rule: Rule::Quotes, subject, advice })
+    };
+    let Some((line, quoted)) = quotation(chapter, &format!("`{path}`:")) else {
+        return finding(1, format!("quote the file after a line that ends with \"`{path}`:\""));
+    };
+    if quoted == text {
+        return None;
+    }
+    let same = quoted.lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
+    finding(line + same, format!("from here on the block differs from {path}: copy the file"))
+}
+
+/// The text of the block after a line that ends with `intro`, and the number of its first line.
+fn quotation(chapter: &str, intro: &str) -> Option<(usize, String)> {
+    let mut lines = chapter.lines().enumerate().skip_while(|(_, line)| !line.ends_with(intro));
+    lines.next()?;
+    let (fence, _) = lines.find(|(_, line)| !line.is_empty())?;
+    if !chapter.lines().nth(fence)?.starts_with("```") {
+        return None;
+    }
+    let block = lines.take_while(|(_, line)| *line != "```");
+    Some((fence + 2, block.flat_map(|(_, line)| [line, "\n"]).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "deploy/proxies/a.conf";
+
+    fn chapter(block: &str) -> String {
+        format!("# A\n\nThe file `{PATH}`:\n\n```a\n{block}```\n\nMore.\n")
+    }
+
+    #[test]
+    fn an_equal_block_is_a_quotation() {
+        assert_eq!(compare(PATH, "one\n\ntwo\n", &chapter("one\n\ntwo\n")), None);
+    }
+
+    #[test]
+    fn the_first_different_line_is_found() {
+        for (text, line) in [("one\n\n2\n", 8), ("one\n", 7), ("one\n\ntwo\nthree\n", 9)] {
+            let found = compare(PATH, text, &chapter("one\n\ntwo\n")).unwrap();
+            assert_eq!((found.rule, found.line), (Rule::Quotes, line), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_quotation_is_found() {
+        assert!(compare("deploy/proxies/b.conf", "one\n", &chapter("one\n")).is_some());
+        assert!(
+            compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some()
+        );
+    }
+}
