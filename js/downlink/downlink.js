@@ -42,7 +42,7 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
 /**
  * @typedef {object} Address
- * @property {string | URL} [url] `/events` by default
+ * @property {string | URL} [url] by default `events` beside this file, also below a prefix
  * @property {string[]} [topics] topics and patterns
  * @property {string} [client] also what is for this client
  * @property {string} [start] where to begin without an id: `live`, `earliest`, `last:50`, `after:<id>` …
@@ -391,7 +391,8 @@ export class Feed {
 /** @param {string | URL | Address} address */
 function urlOf(address) {
   const plain = typeof address === "string" || address instanceof URL;
-  const { url = "/events", topics = [], client, start } = plain ? { url: address } : address;
+  const beside = new URL("events", import.meta.url);
+  const { url = beside, topics = [], client, start } = plain ? { url: address } : address;
   const whole = new URL(url, globalThis.document?.baseURI ?? location.href);
   for (const topic of topics) whole.searchParams.append("topic", topic);
   if (client !== undefined) whole.searchParams.set("client", client);
