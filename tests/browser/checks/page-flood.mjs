@@ -64,7 +64,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === rowsMax && rows()[0].data === `#${waitingMax + 4}#`, 'rows after the pause');
   check(rows().every(({ data }, at) => data === `#${waitingMax + 4 - at}#`), 'in order');
   check(find('#waiting').textContent === '', 'nothing waits');
-  check(/newest 300;.* 5 events were let go unseen/.test(find('#note').textContent), find('#note').textContent);
+  check(/Newest 300 shown;.* 5 events were dropped unseen/.test(find('#note').textContent), find('#note').textContent);
   find('#clear').click();
   check(rows().length === 0, 'cleared');
   await until(() => find('#note').textContent === '');

@@ -94,7 +94,7 @@ export class Feed {
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      // Older servers also say so of a subscription that began in the history without an id.
+      // Some servers also say so of a subscription that began in the history without an id.
       this.#tellOpen(resumed && this.#lastId !== "");
       this.#lastId = event.lastEventId || this.#lastId;
     });

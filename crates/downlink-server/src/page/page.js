@@ -2,8 +2,8 @@
 // text.
 
 import { Feed } from "./page-feed.js";
-import { KEPT_MAX, ROWS_MAX, Rows, read } from "./page-rows.js";
 import { Overview } from "./page-overview.js";
+import { KEPT_MAX, ROWS_MAX, Rows, read } from "./page-rows.js";
 import { Strip } from "./page-strip.js";
 import { count } from "./page-text.js";
 
@@ -42,16 +42,17 @@ const now = () => Date.now() + overview.clockAhead;
 function show(state, text) {
   by("state").dataset.state = state;
   by("state").textContent = text;
+  by("wanted").hidden = state === "closed";
   by("leave").disabled = state === "closed";
   if (state === "open" && closesWhenOpen) toggle("subscribe", false);
 }
 
-/** Opens or closes the form to subscribe or to publish. The focus of a closed form goes to its button. */
-function toggle(name, wanted) {
+/** Opens or closes a form. The focus inside a form that closes goes to its button. */
+function toggle(name, opens) {
   const [panel, button] = [by(`${name}-panel`), by(`show-${name}`)];
-  if (!wanted && panel.contains(document.activeElement)) button.focus();
-  panel.hidden = !wanted;
-  button.setAttribute("aria-expanded", String(wanted));
+  if (!opens && panel.contains(document.activeElement)) button.focus();
+  panel.hidden = !opens;
+  button.setAttribute("aria-expanded", String(opens));
   closesWhenOpen = false;
 }
 
@@ -83,7 +84,7 @@ function draw() {
   by("empty").hidden = events.children.length > 0;
   by("empty").textContent = rows.filter
     ? "Nothing with this text."
-    : "No events yet. Publish one here or with curl.";
+    : "No events yet. Publish here or with curl.";
 }
 
 function tellWaiting() {
@@ -95,8 +96,8 @@ function tellWaiting() {
 /** Says below the rows which events they leave out. */
 function tellMissing() {
   const shown = count(ROWS_MAX);
-  const full = `These are the newest ${shown}; the filter looks among the newest ${count(KEPT_MAX)}.`;
-  const gone = `${count(unseen)} events were let go unseen, since more came than can wait.`;
+  const full = `Newest ${shown} shown; the filter searches ${count(KEPT_MAX)}.`;
+  const gone = `${count(unseen)} events were dropped unseen, since more came than can wait.`;
   const parts = [events.children.length === ROWS_MAX && full, unseen > 0 && gone];
   by("note").textContent = parts.filter(Boolean).join(" ");
 }
@@ -270,8 +271,7 @@ publishing.addEventListener("submit", (event) => {
 });
 for (const form of [subscribing, publishing]) {
   by(`show-${form.id}`).addEventListener("click", () => {
-    const opens = by(`${form.id}-panel`).hidden;
-    if (opens) openAt(form, form === subscribing ? "topics" : "data");
+    if (by(`${form.id}-panel`).hidden) openAt(form, form === subscribing ? "topics" : "data");
     else toggle(form.id, false);
   });
 }
