@@ -1,9 +1,9 @@
 // A feed of events from a downlink server, over the browser's own EventSource.
 //
-// EventSource resumes by itself after a cut. What it leaves to the page is here: a silently dead
-// connection, an answer after which it never comes back, a reloaded page, credentials that expire.
-// An event is given to listeners at least once while the server keeps it, in order, and a repeat is
-// dropped only if its id was given before; what the server no longer has is told to `onGap`.
+// EventSource resumes by itself after a cut. This file handles the rest: a silently dead connection,
+// an answer after which it never comes back, a server that ends every stream at once, a reloaded
+// page, credentials that expire. Listeners get each event at least once while the server keeps it,
+// in order. A repeat is dropped only if its id was given before. `onGap` reports lost events.
 
 /** Silence, in announced keep-alives, after which a connection is dead: one may be lost, not two. */
 const SILENT_INTERVALS_MAX = 2.5;
@@ -13,12 +13,18 @@ const SILENT_INTERVALS_ON_WAKE = 1.5;
 const SILENT_DOUBLINGS_MAX = 4;
 /** Until a connection has opened, also the browser's own reconnection: most `retry:` are shorter. */
 const CONNECTING_MS_MAX = 60_000;
-/** The first pause before a new EventSource, doubled each time; half of each pause is random. */
-const PAUSE_MS = 1_000;
-/** The longest such pause: a page is back soon after a long failure, and a server survives it. */
-const PAUSE_MS_MAX = 30_000;
-/** The longest `Retry-After` that is believed. */
-const RETRY_AFTER_MS_MAX = 300_000;
+/** The shortest wait after a connection that brought nothing or ended within a second: a server
+ * that closes at once, with `retry: 0`, gets no more than a request a second from each page. */
+const RECONNECTION_MS_MIN = 1_000;
+/** A connection that ends sooner is short. After a longer one the browser reconnects by itself. */
+const SHORT_MS = 1_000;
+/** The range of the first extra wait, which is random. It doubles with every failure in a row. */
+const BACKOFF_STEP_MS = 1_000;
+/** The largest range: a page is back soon after a long failure, and a server survives it. */
+const BACKOFF_MS_MAX = 30_000;
+/** The longest wait that a server may ask for with `Retry-After` or `retry:`: a server in
+ * maintenance may mean an hour, and a mistyped number must not stop a page for days. */
+const WAIT_MS_MAX = 3_600_000;
 /** The longest delay that a timer takes. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 /** Ids remembered to tell repeats; as many as the server replays after an id it does not know. */
@@ -36,7 +42,7 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
 /**
  * @typedef {object} Address
- * @property {string | URL} [url] `/events` by default
+ * @property {string | URL} [url] by default `events` beside this file, also below a prefix
  * @property {string[]} [topics] topics and patterns
  * @property {string} [client] also what is for this client
  * @property {string} [start] where to begin without an id: `live`, `earliest`, `last:50`, `after:<id>` …
@@ -77,8 +83,15 @@ export class Feed {
   #source;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  /** Attempts since something was last heard. */
+  /** Failures in a row: connections that brought nothing, refusals, and silent connections. */
   #failures = 0;
+  /** The wait that the server asked for in this row of failures. */
+  #askedMs = 0;
+  /** Whether the feed has asked in this row of failures why a stream brought nothing. */
+  #askedWhy = false;
+  /** When the present connection opened, on the steady clock, and whether it gave an event. */
+  #openedAt = Infinity;
+  #delivered = false;
   /** The browser has lost the connection and makes a new one itself. */
   #interrupted = false;
   #keepAliveMs = Infinity;
@@ -177,19 +190,50 @@ export class Feed {
     let accepted = false;
     signal.addEventListener("abort", () => source.close());
     for (const type of this.#listeners.keys()) this.#attach(source, type, signal);
+    this.#openedAt = Infinity;
     source.onopen = () => {
       accepted = true;
       this.#interrupted = false;
+      this.#openedAt = performance.now();
+      this.#delivered = false;
       this.#touch();
       this.#enter("open");
     };
     source.onerror = () => {
-      if (signal.aborted) return;
-      this.#touch();
-      this.#interrupted = source.readyState !== EventSource.CLOSED;
-      this.#enter("connecting");
-      if (!this.#interrupted && !signal.aborted) this.#askWhy(url, accepted, signal);
+      if (!signal.aborted) this.#lost(source, () => this.#askWhy(url, accepted, signal), signal);
     };
+  }
+
+  /**
+   * A connection has ended, or an attempt has failed. After a short one the feed reconnects, since
+   * the browser would come back after the same time for ever, be it zero.
+   * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
+   */
+  #lost(source, askWhy, signal) {
+    this.#touch();
+    const opened = this.#openedAt < Infinity;
+    const lasted = opened && performance.now() - this.#openedAt >= SHORT_MS;
+    const delivered = opened && this.#delivered;
+    this.#openedAt = Infinity;
+    if (lasted || delivered) this.#succeed();
+    const refused = source.readyState === EventSource.CLOSED;
+    this.#interrupted = lasted && !refused;
+    if (this.#interrupted) return this.#enter("connecting");
+    source.close();
+    // A stream that brought nothing may have carried a reconnection time, or only events without a
+    // listener. The feed asks for it with fetch, once in a row of failures.
+    const unclear = opened && !delivered && !this.#askedWhy;
+    if (!refused && !unclear) return this.#pause();
+    this.#askedWhy = true;
+    this.#enter("connecting");
+    if (!signal.aborted) askWhy();
+  }
+
+  /** A connection lasted or brought an event: a later failure is the first of its row. */
+  #succeed() {
+    this.#failures = 0;
+    this.#askedMs = 0;
+    this.#askedWhy = false;
   }
 
   /** @param {EventSource} source @param {string} type @param {AbortSignal} signal */
@@ -204,7 +248,9 @@ export class Feed {
     this.#touch();
     const { type, lastEventId: id } = event;
     const control = type.startsWith("downlink.");
-    if (type !== "downlink.open") this.#failures = 0;
+    // A server may close after each opening and each notice of a gap: neither ends a row of failures.
+    if (!control || type === "downlink.alive") this.#succeed();
+    if (!control) this.#delivered = true;
     // Each id once: an event without an id of its own shows the one before it.
     const repeated = !control && this.#repeats.delete(id);
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
@@ -238,25 +284,35 @@ export class Feed {
       if (!signal.aborted) this.#end(this.#options.onFailed, { status, detail });
       return;
     }
-    const retryAfterMs = Number(answer?.headers.get("retry-after")) * 1000;
-    this.#pause(retryAfterMs > 0 ? Math.min(retryAfterMs, RETRY_AFTER_MS_MAX) : 0);
+    this.#pause(Number(answer?.headers.get("retry-after")) * 1000);
     if (!answer || status !== 200) return void answer?.body?.cancel();
-    // A finished topic may end with events that nobody listens to. The browser is past them, this
-    // feed is not; the server says that they are the end only to who has read them.
-    const last = await unheardTail(answer, (type) => this.#listeners.has(type));
-    if (!last || signal.aborted) return;
-    const end = await ask(last);
+    // A finished topic may end with events that have no listener. The feed does not know their ids,
+    // and the server answers 204 only to a request that has the last of them.
+    const tail = await unheardTail(answer, (type) => this.#listeners.has(type));
+    if (!tail || signal.aborted) return;
+    if (tail.retryMs > RECONNECTION_MS_MIN) this.#wait(tail.retryMs, BACKOFF_STEP_MS);
+    if (!tail.id) return;
+    const end = await ask(tail.id);
     if (end?.status === 204 && !signal.aborted) this.#end(this.#options.onFinished, undefined);
   }
 
-  /** Makes a new connection after a pause. */
-  #pause(atLeastMs = 0) {
-    const longestMs = Math.min(PAUSE_MS_MAX, PAUSE_MS * 2 ** this.#failures);
-    const ms = Math.max(atLeastMs, (longestMs * (1 + Math.random())) / 2);
+  /** Makes a new connection after one more failure. @param {number} [askedMs] by the server */
+  #pause(askedMs = 0) {
+    const rangeMs = Math.min(BACKOFF_MS_MAX, BACKOFF_STEP_MS * 2 ** this.#failures);
     this.#failures += 1;
+    this.#wait(askedMs || this.#askedMs, rangeMs);
+    this.#enter("waiting");
+  }
+
+  /**
+   * Waits as long as the server asked, plus a random part of a range (full jitter), so that pages
+   * do not come back together. @param {number} askedMs @param {number} rangeMs
+   */
+  #wait(askedMs, rangeMs) {
+    this.#askedMs = Math.min(askedMs > 0 ? askedMs : 0, WAIT_MS_MAX);
+    const ms = Math.max(RECONNECTION_MS_MIN, this.#askedMs) + rangeMs * Math.random();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#connect(), ms);
-    this.#enter("waiting");
   }
 
   /** Replaces a connection that is silent for too long, now or later. */
@@ -335,7 +391,8 @@ export class Feed {
 /** @param {string | URL | Address} address */
 function urlOf(address) {
   const plain = typeof address === "string" || address instanceof URL;
-  const { url = "/events", topics = [], client, start } = plain ? { url: address } : address;
+  const beside = new URL("events", import.meta.url);
+  const { url = beside, topics = [], client, start } = plain ? { url: address } : address;
   const whole = new URL(url, globalThis.document?.baseURI ?? location.href);
   for (const topic of topics) whole.searchParams.append("topic", topic);
   if (client !== undefined) whole.searchParams.set("client", client);
@@ -373,23 +430,24 @@ async function detailOf(answer) {
 }
 
 /**
- * The last id of a stream that ends without an event that anybody listens to. The server's lines
- * end with LF. @param {Response} answer @param {(type: string) => boolean} isHeard
+ * The last id and the reconnection time of a stream that ends without an event that has a listener.
+ * The server's lines end with LF. @param {Response} answer @param {(type: string) => boolean} isHeard
  */
 async function unheardTail({ headers, body }, isHeard) {
   const isStream = headers.get("content-type")?.startsWith("text/event-stream");
   if (!isStream || !body) return void body?.cancel();
   const [reader, decoder] = [body.getReader(), new TextDecoder()];
-  let [rest, type, id] = ["", "message", ""];
+  let [rest, type, id, retryMs] = ["", "message", "", 0];
   for (;;) {
     const { value, done } = await reader.read().catch(() => ({ value: undefined, done: null }));
-    if (done) return id;
+    if (done) return { id, retryMs };
     if (done === null) return undefined;
     const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
     rest = (lines.pop() ?? "").slice(0, LINE_CHARACTERS_MAX);
     for (const line of lines) {
       if (line.startsWith("id: ")) id = line.slice(4);
       if (line.startsWith("event: ")) type = line.slice(7);
+      if (/^retry: [0-9]+$/.test(line)) retryMs = Number(line.slice(7));
       if (line === "") type = "message";
       if (/^data/.test(line) && type !== "downlink.open" && isHeard(type)) return void reader.cancel();
     }

@@ -9,26 +9,28 @@ export const name = 'helper-finished';
 
 const RETRY_MS = 50;
 
-/** How a topic ends, the events that the page must receive, and the statuses of all requests. */
+/** How a topic ends, the events that the page must receive, and the statuses of all requests. A
+ * request is answered with 204 instead of 200 if the first stream lasted a second: the browser then
+ * reconnects, and it knows the ids of events without a listener. */
 const ENDS = [
   {
     topic: 'ends/heard',
     last: [{ last: true }],
     heard: ['1', '2'],
-    statuses: [200, 204, 204],
+    statuses: /^200 204 204$/,
   },
   {
     topic: 'ends/unheard',
     last: [{ event: 'done', last: true }],
     heard: ['1'],
-    statuses: [200, 204, 200, 204],
+    statuses: /^200 20[04] 200 204$/,
   },
   {
     topic: 'ends/behind-an-error',
     error: { status: 502, headers: { 'content-type': 'text/html' }, body: '<h1>502</h1>' },
     last: [{}, { event: 'done', last: true }],
     heard: ['1', '2'],
-    statuses: [200, 502, 200, 200, 204, 200, 204],
+    statuses: /^200 502 200 200 20[04] 200 204$/,
   },
 ];
 
@@ -52,7 +54,7 @@ export async function run({ browser, server, startFront }) {
       assert.deepEqual(seen.texts, heard, topic);
       assert.equal(seen.state, 'closed');
       assert.equal(seen.finished, 1);
-      assert.deepEqual(faults.requests.map(({ status }) => status), statuses, topic);
+      assert.match(faults.requests.map(({ status }) => status).join(' '), statuses, topic);
     });
   }
 }

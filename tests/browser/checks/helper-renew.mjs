@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 
-import { withFaults } from '../lib/feeds.mjs';
+import { startServer, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-renew';
 
@@ -13,7 +13,8 @@ const problem = (status, detail) => ({
   body: JSON.stringify({ title: 'No', status, detail }),
 });
 
-export async function run({ browser, server, startFront }) {
+export async function run({ browser, startFront }) {
+  const server = await startServer(['--keep-alive', '1s']);
   await withFaults({ server, startFront }, async ({ faults, front, module }) => {
     const publish = (text) => server.publish({ topic: 'renew', retry: 50 }, text);
     const answers = {
@@ -41,7 +42,7 @@ export async function run({ browser, server, startFront }) {
       ['t4', 401], ['t4', 401],
     ]);
     assert.equal(seen.renewals, 4);
-  });
+  }).finally(() => server.stop());
 }
 
 async function page({ ask, args }) {
@@ -60,7 +61,14 @@ async function page({ ask, args }) {
     feed = subscribe({ topics: ['renew'] }, { renew, onFailed: resolve });
     feed.on('message', ({ data }) => {
       texts.push(data);
-      ask(texts.length === 1 ? 'expire' : 'revoke').catch(reject);
+      // Two keep-alives: the browser reconnects by itself after a connection that has lasted.
+      let alives = 0;
+      const stop = feed.on('downlink.alive', () => {
+        alives += 1;
+        if (alives < 2) return;
+        stop();
+        ask(texts.length === 1 ? 'expire' : 'revoke').catch(reject);
+      });
     });
     const stop = feed.on('downlink.open', () => {
       stop();

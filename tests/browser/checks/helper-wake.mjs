@@ -25,6 +25,7 @@ export async function run({ browser, startFront }) {
         faults.answer(2, { status: 503, headers, body: 'later' });
         assert.equal(faults.cut(), 1, 'one stream is open');
         await server.publish({ topic: 'wake' }, 'while offline');
+        await faults.until(() => faults.unanswered === 0);
       },
     };
     const seen = await browser.run({ base: front.base, page, args: { module }, answers });

@@ -18,7 +18,7 @@ const FRAMES_MIN = 4;
 
 export async function run({ browser, front, server }) {
   const answers = {
-    publish: ({ topic, first, count }) => publish(server.base, topic, first, count),
+    publish: ({ topic, first, count, json }) => publish(server.base, topic, first, count, json),
   };
   const args = { driver: await livePage(), waitingMax: WAITING_MAX, rowsMax: ROWS_MAX };
   const seen = await browser.run({ base: front.base, page, args, answers });
@@ -29,10 +29,11 @@ export async function run({ browser, front, server }) {
 }
 
 /** Publishes numbers, a batch at a time. */
-async function publish(base, topic, first, count) {
+async function publish(base, topic, first, count, json = false) {
+  const write = (number) => (json ? `{"number":${number},"list":[1,2,3]}` : `#${number}#`);
   for (let at = first; at < first + count; at += 1_000) {
     const numbers = Array.from({ length: Math.min(1_000, first + count - at) }, (_, more) => at + more);
-    const lines = numbers.map((number) => JSON.stringify({ topic, event: number % 2 ? 'odd' : 'even', data: `#${number}#` }));
+    const lines = numbers.map((number) => JSON.stringify({ topic, event: number % 2 ? 'odd' : 'even', data: write(number) }));
     const answer = await fetch(`${base}/events/batch`, { method: 'POST', body: `${lines.join('\n')}\n` });
     assert.equal(answer.status, 200, await answer.text());
   }
@@ -63,7 +64,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === rowsMax && rows()[0].data === `#${waitingMax + 4}#`, 'rows after the pause');
   check(rows().every(({ data }, at) => data === `#${waitingMax + 4 - at}#`), 'in order');
   check(find('#waiting').textContent === '', 'nothing waits');
-  check(/newest 300;.* 5 events were let go unseen/.test(find('#note').textContent), find('#note').textContent);
+  check(/Newest 300 shown;.* 5 events were dropped unseen/.test(find('#note').textContent), find('#note').textContent);
   find('#clear').click();
   check(rows().length === 0, 'cleared');
   await until(() => find('#note').textContent === '');
@@ -109,5 +110,14 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(most === rowsMax, `${most} rows`);
   // The count is shown once a second. It is complete once no rate is shown.
   await until(() => received() > before && !find('#counts').textContent.includes('second'));
-  return { events: received() - before, seconds, drawings, frames, latest: Math.round(latest) };
+  const events = received() - before;
+
+  // Of a flood of JSON, only the rows in and near the sight are formatted.
+  await ask('publish', { topic: 'flood', first: 0, count: 2_000, json: true });
+  const coloured = (row) => find(`#events li:nth-child(${row})`).querySelector('.digits');
+  await until(() => live.newest().includes('1999') && coloured(1));
+  check(!coloured(rowsMax), 'the last row is out of sight');
+  find('#events').scrollTop = find('#events').scrollHeight;
+  await until(() => coloured(rowsMax));
+  return { events, seconds, drawings, frames, latest: Math.round(latest) };
 }

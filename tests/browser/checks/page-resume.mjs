@@ -39,8 +39,11 @@ async function page({ ask, args: { driver, ids } }) {
     if (found !== JSON.stringify(wanted)) throw new Error(`${found} instead of ${JSON.stringify(wanted)}`);
   };
 
-  // The page subscribes as its address says.
+  const resumed = () => live.find('#state').textContent.includes('resumed');
+
+  // The page subscribes as its address says. A first visit resumes nothing.
   await until(() => rows().length === 3);
+  if (resumed()) throw new Error('resumed on a first visit');
   expect(['three', 'two', 'one']);
   if (rows().some(({ id }, at) => id !== ids[2 - at])) throw new Error('the ids of the publisher');
 
@@ -52,6 +55,7 @@ async function page({ ask, args: { driver, ids } }) {
   await live.subscribe({});
   await until(() => rows().length === 1);
   expect(['three']);
+  if (!resumed()) throw new Error('the server has accepted the id');
 
   // An unknown id: the page shows a notice and then the events that the server has.
   live.find('#clear').click();
@@ -59,6 +63,7 @@ async function page({ ask, args: { driver, ids } }) {
   await until(() => rows().length === 4);
   const gap = rows()[3];
   if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
+  if (resumed()) throw new Error('the server did not accept the id');
   if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
 
   // A cut connection: the page shows it, and no event is lost or repeated.
@@ -67,7 +72,7 @@ async function page({ ask, args: { driver, ids } }) {
   await ask('cut');
   await until(() => live.find('#state').dataset.state === 'connecting');
   await ask('goOn');
-  await until(() => live.find('#state').textContent.includes('resumed') && rows().length > 0);
+  await until(() => resumed() && rows().length > 0);
   expect(['while away']);
 
   // After a reload, the page shows the same subscription.

@@ -74,6 +74,7 @@ async function page({ ask, args: { driver, hostile } }) {
   const { openPage } = await import(driver);
   const live = await openPage();
   const { until, rows, cells } = live;
+  await until(() => live.find('#state').dataset.state === 'open');
   const check = (holds, why) => {
     if (!holds) throw new Error(`${why}: ${JSON.stringify(rows().slice(0, 3))} ${live.inside.body.innerText}`);
   };
@@ -86,8 +87,9 @@ async function page({ ask, args: { driver, hostile } }) {
   let told = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
   let row = await newest('typed into the form');
   check(told === `Published as ${row.id} to 1 subscription.`, told);
-  check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s)$/.test(row.age), 'a row');
-  await until(() => rows()[0].age !== 'now');
+  check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s ago)$/.test(row.age), 'a row');
+  const older = (age) => until(() => /^\d+ s ago$/.test(rows()[0].age) && rows()[0].age !== age && rows()[0].age);
+  await older(await older('now'));
 
   // Text that looks like HTML, in every field.
   await live.publish({ ...hostile });
@@ -122,7 +124,10 @@ async function page({ ask, args: { driver, hostile } }) {
 
   // Clients, the slowest first.
   const own = live.find('#state').textContent.match(/\d+/)[0];
-  await until(() => cells('#clients').some(([client, number]) => client === hostile.client && number.startsWith(`${own},`)));
+  const ownRow = () => live.find('#clients').querySelector('tr.own');
+  const client = (row) => row.cells[0].firstElementChild.textContent;
+  await until(() => ownRow()?.cells[1].textContent === own && client(ownRow()) === hostile.client);
+  check(ownRow().querySelector('.tag').textContent === 'this page', 'the own connection is marked');
   await ask('fallBehind');
   await until(() => cells('#clients')[0][0] === 'slow' && cells('#clients')[0][2] !== '0');
 

@@ -20,7 +20,7 @@ export async function startFaults(target) {
 
 /** A request of `GET /events…` is a stream. Only streams fail. */
 class Faults {
-  /** All stream requests, in order, as `{ url, lastEventId, accept, status, closed }`. */
+  /** All stream requests, in order, as `{ at, url, lastEventId, accept, status, closed }`; `at` is in ms. */
   requests = [];
   #target;
   #answers = [];
@@ -79,6 +79,7 @@ class Faults {
   pass(request, response) {
     const isStream = request.method === 'GET' && request.url.split('?')[0] === '/events';
     const stream = {
+      at: performance.now(),
       url: request.url,
       lastEventId: request.headers['last-event-id'] ?? null,
       accept: request.headers.accept,

@@ -9,9 +9,9 @@ import { addFile } from './pages.mjs';
 
 const FILE = new URL('../../../js/downlink/downlink.js', import.meta.url);
 
-/** Serves downlink.js. Returns its path. */
+/** Serves downlink.js as the server does, but from the working tree. Returns its path. */
 export async function servedModule() {
-  return addFile(await readFile(FILE), 'text/javascript; charset=utf-8');
+  return addFile(await readFile(FILE), 'text/javascript; charset=utf-8', '/downlink.js');
 }
 
 /** Starts a server with additional flags. */
@@ -21,12 +21,13 @@ export async function startServer(flags = []) {
   return { ...server, publish: (address, data) => publish(server.base, address, data) };
 }
 
-/** Runs `use` with a front, and with a proxy between it and the server that can fail. */
+/** Runs `use` with a front, and with a proxy between it and the server that can fail. Returns its
+ * result. */
 export async function withFaults({ server, startFront }, use) {
   const faults = await startFaults(server.base);
   try {
     const front = await startFront(faults.base);
-    await use({ faults, front, module: await servedModule() });
+    return await use({ faults, front, module: await servedModule() });
   } finally {
     faults.stop();
   }

@@ -3,7 +3,7 @@
 
 import http from 'node:http';
 
-import { PREFIX, answerTestRequest } from './pages.mjs';
+import { answerTestRequest, isTestRequest } from './pages.mjs';
 
 /** Headers of a single connection. They are not forwarded. */
 const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer'];
@@ -17,7 +17,7 @@ const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 
 export async function startFront(target, routes = {}) {
   const state = new Streams();
   const own = await listen((request, response) => {
-    if (request.url.startsWith(PREFIX)) return answerTestRequest(request, response);
+    if (isTestRequest(request)) return answerTestRequest(request, response);
     const route = Object.keys(routes).find((beginning) => request.url.startsWith(beginning));
     if (!route) return forward(state, target, own.base, request, response);
     request.url = request.url.slice(route.length - 1);

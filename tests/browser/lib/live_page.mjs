@@ -3,11 +3,11 @@
 //
 // This code runs in the browser. A check serves it with `livePage()` and imports it by that path.
 
-/** Opens the page. `address` is the part after its `/`. */
-export async function openPage(address = '') {
+/** Opens the page at `base`. `address` is the part after it. */
+export async function openPage(address = '', base = '/', [width, height] = [1280, 900]) {
   const frame = document.createElement('iframe');
-  frame.src = `/${address}`;
-  Object.assign(frame.style, { width: '1200px', height: '900px' });
+  frame.src = `${base}${address}`;
+  Object.assign(frame.style, { width: `${width}px`, height: `${height}px`, border: 0 });
   document.body.append(frame);
   await new Promise((resolve) => {
     frame.onload = resolve;

@@ -20,20 +20,22 @@ export function addPage({ page, args, answers = {} }) {
   return { path: `${PREFIX}page?id=${id}`, result, forget: () => pages.delete(id) };
 }
 
-/** Serves bytes at a new path. Returns the path. */
-export function addFile(bytes, type) {
-  const id = randomUUID();
-  files.set(id, { bytes, type });
-  return `${PREFIX}file?id=${id}`;
+/** Serves bytes at a path, by default a new one below `PREFIX`. Returns the path. */
+export function addFile(bytes, type, path = `${PREFIX}file?id=${randomUUID()}`) {
+  files.set(path, { bytes, type });
+  return path;
 }
 
-/** Answers a request below `PREFIX`. */
+/** Whether the runner answers this request, and not the server. */
+export const isTestRequest = ({ url }) => url.startsWith(PREFIX) || files.has(url);
+
+/** Answers such a request. */
 export async function answerTestRequest(request, response) {
   const url = new URL(request.url, 'http://runner');
   const id = url.searchParams.get('id');
   const page = pages.get(id);
-  const file = files.get(id);
-  if (url.pathname === `${PREFIX}file` && file) return send(response, 200, file.type, file.bytes);
+  const file = files.get(request.url);
+  if (file) return send(response, 200, file.type, file.bytes);
   if (!page) return send(response, 404, 'text/plain', 'no such page');
   switch (url.pathname) {
     case `${PREFIX}page`:

@@ -23,13 +23,16 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// The path, content type and text of each file.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page.css", STYLE, include_str!("../page/page.css")),
     ("/page.js", SCRIPT, include_str!("../page/page.js")),
     ("/page-feed.js", SCRIPT, include_str!("../page/page-feed.js")),
     ("/page-rows.js", SCRIPT, include_str!("../page/page-rows.js")),
-    ("/page-tables.js", SCRIPT, include_str!("../page/page-tables.js")),
+    ("/page-json.js", SCRIPT, include_str!("../page/page-json.js")),
+    ("/page-strip.js", SCRIPT, include_str!("../page/page-strip.js")),
+    ("/page-overview.js", SCRIPT, include_str!("../page/page-overview.js")),
+    ("/page-text.js", SCRIPT, include_str!("../page/page-text.js")),
     // A module for other pages. This page does not use it.
     ("/downlink.js", SCRIPT, include_str!("../../../../js/downlink/downlink.js")),
 ];

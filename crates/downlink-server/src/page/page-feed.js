@@ -6,6 +6,9 @@ const WAITING_MAX = 10_000;
 /** The characters of those events: a few large events weigh as much as many small ones. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
+/** The reasons of a gap that say that the server did not accept the id. */
+const NOT_ACCEPTED = ["unknown_id", "new_epoch", "lost"];
+
 /** The newest items, up to a count and a total weight; at least one is kept. */
 export class Newest {
   #items = [];
@@ -66,6 +69,8 @@ export class Feed {
   received = 0;
   /** The number of the connection in the server's list of clients. */
   connection = null;
+  /** The last id that this subscription has got or was given. */
+  #lastId = "";
 
   constructor(told, arrived) {
     this.#told = told;
@@ -76,16 +81,22 @@ export class Feed {
   subscribe(query) {
     this.#close();
     this.#told("connecting", "connecting …");
-    const url = `/events?meta=1&${query}`;
+    const url = `events?meta=1&${query}`;
     const source = new EventSource(url);
     this.#source = source;
+    this.#lastId = query.get("last_event_id") ?? "";
     const hear = (kind) => (event) => this.#take({ kind, id: event.lastEventId, text: event.data });
     source.addEventListener("downlink.event", hear("event"));
     source.addEventListener("downlink.gap", hear("gap"));
+    source.addEventListener("downlink.gap", ({ data }) => {
+      if (NOT_ACCEPTED.includes(JSON.parse(data).reason)) this.#tellOpen(false);
+    });
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      this.#told("open", `connected as number ${connection}${resumed ? ", resumed" : ""}`);
+      // Some servers also say so of a subscription that began in the history without an id.
+      this.#tellOpen(resumed && this.#lastId !== "");
+      this.#lastId = event.lastEventId || this.#lastId;
     });
     source.onerror = () => {
       if (source !== this.#source) return;
@@ -100,6 +111,10 @@ export class Feed {
     this.#told("closed", text);
   }
 
+  #tellOpen(resumed) {
+    this.#told("open", `connected as number ${this.connection}${resumed ? ", resumed" : ""}`);
+  }
+
   #close() {
     this.#source?.close();
     this.#source = null;
@@ -108,6 +123,7 @@ export class Feed {
 
   #take(arrived) {
     if (arrived.kind === "event") this.received += 1;
+    this.#lastId = arrived.id || this.#lastId;
     this.waiting.push(arrived, arrived.text.length);
     this.#arrived();
   }

@@ -1,6 +1,8 @@
 // Rows of events. All received data is shown as text: no row is made from HTML.
 
 import { Newest } from "./page-feed.js";
+import { format, mayBeJson } from "./page-json.js";
+import { age, count, element } from "./page-text.js";
 
 /** The most rows at once: more than a person reads, few enough to lay out within a frame. */
 export const ROWS_MAX = 300;
@@ -9,6 +11,9 @@ export const KEPT_MAX = 2_000;
 const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
 /** The characters of one event that a row shows: about two screens. */
 const SHOWN_MAX = 4_000;
+/** The newest rows of a drawing have their JSON formatted at once, so that they do not jump. The
+ * others are formatted when they come into sight, since a flood brings more than anybody sees. */
+const FORMATTED_AT_ONCE = 12;
 
 const REASONS = {
   evicted: "no longer kept",
@@ -18,17 +23,6 @@ const REASONS = {
   lost: "the id is ahead of the server",
   unreadable: "the store has them and cannot read them",
 };
-
-const numbers = new Intl.NumberFormat("en");
-export const count = (number) => numbers.format(number);
-
-/** An element with text. All received data passes through this function. */
-export function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 /** Parses a received event into an entry: the text of a row and of the filter's search. */
 export function read({ kind, id, text }) {
@@ -53,15 +47,6 @@ function gap(id, { reason, after, until, oldest }) {
   return { kind: "gap", id, reason, at: null, data };
 }
 
-function age(at, now) {
-  const seconds = Math.max(0, Math.floor((now - at) / 1000));
-  if (seconds < 1) return "now";
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86_400)} d`;
-}
-
 /** The newest events, as rows of a list. */
 export class Rows {
   #list;
@@ -69,9 +54,15 @@ export class Rows {
   #wanted = "";
   /** The time element of each row. */
   #times = new WeakMap();
+  /** Formats the JSON of rows that come into sight. */
+  #inSight;
 
   constructor(list) {
     this.#list = list;
+    const look = (seen) => {
+      for (const { target, isIntersecting } of seen) if (isIntersecting) this.#format(target);
+    };
+    this.#inSight = new IntersectionObserver(look, { root: list, rootMargin: "100%" });
   }
 
   get filter() {
@@ -87,13 +78,13 @@ export class Rows {
   /** Shows the kept events that contain this text. */
   setFilter(text, now) {
     this.#wanted = text.toLowerCase();
-    this.#list.replaceChildren();
+    this.#empty();
     this.#prepend(this.#kept.all().filter((entry) => this.#wants(entry)), now);
   }
 
   clear() {
     this.#kept.takeAll();
-    this.#list.replaceChildren();
+    this.#empty();
   }
 
   /** Updates the ages. */
@@ -113,8 +104,27 @@ export class Rows {
   #prepend(entries, now) {
     const made = entries.slice(-ROWS_MAX).map((entry) => this.#row(entry, now));
     const surplus = this.#list.children.length + made.length - ROWS_MAX;
-    for (let left = surplus; left > 0; left -= 1) this.#list.lastElementChild.remove();
+    for (let left = surplus; left > 0; left -= 1) this.#remove(this.#list.lastElementChild);
     this.#list.prepend(...made.reverse());
+    made.slice(0, FORMATTED_AT_ONCE).forEach((row) => this.#format(row));
+  }
+
+  #remove(row) {
+    this.#inSight.unobserve(row);
+    row.remove();
+  }
+
+  #empty() {
+    this.#inSight.disconnect();
+    this.#list.replaceChildren();
+  }
+
+  /** Formats the data of a row if it is JSON. */
+  #format(row) {
+    this.#inSight.unobserve(row);
+    const data = row.querySelector("pre");
+    const nodes = format(data.textContent);
+    if (nodes) data.replaceChildren(...nodes);
   }
 
   #row(entry, now) {
@@ -132,6 +142,7 @@ export class Rows {
       this.#times.set(row, { time, at: entry.at });
     }
     row.append(about, element("pre", "", entry.data.slice(0, SHOWN_MAX)));
+    if (entry.kind === "event" && mayBeJson(entry.data)) this.#inSight.observe(row);
     const more = entry.data.length - SHOWN_MAX;
     if (more > 0) row.append(element("p", "soft", `and ${count(more)} characters more`));
     return row;

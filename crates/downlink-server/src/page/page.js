@@ -2,8 +2,10 @@
 // text.
 
 import { Feed } from "./page-feed.js";
-import { KEPT_MAX, ROWS_MAX, Rows, count, read } from "./page-rows.js";
-import { Tables } from "./page-tables.js";
+import { Overview } from "./page-overview.js";
+import { KEPT_MAX, ROWS_MAX, Rows, read } from "./page-rows.js";
+import { Strip } from "./page-strip.js";
+import { count } from "./page-text.js";
 
 const by = (id) => document.getElementById(id);
 const subscribing = by("subscribe");
@@ -12,11 +14,9 @@ const events = by("events");
 
 const rows = new Rows(events);
 const feed = new Feed(show, plan);
-const tables = new Tables({
-  topics: by("topics"),
-  clients: by("clients"),
-  topicsNote: by("topics-note"),
-  clientsNote: by("clients-note"),
+const overview = new Overview({
+  by,
+  strip: new Strip(by),
   own: () => feed.connection,
   choose(topic) {
     subscribing.elements.topics.value = quoted(topic);
@@ -34,13 +34,33 @@ let planned = false;
 let flooded = false;
 /** Events that were dropped unseen because the queue was full. */
 let unseen = 0;
+/** Whether the form to subscribe closes once the server has accepted the subscription. */
+let closesWhenOpen = false;
 
-const now = () => Date.now() + tables.clockAhead;
+const now = () => Date.now() + overview.clockAhead;
 
 function show(state, text) {
   by("state").dataset.state = state;
   by("state").textContent = text;
+  by("wanted").hidden = state === "closed";
   by("leave").disabled = state === "closed";
+  if (state === "open" && closesWhenOpen) toggle("subscribe", false);
+}
+
+/** Opens or closes a form. The focus inside a form that closes goes to its button. */
+function toggle(name, opens) {
+  const [panel, button] = [by(`${name}-panel`), by(`show-${name}`)];
+  if (!opens && panel.contains(document.activeElement)) button.focus();
+  panel.hidden = !opens;
+  button.setAttribute("aria-expanded", String(opens));
+  closesWhenOpen = false;
+}
+
+/** Opens a form at one of its fields. */
+function openAt(form, field) {
+  toggle(form.id, true);
+  form.elements[field].focus();
+  form.elements[field].select();
 }
 
 /** Draws at the next frame, or a little later in a flood. Later calls before that do nothing. */
@@ -64,7 +84,7 @@ function draw() {
   by("empty").hidden = events.children.length > 0;
   by("empty").textContent = rows.filter
     ? "Nothing with this text."
-    : "Nothing yet. Subscribe, then publish here or with curl.";
+    : "No events yet. Publish here or with curl.";
 }
 
 function tellWaiting() {
@@ -76,8 +96,8 @@ function tellWaiting() {
 /** Says below the rows which events they leave out. */
 function tellMissing() {
   const shown = count(ROWS_MAX);
-  const full = `These are the newest ${shown}; the filter looks among the newest ${count(KEPT_MAX)}.`;
-  const gone = `${count(unseen)} events were let go unseen, since more came than can wait.`;
+  const full = `Newest ${shown} shown; the filter searches ${count(KEPT_MAX)}.`;
+  const gone = `${count(unseen)} events were dropped unseen, since more came than can wait.`;
   const parts = [events.children.length === ROWS_MAX && full, unseen > 0 && gone];
   by("note").textContent = parts.filter(Boolean).join(" ");
 }
@@ -85,7 +105,7 @@ function tellMissing() {
 function pause(wanted) {
   paused = wanted;
   by("pause").setAttribute("aria-pressed", String(paused));
-  by("pause").textContent = paused ? "Go ahead" : "Pause";
+  by("pause").textContent = paused ? "Continue" : "Pause";
   plan();
 }
 
@@ -98,22 +118,40 @@ function names(text) {
 /** Writes a name in the form that `names` reads. */
 const quoted = (name) => (/[\s"]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name);
 
-function subscribe() {
+/** The subscription that the form describes. */
+function wanted() {
   const { topics, client, start, after } = subscribing.elements;
   const query = new URLSearchParams();
   for (const topic of names(topics.value)) query.append("topic", topic);
   if (client.value) query.set("client", client.value);
   if (after.value.trim()) query.set("last_event_id", after.value.trim());
   else query.set("start", start.value);
+  return query;
+}
+
+/** Subscribes as the form says. The list begins anew, except to resume. */
+function subscribe() {
+  const query = wanted();
   // The address keeps the subscription, so a reload or a shared link opens the same one.
   history.replaceState(null, "", `#${query}`);
+  closesWhenOpen = true;
+  if (!query.has("last_event_id")) clear();
+  follow(query);
+}
+
+/** Subscribes, and says to what. */
+function follow(query) {
+  const topics = query.getAll("topic").map(quoted).join(" ");
+  const client = query.get("client");
+  const parts = [topics === "*" ? "all topics" : topics, client && `client ${client}`];
+  by("wanted").textContent = parts.filter(Boolean).join(", ") || "events for everyone";
   feed.subscribe(query);
 }
 
-/** Restores the subscription from the address. */
-function recall() {
+/** Subscribes as the address says, or else as the form does at first: to all topics. */
+function begin() {
   const query = new URLSearchParams(location.hash.slice(1));
-  if (query.size === 0) return;
+  if (query.size === 0) return follow(wanted());
   const { topics, client, start, after } = subscribing.elements;
   topics.value = query.getAll("topic").map(quoted).join(" ");
   client.value = query.get("client") ?? "";
@@ -128,7 +166,7 @@ async function publish() {
   const query = new URLSearchParams();
   for (const field of [topic, client, event]) if (field.value) query.set(field.name, field.value);
   if (everyone.checked) query.set("everyone", "true");
-  const answer = await fetch(`/events?${query}`, { method: "POST", body: data.value });
+  const answer = await fetch(`events?${query}`, { method: "POST", body: data.value });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.detail ?? body.title);
   const to = `${count(body.subscribers)} ${body.subscribers === 1 ? "subscription" : "subscriptions"}`;
@@ -143,7 +181,7 @@ function tellPublished(text, className) {
 /** Fills in the id of a row as the event to resume after. */
 function resumeFrom(id) {
   subscribing.elements.after.value = id;
-  subscribing.elements.after.focus();
+  openAt(subscribing, "after");
 }
 
 /** Moves the focus between the ids of the rows. Together they are one stop of the Tab key. */
@@ -154,8 +192,8 @@ function move(steps) {
 }
 
 const KEYS = {
-  s: () => subscribing.elements.topics.select(),
-  n: () => publishing.elements.data.select(),
+  s: () => openAt(subscribing, "topics"),
+  n: () => openAt(publishing, "data"),
   f: () => by("filter").select(),
   "/": () => by("filter").select(),
   e: () => events.focus(),
@@ -180,13 +218,17 @@ function setFilter(text) {
   plan();
 }
 
-/** Escape clears the filter, then closes the list of keys, then leaves the field. */
+/** Escape clears the filter, then closes the list of keys, then leaves the field and its form. */
 function escape(target) {
   if (target === by("filter") && target.value) {
     target.value = "";
     setFilter("");
   } else if (by("keys").open) by("keys").open = false;
-  else target.blur();
+  else {
+    target.blur();
+    if (publishing.contains(target)) toggle("publish", false);
+    if (subscribing.contains(target)) toggle("subscribe", false);
+  }
 }
 
 const isField = (target) => target.matches("input:not([type=checkbox]), select, textarea");
@@ -227,16 +269,22 @@ publishing.addEventListener("submit", (event) => {
     (error) => tellPublished(error.message, "bad"),
   );
 });
+for (const form of [subscribing, publishing]) {
+  by(`show-${form.id}`).addEventListener("click", () => {
+    if (by(`${form.id}-panel`).hidden) openAt(form, form === subscribing ? "topics" : "data");
+    else toggle(form.id, false);
+  });
+}
 by("leave").addEventListener("click", () => feed.leave());
 by("pause").addEventListener("click", () => pause(!paused));
 by("clear").addEventListener("click", clear);
 by("filter").addEventListener("input", (event) => setFilter(event.target.value));
-by("prefix").addEventListener("input", (event) => tables.setPrefix(event.target.value));
+by("prefix").addEventListener("input", (event) => overview.setPrefix(event.target.value));
 events.addEventListener("click", (event) => {
   if (event.target.matches("button.id")) resumeFrom(event.target.textContent);
 });
 document.addEventListener("keydown", press);
 
 tick(0);
-tables.look();
-recall();
+overview.look();
+begin();

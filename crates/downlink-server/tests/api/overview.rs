@@ -179,12 +179,14 @@ async fn the_page_runs_nothing_but_its_own_files() {
     assert!(!policy.contains("unsafe"), "{policy}");
     for script in page.body.split("<script").skip(1) {
         assert!(
-            script.starts_with(" src=\"/page.js\"") && script.contains("></script>"),
+            script.starts_with(" src=\"page.js\"") && script.contains("></script>"),
             "{script}"
         );
     }
     assert!(!page.body.contains(" style=") && !page.body.contains(" on"), "inline code");
-    for name in ["page", "page-feed", "page-rows", "page-tables"] {
+    for name in
+        ["page", "page-feed", "page-rows", "page-json", "page-strip", "page-overview", "page-text"]
+    {
         let script = server.get(&format!("/{name}.js")).await;
         assert_eq!(script.header("content-type"), Some("text/javascript; charset=utf-8"));
         for taken_for_code in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "Function("]

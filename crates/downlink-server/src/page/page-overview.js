@@ -1,0 +1,186 @@
+// The server's numbers, topics and clients. The page requests all three every two seconds while it
+// is visible.
+
+import { count, element, rate } from "./page-text.js";
+
+/** The pause after an answer, and after a failure. */
+const PAUSE_MS = 2_000;
+const PAUSE_AFTER_FAILURE_MS = 5_000;
+/** The rows requested. A note says when there are more. */
+const ROWS_MAX = 100;
+
+/** The rows of a table by key. A row is made once and updated in place, so it keeps the focus. */
+class Table {
+  #body;
+  #cells;
+  #makeFirst;
+  #rows = new Map();
+
+  /** `makeFirst(key)` makes the first cell; `cells` is the number of cells after it. */
+  constructor(body, cells, makeFirst) {
+    this.#body = body;
+    this.#cells = cells;
+    this.#makeFirst = makeFirst;
+  }
+
+  /** Shows these rows, each `{ key, texts, tag, className }`, in this order. */
+  show(rows) {
+    const keys = new Set(rows.map(({ key }) => key));
+    for (const [key, row] of this.#rows) {
+      if (keys.has(key)) continue;
+      row.remove();
+      this.#rows.delete(key);
+    }
+    rows.forEach(({ key, texts, tag = "", className = "" }, at) => {
+      const row = this.#rows.get(key) ?? this.#make(key);
+      row.className = className;
+      write(row.querySelector(".tag"), tag);
+      texts.forEach((text, cell) => write(row.children[cell + 1], text));
+      const here = this.#body.children[at] ?? null;
+      if (here !== row) this.#body.insertBefore(row, here);
+    });
+  }
+
+  #make(key) {
+    const row = element("tr");
+    const first = element("th");
+    first.scope = "row";
+    first.append(this.#makeFirst(key), element("span", "tag"));
+    row.append(first);
+    for (let cell = 0; cell < this.#cells; cell += 1) row.append(element("td", "number"));
+    this.#rows.set(key, row);
+    return row;
+  }
+}
+
+function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+async function ask(path) {
+  const asked = Date.now();
+  const answer = await fetch(path);
+  if (!answer.ok) {
+    const { detail, title } = await answer.json().catch(() => ({}));
+    throw new Error(detail ?? title ?? answer.statusText);
+  }
+  return { answer, clock: clockOf(answer, asked) };
+}
+
+async function askJson(path) {
+  const { answer, clock } = await ask(path);
+  return { body: await answer.json(), clock };
+}
+
+async function askText(path) {
+  return (await ask(path)).answer.text();
+}
+
+/** How far the server's clock is ahead of ours. A difference below its resolution counts as 0. */
+function clockOf(answer, asked) {
+  const ahead = Date.parse(answer.headers.get("date")) - (asked + Date.now()) / 2;
+  return Math.abs(ahead) > 2_000 ? ahead : 0;
+}
+
+/** The strip and both tables. The page uses `clockAhead` to show ages. */
+export class Overview {
+  clockAhead = 0;
+  #strip;
+  #topics;
+  #clients;
+  #notes;
+  #own;
+  #prefix = "";
+  /** The events published to each topic at the last look, and the time of that look. */
+  #before = new Map();
+  #timer = 0;
+  #looking = false;
+  #again = false;
+
+  /**
+   * `by(id)` finds an element, `choose(topic)` is called for a clicked topic, and `own()` is the
+   * page's connection number.
+   */
+  constructor({ by, strip, choose, own }) {
+    this.#strip = strip;
+    this.#topics = new Table(by("topics"), 3, (topic) => {
+      const button = element("button", "topic", topic);
+      button.type = "button";
+      button.title = "Subscribe to this topic";
+      button.addEventListener("click", () => choose(topic));
+      return button;
+    });
+    this.#clients = new Table(by("clients"), 3, (key) => element("span", "", JSON.parse(key)[1] ?? "–"));
+    this.#notes = { topics: by("topics-note"), clients: by("clients-note") };
+    this.#own = own;
+    document.addEventListener("visibilitychange", () => this.look());
+  }
+
+  setPrefix(prefix) {
+    this.#prefix = prefix;
+    this.look();
+  }
+
+  /** Looks now and then regularly, while the page is visible. */
+  async look() {
+    this.#again = this.#looking;
+    if (document.visibilityState !== "visible" || this.#looking) return;
+    clearTimeout(this.#timer);
+    this.#looking = true;
+    const answered = await this.#lookOnce();
+    this.#looking = false;
+    const pause = answered ? PAUSE_MS : PAUSE_AFTER_FAILURE_MS;
+    this.#timer = setTimeout(() => this.look(), this.#again ? 0 : pause);
+  }
+
+  /** Asks for all parts. One that is refused does not hide the others. */
+  async #lookOnce() {
+    const query = new URLSearchParams({ limit: ROWS_MAX, prefix: this.#prefix });
+    const parts = [askJson(`topics?${query}`), askJson(`clients?limit=${ROWS_MAX}`), askText("metrics")];
+    const [topics, clients, metrics] = await Promise.allSettled(parts);
+    this.clockAhead = topics.value?.clock ?? clients.value?.clock ?? this.clockAhead;
+    if (topics.value) this.#showTopics(topics.value.body);
+    else this.#notes.topics.textContent = `No answer: ${topics.reason.message}`;
+    if (clients.value) this.#showClients(clients.value.body);
+    else this.#notes.clients.textContent = `No answer: ${clients.reason.message}`;
+    // The server gives the clients with the greatest lag first.
+    const lag = clients.value ? (clients.value.body.clients[0]?.lag ?? 0) : null;
+    this.#strip.show({ metrics: metrics.value, lag });
+    return [topics, clients, metrics].every(({ status }) => status === "fulfilled");
+  }
+
+  #showTopics({ topics, next }) {
+    const now = performance.now();
+    const seen = new Map();
+    const rows = topics.map(({ topic, subscribers, events, published, finished }) => {
+      seen.set(topic, { published, now });
+      const perSecond = rateOf(this.#before.get(topic), published, now);
+      const texts = [count(subscribers), perSecond, count(events)];
+      return { key: topic, texts, tag: finished ? "finished" : "" };
+    });
+    this.#before = seen;
+    this.#topics.show(rows);
+    const more = next === null ? "" : "There are more topics. Type a prefix to see others.";
+    write(this.#notes.topics, rows.length === 0 ? "No topics." : more);
+  }
+
+  #showClients({ clients, connections }) {
+    const rows = clients.map(({ connection, client, lag, topics }) => {
+      const own = connection === this.#own();
+      // A restarted server reuses connection numbers, so the key includes the client.
+      const key = JSON.stringify([connection, client]);
+      const className = [own && "own", lag > 0 && "behind"].filter(Boolean).join(" ");
+      const texts = [connection, count(lag), count(topics)];
+      return { key, texts, tag: own ? "this page" : "", className };
+    });
+    this.#clients.show(rows);
+    const shown = connections > rows.length ? `${count(rows.length)} of ${count(connections)}, ` : "";
+    write(this.#notes.clients, `${shown}slowest first`);
+  }
+}
+
+/** If a topic counts from 0 again, the server had forgotten it in between. */
+function rateOf(before, published, now) {
+  if (!before || published < before.published) return "–";
+  return rate((published - before.published) / ((now - before.now) / 1000));
+}

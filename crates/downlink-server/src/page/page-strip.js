@@ -1,0 +1,115 @@
+// The strip of numbers: connections, rates, lag and memory, each with a graph of the last minutes.
+// A number that the server does not give is shown as a dash.
+
+import { element, rate, short } from "./page-text.js";
+
+/** The points of a graph: two minutes of looks. */
+const POINTS_MAX = 60;
+const SVG = "http://www.w3.org/2000/svg";
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/** Reads the metrics that have no labels. Returns their values by name. */
+export function parseMetrics(text) {
+  const found = [...text.matchAll(/^([a-z_]+) ([0-9.eE+-]+)$/gm)];
+  return new Map(found.map(([, name, value]) => [name, Number(value)]));
+}
+
+/** A number of bytes as `[number, unit]`. */
+function bytes(number) {
+  const step = Math.min(Math.floor(Math.log2(Math.max(number, 1)) / 10), UNITS.length - 1);
+  const scaled = number / 1024 ** step;
+  return [step > 0 && scaled < 100 ? scaled.toFixed(1) : short(Math.round(scaled)), UNITS[step]];
+}
+
+/** A number with its unit and its graph. */
+class Tile {
+  #value = element("span", "value", "–");
+  #unit = element("span", "unit", "");
+  #area = document.createElementNS(SVG, "polygon");
+  #line = document.createElementNS(SVG, "polyline");
+  #points = [];
+  #write;
+
+  /** `write(number)` gives the text of the number and its unit. */
+  constructor(place, write) {
+    this.#write = write;
+    const graph = document.createElementNS(SVG, "svg");
+    graph.setAttribute("viewBox", `0 0 ${POINTS_MAX - 1} 1`);
+    graph.setAttribute("preserveAspectRatio", "none");
+    graph.setAttribute("aria-hidden", "true");
+    graph.append(this.#area, this.#line);
+    const text = element("span", "text");
+    text.append(this.#value, this.#unit);
+    place.append(text, graph);
+  }
+
+  /** Adds a number, or null if it is unknown. */
+  add(number) {
+    const [text, unit] = number === null ? ["–", ""] : this.#write(number);
+    this.#value.textContent = text;
+    this.#unit.textContent = unit;
+    this.#points.push(number);
+    if (this.#points.length > POINTS_MAX) this.#points.shift();
+    this.#draw();
+  }
+
+  /** Draws the newest point at the right. An unknown number ends the line at its left. */
+  #draw() {
+    const known = this.#points.slice(this.#points.lastIndexOf(null) + 1);
+    const most = Math.max(...known, 1);
+    const first = POINTS_MAX - known.length;
+    const line = known.map((number, at) => `${first + at},${(1 - number / most).toFixed(3)}`);
+    this.#line.setAttribute("points", line.join(" "));
+    const corners = known.length > 0 ? [`${first},1`, ...line, `${POINTS_MAX - 1},1`] : [];
+    this.#area.setAttribute("points", corners.join(" "));
+  }
+}
+
+/** All tiles. Each has an element with its name as the id. */
+export class Strip {
+  #tiles;
+  #memoryTitle;
+  /** The counters at the last look, and its time. */
+  #before = { counters: new Map(), at: 0 };
+
+  /** `by(id)` finds an element. */
+  constructor(by) {
+    const number = (value) => [short(value), ""];
+    const perSecond = (value) => [rate(value), "/s"];
+    this.#memoryTitle = by("memory-title");
+    this.#tiles = {
+      connections: new Tile(by("connections"), number),
+      published: new Tile(by("events-in"), perSecond),
+      delivered: new Tile(by("deliveries-out"), perSecond),
+      lag: new Tile(by("largest-lag"), (value) => [short(value), value === 1 ? "event" : "events"]),
+      memory: new Tile(by("memory"), bytes),
+    };
+  }
+
+  /** Shows the numbers of a look. `metrics` is the text of `/metrics`, `lag` the largest lag. */
+  show({ metrics, lag, at = performance.now() }) {
+    const counters = parseMetrics(metrics ?? "");
+    const of = (name) => counters.get(`downlink_${name}`) ?? null;
+    const since = (name) => this.#rateOf(`downlink_${name}_total`, counters, at);
+    this.#tiles.connections.add(of("subscribers"));
+    this.#tiles.published.add(since("events_published"));
+    this.#tiles.delivered.add(since("events_delivered"));
+    this.#tiles.lag.add(lag);
+    this.#showMemory(counters.get("process_resident_memory_bytes"), of("bytes_kept"));
+    this.#before = { counters, at };
+  }
+
+  /** The memory of the process, or the bytes of history if the server does not give it. */
+  #showMemory(resident, history) {
+    const title = resident === undefined ? "History in memory" : "Memory";
+    if (this.#memoryTitle.textContent !== title) this.#memoryTitle.textContent = title;
+    this.#tiles.memory.add(resident ?? history);
+  }
+
+  /** A restarted server counts from 0 again: the next look has a rate. */
+  #rateOf(name, counters, at) {
+    const [before, now] = [this.#before.counters.get(name), counters.get(name)];
+    if (before === undefined || now === undefined || now < before) return null;
+    return ((now - before) * 1_000) / (at - this.#before.at);
+  }
+}

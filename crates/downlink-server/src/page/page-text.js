@@ -1,0 +1,33 @@
+// Texts and elements that the parts of the page share.
+
+const numbers = new Intl.NumberFormat("en");
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+/** From this number on, `short` writes 100K. */
+const SHORT_FROM = 100_000;
+
+/** A number with all its digits. */
+export const count = (number) => numbers.format(number);
+/** A number of at most six characters. */
+export const short = (number) => (number < SHORT_FROM ? count(number) : compact.format(number));
+
+/** An element with text. All received data passes through this function. */
+export function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/** A rate with one decimal place while it is small. */
+export const rate = (number) =>
+  number > 0 && number < 10 ? number.toFixed(1) : short(Math.round(number));
+
+/** How long ago something was. */
+export function age(at, now) {
+  const seconds = Math.max(0, Math.floor((now - at) / 1000));
+  if (seconds < 1) return "now";
+  if (seconds < 60) return `${seconds} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86_400)} d ago`;
+}
