@@ -5,9 +5,11 @@
 //! server's own: a page of another origin is refused, and another port of localhost is another
 //! origin. The guard grants nothing: no answer carries a CORS header.
 
+use std::sync::atomic::Ordering;
+
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -27,11 +29,20 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let request = linger::lingering(request);
-    let response = match check(&app.settings, &request) {
+    let version = request.version();
+    let (request, cut) = linger::lingering(request);
+    let checked = check(&app.settings, &request);
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+        Err(refused) => {
+            drop(request);
+            refused.into_response()
+        }
     };
+    // The connection cannot serve another request behind a body that was not read.
+    if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let status = response.status().as_u16();
     tracing::debug!(%method, path = %shown(uri.path()), status, "answered");
     response

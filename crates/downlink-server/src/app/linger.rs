@@ -7,6 +7,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,20 +23,24 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-/// How long the server reads the rest of a body. A client on a slow line has the answer by then.
-const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How long the server reads the rest of a body. Many clients read the answer only when they have
+/// sent everything, Python's urllib among them, and a line of 100 Mbit/s takes that long for the
+/// bytes below. Half would do on a local network only.
+const LINGER_MAX: Duration = Duration::from_secs(10);
 
-/// How many bytes of the rest the server reads. This covers the bytes that were in flight with the
-/// answer, and a whole file of a user who experiments.
-const LINGER_BYTES_MAX: usize = 16 << 20;
+/// How many bytes of the rest the server reads: any file that a user who experiments is likely to
+/// send. They are discarded as they come.
+const LINGER_BYTES_MAX: usize = 128 << 20;
 
-/// Wraps the body of a request so that it may be dropped before its end.
-pub(super) fn lingering(request: Request) -> Request {
+/// Wraps the body of a request so that it may be dropped before its end, and tells whether it was.
+pub(super) fn lingering(request: Request) -> (Request, Arc<AtomicBool>) {
+    let cut = Arc::new(AtomicBool::new(false));
     // A client that sends `Expect` waits for an answer before it sends the body.
     if request.headers().contains_key(header::EXPECT) {
-        return request;
+        return (request, cut);
     }
-    request.map(|body| Body::new(Lingering { body, over: false }))
+    let lingering = |body| Body::new(Lingering { body, over: false, cut: Arc::clone(&cut) });
+    (request.map(lingering), cut)
 }
 
 /// A body whose rest is read for a while after it was dropped.
@@ -40,6 +48,8 @@ struct Lingering {
     body: Body,
     /// The body was read to its end, or to an error.
     over: bool,
+    /// The body was dropped before that.
+    cut: Arc<AtomicBool>,
 }
 
 impl http_body::Body for Lingering {
@@ -69,6 +79,7 @@ impl Drop for Lingering {
         if self.over || http_body::Body::is_end_stream(&self.body) {
             return;
         }
+        self.cut.store(true, Ordering::Relaxed);
         let rest = std::mem::take(&mut self.body);
         // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

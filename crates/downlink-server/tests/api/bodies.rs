@@ -46,17 +46,17 @@ async fn a_body_that_announces_nothing_is_measured() {
 
 /// A client that sends the whole body before it reads the answer, as many clients do.
 async fn send_then_read(server: &Server, path: &str) -> Answer {
-    const BYTES: usize = 8 << 20;
+    const BYTES: usize = 48 << 20;
     let mut io = server.connect().await;
     let host = server.address;
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {BYTES}\r\n\r\n"
-    );
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {BYTES}\r\n\r\n");
     io.write_all(head.as_bytes()).await.expect("open");
     patiently(io.write_all(&vec![b'x'; BYTES])).await.expect("read to the end");
     let mut answer = String::new();
     patiently(io.read_to_string(&mut answer)).await.expect("an answer and no reset");
-    Answer::parse(&answer)
+    let answer = Answer::parse(&answer);
+    assert_eq!(answer.header("connection"), Some("close"), "it was closed");
+    answer
 }
 
 #[tokio::test]

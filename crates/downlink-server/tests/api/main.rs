@@ -11,6 +11,7 @@ mod finishing;
 mod limits;
 mod overview;
 mod publishing;
+mod relaying;
 mod resuming;
 mod settings;
 mod stream;
