@@ -22,11 +22,16 @@ use axum::{
 };
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 
 /// How long the server reads the rest of a body. Many clients read the answer only when they have
 /// sent everything, Python's urllib among them, and a line of 100 Mbit/s takes that long for the
 /// bytes below. Half would do on a local network only.
 const LINGER_MAX: Duration = Duration::from_secs(10);
+
+/// How long the rest may pause. A client that has the answer and sends nothing more is not waited
+/// for.
+const LINGER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How many bytes of the rest the server reads: any file that a user who experiments is likely to
 /// send. They are discarded as they come.
@@ -83,15 +88,15 @@ impl Drop for Lingering {
         let rest = std::mem::take(&mut self.body);
         // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(tokio::time::timeout(LINGER_MAX, discard(rest)));
+            runtime.spawn(timeout(LINGER_MAX, discard(rest)));
         }
     }
 }
 
-/// Reads and discards the body, up to the limit.
+/// Reads and discards the body, up to the limits.
 async fn discard(mut body: Body) {
     let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
+    while let Ok(Some(Ok(frame))) = timeout(LINGER_PAUSE_MAX, body.frame()).await {
         bytes += frame.data_ref().map_or(0, Bytes::len);
         if bytes > LINGER_BYTES_MAX {
             return;

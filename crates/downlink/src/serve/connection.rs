@@ -386,7 +386,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);
-            if drain.has_begun() {
+            if drain.has_begun() || traits.is_ended_by_close(&response) {
                 traits.say_close(&mut response);
             }
             Ok(reply(response, traits, parking.as_ref(), &progress))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
@@ -38,6 +38,8 @@ pub(super) struct RequestTraits {
     keep_alive: bool,
     /// Its version has the header `Connection`; HTTP/2 has other means.
     has_connection_header: bool,
+    /// Its version has no chunks.
+    is_http_10: bool,
 }
 
 impl RequestTraits {
@@ -50,6 +52,7 @@ impl RequestTraits {
             connects,
             keep_alive: !says_close(request.headers()),
             has_connection_header: request.version() <= Version::HTTP_11,
+            is_http_10: request.version() == Version::HTTP_10,
         }
     }
 
@@ -58,7 +61,19 @@ impl RequestTraits {
     pub(super) fn say_close<T>(&self, response: &mut Response<T>) {
         if self.has_connection_header && !self.is_upgraded_by(response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if self.is_http_10 {
+                // Otherwise hyper adds `keep-alive`, because the peer has asked for it.
+                *response.version_mut() = Version::HTTP_10;
+            }
         }
+    }
+
+    /// Whether only the end of the connection can show the end of a response. To such a request the
+    /// answer must not be `keep-alive`, although the peer asked for it: a proxy would wait for more.
+    pub(super) fn is_ended_by_close<B: Body>(&self, response: &Response<B>) -> bool {
+        self.is_http_10
+            && !response.headers().contains_key(CONTENT_LENGTH)
+            && response.body().size_hint().exact().is_none()
     }
 
     /// Whether the response makes the connection another protocol's.

@@ -308,7 +308,22 @@ async fn first_request_that_comes_after_the_signal_is_answered() {
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let answer = client.rest().await;
     assert_eq!(body_of(&answer), "hello");
-    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn last_answer_in_http_1_0_offers_nothing_more() {
+    let hello = Router::new().route("/", get(|| async { "hello" }));
+    let mut running = Running::new(hello.merge(streams())).await;
+    let mut client = running.connect().await;
+    let other = reading(&running, "/ours").await;
+    running.stop();
+    other.rest().await;
+    client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    let answer = client.rest().await;
+    assert_eq!(body_of(&answer), "hello");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
     running.ended().await;
 }
 

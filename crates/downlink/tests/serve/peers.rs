@@ -32,6 +32,23 @@ async fn http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     running.ended().await;
 }
 
+/// A proxy that is told `keep-alive` would wait for more of a stream that has ended.
+#[tokio::test]
+async fn http_1_0_stream_is_never_kept_alive() {
+    let mut running = Running::new(app()).await;
+    let mut stream = running.connect().await;
+    stream.send("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    stream.sees(": connected\n\n").await;
+    let mut kept = running.connect().await;
+    kept.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    kept.sees("hello").await;
+    assert!(kept.seen.contains("connection: keep-alive\r\n"), "{}", kept.seen);
+    running.stop();
+    let answer = stream.rest().await;
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    assert!(!answer.contains("keep-alive\r\n"), "{answer}");
+}
+
 #[tokio::test]
 async fn tls_hello_is_no_request() {
     let running = Running::new(app()).await;
