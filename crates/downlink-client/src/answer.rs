@@ -16,6 +16,12 @@ use crate::{
 /// downlink server.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
+/// The longest wait for the description of a refusal: 5 seconds.
+///
+/// It follows the head of the answer at once. With half, a slow line would lose it; with double, a
+/// peer that sends a head and stops would delay the next attempt for longer.
+const PROBLEM_TIMEOUT: Duration = Duration::from_secs(5);
+
 const PROBLEM: &str = "application/problem+json";
 
 /// The server's receipt for one published event.
@@ -40,6 +46,16 @@ pub struct Receipt {
 pub struct StreamReceipt {
     /// The id of the last event. `None` if the stream had no event.
     pub id: Option<String>,
+    /// The number of events that were published.
+    #[serde(default)]
+    pub events: u64,
+    /// The number of events that the server already had, with the same ids. They were not
+    /// published again.
+    #[serde(default)]
+    pub repeated: u64,
+    /// The number of subscriptions that the last event was for.
+    #[serde(default)]
+    pub subscribers: u64,
 }
 
 /// The server's description of an error (RFC 9457).
@@ -137,12 +153,29 @@ async fn read_body(answer: &mut Response) -> Result<Vec<u8>, PublishError> {
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PublishError {
-    match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) if has_media_type(headers, PROBLEM) => {
-            PublishError::Rejected(Problem { status, retry_after: retry_after(headers), ..problem })
-        }
-        _ => PublishError::UnexpectedAnswer { status },
+    match problem(status, headers, body) {
+        Some(problem) => PublishError::Rejected(problem),
+        None => PublishError::UnexpectedAnswer { status },
     }
+}
+
+/// The problem that an answer describes. `None` if the answer is not from a downlink server.
+fn problem(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Problem> {
+    if !has_media_type(headers, PROBLEM) {
+        return None;
+    }
+    let problem = serde_json::from_slice::<Problem>(body).ok()?;
+    Some(Problem { status, retry_after: retry_after(headers), ..problem })
+}
+
+/// Reads the problem of a refused subscription. `None` if there is none, or if it takes longer than
+/// [`PROBLEM_TIMEOUT`]: the status alone is an answer too.
+pub(crate) async fn read_problem(mut answer: Response) -> Option<Problem> {
+    if !has_media_type(answer.headers(), PROBLEM) {
+        return None;
+    }
+    let body = tokio::time::timeout(PROBLEM_TIMEOUT, read_body(&mut answer)).await;
+    problem(answer.status(), answer.headers(), &body.ok()?.ok()?)
 }
 
 pub(crate) fn transport(error: reqwest::Error) -> PublishError {

@@ -57,7 +57,7 @@ pub use downlink_proto::{
 };
 pub use error::{Closed, CredentialsError, StreamError, TransportError};
 pub use gap::{Gap, GapReason};
-pub use publish_request::{PublishRequest, StreamFormat};
+pub use publish_request::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
 pub use publisher::{PUBLISH_TIMEOUT_DEFAULT, Publisher};
 pub use request::{FIRST_BYTE_TIMEOUT_DEFAULT, LAST_EVENT_ID_BYTES_MAX};
 pub use source::{EventSource, IDLE_TIMEOUT_LEARNED_MIN, ReadyState};

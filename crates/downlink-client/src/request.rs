@@ -11,7 +11,7 @@ use http::{
 use reqwest::{Response, Url};
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{CredentialsError, StreamError, TransportError};
+use crate::{CredentialsError, StreamError, TransportError, answer};
 
 /// The longest wait for the head of the answer by default, credentials included: 60 seconds.
 ///
@@ -64,7 +64,7 @@ impl Request {
         Box::pin(async move {
             let after = request.first_byte_timeout;
             match tokio::time::timeout(after, request.answer(last_event_id)).await {
-                Ok(answer) => accept(answer?),
+                Ok(answer) => accept(answer?).await,
                 Err(_elapsed) => Err(StreamError::FirstByteTimeout { after }),
             }
         })
@@ -105,11 +105,12 @@ pub(crate) fn last_event_id_header(id: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(id.as_bytes()).ok()
 }
 
-fn accept(answer: Response) -> Result<Response, StreamError> {
+async fn accept(answer: Response) -> Result<Response, StreamError> {
     let headers = answer.headers();
     if answer.status() != StatusCode::OK {
-        let retry_after = retry_after(headers);
-        return Err(StreamError::Status { status: answer.status(), retry_after });
+        let (status, retry_after) = (answer.status(), retry_after(headers));
+        let problem = answer::read_problem(answer).await.map(Box::new);
+        return Err(StreamError::Status { status, retry_after, problem });
     }
     if !has_media_type(headers, EVENT_STREAM) {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

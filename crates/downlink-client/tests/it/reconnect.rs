@@ -1,10 +1,13 @@
 //! State that survives a reconnect, and answers that end the event source for good.
 
-use downlink_client::{Closed, EventSourceBuilder, ReadyState, ReconnectPolicy, StreamError};
+use downlink_client::{
+    ANSWER_BYTES_MAX, Closed, EventSourceBuilder, ReadyState, ReconnectPolicy, StreamError,
+};
 use std::time::Duration;
 
 use crate::scripted::{
-    STREAM_HEAD, Server, at_once, connect, end, event, interrupted_by, interruption, refusing,
+    STREAM_HEAD, Server, at_once, connect, end, event, failed_by, interrupted_by, interruption,
+    refusing,
 };
 
 const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
@@ -204,6 +207,48 @@ async fn statuses_that_waiting_does_not_mend_fail_for_good() {
         let (reason, _) = tokio::join!(end(&mut source), server.answer(refusal(status, "")));
         assert!(matches!(reason, Closed::Failed(StreamError::Status { .. })), "{reason:?}");
     }
+}
+
+fn described(content_type: &str, length: usize, body: &str) -> String {
+    format!(
+        "HTTP/1.1 400 No\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_shows_what_the_server_says() {
+    const PROBLEM: &str = "application/problem+json";
+    let server = Server::bind().await;
+    let shown = async |content_type, length, body| {
+        let answer = described(content_type, length, body);
+        failed_by(server.builder(), &server, &answer).await.to_string()
+    };
+    let status = "the server answered with status 400 Bad Request";
+    let body = r#"{"title":"Bad","detail":"Write a topic."}"#;
+    assert_eq!(shown(PROBLEM, body.len(), body).await, format!("{status}: Write a topic."));
+    let title = r#"{"title":"Bad"}"#;
+    assert_eq!(shown(PROBLEM, title.len(), title).await, format!("{status}: Bad"));
+    // Answers of other servers, and descriptions that cannot be read, leave the status alone.
+    assert_eq!(shown("text/html", body.len(), body).await, status);
+    assert_eq!(shown(PROBLEM, 2, "[]").await, status);
+    assert_eq!(shown(PROBLEM, 100, "{").await, status);
+    let long = format!(r#"{{"detail":"{}"}}"#, "x".repeat(ANSWER_BYTES_MAX));
+    assert_eq!(shown(PROBLEM, long.len(), &long).await, status);
+}
+
+#[tokio::test]
+async fn a_description_that_does_not_come_does_not_hide_the_refusal() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let stalled = async {
+        let mut connection = server.accept().await;
+        tokio::time::pause();
+        connection.send(described("application/problem+json", 100, "{")).await;
+        connection
+    };
+    let (reason, _connection) = tokio::join!(end(&mut source), stalled);
+    assert!(matches!(reason, Closed::Failed(StreamError::Status { .. })), "{reason:?}");
 }
 
 #[tokio::test]

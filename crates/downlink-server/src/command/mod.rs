@@ -9,6 +9,7 @@ mod output;
 mod publish;
 mod runtime;
 mod serve;
+mod server_url;
 mod subscribe;
 
 use std::{
