@@ -16,7 +16,7 @@ use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
-use super::{output::printed, runtime::block_on, server_url::ServerUrl};
+use super::{exit, output::printed, runtime::block_on, server_url::ServerUrl};
 
 /// The largest event read from stdin. The server's limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
@@ -95,13 +95,13 @@ fn stream_types() -> impl TypedValueParser<Value = StreamTypes> {
 }
 
 pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<()> {
-    take_addresses(&mut arguments)?;
+    take_addresses(&mut arguments).map_err(exit::usage)?;
     block_on(publish(arguments))
 }
 
 async fn publish(arguments: Arguments) -> anyhow::Result<()> {
     let publisher = arguments.url.publisher()?;
-    let request = request(&arguments)?;
+    let request = request(&arguments).map_err(exit::usage)?;
     let answer = match arguments.stream {
         Some(format) => {
             let format = match format {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    decode,
+    decode, exit,
     output::{complain, printed},
     runtime::block_on,
     server_url::ServerUrl,
@@ -79,18 +79,23 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
-    let mut url = arguments.url.clone();
-    let (addresses, topics): (Vec<&String>, Vec<&String>) =
+/// The address of the server, and the topics. The address may be among the topics.
+fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&String>)> {
+    let (addresses, topics): (Vec<_>, Vec<_>) =
         arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));
-    match addresses.as_slice() {
-        [] => {}
+    let url = match addresses.as_slice() {
+        [] => arguments.url.clone(),
         [address] => {
             let parsed = address.parse().map_err(anyhow::Error::msg);
-            url = parsed.with_context(|| format!("{address:?} cannot be used"))?;
+            parsed.with_context(|| format!("{address:?} cannot be used"))?
         }
         _ => bail!("more than one address: give one, and the topics after it"),
-    }
+    };
+    Ok((url, topics))
+}
+
+fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
+    let (url, topics) = url_and_topics(arguments).map_err(exit::usage)?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(&url.query);
     for topic in topics {

@@ -79,6 +79,7 @@ fn the_address_may_name_topics() {
     assert!(subscriber(&server, "a", "1").stdout.next().contains(r#""data":"x""#));
     let url = format!("{}/events?topic=a&event=note", server.url);
     let refused = run(downlink(&["publish", "--url", &url, "x"]), "");
+    assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("the parameter \"event\""), "{}", refused.stderr);
 }
 
@@ -174,7 +175,6 @@ fn errors_are_one_line_each() {
     let address = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);
     for (arguments, says) in [
-        (vec!["--url", &*server.url, "x"], "no recipient: give --topic"),
         (vec!["--url", &*server.url, "-t", "a//b", "x"], "\"a//b\" is not a topic"),
         (vec!["--url", &*address, "-t", "a", "x"], "did not get through"),
     ] {
@@ -188,4 +188,7 @@ fn errors_are_one_line_each() {
     assert!(ended.stderr.contains("cannot read stdin as UTF-8"), "{}", ended.stderr);
     let both = ["publish", "-t", "a", "--stream", "ndjson", "data"];
     assert_eq!(run(downlink(&both), "").code, Some(2));
+    let nobody = run(downlink(&["publish", "x"]), "");
+    assert_eq!((nobody.code, &*nobody.stdout), (Some(2), ""));
+    assert!(nobody.stderr.contains("no recipient: give --topic"), "{}", nobody.stderr);
 }
