@@ -25,7 +25,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 
-use self::output::{ReaderGone, complain, printed};
+use self::output::{ReaderGone, complain, printed, shown};
 use crate::config::{self, Settings};
 
 /// What `--help` says at its end.
@@ -100,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
     let report = downlink_bench::run(arguments)?;
-    printed(io::stdout().write_all(report.as_bytes()))
+    printed(io::stdout().write_all(shown(&report).as_bytes()))
 }
 
 /// Whether the command is `serve` without its name: no argument, or a flag of `serve` first.

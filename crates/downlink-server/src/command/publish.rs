@@ -16,7 +16,12 @@ use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
-use super::{exit, output::printed, runtime::block_on, server_url::ServerUrl};
+use super::{
+    exit,
+    output::{printed, shown},
+    runtime::block_on,
+    server_url::ServerUrl,
+};
 
 /// The largest event read from stdin. The server's limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
@@ -125,7 +130,7 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
             json!({ "id": receipt.id, "subscribers": receipt.subscribers })
         }
     };
-    printed(writeln!(io::stdout(), "{answer}"))
+    printed(writeln!(io::stdout(), "{}", shown(&answer.to_string())))
 }
 
 /// Takes the topics and clients that the address of the server names.

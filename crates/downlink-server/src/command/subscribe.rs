@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     decode, exit,
-    output::{complain, printed},
+    output::{complain, printed, shown},
     runtime::block_on,
     server_url::ServerUrl,
 };
@@ -146,9 +146,9 @@ fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = match delivery {
         Delivery::Event(event) if is_control(event) => return Ok(()),
-        Delivery::Event(event) if as_json => writeln!(out, "{}", line(event)),
-        Delivery::Event(event) => writeln!(out, "{}", event.data),
-        Delivery::Gap(gap) if as_json => writeln!(out, "{}", gap_line(gap)),
+        Delivery::Event(event) if as_json => writeln!(out, "{}", shown(&line(event))),
+        Delivery::Event(event) => writeln!(out, "{}", shown(&event.data)),
+        Delivery::Gap(gap) if as_json => writeln!(out, "{}", shown(&gap_line(gap))),
         Delivery::Gap(gap) => {
             complain(format_args!("events are missing ({})", reason(gap)));
             Ok(())

@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Ended, PATIENCE, Running, Server, downlink, run};
+use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
 /// A folder for sockets and stores; removed when dropped. Its path is short because socket paths must be.
 pub(crate) struct Folder(PathBuf);
@@ -128,17 +128,7 @@ fn the_socket_of_a_successor_is_not_removed() {
 fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
     let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
-    let mut command = downlink(&[]);
-    let program = command.get_program().to_owned();
-    let mut shell = Command::new("sh");
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    command = shell;
-    command.args(["-c", &script, "sh"]).arg(program).args(["--listen", "127.0.0.1:0"]);
+    let mut command = through_a_shell(&downlink(&["--listen", "127.0.0.1:0"]), &script);
     command.stdin(Stdio::from(descriptor.into()));
     command
 }

@@ -7,9 +7,9 @@ use std::{
     process::Command,
 };
 
-#[cfg(unix)]
-use crate::listening::Folder;
 use crate::{PATIENCE, Running, Server, downlink, run};
+#[cfg(unix)]
+use crate::{listening::Folder, through_a_shell};
 
 /// Opens a stream at the server.
 fn open_stream(server: &Server) -> TcpStream {
@@ -206,14 +206,8 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
 #[test]
 fn connections_beyond_the_descriptors_are_an_error_with_both_numbers() {
     let limited = |connections: &str| {
-        let mut command = downlink(&["--listen", "127.0.0.1:0", "--connections-max", connections]);
-        let program = command.get_program().to_owned();
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let script = "ulimit -n 256 && exec \"$@\"";
-        command = Command::new("sh");
-        command.env("DOWNLINK_STORE", "none");
-        command.args(["-c", script, "sh"]).arg(program).args(arguments);
-        command
+        let command = downlink(&["--listen", "127.0.0.1:0", "--connections-max", connections]);
+        through_a_shell(&command, "ulimit -n 256 && exec \"$@\"")
     };
     let refused = run(limited("129"), "");
     assert_eq!((refused.code, &*refused.stdout), (Some(78), ""));
