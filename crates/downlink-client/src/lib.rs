@@ -55,7 +55,7 @@ pub use builder::{BuildError, CONNECT_TIMEOUT_DEFAULT, EventSourceBuilder, REDIR
 pub use delivery::{Delivery, Interruption, Opened};
 pub use downlink_proto::{
     DecodeError, DecodedEvent, DecoderLimits,
-    reconnect::{ReconnectMode, ReconnectPolicy},
+    reconnect::{EMPTY_STREAM_MAX, RECONNECTION_TIME_MIN, ReconnectMode, ReconnectPolicy},
 };
 pub use error::{Closed, CredentialsError, StreamError, TransportError};
 pub use gap::{Gap, GapReason};
