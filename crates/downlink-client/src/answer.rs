@@ -3,20 +3,9 @@
 use http::{HeaderMap, StatusCode};
 use reqwest::Response;
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use crate::{
-    TransportError,
-    request::{has_media_type, retry_after},
-};
-
-/// The longest answer that is read: 64 KiB.
-///
-/// A receipt has a hundred bytes and a problem a few hundred, so a larger answer is not from a
-/// downlink server.
-pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
-
-const PROBLEM: &str = "application/problem+json";
+use crate::{ANSWER_BYTES_MAX, Problem, TransportError, problem};
 
 /// The server's receipt for one published event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -40,34 +29,16 @@ pub struct Receipt {
 pub struct StreamReceipt {
     /// The id of the last event. `None` if the stream had no event.
     pub id: Option<String>,
-}
-
-/// The server's description of an error (RFC 9457).
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Problem {
-    /// The HTTP status of the answer.
-    #[serde(skip)]
-    pub status: StatusCode,
-    /// The kind of problem as a URI. Empty if the server gave none.
-    #[serde(default, rename = "type")]
-    pub kind: String,
-    /// The title of this kind of problem.
+    /// The number of events that were published.
     #[serde(default)]
-    pub title: String,
-    /// A description of this error, and how to fix it.
+    pub events: u64,
+    /// The number of events that the server already had, with the same ids. They were not
+    /// published again.
     #[serde(default)]
-    pub detail: String,
-    /// The wait that `Retry-After` asks for.
-    #[serde(skip)]
-    pub retry_after: Option<Duration>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = if self.detail.is_empty() { &self.title } else { &self.detail };
-        write!(f, "{} {text}", self.status.as_u16())
-    }
+    pub repeated: u64,
+    /// The number of subscriptions that the last event was for.
+    #[serde(default)]
+    pub subscribers: u64,
 }
 
 /// A failed publish, or one with an unknown result.
@@ -137,11 +108,9 @@ async fn read_body(answer: &mut Response) -> Result<Vec<u8>, PublishError> {
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PublishError {
-    match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) if has_media_type(headers, PROBLEM) => {
-            PublishError::Rejected(Problem { status, retry_after: retry_after(headers), ..problem })
-        }
-        _ => PublishError::UnexpectedAnswer { status },
+    match problem::parse(status, headers, body) {
+        Some(problem) => PublishError::Rejected(problem),
+        None => PublishError::UnexpectedAnswer { status },
     }
 }
 

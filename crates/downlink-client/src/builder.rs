@@ -6,7 +6,14 @@ use bytes::Bytes;
 use downlink_proto::{DecoderLimits, reconnect::ReconnectPolicy};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::{Url, redirect};
-use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     CredentialsError, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
@@ -31,6 +38,7 @@ pub struct EventSourceBuilder {
     body: Option<Bytes>,
     credentials: Option<Credentials>,
     client: Option<reqwest::Client>,
+    unix_socket: Option<PathBuf>,
     connect_timeout: Option<Duration>,
     first_byte_timeout: Duration,
     settings: SourceSettings,
@@ -46,6 +54,7 @@ impl EventSource {
             body: None,
             credentials: None,
             client: None,
+            unix_socket: None,
             connect_timeout: None,
             first_byte_timeout: FIRST_BYTE_TIMEOUT_DEFAULT,
             settings: SourceSettings::default(),
@@ -180,6 +189,16 @@ impl EventSourceBuilder {
         self
     }
 
+    /// Connects to the Unix socket at a path. The URL still gives the path, the query and the
+    /// `Host` of the request, as in `http://localhost/events`.
+    ///
+    /// [`http_client`](Self::http_client) cannot be set as well; set the socket on that client.
+    #[cfg(unix)]
+    pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix_socket = Some(path.into());
+        self
+    }
+
     /// Makes the event source. It connects when it is first polled.
     ///
     /// # Errors
@@ -189,8 +208,12 @@ impl EventSourceBuilder {
         let (url, headers) = (self.url?, self.headers?);
         let client = match self.client {
             Some(_) if self.connect_timeout.is_some() => return Err(BuildError::ConnectTimeout),
+            Some(_) if self.unix_socket.is_some() => return Err(BuildError::UnixSocket),
             Some(client) => client,
-            None => http_client(self.connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT))?,
+            None => {
+                let connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT);
+                http_client(connect_timeout, self.unix_socket.as_deref())?
+            }
         };
         let request = Request {
             client,
@@ -240,6 +263,9 @@ pub enum BuildError {
     /// Both an HTTP client and a connect timeout were given; set it on that client.
     #[error("the connect timeout belongs to the HTTP client that was given")]
     ConnectTimeout,
+    /// Both an HTTP client and a Unix socket were given; set the socket on that client.
+    #[error("the Unix socket belongs to the HTTP client that was given")]
+    UnixSocket,
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made")]
     HttpClient(#[source] TransportError),
@@ -260,8 +286,11 @@ pub(crate) fn parse_header(
 
 /// A client for streams: no connection is kept for later, so that closing a stream closes its
 /// socket, and nothing is sent twice unasked.
-fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, BuildError> {
-    reqwest::Client::builder()
+fn http_client(
+    connect_timeout: Duration,
+    unix_socket: Option<&Path>,
+) -> Result<reqwest::Client, BuildError> {
+    client_of(unix_socket)
         .connect_timeout(connect_timeout)
         .pool_max_idle_per_host(0)
         .redirect(redirect::Policy::limited(REDIRECTS_MAX))
@@ -269,4 +298,14 @@ fn http_client(connect_timeout: Duration) -> Result<reqwest::Client, BuildError>
         .referer(false)
         .build()
         .map_err(|error| BuildError::HttpClient(TransportError::new(error)))
+}
+
+/// A client over TCP, or over a Unix socket.
+pub(crate) fn client_of(unix_socket: Option<&Path>) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder();
+    match unix_socket {
+        #[cfg(unix)]
+        Some(path) => builder.unix_socket(path),
+        _ => builder,
+    }
 }

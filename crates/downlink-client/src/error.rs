@@ -7,6 +7,8 @@ use downlink_proto::{
 use http::StatusCode;
 use std::{error::Error, time::Duration};
 
+use crate::Problem;
+
 /// The reason why an attempt failed or an open connection ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,13 +30,15 @@ pub enum StreamError {
     #[error("a redirect cannot be followed")]
     Redirect(#[source] TransportError),
     /// The answer's status is not 200.
-    #[error("the server answered with status {status}")]
+    #[error("the server answered with status {status}{}", detail(.problem.as_deref()))]
     #[non_exhaustive]
     Status {
         /// The status.
         status: StatusCode,
         /// The wait that `Retry-After` asks for, unchanged.
         retry_after: Option<Duration>,
+        /// The server's description of the error, such as that of a downlink server.
+        problem: Option<Box<Problem>>,
     },
     /// The answer is not an event stream.
     #[error("the answer is not an event stream")]
@@ -71,7 +75,7 @@ impl StreamError {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
                 Outcome::Unanswered
             }
-            Self::Status { status, retry_after } => {
+            Self::Status { status, retry_after, .. } => {
                 Outcome::Refused { status: status.as_u16(), retry_after: *retry_after }
             }
             Self::Ended | Self::Broken(_) | Self::Idle { .. } => Outcome::Ended,
@@ -81,6 +85,15 @@ impl StreamError {
             | Self::Decode(_) => Outcome::Futile,
         }
     }
+}
+
+/// The text that a problem adds to its status.
+fn detail(problem: Option<&Problem>) -> String {
+    let text = problem.map_or("", |problem| match &*problem.detail {
+        "" => &problem.title,
+        detail => detail,
+    });
+    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
 /// Why an event source ended for good.

@@ -43,21 +43,24 @@ mod builder;
 mod delivery;
 mod error;
 mod gap;
+mod head;
+mod problem;
 mod publish_request;
 mod publisher;
 mod request;
 mod source;
 
-pub use answer::{ANSWER_BYTES_MAX, Problem, PublishError, Receipt, StreamReceipt};
+pub use answer::{PublishError, Receipt, StreamReceipt};
 pub use builder::{BuildError, CONNECT_TIMEOUT_DEFAULT, EventSourceBuilder, REDIRECTS_MAX};
 pub use delivery::{Delivery, Interruption, Opened};
 pub use downlink_proto::{
     DecodeError, DecodedEvent, DecoderLimits,
-    reconnect::{ReconnectMode, ReconnectPolicy},
+    reconnect::{EMPTY_STREAM_MAX, RECONNECTION_TIME_MIN, ReconnectMode, ReconnectPolicy},
 };
 pub use error::{Closed, CredentialsError, StreamError, TransportError};
 pub use gap::{Gap, GapReason};
-pub use publish_request::{PublishRequest, StreamFormat};
+pub use problem::{ANSWER_BYTES_MAX, Problem};
+pub use publish_request::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
 pub use publisher::{PUBLISH_TIMEOUT_DEFAULT, Publisher};
 pub use request::{FIRST_BYTE_TIMEOUT_DEFAULT, LAST_EVENT_ID_BYTES_MAX};
 pub use source::{EventSource, IDLE_TIMEOUT_LEARNED_MIN, ReadyState};

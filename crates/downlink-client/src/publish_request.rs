@@ -77,6 +77,17 @@ impl PublishRequest {
         self.with("finish_on_end", "true")
     }
 
+    /// Sets what happens to the ids of a published event stream. Without it, they are dropped.
+    pub fn stream_ids(self, ids: StreamIds) -> Self {
+        self.with("ids", ids.parameter())
+    }
+
+    /// Sets what happens to the event types of a published event stream. Without it, reserved ones
+    /// get a prefix.
+    pub fn stream_types(self, types: StreamTypes) -> Self {
+        self.with("types", types.parameter())
+    }
+
     /// Sets a key that makes repeats safe: only the first request with a key publishes. A repeat
     /// gets the first answer.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
@@ -112,7 +123,9 @@ impl fmt::Debug for PublishRequest {
 pub enum StreamFormat {
     /// One JSON value per line. Each line becomes an event.
     Ndjson,
-    /// An event stream. Its events keep their types.
+    /// An event stream. Its events keep their types, and get new ids; see
+    /// [`stream_ids`](PublishRequest::stream_ids) and
+    /// [`stream_types`](PublishRequest::stream_types).
     EventStream,
 }
 
@@ -121,6 +134,48 @@ impl StreamFormat {
         match self {
             Self::Ndjson => "application/x-ndjson",
             Self::EventStream => "text/event-stream",
+        }
+    }
+}
+
+/// What happens to the ids of a published event stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StreamIds {
+    /// Each event gets an id of the server.
+    Drop,
+    /// They are the ids of the events. A repeated id is a repeated event, and an invalid one ends
+    /// the stream.
+    Keep,
+}
+
+impl StreamIds {
+    fn parameter(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+/// What happens to the event types of a published event stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum StreamTypes {
+    /// Reserved types get the prefix `upstream.`, and types that cannot be sent are dropped.
+    Prefix,
+    /// They stay as they are. A reserved type ends the stream.
+    Keep,
+    /// They are dropped.
+    Drop,
+}
+
+impl StreamTypes {
+    fn parameter(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Keep => "keep",
+            Self::Drop => "drop",
         }
     }
 }
@@ -150,6 +205,14 @@ mod tests {
             request,
             "topic=a&topic=b&client=c&event=t&id=7&retry=1000&last=true&finish_on_end=true",
         );
+    }
+
+    #[test]
+    fn the_parameters_of_a_stream() {
+        let request = |ids, types| PublishRequest::empty().stream_ids(ids).stream_types(types);
+        assert_query(request(StreamIds::Drop, StreamTypes::Prefix), "ids=drop&types=prefix");
+        assert_query(request(StreamIds::Keep, StreamTypes::Keep), "ids=keep&types=keep");
+        assert_query(request(StreamIds::Keep, StreamTypes::Drop), "ids=keep&types=drop");
     }
 
     #[test]

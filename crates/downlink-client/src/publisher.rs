@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use reqwest::{RequestBuilder, Url, redirect};
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, path::Path, time::Duration};
 
 use crate::{
     BuildError, CONNECT_TIMEOUT_DEFAULT, PublishError, PublishRequest, Receipt, StreamFormat,
     StreamReceipt, TransportError, answer,
     answer::transport,
-    builder::{parse_header, parse_url},
+    builder::{client_of, parse_header, parse_url},
 };
 
 /// The longest wait for the answer to one event by default: 30 seconds.
@@ -48,7 +48,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Makes a publisher for the server at a base address. `/events` is appended to its path.
+    /// Makes a publisher for the server at a base address. `/events` is appended to its path, unless
+    /// the path ends with it.
     ///
     /// # Errors
     ///
@@ -57,16 +58,22 @@ impl Publisher {
         let mut events = parse_url(base.as_ref())?;
         events.set_query(None);
         events.set_fragment(None);
-        let path = format!("{}/events", events.path().trim_end_matches('/'));
+        let path = events.path().trim_end_matches('/');
+        let path = format!("{}/events", path.strip_suffix("/events").unwrap_or(path));
         events.set_path(&path);
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
-            // A redirect could turn a POST into a GET, and that would subscribe.
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .build()
-            .map_err(|error| BuildError::HttpClient(TransportError::new(error)))?;
-        Ok(Self { client, events, headers: HeaderMap::new(), timeout: PUBLISH_TIMEOUT_DEFAULT })
+        let (client, headers) = (http_client(None)?, HeaderMap::new());
+        Ok(Self { client, events, headers, timeout: PUBLISH_TIMEOUT_DEFAULT })
+    }
+
+    /// Connects to the Unix socket at a path, in place of the host of the base address.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::HttpClient`] if the HTTP client cannot be made.
+    #[cfg(unix)]
+    pub fn with_unix_socket(self, path: impl AsRef<Path>) -> Result<Self, BuildError> {
+        let client = http_client(Some(path.as_ref()))?;
+        Ok(Self { client, ..self })
     }
 
     /// Sends a header with every request, such as `Authorization`.
@@ -161,6 +168,16 @@ impl Publisher {
         let key = key.parse::<HeaderValue>().map_err(|_| PublishError::IdempotencyKey)?;
         Ok(call.header(IDEMPOTENCY_KEY, key))
     }
+}
+
+fn http_client(unix_socket: Option<&Path>) -> Result<reqwest::Client, BuildError> {
+    client_of(unix_socket)
+        .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
+        // A redirect could turn a POST into a GET, and that would subscribe.
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .build()
+        .map_err(|error| BuildError::HttpClient(TransportError::new(error)))
 }
 
 impl fmt::Debug for Publisher {

@@ -6,12 +6,16 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER},
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use reqwest::{Response, Url};
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{CredentialsError, StreamError, TransportError};
+use crate::{
+    CredentialsError, StreamError, TransportError,
+    head::{has_media_type, retry_after},
+    problem,
+};
 
 /// The longest wait for the head of the answer by default, credentials included: 60 seconds.
 ///
@@ -64,7 +68,7 @@ impl Request {
         Box::pin(async move {
             let after = request.first_byte_timeout;
             match tokio::time::timeout(after, request.answer(last_event_id)).await {
-                Ok(answer) => accept(answer?),
+                Ok(answer) => accept(answer?).await,
                 Err(_elapsed) => Err(StreamError::FirstByteTimeout { after }),
             }
         })
@@ -105,11 +109,12 @@ pub(crate) fn last_event_id_header(id: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(id.as_bytes()).ok()
 }
 
-fn accept(answer: Response) -> Result<Response, StreamError> {
+async fn accept(answer: Response) -> Result<Response, StreamError> {
     let headers = answer.headers();
     if answer.status() != StatusCode::OK {
-        let retry_after = retry_after(headers);
-        return Err(StreamError::Status { status: answer.status(), retry_after });
+        let (status, retry_after) = (answer.status(), retry_after(headers));
+        let problem = problem::read(answer).await.map(Box::new);
+        return Err(StreamError::Status { status, retry_after, problem });
     }
     if !has_media_type(headers, EVENT_STREAM) {
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -122,75 +127,9 @@ fn accept(answer: Response) -> Result<Response, StreamError> {
     Ok(answer)
 }
 
-/// Whether the media type is this one, whatever its parameters say.
-pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
-}
-
-/// The wait that `Retry-After` asks for: seconds or a date. A date is compared with the answer's
-/// own `Date`, so the clocks of client and server may differ.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-    }
-    let until = httpdate::parse_http_date(text).ok()?;
-    let sent = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-    Some(until.duration_since(sent).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SENT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-
-    fn wait(retry_after: &str, date: Option<&str>) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, retry_after.parse().unwrap());
-        if let Some(date) = date {
-            headers.insert(DATE, date.parse().unwrap());
-        }
-        super::retry_after(&headers)
-    }
-
-    fn accepts(content_type: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
-        has_media_type(&headers, EVENT_STREAM)
-    }
-
-    #[test]
-    fn retry_after_in_seconds() {
-        assert_eq!(wait("120", None), Some(Duration::from_secs(120)));
-        assert_eq!(wait("0", None), Some(Duration::ZERO));
-        assert_eq!(wait("99999999999999999999", None), Some(Duration::from_secs(u64::MAX)));
-        assert_eq!(wait("-1", None), None);
-        assert_eq!(wait("1.5", None), None);
-        assert_eq!(wait("", None), None);
-    }
-
-    #[test]
-    fn retry_after_as_a_date_counts_from_the_servers_clock() {
-        let until = "Sun, 06 Nov 1994 08:50:37 GMT";
-        assert_eq!(wait(until, Some(SENT)), Some(Duration::from_secs(60)));
-        assert_eq!(wait(SENT, Some(until)), Some(Duration::ZERO), "a date in the past");
-        assert_eq!(wait(until, None), None);
-    }
-
-    #[test]
-    fn media_type_is_compared_without_case_and_parameters() {
-        assert!(accepts("text/event-stream"));
-        assert!(accepts("Text/Event-Stream"));
-        assert!(accepts("text/event-stream;"));
-        assert!(accepts("text/event-stream ; charset=windows-1252"));
-        assert!(!accepts("text/event-streams"));
-        assert!(!accepts("x bogus"));
-        assert!(!accepts("text/x-bogus"));
-        assert!(!has_media_type(&HeaderMap::new(), EVENT_STREAM));
-    }
 
     #[test]
     fn ids_are_sent_up_to_their_limit() {

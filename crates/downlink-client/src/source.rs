@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, DecoderLimits, Item,
-    reconnect::{Reconnect, ReconnectPolicy},
+    reconnect::{EMPTY_STREAM_MAX, Outcome, Reconnect, ReconnectPolicy},
 };
 use futures_core::Stream;
 use reqwest::Response;
@@ -36,6 +36,9 @@ const IDLE_KEEP_ALIVES: u32 = 3;
 
 const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
+
+/// The type of an event that comes with its description (`meta=1`). It is not about the connection.
+const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription: it reconnects by itself and resumes after the last event.
 ///
@@ -94,6 +97,10 @@ enum Phase {
 struct Body {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     idle: Option<IdleTimer>,
+    opened: Instant,
+    /// Whether the stream brought an event. Events about the connection do not count: a server
+    /// that refuses politely sends them too.
+    brought_event: bool,
 }
 
 struct IdleTimer {
@@ -252,13 +259,19 @@ impl EventSource {
         self.phase = Phase::Reading(Body {
             chunks: Box::pin(answer.bytes_stream()),
             idle: self.settings.idle_timeout.map(IdleTimer::new),
+            opened: Instant::now(),
+            brought_event: false,
         });
         Delivery::Open(opened)
     }
 
     /// The connection or the attempt is over: either another follows or this is the end.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
-        match self.reconnect.handle_outcome(fastrand::u64(..), error.outcome()) {
+        let outcome = match (error.outcome(), &self.phase) {
+            (Outcome::Ended, Phase::Reading(body)) if body.is_empty() => Outcome::EndedEmpty,
+            (outcome, _) => outcome,
+        };
+        match self.reconnect.handle_outcome(fastrand::u64(..), outcome) {
             Ok(after) => {
                 self.phase = Phase::Waiting(Box::pin(sleep(after)));
                 Some(Delivery::Error(Interruption { error, retry_in: after }))
@@ -301,7 +314,13 @@ impl EventSource {
         if event.event_type == OPEN_EVENT_TYPE {
             self.learn_idle_timeout(&event.data);
         }
-        let hidden = event.event_type.starts_with(CONTROL_PREFIX) && !self.settings.control_events;
+        let is_control = event.event_type.starts_with(CONTROL_PREFIX);
+        if let Phase::Reading(body) = &mut self.phase
+            && (!is_control || event.event_type == DESCRIBED_EVENT_TYPE)
+        {
+            body.brought_event = true;
+        }
+        let hidden = is_control && !self.settings.control_events;
         (!hidden).then_some(Delivery::Event(event))
     }
 
@@ -325,6 +344,11 @@ impl EventSource {
 }
 
 impl Body {
+    /// Whether a stream that ends now was opened for nothing.
+    fn is_empty(&self) -> bool {
+        !self.brought_event && self.opened.elapsed() < EMPTY_STREAM_MAX
+    }
+
     fn postpone_idle(&mut self) {
         // A limit beyond the clock's range never ends the connection, so it needs no new deadline.
         if let Some(idle) = &mut self.idle

@@ -12,6 +12,20 @@ use std::time::Duration;
 /// delay on a page.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
+/// The shortest reconnection time that a server can set: half a second, as in Firefox.
+///
+/// A server that sets 0 and ends its streams at once would otherwise get thousands of requests a
+/// second. With half, a thousand clients are 4,000 requests a second. With double, a server that
+/// ends a stream after each event would lose its pace.
+pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
+
+/// A stream that ends sooner than this and brings no event counts as a failure: 1 second.
+///
+/// A proxy that answers in place of a dead server ends its streams within a round trip. With half,
+/// a slow one would not be recognised. With double, servers that hold each stream for a second or
+/// two would be punished.
+pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
+
 /// The largest extra wait after failures in a row: 30 seconds.
 ///
 /// Less would keep a dead server busy. More would leave users without events long after it came
@@ -118,8 +132,10 @@ impl Default for ReconnectPolicy {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The open stream ended, cleanly or not.
+    /// The open stream ended, cleanly or not. It lasted, or it brought an event.
     Ended,
+    /// The open stream ended within [`EMPTY_STREAM_MAX`], and brought no event.
+    EndedEmpty,
     /// There was no answer: no connection, an error before the head, or a timeout.
     Unanswered,
     /// The answer's status is not 200.
@@ -170,6 +186,8 @@ pub struct Reconnect {
     reconnection_time: Duration,
     /// Attempts that failed since the last open stream.
     failures: u32,
+    /// Failed attempts and empty streams since the last stream that was not empty.
+    fruitless: u32,
 }
 
 impl Reconnect {
@@ -177,17 +195,19 @@ impl Reconnect {
     #[must_use]
     pub fn new(policy: ReconnectPolicy) -> Self {
         let reconnection_time = policy.reconnection_time.min(policy.wait_max);
-        Self { policy, reconnection_time, failures: 0 }
+        Self { policy, reconnection_time, failures: 0, fruitless: 0 }
     }
 
-    /// Reports an open stream. Failures before it no longer count.
+    /// Reports an open stream. Failures before it no longer count against
+    /// [`attempts_max`](ReconnectPolicy::attempts_max).
     pub fn handle_open(&mut self) {
         self.failures = 0;
     }
 
-    /// Reports a `retry:` field. It applies until the next one, also across reconnects.
+    /// Reports a `retry:` field. It applies until the next one, also across reconnects. Less than
+    /// [`RECONNECTION_TIME_MIN`] counts as that much.
     pub fn handle_retry(&mut self, time: Duration) {
-        self.reconnection_time = time.min(self.policy.wait_max);
+        self.reconnection_time = time.max(RECONNECTION_TIME_MIN).min(self.policy.wait_max);
     }
 
     /// The reconnection time now in force.
@@ -208,7 +228,11 @@ impl Reconnect {
         outcome: Outcome,
     ) -> Result<Duration, StopReason> {
         match outcome {
-            Outcome::Ended => Ok(self.reconnection_time),
+            Outcome::Ended => {
+                self.fruitless = 0;
+                Ok(self.reconnection_time)
+            }
+            Outcome::EndedEmpty => Ok(self.wait(random, Duration::ZERO)),
             Outcome::Unanswered => self.back_off(random, Duration::ZERO),
             Outcome::Refused { status: 204, .. } => Err(StopReason::NoContent),
             Outcome::Refused { status, retry_after } if self.may_retry(status) => {
@@ -224,17 +248,22 @@ impl Reconnect {
             && matches!(status, 408 | 425 | 429 | 500..=599)
     }
 
-    /// The wait after one more failure. It is the wait that the server asked for, plus a random
-    /// part of a range. The range doubles with every failure (full jitter), so that clients do not
-    /// synchronise.
     fn back_off(&mut self, random: u64, asked: Duration) -> Result<Duration, StopReason> {
         self.failures = self.failures.saturating_add(1);
         if self.policy.attempts_max.is_some_and(|max| self.failures >= max) {
             return Err(StopReason::AttemptsSpent);
         }
-        let doubled = 2_u32.saturating_pow(self.failures - 1);
+        Ok(self.wait(random, asked))
+    }
+
+    /// The wait after one more fruitless attempt or stream. It is the wait that the server asked
+    /// for, plus a random part of a range. The range doubles with every further one (full jitter),
+    /// so that clients do not synchronise.
+    fn wait(&mut self, random: u64, asked: Duration) -> Duration {
+        let doubled = 2_u32.saturating_pow(self.fruitless);
+        self.fruitless = self.fruitless.saturating_add(1);
         let range = BACKOFF_STEP.saturating_mul(doubled).min(self.policy.backoff_max);
-        Ok(self.reconnection_time.max(asked).saturating_add(part_of(range, random)))
+        self.reconnection_time.max(asked).saturating_add(part_of(range, random))
     }
 }
 
@@ -289,10 +318,61 @@ mod tests {
     }
 
     #[test]
-    fn retry_of_zero_reconnects_at_once() {
+    fn retry_has_a_floor() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
+        let tick = Duration::from_millis(1);
+        let min = RECONNECTION_TIME_MIN;
+        for (asked, wait_for) in
+            [(Duration::ZERO, min), (min - tick, min), (min, min), (min + tick, min + tick)]
+        {
+            reconnect.handle_retry(asked);
+            assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), wait_for);
+        }
+    }
+
+    #[test]
+    fn a_policy_may_go_below_the_floor() {
+        let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
+        assert_eq!(wait(&mut Reconnect::new(policy), MOST, Outcome::Ended), Duration::ZERO);
+        let mut reconnect = Reconnect::new(ReconnectPolicy::spec().wait_max(Duration::ZERO));
+        reconnect.handle_retry(secs(1));
+        assert_eq!(reconnect.reconnection_time(), Duration::ZERO);
+    }
+
+    #[test]
+    fn empty_streams_wait_longer_each_time_up_to_the_limit() {
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         reconnect.handle_retry(Duration::ZERO);
-        assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), Duration::ZERO);
+        let mut empty = |random| {
+            reconnect.handle_open();
+            wait(&mut reconnect, random, Outcome::EndedEmpty)
+        };
+        let waits: Vec<_> = (0..7).map(|_| empty(MOST)).collect();
+        assert_eq!(
+            waits,
+            [1, 2, 4, 8, 16, 30, 30].map(|extra| RECONNECTION_TIME_MIN + secs(extra))
+        );
+        assert_eq!(empty(LEAST), RECONNECTION_TIME_MIN);
+    }
+
+    #[test]
+    fn a_stream_that_brought_something_forgets_the_empty_ones() {
+        let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
+        for _ in 0..4 {
+            wait(&mut reconnect, MOST, Outcome::EndedEmpty);
+        }
+        assert_eq!(wait(&mut reconnect, MOST, Outcome::Ended), secs(3));
+        assert_eq!(wait(&mut reconnect, MOST, Outcome::EndedEmpty), secs(4));
+    }
+
+    #[test]
+    fn empty_streams_between_failures_do_not_reset_the_wait() {
+        let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
+        let mut reconnect = Reconnect::new(policy);
+        assert_eq!(wait(&mut reconnect, MOST, Outcome::Unanswered), secs(1));
+        reconnect.handle_open();
+        assert_eq!(wait(&mut reconnect, MOST, Outcome::EndedEmpty), secs(2));
+        assert_eq!(wait(&mut reconnect, MOST, REFUSED_503), secs(4));
     }
 
     #[test]
@@ -357,6 +437,7 @@ mod tests {
             wait(&mut reconnect, MOST, Outcome::Unanswered);
         }
         reconnect.handle_open();
+        wait(&mut reconnect, MOST, Outcome::Ended);
         assert_eq!(wait(&mut reconnect, MOST, Outcome::Unanswered), secs(1));
     }
 
@@ -430,6 +511,7 @@ mod tests {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient().attempts_max(1));
         for _ in 0..3 {
             assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(3));
+            assert_eq!(wait(&mut reconnect, LEAST, Outcome::EndedEmpty), secs(3));
         }
     }
 }

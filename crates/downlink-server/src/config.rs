@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, Command};
 
 pub use crate::retain::RetainRule;
 
-use crate::{address::Address, duration::parse_time};
+use crate::{address::Address, duration::parse_time, host::parse_host, size::parse_bytes};
 
 /// The settings of `downlink serve`.
 #[derive(Args, Clone, Debug)]
@@ -45,15 +45,16 @@ pub struct Settings {
         default_value = "commit"
     )]
     pub durability: Durability,
-    /// The largest size of the store in bytes; the oldest events are removed first.
+    /// The largest size of the store; the oldest events are removed first.
     #[arg(
         long,
         env = "DOWNLINK_STORE_BYTES_MAX",
         value_name = "BYTES",
-        default_value = "17179869184"
+        default_value = "16GiB", value_parser = parse_bytes::<u64>
     )]
     pub store_bytes_max: u64,
-    /// The rights of peers without credentials, when listening beyond this machine.
+    /// The rights of peers without credentials, when listening beyond this machine. May be given
+    /// several times, or separated by commas.
     #[arg(
         long,
         env = "DOWNLINK_ANONYMOUS",
@@ -61,19 +62,26 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub anonymous: Vec<Right>,
-    /// A host name that clients may use for the server, besides this machine's own.
-    #[arg(long = "host", env = "DOWNLINK_HOST", value_name = "NAME[:PORT]", value_delimiter = ',')]
+    /// A host name that clients may use for the server, besides this machine's own. May be given
+    /// several times, or separated by commas.
+    #[arg(
+        long = "host",
+        env = "DOWNLINK_HOST",
+        value_name = "NAME[:PORT]",
+        value_delimiter = ',',
+        value_parser = parse_host
+    )]
     pub hosts: Vec<String>,
     /// Events kept for each topic.
     #[arg(long, env = "DOWNLINK_RETAIN_EVENTS", value_name = "N", default_value = "1000")]
     pub retain_events: usize,
     /// Bytes kept for each topic.
-    #[arg(long, env = "DOWNLINK_RETAIN_BYTES", value_name = "BYTES", default_value = "4194304")]
+    #[arg(long, env = "DOWNLINK_RETAIN_BYTES", value_name = "BYTES", default_value = "4MiB", value_parser = parse_bytes::<usize>)]
     pub retain_bytes: usize,
     /// How long events are kept.
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
-    /// What topics of a pattern keep instead: `chat/*=events:100,age:1h,bytes:65536`. May be given
+    /// What topics of a pattern keep instead: `chat/*=events:100,age:1h,bytes:64KiB`. May be given
     /// several times, or separated by `;`; the first match counts.
     #[arg(long, env = "DOWNLINK_RETAIN", value_name = "TOPICS=LIMITS", value_delimiter = ';')]
     pub retain: Vec<RetainRule>,
@@ -82,18 +90,18 @@ pub struct Settings {
         long,
         env = "DOWNLINK_HISTORY_BYTES_MAX",
         value_name = "BYTES",
-        default_value = "268435456"
+        default_value = "256MiB", value_parser = parse_bytes::<usize>
     )]
     pub history_bytes_max: usize,
     /// The largest event in bytes.
-    #[arg(long, env = "DOWNLINK_EVENT_BYTES_MAX", value_name = "BYTES", default_value = "1048576")]
+    #[arg(long, env = "DOWNLINK_EVENT_BYTES_MAX", value_name = "BYTES", default_value = "1MiB", value_parser = parse_bytes::<usize>)]
     pub event_bytes_max: usize,
     /// The largest batch in bytes.
     #[arg(
         long,
         env = "DOWNLINK_BATCH_BYTES_MAX",
         value_name = "BYTES",
-        default_value = "16777216"
+        default_value = "16MiB", value_parser = parse_bytes::<usize>
     )]
     pub batch_bytes_max: usize,
     /// Subscriptions at a time.
@@ -137,7 +145,7 @@ pub struct Settings {
     #[arg(long, env = "DOWNLINK_WRITE_STALL_MAX", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub write_stall_max: Duration,
     /// Unsent bytes that the kernel holds for one connection; 0 leaves it to the system.
-    #[arg(long, env = "DOWNLINK_UNSENT_BYTES_MAX", value_name = "BYTES", default_value = "8192")]
+    #[arg(long, env = "DOWNLINK_UNSENT_BYTES_MAX", value_name = "BYTES", default_value = "8KiB", value_parser = parse_bytes::<u32>)]
     pub unsent_bytes_max: u32,
     /// How long the head of a request may take to arrive.
     #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
@@ -233,7 +241,13 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         // The file cannot name another file.
         let known = known.filter(|arg| arg.get_id() != "config");
         let Some(known) = known else {
-            bail!("{shown}: there is no setting {name:?}; see downlink serve --help");
+            let flags = serve.get_arguments().filter(|arg| arg.get_id() != "config");
+            let perhaps = perhaps(&name, flags.filter_map(|arg| arg.get_long()));
+            bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
+        };
+        let values = match known.get_value_delimiter() {
+            Some(delimiter) => split_at(delimiter, &values),
+            None => values,
         };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
             bail!("{shown}: {name} has one value, and this is a list");
@@ -244,6 +258,23 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         });
     }
     Ok(command)
+}
+
+/// The elements of a list: an element of an array may be a list itself, as the value of a flag may.
+fn split_at(delimiter: char, values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| value.split(delimiter)).map(str::to_owned).collect()
+}
+
+/// The known name that a mistyped one probably means, as a part of a sentence. Empty if none is
+/// near.
+pub(crate) fn perhaps<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let bare = |name: &str| name.to_lowercase().replace('_', "-");
+    let distance = |known: &str| strsim::damerau_levenshtein(&bare(name), &bare(known));
+    let nearest = known.map(|known| (distance(known), known)).min();
+    match nearest {
+        Some((0..=3, known)) => format!("perhaps {known} is meant; "),
+        _ => String::new(),
+    }
 }
 
 fn texts_of(value: &toml::Value) -> Option<Vec<String>> {

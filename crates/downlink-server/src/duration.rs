@@ -1,15 +1,20 @@
-//! The text of a duration in flags, in the environment and in the file.
+//! The text of a duration in flags, in the environment, in the file and in retention rules.
 
 use std::time::Duration;
+
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// The longest time that a setting may have. A later time may not fit into the system's clocks.
 const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
-/// A span of time such as `15s`, `500ms` or `2h 30m`, at most 1,000 years.
+/// A span of time such as `15s`, `500ms`, `1h30m` or `5d`, at most 1,000 years. A day has 24 hours.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2h 30m"))?;
+    let days = || text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let Some(span) = text.parse::<SignedDuration>().ok().or_else(days) else {
+        return Err(format!(
+            "{text:?} is not a span of time; write a number and a unit: 500ms, 15s, 1h30m, 5d"
+        ));
+    };
     let time = Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())?;
     Ok(time.min(LONGEST))
 }
@@ -24,7 +29,29 @@ mod tests {
     fn the_longest_time_can_be_waited_for() {
         let longest = parse_time(&format!("{}s", i64::MAX)).unwrap();
         assert!(Instant::now().checked_add(longest.saturating_mul(2)).is_some());
-        assert_eq!(parse_time("2h 30m"), Ok(Duration::from_secs(9_000)));
         assert!(parse_time("-1s").is_err());
+    }
+
+    #[test]
+    fn units_go_up_to_weeks() {
+        for (text, seconds) in [
+            ("2h 30m", 9_000),
+            ("1h30m", 5_400),
+            ("5d", 432_000),
+            ("1d 12h", 129_600),
+            ("2w", 1_209_600),
+            ("90 seconds", 90),
+        ] {
+            assert_eq!(parse_time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_examples() {
+        for text in ["", "15", "soon", "1mo", "1y", "5 d 3"] {
+            let refused = parse_time(text).unwrap_err();
+            assert!(refused.contains("500ms, 15s, 1h30m, 5d"), "{text}: {refused}");
+            assert!(!refused.contains("jiff"), "{refused}");
+        }
     }
 }

@@ -12,5 +12,7 @@ pub mod config;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 mod duration;
+mod host;
 mod memory;
 mod retain;
+mod size;

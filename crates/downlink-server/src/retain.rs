@@ -6,7 +6,7 @@ use std::{str::FromStr, time::Duration};
 
 use downlink::hub::{Retention, TopicSelector};
 
-use crate::duration::parse_time;
+use crate::{duration::parse_time, size::parse_bytes};
 
 /// The history that topics keep if one topic or pattern matches them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,6 +37,7 @@ impl FromStr for RetainRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
         // The last `=` separates them: a topic may contain one, limits do not.
         let (selector, limits) =
             text.rsplit_once('=').ok_or("write TOPICS=LIMITS, such as chat/*=events:100,age:1h")?;
@@ -55,7 +56,7 @@ impl RetainRule {
         let (name, value) = limit.split_once(':').unwrap_or((limit, ""));
         let twice = match name {
             "events" => self.events.replace(number(limit, value)?).is_some(),
-            "bytes" => self.bytes.replace(number(limit, value)?).is_some(),
+            "bytes" => self.bytes.replace(above_0(limit, parse_bytes(value)?)?).is_some(),
             "age" => self.age.replace(parse_time(value)?).is_some(),
             _ => {
                 return Err(format!(
@@ -69,8 +70,12 @@ impl RetainRule {
 
 /// At least 1: a topic without history has nothing to read.
 fn number(limit: &str, value: &str) -> Result<usize, String> {
-    let number = value.parse().ok().filter(|&number| number > 0);
-    number.ok_or_else(|| format!("{limit:?} has no whole number above 0"))
+    let number = value.parse().map_err(|_| format!("{limit:?} has no whole number above 0"))?;
+    above_0(limit, number)
+}
+
+fn above_0(limit: &str, number: usize) -> Result<usize, String> {
+    if number > 0 { Ok(number) } else { Err(format!("{limit:?} has no whole number above 0")) }
 }
 
 #[cfg(test)]
@@ -93,6 +98,7 @@ mod tests {
         assert_eq!(retention(all), Ok(("a/*".into(), rule(10, 20, 3_600))));
         assert_eq!(retention("a=events:1"), Ok(("a".into(), rule(1, 8, 9))));
         assert_eq!(retention("{x}/b=bytes:1"), Ok(("{x}/b".into(), rule(7, 1, 9))));
+        assert_eq!(retention(" a=bytes:1MiB,age:5d"), Ok(("a".into(), rule(7, 1 << 20, 432_000))));
         assert_eq!(retention("a=b=age:2s"), Ok(("a=b".into(), rule(7, 8, 2))));
     }
 
@@ -106,7 +112,8 @@ mod tests {
             ("a=10", "is no limit"),
             ("a=events:1,size:3", "\"size:3\" is no limit"),
             ("a=events:0", "above 0"),
-            ("a=bytes:1MiB", "above 0"),
+            ("a=bytes:1M", "write a whole number, alone or with a unit"),
+            ("a=bytes:0KiB", "above 0"),
             ("a=events:-1", "above 0"),
             ("a=events", "above 0"),
             ("a=age:1", "500ms, 15s"),

@@ -35,6 +35,15 @@ fn the_connect_timeout_belongs_to_a_given_client() {
     assert!(matches!(error(builder), BuildError::ConnectTimeout));
 }
 
+#[cfg(unix)]
+#[test]
+fn the_unix_socket_belongs_to_a_given_client() {
+    let builder = EventSource::builder("http://h/")
+        .http_client(reqwest::Client::new())
+        .unix_socket("/run/downlink.sock");
+    assert!(matches!(error(builder), BuildError::UnixSocket));
+}
+
 #[test]
 fn debug_output_holds_no_secret() {
     let builder = EventSource::builder("http://h/?token=hidden").header("x-key", "hidden");

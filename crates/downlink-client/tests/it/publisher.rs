@@ -70,6 +70,19 @@ async fn the_base_address_may_have_a_path_and_headers_go_along() {
 }
 
 #[tokio::test]
+async fn the_base_address_may_end_with_events() {
+    let server = Server::bind().await;
+    for path in ["/events", "/live/events/"] {
+        let publisher = Publisher::new(server.url(path)).unwrap();
+        let request = PublishRequest::to_client("c");
+        let (_, connection) =
+            tokio::join!(publisher.publish(&request, ""), server.answer(json(RECEIPT)));
+        let line = format!("POST {}?client=c HTTP/1.1", path.trim_end_matches('/'));
+        assert_eq!(connection.request_line(), line);
+    }
+}
+
+#[tokio::test]
 async fn a_problem_says_what_is_wrong() {
     let body = r#"{"type":"urn:p","title":"Busy","status":503,"detail":"Try again.","x":1}"#;
     let error = error(answer("503 No", "application/problem+json; charset=utf-8", body)).await;

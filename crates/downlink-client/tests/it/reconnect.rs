@@ -1,10 +1,14 @@
 //! State that survives a reconnect, and answers that end the event source for good.
 
-use downlink_client::{Closed, EventSourceBuilder, ReadyState, ReconnectPolicy, StreamError};
+use downlink_client::{
+    ANSWER_BYTES_MAX, Closed, Delivery, EMPTY_STREAM_MAX, EventSource, EventSourceBuilder,
+    RECONNECTION_TIME_MIN, ReadyState, ReconnectPolicy, StreamError,
+};
 use std::time::Duration;
 
 use crate::scripted::{
-    STREAM_HEAD, Server, at_once, connect, end, event, interrupted_by, interruption, refusing,
+    STREAM_HEAD, Server, at_once, connect, end, event, failed_by, interrupted_by, interruption,
+    refusing,
 };
 
 const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
@@ -36,11 +40,11 @@ async fn wait_after(body: &str) -> Duration {
 async fn the_end_of_a_stream_is_told_then_it_reconnects_until_204() {
     let server = Server::bind().await;
     let mut source = server.source();
-    drop(connect(&mut source, &server, "retry: 2\ndata: x\n\n").await);
+    drop(connect(&mut source, &server, "data: x\n\n").await);
     event(&mut source).await;
     let interruption = interruption(&mut source).await;
     assert!(matches!(interruption.error, StreamError::Ended));
-    assert_eq!(interruption.retry_in, Duration::from_millis(2));
+    assert_eq!(interruption.retry_in, Duration::ZERO, "as the policy of these tests says");
     assert_eq!(source.ready_state(), ReadyState::Connecting);
     let (reason, _) = tokio::join!(end(&mut source), server.answer(NO_CONTENT));
     assert!(matches!(reason, Closed::NoContent));
@@ -60,6 +64,75 @@ async fn the_reconnection_time_has_a_limit() {
     assert_eq!(wait_after("retry: 3599999\n\n").await, hour - Duration::from_millis(1));
     assert_eq!(wait_after("retry: 3600000\n\n").await, hour);
     assert_eq!(wait_after("retry: 18446744073709551616\n\n").await, hour);
+}
+
+#[tokio::test]
+async fn the_reconnection_time_has_a_floor() {
+    assert_eq!(wait_after("retry: 0\n\n").await, RECONNECTION_TIME_MIN);
+    assert_eq!(wait_after("retry: 499\n\n").await, RECONNECTION_TIME_MIN);
+    assert_eq!(wait_after("retry: 501\n\n").await, Duration::from_millis(501));
+}
+
+/// The wait after a stream that ends at once. The next attempt does not wait for it.
+async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str) -> Duration {
+    drop(connect(source, server, body).await);
+    // However slowly this test runs, the stream ends in the same moment.
+    tokio::time::pause();
+    let wait = interruption(source).await.retry_in;
+    tokio::time::resume();
+    source.restart();
+    wait
+}
+
+/// A server that sets `retry: 0` and ends its streams at once got 20,000 requests in four seconds.
+#[tokio::test]
+async fn streams_that_bring_nothing_are_opened_ever_more_slowly() {
+    fastrand::seed(1);
+    let server = Server::bind().await;
+    let source = || EventSource::builder(server.url("/events")).build().unwrap();
+    let (mut one, mut other) = (source(), source());
+    // Events about the connection are nothing that a reader waits for.
+    let body = "retry: 0\n\nevent: downlink.open\ndata: {}\n\n: hello\n\n";
+    let (mut waits, mut others) = (Vec::new(), Vec::new());
+    for ranges in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
+        let wait = wait_after_empty(&mut one, &server, body).await;
+        assert!(wait >= RECONNECTION_TIME_MIN && wait < RECONNECTION_TIME_MIN + ranges, "{wait:?}");
+        waits.push(wait);
+        others.push(wait_after_empty(&mut other, &server, body).await);
+    }
+    assert!(waits.iter().sum::<Duration>() > Duration::from_secs(20), "{waits:?}");
+    assert_ne!(waits, others, "two clients do not come back together");
+}
+
+#[tokio::test]
+async fn a_stream_that_lasted_or_brought_an_event_ends_the_slowness() {
+    let server = Server::bind().await;
+    for event_type in ["message", "downlink.event"] {
+        let mut source = EventSource::builder(server.url("/events")).build().unwrap();
+        for _ in 0..5 {
+            wait_after_empty(&mut source, &server, "").await;
+        }
+        let body = format!("event: {event_type}\ndata: x\n\n");
+        let mut connection = Some(connect(&mut source, &server, &body).await);
+        let ended = loop {
+            drop(connection.take());
+            match source.next().await {
+                Some(Delivery::Event(_)) => {}
+                Some(Delivery::Error(interruption)) => break interruption,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(ended.retry_in, Duration::from_secs(3));
+    }
+    let mut source = EventSource::builder(server.url("/events")).build().unwrap();
+    for _ in 0..5 {
+        wait_after_empty(&mut source, &server, "").await;
+    }
+    let connection = connect(&mut source, &server, "").await;
+    tokio::time::pause();
+    tokio::time::advance(EMPTY_STREAM_MAX).await;
+    drop(connection);
+    assert_eq!(interruption(&mut source).await.retry_in, Duration::from_secs(3));
 }
 
 #[tokio::test]
@@ -204,6 +277,48 @@ async fn statuses_that_waiting_does_not_mend_fail_for_good() {
         let (reason, _) = tokio::join!(end(&mut source), server.answer(refusal(status, "")));
         assert!(matches!(reason, Closed::Failed(StreamError::Status { .. })), "{reason:?}");
     }
+}
+
+fn described(content_type: &str, length: usize, body: &str) -> String {
+    format!(
+        "HTTP/1.1 400 No\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_shows_what_the_server_says() {
+    const PROBLEM: &str = "application/problem+json";
+    let server = Server::bind().await;
+    let shown = async |content_type, length, body| {
+        let answer = described(content_type, length, body);
+        failed_by(server.builder(), &server, &answer).await.to_string()
+    };
+    let status = "the server answered with status 400 Bad Request";
+    let body = r#"{"title":"Bad","detail":"Write a topic."}"#;
+    assert_eq!(shown(PROBLEM, body.len(), body).await, format!("{status}: Write a topic."));
+    let title = r#"{"title":"Bad"}"#;
+    assert_eq!(shown(PROBLEM, title.len(), title).await, format!("{status}: Bad"));
+    // Answers of other servers, and descriptions that cannot be read, leave the status alone.
+    assert_eq!(shown("text/html", body.len(), body).await, status);
+    assert_eq!(shown(PROBLEM, 2, "[]").await, status);
+    assert_eq!(shown(PROBLEM, 100, "{").await, status);
+    let long = format!(r#"{{"detail":"{}"}}"#, "x".repeat(ANSWER_BYTES_MAX));
+    assert_eq!(shown(PROBLEM, long.len(), &long).await, status);
+}
+
+#[tokio::test]
+async fn a_description_that_does_not_come_does_not_hide_the_refusal() {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let stalled = async {
+        let mut connection = server.accept().await;
+        tokio::time::pause();
+        connection.send(described("application/problem+json", 100, "{")).await;
+        connection
+    };
+    let (reason, _connection) = tokio::join!(end(&mut source), stalled);
+    assert!(matches!(reason, Closed::Failed(StreamError::Status { .. })), "{reason:?}");
 }
 
 #[tokio::test]

@@ -46,6 +46,11 @@ pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 /// The paths that are answered at the limit of connections too.
 pub const ANSWERED_AT_LIMIT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
+/// How long these settings let the server wait for a store that another process has open.
+pub(crate) fn store_wait(settings: &Settings) -> Duration {
+    settings.store_wait.unwrap_or(STORE_WAIT)
+}
+
 /// Makes the hub that these settings describe.
 ///
 /// # Errors
@@ -70,10 +75,7 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
     if let Some(file) = settings.store() {
         let durability =
             if settings.is_relaxed() { Durability::Relaxed } else { Durability::Commit };
-        hub = hub
-            .store(file)
-            .store_wait(settings.store_wait.unwrap_or(STORE_WAIT))
-            .durability(durability);
+        hub = hub.store(file).store_wait(store_wait(settings)).durability(durability);
         hub = hub.store_bytes_max(settings.store_bytes_max);
     }
     for rule in &settings.retain {

@@ -7,7 +7,7 @@ use clap::Args;
 use downlink_proto::{DecodedEvent, Decoder, Item};
 use serde_json::json;
 
-use super::output::printed;
+use super::output::{printed, shown};
 
 /// The size of one read. The result does not depend on it.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> io::Result<()> {
     while let Some(item) = decoder.poll_item() {
         if let Item::Event(event) = item {
-            writeln!(output, "{}", line(&event))?;
+            writeln!(output, "{}", shown(&line(&event)))?;
         }
     }
     Ok(())

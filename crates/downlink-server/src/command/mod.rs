@@ -1,14 +1,18 @@
 //! The command line: `downlink serve`, `publish`, `subscribe`, `decode`.
 //!
-//! Errors go to stderr as one sentence with its causes. The exit code is 1 for a failure and 2 for
-//! a wrong command line. A reader may close stdout early; that is not an error.
+//! Errors go to stderr as one sentence with its causes. The exit code is 1 for a failure, 2 for a
+//! wrong command line, and 78 for a setting that cannot be used. A reader may close stdout early;
+//! that is not an error.
 
 mod decode;
+mod environment;
+mod exit;
 mod listening;
 mod output;
 mod publish;
 mod runtime;
 mod serve;
+mod server_url;
 mod subscribe;
 
 use std::{
@@ -19,10 +23,18 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 
-use self::output::{ReaderGone, complain, printed};
+use self::output::{ReaderGone, complain, printed, shown};
 use crate::config::{self, Settings};
+
+/// What `--help` says at its end.
+const AFTER_HELP: &str = "\
+DOWNLINK_LOG sets the level of the log on stderr: error, warn, info (the default), debug, trace, or \
+a list such as info,downlink_server=debug.
+
+Exit codes: 0 for success, 1 for a failure, 2 for a wrong command line, 78 for a setting that \
+cannot be used.";
 
 /// Push live updates to browsers and programs with Server-Sent Events.
 #[derive(Debug, Parser)]
@@ -30,7 +42,7 @@ use crate::config::{self, Settings};
     name = "downlink",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Settings of the server: see downlink serve --help."
+    after_help = format!("Settings of the server: see downlink serve --help.\n{AFTER_HELP}")
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +52,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Run the server (the default).
+    #[command(after_help = AFTER_HELP)]
     Serve(Box<Serve>),
     /// Publish one event, or a stream of them from stdin.
     Publish(publish::Arguments),
@@ -87,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
     let report = downlink_bench::run(arguments)?;
-    printed(io::stdout().write_all(report.as_bytes()))
+    printed(io::stdout().write_all(shown(&report).as_bytes()))
 }
 
 /// Whether the command is `serve` without its name: no argument, or a flag of `serve` first.
@@ -100,8 +113,30 @@ fn is_bare(arguments: &[OsString]) -> bool {
 
 /// Parses the command line. If there is a settings file, its values become the defaults.
 fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
-    let matches = Cli::command().get_matches_from(arguments);
+    let matches = Cli::command().try_get_matches_from(arguments);
+    let matches = matches.unwrap_or_else(|error| end_with(&error, arguments));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    environment::check(&Cli::command(), variables).map_err(exit::configuration)?;
+    with_file(cli, arguments).map_err(exit::configuration)
+}
+
+/// Ends the program because of the command line: with help, or with an error.
+fn end_with(error: &clap::Error, arguments: &[OsString]) -> ! {
+    let mut command = Cli::command();
+    for name in command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect::<Vec<_>>() {
+        let reset = |arg: Arg| arg.env(Resettable::Reset);
+        command = command.mut_subcommand(name, |sub| sub.mut_args(reset));
+    }
+    if error.use_stderr() && command.try_get_matches_from(arguments).is_ok() {
+        let _ = error.print();
+        complain(format_args!("the value comes from a variable of the environment"));
+        std::process::exit(exit::CONFIGURATION.into());
+    }
+    error.exit()
+}
+
+fn with_file(cli: Cli, arguments: &[OsString]) -> anyhow::Result<Cli> {
     let file = match &cli.command {
         Some(Sub::Serve(serve)) => serve.config.clone(),
         _ => None,
@@ -119,7 +154,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     complain(format_args!("{error:#}"));
-    ExitCode::FAILURE
+    exit::code_of(error)
 }
 
 #[cfg(test)]

@@ -1,17 +1,71 @@
 //! The output of the commands: stdout for results, stderr for errors.
 //!
 //! A reader may close stdout early. The command then ends, and its exit code is 0.
+//!
+//! Publishers and servers choose much of this text. A terminal obeys some characters and hides
+//! others, so they are written as escapes there. Files and pipes get the text as it is.
 
 use std::{
+    borrow::Cow,
     fmt,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    sync::LazyLock,
 };
 
 use anyhow::Context as _;
 
 /// Writes a line to stderr. An error is ignored: there is no other place to report it.
 pub(super) fn complain(what: fmt::Arguments<'_>) {
+    let what = what.to_string();
+    let what = if io::stderr().is_terminal() { escaped(&what) } else { Cow::Borrowed(&*what) };
     let _ = writeln!(io::stderr(), "downlink: {what}");
+}
+
+/// A text for stdout: escaped if stdout is a terminal.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    // One system call for the program, and not for each event.
+    static ON_A_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
+    if *ON_A_TERMINAL { escaped(text) } else { Cow::Borrowed(text) }
+}
+
+/// Writes characters that a terminal obeys or hides as JSON writes them, such as `\u001b`. So a line
+/// of JSON stays the same JSON.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(2 * text.len());
+    for letter in text.chars() {
+        if is_escaped(letter) {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(letter);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Whether a terminal obeys or hides this character: controls, directions, separators, tags and
+/// other invisible ones. Not the two joiners U+200C and U+200D, which belong to the writing of
+/// Persian and to emoji.
+fn is_escaped(letter: char) -> bool {
+    match letter {
+        '\n' | '\t' | '\u{200c}' | '\u{200d}' => false,
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}' => true,
+        letter => letter.is_control(),
+    }
 }
 
 /// The reader of stdout has closed it, as `head` does.
@@ -31,5 +85,21 @@ pub(super) fn printed(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         written => written.context("cannot write to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_stay_and_controls_are_named() {
+        for text in ["plain", "two\nlines\tand a tab", "Grüße 你好 שלום", "می\u{200c}خواهم"]
+        {
+            assert!(matches!(escaped(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+        assert_eq!(escaped("\u{0}\u{1b}[2J\r\u{85}"), "\\u0000\\u001b[2J\\u000d\\u0085");
+        assert_eq!(escaped("\u{200e}\u{2066}x\u{2069}"), "\\u200e\\u2066x\\u2069");
+        assert_eq!(escaped("\u{e0001}"), "\\udb40\\udc01");
     }
 }

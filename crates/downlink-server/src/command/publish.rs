@@ -7,13 +7,21 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use clap::{Args, ValueEnum};
-use downlink_client::{PublishRequest, Publisher, StreamFormat};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use downlink_client::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
 use futures_util::Stream;
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 
-use super::{output::printed, runtime::block_on};
+use super::{
+    exit,
+    output::{printed, shown},
+    runtime::block_on,
+    server_url::ServerUrl,
+};
 
 /// The largest event read from stdin. The server's limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
@@ -23,8 +31,11 @@ const CHUNK_BYTES: usize = 16 << 10;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The data of the event; read from stdin if not given.
+    /// The data of the event; read from stdin if not given, without the line end at its end.
     data: Option<String>,
+    /// Publish stdin as it is, with the line end at its end.
+    #[arg(long, conflicts_with_all = ["data", "stream"])]
+    keep_line_end: bool,
     /// A topic of the event; repeatable.
     #[arg(long, short, value_name = "TOPIC")]
     topic: Vec<String>,
@@ -52,9 +63,17 @@ pub(super) struct Arguments {
     /// Stdin is a stream: publish each event, or each line of JSON, as it arrives.
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["data", "event", "id", "retry", "idempotency_key"])]
     stream: Option<Format>,
-    /// The address of the server.
+    /// What happens to the ids of a stream of events. `drop` is the default: the server gives each
+    /// event a new id.
+    #[arg(long, value_name = "drop|keep", requires = "stream", conflicts_with = "data", value_parser = stream_ids())]
+    ids: Option<StreamIds>,
+    /// What happens to the event types of a stream of events. `prefix` is the default: reserved
+    /// types begin with `upstream.` then.
+    #[arg(long, value_name = "prefix|keep|drop", requires = "stream", conflicts_with = "data", value_parser = stream_types())]
+    types: Option<StreamTypes>,
+    /// The address of the server: a URL, or unix: and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    url: ServerUrl,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -65,14 +84,29 @@ enum Format {
     Ndjson,
 }
 
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn stream_ids() -> impl TypedValueParser<Value = StreamIds> {
+    PossibleValuesParser::new(["drop", "keep"]).map(|text| match &*text {
+        "keep" => StreamIds::Keep,
+        _ => StreamIds::Drop,
+    })
+}
+
+fn stream_types() -> impl TypedValueParser<Value = StreamTypes> {
+    PossibleValuesParser::new(["prefix", "keep", "drop"]).map(|text| match &*text {
+        "keep" => StreamTypes::Keep,
+        "drop" => StreamTypes::Drop,
+        _ => StreamTypes::Prefix,
+    })
+}
+
+pub(super) fn run(mut arguments: Arguments) -> anyhow::Result<()> {
+    take_addresses(&mut arguments).map_err(exit::usage)?;
     block_on(publish(arguments))
 }
 
 async fn publish(arguments: Arguments) -> anyhow::Result<()> {
-    let publisher = Publisher::new(&arguments.url)
-        .with_context(|| format!("{} is not the address of a server", arguments.url))?;
-    let request = request(&arguments)?;
+    let publisher = arguments.url.publisher()?;
+    let request = request(&arguments).map_err(exit::usage)?;
     let answer = match arguments.stream {
         Some(format) => {
             let format = match format {
@@ -80,18 +114,35 @@ async fn publish(arguments: Arguments) -> anyhow::Result<()> {
                 Format::Ndjson => StreamFormat::Ndjson,
             };
             let receipt = publisher.publish_stream(&request, format, stdin()).await?;
-            json!({ "id": receipt.id })
+            json!({
+                "id": receipt.id,
+                "events": receipt.events,
+                "repeated": receipt.repeated,
+                "subscribers": receipt.subscribers,
+            })
         }
         None => {
             let data = match arguments.data {
                 Some(data) => data,
-                None => read_stdin()?,
+                None => read_stdin(arguments.keep_line_end)?,
             };
             let receipt = publisher.publish(&request, data).await?;
             json!({ "id": receipt.id, "subscribers": receipt.subscribers })
         }
     };
-    printed(writeln!(io::stdout(), "{answer}"))
+    printed(writeln!(io::stdout(), "{}", shown(&answer.to_string())))
+}
+
+/// Takes the topics and clients that the address of the server names.
+fn take_addresses(arguments: &mut Arguments) -> anyhow::Result<()> {
+    for (name, value) in std::mem::take(&mut arguments.url.query) {
+        match &*name {
+            "topic" => arguments.topic.push(value),
+            "client" => arguments.client.push(value),
+            _ => bail!("--url has the parameter {name:?}: leave it out, and use the flag for it"),
+        }
+    }
+    Ok(())
 }
 
 fn request(arguments: &Arguments) -> anyhow::Result<PublishRequest> {
@@ -122,6 +173,12 @@ fn request(arguments: &Arguments) -> anyhow::Result<PublishRequest> {
         let stream = arguments.stream.is_some();
         request = if stream { request.finish_on_end() } else { request.last() };
     }
+    if let Some(ids) = arguments.ids {
+        request = request.stream_ids(ids);
+    }
+    if let Some(types) = arguments.types {
+        request = request.stream_types(types);
+    }
     if let Some(key) = &arguments.idempotency_key {
         request = request.idempotency_key(key);
     }
@@ -134,12 +191,22 @@ enum Kind {
     Client,
 }
 
-fn read_stdin() -> anyhow::Result<String> {
+/// The data on stdin. The line end that `echo` and editors add is dropped, unless it is to be kept.
+fn read_stdin(keep_line_end: bool) -> anyhow::Result<String> {
     let mut data = String::new();
     let mut input = io::stdin().lock().take(DATA_BYTES_MAX + 1);
     input.read_to_string(&mut data).context("cannot read stdin as UTF-8")?;
     if data.len() as u64 > DATA_BYTES_MAX {
         bail!("stdin has more than {DATA_BYTES_MAX} bytes");
+    }
+    if data.is_empty() {
+        bail!("stdin is empty; give the data there or as an argument, such as '' for no data");
+    }
+    if !keep_line_end && data.ends_with('\n') {
+        data.pop();
+        if data.ends_with('\r') {
+            data.pop();
+        }
     }
     Ok(data)
 }

@@ -1,24 +1,39 @@
-//! `downlink serve`: binds or inherits a socket, prints its address, and serves until a signal.
+//! `downlink serve`: binds or inherits a socket, opens the store, prints the address, and serves
+//! until a signal.
+//!
+//! The socket comes before the store, so that an address in use ends the program before it has made
+//! a file or waited for one. Nothing is accepted before the hub exists: early clients wait in the
+//! socket.
 //!
 //! An inherited socket allows a restart in place. The old server stops accepting at once, ends its
 //! streams, answers its open requests, commits its events and releases the store. The new server
 //! opens the store as soon as it is released, and then accepts the connections that have queued in
 //! the socket. The two processes may overlap, or run one after the other.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use downlink::{
     hub::Hub,
-    serve::{Listener, StopSignal, stop_signal},
+    serve::{Listener, StopSignal, connections_supported, stop_signal},
 };
 use tracing_subscriber::EnvFilter;
 
-use super::listening::{Inherited, Listening};
+use super::{
+    environment, exit,
+    listening::{Inherited, Listening},
+};
 use crate::{address::Address, app, config::Settings, memory};
 
+/// How long the store may take to open before the log says what the server waits for. Half would
+/// report every large store; double would leave a person in front of a silent program.
+const SILENCE: Duration = Duration::from_millis(500);
+
 pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
-    log_to_stderr()?;
+    log_to_stderr().map_err(exit::configuration)?;
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
@@ -27,33 +42,51 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
-    settings.check()?;
+    settings.check().map_err(exit::configuration)?;
+    check_connections(&settings).map_err(exit::configuration)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .on_thread_park(memory::give_back_sometimes)
         .build()?;
     runtime.spawn(memory::keep_giving_back());
-    runtime.block_on(serve(settings, inherited))
+    let served = runtime.block_on(serve(settings, inherited));
+    // A store that is still being opened must not delay the exit.
+    runtime.shutdown_background();
+    served
+}
+
+/// More connections than descriptors would fail later, and only under load.
+fn check_connections(settings: &Settings) -> anyhow::Result<()> {
+    let supported = connections_supported();
+    match settings.connections_max {
+        Some(wanted) if wanted > supported => Err(anyhow!(
+            "--connections-max {wanted} is more than this process can have: its limit of open \
+             files allows {supported} connections; raise that limit (ulimit -n, or LimitNOFILE= in \
+             systemd), or give --connections-max {supported} or less"
+        )),
+        _ => Ok(()),
+    }
 }
 
 async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Result<()> {
-    // The store is opened first: clients that connect early wait in the socket until the hub
-    // exists. A signal ends the program here, because it has confirmed nothing yet.
-    let hub = app::hub(&settings).with_context(|| match settings.store() {
-        Some(file) => format!("cannot keep history in {}", file.display()),
-        None => "cannot keep history".to_owned(),
-    })?;
+    // The handlers are installed before the server is reachable, so that no signal is missed.
+    let mut signals = stop_signal().context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
         None => Listening::bind(&settings.listen).await?,
     };
     let address = listening.address()?;
+    let hub = tokio::select! {
+        hub = open(&settings) => hub?,
+        // The server has confirmed nothing yet, so there is nothing to finish.
+        () = &mut signals => return Ok(()),
+    };
     let served = match listening {
-        Listening::Tcp(listener) => serve_on(listener, &address, &hub, &settings).await,
+        Listening::Tcp(listener) => serve_on(listener, &address, &hub, &settings, signals).await,
         #[cfg(unix)]
         Listening::Unix(bound) => {
             let (listener, _file) = bound.into_parts();
-            serve_on(listener, &address, &hub, &settings).await
+            serve_on(listener, &address, &hub, &settings, signals).await
         }
     };
     served?;
@@ -63,11 +96,30 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     Ok(())
 }
 
+/// Makes the hub. This may take long: another server may still have the store open.
+async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
+    let owned = settings.clone();
+    let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
+    let opened = match tokio::time::timeout(SILENCE, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_elapsed) => {
+            let (wait, store) = (app::store_wait(settings), settings.store.display());
+            tracing::info!("opening {store}; waits up to {wait:?} if another server has it open");
+            opening.await
+        }
+    };
+    opened.context("the store was not opened")?.with_context(|| match settings.store() {
+        Some(file) => format!("cannot keep history in {}", file.display()),
+        None => "cannot keep history".to_owned(),
+    })
+}
+
 async fn serve_on<L: Listener>(
     listener: L,
     address: &Address,
     hub: &Hub<String>,
     settings: &Settings,
+    signals: StopSignal,
 ) -> anyhow::Result<()> {
     let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
         .header_timeout(settings.header_timeout)
@@ -79,8 +131,6 @@ async fn serve_on<L: Listener>(
     if let Some(connections_max) = settings.connections_max {
         server = server.connections_max(connections_max);
     }
-    // The handlers are installed before the server is reachable, so that no signal is missed.
-    let signals = stop_signal().context("signals cannot be heard")?;
     greet(address, settings, server.connections_allowed())?;
     #[cfg(unix)]
     tell_supervisor(sd_notify::NotifyState::Ready);
@@ -166,7 +216,7 @@ async fn stop(mut signals: StopSignal) {
 }
 
 fn log_to_stderr() -> anyhow::Result<()> {
-    let wanted = std::env::var("DOWNLINK_LOG").unwrap_or_else(|_| "info".to_owned());
+    let wanted = std::env::var(environment::LOG).unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&wanted).with_context(|| {
         format!("DOWNLINK_LOG={wanted:?} is not understood; say error, warn, info, debug or trace")
     })?;

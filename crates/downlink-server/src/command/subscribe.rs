@@ -4,22 +4,44 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use downlink_client::{Closed, Delivery, EventSource, Gap, GapReason};
+use downlink_client::{Closed, DecodedEvent, DecoderLimits, Delivery, EventSource, Gap, GapReason};
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    decode,
-    output::{complain, printed},
+    decode, exit,
+    output::{complain, printed, shown},
     runtime::block_on,
+    server_url::ServerUrl,
 };
+
+/// The type of an event that comes with its addresses and its time (`meta=1`).
+const DESCRIBED: &str = "downlink.event";
+
+/// The largest event that is read. The server's limit is usually lower; an event with its
+/// description has up to six times the bytes of its data.
+const EVENT_BYTES_MAX: usize = 128 << 20;
+
+/// The data of a described event.
+#[derive(Deserialize)]
+struct Described {
+    topics: Vec<String>,
+    event: Option<String>,
+    /// Milliseconds since 1970.
+    at: i64,
+    data: String,
+}
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Topics and patterns; none subscribes only to events for everyone.
+    /// Topics and patterns; none subscribes only to events for everyone. An address of the server,
+    /// such as http://127.0.0.1:8080/events?topic=news, is used in place of --url.
+    #[arg(value_name = "TOPIC|URL")]
     topics: Vec<String>,
-    /// The address of the server.
+    /// The address of the server: a URL, or unix: and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    url: String,
+    url: ServerUrl,
     /// Subscribe to this client's events too.
     #[arg(long, value_name = "ID")]
     client: Option<String>,
@@ -29,7 +51,7 @@ pub(super) struct Arguments {
     /// Resume after this event id.
     #[arg(long, value_name = "ID")]
     last_event_id: Option<String>,
-    /// Print one JSON object per line, for events and gaps.
+    /// Print one JSON object per line, for events and gaps. An event has its topics and its time.
     #[arg(long)]
     json: bool,
     /// End after this many events.
@@ -46,7 +68,7 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     let mut left = arguments.count;
     while left != Some(0) {
         let Some(delivery) = source.next().await else { break };
-        let is_event = matches!(delivery, Delivery::Event(_));
+        let is_event = matches!(&delivery, Delivery::Event(event) if !is_control(event));
         print(&delivery, arguments.json)?;
         left = left.map(|left| left - u64::from(is_event));
     }
@@ -57,9 +79,26 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// The address of the server, and the topics. The address may be among the topics.
+fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&String>)> {
+    let (addresses, topics): (Vec<_>, Vec<_>) =
+        arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));
+    let url = match addresses.as_slice() {
+        [] => arguments.url.clone(),
+        [address] => {
+            let parsed = address.parse().map_err(anyhow::Error::msg);
+            parsed.with_context(|| format!("{address:?} cannot be used"))?
+        }
+        _ => bail!("more than one address: give one, and the topics after it"),
+    };
+    Ok((url, topics))
+}
+
 fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
+    let (url, topics) = url_and_topics(arguments).map_err(exit::usage)?;
     let mut query = form_urlencoded::Serializer::new(String::new());
-    for topic in &arguments.topics {
+    query.extend_pairs(&url.query);
+    for topic in topics {
         query.append_pair("topic", topic);
     }
     if let Some(client) = &arguments.client {
@@ -68,20 +107,48 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
     if let Some(start) = &arguments.start {
         query.append_pair("start", start);
     }
-    let base = arguments.url.trim_end_matches('/');
-    let mut builder = EventSource::builder(format!("{base}/events?{}", query.finish()));
+    if arguments.json && url.query.iter().all(|(name, _)| name != "meta") {
+        query.append_pair("meta", "1");
+    }
+    let mut builder = url.event_source(&query.finish());
     if let Some(id) = &arguments.last_event_id {
         builder = builder.last_event_id(id.clone());
     }
-    builder.build().with_context(|| format!("{base} is not the address of a server"))
+    let limits = DecoderLimits::default()
+        .with_line_bytes_max(EVENT_BYTES_MAX)
+        .with_event_bytes_max(EVENT_BYTES_MAX);
+    builder = builder.limits(limits).control_events(true);
+    builder.build().with_context(|| url.not_usable())
+}
+
+/// Whether an event belongs to the subscription itself and is not printed.
+fn is_control(event: &DecodedEvent) -> bool {
+    event.event_type.starts_with("downlink.") && event.event_type != DESCRIBED
+}
+
+/// An event as one line of JSON, with its topics and its time if the server describes it.
+fn line(event: &DecodedEvent) -> String {
+    let described = (event.event_type == DESCRIBED).then(|| serde_json::from_str(&event.data));
+    let Some(Ok(Described { topics, event: event_type, at, data })) = described else {
+        return decode::line(event);
+    };
+    json!({
+        "event": event_type.as_deref().unwrap_or("message"),
+        "data": data,
+        "id": &*event.last_event_id,
+        "topics": topics,
+        "time": Timestamp::from_millisecond(at).ok().map(|at| at.to_string()),
+    })
+    .to_string()
 }
 
 fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = match delivery {
-        Delivery::Event(event) if as_json => writeln!(out, "{}", decode::line(event)),
-        Delivery::Event(event) => writeln!(out, "{}", event.data),
-        Delivery::Gap(gap) if as_json => writeln!(out, "{}", gap_line(gap)),
+        Delivery::Event(event) if is_control(event) => return Ok(()),
+        Delivery::Event(event) if as_json => writeln!(out, "{}", shown(&line(event))),
+        Delivery::Event(event) => writeln!(out, "{}", shown(&event.data)),
+        Delivery::Gap(gap) if as_json => writeln!(out, "{}", shown(&gap_line(gap))),
         Delivery::Gap(gap) => {
             complain(format_args!("events are missing ({})", reason(gap)));
             Ok(())

@@ -11,19 +11,19 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Ended, PATIENCE, Running, Server, downlink, run};
+use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets; removed when dropped. Its path is short because socket paths must be.
-struct Folder(PathBuf);
+/// A folder for sockets and stores; removed when dropped. Its path is short because socket paths must be.
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("dl-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for the test");
         Self(folder)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -128,17 +128,7 @@ fn the_socket_of_a_successor_is_not_removed() {
 fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
     let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
-    let mut command = downlink(&[]);
-    let program = command.get_program().to_owned();
-    let mut shell = Command::new("sh");
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    command = shell;
-    command.args(["-c", &script, "sh"]).arg(program).args(["--listen", "127.0.0.1:0"]);
+    let mut command = through_a_shell(&downlink(&["--listen", "127.0.0.1:0"]), &script);
     command.stdin(Stdio::from(descriptor.into()));
     command
 }
@@ -226,7 +216,7 @@ fn a_socket_that_the_world_can_reach_needs_a_word_too() {
     let mut running = Running::start(supervised(open, 1, ONE));
     drop(running.stdin.take());
     let ended = running.ended();
-    assert_eq!(ended.code, Some(1));
+    assert_eq!(ended.code, Some(78));
     assert!(ended.stderr.contains("--anonymous subscribe,publish"), "{}", ended.stderr);
 }
 

@@ -10,6 +10,8 @@ mod publish;
 mod serve;
 mod settings;
 mod subscribe;
+#[cfg(unix)]
+mod terminal;
 
 use std::{
     io::{BufRead, BufReader, Read, Write as _},
@@ -32,6 +34,20 @@ fn downlink(arguments: &[&str]) -> Command {
     // A test that needs a store asks for one.
     command.env("DOWNLINK_STORE", "none").args(arguments);
     command
+}
+
+/// The same command line with the same environment, run by a shell. The script has it as `"$@"`.
+#[cfg(unix)]
+fn through_a_shell(command: &Command, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
+    shell
 }
 
 /// The output and exit code of a command that ended.

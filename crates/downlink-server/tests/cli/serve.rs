@@ -3,10 +3,13 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::Command,
 };
 
 use crate::{PATIENCE, Running, Server, downlink, run};
+#[cfg(unix)]
+use crate::{listening::Folder, through_a_shell};
 
 /// Opens a stream at the server.
 fn open_stream(server: &Server) -> TcpStream {
@@ -65,7 +68,7 @@ fn an_address_in_use_is_said_with_what_to_do() {
     assert_eq!(elsewhere.code, Some(1));
     assert!(elsewhere.stderr.contains("not an address of this machine"), "{}", elsewhere.stderr);
     let open = run(downlink(&["--listen", "0.0.0.0:0"]), "");
-    assert_eq!(open.code, Some(1));
+    assert_eq!(open.code, Some(78));
     assert!(open.stderr.contains("--anonymous subscribe,publish"), "{}", open.stderr);
 }
 
@@ -128,6 +131,88 @@ fn the_log_has_each_request_on_demand_and_escaped() {
     let mut command = downlink(&["--listen", "127.0.0.1:0"]);
     command.env("DOWNLINK_LOG", "downlink=loud");
     let refused = run(command, "");
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.code, Some(78));
     assert!(refused.stderr.contains("DOWNLINK_LOG"), "{}", refused.stderr);
+}
+
+/// A server on a free port that keeps its history in a file.
+#[cfg(unix)]
+fn with_store(listen: &str, store: &Path, more: &[&str]) -> Command {
+    let store = store.to_str().expect("UTF-8");
+    downlink(&[&["--listen", listen, "--store", store], more].concat())
+}
+
+/// The first start tells of the address, and leaves no file. A second start of a running server
+/// tells of the address too, and waits for nothing.
+#[cfg(unix)]
+#[test]
+fn an_address_in_use_ends_the_start_before_the_store_is_touched() {
+    let folder = Folder::new("no-store");
+    let path = folder.path("a.db");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let refused = run(with_store(&address, &path, &[]), "");
+    assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
+    assert!(!path.exists(), "a start that failed has left a file");
+    let running = Server::of(with_store("127.0.0.1:0", &path, &[]));
+    // It would wait for an hour if it waited for the store.
+    let second = run(with_store(running.address(), &path, &["--store-wait", "1h"]), "");
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("is in use by another program"), "{}", second.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_wait_for_the_store_is_logged_and_clients_wait_in_the_socket() {
+    let folder = Folder::new("waiting");
+    let path = folder.path("a.db");
+    let first = Server::of(with_store("127.0.0.1:0", &path, &[]));
+    let socket = folder.path("b.sock");
+    let listen = format!("unix:{}", socket.display());
+    let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
+    let line = second.stderr.next();
+    assert!(line.contains("a.db; waits up to 3600s"), "{line}");
+    let mut early = std::os::unix::net::UnixStream::connect(&socket).expect("listening");
+    early.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    early
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("open");
+    first.running.signal("TERM");
+    assert!(second.stdout.next().contains("listening on"));
+    let mut answer = String::new();
+    early.read_to_string(&mut answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_server_that_waits_for_its_store() {
+    let folder = Folder::new("ends");
+    let path = folder.path("a.db");
+    let _first = Server::of(with_store("127.0.0.1:0", &path, &[]));
+    let socket = folder.path("b.sock");
+    let listen = format!("unix:{}", socket.display());
+    let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
+    second.stderr.next();
+    assert!(socket.exists());
+    second.signal("TERM");
+    let ended = second.ended();
+    assert_eq!((ended.code, &*ended.stdout), (Some(0), ""));
+    assert!(!socket.exists(), "its file goes with it");
+}
+
+/// The reserve is half of so few descriptors.
+#[cfg(unix)]
+#[test]
+fn connections_beyond_the_descriptors_are_an_error_with_both_numbers() {
+    let limited = |connections: &str| {
+        let command = downlink(&["--listen", "127.0.0.1:0", "--connections-max", connections]);
+        through_a_shell(&command, "ulimit -n 256 && exec \"$@\"")
+    };
+    let refused = run(limited("129"), "");
+    assert_eq!((refused.code, &*refused.stdout), (Some(78), ""));
+    for part in ["--connections-max 129", "allows 128 connections", "LimitNOFILE"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
+    }
+    assert!(Server::of(limited("128")).greeting[4].contains("up to 128 connections"));
 }

@@ -2,8 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::{Args as _, Command};
-use downlink_server::config::Settings;
+use clap::{Args as _, Command, FromArgMatches as _};
+use downlink_server::config::{self, RetainRule, Settings};
 
 use crate::{Server, downlink, run};
 
@@ -60,6 +60,8 @@ fn a_flag_outweighs_the_environment_which_outweighs_the_file() {
 fn what_is_wrong_in_a_file_is_said_with_its_name() {
     for (name, text, says) in [
         ("unknown", "lissten = \"127.0.0.1:0\"", "there is no setting \"lissten\""),
+        ("near", "retain_events = 5", "\"retain_events\"; perhaps retain-events is meant"),
+        ("far", "frobnicate = 5", "\"frobnicate\"; see downlink serve --help"),
         ("config", "config = \"x\"", "there is no setting \"config\""),
         ("toml", "listen = ", "is not TOML"),
         ("type", "listen = 1.5", "listen has to be a text, a number or a list"),
@@ -71,11 +73,12 @@ fn what_is_wrong_in_a_file_is_said_with_its_name() {
     ] {
         let file = File::new(name, text);
         let refused = run(downlink(&["serve", "--config", file.path()]), "");
-        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert_eq!(refused.code, Some(78), "{}", refused.stderr);
         assert!(refused.stderr.contains(file.path()), "{}", refused.stderr);
         assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
     }
     let missing = run(downlink(&["--config", "/nowhere/downlink.toml"]), "");
+    assert_eq!(missing.code, Some(78));
     assert!(missing.stderr.contains("cannot read /nowhere/downlink.toml"), "{}", missing.stderr);
 }
 
@@ -101,7 +104,84 @@ fn a_wrong_command_line_has_the_exit_code_of_one() {
 fn times_have_a_unit_and_say_so() {
     let refused = run(downlink(&["--keep-alive", "15"]), "");
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("500ms, 15s, 2h 30m"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("500ms, 15s, 1h30m, 5d"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("jiff"), "{}", refused.stderr);
+}
+
+#[test]
+fn units_are_the_same_everywhere() {
+    let text = "history-bytes-max = \"2MiB\"\nretain-age = \"5d\"\nretain-bytes = \"64 kB\"\n\
+                retain = [\"a=bytes:1MiB,age:1d12h\"]\n";
+    let file = File::new("units", text);
+    assert!(greeted(&["--config", file.path()], &[]).contains("(2 MiB"));
+    let environment = [("DOWNLINK_HISTORY_BYTES_MAX", "3MiB"), ("DOWNLINK_RETAIN_AGE", "1h30m")];
+    assert!(greeted(&[], &environment).contains("(3 MiB"));
+    let flags = ["--history-bytes-max", "4MiB", "--retain", "a=bytes:1MiB,age:5d"];
+    let flags = [&flags[..], &["--unsent-bytes-max", "16KiB", "--keep-alive", "1m30s"]].concat();
+    assert!(greeted(&flags, &[]).contains("(4 MiB"));
+    let refused = run(downlink(&["--retain-bytes", "256M"]), "");
+    assert!(refused.stderr.contains("64KiB, 256MiB, 16GiB"), "{}", refused.stderr);
+}
+
+/// The lists that a server of these settings would have.
+fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<RetainRule>) {
+    let mut command = Settings::augment_args(Command::new("downlink"));
+    if let Some(file) = file {
+        let whole = Command::new("x").subcommand(command);
+        let whole = config::with_file(whole, "downlink", file.path().as_ref()).expect("a file");
+        command = whole.find_subcommand("downlink").expect("there").clone();
+    }
+    let matches = command.get_matches_from([&["downlink"], flags].concat());
+    let settings = Settings::from_arg_matches(&matches).expect("valid");
+    (settings.hosts, settings.anonymous.len(), settings.retain)
+}
+
+#[test]
+fn lists_have_one_form_in_flags_and_in_the_file() {
+    let repeated = ["--host", "a.example", "--host", "b.example", "--anonymous", "subscribe"];
+    let repeated = [&repeated[..], &["--anonymous", "publish"]].concat();
+    let repeated = [&repeated[..], &["--retain", "a=events:1", "--retain", "b=age:1h"]].concat();
+    let expected = lists(&repeated, None);
+    assert_eq!((expected.0.len(), expected.1, expected.2.len()), (2, 2, 2));
+    let split = ["--host", "a.example, b.example", "--anonymous", "subscribe,publish"];
+    let split = [&split[..], &["--retain", "a=events:1; b=age:1h"]].concat();
+    assert_eq!(lists(&split, None), expected);
+    let text = "host = \"a.example,b.example\"\nanonymous = \"subscribe,publish\"\n\
+                retain = \"a=events:1;b=age:1h\"\n";
+    assert_eq!(lists(&[], Some(&File::new("split", text))), expected);
+    let text = "host = [\"a.example\", \"b.example\"]\nanonymous = [\"subscribe\", \"publish\"]\n\
+                retain = [\"a=events:1\", \"b=age:1h\"]\n";
+    assert_eq!(lists(&[], Some(&File::new("arrays", text))), expected);
+}
+
+#[test]
+fn hosts_that_would_match_nothing_are_errors() {
+    for host in ["https://a.example", "*", "a;b", ""] {
+        let refused = run(downlink(&["--host", host]), "");
+        assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{host}");
+        assert!(refused.stderr.contains("separate them by commas"), "{}", refused.stderr);
+        let mut command = downlink(&[]);
+        command.env("DOWNLINK_HOST", host);
+        let refused = run(command, "");
+        assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{host}");
+        assert!(refused.stderr.contains("separate them by commas"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("a variable of the environment"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn unknown_variables_are_errors_as_unknown_keys_are() {
+    for arguments in [&["serve"][..], &["subscribe", "a"], &["decode"]] {
+        let mut command = downlink(arguments);
+        command.env("DOWNLINK_RETAIN_EVENT", "5");
+        let refused = run(command, "");
+        assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{arguments:?}");
+        assert!(refused.stderr.contains("no environment variable DOWNLINK_RETAIN_EVENT"));
+        assert!(refused.stderr.contains("perhaps DOWNLINK_RETAIN_EVENTS is meant"));
+    }
+    // Kubernetes sets these for a service with the name of the program.
+    let service = [("DOWNLINK_SERVICE_HOST", "10.0.0.1"), ("DOWNLINK_PORT", "tcp://10.0.0.1:80")];
+    assert!(greeted(&[], &service).contains("listening on"));
 }
 
 #[test]

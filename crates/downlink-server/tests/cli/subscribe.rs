@@ -13,8 +13,65 @@ fn data_is_printed_plainly_and_objects_with_json() {
     let json = run(downlink(&[&base[..], &["--json", "a", "a/*"]].concat()), "");
     let first = json.stdout.lines().next().expect("a line");
     assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
+    // A pattern gives no topic, so each event says which topic it is from, and when it came.
+    let topics: Vec<serde_json::Value> = json.stdout.lines().map(|line| object(line)).collect();
+    assert_eq!(topics[0]["topics"], serde_json::json!(["a"]));
+    assert_eq!(topics[1]["topics"], serde_json::json!(["a/b"]));
+    let since = format!("since:{}", topics[1]["time"].as_str().expect("a time"));
+    let again = ["subscribe", "--url", &server.url, "--start", &since, "--count", "1", "a/*"];
+    let again = run(downlink(&again), "");
+    assert_eq!(again.stdout, "two\n", "the time can be used: {}", again.stderr);
     let none = run(downlink(&["subscribe", "--url", &server.url, "--count", "0", "a"]), "");
     assert_eq!((none.code, &*none.stdout), (Some(0), ""));
+}
+
+fn object(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).expect("JSON")
+}
+
+#[test]
+fn an_address_may_be_copied_from_anywhere() {
+    let server = Server::start(&[]);
+    server.publish("news", "hello");
+    let url = &server.url;
+    let (events, query) = (format!("{url}/events"), format!("{url}/events?topic=news"));
+    let count = ["--start", "earliest", "--count", "1"];
+    for arguments in [
+        vec![&*query],
+        vec![&*events, "news"],
+        vec![&**url, "news"],
+        vec!["--url", &*events, "news"],
+        vec!["--url", &*query],
+        // An address among the topics goes before --url.
+        vec!["--url", "http://127.0.0.1:9", &*query],
+    ] {
+        let read = run(downlink(&[&["subscribe"], &count[..], &arguments].concat()), "");
+        assert_eq!((read.code, &*read.stdout), (Some(0), "hello\n"), "{arguments:?}");
+    }
+    for wrong in [vec!["ftp://h/x"], vec![&*query, &*query]] {
+        let refused = run(downlink(&[&["subscribe"], &*wrong].concat()), "");
+        assert_eq!(refused.code, Some(2), "{wrong:?}");
+        assert!(refused.stderr.contains("address"), "{}", refused.stderr);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_server_on_a_unix_socket_has_an_address_too() {
+    let path = std::env::temp_dir().join(format!("dl-url-{}.sock", std::process::id()));
+    let url = format!("unix:{}", path.display());
+    let server = Running::start(downlink(&["--listen", &url]));
+    assert!(server.stdout.next().ends_with(&url));
+    let published = run(downlink(&["publish", "--url", &url, "-t", "a", "hello"]), "");
+    assert_eq!(published.code, Some(0), "{}", published.stderr);
+    let read = ["subscribe", "--start", "earliest", "--count", "1"];
+    for arguments in [["--url", &*url, "a"], ["a", &*url, "b"]] {
+        let read = run(downlink(&[&read[..], &arguments].concat()), "");
+        assert_eq!((read.code, &*read.stdout), (Some(0), "hello\n"), "{}", read.stderr);
+    }
+    let nobody = run(downlink(&["publish", "--url", "unix:/nowhere/a.sock", "-t", "a", "x"]), "");
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.contains("did not get through"), "{}", nobody.stderr);
 }
 
 #[test]
@@ -78,7 +135,12 @@ fn what_cannot_be_is_said_and_given_up() {
     let refused = run(downlink(&["subscribe", "--url", &server.url, "a//b"]), "");
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("status 400"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("\"a//b\" is neither a topic nor a pattern"),
+        "{}",
+        refused.stderr
+    );
     let nonsense = run(downlink(&["subscribe", "--url", "nonsense", "a"]), "");
-    assert_eq!(nonsense.code, Some(1));
+    assert_eq!(nonsense.code, Some(2));
     assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
 }

@@ -14,8 +14,12 @@ pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 /// many descriptors by default (`fs.nr_open`).
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
-/// Raises the soft limit to the hard one and returns how many connections fit.
-pub(super) fn connections_max() -> usize {
+/// The number of connections that this process has file descriptors for. Some are reserved for
+/// other uses. Raises the soft limit of open files to the hard one.
+///
+/// This is the default of [`Serve::connections_max`](super::Serve::connections_max).
+#[must_use]
+pub fn connections_supported() -> usize {
     let descriptors = raise_limit();
     let connections = connections_for(descriptors);
     tracing::debug!(?descriptors, connections_max = connections, "descriptors counted");

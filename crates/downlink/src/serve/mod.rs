@@ -72,6 +72,7 @@ use futures_util::FutureExt;
 use crate::http::Spread;
 use accept::Signal;
 pub use app::{App, AppService, AsMakeService, AsService, RequestBody};
+pub use descriptors::connections_supported;
 pub use limits::{
     DRAIN_WITHIN, HEADER_TIMEOUT, IDLE_TIMEOUT, RECONNECTION_SPREAD, REFUSALS_MAX,
     UNSENT_BYTES_MAX, WRITE_STALL_MAX,
@@ -124,7 +125,7 @@ where
             idle_timeout: IDLE_TIMEOUT,
             write_stall_max: WRITE_STALL_MAX,
             unsent_bytes_max: UNSENT_BYTES_MAX,
-            connections_max: descriptors::connections_max(),
+            connections_max: connections_supported(),
         },
         answered_at_limit: Vec::new(),
         kind: PhantomData,

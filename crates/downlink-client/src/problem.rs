@@ -1,0 +1,78 @@
+//! A server's description of an error.
+
+use http::{HeaderMap, StatusCode};
+use reqwest::Response;
+use serde::Deserialize;
+use std::{fmt, time::Duration};
+
+use crate::head::{has_media_type, retry_after};
+
+/// The longest answer that is read: 64 KiB.
+///
+/// A receipt has a hundred bytes and a problem a few hundred, so a larger answer is not from a
+/// downlink server.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
+
+/// The longest wait for the description of a refusal: 5 seconds.
+///
+/// It follows the head of the answer at once. With half, a slow line would lose it; with double, a
+/// peer that sends a head and stops would delay the next attempt for longer.
+const PROBLEM_TIMEOUT: Duration = Duration::from_secs(5);
+
+const PROBLEM: &str = "application/problem+json";
+
+/// The server's description of an error (RFC 9457).
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The HTTP status of the answer.
+    #[serde(skip)]
+    pub status: StatusCode,
+    /// The kind of problem as a URI. Empty if the server gave none.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    /// The title of this kind of problem.
+    #[serde(default)]
+    pub title: String,
+    /// A description of this error, and how to fix it.
+    #[serde(default)]
+    pub detail: String,
+    /// The wait that `Retry-After` asks for.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = if self.detail.is_empty() { &self.title } else { &self.detail };
+        write!(f, "{} {text}", self.status.as_u16())
+    }
+}
+
+/// The problem that an answer describes. `None` if the answer is not from a downlink server.
+pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Problem> {
+    if !has_media_type(headers, PROBLEM) {
+        return None;
+    }
+    let problem = serde_json::from_slice::<Problem>(body).ok()?;
+    Some(Problem { status, retry_after: retry_after(headers), ..problem })
+}
+
+/// Reads the problem of a refused subscription. `None` if it is not there, too long or too slow: the
+/// status alone is an answer too.
+pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
+    if !has_media_type(answer.headers(), PROBLEM) {
+        return None;
+    }
+    let described = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.ok()? {
+            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return None;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        parse(answer.status(), answer.headers(), &body)
+    };
+    tokio::time::timeout(PROBLEM_TIMEOUT, described).await.ok()?
+}

@@ -1,0 +1,91 @@
+//! The environment variables of the program: an unknown one is an error, as an unknown key in the
+//! file is.
+
+use std::ffi::OsString;
+
+use anyhow::bail;
+use clap::Command;
+
+use crate::config::perhaps;
+
+/// The prefix of all variables of the program.
+const PREFIX: &str = "DOWNLINK_";
+
+/// The variable of the log's level, which no flag has.
+pub(super) const LOG: &str = "DOWNLINK_LOG";
+
+/// Variables of this repository's tests. Programs that the tests start inherit them.
+const OF_TESTS: [&str; 5] = [
+    "DOWNLINK_BIN",
+    "DOWNLINK_BIN_DIR",
+    "DOWNLINK_CHROMIUM",
+    "DOWNLINK_FIREFOX",
+    "DOWNLINK_PYTHON",
+];
+
+/// Checks the names of the variables.
+///
+/// # Errors
+///
+/// A sentence about the first unknown one.
+pub(super) fn check(
+    command: &Command,
+    names: impl Iterator<Item = OsString>,
+) -> anyhow::Result<()> {
+    let flags = command.get_subcommands().flat_map(Command::get_arguments);
+    let variables = flags.filter_map(|flag| flag.get_env()?.to_str());
+    let known: Vec<&str> = variables.chain([LOG]).collect();
+    for name in names {
+        let name = name.to_string_lossy();
+        let is_ours = name.starts_with(PREFIX) && !is_service(&name);
+        if is_ours && !known.contains(&&*name) && !OF_TESTS.contains(&&*name) {
+            let perhaps = perhaps(&name, known.into_iter());
+            bail!("there is no environment variable {name}; {perhaps}see downlink serve --help");
+        }
+    }
+    Ok(())
+}
+
+/// Whether Kubernetes or Docker made the variable. They do so in each container beside a service
+/// that is called `downlink` or `downlink-…`.
+fn is_service(name: &str) -> bool {
+    ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| name.ends_with(end))
+        || ["_SERVICE_PORT_", "_PORT_"].iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str) -> Option<String> {
+        let flag = clap::Arg::new("a").long("a").env("DOWNLINK_RETAIN_AGE");
+        let command = Command::new("downlink").subcommand(Command::new("serve").arg(flag));
+        check(&command, [name.into()].into_iter()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn unknown_variables_of_ours_are_errors() {
+        let near = refused("DOWNLINK_RETAIN_AGES").unwrap();
+        assert!(near.contains("DOWNLINK_RETAIN_AGES; perhaps DOWNLINK_RETAIN_AGE is meant"));
+        assert!(refused("DOWNLINK_").is_some() && refused("DOWNLINK_SOMETHING").is_some());
+        for name in ["DOWNLINK_RETAIN_AGE", LOG, "DOWNLINK_BIN", "PATH", "DOWNLINKS", "LISTEN_FDS"]
+        {
+            assert_eq!(refused(name), None);
+        }
+    }
+
+    #[test]
+    fn variables_of_kubernetes_are_not_ours() {
+        for name in [
+            "DOWNLINK_SERVICE_HOST",
+            "DOWNLINK_SERVICE_PORT",
+            "DOWNLINK_SERVICE_PORT_HTTP",
+            "DOWNLINK_PORT",
+            "DOWNLINK_PORT_8080_TCP_ADDR",
+            "DOWNLINK_EVENTS_SERVICE_HOST",
+            "DOWNLINK_EVENTS_PORT_80_TCP",
+        ] {
+            assert_eq!(refused(name), None);
+        }
+    }
+}

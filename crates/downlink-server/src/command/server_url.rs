@@ -1,0 +1,145 @@
+//! The address of a server, as users give it to `publish` and `subscribe`.
+//!
+//! It may be copied from anywhere: with or without `/events`, and with a query. `unix:` and a path
+//! is a server on a Unix socket. Nothing of an address is dropped silently, except its fragment.
+
+use std::{path::PathBuf, str::FromStr};
+
+use anyhow::Context as _;
+use downlink_client::{EventSource, EventSourceBuilder, Publisher};
+
+/// The URL of a server behind a Unix socket. Every server accepts this host name.
+const BEHIND_A_SOCKET: &str = "http://localhost";
+
+/// The value of `--url`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct ServerUrl {
+    /// Without `/events` and without a slash at the end.
+    base: String,
+    /// The parameters of the address, in their order.
+    pub(super) query: Vec<(String, String)>,
+    socket: Option<PathBuf>,
+}
+
+impl ServerUrl {
+    /// Whether an argument is an address and not a topic. No topic contains `//`.
+    pub(super) fn is_meant(text: &str) -> bool {
+        text.contains("://") || text.starts_with("unix:/")
+    }
+
+    /// An event source for the events of these parameters.
+    pub(super) fn event_source(&self, query: &str) -> EventSourceBuilder {
+        let builder = EventSource::builder(format!("{}/events?{query}", self.base));
+        match &self.socket {
+            #[cfg(unix)]
+            Some(path) => builder.unix_socket(path),
+            _ => builder,
+        }
+    }
+
+    pub(super) fn publisher(&self) -> anyhow::Result<Publisher> {
+        let publisher = Publisher::new(&self.base).with_context(|| self.not_usable())?;
+        match &self.socket {
+            #[cfg(unix)]
+            Some(path) => Ok(publisher.with_unix_socket(path)?),
+            _ => Ok(publisher),
+        }
+    }
+
+    pub(super) fn not_usable(&self) -> String {
+        format!("{} is not the address of a server", self.base)
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || cfg!(not(unix)) {
+                return Err("a path has to follow unix:, on a system with Unix sockets".into());
+            }
+            let base = BEHIND_A_SOCKET.to_owned();
+            return Ok(Self { base, query: Vec::new(), socket: Some(path.into()) });
+        }
+        let (text, _fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (address, query) = text.split_once('?').unwrap_or((text, ""));
+        let (scheme, rest) = address.split_once("://").unwrap_or(("", ""));
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if host.is_empty() || !matches!(scheme, "http" | "https") {
+            return Err("this is not the address of a server; write http://127.0.0.1:8080, \
+                        https://push.example or unix:/run/downlink.sock"
+                .into());
+        }
+        if scheme == "https" && cfg!(not(feature = "https")) {
+            return Err("this program was built without TLS; build it with --features https".into());
+        }
+        let path = format!("/{path}");
+        let path = path.trim_end_matches('/');
+        let path = path.strip_suffix("/events").unwrap_or(path).trim_end_matches('/');
+        let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Ok(Self { base: format!("{scheme}://{host}{path}"), query, socket: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, base: &str, query: &[(&str, &str)]) {
+        let url: ServerUrl = text.parse().unwrap();
+        let query: Vec<_> = query.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        assert_eq!((&*url.base, &*url.query), (base, &*query), "{text}");
+    }
+
+    #[test]
+    fn events_is_added_and_never_doubled() {
+        for text in ["http://h:1", "http://h:1/", "http://h:1/events", "http://h:1/events/"] {
+            check(text, "http://h:1", &[]);
+        }
+        check("http://h/live/events", "http://h/live", &[]);
+        check("http://h/live//", "http://h/live", &[]);
+        check("http://events", "http://events", &[]);
+        check("http://h/my-events", "http://h/my-events", &[]);
+    }
+
+    #[test]
+    fn parameters_are_kept() {
+        let query = [("topic", "a b"), ("topic", "c/*"), ("start", "live")];
+        check("http://h/events?topic=a%20b&topic=c/*&start=live#x", "http://h", &query);
+        check("http://h?topic=a", "http://h", &[("topic", "a")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_has_a_path() {
+        for text in ["unix:/run/a b.sock", "unix:///run/a b.sock"] {
+            let url: ServerUrl = text.parse().unwrap();
+            assert_eq!(url.socket, Some("/run/a b.sock".into()), "{text}");
+        }
+        assert!("unix:".parse::<ServerUrl>().unwrap_err().contains("a path has to follow"));
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_examples() {
+        for text in ["nonsense", "ftp://h", "http://", "http:///events", "h:8080", ""] {
+            let refused = text.parse::<ServerUrl>().unwrap_err();
+            assert!(refused.contains("http://127.0.0.1:8080"), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn tls_needs_its_feature() {
+        let parsed = "https://h".parse::<ServerUrl>();
+        assert_eq!(parsed.is_ok(), cfg!(feature = "https"), "{parsed:?}");
+    }
+
+    #[test]
+    fn an_address_is_told_from_a_topic() {
+        assert!(ServerUrl::is_meant("http://h/events?topic=a") && ServerUrl::is_meant("ftp://h"));
+        assert!(ServerUrl::is_meant("unix:/run/downlink.sock"));
+        assert!(!ServerUrl::is_meant("orders/*") && !ServerUrl::is_meant("unix:a"));
+    }
+}

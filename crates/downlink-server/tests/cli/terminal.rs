@@ -1,0 +1,118 @@
+//! Output on a terminal: what publishers and servers send must not control it.
+//!
+//! The program runs on a real pseudo-terminal.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::{Command, Stdio},
+    sync::mpsc,
+};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::{PATIENCE, Server, downlink, run, through_a_shell};
+
+/// A title, a colour by ESC and by U+009B, a reversed text, separators, a byte order mark, an
+/// invisible tag; and a text whose joiners are a part of its characters.
+const HOSTILE: &str =
+    "a\u{1b}]0;x\u{7}b\u{9b}31m\u{202e}c\u{2028}\u{2029}\u{feff}\u{e0041}\u{7f}é👩\u{200d}👧";
+
+/// The same text as a terminal shows it.
+const SHOWN: &str = "a\\u001b]0;x\\u0007b\\u009b31m\\u202ec\\u2028\\u2029\\ufeff\\udb40\\udc41\
+                     \\u007fé👩\u{200d}👧";
+
+/// Runs a command with its stdout and stderr on a terminal, and returns what it writes there.
+fn on_a_terminal(mut command: Command) -> String {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+    grantpt(&master).expect("a pseudo-terminal");
+    unlockpt(&master).expect("a pseudo-terminal");
+    let path = ptsname(&master, Vec::new()).expect("a name");
+    let path = path.to_str().expect("UTF-8");
+    let slave = OpenOptions::new().read(true).write(true).open(path).expect("a terminal");
+    command.stdout(slave.try_clone().expect("a descriptor")).stderr(slave);
+    let mut child = command.stdin(Stdio::null()).spawn().expect("the program starts");
+    // Only the program has the terminal open now, so its end is the end of the output.
+    drop(command);
+    let (sender, output) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // The system reports the end of a terminal as an error.
+        let _ = File::from(master).read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    let bytes = output.recv_timeout(PATIENCE);
+    let _ = child.kill();
+    child.wait().expect("a child");
+    String::from_utf8(bytes.expect("output in time")).expect("UTF-8").replace("\r\n", "\n")
+}
+
+#[test]
+fn a_terminal_shows_what_would_control_it() {
+    let server = Server::start(&[]);
+    server.publish("a", &format!("{HOSTILE}\tx\ny"));
+    let read = ["subscribe", "--url", &server.url, "--start", "earliest", "--count", "1", "a"];
+    assert_eq!(on_a_terminal(downlink(&read)), format!("{SHOWN}\tx\ny\n"));
+    let piped = run(downlink(&read), "");
+    assert_eq!(piped.stdout, format!("{HOSTILE}\tx\ny\n"), "a pipe gets the bytes as they are");
+}
+
+#[test]
+fn json_on_a_terminal_stays_json() {
+    let server = Server::start(&[]);
+    let event = "note\u{9b}31m\u{202e}";
+    let publish = ["publish", "--url", &server.url, "-t", "a", "--event", event, HOSTILE];
+    assert_eq!(run(downlink(&publish), "").code, Some(0));
+    let read = ["subscribe", "--url", &server.url, "--start", "earliest", "--count", "1"];
+    let line = on_a_terminal(downlink(&[&read[..], &["--json", "a"]].concat()));
+    assert!(!line.contains(['\u{9b}', '\u{202e}', '\u{2028}', '\u{feff}']), "{line:?}");
+    let event_again: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((&event_again["event"], &event_again["data"]), (&event.into(), &HOSTILE.into()));
+}
+
+#[test]
+fn decoded_streams_do_not_control_the_terminal_either() {
+    let path = std::env::temp_dir().join(format!("dl-decode-{}.sse", std::process::id()));
+    std::fs::write(&path, format!("data: {HOSTILE}\n\n")).expect("a file");
+    // The stream comes on stdin, so a shell connects the file.
+    let script = format!("exec \"$@\" < '{}'", path.display());
+    let command = through_a_shell(&downlink(&["decode"]), &script);
+    let line = on_a_terminal(command);
+    std::fs::remove_file(&path).expect("there");
+    assert!(line.contains("\\u009b31m") && !line.contains('\u{9b}'), "{line:?}");
+}
+
+/// The address of a server that refuses each request with this reason.
+fn refusing(reason: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let body = serde_json::json!({ "detail": reason }).to_string();
+    std::thread::spawn(move || {
+        for mut io in listener.incoming().flatten() {
+            let mut head = [0; 4_096];
+            let _ = io.read(&mut head);
+            let _ = write!(
+                io,
+                "HTTP/1.1 400 No\r\nContent-Type: application/problem+json\r\n\
+                 Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn errors_do_not_control_the_terminal_either() {
+    let url = refusing(HOSTILE);
+    for arguments in
+        [vec!["subscribe", "--url", &*url, "a"], vec!["publish", "--url", &url, "-ta", "x"]]
+    {
+        let complaint = on_a_terminal(downlink(&arguments));
+        assert!(complaint.contains(SHOWN), "{complaint:?}");
+        assert!(!complaint.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{complaint:?}");
+        let piped = run(downlink(&arguments), "");
+        assert!(piped.stderr.contains(HOSTILE), "{:?}", piped.stderr);
+    }
+}
