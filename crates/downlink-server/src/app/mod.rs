@@ -5,6 +5,7 @@
 
 mod batch;
 mod body;
+mod classic;
 mod clients;
 mod content;
 mod described;

@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use axum::{
     extract::{RawQuery, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{query::Query, reply::Refused, state::App};
+use super::{classic, query::Query, reply::Refused, state::App};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -37,6 +37,7 @@ pub(super) async fn readyz(
 pub(super) async fn metrics(
     State(app): State<App>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Refused> {
     Query::read(query.as_deref(), &[])?;
     let mut registry = Registry::default();
@@ -46,7 +47,14 @@ pub(super) async fn metrics(
     text::encode(&mut text, &registry).map_err(|_| {
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The numbers could not be written.")
     })?;
-    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (content_type, text) = if accept.is_some_and(classic::is_preferred) {
+        (classic::CONTENT_TYPE, classic::from_openmetrics(&text))
+    } else {
+        (OPENMETRICS, text)
+    };
+    let headers = [(header::CONTENT_TYPE, content_type), (header::VARY, "Accept")];
+    Ok((headers, text).into_response())
 }
 
 /// Adds the version and the start time. The counters begin at 0 after a restart.

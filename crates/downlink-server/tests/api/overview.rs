@@ -134,6 +134,31 @@ async fn alive_and_ready() {
     assert!(answer.problem(503).contains("shutting down"));
 }
 
+/// Older programs, such as `promtool check metrics`, read the classic text only.
+#[tokio::test]
+async fn numbers_are_classic_text_for_those_who_ask() {
+    let server = Server::start().await;
+    server.publish("topic=a", "x").await;
+    let answer = server.ask("GET", "/metrics", "Accept: text/plain\r\n", "").await;
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let mut described = std::collections::BTreeSet::new();
+    for line in answer.body.lines() {
+        match line.strip_prefix("# ") {
+            Some(comment) => {
+                let mut words = comment.split(' ');
+                let kind = words.next().expect("a word");
+                assert!(["HELP", "TYPE"].contains(&kind), "{line}");
+                described.insert(words.next().expect("a name").to_owned());
+            }
+            None => {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                assert!(described.contains(name), "{line} is not described");
+            }
+        }
+    }
+    assert!(answer.body.contains("\ndownlink_events_published_total 1\n"), "{}", answer.body);
+}
+
 #[tokio::test]
 async fn numbers_are_openmetrics() {
     let server = Server::start().await;
