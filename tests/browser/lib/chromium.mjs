@@ -13,6 +13,8 @@ const ARGS = [
   '--disable-component-update',
   '--disable-sync',
   '--disable-quic',
+  // A name of this machine that browsers do not trust as they trust localhost.
+  '--host-resolver-rules=MAP events.test 127.0.0.1',
 ];
 
 export async function launchChromium() {

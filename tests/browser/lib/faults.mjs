@@ -20,7 +20,7 @@ export async function startFaults(target) {
 
 /** A request of `GET /events…` is a stream. Only streams fail. */
 class Faults {
-  /** All stream requests, in order, as `{ at, url, lastEventId, accept, status, closed }`; `at` is in ms. */
+  /** All stream requests, in order, as `{ at, url, lastEventId, fetchMode, accept, status, closed }`; `at` is in ms. */
   requests = [];
   #target;
   #answers = [];
@@ -82,6 +82,7 @@ class Faults {
       at: performance.now(),
       url: request.url,
       lastEventId: request.headers['last-event-id'] ?? null,
+      fetchMode: request.headers['sec-fetch-mode'] ?? null,
       accept: request.headers.accept,
       status: null,
       closed: false,

@@ -48,6 +48,8 @@ const SETTINGS = {
   'network.captive-portal-service.enabled': false,
   'network.connectivity-service.enabled': false,
   'network.dns.disablePrefetch': true,
+  // A name of this machine that browsers do not trust as they trust localhost.
+  'network.dns.localDomains': 'events.test',
   'network.http.speculative-parallel-limit': 0,
   'network.prefetch-next': false,
   'network.proxy.type': 0,

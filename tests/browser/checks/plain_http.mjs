@@ -1,0 +1,44 @@
+// A browser on plain HTTP is refused in a way that it comes back from. It sends `Sec-Fetch-Mode` to
+// trustworthy addresses only, such as https and localhost.
+
+import assert from 'node:assert/strict';
+
+import { startServer, withFaults } from '../lib/feeds.mjs';
+
+export const name = 'plain_http';
+
+/** Each browser resolves it to this machine (see lib/chromium.mjs and lib/firefox.mjs). */
+const NAME = 'events.test';
+
+export async function run({ browser, startFront }) {
+  const full = await startServer(['--host', NAME, '--subscribers-max', '0']);
+  try {
+    await withFaults({ server: full, startFront }, async ({ faults, front }) => {
+      const base = front.base.replace('127.0.0.1', NAME);
+      const states = await browser.run({ base, page });
+      assert.deepEqual(states, [0, 0], 'it is connecting again, not closed');
+      assert.deepEqual(
+        faults.requests.slice(0, 2).map(({ status, fetchMode }) => ({ status, fetchMode })),
+        Array(2).fill({ status: 200, fetchMode: null }),
+      );
+      const { status } = await fetch(`${full.base}/events?topic=a&refuse_with_status=1`);
+      assert.equal(status, 503, 'a page that asks for the status gets it');
+    });
+  } finally {
+    full.stop();
+  }
+}
+
+/** The state of an EventSource after each of its first two errors. */
+async function page() {
+  const states = [];
+  const source = new EventSource('/events?topic=a');
+  await new Promise((resolve) => {
+    source.onerror = () => {
+      states.push(source.readyState);
+      if (states.length === 2 || source.readyState === 2) resolve();
+    };
+  });
+  source.close();
+  return states;
+}
