@@ -39,6 +39,13 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
+        if settings.has_socket_file() {
+            return Err(exit::configuration(anyhow!(
+                "--socket-mode and --socket-group are for a socket that this server makes, and its \
+                 socket was handed over: set them where that socket is made (SocketMode= and \
+                 SocketGroup= in systemd)"
+            )));
+        }
         settings.listen = inherited.address()?;
         // The previous server may use all of its time to drain.
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
@@ -75,7 +82,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     let mut signals = Signals::listen().context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
-        None => Listening::bind(&settings.listen).await?,
+        None => Listening::bind(&settings).await?,
     };
     let address = listening.address()?;
     let hub = tokio::select! {
