@@ -4,11 +4,15 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+/// The help of `--url`. For clap, `{n}` is a line break, so a style that changes nothing stands
+/// inside of it; clap leaves styles out of everything but a terminal.
+const URL_HELP: &str = "The URL of a subscription; {topic} and {\u{1b}[0mn}, the number of the \
+                        connection, are replaced";
+
 /// The settings of a run.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The URL of a subscription; {topic} and {n}, the number of the connection, are replaced.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}", help = URL_HELP)]
     pub(super) url: String,
     /// A header of the subscriptions; repeatable, with the same placeholders.
     #[arg(long = "header", value_name = "NAME: VALUE")]
@@ -112,8 +116,8 @@ pub(super) struct Timing {
 
 /// A span of time such as `15s` or `500ms`.
 fn parse_time(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|error| format!("{error}; write a number and a unit: 500ms, 15s, 2m"))?;
+    let span: jiff::SignedDuration = text.parse().map_err(|_| {
+        format!("{text:?} is not a span of time; write a number and a unit: 500ms, 15s, 1h30m")
+    })?;
     Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())
 }

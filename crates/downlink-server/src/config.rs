@@ -13,9 +13,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, Command};
 
-pub use crate::retain::RetainRule;
+pub use crate::{retain::RetainRule, socket_file::Group};
 
-use crate::{address::Address, duration::parse_time, host::parse_host, size::parse_bytes};
+use crate::{
+    address::Address, duration::parse_time, host::parse_host, size::parse_bytes,
+    socket_file::parse_mode,
+};
 
 /// The settings of `downlink serve`.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +33,12 @@ pub struct Settings {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: Address,
+    /// The permissions of a Unix socket's file, such as 660; by default as the umask says.
+    #[arg(long, env = "DOWNLINK_SOCKET_MODE", value_name = "MODE", value_parser = parse_mode)]
+    pub socket_mode: Option<u32>,
+    /// The group of a Unix socket's file, such as that of a proxy on this machine.
+    #[arg(long, env = "DOWNLINK_SOCKET_GROUP", value_name = "NAME")]
+    pub socket_group: Option<Group>,
     /// The file that keeps history; `none` keeps it in memory, and a restart loses it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
     pub store: PathBuf,
@@ -201,6 +210,11 @@ impl Settings {
         self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())
     }
 
+    /// Whether the file of a Unix socket gets permissions of its own.
+    pub(crate) fn has_socket_file(&self) -> bool {
+        self.socket_mode.is_some() || self.socket_group.is_some()
+    }
+
     /// Whether the server listens on this machine only.
     pub fn is_local(&self) -> bool {
         self.listen.is_local()
@@ -217,6 +231,13 @@ impl Settings {
                 "{} can be reached from other machines, and there are no credentials yet: say \
                  what anybody may do with --anonymous subscribe, --anonymous publish or \
                  --anonymous subscribe,publish, or listen on 127.0.0.1",
+                self.listen
+            );
+        }
+        if self.has_socket_file() && self.listen.path().is_none() {
+            bail!(
+                "--socket-mode and --socket-group are for a Unix socket, and {} is none: listen on \
+                 one with --listen unix:/run/downlink.sock, or leave them out",
                 self.listen
             );
         }

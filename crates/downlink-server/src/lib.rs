@@ -16,3 +16,4 @@ mod host;
 mod memory;
 mod retain;
 mod size;
+mod socket_file;

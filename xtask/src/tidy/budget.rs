@@ -21,7 +21,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink: serve", 2_700, &["downlink/src/serve"]),
     ("downlink", 6_600, &["downlink"]),
     ("downlink-client", 1_200, &["downlink-client"]),
-    ("downlink-server", 3_500, &["downlink-server"]),
+    ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
     ("the five libraries", 16_650, LIBRARIES),
 ];

@@ -4,7 +4,8 @@
 //! descriptors from 3 on) stays open in its owner while servers start and end. Connections queue in
 //! it, and none is refused. The server uses exactly one socket.
 //!
-//! The file of a Unix socket gets the permissions that the umask allows. A file that a crashed
+//! The file of a Unix socket gets the permissions that the settings say, before anybody can connect.
+//! Without settings, the umask decides. A file that a crashed
 //! server left behind is replaced. A file that was made here is removed at the end, unless another
 //! file has replaced it.
 
@@ -14,7 +15,7 @@ use anyhow::{Context as _, anyhow};
 use downlink::serve::Listener;
 use tokio::net::TcpListener;
 
-use crate::address::Address;
+use crate::{address::Address, config::Settings};
 
 /// Connections that may wait to be accepted. A storm of reconnecting clients waits here, and so do
 /// clients that connect while one server replaces another.
@@ -30,11 +31,11 @@ pub(super) enum Listening {
 
 impl Listening {
     /// Binds the address of `--listen`.
-    pub(super) async fn bind(address: &Address) -> anyhow::Result<Self> {
-        match address {
+    pub(super) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        match &settings.listen {
             Address::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             #[cfg(unix)]
-            Address::Unix(path) => unix::Bound::new(path).await.map(Self::Unix),
+            Address::Unix(path) => unix::Bound::new(path, settings).await.map(Self::Unix),
             #[cfg(not(unix))]
             Address::Unix(_) => Err(anyhow!("this system has no Unix sockets to --listen on")),
         }
@@ -226,16 +227,17 @@ mod inherited {
 #[cfg(unix)]
 mod unix {
     use std::{
-        fs, io,
-        os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+        fs::{self, Permissions},
+        io,
+        os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown},
         path::{Path, PathBuf},
     };
 
     use anyhow::{Context as _, bail};
-    use tokio::net::{UnixListener, UnixStream};
+    use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
     use super::BACKLOG;
-    use crate::address::Address;
+    use crate::{address::Address, config::Settings};
 
     /// A listening Unix socket.
     #[derive(Debug)]
@@ -245,14 +247,18 @@ mod unix {
     }
 
     impl Bound {
-        pub(super) async fn new(path: &Path) -> anyhow::Result<Self> {
+        pub(super) async fn new(path: &Path, settings: &Settings) -> anyhow::Result<Self> {
             remove_stale(path).await?;
-            let bound = || {
-                let socket = UnixListener::bind(path)?;
-                rustix::net::listen(&socket, BACKLOG.cast_signed())?;
-                io::Result::Ok(Self { listener: socket, file: Some(File::at(path)?) })
-            };
-            bound().with_context(|| format!("cannot listen on unix:{}", path.display()))
+            let failed = || format!("cannot listen on unix:{}", path.display());
+            let socket = UnixSocket::new_stream().with_context(failed)?;
+            socket.bind(path).with_context(failed)?;
+            // Nobody can connect before the call of `listen`.
+            let permitted = permit(path, settings);
+            let listening = permitted.and_then(|()| socket.listen(BACKLOG).with_context(failed));
+            let listener = listening.inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })?;
+            Ok(Self { listener, file: Some(File::at(path)?) })
         }
 
         pub(super) fn inherited(
@@ -272,6 +278,25 @@ mod unix {
         pub(in crate::command) fn into_parts(self) -> (UnixListener, Option<File>) {
             (self.listener, self.file)
         }
+    }
+
+    /// Sets the group and the permissions of a socket's file.
+    fn permit(path: &Path, settings: &Settings) -> anyhow::Result<()> {
+        let shown = path.display();
+        if let Some(group) = &settings.socket_group {
+            lchown(path, None, Some(group.id)).with_context(|| {
+                format!(
+                    "cannot give {shown} to the group {}; choose a group of this user with \
+                     --socket-group, or start the server as root",
+                    group.name
+                )
+            })?;
+        }
+        if let Some(mode) = settings.socket_mode {
+            fs::set_permissions(path, Permissions::from_mode(mode))
+                .with_context(|| format!("cannot set the mode {mode:o} of {shown}"))?;
+        }
+        Ok(())
     }
 
     /// Removes the file of a socket without a listener. Any other file stays.

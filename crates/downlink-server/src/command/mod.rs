@@ -1,4 +1,5 @@
-//! The command line: `downlink serve`, `publish`, `subscribe`, `decode`.
+//! The command line: `downlink serve`, `publish`, `subscribe`, `decode`, `bench`, `completions`,
+//! `man`.
 //!
 //! Errors go to stderr as one sentence with its causes. The exit code is 1 for a failure, 2 for a
 //! wrong command line, and 78 for a setting that cannot be used. A reader may close stdout early;
@@ -7,6 +8,7 @@
 mod decode;
 mod environment;
 mod exit;
+mod generated;
 mod listening;
 mod output;
 mod publish;
@@ -62,6 +64,10 @@ enum Sub {
     Decode(decode::Arguments),
     /// Put load on a server and account for every event.
     Bench(Box<downlink_bench::Arguments>),
+    /// Print the completions of a shell, such as for `source <(downlink completions bash)`.
+    Completions(generated::CompletionsArguments),
+    /// Print a manual page, such as for `downlink man serve | man -l -`.
+    Man(generated::ManArguments),
 }
 
 #[derive(Args, Debug)]
@@ -90,6 +96,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Sub::Subscribe(arguments)) => subscribe::run(arguments),
         Some(Sub::Decode(arguments)) => decode::run(&arguments),
         Some(Sub::Bench(arguments)) => bench(&arguments),
+        Some(Sub::Completions(wanted)) => generated::completions(Cli::command(), &wanted),
+        Some(Sub::Man(wanted)) => generated::man(Cli::command(), &wanted),
         None => Ok(()),
     };
     match done {

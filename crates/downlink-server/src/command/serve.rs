@@ -20,6 +20,8 @@ use downlink::{
     hub::Hub,
     serve::{Listener, StopSignal, connections_supported, stop_signal},
 };
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{
@@ -37,6 +39,13 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
     memory::keep_pages_small();
     let inherited = Inherited::take()?;
     if let Some(inherited) = &inherited {
+        if settings.has_socket_file() {
+            return Err(exit::configuration(anyhow!(
+                "--socket-mode and --socket-group are for a socket that this server makes, and its \
+                 socket was handed over: set them where that socket is made (SocketMode= and \
+                 SocketGroup= in systemd)"
+            )));
+        }
         settings.listen = inherited.address()?;
         // The previous server may use all of its time to drain.
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
@@ -70,16 +79,16 @@ fn check_connections(settings: &Settings) -> anyhow::Result<()> {
 
 async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Result<()> {
     // The handlers are installed before the server is reachable, so that no signal is missed.
-    let mut signals = stop_signal().context("cannot install signal handlers")?;
+    let mut signals = Signals::listen().context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
-        None => Listening::bind(&settings.listen).await?,
+        None => Listening::bind(&settings).await?,
     };
     let address = listening.address()?;
     let hub = tokio::select! {
         hub = open(&settings) => hub?,
         // The server has confirmed nothing yet, so there is nothing to finish.
-        () = &mut signals => return Ok(()),
+        () = signals.next() => return Ok(()),
     };
     let served = match listening {
         Listening::Tcp(listener) => serve_on(listener, &address, &hub, &settings, signals).await,
@@ -119,7 +128,7 @@ async fn serve_on<L: Listener>(
     address: &Address,
     hub: &Hub<String>,
     settings: &Settings,
-    signals: StopSignal,
+    signals: Signals,
 ) -> anyhow::Result<()> {
     let mut server = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
         .header_timeout(settings.header_timeout)
@@ -203,14 +212,60 @@ impl Reached {
 /// The exit code of a program that a signal ended, by the shells' convention.
 const ENDED_AT_ONCE: i32 = 130;
 
+/// The signals that end the server. A closed terminal and some supervisors send SIGHUP, which
+/// would kill the program without a drain.
+struct Signals {
+    stop: StopSignal,
+    /// `None` if SIGHUP was ignored when the program started, as by `nohup`. It stays ignored then.
+    #[cfg(unix)]
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    fn listen() -> io::Result<Self> {
+        let stop = stop_signal()?;
+        #[cfg(unix)]
+        let hangup = if is_hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            stop,
+            #[cfg(unix)]
+            hangup,
+        })
+    }
+
+    /// Completes at the next signal.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(hangup) = &mut self.hangup {
+            tokio::select! {
+                () = &mut self.stop => {}
+                _ = hangup.recv() => {}
+            }
+            return;
+        }
+        (&mut self.stop).await;
+    }
+}
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "no safe function tells how a signal is handled")]
+fn is_hangup_ignored() -> bool {
+    // SAFETY: all bytes zero is a value of this C struct.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action nothing changes, and `now` is valid for the old one.
+    let found = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut now) };
+    found == 0 && now.sa_sigaction == libc::SIG_IGN
+}
+
 /// Completes at the first signal. A second one ends the program at once.
-async fn stop(mut signals: StopSignal) {
-    (&mut signals).await;
+async fn stop(mut signals: Signals) {
+    signals.next().await;
     tracing::info!("shutting down; a second signal ends at once");
     #[cfg(unix)]
     tell_supervisor(sd_notify::NotifyState::Stopping);
     tokio::spawn(async move {
-        signals.await;
+        signals.next().await;
         std::process::exit(ENDED_AT_ONCE);
     });
 }

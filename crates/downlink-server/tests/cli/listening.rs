@@ -5,6 +5,7 @@ use std::{
     net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::OwnedFd,
+        unix::fs::MetadataExt as _,
         unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -75,6 +76,84 @@ fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
     running.signal("TERM");
     assert_eq!(running.ended().code, Some(0));
     assert!(!path.exists());
+}
+
+/// The mode and the group of a socket's file.
+fn permissions(path: &Path) -> (u32, u32) {
+    let found = fs::metadata(path).expect("a socket");
+    (found.mode() & 0o777, found.gid())
+}
+
+/// A proxy of another user can connect only if the file lets it write.
+#[test]
+fn the_socket_has_the_mode_that_is_asked_for() {
+    let folder = Folder::new("mode");
+    for (umask, mode, expected) in [("077", "660", 0o660), ("000", "600", 0o600)] {
+        let path = folder.path(mode);
+        let listen = format!("unix:{}", path.display());
+        let command = downlink(&["--listen", &listen, "--socket-mode", mode]);
+        let script = format!("umask {umask}; exec \"$@\"");
+        let running = serving(through_a_shell(&command, &script));
+        assert_eq!(permissions(&path).0, expected);
+        assert!(is_served(&path));
+        running.signal("TERM");
+        assert_eq!(running.ended().code, Some(0));
+        assert!(!path.exists(), "the file is still known as the server's own");
+    }
+}
+
+/// Root can give the file to any group, and others to their own.
+#[test]
+fn the_socket_has_the_group_that_is_asked_for() {
+    let folder = Folder::new("group");
+    fs::write(folder.path("own"), "").expect("a file");
+    let own = permissions(&folder.path("own")).1;
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let groups = fs::read_to_string("/etc/group").expect("groups");
+    let named = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?.parse::<u32>().ok()?);
+        ((id == own) != is_root).then(|| (name.to_owned(), id))
+    });
+    let (name, id) = named.expect("a group");
+    for group in [name, id.to_string()] {
+        let path = folder.path(&group);
+        let listen = format!("unix:{}", path.display());
+        let flags = ["--listen", &listen, "--socket-mode", "660", "--socket-group", &group];
+        let _running = serving(downlink(&flags));
+        assert_eq!(permissions(&path), (0o660, id));
+        assert!(is_served(&path));
+    }
+}
+
+#[test]
+fn permissions_that_cannot_be_set_say_what_to_write() {
+    let folder = Folder::new("permit");
+    let path = folder.path("a.sock");
+    let listen = format!("unix:{}", path.display());
+    let with = |flags: &[&str]| run(downlink(flags), "");
+    let mode = with(&["--listen", &listen, "--socket-mode", "rw"]);
+    assert_eq!(mode.code, Some(2));
+    assert!(mode.stderr.contains("three octal digits, such as 660"), "{}", mode.stderr);
+    let group = with(&["--listen", &listen, "--socket-group", "no such group"]);
+    assert_eq!(group.code, Some(2));
+    assert!(group.stderr.contains("in /etc/group; write the name of a group"), "{}", group.stderr);
+    let tcp = with(&["--listen", "127.0.0.1:0", "--socket-mode", "660"]);
+    assert_eq!(tcp.code, Some(78));
+    assert!(tcp.stderr.contains("--listen unix:/run/downlink.sock"), "{}", tcp.stderr);
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_mode_of_a_socket_that_was_handed_over_is_its_owners() {
+    let socket = UnixListener::bind(Folder::new("owners").path("a.sock")).expect("free");
+    let mut command = supervised(socket, 1, ONE);
+    command.env("DOWNLINK_SOCKET_MODE", "660");
+    let mut running = Running::start(command);
+    drop(running.stdin.take());
+    let ended = running.ended();
+    assert_eq!(ended.code, Some(78), "{}", ended.stderr);
+    assert!(ended.stderr.contains("SocketMode="), "{}", ended.stderr);
 }
 
 #[test]

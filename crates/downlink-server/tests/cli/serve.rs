@@ -86,6 +86,32 @@ fn streams_end_in_order_at_a_signal() {
     }
 }
 
+/// A program that ignores SIGHUP, as under `nohup`, has children that ignore it. `env` starts the
+/// server with the handling that a terminal gives it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_terminal_drains_as_well() {
+    let command = downlink(&["--listen", "127.0.0.1:0", "--drain-within", "20s"]);
+    let script = "exec env --default-signal=HUP \"$@\"";
+    let server = Server::of(through_a_shell(&command, script));
+    let mut stream = open_stream(&server);
+    server.running.signal("HUP");
+    let end = read_until(&mut stream, "\r\n0\r\n\r\n");
+    assert!(end.contains("retry: "), "{end}");
+    assert_eq!(server.running.ended().code, Some(0));
+}
+
+#[cfg(unix)]
+#[test]
+fn nohup_keeps_its_meaning() {
+    let command = downlink(&["--listen", "127.0.0.1:0"]);
+    let server = Server::of(through_a_shell(&command, "trap '' HUP; exec \"$@\""));
+    server.running.signal("HUP");
+    // If SIGHUP had begun the drain, this would be the second signal, which ends with 130.
+    server.running.signal("TERM");
+    assert_eq!(server.running.ended().code, Some(0));
+}
+
 #[test]
 fn a_drain_ends_in_its_time_whatever_peers_do() {
     let server = Server::start(&["--drain-within", "100ms"]);

@@ -205,7 +205,71 @@ fn help_knows_every_setting_with_its_variable() {
         assert_eq!(named, flag, "a variable is named after its flag");
     }
     let overview = run(downlink(&["--help"]), "");
-    for word in ["serve", "publish", "subscribe", "decode", "downlink serve --help"] {
+    for word in COMMANDS.iter().chain(&["downlink serve --help"]) {
         assert!(overview.stdout.contains(word), "{word}");
     }
+    for help in [&help.stdout, &overview.stdout] {
+        assert!(help.contains("DOWNLINK_LOG") && help.contains("78 for a setting"), "{help}");
+    }
+}
+
+const COMMANDS: [&str; 7] =
+    ["serve", "publish", "subscribe", "decode", "bench", "completions", "man"];
+
+#[test]
+fn the_readme_lists_every_command() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = fs::read_to_string(readme).expect("there");
+    let overview = run(downlink(&["--help"]), "").stdout;
+    let commands = overview.split("Commands:").nth(1).expect("a list").trim_start_matches('\n');
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names.strip_suffix(&["help"]).expect("clap adds it"), COMMANDS);
+    for name in COMMANDS {
+        assert!(readme.contains(&format!("downlink {name}")), "{name}");
+    }
+}
+
+#[test]
+fn the_placeholders_of_bench_are_shown() {
+    let help = run(downlink(&["bench", "--help"]), "").stdout;
+    for placeholder in ["{topic} and {n},", "{payload} and {topic}"] {
+        assert!(help.contains(placeholder), "{placeholder}: {help}");
+    }
+    assert!(!help.contains('\u{1b}'), "a pipe gets no style");
+    let refused = run(downlink(&["bench", "--duration", "soon"]), "");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("500ms, 15s, 1h30m"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("jiff"), "{}", refused.stderr);
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(downlink(&["completions", shell]), "");
+        assert_eq!((script.code, &*script.stderr), (Some(0), ""));
+        for word in COMMANDS.iter().chain(&["drain-within"]) {
+            assert!(script.stdout.contains(word), "{shell}: {word}");
+        }
+        assert!(!script.stdout.contains('\u{1b}'), "{shell}");
+    }
+    assert_eq!(run(downlink(&["completions", "dosshell"]), "").code, Some(2));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let overview = run(downlink(&["man"]), "").stdout;
+    assert!(overview.contains(".TH downlink 1"), "{overview}");
+    for name in COMMANDS {
+        let page = run(downlink(&["man", name]), "");
+        assert_eq!((page.code, &*page.stderr), (Some(0), ""));
+        assert!(page.stdout.contains(&format!("downlink\\-{name}")), "{}", page.stdout);
+        assert!(!page.stdout.contains('\u{1b}'), "{name}");
+        assert!(overview.contains(name));
+    }
+    let serve = run(downlink(&["man", "serve"]), "").stdout;
+    assert!(serve.contains("DOWNLINK_DRAIN_WITHIN") && serve.contains("DOWNLINK_LOG"));
+    let unknown = run(downlink(&["man", "fly"]), "");
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("no command \"fly\""), "{}", unknown.stderr);
 }
