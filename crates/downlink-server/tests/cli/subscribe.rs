@@ -14,7 +14,7 @@ fn data_is_printed_plainly_and_objects_with_json() {
     let first = json.stdout.lines().next().expect("a line");
     assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
     // A pattern gives no topic, so each event says which topic it is from, and when it came.
-    let topics: Vec<serde_json::Value> = json.stdout.lines().map(|line| object(line)).collect();
+    let topics: Vec<serde_json::Value> = json.stdout.lines().map(object).collect();
     assert_eq!(topics[0]["topics"], serde_json::json!(["a"]));
     assert_eq!(topics[1]["topics"], serde_json::json!(["a/b"]));
     let since = format!("since:{}", topics[1]["time"].as_str().expect("a time"));
