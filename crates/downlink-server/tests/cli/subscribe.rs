@@ -140,7 +140,13 @@ fn what_cannot_be_is_said_and_given_up() {
         "{}",
         refused.stderr
     );
-    let nonsense = run(downlink(&["subscribe", "--url", "nonsense", "a"]), "");
-    assert_eq!(nonsense.code, Some(2));
-    assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+    for url in ["nonsense", "http://127.0.0.1:99999"] {
+        for command in
+            [&["subscribe", "--url", url, "a"][..], &["publish", "--url", url, "-ta", "x"]]
+        {
+            let nonsense = run(downlink(command), "");
+            assert_eq!((nonsense.code, &*nonsense.stdout), (Some(2), ""), "{command:?}");
+            assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+        }
+    }
 }
