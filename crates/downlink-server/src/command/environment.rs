@@ -15,11 +15,13 @@ const PREFIX: &str = "DOWNLINK_";
 pub(super) const LOG: &str = "DOWNLINK_LOG";
 
 /// Variables of this repository's tests. Programs that the tests start inherit them.
-const OF_TESTS: [&str; 5] = [
+const OF_TESTS: [&str; 7] = [
     "DOWNLINK_BIN",
     "DOWNLINK_BIN_DIR",
     "DOWNLINK_CHROMIUM",
     "DOWNLINK_FIREFOX",
+    "DOWNLINK_PROXIES",
+    "DOWNLINK_PROXY_LONG",
     "DOWNLINK_PYTHON",
 ];
 

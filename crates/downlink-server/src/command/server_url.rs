@@ -8,6 +8,8 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::Context as _;
 use downlink_client::{EventSource, EventSourceBuilder, Publisher};
 
+use super::exit;
+
 /// The URL of a server behind a Unix socket. Every server accepts this host name.
 const BEHIND_A_SOCKET: &str = "http://localhost";
 
@@ -38,7 +40,8 @@ impl ServerUrl {
     }
 
     pub(super) fn publisher(&self) -> anyhow::Result<Publisher> {
-        let publisher = Publisher::new(&self.base).with_context(|| self.not_usable())?;
+        let publisher = Publisher::new(&self.base).with_context(|| self.not_usable());
+        let publisher = publisher.map_err(exit::usage)?;
         match &self.socket {
             #[cfg(unix)]
             Some(path) => Ok(publisher.with_unix_socket(path)?),

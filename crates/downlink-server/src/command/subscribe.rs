@@ -118,7 +118,7 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
         .with_line_bytes_max(EVENT_BYTES_MAX)
         .with_event_bytes_max(EVENT_BYTES_MAX);
     builder = builder.limits(limits).control_events(true);
-    builder.build().with_context(|| url.not_usable())
+    builder.build().with_context(|| url.not_usable()).map_err(exit::usage)
 }
 
 /// Whether an event belongs to the subscription itself and is not printed.

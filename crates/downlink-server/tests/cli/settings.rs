@@ -114,7 +114,13 @@ fn units_are_the_same_everywhere() {
                 retain = [\"a=bytes:1MiB,age:1d12h\"]\n";
     let file = File::new("units", text);
     assert!(greeted(&["--config", file.path()], &[]).contains("(2 MiB"));
-    let environment = [("DOWNLINK_HISTORY_BYTES_MAX", "3MiB"), ("DOWNLINK_RETAIN_AGE", "1h30m")];
+    let environment = [
+        ("DOWNLINK_HISTORY_BYTES_MAX", "3MiB"),
+        ("DOWNLINK_RETAIN_AGE", "1h30m"),
+        ("DOWNLINK_RETAIN", "a=events:1; b=bytes:1MiB,age:5d"),
+        ("DOWNLINK_HOST", "a.example, b.example"),
+        ("DOWNLINK_ANONYMOUS", "subscribe,publish"),
+    ];
     assert!(greeted(&[], &environment).contains("(3 MiB"));
     let flags = ["--history-bytes-max", "4MiB", "--retain", "a=bytes:1MiB,age:5d"];
     let flags = [&flags[..], &["--unsent-bytes-max", "16KiB", "--keep-alive", "1m30s"]].concat();

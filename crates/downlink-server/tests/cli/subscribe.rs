@@ -14,7 +14,7 @@ fn data_is_printed_plainly_and_objects_with_json() {
     let first = json.stdout.lines().next().expect("a line");
     assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
     // A pattern gives no topic, so each event says which topic it is from, and when it came.
-    let topics: Vec<serde_json::Value> = json.stdout.lines().map(|line| object(line)).collect();
+    let topics: Vec<serde_json::Value> = json.stdout.lines().map(object).collect();
     assert_eq!(topics[0]["topics"], serde_json::json!(["a"]));
     assert_eq!(topics[1]["topics"], serde_json::json!(["a/b"]));
     let since = format!("since:{}", topics[1]["time"].as_str().expect("a time"));
@@ -140,7 +140,13 @@ fn what_cannot_be_is_said_and_given_up() {
         "{}",
         refused.stderr
     );
-    let nonsense = run(downlink(&["subscribe", "--url", "nonsense", "a"]), "");
-    assert_eq!(nonsense.code, Some(2));
-    assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+    for url in ["nonsense", "http://127.0.0.1:99999"] {
+        for command in
+            [&["subscribe", "--url", url, "a"][..], &["publish", "--url", url, "-ta", "x"]]
+        {
+            let nonsense = run(downlink(command), "");
+            assert_eq!((nonsense.code, &*nonsense.stdout), (Some(2), ""), "{command:?}");
+            assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+        }
+    }
 }
