@@ -15,7 +15,9 @@ use downlink_proto::Frame;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
-use crate::http::{FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse};
+use crate::http::{
+    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
+};
 use crate::hub::{
     BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
     StoreError, SubscribeError, Subscription, Timestamp,
@@ -54,6 +56,14 @@ impl<T> ToFrame<T> for AsPublished {
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
     to_frame: F,
+}
+
+impl<T: Send + Sync + 'static, F> Drop for SubscriptionFrames<T, F> {
+    fn drop(&mut self) {
+        if let Some(stalled) = stalled::take() {
+            self.subscription.note_stalled(&stalled.peer, stalled.age);
+        }
+    }
 }
 
 impl<T: Send + Sync + 'static, F> fmt::Debug for SubscriptionFrames<T, F> {

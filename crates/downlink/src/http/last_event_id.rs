@@ -68,7 +68,7 @@ impl LastEventId {
     pub fn is_parameter(name: &str) -> bool {
         let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
         let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());
-        name.len() <= NAME_BYTES_MAX && PARAMETERS.iter().any(|known| is(&known))
+        name.len() <= NAME_BYTES_MAX && PARAMETERS.iter().any(is)
     }
 
     /// The id, never empty.

@@ -22,12 +22,13 @@ pub(crate) mod driven;
 mod keep_alive;
 mod last_event_id;
 #[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has drivers"))]
-mod moment;
+pub(crate) mod moment;
 mod problem;
 mod refuse;
 mod source;
 mod spread;
 mod sse;
+pub(crate) mod stalled;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 pub use body::{BodyError, SseBody};

@@ -25,6 +25,11 @@ impl Moment {
         Self(self.0.saturating_add(millis.into()))
     }
 
+    /// How long ago it was.
+    pub(crate) fn age(self) -> Duration {
+        Duration::from_millis(Self::at(Instant::now()).0.saturating_sub(self.0))
+    }
+
     pub(crate) fn from_millis(millis: u64) -> Self {
         Self(millis)
     }

@@ -34,10 +34,12 @@ pub enum DisconnectReason {
     FilterPanicked,
     /// The store could not be read; it may come back.
     Unreadable,
+    /// Its peer read nothing for too long.
+    Stalled,
 }
 
 /// The reasons for ends, each with its word in logs and metrics.
-pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 8] = [
+pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 9] = [
     (DisconnectReason::Left, "left"),
     (DisconnectReason::Finished, "finished"),
     (DisconnectReason::Drained, "drained"),
@@ -46,6 +48,7 @@ pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 8] = [
     (DisconnectReason::Lagged, "lagged"),
     (DisconnectReason::FilterPanicked, "filter_panicked"),
     (DisconnectReason::Unreadable, "unreadable"),
+    (DisconnectReason::Stalled, "stalled"),
 ];
 
 impl DisconnectReason {

@@ -250,6 +250,23 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.lag(if read_ahead { self.told } else { self.reader.cursor().next })
     }
 
+    /// Notes, before it is dropped, that its peer read nothing for too long.
+    pub(crate) fn note_stalled(&mut self, peer: &str, age: Duration) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(DisconnectReason::Stalled);
+        let (number, client, lag) = (self.number(), self.shown_client(), self.lag());
+        tracing::info!(
+            number,
+            client,
+            peer,
+            age_s = age.as_secs(),
+            lag,
+            "a subscriber read nothing for too long, and was cut"
+        );
+    }
+
     /// Why nothing follows any more, once the stream has ended.
     pub fn ended(&self) -> Option<DisconnectReason> {
         self.ended

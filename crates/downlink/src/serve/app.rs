@@ -4,6 +4,7 @@
 //! `into_make_service`, or any other tower service as it is. Users never name it.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -135,6 +136,22 @@ where
 pub(super) struct PeerService<S, Addr> {
     pub(super) service: S,
     pub(super) peer: Addr,
+}
+
+/// A service that knows whom it serves.
+pub(super) trait PeerApp: AppService {
+    /// The peer's address, for logs.
+    fn peer(&self) -> String;
+}
+
+impl<S, Addr> PeerApp for PeerService<S, Addr>
+where
+    S: AppService,
+    Addr: Clone + fmt::Debug + Send + Sync + 'static,
+{
+    fn peer(&self) -> String {
+        format!("{:?}", self.peer)
+    }
 }
 
 impl<S, Addr> Service<Request<RequestBody>> for PeerService<S, Addr>

@@ -7,6 +7,7 @@
 //! the app ends this task and no other. Not here: accepting, and the limit of connections (see
 //! `accept`).
 
+use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::{Pin, pin};
@@ -25,10 +26,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
-use super::app::{App, AppService, PeerService, RequestBody};
+use super::app::{App, AppService, PeerApp, PeerService, RequestBody};
 use super::direct::{Arrival, Connection, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
 use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
@@ -38,6 +39,8 @@ use super::outgoing::{Outgoing, outgoing};
 use super::peer_socket::PeerSocket;
 use super::progress::{Awaited, Progress};
 use super::server::{Place, Server};
+use crate::http::moment::Moment;
+use crate::http::stalled::{self, Stalled};
 use crate::http::{is_browser, refuse};
 
 /// How long a peer that has sent no request yet may take to do so once the drain has begun.
@@ -72,7 +75,7 @@ type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Place>>, 
 pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, place: Place)
 where
     Io: PeerIo,
-    Addr: Clone + Send + Sync + 'static,
+    Addr: Clone + fmt::Debug + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
     let server = Arc::clone(&place.0);
@@ -82,12 +85,13 @@ where
 }
 
 /// Serves one request after the other.
-async fn serve_requests<Io: PeerIo, S: AppService>(
+async fn serve_requests<Io: PeerIo, S: PeerApp>(
     mut io: PeerSocket<Io, Place>,
     app: S,
     progress: Progress,
     server: Arc<Server>,
 ) {
+    let (peer, began) = (app.peer(), Instant::now());
     let progress = Arc::new(progress);
     io.progress = Some(Arc::clone(&progress));
     let parking: Option<Arc<Parking<_>>> = server.streams.are_taken().then(Arc::default);
@@ -105,11 +109,23 @@ async fn serve_requests<Io: PeerIo, S: AppService>(
             let mut io = io.into_inner();
             io.rewind(&read_buf);
             // Boxed, because every other connection would keep room for it.
-            log_end(Box::pin(http2::serve(io, service, &server.limits, &server.drain)).await);
+            log_end(Box::pin(http2::serve(io, service, peer, &server.limits, &server.drain)).await);
         }
         End::Done(ended) => {
+            let stalled = ended.as_ref().is_err_and(is_stall).then(|| {
+                let age = began.elapsed();
+                Stalled { peer, age }
+            });
             log_end(ended);
-            connection.into_parts().io.into_inner().close().await;
+            let mut io = None;
+            let drop_rest = || io = Some(connection.into_parts().io.into_inner());
+            match stalled {
+                Some(stalled) => stalled::drop_stalled(stalled, drop_rest),
+                None => drop_rest(),
+            }
+            if let Some(io) = io {
+                io.close().await;
+            }
         }
         End::Unasked => {}
         End::Upgrade => serve_upgraded(connection, &server.drain).await,
@@ -223,6 +239,14 @@ async fn serve_upgraded<Io: PeerIo, S: AppService>(
     log_end(ended);
 }
 
+/// Whether a connection ended because its peer read nothing: the socket says so, by the kernel's
+/// time or by ours.
+fn is_stall(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
+}
+
 fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -230,7 +254,7 @@ fn log_end(ended: hyper::Result<()>) {
 }
 
 /// Gives socket and body to a driver, with all that it takes to serve the connection again.
-fn hand_over<Io: PeerIo, S: AppService>(
+fn hand_over<Io: PeerIo, S: PeerApp>(
     io: PeerSocket<Io, Place>,
     app: S,
     parked: Parked<S::Body>,
@@ -243,7 +267,8 @@ fn hand_over<Io: PeerIo, S: AppService>(
     let Ok(socket) = Socket::from_io(io).inspect_err(warn) else { return };
     let Parked { body, keep_alive } = parked;
     let http = Some((app, place));
-    let stream = Box::pin(DirectStream::<Io, S> { body: Some(body), http, io: PhantomData });
+    let (body, began) = (Some(body), Moment::at(Instant::now()));
+    let stream = Box::pin(DirectStream::<Io, S> { body, http, began, io: PhantomData });
     let times_stalls = stall.max.is_some();
     server.streams.push(Arrival { socket, stream, input, keep_alive, times_stalls });
 }
@@ -255,11 +280,12 @@ pin_project! {
         body: Option<Outgoing<S::Body>>,
         // What serves the connection after the stream.
         http: Option<(S, Place)>,
+        began: Moment,
         io: PhantomData<fn() -> Io>,
     }
 }
 
-impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
+impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
     fn prefetch(&self) -> bool {
         self.body.as_ref().is_some_and(Body::is_end_stream)
     }
@@ -276,6 +302,13 @@ impl<Io: PeerIo, S: AppService> HandedOver for DirectStream<Io, S> {
 
     fn drop_body(self: Pin<&mut Self>) {
         self.project().body.set(None);
+    }
+
+    fn drop_stalled(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let peer = this.http.as_ref().map(|(app, _)| app.peer()).unwrap_or_default();
+        let stalled = Stalled { peer, age: this.began.age() };
+        stalled::drop_stalled(stalled, || this.body.set(None));
     }
 
     fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
@@ -386,7 +419,8 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);
-            if drain.has_begun() || traits.is_ended_by_close(&response) {
+            traits.end_by_close(&mut response);
+            if drain.has_begun() {
                 traits.say_close(&mut response);
             }
             Ok(reply(response, traits, parking.as_ref(), &progress))

@@ -61,19 +61,25 @@ impl RequestTraits {
     pub(super) fn say_close<T>(&self, response: &mut Response<T>) {
         if self.has_connection_header && !self.is_upgraded_by(response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            if self.is_http_10 {
-                // Otherwise hyper adds `keep-alive`, because the peer has asked for it.
-                *response.version_mut() = Version::HTTP_10;
-            }
+            self.offer_nothing_more(response);
         }
     }
 
-    /// Whether only the end of the connection can show the end of a response. To such a request the
-    /// answer must not be `keep-alive`, although the peer asked for it: a proxy would wait for more.
-    pub(super) fn is_ended_by_close<B: Body>(&self, response: &Response<B>) -> bool {
-        self.is_http_10
-            && !response.headers().contains_key(CONTENT_LENGTH)
-            && response.body().size_hint().exact().is_none()
+    /// Keeps hyper from adding `keep-alive` to an answer in HTTP/1.0, which it does if the peer has
+    /// asked for it.
+    fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
+        if self.is_http_10 {
+            *response.version_mut() = Version::HTTP_10;
+        }
+    }
+
+    /// Offers nothing more to a peer if only the end of the connection can show it the end of this
+    /// response. It may have asked for `keep-alive`, and would wait for more.
+    pub(super) fn end_by_close<B: Body>(&self, response: &mut Response<B>) {
+        let has_length = response.headers().contains_key(CONTENT_LENGTH);
+        if !has_length && response.body().size_hint().exact().is_none() {
+            self.offer_nothing_more(response);
+        }
     }
 
     /// Whether the response makes the connection another protocol's.

@@ -67,6 +67,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 pub(super) async fn serve<Io, Place, R, B>(
     mut io: PeerSocket<Io, Place>,
     requests: R,
+    peer: String,
     limits: &Limits,
     drain: &Arc<Drain>,
 ) -> hyper::Result<()>
@@ -80,7 +81,7 @@ where
     // An HTTP/2 peer goes on acknowledging data after the end of its streams.
     io.closes_carefully = true;
     let report = BodyReport::default();
-    let mut streams = Streams::new(report.clone(), limits.write_stall_max);
+    let mut streams = Streams::new(report.clone(), peer, limits.write_stall_max);
     let service = service_fn(move |request: Request<Incoming>| {
         let (bodiless, report) = (*request.method() == Method::HEAD, report.clone());
         let answer = requests.call(request);

@@ -63,7 +63,7 @@ async fn acceptance_01_one_stalled_reader_of_a_thousand_holds_up_nobody() {
     }
     assert_eq!(read.len(), clients - 1);
     let departed = patiently(departures.recv()).await.unwrap();
-    assert_eq!(departed, (Some("stalled".to_owned()), DisconnectReason::Left));
+    assert_eq!(departed, (Some("stalled".to_owned()), DisconnectReason::Stalled));
     assert_eq!(hub.stats().subscribers, clients - 1);
     assert!(is_cut(stalled).await);
 }
@@ -108,7 +108,7 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
     let running =
         Running::new(app(&hub, keep_alive), |serve| serve.write_stall_max(STALL_MAX)).await;
     let _silent = running.stall("topics=a").await;
-    assert_eq!(patiently(departures.recv()).await.unwrap().1, DisconnectReason::Left);
+    assert_eq!(patiently(departures.recv()).await.unwrap().1, DisconnectReason::Stalled);
     let stats = hub.stats();
     assert_eq!((stats.subscribers, stats.published), (0, 0));
 }

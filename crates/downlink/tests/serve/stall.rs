@@ -108,6 +108,47 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
+/// On the direct path, over hyper (HTTP/1.0), and by whatever clock.
+#[tokio::test]
+async fn subscriber_that_is_cut_for_reading_nothing_counts_as_stalled() {
+    for version in ["1.1", "1.0"] {
+        let hub = downlink::Hub::<String>::text();
+        let subscribing = hub.clone();
+        let subscribe =
+            move || async move { subscribing.subscribe().topic("a").open().await.expect("room") };
+        let app = Router::new().route("/", get(subscribe));
+        let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
+        let mut client = running.connect().await;
+        client.send(&format!("GET / HTTP/{version}\r\nHost: t\r\n\r\n")).await;
+        client.sees(": connected").await;
+        let count = |reason: &str| {
+            let counts = hub.stats().disconnects;
+            counts.iter().find(|(named, _)| named.as_str() == reason).map(|(_, count)| *count)
+        };
+        let publishing = async {
+            while hub.stats().subscribers > 0 {
+                hub.to("a").publish("x".repeat(100_000)).expect("room");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        patiently(publishing).await;
+        assert_eq!((count("stalled"), count("left")), (Some(1), Some(0)), "HTTP/{version}");
+        // A reader that leaves by itself is none.
+        let mut other = running.connect().await;
+        other.get("/", "").await;
+        other.sees(": connected").await;
+        drop(other);
+        let publishing = async {
+            while hub.stats().subscribers > 0 {
+                hub.to("a").publish("x".to_owned()).expect("room");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        patiently(publishing).await;
+        assert_eq!((count("stalled"), count("left")), (Some(1), Some(1)), "HTTP/{version}");
+    }
+}
+
 #[tokio::test]
 async fn peer_that_reads_nothing_is_closed() {
     let (app, dropped) = firehose();

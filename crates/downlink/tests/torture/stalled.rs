@@ -99,7 +99,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     world.say_last();
     let gathered = gather(steady).await;
     let departed = patiently(departures.recv()).await;
-    assert_eq!(departed, Some((Some(STALLED.to_owned()), DisconnectReason::Left)));
+    assert_eq!(departed, Some((Some(STALLED.to_owned()), DisconnectReason::Stalled)));
     assert_eq!(stage.hub.stats().subscribers, readers - 1);
     assert!(departures.try_recv().is_err(), "no other reader was cut off");
     let (events, turn) = events_left(stalled).await;

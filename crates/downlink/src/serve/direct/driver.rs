@@ -202,6 +202,7 @@ impl Driver {
             Next::Again => self.lanes.push(key),
             Next::GiveBack => self.give_back(key),
             Next::Close => self.close(key),
+            Next::CloseStalled => self.close_stalled(key),
         }
     }
 
@@ -249,7 +250,7 @@ impl Driver {
             let stream = streams.get(key as usize);
             let Some(open) = stream.and_then(|stream| stream.open.as_ref()) else { return };
             if is_gone {
-                gone.push(key);
+                gone.push((key, open.end_of_gone()));
             } else if open.is_blocked() {
                 lanes.push(key);
             }
@@ -257,8 +258,11 @@ impl Driver {
         if let Err(error) = taken {
             tracing::error!(%error, "the sockets of streams cannot be watched");
         }
-        for key in gone {
-            self.close(key);
+        for (key, end) in gone {
+            match end {
+                Next::CloseStalled => self.close_stalled(key),
+                _ => self.close(key),
+            }
         }
     }
 
@@ -316,6 +320,16 @@ impl Driver {
             Err(error) => tracing::debug!(%error, "a stream ended early"),
         });
         self.mailbox.note_end();
+        self.close(key);
+    }
+
+    /// Closes a stream whose peer has stalled, and tells the app's body why.
+    fn close_stalled(&mut self, key: u32) {
+        let stream = self.streams.get_mut(key as usize);
+        if let Some(open) = stream.and_then(|stream| stream.open.as_mut()) {
+            let stream = open.stream.as_mut();
+            outlive(|| stream.drop_stalled());
+        }
         self.close(key);
     }
 

@@ -17,7 +17,7 @@ pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 /// A response body whose head is written, and the rest of its connection.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
-/// `drop_body`, and last `go_on`.
+/// `drop_body`, and last `go_on`. A stream whose peer stalls ends with `drop_stalled`.
 pub(in crate::serve) trait HandedOver: Send {
     /// Reads the memory that the next poll of the body will read. The result has no meaning.
     fn prefetch(&self) -> bool;
@@ -28,6 +28,9 @@ pub(in crate::serve) trait HandedOver: Send {
 
     /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
     fn drop_body(self: Pin<&mut Self>);
+
+    /// The same for a peer that reads nothing any more. The stream is closed afterwards.
+    fn drop_stalled(self: Pin<&mut Self>);
 
     /// Serves the connection's next requests, beginning with input that was read already. Without
     /// `requests` it closes the connection so that the peer gets all that was sent.

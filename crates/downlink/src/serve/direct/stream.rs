@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::time::Instant;
 
 use super::chunk::{Follows, Gathered, Unsent};
@@ -73,6 +74,8 @@ pub(super) enum Next {
     GiveBack,
     /// Closes it at once.
     Close,
+    /// The same, because its peer has read nothing for too long.
+    CloseStalled,
 }
 
 /// The streams that have their turn together share this.
@@ -108,7 +111,7 @@ impl Open {
                 Err(error) => return Err(failed(&error)),
                 Ok(false) if self.stalls_at(round).is_some_and(|at| at <= round.now) => {
                     discard((&self.socket.0).into());
-                    return Err(Next::Close);
+                    return Err(Next::CloseStalled);
                 }
                 Ok(false) => return Err(Next::Wait),
                 Ok(true) => self.forget_unsent(),
@@ -182,6 +185,14 @@ impl Open {
         self.uncommon.as_ref()?.unsent.as_ref()
     }
 
+    /// How a stream ends whose socket the kernel has given up.
+    pub(super) fn end_of_gone(&self) -> Next {
+        match SockRef::from(&self.socket.0).take_error() {
+            Ok(Some(error)) => failed(&error),
+            _ => Next::Close,
+        }
+    }
+
     /// Whether it waits for room in its socket.
     pub(super) fn is_blocked(&self) -> bool {
         self.unsent().is_some()
@@ -206,7 +217,9 @@ impl Open {
 
 fn failed(error: &io::Error) -> Next {
     tracing::debug!(%error, "a stream ended early");
-    Next::Close
+    // So the kernel reports a peer that stalls.
+    let stalled = error.kind() == io::ErrorKind::TimedOut;
+    if stalled { Next::CloseStalled } else { Next::Close }
 }
 
 #[cfg(target_pointer_width = "64")]

@@ -83,6 +83,10 @@ impl HandedOver for Option<Fake> {
         self.set(None);
     }
 
+    fn drop_stalled(mut self: Pin<&mut Self>) {
+        self.set(None);
+    }
+
     fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
         Box::pin(async move {
             if requests.is_some() {

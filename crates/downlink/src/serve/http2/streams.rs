@@ -14,9 +14,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::super::stall::StallTimer;
 use super::pace::BodyReport;
+use crate::http::moment::Moment;
+use crate::http::stalled::{self, Stalled};
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -43,12 +46,15 @@ pub(super) struct Streams {
     new: Arc<New>,
     streams: FuturesUnordered<Stream>,
     report: BodyReport,
+    /// The peer's address, for logs.
+    peer: Arc<str>,
     write_stall_max: Duration,
 }
 
 impl Streams {
-    pub(super) fn new(report: BodyReport, write_stall_max: Duration) -> Self {
-        Self { new: Arc::default(), streams: FuturesUnordered::new(), report, write_stall_max }
+    pub(super) fn new(report: BodyReport, peer: String, write_stall_max: Duration) -> Self {
+        let (new, streams, peer) = (Arc::default(), FuturesUnordered::new(), peer.into());
+        Self { new, streams, report, peer, write_stall_max }
     }
 
     pub(super) fn spawner(&self) -> Spawner {
@@ -75,6 +81,8 @@ impl Streams {
         self.streams.extend(new.into_iter().map(|inner| Stream {
             inner,
             report: self.report.clone(),
+            peer: Arc::clone(&self.peer),
+            began: Moment::at(Instant::now()),
             stall: StallTimer::new(Some(self.write_stall_max)),
         }));
         while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
@@ -85,6 +93,8 @@ impl Streams {
 struct Stream {
     inner: Boxed,
     report: BodyReport,
+    peer: Arc<str>,
+    began: Moment,
     /// Runs while the peer makes no room for a piece of the body.
     stall: StallTimer,
 }
@@ -105,6 +115,8 @@ impl Future for Stream {
         }
         ready!(self.stall.poll(cx));
         tracing::debug!("a stream is reset: its peer makes no room for it");
+        let stalled = Stalled { peer: self.peer.as_ref().into(), age: self.began.age() };
+        stalled::drop_stalled(stalled, || self.inner = Box::pin(std::future::ready(())));
         Poll::Ready(())
     }
 }
