@@ -311,6 +311,28 @@ async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
     unread.rest().await.expect_err("reset");
 }
 
+#[tokio::test]
+async fn subscriber_whose_stream_is_reset_counts_as_stalled() {
+    let hub = downlink::Hub::<String>::text();
+    let subscribing = hub.clone();
+    let subscribe =
+        move || async move { subscribing.subscribe().topic("a").open().await.expect("room") };
+    let app = Router::new().route("/", get(subscribe));
+    let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
+    let mut client = Http2::to(&running).await;
+    let _unread = client.get("/").await;
+    let publishing = async {
+        while hub.stats().subscribers > 0 {
+            hub.to("a").publish("x".repeat(100_000)).expect("room");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    patiently(publishing).await;
+    let disconnects = hub.stats().disconnects;
+    let stalled = disconnects.iter().find(|(reason, _)| reason.as_str() == "stalled");
+    assert_eq!(stalled.map(|(_, count)| *count), Some(1), "{disconnects:?}");
+}
+
 /// A body of known length is not kept for ever for a peer that does not read it.
 #[tokio::test]
 async fn long_body_that_gets_no_window_is_reset() {
