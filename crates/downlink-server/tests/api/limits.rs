@@ -180,3 +180,19 @@ async fn streams_end_in_order_when_the_server_stops() {
     patiently(idle.read_to_end(&mut nothing)).await.expect("closed in order");
     server.ended().await;
 }
+
+/// The limit of selectors is not the only one: the names travel in the head of the request.
+#[tokio::test]
+async fn selectors_have_to_fit_the_head_of_the_request() {
+    let server = Server::start().await;
+    let query = |topics: usize, bytes: usize| {
+        (0..topics).map(|at| format!("topic={at:0>bytes$}&")).collect::<String>()
+    };
+    for (topics, bytes) in [(650, 43), (1_000, 25)] {
+        assert_eq!(server.stream(&query(topics, bytes), "").await.status(), 200, "{topics}");
+    }
+    let refused = server.get(&format!("/events?{}", query(1_000, 43))).await.problem(431);
+    assert!(refused.contains("many topics may use a pattern"), "{refused}");
+    let refused = server.get(&format!("/events?{}", query(1_001, 20))).await.problem(400);
+    assert!(refused.contains("1001"), "{refused}");
+}

@@ -54,6 +54,7 @@ mod listener;
 mod outgoing;
 mod peer_socket;
 mod progress;
+mod refusal;
 mod server;
 mod socket;
 mod stall;

@@ -7,6 +7,7 @@
 //!   request only by all of it at once, and a network may cut it anywhere.
 //! - *Stalls.* It fails a write with `TimedOut` when the peer takes no bytes for too long (see
 //!   `stall`). hyper then drops the connection, and with it the body.
+//! - *Reasons.* It replaces hyper's bare refusals of a head with problem documents (see `refusal`).
 //! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A
 //!   close with unread input is a reset, which can destroy the last event on its way.
 //! - *Place.* It owns the connection's place among `connections_max`, also when an upgrade gives
@@ -25,6 +26,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::limits::Limits;
 use super::progress::Progress;
+use super::refusal;
 use super::socket;
 use super::stall::StallTimer;
 
@@ -58,6 +60,8 @@ pub(super) struct PeerSocket<Io, Place> {
     /// Whether a shutdown is a careful close.
     pub(super) closes_carefully: bool,
     closing: Option<Closing>,
+    /// The rest of an answer that replaces one of hyper's.
+    replacement: Option<Bytes>,
 }
 
 /// An operation that can wait for the peer. A completed flush does not complete a write.
@@ -89,6 +93,7 @@ impl<Io: 'static, Place> PeerSocket<Io, Place> {
             progress: None,
             closes_carefully: false,
             closing: None,
+            replacement: None,
         }
     }
 
@@ -147,6 +152,26 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, 
             closing.bytes_left = closing.bytes_left.saturating_sub(buf.filled().len());
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes a refusal of hyper's with its reason. `None` if hyper writes something else.
+    fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<()>>> {
+        // Between requests hyper writes nothing but refusals of heads.
+        if self.replacement.is_none() && self.progress.as_ref().is_some_and(|it| it.is_idle()) {
+            self.replacement = refusal::with_reason(bytes);
+        }
+        let replacement = self.replacement.as_mut()?;
+        while !replacement.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, replacement) {
+                Poll::Ready(Ok(0)) => {
+                    return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(written)) => replacement.advance(written),
+                other => return Some(other.map_ok(drop)),
+            }
+        }
+        self.replacement = None;
+        Some(Poll::Ready(Ok(())))
     }
 
     /// Tells the peer that nothing follows.
@@ -214,7 +239,10 @@ where
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        let written = match self.poll_refusal(cx, bytes) {
+            Some(refused) => refused.map_ok(|()| bytes.len()),
+            None => Pin::new(&mut self.io).poll_write(cx, bytes),
+        };
         self.watch(Operation::Write, written, cx)
     }
 
@@ -223,7 +251,11 @@ where
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        let first = slices.first().map_or(&[][..], |slice| slice);
+        let written = match self.poll_refusal(cx, first) {
+            Some(refused) => refused.map_ok(|()| slices.iter().map(|slice| slice.len()).sum()),
+            None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
+        };
         self.watch(Operation::Write, written, cx)
     }
 

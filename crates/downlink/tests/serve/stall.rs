@@ -92,6 +92,29 @@ async fn head_may_have_32_kib() {
     }
     let answer = answer_to_head_of(32 * 1024 + 1).await;
     assert!(answer.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{answer}");
+    assert!(answer.contains("content-type: application/problem+json\r\n"), "{answer}");
+    assert!(answer.contains("more than 32768 bytes or 100 fields"), "{answer}");
+}
+
+/// The refusal of a second request on a connection says why, too.
+#[tokio::test]
+async fn too_many_fields_and_no_http_are_refused_with_a_reason() {
+    let app = Router::new().route("/", get(|| async { "hello" }));
+    let running = Running::new(app).await;
+    let fields = |count: usize| (0..count).map(|at| format!("X{at}: y\r\n")).collect::<String>();
+    for (request, status, says) in [
+        (format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", fields(101)), 431, "or 100 fields"),
+        ("GET /a b HTTP/1.1\r\nHost: t\r\n\r\n".to_owned(), 400, "not a request in HTTP/1.1"),
+    ] {
+        let mut client = running.connect().await;
+        client.get("/", &fields(90)).await;
+        client.sees("hello").await;
+        client.seen.clear();
+        client.send(&request).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains(says), "{answer}");
+    }
 }
 
 /// An app with an endless stream at `/`, and a signal for the end of that stream.

@@ -1,0 +1,50 @@
+//! hyper's own refusals, with a reason.
+//!
+//! hyper answers a head that it cannot read with a bare status, before the app hears of it. Its user
+//! then does not know what to change, so the socket sends a problem document in its place.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::limits::BUFFER_BYTES_MAX;
+use crate::http::Problem;
+
+/// What to send in place of a refusal that hyper is about to write. `None` if it is something else.
+pub(super) fn with_reason(written: &[u8]) -> Option<Bytes> {
+    let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let status = StatusCode::from_bytes(status).ok()?;
+    let detail = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG => format!(
+            "The head of the request has more than {BUFFER_BYTES_MAX} bytes or 100 fields. Send a \
+             shorter address or fewer cookies; a subscription to many topics may use a pattern."
+        ),
+        StatusCode::BAD_REQUEST => "This is not a request in HTTP/1.1.".to_owned(),
+        _ => return None,
+    };
+    let body = Problem::new(status).detail(detail).to_json();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    Some((head + &body).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_refusals_of_heads_get_a_reason() {
+        let refusal = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        let told = with_reason(refusal).expect("a refusal");
+        let told = str::from_utf8(&told).expect("text");
+        assert!(told.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{told}");
+        assert!(told.contains("more than 32768 bytes or 100 fields"), "{told}");
+        for other in
+            ["HTTP/1.1 200 OK\r\n", "HTTP/1.1 404 Not Found\r\n", "HTTP/1.1 ", "", "\0\0\x04"]
+        {
+            assert_eq!(with_reason(other.as_bytes()), None, "{other:?}");
+        }
+    }
+}
