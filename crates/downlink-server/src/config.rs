@@ -266,10 +266,6 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             let perhaps = perhaps(&name, flags.filter_map(|arg| arg.get_long()));
             bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
         };
-        let values = match known.get_value_delimiter() {
-            Some(delimiter) => split_at(delimiter, &values),
-            None => values,
-        };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
             bail!("{shown}: {name} has one value, and this is a list");
         }
@@ -279,11 +275,6 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
         });
     }
     Ok(command)
-}
-
-/// The elements of a list: an element of an array may be a list itself, as the value of a flag may.
-fn split_at(delimiter: char, values: &[String]) -> Vec<String> {
-    values.iter().flat_map(|value| value.split(delimiter)).map(str::to_owned).collect()
 }
 
 /// The known name that a mistyped one probably means, as a part of a sentence. Empty if none is
