@@ -14,8 +14,8 @@ use crate::tidy::{Finding, Rule};
 /// `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_050, &["downlink-log"]),
-    ("downlink-sqlite", 1_900, &["downlink-sqlite"]),
+    ("downlink-log", 6_250, &["downlink-log"]),
+    ("downlink-sqlite", 2_150, &["downlink-sqlite"]),
     ("downlink: hub", 2_200, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_450, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 2_700, &["downlink/src/serve"]),
@@ -23,7 +23,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-client", 1_100, &["downlink-client"]),
     ("downlink-server", 3_000, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 16_500, LIBRARIES),
+    ("the five libraries", 16_900, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -142,9 +142,9 @@ mod tests {
     fn the_libraries_have_a_budget_together() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_100),
-            file("crates/downlink-log/src/a.rs", 6_050),
+            file("crates/downlink-log/src/a.rs", 6_250),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 1_900),
+            file("crates/downlink-sqlite/src/a.rs", 2_150),
             file("crates/downlink/src/lib.rs", 6_601),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn a_crate_without_sources_has_no_row() {
-        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_051)]);
+        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_251)]);
         let table = table(&counts);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
-        assert_eq!(rows[1], "downlink-log                 6051    6050  above");
-        assert_eq!(rows[2], "the five libraries           6051   16500");
+        assert_eq!(rows[1], "downlink-log                 6251    6250  above");
+        assert_eq!(rows[2], "the five libraries           6251   16900");
     }
 }

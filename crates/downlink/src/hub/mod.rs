@@ -43,7 +43,7 @@ pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
-    ReaderOverview as ClientOverview, Retention, Start, Timestamp, Topic, TopicSelector,
+    ReaderOverview as ClientOverview, Refusals, Retention, Start, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;

@@ -189,7 +189,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes only once, even if the publish is repeated with this key within ten minutes.
+    /// Publishes only once, even if the publish is repeated with this key: within ten minutes, and
+    /// while the key is among the newest 65,536.
     ///
     /// Keys of different credentials are different keys. Use `""` without a credential, and a short
     /// name for it (a subject, a hash) if it is long or secret.

@@ -104,10 +104,10 @@ pub enum PublishError {
     /// Too many events wait for the store. This event is valid: try again in a moment.
     #[error("too many events wait for the store")]
     Busy,
-    /// The store did not keep the event, or takes none. After an error that
-    /// [`is_final`](StoreError::is_final) it takes nothing until the hub is made anew; reading goes
-    /// on.
-    #[error("the event was not kept")]
+    /// The store did not keep the event. After an error that [`is_final`](StoreError::is_final) it
+    /// takes nothing until the hub is made anew, and only that shows whether this event was kept.
+    /// Reading goes on.
+    #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]
     Store(#[source] StoreError),
 }
 

@@ -1,6 +1,6 @@
 //! Asking for a subscription.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, sync::Arc};
 
 use downlink_log::{ClientId, InvalidName, OpenError, Selection, Start, Topic, TopicSelector};
 
@@ -207,7 +207,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             return Err(SubscribeError::Finished);
         }
         let (opening, announce_alive) = (self.open_event, self.announce_alive);
-        Ok(Subscription::new(hub, reader, &start, self.filter, opening, announce_alive))
+        let common = Arc::clone(&hub.0.common);
+        Ok(Subscription::new(common, reader, &start, self.filter, opening, announce_alive))
     }
 
     fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {
