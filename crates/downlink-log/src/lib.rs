@@ -34,8 +34,9 @@ mod read;
 mod log;
 
 pub use commit::{
+    outage::{OnReport, RETRY_EVERY, StoreReport},
     outcome::Commit,
-    queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX},
+    queue::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, Refusals},
     writer::{RELAXED_WITHIN, StoreClock},
 };
 pub use log::{Log, StoreOptions, Submitted};

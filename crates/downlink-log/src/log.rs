@@ -4,9 +4,13 @@ use std::{
     fmt,
     sync::Arc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
-use crate::commit::{Commit, CommitQueue, Shared, StoreClock, Writer, restore};
+use crate::commit::{
+    Commit, CommitQueue, OnReport, Outages, Shared, StoreClock, Writer, outage::RETRY_EVERY,
+    restore,
+};
 use crate::core::Core;
 use crate::history::History;
 use crate::read::{Reader, ReaderOverview, Replays, Seats, Start, TopicOverview, Totals};
@@ -29,6 +33,10 @@ pub struct StoreOptions<P> {
     pub decode: Arc<Decode<P>>,
     /// Called once for each stored event that cannot be read. Nothing by default.
     pub on_unreadable: Option<Box<OnUnreadable>>,
+    /// Told when the store takes no events, and when it takes events again. Nothing by default.
+    pub on_report: Option<Box<OnReport>>,
+    /// The time between two tries whether the store takes events again.
+    pub retry_every: Duration,
     /// The log's clock, for retention while nothing is published.
     pub clock: Box<StoreClock>,
     /// Called first on each thread that reads the store, for example to lower its priority. Does
@@ -46,6 +54,8 @@ impl<P> StoreOptions<P> {
             durability: Durability::default(),
             decode: Arc::new(decode),
             on_unreadable: None,
+            on_report: None,
+            retry_every: RETRY_EVERY,
             clock: Box::new(clock),
             begin_reading: || {},
         }
@@ -83,8 +93,9 @@ struct StoreSide<P: Payload> {
 
 impl<P: Payload> Drop for StoreSide<P> {
     fn drop(&mut self) {
-        self.queue.close();
+        // The file is closed for readers before the writer lets go of it.
         self.replays.stop();
+        self.queue.close();
     }
 }
 
@@ -122,7 +133,7 @@ impl<P: Payload> Log<P> {
         store: impl Store,
         side: StoreOptions<P>,
     ) -> Result<Self, StoreError> {
-        let Opened { epochs, next_offset, clock, .. } = store.opened().clone();
+        let Opened { epochs, next_offset, clock, refuses, .. } = store.opened().clone();
         if let Some((epoch, _)) = epochs.last() {
             options.epoch = *epoch;
         }
@@ -132,7 +143,7 @@ impl<P: Payload> Log<P> {
         let reader = store.reader();
         let decoder = Arc::new(Decoder::new(side.decode, side.on_unreadable));
         restore(&core, &*reader, &decoder, next_offset)?;
-        let queue = Arc::new(CommitQueue::new());
+        let queue = Arc::new(CommitQueue::new(refuses));
         let replays = Replays::start(reader, decoder, side.begin_reading)?;
         let writer = Writer {
             store: Box::new(store),
@@ -140,6 +151,7 @@ impl<P: Payload> Log<P> {
             clock: side.clock,
             pacing: None,
             unflushed: None,
+            outages: Outages::new(side.retry_every, side.on_report),
             shared: Shared { core: Arc::clone(&core), queue: Arc::clone(&queue) },
         };
         let store = Some(Arc::new(StoreSide { queue, replays: Arc::new(replays) }));
@@ -254,6 +266,11 @@ impl<P: Payload> Log<P> {
         }
     }
 
+    /// Why the store takes no events at present. `None`: it takes them, or there is no store.
+    pub fn store_error(&self) -> Option<StoreError> {
+        self.store.as_ref().and_then(|store| store.queue.error())
+    }
+
     /// Ends every reader, each after it has read what there is. One that waits for the store ends
     /// at once, and goes on there when its client comes back.
     pub fn end_all(&self, reason: EndReason) {
@@ -275,7 +292,8 @@ impl<P: Payload> Log<P> {
     /// The sizes now.
     pub fn totals(&self, now: Timestamp) -> Totals {
         self.expire(now);
-        self.core.totals()
+        let refusals = self.store.as_ref().map(|store| store.queue.refusals());
+        Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
     }
 
     /// What there is at one address; `None` if it has no events, no mark and no reader that named

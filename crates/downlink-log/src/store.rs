@@ -9,7 +9,7 @@
 //! synchronous: nothing can be cancelled halfway. Times are log time (see
 //! [`LogClock`](crate::LogClock)).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -93,6 +93,14 @@ pub trait Store: Send + fmt::Debug + 'static {
     ///
     /// [`StoreError`]; the next call repeats a step that failed.
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
+
+    /// Finds out whether the store takes events again after a failure that was not final: writes
+    /// about this many bytes to the disk, and frees them again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`], as for a commit.
+    fn probe(&mut self, bytes: usize) -> Result<(), StoreError>;
 }
 
 /// The work that is left after a step of trimming.
@@ -120,6 +128,9 @@ pub struct Opened {
     /// The key of the store's fingerprints: random, made with the file and kept in it, so that
     /// fingerprints are the same in each process that opens this file.
     pub fingerprint_key: [u8; 16],
+    /// Why the store takes no events yet, although it can be read. The next commit or
+    /// [`probe`](Store::probe) tries again; this opening's life begins in the file when one succeeds.
+    pub refuses: Option<StoreError>,
 }
 
 /// The read side of a store: usable from many threads at once, also while the writer writes.
@@ -192,6 +203,10 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     ///
     /// [`StoreError`].
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
+
+    /// Closes the read side: every later call fails with [`StoreError::Stopped`]. A log calls it
+    /// when its last handle is gone, so that readers that are left keep no file open.
+    fn close(&self);
 }
 
 /// Reads some topics of a store, page after page. It remembers between pages how it reads them.
@@ -340,9 +355,24 @@ pub struct Finished {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The file is in use by another process, or opened twice in this one.
-    #[error("the store is in use by another process: stop that process, or choose another file")]
-    InUse,
+    /// Another process has the file.
+    #[error(
+        "{} is in use by another process: stop that process, or choose another file",
+        file.display()
+    )]
+    InUse {
+        /// The file.
+        file: Box<Path>,
+    },
+    /// This process has the file open already.
+    #[error(
+        "{} is open in this process already: use that hub, or close it and wait until it is closed",
+        file.display()
+    )]
+    OpenTwice {
+        /// The file.
+        file: Box<Path>,
+    },
     /// Another program holds a lock on the database, and did not let go in time.
     #[error("another program holds a lock on the store: end its transaction and try again")]
     Locked,
@@ -382,8 +412,8 @@ pub enum StoreError {
     },
     /// The disk did not confirm a write. The next opening of the store shows whether it was kept.
     #[error(
-        "the disk did not confirm a write, so whether it was kept is unknown: check the disk and start \
-         again; what was confirmed before is readable"
+        "the disk did not confirm a write: check the disk and start again; the start shows whether \
+         the last events were kept, and all earlier events can be read until then"
     )]
     OutcomeUnknown,
     /// The disk failed to read or write.

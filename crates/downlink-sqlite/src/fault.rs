@@ -1,5 +1,7 @@
 //! The crate's own error. It translates SQLite's errors into those of the log's store.
 
+use std::io;
+
 use downlink_log::store::StoreError;
 use rusqlite::{Error, ErrorCode, ffi};
 
@@ -50,6 +52,15 @@ impl From<Error> for Fault {
             (ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory, _) => StoreError::Io { reason },
             _ => StoreError::Corrupt { reason },
         })
+    }
+}
+
+/// The system could not open or make a file.
+pub(crate) fn file_error(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,
+        io::ErrorKind::StorageFull => StoreError::DiskFull,
+        _ => StoreError::CannotOpen { reason: error.to_string().into() },
     }
 }
 

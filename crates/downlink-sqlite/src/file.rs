@@ -1,16 +1,13 @@
-//! The file: its lock, its connections, and its opening.
-//!
-//! One process writes at a time: it has a lock on a file beside the database. SQLite's own locks
-//! would also keep out the user's tools, which may read a store that is in use. The lock is the
-//! operating system's, so it ends with the process, also after a crash. Its file stays.
+//! The file: its connections, and its opening.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions, TryLockError},
-    io,
+    fs,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use downlink_log::{
@@ -23,7 +20,8 @@ use rusqlite::{
 };
 
 use crate::{
-    fault::{Fault, Result},
+    fault::{Fault, Result, file_error},
+    lock::{FileUse, WriterLock},
     sql::{Sql as _, meta},
 };
 
@@ -50,14 +48,21 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,
-    /// Held for moments; no connection is used under it.
-    pub(crate) idle: Mutex<Vec<Connection>>,
+    /// `None` once the pool is closed. Held for moments; no connection is used under it.
+    pub(crate) idle: Mutex<Option<Vec<Connection>>>,
+    /// The only connection while the disk is full. Held while it reads. Locked before `idle`.
+    alone: Mutex<Option<Connection>>,
+    /// Set when the pool is closed: then the writer lets go soon.
+    is_closing: Arc<AtomicBool>,
+    /// Closed after the connections.
+    pub(crate) file: FileUse,
 }
 
 impl Pool {
-    pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        let idle = Mutex::new(vec![connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?]);
-        Ok(Self { path, idle })
+    pub(crate) fn new(path: PathBuf, lock: &WriterLock) -> Self {
+        let (is_closing, file) = (Arc::clone(&lock.is_closing), lock.file.clone());
+        let (idle, alone) = (Mutex::new(Some(Vec::new())), Mutex::new(None));
+        Self { path, idle, alone, is_closing, file }
     }
 
     /// Reads within one transaction.
@@ -65,24 +70,71 @@ impl Pool {
         &self,
         read: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T, StoreError> {
-        let idle = self.idle.lock().pop();
+        let alone = self.alone.lock();
+        if let Some(connection) = &*alone {
+            let (answer, _) = read_once(connection, read);
+            return Ok(answer?);
+        }
+        drop(alone);
+        let idle = self.idle.lock().as_mut().ok_or(StoreError::Stopped)?.pop();
         let connection = match idle {
             Some(connection) => connection,
             None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
         };
-        let answer = connection.run("BEGIN", []).and_then(|_| read(&connection));
-        // An error may have ended the transaction. A connection that still has one is closed.
-        if connection.is_autocommit() || connection.run("ROLLBACK", []).is_ok() {
-            self.idle.lock().push(connection);
+        let (answer, is_usable) = read_once(&connection, read);
+        if let Some(idle) = self.idle.lock().as_mut().filter(|_| is_usable) {
+            idle.push(connection);
         }
         Ok(answer?)
     }
+
+    /// Opens the file with `open`, which gets it for itself. If the disk is full, reads go on with
+    /// one connection, which needs no space.
+    pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut alone = self.alone.lock();
+        drop(alone.take());
+        let opened = open();
+        if let Err(Fault(StoreError::DiskFull)) = &opened {
+            *alone = Some(connect_alone(&self.path)?);
+        }
+        opened
+    }
+
+    /// Closes the connections; later reads fail.
+    pub(crate) fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+        drop(self.alone.lock().take());
+        drop(self.idle.lock().take());
+    }
+}
+
+/// Reads within one transaction, and says whether the connection can be used again. An error may
+/// have ended the transaction. A connection that still has one cannot be used.
+fn read_once<T>(
+    connection: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T>,
+) -> (Result<T>, bool) {
+    let answer = connection.run("BEGIN", []).and_then(|_| read(connection));
+    (answer, connection.is_autocommit() || connection.run("ROLLBACK", []).is_ok())
+}
+
+/// Opens the only connection to a file on a full disk. It keeps the index of the write-ahead log in
+/// memory, since the file for the shared one has no room. It never writes, not even when it is
+/// closed; the next opening does what is left to do.
+fn connect_alone(path: &Path) -> Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
 }
 
 /// Makes backups of a store, from any thread.
 #[derive(Clone, Debug)]
 pub struct Backup {
     pub(crate) path: PathBuf,
+    /// Keeps the descriptor open while a backup reads.
+    pub(crate) _file: FileUse,
 }
 
 impl Backup {
@@ -105,15 +157,6 @@ impl Backup {
             let _ = fs::remove_file(path);
         }
         Ok(copied?)
-    }
-}
-
-/// The system could not open or make a file.
-pub(crate) fn file_error(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,
-        io::ErrorKind::StorageFull => StoreError::DiskFull,
-        _ => StoreError::CannotOpen { reason: error.to_string().into() },
     }
 }
 
@@ -154,12 +197,23 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
 /// Begins an epoch after every offset that the file has ever seen, and reads what the log needs.
 pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<Opened> {
     let db = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let opened = read_opened(&db, epoch)?;
+    let sql = "INSERT INTO epochs (epoch, first_offset) VALUES (?, ?)";
+    db.run(sql, (epoch.as_str(), opened.next_offset.get()))?;
+    let sql = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?";
+    db.run(sql, [EPOCHS_MAX])?;
+    db.commit()?;
+    Ok(opened)
+}
+
+/// Reads what the log needs. The epoch is the last one, as if it had begun in the file.
+pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
     // The newest event, and the notes of the last transaction without an event.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
-    let next_offset = Offset::new(next.max(meta(&db, "next_offset")?));
-    let at = Timestamp::from_millis(at.max(meta(&db, "newest_at")?));
-    let clock = ClockState { at, delta_ms: meta(&db, "clock_delta")? };
+    let next_offset = Offset::new(next.max(meta(db, "next_offset")?));
+    let at = Timestamp::from_millis(at.max(meta(db, "newest_at")?));
+    let clock = ClockState { at, delta_ms: meta(db, "clock_delta")? };
     let rows: Vec<(String, u64)> =
         db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
     let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
@@ -168,62 +222,9 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
     }
-    let sql = "INSERT INTO epochs (epoch, first_offset) VALUES (?, ?)";
-    db.run(sql, (epoch.as_str(), next_offset.get()))?;
-    let sql = "DELETE FROM epochs WHERE number <= (SELECT max(number) FROM epochs) - ?";
-    db.run(sql, [EPOCHS_MAX])?;
     epochs.push((epoch, next_offset));
     epochs.drain(..epochs.len().saturating_sub(EPOCHS_MAX));
     let clock = (clock != ClockState::default()).then_some(clock);
-    let fingerprint_key = meta(&db, "fingerprint_key")?;
-    db.commit()?;
-    Ok(Opened { epochs, next_offset, clock, fingerprint_key })
-}
-
-/// The pause between two looks of a waiting process: short enough for a quick restart in place, and
-/// long enough to cost nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// The right to write. Ends when it is dropped.
-#[derive(Debug)]
-pub(crate) struct WriterLock {
-    file: File,
-}
-
-impl Drop for WriterLock {
-    fn drop(&mut self) {
-        // Closing alone would leave the lock to a child process that is just being started.
-        let _ = self.file.unlock();
-    }
-}
-
-impl WriterLock {
-    /// Takes the lock of the database at `path`, and waits for it if another process has it.
-    pub(crate) fn take(path: &Path, wait_for: Duration) -> Result<Self> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(beside(path))
-            .map_err(|error| file_error(&error))?;
-        let since = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { file }),
-                Err(TryLockError::WouldBlock) if since.elapsed() >= wait_for => {
-                    return Err(StoreError::InUse.into());
-                }
-                Err(TryLockError::WouldBlock) => thread::park_timeout(LOOK_EVERY),
-                Err(TryLockError::Error(error)) => return Err(file_error(&error).into()),
-            }
-        }
-    }
-}
-
-/// The lock's file. A link to the database and the database itself share one.
-fn beside(path: &Path) -> PathBuf {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut name = OsString::from(path);
-    name.push("-lock");
-    name.into()
+    let fingerprint_key = meta(db, "fingerprint_key")?;
+    Ok(Opened { epochs, next_offset, clock, fingerprint_key, refuses: None })
 }

@@ -5,11 +5,12 @@
 //! guarantees. A durable commit is one append to the write-ahead log and one flush. Trimming does
 //! the rest (eviction, moving pages from the log into the file) in steps of some milliseconds.
 //!
-//! Three files stand beside `x.db`. `x.db-wal` and `x.db-shm` belong to the database. `x.db-lock`
-//! keeps a second writer out and is always empty.
+//! Two files stand beside `x.db` while it is in use: `x.db-wal` and `x.db-shm` belong to the
+//! database. On systems other than Linux `x.db-lock` keeps a second writer out; it is always empty.
 
 mod fault;
 mod file;
+mod lock;
 mod reader;
 mod replay;
 mod schema;

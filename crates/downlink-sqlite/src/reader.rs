@@ -23,6 +23,10 @@ use crate::{
 pub(crate) struct SqliteReader(pub(crate) Arc<Pool>);
 
 impl StoreReader for SqliteReader {
+    fn close(&self) {
+        self.0.close();
+    }
+
     fn replay(&self, wanted: Wanted) -> Box<dyn StoreReplay> {
         Box::new(Replay::new(Arc::clone(&self.0), wanted))
     }

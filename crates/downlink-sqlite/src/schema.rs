@@ -50,19 +50,8 @@ fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
 /// it has seen steps that are not in the table.
 pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestamp) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);
-    let owner = number("application_id")?;
-    let tables: i64 =
-        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let is_new = owner == 0 && found == 0 && tables == 0;
-    if !is_new && owner != APPLICATION_ID {
-        return Err(StoreError::NotAStore.into());
-    }
     let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-    if found > known {
-        return Err(StoreError::NewerVersion { found, known }.into());
-    }
+    let found = check_layout(&transaction, known)?;
     if found == known {
         return Ok(());
     }
@@ -75,6 +64,32 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", known)?;
     Ok(transaction.commit()?)
+}
+
+/// Whether a file has the present layout, and not an older one or none yet.
+///
+/// # Errors
+///
+/// As for [`migrate`].
+pub(crate) fn is_present(db: &Connection) -> Result<bool> {
+    let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+    Ok(check_layout(db, known)? == known)
+}
+
+/// The number of a file's layout, at most `known`; 0 in a new file.
+fn check_layout(db: &Connection, known: u32) -> Result<u32> {
+    let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);
+    let owner = number("application_id")?;
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let is_new = owner == 0 && found == 0 && tables == 0;
+    if !is_new && owner != APPLICATION_ID {
+        return Err(StoreError::NotAStore.into());
+    }
+    if found > known {
+        return Err(StoreError::NewerVersion { found, known }.into());
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use downlink_log::{
 use rusqlite::{Connection, TransactionBehavior, config::DbConfig, hooks::Wal, params};
 
 use crate::{
-    fault::Result,
-    file::{Backup, Pool, WriterLock, begin_epoch, connect_writer},
+    fault::{Fault, Result},
+    file::{Backup, Pool, begin_epoch, connect_writer, read_opened},
+    lock::WriterLock,
     reader::SqliteReader,
-    schema::{STEPS, migrate},
-    sql::{Sql as _, checksum, set_meta, topics_column},
+    schema::{STEPS, is_present, migrate},
+    sql::{Sql as _, checksum, column, set_meta, topics_column},
     topics::{Topics, cost},
     trim::{SqliteOptions, Trimming, trim_step},
 };
@@ -28,6 +29,10 @@ use crate::{
 /// SQLite's own 1,000 busy pages are written four times as often; with more, opening after a crash
 /// takes longer.
 const CHECKPOINT_PAGES: usize = 4_000;
+
+/// The most bytes that a probe writes: as large as an event may be by default. A batch may be larger,
+/// but a disk that takes this much takes most publishes.
+const PROBE_BYTES_MAX: usize = 1 << 20;
 
 /// The writer of a store in one SQLite file.
 ///
@@ -47,8 +52,26 @@ const CHECKPOINT_PAGES: usize = 4_000;
 #[derive(Debug)]
 pub struct SqliteStore {
     pool: Arc<Pool>,
-    connection: Connection,
     opened: Opened,
+    opening: Opening,
+    /// `None` while the disk was full at every try since the opening.
+    writer: Option<Writer>,
+    /// Dropped after the connections, so the next process finds the file free.
+    _lock: WriterLock,
+}
+
+/// The parameters of an opening.
+#[derive(Debug)]
+struct Opening {
+    epoch: Epoch,
+    now: Timestamp,
+    options: SqliteOptions,
+}
+
+/// The connection that writes, and the state that goes with it.
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
     topics: Topics,
     trimming: Trimming,
     written: Written,
@@ -59,8 +82,6 @@ pub struct SqliteStore {
     /// How the connection flushes at present.
     flushes: Option<Durability>,
     stopped: bool,
-    /// Dropped after the connection, so the next process finds the file free.
-    _lock: WriterLock,
 }
 
 /// The state of the file. A failed transaction leaves it as it was before.
@@ -80,6 +101,9 @@ impl SqliteStore {
     /// layout. `now` is the time of the wall clock: bringing an older file up to date lowers every
     /// later time stamp in it.
     ///
+    /// On a full disk a store of the present layout opens too. It can be read then, and says in
+    /// [`Opened::refuses`] that it takes no events.
+    ///
     /// # Errors
     ///
     /// [`StoreError`]; [`InUse`](StoreError::InUse) after waiting for `wait_for`. The file is then
@@ -93,37 +117,77 @@ impl SqliteStore {
         // The working folder may change later.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let lock = WriterLock::take(&path, options.wait_for)?;
-        let mut connection = connect_writer(&path)?;
-        migrate(&mut connection, STEPS, now)?;
-        let wal_pages = count_wal_pages(&mut connection)?;
-        let opened = begin_epoch(&mut connection, epoch)?;
-        let clock = opened.clock.unwrap_or_default();
-        let written = Written {
-            next_offset: opened.next_offset.get(),
-            at: clock.at,
-            clock_delta: clock.delta_ms,
-            unflushed: false,
+        let pool = Arc::new(Pool::new(path, &lock));
+        let opening = Opening { epoch, now, options };
+        let (writer, opened) = match opening.begin(&pool) {
+            Ok((writer, opened)) => (Some(writer), opened),
+            Err(Fault(StoreError::DiskFull)) => (None, opening.read(&pool)?),
+            Err(Fault(error)) => return Err(error),
         };
-        Ok(Self {
-            topics: Topics::new(options.retention.clone()),
-            trimming: Trimming::new(&connection, options)?,
-            pool: Arc::new(Pool::open(path)?),
-            connection,
-            opened,
-            written,
-            clock_delta: clock.delta_ms,
-            wal_pages,
-            flushes: None,
-            stopped: false,
-            _lock: lock,
-        })
+        Ok(Self { pool, opened, opening, writer, _lock: lock })
     }
 
     /// A handle that makes backups from another thread.
     pub fn backup(&self) -> Backup {
-        Backup { path: self.pool.path.clone() }
+        Backup { path: self.pool.path.clone(), _file: self.pool.file.clone() }
     }
 
+    /// The writer; opens it if the disk was full until now.
+    fn writer(&mut self) -> Result<&mut Writer, StoreError> {
+        if self.writer.is_none() {
+            let (writer, opened) = self.opening.begin(&self.pool)?;
+            if opened.next_offset != self.opened.next_offset {
+                // Only a program that ignores the lock can do this.
+                return Err(StoreError::Corrupt { reason: "another program wrote to it".into() });
+            }
+            self.writer = Some(writer);
+        }
+        self.writer.as_mut().ok_or(StoreError::Stopped)
+    }
+}
+
+impl Opening {
+    /// Opens the writer and begins the epoch.
+    fn begin(&self, pool: &Pool) -> Result<(Writer, Opened)> {
+        let Self { epoch, now, options } = self;
+        pool.or_alone(|| {
+            let mut connection = connect_writer(&pool.path)?;
+            migrate(&mut connection, STEPS, *now)?;
+            let wal_pages = count_wal_pages(&mut connection)?;
+            let opened = begin_epoch(&mut connection, *epoch)?;
+            let clock = opened.clock.unwrap_or_default();
+            let written = Written {
+                next_offset: opened.next_offset.get(),
+                at: clock.at,
+                clock_delta: clock.delta_ms,
+                unflushed: false,
+            };
+            let writer = Writer {
+                topics: Topics::new(options.retention.clone()),
+                trimming: Trimming::new(&connection, options.clone())?,
+                connection,
+                written,
+                clock_delta: clock.delta_ms,
+                wal_pages,
+                flushes: None,
+                stopped: false,
+            };
+            Ok((writer, opened))
+        })
+    }
+
+    /// Reads what the log needs from a file that cannot be written, as the disk is full.
+    fn read(&self, pool: &Pool) -> Result<Opened, StoreError> {
+        let full = StoreError::DiskFull;
+        // A new file has no tables, and an older layout needs the migration.
+        pool.read(|db| match is_present(db)? {
+            true => Ok(Opened { refuses: Some(full), ..read_opened(db, self.epoch)? }),
+            false => Err(full.into()),
+        })
+    }
+}
+
+impl Writer {
     fn commit_batch(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
         check_rising(batch, self.written.next_offset)?;
@@ -147,6 +211,16 @@ impl SqliteStore {
     fn flush_log(&mut self) -> Result<()> {
         self.set_flushing(Durability::Commit)?;
         self.connection.run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'", [])?;
+        self.written.unflushed = false;
+        Ok(())
+    }
+
+    /// Writes as many bytes as asked for, within bounds, and frees them again.
+    fn write_and_free(&mut self, bytes: usize) -> Result<()> {
+        self.set_flushing(Durability::Commit)?;
+        let sql = "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))";
+        self.connection.run(sql, [column(bytes.clamp(1, PROBE_BYTES_MAX))])?;
+        self.connection.run("DELETE FROM meta WHERE name = 'probe'", [])?;
         self.written.unflushed = false;
         Ok(())
     }
@@ -225,7 +299,7 @@ impl Written {
     }
 }
 
-impl Drop for SqliteStore {
+impl Drop for Writer {
     /// Moves everything into the one file, also while the read side lives on. A copy of the file is
     /// then complete.
     fn drop(&mut self) {
@@ -248,7 +322,7 @@ impl Store for SqliteStore {
     fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
         let select =
             "SELECT fingerprint, offset FROM events WHERE id = ? ORDER BY offset DESC LIMIT 1";
-        Ok(self.connection.first(select, [id])?.map(identity))
+        Ok(self.writer()?.connection.first(select, [id])?.map(identity))
     }
 
     fn idempotency_key(
@@ -256,25 +330,34 @@ impl Store for SqliteStore {
         key: &IdempotencyKey,
     ) -> Result<Option<(Fingerprint, Offset)>, StoreError> {
         let select = "SELECT fingerprint, offset FROM keys WHERE credential = ? AND key = ?";
-        Ok(self.connection.first(select, (&key.credential, &key.key))?.map(identity))
+        let found = self.writer()?.connection.first(select, (&key.credential, &key.key))?;
+        Ok(found.map(identity))
     }
 
     fn set_clock_delta(&mut self, delta_ms: i64) {
-        self.clock_delta = delta_ms;
+        if let Some(writer) = &mut self.writer {
+            writer.clock_delta = delta_ms;
+        }
     }
 
     fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError> {
-        self.write(|store| store.commit_batch(batch, durability))
+        self.writer()?.write(|writer| writer.commit_batch(batch, durability))
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.write(|store| if store.written.unflushed { store.flush_log() } else { Ok(()) })
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.write(|writer| if writer.written.unflushed { writer.flush_log() } else { Ok(()) })
     }
 
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
-        let trimmed = self.write(|store| store.trim_batch(now))?;
-        self.write(Self::checkpoint)?;
+        let Some(writer) = &mut self.writer else { return Ok(Trimmed::Until(None)) };
+        let trimmed = writer.write(|writer| writer.trim_batch(now))?;
+        writer.write(Writer::checkpoint)?;
         Ok(trimmed)
+    }
+
+    fn probe(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.writer()?.write(|writer| writer.write_and_free(bytes))
     }
 }
 

@@ -14,16 +14,16 @@ use crate::tidy::{Finding, Rule};
 /// `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_050, &["downlink-log"]),
-    ("downlink-sqlite", 1_900, &["downlink-sqlite"]),
-    ("downlink: hub", 2_200, &["downlink/src/hub"]),
-    ("downlink: http, adapters", 1_450, &["downlink/src/http", "downlink/src/adapters"]),
-    ("downlink: serve", 2_700, &["downlink/src/serve"]),
-    ("downlink", 6_600, &["downlink"]),
+    ("downlink-log", 6_250, &["downlink-log"]),
+    ("downlink-sqlite", 2_150, &["downlink-sqlite"]),
+    ("downlink: hub", 2_250, &["downlink/src/hub"]),
+    ("downlink: http, adapters", 1_500, &["downlink/src/http", "downlink/src/adapters"]),
+    ("downlink: serve", 2_950, &["downlink/src/serve"]),
+    ("downlink", 7_000, &["downlink"]),
     ("downlink-client", 1_200, &["downlink-client"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 16_650, LIBRARIES),
+    ("the five libraries", 17_500, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
@@ -132,8 +132,8 @@ mod tests {
     #[test]
     fn folders_share_a_budget() {
         let sources = [
-            file("crates/downlink/src/adapters/a.rs", 725),
-            file("crates/downlink/src/http/a.rs", 726),
+            file("crates/downlink/src/adapters/a.rs", 750),
+            file("crates/downlink/src/http/a.rs", 751),
         ];
         assert_eq!(exceeded(&sources), ["downlink: http, adapters"]);
     }
@@ -142,10 +142,10 @@ mod tests {
     fn the_libraries_have_a_budget_together() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_100),
-            file("crates/downlink-log/src/a.rs", 6_050),
+            file("crates/downlink-log/src/a.rs", 6_250),
             file("crates/downlink-proto/src/a.rs", 1_000),
-            file("crates/downlink-sqlite/src/a.rs", 1_900),
-            file("crates/downlink/src/lib.rs", 6_601),
+            file("crates/downlink-sqlite/src/a.rs", 2_150),
+            file("crates/downlink/src/lib.rs", 7_001),
         ];
         assert_eq!(exceeded(&sources), ["downlink", "the five libraries"]);
         assert_eq!(exceeded(&sources[..4]), [""; 0]);
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn a_crate_without_sources_has_no_row() {
-        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_051)]);
+        let counts = counts(&[file("crates/downlink-log/src/a.rs", 6_251)]);
         let table = table(&counts);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
-        assert_eq!(rows[1], "downlink-log                 6051    6050  above");
-        assert_eq!(rows[2], "the five libraries           6051   16650");
+        assert_eq!(rows[1], "downlink-log                 6251    6250  above");
+        assert_eq!(rows[2], "the five libraries           6251   17500");
     }
 }

@@ -67,6 +67,11 @@ impl Group {
         self.drafts += assigned.drafts.len();
         Ok(assigned)
     }
+
+    /// The bytes of its payloads.
+    pub(crate) fn bytes(&self) -> usize {
+        self.events.iter().filter_map(|event| event.payload.as_ref()).map(Vec::len).sum()
+    }
 }
 
 /// A new event as the store keeps it.

@@ -1,6 +1,7 @@
 //! The way of a batch through a store: queue, group commit, outcome.
 
 pub(crate) mod group;
+pub(crate) mod outage;
 pub(crate) mod outcome;
 pub(crate) mod pacing;
 pub(crate) mod queue;
@@ -8,8 +9,9 @@ pub(crate) mod restore;
 pub(crate) mod writer;
 
 pub(crate) use group::Group;
+pub(crate) use outage::{OnReport, Outages};
 pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;
-pub(crate) use queue::{CommitQueue, Queue, Queued};
+pub(crate) use queue::{CommitQueue, Queue, Queued, Refusals};
 pub(crate) use restore::restore;
 pub(crate) use writer::{Shared, StoreClock, Writer};

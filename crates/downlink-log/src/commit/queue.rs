@@ -73,18 +73,45 @@ pub(crate) struct Queue<P: Payload> {
     /// The writer stops waiting for more once this many batches are queued.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
-    /// Why the store takes nothing more.
-    failed: Option<StoreError>,
+    /// Why the store takes no events at present. After a final error the queue takes none either.
+    error: Option<StoreError>,
+    refusals: Refusals,
+}
+
+/// Publishes that a log refused because of its store: batches, and events that came alone.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Refusals {
+    /// Too many events waited for the store.
+    pub busy: u64,
+    /// The disk was full.
+    pub disk_full: u64,
+    /// The store failed in another way.
+    pub store_failed: u64,
+}
+
+impl Refusals {
+    /// The sum.
+    pub fn all(&self) -> u64 {
+        self.busy + self.disk_full + self.store_failed
+    }
+
+    fn count(&mut self, error: &StoreError, batches: usize) {
+        let is_full = *error == StoreError::DiskFull;
+        let count = if is_full { &mut self.disk_full } else { &mut self.store_failed };
+        *count += batches as u64;
+    }
 }
 
 impl<P: Payload> CommitQueue<P> {
-    pub(crate) fn new() -> Self {
+    /// A queue to a store that takes events, unless there is an error.
+    pub(crate) fn new(error: Option<StoreError>) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
             size: Size::default(),
             awaited: 1,
             closed: false,
-            failed: None,
+            error,
+            refusals: Refusals::default(),
         };
         Self { queue: Mutex::new(queue), to_commit: Condvar::new(), ended: Commit::new() }
     }
@@ -96,10 +123,12 @@ impl<P: Payload> CommitQueue<P> {
         if queue.closed {
             return Err(AppendError::Closed);
         }
-        if let Some(error) = &queue.failed {
-            return Err(error.clone().into());
+        if let Some(error) = queue.error.clone().filter(StoreError::is_final) {
+            queue.refusals.count(&error, 1);
+            return Err(error.into());
         }
         if !queue.has_room(size) {
+            queue.refusals.busy += 1;
             return Err(AppendError::Busy);
         }
         queue.size.events += size.events;
@@ -120,18 +149,41 @@ impl<P: Payload> CommitQueue<P> {
         self.to_commit.notify_one();
     }
 
-    /// Records an error of the store. After a final error every waiting batch fails, and the queue
-    /// takes no more.
+    /// Notes that the store takes no events. After a final error every waiting batch fails, and the
+    /// queue takes no more.
     pub(crate) fn fail(&self, error: &StoreError) {
-        if !error.is_final() {
-            return;
-        }
         let waiting = {
             let mut queue = self.queue.lock();
-            queue.failed.get_or_insert_with(|| error.clone());
-            std::mem::take(&mut queue.waiting)
+            if queue.error.as_ref().is_none_or(|earlier| !earlier.is_final()) {
+                queue.error = Some(error.clone());
+            }
+            if error.is_final() { std::mem::take(&mut queue.waiting) } else { VecDeque::new() }
         };
-        waiting.iter().for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
+        self.refuse(waiting.iter(), error);
+    }
+
+    /// Notes that the store takes events.
+    pub(crate) fn recover(&self) {
+        self.queue.lock().error.take_if(|error| !error.is_final());
+    }
+
+    /// Counts the batches as refused, and fails them.
+    pub(crate) fn refuse<'a>(
+        &self,
+        batches: impl ExactSizeIterator<Item = &'a Queued<P>>,
+        error: &StoreError,
+    ) {
+        self.queue.lock().refusals.count(error, batches.len());
+        batches.for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
+    }
+
+    /// Why the store takes no events at present.
+    pub(crate) fn error(&self) -> Option<StoreError> {
+        self.queue.lock().error.clone()
+    }
+
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.queue.lock().refusals
     }
 }
 

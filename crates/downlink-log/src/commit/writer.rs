@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::commit::{CommitPacing, CommitQueue, Group, Queue, Queued};
+use crate::commit::{CommitPacing, CommitQueue, Group, Outages, Queue, Queued};
 use crate::core::Core;
 use crate::history::Evicted;
 use crate::readers::end_each;
@@ -44,6 +44,7 @@ pub(crate) struct Writer<P: Payload> {
     pub(crate) pacing: Option<CommitPacing>,
     /// When the oldest unflushed event was committed.
     pub(crate) unflushed: Option<Instant>,
+    pub(crate) outages: Outages,
     /// Dropped after the store.
     pub(crate) shared: Shared<P>,
 }
@@ -72,13 +73,17 @@ impl<P: Payload> Writer<P> {
 
     /// Writes until nothing more can come.
     fn run(mut self) {
+        if let Some(error) = self.store.opened().refuses.clone() {
+            self.note_refusal(&error, 0, self.refused());
+        }
         let mut wait = Duration::ZERO;
         while let Some(batches) = self.next(wait) {
             if !batches.is_empty() {
                 self.write(batches);
             }
             let flush = self.flush_if_due();
-            wait = self.trim().min(flush);
+            let retry = self.retry_if_due();
+            wait = self.trim().min(flush).min(retry);
         }
     }
 
@@ -110,10 +115,17 @@ impl<P: Payload> Writer<P> {
         if committed.is_ok() && self.durability == Durability::Relaxed && !group.events.is_empty() {
             self.unflushed.get_or_insert(started);
         }
+        let refused = self.refused();
         let waited = match committed {
-            Ok(()) => Some(self.shared.apply(&batches, planned)),
+            Ok(()) => {
+                if !group.events.is_empty() {
+                    self.note_success();
+                }
+                Some(self.shared.apply(&batches, planned))
+            }
             Err(error) => {
                 self.shared.fail(&batches, planned, &error);
+                self.note_refusal(&error, group.bytes(), refused);
                 None
             }
         };
@@ -137,10 +149,44 @@ impl<P: Payload> Writer<P> {
             // The flush is tried again soon, unless the error is final. Publishers learn of it with
             // the next commit.
             Err(error) => {
-                self.shared.queue.fail(&error);
+                self.note_refusal(&error, 0, self.refused());
                 self.unflushed.take_if(|_| error.is_final());
                 RELAXED_WITHIN
             }
+        }
+    }
+
+    /// Tries whether the store takes events again, if it is time, and says how long that can wait.
+    fn retry_if_due(&mut self) -> Duration {
+        let Some(outage) = &self.outages.now else { return IDLE_MAX };
+        let left = self.outages.retry_every.saturating_sub(outage.tried.elapsed());
+        if !left.is_zero() {
+            return left;
+        }
+        let (error, bytes) = (outage.error.clone(), outage.bytes);
+        let tried = if error.is_final() { Err(error) } else { self.store.probe(bytes) };
+        match tried {
+            Ok(()) => self.note_success(),
+            Err(error) => self.note_refusal(&error, bytes, self.refused()),
+        }
+        self.outages.retry_every
+    }
+
+    /// The number of publishes that the store has refused.
+    fn refused(&self) -> u64 {
+        self.shared.queue.refusals().all()
+    }
+
+    /// The store has refused these bytes. `refused` is the number of refused publishes before that.
+    fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: u64) {
+        self.shared.queue.fail(error);
+        self.outages.note_refusal(error, bytes, refused..self.refused());
+    }
+
+    fn note_success(&mut self) {
+        if self.outages.now.is_some() {
+            self.shared.queue.recover();
+            self.outages.note_success(self.refused());
         }
     }
 
@@ -155,10 +201,12 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // The next call repeats the step, unless the error is final. Publishers learn of it
-            // with the next commit.
+            // The next call repeats the step, unless the error is final. A commit may still
+            // succeed.
             Err(error) => {
-                self.shared.queue.fail(&error);
+                if error.is_final() {
+                    self.note_refusal(&error, 0, self.refused());
+                }
                 IDLE_MAX
             }
         }
@@ -206,6 +254,9 @@ impl<P: Payload> Shared<P> {
         wakes.into_iter().for_each(Wakes::wake);
         let mut answers = answers.into_iter();
         for (batch, planned) in batches.iter().zip(&planned) {
+            if let Err(AppendError::Store(error)) = planned {
+                self.queue.refuse([batch].into_iter(), error);
+            }
             let own =
                 |assigned: &Assigned<P>| answers.by_ref().take(assigned.drafts.len()).collect();
             batch.outcome.resolve(planned.as_ref().map(own).map_err(Clone::clone));
@@ -223,13 +274,14 @@ impl<P: Payload> Shared<P> {
         error: &StoreError,
     ) {
         self.done(batches);
+        // Noted before the publishers hear of it. They may ask at once.
         self.queue.fail(error);
         for assigned in planned.iter().flatten() {
             assigned.topics().for_each(|topic| self.core.history.unreserve(topic));
             let topics: Vec<_> = assigned.topics().cloned().collect();
             self.core.history.collect(&topics);
         }
-        batches.iter().for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
+        self.queue.refuse(batches.iter(), error);
     }
 
     /// These batches no longer count towards the queue. Gives how many wait in it.

@@ -4,6 +4,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
+use crate::commit::Refusals;
 use crate::core::Core;
 use crate::readers::WAKE_BATCH;
 use crate::topics::{Topic, start_of};
@@ -23,6 +24,8 @@ pub struct Totals {
     pub bytes: usize,
     /// Events published since the log began; finish marks are none.
     pub published: u64,
+    /// Publishes that were refused because of the store.
+    pub refusals: Refusals,
 }
 
 /// One topic.
@@ -64,7 +67,8 @@ impl<P: Payload> Core<P> {
     pub(crate) fn totals(&self) -> Totals {
         let (topics, subscribers) = self.history.topics.len();
         let (events, bytes) = self.history.sizes();
-        Totals { subscribers, topics, events, bytes, published: self.history.published() }
+        let published = self.history.published();
+        Totals { subscribers, topics, events, bytes, published, refusals: Refusals::default() }
     }
 
     pub(crate) fn topic(&self, address: &Address) -> Option<TopicOverview> {

@@ -206,6 +206,16 @@ impl<P: Payload> Reader<P> {
         Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
     }
 
+    /// The id of an event that it has read, as [`Log::id_of`](crate::Log::id_of) gives it.
+    pub fn id_of(&self, offset: Offset) -> Cursor {
+        self.core.ids.id_of(offset.get())
+    }
+
+    /// Evicts events that are too old now, as [`Log::expire`](crate::Log::expire) does.
+    pub fn expire(&self, now: Timestamp) {
+        self.core.settle(self.core.history.expire(now));
+    }
+
     /// A number that readers of the same topics share, and other readers rarely do. A server of
     /// many readers uses it to let topics take turns.
     pub fn lane(&self) -> u32 {
@@ -258,9 +268,14 @@ impl<P: Payload> Reader<P> {
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
         }
-        self.core.settle(self.core.history.expire(now));
+        self.expire(now);
         for _ in 0..LOOKS_MAX {
-            let Ok(is_known) = self.prepare() else { return Read::Ended(EndReason::Unreadable) };
+            let Ok(is_known) = self.prepare() else {
+                // Without a log's handle the store is closed, and the reader is about to be.
+                let stopped = self.replays.as_ref().is_some_and(|replays| replays.is_stopped());
+                let reason = if stopped { EndReason::Closed } else { EndReason::Unreadable };
+                return Read::Ended(end.unwrap_or(reason));
+            };
             match self.before.as_deref() {
                 // An ending reader does not wait for the store: a client that comes back goes on
                 // here.

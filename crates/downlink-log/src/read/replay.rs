@@ -94,7 +94,12 @@ impl<P> Replays<P> {
         slot
     }
 
-    /// Ends the threads. Later requests are not answered.
+    /// Whether no more requests are answered, because the log's last handle is gone.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.requests.queue.lock().stopped
+    }
+
+    /// Ends the threads and closes the store for reading. Later requests are not answered.
     pub(crate) fn stop(&self) {
         let jobs = {
             let mut queue = self.requests.queue.lock();
@@ -102,6 +107,7 @@ impl<P> Replays<P> {
             std::mem::take(&mut queue.jobs)
         };
         drop(jobs);
+        self.reader.close();
         #[cfg(not(downlink_loom))]
         self.requests.came.notify_all();
     }

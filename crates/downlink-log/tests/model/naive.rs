@@ -431,6 +431,7 @@ impl Naive {
             events: state.rings.values().map(|ring| ring.kept.len()).sum(),
             bytes: state.bytes(),
             published: state.published,
+            refusals: Default::default(),
         }
     }
 }

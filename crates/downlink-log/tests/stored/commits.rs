@@ -115,6 +115,50 @@ fn after_an_unknown_outcome_what_waits_fails_too() {
 }
 
 #[test]
+fn a_log_knows_why_its_store_takes_nothing_and_finds_out_when_it_does() {
+    let world = World::new(Durability::Commit);
+    assert_eq!(world.log.store_error(), None);
+    // The publish, and the first try after it.
+    world.shelf.fail_with(StoreError::DiskFull);
+    world.shelf.fail_with(StoreError::DiskFull);
+    let full = AppendError::Store(StoreError::DiskFull);
+    assert_eq!(world.append(vec![note("a", 1)]), Err(full));
+    assert_eq!(world.log.store_error(), Some(StoreError::DiskFull));
+    while world.log.store_error().is_some() {
+        std::thread::yield_now();
+    }
+    let totals = world.log.totals(ms(1_000));
+    assert_eq!((totals.refusals.disk_full, totals.refusals.all(), totals.published), (1, 1, 0));
+    world.publish("a", [2]);
+    assert_eq!(world.log.totals(ms(1_000)).published, 1);
+}
+
+#[test]
+fn a_log_begins_with_a_store_that_takes_nothing_yet() {
+    let mut world = World::new(Durability::Commit);
+    world.publish("a", [1]);
+    world.log.close();
+    world.shelf.fail_with(StoreError::DiskFull);
+    world.reopen();
+    while world.log.store_error().is_some() {
+        std::thread::yield_now();
+    }
+    world.publish("a", [2]);
+    assert_eq!(read(&mut world.open(&["a"], Start::Earliest), 2).numbers, [1, 2]);
+}
+
+#[test]
+fn a_final_error_is_known_and_counted_and_stays() {
+    let world = World::new(Durability::Commit);
+    world.shelf.fail_with(StoreError::OutcomeUnknown);
+    for number in 0..3 {
+        assert!(world.append(vec![note("a", number)]).is_err());
+        assert_eq!(world.log.store_error(), Some(StoreError::OutcomeUnknown));
+    }
+    assert_eq!(world.log.totals(ms(1_000)).refusals.store_failed, 3);
+}
+
+#[test]
 fn a_final_error_of_trimming_is_what_publishers_hear() {
     let world = World::new(Durability::Commit);
     let damage = StoreError::Corrupt { reason: "a page".into() };

@@ -69,8 +69,9 @@ impl Shelf {
         state.next = state.next.max(1);
         let next_offset = Offset::new(state.next);
         state.epochs.push((epoch, next_offset));
+        let refuses = state.outcomes.front().cloned().and_then(Result::err);
         let (epochs, clock) = (state.epochs.clone(), state.clock);
-        let opened = Opened { epochs, next_offset, clock, fingerprint_key: [7; 16] };
+        let opened = Opened { epochs, next_offset, clock, fingerprint_key: [7; 16], refuses };
         ShelfStore { shelf: self.clone(), opened, clock_delta: 0, is_stopped: false }
     }
 
@@ -329,6 +330,10 @@ impl Store for ShelfStore {
         Ok(())
     }
 
+    fn probe(&mut self, _: usize) -> Result<(), StoreError> {
+        self.commit(&[], Durability::Commit)
+    }
+
     fn trim(&mut self, _: Timestamp) -> Result<Trimmed, StoreError> {
         match self.shelf.state().trim_error.take() {
             Some(error) => {
@@ -341,6 +346,8 @@ impl Store for ShelfStore {
 }
 
 impl StoreReader for Shelf {
+    fn close(&self) {}
+
     fn replay(&self, wanted: Wanted) -> Box<dyn StoreReplay> {
         Box::new(ShelfReplay { shelf: self.clone(), wanted, is_going: false })
     }

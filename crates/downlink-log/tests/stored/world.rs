@@ -4,6 +4,7 @@ use std::{
     future::{Future, poll_fn},
     sync::{Arc, Mutex},
     task::Poll,
+    time::Duration,
 };
 
 use downlink_log::{
@@ -129,7 +130,9 @@ fn open(
     let report: Box<OnUnreadable> =
         Box::new(move |id| unreadable.lock().expect("no panic under the lock").push(id));
     let on_unreadable = Some(report);
-    let side = StoreOptions { durability, on_unreadable, ..StoreOptions::new(decode, clock) };
+    let retry_every = Duration::from_millis(10);
+    let side =
+        StoreOptions { durability, on_unreadable, retry_every, ..StoreOptions::new(decode, clock) };
     let store = shelf.open(Epoch::from_random(life));
     Log::with_store(options, store, side).expect("a readable shelf")
 }

@@ -221,7 +221,7 @@ async fn an_open_stream_is_refused_as_soon_as_one_of_its_events_is() {
     let server = Server::start(&folder.file("log.db"), &[]);
     server.publish("topic=a&id=taken", "one").await;
     let events = "data: two\n\nid: taken\ndata: another\n\n";
-    let answer = server.publish_open("topic=a", events).await;
+    let answer = server.publish_open("topic=a&ids=keep", events).await;
     let detail = answer.problem(409);
     assert!(
         detail.contains("Event 2 of the stream") && detail.contains("Published: 1,"),

@@ -13,7 +13,7 @@ use downlink_log::{
 };
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{file::connect, schema, sql::Sql as _};
+use crate::{file::connect, lock::WriterLock, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 
@@ -31,14 +31,18 @@ fn file(name: &str, topics: u64) -> (PathBuf, Arc<Pool>, Arc<AtomicU64>) {
     schema::migrate(&mut db, schema::STEPS, downlink_log::Timestamp::from_millis(0)).unwrap();
     add_topics(&db, "t", 1..=topics);
     db.execute("UPDATE meta SET value = 1 WHERE name = 'evictions'", []).unwrap();
-    let pool = Arc::new(Pool::open(path.clone()).unwrap());
+    let lock = WriterLock::take(&path, std::time::Duration::ZERO).unwrap();
+    let pool = Arc::new(Pool::new(path.clone(), &lock));
+    pool.read(|_| Ok(())).unwrap();
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
     let hundred = move || {
         counted.fetch_add(100, Ordering::Relaxed);
         false
     };
-    pool.idle.lock()[0].progress_handler(100, Some(hundred)).unwrap();
+    let mut idle = pool.idle.lock();
+    idle.as_mut().unwrap()[0].progress_handler(100, Some(hundred)).unwrap();
+    drop(idle);
     (path, pool, count)
 }
 

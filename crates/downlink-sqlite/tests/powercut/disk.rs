@@ -130,8 +130,8 @@ fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, 
 
 fn name_in(plan: &Plan, path: &Path) -> Option<String> {
     let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
-    // Shared memory does not survive, and the lock's file is always empty.
-    (!name.ends_with("-shm") && !name.ends_with("-lock")).then(|| name.to_owned())
+    // Shared memory does not survive.
+    (!name.ends_with("-shm")).then(|| name.to_owned())
 }
 
 impl Disk {

@@ -173,7 +173,8 @@ fn a_read_only_file_says_so() {
 fn every_failure_says_what_to_do() {
     let reason: Box<str> = "x".into();
     let errors = [
-        StoreError::InUse,
+        StoreError::InUse { file: Path::new("x").into() },
+        StoreError::OpenTwice { file: Path::new("x").into() },
         StoreError::Locked,
         StoreError::DiskFull,
         StoreError::ReadOnly,

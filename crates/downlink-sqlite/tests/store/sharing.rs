@@ -20,16 +20,84 @@ fn waiting(wait_for: Duration) -> SqliteOptions {
 }
 
 #[test]
-fn a_second_writer_is_told_that_the_store_is_in_use() {
+fn a_store_that_is_open_already_is_refused() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let first = open(&path);
     for wait_for in [Duration::ZERO, Duration::from_millis(50)] {
         let second = SqliteStore::open(&path, fresh_epoch(), NOW, waiting(wait_for));
-        assert_eq!(second.map(|_| ()), Err(StoreError::InUse));
+        let refused = StoreError::OpenTwice { file: path.as_path().into() };
+        assert_eq!(second.map(|_| ()), Err(refused));
     }
     drop(first);
     open(&path);
+}
+
+/// Also through another name of the file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_link_is_the_same_file() {
+    let folder = Folder::new();
+    let (path, link) = (folder.file("a.db"), folder.file("b.db"));
+    let first = open(&path);
+    std::fs::hard_link(&path, &link).unwrap();
+    let second = SqliteStore::open(&link, fresh_epoch(), NOW, SqliteOptions::default());
+    assert_eq!(second.map(|_| ()), Err(StoreError::OpenTwice { file: link.as_path().into() }));
+    drop(first);
+}
+
+/// A refused opening closes no descriptor of the file. If it did, the system would drop the locks
+/// that SQLite has on it for the first store, and a shell that leaves would remove the write-ahead
+/// log.
+#[cfg(target_os = "linux")]
+#[test]
+fn refused_openings_and_readers_that_leave_keep_the_locks_of_sqlite() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let earlier = open(&path);
+    let reader = earlier.reader();
+    drop(earlier);
+    let mut store = open(&path);
+    commit(&mut store, &[event(1, &[topic("a")])]);
+    for _ in 0..2 {
+        SqliteStore::open(&path, fresh_epoch(), NOW, SqliteOptions::default()).unwrap_err();
+    }
+    drop(reader);
+    assert!(has_posix_locks(&path), "SQLite's locks are gone");
+    drop(store);
+    assert!(!has_posix_locks(&path));
+    open(&path);
+}
+
+/// Whether this process has locks of SQLite's kind on a file, as the system lists them.
+#[cfg(target_os = "linux")]
+fn has_posix_locks(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let process = format!(" {} ", std::process::id());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks
+        .lines()
+        .any(|line| line.contains(" POSIX ") && line.contains(&process) && line.contains(&inode))
+}
+
+/// A server of an earlier version locks a file beside the database.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_old_lock_is_respected_while_it_is_held_and_then_removed() {
+    let folder = Folder::new();
+    let (path, old) = (folder.file("a.db"), folder.file("a.db-lock"));
+    let file = std::fs::File::create(&old).unwrap();
+    file.try_lock().unwrap();
+    let refused = SqliteStore::open(&path, fresh_epoch(), NOW, SqliteOptions::default());
+    assert_eq!(refused.map(|_| ()), Err(StoreError::InUse { file: path.as_path().into() }));
+    drop(file);
+    drop(open(&path));
+    assert!(!old.exists());
+    std::fs::write(&old, "mine").unwrap();
+    drop(open(&path));
+    assert!(old.exists(), "a file that is not empty is not ours");
 }
 
 #[test]
@@ -125,7 +193,10 @@ fn a_store_that_was_closed_is_one_file() {
     let files = std::fs::read_dir(folder.path()).unwrap();
     let mut names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["a.db", "a.db-lock"]);
+    assert_eq!(
+        names,
+        if cfg!(target_os = "linux") { vec!["a.db"] } else { vec!["a.db", "a.db-lock"] }
+    );
 }
 
 /// The user's own tools work on a store in use. Needs the program `sqlite3`.

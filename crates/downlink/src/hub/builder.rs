@@ -10,7 +10,11 @@ use tokio::sync::watch;
 
 use super::{
     Clock, EncodeError, Hub, HubClock, HubError, LagPolicy, Limits, Observer, Retention,
-    TopicSelector, encoding::Encode, handle::Inner, record::Record, settings::Settings,
+    TopicSelector,
+    encoding::Encode,
+    handle::{Common, Inner},
+    record::Record,
+    settings::Settings,
     stats::Counters,
 };
 
@@ -295,6 +299,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let mut side = StoreOptions::new(decode, move || state.state());
         side.durability = self.durability;
         side.begin_reading = super::stored::yield_to_others;
+        side.on_report = Some(Box::new(super::stored::log_report));
         side.on_unreadable = Some(Box::new(|id| {
             tracing::error!(%id, "a stored event cannot be read; its subscribers get a gap");
         }));
@@ -341,13 +346,11 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Hub(Arc::new(Inner {
             log,
             encode,
-            settings,
             id_prefix,
             fingerprint_key: stored_key.unwrap_or_else(|| key.to_le_bytes()),
             has_store: stored_key.is_some(),
-            clock,
-            counters: Counters::default(),
             drain: watch::Sender::new(false),
+            common: Arc::new(Common { settings, clock, counters: Counters::default() }),
         }))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Hub;
+use super::{Hub, handle::Common};
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription once it has read what there is, each with a reconnection time of its
@@ -56,10 +56,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
             hub.drain();
         }
     }
+}
 
+impl<T> Common<T> {
     /// A reconnection time for a client whose stream the hub ends early.
-    pub(crate) fn reconnection_time(&self) -> Duration {
-        let spread = &self.0.settings.drain_spread;
+    pub(super) fn reconnection_time(&self) -> Duration {
+        let spread = &self.settings.drain_spread;
         let width = spread.end().saturating_sub(*spread.start());
         *spread.start() + width.mul_f64(fastrand::f64()).min(width)
     }

@@ -1,13 +1,13 @@
 //! The hub itself: a handle, and the state that all handles share.
 
-use std::{fmt, future::poll_fn, sync::Arc};
+use std::{fmt, future::poll_fn, ops::Deref, sync::Arc};
 
 use downlink_log::Log;
 use downlink_proto::EventId;
 use tokio::sync::watch;
 
 use super::{
-    ClientId, HubClock, Stats, Timestamp,
+    ClientId, HubClock, Stats, StoreError, Timestamp,
     encoding::Encode,
     record::{Record, cursor_id},
     settings::Settings,
@@ -18,8 +18,9 @@ use super::{
 ///
 /// With a store, history survives restarts and crashes: see `store` of
 /// [`HubBuilder`](super::HubBuilder). In memory, history ends with the process, and clients that
-/// come back to the next process get a gap. The hub ends with its last handle, publish and
-/// subscription; there is nothing to stop.
+/// come back to the next process get a gap. There is nothing to stop. When its last handle is gone,
+/// a hub with a store writes what waits and lets go of the file, and the subscriptions that are left
+/// end: they are closed once they have read the events in memory. Without a store they wait.
 ///
 /// # Limits
 ///
@@ -54,20 +55,34 @@ use super::{
 /// ```
 pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<Inner<T>>);
 
-/// The state that the handles of one hub share.
+/// The state that the handles of one hub share. Subscriptions have no part in it: they would keep
+/// the store open.
 pub(super) struct Inner<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
-    pub(super) settings: Settings<T>,
     /// The prefix of this hub's ids: the epoch and a dash.
     pub(super) id_prefix: EventId,
     /// Keys the fingerprints: random, or the store's, which outlives the process.
     pub(super) fingerprint_key: [u8; 16],
     pub(super) has_store: bool,
-    pub(super) clock: HubClock,
-    pub(super) counters: Counters,
     /// Whether it drains. Never unset.
     pub(super) drain: watch::Sender<bool>,
+    pub(super) common: Arc<Common<T>>,
+}
+
+/// The state that the handles and the subscriptions of one hub share.
+pub(super) struct Common<T> {
+    pub(super) settings: Settings<T>,
+    pub(super) clock: HubClock,
+    pub(super) counters: Counters,
+}
+
+impl<T: Send + Sync + 'static> Deref for Inner<T> {
+    type Target = Common<T>;
+
+    fn deref(&self) -> &Common<T> {
+        &self.common
+    }
 }
 
 impl<T: Send + Sync + 'static> Clone for Hub<T> {
@@ -120,6 +135,21 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// Dropping the future changes nothing.
     pub async fn closed(&self) {
         poll_fn(|cx| self.0.log.poll_closed(cx.waker())).await;
+    }
+
+    /// Why the hub takes no events at present, or `None` if it takes them. Without a store it always
+    /// takes them.
+    ///
+    /// For health checks: a hub on a full disk refuses publishes until there is room, and after an
+    /// error that [`is_final`](StoreError::is_final) until it is made anew. Reading goes on.
+    ///
+    /// ```
+    /// let hub = downlink::Hub::<String>::text();
+    /// let status = if hub.store_error().is_some() { 503 } else { 200 };
+    /// assert_eq!(status, 200);
+    /// ```
+    pub fn store_error(&self) -> Option<StoreError> {
+        self.0.log.store_error()
     }
 
     /// Ends every subscription of a client, and says how many there were.

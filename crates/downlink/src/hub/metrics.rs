@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Stats, control};
+use super::{Refusals, Stats, control};
 
 impl Stats {
     /// The numbers as an OpenMetrics text, to be served as
@@ -50,6 +50,10 @@ impl Collector for Stats {
         out.gauge("events_kept", kept, self.events)?;
         out.gauge("bytes_kept", "Bytes kept", self.bytes)?;
         out.counter("events_published", "Events published", self.published)?;
+        let Refusals { busy, disk_full, store_failed } = self.publishes_refused;
+        let refused = [("busy", busy), ("disk_full", disk_full), ("store_failed", store_failed)];
+        let says = "Publishes refused because of the store, by reason";
+        out.by_reason("publishes_refused", says, refused.into_iter())?;
         let taken = "Events that subscriptions took from the log";
         out.counter("events_delivered", taken, self.delivered)?;
         out.counter("connects", "Subscriptions opened", self.connects)?;

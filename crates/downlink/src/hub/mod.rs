@@ -43,15 +43,15 @@ pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
-    ReaderOverview as ClientOverview, Retention, Start, Timestamp, Topic, TopicSelector,
+    ReaderOverview as ClientOverview, Refusals, Retention, Start, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
 pub use handle::Hub;
 pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::TopicOverview;
-pub use publish::{ADDRESSES_MAX, Publish, RETRY_MAX, RETRY_MIN, is_reserved_type};
-pub use publish_error::PublishError;
+pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
+pub use publish_error::{PublishError, RETRY_MAX, RETRY_MIN};
 pub(crate) use reading::Reading;
 pub use receipt::{Confirmed, Receipt};
 pub use settings::{EVENT_BYTES_MAX, LagPolicy};

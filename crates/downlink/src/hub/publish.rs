@@ -11,7 +11,7 @@ use downlink_proto::{Event, EventId, EventType};
 use smallvec::smallvec;
 
 use super::{
-    Address, Hub, PublishError, Receipt, control,
+    Address, Hub, PublishError, RETRY_MAX, RETRY_MIN, Receipt, control,
     record::{Addresses, Fields, Record, UnstampedRecordFrame},
     stored,
 };
@@ -29,14 +29,6 @@ const KEY_BYTES_MAX: usize = 255;
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
 /// Event types that would call a page's own handlers.
-/// The shortest reconnection time that an event may give its readers. With 0, all browsers that get
-/// it would connect again without a pause as soon as their stream ends.
-pub const RETRY_MIN: Duration = Duration::from_millis(50);
-
-/// The longest reconnection time that an event may give its readers. A browser that waits for longer
-/// is gone: nothing else makes it connect again.
-pub const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
 /// A pending event: its recipients and its fields other than the data.
@@ -197,7 +189,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes only once, even if the publish is repeated with this key within ten minutes.
+    /// Publishes only once, even if the publish is repeated with this key: within ten minutes, and
+    /// while the key is among the newest 65,536.
     ///
     /// Keys of different credentials are different keys. Use `""` without a credential, and a short
     /// name for it (a subject, a hash) if it is long or secret.

@@ -6,7 +6,15 @@ use downlink_log::{AppendError, store::StoreError};
 use downlink_proto::InvalidField;
 use thiserror::Error;
 
-use super::{EncodeError, InvalidName, RETRY_MAX, RETRY_MIN};
+use super::{EncodeError, InvalidName};
+
+/// The shortest reconnection time that an event may give its readers. With 0, all browsers that get
+/// it would connect again without a pause as soon as their stream ends.
+pub const RETRY_MIN: Duration = Duration::from_millis(50);
+
+/// The longest reconnection time that an event may give its readers. A browser that waits for longer
+/// is gone: nothing else makes it connect again.
+pub const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Nothing was published.
 #[derive(Debug, Error)]
@@ -116,10 +124,10 @@ pub enum PublishError {
     /// Too many events wait for the store. This event is valid: try again in a moment.
     #[error("too many events wait for the store")]
     Busy,
-    /// The store did not keep the event, or takes none. After an error that
-    /// [`is_final`](StoreError::is_final) it takes nothing until the hub is made anew; reading goes
-    /// on.
-    #[error("the event was not kept")]
+    /// The store did not keep the event. After an error that [`is_final`](StoreError::is_final) it
+    /// takes nothing until the hub is made anew, and only that shows whether this event was kept.
+    /// Reading goes on.
+    #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]
     Store(#[source] StoreError),
 }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use downlink_log::Totals;
 
-use super::{DisconnectReason, GapReason, control::GAP_REASONS, observe::DISCONNECT_REASONS};
+use super::{
+    DisconnectReason, GapReason, Refusals, control::GAP_REASONS, observe::DISCONNECT_REASONS,
+};
 
 /// Counts since the hub was made.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub struct Stats {
     pub bytes: usize,
     /// Events published; with a store, those that are committed.
     pub published: u64,
+    /// Publishes that were refused because of the store.
+    pub publishes_refused: Refusals,
     /// Events taken from the log by subscriptions.
     pub delivered: u64,
     /// Subscriptions opened.
@@ -71,6 +75,7 @@ impl Counters {
             events: totals.events,
             bytes: totals.bytes,
             published: totals.published,
+            publishes_refused: totals.refusals,
             delivered: self.read.load(Ordering::Relaxed),
             connects: self.connected.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),

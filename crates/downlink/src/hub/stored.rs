@@ -6,6 +6,8 @@
 //! never half of one.
 
 use downlink_log::Address;
+#[cfg(feature = "store")]
+use downlink_log::StoreReport;
 use downlink_proto::{Event, EventType};
 #[cfg(feature = "store")]
 pub(super) use reading::decode;
@@ -29,6 +31,20 @@ pub(super) fn yield_to_others() {
     // If the system refuses, all threads have the same priority, which is slower but correct.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(NICENESS);
+}
+
+/// Writes into the log that the store takes no events, or takes them again.
+#[cfg(feature = "store")]
+pub(super) fn log_report(report: StoreReport) {
+    match report {
+        StoreReport::Refuses { error, refused } => {
+            tracing::error!(%error, refused, "the store takes no events; subscribers read on");
+        }
+        StoreReport::Takes { refused } => {
+            tracing::info!(refused, "the store takes events again");
+        }
+        _ => {}
+    }
 }
 
 /// The body of an event: length-prefixed texts, numbers in little-endian order.

@@ -1,6 +1,6 @@
 //! Asking for a subscription.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, sync::Arc};
 
 use downlink_log::{ClientId, InvalidName, OpenError, Selection, Start, Topic, TopicSelector};
 
@@ -208,7 +208,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
             return Err(SubscribeError::Finished);
         }
         let settings = (resumes, self.open_event, self.announce_alive);
-        Ok(Subscription::new(hub, reader, &start, self.filter, settings))
+        let common = Arc::clone(&hub.0.common);
+        Ok(Subscription::new(common, reader, &start, self.filter, settings))
     }
 
     fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {

@@ -6,6 +6,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
     vec,
@@ -16,8 +17,9 @@ use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
-    ClientId, Connection, Delivery, DisconnectReason, Gap, GapReason, Hub, LagPolicy, Observer,
+    ClientId, Connection, Delivery, DisconnectReason, Gap, GapReason, LagPolicy, Observer,
     Published, Start, control,
+    handle::Common,
     reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
 };
@@ -35,7 +37,7 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
 ///
 /// It does not end by itself: it waits for events until its topics are finished, its client is
-/// disconnected, or the hub drains or closes.
+/// disconnected, or the hub drains or closes. The last handle of a hub with a store closes it.
 ///
 /// # Limits
 ///
@@ -65,7 +67,8 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// # }
 /// ```
 pub struct Subscription<T: Send + Sync + 'static> {
-    hub: Hub<T>,
+    /// Not the hub: a subscription that is left behind does not keep it open.
+    hub: Arc<Common<T>>,
     reader: Reader<Record<T>>,
     /// The cursor that the client knows. If it comes back, it goes on here.
     told: Offset,
@@ -101,7 +104,7 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
         // The reader leaves first, so an observer of the end no longer finds it.
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
-        self.hub.0.counters.note_disconnected(reason);
+        self.hub.counters.note_disconnected(reason);
         let (number, client) = (self.number(), self.shown_client());
         tracing::debug!(number, ?client, reason = reason.as_str(), "unsubscribed");
         self.notify(|observer, connection| observer.disconnected(connection, reason));
@@ -110,7 +113,7 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
 
 impl<T: Send + Sync + 'static> Subscription<T> {
     pub(super) fn new(
-        hub: Hub<T>,
+        hub: Arc<Common<T>>,
         reader: Reader<Record<T>>,
         start: &Start,
         filter: Option<Filter<T>>,
@@ -131,7 +134,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             has_parted: false,
             ended: None,
         };
-        subscription.hub.0.counters.note_connected();
+        subscription.hub.counters.note_connected();
         if filter.is_some() {
             subscription.uncommon().filter = filter;
         }
@@ -176,7 +179,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     fn notify(&self, tell: impl FnOnce(&dyn Observer, &Connection)) {
-        let Some(observer) = self.hub.0.settings.observer.as_deref() else { return };
+        let Some(observer) = self.hub.settings.observer.as_deref() else { return };
         let connection = Connection {
             number: self.number(),
             client: self.client().cloned(),
@@ -188,7 +191,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     fn told(&self) -> Cursor {
-        Cursor { epoch: self.hub.0.log.options().epoch, next: self.told }
+        Cursor { epoch: self.reader.cursor().epoch, next: self.told }
     }
 
     /// Finds out whether there is a hole at the cursor already. A client that gets the cursor first
@@ -203,9 +206,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// Looks at the log once, and takes a batch if there is one.
     fn look(&mut self) -> Read {
         let mut read = Vec::new();
-        let found = self.reader.read(self.hub.now(), READ, &mut read);
+        let found = self.reader.read(self.hub.clock.now(), READ, &mut read);
         if !read.is_empty() {
-            self.hub.0.counters.note_read(read.len());
+            self.hub.counters.note_read(read.len());
             self.ahead = Some(Box::new(read.into_iter()));
         }
         found
@@ -334,12 +337,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         let hub = &self.hub;
-        let now = || R::now(&hub.0.clock);
+        let now = || R::now(&hub.clock);
         let Next::Event(event) = self.reader.read_next_as(now, |record| record.frame.clone())
         else {
             return None;
         };
-        hub.0.counters.note_read(1);
+        hub.counters.note_read(1);
         self.expects = Expects::after_event(self.reader.is_behind());
         self.note_told(event.offset);
         Some(Poll::Ready(event.payload))
@@ -366,9 +369,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return Err(Read::Gap(gap));
         }
         let hub = &self.hub;
-        match self.reader.read_next(|| R::now(&hub.0.clock)) {
+        match self.reader.read_next(|| R::now(&hub.clock)) {
             Next::Event(entry) => {
-                hub.0.counters.note_read(1);
+                hub.counters.note_read(1);
                 self.expects = Expects::after_event(self.reader.is_behind());
                 Ok(entry)
             }
@@ -409,13 +412,13 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             uncommon.given = None;
         }
         // The id has the epoch in which the event was published.
-        let id = self.hub.0.log.id_of(entry.offset);
-        let at = self.hub.0.clock.log.shown(entry.at);
+        let id = self.reader.id_of(entry.offset);
+        let at = self.hub.clock.log.shown(entry.at);
         Some(Published { offset: entry.offset, at, id, record: entry.payload })
     }
 
     fn take_gap(&mut self, gap: downlink_log::Gap) -> Option<Delivery<T>> {
-        let settings = &self.hub.0.settings;
+        let settings = &self.hub.settings;
         if gap.reason == GapReason::Lagged && settings.lag_policy == LagPolicy::Disconnect {
             return self.end(DisconnectReason::Lagged);
         }
@@ -425,7 +428,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
         self.told_is_given = false;
         self.told = gap.next;
-        let id_of = |offset| cursor_id(self.hub.0.log.id_of(offset));
+        let id_of = |offset| cursor_id(self.reader.id_of(offset));
         let gap = Gap {
             reason: gap.reason,
             after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
@@ -434,7 +437,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             id: cursor_id(self.told()),
             wait,
         };
-        self.hub.0.counters.note_gap(gap.reason);
+        self.hub.counters.note_gap(gap.reason);
         let (number, client) = (self.number(), self.shown_client());
         let reason = control::reason_word(gap.reason);
         tracing::info!(number, ?client, reason, after = ?gap.after, "gap");
@@ -463,7 +466,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// client knows. Otherwise it is an event without an id or, as `None`, a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
         // In an idle hub only this evicts events that are too old.
-        self.hub.0.log.expire(self.hub.now());
+        self.reader.expire(self.hub.clock.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.told {
             self.told = cursor.next;

@@ -35,6 +35,11 @@ downlink_bytes_kept {bytes}
 # HELP downlink_events_published Events published.
 # TYPE downlink_events_published counter
 downlink_events_published_total 1
+# HELP downlink_publishes_refused Publishes refused because of the store, by reason.
+# TYPE downlink_publishes_refused counter
+downlink_publishes_refused_total{{reason=\"busy\"}} 0
+downlink_publishes_refused_total{{reason=\"disk_full\"}} 0
+downlink_publishes_refused_total{{reason=\"store_failed\"}} 0
 # HELP downlink_events_delivered Events that subscriptions took from the log.
 # TYPE downlink_events_delivered counter
 downlink_events_delivered_total 1

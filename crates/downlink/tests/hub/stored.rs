@@ -8,7 +8,8 @@ use std::{
 use downlink::{
     Delivery, Event, Hub, HubBuilder, PublishError,
     hub::{
-        Batch, BatchError, Durability, GapReason, HubError, Retention, StoreError, SubscribeError,
+        Batch, BatchError, DisconnectReason, Durability, GapReason, HubError, Retention,
+        SubscribeError,
     },
 };
 use futures_util::StreamExt;
@@ -210,11 +211,50 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
     assert_eq!(seen, ["1", "gap", "3"]);
 }
 
+/// A subscription keeps nothing of the store: neither its lock nor its files.
 #[tokio::test]
-async fn a_file_that_is_in_use_says_so() {
+async fn a_store_opens_again_at_once_although_a_subscription_is_left() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
-    let second = HubBuilder::<String>::text().store(folder.file()).build();
-    assert_eq!(second.err(), Some(HubError::Store(StoreError::InUse)));
+    let mut news = hub.subscribe().topic("news").open().await.unwrap();
+    publish(&hub, "one").await;
+    drop(hub);
+
+    let again = open(&folder.file(), Durability::Commit);
+    publish(&again, "two").await;
+    let Some(Delivery::Event(event)) = news.next().await else { panic!("no event") };
+    assert_eq!(event.data(), "one");
+    assert!(news.next().await.is_none());
+    assert_eq!(news.ended(), Some(DisconnectReason::Closed));
+    assert_eq!(frames(&again, "earliest", 2).await.len(), 2);
+    close(again).await;
+}
+
+/// The same for a subscription that needs events from the file.
+#[tokio::test]
+async fn a_subscription_that_is_left_behind_memory_ends() {
+    let folder = Folder::new();
+    let limits = downlink::hub::Limits { bytes_max: 4 << 10, ..Default::default() };
+    let builder = HubBuilder::text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
+    let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
+    for _ in 0..100 {
+        publish(&hub, "x".repeat(500)).await;
+    }
+    let mut news = hub.subscribe().topic("news").resume("earliest").open().await.unwrap();
+    drop(hub);
+    let again = open(&folder.file(), Durability::Commit);
+    while news.next().await.is_some() {}
+    assert_eq!(news.ended(), Some(DisconnectReason::Closed));
+    assert_eq!(frames(&again, &news.last_event_id(), 1).await.len(), 1);
+    close(again).await;
+}
+
+#[tokio::test]
+async fn a_hub_that_has_its_file_open_already_says_so() {
+    let folder = Folder::new();
+    let hub = open(&folder.file(), Durability::Commit);
+    let second = HubBuilder::<String>::text().store(folder.file()).build().err().unwrap();
+    let said = std::error::Error::source(&second).unwrap().to_string();
+    assert!(said.contains("hub.db") && said.contains("this process"), "{said}");
     close(hub).await;
 }

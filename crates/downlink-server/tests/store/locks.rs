@@ -1,0 +1,28 @@
+//! One server for each file, whatever the names of the file are.
+
+use std::fs;
+
+use crate::{Folder, Server, failing::store_with, server::refused};
+
+#[tokio::test]
+async fn a_hard_link_is_the_same_store() {
+    let folder = Folder::new("link");
+    let (store, link) = (folder.file("x.db"), folder.file("y.db"));
+    store_with(&store, 1).await;
+    fs::hard_link(&store, &link).expect("a link");
+    let server = Server::start(&store, &[]);
+    let said = refused(&link);
+    assert!(said.contains("in use by another process: stop that process"), "{said}");
+    server.publish("topic=a", "more").await;
+}
+
+#[tokio::test]
+async fn no_file_can_be_removed_to_open_a_store_twice() {
+    let folder = Folder::new("removed-lock");
+    let store = folder.file("x.db");
+    let server = Server::start(&store, &[]);
+    let _ = fs::remove_file(folder.file("x.db-lock"));
+    let said = refused(&store);
+    assert!(said.contains("in use by another process"), "{said}");
+    server.publish("topic=a", "more").await;
+}

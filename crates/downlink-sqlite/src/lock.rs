@@ -1,0 +1,237 @@
+//! The lock: each file has one writer, in this process and among all processes.
+//!
+//! On Linux the lock (`flock`) is on the database itself. So all names of the file share it, and it
+//! cannot be removed without the file. SQLite's own locks are of another kind and do not notice it,
+//! so the user's tools may read a store that is in use. On some other systems the two kinds exclude
+//! each other; there the lock is on a file beside the database.
+//!
+//! The lock is the operating system's, so it ends with the process, also after a crash.
+
+#[cfg(target_os = "linux")]
+use std::fs;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{File, Metadata, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use downlink_log::store::StoreError;
+use parking_lot::Mutex;
+
+use crate::fault::{Result, file_error};
+
+/// The pause between two looks of a waiting process: short enough for a quick restart in place, and
+/// long enough to cost nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The files that stores of this process use. Locked before the writer of one of them.
+static FILES: Mutex<BTreeMap<Identity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
+
+/// A file, whatever its name.
+#[cfg(unix)]
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(_: &Path, metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+#[cfg(not(unix))]
+fn identity(path: &Path, _: &Metadata) -> Identity {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// A file, and this process's one descriptor of it.
+#[derive(Debug)]
+struct LockedFile {
+    file: File,
+    identity: Identity,
+    /// The store of this process that has the lock: whether it is about to let go.
+    writer: Mutex<Option<Arc<AtomicBool>>>,
+}
+
+/// A use of a file that SQLite has open, or is about to open. The last use closes the descriptor.
+///
+/// Invariant: the descriptor is opened before SQLite's connections and closed after them. When a
+/// process closes any descriptor of a file, the system drops all of SQLite's locks that the process
+/// has on the file. Another program could then remove a write-ahead log that is in use.
+#[derive(Clone, Debug)]
+pub(crate) struct FileUse(Option<Arc<LockedFile>>);
+
+impl FileUse {
+    /// Opens the file that has the lock of this database, and makes it if it does not exist.
+    fn open(database: &Path) -> Result<Self> {
+        let path = locked_path(database);
+        let mut files = FILES.lock();
+        let known = path.metadata().ok().and_then(|found| files.get(&identity(&path, &found)));
+        if let Some(known) = known {
+            return Ok(Self(Some(Arc::clone(known))));
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        // SQLite gives its files the same mode.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
+        let opened = options.open(&path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|error| file_error(&error))?;
+        let identity = identity(&path, &metadata);
+        if let Some(known) = files.get(&identity) {
+            // The file has come to this name since the look above. Closing this descriptor would
+            // drop the locks that SQLite has by now.
+            std::mem::forget(file);
+            return Ok(Self(Some(Arc::clone(known))));
+        }
+        let file = LockedFile { file, identity: identity.to_owned(), writer: Mutex::new(None) };
+        let file = Arc::new(file);
+        files.insert(identity, Arc::clone(&file));
+        Ok(Self(Some(file)))
+    }
+
+    fn file(&self) -> &LockedFile {
+        self.0.as_deref().expect("a use has its file until it is dropped")
+    }
+
+    /// Whether the database still has this file.
+    fn is_of(&self, database: &Path) -> bool {
+        let path = locked_path(database);
+        path.metadata().is_ok_and(|found| identity(&path, &found) == self.file().identity)
+    }
+
+    /// Takes the lock, or says who has it.
+    fn try_lock(&self, database: &Path) -> Result<Result<Arc<AtomicBool>, Holder>> {
+        let LockedFile { file, writer, .. } = self.file();
+        let mut writer = writer.lock();
+        if let Some(is_closing) = &*writer {
+            let is_closing = is_closing.load(Ordering::Relaxed);
+            return Ok(Err(if is_closing { Holder::Closing } else { Holder::ThisProcess }));
+        }
+        if !has_no_old_lock(database) {
+            return Ok(Err(Holder::OtherProcess));
+        }
+        match file.try_lock() {
+            Ok(()) => Ok(Ok(Arc::clone(writer.insert(Arc::default())))),
+            Err(TryLockError::WouldBlock) => Ok(Err(Holder::OtherProcess)),
+            Err(TryLockError::Error(error)) => Err(file_error(&error).into()),
+        }
+    }
+}
+
+impl Drop for FileUse {
+    fn drop(&mut self) {
+        // Under the lock, so no opening can find the file before it is closed.
+        let mut files = FILES.lock();
+        let Some(file) = self.0.take() else { return };
+        // The other one is in the table.
+        if Arc::strong_count(&file) == 2 {
+            files.remove(&file.identity);
+        }
+        drop(file);
+    }
+}
+
+/// The holder of a lock that an opening waits for.
+enum Holder {
+    OtherProcess,
+    ThisProcess,
+    /// This process, which lets go once it has written everything.
+    Closing,
+}
+
+/// The right to write. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    pub(crate) file: FileUse,
+    /// Set when the log has no handle any more. An opening in this process then waits.
+    pub(crate) is_closing: Arc<AtomicBool>,
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        let LockedFile { file, writer, .. } = self.file.file();
+        let mut writer = writer.lock();
+        // Closing would be too late, since readers of this process may still use the file. It would
+        // also leave the lock to a child process that is just being started.
+        let _ = file.unlock();
+        *writer = None;
+    }
+}
+
+impl WriterLock {
+    /// Takes the lock of a database, and waits for it if another process has it. Always waits for a
+    /// store of this process that is closing.
+    pub(crate) fn take(database: &Path, wait_for: Duration) -> Result<Self> {
+        let since = Instant::now();
+        loop {
+            // Opened anew each time: a backup may have taken the name meanwhile.
+            let file = FileUse::open(database)?;
+            match file.try_lock(database)? {
+                Ok(is_closing) => {
+                    let lock = Self { file, is_closing };
+                    if lock.file.is_of(database) {
+                        return Ok(lock);
+                    }
+                }
+                Err(Holder::Closing) => thread::park_timeout(LOOK_EVERY),
+                Err(_) if since.elapsed() < wait_for => thread::park_timeout(LOOK_EVERY),
+                Err(Holder::ThisProcess) => {
+                    return Err(StoreError::OpenTwice { file: database.into() }.into());
+                }
+                Err(Holder::OtherProcess) => {
+                    return Err(StoreError::InUse { file: database.into() }.into());
+                }
+            }
+        }
+    }
+}
+
+/// The file that is locked.
+#[cfg(target_os = "linux")]
+fn locked_path(database: &Path) -> PathBuf {
+    database.to_owned()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn locked_path(database: &Path) -> PathBuf {
+    beside(database)
+}
+
+/// Whether no server of an earlier version has the store. Those locked a file beside the database;
+/// it is removed.
+#[cfg(target_os = "linux")]
+fn has_no_old_lock(database: &Path) -> bool {
+    let path = beside(database);
+    let Ok(file) = File::open(&path) else { return true };
+    // Ours is an empty file.
+    if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return false;
+        }
+        let _ = fs::remove_file(&path);
+    }
+    true
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_no_old_lock(_: &Path) -> bool {
+    true
+}
+
+/// The file beside a database. A link to the database and the database itself share it.
+fn beside(database: &Path) -> PathBuf {
+    let path = database.canonicalize().unwrap_or_else(|_| database.to_owned());
+    let mut name = OsString::from(path);
+    name.push("-lock");
+    name.into()
+}
