@@ -78,6 +78,10 @@ impl<V> Node<V> {
                 let removed = node.remove(segments);
                 if node.is_empty() {
                     self.literals.remove(segment);
+                    // A map keeps its room. A million patterns that came and went would leave 80 MB.
+                    if self.literals.len() < self.literals.capacity() / 4 {
+                        self.literals.shrink_to(2 * self.literals.len());
+                    }
                 }
                 removed
             }
@@ -252,6 +256,17 @@ mod tests {
             assert_eq!(trie.remove(&selector(text)), None);
         }
         assert!(trie.root.is_empty() && trie.len() == 0);
+    }
+
+    #[test]
+    fn patterns_that_came_and_went_leave_no_room_behind() {
+        let mut trie = PatternTrie::new();
+        let pattern = |n: usize| selector(&format!("a/{n}/*"));
+        (0..10_000).for_each(|n| _ = trie.get_or_insert_with(&pattern(n), || n));
+        (1..10_000).for_each(|n| assert_eq!(trie.remove(&pattern(n)), Some(n)));
+        let room = trie.root.literals["a"].literals.capacity();
+        assert!(room < 64, "{room}");
+        assert_eq!(*trie.get_or_insert_with(&pattern(0), || 1), 0);
     }
 
     #[test]

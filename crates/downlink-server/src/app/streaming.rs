@@ -4,7 +4,10 @@
 //! Each event keeps its own type and id. Comments and reconnection times are dropped, since they
 //! were meant for the first reader of the stream.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -113,16 +116,27 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
     if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
     }
+    let here = Arc::new(());
+    let is_here = Arc::downgrade(&here);
+    if !stream.finish {
+        return publish_to_the_end(app.clone(), stream, is_here).await;
+    }
     // In a task of its own: a request whose client has gone is dropped, and its topics have to be
-    // finished all the same.
-    let publishing = tokio::spawn(publish_to_the_end(app.clone(), stream));
-    publishing.await.unwrap_or_else(|error| {
+    // finished all the same. The task sees by `here` that the request is gone.
+    let publishing = tokio::spawn(publish_to_the_end(app.clone(), stream, is_here));
+    let published = publishing.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a streamed publish did not end");
         Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The server has failed here."))
-    })
+    });
+    drop(here);
+    published
 }
 
-async fn publish_to_the_end(app: App, stream: Stream) -> Result<Response, Refused> {
+async fn publish_to_the_end(
+    app: App,
+    stream: Stream,
+    request: Weak<()>,
+) -> Result<Response, Refused> {
     let Stream { envelope, addresses, format, foreign, finish, mut body } = stream;
     let mut publishing = Publishing {
         app: &app,
@@ -130,6 +144,7 @@ async fn publish_to_the_end(app: App, stream: Stream) -> Result<Response, Refuse
         envelope,
         addresses,
         foreign,
+        request,
         pushed: 0,
         sent: 0,
         published: 0,
@@ -141,8 +156,9 @@ async fn publish_to_the_end(app: App, stream: Stream) -> Result<Response, Refuse
     match publishing.publish_all(format, finish, &mut body).await {
         Ok(()) => Ok((publishing.status, publishing.answer()).into_response()),
         Err(stopped) => {
+            let is_to_go_on = stopped.is_to_go_on;
             let refused = publishing.stop(stopped).await;
-            if finish && !app.hub.is_draining() {
+            if finish && !is_to_go_on {
                 publishing.break_off().await;
             }
             Err(refused)
@@ -150,19 +166,21 @@ async fn publish_to_the_end(app: App, stream: Stream) -> Result<Response, Refuse
     }
 }
 
-/// The next chunk of the body, unless the server shuts down first.
+/// The next chunk of the body. `None` if the server shuts down first.
 ///
 /// A model may compute for a long time and a sensor may be silent, so the longest pause is hours,
 /// not seconds. The limit exists because a peer that lost its network is silent too.
-async fn next_chunk(app: &App, body: &mut Body) -> Result<Option<Bytes>, Refused> {
+async fn next_chunk(app: &App, body: &mut Body) -> Option<Result<Option<Bytes>, Refused>> {
     tokio::select! {
         biased;
-        () = app.hub.draining() => Err(Refused::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The server is shutting down. Send the rest later.",
-        )),
-        chunk = body::next_chunk(body, app.settings.stream_pause_max) => chunk,
+        () = app.hub.draining() => None,
+        chunk = body::next_chunk(body, app.settings.stream_pause_max) => Some(chunk),
     }
+}
+
+fn shutting_down() -> Refused {
+    let later = "The server is shutting down. Send the rest later.";
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, later)
 }
 
 struct Publishing<'a> {
@@ -171,6 +189,8 @@ struct Publishing<'a> {
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,
+    /// Gone when the client is.
+    request: Weak<()>,
     /// Places that events have taken in topics since other requests had their turn.
     pushed: usize,
     /// Events that were given to the hub.
@@ -190,6 +210,8 @@ struct Publishing<'a> {
 struct Stopped {
     number: u64,
     why: Refused,
+    /// The server shuts down, and the publisher can send the rest to the next one.
+    is_to_go_on: bool,
 }
 
 /// The most events of one chunk whose commits are under way: as many as a few commits take. A
@@ -209,7 +231,10 @@ impl Publishing<'_> {
     ) -> Result<(), Stopped> {
         let mut reader = Reader::new(format, self.app.settings.event_bytes_max);
         loop {
-            let chunk = next_chunk(self.app, body).await.map_err(|why| self.at_next(why))?;
+            let chunk = match next_chunk(self.app, body).await {
+                Some(chunk) => chunk.map_err(|why| self.at_next(why))?,
+                None => return Err(Stopped { is_to_go_on: true, ..self.at_next(shutting_down()) }),
+            };
             let Read { events, wrong } = reader.read(chunk.as_deref());
             for event in events {
                 self.publish(event).await?;
@@ -230,6 +255,9 @@ impl Publishing<'_> {
     }
 
     async fn publish(&mut self, arrived: Arrived) -> Result<(), Stopped> {
+        if self.request.strong_count() == 0 {
+            return Err(self.at_next(bad_request("The client has left.")));
+        }
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
@@ -255,22 +283,29 @@ impl Publishing<'_> {
     }
 
     async fn finish(&mut self) -> Result<(), Refused> {
+        // All topics first: one that cannot be finished must not keep the others open.
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
-        let receipts = self.envelope.topics.iter().map(finish).collect::<Result<Vec<_>, _>>()?;
-        for receipt in &receipts {
-            reply::confirmed(&self.app.settings, receipt).await?;
+        let receipts: Vec<_> = self.envelope.topics.iter().map(finish).collect();
+        for receipt in receipts {
+            reply::confirmed(&self.app.settings, &receipt?).await?;
         }
         Ok(())
     }
 
     /// Ends the topics of a stream that broke with an event that says so: their subscribers would
-    /// wait for ever. If that fails, the publisher's answer tells why already.
+    /// wait for ever. Each topic by itself, as one of them may be finished already.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
-        let topics = self.addresses.iter().filter(|address| matches!(address, Address::Topic(_)));
-        let publish = self.hub.to_addresses(topics.cloned()).event(BROKEN).last();
-        let Ok(receipt) = publish.publish(data) else { return };
-        let _ = reply::confirmed(&self.app.settings, &receipt).await;
+        for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
+            let publish = self.hub.to_addresses([topic.clone()]).event(BROKEN).last();
+            let ended = match publish.publish(data.clone()) {
+                Ok(receipt) => receipt.durable().await.map(drop),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::warn!(?topic, %error, "a topic whose stream broke stays open");
+            }
+        }
     }
 
     /// Waits for the oldest commits until at most `left` are under way.
@@ -278,7 +313,10 @@ impl Publishing<'_> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
             let confirmed = reply::confirmed(&self.app.settings, &receipt).await;
-            let (status, confirmed) = confirmed.map_err(|why| Stopped { number, why })?;
+            let (status, confirmed) = confirmed.map_err(|why| {
+                let is_to_go_on = false;
+                Stopped { number, why, is_to_go_on }
+            })?;
             self.status = status;
             let is_new = !confirmed.is_repeated();
             self.published += u64::from(is_new);
@@ -290,7 +328,7 @@ impl Publishing<'_> {
 
     /// A stop at the next event of the stream.
     fn at_next(&self, why: Refused) -> Stopped {
-        Stopped { number: self.sent + 1, why }
+        Stopped { number: self.sent + 1, why, is_to_go_on: false }
     }
 
     /// The refusal that ends the stream. Waits for the commits under way first, so that the number

@@ -161,6 +161,21 @@ async fn subscribers_see_that_the_stream_which_was_to_finish_their_topic_broke()
 }
 
 #[tokio::test]
+async fn a_topic_that_is_finished_meanwhile_keeps_no_other_one_open() {
+    let server = Server::start().await;
+    let mut stream = server.subscribe("topic=a").await;
+    let query = "topic=a&topic=b&finish_on_end=1";
+    let mut publishing = Publishing::begin(&server, query, LINES).await;
+    publishing.send("1\n").await;
+    assert_eq!(stream.data().await, "1");
+    server.post("/finish?topic=b", "").await.json();
+    publishing.send("2\n").await;
+    publishing.answer().await.problem(409);
+    assert_eq!(&*stream.next().await.expect("an event").event_type, "upstream.broken");
+    assert!(stream.next().await.is_none(), "the topic is finished");
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_event_stream_is_refused() {
     let server = Server::start().await;
     let stream = "Content-Type: text/event-stream\r\n";

@@ -32,6 +32,7 @@ pub struct RequestBody {
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, progress: &Arc<Progress>, number: u32) -> Self {
         let body = Self { incoming, progress: Arc::clone(progress), number };
+        body.progress.note_body(true);
         body.note_end(false);
         body
     }
@@ -39,7 +40,14 @@ impl RequestBody {
     fn note_end(&self, has_ended: bool) {
         if has_ended || self.incoming.is_end_stream() {
             self.progress.note_read(self.number);
+            self.progress.note_body(false);
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.progress.note_body(false);
     }
 }
 

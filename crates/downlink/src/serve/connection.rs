@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http::{Method, Request, Response};
 use bytes::{Buf, Bytes};
-use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
@@ -41,7 +41,7 @@ use super::progress::{Awaited, Progress};
 use super::server::{Place, Server};
 use crate::http::moment::Moment;
 use crate::http::stalled::{self, Stalled};
-use crate::http::{is_browser, refuse};
+use crate::http::{self, refuse};
 
 /// How long a peer that has sent no request yet may take to do so once the drain has begun.
 ///
@@ -108,6 +108,8 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
             io.rewind(&read_buf);
+            // It is for HTTP/1.1 only.
+            io.progress = None;
             // Boxed, because every other connection would keep room for it.
             log_end(Box::pin(http2::serve(io, service, peer, &server.limits, &server.drain)).await);
         }
@@ -324,6 +326,12 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
     }
 }
 
+/// Whether a browser opens a stream. Whatever else a page sends with `fetch`, it reads the status.
+fn is_browser<B>(request: &Request<B>) -> bool {
+    let opens = matches!(*request.method(), Method::GET | Method::HEAD);
+    opens && http::is_browser(request.headers(), request.uri().query())
+}
+
 /// Answers the one request of a newcomer at the limit of connections, nearly always with a refusal,
 /// then closes.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
@@ -340,7 +348,9 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
     let header_timeout = server.limits.header_timeout;
     let io = TokioIo::new(PeerSocket::new(io, &server.limits, place));
     // hyper wants to move the service, and an app need not be `Unpin`.
-    let app = Box::new(PeerService { service: app.service_for(peer.clone()).await, peer });
+    let made = timeout(REFUSAL_MAX, app.service_for(peer.clone())).await;
+    let Ok(service) = made else { return };
+    let app = Box::new(PeerService { service, peer });
     let service = service_fn(move |request: Request<Incoming>| {
         let (app, server) = (app.clone(), Arc::clone(&server));
         Box::pin(async move {
@@ -356,7 +366,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
                 };
                 return app.call(request).await.map(|response| response.map(plain));
             }
-            let browser = is_browser(request.headers(), request.uri().query());
+            let browser = is_browser(&request);
             let spread = server.drain.reconnection;
             let reason = "The server is at its limit of connections; come back later.";
             Ok(refuse(reason, spread, browser).map(Either::Right))
@@ -405,7 +415,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.progress.begin_request();
         let traits = RequestTraits::of(&request, number);
-        let browser = is_browser(request.headers(), request.uri().query());
+        let browser = is_browser(&request);
         let request = request.map(|body| RequestBody::new(body, &self.progress, number));
         let mut app = self.app.clone();
         let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));

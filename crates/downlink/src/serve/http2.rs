@@ -95,6 +95,8 @@ where
     let mut draining = Some(pin!(drain.begun()));
     // Whether the peer knows that the connection will end.
     let mut leaves = false;
+    // Whether the peer has asked for anything yet.
+    let mut was_asked = false;
     // Runs while there is no stream.
     let mut idle: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
@@ -116,10 +118,14 @@ where
             }
         }
         if !streams.is_empty() {
-            idle = None;
+            (was_asked, idle) = (true, None);
             return Poll::Pending;
         }
-        let within = if leaves { limits.write_stall_max } else { limits.header_timeout };
+        let within = match (leaves, was_asked) {
+            (true, _) => limits.write_stall_max,
+            (false, true) => limits.idle_timeout,
+            (false, false) => limits.header_timeout,
+        };
         ready!(idle.get_or_insert_with(|| Box::pin(sleep(within))).as_mut().poll(cx));
         if leaves {
             // The peer has not taken the rest in time.

@@ -30,6 +30,8 @@ pub(super) struct Progress {
     read: AtomicU32,
     /// Whether a part of the next request's head has come.
     head_began: AtomicBool,
+    /// Whether the body of a request is still being read, perhaps after its answer.
+    body_is_open: AtomicBool,
     upgrading: AtomicBool,
 }
 
@@ -57,15 +59,24 @@ impl Progress {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// The body of a request begins, or was read to its end, or dropped.
+    pub(super) fn note_body(&self, is_open: bool) {
+        self.body_is_open.store(is_open, Ordering::Relaxed);
+    }
+
+    fn is_between_requests(&self) -> bool {
+        self.is_idle() && !self.body_is_open.load(Ordering::Relaxed)
+    }
+
     /// The socket has given some input.
     pub(super) fn note_input(&self) {
-        if self.is_idle() {
+        if self.is_between_requests() {
             self.head_began.store(true, Ordering::Relaxed);
         }
     }
 
     pub(super) fn awaited(&self) -> Awaited {
-        if !self.is_idle() {
+        if !self.is_between_requests() {
             Awaited::Nothing
         } else if self.was_asked() && !self.head_began.load(Ordering::Relaxed) {
             Awaited::Request
@@ -172,6 +183,14 @@ mod tests {
         progress.begin_request();
         progress.note_input();
         assert_eq!(progress.awaited(), Awaited::Nothing);
+        // A body may go on after its answer.
+        progress.note_body(true);
+        progress.note_answered();
+        progress.note_flushed();
+        progress.note_input();
+        assert_eq!(progress.awaited(), Awaited::Nothing);
+        progress.note_body(false);
+        assert_eq!(progress.awaited(), Awaited::Request);
         let kept = Progress::of_a_kept_connection();
         assert_eq!(kept.awaited(), Awaited::Request);
         assert!(kept.is_idle() && kept.was_asked());

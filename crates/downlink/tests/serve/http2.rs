@@ -449,7 +449,9 @@ async fn connection_ends_with_a_goaway() {
 
 #[tokio::test]
 async fn connection_without_a_request_is_closed_by_the_header_timeout() {
-    let timeouts = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT * 10);
+    let timeouts = |serve: Serve<_, _, _>| {
+        serve.header_timeout(SHORT).idle_timeout(SHORT).write_stall_max(SHORT * 10)
+    };
     let running = Running::with(app(), timeouts).await;
     let before = Instant::now();
     let mut client = Http2::to(&running).await;

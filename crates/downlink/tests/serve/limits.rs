@@ -59,6 +59,12 @@ async fn browser_above_the_limit_is_told_to_return() {
         .strip_prefix(": The server is at its limit of connections; come back later.\n\nretry: ");
     let millis: u64 = retry.expect(body).strip_suffix("\n\n").expect(body).parse().expect(body);
     assert!((1_000..=5_000).contains(&millis), "{millis}");
+    // What a page sends with `fetch` was not done, and its status says so.
+    let mut post = running.connect().await;
+    post.send("POST / HTTP/1.1\r\nHost: t\r\nSec-Fetch-Mode: cors\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let refused = post.rest().await;
+    assert!(refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{refused}");
 }
 
 #[tokio::test]
