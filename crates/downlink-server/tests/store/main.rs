@@ -14,6 +14,7 @@ mod clock;
 mod disk;
 mod failing;
 mod locks;
+mod memory;
 mod persisting;
 mod ready;
 mod restoring;

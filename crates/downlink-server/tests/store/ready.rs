@@ -28,7 +28,7 @@ fn fill_up(path: &Path) {
 }
 
 /// Asks until the server is ready.
-async fn becomes_ready(server: &Server) {
+pub(crate) async fn becomes_ready(server: &Server) {
     patiently(async { while server.ask("GET", "/readyz", "", "").await.status != 200 {} }).await;
 }
 
@@ -46,7 +46,7 @@ async fn becomes_unready(server: &Server) -> String {
 }
 
 /// The value of a metric.
-async fn metric(server: &Server, name: &str) -> String {
+pub(crate) async fn metric(server: &Server, name: &str) -> String {
     let answer = server.ask("GET", "/metrics", "", "").await;
     let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in {}", answer.body)).to_owned()

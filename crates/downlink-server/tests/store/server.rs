@@ -80,6 +80,16 @@ impl Server {
         Ok(Self { child, address: address.to_owned(), _stdout: stdout })
     }
 
+    /// The memory that the program has now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_bytes(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1_024.0
+    }
+
     /// SIGKILL: the program stops at once.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");

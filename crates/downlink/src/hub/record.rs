@@ -6,6 +6,14 @@ use downlink_log::{Address, Cursor, Payload, Timestamp};
 use downlink_proto::{EventId, EventType, Frame, UnstampedFrame};
 use smallvec::SmallVec;
 
+/// The two counts of an allocation that is shared.
+const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
+
+/// The memory of a frame besides its bytes: the count of its buffer, and the room for the longest
+/// offset that a shorter one leaves unused. Without these costs a history of small events took
+/// twice the memory that it counted.
+const FRAME_COST_BYTES: usize = 64;
+
 /// The recipients of an event; nearly always one.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
@@ -74,8 +82,17 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
     }
 
     fn bytes(&self) -> usize {
-        let header = size_of::<Fields<T>>();
-        self.frame.len() + header + self.value.as_ref().map_or(0, |(_, bytes)| *bytes)
+        let Fields { frame, to, event_type, id, value } = &**self;
+        let names = to.iter().map(|address| match address {
+            Address::Topic(topic) => SHARED_COST_BYTES + topic.as_str().len(),
+            Address::Client(client) => SHARED_COST_BYTES + client.as_str().len(),
+            _ => 0,
+        });
+        let texts = event_type.as_ref().map_or(0, |text| text.as_str().len())
+            + id.as_ref().map_or(0, |text| text.as_str().len());
+        let fields = SHARED_COST_BYTES + size_of::<Fields<T>>();
+        let value = value.as_ref().map_or(0, |(_, bytes)| *bytes);
+        fields + FRAME_COST_BYTES + frame.len() + names.sum::<usize>() + texts + value
     }
 
     fn publisher_id(&self) -> Option<&str> {

@@ -1,0 +1,37 @@
+//! The memory of the history, as the system counts it.
+#![cfg(target_os = "linux")]
+
+use crate::{
+    Folder, Server, patiently,
+    ready::{becomes_ready, metric},
+};
+
+/// History as large as in production. In a small one the pages that SQLite keeps would decide.
+const COUNTED: f64 = (95 << 20) as f64;
+
+/// Events with 200 bytes of data, in batches. The memory of the batches themselves goes back to the
+/// system.
+#[tokio::test]
+async fn a_history_of_small_events_takes_little_more_than_it_counts() {
+    let folder = Folder::new("memory");
+    let keep_all = ["--retain-events", "1000000", "--retain-bytes", "1000000000"];
+    let server = Server::start(&folder.file("x.db"), &keep_all);
+    becomes_ready(&server).await;
+    let empty = server.resident_bytes();
+    let mut counted = 0.0;
+    for batch in 0.. {
+        let line = format!(r#"{{"topic":"t{}","data":"{}"}}"#, batch % 8, "x".repeat(200));
+        let body = format!("{line}\n").repeat(10_000);
+        assert_eq!(server.ask("POST", "/events/batch", "", &body).await.status, 200);
+        counted = metric(&server, "downlink_bytes_kept").await.parse().expect("a number");
+        if counted > COUNTED {
+            break;
+        }
+    }
+    patiently(async {
+        while (server.resident_bytes() - empty) / counted > 1.3 {
+            becomes_ready(&server).await;
+        }
+    })
+    .await;
+}
