@@ -148,8 +148,11 @@ pub(super) struct PeerService<S, Addr> {
 
 /// A service that knows whom it serves.
 pub(super) trait PeerApp: AppService {
+    /// The type of the peer's address.
+    type Addr: fmt::Debug + Send + Sync;
+
     /// The peer's address, for logs.
-    fn peer(&self) -> String;
+    fn peer(&self) -> Self::Addr;
 }
 
 impl<S, Addr> PeerApp for PeerService<S, Addr>
@@ -157,8 +160,10 @@ where
     S: AppService,
     Addr: Clone + fmt::Debug + Send + Sync + 'static,
 {
-    fn peer(&self) -> String {
-        format!("{:?}", self.peer)
+    type Addr = Addr;
+
+    fn peer(&self) -> Addr {
+        self.peer.clone()
     }
 }
 

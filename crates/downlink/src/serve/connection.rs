@@ -111,12 +111,21 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
             // It is for HTTP/1.1 only.
             io.progress = None;
             // Boxed, because every other connection would keep room for it.
-            log_end(Box::pin(http2::serve(io, service, peer, &server.limits, &server.drain)).await);
+            log_end(
+                Box::pin(http2::serve(
+                    io,
+                    service,
+                    format!("{peer:?}"),
+                    &server.limits,
+                    &server.drain,
+                ))
+                .await,
+            );
         }
         End::Done(ended) => {
             let stalled = ended.as_ref().is_err_and(is_stall).then(|| {
                 let age = began.elapsed();
-                Stalled { peer, age }
+                Stalled { peer: format!("{peer:?}"), age }
             });
             log_end(ended);
             let mut io = None;
@@ -308,7 +317,8 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
 
     fn drop_stalled(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let peer = this.http.as_ref().map(|(app, _)| app.peer()).unwrap_or_default();
+        let peer = this.http.as_ref().map(|(app, _)| format!("{:?}", app.peer()));
+        let peer = peer.unwrap_or_default();
         let stalled = Stalled { peer, age: this.began.age() };
         stalled::drop_stalled(stalled, || this.body.set(None));
     }
