@@ -115,6 +115,12 @@ async function page({ ask, args: { driver, hostile } }) {
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => cells('#topics').length === 1);
 
+  // A character that turns the direction of text shows itself.
+  await live.publish({ topic: 'page/a\u202eb', data: 'turned' });
+  live.find('#prefix').value = 'page/a';
+  live.find('#prefix').dispatchEvent(new live.window.Event('input'));
+  await until(() => topic('page/a\\u{202e}b'));
+
   // A click on a topic subscribes to it, with any characters in its name.
   live.find('#prefix').value = '';
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));

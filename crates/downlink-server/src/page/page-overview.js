@@ -1,7 +1,7 @@
 // The server's numbers, topics and clients. The page requests all three every two seconds while it
 // is visible.
 
-import { count, element, rate } from "./page-text.js";
+import { count, element, plain, rate } from "./page-text.js";
 
 /** The pause after an answer, and after a failure. */
 const PAUSE_MS = 2_000;
@@ -104,13 +104,13 @@ export class Overview {
   constructor({ by, strip, choose, own }) {
     this.#strip = strip;
     this.#topics = new Table(by("topics"), 3, (topic) => {
-      const button = element("button", "topic", topic);
+      const button = element("button", "topic", plain(topic));
       button.type = "button";
       button.title = "Subscribe to this topic";
       button.addEventListener("click", () => choose(topic));
       return button;
     });
-    this.#clients = new Table(by("clients"), 3, (key) => element("span", "", JSON.parse(key)[1] ?? "–"));
+    this.#clients = new Table(by("clients"), 3, (key) => element("span", "", plain(JSON.parse(key)[1] ?? "–")));
     this.#notes = { topics: by("topics-note"), clients: by("clients-note") };
     this.#own = own;
     document.addEventListener("visibilitychange", () => this.look());

@@ -2,7 +2,7 @@
 
 import { Newest } from "./page-feed.js";
 import { format, mayBeJson } from "./page-json.js";
-import { age, count, element } from "./page-text.js";
+import { age, count, element, plain } from "./page-text.js";
 
 /** The most rows at once: more than a person reads, few enough to lay out within a frame. */
 export const ROWS_MAX = 300;
@@ -159,9 +159,9 @@ export class Rows {
 
 /** The addresses of an event, and its type. */
 function named({ topics, clients, everyone, event }) {
-  const parts = topics.map((topic) => element("span", "topic", topic));
-  for (const client of clients) parts.push(element("span", "client", client));
+  const parts = topics.map((topic) => element("span", "topic", plain(topic)));
+  for (const client of clients) parts.push(element("span", "client", plain(client)));
   if (everyone) parts.push(element("span", "everyone", "everyone"));
-  if (event) parts.push(element("span", "type", event));
+  if (event) parts.push(element("span", "type", plain(event)));
   return parts;
 }

@@ -18,6 +18,13 @@ export function element(name, className, text) {
   return made;
 }
 
+/**
+ * A name with its invisible characters as escapes: those that turn the direction of text or take no
+ * room make one name look like another.
+ */
+export const plain = (name) =>
+  name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${hidden.codePointAt(0).toString(16)}}`);
+
 /** A rate with one decimal place while it is small. */
 export const rate = (number) =>
   number > 0 && number < 10 ? number.toFixed(1) : short(Math.round(number));
