@@ -55,6 +55,16 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 /// more, each connection could hold as much without any use for the app.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
+/// How long a connection without a stream is waited for: to take the rest, to ask again, or to ask
+/// for the first time.
+fn wait_without_streams(limits: &Limits, leaves: bool, was_asked: bool) -> Duration {
+    match (leaves, was_asked) {
+        (true, _) => limits.write_stall_max,
+        (false, true) => limits.idle_timeout,
+        (false, false) => limits.header_timeout,
+    }
+}
+
 /// Serves requests until the connection ends, the server drains, or the peer takes or asks nothing.
 ///
 /// # Errors
@@ -93,10 +103,8 @@ where
     let builder = builder(streams.spawner(), limits.write_stall_max);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = Some(pin!(drain.begun()));
-    // Whether the peer knows that the connection will end.
-    let mut leaves = false;
-    // Whether the peer has asked for anything yet.
-    let mut was_asked = false;
+    // Whether the peer knows that the connection will end, and whether it has asked for anything.
+    let (mut leaves, mut was_asked) = (false, false);
     // Runs while there is no stream.
     let mut idle: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
@@ -121,11 +129,7 @@ where
             (was_asked, idle) = (true, None);
             return Poll::Pending;
         }
-        let within = match (leaves, was_asked) {
-            (true, _) => limits.write_stall_max,
-            (false, true) => limits.idle_timeout,
-            (false, false) => limits.header_timeout,
-        };
+        let within = wait_without_streams(limits, leaves, was_asked);
         ready!(idle.get_or_insert_with(|| Box::pin(sleep(within))).as_mut().poll(cx));
         if leaves {
             // The peer has not taken the rest in time.
