@@ -76,7 +76,9 @@ impl FromStr for ServerUrl {
                 .into());
         }
         if scheme == "https" && cfg!(not(feature = "https")) {
-            return Err("this program was built without TLS; build it with its default features".into());
+            return Err(
+                "this program was built without TLS; build it with its default features".into()
+            );
         }
         let path = format!("/{path}");
         let path = path.trim_end_matches('/');
