@@ -50,8 +50,8 @@ pub enum PublishError {
         /// As it was given.
         event_type: String,
     },
-    /// The reconnection time is shorter than [`RETRY_MIN`](super::RETRY_MIN) or longer than
-    /// [`RETRY_MAX`](super::RETRY_MAX).
+    /// The reconnection time is shorter than [`RETRY_MIN`] or longer than
+    /// [`RETRY_MAX`].
     #[error(
         "a reconnection time is from {} ms to {} ms, this one has {} ms",
         RETRY_MIN.as_millis(), RETRY_MAX.as_millis(), retry.as_millis()
