@@ -59,6 +59,7 @@ downlink_disconnects_total{{reason=\"disconnected\"}} 0
 downlink_disconnects_total{{reason=\"lagged\"}} 0
 downlink_disconnects_total{{reason=\"filter_panicked\"}} 0
 downlink_disconnects_total{{reason=\"unreadable\"}} 0
+downlink_disconnects_total{{reason=\"stalled\"}} 0
 # HELP downlink_gaps Gaps told, by reason.
 # TYPE downlink_gaps counter
 downlink_gaps_total{{reason=\"evicted\"}} 0
