@@ -110,10 +110,11 @@ pub(super) fn sentence(error: &dyn Error) -> String {
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
-/// A JSON answer that is never cached.
+/// A JSON answer that is never cached. It ends with a line end, for people who use curl.
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
-        Ok(body) => {
+        Ok(mut body) => {
+            body.push(b'\n');
             let headers = [
                 (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -32,6 +32,7 @@ impl Answer {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.header("cache-control"), Some("no-store"));
+        assert!(self.body.ends_with("}\n"), "a prompt follows on its own line: {self:?}");
         serde_json::from_str(&self.body).expect("JSON")
     }
 
@@ -41,6 +42,7 @@ impl Answer {
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert!(self.body.ends_with("}\n"), "a prompt follows on its own line: {self:?}");
         let problem: Value = serde_json::from_str(&self.body).expect("JSON");
         assert_eq!(problem["status"], status);
         assert_eq!(problem["type"], "about:blank");

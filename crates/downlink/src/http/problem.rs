@@ -60,9 +60,9 @@ impl Problem {
         format!(r#"{{"type":"about:blank","title":{title},"status":{status}{detail}}}"#)
     }
 
-    /// The response, not to be cached.
+    /// The response, not to be cached. Its body ends with a line end, for people who use curl.
     pub fn into_response(self) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::from(self.to_json()));
+        let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
