@@ -10,6 +10,7 @@ mod clients;
 mod content;
 mod described;
 mod envelope;
+mod foreign;
 mod guard;
 mod linger;
 mod page;

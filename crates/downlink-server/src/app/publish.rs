@@ -12,10 +12,11 @@ use serde_json::json;
 use super::{
     body, content,
     envelope::Envelope,
+    foreign::Foreign,
     query::Query,
     reply::{self, Refused, bad_request, not_published},
     state::App,
-    streaming::{self, Foreign, Stream},
+    streaming::{self, Stream},
 };
 
 const PARAMETERS: &[&str] = &[

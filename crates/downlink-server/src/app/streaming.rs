@@ -1,8 +1,8 @@
 //! A request body that is a stream of events. Each event is published as it arrives.
 //!
 //! Published events stay published when the stream stops early. The answer says how many there are.
-//! Each event keeps its own type and id. Comments and reconnection times are dropped, since they
-//! were meant for the first reader of the stream.
+//! `foreign` says what happens to their ids and types. Comments and reconnection times are dropped,
+//! since they were meant for the first reader of the stream.
 
 use std::{
     collections::VecDeque,
@@ -14,14 +14,13 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use downlink::hub::{Address, Confirmed, Hub, Receipt, is_reserved_type};
-use downlink_proto::EventType;
+use downlink::hub::{Address, Confirmed, Hub, PublishError, Receipt};
 use serde_json::json;
 
 use super::{
     body,
     envelope::Envelope,
-    query::Query,
+    foreign::Foreign,
     reply::{self, Refused, bad_request, not_published},
     state::App,
     stream_reader::{Arrived, Format, Read, Reader},
@@ -29,76 +28,6 @@ use super::{
 
 /// The type of the event that ends topics whose stream broke.
 const BROKEN: &str = "upstream.broken";
-
-/// The prefix of a type that the stream may not use here.
-const PREFIX: &str = "upstream.";
-
-/// What happens to the ids and types of a stream that somebody else wrote.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Foreign {
-    ids: Ids,
-    types: Types,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ids {
-    /// Each event gets an id of the hub.
-    Drop,
-    /// They are ids of the publisher: an invalid one stops the stream, and a repeated one is a
-    /// repeated event.
-    Keep,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Types {
-    /// A reserved type gets a prefix. One that cannot be sent is dropped.
-    Prefix,
-    /// A reserved type stops the stream.
-    Keep,
-    Drop,
-}
-
-impl Foreign {
-    pub(super) fn of_query(query: &Query, format: Format) -> Result<Self, Refused> {
-        let (ids, types) = (query.one("ids")?, query.one("types")?);
-        if format == Format::Lines && (ids.is_some() || types.is_some()) {
-            return Err(bad_request(
-                "The parameters ids and types are for text/event-stream: lines of JSON have neither.",
-            ));
-        }
-        let ids = match ids {
-            None | Some("drop") => Ids::Drop,
-            Some("keep") => Ids::Keep,
-            Some(_) => return Err(bad_request("The parameter ids is drop or keep.")),
-        };
-        let types = match types {
-            None | Some("prefix") => Types::Prefix,
-            Some("keep") => Types::Keep,
-            Some("drop") => Types::Drop,
-            Some(_) => return Err(bad_request("The parameter types is prefix, keep or drop.")),
-        };
-        Ok(Self { ids, types })
-    }
-
-    /// The event as it is published.
-    fn apply(self, arrived: Arrived) -> Arrived {
-        let id = arrived.id.filter(|_| self.ids == Ids::Keep);
-        let event_type = match self.types {
-            Types::Keep => arrived.event_type,
-            Types::Drop => None,
-            Types::Prefix => arrived.event_type.map(prefixed).filter(|text| can_be_sent(text)),
-        };
-        Arrived { event_type, id, data: arrived.data }
-    }
-}
-
-fn prefixed(event_type: String) -> String {
-    if is_reserved_type(&event_type) { format!("{PREFIX}{event_type}") } else { event_type }
-}
-
-fn can_be_sent(event_type: &str) -> bool {
-    EventType::new(event_type).is_ok()
-}
 
 /// A stream to be published.
 pub(super) struct Stream {
@@ -156,9 +85,9 @@ async fn publish_to_the_end(
     match publishing.publish_all(format, finish, &mut body).await {
         Ok(()) => Ok((publishing.status, publishing.answer()).into_response()),
         Err(stopped) => {
-            let is_to_go_on = stopped.is_to_go_on;
+            let is_shutdown = stopped.is_shutdown;
             let refused = publishing.stop(stopped).await;
-            if finish && !is_to_go_on {
+            if finish && !is_shutdown {
                 publishing.break_off().await;
             }
             Err(refused)
@@ -211,7 +140,7 @@ struct Stopped {
     number: u64,
     why: Refused,
     /// The server shuts down, and the publisher can send the rest to the next one.
-    is_to_go_on: bool,
+    is_shutdown: bool,
 }
 
 /// The most events of one chunk whose commits are under way: as many as a few commits take. A
@@ -233,7 +162,7 @@ impl Publishing<'_> {
         loop {
             let chunk = match next_chunk(self.app, body).await {
                 Some(chunk) => chunk.map_err(|why| self.at_next(why))?,
-                None => return Err(Stopped { is_to_go_on: true, ..self.at_next(shutting_down()) }),
+                None => return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }),
             };
             let Read { events, wrong } = reader.read(chunk.as_deref());
             for event in events {
@@ -302,8 +231,11 @@ impl Publishing<'_> {
                 Ok(receipt) => receipt.durable().await.map(drop),
                 Err(error) => Err(error),
             };
-            if let Err(error) = ended {
-                tracing::warn!(?topic, %error, "a topic whose stream broke stays open");
+            match ended {
+                Ok(()) | Err(PublishError::Finished) => {}
+                Err(error) => {
+                    tracing::warn!(?topic, %error, "a topic whose stream broke stays open");
+                }
             }
         }
     }
@@ -314,8 +246,8 @@ impl Publishing<'_> {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };
             let confirmed = reply::confirmed(&self.app.settings, &receipt).await;
             let (status, confirmed) = confirmed.map_err(|why| {
-                let is_to_go_on = false;
-                Stopped { number, why, is_to_go_on }
+                let is_shutdown = false;
+                Stopped { number, why, is_shutdown }
             })?;
             self.status = status;
             let is_new = !confirmed.is_repeated();
@@ -328,7 +260,7 @@ impl Publishing<'_> {
 
     /// A stop at the next event of the stream.
     fn at_next(&self, why: Refused) -> Stopped {
-        Stopped { number: self.sent + 1, why, is_to_go_on: false }
+        Stopped { number: self.sent + 1, why, is_shutdown: false }
     }
 
     /// The refusal that ends the stream. Waits for the commits under way first, so that the number

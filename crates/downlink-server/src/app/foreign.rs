@@ -1,0 +1,83 @@
+//! The ids and types of a stream that another server wrote, and what happens to them here.
+//!
+//! A browser would take some of its types for the connection's own events, and its ids mean nothing
+//! to this hub. By default neither stops the stream.
+
+use downlink::hub::is_reserved_type;
+use downlink_proto::EventType;
+
+use super::{
+    query::Query,
+    reply::{Refused, bad_request},
+    stream_reader::{Arrived, Format},
+};
+
+/// The prefix of a type that the stream may not use here.
+const PREFIX: &str = "upstream.";
+
+/// What happens to the ids and types of a stream that somebody else wrote.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Foreign {
+    ids: Ids,
+    types: Types,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ids {
+    /// Each event gets an id of the hub.
+    Drop,
+    /// They are ids of the publisher: an invalid one stops the stream, and a repeated one is a
+    /// repeated event.
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Types {
+    /// A reserved type gets a prefix. One that cannot be sent is dropped.
+    Prefix,
+    /// A reserved type stops the stream.
+    Keep,
+    Drop,
+}
+
+impl Foreign {
+    pub(super) fn of_query(query: &Query, format: Format) -> Result<Self, Refused> {
+        let (ids, types) = (query.one("ids")?, query.one("types")?);
+        if format == Format::Lines && (ids.is_some() || types.is_some()) {
+            return Err(bad_request(
+                "The parameters ids and types are for text/event-stream: lines of JSON have neither.",
+            ));
+        }
+        let ids = match ids {
+            None | Some("drop") => Ids::Drop,
+            Some("keep") => Ids::Keep,
+            Some(_) => return Err(bad_request("The parameter ids is drop or keep.")),
+        };
+        let types = match types {
+            None | Some("prefix") => Types::Prefix,
+            Some("keep") => Types::Keep,
+            Some("drop") => Types::Drop,
+            Some(_) => return Err(bad_request("The parameter types is prefix, keep or drop.")),
+        };
+        Ok(Self { ids, types })
+    }
+
+    /// The event as it is published.
+    pub(super) fn apply(self, arrived: Arrived) -> Arrived {
+        let id = arrived.id.filter(|_| self.ids == Ids::Keep);
+        let event_type = match self.types {
+            Types::Keep => arrived.event_type,
+            Types::Drop => None,
+            Types::Prefix => arrived.event_type.map(prefixed).filter(|text| can_be_sent(text)),
+        };
+        Arrived { event_type, id, data: arrived.data }
+    }
+}
+
+fn prefixed(event_type: String) -> String {
+    if is_reserved_type(&event_type) { format!("{PREFIX}{event_type}") } else { event_type }
+}
+
+fn can_be_sent(event_type: &str) -> bool {
+    EventType::new(event_type).is_ok()
+}
