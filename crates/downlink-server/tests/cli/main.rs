@@ -4,6 +4,8 @@
 
 mod decode;
 mod forwarder;
+#[cfg(feature = "https")]
+mod https;
 #[cfg(unix)]
 mod listening;
 mod publish;
