@@ -13,9 +13,15 @@ const LINES_KEPT = 40;
 /** All running processes. Each leads a process group, so that its children end with it. */
 const running = new Set();
 
+/** The environment without our own variables: the server refuses those that it does not know. */
+const ENVIRONMENT = Object.fromEntries(
+  Object.entries(process.env).filter(([variable]) => !variable.startsWith('DOWNLINK_')),
+);
+
 /** Starts a process in its own group. */
 export function start(program, args, options = {}) {
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, ...options });
+  const fixed = { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env: ENVIRONMENT };
+  const child = spawn(program, args, { ...fixed, ...options });
   running.add(child);
   child.on('exit', () => running.delete(child));
   child.on('error', () => running.delete(child));

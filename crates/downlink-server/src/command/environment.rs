@@ -14,17 +14,6 @@ const PREFIX: &str = "DOWNLINK_";
 /// The variable of the log's level, which no flag has.
 pub(super) const LOG: &str = "DOWNLINK_LOG";
 
-/// Variables of this repository's tests. Programs that the tests start inherit them.
-const OF_TESTS: [&str; 7] = [
-    "DOWNLINK_BIN",
-    "DOWNLINK_BIN_DIR",
-    "DOWNLINK_CHROMIUM",
-    "DOWNLINK_FIREFOX",
-    "DOWNLINK_PROXIES",
-    "DOWNLINK_PROXY_LONG",
-    "DOWNLINK_PYTHON",
-];
-
 /// Checks the names of the variables.
 ///
 /// # Errors
@@ -40,7 +29,7 @@ pub(super) fn check(
     for name in names {
         let name = name.to_string_lossy();
         let is_ours = name.starts_with(PREFIX) && !is_service(&name);
-        if is_ours && !known.contains(&&*name) && !OF_TESTS.contains(&&*name) {
+        if is_ours && !known.contains(&&*name) {
             let perhaps = perhaps(&name, known.into_iter());
             bail!("there is no environment variable {name}; {perhaps}see downlink serve --help");
         }
@@ -70,8 +59,7 @@ mod tests {
         let near = refused("DOWNLINK_RETAIN_AGES").unwrap();
         assert!(near.contains("DOWNLINK_RETAIN_AGES; perhaps DOWNLINK_RETAIN_AGE is meant"));
         assert!(refused("DOWNLINK_").is_some() && refused("DOWNLINK_SOMETHING").is_some());
-        for name in ["DOWNLINK_RETAIN_AGE", LOG, "DOWNLINK_BIN", "PATH", "DOWNLINKS", "LISTEN_FDS"]
-        {
+        for name in ["DOWNLINK_RETAIN_AGE", LOG, "PATH", "DOWNLINKS", "LISTEN_FDS"] {
             assert_eq!(refused(name), None);
         }
     }
