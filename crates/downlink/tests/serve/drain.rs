@@ -295,9 +295,8 @@ async fn connection_without_a_request_does_not_hold_the_end_up() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// A proxy connects first and writes later. The server may shut down in between.
-#[tokio::test]
-async fn first_request_that_comes_after_the_signal_is_answered() {
+/// The answer to a request that comes after the signal, on a connection from before it.
+async fn last_answer_to(request: &str) -> String {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let mut client = running.connect().await;
@@ -305,26 +304,22 @@ async fn first_request_that_comes_after_the_signal_is_answered() {
     let other = reading(&running, "/ours").await;
     running.stop();
     other.rest().await;
-    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    client.send(request).await;
     let answer = client.rest().await;
-    assert_eq!(body_of(&answer), "hello");
-    assert!(answer.contains("connection: close\r\n"), "{answer}");
     running.ended().await;
+    answer
 }
 
+/// A proxy connects first and writes later. The server may shut down in between.
 #[tokio::test]
-async fn last_answer_in_http_1_0_offers_nothing_more() {
-    let hello = Router::new().route("/", get(|| async { "hello" }));
-    let mut running = Running::new(hello.merge(streams())).await;
-    let mut client = running.connect().await;
-    let other = reading(&running, "/ours").await;
-    running.stop();
-    other.rest().await;
-    client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
-    let answer = client.rest().await;
-    assert_eq!(body_of(&answer), "hello");
-    assert!(answer.contains("connection: close\r\n"), "{answer}");
-    running.ended().await;
+async fn first_request_that_comes_after_the_signal_is_answered_as_the_last() {
+    for request in
+        ["GET / HTTP/1.1\r\nHost: test\r\n\r\n", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]
+    {
+        let answer = last_answer_to(request).await;
+        assert_eq!(body_of(&answer), "hello");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
 }
 
 /// A proxy may write a request on an idle connection before it learns of the shutdown.

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use downlink::serve::Serve;
 use downlink::{Event, Sse};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::oneshot;
 
-use super::{DropSignal, Running, patiently};
+use super::{Client, DropSignal, Running, patiently};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -30,17 +31,23 @@ async fn half_a_head_is_closed_by_the_header_timeout() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// A balancer keeps its connections for a minute, and sends a request on one at any moment.
-#[tokio::test]
-async fn an_idle_connection_waits_longer_than_a_head() {
+/// A server that waits shortly for a head and long for the next request, and a client that has had
+/// an answer.
+async fn answered() -> (Running, Client) {
     let app = Router::new().route("/", get(|| async { "hello" }));
-    let running = Running::with(app, |serve| {
-        serve.header_timeout(SHORT).idle_timeout(Duration::from_secs(60))
-    });
-    let running = running.await;
+    let limits =
+        |serve: Serve<_, _, _>| serve.header_timeout(SHORT).idle_timeout(Duration::from_secs(60));
+    let running = Running::with(app, limits).await;
     let mut client = running.connect().await;
     client.get("/", "").await;
     client.sees("hello").await;
+    (running, client)
+}
+
+/// A balancer keeps its connections for a minute, and sends a request on one at any moment.
+#[tokio::test]
+async fn an_idle_connection_waits_longer_than_a_head() {
+    let (running, mut client) = answered().await;
     // A head that has begun on another connection is cut by then.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
@@ -51,14 +58,7 @@ async fn an_idle_connection_waits_longer_than_a_head() {
 
 #[tokio::test]
 async fn half_a_head_after_an_answer_is_closed_by_the_header_timeout() {
-    let app = Router::new().route("/", get(|| async { "hello" }));
-    let running = Running::with(app, |serve| {
-        serve.header_timeout(SHORT).idle_timeout(Duration::from_secs(60))
-    });
-    let running = running.await;
-    let mut client = running.connect().await;
-    client.get("/", "").await;
-    client.sees("hello").await;
+    let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
     assert!(client.rest().await.ends_with("hello"), "nothing follows");
 }
