@@ -19,11 +19,11 @@ pub(crate) struct Seats<P> {
     /// Invariant: sorted by the topics' identity, for the search of an event's topics.
     pub(crate) topics: TopicSeats<P>,
     /// `None` in most readers: they name topics only.
-    patterns: Option<Box<Patterned<P>>>,
+    patterns: Option<Box<NamedPatterns<P>>>,
 }
 
 #[derive(Debug)]
-struct Patterned<P> {
+struct NamedPatterns<P> {
     seats: PatternSeats<P>,
     /// Made when the reader first reads events that its patterns no longer list.
     set: OnceLock<Arc<PatternSet>>,
@@ -39,7 +39,7 @@ impl<P: Payload> Seats<P> {
         // A set of few patterns is quickly made again, and most readers never need one.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
-        let some = |seats| Box::new(Patterned { seats, set });
+        let some = |seats| Box::new(NamedPatterns { seats, set });
         Self { topics, patterns: (!patterns.is_empty()).then_some(patterns).map(some) }
     }
 
@@ -55,7 +55,7 @@ impl<P: Payload> Seats<P> {
 
     /// The patterns, to match names with.
     pub(crate) fn set(&self) -> Arc<PatternSet> {
-        let of = |patterns: &Patterned<P>| {
+        let of = |patterns: &NamedPatterns<P>| {
             let selectors = patterns.seats.iter().map(|seat| seat.pattern.selector.clone());
             Arc::new(PatternSet::new(selectors))
         };

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::http::{Method, Request, Response};
 use bytes::{Buf, Bytes};
+use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
@@ -41,7 +41,7 @@ use super::progress::{Awaited, Progress};
 use super::server::{Place, Server};
 use crate::http::moment::Moment;
 use crate::http::stalled::{self, Stalled};
-use crate::http::{self, refuse};
+use crate::http::{is_browser, refuse};
 
 /// How long a peer that has sent no request yet may take to do so once the drain has begun.
 ///
@@ -337,9 +337,9 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
 }
 
 /// Whether a browser opens a stream. Whatever else a page sends with `fetch`, it reads the status.
-fn is_browser<B>(request: &Request<B>) -> bool {
+fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     let opens = matches!(*request.method(), Method::GET | Method::HEAD);
-    opens && http::is_browser(request.headers(), request.uri().query())
+    opens && is_browser(request.headers(), request.uri().query())
 }
 
 /// Answers the one request of a newcomer at the limit of connections, nearly always with a refusal,
@@ -376,7 +376,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
                 };
                 return app.call(request).await.map(|response| response.map(plain));
             }
-            let browser = is_browser(&request);
+            let browser = is_opened_by_browser(&request);
             let spread = server.drain.reconnection;
             let reason = "The server is at its limit of connections; come back later.";
             Ok(refuse(reason, spread, browser).map(Either::Right))
@@ -425,7 +425,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let number = self.progress.begin_request();
         let traits = RequestTraits::of(&request, number);
-        let browser = is_browser(&request);
+        let browser = is_opened_by_browser(&request);
         let request = request.map(|body| RequestBody::new(body, &self.progress, number));
         let mut app = self.app.clone();
         let (parking, progress) = (self.parking.clone(), Arc::clone(&self.progress));

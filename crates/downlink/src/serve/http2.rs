@@ -7,8 +7,9 @@
 //! A connection has these limits, besides the constants below. A stream whose peer makes no room
 //! for the next bytes (see `pace`) is reset after `write_stall_max`. A peer that has sent nothing
 //! for that time is pinged, and has as long again to answer. A peer without a stream is asked to
-//! leave after the header timeout. A flood of resets or of broken streams ends the connection by
-//! the defaults of h2. Not here: upgrades, and the direct path.
+//! leave: after the header timeout if it has asked for nothing yet, else after the idle timeout. A
+//! flood of resets or of broken streams ends the connection by the defaults of h2. Not here:
+//! upgrades, and the direct path.
 
 mod pace;
 mod streams;

@@ -16,20 +16,20 @@
 //! | limit | default | set by |
 //! |---|---|---|
 //! | connections | descriptors less a reserve | [`Serve::connections_max`] |
-//! | newcomers being refused | [`REFUSALS_MAX`] | – |
+//! | newcomers at that limit, refused or answered | [`REFUSALS_MAX`] | – |
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
 //! | time until the next request of an idle connection | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
 //! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
 //! | bytes that the kernel holds unsent | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
 //! | time for a first request, and for the next one, once the drain has begun | 1 s, 250 ms | – |
-//! | size of a request head | 32 KiB | – |
+//! | size of a request head | 32 KiB, 100 fields | – |
 //! | streams of an HTTP/2 connection | 100 | – |
 //! | unread request bodies of an HTTP/2 stream, connection | 64 KiB, 256 KiB | – |
 //! | queued bytes of an HTTP/2 stream, besides the last piece of its body | 48 KiB | – |
 //!
-//! Over HTTP/2 the header timeout is for the time without a stream, after which the peer is asked
-//! to leave (GOAWAY). `write_stall_max` is also for one stream: it is reset when its peer makes no
+//! Over HTTP/2 both times are for a connection without a stream: before its first request, and
+//! later. Then the peer is asked to leave (GOAWAY). `write_stall_max` is also for one stream: it is reset when its peer makes no
 //! room (WINDOW_UPDATE) for the next 16 KiB in that time; the other streams stay. A peer that has
 //! sent nothing for that time is pinged, and closed if it does not answer for as long again. A
 //! connection counts once for `connections_max`, with any number of streams. When all places are
