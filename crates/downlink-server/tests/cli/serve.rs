@@ -52,7 +52,7 @@ fn the_commands_of_the_greeting_work_when_pasted() {
     let reader = Running::start(shell(&subscribe.replace("curl", "exec curl -s --max-time 60")));
     assert_eq!(reader.stdout.next(), ": connected");
     let answer = run(shell(&publish.replace("curl", "curl -s")), "");
-    assert!(answer.stdout.ends_with(",\"subscribers\":1}"), "{}", answer.stdout);
+    assert!(answer.stdout.ends_with(",\"subscribers\":1}\n"), "{}", answer.stdout);
     while reader.stdout.next() != "data: hello" {}
 }
 
