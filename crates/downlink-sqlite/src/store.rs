@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use downlink_log::{
@@ -33,6 +34,10 @@ const CHECKPOINT_PAGES: usize = 4_000;
 /// The most bytes that a probe writes: as large as an event may be by default. A batch may be larger,
 /// but a disk that takes this much takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
+
+/// How long nothing may be committed before the writer's cache is freed. It is full again after
+/// some hundred commits; a shorter time would read pages again for publishers that pause.
+const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// The writer of a store in one SQLite file.
 ///
@@ -81,7 +86,18 @@ struct Writer {
     wal_pages: Arc<AtomicUsize>,
     /// How the connection flushes at present.
     flushes: Option<Durability>,
+    cache: Cache,
     stopped: bool,
+}
+
+/// The pages that the writing connection keeps in memory.
+#[derive(Clone, Copy, Debug)]
+enum Cache {
+    /// Something was committed since the last step of trimming.
+    Busy,
+    /// Nothing was committed since this time.
+    Idle(Timestamp),
+    Freed,
 }
 
 /// The state of the file. A failed transaction leaves it as it was before.
@@ -170,6 +186,7 @@ impl Opening {
                 clock_delta: clock.delta_ms,
                 wal_pages,
                 flushes: None,
+                cache: Cache::Freed,
                 stopped: false,
             };
             Ok((writer, opened))
@@ -192,6 +209,7 @@ impl Writer {
         let Some(last) = batch.last() else { return Ok(()) };
         check_rising(batch, self.written.next_offset)?;
         self.set_flushing(durability)?;
+        self.cache = Cache::Busy;
         let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         topics.unindexed(&transaction)?;
@@ -246,6 +264,24 @@ impl Writer {
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Frees the cache when nothing was committed for a while. Gives the time of the next step.
+    fn free_idle_cache(&mut self, trimmed: Trimmed, now: Timestamp) -> Result<Trimmed> {
+        let Trimmed::Until(next) = trimmed else { return Ok(trimmed) };
+        let since = match self.cache {
+            Cache::Busy => now,
+            Cache::Idle(since) => since,
+            Cache::Freed => return Ok(trimmed),
+        };
+        let due = since.after(CACHE_IDLE);
+        if now < due {
+            self.cache = Cache::Idle(since);
+            return Ok(Trimmed::Until(Some(next.map_or(due, |next| next.min(due)))));
+        }
+        self.connection.execute_batch("PRAGMA shrink_memory")?;
+        self.cache = Cache::Freed;
+        Ok(trimmed)
     }
 
     /// Chooses whether the next transaction is flushed to the disk.
@@ -353,7 +389,7 @@ impl Store for SqliteStore {
         let Some(writer) = &mut self.writer else { return Ok(Trimmed::Until(None)) };
         let trimmed = writer.write(|writer| writer.trim_batch(now))?;
         writer.write(Writer::checkpoint)?;
-        Ok(trimmed)
+        writer.write(|writer| writer.free_idle_cache(trimmed, now))
     }
 
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError> {

@@ -1,8 +1,9 @@
 //! Which topics each offset belongs to, in the order of offsets.
 //!
 //! A reader of patterns that is far behind walks the index, and the byte bound of the log finds the
-//! oldest event by it. Rows of evicted events stay until they outnumber the others. The rows are in
-//! chunks, and tidying looks at one chunk at a time.
+//! oldest event by it. Rows of evicted events go first where they are the oldest; the others stay
+//! until they outnumber the rows of kept events. The rows are in chunks, and tidying looks at a few
+//! chunks at a time.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -20,11 +21,17 @@ const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 /// Rows of evicted events that are always tolerated, so that tidying is rare in a small log.
 const SLACK: usize = 64;
 
+/// Topics to look at for each one that was added. At 4, a round over all chunks ends before a
+/// quarter as many rows have come. At 1, rows of evicted events would gather for ever.
+const TIDIED_PER_PUSHED: usize = 4;
+
 /// Invariant: `places` is the number of topics in all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
     chunks: VecDeque<VecDeque<Row<P>>>,
     places: usize,
+    /// Topics of the rows that were added since the last call of `tidy`.
+    pushed: usize,
     /// The chunk that is tidied next.
     next_chunk: usize,
 }
@@ -38,12 +45,13 @@ pub(crate) struct Row<P> {
 
 impl<P> Index<P> {
     pub(crate) fn new() -> Self {
-        Self { chunks: VecDeque::new(), places: 0, next_chunk: 0 }
+        Self { chunks: VecDeque::new(), places: 0, pushed: 0, next_chunk: 0 }
     }
 
     pub(crate) fn push(&mut self, row: Row<P>) {
         debug_assert!(self.newest().is_none_or(|newest| newest < row.offset));
         self.places += row.topics.len();
+        self.pushed += row.topics.len();
         match self.chunks.back_mut().filter(|chunk| chunk.len() < CHUNK_ROWS) {
             Some(chunk) => chunk.push_back(row),
             None => self.chunks.push_back(VecDeque::from([row])),
@@ -80,8 +88,12 @@ impl<P> Index<P> {
 
     /// Removes the oldest row, if it is that of `offset`.
     pub(crate) fn pop_front(&mut self, offset: u64) -> Option<Row<P>> {
+        self.pop_front_if(|row| row.offset == offset)
+    }
+
+    fn pop_front_if(&mut self, condition: impl FnOnce(&Row<P>) -> bool) -> Option<Row<P>> {
         let chunk = self.chunks.front_mut()?;
-        let row = chunk.pop_front_if(|row| row.offset == offset)?;
+        let row = chunk.pop_front_if(|row| condition(row))?;
         self.places -= row.topics.len();
         if chunk.is_empty() {
             self.chunks.pop_front();
@@ -90,15 +102,30 @@ impl<P> Index<P> {
         Some(row)
     }
 
-    /// Removes evicted events from one chunk, if the rows have more places of evicted events than
-    /// `live`, the places of kept ones, and some slack.
+    /// Removes rows of evicted events: the oldest, if there are more of them than an eighth of
+    /// `live`, the places of kept events; and some of the others, if they outnumber `live`.
     ///
-    /// Each append calls it once. So the work of an append is bounded, and kept events bound the
-    /// cost of evicted ones.
+    /// Each append calls it once. The work grows with the rows that were added since the last call,
+    /// so evicted events never gather, however many events an append has.
     pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
-        if self.places <= 2 * live + SLACK {
+        let step = CHUNK_ROWS + TIDIED_PER_PUSHED * std::mem::take(&mut self.pushed);
+        if self.places <= live + live / 8 + SLACK {
             return;
         }
+        let is_evicted = |row: &Row<P>| !row.topics.iter().any(|topic| is_kept(row.offset, topic));
+        let mut left = step;
+        while left > 0 && self.pop_front_if(is_evicted).is_some() {
+            left -= 1;
+        }
+        for _ in 0..step.div_ceil(CHUNK_ROWS).min(self.chunks.len()) {
+            if self.places <= 2 * live + SLACK {
+                return;
+            }
+            self.tidy_chunk(&is_kept);
+        }
+    }
+
+    fn tidy_chunk(&mut self, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
         if self.next_chunk >= self.chunks.len() {
             self.next_chunk = 0;
         }
@@ -175,17 +202,49 @@ mod tests {
     }
 
     #[test]
-    fn a_call_tidies_one_chunk_and_all_calls_tidy_everything() {
+    fn calls_tidy_one_chunk_each_and_in_the_end_everything() {
         let rows = 4 * CHUNK_ROWS;
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
         assert_eq!(index.places, rows, "few enough");
-        index.tidy(10, |offset, _| offset.is_multiple_of(64));
-        assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32);
+        // The oldest is kept, so that the others are not at the front.
+        index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
+        assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);
         for _ in 0..2 * rows / CHUNK_ROWS {
-            index.tidy(10, |offset, _| offset == 64);
+            index.tidy(10, |offset, _| offset == 2);
         }
         assert!(index.places <= 20 + SLACK, "{}", index.places);
+    }
+
+    /// An append of many events adds more rows than a chunk has.
+    #[test]
+    fn rows_of_evicted_events_do_not_gather_however_many_events_an_append_has() {
+        let one = topics(1);
+        for in_order in [true, false] {
+            let (mut index, live, mut newest) = (Index::new(), 1_000, 0);
+            // Where the oldest event is kept for good, no other row is at the front.
+            let is_kept = |newest: u64, offset: u64| {
+                (!in_order && offset == 1) || offset + live as u64 > newest
+            };
+            for append in 0..100 {
+                for _ in 0..10_000 {
+                    newest += 1;
+                    let at = Timestamp::default();
+                    index.push(Row { offset: newest, at, topics: one.clone() });
+                }
+                index.tidy(live, |offset, _| is_kept(newest, offset));
+                assert!(index.places <= 10_000 + 2 * live + SLACK, "{append}: {}", index.places);
+            }
+        }
+    }
+
+    #[test]
+    fn the_oldest_rows_go_first() {
+        let mut index = index(CHUNK_ROWS as u64);
+        let kept = CHUNK_ROWS / 2;
+        index.tidy(kept, |offset, _| offset > CHUNK_ROWS as u64);
+        assert_eq!(index.places, kept);
+        assert_eq!(index.front().map(|row| row.offset), Some(CHUNK_ROWS as u64 + 2));
     }
 
     /// One event to a thousand topics weighs as much as a thousand events.

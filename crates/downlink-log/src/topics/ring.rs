@@ -16,6 +16,16 @@ use crate::types::{
 /// Entries to look at from the end before a binary search, which would look at about as many.
 const NEAR: usize = 4;
 
+/// A full ring grows by this part of its length. Doubling would leave half of the memory of many
+/// rings unused; a smaller part would copy each entry more than about four times.
+const GROWTH: usize = 4;
+
+/// The least growth, and the least capacity of a ring that has shrunk.
+const GROWTH_MIN: usize = 4;
+
+/// A ring whose capacity is this many times its length shrinks to twice its length.
+const SPARSE: usize = 4;
+
 /// An event in a ring.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept<P> {
@@ -205,7 +215,11 @@ impl<P: Payload> Ring<P> {
         let cost = entry.cost();
         history.bytes += cost;
         history.pushed += 1;
-        history.entries.push_back(entry);
+        let entries = &mut history.entries;
+        if entries.len() == entries.capacity() {
+            entries.reserve_exact(GROWTH_MIN.max(entries.len() / GROWTH));
+        }
+        entries.push_back(entry);
         cost
     }
 
@@ -218,8 +232,11 @@ impl<P: Payload> Ring<P> {
         lost.floor = Floor { offset: Offset::new(entry.offset + 1), at: entry.at };
         lost.number = number();
         history.bytes -= entry.cost();
-        if history.entries.is_empty() {
-            history.entries = VecDeque::new();
+        let entries = &mut history.entries;
+        if entries.is_empty() {
+            *entries = VecDeque::new();
+        } else if entries.len() < entries.capacity() / SPARSE {
+            entries.shrink_to(GROWTH_MIN.max(2 * entries.len()));
         }
         Some(entry)
     }
@@ -313,6 +330,23 @@ mod tests {
             ring.push(Kept { offset, at, payload: "four" });
         }
         ring
+    }
+
+    #[test]
+    fn the_memory_of_a_ring_follows_its_length() {
+        let spare = |ring: &Ring<&'static str>| {
+            ring.entries().map(|entries| entries.capacity() - entries.len()).expect("pushed")
+        };
+        let mut ring = ring(&[]);
+        for offset in 1..=10_000 {
+            ring.push(Kept { offset, at: Timestamp::default(), payload: "four" });
+            assert!(spare(&ring) <= GROWTH_MIN + ring.len() / GROWTH, "{}", spare(&ring));
+        }
+        for _ in 1..10_000 {
+            ring.evict(one);
+            assert!(spare(&ring) <= GROWTH_MIN + SPARSE * ring.len(), "{}", spare(&ring));
+        }
+        assert_eq!(ring.newest_first().collect::<Vec<_>>(), [10_000]);
     }
 
     #[test]

@@ -72,7 +72,8 @@ fn each_age_is_followed_and_says_when_it_is_next() {
     assert_eq!(trim(&mut store, 102), Some(at(103)));
     assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
-    assert_eq!(trim(&mut store, 105), None);
+    assert_eq!(trim(&mut store, 105), Some(at(5_010)), "then the cache is freed");
+    assert_eq!(trim(&mut store, 5_010), None);
     assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
 }
 
@@ -241,19 +242,19 @@ fn a_step_is_bounded() {
 fn a_failure_and_new_rules_leave_retention_at_work() {
     let folder = Folder::new();
     let path = folder.file("a.db");
-    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(5_000)), ..ALL });
+    let mut options = keeping(Retention { age_max: Some(Duration::from_millis(4_000)), ..ALL });
     let mut store = open_with(&path, options.clone());
     let batch: Vec<_> = (1..=2_000).map(|n| event(n, &[topic(&format!("t/{n}"))])).collect();
     commit(&mut store, &batch);
     trim(&mut store, 0);
     let refused = store.commit(&batch[..1], Durability::Relaxed);
     assert!(matches!(refused, Err(StoreError::OffsetNotRising { .. })), "{refused:?}");
-    assert_eq!(store.trim(at(0)), Ok(Trimmed::Until(Some(at(5_001)))));
+    assert_eq!(store.trim(at(0)), Ok(Trimmed::Until(Some(at(4_001)))));
     drop(store);
     options.retention.default.events_max = 8;
     let mut store = open_with(&path, options);
     for _ in 0..4 {
-        assert_eq!(store.trim(at(5_100)), Ok(Trimmed::More));
+        assert_eq!(store.trim(at(4_100)), Ok(Trimmed::More));
     }
     assert_eq!(floor(&store, &topic("t/100")), (101, 100));
 }
@@ -305,4 +306,20 @@ fn trimming_keeps_up_with_publishers_that_never_pause() {
         let _ = store.trim(at(0)).unwrap();
     }
     assert!(kept() <= 6_000, "{}", kept());
+}
+
+/// The pages that the writer keeps in memory are up to 16 MiB.
+#[test]
+fn the_cache_is_freed_when_nothing_was_committed_for_five_seconds() {
+    let folder = Folder::new();
+    let mut store = open_with(&folder.file("a.db"), keeping(ALL));
+    let a = topic("a");
+    assert_eq!(trim(&mut store, 0), None);
+    append(&mut store, 1..=10, std::slice::from_ref(&a));
+    assert_eq!(trim(&mut store, 1_000), Some(at(6_000)));
+    append(&mut store, 11..=20, std::slice::from_ref(&a));
+    assert_eq!(trim(&mut store, 2_000), Some(at(7_000)), "it was used again");
+    assert_eq!(trim(&mut store, 6_999), Some(at(7_000)));
+    assert_eq!(trim(&mut store, 7_000), None);
+    assert_eq!(trim(&mut store, 8_000), None);
 }

@@ -9,10 +9,10 @@ use smallvec::SmallVec;
 /// The two counts of an allocation that is shared.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory of a frame besides its bytes: the count of its buffer, and the room for the longest
-/// offset that a shorter one leaves unused. Without these costs a history of small events took
-/// twice the memory that it counted.
-const FRAME_COST_BYTES: usize = 64;
+/// The memory of a frame besides its bytes: the count of its buffer, the room for the longest
+/// offset that a shorter one leaves unused, and the rounding of the allocator. Without these costs a
+/// history of small events took twice the memory that it counted.
+const FRAME_COST_BYTES: usize = 96;
 
 /// The recipients of an event; nearly always one.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
