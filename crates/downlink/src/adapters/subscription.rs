@@ -157,7 +157,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     ///
     /// let hub = Hub::<String>::text();
     /// let subscription = hub.subscribe().topic("news").open().await?;
-    /// let response = subscription.into_sse_with(dated).into_response();
+    /// let response = subscription.into_sse_with(dated).into_http_response();
     /// # assert_eq!(response.status(), 200);
     /// # Ok(())
     /// # }
@@ -170,8 +170,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     /// The response, for any server that takes an `http_body::Body`.
-    pub fn into_response(self) -> Response<SseBody<SubscriptionFrames<T>>> {
-        self.into_sse().into_response()
+    pub fn into_http_response(self) -> Response<SseBody<SubscriptionFrames<T>>> {
+        self.into_sse().into_http_response()
     }
 }
 
@@ -187,7 +187,7 @@ const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::
 impl SubscribeError {
     /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
     /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let status = match self {
             Self::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
             | Self::InvalidSelector { .. }
@@ -205,7 +205,7 @@ impl SubscribeError {
                 return response;
             }
         };
-        problem(status, &self).into_response()
+        problem(status, &self).into_http_response()
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
     async fn a_driven_body_is_woken_by_its_key() {
         let hub = Hub::<String>::text();
         let subscription = hub.subscribe().topic("news").open().await.expect("room");
-        let mut body = Box::pin(subscription.into_response().into_body());
+        let mut body = Box::pin(subscription.into_http_response().into_body());
         let keys = Arc::new(WokenKeys::default());
         let wakes = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&wakes));
@@ -340,9 +340,9 @@ mod tests {
         hub.to("news").publish("first".to_owned()).expect("an open topic");
         let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
         let (short, long) = (open().await.expect("room"), open().await.expect("room"));
-        let mut short = Box::pin(short.into_response().into_body());
+        let mut short = Box::pin(short.into_http_response().into_body());
         let as_published = |event: Published<String>| event.frame().clone();
-        let mut long = Box::pin(long.into_sse_with(as_published).into_response().into_body());
+        let mut long = Box::pin(long.into_sse_with(as_published).into_http_response().into_body());
         let mut all = String::new();
         for (news, others) in
             [(0, 0), (1, 0), (1, 0), (0, 2), (1, 1), (2, 0), (9, 3), (1, 0), (1, 0)]

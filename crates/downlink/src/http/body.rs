@@ -71,7 +71,7 @@ enum Next {
 }
 
 pin_project! {
-    /// The body of an event stream response; made by [`Sse::into_response`](super::Sse).
+    /// The body of an event stream response; made by [`Sse::into_http_response`](super::Sse).
     ///
     /// Needs a tokio runtime with time enabled. Dropping it drops the source, which is how a
     /// producer learns that its reader has left.
@@ -351,7 +351,7 @@ mod tests {
     async fn driven_body_yields_its_failure_once() {
         for panics in [false, true] {
             let source = Failing { words: vec!["two", "one"], panics, failed: false };
-            let mut body = Box::pin(Sse::from_source(source).into_response().into_body());
+            let mut body = Box::pin(Sse::from_source(source).into_http_response().into_body());
             let round = PollRound::begin(Now::look(), Arc::new(NoKeys));
             let mut poll = || {
                 let mut cx = Context::from_waker(Waker::noop());

@@ -39,7 +39,7 @@ pub struct Finite;
 /// let (sender, sse) = Sse::channel(16);
 /// sender.try_send(Event::new("hello"))?;
 /// sender.finish();
-/// let response = sse.into_response();
+/// let response = sse.into_http_response();
 /// assert_eq!(response.headers()["content-type"], "text/event-stream");
 /// # Ok::<(), downlink::http::TrySendError>(())
 /// ```
@@ -147,7 +147,7 @@ impl<S> Sse<S> {
     ///
     /// The age of the connection counts from here. Headers: `Content-Type: text/event-stream`,
     /// `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
-    pub fn into_response(self) -> Response<SseBody<S>> {
+    pub fn into_http_response(self) -> Response<SseBody<S>> {
         let Self { source, keep_alive, max_age, expiry, finite, mut uncommon } = self;
         let KeepAlive { interval, frame } = keep_alive;
         if frame.is_some() {

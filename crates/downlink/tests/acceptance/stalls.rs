@@ -116,7 +116,7 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
 #[tokio::test]
 async fn acceptance_06_dropped_bodies_are_gone_at_once() {
     let hub = Hub::<String>::text();
-    let response = || open(hub.subscribe().topic("a").client("c")).into_response();
+    let response = || open(hub.subscribe().topic("a").client("c")).into_http_response();
     let responses: Vec<_> = (0..1_000).map(|_| response()).collect();
     assert_eq!(hub.stats().subscribers, 1_000);
     drop(responses);

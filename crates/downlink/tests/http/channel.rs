@@ -51,7 +51,7 @@ async fn send_waits_for_room() {
 #[tokio::test]
 async fn dropped_body_is_seen_by_the_sender() {
     let (sender, sse) = Sse::channel(1);
-    let response = sse.into_response();
+    let response = sse.into_http_response();
     assert!(sender.closed().now_or_never().is_none());
     assert!(!sender.is_closed());
     drop(response);

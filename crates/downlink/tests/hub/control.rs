@@ -16,7 +16,7 @@ impl Wire<()> {
         subscription: Subscription<String>,
         keep_alive: KeepAlive,
     ) -> Wire<impl http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> {
-        let response = subscription.into_sse().keep_alive(keep_alive).into_response();
+        let response = subscription.into_sse().keep_alive(keep_alive).into_http_response();
         Wire(Box::pin(response.into_body()))
     }
 }
