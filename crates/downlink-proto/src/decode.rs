@@ -35,7 +35,7 @@ const ITEMS_KEPT: usize = 64;
 /// ```
 /// use downlink_proto::{Decoder, DecoderLimits};
 ///
-/// let limits = DecoderLimits::default().with_line_bytes_max(5);
+/// let limits = DecoderLimits::default().line_bytes_max(5);
 /// let mut decoder = Decoder::new(limits);
 /// assert!(decoder.handle_bytes(b"data:").is_ok());
 /// assert!(decoder.handle_bytes(b"x").is_err());
@@ -59,14 +59,14 @@ impl Default for DecoderLimits {
 impl DecoderLimits {
     /// Sets the longest line.
     #[must_use]
-    pub const fn with_line_bytes_max(mut self, bytes: usize) -> Self {
+    pub const fn line_bytes_max(mut self, bytes: usize) -> Self {
         self.line_bytes_max = bytes;
         self
     }
 
     /// Sets the largest event.
     #[must_use]
-    pub const fn with_event_bytes_max(mut self, bytes: usize) -> Self {
+    pub const fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.event_bytes_max = bytes;
         self
     }

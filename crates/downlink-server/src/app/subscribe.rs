@@ -41,7 +41,7 @@ pub(super) async fn subscribe(
 
 fn respond<S: FrameSource + Send + 'static>(app: &App, mut sse: Sse<S>) -> Response {
     let settings = &app.settings;
-    sse = sse.keep_alive(KeepAlive::every(settings.keep_alive));
+    sse = sse.keep_alive(KeepAlive::new().interval(settings.keep_alive));
     if let Some(max_age) = settings.max_age {
         sse = sse.max_age(max_age);
     }

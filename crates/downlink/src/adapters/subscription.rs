@@ -152,7 +152,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// /// The time before the data.
     /// fn dated(event: Published<String>) -> Frame {
     ///     let dated = format!("{} {}", event.at().as_millis(), event.data());
-    ///     Event::new(dated).with_id(event.event_id()).into()
+    ///     Event::new(dated).id(event.event_id()).into()
     /// }
     ///
     /// let hub = Hub::<String>::text();

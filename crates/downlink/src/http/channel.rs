@@ -32,7 +32,7 @@ enum Item {
 
 impl Item {
     fn unsent(self) -> SendError {
-        SendError(if let Self::Event(event) = self { event } else { Event::empty() })
+        SendError(if let Self::Event(event) = self { event } else { Event::default() })
     }
 }
 

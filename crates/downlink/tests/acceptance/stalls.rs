@@ -104,7 +104,8 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
     let (observer, mut departures) = Departures::new();
     let hub = HubBuilder::<String>::text().observer(observer).build().unwrap();
     // Large comments, so that a handful of them fills the kernel's buffers.
-    let keep_alive = KeepAlive::every(Duration::from_millis(100)).comment(&"x".repeat(1 << 20));
+    let keep_alive =
+        KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
     let running =
         Running::new(app(&hub, keep_alive), |serve| serve.write_stall_max(STALL_MAX)).await;
     let _silent = running.stall("topics=a").await;

@@ -102,8 +102,8 @@ async fn traffic_puts_the_keep_alive_off() {
 
 #[tokio::test(start_paused = true)]
 async fn keep_alive_can_be_an_event() {
-    let alive = Event::new("").with_type(EventType::new("alive").expect("a type"));
-    let keep_alive = KeepAlive::every(SECOND).event(alive);
+    let alive = Event::new("").event(EventType::from_static("alive"));
+    let keep_alive = KeepAlive::new().interval(SECOND).event(alive);
     let sse = Sse::new(stream::pending::<Frame>()).keep_alive(keep_alive);
     let mut reader = Reader::greeted(sse).await;
     assert_eq!(reader.next().await.as_deref(), Some("event: alive\ndata: \n\n"));

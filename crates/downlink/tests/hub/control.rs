@@ -30,7 +30,7 @@ impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wi
 }
 
 fn every_second() -> KeepAlive {
-    KeepAlive::every(Duration::from_secs(1))
+    KeepAlive::new().interval(Duration::from_secs(1))
 }
 
 #[tokio::test(start_paused = true)]

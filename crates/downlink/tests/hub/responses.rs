@@ -145,7 +145,11 @@ fn errors_of_publishing_are_problems() {
     });
     let text = String::new;
     let wrong = hub.to("").publish(text()).unwrap_err();
-    is_problem(wrong.to_problem().into_http_response(), 400, "\"\" is not a topic: the name is empty.");
+    is_problem(
+        wrong.to_problem().into_http_response(),
+        400,
+        "\"\" is not a topic: the name is empty.",
+    );
     for publish in [
         hub.to_client(""),
         hub.to("a").event("open"),
@@ -242,7 +246,7 @@ async fn a_finished_or_disconnected_subscription_just_ends() {
 async fn events_take_another_form_and_what_the_hub_says_does_not() {
     let shout = |event: Published<String>| {
         let shouted = Event::new(event.data().to_uppercase());
-        Frame::from(shouted.with_id(event.event_id()))
+        Frame::from(shouted.id(event.event_id()))
     };
     let hub = keeping(1);
     say(&hub, "a", "gone");
