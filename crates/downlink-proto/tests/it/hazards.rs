@@ -204,6 +204,13 @@ fn an_event_can_be_read_back() {
     assert_eq!((fields.event_type, fields.retry), (None, None));
 }
 
+/// Hubs and channels hold events by the thousand.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn an_event_takes_72_bytes() {
+    assert_eq!(size_of::<Event>(), 72);
+}
+
 #[test]
 fn encoding_appends() {
     let mut out = b": x\n\n".to_vec();

@@ -16,7 +16,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use crate::http::{
-    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
+    AnyError, FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
 };
 use crate::hub::{
     BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
@@ -85,18 +85,22 @@ where
         subscription.open_frame(keep_alive)
     }
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
         let this = self.get_mut();
         if F::AS_PUBLISHED
             && let Some(polled) = this.subscription.poll_frame_by::<Driven>(cx)
         {
-            return polled.map(Some);
+            return polled.map(|frame| Some(Ok(frame)));
         }
-        Poll::Ready(match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
+        let frame = match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => this.subscription.end_frame(),
-        })
+        };
+        Poll::Ready(frame.map(Ok))
     }
 
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
@@ -132,7 +136,7 @@ impl Reading for Driven {
 impl<T: Send + Sync + 'static> Subscription<T> {
     /// A response that can still be configured, such as with a keep-alive, an age or an expiry.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame: AsPublished })
+        Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
     /// A response with events in another form, such as one that names their topics. Each event is
@@ -166,7 +170,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
     {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame })
+        Sse::new(SubscriptionFrames { subscription: self, to_frame })
     }
 
     /// The response, for any server that takes an `http_body::Body`.

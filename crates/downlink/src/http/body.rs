@@ -204,16 +204,14 @@ impl<S: FrameSource> SseBody<S> {
         }
         while !batch.is_full() {
             match unpanicked(|| this.source.as_mut().poll_frame(cx))? {
-                Poll::Ready(Some(frame)) => {
+                Poll::Ready(Some(Ok(frame))) => {
                     if let Err(frame) = batch.push(frame) {
                         this.uncommon.get_or_insert_default().held = Some(frame);
                         break;
                     }
                 }
-                Poll::Ready(None) => {
-                    let failure = this.source.take_error().map(BodyError::Source);
-                    return failure.map_or(Ok(Next::End), Err);
-                }
+                Poll::Ready(Some(Err(error))) => return Err(BodyError::Source(error)),
+                Poll::Ready(None) => return Ok(Next::End),
                 Poll::Pending => break,
             }
         }
@@ -322,18 +320,17 @@ mod tests {
     }
 
     impl FrameSource for Failing {
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Frame>> {
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame, AnyError>>> {
             assert!(!self.failed, "polled again");
             if let Some(word) = self.words.pop() {
-                return Poll::Ready(Some(Frame::comment(word)));
+                return Poll::Ready(Some(Ok(Frame::comment(word))));
             }
             self.failed = true;
             assert!(!self.panics, "as a user's source may");
-            Poll::Ready(None)
-        }
-
-        fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
-            Some("no more words".into())
+            Poll::Ready(Some(Err("no more words".into())))
         }
     }
 
@@ -351,7 +348,7 @@ mod tests {
     async fn driven_body_yields_its_failure_once() {
         for panics in [false, true] {
             let source = Failing { words: vec!["two", "one"], panics, failed: false };
-            let mut body = Box::pin(Sse::from_source(source).into_http_response().into_body());
+            let mut body = Box::pin(Sse::new(source).into_http_response().into_body());
             let round = PollRound::begin(Now::look(), Arc::new(NoKeys));
             let mut poll = || {
                 let mut cx = Context::from_waker(Waker::noop());

@@ -13,7 +13,7 @@ use downlink_proto::{Event, Frame};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::source::FrameSource;
+use super::source::{AnyError, FrameSource};
 
 /// The most events that a channel can be made to hold.
 ///
@@ -187,16 +187,19 @@ pub struct Channel {
 }
 
 impl FrameSource for Channel {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        match ready!(self.items.poll_recv(cx)) {
-            Some(Item::Event(event)) => Poll::Ready(Some(event.into())),
-            Some(Item::Comment(frame)) => Poll::Ready(Some(frame)),
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
+        Poll::Ready(match ready!(self.items.poll_recv(cx)) {
+            Some(Item::Event(event)) => Some(Ok(event.into())),
+            Some(Item::Comment(frame)) => Some(Ok(frame)),
             Some(Item::Finish) => {
                 self.items.close();
-                Poll::Ready(None)
+                None
             }
-            None => Poll::Ready(None),
-        }
+            None => None,
+        })
     }
 }
 

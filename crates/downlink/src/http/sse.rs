@@ -6,7 +6,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_core::Stream;
 #[cfg(feature = "serve")]
 use http::HeaderMap;
 use http::Response;
@@ -16,7 +15,7 @@ use super::body::{SseBody, Uncommon};
 use super::channel::{self, Channel, SseSender};
 use super::clock::{Clock, Expiry, end_of};
 use super::keep_alive::KeepAlive;
-use super::source::{Frames, StreamItem};
+use super::source::FrameSource;
 use super::spread::Spread;
 
 /// The range of a connection's age in percent of the maximum, so that clients that have connected
@@ -54,30 +53,21 @@ pub struct Sse<S> {
     uncommon: Option<Box<Uncommon>>,
 }
 
-impl<S, Kind> Sse<Frames<S, Kind>>
-where
-    S: Stream,
-    S::Item: StreamItem<Kind>,
-{
-    /// Streams the items of a stream: events, frames, anything that becomes a frame, or a `Result`
-    /// of these. An `Err` cuts the connection, so that the client reconnects.
-    pub fn new(stream: S) -> Self {
-        Self::from_source(Frames::new(stream))
-    }
-}
-
 impl Sse<Channel> {
     /// Streams the events that are sent into a channel of this capacity (at least 1, at most
     /// [`CHANNEL_EVENTS_MAX`](super::CHANNEL_EVENTS_MAX)).
     pub fn channel(events_max: usize) -> (SseSender, Self) {
         let (sender, source) = channel::channel(events_max);
-        (sender, Self::from_source(source))
+        (sender, Self::new(source))
     }
 }
 
-impl<S> Sse<S> {
-    /// Streams the frames of a source.
-    pub fn from_source(source: S) -> Self {
+impl<S: FrameSource> Sse<S> {
+    /// Streams the items of a stream: [`Event`](crate::Event), [`Frame`](crate::Frame), or a
+    /// `Result` of these. An `Err` cuts the connection, so that the client reconnects.
+    ///
+    /// Any other [`FrameSource`] does too.
+    pub fn new(source: S) -> Self {
         Self {
             source,
             keep_alive: KeepAlive::default(),
