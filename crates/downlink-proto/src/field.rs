@@ -50,25 +50,6 @@ impl EventType {
         Ok(Self(value.into()))
     }
 
-    /// Makes an event type from a literal. It allocates, like [`new`](Self::new).
-    ///
-    /// # Panics
-    ///
-    /// Where [`new`](Self::new) gives an error. Only for text that the program itself contains: the
-    /// first call then shows a mistake.
-    ///
-    /// ```
-    /// use downlink_proto::{Event, EventType};
-    ///
-    /// let event = Event::new("7").event(EventType::from_static("tick"));
-    /// assert_eq!(event.encode().as_bytes(), b"event: tick\ndata: 7\n\n");
-    /// ```
-    #[must_use]
-    #[track_caller]
-    pub fn from_static(literal: &'static str) -> Self {
-        of_literal(Self::new(literal))
-    }
-
     /// The type as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -116,35 +97,10 @@ impl EventId {
         }
     }
 
-    /// Makes an event id from a literal. It allocates, like [`new`](Self::new).
-    ///
-    /// # Panics
-    ///
-    /// Where [`new`](Self::new) gives an error. Only for text that the program itself contains: the
-    /// first call then shows a mistake.
-    ///
-    /// ```
-    /// assert_eq!(downlink_proto::EventId::from_static("start").as_str(), "start");
-    /// ```
-    #[must_use]
-    #[track_caller]
-    pub fn from_static(literal: &'static str) -> Self {
-        of_literal(Self::new(literal))
-    }
-
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// The value made from a literal. A literal is part of the program, so no peer can cause this panic.
-#[track_caller]
-fn of_literal<T>(made: Result<T, InvalidField>) -> T {
-    match made {
-        Ok(value) => value,
-        Err(error) => panic!("{error}"),
     }
 }
 
@@ -164,6 +120,31 @@ fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), Inval
 
 macro_rules! text_conversions {
     ($field:ident) => {
+        impl $field {
+            /// Makes the value from a literal. It allocates, like [`new`](Self::new).
+            ///
+            /// # Panics
+            ///
+            /// Where [`new`](Self::new) gives an error. Use it only for text that the program
+            /// itself contains: the first call then shows a mistake.
+            ///
+            /// ```
+            /// use downlink_proto::{Event, EventId, EventType};
+            ///
+            /// let event = Event::new("7").event(EventType::from_static("tick"));
+            /// let event = event.id(EventId::from_static("start"));
+            /// assert_eq!(event.encode().as_bytes(), b"event: tick\nid: start\ndata: 7\n\n");
+            /// ```
+            #[must_use]
+            #[track_caller]
+            pub fn from_static(literal: &'static str) -> Self {
+                match Self::new(literal) {
+                    Ok(value) => value,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+
         impl fmt::Display for $field {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
