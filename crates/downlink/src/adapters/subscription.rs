@@ -107,7 +107,7 @@ where
         self.get_mut().subscription.alive_frame()
     }
 
-    fn keeps_beat(&self) -> bool {
+    fn has_steady_keep_alive(&self) -> bool {
         self.subscription.announces_alive()
     }
 

@@ -58,7 +58,7 @@ pub trait FrameSource {
     ///
     /// A page that listens to some event types only can then tell by the keep-alives whether its
     /// connection is alive.
-    fn keeps_beat(&self) -> bool {
+    fn has_steady_keep_alive(&self) -> bool {
         false
     }
 

@@ -11,9 +11,9 @@ use http::HeaderMap;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::body::{SseBody, Uncommon};
+use super::body::{SseBody, UncommonParts};
 use super::channel::{self, Channel, SseSender};
-use super::clock::{Clock, Expiry, end_of};
+use super::clock::{BodyClock, Expiry, end_of};
 use super::keep_alive::KeepAlive;
 use super::source::FrameSource;
 use super::spread::Spread;
@@ -50,7 +50,7 @@ pub struct Sse<S> {
     expiry: Option<Expiry>,
     finite: bool,
     /// `None` with default settings.
-    uncommon: Option<Box<Uncommon>>,
+    uncommon: Option<Box<UncommonParts>>,
 }
 
 impl Sse<Channel> {
@@ -144,7 +144,7 @@ impl<S: FrameSource> Sse<S> {
             uncommon.get_or_insert_default().keep_alive = frame;
         }
         let age = max_age.map(|age| Spread::percent_of(age, AGE_PERCENT));
-        let clock = Clock::new(interval, end_of(expiry, age));
+        let clock = BodyClock::new(interval, end_of(expiry, age));
         let mut response = event_stream(SseBody::new(source, clock, uncommon));
         if finite {
             response.extensions_mut().insert(Finite);
