@@ -62,7 +62,7 @@ fn check_against_naive_reader(stream: &[u8], chunks: &[&[u8]]) {
 }
 
 fn check_limits(stream: &[u8], chunks: &[&[u8]]) {
-    let limits = DecoderLimits::default().with_line_bytes_max(12).with_event_bytes_max(9);
+    let limits = DecoderLimits::default().line_bytes_max(12).event_bytes_max(9);
     let whole = read_with(&mut Decoder::new(limits), [stream]);
     assert_eq!(read_with(&mut Decoder::new(limits), chunks.iter().copied()), whole);
 

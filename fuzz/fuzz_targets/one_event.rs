@@ -23,9 +23,9 @@ struct Contents {
 
 fuzz_target!(|contents: Contents| {
     let Contents { data, id, event_type, retry, offset } = contents;
-    let mut event = Event::new(data.as_str()).with_retry(downlink_proto::Retry::from_millis(retry));
+    let mut event = Event::new(data.as_str()).retry(downlink_proto::Retry::from_millis(retry));
     match EventType::new(&event_type) {
-        Ok(checked) => event = event.with_type(checked),
+        Ok(checked) => event = event.event(checked),
         Err(_) => assert!(event_type.contains(['\r', '\n']) || event_type.len() > 128),
     }
     match EventId::new(&id) {
@@ -35,7 +35,7 @@ fuzz_target!(|contents: Contents| {
             let stamped = unstamped.stamp(offset);
             assert!(stamped.len() <= len_max);
             check(&stamped, 1, Some(&format!("{id}{offset}")));
-            event = event.with_id(checked);
+            event = event.id(checked);
             check(&event.encode(), 1, Some(&id));
         }
         Err(_) => {

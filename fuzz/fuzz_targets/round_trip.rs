@@ -44,25 +44,26 @@ fuzz_target!(|parts: Parts| {
 
 /// Keeps the parts that are legal.
 fn build(parts: &Parts) -> Event {
-    let mut event = Event::empty();
+    let mut event = Event::default();
     if let Some(data) = &parts.data {
-        event = event.with_data(data.as_str());
+        event = event.data(data.as_str());
     }
     if let Some(Ok(id)) = parts.id.as_deref().map(EventId::new) {
-        event = event.with_id(id);
+        event = event.id(id);
     }
     if let Some(Ok(event_type)) = parts.event_type.as_deref().map(EventType::new) {
-        event = event.with_type(event_type);
+        event = event.event(event_type);
     }
     if let Some(retry) = parts.retry {
-        event = event.with_retry(retry);
+        event = event.retry(retry);
     }
     event
 }
 
 fn expected(parts: &Parts, event: &Event) -> Reading {
     let normalise = |text: &str| text.replace("\r\n", "\n").replace('\r', "\n");
-    let id = event.id().map_or("", EventId::as_str);
+    let fields = event.fields();
+    let id = fields.id.map_or("", EventId::as_str);
     let mut seen = Vec::new();
     if let Some(text) = &parts.comment {
         let text = normalise(text);
@@ -72,12 +73,12 @@ fn expected(parts: &Parts, event: &Event) -> Reading {
         .retry
         .map(|retry| u64::try_from(retry.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
     seen.extend(reconnection_time.map(Seen::Retry));
-    if let Some(data) = event.data() {
+    if let Some(data) = fields.data {
         seen.push(Seen::Event {
-            event_type: event.event_type().map_or("message", EventType::as_str).to_owned(),
+            event_type: fields.event_type.map_or("message", EventType::as_str).to_owned(),
             data: normalise(data),
             last_event_id: id.to_owned(),
-            has_own_id: event.id().is_some(),
+            has_own_id: fields.id.is_some(),
         });
     }
     Reading { seen, last_event_id: id.to_owned(), reconnection_time }

@@ -167,9 +167,8 @@ async fn close(State(service): State<Service>, Path(number): Path<u64>) -> Statu
 }
 
 fn event_source(parameters: &StartParameters) -> Result<EventSource, Box<dyn Error>> {
-    let limits = DecoderLimits::default()
-        .with_line_bytes_max(LINE_BYTES_MAX)
-        .with_event_bytes_max(LINE_BYTES_MAX);
+    let limits =
+        DecoderLimits::default().line_bytes_max(LINE_BYTES_MAX).event_bytes_max(LINE_BYTES_MAX);
     let mut builder = EventSource::builder(&parameters.stream_url).comments(true).limits(limits);
     for (name, value) in parameters.headers.iter().flatten() {
         builder = builder.header(name, value);

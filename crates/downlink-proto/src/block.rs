@@ -18,7 +18,7 @@ pub(crate) struct EventTooLarge;
 
 /// The effect of a line. The reader sees effects in the order of the lines.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum LineEffect {
     Item(Item),
     /// A block without data has moved the resume point. The reader gets no item.
     LastEventId(Arc<str>),
@@ -59,10 +59,10 @@ impl Block {
     pub(crate) fn take_line(
         &mut self,
         line: &[u8],
-        steps: &mut VecDeque<Step>,
+        effects: &mut VecDeque<LineEffect>,
     ) -> Result<(), EventTooLarge> {
         if line.is_empty() {
-            steps.extend(self.dispatch());
+            effects.extend(self.dispatch());
             return Ok(());
         }
         let colon = memchr(b':', line).unwrap_or(line.len());
@@ -73,13 +73,14 @@ impl Block {
         match name {
             b"" => {
                 let text = String::from_utf8_lossy(text).into_owned();
-                steps.push_back(Step::Item(Item::Comment(text)));
+                effects.push_back(LineEffect::Item(Item::Comment(text)));
             }
             b"data" => self.take_data(value)?,
             b"event" => self.take_type(value)?,
             b"id" => self.take_id(value)?,
             b"retry" => {
-                steps.extend(Retry::parse(value).map(|retry| Step::Item(Item::Retry(retry))));
+                effects
+                    .extend(Retry::parse(value).map(|retry| LineEffect::Item(Item::Retry(retry))));
             }
             _ => {}
         }
@@ -133,7 +134,7 @@ impl Block {
 
     /// Completes the block at a blank line. The resume point moves even without data, but only a
     /// block with data is an event.
-    fn dispatch(&mut self) -> Option<Step> {
+    fn dispatch(&mut self) -> Option<LineEffect> {
         let has_own_id = self.id.is_some();
         if let Some(id) = self.id.take() {
             self.last_event_id = id;
@@ -141,9 +142,9 @@ impl Block {
         let event_type = self.event_type.take();
         let last_event_id = || Arc::clone(&self.last_event_id);
         let Some(data) = self.data.take() else {
-            return has_own_id.then(|| Step::LastEventId(last_event_id()));
+            return has_own_id.then(|| LineEffect::LastEventId(last_event_id()));
         };
-        Some(Step::Item(Item::Event(DecodedEvent {
+        Some(LineEffect::Item(Item::Event(DecodedEvent {
             event_type: event_type.map_or(Cow::Borrowed("message"), Cow::Owned),
             data,
             last_event_id: last_event_id(),

@@ -9,10 +9,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    block::{Block, EventTooLarge, Step},
+    block::{Block, EventTooLarge, LineEffect},
     field::Retry,
     item::Item,
-    lines::{LineTooLong, Lines},
+    lines::{LineSplitter, LineTooLong},
 };
 
 /// The longest line by default, in bytes: 16 MiB.
@@ -35,7 +35,7 @@ const ITEMS_KEPT: usize = 64;
 /// ```
 /// use downlink_proto::{Decoder, DecoderLimits};
 ///
-/// let limits = DecoderLimits::default().with_line_bytes_max(5);
+/// let limits = DecoderLimits::default().line_bytes_max(5);
 /// let mut decoder = Decoder::new(limits);
 /// assert!(decoder.handle_bytes(b"data:").is_ok());
 /// assert!(decoder.handle_bytes(b"x").is_err());
@@ -59,14 +59,14 @@ impl Default for DecoderLimits {
 impl DecoderLimits {
     /// Sets the longest line.
     #[must_use]
-    pub const fn with_line_bytes_max(mut self, bytes: usize) -> Self {
+    pub const fn line_bytes_max(mut self, bytes: usize) -> Self {
         self.line_bytes_max = bytes;
         self
     }
 
     /// Sets the largest event.
     #[must_use]
-    pub const fn with_event_bytes_max(mut self, bytes: usize) -> Self {
+    pub const fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.event_bytes_max = bytes;
         self
     }
@@ -104,9 +104,9 @@ impl DecoderLimits {
 #[derive(Debug)]
 pub struct Decoder {
     limits: DecoderLimits,
-    lines: Lines,
+    lines: LineSplitter,
     block: Block,
-    steps: VecDeque<Step>,
+    effects: VecDeque<LineEffect>,
     /// As of the last item taken.
     last_event_id: Arc<str>,
     /// As of the last item taken.
@@ -126,9 +126,9 @@ impl Decoder {
     pub fn new(limits: DecoderLimits) -> Self {
         Self {
             limits,
-            lines: Lines::new(limits.line_bytes_max),
+            lines: LineSplitter::new(limits.line_bytes_max),
             block: Block::new(limits.event_bytes_max),
-            steps: VecDeque::new(),
+            effects: VecDeque::new(),
             last_event_id: Arc::from(""),
             reconnection_time: None,
             failed: None,
@@ -163,7 +163,7 @@ impl Decoder {
         let line_error = |LineTooLong| DecodeError::LineTooLong { bytes_max: line_bytes_max };
         let event_error = |EventTooLarge| DecodeError::EventTooLarge { bytes_max: event_bytes_max };
         while let Some(line) = self.lines.next_line(&mut input).map_err(line_error)? {
-            self.block.take_line(line, &mut self.steps).map_err(event_error)?;
+            self.block.take_line(line, &mut self.effects).map_err(event_error)?;
         }
         Ok(())
     }
@@ -179,13 +179,13 @@ impl Decoder {
     /// Returns the next item, or `None` until more bytes arrive.
     pub fn poll_item(&mut self) -> Option<Item> {
         loop {
-            let item = match self.steps.pop_front() {
-                Some(Step::Item(item)) => item,
+            let item = match self.effects.pop_front() {
+                Some(LineEffect::Item(item)) => item,
                 None => {
-                    self.steps.shrink_to(ITEMS_KEPT);
+                    self.effects.shrink_to(ITEMS_KEPT);
                     return None;
                 }
-                Some(Step::LastEventId(id)) => {
+                Some(LineEffect::LastEventId(id)) => {
                     self.last_event_id = id;
                     continue;
                 }

@@ -12,8 +12,12 @@ use crate::{
 
 /// One event of a stream, as the publisher sees it.
 ///
-/// All parts are optional. An event without data ([`Event::empty`]) reaches no listener, but its id
-/// and reconnection time apply. An event with empty data reaches listeners with `""`.
+/// All fields are optional, and [`Event::default`] has none. An event without data reaches no
+/// listener, but its id and reconnection time apply. An event with empty data reaches listeners
+/// with `""`.
+///
+/// Each setter has the name of its field on the wire, and replaces an earlier value.
+/// [`fields`](Event::fields) reads them back.
 ///
 /// # Limits
 ///
@@ -23,14 +27,14 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use downlink_proto::{Event, EventId};
+/// use downlink_proto::{Event, EventId, EventType};
 ///
 /// # fn main() -> Result<(), downlink_proto::InvalidField> {
-/// let event = Event::new("hello").with_retry(Duration::from_secs(2));
-/// assert_eq!(event.encode().as_bytes(), b"retry: 2000\ndata: hello\n\n");
+/// let event = Event::new("hello").event(EventType::from_static("greeting"));
+/// assert_eq!(event.encode().as_bytes(), b"event: greeting\ndata: hello\n\n");
 ///
-/// let resume_point = Event::empty().with_id(EventId::new("7")?);
-/// assert_eq!(resume_point.encode().as_bytes(), b"id: 7\n\n");
+/// let resume_point = Event::default().id(EventId::new("7")?).retry(Duration::from_secs(2));
+/// assert_eq!(resume_point.encode().as_bytes(), b"id: 7\nretry: 2000\n\n");
 /// # Ok(())
 /// # }
 /// ```
@@ -46,12 +50,7 @@ pub struct Event {
 impl Event {
     /// Makes an event with this data. A reader sees its line breaks (CR, LF, CRLF) as LF.
     pub fn new(data: impl Into<String>) -> Self {
-        Self::empty().with_data(data)
-    }
-
-    /// Makes an event without data. It reaches no listener, unlike an event with empty data.
-    pub fn empty() -> Self {
-        Self::default()
+        Self::default().data(data)
     }
 
     /// Makes an event whose data is the value as compact JSON.
@@ -63,61 +62,77 @@ impl Event {
     /// ```
     /// # fn main() -> Result<(), downlink_proto::JsonError> {
     /// let event = downlink_proto::Event::json(&[1, 2])?;
-    /// assert_eq!(event.data(), Some("[1,2]"));
+    /// assert_eq!(event.fields().data, Some("[1,2]"));
     /// # Ok(())
     /// # }
     /// ```
     #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<Self, JsonError> {
-        serde_json::to_string(value).map(Self::new).map_err(JsonError)
+        Self::default().json_data(value)
     }
 
     /// Sets the event type. The empty type means no type.
-    pub fn with_type(mut self, event_type: EventType) -> Self {
+    pub fn event(mut self, event_type: EventType) -> Self {
         self.event_type = Some(event_type).filter(|given| !given.as_str().is_empty());
         self
     }
 
     /// Sets the id. The empty id resets the reader's resume point.
-    pub fn with_id(mut self, id: EventId) -> Self {
+    pub fn id(mut self, id: EventId) -> Self {
         self.id = Some(id);
         self
     }
 
     /// Sets the reconnection time, from a [`Retry`] or a [`Duration`](std::time::Duration).
-    pub fn with_retry(mut self, retry: impl Into<Retry>) -> Self {
+    pub fn retry(mut self, retry: impl Into<Retry>) -> Self {
         self.retry = Some(retry.into());
         self
     }
 
     /// Sets the data.
-    pub fn with_data(mut self, data: impl Into<String>) -> Self {
+    pub fn data(mut self, data: impl Into<String>) -> Self {
         self.data = Some(data.into());
         self
     }
 
-    /// The event type, never empty. `None` means `message`.
-    #[must_use]
-    pub fn event_type(&self) -> Option<&EventType> {
-        self.event_type.as_ref()
+    /// Sets the data to the value as compact JSON. Takes the value itself or a reference.
+    ///
+    /// # Errors
+    ///
+    /// As [`Event::json`].
+    ///
+    /// ```
+    /// use downlink_proto::{Event, EventType};
+    ///
+    /// # fn main() -> Result<(), downlink_proto::JsonError> {
+    /// let event = Event::default().event(EventType::from_static("sum")).json_data([1, 2])?;
+    /// assert_eq!(event.encode().as_bytes(), b"event: sum\ndata: [1,2]\n\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn json_data<T: serde::Serialize>(self, value: T) -> Result<Self, JsonError> {
+        serde_json::to_string(&value).map(|json| self.data(json)).map_err(JsonError)
     }
 
-    /// The id.
+    /// The fields of the event.
+    ///
+    /// ```
+    /// use downlink_proto::{Event, EventType};
+    ///
+    /// let event = Event::new("hello").event(EventType::from_static("greeting"));
+    /// let fields = event.fields();
+    /// assert_eq!(fields.event_type.map(EventType::as_str), Some("greeting"));
+    /// assert_eq!((fields.data, fields.id, fields.retry), (Some("hello"), None, None));
+    /// ```
     #[must_use]
-    pub fn id(&self) -> Option<&EventId> {
-        self.id.as_ref()
-    }
-
-    /// The reconnection time.
-    #[must_use]
-    pub fn retry(&self) -> Option<Retry> {
-        self.retry
-    }
-
-    /// The data as given. Its line breaks are not normalised yet.
-    #[must_use]
-    pub fn data(&self) -> Option<&str> {
-        self.data.as_deref()
+    pub fn fields(&self) -> EventFields<'_> {
+        EventFields {
+            event_type: self.event_type.as_ref(),
+            id: self.id.as_ref(),
+            retry: self.retry,
+            data: self.data.as_deref(),
+        }
     }
 
     /// Encodes this event: the fields `event`, `id`, `retry` and `data` in this order, then the
@@ -201,6 +216,20 @@ impl Event {
         }
         out.push(b'\n');
     }
+}
+
+/// The fields of an [`Event`]. Made by [`Event::fields`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct EventFields<'a> {
+    /// The event type, never empty. `None` means `message`.
+    pub event_type: Option<&'a EventType>,
+    /// The id.
+    pub id: Option<&'a EventId>,
+    /// The reconnection time.
+    pub retry: Option<Retry>,
+    /// The data as given. Its line breaks are not normalised yet.
+    pub data: Option<&'a str>,
 }
 
 impl From<Event> for Frame {

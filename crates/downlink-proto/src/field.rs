@@ -120,6 +120,31 @@ fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), Inval
 
 macro_rules! text_conversions {
     ($field:ident) => {
+        impl $field {
+            /// Makes the value from a literal. It allocates, like [`new`](Self::new).
+            ///
+            /// # Panics
+            ///
+            /// Where [`new`](Self::new) gives an error. Use it only for text that the program
+            /// itself contains: the first call then shows a mistake.
+            ///
+            /// ```
+            /// use downlink_proto::{Event, EventId, EventType};
+            ///
+            /// let event = Event::new("7").event(EventType::from_static("tick"));
+            /// let event = event.id(EventId::from_static("start"));
+            /// assert_eq!(event.encode().as_bytes(), b"event: tick\nid: start\ndata: 7\n\n");
+            /// ```
+            #[must_use]
+            #[track_caller]
+            pub fn from_static(literal: &'static str) -> Self {
+                match Self::new(literal) {
+                    Ok(value) => value,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+
         impl fmt::Display for $field {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())

@@ -19,8 +19,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let event = Event::new("first line\nsecond line")
-//!     .with_type(EventType::new("note")?)
-//!     .with_id(EventId::new("42")?);
+//!     .event(EventType::from_static("note"))
+//!     .id(EventId::new("42")?);
 //! let frame = event.encode();
 //! assert_eq!(
 //!     frame.as_bytes(),
@@ -41,11 +41,11 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `json` | [`Event::json`] and [`JsonError`] | yes |
+//! | `json` | [`Event::json`], [`Event::json_data`] and [`JsonError`] | yes |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
-// Without the feature, the table above links to two items that do not exist.
+// Without the feature, the table above links to items that do not exist.
 #![cfg_attr(not(feature = "json"), allow(rustdoc::broken_intra_doc_links))]
 
 mod block;
@@ -62,9 +62,9 @@ mod text;
 pub use decode::{
     DecodeError, Decoder, DecoderLimits, EVENT_BYTES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT,
 };
-pub use event::Event;
 #[cfg(feature = "json")]
 pub use event::JsonError;
+pub use event::{Event, EventFields};
 pub use field::{
     EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX, EventId, EventType, InvalidField, InvalidReason,
     Retry,

@@ -20,7 +20,7 @@ pub(crate) struct LineTooLong;
 
 /// Splits a stream that arrives in chunks.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct LineSplitter {
     line_bytes_max: usize,
     /// The part of a byte order mark that may still come. Empty once that is decided.
     mark_left: &'static [u8],
@@ -36,7 +36,7 @@ pub(crate) struct Lines {
     pub(crate) searched: usize,
 }
 
-impl Lines {
+impl LineSplitter {
     pub(crate) fn new(line_bytes_max: usize) -> Self {
         Self {
             line_bytes_max,
@@ -142,7 +142,7 @@ mod tests {
 
     /// The bytes searched and the lines found, in chunks of this length.
     fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
-        let mut lines = Lines::new(usize::MAX);
+        let mut lines = LineSplitter::new(usize::MAX);
         let mut found = 0;
         for mut chunk in stream.chunks(chunk_len) {
             while lines.next_line(&mut chunk).unwrap().is_some() {

@@ -9,16 +9,16 @@ use memchr::memchr2;
 pub(crate) const U64_DIGITS_MAX: usize = 20;
 
 /// The lines of a text. There is one more line than line breaks.
-pub(crate) fn lines(text: &str) -> Lines<'_> {
-    Lines { rest: Some(text) }
+pub(crate) fn lines(text: &str) -> TextLines<'_> {
+    TextLines { rest: Some(text) }
 }
 
 /// Iterator made by [`lines`].
-pub(crate) struct Lines<'a> {
+pub(crate) struct TextLines<'a> {
     rest: Option<&'a str>,
 }
 
-impl<'a> Iterator for Lines<'a> {
+impl<'a> Iterator for TextLines<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {

@@ -42,7 +42,8 @@ impl Users {
         let open = |number| {
             let opened = hub.subscribe().pattern(selector(number)).open();
             let opened = opened.now_or_never().expect("memory").expect("within the limits");
-            Box::pin(opened.into_response().into_body()) as Pin<Box<dyn Body<Data = _, Error = _>>>
+            Box::pin(opened.into_http_response().into_body())
+                as Pin<Box<dyn Body<Data = _, Error = _>>>
         };
         let bodies = (0..READERS).map(open).collect();
         let names = (0..READERS).map(|number| format!("user/{number}/x")).collect();

@@ -50,6 +50,7 @@ macro_rules! links {
 [chapter 20]: crate::guide::from_go_stream
 [chapter 21]: crate::guide::browser
 [chapter 22]: crate::guide::durability
+[chapter 23]: crate::guide::from_axum_sse
 [limits]: crate::hub::Limits
 [wire]: crate::http
 "
@@ -79,4 +80,5 @@ chapters! {
     from_go_stream: "20-from-go-stream.md",
     browser: "21-browser.md",
     durability: "22-durability.md",
+    from_axum_sse: "23-from-axum-sse.md",
 }

@@ -14,7 +14,9 @@ pub mod serve;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use downlink_proto::{Event, EventId, EventType, Frame, InvalidField};
+#[cfg(feature = "json")]
+pub use downlink_proto::JsonError;
+pub use downlink_proto::{Event, EventFields, EventId, EventType, Frame, InvalidField, Retry};
 
 pub use crate::http::{KeepAlive, LastEventId, Sse, SseSender};
 pub use crate::hub::{Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, Subscription};

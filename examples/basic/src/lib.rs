@@ -48,7 +48,7 @@ fn times(
 
 fn event(number: u64, now: Timestamp) -> Result<Event, InvalidField> {
     let id = EventId::new(&format!("{ID_PREFIX}{number}"))?;
-    Ok(Event::new(format!("{now:.0}")).with_type(EventType::new("time")?).with_id(id))
+    Ok(Event::new(format!("{now:.0}")).event(EventType::from_static("time")).id(id))
 }
 
 /// The number in one of our ids. An id in another form is not ours.

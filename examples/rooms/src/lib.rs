@@ -181,7 +181,7 @@ async fn join(
         let _here = here;
         pending::<()>().await;
     });
-    Ok(sse.expires_at(member.session.ends).into_response().into_response())
+    Ok(sse.expires_at(member.session.ends).into_response())
 }
 
 async fn people(State(rooms): State<Rooms>, member: Member) -> Json<presence::People> {
@@ -230,7 +230,7 @@ async fn watch_typing(
     let anew = Resume { id: None, by_browser: last.is_browser() };
     let subscribe = rooms.hub.subscribe().topic(member.typing_topic());
     let subscription = subscribe.client(member.session.client()).resume(anew).open().await?;
-    Ok(subscription.into_sse().expires_at(member.session.ends).into_response().into_response())
+    Ok(subscription.into_sse().expires_at(member.session.ends).into_response())
 }
 
 /// The answer to a body that is not a message.

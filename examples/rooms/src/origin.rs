@@ -17,8 +17,7 @@ use downlink::http::Problem;
 pub(crate) async fn only_our_own(request: Request, next: Next) -> Response {
     if request.method() == Method::POST && !is_our_own(request.headers()) {
         let sentence = "This came from a page of another origin. Use the page of this server.";
-        let problem = Problem::new(StatusCode::FORBIDDEN).detail(sentence);
-        return IntoResponse::into_response(problem);
+        return Problem::new(StatusCode::FORBIDDEN).detail(sentence).into_response();
     }
     next.run(request).await
 }

@@ -176,9 +176,9 @@ async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(),
 
 /// An event with the current place as its id, so that a client resumes there.
 fn event(opened: &Opened, text: String, event_type: Option<&str>) -> Result<Event, InvalidField> {
-    let event = Event::new(text).with_id(opened.place().id()?);
+    let event = Event::new(text).id(opened.place().id()?);
     Ok(match event_type {
-        Some(event_type) => event.with_type(EventType::new(event_type)?),
+        Some(event_type) => event.event(EventType::new(event_type)?),
         None => event,
     })
 }

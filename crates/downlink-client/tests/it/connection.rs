@@ -127,7 +127,7 @@ async fn nobody_listening_is_a_failed_attempt() {
 #[tokio::test]
 async fn a_line_beyond_its_limit_fails_for_good_after_the_events_before_it() {
     let server = Server::bind().await;
-    let limits = DecoderLimits::default().with_line_bytes_max(8);
+    let limits = DecoderLimits::default().line_bytes_max(8);
     let mut source = server.builder().limits(limits).build().unwrap();
     let _connection = connect(&mut source, &server, "data: 12\n\ndata: 123\n\n").await;
     assert_eq!(event(&mut source).await.data, "12");

@@ -38,6 +38,20 @@ fn e01_a_type_refuses_line_breaks_and_nul() {
     );
 }
 
+/// The message of a panic.
+#[track_caller]
+fn panic_of<T: std::fmt::Debug>(make: fn() -> T) -> String {
+    *std::panic::catch_unwind(make).unwrap_err().downcast::<String>().unwrap()
+}
+
+#[test]
+fn a_literal_makes_the_same_value_and_panics_with_the_error_of_new() {
+    assert_eq!(EventType::from_static("tick"), EventType::new("tick").unwrap());
+    assert_eq!(EventId::from_static("a b"), EventId::new("a b").unwrap());
+    assert_eq!(panic_of(|| EventType::from_static("a\n")), refused(EventType::new("a\n")));
+    assert_eq!(panic_of(|| EventId::from_static(" 7")), refused(EventId::new(" 7")));
+}
+
 #[test]
 fn an_id_takes_any_text_on_one_line() {
     for text in ["", "1", "a b", "é🦀", "\u{2028}", "\u{A0}x\u{A0}", "a:b"] {

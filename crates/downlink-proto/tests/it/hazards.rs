@@ -69,38 +69,38 @@ fn e07_empty_data_is_one_line() {
 
 #[test]
 fn e08_no_data_at_all_is_possible() {
-    check_frame(Event::empty(), "\n", &[]);
-    check_frame(Event::empty().with_id(id("1")), "id: 1\n\n", &[]);
-    check_frame(Event::empty().with_type(event_type("t")), "event: t\n\n", &[]);
+    check_frame(Event::default(), "\n", &[]);
+    check_frame(Event::default().id(id("1")), "id: 1\n\n", &[]);
+    check_frame(Event::default().event(event_type("t")), "event: t\n\n", &[]);
     check_frame(Frame::retry(Duration::from_secs(1)), "retry: 1000\n\n", &[retry(1_000)]);
     check_frame(Frame::comment("c"), ": c\n\n", &[comment(" c")]);
-    assert_ne!(Event::empty(), Event::new(""));
-    assert_eq!(Event::empty().with_data(""), Event::new(""));
+    assert_ne!(Event::default(), Event::new(""));
+    assert_eq!(Event::default().data(""), Event::new(""));
 }
 
 #[test]
 fn e09_a_space_at_the_beginning_survives() {
     check_frame(Event::new(" a"), "data:  a\n\n", &[message(" a")]);
     check_frame(Event::new(" "), "data:  \n\n", &[message(" ")]);
-    let typed = Event::new("").with_type(event_type(" t"));
+    let typed = Event::new("").event(event_type(" t"));
     check_frame(typed, "event:  t\ndata: \n\n", &[event(" t", "")]);
 }
 
 #[test]
 fn e10_an_empty_type_is_none() {
-    let event = Event::new("a").with_type(event_type(""));
-    assert_eq!(event.event_type(), None);
+    let event = Event::new("a").event(event_type(""));
+    assert_eq!(event.fields().event_type, None);
     assert_eq!(event, Event::new("a"));
     check_frame(event, "data: a\n\n", &[message("a")]);
-    let taken_back = Event::new("a").with_type(event_type("t")).with_type(event_type(""));
+    let taken_back = Event::new("a").event(event_type("t")).event(event_type(""));
     assert_eq!(taken_back, Event::new("a"));
 }
 
 #[test]
 fn e11_an_empty_id_resets_and_is_not_none() {
-    let event = Event::new("a").with_id(id(""));
+    let event = Event::new("a").id(id(""));
     assert_ne!(event, Event::new("a"));
-    assert_eq!(event.id(), Some(&id("")));
+    assert_eq!(event.fields().id, Some(&id("")));
     check_frame(event, "id: \ndata: a\n\n", &[message("a").own_id("")]);
 }
 
@@ -121,10 +121,7 @@ fn e12_each_line_of_a_comment_gets_its_colon() {
 /// its end, and frames may follow each other in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
-    let full = Event::new("a\n\nb")
-        .with_type(event_type("t"))
-        .with_id(id(""))
-        .with_retry(Retry::from_millis(1));
+    let full = Event::new("a\n\nb").event(event_type("t")).id(id("")).retry(Retry::from_millis(1));
     for frame in [full.encode(), Frame::comment("a\n\nb"), Event::new("\n").encode()] {
         let text = str::from_utf8(frame.as_bytes()).unwrap();
         assert_eq!(text.find("\n\n"), Some(text.len() - 2), "{text:?}");
@@ -138,7 +135,7 @@ fn e14_retry_is_digits() {
     check_frame(Frame::retry(Duration::MAX), "retry: 18446744073709551615\n\n", &seen);
     check_frame(Frame::retry(Duration::ZERO), "retry: 0\n\n", &[retry(0)]);
     check_frame(Frame::retry(Duration::from_micros(1)), "retry: 1\n\n", &[retry(1)]);
-    check_frame(Event::empty().with_retry(Retry::from_millis(10)), "retry: 10\n\n", &[retry(10)]);
+    check_frame(Event::default().retry(Retry::from_millis(10)), "retry: 10\n\n", &[retry(10)]);
 }
 
 #[test]
@@ -149,7 +146,7 @@ fn e15_a_byte_order_mark_in_data_is_safe_at_the_start() {
 
 #[test]
 fn e16_frames_are_utf_8() {
-    let frame = Event::new("é\u{10FFFF}").with_type(event_type("ü")).encode();
+    let frame = Event::new("é\u{10FFFF}").event(event_type("ü")).encode();
     assert_eq!(str::from_utf8(frame.as_bytes()), Ok("event: ü\ndata: é\u{10FFFF}\n\n"));
 }
 
@@ -162,7 +159,7 @@ fn e17_other_separators_and_nul_pass_untouched() {
 #[test]
 fn e18_every_frame_ends_with_a_blank_line() {
     for frame in [
-        Event::empty().encode(),
+        Event::default().encode(),
         Event::new("a").encode(),
         Event::new("a\n").encode(),
         Frame::comment(""),
@@ -189,29 +186,29 @@ fn e20_a_long_line_stays_one_line() {
 
 #[test]
 fn fields_come_in_one_order() {
-    let event = Event::new("a\nb")
-        .with_retry(Duration::from_millis(5))
-        .with_id(id("7"))
-        .with_type(event_type("t"));
+    let event =
+        Event::new("a\nb").retry(Duration::from_millis(5)).id(id("7")).event(event_type("t"));
     let seen = [retry(5), crate::check::event("t", "a\nb").own_id("7")];
     check_frame(&event, "event: t\nid: 7\nretry: 5\ndata: a\ndata: b\n\n", &seen);
 }
 
 #[test]
 fn an_event_can_be_read_back() {
-    let event = Event::new("a\r\n")
-        .with_retry(Retry::from_millis(5))
-        .with_id(id("7"))
-        .with_type(event_type("t"));
-    assert_eq!(event.data(), Some("a\r\n"));
-    assert_eq!(event.id(), Some(&id("7")));
-    assert_eq!(event.event_type(), Some(&event_type("t")));
-    assert_eq!(event.retry(), Some(Retry::from_millis(5)));
-    let empty = Event::empty();
-    assert_eq!(
-        (empty.data(), empty.id(), empty.event_type(), empty.retry()),
-        (None, None, None, None)
-    );
+    let event = Event::new("a\r\n").retry(Retry::from_millis(5)).id(id("7")).event(event_type("t"));
+    let fields = event.fields();
+    assert_eq!((fields.data, fields.retry), (Some("a\r\n"), Some(Retry::from_millis(5))));
+    assert_eq!((fields.id, fields.event_type), (Some(&id("7")), Some(&event_type("t"))));
+    let default = Event::default();
+    let fields = default.fields();
+    assert_eq!((fields.data, fields.id), (None, None));
+    assert_eq!((fields.event_type, fields.retry), (None, None));
+}
+
+/// Hubs and channels hold events by the thousand.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn an_event_takes_72_bytes() {
+    assert_eq!(size_of::<Event>(), 72);
 }
 
 #[test]
@@ -245,7 +242,7 @@ mod json {
             "data: {\"text\":\"two\\nlines\",\"user\":\"ann\"}\n\n",
             &[message(r#"{"text":"two\nlines","user":"ann"}"#)],
         );
-        assert_eq!(Event::json("unsized").unwrap().data(), Some("\"unsized\""));
+        assert_eq!(Event::json("unsized").unwrap().fields().data, Some("\"unsized\""));
     }
 
     #[test]

@@ -33,14 +33,14 @@ fn check(limits: DecoderLimits, stream: &[u8], expected: &[Seen], outcome: Optio
 
 #[track_caller]
 fn check_line(stream: &str, expected: &[Seen], is_ok: bool) {
-    let limits = DecoderLimits::default().with_line_bytes_max(8);
+    let limits = DecoderLimits::default().line_bytes_max(8);
     let error = "a line of the event stream is longer than 8 bytes";
     check(limits, stream.as_bytes(), expected, (!is_ok).then_some(error));
 }
 
 #[track_caller]
 fn check_event(stream: &[u8], expected: &[Seen], is_ok: bool) {
-    let limits = DecoderLimits::default().with_event_bytes_max(8);
+    let limits = DecoderLimits::default().event_bytes_max(8);
     let error = "an event of the stream is larger than 8 bytes";
     check(limits, stream, expected, (!is_ok).then_some(error));
 }
@@ -106,7 +106,7 @@ fn other_lines_do_not_count_towards_the_event() {
 
 #[test]
 fn items_before_a_limit_can_still_be_taken() {
-    let mut decoder = Decoder::new(DecoderLimits::default().with_line_bytes_max(8));
+    let mut decoder = Decoder::new(DecoderLimits::default().line_bytes_max(8));
     let error = decoder.handle_bytes(b"id: 1\ndata: a\n\nid: 2\ndata: abc\n\ndata: b\n\n");
     assert!(matches!(error, Err(DecodeError::LineTooLong { bytes_max: 8, .. })));
     assert!(error.unwrap_err().source().is_none());
@@ -116,7 +116,7 @@ fn items_before_a_limit_can_still_be_taken() {
 
 #[test]
 fn after_a_limit_the_decoder_is_at_its_end_until_a_new_stream() {
-    let mut decoder = Decoder::new(DecoderLimits::default().with_event_bytes_max(2));
+    let mut decoder = Decoder::new(DecoderLimits::default().event_bytes_max(2));
     let error = decoder.handle_bytes(b"id: 1\n\ndata: abc\n\n");
     assert!(matches!(error, Err(DecodeError::EventTooLarge { bytes_max: 2, .. })));
     assert_eq!(decoder.handle_bytes(b"\n\ndata: b\n\n"), error);
@@ -129,11 +129,11 @@ fn after_a_limit_the_decoder_is_at_its_end_until_a_new_stream() {
 
 #[test]
 fn limits_of_zero_are_limits() {
-    let limits = DecoderLimits::default().with_line_bytes_max(0);
+    let limits = DecoderLimits::default().line_bytes_max(0);
     check(limits, b"\n\r\n\r", &[], None);
     let error = Some("a line of the event stream is longer than 0 bytes");
     check(limits, b"\nx", &[], error);
-    let limits = DecoderLimits::default().with_event_bytes_max(0);
+    let limits = DecoderLimits::default().event_bytes_max(0);
     check(limits, b"data\n\n", &[message("")], None);
     check(limits, b"data\ndata\n", &[], Some("an event of the stream is larger than 0 bytes"));
 }
@@ -170,7 +170,7 @@ const GROWTH: usize = 3;
 
 #[test]
 fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
-    let limits = DecoderLimits::default().with_line_bytes_max(4_096).with_event_bytes_max(16_384);
+    let limits = DecoderLimits::default().line_bytes_max(4_096).event_bytes_max(16_384);
     // Replacement characters make a decoded line three times as long as its bytes.
     let bound = GROWTH * (4_096 + 16_384) + 3 * 4_096 + 1_024;
     for endless in [

@@ -44,18 +44,18 @@ fn event() -> impl Strategy<Value = Event> {
         option::of(text().prop_filter_map("not a type", |text| EventType::new(&text).ok()));
     let retry = option::of(any::<u64>().prop_map(Retry::from_millis));
     (option::of(text()), id, event_type, retry).prop_map(|(data, id, event_type, retry)| {
-        let mut event = Event::empty();
+        let mut event = Event::default();
         if let Some(data) = data {
-            event = event.with_data(data);
+            event = event.data(data);
         }
         if let Some(id) = id {
-            event = event.with_id(id);
+            event = event.id(id);
         }
         if let Some(event_type) = event_type {
-            event = event.with_type(event_type);
+            event = event.event(event_type);
         }
         if let Some(retry) = retry {
-            event = event.with_retry(retry);
+            event = event.retry(retry);
         }
         event
     })
@@ -81,12 +81,13 @@ fn normalised(text: &str) -> String {
 
 /// The items of this event at a reader.
 fn seen_of(event: &Event) -> Vec<Seen> {
-    let retry = event.retry().map(|retry| Seen::Retry(retry.as_millis()));
-    let data = event.data().map(|data| Seen::Event {
-        event_type: event.event_type().map_or("message", EventType::as_str).to_owned(),
+    let fields = event.fields();
+    let retry = fields.retry.map(|retry| Seen::Retry(retry.as_millis()));
+    let data = fields.data.map(|data| Seen::Event {
+        event_type: fields.event_type.map_or("message", EventType::as_str).to_owned(),
         data: normalised(data),
-        last_event_id: event.id().map_or("", EventId::as_str).to_owned(),
-        has_own_id: event.id().is_some(),
+        last_event_id: fields.id.map_or("", EventId::as_str).to_owned(),
+        has_own_id: fields.id.is_some(),
     });
     retry.into_iter().chain(data).collect()
 }
@@ -102,14 +103,14 @@ proptest! {
         let (reading, error) = read_with(&mut Decoder::default(), chunks);
         prop_assert_eq!(error, None);
         prop_assert_eq!(reading.seen, seen_of(&event));
-        prop_assert_eq!(reading.last_event_id, event.id().map_or("", EventId::as_str));
+        prop_assert_eq!(reading.last_event_id, event.fields().id.map_or("", EventId::as_str));
     }
 
     #[test]
     fn property_a_a_stamped_event_is_decoded(event in event(), offset in any::<u64>()) {
-        let stamped = event.encode_unstamped(&EventId::new("k3j9x0qa-").unwrap()).stamp(offset);
+        let stamped = event.encode_unstamped(&EventId::from_static("k3j9x0qa-")).stamp(offset);
         let id = EventId::new(&format!("k3j9x0qa-{offset}")).unwrap();
-        prop_assert_eq!(stamped, event.with_id(id).encode());
+        prop_assert_eq!(stamped, event.id(id).encode());
     }
 
     #[test]
@@ -127,8 +128,8 @@ proptest! {
         event_bytes_max in 0_usize..20,
     ) {
         let limits = DecoderLimits::default()
-            .with_line_bytes_max(line_bytes_max)
-            .with_event_bytes_max(event_bytes_max);
+            .line_bytes_max(line_bytes_max)
+            .event_bytes_max(event_bytes_max);
         let whole = read_with(&mut Decoder::new(limits), [&*stream]);
         let cut = read_with(&mut Decoder::new(limits), cut(&stream, &places));
         prop_assert_eq!(&cut, &whole);
@@ -143,7 +144,7 @@ proptest! {
         chunk_len in 1_usize..300,
     ) {
         let stream = stream.concat();
-        let limits = DecoderLimits::default().with_line_bytes_max(64).with_event_bytes_max(128);
+        let limits = DecoderLimits::default().line_bytes_max(64).event_bytes_max(128);
         let (_, used) = allocations_of(|| {
             let mut decoder = Decoder::new(limits);
             for chunk in stream.chunks(chunk_len) {
@@ -164,10 +165,10 @@ proptest! {
     fn property_d_no_content_yields_more_than_one_event(data in text(), id in text(), event_type in text()) {
         let mut event = Event::new(data.as_str());
         if let Ok(id) = EventId::new(&id) {
-            event = event.with_id(id);
+            event = event.id(id);
         }
         if let Ok(event_type) = EventType::new(&event_type) {
-            event = event.with_type(event_type);
+            event = event.event(event_type);
         }
         let comment = Frame::comment(&id);
         let parts = [comment.as_bytes(), event.encode().into_bytes().as_ref(), b"data: next\n\n"].concat();

@@ -9,7 +9,7 @@ fn id(text: &str) -> EventId {
 }
 
 fn full() -> Event {
-    Event::new("a\nb").with_type(EventType::new("note").unwrap()).with_retry(Retry::from_millis(5))
+    Event::new("a\nb").event(EventType::from_static("note")).retry(Retry::from_millis(5))
 }
 
 /// Asserts that stamping gives the same frame as encoding the complete id.
@@ -18,7 +18,7 @@ fn check_stamp(event: &Event, prefix: &str, offset: u64) {
     let unstamped = event.encode_unstamped(&id(prefix));
     let len_max = unstamped.len_max();
     let stamped = unstamped.stamp(offset);
-    let encoded = event.clone().with_id(id(&format!("{prefix}{offset}"))).encode();
+    let encoded = event.clone().id(id(&format!("{prefix}{offset}"))).encode();
     assert_eq!(stamped, encoded, "{:?}", str::from_utf8(stamped.as_bytes()));
     let digits = offset.to_string().len();
     assert_eq!(stamped.len() + 20 - digits, len_max);
@@ -29,7 +29,7 @@ fn a_stamped_frame_is_the_frame_with_that_id() {
     for offset in [0, 1, 9, 10, 99, 100, 12_345_678, 999_999_999_999, u64::MAX / 2, u64::MAX] {
         check_stamp(&full(), "k3j9x0qa-", offset);
         check_stamp(&Event::new(""), "k3j9x0qa-", offset);
-        check_stamp(&Event::empty(), "", offset);
+        check_stamp(&Event::default(), "", offset);
         check_stamp(&full(), "é", offset);
     }
 }
@@ -45,7 +45,7 @@ fn the_bytes_of_a_stamped_frame() {
 
 #[test]
 fn the_own_id_of_the_event_is_ignored() {
-    let event = Event::new("a").with_id(id("own"));
+    let event = Event::new("a").id(id("own"));
     let frame = event.encode_unstamped(&id("p-")).stamp(3);
     assert_eq!(frame.as_bytes(), b"id: p-3\ndata: a\n\n");
 }
@@ -65,7 +65,7 @@ fn a_prefix_may_be_as_long_as_an_id() {
 
 #[test]
 fn stamping_and_the_first_clones_do_not_allocate() {
-    for event in [full(), Event::new("x".repeat(100_000)), Event::empty()] {
+    for event in [full(), Event::new("x".repeat(100_000)), Event::default()] {
         let unstamped = event.encode_unstamped(&id("k3j9x0qa-"));
         let (clones, used) = allocations_of(|| {
             let frame = unstamped.stamp(123_456);
@@ -78,7 +78,7 @@ fn stamping_and_the_first_clones_do_not_allocate() {
 
 #[test]
 fn encoding_allocates_once_and_exactly() {
-    let event = full().with_id(id("7"));
+    let event = full().id(id("7"));
     let (frame, used) = allocations_of(|| event.encode());
     assert_eq!((used.count, used.bytes), (1, frame.len()));
 

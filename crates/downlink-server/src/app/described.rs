@@ -47,7 +47,6 @@ pub(super) fn described(event: Published<String>) -> Frame {
             _ => {}
         }
     }
-    let event_type = EventType::new(EVENT_TYPE).expect("short ASCII");
     let described = Event::json(&described).expect("text, numbers and lists are JSON");
-    described.with_type(event_type).with_id(event.event_id()).into()
+    described.event(EventType::from_static(EVENT_TYPE)).id(event.event_id()).into()
 }

@@ -41,9 +41,9 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            return IntoResponse::into_response(refuse(&self.detail, LATER, false));
+            return refuse(&self.detail, LATER, false).into_response();
         }
-        IntoResponse::into_response(Problem::new(self.status).detail(self.detail))
+        Problem::new(self.status).detail(self.detail).into_response()
     }
 }
 

@@ -52,8 +52,8 @@ impl Reader {
         let parser = match format {
             Format::EventStream => {
                 let limits = DecoderLimits::default()
-                    .with_line_bytes_max(event_bytes_max)
-                    .with_event_bytes_max(event_bytes_max);
+                    .line_bytes_max(event_bytes_max)
+                    .event_bytes_max(event_bytes_max);
                 Parser::EventStream(Box::new(Decoder::new(limits)))
             }
             Format::Lines => {

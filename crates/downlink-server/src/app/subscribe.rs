@@ -35,17 +35,17 @@ pub(super) async fn subscribe(
     Ok(match subscribe.open().await {
         Ok(subscription) if meta => respond(&app, subscription.into_sse_with(described)),
         Ok(subscription) => respond(&app, subscription.into_sse()),
-        Err(error) => IntoResponse::into_response(error),
+        Err(error) => error.into_response(),
     })
 }
 
 fn respond<S: FrameSource + Send + 'static>(app: &App, mut sse: Sse<S>) -> Response {
     let settings = &app.settings;
-    sse = sse.keep_alive(KeepAlive::every(settings.keep_alive));
+    sse = sse.keep_alive(KeepAlive::new().interval(settings.keep_alive));
     if let Some(max_age) = settings.max_age {
         sse = sse.max_age(max_age);
     }
-    IntoResponse::into_response(sse)
+    sse.into_response()
 }
 
 fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> {

@@ -114,9 +114,8 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
     if let Some(id) = &arguments.last_event_id {
         builder = builder.last_event_id(id.clone());
     }
-    let limits = DecoderLimits::default()
-        .with_line_bytes_max(EVENT_BYTES_MAX)
-        .with_event_bytes_max(EVENT_BYTES_MAX);
+    let limits =
+        DecoderLimits::default().line_bytes_max(EVENT_BYTES_MAX).event_bytes_max(EVENT_BYTES_MAX);
     builder = builder.limits(limits).control_events(true);
     builder.build().with_context(|| url.not_usable()).map_err(exit::usage)
 }

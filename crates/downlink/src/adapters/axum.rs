@@ -22,37 +22,37 @@ use crate::hub::{BatchError, PublishError, SubscribeError, Subscription};
 
 impl<S: FrameSource + Send + 'static> IntoResponse for Sse<S> {
     fn into_response(self) -> Response {
-        Self::into_response(self).map(Body::new)
+        self.into_http_response().map(Body::new)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        Self::into_response(self).map(Body::new)
+        self.into_http_response().map(Body::new)
     }
 }
 
 impl<T: Send + Sync + 'static> IntoResponse for Subscription<T> {
     fn into_response(self) -> Response {
-        Self::into_response(self).map(Body::new)
+        self.into_http_response().map(Body::new)
     }
 }
 
 impl IntoResponse for SubscribeError {
     fn into_response(self) -> Response {
-        Self::into_response(self).map(Body::new)
+        self.into_http_response().map(Body::new)
     }
 }
 
 impl IntoResponse for PublishError {
     fn into_response(self) -> Response {
-        IntoResponse::into_response(self.to_problem())
+        self.to_problem().into_response()
     }
 }
 
 impl IntoResponse for BatchError {
     fn into_response(self) -> Response {
-        IntoResponse::into_response(self.to_problem())
+        self.to_problem().into_response()
     }
 }
 

@@ -16,7 +16,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 
 use crate::http::{
-    FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
+    AnyError, FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
 };
 use crate::hub::{
     BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
@@ -85,25 +85,29 @@ where
         subscription.open_frame(keep_alive)
     }
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
         let this = self.get_mut();
         if F::AS_PUBLISHED
             && let Some(polled) = this.subscription.poll_frame_by::<Driven>(cx)
         {
-            return polled.map(Some);
+            return polled.map(|frame| Some(Ok(frame)));
         }
-        Poll::Ready(match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
+        let frame = match ready!(this.subscription.poll_delivery_by::<Driven>(cx)) {
             Some(Delivery::Event(event)) => Some(this.to_frame.to_frame(event)),
             Some(gap) => Some(gap.into()),
             None => this.subscription.end_frame(),
-        })
+        };
+        Poll::Ready(frame.map(Ok))
     }
 
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
         self.get_mut().subscription.alive_frame()
     }
 
-    fn keeps_beat(&self) -> bool {
+    fn has_steady_keep_alive(&self) -> bool {
         self.subscription.announces_alive()
     }
 
@@ -132,7 +136,7 @@ impl Reading for Driven {
 impl<T: Send + Sync + 'static> Subscription<T> {
     /// A response that can still be configured, such as with a keep-alive, an age or an expiry.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame: AsPublished })
+        Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
     /// A response with events in another form, such as one that names their topics. Each event is
@@ -152,12 +156,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// /// The time before the data.
     /// fn dated(event: Published<String>) -> Frame {
     ///     let dated = format!("{} {}", event.at().as_millis(), event.data());
-    ///     Event::new(dated).with_id(event.event_id()).into()
+    ///     Event::new(dated).id(event.event_id()).into()
     /// }
     ///
     /// let hub = Hub::<String>::text();
     /// let subscription = hub.subscribe().topic("news").open().await?;
-    /// let response = subscription.into_sse_with(dated).into_response();
+    /// let response = subscription.into_sse_with(dated).into_http_response();
     /// # assert_eq!(response.status(), 200);
     /// # Ok(())
     /// # }
@@ -166,12 +170,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     where
         F: FnMut(Published<T>) -> Frame + Unpin,
     {
-        Sse::from_source(SubscriptionFrames { subscription: self, to_frame })
+        Sse::new(SubscriptionFrames { subscription: self, to_frame })
     }
 
     /// The response, for any server that takes an `http_body::Body`.
-    pub fn into_response(self) -> Response<SseBody<SubscriptionFrames<T>>> {
-        self.into_sse().into_response()
+    pub fn into_http_response(self) -> Response<SseBody<SubscriptionFrames<T>>> {
+        self.into_sse().into_http_response()
     }
 }
 
@@ -187,7 +191,7 @@ const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::
 impl SubscribeError {
     /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
     /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let status = match self {
             Self::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
             | Self::InvalidSelector { .. }
@@ -205,7 +209,7 @@ impl SubscribeError {
                 return response;
             }
         };
-        problem(status, &self).into_response()
+        problem(status, &self).into_http_response()
     }
 }
 
@@ -295,7 +299,7 @@ mod tests {
     async fn a_driven_body_is_woken_by_its_key() {
         let hub = Hub::<String>::text();
         let subscription = hub.subscribe().topic("news").open().await.expect("room");
-        let mut body = Box::pin(subscription.into_response().into_body());
+        let mut body = Box::pin(subscription.into_http_response().into_body());
         let keys = Arc::new(WokenKeys::default());
         let wakes = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&wakes));
@@ -340,9 +344,9 @@ mod tests {
         hub.to("news").publish("first".to_owned()).expect("an open topic");
         let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
         let (short, long) = (open().await.expect("room"), open().await.expect("room"));
-        let mut short = Box::pin(short.into_response().into_body());
+        let mut short = Box::pin(short.into_http_response().into_body());
         let as_published = |event: Published<String>| event.frame().clone();
-        let mut long = Box::pin(long.into_sse_with(as_published).into_response().into_body());
+        let mut long = Box::pin(long.into_sse_with(as_published).into_http_response().into_body());
         let mut all = String::new();
         for (news, others) in
             [(0, 0), (1, 0), (1, 0), (0, 2), (1, 1), (2, 0), (9, 3), (1, 0), (1, 0)]

@@ -20,23 +20,23 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct FrameBatch {
     frames: usize,
     frames_max: usize,
-    content: Content,
+    content: BatchContent,
 }
 
 #[derive(Debug)]
-enum Content {
+enum BatchContent {
     Empty,
     Lone(Frame),
     Joined(BytesMut),
 }
 
-impl Batch {
+impl FrameBatch {
     /// A batch of at most so many frames.
     pub(super) fn of(frames_max: usize) -> Self {
-        Self { frames: 0, frames_max, content: Content::Empty }
+        Self { frames: 0, frames_max, content: BatchContent::Empty }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -65,34 +65,34 @@ impl Batch {
     /// Adds a small frame, such as the last one of a response, whether it fits or not.
     pub(super) fn push_last(&mut self, frame: Frame) {
         self.frames += 1;
-        self.content = match std::mem::replace(&mut self.content, Content::Empty) {
-            Content::Empty => Content::Lone(frame),
-            Content::Lone(first) => {
+        self.content = match std::mem::replace(&mut self.content, BatchContent::Empty) {
+            BatchContent::Empty => BatchContent::Lone(frame),
+            BatchContent::Lone(first) => {
                 let mut joined = BytesMut::with_capacity(first.len() + frame.len());
                 joined.extend_from_slice(first.as_bytes());
                 joined.extend_from_slice(frame.as_bytes());
-                Content::Joined(joined)
+                BatchContent::Joined(joined)
             }
-            Content::Joined(mut joined) => {
+            BatchContent::Joined(mut joined) => {
                 joined.extend_from_slice(frame.as_bytes());
-                Content::Joined(joined)
+                BatchContent::Joined(joined)
             }
         };
     }
 
     pub(super) fn into_bytes(self) -> Bytes {
         match self.content {
-            Content::Empty => Bytes::new(),
-            Content::Lone(frame) => frame.into_bytes(),
-            Content::Joined(joined) => joined.freeze(),
+            BatchContent::Empty => Bytes::new(),
+            BatchContent::Lone(frame) => frame.into_bytes(),
+            BatchContent::Joined(joined) => joined.freeze(),
         }
     }
 
     fn len(&self) -> usize {
         match &self.content {
-            Content::Empty => 0,
-            Content::Lone(frame) => frame.len(),
-            Content::Joined(joined) => joined.len(),
+            BatchContent::Empty => 0,
+            BatchContent::Lone(frame) => frame.len(),
+            BatchContent::Joined(joined) => joined.len(),
         }
     }
 }
@@ -110,8 +110,8 @@ mod tests {
         frame
     }
 
-    fn batch_of(lens: &[usize]) -> Batch {
-        let mut batch = Batch::of(BATCH_FRAMES_MAX);
+    fn batch_of(lens: &[usize]) -> FrameBatch {
+        let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for len in lens {
             batch.push(frame_of(*len)).expect("fits");
         }
@@ -122,14 +122,14 @@ mod tests {
     fn lone_frame_is_not_copied() {
         let frame = frame_of(100);
         let address = frame.as_bytes().as_ptr();
-        let mut batch = Batch::of(BATCH_FRAMES_MAX);
+        let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         batch.push(frame).expect("fits");
         assert_eq!(batch.into_bytes().as_ptr(), address);
     }
 
     #[test]
     fn frames_leave_in_order() {
-        let mut batch = Batch::of(BATCH_FRAMES_MAX);
+        let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for text in ["a", "b", "c"] {
             batch.push(Frame::comment(text)).expect("fits");
         }

@@ -20,8 +20,8 @@ use downlink_proto::Frame;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::batch::{BATCH_FRAMES_MAX, Batch};
-use super::clock::{Clock, Tick};
+use super::batch::{BATCH_FRAMES_MAX, FrameBatch};
+use super::clock::{BodyClock, Tick};
 use super::driven;
 use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
@@ -48,7 +48,7 @@ pub enum BodyError {
 
 /// How far a body has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Phase {
+enum BodyPhase {
     /// Nothing was sent.
     Opening,
     /// The first bytes are out.
@@ -62,7 +62,7 @@ enum Phase {
 }
 
 /// The state of the stream after the frames that were ready.
-enum Next {
+enum StreamState {
     /// More frames later, or at once if the batch is full.
     Open,
     End,
@@ -71,23 +71,23 @@ enum Next {
 }
 
 pin_project! {
-    /// The body of an event stream response; made by [`Sse::into_response`](super::Sse).
+    /// The body of an event stream response; made by [`Sse::into_http_response`](super::Sse).
     ///
     /// Needs a tokio runtime with time enabled. Dropping it drops the source, which is how a
     /// producer learns that its reader has left.
     pub struct SseBody<S> {
         #[pin]
         source: S,
-        phase: Phase,
-        clock: Clock,
+        phase: BodyPhase,
+        clock: BodyClock,
         // `None` with default settings, so that an idle connection pays nothing for them.
-        uncommon: Option<Box<Uncommon>>,
+        uncommon: Option<Box<UncommonParts>>,
     }
 }
 
 /// The parts that few bodies have.
 #[derive(Default)]
-pub(super) struct Uncommon {
+pub(super) struct UncommonParts {
     pub(super) reconnection_time: Option<Duration>,
     pub(super) last_reconnection: Option<Spread>,
     /// Ends the response from outside.
@@ -101,8 +101,8 @@ pub(super) struct Uncommon {
 }
 
 impl<S> SseBody<S> {
-    pub(super) fn new(source: S, clock: Clock, uncommon: Option<Box<Uncommon>>) -> Self {
-        Self { source, phase: Phase::Opening, clock, uncommon }
+    pub(super) fn new(source: S, clock: BodyClock, uncommon: Option<Box<UncommonParts>>) -> Self {
+        Self { source, phase: BodyPhase::Opening, clock, uncommon }
     }
 }
 
@@ -115,25 +115,25 @@ impl<S: FrameSource> Body for SseBody<S> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         // A driver writes several frames at once without a copy of them in one buffer.
-        let mut batch = Batch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
+        let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
-        let next = match std::mem::replace(phase, Phase::Ended) {
-            Phase::Opening => {
+        let next = match std::mem::replace(phase, BodyPhase::Ended) {
+            BodyPhase::Opening => {
                 self.as_mut().open(&mut batch).and_then(|()| self.as_mut().fill(cx, &mut batch))
             }
-            Phase::Open => self.as_mut().fill(cx, &mut batch),
-            Phase::Failing => {
+            BodyPhase::Open => self.as_mut().fill(cx, &mut batch),
+            BodyPhase::Failing => {
                 // A server discards unwritten chunks when a body fails, so it gets one more turn.
-                *phase = Phase::Failed;
+                *phase = BodyPhase::Failed;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Phase::Failed => {
+            BodyPhase::Failed => {
                 let uncommon = self.project().uncommon.as_mut();
                 let failure = uncommon.and_then(|uncommon| uncommon.failure.take());
                 return Poll::Ready(failure.map(Err));
             }
-            Phase::Ended => return Poll::Ready(None),
+            BodyPhase::Ended => return Poll::Ready(None),
         };
         self.conclude(next, batch, cx)
     }
@@ -142,21 +142,21 @@ impl<S: FrameSource> Body for SseBody<S> {
         if driven::is_prefetching() {
             black_box(self.source.prefetch() | self.clock.interval().is_some());
         }
-        self.phase == Phase::Ended
+        self.phase == BodyPhase::Ended
     }
 }
 
 impl<S: FrameSource> SseBody<S> {
     /// Adds the first bytes. Some proxies hold the headers back until the first byte of the body,
     /// and a browser's `open` event waits for the headers.
-    fn open(self: Pin<&mut Self>, batch: &mut Batch) -> Result<(), BodyError> {
+    fn open(self: Pin<&mut Self>, batch: &mut FrameBatch) -> Result<(), BodyError> {
         let this = self.project();
         batch.push_last(Frame::comment("connected"));
         if let Some(time) = this.uncommon.as_ref().and_then(|uncommon| uncommon.reconnection_time) {
             batch.push_last(Frame::retry(time));
         }
         let interval = this.clock.interval();
-        if let Some(frame) = unpanicked(|| this.source.opening(interval))? {
+        if let Some(frame) = catch_panic(|| this.source.opening(interval))? {
             batch.push_last(frame);
         }
         Ok(())
@@ -166,22 +166,24 @@ impl<S: FrameSource> SseBody<S> {
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        batch: &mut Batch,
-    ) -> Result<Next, BodyError> {
+        batch: &mut FrameBatch,
+    ) -> Result<StreamState, BodyError> {
         if self.clock.has_ended(cx) {
-            return Ok(Next::Aged);
+            return Ok(StreamState::Aged);
         }
         let must_end = self.as_mut().poll_until(cx)?;
         match self.as_mut().gather(cx, batch)? {
-            Next::Open if must_end => Ok(Next::End),
-            Next::Open if batch.is_empty() || self.may_beat() => self.poll_clock(cx, batch),
+            StreamState::Open if must_end => Ok(StreamState::End),
+            StreamState::Open if batch.is_empty() || self.may_add_keep_alive() => {
+                self.poll_clock(cx, batch)
+            }
             next => Ok(next),
         }
     }
 
     /// Whether a keep-alive may follow the batch. One with an id must not overtake a held frame.
-    fn may_beat(&self) -> bool {
-        self.source.keeps_beat()
+    fn may_add_keep_alive(&self) -> bool {
+        self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())
     }
 
@@ -189,100 +191,98 @@ impl<S: FrameSource> SseBody<S> {
     fn poll_until(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, BodyError> {
         let uncommon = self.project().uncommon.as_mut();
         let until = uncommon.and_then(|uncommon| uncommon.until.as_mut());
-        until.map_or(Ok(false), |until| unpanicked(|| until.as_mut().poll(cx).is_ready()))
+        until.map_or(Ok(false), |until| catch_panic(|| until.as_mut().poll(cx).is_ready()))
     }
 
     /// Takes frames from the source until it has none ready or the batch is full.
     fn gather(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        batch: &mut Batch,
-    ) -> Result<Next, BodyError> {
+        batch: &mut FrameBatch,
+    ) -> Result<StreamState, BodyError> {
         let mut this = self.project();
         if let Some(held) = this.uncommon.as_mut().and_then(|uncommon| uncommon.held.take()) {
             batch.push_last(held);
         }
         while !batch.is_full() {
-            match unpanicked(|| this.source.as_mut().poll_frame(cx))? {
-                Poll::Ready(Some(frame)) => {
+            match catch_panic(|| this.source.as_mut().poll_frame(cx))? {
+                Poll::Ready(Some(Ok(frame))) => {
                     if let Err(frame) = batch.push(frame) {
                         this.uncommon.get_or_insert_default().held = Some(frame);
                         break;
                     }
                 }
-                Poll::Ready(None) => {
-                    let failure = this.source.take_error().map(BodyError::Source);
-                    return failure.map_or(Ok(Next::End), Err);
-                }
+                Poll::Ready(Some(Err(error))) => return Err(BodyError::Source(error)),
+                Poll::Ready(None) => return Ok(StreamState::End),
                 Poll::Pending => break,
             }
         }
-        Ok(Next::Open)
+        Ok(StreamState::Open)
     }
 
     /// Waits for the clock, and adds a keep-alive when one is due.
     fn poll_clock(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        batch: &mut Batch,
-    ) -> Result<Next, BodyError> {
+        batch: &mut FrameBatch,
+    ) -> Result<StreamState, BodyError> {
         let this = self.project();
         match this.clock.poll_tick(cx) {
-            Poll::Pending => return Ok(Next::Open),
-            Poll::Ready(Tick::End) => return Ok(Next::Aged),
+            Poll::Pending => return Ok(StreamState::Open),
+            Poll::Ready(Tick::End) => return Ok(StreamState::Aged),
             Poll::Ready(Tick::Silence) => {}
         }
-        let frame = unpanicked(|| this.source.keep_alive())?;
+        let frame = catch_panic(|| this.source.keep_alive())?;
         let custom = this.uncommon.as_ref().and_then(|uncommon| uncommon.keep_alive.as_deref());
         let frame = frame.or_else(|| custom.cloned());
         batch.push_last(frame.unwrap_or_else(|| Frame::comment_line("keep-alive")));
-        Ok(Next::Open)
+        Ok(StreamState::Open)
     }
 
     /// Yields the batch and moves on to the next phase.
     fn conclude(
         self: Pin<&mut Self>,
-        next: Result<Next, BodyError>,
-        mut batch: Batch,
+        next: Result<StreamState, BodyError>,
+        mut batch: FrameBatch,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         let this = self.project();
         *this.phase = match next {
-            Ok(Next::Open) => Phase::Open,
+            Ok(StreamState::Open) => BodyPhase::Open,
             // The phase is `Ended` already.
             Err(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
             Err(error) => {
                 this.uncommon.get_or_insert_default().failure = Some(error);
-                Phase::Failing
+                BodyPhase::Failing
             }
             Ok(end) => {
                 if let Some(spread) = last_reconnection(this.uncommon.as_deref(), &end) {
                     batch.push_last(Frame::retry(spread.pick()));
                 }
-                Phase::Ended
+                BodyPhase::Ended
             }
         };
         if batch.is_empty() {
-            let open = *this.phase == Phase::Open;
+            let open = *this.phase == BodyPhase::Open;
             return if open { Poll::Pending } else { Poll::Ready(None) };
         }
-        if !this.source.as_ref().get_ref().keeps_beat() {
-            this.clock.saw_traffic(cx);
+        if !this.source.as_ref().get_ref().has_steady_keep_alive() {
+            this.clock.note_traffic(cx);
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(batch.into_bytes()))))
     }
 }
 
 /// When the client of a stream that ends returns, if the stream says so.
-fn last_reconnection(uncommon: Option<&Uncommon>, end: &Next) -> Option<Spread> {
+fn last_reconnection(uncommon: Option<&UncommonParts>, end: &StreamState) -> Option<Spread> {
     let custom = uncommon.and_then(|uncommon| uncommon.last_reconnection);
     let is_unset = uncommon.is_none_or(|uncommon| uncommon.reconnection_time.is_none());
-    let aged = matches!(end, Next::Aged) && is_unset;
+    let aged = matches!(end, StreamState::Aged) && is_unset;
     custom.or_else(|| aged.then_some(AGED_RECONNECTION))
 }
 
 /// Runs code of the user. A panic in it is logged, and ends this one response.
-fn unpanicked<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
+fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
     // A source that has panicked is not polled again, so no code sees its broken state.
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
         tracing::error!("the source of a response panicked");
@@ -322,18 +322,17 @@ mod tests {
     }
 
     impl FrameSource for Failing {
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Frame>> {
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame, AnyError>>> {
             assert!(!self.failed, "polled again");
             if let Some(word) = self.words.pop() {
-                return Poll::Ready(Some(Frame::comment(word)));
+                return Poll::Ready(Some(Ok(Frame::comment(word))));
             }
             self.failed = true;
             assert!(!self.panics, "as a user's source may");
-            Poll::Ready(None)
-        }
-
-        fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
-            Some("no more words".into())
+            Poll::Ready(Some(Err("no more words".into())))
         }
     }
 
@@ -351,7 +350,7 @@ mod tests {
     async fn driven_body_yields_its_failure_once() {
         for panics in [false, true] {
             let source = Failing { words: vec!["two", "one"], panics, failed: false };
-            let mut body = Box::pin(Sse::from_source(source).into_response().into_body());
+            let mut body = Box::pin(Sse::new(source).into_http_response().into_body());
             let round = PollRound::begin(Now::look(), Arc::new(NoKeys));
             let mut poll = || {
                 let mut cx = Context::from_waker(Waker::noop());

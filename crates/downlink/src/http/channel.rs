@@ -13,7 +13,7 @@ use downlink_proto::{Event, Frame};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::source::FrameSource;
+use super::source::{AnyError, FrameSource};
 
 /// The most events that a channel can be made to hold.
 ///
@@ -23,16 +23,16 @@ pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.
 #[derive(Debug)]
-enum Item {
+enum ChannelItem {
     Event(Event),
     Comment(Frame),
     /// Nothing follows.
     Finish,
 }
 
-impl Item {
+impl ChannelItem {
     fn unsent(self) -> SendError {
-        SendError(if let Self::Event(event) = self { event } else { Event::empty() })
+        SendError(if let Self::Event(event) = self { event } else { Event::default() })
     }
 }
 
@@ -51,12 +51,12 @@ pub(super) fn channel(events_max: usize) -> (SseSender, Channel) {
 /// when all of them are dropped or one of them calls [`finish`](Self::finish).
 #[derive(Clone)]
 pub struct SseSender {
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<ChannelItem>,
     /// The reserved place of the finish; `None` once the stream is finished.
     ///
     /// The lock is held for one push into the queue, alone and never across an await. So all clones
     /// agree on which events come before the finish.
-    finish: Arc<Mutex<Option<mpsc::OwnedPermit<Item>>>>,
+    finish: Arc<Mutex<Option<mpsc::OwnedPermit<ChannelItem>>>>,
 }
 
 impl SseSender {
@@ -72,7 +72,7 @@ impl SseSender {
     ///
     /// Dropping the future before it completes sends nothing.
     pub async fn send(&self, event: Event) -> Result<(), SendError> {
-        self.send_item(Item::Event(event)).await
+        self.send_item(ChannelItem::Event(event)).await
     }
 
     /// Sends an event if there is room for it now.
@@ -83,7 +83,7 @@ impl SseSender {
     pub fn try_send(&self, event: Event) -> Result<(), TrySendError> {
         match self.queue.try_reserve() {
             Ok(place) => {
-                let pushed = self.push(place, Item::Event(event));
+                let pushed = self.push(place, ChannelItem::Event(event));
                 pushed.map_err(|SendError(event)| TrySendError::Closed(event))
             }
             Err(mpsc::error::TrySendError::Full(())) if !self.is_closed() => {
@@ -131,7 +131,7 @@ impl SseSender {
     ///
     /// As [`send`](Self::send).
     pub async fn comment(&self, text: &str) -> Result<(), SendError> {
-        self.send_item(Item::Comment(Frame::comment(text))).await
+        self.send_item(ChannelItem::Comment(Frame::comment(text))).await
     }
 
     /// Waits until the peer has left or the stream has ended, whichever way.
@@ -152,11 +152,11 @@ impl SseSender {
     pub fn finish(&self) {
         let mut finish = self.finish.lock();
         if let Some(place) = finish.take() {
-            place.send(Item::Finish);
+            place.send(ChannelItem::Finish);
         }
     }
 
-    async fn send_item(&self, item: Item) -> Result<(), SendError> {
+    async fn send_item(&self, item: ChannelItem) -> Result<(), SendError> {
         match self.queue.reserve().await {
             Ok(place) => self.push(place, item),
             Err(_) => Err(item.unsent()),
@@ -164,7 +164,11 @@ impl SseSender {
     }
 
     /// Puts an item into its place unless the stream is finished.
-    fn push(&self, place: mpsc::Permit<'_, Item>, item: Item) -> Result<(), SendError> {
+    fn push(
+        &self,
+        place: mpsc::Permit<'_, ChannelItem>,
+        item: ChannelItem,
+    ) -> Result<(), SendError> {
         let finish = self.finish.lock();
         if finish.is_some() {
             place.send(item);
@@ -183,20 +187,23 @@ impl fmt::Debug for SseSender {
 /// The response's end of a channel.
 #[derive(Debug)]
 pub struct Channel {
-    items: mpsc::Receiver<Item>,
+    items: mpsc::Receiver<ChannelItem>,
 }
 
 impl FrameSource for Channel {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        match ready!(self.items.poll_recv(cx)) {
-            Some(Item::Event(event)) => Poll::Ready(Some(event.into())),
-            Some(Item::Comment(frame)) => Poll::Ready(Some(frame)),
-            Some(Item::Finish) => {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
+        Poll::Ready(match ready!(self.items.poll_recv(cx)) {
+            Some(ChannelItem::Event(event)) => Some(Ok(event.into())),
+            Some(ChannelItem::Comment(frame)) => Some(Ok(frame)),
+            Some(ChannelItem::Finish) => {
                 self.items.close();
-                Poll::Ready(None)
+                None
             }
-            None => Poll::Ready(None),
-        }
+            None => None,
+        })
     }
 }
 

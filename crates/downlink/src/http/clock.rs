@@ -53,27 +53,27 @@ pub(super) enum Tick {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct BodyClock {
     last_traffic: Moment,
     interval: Interval,
     /// The length of this silence in milliseconds, drawn after each keep-alive; 0 without
     /// keep-alives.
     silence_max: u32,
     /// `None` if the response has no end and a driver keeps the time.
-    uncommon: Option<Box<Uncommon>>,
+    uncommon: Option<Box<EndAndTimer>>,
 }
 
-/// The parts that few clocks have.
+/// The end of a response, and the timer of a body without a driver. Few bodies have one of them.
 #[derive(Debug)]
-struct Uncommon {
+struct EndAndTimer {
     /// When the response ends.
     end: Moment,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Clock {
+impl BodyClock {
     pub(super) fn new(interval: Interval, end: Option<Instant>) -> Self {
-        let uncommon = end.map(|end| Box::new(Uncommon { end: Moment::at(end), timer: None }));
+        let uncommon = end.map(|end| Box::new(EndAndTimer { end: Moment::at(end), timer: None }));
         Self { last_traffic: Now::look().moment(), interval, silence_max: draw(interval), uncommon }
     }
 
@@ -83,7 +83,7 @@ impl Clock {
     }
 
     /// Records that the body has sent something now.
-    pub(super) fn saw_traffic(&mut self, cx: &Context<'_>) {
+    pub(super) fn note_traffic(&mut self, cx: &Context<'_>) {
         if self.silence_max > 0 {
             self.last_traffic = driven::now(cx).moment();
         }
@@ -91,7 +91,7 @@ impl Clock {
 
     /// True once the end is reached, without waiting for it.
     pub(super) fn has_ended(&self, cx: &Context<'_>) -> bool {
-        self.uncommon.as_ref().is_some_and(|it| driven::now(cx).leaves_nothing_until(it.end))
+        self.uncommon.as_ref().is_some_and(|it| driven::now(cx).has_nearly_reached(it.end))
     }
 
     /// When the response ends.
@@ -105,7 +105,7 @@ impl Clock {
             let (end, silence_ends) = (self.end(), self.silence_ends());
             let next = silence_ends.min(end);
             let now = driven::now(cx);
-            if now.leaves_nothing_until(end) {
+            if now.has_nearly_reached(end) {
                 return Poll::Ready(Tick::End);
             }
             if now.has_reached(silence_ends) {
@@ -124,7 +124,7 @@ impl Clock {
             return Poll::Pending;
         }
         let Some(until) = until.instant() else { return Poll::Pending };
-        let endless = || Box::new(Uncommon { end: Moment::NEVER, timer: None });
+        let endless = || Box::new(EndAndTimer { end: Moment::NEVER, timer: None });
         let uncommon = self.uncommon.get_or_insert_with(endless);
         let timer = uncommon.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if timer.is_elapsed() {

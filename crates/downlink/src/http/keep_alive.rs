@@ -33,11 +33,8 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 /// use downlink::http::KeepAlive;
 /// use downlink::{Event, EventType};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let alive = Event::new("").with_type(EventType::new("alive")?);
-/// let keep_alive = KeepAlive::every(Duration::from_secs(20)).event(alive);
-/// # Ok(())
-/// # }
+/// let alive = Event::new("").event(EventType::from_static("alive"));
+/// let keep_alive = KeepAlive::new().interval(Duration::from_secs(20)).event(alive);
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -52,11 +49,9 @@ pub struct KeepAlive {
 pub(super) struct Interval(u32);
 
 impl KeepAlive {
-    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way;
-    /// at least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
-    pub fn every(interval: Duration) -> Self {
-        let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
-        Self { interval: Interval(u32::try_from(millis).unwrap_or(u32::MAX)), frame: None }
+    /// Sends a comment after every silence of [`KEEP_ALIVE_INTERVAL`].
+    pub fn new() -> Self {
+        Self::off().interval(KEEP_ALIVE_INTERVAL)
     }
 
     /// Sends no keep-alives. The server then notices a vanished peer only at the next event.
@@ -64,22 +59,25 @@ impl KeepAlive {
         Self { interval: Interval(0), frame: None }
     }
 
-    /// Sends a comment with this text.
-    pub fn comment(mut self, text: &str) -> Self {
-        self.frame = Some(Box::new(Frame::comment_line(text)));
+    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way;
+    /// at least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
+        self.interval = Interval(u32::try_from(millis).unwrap_or(u32::MAX));
         self
     }
 
-    /// Sends an event, which a page can listen to.
+    /// Sends a comment with this text, in place of `keep-alive`. Any text is possible: each of its
+    /// lines becomes a comment.
+    pub fn text(mut self, text: impl AsRef<str>) -> Self {
+        self.frame = Some(Box::new(Frame::comment_line(text.as_ref())));
+        self
+    }
+
+    /// Sends an event in place of a comment, which a page can listen to.
     pub fn event(mut self, event: Event) -> Self {
         self.frame = Some(Box::new(event.into()));
         self
-    }
-
-    /// The silence before a keep-alive, without the spread; `None` if off.
-    #[must_use]
-    pub fn interval(&self) -> Option<Duration> {
-        self.interval.get()
     }
 }
 
@@ -97,7 +95,7 @@ impl Interval {
 
 impl Default for KeepAlive {
     fn default() -> Self {
-        Self::every(KEEP_ALIVE_INTERVAL)
+        Self::new()
     }
 }
 
@@ -117,7 +115,7 @@ mod tests {
     #[test]
     fn default_is_a_comment_every_fifteen_seconds() {
         let keep_alive = KeepAlive::default();
-        assert_eq!(keep_alive.interval(), Some(Duration::from_secs(15)));
+        assert_eq!(keep_alive.interval.get(), Some(Duration::from_secs(15)));
         assert_eq!(sent(&keep_alive), b": keep-alive\n");
         let spread = Spread::between(Duration::from_secs(12), Duration::from_secs(18));
         assert_eq!(keep_alive.interval.silence(), Some(spread));
@@ -126,20 +124,20 @@ mod tests {
     #[test]
     fn interval_is_kept_from_below_its_minimum() {
         for (set, kept) in [(0, 100), (99, 100), (100, 100), (101, 101)] {
-            let interval = KeepAlive::every(Duration::from_millis(set)).interval();
-            assert_eq!(interval, Some(Duration::from_millis(kept)));
+            let interval = KeepAlive::new().interval(Duration::from_millis(set)).interval;
+            assert_eq!(interval.get(), Some(Duration::from_millis(kept)));
         }
     }
 
     #[test]
     fn off_has_no_interval() {
-        assert_eq!(KeepAlive::off().interval(), None);
+        assert_eq!(KeepAlive::off().interval.get(), None);
         assert_eq!(KeepAlive::off().interval.silence(), None);
     }
 
     #[test]
     fn text_is_any_text() {
-        let keep_alive = KeepAlive::default().comment("a\r\nb");
+        let keep_alive = KeepAlive::new().text("a\r\nb");
         assert_eq!(sent(&keep_alive), b": a\n: b\n");
     }
 }

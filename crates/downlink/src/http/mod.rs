@@ -1,7 +1,7 @@
 //! Event streams as HTTP responses, for any server that takes an `http_body::Body`.
 //!
-//! [`Sse`] builds a response from any stream of events ([`Sse::new`]), a channel ([`Sse::channel`])
-//! or any [`FrameSource`]. Its body, [`SseBody`], sends its first bytes at once, joins the frames
+//! [`Sse`] builds a response from any stream of events or [`FrameSource`] ([`Sse::new`]), or a
+//! channel ([`Sse::channel`]). Its body, [`SseBody`], sends its first bytes at once, joins the frames
 //! that are ready into one write, keeps an idle connection alive, and ends at a frame boundary. It
 //! spawns no task. The body owns the source, and every server drops the body when the peer leaves.
 //!
@@ -44,7 +44,7 @@ pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
 pub(crate) use moment::{Moment, Now};
 pub use problem::Problem;
 pub use refuse::refuse;
-pub use source::{AnyError, Fallible, FrameSource, Frames, Plain, StreamItem};
+pub use source::{AnyError, FrameSource, StreamItem};
 pub use spread::Spread;
 #[cfg(feature = "serve")]
 pub(crate) use sse::is_event_stream;

@@ -74,7 +74,7 @@ impl Now {
     }
 
     /// Whether a moment has come or comes within this millisecond. An end must not be late.
-    pub(crate) fn leaves_nothing_until(self, moment: Moment) -> bool {
+    pub(crate) fn has_nearly_reached(self, moment: Moment) -> bool {
         moment <= self.next
     }
 
@@ -123,14 +123,14 @@ mod tests {
         assert_eq!(Moment::NEVER.instant(), None);
         assert_eq!(Moment::NEVER.after(7), Moment::NEVER);
         let now = Now::look();
-        assert!(!now.has_reached(Moment::NEVER) && !now.leaves_nothing_until(Moment::NEVER));
+        assert!(!now.has_reached(Moment::NEVER) && !now.has_nearly_reached(Moment::NEVER));
     }
 
     #[test]
     fn an_end_within_this_millisecond_has_come() {
         let now = Instant::now();
-        assert!(Now::of(now).leaves_nothing_until(Moment::at(now)));
+        assert!(Now::of(now).has_nearly_reached(Moment::at(now)));
         let later = Moment::at(now + Duration::from_millis(1));
-        assert!(!Now::of(now).leaves_nothing_until(later));
+        assert!(!Now::of(now).has_nearly_reached(later));
     }
 }

@@ -21,7 +21,7 @@ use crate::json_text::json_text;
 /// use http::StatusCode;
 ///
 /// let problem = Problem::new(StatusCode::BAD_REQUEST).detail("Name a topic: add ?topic=…");
-/// let response = problem.into_response();
+/// let response = problem.into_http_response();
 /// assert_eq!(response.status(), 400);
 /// assert_eq!(response.headers()["content-type"], "application/problem+json");
 /// ```
@@ -61,7 +61,7 @@ impl Problem {
     }
 
     /// The response, not to be cached. Its body ends with a line end, for people who use curl.
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

@@ -41,7 +41,7 @@ pub fn refuse(reason: &str, reconnection: Spread, browser: bool) -> Response<Ful
         return event_stream(Full::from(stream));
     }
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(reason.to_owned());
-    let mut response = problem.into_response();
+    let mut response = problem.into_http_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
     response
 }

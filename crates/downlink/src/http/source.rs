@@ -1,22 +1,29 @@
 //! Sources of the frames of a response.
 //!
-//! A response body takes its frames from a [`FrameSource`]; [`Frames`] makes one from any stream.
-//! Only the body polls its source, and drops it at its own end.
+//! A response body takes its frames from a [`FrameSource`]. Every stream of events is one. Only the
+//! body polls its source, and drops it at its own end.
 
 use std::error::Error;
-use std::marker::PhantomData;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use downlink_proto::Frame;
+use downlink_proto::{Event, Frame};
 use futures_core::Stream;
-use pin_project_lite::pin_project;
 
 /// Any error, as streams, services and bodies return it.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.
+///
+/// Every `Stream` of events, of frames, or of a `Result` of these is a source (see [`StreamItem`]).
+/// Implement this trait for a type of your own that has an opening frame or a keep-alive.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source of events",
+    label = "neither a stream of events nor a `FrameSource`",
+    note = "the items of a stream have to be `Event`, `Frame`, or a `Result` of one of these",
+    note = "map other items, for example with `stream.map(Event::new)`"
+)]
 pub trait FrameSource {
     /// The frame to send right after the first bytes, given the interval of the keep-alive.
     ///
@@ -28,8 +35,17 @@ pub trait FrameSource {
 
     /// The next frame, or `None` at the end.
     ///
-    /// The body does not poll again after `None`, nor after a panic, which ends this response only.
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>>;
+    /// The body does not poll again after `None`, nor after an error or a panic.
+    ///
+    /// # Errors
+    ///
+    /// An error ends this response. The body sends the frames before the error, then the server
+    /// cuts the connection, so that a reader cannot mistake the end for a complete answer. An
+    /// `EventSource` reconnects.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>>;
 
     /// The frame to send after a silence, in place of the response's own keep-alive.
     ///
@@ -42,7 +58,7 @@ pub trait FrameSource {
     ///
     /// A page that listens to some event types only can then tell by the keep-alives whether its
     /// connection is alive.
-    fn keeps_beat(&self) -> bool {
+    fn has_steady_keep_alive(&self) -> bool {
         false
     }
 
@@ -55,21 +71,34 @@ pub trait FrameSource {
     fn prefetch(&self) -> bool {
         true
     }
-
-    /// The error that ended the frames, if any; called once, after `None`.
-    ///
-    /// An error cuts the connection, so that a reader cannot mistake the end for a complete answer.
-    /// An `EventSource` reconnects.
-    fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
-        None
-    }
 }
 
-/// An item of a stream, which becomes a frame or the error that ends the response.
+/// An item of a stream: an [`Event`], a [`Frame`], or a `Result` of any type that becomes a frame.
 ///
-/// `Kind` tells [`Plain`] items (every `Into<Frame>`: `Event`, `Frame`, your own types) from
-/// [`Fallible`] ones (a `Result` of them). The compiler infers it.
-pub trait StreamItem<Kind> {
+/// # Examples
+///
+/// A type of your own becomes a frame with `From`, and goes into a stream as `Ok`:
+///
+/// ```
+/// use std::convert::Infallible;
+/// use downlink::{Event, Frame, Sse};
+/// use futures_util::stream;
+///
+/// struct Price(u32);
+///
+/// impl From<Price> for Frame {
+///     fn from(price: Price) -> Self {
+///         Event::new(price.0.to_string()).into()
+///     }
+/// }
+///
+/// let sse = Sse::new(stream::iter([Ok::<_, Infallible>(Price(4))]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an item of an event stream",
+    note = "use `Event`, `Frame`, or a `Result` of one of these"
+)]
+pub trait StreamItem {
     /// The frame, or the error that ends the response.
     ///
     /// # Errors
@@ -78,61 +107,29 @@ pub trait StreamItem<Kind> {
     fn into_frame(self) -> Result<Frame, AnyError>;
 }
 
-/// Items that are frames, or become one.
-#[derive(Clone, Copy, Debug)]
-pub struct Plain;
-
-/// Items that are a `Result` of a frame, or of a type that becomes one.
-#[derive(Clone, Copy, Debug)]
-pub struct Fallible;
-
-impl<T: Into<Frame>> StreamItem<Plain> for T {
+impl StreamItem for Event {
     fn into_frame(self) -> Result<Frame, AnyError> {
-        Ok(self.into())
+        Ok(self.encode())
     }
 }
 
-impl<T: Into<Frame>, E: Into<AnyError>> StreamItem<Fallible> for Result<T, E> {
+impl StreamItem for Frame {
+    fn into_frame(self) -> Result<Frame, AnyError> {
+        Ok(self)
+    }
+}
+
+impl<T: Into<Frame>, E: Into<AnyError>> StreamItem for Result<T, E> {
     fn into_frame(self) -> Result<Frame, AnyError> {
         self.map(Into::into).map_err(Into::into)
     }
 }
 
-pin_project! {
-    /// The frames of any stream of events.
-    #[derive(Debug)]
-    pub struct Frames<S, Kind> {
-        #[pin]
-        stream: S,
-        error: Option<AnyError>,
-        kind: PhantomData<fn() -> Kind>,
-    }
-}
-
-impl<S, Kind> Frames<S, Kind> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, error: None, kind: PhantomData }
-    }
-}
-
-impl<S, Kind> FrameSource for Frames<S, Kind>
-where
-    S: Stream,
-    S::Item: StreamItem<Kind>,
-{
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        let this = self.project();
-        let Some(item) = ready!(this.stream.poll_next(cx)) else { return Poll::Ready(None) };
-        match item.into_frame() {
-            Ok(frame) => Poll::Ready(Some(frame)),
-            Err(error) => {
-                *this.error = Some(error);
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn take_error(self: Pin<&mut Self>) -> Option<AnyError> {
-        self.project().error.take()
+impl<S: Stream<Item: StreamItem>> FrameSource for S {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
+        self.poll_next(cx).map(|item| item.map(StreamItem::into_frame))
     }
 }

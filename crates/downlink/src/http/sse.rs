@@ -6,17 +6,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures_core::Stream;
 #[cfg(feature = "serve")]
 use http::HeaderMap;
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
-use super::body::{SseBody, Uncommon};
+use super::body::{SseBody, UncommonParts};
 use super::channel::{self, Channel, SseSender};
-use super::clock::{Clock, Expiry, end_of};
+use super::clock::{BodyClock, Expiry, end_of};
 use super::keep_alive::KeepAlive;
-use super::source::{Frames, StreamItem};
+use super::source::FrameSource;
 use super::spread::Spread;
 
 /// The range of a connection's age in percent of the maximum, so that clients that have connected
@@ -39,7 +38,7 @@ pub struct Finite;
 /// let (sender, sse) = Sse::channel(16);
 /// sender.try_send(Event::new("hello"))?;
 /// sender.finish();
-/// let response = sse.into_response();
+/// let response = sse.into_http_response();
 /// assert_eq!(response.headers()["content-type"], "text/event-stream");
 /// # Ok::<(), downlink::http::TrySendError>(())
 /// ```
@@ -51,19 +50,7 @@ pub struct Sse<S> {
     expiry: Option<Expiry>,
     finite: bool,
     /// `None` with default settings.
-    uncommon: Option<Box<Uncommon>>,
-}
-
-impl<S, Kind> Sse<Frames<S, Kind>>
-where
-    S: Stream,
-    S::Item: StreamItem<Kind>,
-{
-    /// Streams the items of a stream: events, frames, anything that becomes a frame, or a `Result`
-    /// of these. An `Err` cuts the connection, so that the client reconnects.
-    pub fn new(stream: S) -> Self {
-        Self::from_source(Frames::new(stream))
-    }
+    uncommon: Option<Box<UncommonParts>>,
 }
 
 impl Sse<Channel> {
@@ -71,13 +58,16 @@ impl Sse<Channel> {
     /// [`CHANNEL_EVENTS_MAX`](super::CHANNEL_EVENTS_MAX)).
     pub fn channel(events_max: usize) -> (SseSender, Self) {
         let (sender, source) = channel::channel(events_max);
-        (sender, Self::from_source(source))
+        (sender, Self::new(source))
     }
 }
 
-impl<S> Sse<S> {
-    /// Streams the frames of a source.
-    pub fn from_source(source: S) -> Self {
+impl<S: FrameSource> Sse<S> {
+    /// Streams the items of a stream: [`Event`](crate::Event), [`Frame`](crate::Frame), or a
+    /// `Result` of these. An `Err` cuts the connection, so that the client reconnects.
+    ///
+    /// Any other [`FrameSource`] does too.
+    pub fn new(source: S) -> Self {
         Self {
             source,
             keep_alive: KeepAlive::default(),
@@ -147,14 +137,14 @@ impl<S> Sse<S> {
     ///
     /// The age of the connection counts from here. Headers: `Content-Type: text/event-stream`,
     /// `Cache-Control: no-store, no-transform`, `X-Accel-Buffering: no`.
-    pub fn into_response(self) -> Response<SseBody<S>> {
+    pub fn into_http_response(self) -> Response<SseBody<S>> {
         let Self { source, keep_alive, max_age, expiry, finite, mut uncommon } = self;
         let KeepAlive { interval, frame } = keep_alive;
         if frame.is_some() {
             uncommon.get_or_insert_default().keep_alive = frame;
         }
         let age = max_age.map(|age| Spread::percent_of(age, AGE_PERCENT));
-        let clock = Clock::new(interval, end_of(expiry, age));
+        let clock = BodyClock::new(interval, end_of(expiry, age));
         let mut response = event_stream(SseBody::new(source, clock, uncommon));
         if finite {
             response.extensions_mut().insert(Finite);

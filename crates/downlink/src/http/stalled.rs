@@ -1,15 +1,15 @@
 //! A body that a server drops because its peer has read nothing for too long.
 //!
-//! Only the server knows that, and only the source of the body knows whom it served. Any middleware
-//! may be between the two, so the news travel through a thread-local, which is set for the length of
-//! the drop.
+//! The server knows that the peer has stalled, and the source of the body knows the subscriber. Any
+//! middleware may be between the two, so a thread-local carries the address and the age of the
+//! response. It is set for the length of the drop.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
 /// A response whose peer has stalled.
 #[derive(Debug)]
-pub(crate) struct Stalled {
+pub(crate) struct StalledPeer {
     /// The address of the peer.
     pub(crate) peer: String,
     /// How long ago the response began.
@@ -17,27 +17,27 @@ pub(crate) struct Stalled {
 }
 
 thread_local! {
-    static STALLED: RefCell<Option<Stalled>> = const { RefCell::new(None) };
+    static STALLED: RefCell<Option<StalledPeer>> = const { RefCell::new(None) };
 }
 
 /// Drops a body whose peer has stalled.
-pub(crate) fn drop_stalled(stalled: Stalled, drop: impl FnOnce()) {
-    /// Forgets the news also if the drop panics.
-    struct Over;
+pub(crate) fn drop_stalled(stalled: StalledPeer, drop: impl FnOnce()) {
+    /// Clears the thread-local, also if the drop panics.
+    struct ClearOnDrop;
 
-    impl Drop for Over {
+    impl Drop for ClearOnDrop {
         fn drop(&mut self) {
             STALLED.take();
         }
     }
 
     STALLED.set(Some(stalled));
-    let _over = Over;
+    let _clear = ClearOnDrop;
     drop();
 }
 
-/// The news for the body that is being dropped, once.
-pub(crate) fn take() -> Option<Stalled> {
+/// The stalled peer of the body that is being dropped. The second call returns `None`.
+pub(crate) fn take() -> Option<StalledPeer> {
     // A body may be dropped while its thread ends.
     STALLED.try_with(RefCell::take).ok().flatten()
 }
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_news_are_there_once_and_for_the_length_of_the_drop() {
-        let stalled = || Stalled { peer: "somebody".to_owned(), age: Duration::from_secs(7) };
+    fn the_peer_can_be_taken_once_and_only_during_the_drop() {
+        let stalled = || StalledPeer { peer: "somebody".to_owned(), age: Duration::from_secs(7) };
         drop_stalled(stalled(), || {
             assert_eq!(take().map(|stalled| stalled.peer).as_deref(), Some("somebody"));
             assert!(take().is_none());

@@ -244,7 +244,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     where
         T: serde::de::DeserializeOwned,
     {
-        self.decode_values(|event| serde_json::from_str(event.data()?).ok())
+        self.decode_values(|event| serde_json::from_str(event.fields().data?).ok())
     }
 
     /// The observer of connects, disconnects and gaps.
@@ -368,9 +368,9 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// struct Price(u32);
     ///
-    /// let price = EventType::new("price")?;
+    /// let price = EventType::from_static("price");
     /// let hub = Hub::with(move |value: &Price| {
-    ///     let event = Event::new(value.0.to_string()).with_type(price.clone());
+    ///     let event = Event::new(value.0.to_string()).event(price.clone());
     ///     Ok::<_, std::convert::Infallible>(event)
     /// });
     /// hub.to("gold").publish(Price(4_000))?;

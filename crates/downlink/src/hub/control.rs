@@ -29,12 +29,12 @@ pub(super) fn open(
     let millis = keep_alive.map_or(0, |interval| interval.as_millis());
     let data =
         format!(r#"{{"resumed":{resumed},"connection":"{number}","keep_alive_ms":{millis}}}"#);
-    id.into_iter().fold(Event::new(data).with_type(event_type("open")), Event::with_id)
+    id.into_iter().fold(Event::new(data).event(event_type("open")), Event::id)
 }
 
 /// A sign of life on a silent connection, with the reader's cursor if that has moved.
 pub(super) fn alive(id: Option<EventId>) -> Event {
-    id.into_iter().fold(Event::new("{}").with_type(event_type("alive")), Event::with_id)
+    id.into_iter().fold(Event::new("{}").event(event_type("alive")), Event::id)
 }
 
 /// The reasons for gaps, each with its word on the wire and in metrics.

@@ -72,9 +72,8 @@ impl<T> Published<T> {
     /// Its data as a client reads it, line breaks normalised to LF.
     pub fn data(&self) -> String {
         let frame = self.record.frame.as_bytes();
-        let limits = DecoderLimits::default()
-            .with_line_bytes_max(frame.len())
-            .with_event_bytes_max(frame.len());
+        let limits =
+            DecoderLimits::default().line_bytes_max(frame.len()).event_bytes_max(frame.len());
         let mut decoder = Decoder::new(limits);
         let decoded = decoder.handle_bytes(frame);
         debug_assert!(decoded.is_ok(), "no event is larger than its own frame");
@@ -142,7 +141,7 @@ impl Gap {
             text(self.oldest.as_ref().map(EventId::as_str)),
             self.wait.as_millis(),
         );
-        Event::new(data).with_type(control::event_type("gap")).with_id(self.id.clone())
+        Event::new(data).event(control::event_type("gap")).id(self.id.clone())
     }
 }
 

@@ -236,12 +236,12 @@ impl<T: Send + Sync + 'static> Publish<T> {
     pub(super) fn into_draft(mut self, value: T) -> Result<Draft<Record<T>>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
-        let given = event.id().cloned();
+        let given = event.fields().id.cloned();
         let body = self.hub.0.has_store.then(|| stored::encode(&self.to, &event));
         let needs_fingerprint = given.is_some() || self.key.is_some();
         let fingerprint =
             if needs_fingerprint { self.fingerprint(&event) } else { Fingerprint::default() };
-        let event_type = event.event_type().cloned();
+        let event_type = event.fields().event_type.cloned();
         let frame = match given {
             Some(_) => UnstampedRecordFrame::Given(event.encode()),
             None => UnstampedRecordFrame::Numbered(event.encode_unstamped(&self.hub.0.id_prefix)),
@@ -267,13 +267,14 @@ impl<T: Send + Sync + 'static> Publish<T> {
             return Err(PublishError::LastNeedsTopics);
         }
         let event = (self.hub.0.encode)(value).map_err(PublishError::Encode)?;
-        event.event_type().map(|own| check_type(own.as_str())).transpose()?;
-        event.id().map(|own| check_id(own.as_str())).transpose()?;
-        let millis = event.retry().map(|own| Duration::from_millis(own.as_millis()));
+        let fields = event.fields();
+        fields.event_type.map(|own| check_type(own.as_str())).transpose()?;
+        fields.id.map(|own| check_id(own.as_str())).transpose()?;
+        let millis = fields.retry.map(|own| Duration::from_millis(own.as_millis()));
         millis.map(check_retry).transpose()?;
-        let event = self.event_type.take().into_iter().fold(event, Event::with_type);
-        let event = self.id.take().into_iter().fold(event, Event::with_id);
-        Ok(self.retry.into_iter().fold(event, Event::with_retry))
+        let event = self.event_type.take().into_iter().fold(event, Event::event);
+        let event = self.id.take().into_iter().fold(event, Event::id);
+        Ok(self.retry.into_iter().fold(event, Event::retry))
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
@@ -281,7 +282,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         // with an event of last year.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
-        content.extend_from_slice(event.id().map(EventId::as_str).unwrap_or_default().as_bytes());
+        let id = event.fields().id.map(EventId::as_str);
+        content.extend_from_slice(id.unwrap_or_default().as_bytes());
         Fingerprint::keyed(&self.hub.0.fingerprint_key, &content)
     }
 

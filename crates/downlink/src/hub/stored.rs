@@ -60,10 +60,11 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
         out.push(kind);
         put_text(&mut out, name);
     }
-    put_option(&mut out, event.event_type().map(EventType::as_str));
-    let retry = event.retry().map(|retry| retry.as_millis().to_string());
+    let fields = event.fields();
+    put_option(&mut out, fields.event_type.map(EventType::as_str));
+    let retry = fields.retry.map(|retry| retry.as_millis().to_string());
     put_option(&mut out, retry.as_deref());
-    put_option(&mut out, event.data());
+    put_option(&mut out, fields.data);
     out
 }
 
@@ -108,19 +109,19 @@ mod reading {
         let mut body = Body(&stored.payload);
         (body.byte()? == LAYOUT).then_some(())?;
         let to = (0..body.number()?).map(|_| body.address()).collect::<Option<Addresses>>()?;
-        let mut event = Event::empty();
+        let mut event = Event::default();
         if let Some(event_type) = body.option()? {
-            event = event.with_type(EventType::new(event_type).ok()?);
+            event = event.event(EventType::new(event_type).ok()?);
         }
         if let Some(retry) = body.option()? {
-            event = event.with_retry(Duration::from_millis(retry.parse().ok()?));
+            event = event.retry(Duration::from_millis(retry.parse().ok()?));
         }
         if let Some(data) = body.option()? {
-            event = event.with_data(data);
+            event = event.data(data);
         }
         body.0.is_empty().then_some(())?;
         let id = stored.publisher_id.as_deref().map(EventId::new).transpose().ok()?;
-        event = event.with_id(id.clone().unwrap_or_else(|| cursor_id(stored.id)));
+        event = event.id(id.clone().unwrap_or_else(|| cursor_id(stored.id)));
         let value = match values {
             Some((read, bytes)) => {
                 let value = read(&event)?;
@@ -129,7 +130,7 @@ mod reading {
             }
             None => None,
         };
-        let event_type = event.event_type().cloned();
+        let event_type = event.fields().event_type.cloned();
         Some(Record(Arc::new(Fields { frame: event.encode(), to, event_type, id, value })))
     }
 
@@ -200,7 +201,7 @@ mod tests {
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {
-            Some(given) => event.with_id(EventId::new(given).expect("an id")).encode(),
+            Some(given) => event.id(EventId::new(given).expect("an id")).encode(),
             None => {
                 let prefix = format!("{}-", stored.id.epoch);
                 event.encode_unstamped(&EventId::new(&prefix).expect("an id")).stamp(7)
@@ -213,9 +214,9 @@ mod tests {
 
     #[test]
     fn the_frame_is_the_one_that_was_sent_live() {
-        let note = EventType::new("note").expect("a type");
-        let full = Event::new("a\r\nb\rc\n").with_type(note).with_retry(Duration::from_secs(2));
-        for event in [Event::new(""), Event::empty(), Event::new("x"), full] {
+        let note = EventType::from_static("note");
+        let full = Event::new("a\r\nb\rc\n").event(note).retry(Duration::from_secs(2));
+        for event in [Event::new(""), Event::default(), Event::new("x"), full] {
             for given in [None, Some("mine")] {
                 let (live, again) = frames(event.clone(), given);
                 assert_eq!(live, again);
@@ -239,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_value_that_does_not_read_back_is_no_event() {
-        let read: ReadValue<u8> = (Arc::new(|event| event.data()?.parse().ok()), Arc::new(|_| 1));
+        let read: ReadValue<u8> =
+            (Arc::new(|event| event.fields().data?.parse().ok()), Arc::new(|_| 1));
         let body = |data: &str| stored(encode(&to(), &Event::new(data)), None);
         let value = |data| decode(&body(data), Some(&read)).and_then(|record| record.value);
         assert_eq!((value("7"), value("x")), (Some((7, 1)), None));

@@ -100,6 +100,41 @@ where
 ///
 /// Implemented for every suitable service; there is nothing to implement by hand. `Kind` tells
 /// services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler infers it.
+///
+/// A service of requests with another body does not compile, and the compiler says what to change:
+///
+/// ```compile_fail,E0277
+/// # #[derive(Clone)]
+/// struct Hello;
+///
+/// impl tower_service::Service<http::Request<hyper::body::Incoming>> for Hello {
+/// #   type Response = http::Response<String>;
+/// #   type Error = std::convert::Infallible;
+/// #   type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+/// #   fn poll_ready(
+/// #       &mut self,
+/// #       _: &mut std::task::Context<'_>,
+/// #   ) -> std::task::Poll<Result<(), Self::Error>> {
+/// #       std::task::Poll::Ready(Ok(()))
+/// #   }
+/// #   fn call(&mut self, _: http::Request<hyper::body::Incoming>) -> Self::Future {
+/// #       std::future::ready(Ok(http::Response::new(String::new())))
+/// #   }
+///     // …
+/// }
+///
+/// # fn example(listener: tokio::net::TcpListener) {
+/// // Implement `Service<Request<B>>` for any body `B`, or for `RequestBody`.
+/// let server = downlink::serve(listener, Hello);
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`serve` cannot run `{Self}`",
+    label = "not an app that `serve` can run",
+    note = "an app is an axum `Router`, or a tower service of `http::Request<downlink::serve::RequestBody>` that is `Clone`, `Send` and `'static`",
+    note = "a `Router` that lacks its state is not an app yet: call `with_state`",
+    note = "a service of `http::Request<hyper::body::Incoming>` has to take `RequestBody`, or any body, instead"
+)]
 pub trait App<Addr, Kind>: Clone + Send + 'static {
     /// The service that answers the requests of one connection.
     type Service: AppService;

@@ -40,7 +40,7 @@ use super::peer_socket::PeerSocket;
 use super::progress::{Awaited, Progress};
 use super::server::{Place, Server};
 use crate::http::moment::Moment;
-use crate::http::stalled::{self, Stalled};
+use crate::http::stalled::{self, StalledPeer};
 use crate::http::{is_browser, refuse};
 
 /// How long a peer that has sent no request yet may take to do so once the drain has begun.
@@ -125,7 +125,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
         End::Done(ended) => {
             let stalled = ended.as_ref().is_err_and(is_stall).then(|| {
                 let age = began.elapsed();
-                Stalled { peer: format!("{peer:?}"), age }
+                StalledPeer { peer: format!("{peer:?}"), age }
             });
             log_end(ended);
             let mut io = None;
@@ -319,7 +319,7 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
         let mut this = self.project();
         let peer = this.http.as_ref().map(|(app, _)| format!("{:?}", app.peer()));
         let peer = peer.unwrap_or_default();
-        let stalled = Stalled { peer, age: this.began.age() };
+        let stalled = StalledPeer { peer, age: this.began.age() };
         stalled::drop_stalled(stalled, || this.body.set(None));
     }
 

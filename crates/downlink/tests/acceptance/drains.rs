@@ -15,7 +15,8 @@ async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
     const CLIENTS: usize = 10_000;
     let (from, to) = (Duration::from_secs(2), Duration::from_secs(12));
     let hub = HubBuilder::<String>::text().drain_spread(from..=to).build().unwrap();
-    let join = || open(hub.subscribe().topic("a").open_event(false)).into_response().into_body();
+    let join =
+        || open(hub.subscribe().topic("a").open_event(false)).into_http_response().into_body();
     let bodies: Vec<_> = (0..CLIENTS).map(|_| join()).collect();
     hub.drain();
     let mut by_second = [0_usize; 10];

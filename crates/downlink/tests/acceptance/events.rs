@@ -153,7 +153,7 @@ proptest! {
 #[tokio::test]
 async fn acceptance_15_no_version_gets_a_connection_header() {
     let hub = Hub::<String>::text();
-    let plain = open(hub.subscribe()).into_response();
+    let plain = open(hub.subscribe()).into_http_response();
     assert!(!plain.headers().contains_key("connection"));
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
     for version in ["HTTP/1.0", "HTTP/1.1"] {

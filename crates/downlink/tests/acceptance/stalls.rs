@@ -104,7 +104,8 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
     let (observer, mut departures) = Departures::new();
     let hub = HubBuilder::<String>::text().observer(observer).build().unwrap();
     // Large comments, so that a handful of them fills the kernel's buffers.
-    let keep_alive = KeepAlive::every(Duration::from_millis(100)).comment(&"x".repeat(1 << 20));
+    let keep_alive =
+        KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
     let running =
         Running::new(app(&hub, keep_alive), |serve| serve.write_stall_max(STALL_MAX)).await;
     let _silent = running.stall("topics=a").await;
@@ -116,7 +117,7 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
 #[tokio::test]
 async fn acceptance_06_dropped_bodies_are_gone_at_once() {
     let hub = Hub::<String>::text();
-    let response = || open(hub.subscribe().topic("a").client("c")).into_response();
+    let response = || open(hub.subscribe().topic("a").client("c")).into_http_response();
     let responses: Vec<_> = (0..1_000).map(|_| response()).collect();
     assert_eq!(hub.stats().subscribers, 1_000);
     drop(responses);

@@ -10,9 +10,9 @@ use std::task::{Context, Poll, Waker};
 
 use allocation::allocations_of;
 use downlink::{
-    Subscription,
+    Frame, Subscription,
     adapters::{AsPublished, SubscriptionFrames},
-    http::SseBody,
+    http::{AnyError, SseBody},
     hub::{Hub, Offset},
 };
 use futures_util::FutureExt;
@@ -126,4 +126,11 @@ fn a_publish_allocates_the_same_beside_few_and_many_topics() {
     let few = publish_beside(100);
     println!("a publish: {few} allocations");
     assert_eq!(publish_beside(20_000), few);
+}
+
+/// An error is an item of a source, and costs the frames of a stream nothing.
+#[test]
+fn a_polled_frame_is_no_larger_for_the_error_in_its_place() {
+    let with_error = size_of::<Poll<Option<Result<Frame, AnyError>>>>();
+    assert_eq!(with_error, size_of::<Poll<Option<Frame>>>());
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use downlink::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX, BodyError, FrameSource};
+use downlink::http::{AnyError, BATCH_BYTES_MAX, BATCH_FRAMES_MAX, BodyError, FrameSource};
 use downlink::{Event, EventType, Frame, KeepAlive, Sse};
 use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, advance};
@@ -102,8 +102,8 @@ async fn traffic_puts_the_keep_alive_off() {
 
 #[tokio::test(start_paused = true)]
 async fn keep_alive_can_be_an_event() {
-    let alive = Event::new("").with_type(EventType::new("alive").expect("a type"));
-    let keep_alive = KeepAlive::every(SECOND).event(alive);
+    let alive = Event::new("").event(EventType::from_static("alive"));
+    let keep_alive = KeepAlive::new().interval(SECOND).event(alive);
     let sse = Sse::new(stream::pending::<Frame>()).keep_alive(keep_alive);
     let mut reader = Reader::greeted(sse).await;
     assert_eq!(reader.next().await.as_deref(), Some("event: alive\ndata: \n\n"));
@@ -123,7 +123,10 @@ impl FrameSource for Own {
         Some(comment(&format!("every {keep_alive:?}")))
     }
 
-    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
         Poll::Pending
     }
 
@@ -134,7 +137,7 @@ impl FrameSource for Own {
 
 #[tokio::test(start_paused = true)]
 async fn source_chooses_its_first_words_and_its_keep_alive() {
-    let mut reader = Reader::new(Sse::from_source(Own).reconnection_time(SECOND));
+    let mut reader = Reader::new(Sse::new(Own).reconnection_time(SECOND));
     let first = reader.next().await;
     assert_eq!(first.as_deref(), Some(": connected\n\nretry: 1000\n\n: every Some(15s)\n\n"));
     assert_eq!(reader.next().await.as_deref(), Some(": still here\n\n"));
@@ -175,7 +178,10 @@ impl FrameSource for Clumsy {
         None
     }
 
-    fn poll_frame(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, AnyError>>> {
         Poll::Pending
     }
 
@@ -186,7 +192,7 @@ impl FrameSource for Clumsy {
 
 #[tokio::test(start_paused = true)]
 async fn panic_of_a_keep_alive_ends_the_response_only() {
-    let mut reader = Reader::greeted(Sse::from_source(Clumsy { opens: true })).await;
+    let mut reader = Reader::greeted(Sse::new(Clumsy { opens: true })).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");
     assert!(matches!(error, BodyError::Panicked));
     assert!(reader.try_next().await.is_none());
@@ -194,7 +200,7 @@ async fn panic_of_a_keep_alive_ends_the_response_only() {
 
 #[tokio::test]
 async fn panic_at_the_opening_ends_the_response_only() {
-    let mut reader = Reader::greeted(Sse::from_source(Clumsy { opens: false })).await;
+    let mut reader = Reader::greeted(Sse::new(Clumsy { opens: false })).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");
     assert!(matches!(error, BodyError::Panicked));
     assert!(reader.try_next().await.is_none());

@@ -28,7 +28,7 @@ async fn channel_holds_what_it_was_made_for() {
     for (asked, holds) in [(0, 1), (1, 1), (2, 2), (CHANNEL_EVENTS_MAX + 1, CHANNEL_EVENTS_MAX)] {
         let (sender, _sse) = Sse::channel(asked);
         for _ in 0..holds {
-            sender.try_send(Event::empty()).expect("room");
+            sender.try_send(Event::default()).expect("room");
         }
         let full = sender.try_send(Event::new("more")).expect_err("full");
         assert_eq!(full, TrySendError::Full(Event::new("more")));
@@ -51,7 +51,7 @@ async fn send_waits_for_room() {
 #[tokio::test]
 async fn dropped_body_is_seen_by_the_sender() {
     let (sender, sse) = Sse::channel(1);
-    let response = sse.into_response();
+    let response = sse.into_http_response();
     assert!(sender.closed().now_or_never().is_none());
     assert!(!sender.is_closed());
     drop(response);

@@ -24,7 +24,7 @@ struct Reader<S> {
 
 impl<S: FrameSource> Reader<S> {
     fn new(sse: Sse<S>) -> Self {
-        Self { body: Box::pin(sse.into_response().into_body()) }
+        Self { body: Box::pin(sse.into_http_response().into_body()) }
     }
 
     /// A reader that has read the greeting.

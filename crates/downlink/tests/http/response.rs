@@ -24,7 +24,7 @@ fn head<B>(response: &Response<B>) -> String {
 
 #[tokio::test]
 async fn headers_of_a_stream_are_these_and_no_others() {
-    let response = Sse::new(stream::pending::<Frame>()).into_response();
+    let response = Sse::new(stream::pending::<Frame>()).into_http_response();
     assert_eq!(
         head(&response),
         "200\ncontent-type: text/event-stream\ncache-control: no-store, no-transform\n\
@@ -35,14 +35,14 @@ async fn headers_of_a_stream_are_these_and_no_others() {
 
 #[tokio::test]
 async fn finite_stream_says_so_to_the_server() {
-    let response = Sse::new(stream::pending::<Frame>()).finite().into_response();
+    let response = Sse::new(stream::pending::<Frame>()).finite().into_http_response();
     assert_eq!(response.extensions().get::<Finite>(), Some(&Finite));
 }
 
 #[tokio::test]
 async fn stream_is_a_response_of_axum() {
     let sse = Sse::new(stream::iter([Frame::comment("a")])).finite();
-    let response: axum::response::Response = IntoResponse::into_response(sse);
+    let response: axum::response::Response = sse.into_response();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert!(response.extensions().get::<Finite>().is_some());
     let body = response.into_body().collect().await.expect("no failure").to_bytes();
@@ -85,7 +85,7 @@ async fn refusals_are_spread() {
 
 #[tokio::test]
 async fn problem_is_a_response_of_axum() {
-    let response = IntoResponse::into_response(Problem::new(StatusCode::GONE).detail("It left."));
+    let response = Problem::new(StatusCode::GONE).detail("It left.").into_response();
     assert_eq!(
         head(&response),
         "410\ncontent-type: application/problem+json\ncache-control: no-store"

@@ -16,7 +16,7 @@ impl Wire<()> {
         subscription: Subscription<String>,
         keep_alive: KeepAlive,
     ) -> Wire<impl http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> {
-        let response = subscription.into_sse().keep_alive(keep_alive).into_response();
+        let response = subscription.into_sse().keep_alive(keep_alive).into_http_response();
         Wire(Box::pin(response.into_body()))
     }
 }
@@ -30,7 +30,7 @@ impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wi
 }
 
 fn every_second() -> KeepAlive {
-    KeepAlive::every(Duration::from_secs(1))
+    KeepAlive::new().interval(Duration::from_secs(1))
 }
 
 #[tokio::test(start_paused = true)]

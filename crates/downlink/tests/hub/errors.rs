@@ -62,10 +62,10 @@ fn what_an_encoder_makes_is_held_to_the_same_rules() {
     let hub = Hub::<&str>::with(|value: &&str| {
         let event = Event::new("");
         Ok::<_, downlink::InvalidField>(match *value {
-            "type" => event.with_type(EventType::new("downlink.gap")?),
-            "id" => event.with_id(EventId::new("")?),
-            "own" => event.with_type(EventType::new("own")?).with_id(EventId::new("own/1")?),
-            other => event.with_type(EventType::new(other)?),
+            "type" => event.event(EventType::from_static("downlink.gap")),
+            "id" => event.id(EventId::from_static("")),
+            "own" => event.event(EventType::from_static("own")).id(EventId::from_static("own/1")),
+            other => event.event(EventType::new(other)?),
         })
     });
     assert!(matches!(hub.publish("type"), Err(PublishError::ReservedType { .. })));

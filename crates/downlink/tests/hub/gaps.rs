@@ -17,7 +17,7 @@ fn next_gap(subscription: &mut Subscription<String>) -> Gap {
 }
 
 fn data(gap: &Gap) -> serde_json::Value {
-    serde_json::from_str(gap.to_event().data().unwrap()).unwrap()
+    serde_json::from_str(gap.to_event().fields().data.unwrap()).unwrap()
 }
 
 /// A hub that keeps the last two of five events, 4 and 5, in the topic `a`.

@@ -50,8 +50,8 @@ fn browser() -> Resume {
 
 /// Asserts both forms of a refusal: for a program and for a browser.
 fn sends_away(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
-    is_hard(refused(subscribe()).into_response(), reason);
-    is_soft(refused(subscribe().resume(browser())).into_response(), reason);
+    is_hard(refused(subscribe()).into_http_response(), reason);
+    is_soft(refused(subscribe().resume(browser())).into_http_response(), reason);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_finished_topic_says_do_not_come_back() {
     say(&hub, "a", "1");
     hub.finish("a").unwrap();
     let refused = refused(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
-    let response = refused.into_response();
+    let response = refused.into_http_response();
     assert_eq!((response.status(), response.headers().len()), (http::StatusCode::NO_CONTENT, 0));
     assert_eq!(body(response), "");
 }
@@ -107,12 +107,12 @@ fn a_wrong_subscription_is_the_clients_fault() {
     let hub = hub();
     let selector = refused(hub.subscribe().topic("a b\n"));
     is_problem(
-        selector.into_response(),
+        selector.into_http_response(),
         400,
         "\"a b\\n\" is neither a topic nor a pattern: a control character at byte 3.",
     );
     let client = refused(hub.subscribe().client(""));
-    is_problem(client.into_response(), 400, "\"\" is not a client id: the name is empty.");
+    is_problem(client.into_http_response(), 400, "\"\" is not a client id: the name is empty.");
     let topics: Vec<_> = (0..=1_000).map(|at| at.to_string()).collect();
     let many = refused(hub.subscribe().topics(topics));
     assert!(matches!(
@@ -120,7 +120,7 @@ fn a_wrong_subscription_is_the_clients_fault() {
         SubscribeError::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
     ));
     is_problem(
-        many.into_response(),
+        many.into_http_response(),
         400,
         "A subscription names at most 1000 topics and patterns, not 1001.",
     );
@@ -128,7 +128,7 @@ fn a_wrong_subscription_is_the_clients_fault() {
 
 #[test]
 fn a_filter_without_values_is_the_servers_fault() {
-    let response = refused(hub().subscribe().filter(|_| true)).into_response();
+    let response = refused(hub().subscribe().filter(|_| true)).into_http_response();
     let detail = "A filter needs the hub to keep values: build it with keep_values.";
     is_problem(response, 500, detail);
 }
@@ -145,7 +145,11 @@ fn errors_of_publishing_are_problems() {
     });
     let text = String::new;
     let wrong = hub.to("").publish(text()).unwrap_err();
-    is_problem(wrong.to_problem().into_response(), 400, "\"\" is not a topic: the name is empty.");
+    is_problem(
+        wrong.to_problem().into_http_response(),
+        400,
+        "\"\" is not a topic: the name is empty.",
+    );
     for publish in [
         hub.to_client(""),
         hub.to("a").event("open"),
@@ -185,12 +189,12 @@ fn a_batch_is_answered_like_its_event() {
         batch.publish().unwrap_err().to_problem()
     };
     is_problem(
-        batch("", 1).into_response(),
+        batch("", 1).into_http_response(),
         400,
         "Event 1 of the batch: \"\" is not a topic: the name is empty.",
     );
     let detail = "The batch has 10001 events, at most 10000 are allowed.";
-    is_problem(batch("a", 10_001).into_response(), 413, detail);
+    is_problem(batch("a", 10_001).into_http_response(), 413, detail);
     hub.finish("over").unwrap();
     assert_eq!(batch("over", 1).status(), 409);
 }
@@ -199,7 +203,7 @@ fn a_batch_is_answered_like_its_event() {
 async fn a_subscription_that_ends_early_says_when_to_come_back() {
     let spread = std::time::Duration::from_millis(700)..=std::time::Duration::from_millis(900);
     let hub = build(|builder| builder.drain_spread(spread));
-    let response = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    let response = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
     say(&hub, "a", "1");
     hub.drain();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -214,8 +218,8 @@ async fn a_subscription_that_ends_early_says_when_to_come_back() {
 async fn a_closed_or_lagging_one_says_it_too() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(one).lag_policy(LagPolicy::Disconnect));
-    let lagging = open(hub.subscribe().topic("a").open_event(false)).into_response();
-    let closed = open(hub.subscribe().open_event(false)).into_response();
+    let lagging = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
+    let closed = open(hub.subscribe().open_event(false)).into_http_response();
     say(&hub, "a", "1");
     say(&hub, "a", "2");
     hub.close();
@@ -228,8 +232,8 @@ async fn a_closed_or_lagging_one_says_it_too() {
 #[tokio::test(start_paused = true)]
 async fn a_finished_or_disconnected_subscription_just_ends() {
     let hub = hub();
-    let finished = open(hub.subscribe().topic("a").open_event(false)).into_response();
-    let gone = open(hub.subscribe().client("c").open_event(false)).into_response();
+    let finished = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
+    let gone = open(hub.subscribe().client("c").open_event(false)).into_http_response();
     hub.finish("a").unwrap();
     hub.disconnect("c");
     for response in [finished, gone] {
@@ -242,13 +246,13 @@ async fn a_finished_or_disconnected_subscription_just_ends() {
 async fn events_take_another_form_and_what_the_hub_says_does_not() {
     let shout = |event: Published<String>| {
         let shouted = Event::new(event.data().to_uppercase());
-        Frame::from(shouted.with_id(event.event_id()))
+        Frame::from(shouted.id(event.event_id()))
     };
     let hub = keeping(1);
     say(&hub, "a", "gone");
     say(&hub, "a", "gone too");
     let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
-    let response = open(subscribe).into_sse_with(shout).into_response();
+    let response = open(subscribe).into_sse_with(shout).into_http_response();
     say(&hub, "a", "live");
     hub.finish("a").unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -264,8 +268,8 @@ async fn events_take_another_form_and_what_the_hub_says_does_not() {
 async fn a_form_that_panics_ends_one_response_only() {
     let hub = hub();
     let broken = |_: Published<String>| -> Frame { panic!("on purpose") };
-    let broken = open(hub.subscribe().topic("a")).into_sse_with(broken).into_response();
-    let sound = open(hub.subscribe().topic("a").open_event(false)).into_response();
+    let broken = open(hub.subscribe().topic("a")).into_sse_with(broken).into_http_response();
+    let sound = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
     say(&hub, "a", "1");
     hub.finish("a").unwrap();
     assert!(broken.into_body().collect().await.is_err());

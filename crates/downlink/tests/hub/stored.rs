@@ -195,7 +195,7 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
         publish(&hub, data).await;
     }
     close(hub).await;
-    let read = |event: &Event| event.data()?.parse::<u32>().ok();
+    let read = |event: &Event| event.fields().data?.parse::<u32>().ok();
     let write = |value: &u32| Ok::<_, std::convert::Infallible>(Event::new(value.to_string()));
     let hub = HubBuilder::with(write).store(folder.file()).keep_values(|_| 4).decode_values(read);
     let hub = hub.build().unwrap();

@@ -104,7 +104,7 @@ async fn head_request_gets_headers_and_drops_the_body() {
     let sse = Arc::new(Mutex::new(Some(sse)));
     let service = ServiceFn(move |_: http::Request<RequestBody>| {
         let sse = sse.lock().expect("no panic").take().expect("asked once");
-        async { sse.into_response() }
+        async { sse.into_http_response() }
     });
     let running = Running::with(service, |serve| serve).await;
     let mut client = running.connect().await;

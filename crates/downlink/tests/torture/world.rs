@@ -254,7 +254,7 @@ struct Wanted {
 
 fn app(hub: &Hub<String>) -> Router {
     // The shortest interval. Each keep-alive sends the current id to a silent client.
-    let keep_alive = KeepAlive::every(Duration::ZERO);
+    let keep_alive = KeepAlive::new().interval(Duration::ZERO);
     let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
         let subscribe = wanted
             .topics

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::super::stall::StallTimer;
 use super::pace::BodyReport;
 use crate::http::moment::Moment;
-use crate::http::stalled::{self, Stalled};
+use crate::http::stalled::{self, StalledPeer};
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -115,7 +115,7 @@ impl Future for Stream {
         }
         ready!(self.stall.poll(cx));
         tracing::debug!("a stream is reset: its peer makes no room for it");
-        let stalled = Stalled { peer: self.peer.as_ref().into(), age: self.began.age() };
+        let stalled = StalledPeer { peer: self.peer.as_ref().into(), age: self.began.age() };
         stalled::drop_stalled(stalled, || self.inner = Box::pin(std::future::ready(())));
         Poll::Ready(())
     }

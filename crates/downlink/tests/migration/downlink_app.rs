@@ -1,0 +1,30 @@
+//! An app that uses `downlink`: the app of `axum_app.rs` after its migration.
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use downlink::{Event, Sse};
+use futures_util::stream::{self, Stream};
+use tokio::net::TcpListener;
+
+pub(super) async fn run(listener: TcpListener) -> io::Result<()> {
+    downlink::serve(listener, app()).await
+}
+
+pub(super) fn app() -> Router {
+    Router::new().route("/sse", get(greetings))
+}
+
+async fn greetings() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    // The first event at once, then one every two seconds.
+    let ticks = tokio::time::interval(Duration::from_secs(2));
+    let events = stream::unfold(ticks, async |mut ticks| {
+        ticks.tick().await;
+        Some((Ok(Event::default().data("hi!")), ticks))
+    });
+    let keep_alive = downlink::KeepAlive::new();
+    Sse::new(events).keep_alive(keep_alive.interval(Duration::from_secs(1)).text("keep-alive-text"))
+}

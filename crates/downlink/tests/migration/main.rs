@@ -1,0 +1,104 @@
+//! An app moves from `axum::response::sse` to this crate with a few edited lines.
+//!
+//! The same app is here twice, before and after. The tests count the lines that differ, compare
+//! them with those that the guide shows, and run both apps.
+
+#![cfg(all(feature = "axum", feature = "serve"))]
+
+mod axum_app;
+mod downlink_app;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::StreamExt;
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tower_service::Service;
+
+const BEFORE: &str = include_str!("axum_app.rs");
+const AFTER: &str = include_str!("downlink_app.rs");
+const CHAPTER: &str = include_str!("../../../../docs/guide/23-from-axum-sse.md");
+
+/// The longest that a test waits for a socket. It only turns a hang into a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The lines of code that are in the first text only.
+fn only_in_first<'a>(first: &'a str, second: &str) -> BTreeSet<&'a str> {
+    let second: BTreeSet<&str> = second.lines().map(str::trim).collect();
+    let code = first.lines().map(str::trim).filter(|line| !line.starts_with("//!"));
+    code.filter(|line| !second.contains(line)).collect()
+}
+
+#[test]
+fn at_most_five_lines_change() {
+    let (removed, added) = (only_in_first(BEFORE, AFTER), only_in_first(AFTER, BEFORE));
+    assert!((1..=5).contains(&removed.len().max(added.len())), "{removed:?} {added:?}");
+}
+
+#[test]
+fn the_guide_shows_the_lines_that_change() {
+    let shown = |sign: char| -> BTreeSet<&str> {
+        let (_, from_diff) = CHAPTER.split_once("```diff\n").expect("a diff");
+        let (diff, _) = from_diff.split_once("```").expect("its end");
+        diff.lines().filter_map(|line| line.strip_prefix(sign)).map(str::trim).collect()
+    };
+    assert_eq!(shown('-'), only_in_first(BEFORE, AFTER));
+    assert_eq!(shown('+'), only_in_first(AFTER, BEFORE));
+}
+
+/// The stream of the app up to and including the second event.
+async fn two_events(mut app: Router) -> String {
+    let request = Request::get("/sse").body(Body::empty()).expect("a request");
+    let response = app.call(request).await.expect("infallible");
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut chunks = response.into_body().into_data_stream();
+    let mut text = String::new();
+    while text.matches("data: hi!\n\n").count() < 2 {
+        let chunk = chunks.next().await.expect("an endless stream").expect("no failure");
+        text.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+    }
+    text
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_apps_send_the_events_and_the_keep_alive() {
+    for app in [axum_app::app(), downlink_app::app()] {
+        let text = two_events(app).await;
+        assert!(text.contains(": keep-alive-text\n"), "{text}");
+    }
+}
+
+/// Reads from a server until it has sent the first event.
+async fn read_first_event(address: SocketAddr) {
+    let mut socket = TcpStream::connect(address).await.expect("a connection");
+    socket.write_all(b"GET /sse HTTP/1.1\r\nHost: t\r\n\r\n").await.expect("written");
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains("data: hi!\n\n") {
+        assert_ne!(socket.read_buf(&mut read).await.expect("a stream"), 0, "an early end");
+    }
+}
+
+#[tokio::test]
+async fn both_apps_run_on_a_socket() {
+    for is_migrated in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = async {
+            if is_migrated {
+                downlink_app::run(listener).await
+            } else {
+                axum_app::run(listener).await
+            }
+        };
+        tokio::select! {
+            ended = server => panic!("the server has ended: {ended:?}"),
+            read = timeout(PATIENCE, read_first_event(address)) => read.expect("no event"),
+        }
+    }
+}
