@@ -1,6 +1,6 @@
 //! The guide: what to do with this crate, by question.
 //!
-//! Each module is a chapter of `docs/guide`. The chapters are included here so that every example
+//! Each module is a chapter of the folder `guide`. The chapters are included here so that every example
 //! in them compiles and runs. This module exists only in documentation and its tests, and only with
 //! all features, since the chapters use all of them.
 
@@ -19,7 +19,7 @@ macro_rules! chapters {
     ($($module:ident: $file:literal,)*) => {
         $(
             #[doc = links!()]
-            #[doc = include_str!(concat!("../../../docs/guide/", $file))]
+            #[doc = include_str!(concat!("../guide/", $file))]
             pub mod $module {}
         )*
     };

@@ -4,7 +4,7 @@
 mod support;
 
 use axum::{Router, body::Body, http::Request};
-use dashboard::{METRICS, PERIOD, Sample, Walk};
+use dashboard::{PERIOD, Sample, Walk};
 use downlink::{Hub, PublishError};
 use serde_json::Value;
 use support::{open, patiently, program, send};
@@ -105,7 +105,7 @@ async fn all_metrics_of_this_program_are_there() {
     tokio::spawn(dashboard::publish_samples(hub, 7));
     let seen = samples(stream.sees(r#""metric":"streams""#).await);
     let metrics: Vec<_> = seen.iter().map(|(metric, _)| metric.as_str()).collect();
-    assert_eq!(metrics, METRICS);
+    assert_eq!(metrics, dashboard::METRICS);
     assert!(seen[2].1 > 0.1, "a process takes memory: {seen:?}");
 }
 

@@ -11,7 +11,7 @@ const NO_NUL = 'NUL is taken out of data, and a field with NUL in it can take it
 /** `{ client, fixture, reason }`; the fixture is the file's name without `.sse`. */
 const DEVIATIONS = [
   { client: 'firefox', fixture: 'ids', reason: `${NO_ID_ONLY}; ${NO_NUL}` },
-  { client: 'firefox', fixture: 'nul', reason: NO_NUL },
+  { client: 'firefox', fixture: 'nul_characters', reason: NO_NUL },
   { client: 'eventsource', fixture: 'ids', reason: 'each event tells its own id or none, never an earlier one' },
   { client: 'eventsource', fixture: 'line_ends_cr', reason: LATE_CR },
   { client: 'eventsource-parser', fixture: 'ids', reason: NO_ID_ONLY },

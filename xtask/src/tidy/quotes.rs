@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use crate::tidy::{Finding, Rule};
 
 const FOLDER: &str = "deploy/proxies";
-const CHAPTER: &str = "docs/guide/15-reverse-proxies.md";
+const CHAPTER: &str = "crates/downlink/guide/15-reverse-proxies.md";
 
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let chapter = read(&root.join(CHAPTER))?;

@@ -61,7 +61,7 @@ fn is_cfg_test(attributes: &[Attribute]) -> bool {
 /// Whether a condition of `cfg` can only be true in a test build.
 fn needs_test(condition: &Meta) -> bool {
     match condition {
-        Meta::Path(path) => path.is_ident("test"),
+        Meta::Path(path) => path.is_ident("test") || path.is_ident("doctest"),
         Meta::List(list) => {
             let parts = list.parse_args_with(Punctuated::<Meta, syn::Token![,]>::parse_terminated);
             let Ok(parts) = parts else { return false };

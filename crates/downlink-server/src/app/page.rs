@@ -34,7 +34,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/page-overview.js", SCRIPT, include_str!("../page/page-overview.js")),
     ("/page-text.js", SCRIPT, include_str!("../page/page-text.js")),
     // A module for other pages. This page does not use it.
-    ("/downlink.js", SCRIPT, include_str!("../../../../js/downlink/downlink.js")),
+    ("/downlink.js", SCRIPT, include_str!("../page/downlink.js")),
 ];
 
 /// The routes of the page and its files.

@@ -217,10 +217,13 @@ mod inherited {
 
     /// Sets the backlog to that of a socket bound here, whatever its owner has set.
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
+        // macOS cannot say. There, a socket that did not listen does so from here on.
+        #[cfg(not(target_vendor = "apple"))]
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
             bail!("descriptor {} is a socket that does not listen", FIRST + index);
         }
-        rustix::net::listen(listener, BACKLOG.cast_signed()).context("cannot listen on it")
+        rustix::net::listen(listener, BACKLOG.cast_signed())
+            .with_context(|| format!("cannot listen on descriptor {}", FIRST + index))
     }
 }
 

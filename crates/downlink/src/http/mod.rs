@@ -17,17 +17,18 @@ mod batch;
 mod body;
 mod channel;
 mod clock;
-#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has drivers"))]
+#[cfg_attr(not(all(feature = "serve", unix)), allow(dead_code, reason = "there are no drivers"))]
 pub(crate) mod driven;
 mod keep_alive;
 mod last_event_id;
-#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has drivers"))]
+#[cfg_attr(not(all(feature = "serve", unix)), allow(dead_code, reason = "there are no drivers"))]
 pub(crate) mod moment;
 mod problem;
 mod refuse;
 mod source;
 mod spread;
 mod sse;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` sees a stall"))]
 pub(crate) mod stalled;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
@@ -40,7 +41,7 @@ pub use keep_alive::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_INTERVAL_MIN, KeepAlive};
 #[cfg(feature = "serve")]
 pub(crate) use last_event_id::is_browser;
 pub use last_event_id::{LAST_EVENT_ID_BYTES_MAX, LastEventId};
-#[cfg(feature = "serve")]
+#[cfg(all(feature = "serve", unix))]
 pub(crate) use moment::{Moment, Now};
 pub use problem::Problem;
 pub use refuse::refuse;

@@ -23,7 +23,7 @@ use tower_service::Service;
 
 const BEFORE: &str = include_str!("axum_app.rs");
 const AFTER: &str = include_str!("downlink_app.rs");
-const CHAPTER: &str = include_str!("../../../../docs/guide/23-from-axum-sse.md");
+const CHAPTER: &str = include_str!("../../guide/23-from-axum-sse.md");
 
 /// The longest that a test waits for a socket. It only turns a hang into a failure.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -37,6 +37,7 @@ mod socket {
 }
 
 /// Starts nothing.
+#[expect(clippy::extra_unused_type_parameters, reason = "drivers have the type of connections")]
 pub(super) fn start<Io>(
     _tasks: &mut JoinSet<()>,
     _drain: &Arc<Drain>,

@@ -1,0 +1,1 @@
+../../../../js/downlink/downlink.js
