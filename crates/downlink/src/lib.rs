@@ -17,6 +17,8 @@ pub mod testing;
 pub use downlink_proto::{Event, EventId, EventType, Frame, InvalidField};
 
 pub use crate::http::{KeepAlive, LastEventId, Sse, SseSender};
-pub use crate::hub::{Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, Subscription};
+pub use crate::hub::{
+    Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, SubscribeErrorKind, Subscription,
+};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;

@@ -58,15 +58,14 @@ impl Topic {
         segments: impl IntoIterator<Item = S>,
     ) -> Result<Self, InvalidName> {
         let mut name = String::new();
-        for (number, segment) in segments.into_iter().enumerate() {
-            if number > 0 {
-                name.push('/');
-            }
+        for segment in segments {
             if let Some(at) = segment.as_ref().find('/') {
                 return Err(InvalidName::Slash { at: name.len() + at });
             }
             name.push_str(segment.as_ref());
+            name.push('/');
         }
+        name.pop();
         Self::new(&name)
     }
 

@@ -49,5 +49,5 @@ pub(super) fn described(event: Published<String>) -> Frame {
     }
     let event_type = EventType::new(EVENT_TYPE).expect("short ASCII");
     let described = Event::json(&described).expect("text, numbers and lists are JSON");
-    described.with_type(event_type).with_id(event.event_id()).into()
+    described.with_type(event_type).with_id(event.id()).into()
 }

@@ -16,8 +16,8 @@ use super::{
 
 /// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
 ///
-/// With a store, history survives restarts and crashes: see `store` of
-/// [`HubBuilder`](super::HubBuilder). In memory, history ends with the process, and clients that
+/// [`builder`](Self::builder) sets its retention, limits and store. With a store, history survives
+/// restarts and crashes. In memory, history ends with the process, and clients that
 /// come back to the next process get a gap. There is nothing to stop. When its last handle is gone,
 /// a hub with a store writes what waits and lets go of the file, and the subscriptions that are left
 /// end: they are closed once they have read the events in memory. Without a store they wait.
@@ -49,7 +49,7 @@ use super::{
 ///
 /// let Some(Delivery::Event(event)) = subscription.next().await else { panic!("no event") };
 /// assert_eq!(event.data(), "hello");
-/// assert_eq!(Some(event.event_id()).as_ref(), receipt.id());
+/// assert_eq!(Some(&event.id()), receipt.id());
 /// # Ok(())
 /// # }
 /// ```

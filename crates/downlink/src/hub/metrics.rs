@@ -50,7 +50,7 @@ impl Collector for Stats {
         out.gauge("events_kept", kept, self.events)?;
         out.gauge("bytes_kept", "Bytes kept", self.bytes)?;
         out.counter("events_published", "Events published", self.published)?;
-        let Refusals { busy, disk_full, store_failed } = self.publishes_refused;
+        let Refusals { busy, disk_full, store_failed, .. } = self.publishes_refused;
         let refused = [("busy", busy), ("disk_full", disk_full), ("store_failed", store_failed)];
         let says = "Publishes refused because of the store, by reason";
         out.by_reason("publishes_refused", says, refused.into_iter())?;

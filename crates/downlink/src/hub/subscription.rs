@@ -12,13 +12,15 @@ use std::{
     vec,
 };
 
-use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader};
+use downlink_log::{
+    Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Start as LogStart,
+};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
     ClientId, Connection, Delivery, DisconnectReason, Gap, GapReason, LagPolicy, Observer,
-    Published, Start, control,
+    Published, control,
     handle::Common,
     reading::{Expects, Reading, Standalone},
     record::{Record, cursor_id},
@@ -115,9 +117,9 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     pub(super) fn new(
         hub: Arc<Common<T>>,
         reader: Reader<Record<T>>,
-        start: &Start,
+        start: &LogStart,
         filter: Option<Filter<T>>,
-        (resumes, opening, announce_alive): (bool, bool, bool),
+        (opening, announce_alive): (bool, bool),
     ) -> Self {
         let cursor = reader.cursor();
         let mut subscription = Self {
@@ -127,7 +129,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             ahead: None,
             uncommon: None,
             told_is_given: false,
-            resumed: resumes,
+            resumed: matches!(start, LogStart::After(_)),
             opening,
             announce_alive,
             expects: Expects::default(),
@@ -139,14 +141,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             subscription.uncommon().filter = filter;
         }
         match start {
-            Start::After(id) if Cursor::parse_id(id) == Some(cursor) => {
+            LogStart::After(id) if Cursor::parse_id(id) == Some(cursor) => {
                 subscription.told_is_given = true;
             }
-            Start::After(id) => {
+            LogStart::After(id) => {
                 subscription.uncommon().given = Some(id.clone());
                 subscription.look_for_gap();
             }
-            Start::Since(_) => subscription.look_for_gap(),
+            LogStart::Since(_) => subscription.look_for_gap(),
             _ => {}
         }
         subscription.resumed &= !subscription.is_unknown();
