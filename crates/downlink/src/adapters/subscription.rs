@@ -19,7 +19,7 @@ use crate::http::{
     FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
 };
 use crate::hub::{
-    BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
+    BatchError, Delivery, HubClock, OpenError, PublishError, Published, ReadMode, Resume,
     StoreError, SubscribeError, SubscribeErrorKind, Subscription, Timestamp,
 };
 
@@ -115,7 +115,7 @@ where
 /// Reads a subscription from a body that may be driven (see [`driven`]).
 struct Driven;
 
-impl Reading for Driven {
+impl ReadMode for Driven {
     /// The system's time as of the beginning of the round, or the time of another clock.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
@@ -282,9 +282,9 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Count {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -296,7 +296,7 @@ mod tests {
         let subscription = hub.subscribe().topic("news").open().await.expect("room");
         let mut body = Box::pin(subscription.into_response().into_body());
         let keys = Arc::new(WokenKeys::default());
-        let wakes = Arc::new(Count::default());
+        let wakes = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&wakes));
         // The keys and the wakers that the next event wakes after the body has read all others.
         let mut read = |key| {

@@ -13,9 +13,9 @@ use super::HubStore;
 use super::{
     Clock, EncodeError, Hub, HubClock, HubError, HubRetention, LagPolicy, Limits, Observer,
     encoding::Encode,
-    handle::{Common, Inner},
+    handle::{HubState, Shared},
     record::Record,
-    settings::Settings,
+    settings::HubSettings,
     stats::Counters,
 };
 
@@ -41,7 +41,7 @@ pub struct HubBuilder<T> {
     encode: Option<Box<Encode<T>>>,
     retention: HubRetention,
     limits: Limits,
-    settings: Settings<T>,
+    settings: HubSettings<T>,
     #[cfg(feature = "store")]
     store: Option<HubStore>,
 }
@@ -278,14 +278,14 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
         let settings = self.settings;
-        Hub(Arc::new(Inner {
+        Hub(Arc::new(HubState {
             log,
             encode,
             id_prefix,
             fingerprint_key: stored_key.unwrap_or_else(|| key.to_le_bytes()),
             has_store: stored_key.is_some(),
             drain: watch::Sender::new(false),
-            common: Arc::new(Common { settings, clock, counters: Counters::default() }),
+            common: Arc::new(Shared { settings, clock, counters: Counters::default() }),
         }))
     }
 
@@ -304,7 +304,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
             encode: None,
             retention: HubRetention::default(),
             limits: Limits::default(),
-            settings: Settings::default(),
+            settings: HubSettings::default(),
             #[cfg(feature = "store")]
             store: None,
         }

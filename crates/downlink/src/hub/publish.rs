@@ -13,7 +13,7 @@ use smallvec::smallvec;
 
 use super::{
     Address, Hub, PublishError, RETRY_MAX, RETRY_MIN, Receipt, control,
-    record::{Addresses, Fields, Record, UnstampedRecordFrame},
+    record::{Addresses, Record, RecordFields, UnstampedRecordFrame},
     stored,
 };
 
@@ -271,7 +271,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let value_bytes = settings.value_bytes.as_ref().map(|bytes| bytes(&value));
         let value = value_bytes.map(|bytes| (value, bytes));
         let id = given.as_ref().map(|id| id.as_str().into());
-        let payload = Some(Fields { frame, to: self.to.clone(), event_type, id: given, value });
+        let payload =
+            Some(RecordFields { frame, to: self.to.clone(), event_type, id: given, value });
         let (key, finish) = (self.key.take(), self.last);
         Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }

@@ -100,7 +100,7 @@ pub(super) type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 #[cfg(feature = "store")]
 pub(super) type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
 
-pub(super) struct Settings<T> {
+pub(super) struct HubSettings<T> {
     pub(super) event_bytes_max: usize,
     pub(super) lag_policy: LagPolicy,
     pub(super) open_event: bool,
@@ -114,7 +114,7 @@ pub(super) struct Settings<T> {
     pub(super) clock: Clock,
 }
 
-impl<T> Default for Settings<T> {
+impl<T> Default for HubSettings<T> {
     fn default() -> Self {
         Self {
             event_bytes_max: EVENT_BYTES_MAX,
