@@ -70,7 +70,7 @@ impl World {
         options.retention.inbox = small(10, 20);
         options.retention.everyone = small(15, 50);
         options.limits.bytes_max = 20_000;
-        options.finished_keep = Duration::from_millis(3);
+        options.retention.finished_keep = Duration::from_millis(3);
         Self {
             log: Log::new(options),
             began: Instant::now(),

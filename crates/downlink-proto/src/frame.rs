@@ -5,6 +5,8 @@
 //! is made only from checked parts. The one exception is a comment without the blank line
 //! ([`Frame::comment_line`]): it begins the next block, whichever frame that is.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{field::Retry, text};
@@ -64,6 +66,26 @@ impl Frame {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The data as a reader gets it, with LF between its lines. Empty if there is none. Only data
+    /// of several lines is copied.
+    ///
+    /// ```
+    /// use downlink_proto::{Event, Frame};
+    ///
+    /// assert_eq!(Event::new("a\r\nb").encode().data(), "a\nb");
+    /// assert_eq!(Frame::comment("connected").data(), "");
+    /// ```
+    #[must_use]
+    pub fn data(&self) -> Cow<'_, str> {
+        let text = str::from_utf8(&self.0).unwrap_or_default();
+        let mut lines = text.split('\n').filter_map(|line| line.strip_prefix("data: "));
+        let first = Cow::Borrowed(lines.next().unwrap_or_default());
+        lines.fold(first, |mut data, line| {
+            data.to_mut().extend(["\n", line]);
+            data
+        })
     }
 
     /// The bytes, shared without a copy.

@@ -152,7 +152,7 @@ fn open(path: &Path, epoch: u64) -> SqliteStore {
     let keep = Retention { events_max: 1_000, bytes_max: usize::MAX, age_max: None };
     let mut options = SqliteOptions::default();
     options.retention =
-        RetentionRules { rules: Vec::new(), default: keep, inbox: keep, everyone: keep };
+        RetentionRules { default: keep, inbox: keep, everyone: keep, ..Default::default() };
     SqliteStore::open(path, Epoch::from_random(epoch), Timestamp::from_millis(0), options).unwrap()
 }
 

@@ -56,8 +56,6 @@ pub struct SqliteOptions {
     /// program reads the file for long. A lower bound frees pages inside the file; only `VACUUM`
     /// shrinks it.
     pub bytes_max: u64,
-    /// How long a finished topic stays finished.
-    pub finished_keep: Duration,
     /// Topics without events whose floors are kept exactly. Of the others only the highest floor is
     /// kept.
     pub floors_max: usize,
@@ -67,13 +65,11 @@ pub struct SqliteOptions {
 }
 
 impl Default for SqliteOptions {
-    /// The log's own retention, 16 GiB, an hour for finished topics, a million floors (about
-    /// 100 MiB), no waiting.
+    /// The log's own retention, 16 GiB, a million floors (about 100 MiB), no waiting.
     fn default() -> Self {
         Self {
             retention: RetentionRules::default(),
             bytes_max: 16 << 30,
-            finished_keep: Duration::from_secs(60 * 60),
             floors_max: 1_000_000,
             wait_for: Duration::ZERO,
         }
@@ -406,7 +402,7 @@ impl Step<'_> {
                       ORDER BY finished_at LIMIT 1";
         while self.rows_left > 0
             && let Some((topic, at)) = self.db.first(oldest, [])?
-            && !self.is_kept(at, self.trimming.options.finished_keep, now)
+            && !self.is_kept(at, self.trimming.options.retention.finished_keep, now)
         {
             let sql = "UPDATE topics SET finished = NULL, finished_at = NULL WHERE number = ?";
             self.db.run(sql, [topic])?;

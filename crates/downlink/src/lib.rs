@@ -19,6 +19,8 @@ pub use downlink_proto::JsonError;
 pub use downlink_proto::{Event, EventFields, EventId, EventType, Frame, InvalidField, Retry};
 
 pub use crate::http::{KeepAlive, LastEventId, Sse, SseSender};
-pub use crate::hub::{Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, Subscription};
+pub use crate::hub::{
+    Delivery, Gap, Hub, HubBuilder, PublishError, SubscribeError, SubscribeErrorKind, Subscription,
+};
 #[cfg(feature = "serve")]
 pub use crate::serve::serve;

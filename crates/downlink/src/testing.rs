@@ -55,11 +55,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use axum::{Router, body::Body, http::Request, routing::get};
-/// use downlink::hub::{Clock, HubBuilder};
+/// use downlink::hub::{Clock, Hub};
 /// use downlink::{LastEventId, testing};
 ///
 /// let clock = Clock::manual();
-/// let hub = HubBuilder::<String>::text().clock(clock.clone()).build()?;
+/// let hub = Hub::<String>::builder().text().clock(clock.clone()).build()?;
 /// let news = hub.clone();
 /// let join = move |last: LastEventId| async move {
 ///     news.subscribe().topic("news").resume(last).open().await

@@ -11,7 +11,7 @@ use axum::{
 use chat::{BODY_BYTES_MAX, HISTORY_EVENTS, Message};
 use downlink::{
     Hub,
-    hub::{HubBuilder, Retention},
+    hub::{HubRetention, Retention},
 };
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
@@ -129,7 +129,8 @@ async fn reconnecting_before_the_first_message_loses_nothing() {
 #[tokio::test]
 async fn what_is_gone_is_told() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
-    let hub = HubBuilder::<Message>::json().everyone_retention(short).build().expect("a hub");
+    let retention = HubRetention::default().everyone(short);
+    let hub = Hub::<Message>::builder().json().retention(retention).build().expect("a hub");
     let app = chat::app(hub);
     let id = last_id(open(&app, "/events", "").await.sees("keep_alive_ms").await);
     for text in ["one", "two", "three"] {

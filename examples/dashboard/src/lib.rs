@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::{Router, extract::State, routing::get};
 use downlink::{
     Hub, LastEventId, PublishError, SubscribeError, Subscription,
-    hub::{HubBuilder, HubError, Resume, Retention, Start},
+    hub::{HubError, HubRetention, Retention, Start},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -32,7 +32,8 @@ const NEWEST: Retention = Retention { events_max: 1, age_max: None, ..Retention:
 ///
 /// [`HubError`] if the settings above contradict each other.
 pub fn hub() -> Result<Hub<Sample>, HubError> {
-    HubBuilder::json().retention_of("metrics/*", NEWEST).build()
+    let retention = HubRetention::default().topics("metrics/*", NEWEST);
+    Hub::builder().json().retention(retention).build()
 }
 
 /// The app over a hub.
@@ -78,7 +79,6 @@ async fn watch(
 ) -> Result<Subscription<Sample>, SubscribeError> {
     // Starts anew on purpose. With its last id, the client would get a gap for the values in
     // between.
-    let anew = Resume { id: None, by_browser: last.is_browser() };
-    let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest).resume(anew);
-    subscribe.open().await
+    let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest);
+    subscribe.resume(last.without_id()).open().await
 }

@@ -7,7 +7,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use downlink::{
     Hub, PublishError,
-    hub::{HubBuilder, HubError, Limits},
+    hub::{HubError, HubRetention, Limits, Topic},
 };
 use serde::Serialize;
 use tokio::{
@@ -114,7 +114,8 @@ impl Jobs {
     /// [`HubError`] if the settings above contradict each other.
     pub fn new(pace: Duration) -> Result<Self, HubError> {
         let limits = Limits { topics_max: JOBS_KEPT_MAX, ..Limits::default() };
-        let hub = HubBuilder::json().limits(limits).finished_keep(ENDED_KEEP).build()?;
+        let retention = HubRetention::default().finished_keep(ENDED_KEEP);
+        let hub = Hub::builder().json().retention(retention).limits(limits).build()?;
         Ok(Self { hub, places: Arc::new(Semaphore::new(JOBS_MAX)), pace })
     }
 
@@ -124,9 +125,9 @@ impl Jobs {
     }
 
     /// The topic of a job. `None` if there is no such job.
-    pub fn topic_of(&self, id: &str) -> Option<String> {
-        let topic = format!("jobs/{id}");
-        let overview = self.hub.topic(&topic).ok()?;
+    pub fn topic_of(&self, id: &str) -> Option<Topic> {
+        let topic = Topic::from_segments(["jobs", id]).ok()?;
+        let overview = self.hub.topic_overview(&topic).ok()?;
         (overview.events > 0).then_some(topic)
     }
 

@@ -37,18 +37,18 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn topic(&self) -> String {
+    pub(crate) fn topic(&self) -> [&str; 2] {
         topic(&self.room)
     }
 
-    pub(crate) fn typing_topic(&self) -> String {
-        format!("typing/{}", self.room)
+    pub(crate) fn typing_topic(&self) -> [&str; 2] {
+        ["typing", &self.room]
     }
 }
 
-/// The topic of a room.
-pub(crate) fn topic(room: &str) -> String {
-    format!("rooms/{room}")
+/// The topic of a room, as segments: the name of a room never reaches another topic.
+pub(crate) fn topic(room: &str) -> [&str; 2] {
+    ["rooms", room]
 }
 
 /// The rooms offered to a user. Any other name is a room too.

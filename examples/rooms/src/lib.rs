@@ -28,7 +28,7 @@ use axum::{
 use downlink::{
     Hub, LastEventId, SubscribeError,
     http::Problem,
-    hub::{HubBuilder, HubError, Limits, Resume, Retention, Start},
+    hub::{HubError, HubRetention, Limits, Retention, Start},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,8 @@ impl Rooms {
             subscribers_per_client_max: SESSION_STREAMS_MAX,
             ..Limits::default()
         };
-        let hub = HubBuilder::json().retention_of("typing/*", TYPING).limits(limits).build()?;
+        let retention = HubRetention::default().topics("typing/*", TYPING);
+        let hub = Hub::builder().json().retention(retention).limits(limits).build()?;
         let presence = Presence::new(hub.clone());
         Ok(Self { hub, sessions: Sessions::default(), presence })
     }
@@ -171,9 +172,10 @@ async fn join(
     member: Member,
     last: LastEventId,
 ) -> Result<Response, SubscribeError> {
-    let subscribe = rooms.hub.subscribe().topic(member.topic()).client(member.session.client());
+    let subscribe = rooms.hub.subscribe().topic_segments(member.topic());
+    let subscribe = subscribe.client(member.session.client()).announce_alive(true);
     let subscribe = subscribe.start(Start::Last(HISTORY_EVENTS)).resume(last);
-    let subscription = subscribe.announce_alive(true).open().await?;
+    let subscription = subscribe.open().await?;
     // A user is in the room as long as this stream exists. The future never completes, and is
     // dropped with the stream.
     let here = rooms.presence.enter(&member.room, &member.session.user);
@@ -209,14 +211,14 @@ async fn say(
     }
     let at = format!("{:.3}", Timestamp::now());
     let said = RoomEvent::Said { user: member.session.user.clone(), text: text.into(), at };
-    let said = rooms.hub.to(member.topic()).publish(said);
+    let said = rooms.hub.to_segments(member.topic()).publish(said);
     said.map_err(|error| error.to_problem())?;
     Ok(StatusCode::ACCEPTED)
 }
 
 async fn type_on(State(rooms): State<Rooms>, member: Member) -> Result<StatusCode, Problem> {
     let typing = RoomEvent::Typing { user: member.session.user.clone() };
-    let typed = rooms.hub.to(member.typing_topic()).event("typing").publish(typing);
+    let typed = rooms.hub.to_segments(member.typing_topic()).event("typing").publish(typing);
     typed.map_err(|error| error.to_problem())?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -226,10 +228,10 @@ async fn watch_typing(
     member: Member,
     last: LastEventId,
 ) -> Result<Response, SubscribeError> {
+    let subscribe = rooms.hub.subscribe().topic_segments(member.typing_topic());
     // Starts anew on purpose: old typing notices are useless.
-    let anew = Resume { id: None, by_browser: last.is_browser() };
-    let subscribe = rooms.hub.subscribe().topic(member.typing_topic());
-    let subscription = subscribe.client(member.session.client()).resume(anew).open().await?;
+    let subscribe = subscribe.client(member.session.client()).resume(last.without_id());
+    let subscription = subscribe.open().await?;
     Ok(subscription.into_sse().expires_at(member.session.ends).into_response())
 }
 

@@ -124,7 +124,7 @@ impl Here {
     /// Publishes the change to the room. A closed hub has no readers, so the error is ignored.
     fn tell(&self, came: bool, now: People) {
         let event = PresenceEvent { user: self.user.clone(), came, now };
-        let publish = self.presence.hub.to(topic(&self.room)).event("presence");
+        let publish = self.presence.hub.to_segments(topic(&self.room)).event("presence");
         let _closed = publish.publish(RoomEvent::Presence(event));
     }
 }

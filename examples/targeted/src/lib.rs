@@ -19,9 +19,9 @@ use axum::{
     routing::{get, post},
 };
 use downlink::{
-    Hub, HubBuilder, LastEventId, Subscription,
+    Hub, LastEventId, Subscription,
     http::Problem,
-    hub::{HubError, PublishError, Retention},
+    hub::{HubError, HubRetention, PublishError, Retention},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub const TIMES_MAX: usize = 60;
 /// [`HubError`] if the settings are invalid. A test checks that they are valid.
 pub fn hub() -> Result<Hub<String>, HubError> {
     let times = Retention { events_max: TIMES_MAX, ..Retention::DEFAULT };
-    HubBuilder::text().everyone_retention(times).build()
+    Hub::builder().text().retention(HubRetention::default().everyone(times)).build()
 }
 
 /// The app over a hub.

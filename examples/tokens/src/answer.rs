@@ -13,7 +13,7 @@ use std::{
 
 use downlink::{
     Hub, PublishError,
-    hub::{HubBuilder, HubError, Limits, Retention},
+    hub::{HubError, HubRetention, Limits, Retention, Topic},
 };
 use serde::Serialize;
 use tokio::{
@@ -114,8 +114,8 @@ impl Answers {
     /// [`HubError`] if the settings above contradict each other.
     pub fn new() -> Result<Self, HubError> {
         let limits = Limits { topics_max: KEPT_MAX, ..Limits::default() };
-        let hub =
-            HubBuilder::json().retention(WHOLE).limits(limits).finished_keep(ENDED_KEEP).build()?;
+        let retention = HubRetention::from(WHOLE).finished_keep(ENDED_KEEP);
+        let hub = Hub::builder().json().retention(retention).limits(limits).build()?;
         Ok(Self { hub, running: Arc::default() })
     }
 
@@ -125,9 +125,9 @@ impl Answers {
     }
 
     /// The topic of an answer. `None` if there is no such answer.
-    pub fn topic_of(&self, id: &str) -> Option<String> {
-        let topic = topic(id);
-        let overview = self.hub.topic(&topic).ok()?;
+    pub fn topic_of(&self, id: &str) -> Option<Topic> {
+        let topic = Topic::from_segments(segments(id)).ok()?;
+        let overview = self.hub.topic_overview(&topic).ok()?;
         (overview.events > 0).then_some(topic)
     }
 
@@ -146,7 +146,8 @@ impl Answers {
         let running = self.enter()?;
         // The first token is published at once, so the answer exists as soon as it has an id.
         let first = Part::Token(tokens.next().unwrap_or_default());
-        let _receipt = self.hub.to(topic(&running.id)).publish(first).map_err(Refused::Publish)?;
+        let published = self.hub.to_segments(segments(&running.id)).publish(first);
+        let _receipt = published.map_err(Refused::Publish)?;
         let id = running.id.clone();
         tokio::spawn(running.tell(tokens));
         Ok(id)
@@ -175,8 +176,9 @@ impl Answers {
     }
 }
 
-fn topic(id: &str) -> String {
-    format!("answers/{id}")
+/// The segments of an answer's topic.
+fn segments(id: &str) -> [&str; 2] {
+    ["answers", id]
 }
 
 /// A running answer. It counts as running until this is dropped.
@@ -189,7 +191,7 @@ struct Running {
 impl Running {
     /// Publishes the tokens and then the end.
     async fn tell(self, tokens: impl Iterator<Item = String>) {
-        let topic = topic(&self.id);
+        let topic = Topic::from_segments(segments(&self.id)).expect("an id is hexadecimal");
         let hub = &self.answers.hub;
         let mut heard_at = Instant::now();
         let mut ending = Ending::Complete;
@@ -201,7 +203,7 @@ impl Running {
                     break;
                 }
             }
-            let Ok(overview) = hub.topic(&topic) else { return };
+            let Ok(overview) = hub.topic_overview(&topic) else { return };
             if overview.subscribers > 0 {
                 heard_at = Instant::now();
             } else if heard_at.elapsed() >= UNHEARD_MAX {

@@ -80,6 +80,7 @@ pub(crate) struct Queue<P: Payload> {
 
 /// Publishes that a log refused because of its store: batches, and events that came alone.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Refusals {
     /// Too many events waited for the store.
     pub busy: u64,

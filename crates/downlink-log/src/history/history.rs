@@ -336,8 +336,9 @@ impl<P: Payload> History<P> {
             return;
         }
         topic.set_queued_for(None);
-        let is_over =
-            ring.finish().is_some_and(|finish| finish.at.after(self.options.finished_keep) <= now);
+        let is_over = ring
+            .finish()
+            .is_some_and(|finish| finish.at.after(self.options.retention.finished_keep) <= now);
         let age_max = self.options.retention.rule(ring.rule).age_max;
         let is_old = |entry: &Kept<P>| age_max.is_some_and(|age| entry.at.after(age) <= now);
         while evicted.entries.len() < EXPIRE_STEP

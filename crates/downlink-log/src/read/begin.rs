@@ -91,7 +91,7 @@ impl<P: Payload> Opening<P> {
                     Ok(Beginning { gap, ..Beginning::at(end) })
                 }
                 Err((reason, _)) => {
-                    search(Some((reason, None)), newest(history.options.gap_replay_max))
+                    search(Some((reason, None)), newest(history.options.limits.gap_replay_max))
                 }
             },
         }

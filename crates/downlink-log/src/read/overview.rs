@@ -52,6 +52,7 @@ pub struct TopicOverview {
 
 /// One reader.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ReaderOverview {
     /// Unique among the readers of a log.
     pub number: u64,

@@ -161,7 +161,7 @@ impl<P: Payload> StoreOpening<P> {
                     }
                     Err((reason, _)) => {
                         self.beginning.gap = Some(gap(reason, None, None, self.tail));
-                        Stage::Newest { count: self.core.history.options.gap_replay_max }
+                        Stage::Newest { count: self.core.history.options.limits.gap_replay_max }
                     }
                 }
             }

@@ -21,7 +21,7 @@ pub struct Draft<P: Payload> {
     /// Its content. Only used if there is an id or a key.
     pub fingerprint: Fingerprint,
     /// Whether it finishes its topics: they refuse events for as long as
-    /// [`finished_keep`](crate::LogOptions::finished_keep) says. Inboxes and everyone's topic too.
+    /// [`finished_keep`](crate::RetentionRules::finished_keep) says. Inboxes and everyone's topic too.
     pub finish: bool,
     /// The bytes for the store, if the log has one; opaque here.
     pub body: Option<Vec<u8>>,

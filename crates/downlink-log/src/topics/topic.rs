@@ -112,7 +112,7 @@ impl<P: Payload> Topic<P> {
     pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
         let age_max = options.retention.rule(ring.rule).age_max;
         let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));
-        let finish = ring.finish().map(|finish| finish.at.after(options.finished_keep));
+        let finish = ring.finish().map(|finish| finish.at.after(options.retention.finished_keep));
         front.into_iter().chain(finish).min().filter(|at| at.as_millis() < u64::MAX)
     }
 }

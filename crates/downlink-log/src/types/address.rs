@@ -38,6 +38,37 @@ impl Topic {
         }
     }
 
+    /// Makes a topic whose segments are these texts, one each.
+    ///
+    /// For names that hold a text from a request: `/` in such a text would reach another topic.
+    ///
+    /// ```
+    /// use downlink_log::Topic;
+    ///
+    /// assert_eq!(Topic::from_segments(["rooms", "lobby"])?.as_str(), "rooms/lobby");
+    /// assert!(Topic::from_segments(["rooms", "lobby/typing"]).is_err());
+    /// # Ok::<(), downlink_log::InvalidName>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName::Slash`] if a text holds `/`. Otherwise as [`new`](Self::new), with byte
+    /// positions in the whole name.
+    pub fn from_segments<S: AsRef<str>>(
+        segments: impl IntoIterator<Item = S>,
+    ) -> Result<Self, InvalidName> {
+        let mut name = String::new();
+        for segment in segments {
+            if let Some(at) = segment.as_ref().find('/') {
+                return Err(InvalidName::Slash { at: name.len() + at });
+            }
+            name.push_str(segment.as_ref());
+            name.push('/');
+        }
+        name.pop();
+        Self::new(&name)
+    }
+
     /// The least name that begins with `prefix`, for ranges of names. Not a topic to publish to.
     pub(crate) fn bound(prefix: &str) -> Self {
         Self(prefix.into())
@@ -46,6 +77,12 @@ impl Topic {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl AsRef<str> for Topic {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 
@@ -134,6 +171,12 @@ pub enum InvalidName {
         /// Byte position.
         at: usize,
     },
+    /// `/` in a text that is to be one segment.
+    #[error("a `/` at byte {at}, inside a segment")]
+    Slash {
+        /// Byte position.
+        at: usize,
+    },
     /// `*`, `{` or `}` where the grammar does not allow it.
     #[error(
         "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
@@ -204,6 +247,26 @@ mod tests {
         assert_eq!(Topic::new("a\nb"), Err(InvalidName::Control { at: 1 }));
         assert_eq!(Topic::new("a/*"), Err(InvalidName::Reserved { at: 2 }));
         assert_eq!(Topic::new("{a}"), Err(InvalidName::Reserved { at: 0 }));
+    }
+
+    #[test]
+    fn a_text_is_one_segment_or_an_error() {
+        let of = |segments: &[&str]| Topic::from_segments(segments);
+        assert_eq!(of(&["rooms", "a b"]), Topic::new("rooms/a b"));
+        assert_eq!(of(&["rooms", "a/typing"]), Err(InvalidName::Slash { at: 7 }));
+        assert_eq!(of(&["/"]), Err(InvalidName::Slash { at: 0 }));
+        assert_eq!(of(&["rooms", ""]), Err(InvalidName::EmptySegment { at: 6 }));
+        assert_eq!(of(&["", "a"]), Err(InvalidName::EmptySegment { at: 0 }));
+        assert_eq!(of(&["a", "", "b"]), Err(InvalidName::EmptySegment { at: 2 }));
+        assert_eq!(of(&["rooms", "*"]), Err(InvalidName::Reserved { at: 6 }));
+        assert_eq!(of(&["rooms", "{a}"]), Err(InvalidName::Reserved { at: 6 }));
+        assert_eq!(of(&["rooms", "a\nb"]), Err(InvalidName::Control { at: 7 }));
+        assert_eq!(of(&[]), Err(InvalidName::Empty));
+        let rest = TOPIC_BYTES_MAX - "rooms/".len();
+        assert!(of(&["rooms", &"a".repeat(rest)]).is_ok());
+        let (bytes, bytes_max) = (TOPIC_BYTES_MAX + 1, TOPIC_BYTES_MAX);
+        let long = of(&["rooms", &"a".repeat(rest + 1)]);
+        assert_eq!(long, Err(InvalidName::TooLong { bytes, bytes_max }));
     }
 
     #[test]

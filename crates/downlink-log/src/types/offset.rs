@@ -5,6 +5,7 @@
 //! So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 /// Position of an event in a log: strictly increasing from 1, unique in one epoch.
 ///
@@ -33,7 +34,16 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Milliseconds since the Unix epoch.
+/// Milliseconds since the Unix epoch. Converts to and from [`SystemTime`].
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use downlink_log::Timestamp;
+///
+/// let an_hour_ago = SystemTime::now() - Duration::from_secs(3_600);
+/// let since = Timestamp::from(an_hour_ago);
+/// assert!(SystemTime::from(since) <= an_hour_ago);
+/// ```
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(u64);
 
@@ -49,8 +59,25 @@ impl Timestamp {
     }
 
     /// This time and a span after it; the end of time is its own successor.
-    pub fn after(self, span: std::time::Duration) -> Self {
+    pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The last millisecond of the year 9999. The times of some systems end soon after it.
+const SYSTEM_TIME_MAX_MS: u64 = 253_402_300_799_999;
+
+impl From<SystemTime> for Timestamp {
+    /// Cut to whole milliseconds. A time before 1970 becomes 1970.
+    fn from(time: SystemTime) -> Self {
+        Self(0).after(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    /// A time after the year 9999 becomes the end of that year.
+    fn from(time: Timestamp) -> Self {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(time.0.min(SYSTEM_TIME_MAX_MS))
     }
 }
 
@@ -146,6 +173,20 @@ fn split_id(id: &str) -> Option<(Epoch, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_convert_to_and_from_the_systems() {
+        for millis in [0, 1, 1_700_000_000_123, SYSTEM_TIME_MAX_MS] {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!(Timestamp::from(SystemTime::from(time)), time);
+        }
+        let below_a_milli = SystemTime::UNIX_EPOCH + Duration::from_micros(1_999);
+        assert_eq!(Timestamp::from(below_a_milli), Timestamp(1));
+        assert_eq!(Timestamp::from(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), Timestamp(0));
+        let end = SystemTime::from(Timestamp(SYSTEM_TIME_MAX_MS));
+        assert_eq!(SystemTime::from(Timestamp(SYSTEM_TIME_MAX_MS + 1)), end);
+        assert_eq!(SystemTime::from(Timestamp(u64::MAX)), end);
+    }
 
     #[test]
     fn an_id_round_trips() {

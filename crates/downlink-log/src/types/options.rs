@@ -1,10 +1,9 @@
 //! How a log is set up, and its limits.
 
-use std::time::Duration;
-
 use crate::types::{offset::Epoch, retention::RetentionRules};
 
-/// The named maxima of a log.
+/// The named maxima of a log. Later versions may have more of them, so end a literal with
+/// `..Limits::default()`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Readers at a time.
@@ -22,11 +21,13 @@ pub struct Limits {
     pub subscribed_names_max: usize,
     /// Bytes of history in all topics together.
     pub bytes_max: usize,
+    /// Events replayed after an id that the log does not know.
+    pub gap_replay_max: usize,
 }
 
 impl Default for Limits {
     /// As many subscribers as descriptors allow, each with a pattern or an inbox of its own; a
-    /// thousand selectors; a hundred thousand topics; and 256 MiB.
+    /// thousand selectors; a hundred thousand topics; 256 MiB; and a replay of a thousand events.
     fn default() -> Self {
         Self {
             subscribers_max: 1_000_000,
@@ -36,6 +37,7 @@ impl Default for Limits {
             topics_max: 100_000,
             subscribed_names_max: 1_000_000,
             bytes_max: 256 << 20,
+            gap_replay_max: 1_000,
         }
     }
 }
@@ -49,10 +51,6 @@ pub struct LogOptions {
     pub retention: RetentionRules,
     /// Maxima.
     pub limits: Limits,
-    /// How long a finished topic stays finished, and its history readable.
-    pub finished_keep: Duration,
-    /// Events replayed at most after an id that the log does not know.
-    pub gap_replay_max: usize,
     /// Collected topics that are remembered by name; `None` is 65,536.
     pub collected_max: Option<usize>,
 }
@@ -64,8 +62,6 @@ impl LogOptions {
             epoch,
             retention: RetentionRules::default(),
             limits: Limits::default(),
-            finished_keep: Duration::from_secs(60 * 60),
-            gap_replay_max: 1_000,
             collected_max: None,
         }
     }

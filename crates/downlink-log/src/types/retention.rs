@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::types::{address::Address, selector::TopicSelector};
 
-/// The rule that bounds the history of one topic.
+/// The rule that bounds the history of one topic. Later versions may have more bounds, so end a
+/// literal with `..Retention::DEFAULT`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Retention {
     /// Events kept; at least 1.
@@ -49,6 +50,8 @@ pub struct RetentionRules {
     pub inbox: Retention,
     /// For the events that are published to everyone.
     pub everyone: Retention,
+    /// How long a finished topic stays finished, and its history readable.
+    pub finished_keep: Duration,
 }
 
 impl Default for RetentionRules {
@@ -58,6 +61,7 @@ impl Default for RetentionRules {
             default: Retention::DEFAULT,
             inbox: Retention::INBOX,
             everyone: Retention::DEFAULT,
+            finished_keep: Duration::from_secs(60 * 60),
         }
     }
 }

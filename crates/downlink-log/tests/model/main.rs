@@ -74,8 +74,6 @@ impl World {
         let mut options = LogOptions::new(epoch());
         options.limits = limits();
         options.retention = retention();
-        options.finished_keep = std::time::Duration::from_millis(program::FINISHED_KEEP_MS);
-        options.gap_replay_max = program::GAP_REPLAY_MAX;
         let (log, naive, now) = (Log::new(options), Naive::new(), 1_000);
         let crowd = has_crowd.then(|| {
             let names = program::crowd();

@@ -87,6 +87,7 @@ pub(crate) fn retention() -> RetentionRules {
         default: rule(5, usize::MAX, Some(100)),
         inbox: rule(2, usize::MAX, Some(40)),
         everyone: rule(4, usize::MAX, Some(70)),
+        finished_keep: Duration::from_millis(FINISHED_KEEP_MS),
     }
 }
 
@@ -108,6 +109,7 @@ pub(crate) fn limits() -> Limits {
         topics_max: 9,
         subscribed_names_max: 12 + crowd().len(),
         bytes_max: 2_000,
+        gap_replay_max: GAP_REPLAY_MAX,
     }
 }
 

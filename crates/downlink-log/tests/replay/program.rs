@@ -113,11 +113,12 @@ impl World {
             default: keep(60),
             inbox: keep(60),
             everyone: keep(60),
+            ..RetentionRules::default()
         };
         let ring = keep(RING_EVENTS);
         let mut options = LogOptions::new(Epoch::from_random(1));
         options.retention =
-            RetentionRules { rules: Vec::new(), default: ring, inbox: ring, everyone: ring };
+            RetentionRules { default: ring, inbox: ring, everyone: ring, ..Default::default() };
         if forgets {
             stored.floors_max = 2;
             options.collected_max = Some(2);

@@ -171,7 +171,7 @@ fn a_finished_topic_is_read_from_its_beginning_and_ends() {
 #[test]
 fn a_finished_topic_is_open_again_after_its_time() {
     let mut options = options();
-    options.finished_keep = Duration::from_millis(50);
+    options.retention.finished_keep = Duration::from_millis(50);
     let log: Log<Load> = Log::new(options);
     finish(&log, 0, "a");
     assert_eq!(append(&log, 49, &["a"]), Err(AppendError::Finished { draft: 0 }));

@@ -99,6 +99,7 @@ proptest! {
     fn property_a_what_is_encoded_is_decoded(event in event(), places in vec(any::<usize>(), 0..4)) {
         let frame = event.encode();
         prop_assert_eq!(frame.len(), event.encoded_len());
+        prop_assert_eq!(frame.data(), normalised(event.fields().data.unwrap_or_default()));
         let chunks = cut(frame.as_bytes(), &places);
         let (reading, error) = read_with(&mut Decoder::default(), chunks);
         prop_assert_eq!(error, None);

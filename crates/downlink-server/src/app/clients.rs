@@ -27,7 +27,7 @@ pub(super) async fn clients(
         return Err(bad_request(format!("The parameter limit is between 1 and {LISTED_MAX}.")));
     }
     let connections = app.hub.stats().subscribers;
-    let clients = app.hub.clients(limit);
+    let clients = app.hub.client_overviews(limit);
     let rows: Vec<Value> = clients
         .iter()
         .map(|client| {

@@ -48,5 +48,5 @@ pub(super) fn described(event: Published<String>) -> Frame {
         }
     }
     let described = Event::json(&described).expect("text, numbers and lists are JSON");
-    described.event(EventType::from_static(EVENT_TYPE)).id(event.event_id()).into()
+    described.event(EventType::from_static(EVENT_TYPE)).id(event.id()).into()
 }

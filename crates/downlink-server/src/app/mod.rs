@@ -35,7 +35,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use downlink::hub::{Durability, Hub, HubBuilder, HubError, Limits, Retention};
+use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, Retention};
 
 use self::state::App;
 use crate::config::Settings;
@@ -72,22 +72,24 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         subscribed_names_max: settings.subscribed_names_max,
         patterns_max: settings.patterns_max,
         bytes_max: settings.history_bytes_max,
+        ..Limits::default()
     };
-    let mut hub = HubBuilder::text();
+    let history = HubRetention::from(retention).everyone(retention);
+    let history = history.finished_keep(settings.finished_keep);
+    let history = settings
+        .retain
+        .iter()
+        .fold(history, |history, rule| history.topics(rule.selector(), rule.over(retention)));
+    let mut hub = Hub::builder().text();
     if let Some(file) = settings.store() {
         let durability =
             if settings.is_relaxed() { Durability::Relaxed } else { Durability::Commit };
-        hub = hub.store(file).store_wait(store_wait(settings)).durability(durability);
-        hub = hub.store_bytes_max(settings.store_bytes_max);
+        let store = HubStore::from(file).durability(durability);
+        hub = hub.store(store.bytes_max(settings.store_bytes_max).wait_max(store_wait(settings)));
     }
-    for rule in &settings.retain {
-        hub = hub.retention_of(rule.selector(), rule.over(retention));
-    }
-    hub.retention(retention)
-        .everyone_retention(retention)
+    hub.retention(history)
         .limits(limits)
         .event_bytes_max(settings.event_bytes_max)
-        .finished_keep(settings.finished_keep)
         .drain_spread(Duration::from_millis(500)..=Duration::from_secs(5))
         .build()
 }

@@ -1,5 +1,7 @@
 //! `GET /events`: from a query to a stream.
 
+use std::time::SystemTime;
+
 use axum::{
     extract::{RawQuery, State},
     http::HeaderMap,
@@ -8,7 +10,7 @@ use axum::{
 use downlink::{
     KeepAlive, LastEventId, Sse,
     http::FrameSource,
-    hub::{Start, Subscribe, Timestamp},
+    hub::{Start, Subscribe},
 };
 
 use super::{
@@ -31,8 +33,9 @@ pub(super) async fn subscribe(
     // The library reads it too.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
-    let subscribe = request(&app, &parameters)?.resume(last);
-    Ok(match subscribe.open().await {
+    let (subscribe, after) = request(&app, &parameters)?;
+    let last = after.into_iter().fold(last, LastEventId::or);
+    Ok(match subscribe.resume(last).open().await {
         Ok(subscription) if meta => respond(&app, subscription.into_sse_with(described)),
         Ok(subscription) => respond(&app, subscription.into_sse()),
         Err(error) => error.into_response(),
@@ -48,7 +51,11 @@ fn respond<S: FrameSource + Send + 'static>(app: &App, mut sse: Sse<S>) -> Respo
     sse.into_response()
 }
 
-fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> {
+/// The subscription that the query describes, and the id of `start=after:`.
+fn request<'a>(
+    app: &App,
+    parameters: &'a Query,
+) -> Result<(Subscribe<String>, Option<&'a str>), Refused> {
     let mut subscribe = app.hub.subscribe();
     for topic in parameters.all("topic") {
         subscribe = subscribe.pattern(topic);
@@ -56,13 +63,17 @@ fn request(app: &App, parameters: &Query) -> Result<Subscribe<String>, Refused> 
     if let Some(client) = parameters.one("client")? {
         subscribe = subscribe.client(client);
     }
+    let mut after = None;
     if let Some(start) = parameters.one("start")? {
-        subscribe = subscribe.start(parse_start(start)?);
+        match start.strip_prefix("after:") {
+            Some(id) if !id.is_empty() => after = Some(id),
+            _ => subscribe = subscribe.start(parse_start(start)?),
+        }
     }
     if let Some(open) = parameters.flag("open")? {
         subscribe = subscribe.open_event(open);
     }
-    Ok(subscribe.announce_alive(parameters.flag("alive")?.unwrap_or(false)))
+    Ok((subscribe.announce_alive(parameters.flag("alive")?.unwrap_or(false)), after))
 }
 
 fn parse_start(start: &str) -> Result<Start, Refused> {
@@ -82,10 +93,8 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
         }
         Some(("since", time)) => {
             let time: jiff::Timestamp = time.parse().map_err(|_| wrong())?;
-            let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
-            Ok(Start::Since(Timestamp::from_millis(millis)))
+            Ok(Start::Since(SystemTime::from(time).into()))
         }
-        Some(("after", id)) if !id.is_empty() => Ok(Start::After(id.into())),
         _ => Err(wrong()),
     }
 }
@@ -95,17 +104,19 @@ const LAST_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
+    use downlink::hub::Timestamp;
+
     use super::*;
 
     #[test]
     fn every_start_is_read() {
-        assert_eq!(parse_start("live").unwrap(), Start::Live);
-        assert_eq!(parse_start("earliest").unwrap(), Start::Earliest);
-        assert_eq!(parse_start("last:50").unwrap(), Start::Last(50));
-        assert_eq!(parse_start("after:evt-7").unwrap(), Start::After("evt-7".into()));
+        let is = |text, start| assert_eq!(parse_start(text).unwrap(), start);
+        is("live", Start::Live);
+        is("earliest", Start::Earliest);
+        is("last:50", Start::Last(50));
         let since = Start::Since(Timestamp::from_millis(1_000));
-        assert_eq!(parse_start("since:1970-01-01T00:00:01Z").unwrap(), since);
-        assert_eq!(parse_start("since:1970-01-01T01:00:01+01:00").unwrap(), since);
+        is("since:1970-01-01T00:00:01Z", since);
+        is("since:1970-01-01T01:00:01+01:00", since);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) async fn topics(
         if ["prefix", "limit", "after"].iter().any(|name| query.is_given(name)) {
             return Err(bad_request("Ask for one topic or for a list: topic comes alone."));
         }
-        let found = app.hub.topic(topic);
+        let found = app.hub.topic_overview(topic);
         let found = found.map_err(|error| not_a_topic("topic", topic, error))?;
         return Ok(reply::json(&row(&found)));
     }
@@ -39,7 +39,7 @@ pub(super) async fn topics(
         .map(|after| Topic::new(after).map_err(|error| not_a_topic("after", after, error)));
     let after = after.transpose()?;
     let prefix = query.one("prefix")?.unwrap_or_default();
-    let found = app.hub.topics(prefix, after.as_ref(), limit);
+    let found = app.hub.topic_overviews(prefix, after.as_ref(), limit);
     let next = found.last().filter(|_| found.len() == limit).map(|last| last.topic.as_str());
     let rows: Vec<Value> = found.iter().map(row).collect();
     Ok(reply::json(&json!({ "topics": rows, "next": next })))

@@ -85,11 +85,12 @@ async fn only_an_id_that_was_given_and_is_known_is_resumed() {
         opened.contains("\"resumed\":true")
     };
     assert!(resumed(&format!("last_event_id={first}")).await);
+    assert!(resumed(&format!("start=after:{first}")).await);
     for query in [
         "",
         "start=earliest",
         "start=last:1",
-        &format!("start=after:{first}"),
+        "start=after:unknown",
         "last_event_id=earliest",
         "last_event_id=unknown",
         "last_event_id=00000000-1",

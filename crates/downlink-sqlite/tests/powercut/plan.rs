@@ -92,7 +92,7 @@ pub(crate) fn options() -> SqliteOptions {
     let keep = Retention { events_max: EVENTS_MAX, bytes_max: usize::MAX, age_max: None };
     let mut options = SqliteOptions::default();
     options.retention =
-        RetentionRules { rules: Vec::new(), default: keep, inbox: keep, everyone: keep };
+        RetentionRules { default: keep, inbox: keep, everyone: keep, ..Default::default() };
     options
 }
 

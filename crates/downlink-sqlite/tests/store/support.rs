@@ -67,10 +67,10 @@ pub(crate) fn open_with(path: &Path, options: SqliteOptions) -> SqliteStore {
 /// Options under which each topic follows one rule.
 pub(crate) fn keeping(retention: Retention) -> SqliteOptions {
     let rules = RetentionRules {
-        rules: Vec::new(),
         default: retention,
         inbox: retention,
         everyone: retention,
+        ..RetentionRules::default()
     };
     let mut options = SqliteOptions::default();
     options.retention = rules;

@@ -169,7 +169,7 @@ fn a_finished_topic_stays_finished_for_its_time() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
-    options.finished_keep = Duration::from_millis(50);
+    options.retention.finished_keep = Duration::from_millis(50);
     options.floors_max = 0;
     let mut store = open_with(&path, options.clone());
     let mark = StoredEvent { payload: None, finish: true, ..event(2, &[topic("a")]) };

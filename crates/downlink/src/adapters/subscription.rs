@@ -19,8 +19,8 @@ use crate::http::{
     AnyError, FrameSource, LastEventId, Problem, Spread, Sse, SseBody, driven, refuse, stalled,
 };
 use crate::hub::{
-    BatchError, Delivery, HubClock, OpenError, PublishError, Published, Reading, Resume,
-    StoreError, SubscribeError, Subscription, Timestamp,
+    BatchError, Delivery, HubClock, OpenError, PublishError, Published, ReadMode, Resume,
+    StoreError, SubscribeError, SubscribeErrorKind, Subscription, Timestamp,
 };
 
 /// Turns a subscription's events into frames: any function, or [`AsPublished`].
@@ -119,7 +119,7 @@ where
 /// Reads a subscription from a body that may be driven (see [`driven`]).
 struct Driven;
 
-impl Reading for Driven {
+impl ReadMode for Driven {
     /// The system's time as of the beginning of the round, or the time of another clock.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
@@ -142,7 +142,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// A response with events in another form, such as one that names their topics. Each event is
     /// encoded for this subscription alone.
     ///
-    /// The frame has to carry the event's id ([`Published::event_id`]), or the client cannot resume
+    /// The frame has to carry the event's id ([`Published::id`]), or the client cannot resume
     /// from it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. A panic of
     /// `to_frame` ends this response only.
     ///
@@ -156,7 +156,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// /// The time before the data.
     /// fn dated(event: Published<String>) -> Frame {
     ///     let dated = format!("{} {}", event.at().as_millis(), event.data());
-    ///     Event::new(dated).id(event.event_id()).into()
+    ///     Event::new(dated).id(event.id()).into()
     /// }
     ///
     /// let hub = Hub::<String>::text();
@@ -192,18 +192,17 @@ impl SubscribeError {
     /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
     /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
-        let status = match self {
-            Self::AtLimit { error: OpenError::TooManySelectors { .. }, .. }
-            | Self::InvalidSelector { .. }
-            | Self::InvalidClient { .. } => StatusCode::BAD_REQUEST,
-            Self::FilterNeedsValues => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Closed { by_browser }
-            | Self::Draining { by_browser }
-            | Self::Store { by_browser, .. }
-            | Self::AtLimit { by_browser, .. } => {
-                return refuse(&sentence(&self), REFUSED_RETRY, by_browser);
+        use SubscribeErrorKind as Kind;
+
+        let status = match self.kind() {
+            Kind::AtLimit(OpenError::TooManySelectors { .. })
+            | Kind::InvalidSelector { .. }
+            | Kind::InvalidClient { .. } => StatusCode::BAD_REQUEST,
+            Kind::FilterNeedsValues => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::Closed | Kind::Draining | Kind::Store(_) | Kind::AtLimit(_) => {
+                return refuse(&sentence(&self), REFUSED_RETRY, self.by_browser);
             }
-            Self::Finished => {
+            Kind::Finished => {
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 return response;
@@ -275,7 +274,7 @@ mod tests {
     use super::*;
     use crate::http::Now;
     use crate::http::driven::PollRound;
-    use crate::hub::{Hub, HubBuilder, Retention, Start};
+    use crate::hub::{Hub, Retention, Start};
 
     #[derive(Default)]
     struct WokenKeys(Mutex<Vec<u32>>);
@@ -287,9 +286,9 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Count {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
@@ -301,7 +300,7 @@ mod tests {
         let subscription = hub.subscribe().topic("news").open().await.expect("room");
         let mut body = Box::pin(subscription.into_http_response().into_body());
         let keys = Arc::new(WokenKeys::default());
-        let wakes = Arc::new(Count::default());
+        let wakes = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&wakes));
         // The keys and the wakers that the next event wakes after the body has read all others.
         let mut read = |key| {
@@ -339,8 +338,8 @@ mod tests {
     #[tokio::test]
     async fn the_short_way_yields_the_frames_of_the_long_way() {
         let retention = Retention { events_max: 3, ..Retention::DEFAULT };
-        let hub = HubBuilder::<String>::text().retention(retention).gap_wait_max(Duration::ZERO);
-        let hub = hub.build().expect("a hub");
+        let hub = Hub::<String>::builder().text().retention(retention);
+        let hub = hub.gap_wait_max(Duration::ZERO).build().expect("a hub");
         hub.to("news").publish("first".to_owned()).expect("an open topic");
         let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
         let (short, long) = (open().await.expect("room"), open().await.expect("room"));

@@ -76,6 +76,25 @@ impl LastEventId {
         self.id.as_deref()
     }
 
+    /// The same client with this id, unless it has one already.
+    #[must_use]
+    pub fn or(self, id: &str) -> Self {
+        Self { id: self.id.or_else(|| text(id.as_bytes())), ..self }
+    }
+
+    /// The same client without an id, for a stream that never resumes.
+    ///
+    /// ```
+    /// use downlink::LastEventId;
+    ///
+    /// assert_eq!(LastEventId::from("7").without_id().as_str(), None);
+    /// assert_eq!(LastEventId::none().or("7").as_str(), Some("7"));
+    /// ```
+    #[must_use]
+    pub fn without_id(self) -> Self {
+        Self { id: None, ..self }
+    }
+
     /// True if a browser sent the request and cannot read a status: see [`refuse`](super::refuse()).
     ///
     /// A browser is known by `Sec-Fetch-Mode`. It sends that to `https` and to this machine only, so

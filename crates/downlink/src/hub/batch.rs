@@ -69,13 +69,13 @@ impl<T: Send + Sync + 'static> Batch<T> {
         if self.events.is_empty() {
             return Ok(Vec::new());
         }
-        let wrong = |(index, error)| BatchError::Event { index, error };
+        let failed = |(index, error)| BatchError::Event { index, error };
         let drafts = self.events.into_iter().enumerate().map(|(index, (publish, value))| {
-            publish.into_draft(value).map_err(|error| wrong((index, error)))
+            publish.into_draft(value).map_err(|error| failed((index, error)))
         });
         let drafts = drafts.collect::<Result<Drafts<_>, _>>()?;
         let given: Vec<_> = drafts.iter().map(given_id).collect();
-        let submitted = self.hub.append(drafts).map_err(wrong)?;
+        let submitted = self.hub.append(drafts).map_err(failed)?;
         let given = given.into_iter().enumerate();
         Ok(given.map(|(draft, id)| Receipt::of(&submitted, draft, id)).collect())
     }

@@ -1,5 +1,7 @@
 //! Why a hub cannot be made.
 
+use std::path::PathBuf;
+
 use downlink_log::store::StoreError;
 use thiserror::Error;
 
@@ -9,6 +11,9 @@ use super::InvalidName;
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum HubError {
+    /// No encoding was chosen.
+    #[error("no encoding was chosen: call json, text or encode_with on the builder")]
+    NoEncoding,
     /// The selector of a retention rule is neither a topic nor a pattern.
     #[error("{selector:?} is neither a topic nor a pattern")]
     InvalidSelector {
@@ -36,6 +41,12 @@ pub enum HubError {
     #[error("a store with keep_values needs decode_values, or decode_json, to read them back")]
     ValuesNeedDecoding,
     /// The store could not be opened.
-    #[error("the store could not be opened")]
-    Store(#[source] StoreError),
+    #[error("the store {} could not be opened", file.display())]
+    Store {
+        /// The file, as it was given.
+        file: PathBuf,
+        /// The reason.
+        #[source]
+        error: StoreError,
+    },
 }

@@ -2,136 +2,102 @@
 
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use downlink_log::{Epoch, Log, LogOptions, RetentionRules};
 #[cfg(feature = "store")]
-use downlink_log::{StoreOptions, store::Durability};
+use downlink_log::StoreOptions;
+use downlink_log::{Epoch, Log, LogOptions};
 use downlink_proto::{Event, EventId};
 use tokio::sync::watch;
 
+#[cfg(feature = "store")]
+use super::HubStore;
 use super::{
-    Clock, EncodeError, Hub, HubClock, HubError, LagPolicy, Limits, Observer, Retention,
-    TopicSelector,
+    Clock, EncodeError, Hub, HubClock, HubError, HubRetention, LagPolicy, Limits, Observer,
     encoding::Encode,
-    handle::{Common, Inner},
+    handle::{HubState, Shared},
     record::Record,
-    settings::Settings,
+    settings::HubSettings,
     stats::Counters,
 };
 
-/// Builder for a [`Hub`]. [`build`](Self::build) reports the first invalid setting.
+/// Builder for a [`Hub`], from [`Hub::builder`]. It needs an encoding, and all else has defaults.
+///
+/// [`build`](Self::build) reports the first invalid setting.
 ///
 /// # Examples
 ///
 /// ```
-/// use downlink::hub::{HubBuilder, Retention};
+/// use downlink::hub::{Hub, Limits, Retention};
 ///
-/// let short = Retention { events_max: 10, ..Retention::DEFAULT };
-/// let hub = HubBuilder::<String>::text().retention_of("typing/*", short).build()?;
+/// let hub = Hub::<String>::builder()
+///     .text()
+///     .retention(Retention { events_max: 10, ..Retention::DEFAULT })
+///     .limits(Limits { subscribers_max: 500, ..Limits::default() })
+///     .build()?;
 /// # drop(hub);
 /// # Ok::<(), downlink::hub::HubError>(())
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct HubBuilder<T> {
-    encode: Box<Encode<T>>,
-    options: LogOptions,
-    settings: Settings<T>,
-    retention: Vec<(String, Retention)>,
+    encode: Option<Box<Encode<T>>>,
+    retention: HubRetention,
+    limits: Limits,
+    settings: HubSettings<T>,
     #[cfg(feature = "store")]
-    durability: Durability,
-    #[cfg(feature = "store")]
-    store: Option<std::path::PathBuf>,
-    #[cfg(feature = "store")]
-    store_options: downlink_sqlite::SqliteOptions,
+    store: Option<HubStore>,
 }
 
 impl<T: Send + Sync + 'static> HubBuilder<T> {
-    /// Values become events by a function of yours.
-    pub fn with<E>(encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static) -> Self
+    /// Values become events by this function. See [`Hub::with`].
+    pub fn encode_with<E>(
+        mut self,
+        encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static,
+    ) -> Self
     where
         E: std::error::Error + Send + Sync + 'static,
     {
         let encode = move |value: &T| encode(value).map_err(|error| EncodeError(Box::new(error)));
-        Self {
-            encode: Box::new(encode),
-            options: LogOptions::new(Epoch::from_random(random())),
-            settings: Settings::default(),
-            retention: Vec::new(),
-            #[cfg(feature = "store")]
-            durability: Durability::default(),
-            #[cfg(feature = "store")]
-            store: None,
-            #[cfg(feature = "store")]
-            store_options: downlink_sqlite::SqliteOptions::default(),
-        }
+        self.encode = Some(Box::new(encode));
+        self
     }
 
     /// Values are the data, as they are.
-    pub fn text() -> Self
+    pub fn text(self) -> Self
     where
         T: AsRef<str>,
     {
-        Self::with(|value: &T| Ok::<_, std::convert::Infallible>(Event::new(value.as_ref())))
+        self.encode_with(|value| Ok::<_, std::convert::Infallible>(Event::new(value.as_ref())))
     }
 
     /// Values are sent as JSON.
     #[cfg(feature = "json")]
-    pub fn json() -> Self
+    pub fn json(self) -> Self
     where
         T: serde::Serialize,
     {
-        Self::with(|value: &T| Event::json(value))
+        self.encode_with(|value| Event::json(value))
     }
 
-    /// How much history a topic keeps if no rule matches it.
-    pub fn retention(mut self, retention: Retention) -> Self {
-        self.options.retention.default = retention;
-        self
-    }
-
-    /// How much history the topics that match this topic or pattern keep. The first matching rule
-    /// counts.
-    pub fn retention_of(mut self, selector: impl Into<String>, retention: Retention) -> Self {
-        self.retention.push((selector.into(), retention));
-        self
-    }
-
-    /// How much history a client's inbox keeps.
-    pub fn inbox_retention(mut self, retention: Retention) -> Self {
-        self.options.retention.inbox = retention;
-        self
-    }
-
-    /// How much history is kept of the events for everyone.
-    pub fn everyone_retention(mut self, retention: Retention) -> Self {
-        self.options.retention.everyone = retention;
+    /// How much history the hub keeps: a [`Retention`](super::Retention) for its topics, or a
+    /// [`HubRetention`] with more rules.
+    pub fn retention(mut self, retention: impl Into<HubRetention>) -> Self {
+        self.retention = retention.into();
         self
     }
 
     /// The maxima of subscribers, topics and bytes.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.options.limits = limits;
+        self.limits = limits;
         self
     }
 
-    /// The largest event in bytes of its frame.
+    /// The largest event in bytes of its frame. Default: [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX).
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.event_bytes_max = bytes;
         self
     }
 
-    /// How long a finished topic stays finished, and its history readable. Default: an hour.
-    pub fn finished_keep(mut self, keep: Duration) -> Self {
-        self.options.finished_keep = keep;
-        self
-    }
-
-    /// How many events are replayed at most after an unknown id. Default: 1,000.
-    pub fn gap_replay_max(mut self, events: usize) -> Self {
-        self.options.gap_replay_max = events;
-        self
-    }
-
-    /// What happens to a connected subscription that retention has overtaken.
+    /// What happens to a connected subscription that retention has overtaken. Default: it gets a
+    /// gap.
     pub fn lag_policy(mut self, policy: LagPolicy) -> Self {
         self.settings.lag_policy = policy;
         self
@@ -163,9 +129,9 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Keeps events in this file, which is made if it does not exist. History survives restarts,
-    /// and a subscription that is behind the history in memory reads on from the file. A hub that
-    /// keeps values also needs [`decode_values`](Self::decode_values).
+    /// Keeps events in a file: its path, or a [`HubStore`] with more settings. History survives
+    /// restarts, and a subscription that is behind the history in memory reads on from the file. A
+    /// hub that keeps values also needs [`decode_values`](Self::decode_values).
     ///
     /// The hub then has a thread that writes and four that read. Retention applies to the file; the
     /// newest part of it, up to [`Limits::bytes_max`], is in memory too.
@@ -178,18 +144,18 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// # let folder = std::env::temp_dir().join(format!("downlink-doc-{}", std::process::id()));
     /// # std::fs::create_dir_all(&folder)?;
     /// # let file = folder.join("hub.db");
-    /// use downlink::hub::HubBuilder;
+    /// use downlink::hub::{Hub, Start};
     ///
-    /// let hub = HubBuilder::<String>::text().store(&file).build()?;
+    /// let hub = Hub::<String>::builder().text().store(&file).build()?;
     /// let receipt = hub.to("news").publish("hello".to_owned())?.durable().await?;
     /// hub.close();
     /// hub.closed().await;
     ///
-    /// let again = HubBuilder::<String>::text().store(&file).build()?;
-    /// let mut missed = again.subscribe().topic("news").resume("earliest").open().await?;
+    /// let again = Hub::<String>::builder().text().store(&file).build()?;
+    /// let mut all = again.subscribe().topic("news").start(Start::Earliest).open().await?;
     /// # use futures_util::StreamExt;
-    /// let Some(downlink::Delivery::Event(event)) = missed.next().await else { panic!() };
-    /// assert_eq!(event.id(), receipt.id().as_str());
+    /// let Some(downlink::Delivery::Event(event)) = all.next().await else { panic!() };
+    /// assert_eq!(event.id(), *receipt.id());
     /// # again.close();
     /// # again.closed().await;
     /// # std::fs::remove_dir_all(&folder)?;
@@ -197,33 +163,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     /// # }
     /// ```
     #[cfg(feature = "store")]
-    pub fn store(mut self, file: impl Into<std::path::PathBuf>) -> Self {
-        self.store = Some(file.into());
-        self
-    }
-
-    /// How long to wait for another process to let go of the file. Default: not at all. A restart
-    /// in place has to wait until the old process has ended.
-    #[cfg(feature = "store")]
-    pub fn store_wait(mut self, wait: Duration) -> Self {
-        self.store_options.wait_for = wait;
-        self
-    }
-
-    /// The largest the file may become in bytes. Default: 16 GiB; the oldest events go first.
-    #[cfg(feature = "store")]
-    pub fn store_bytes_max(mut self, bytes: u64) -> Self {
-        self.store_options.bytes_max = bytes;
-        self
-    }
-
-    /// When an event counts as published: when the disk has it (the default), or when the operating
-    /// system has it. In the second case it survives a crash of the process at once, and a power
-    /// cut after at most a tenth of a second. If a power cut took an event, the subscribers that
-    /// saw it get a gap.
-    #[cfg(feature = "store")]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
+    pub fn store(mut self, store: impl Into<HubStore>) -> Self {
+        self.store = Some(store.into());
         self
     }
 
@@ -265,56 +206,56 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
     ///
     /// [`HubError`] names the first invalid setting.
     pub fn build(mut self) -> Result<Hub<T>, HubError> {
-        for (selector, retention) in std::mem::take(&mut self.retention) {
-            let parsed = TopicSelector::parse(&selector)
-                .map_err(|reason| HubError::InvalidSelector { selector, reason })?;
-            self.options.retention.rules.push((parsed, retention));
-        }
+        let encode = self.encode.take().ok_or(HubError::NoEncoding)?;
+        let retention = std::mem::take(&mut self.retention).checked()?;
+        let epoch = Epoch::from_random(random());
+        let options = LogOptions { retention, limits: self.limits, ..LogOptions::new(epoch) };
         self.check()?;
         #[cfg(feature = "store")]
-        if let Some(file) = self.store.take() {
-            return self.build_stored(&file);
+        if let Some(store) = self.store.take() {
+            return self.build_stored(encode, options, store);
         }
-        Ok(self.build_valid())
+        let clock = HubClock::start(self.settings.clock.clone(), None);
+        Ok(self.build_over(encode, Log::new(options), clock, None))
     }
 
     #[cfg(feature = "store")]
-    fn build_stored(mut self, file: &std::path::Path) -> Result<Hub<T>, HubError> {
+    fn build_stored(
+        self,
+        encode: Box<Encode<T>>,
+        options: LogOptions,
+        store: HubStore,
+    ) -> Result<Hub<T>, HubError> {
         use downlink_log::store::Store;
         use downlink_sqlite::SqliteStore;
 
         if self.settings.value_bytes.is_some() && self.settings.read_value.is_none() {
             return Err(HubError::ValuesNeedDecoding);
         }
-        self.store_options.retention = self.options.retention.clone();
-        self.store_options.finished_keep = self.options.finished_keep;
+        let HubStore { file, durability, options: mut store_options } = store;
+        store_options.retention = options.retention.clone();
         let now = self.settings.clock.now();
-        let store = SqliteStore::open(file, self.options.epoch, now, self.store_options.clone());
-        let store = store.map_err(HubError::Store)?;
+        let failed = |error| HubError::Store { file: file.clone(), error };
+        let store = SqliteStore::open(&file, options.epoch, now, store_options).map_err(failed)?;
         let fingerprint_key = store.opened().fingerprint_key;
         let clock = HubClock::start(self.settings.clock.clone(), store.opened().clock);
         let values = self.settings.read_value.clone().zip(self.settings.value_bytes.clone());
         let decode = move |stored| super::stored::decode(&stored, values.as_ref());
         let state = clock.clone();
         let mut side = StoreOptions::new(decode, move || state.state());
-        side.durability = self.durability;
+        side.durability = durability;
         side.begin_reading = super::stored::yield_to_others;
         side.on_report = Some(Box::new(super::stored::log_report));
         side.on_unreadable = Some(Box::new(|id| {
             tracing::error!(%id, "a stored event cannot be read; its subscribers get a gap");
         }));
-        let log = Log::with_store(self.options.clone(), store, side).map_err(HubError::Store)?;
-        Ok(self.build_over(log, clock, Some(fingerprint_key)))
+        let log = Log::with_store(options, store, side).map_err(failed)?;
+        Ok(self.build_over(encode, log, clock, Some(fingerprint_key)))
     }
 
     fn check(&self) -> Result<(), HubError> {
-        let RetentionRules { rules, default, inbox, everyone } = &self.options.retention;
-        let mut all = rules.iter().map(|(_, rule)| rule).chain([default, inbox, everyone]);
-        if all.any(|rule| rule.events_max == 0) {
-            return Err(HubError::NoEvents);
-        }
         let event_bytes_max = self.settings.event_bytes_max;
-        let bytes_max = self.options.limits.bytes_max;
+        let bytes_max = self.limits.bytes_max;
         if event_bytes_max > bytes_max {
             return Err(HubError::EventAboveHub { event_bytes_max, bytes_max });
         }
@@ -324,38 +265,51 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Ok(())
     }
 
-    /// Makes a hub from settings that were checked.
-    fn build_valid(self) -> Hub<T> {
-        let log = Log::new(self.options.clone());
-        let clock = HubClock::start(self.settings.clock.clone(), None);
-        self.build_over(log, clock, None)
-    }
-
     /// Makes a hub over a log; the key of its fingerprints is that of the store, if there is one.
     fn build_over(
         self,
+        encode: Box<Encode<T>>,
         log: Log<Record<T>>,
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
-        let Self { encode, settings, .. } = self;
         // Random, so that an attacker cannot search for two contents with one fingerprint.
         let key = u128::from(random()) << 64 | u128::from(random());
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
-        Hub(Arc::new(Inner {
+        let settings = self.settings;
+        Hub(Arc::new(HubState {
             log,
             encode,
             id_prefix,
             fingerprint_key: stored_key.unwrap_or_else(|| key.to_le_bytes()),
             has_store: stored_key.is_some(),
             drain: watch::Sender::new(false),
-            common: Arc::new(Common { settings, clock, counters: Counters::default() }),
+            common: Arc::new(Shared { settings, clock, counters: Counters::default() }),
         }))
+    }
+
+    /// Makes a hub in memory that has an encoding and no other setting.
+    fn build_default(self) -> Hub<T> {
+        self.build().expect("an encoding is all that the defaults need")
     }
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
+    /// A builder, for a hub with settings of your own. It needs an encoding:
+    /// [`json`](HubBuilder::json), [`text`](HubBuilder::text) or
+    /// [`encode_with`](HubBuilder::encode_with).
+    pub fn builder() -> HubBuilder<T> {
+        HubBuilder {
+            encode: None,
+            retention: HubRetention::default(),
+            limits: Limits::default(),
+            settings: HubSettings::default(),
+            #[cfg(feature = "store")]
+            store: None,
+        }
+    }
+
     /// A hub whose values become events by a function of yours, with defaults for all else.
     ///
     /// The function runs once for each publish, in the publisher's call. The type, id and
@@ -380,7 +334,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     where
         E: std::error::Error + Send + Sync + 'static,
     {
-        HubBuilder::with(encode).build_valid()
+        Self::builder().encode_with(encode).build_default()
     }
 
     /// A hub whose values are the data, as they are.
@@ -388,7 +342,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     where
         T: AsRef<str>,
     {
-        HubBuilder::text().build_valid()
+        Self::builder().text().build_default()
     }
 
     /// A hub whose values are sent as JSON.
@@ -405,13 +359,16 @@ impl<T: Send + Sync + 'static> Hub<T> {
     where
         T: serde::Serialize,
     {
-        HubBuilder::json().build_valid()
+        Self::builder().json().build_default()
     }
 }
 
 impl<T> fmt::Debug for HubBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubBuilder").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("HubBuilder")
+            .field("retention", &self.retention)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 

@@ -47,13 +47,10 @@ impl Clock {
 
     /// The time.
     pub fn now(&self) -> Timestamp {
-        let millis = match &self.0 {
-            Some(manual) => manual.load(Ordering::SeqCst),
-            None => SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
-        };
-        Timestamp::from_millis(millis)
+        match &self.0 {
+            Some(manual) => Timestamp::from_millis(manual.load(Ordering::SeqCst)),
+            None => SystemTime::now().into(),
+        }
     }
 
     /// The time of a clock that only goes forward, also while the machine sleeps.

@@ -1,9 +1,9 @@
 //! The items of a subscription: events, and gaps that must not be overlooked.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use downlink_log::{Cursor, Offset, Timestamp};
-use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Item};
+use downlink_proto::{Event, EventId, EventType, Frame};
 
 use super::{
     Address, GapReason, control,
@@ -40,12 +40,7 @@ pub struct Published<T> {
 
 impl<T> Published<T> {
     /// The id that clients see.
-    pub fn id(&self) -> String {
-        self.event_id().as_str().to_owned()
-    }
-
-    /// The same id, for an event of another form.
-    pub fn event_id(&self) -> EventId {
+    pub fn id(&self) -> EventId {
         self.record.id.clone().unwrap_or_else(|| cursor_id(self.id))
     }
 
@@ -69,21 +64,10 @@ impl<T> Published<T> {
         self.record.event_type.as_ref()
     }
 
-    /// Its data as a client reads it, line breaks normalised to LF.
-    pub fn data(&self) -> String {
-        let frame = self.record.frame.as_bytes();
-        let limits =
-            DecoderLimits::default().line_bytes_max(frame.len()).event_bytes_max(frame.len());
-        let mut decoder = Decoder::new(limits);
-        let decoded = decoder.handle_bytes(frame);
-        debug_assert!(decoded.is_ok(), "no event is larger than its own frame");
-        // Its reconnection time, if it has one, is an item too and comes first.
-        while let Some(item) = decoder.poll_item() {
-            if let Item::Event(event) = item {
-                return event.data;
-            }
-        }
-        String::new()
+    /// Its data as a client reads it, line breaks normalised to LF. Only data of several lines is
+    /// copied.
+    pub fn data(&self) -> Cow<'_, str> {
+        self.record.frame.data()
     }
 
     /// The value, if the hub was built with `keep_values`.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Hub, handle::Common};
+use super::{Hub, handle::Shared};
 
 impl<T: Send + Sync + 'static> Hub<T> {
     /// Ends every subscription once it has read what there is, each with a reconnection time of its
@@ -58,7 +58,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 }
 
-impl<T> Common<T> {
+impl<T> Shared<T> {
     /// A reconnection time for a client whose stream the hub ends early.
     pub(super) fn reconnection_time(&self) -> Duration {
         let spread = &self.settings.drain_spread;

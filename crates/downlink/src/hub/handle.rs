@@ -10,14 +10,14 @@ use super::{
     ClientId, HubClock, Stats, StoreError, Timestamp,
     encoding::Encode,
     record::{Record, cursor_id},
-    settings::Settings,
+    settings::HubSettings,
     stats::Counters,
 };
 
 /// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
 ///
-/// With a store, history survives restarts and crashes: see `store` of
-/// [`HubBuilder`](super::HubBuilder). In memory, history ends with the process, and clients that
+/// [`builder`](Self::builder) sets its retention, limits and store. With a store, history survives
+/// restarts and crashes. In memory, history ends with the process, and clients that
 /// come back to the next process get a gap. There is nothing to stop. When its last handle is gone,
 /// a hub with a store writes what waits and lets go of the file, and the subscriptions that are left
 /// end: they are closed once they have read the events in memory. Without a store they wait.
@@ -49,15 +49,15 @@ use super::{
 ///
 /// let Some(Delivery::Event(event)) = subscription.next().await else { panic!("no event") };
 /// assert_eq!(event.data(), "hello");
-/// assert_eq!(Some(event.event_id()).as_ref(), receipt.id());
+/// assert_eq!(Some(&event.id()), receipt.id());
 /// # Ok(())
 /// # }
 /// ```
-pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<Inner<T>>);
+pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<HubState<T>>);
 
 /// The state that the handles of one hub share. Subscriptions have no part in it: they would keep
 /// the store open.
-pub(super) struct Inner<T: Send + Sync + 'static> {
+pub(super) struct HubState<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
     /// The prefix of this hub's ids: the epoch and a dash.
@@ -67,20 +67,20 @@ pub(super) struct Inner<T: Send + Sync + 'static> {
     pub(super) has_store: bool,
     /// Whether it drains. Never unset.
     pub(super) drain: watch::Sender<bool>,
-    pub(super) common: Arc<Common<T>>,
+    pub(super) common: Arc<Shared<T>>,
 }
 
 /// The state that the handles and the subscriptions of one hub share.
-pub(super) struct Common<T> {
-    pub(super) settings: Settings<T>,
+pub(super) struct Shared<T> {
+    pub(super) settings: HubSettings<T>,
     pub(super) clock: HubClock,
     pub(super) counters: Counters,
 }
 
-impl<T: Send + Sync + 'static> Deref for Inner<T> {
-    type Target = Common<T>;
+impl<T: Send + Sync + 'static> Deref for HubState<T> {
+    type Target = Shared<T>;
 
-    fn deref(&self) -> &Common<T> {
+    fn deref(&self) -> &Shared<T> {
         &self.common
     }
 }

@@ -43,14 +43,14 @@ impl Stats {
 
 impl Collector for Stats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out(&mut encoder);
+        let mut out = MetricsWriter(&mut encoder);
         out.gauge("subscribers", "Subscriptions there are", self.subscribers)?;
         out.gauge("topics", "Topics there are, clients' inboxes among them", self.topics)?;
         let kept = "Events kept; one in several topics counts in each";
         out.gauge("events_kept", kept, self.events)?;
         out.gauge("bytes_kept", "Bytes kept", self.bytes)?;
         out.counter("events_published", "Events published", self.published)?;
-        let Refusals { busy, disk_full, store_failed } = self.publishes_refused;
+        let Refusals { busy, disk_full, store_failed, .. } = self.publishes_refused;
         let refused = [("busy", busy), ("disk_full", disk_full), ("store_failed", store_failed)];
         let says = "Publishes refused because of the store, by reason";
         out.by_reason("publishes_refused", says, refused.into_iter())?;
@@ -66,9 +66,9 @@ impl Collector for Stats {
 }
 
 /// Writes metrics under our prefix.
-struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+struct MetricsWriter<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
-impl Out<'_, '_> {
+impl MetricsWriter<'_, '_> {
     fn gauge(&mut self, name: &str, says: &str, value: usize) -> fmt::Result {
         let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
         self.metric(name, says, &value)

@@ -25,11 +25,13 @@ mod observe;
 mod overview;
 mod publish;
 mod publish_error;
-mod reading;
+mod read_mode;
 mod receipt;
 mod record;
 mod settings;
 mod stats;
+#[cfg(feature = "store")]
+mod store;
 mod stored;
 mod subscribe;
 mod subscribe_error;
@@ -43,7 +45,7 @@ pub(crate) use clock::HubClock;
 pub use delivery::{Delivery, Gap, Published};
 pub use downlink_log::{
     Address, ClientId, GapReason, InvalidName, Limits, Offset, OpenError,
-    ReaderOverview as ClientOverview, Refusals, Retention, Start, Timestamp, Topic, TopicSelector,
+    ReaderOverview as ClientOverview, Refusals, Retention, Timestamp, Topic, TopicSelector,
     store::{Durability, StoreError},
 };
 pub use encoding::EncodeError;
@@ -52,10 +54,12 @@ pub use observe::{Connection, DisconnectReason, Observer};
 pub use overview::TopicOverview;
 pub use publish::{ADDRESSES_MAX, Publish, is_reserved_type};
 pub use publish_error::{PublishError, RETRY_MAX, RETRY_MIN};
-pub(crate) use reading::Reading;
+pub(crate) use read_mode::ReadMode;
 pub use receipt::{Confirmed, Receipt};
-pub use settings::{EVENT_BYTES_MAX, LagPolicy};
+pub use settings::{EVENT_BYTES_MAX, HubRetention, LagPolicy};
 pub use stats::Stats;
-pub use subscribe::{Resume, Subscribe};
-pub use subscribe_error::SubscribeError;
+#[cfg(feature = "store")]
+pub use store::HubStore;
+pub use subscribe::{Resume, Start, Subscribe};
+pub use subscribe_error::{SubscribeError, SubscribeErrorKind};
 pub use subscription::Subscription;

@@ -68,7 +68,7 @@ impl DisconnectReason {
 /// # Examples
 ///
 /// ```
-/// use downlink::hub::{Connection, DisconnectReason, HubBuilder, Observer};
+/// use downlink::hub::{Connection, DisconnectReason, Hub, Observer};
 ///
 /// struct Presence(std::sync::mpsc::Sender<String>);
 ///
@@ -83,7 +83,7 @@ impl DisconnectReason {
 /// }
 ///
 /// let (sender, _heard) = std::sync::mpsc::channel();
-/// let hub = HubBuilder::<String>::text().observer(Presence(sender)).build()?;
+/// let hub = Hub::<String>::builder().text().observer(Presence(sender)).build()?;
 /// # Ok::<(), downlink::hub::HubError>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {

@@ -38,8 +38,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
     /// # Errors
     ///
     /// [`InvalidName`] if it is not a topic.
-    pub fn topic(&self, topic: &str) -> Result<TopicOverview, InvalidName> {
-        let topic = Topic::new(topic)?;
+    pub fn topic_overview(&self, topic: impl AsRef<str>) -> Result<TopicOverview, InvalidName> {
+        let topic = Topic::new(topic.as_ref())?;
         // Taken before the look, so events that are published in between are after the cursor.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
@@ -47,7 +47,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
-    pub fn topics(&self, prefix: &str, after: Option<&Topic>, count: usize) -> Vec<TopicOverview> {
+    pub fn topic_overviews(
+        &self,
+        prefix: &str,
+        after: Option<&Topic>,
+        count: usize,
+    ) -> Vec<TopicOverview> {
         let cursor = self.cursor();
         let found = self.0.log.topics(self.now(), prefix, after, count);
         let topics = found.iter().filter_map(|found| {
@@ -58,7 +63,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// At most `count` subscriptions, the one furthest behind first.
-    pub fn clients(&self, count: usize) -> Vec<ClientOverview> {
+    pub fn client_overviews(&self, count: usize) -> Vec<ClientOverview> {
         let mut clients = self.0.log.readers();
         let key = |client: &ClientOverview| (Reverse(client.lag), client.number);
         // There may be a million clients. A caller that shows a hundred must not wait until all are

@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use downlink_log::{
-    ClientId, Draft, Drafts, Fingerprint, IdempotencyKey, Submitted, Topic, resembles_cursor,
+    ClientId, Draft, Drafts, Fingerprint, IdempotencyKey, InvalidName, Submitted, Topic,
+    resembles_cursor,
 };
 use downlink_proto::{Event, EventId, EventType};
 use smallvec::smallvec;
 
 use super::{
     Address, Hub, PublishError, RETRY_MAX, RETRY_MIN, Receipt, control,
-    record::{Addresses, Fields, Record, UnstampedRecordFrame},
+    record::{Addresses, Record, RecordFields, UnstampedRecordFrame},
     stored,
 };
 
@@ -82,6 +83,19 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to(topic)
     }
 
+    /// An event for the subscriptions of the topic with these segments. Use it if a segment comes
+    /// from a request: a text with `/` in it is an error, and does not reach another topic.
+    ///
+    /// ```
+    /// let hub = downlink::Hub::<String>::text();
+    /// let room = "lobby/typing"; // from `POST /rooms/lobby%2Ftyping`
+    /// assert!(hub.to_segments(["rooms", room]).publish("hello".to_owned()).is_err());
+    /// ```
+    pub fn to_segments<S: AsRef<str>>(&self, segments: impl IntoIterator<Item = S>) -> Publish<T> {
+        let (name, topic) = joined(segments);
+        self.to_nobody().topic(&name, topic)
+    }
+
     /// An event for every subscription of a client.
     pub fn to_client(&self, client: impl AsRef<str>) -> Publish<T> {
         self.to_nobody().and_to_client(client)
@@ -99,7 +113,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 
     /// Finishes a topic. Its subscriptions end when they have read it, later ones get its history,
     /// and publishing to it is an error. This lasts for
-    /// [`finished_keep`](super::HubBuilder::finished_keep).
+    /// [`finished_keep`](super::HubRetention::finished_keep).
     ///
     /// A subscription to several topics ends with the last of them. A subscription with patterns
     /// does not end, since they may match new topics.
@@ -150,9 +164,13 @@ impl<T: Send + Sync + 'static> Publish<T> {
     /// Also for the subscriptions of this topic. A subscription to several of the topics gets the
     /// event once.
     pub fn and_to(self, topic: impl AsRef<str>) -> Self {
-        let topic = topic.as_ref();
-        let error = |reason| PublishError::InvalidTopic { topic: topic.to_owned(), reason };
-        self.address(Topic::new(topic).map(Address::Topic).map_err(error))
+        let name = topic.as_ref();
+        self.topic(name, Topic::new(name))
+    }
+
+    fn topic(self, name: &str, topic: Result<Topic, InvalidName>) -> Self {
+        let error = |reason| PublishError::InvalidTopic { topic: name.to_owned(), reason };
+        self.address(topic.map(Address::Topic).map_err(error))
     }
 
     /// Also for every subscription of this client.
@@ -253,7 +271,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
         let value_bytes = settings.value_bytes.as_ref().map(|bytes| bytes(&value));
         let value = value_bytes.map(|bytes| (value, bytes));
         let id = given.as_ref().map(|id| id.as_str().into());
-        let payload = Some(Fields { frame, to: self.to.clone(), event_type, id: given, value });
+        let payload =
+            Some(RecordFields { frame, to: self.to.clone(), event_type, id: given, value });
         let (key, finish) = (self.key.take(), self.last);
         Ok(Draft { to: self.to, id, key, fingerprint, finish, body, payload })
     }
@@ -306,6 +325,15 @@ impl<T: Send + Sync + 'static> Publish<T> {
     fn set_error(&mut self, error: PublishError) {
         self.error.get_or_insert(error);
     }
+}
+
+/// The segments as one text, and the topic that they make.
+pub(super) fn joined<S: AsRef<str>>(
+    segments: impl IntoIterator<Item = S>,
+) -> (String, Result<Topic, InvalidName>) {
+    let segments: Vec<S> = segments.into_iter().collect();
+    let texts: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    (texts.join("/"), Topic::from_segments(texts))
 }
 
 /// The id that the publisher of an event gave.

@@ -12,10 +12,10 @@ use super::{PublishError, record::cursor_id};
 /// In a hub in memory the event has its id and offset at once. In a hub with a store it gets them
 /// with its commit: [`durable`](Self::durable) waits for that, and the getters answer `None`.
 #[derive(Clone, Debug)]
-pub struct Receipt(State);
+pub struct Receipt(ReceiptState);
 
 #[derive(Clone, Debug)]
-enum State {
+enum ReceiptState {
     Confirmed(Confirmed),
     /// It waits for a commit; this is its place in the batch.
     Queued {
@@ -38,15 +38,19 @@ impl Receipt {
     /// The receipt of one draft of a batch; `given` is the id that its publisher gave.
     pub(super) fn of(submitted: &Submitted, draft: usize, given: Option<EventId>) -> Self {
         Self(match submitted {
-            Submitted::Appended(answers) => State::Confirmed(Confirmed::of(answers[draft], given)),
-            Submitted::Queued(commit) => State::Queued { commit: commit.clone(), draft, given },
+            Submitted::Appended(answers) => {
+                ReceiptState::Confirmed(Confirmed::of(answers[draft], given))
+            }
+            Submitted::Queued(commit) => {
+                ReceiptState::Queued { commit: commit.clone(), draft, given }
+            }
         })
     }
 
     fn confirmed(&self) -> Option<&Confirmed> {
         match &self.0 {
-            State::Confirmed(confirmed) => Some(confirmed),
-            State::Queued { .. } => None,
+            ReceiptState::Confirmed(confirmed) => Some(confirmed),
+            ReceiptState::Queued { .. } => None,
         }
     }
 
@@ -90,8 +94,8 @@ impl Receipt {
     /// The same; an error comes with the number of its event in the batch.
     pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
         match &self.0 {
-            State::Confirmed(confirmed) => Ok(confirmed.clone()),
-            State::Queued { commit, draft, given } => {
+            ReceiptState::Confirmed(confirmed) => Ok(confirmed.clone()),
+            ReceiptState::Queued { commit, draft, given } => {
                 let own = poll_fn(|cx| commit.poll(cx.waker(), |answers| answers[*draft])).await;
                 Ok(Confirmed::of(own.map_err(PublishError::from_append)?, given.clone()))
             }

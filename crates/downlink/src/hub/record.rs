@@ -19,11 +19,11 @@ pub(super) type Addresses = SmallVec<[Address; 1]>;
 
 /// One event of a hub. Clones share it.
 #[derive(Debug)]
-pub(super) struct Record<T>(pub(super) Arc<Fields<T>>);
+pub(super) struct Record<T>(pub(super) Arc<RecordFields<T>>);
 
 /// The parts of an event. Before the offset is known, the frame has another type.
 #[derive(Debug)]
-pub(super) struct Fields<T, F = Frame> {
+pub(super) struct RecordFields<T, F = Frame> {
     pub(super) frame: F,
     pub(super) to: Addresses,
     pub(super) event_type: Option<EventType>,
@@ -40,15 +40,15 @@ impl<T> Clone for Record<T> {
 }
 
 impl<T> std::ops::Deref for Record<T> {
-    type Target = Fields<T>;
+    type Target = RecordFields<T>;
 
-    fn deref(&self) -> &Fields<T> {
+    fn deref(&self) -> &RecordFields<T> {
         &self.0
     }
 }
 
 /// An event that only lacks its offset.
-pub(super) type Unstamped<T> = Fields<T, UnstampedRecordFrame>;
+pub(super) type UnstampedRecord<T> = RecordFields<T, UnstampedRecordFrame>;
 
 /// A frame before its offset is known.
 #[derive(Debug)]
@@ -70,19 +70,19 @@ impl UnstampedRecordFrame {
 }
 
 impl<T: Send + Sync + 'static> Payload for Record<T> {
-    type Draft = Unstamped<T>;
+    type Draft = UnstampedRecord<T>;
 
-    fn stamp(draft: Unstamped<T>, id: Cursor, _: Timestamp) -> Self {
-        let Fields { frame, to, event_type, id: given, value } = draft;
+    fn stamp(draft: UnstampedRecord<T>, id: Cursor, _: Timestamp) -> Self {
+        let RecordFields { frame, to, event_type, id: given, value } = draft;
         let frame = match frame {
             UnstampedRecordFrame::Given(frame) => frame,
             UnstampedRecordFrame::Numbered(frame) => frame.stamp(id.next.get() - 1),
         };
-        Self(Arc::new(Fields { frame, to, event_type, id: given, value }))
+        Self(Arc::new(RecordFields { frame, to, event_type, id: given, value }))
     }
 
     fn bytes(&self) -> usize {
-        let Fields { frame, to, event_type, id, value } = &**self;
+        let RecordFields { frame, to, event_type, id, value } = &**self;
         let names = to.iter().map(|address| match address {
             Address::Topic(topic) => SHARED_COST_BYTES + topic.as_str().len(),
             Address::Client(client) => SHARED_COST_BYTES + client.as_str().len(),
@@ -90,7 +90,7 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
         });
         let texts = event_type.as_ref().map_or(0, |text| text.as_str().len())
             + id.as_ref().map_or(0, |text| text.as_str().len());
-        let fields = SHARED_COST_BYTES + size_of::<Fields<T>>();
+        let fields = SHARED_COST_BYTES + size_of::<RecordFields<T>>();
         let value = value.as_ref().map_or(0, |(_, bytes)| *bytes);
         fields + FRAME_COST_BYTES + frame.len() + names.sum::<usize>() + texts + value
     }

@@ -95,7 +95,7 @@ mod reading {
     use downlink_proto::{Event, EventId, EventType};
 
     use super::LAYOUT;
-    use crate::hub::record::{Addresses, Fields, Record, cursor_id};
+    use crate::hub::record::{Addresses, Record, RecordFields, cursor_id};
     use crate::hub::settings::{ReadEvent, ValueBytes};
 
     /// Makes a value from an event, and gives its size for the byte bounds.
@@ -106,7 +106,7 @@ mod reading {
         stored: &Stored,
         values: Option<&ReadValue<T>>,
     ) -> Option<Record<T>> {
-        let mut body = Body(&stored.payload);
+        let mut body = BodyReader(&stored.payload);
         (body.byte()? == LAYOUT).then_some(())?;
         let to = (0..body.number()?).map(|_| body.address()).collect::<Option<Addresses>>()?;
         let mut event = Event::default();
@@ -131,13 +131,13 @@ mod reading {
             None => None,
         };
         let event_type = event.fields().event_type.cloned();
-        Some(Record(Arc::new(Fields { frame: event.encode(), to, event_type, id, value })))
+        Some(Record(Arc::new(RecordFields { frame: event.encode(), to, event_type, id, value })))
     }
 
     /// The unread rest of a body.
-    struct Body<'a>(&'a [u8]);
+    struct BodyReader<'a>(&'a [u8]);
 
-    impl<'a> Body<'a> {
+    impl<'a> BodyReader<'a> {
         fn byte(&mut self) -> Option<u8> {
             let (first, rest) = self.0.split_first()?;
             self.0 = rest;

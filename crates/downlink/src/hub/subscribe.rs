@@ -2,9 +2,16 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use downlink_log::{ClientId, InvalidName, OpenError, Selection, Start, Topic, TopicSelector};
+use downlink_log::{
+    ClientId, InvalidName, OpenError, Selection, Start as LogStart, Timestamp, Topic, TopicSelector,
+};
+use downlink_proto::EventId;
 
-use super::{Hub, SubscribeError, Subscription, publish::EARLIEST, subscription::Filter};
+use super::{
+    Hub, SubscribeError, SubscribeErrorKind, Subscription,
+    publish::{EARLIEST, joined},
+    subscription::Filter,
+};
 
 /// A pending subscription.
 ///
@@ -40,16 +47,32 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     filter: Option<Filter<T>>,
     announce_alive: bool,
     open_event: bool,
-    error: Option<SubscribeError>,
+    error: Option<SubscribeErrorKind>,
 }
 
-/// The last event id that a client sends, and whether the client is a browser.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// Where a subscription begins if its client has no last event id.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Start {
+    /// With the events from now on, and with all kept events of finished topics.
+    #[default]
+    Live,
+    /// With at most this many of the newest events.
+    Last(usize),
+    /// With all retained events.
+    Earliest,
+    /// With the events published at this time or later.
+    Since(Timestamp),
+}
+
+/// The client that [`Subscribe::resume`] continues for: its last event id, if it has one, and
+/// whether it is a browser.
+///
+/// Made from a [`LastEventId`](crate::LastEventId), or from the id that a program has kept.
+#[derive(Clone, Debug, Default)]
 pub struct Resume {
-    /// The last event id; `earliest` for all retained history; `None` to begin anew.
-    pub id: Option<Box<str>>,
-    /// Whether a browser asks. A refusal then takes a form after which the browser comes back.
-    pub by_browser: bool,
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) by_browser: bool,
 }
 
 impl From<&str> for Resume {
@@ -58,8 +81,8 @@ impl From<&str> for Resume {
     }
 }
 
-impl From<&downlink_proto::EventId> for Resume {
-    fn from(id: &downlink_proto::EventId) -> Self {
+impl From<&EventId> for Resume {
+    fn from(id: &EventId) -> Self {
         id.as_str().into()
     }
 }
@@ -70,7 +93,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         Subscribe {
             hub: self.clone(),
             selection: Selection::default(),
-            start: Start::Live,
+            start: Start::default(),
             resume: Resume::default(),
             filter: None,
             announce_alive: false,
@@ -87,6 +110,23 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self.select(topic, Topic::new(topic).map(TopicSelector::from))
     }
 
+    /// Reads the topic with these segments. Use it if a segment comes from a request: a text with
+    /// `/` in it is an error, and does not reach another topic.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), downlink::SubscribeError> {
+    /// let hub = downlink::Hub::<String>::text();
+    /// assert!(hub.subscribe().topic_segments(["rooms", "lobby/typing"]).open().await.is_err());
+    /// let subscription = hub.subscribe().topic_segments(["rooms", "lobby"]).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topic_segments<S: AsRef<str>>(self, segments: impl IntoIterator<Item = S>) -> Self {
+        let (name, topic) = joined(segments);
+        self.select(&name, topic.map(TopicSelector::from))
+    }
+
     /// Reads several topics.
     pub fn topics<S: AsRef<str>>(self, topics: impl IntoIterator<Item = S>) -> Self {
         topics.into_iter().fold(self, Self::topic)
@@ -100,7 +140,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     }
 
     fn select(mut self, text: &str, selector: Result<TopicSelector, InvalidName>) -> Self {
-        let error = |reason| SubscribeError::InvalidSelector { selector: text.to_owned(), reason };
+        let error =
+            |reason| SubscribeErrorKind::InvalidSelector { selector: text.to_owned(), reason };
         let selector = self.checked(selector.map_err(error));
         self.selection.selectors.extend(selector);
         self
@@ -109,18 +150,24 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     /// Reads the events for this client, which may have several subscriptions.
     pub fn client(mut self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
-        let error = |reason| SubscribeError::InvalidClient { client: client.to_owned(), reason };
+        let error =
+            |reason| SubscribeErrorKind::InvalidClient { client: client.to_owned(), reason };
         self.selection.client = self.checked(ClientId::new(client).map_err(error));
         self
     }
 
-    /// Goes on after the last event id, if there is one.
+    /// Goes on after the last event id of a client, if it has one: the way to resume, both for a
+    /// request ([`LastEventId`](crate::LastEventId)) and for a program that has kept an id. Without
+    /// an id the subscription begins as [`start`](Self::start) says.
+    ///
+    /// An id that the hub does not know is no error: the subscription then begins with a gap.
+    /// Clients may send the id `earliest`, which stands for [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
     }
 
-    /// Where to begin without a last event id. Default: with new events.
+    /// Where to begin without a last event id. Default: [`Start::Live`].
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
@@ -161,58 +208,54 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
     ///
     /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning:
     /// in the store, or through the events of many topics.
-    pub async fn open(mut self) -> Result<Subscription<T>, SubscribeError> {
+    pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
+        let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
+        let opened = self.open_checked().await;
+        opened.map_err(|kind| {
+            if kind.is_refusal() {
+                hub.0.counters.note_refused();
+                tracing::debug!(error = %kind, by_browser, "subscription refused");
+            }
+            SubscribeError { kind, by_browser }
+        })
+    }
+
+    async fn open_checked(mut self) -> Result<Subscription<T>, SubscribeErrorKind> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
-        if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
-            return Err(SubscribeError::FilterNeedsValues);
-        }
-        let opened = self.open_now().await;
-        if let Err(error) = &opened
-            && *error != SubscribeError::Finished
-        {
-            hub.0.counters.note_refused();
-            tracing::debug!(%error, by_browser, "subscription refused");
-        }
-        opened
-    }
-
-    /// Opens with settings that were checked.
-    async fn open_now(self) -> Result<Subscription<T>, SubscribeError> {
         let hub = self.hub;
-        let by_browser = self.resume.by_browser;
-        let resumes = self.resume.id.as_deref().is_some_and(|id| id != EARLIEST);
-        let start = match self.resume.id {
-            None => match self.start {
-                Start::Since(shown) => Start::Since(hub.0.clock.log.log_time(shown)),
-                start => start,
-            },
-            Some(id) if &*id == EARLIEST => Start::Earliest,
-            Some(id) => Start::After(id),
+        if self.filter.is_some() && hub.0.settings.value_bytes.is_none() {
+            return Err(SubscribeErrorKind::FilterNeedsValues);
+        }
+        let start = match (self.resume.id, self.start) {
+            (Some(id), _) if &*id != EARLIEST => LogStart::After(id),
+            (Some(_), _) | (None, Start::Earliest) => LogStart::Earliest,
+            (None, Start::Live) => LogStart::Live,
+            (None, Start::Last(count)) => LogStart::Last(count),
+            (None, Start::Since(shown)) => LogStart::Since(hub.0.clock.log.log_time(shown)),
         };
         let opened = hub.0.log.open(hub.now(), &self.selection, &start);
         let mut reader = opened.map_err(|error| match error {
-            OpenError::Closed => SubscribeError::Closed { by_browser },
-            error => SubscribeError::AtLimit { error, by_browser },
+            OpenError::Closed => SubscribeErrorKind::Closed,
+            error => SubscribeErrorKind::AtLimit(error),
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
-        begun.map_err(|error| SubscribeError::Store { error, by_browser })?;
+        begun.map_err(SubscribeErrorKind::Store)?;
         // Checked after opening, so a drain that began meanwhile is either seen here or ends the
         // reader.
         if hub.is_draining() {
-            return Err(SubscribeError::Draining { by_browser });
+            return Err(SubscribeErrorKind::Draining);
         }
         if reader.is_at_end() {
-            return Err(SubscribeError::Finished);
+            return Err(SubscribeErrorKind::Finished);
         }
-        let settings = (resumes, self.open_event, self.announce_alive);
+        let settings = (self.open_event, self.announce_alive);
         let common = Arc::clone(&hub.0.common);
         Ok(Subscription::new(common, reader, &start, self.filter, settings))
     }
 
-    fn checked<V>(&mut self, checked: Result<V, SubscribeError>) -> Option<V> {
+    fn checked<V>(&mut self, checked: Result<V, SubscribeErrorKind>) -> Option<V> {
         checked.map_err(|error| _ = self.error.get_or_insert(error)).ok()
     }
 }

@@ -1,46 +1,57 @@
 //! Why a subscription was not opened.
 
+use std::{error::Error, fmt};
+
 use downlink_log::{OpenError, store::StoreError};
-use thiserror::Error;
 
 use super::{InvalidName, publish_error::shown};
 
-/// Nothing was subscribed.
+/// Nothing was subscribed. [`kind`](Self::kind) says why.
 ///
-/// `by_browser` decides the HTTP answer. A browser never comes back after an error status, so it
-/// gets an empty stream with a reconnection time.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
+/// As a response it also depends on the client. A browser never comes back after an error status, so
+/// it gets an empty stream with a reconnection time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SubscribeError {
+    pub(super) kind: SubscribeErrorKind,
+    /// Whether a browser asked. Only the response depends on it.
+    pub(crate) by_browser: bool,
+}
+
+impl SubscribeError {
+    /// What happened.
+    pub fn kind(&self) -> &SubscribeErrorKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+impl Error for SubscribeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// What happened to a subscription that was not opened.
+#[derive(Clone, Debug, Eq, thiserror::Error, PartialEq)]
 #[non_exhaustive]
-pub enum SubscribeError {
+pub enum SubscribeErrorKind {
     /// The hub is closed.
     #[error("the hub is closed")]
-    Closed {
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
+    Closed,
     /// The hub drains.
     #[error("the hub is about to go away")]
-    Draining {
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
+    Draining,
     /// The store could not be read.
     #[error("the store could not be read")]
-    Store {
-        /// Why.
-        #[source]
-        error: StoreError,
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
+    Store(#[source] StoreError),
     /// A limit is reached: that of this subscription, of its client, or of all subscriptions.
-    #[error("{error}")]
-    AtLimit {
-        /// Which.
-        error: OpenError,
-        /// Whether a browser asked.
-        by_browser: bool,
-    },
+    #[error("{0}")]
+    AtLimit(OpenError),
     /// A topic or pattern breaks the grammar.
     #[error("{} is neither a topic nor a pattern", shown(selector))]
     InvalidSelector {
@@ -66,4 +77,11 @@ pub enum SubscribeError {
     /// which an `EventSource` stays away.
     #[error("every topic is finished and read")]
     Finished,
+}
+
+impl SubscribeErrorKind {
+    /// Whether the hub refused a subscription that was valid.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Closed | Self::Draining | Self::Store(_) | Self::AtLimit(_))
+    }
 }

@@ -12,15 +12,17 @@ use std::{
     vec,
 };
 
-use downlink_log::{Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader};
+use downlink_log::{
+    Batch, Cursor, EndReason, Entry, Next, Offset, Read, Reader, Start as LogStart,
+};
 use downlink_proto::Frame;
 use futures_core::Stream;
 
 use super::{
     ClientId, Connection, Delivery, DisconnectReason, Gap, GapReason, LagPolicy, Observer,
-    Published, Start, control,
-    handle::Common,
-    reading::{Expects, Reading, Standalone},
+    Published, control,
+    handle::Shared,
+    read_mode::{Expectation, ReadMode, Standalone},
     record::{Record, cursor_id},
 };
 
@@ -68,31 +70,31 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// ```
 pub struct Subscription<T: Send + Sync + 'static> {
     /// Not the hub: a subscription that is left behind does not keep it open.
-    hub: Arc<Common<T>>,
+    hub: Arc<Shared<T>>,
     reader: Reader<Record<T>>,
     /// The cursor that the client knows. If it comes back, it goes on here.
-    told: Offset,
+    client_next: Offset,
     /// Entries that were read and not yet yielded; `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
     /// `None` in most.
-    uncommon: Option<Box<Uncommon<T>>>,
-    /// The id that the client gave means the cursor `told`.
-    told_is_given: bool,
+    uncommon: Option<Box<UncommonParts<T>>>,
+    /// The id that the client gave means the cursor `client_next`.
+    client_next_is_given: bool,
     /// The client gave the id of its last event, and the log knew where that was.
     resumed: bool,
     /// `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
-    expects: Expects,
+    expects: Expectation,
     /// The last frame was taken.
-    has_parted: bool,
+    has_sent_end: bool,
     ended: Option<DisconnectReason>,
 }
 
 /// The parts that few subscriptions have. They are kept apart, so that the others are small.
-struct Uncommon<T> {
+struct UncommonParts<T> {
     filter: Option<Filter<T>>,
-    /// The id the client gave, unless it means `told`. Kept until the client gets a gap or an
+    /// The id the client gave, unless it means `client_next`. Kept until the client gets a gap or an
     /// event.
     given: Option<Box<str>>,
     /// A gap that was found at opening and that the client does not know yet.
@@ -113,25 +115,25 @@ impl<T: Send + Sync + 'static> Drop for Subscription<T> {
 
 impl<T: Send + Sync + 'static> Subscription<T> {
     pub(super) fn new(
-        hub: Arc<Common<T>>,
+        hub: Arc<Shared<T>>,
         reader: Reader<Record<T>>,
-        start: &Start,
+        start: &LogStart,
         filter: Option<Filter<T>>,
-        (resumes, opening, announce_alive): (bool, bool, bool),
+        (opening, announce_alive): (bool, bool),
     ) -> Self {
         let cursor = reader.cursor();
         let mut subscription = Self {
             hub,
             reader,
-            told: cursor.next,
+            client_next: cursor.next,
             ahead: None,
             uncommon: None,
-            told_is_given: false,
-            resumed: resumes,
+            client_next_is_given: false,
+            resumed: matches!(start, LogStart::After(_)),
             opening,
             announce_alive,
-            expects: Expects::default(),
-            has_parted: false,
+            expects: Expectation::default(),
+            has_sent_end: false,
             ended: None,
         };
         subscription.hub.counters.note_connected();
@@ -139,14 +141,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             subscription.uncommon().filter = filter;
         }
         match start {
-            Start::After(id) if Cursor::parse_id(id) == Some(cursor) => {
-                subscription.told_is_given = true;
+            LogStart::After(id) if Cursor::parse_id(id) == Some(cursor) => {
+                subscription.client_next_is_given = true;
             }
-            Start::After(id) => {
+            LogStart::After(id) => {
                 subscription.uncommon().given = Some(id.clone());
                 subscription.look_for_gap();
             }
-            Start::Since(_) => subscription.look_for_gap(),
+            LogStart::Since(_) => subscription.look_for_gap(),
             _ => {}
         }
         subscription.resumed &= !subscription.is_unknown();
@@ -156,8 +158,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         subscription
     }
 
-    fn uncommon(&mut self) -> &mut Uncommon<T> {
-        let none = || Box::new(Uncommon { filter: None, given: None, missing: None });
+    fn uncommon(&mut self) -> &mut UncommonParts<T> {
+        let none = || Box::new(UncommonParts { filter: None, given: None, missing: None });
         self.uncommon.get_or_insert_with(none)
     }
 
@@ -178,20 +180,20 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.client().map(ClientId::as_str)
     }
 
-    fn notify(&self, tell: impl FnOnce(&dyn Observer, &Connection)) {
+    fn notify(&self, call: impl FnOnce(&dyn Observer, &Connection)) {
         let Some(observer) = self.hub.settings.observer.as_deref() else { return };
         let connection = Connection {
             number: self.number(),
             client: self.client().cloned(),
             resumed: self.resumed,
         };
-        if catch_unwind(AssertUnwindSafe(|| tell(observer, &connection))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| call(observer, &connection))).is_err() {
             tracing::error!(connection = connection.number, "the hub's observer panicked");
         }
     }
 
-    fn told(&self) -> Cursor {
-        Cursor { epoch: self.reader.cursor().epoch, next: self.told }
+    fn client_cursor(&self) -> Cursor {
+        Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
     /// Finds out whether there is a hole at the cursor already. A client that gets the cursor first
@@ -243,14 +245,14 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             Some(uncommon) if uncommon.missing.is_some() => {
                 uncommon.given.as_deref().unwrap_or_default().to_owned()
             }
-            _ => self.told().to_string(),
+            _ => self.client_cursor().to_string(),
         }
     }
 
     /// How far it is behind: newest offset of its topics less the last it has yielded.
     pub fn lag(&self) -> u64 {
         let read_ahead = self.ahead.is_some();
-        self.reader.lag(if read_ahead { self.told } else { self.reader.cursor().next })
+        self.reader.lag(if read_ahead { self.client_next } else { self.reader.cursor().next })
     }
 
     /// Notes, before it is dropped, that its peer read nothing for too long.
@@ -276,12 +278,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     }
 
     /// The next delivery, `None` at the end. A poll that is not ready has taken nothing.
-    pub(crate) fn poll_delivery_by<R: Reading>(
+    pub(crate) fn poll_delivery_by<R: ReadMode>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
         // A look before registering would find nothing.
-        let mut registered = mem::take(&mut self.expects) == Expects::Nothing;
+        let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
             let has_nothing = self.ahead.is_none() && self.ended.is_none();
@@ -321,19 +323,19 @@ impl<T: Send + Sync + 'static> Subscription<T> {
     /// The frame of the next event by the short way, which works for nearly every poll. `None`,
     /// with nothing taken, if it does not work: then the caller uses
     /// [`poll_delivery_by`](Self::poll_delivery_by).
-    pub(crate) fn poll_frame_by<R: Reading>(
+    pub(crate) fn poll_frame_by<R: ReadMode>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Option<Poll<Frame>> {
         if self.ahead.is_some() || self.uncommon.is_some() || self.ended.is_some() {
             return None;
         }
-        if self.expects == Expects::Nothing {
+        if self.expects == Expectation::Nothing {
             R::register(&self.reader, cx);
             // If the reader is not idle, the long way registers again before it looks.
             return self.reader.is_idle().then(|| self.wait());
         }
-        if mem::take(&mut self.expects) == Expects::Anything {
+        if mem::take(&mut self.expects) == Expectation::Anything {
             return None;
         }
         let hub = &self.hub;
@@ -343,25 +345,25 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         };
         hub.counters.note_read(1);
-        self.expects = Expects::after_event(self.reader.is_behind());
-        self.note_told(event.offset);
+        self.expects = Expectation::after_event(self.reader.is_behind());
+        self.note_sent(event.offset);
         Some(Poll::Ready(event.payload))
     }
 
     /// Not ready. The caller has registered the reader and looked at it after that.
     fn wait<R>(&mut self) -> Poll<R> {
-        self.expects = Expects::Event;
+        self.expects = Expectation::Event;
         Poll::Pending
     }
 
     /// Notes that the client has everything up to this offset.
-    fn note_told(&mut self, offset: Offset) {
-        self.told = Offset::new(offset.get() + 1);
-        self.told_is_given = false;
+    fn note_sent(&mut self, offset: Offset) {
+        self.client_next = Offset::new(offset.get() + 1);
+        self.client_next_is_given = false;
     }
 
     /// The next event, or why there is none. `Read::Events`: ask again.
-    fn next_entry<R: Reading>(&mut self) -> Result<Entry<Record<T>>, Read> {
+    fn next_entry<R: ReadMode>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
         }
@@ -372,7 +374,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         match self.reader.read_next(|| R::now(&hub.clock)) {
             Next::Event(entry) => {
                 hub.counters.note_read(1);
-                self.expects = Expects::after_event(self.reader.is_behind());
+                self.expects = Expectation::after_event(self.reader.is_behind());
                 Ok(entry)
             }
             Next::CaughtUp => Err(Read::CaughtUp),
@@ -402,7 +404,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
                 }
             }
         }
-        self.note_told(entry.offset);
+        self.note_sent(entry.offset);
         // Without a filter and a gap it needs no uncommon parts any more.
         self.uncommon = self
             .uncommon
@@ -425,16 +427,17 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         let wait = settings.gap_wait_max.mul_f64(fastrand::f64());
         let given =
             self.uncommon.as_mut().and_then(|uncommon| uncommon.given.take()).map(String::from);
-        let given = given.or_else(|| self.told_is_given.then(|| self.told().to_string()));
-        self.told_is_given = false;
-        self.told = gap.next;
+        let given =
+            given.or_else(|| self.client_next_is_given.then(|| self.client_cursor().to_string()));
+        self.client_next_is_given = false;
+        self.client_next = gap.next;
         let id_of = |offset| cursor_id(self.reader.id_of(offset));
         let gap = Gap {
             reason: gap.reason,
             after: given.or_else(|| gap.after.map(|after| id_of(after).as_str().to_owned())),
             until: gap.until.map(id_of),
             oldest: gap.oldest.map(id_of),
-            id: cursor_id(self.told()),
+            id: cursor_id(self.client_cursor()),
             wait,
         };
         self.hub.counters.note_gap(gap.reason);
@@ -458,7 +461,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             return None;
         }
         // With an id beyond a hole that the client does not know, it would never learn of the hole.
-        let id = (!self.is_missing()).then(|| cursor_id(self.told()));
+        let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
@@ -468,8 +471,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         // In an idle hub only this evicts events that are too old.
         self.reader.expire(self.hub.clock.now());
         let cursor = self.reader.cursor();
-        if self.ahead.is_none() && !self.is_missing() && cursor.next > self.told {
-            self.told = cursor.next;
+        if self.ahead.is_none() && !self.is_missing() && cursor.next > self.client_next {
+            self.client_next = cursor.next;
             return Some(control::alive(Some(cursor_id(cursor))).into());
         }
         self.announce_alive.then(|| control::alive(None).into())
@@ -482,7 +485,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
 
     /// The last frame, once: a reconnection time, for clients that should come back.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
-        if mem::replace(&mut self.has_parted, true) {
+        if mem::replace(&mut self.has_sent_end, true) {
             return None;
         }
         match self.ended? {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use downlink::KeepAlive;
-use downlink::hub::{Hub, HubBuilder};
+use downlink::hub::Hub;
 use http_body_util::BodyExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -14,7 +14,7 @@ use super::{Client, app, open, patiently};
 async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
     const CLIENTS: usize = 10_000;
     let (from, to) = (Duration::from_secs(2), Duration::from_secs(12));
-    let hub = HubBuilder::<String>::text().drain_spread(from..=to).build().unwrap();
+    let hub = Hub::<String>::builder().text().drain_spread(from..=to).build().unwrap();
     let join =
         || open(hub.subscribe().topic("a").open_event(false)).into_http_response().into_body();
     let bodies: Vec<_> = (0..CLIENTS).map(|_| join()).collect();

@@ -107,7 +107,9 @@ fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
 /// One event of a subscription, as an independent decoder reads it, and its frame.
 fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)> {
     match subscription.next().now_or_never()?? {
-        Delivery::Event(event) => Some((event.data(), event.frame().as_bytes().to_vec())),
+        Delivery::Event(event) => {
+            Some((event.data().into_owned(), event.frame().as_bytes().to_vec()))
+        }
         other => panic!("not an event: {other:?}"),
     }
 }

@@ -4,14 +4,14 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use downlink::Event;
-use downlink::hub::{Delivery, DisconnectReason, HubBuilder, Subscription};
+use downlink::hub::{Delivery, DisconnectReason, Hub, Subscription};
 use futures_util::{FutureExt, StreamExt};
 
 use super::open;
 
 fn next(subscription: &mut Subscription<u32>) -> Option<String> {
     match subscription.next().now_or_never()?? {
-        Delivery::Event(event) => Some(event.data()),
+        Delivery::Event(event) => Some(event.data().into_owned()),
         other => panic!("not an event: {other:?}"),
     }
 }
@@ -19,7 +19,7 @@ fn next(subscription: &mut Subscription<u32>) -> Option<String> {
 #[test]
 fn acceptance_14_a_panicking_filter_ends_its_subscription_alone() {
     let encode = |value: &u32| Ok::<_, Infallible>(Event::new(value.to_string()));
-    let hub = HubBuilder::with(encode).keep_values(|_| 4).build().unwrap();
+    let hub = Hub::builder().encode_with(encode).keep_values(|_| 4).build().unwrap();
     let mut panicking = open(hub.subscribe().topic("n").filter(|_| panic!("the filter's bug")));
     let mut healthy = open(hub.subscribe().topic("n").filter(|_| true));
     hub.to("n").publish(1).unwrap();
@@ -36,7 +36,7 @@ fn acceptance_14_a_panicking_serializer_fails_its_publish_alone() {
         assert!(*value != 13, "the serializer's bug");
         Ok::<_, Infallible>(Event::new(value.to_string()))
     };
-    let hub = HubBuilder::with(encode).build().unwrap();
+    let hub = Hub::builder().encode_with(encode).build().unwrap();
     let mut subscription = open(hub.subscribe().topic("n"));
     let unlucky = catch_unwind(AssertUnwindSafe(|| hub.to("n").publish(13)));
     assert!(unlucky.is_err(), "the publisher hears of it, in its own call");

@@ -15,7 +15,7 @@ const FLOOD_BYTES: usize = 32 << 20;
 
 fn roomy() -> HubBuilder<String> {
     let room = Retention { bytes_max: 2 * FLOOD_BYTES, ..Retention::DEFAULT };
-    HubBuilder::text().retention(room)
+    Hub::builder().text().retention(room)
 }
 
 /// Publishes more than a socket holds.
@@ -102,7 +102,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
 #[tokio::test]
 async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
     let (observer, mut departures) = Departures::new();
-    let hub = HubBuilder::<String>::text().observer(observer).build().unwrap();
+    let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
     // Large comments, so that a handful of them fills the kernel's buffers.
     let keep_alive =
         KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
@@ -129,7 +129,7 @@ async fn acceptance_06_dropped_bodies_are_gone_at_once() {
 #[tokio::test]
 async fn acceptance_06_a_peer_that_leaves_is_noticed_without_traffic() {
     let (observer, mut departures) = Departures::new();
-    let hub = HubBuilder::<String>::text().observer(observer).build().unwrap();
+    let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
     drop(running.subscribe("topics=a", "").await);
     assert_eq!(patiently(departures.recv()).await.unwrap().1, DisconnectReason::Left);

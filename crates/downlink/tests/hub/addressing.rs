@@ -114,7 +114,7 @@ fn an_event_says_what_was_published() {
         panic!("no event");
     };
     assert_eq!(event.data(), "1\n2");
-    assert_eq!(event.id(), receipt.id().as_str());
+    assert_eq!(event.id(), *receipt.id());
     assert_eq!(event.offset(), receipt.offset());
     assert_eq!(event.event_type().unwrap().as_str(), "note");
     assert_eq!(event.value(), None);
@@ -143,20 +143,20 @@ fn overviews_name_topics_and_clients() {
     let _reader = open(hub.subscribe().topic("a/2").client("alice"));
     say(&hub, "a/2", "y");
     hub.finish("a/1").unwrap();
-    let topics = hub.topics("a/", None, 10);
+    let topics = hub.topic_overviews("a/", None, 10);
     let shown: Vec<_> =
         topics.iter().map(|t| (t.topic.as_str(), t.subscribers, t.events, t.finished)).collect();
     assert_eq!(shown, [("a/1", 0, 1, true), ("a/2", 1, 1, false)]);
     let after = Topic::new("a/1").unwrap();
-    assert_eq!(hub.topics("a/", Some(&after), 1)[0].topic, "a/2");
-    let clients = hub.clients(10);
+    assert_eq!(hub.topic_overviews("a/", Some(&after), 1)[0].topic, "a/2");
+    let clients = hub.client_overviews(10);
     assert_eq!(clients[0].client.as_ref().unwrap().as_str(), "alice");
     assert_eq!((clients.len(), clients[0].lag, clients[0].selectors), (1, 1, 1));
-    let unknown = hub.topic("nobody/was/here").unwrap();
+    let unknown = hub.topic_overview("nobody/was/here").unwrap();
     assert_eq!((unknown.events, unknown.oldest), (0, None));
     assert_eq!(unknown.cursor, hub.cursor());
-    assert!(hub.topic("").is_err());
-    let oldest = hub.topic("a/2").unwrap().oldest.unwrap();
+    assert!(hub.topic_overview("").is_err());
+    let oldest = hub.topic_overview("a/2").unwrap().oldest.unwrap();
     assert_eq!(oldest.as_str(), super::id(&hub, 2));
 }
 
@@ -183,7 +183,7 @@ fn who_is_furthest_behind_comes_first() {
     seen(&mut quicker);
     let order = [("slow", 2), ("quick", 1), ("quicker", 0)];
     for count in 0..5 {
-        let clients = hub.clients(count);
+        let clients = hub.client_overviews(count);
         let listed: Vec<_> =
             clients.iter().map(|one| (one.client.as_ref().unwrap().as_str(), one.lag)).collect();
         assert_eq!(listed, order[..count.min(3)]);

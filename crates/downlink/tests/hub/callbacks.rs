@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use downlink::Event;
 use downlink::hub::{
-    Connection, DisconnectReason, Gap, Hub, HubBuilder, Observer, PublishError, Retention, Start,
+    Connection, DisconnectReason, Gap, Hub, Observer, PublishError, Retention, Start,
 };
 
 use super::{open, seen};
@@ -22,7 +22,7 @@ fn call_back() {
     assert_eq!(hub.stats().subscribers, before + 1);
     assert!(matches!(hub.finish("*"), Err(PublishError::InvalidTopic { .. })));
     assert!(matches!(hub.finish("over"), Err(PublishError::Finished)));
-    assert!(!hub.clients(9).is_empty() && !hub.topics("", None, 9).is_empty());
+    assert!(!hub.client_overviews(9).is_empty() && !hub.topic_overviews("", None, 9).is_empty());
 }
 
 /// A value that calls the hub when it is dropped.
@@ -71,7 +71,8 @@ fn user_code_may_call_the_hub_from_wherever_it_is_called() {
         call_back();
         1
     };
-    let builder = HubBuilder::with(encode).keep_values(bytes).retention(one).observer(Curious);
+    let builder =
+        Hub::builder().encode_with(encode).keep_values(bytes).retention(one).observer(Curious);
     let hub = HUB.get_or_init(|| builder.build().unwrap());
     hub.finish("over").unwrap();
 

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use downlink::hub::{
-    BATCH_EVENTS_MAX, Batch, BatchError, Hub, HubBuilder, HubError, Limits, PublishError,
-    Retention, SubscribeError,
+    BATCH_EVENTS_MAX, Batch, BatchError, Hub, HubError, HubRetention, Limits, PublishError,
+    Retention, SubscribeErrorKind,
 };
 
 use super::{hub, refused, say};
@@ -82,7 +82,7 @@ fn what_an_encoder_makes_is_held_to_the_same_rules() {
 #[test]
 fn what_the_hub_has_no_room_for() {
     let limits = Limits { topics_max: 1, ..Limits::default() };
-    let hub = HubBuilder::<String>::text().limits(limits).event_bytes_max(60).build().unwrap();
+    let hub = Hub::<String>::builder().text().limits(limits).event_bytes_max(60).build().unwrap();
     let large = publish_error(hub.to("a").id("x").publish("x".repeat(60)));
     check(&large, "the event has 74 bytes, at most 60 are allowed", None);
     say(&hub, "a", "x");
@@ -117,7 +117,7 @@ fn the_first_thing_that_is_wrong_is_reported() {
     let error = publish_error(hub().to("").event("open").id("").publish(String::new()));
     assert!(matches!(error, PublishError::InvalidTopic { .. }));
     let error = refused(hub().subscribe().topic("a").client("").topic("*"));
-    assert!(matches!(error, SubscribeError::InvalidClient { .. }));
+    assert!(matches!(error.kind(), SubscribeErrorKind::InvalidClient { .. }));
 }
 
 #[test]
@@ -154,14 +154,14 @@ fn why_a_subscription_was_refused() {
         patterns_max: 1,
         ..Limits::default()
     };
-    let hub = HubBuilder::<String>::text().limits(limits).build().unwrap();
+    let hub = Hub::<String>::builder().text().limits(limits).build().unwrap();
     check(
         &refused(hub.subscribe().topics(["a", "b"])),
         "a subscription names at most 1 topics and patterns, not 2",
         None,
     );
     let selector = refused(hub.subscribe().pattern("a*"));
-    assert!(matches!(selector, SubscribeError::InvalidSelector { .. }));
+    assert!(matches!(selector.kind(), SubscribeErrorKind::InvalidSelector { .. }));
     assert_eq!(selector.to_string(), "\"a*\" is neither a topic nor a pattern");
     assert!(selector.source().is_some());
     let client = refused(hub.subscribe().client("\t"));
@@ -204,18 +204,23 @@ fn why_a_subscription_is_not_to_come_back_now_or_ever() {
 
 #[test]
 fn why_a_hub_cannot_be() {
-    let text = HubBuilder::<String>::text;
+    let text = || Hub::<String>::builder().text();
+    let rules = HubRetention::default;
+    let without = Hub::<String>::builder().build().unwrap_err();
+    assert_eq!(without, HubError::NoEncoding);
+    let says = "no encoding was chosen: call json, text or encode_with on the builder";
+    check(&without, says, None);
     let none = Retention { events_max: 0, ..Retention::DEFAULT };
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
-    let selector = text().retention_of("a*", one).build().unwrap_err();
+    let selector = text().retention(rules().topics("a*", one)).build().unwrap_err();
     assert!(matches!(selector, HubError::InvalidSelector { .. }));
     assert_eq!(selector.to_string(), "\"a*\" is neither a topic nor a pattern");
     assert!(selector.source().is_some());
     let builders = [
         text().retention(none),
-        text().retention_of("a", none),
-        text().inbox_retention(none),
-        text().everyone_retention(none),
+        text().retention(rules().topics("a", none)),
+        text().retention(rules().inboxes(none)),
+        text().retention(rules().everyone(none)),
     ];
     for builder in builders {
         let error = builder.build().unwrap_err();

@@ -1,15 +1,15 @@
 //! Every limit: below, at and above it.
 
 use downlink::hub::{
-    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, InvalidName, Limits, OpenError, PublishError,
-    Retention, SubscribeError,
+    ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, HubRetention, InvalidName, Limits, OpenError,
+    PublishError, Retention, Start, SubscribeErrorKind,
 };
 use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, open, refused, say, seen, try_open};
 
-fn at_limit(error: OpenError) -> SubscribeError {
-    SubscribeError::AtLimit { error, by_browser: false }
+fn at_limit(error: OpenError) -> SubscribeErrorKind {
+    SubscribeErrorKind::AtLimit(error)
 }
 
 fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
@@ -78,7 +78,7 @@ fn a_hub_has_so_many_subscribers() {
     let first = open(hub.subscribe());
     let _second = open(hub.subscribe());
     let full = at_limit(OpenError::Full { subscribers_max: 2 });
-    assert_eq!(refused(hub.subscribe()), full);
+    assert_eq!(refused(hub.subscribe()).kind(), &full);
     drop(first);
     assert!(try_open(hub.subscribe()).is_ok());
     assert_eq!(hub.stats().refused, 1);
@@ -90,7 +90,7 @@ fn a_client_has_so_many_subscriptions() {
     let first = open(hub.subscribe().client("alice"));
     let _second = open(hub.subscribe().client("alice"));
     let full = at_limit(OpenError::ClientFull { subscribers_per_client_max: 2 });
-    assert_eq!(refused(hub.subscribe().client("alice")), full);
+    assert_eq!(refused(hub.subscribe().client("alice")).kind(), &full);
     assert!(try_open(hub.subscribe().client("bob")).is_ok());
     drop(first);
     assert!(try_open(hub.subscribe().client("alice")).is_ok());
@@ -102,7 +102,8 @@ fn a_subscription_has_so_many_selectors() {
     assert!(try_open(hub.subscribe().topic("a")).is_ok());
     assert!(try_open(hub.subscribe().topic("a").pattern("b/*")).is_ok());
     let error = refused(hub.subscribe().topics(["a", "b"]).pattern("c/*"));
-    assert_eq!(error, at_limit(OpenError::TooManySelectors { selectors: 3, selectors_max: 2 }));
+    let many = at_limit(OpenError::TooManySelectors { selectors: 3, selectors_max: 2 });
+    assert_eq!(error.kind(), &many);
 }
 
 #[test]
@@ -133,7 +134,7 @@ fn so_many_names_are_subscribed_to() {
     let first = open(hub.subscribe().topic("a"));
     let _inbox = open(hub.subscribe().client("alice"));
     let expected = at_limit(OpenError::TooManyNames { subscribed_names_max: 2 });
-    assert_eq!(refused(hub.subscribe().topic("b")), expected);
+    assert_eq!(refused(hub.subscribe().topic("b")).kind(), &expected);
     assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
     assert!(try_open(hub.subscribe().topic("a").client("alice")).is_ok());
     assert!(try_open(hub.subscribe().pattern("b/*")).is_ok(), "a pattern is not a name");
@@ -148,7 +149,7 @@ fn so_many_patterns_are_subscribed_to() {
     let first = open(hub.subscribe().pattern("a/*"));
     let _second = open(hub.subscribe().pattern("b/*"));
     let expected = at_limit(OpenError::TooManyPatterns { patterns_max: 2 });
-    assert_eq!(refused(hub.subscribe().pattern("c/*")), expected);
+    assert_eq!(refused(hub.subscribe().pattern("c/*")).kind(), &expected);
     assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
     assert!(try_open(hub.subscribe().pattern("a/*")).is_ok());
     assert!(try_open(hub.subscribe().topic("c")).is_ok(), "a name is not a pattern");
@@ -161,8 +162,10 @@ fn a_pattern_has_so_many_segments_and_placeholders() {
     let hub = hub();
     let invalid = |pattern: &str| {
         let error = refused(hub.subscribe().pattern(pattern));
-        let SubscribeError::InvalidSelector { reason, .. } = error else { panic!("{error:?}") };
-        reason
+        let SubscribeErrorKind::InvalidSelector { reason, .. } = error.kind() else {
+            panic!("{error:?}")
+        };
+        *reason
     };
     for placeholders in [3, 4] {
         let pattern = vec!["{x}"; placeholders].join("/");
@@ -190,15 +193,15 @@ fn a_hub_has_so_many_bytes() {
         assert!(hub.stats().bytes <= 10_000);
     }
     assert!(hub.stats().events >= 3);
-    assert!(hub.topic("t/0").unwrap().events == 0, "the oldest went first");
-    assert_eq!(hub.topic("t/19").unwrap().events, 1);
+    assert!(hub.topic_overview("t/0").unwrap().events == 0, "the oldest went first");
+    assert_eq!(hub.topic_overview("t/19").unwrap().events, 1);
 }
 
 #[test]
 fn rules_of_retention_apply_to_their_topics() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| {
-        builder.retention_of("one/*", one).inbox_retention(one).everyone_retention(one)
+        builder.retention(HubRetention::default().topics("one/*", one).inboxes(one).everyone(one))
     });
     for data in ["1", "2"] {
         say(&hub, "one/x", data);
@@ -206,10 +209,10 @@ fn rules_of_retention_apply_to_their_topics() {
         hub.to_client("c").publish(data.to_owned()).unwrap();
         hub.publish(data.to_owned()).unwrap();
     }
-    assert_eq!(hub.topic("one/x").unwrap().events, 1);
-    assert_eq!(hub.topic("other").unwrap().events, 2);
-    let everyone = hub.subscribe().resume("earliest");
+    assert_eq!(hub.topic_overview("one/x").unwrap().events, 1);
+    assert_eq!(hub.topic_overview("other").unwrap().events, 2);
+    let everyone = hub.subscribe().start(Start::Earliest);
     assert_eq!(seen(&mut open(everyone)), ["2"]);
-    let inbox = hub.subscribe().client("c").open_event(false).resume("earliest");
+    let inbox = hub.subscribe().client("c").open_event(false).start(Start::Earliest);
     assert_eq!(seen(&mut open(inbox)), ["2", "2"]);
 }

@@ -35,7 +35,7 @@ fn hub() -> Hub<String> {
 }
 
 fn build(set: impl FnOnce(HubBuilder<String>) -> HubBuilder<String>) -> Hub<String> {
-    set(HubBuilder::text()).build().unwrap()
+    set(Hub::builder().text()).build().unwrap()
 }
 
 /// A hub whose topics keep this many events.
@@ -73,7 +73,7 @@ fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<Str
     let mut seen = Vec::new();
     while let Some(next) = subscription.next().now_or_never() {
         match next {
-            Some(Delivery::Event(event)) => seen.push(event.data()),
+            Some(Delivery::Event(event)) => seen.push(event.data().into_owned()),
             Some(Delivery::Gap(gap)) => seen.push(format!("gap {}", word(gap.reason))),
             Some(_) => unreachable!("events and gaps are all there is"),
             None => {

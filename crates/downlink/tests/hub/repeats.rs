@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use downlink::hub::{Clock, Confirmed, Hub, Publish, PublishError};
+use downlink::hub::{Clock, Confirmed, Hub, Publish, PublishError, Start};
 
 use super::{build, certain, hub, keeping, open, say, seen};
 
@@ -28,12 +28,12 @@ fn an_id_goes_on_the_wire() {
     let hub = hub();
     let receipt = with_id(&hub, "order/7", "x").unwrap();
     assert_eq!(receipt.id().as_str(), "order/7");
-    let mut subscription = open(hub.subscribe().topic("a").resume("earliest"));
+    let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
     use futures_util::{FutureExt, StreamExt};
     let Some(Some(downlink::Delivery::Event(event))) = subscription.next().now_or_never() else {
         panic!("no event");
     };
-    assert_eq!(event.id(), "order/7");
+    assert_eq!(event.id().as_str(), "order/7");
     assert_eq!(event.frame().as_bytes(), b"id: order/7\ndata: x\n\n");
 }
 

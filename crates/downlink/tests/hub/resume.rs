@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use downlink::http::LastEventId;
-use downlink::hub::{Clock, Delivery, Hub, Resume, Retention, Start};
+use downlink::hub::{Clock, Delivery, Hub, Limits, Retention, Start};
 use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, id, keeping, open, say, seen};
@@ -43,7 +43,7 @@ fn a_given_id_resumes_exactly() {
 
 #[test]
 fn an_unknown_id_is_one_gap_and_the_newest_events() {
-    let hub = build(|builder| builder.gap_replay_max(2));
+    let hub = build(|builder| builder.limits(Limits { gap_replay_max: 2, ..Limits::default() }));
     for data in ["1", "2", "3"] {
         say(&hub, "a", data);
     }
@@ -97,7 +97,7 @@ fn an_id_counts_for_more_than_a_start() {
     let last = id(&hub, 4);
     let subscribe = hub.subscribe().topic("a").start(Start::Earliest).resume(last.as_str());
     assert_eq!(seen(&mut open(subscribe)), ["5"]);
-    let without = hub.subscribe().topic("a").start(Start::Earliest).resume(Resume::default());
+    let without = hub.subscribe().topic("a").start(Start::Earliest).resume(LastEventId::none());
     assert_eq!(seen(&mut open(without)).len(), 5);
 }
 
@@ -132,12 +132,8 @@ fn since_is_by_the_time_of_publication() {
     assert_eq!(from(&hub, Start::Since(since)), ["new"]);
     clock.advance(Duration::from_millis(1));
     assert!(from(&hub, Start::Since(clock.now())).is_empty());
-}
-
-#[test]
-fn after_is_like_resuming() {
-    let hub = five();
-    assert_eq!(from(&hub, Start::After(id(&hub, 4).into())), ["5"]);
+    let by_the_system = std::time::SystemTime::from(since);
+    assert_eq!(from(&hub, Start::Since(by_the_system.into())), ["new"]);
 }
 
 #[test]
@@ -184,11 +180,13 @@ fn lag_is_what_was_not_yielded() {
 fn a_request_becomes_a_resumption() {
     let mut headers = http::HeaderMap::new();
     headers.insert("last-event-id", "x".parse().unwrap());
-    let plain: Resume = LastEventId::from_request(&headers, None).into();
-    assert_eq!((plain.id.as_deref(), plain.by_browser), (Some("x"), false));
-    headers.insert("sec-fetch-mode", "cors".parse().unwrap());
-    assert!(Resume::from(LastEventId::from_request(&headers, None)).by_browser);
-    assert_eq!(Resume::from(""), Resume::default());
+    let hub = five();
+    let subscribe = |last: LastEventId| hub.subscribe().topic("a").resume(last);
+    let last = LastEventId::from_request(&headers, None);
+    let mut unknown = open(subscribe(last.clone()));
+    assert_eq!(seen(&mut unknown)[0], "gap unknown_id");
+    assert!(seen(&mut open(subscribe(last.without_id()))).is_empty());
+    assert_eq!(seen(&mut open(subscribe(LastEventId::none().or(&id(&hub, 4))))), ["5"]);
 }
 
 #[test]

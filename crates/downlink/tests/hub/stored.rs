@@ -6,10 +6,10 @@ use std::{
 };
 
 use downlink::{
-    Delivery, Event, Hub, HubBuilder, PublishError,
+    Delivery, Event, Hub, PublishError, SubscribeErrorKind,
     hub::{
-        Batch, BatchError, DisconnectReason, Durability, GapReason, HubError, Retention,
-        SubscribeError,
+        Batch, BatchError, DisconnectReason, Durability, GapReason, HubError, HubStore, Retention,
+        Start,
     },
 };
 use futures_util::StreamExt;
@@ -40,7 +40,8 @@ impl Drop for Folder {
 const SMALL: Retention = Retention { events_max: 1_000, ..Retention::DEFAULT };
 
 fn open(file: &Path, durability: Durability) -> Hub<String> {
-    let hub = HubBuilder::text().store(file).durability(durability).retention(SMALL);
+    let hub =
+        Hub::builder().text().store(HubStore::from(file).durability(durability)).retention(SMALL);
     hub.build().expect("the store opens")
 }
 
@@ -95,7 +96,8 @@ async fn history_survives_restarts_byte_for_byte() {
 async fn more_than_memory_holds_is_replayed_on_one_connection() {
     let folder = Folder::new();
     let limits = downlink::hub::Limits { bytes_max: 64 << 10, ..Default::default() };
-    let builder = HubBuilder::text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
+    let builder =
+        Hub::builder().text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
     // A batch that alone exceeds the limit would stay in memory. These are smaller and are evicted.
     for hundred in 0..10 {
@@ -154,8 +156,8 @@ async fn keys_and_finished_topics_survive_restarts() {
     let Some(Delivery::Event(event)) = answer.next().await else { panic!("no answer") };
     assert_eq!(event.data(), "42");
     assert!(answer.next().await.is_none());
-    let read = hub.subscribe().topic("answer").resume(&event.event_id()).open().await;
-    assert!(matches!(read, Err(SubscribeError::Finished)));
+    let read = hub.subscribe().topic("answer").resume(&event.id()).open().await;
+    assert_eq!(read.unwrap_err().kind(), &SubscribeErrorKind::Finished);
     close(hub).await;
 }
 
@@ -163,7 +165,7 @@ async fn keys_and_finished_topics_survive_restarts() {
 async fn filters_see_values_that_were_read_back() {
     let folder = Folder::new();
     let build = || {
-        let hub = HubBuilder::<Vec<u32>>::json().store(folder.file()).keep_values(|_| 4);
+        let hub = Hub::<Vec<u32>>::builder().json().store(folder.file()).keep_values(|_| 4);
         hub.decode_json().build().unwrap()
     };
     let hub = build();
@@ -174,7 +176,7 @@ async fn filters_see_values_that_were_read_back() {
     hub.closed().await;
     let hub = build();
     let even = hub.subscribe().topic("n").filter(|value| value[0].is_multiple_of(2));
-    let mut even = even.resume("earliest").open().await.unwrap();
+    let mut even = even.start(Start::Earliest).open().await.unwrap();
     for expected in [0, 2, 4] {
         let Some(Delivery::Event(event)) = even.next().await else { panic!("no event") };
         assert_eq!(event.value(), Some(&vec![expected]));
@@ -183,7 +185,7 @@ async fn filters_see_values_that_were_read_back() {
     hub.close();
     hub.closed().await;
 
-    let blind = HubBuilder::<Vec<u32>>::json().store(folder.file()).keep_values(|_| 4);
+    let blind = Hub::<Vec<u32>>::builder().json().store(folder.file()).keep_values(|_| 4);
     assert_eq!(blind.build().err(), Some(HubError::ValuesNeedDecoding));
 }
 
@@ -197,13 +199,13 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
     close(hub).await;
     let read = |event: &Event| event.fields().data?.parse::<u32>().ok();
     let write = |value: &u32| Ok::<_, std::convert::Infallible>(Event::new(value.to_string()));
-    let hub = HubBuilder::with(write).store(folder.file()).keep_values(|_| 4).decode_values(read);
-    let hub = hub.build().unwrap();
-    let mut news = hub.subscribe().topic("news").resume("earliest").open().await.unwrap();
+    let hub = Hub::builder().encode_with(write).store(folder.file()).keep_values(|_| 4);
+    let hub = hub.decode_values(read).build().unwrap();
+    let mut news = hub.subscribe().topic("news").start(Start::Earliest).open().await.unwrap();
     let mut seen = Vec::new();
     for _ in 0..3 {
         seen.push(match news.next().await {
-            Some(Delivery::Event(event)) => event.data(),
+            Some(Delivery::Event(event)) => event.data().into_owned(),
             Some(Delivery::Gap(gap)) if gap.reason == GapReason::Unreadable => "gap".to_owned(),
             other => panic!("{other:?}"),
         });
@@ -235,12 +237,13 @@ async fn a_store_opens_again_at_once_although_a_subscription_is_left() {
 async fn a_subscription_that_is_left_behind_memory_ends() {
     let folder = Folder::new();
     let limits = downlink::hub::Limits { bytes_max: 4 << 10, ..Default::default() };
-    let builder = HubBuilder::text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
+    let builder =
+        Hub::builder().text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
     for _ in 0..100 {
         publish(&hub, "x".repeat(500)).await;
     }
-    let mut news = hub.subscribe().topic("news").resume("earliest").open().await.unwrap();
+    let mut news = hub.subscribe().topic("news").start(Start::Earliest).open().await.unwrap();
     drop(hub);
     let again = open(&folder.file(), Durability::Commit);
     while news.next().await.is_some() {}
@@ -253,7 +256,11 @@ async fn a_subscription_that_is_left_behind_memory_ends() {
 async fn a_hub_that_has_its_file_open_already_says_so() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
-    let second = HubBuilder::<String>::text().store(folder.file()).build().err().unwrap();
+    let second = Hub::<String>::builder().text().store(folder.file()).build().err().unwrap();
+    let HubError::Store { file, .. } = &second else { panic!("{second:?}") };
+    assert_eq!(*file, folder.file());
+    let says = format!("the store {} could not be opened", file.display());
+    assert_eq!(second.to_string(), says);
     let said = std::error::Error::source(&second).unwrap().to_string();
     assert!(said.contains("hub.db") && said.contains("this process"), "{said}");
     close(hub).await;

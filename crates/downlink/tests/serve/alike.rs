@@ -11,7 +11,7 @@ use axum::http::Response;
 use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use downlink::hub::{HubBuilder, Start};
+use downlink::hub::{Hub, Start};
 use downlink::{Event, Frame, Sse};
 use futures_util::stream;
 use http_body::Frame as HttpFrame;
@@ -47,7 +47,7 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 #[tokio::test]
 async fn hub_subscription() {
     // The hub's epoch is random, so all servers share one hub.
-    let hub = HubBuilder::text().open_event(false).build().expect("valid");
+    let hub = Hub::builder().text().open_event(false).build().expect("valid");
     for number in 0..100 {
         hub.to("a").publish(number.to_string()).expect("published");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::routing::get;
 use axum::{Router, http::Request};
-use downlink::hub::{Clock, Hub, HubBuilder};
+use downlink::hub::{Clock, Hub};
 use downlink::testing::{self, Connection};
 use downlink::{Event, LastEventId, Sse};
 use futures_util::{FutureExt, stream};
@@ -137,7 +137,7 @@ async fn a_refusal_has_a_status_and_no_events() {
 #[tokio::test(start_paused = true)]
 async fn advancing_moves_both_clocks() {
     let clock = Clock::manual();
-    let hub = HubBuilder::<String>::text().clock(clock.clone()).build().unwrap();
+    let hub = Hub::<String>::builder().text().clock(clock.clone()).build().unwrap();
     say(&hub, "x");
     let (before, time) = (tokio::time::Instant::now(), clock.now());
     let day = Duration::from_secs(24 * 60 * 60);

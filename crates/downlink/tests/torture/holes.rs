@@ -1,6 +1,6 @@
 //! No cut hides a hole, and silence is not a hole. One reader, one connection after another.
 
-use downlink::hub::{Hub, HubBuilder, Retention};
+use downlink::hub::{Hub, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
 
 use super::patiently;
@@ -78,7 +78,7 @@ fn data(events: &[DecodedEvent]) -> Vec<&str> {
 /// A hub that keeps the last two of five events, 4 and 5.
 fn two_of_five() -> Hub<String> {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
-    let hub = HubBuilder::text().retention(two).build().unwrap();
+    let hub = Hub::builder().text().retention(two).build().unwrap();
     for number in 1..=5 {
         hub.to(topic(0)).publish(number.to_string()).unwrap();
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use downlink::hub::{HubBuilder, Retention};
+use downlink::hub::{Hub, HubBuilder, HubRetention, Retention};
 use fastrand::Rng;
 use tokio::task::JoinSet;
 
@@ -24,16 +24,13 @@ const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX
 /// A hub that evicts events early, except those of the quietest topic and of everyone.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
-    HubBuilder::text()
-        .retention_of(topic(TOPICS - 1), quiet)
-        .retention(LITTLE)
-        .inbox_retention(LITTLE)
-        .everyone_retention(quiet)
+    let retention = HubRetention::from(LITTLE).inboxes(LITTLE).everyone(quiet);
+    Hub::builder().text().retention(retention.topics(topic(TOPICS - 1), quiet))
 }
 
 /// A hub that evicts nothing.
 pub(crate) fn retentive() -> HubBuilder<String> {
-    HubBuilder::text().retention(ALL).inbox_retention(ALL).everyone_retention(ALL)
+    Hub::builder().text().retention(HubRetention::from(ALL).inboxes(ALL).everyone(ALL))
 }
 
 /// Readers of one topic, of a few topics or of a pattern. A third of them also have an inbox.

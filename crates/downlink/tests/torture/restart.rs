@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use downlink::hub::Limits;
 use fastrand::Rng;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -74,7 +75,8 @@ struct Serving {
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
         // All events of a new epoch are replayed.
-        let stage = Stage::new(retentive().gap_replay_max(usize::MAX));
+        let limits = Limits { gap_replay_max: usize::MAX, ..Limits::default() };
+        let stage = Stage::new(retentive().limits(limits));
         let server = Running::new(served_by, &stage.hub).await;
         Self { served_by, server, stage }
     }

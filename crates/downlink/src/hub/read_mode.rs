@@ -9,7 +9,7 @@ use downlink_log::{Payload, Reader, Timestamp};
 use super::HubClock;
 
 /// The clock and the wake-up of the caller that polls a subscription.
-pub(crate) trait Reading {
+pub(crate) trait ReadMode {
     /// The log time.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now()
@@ -24,11 +24,11 @@ pub(crate) trait Reading {
 /// By the clock and by a waker.
 pub(super) struct Standalone;
 
-impl Reading for Standalone {}
+impl ReadMode for Standalone {}
 
 /// The likely result of the next poll. It only decides which way is tried first.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) enum Expects {
+pub(super) enum Expectation {
     #[default]
     Anything,
     /// One event: the subscription has waited for it.
@@ -37,7 +37,7 @@ pub(super) enum Expects {
     Nothing,
 }
 
-impl Expects {
+impl Expectation {
     /// After an event. Others may follow, of any topics.
     pub(super) fn after_event(is_behind: bool) -> Self {
         if is_behind { Self::Anything } else { Self::Nothing }
