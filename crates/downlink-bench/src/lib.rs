@@ -2,7 +2,38 @@
 //!
 //! Many subscriptions and a few publishers run in one thread. Each payload carries a record, so that
 //! every delivery is counted exactly. At a rate, latency runs from the time an event was due: a stall
-//! of the server counts in full. The tool speaks HTTP/1.1 without TLS. Losses are results, not errors.
+//! of the server counts in full. Losses are results, not errors.
+//!
+//! ```sh
+//! downlink serve &
+//! downlink bench --connections 1000 --rate 100
+//! ```
+//!
+//! `downlink bench --help` lists the settings, which are [`Arguments`] here:
+//!
+//! ```
+//! use clap::{Args, Command};
+//! use downlink_bench::Arguments;
+//!
+//! let help = Arguments::augment_args(Command::new("bench")).render_help().to_string();
+//! assert!(help.contains("--connections <N>"));
+//! ```
+//!
+//! # Limits
+//!
+//! The tool speaks HTTP/1.1 without TLS. Server and tool need a descriptor for each connection; the
+//! tool raises its own limit as far as the system allows.
+//!
+//! # Features and platforms
+//!
+//! The crate has no features. It needs Unix; memory and processor time of the server are only
+//! measured on Linux.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+//!
+//! # Guide
+//!
+//! `bench/record` in the repository has the measurements of each release, with their commands. The
+//! [guide](https://docs.rs/downlink/latest/downlink/guide/) is about the library `downlink`.
 
 mod arguments;
 mod books;

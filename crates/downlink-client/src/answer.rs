@@ -5,7 +5,7 @@ use reqwest::Response;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
 
-use crate::{ANSWER_BYTES_MAX, Problem, TransportError, problem};
+use crate::{ANSWER_BYTES_MAX, CredentialsError, Problem, TransportError, problem};
 
 /// The server's receipt for one published event.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -76,6 +76,9 @@ pub enum PublishError {
     /// The request or its answer failed on the way.
     #[error("the request did not get through")]
     Transport(#[source] TransportError),
+    /// The function for the credentials failed. Nothing was published.
+    #[error("credentials for the request are missing")]
+    Credentials(#[source] CredentialsError),
     /// The idempotency key has a character that HTTP cannot carry. Nothing was sent.
     #[error("the idempotency key cannot be sent")]
     IdempotencyKey,
@@ -86,7 +89,8 @@ pub(crate) async fn read<T: DeserializeOwned>(
     mut answer: Response,
 ) -> Result<(T, bool), PublishError> {
     let status = answer.status();
-    let body = read_body(&mut answer).await?;
+    let too_large = PublishError::AnswerTooLarge { bytes_max: ANSWER_BYTES_MAX };
+    let body = problem::read_body(&mut answer).await.map_err(transport)?.ok_or(too_large)?;
     if !matches!(status, StatusCode::OK | StatusCode::ACCEPTED) {
         return Err(refusal(status, answer.headers(), &body));
     }
@@ -94,17 +98,6 @@ pub(crate) async fn read<T: DeserializeOwned>(
         Ok(receipt) => Ok((receipt, status == StatusCode::OK)),
         Err(_) => Err(PublishError::UnexpectedAnswer { status }),
     }
-}
-
-async fn read_body(answer: &mut Response) -> Result<Vec<u8>, PublishError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(transport)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(PublishError::AnswerTooLarge { bytes_max: ANSWER_BYTES_MAX });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> PublishError {

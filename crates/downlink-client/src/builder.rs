@@ -4,20 +4,19 @@
 
 use bytes::Bytes;
 use downlink_proto::{DecoderLimits, reconnect::ReconnectPolicy};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use reqwest::{Url, redirect};
 use std::{
     error::Error,
     fmt,
-    future::Future,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    CredentialsError, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
-    request::{Credentials, Request},
+    BuildError, Credentials, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
+    credentials::{CredentialsSource, parse_header},
+    request::Request,
     source::SourceSettings,
 };
 
@@ -36,7 +35,7 @@ pub struct EventSourceBuilder {
     method: Method,
     headers: Result<HeaderMap, BuildError>,
     body: Option<Bytes>,
-    credentials: Option<Credentials>,
+    credentials: CredentialsSource,
     client: Option<reqwest::Client>,
     unix_socket: Option<PathBuf>,
     connect_timeout: Option<Duration>,
@@ -52,7 +51,7 @@ impl EventSource {
             method: Method::GET,
             headers: Ok(HeaderMap::new()),
             body: None,
-            credentials: None,
+            credentials: CredentialsSource::default(),
             client: None,
             unix_socket: None,
             connect_timeout: None,
@@ -74,6 +73,12 @@ impl EventSourceBuilder {
             Ok(headers)
         });
         self
+    }
+
+    /// Sends a bearer token with every attempt, as the header `Authorization`. For a token that
+    /// expires, see [`credentials`](Self::credentials).
+    pub fn bearer_token(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
     }
 
     /// Uses another method than `GET`.
@@ -123,40 +128,42 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Calls a function for headers before every attempt, such as for a token that expires.
+    /// Calls a function before every attempt, such as for a token that expires. Its headers replace
+    /// others of the same name.
     ///
-    /// These headers replace others of the same name. An error counts as a failed attempt.
+    /// An error counts as a failed attempt. After a 401 the function is called once more, at once:
+    /// the reader gets the 401 as an [`Interruption`](crate::Interruption) without a wait, which does
+    /// not count against [`attempts_max`](ReconnectPolicy::attempts_max). If another 401 comes before
+    /// a stream opens, the event source ends. In [`ReconnectMode::Spec`](crate::ReconnectMode::Spec)
+    /// the first 401 ends it. A function that keeps a token has to renew it before it expires.
     ///
     /// # Examples
     ///
     /// ```
-    /// use downlink_client::EventSource;
-    /// use http::{HeaderMap, HeaderValue, header};
+    /// use downlink_client::{Credentials, EventSource};
+    /// use std::io;
     ///
-    /// # fn example() -> Result<(), downlink_client::BuildError> {
+    /// async fn fetch_token() -> io::Result<String> {
+    ///     Ok("secret".to_owned())
+    /// }
+    ///
+    /// # fn main() -> Result<(), downlink_client::BuildError> {
     /// let source = EventSource::builder("http://127.0.0.1:8080/events")
     ///     .credentials(async || {
-    ///         let token = HeaderValue::try_from("Bearer secret")?;
-    ///         Ok::<_, header::InvalidHeaderValue>(HeaderMap::from_iter([(
-    ///             header::AUTHORIZATION,
-    ///             token,
-    ///         )]))
+    ///         Credentials::bearer_token(&fetch_token().await?).map_err(io::Error::other)
     ///     })
     ///     .build()?;
+    /// assert!(!format!("{source:?}").contains("secret"));
     /// # Ok(())
     /// # }
-    /// # example().unwrap();
     /// ```
     pub fn credentials<F, R, E>(mut self, fetch: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = Result<HeaderMap, E>> + Send + 'static,
-        E: Error + Send + Sync + 'static,
+        R: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
     {
-        self.credentials = Some(Arc::new(move || {
-            let headers = fetch();
-            Box::pin(async { headers.await.map_err(CredentialsError::new) })
-        }));
+        self.credentials = CredentialsSource::new(fetch);
         self
     }
 
@@ -239,49 +246,9 @@ impl fmt::Debug for EventSourceBuilder {
     }
 }
 
-/// A setting that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The address is not a URL.
-    #[error("the address is not a URL: {reason}")]
-    #[non_exhaustive]
-    Url {
-        /// The error in the address.
-        reason: String,
-    },
-    /// The address is not `http` or `https`.
-    #[error("the address must begin with http:// or https://")]
-    Scheme,
-    /// A header's name or value holds a character that HTTP cannot carry.
-    #[error("the header `{name}` cannot be sent")]
-    #[non_exhaustive]
-    Header {
-        /// The name as given.
-        name: String,
-    },
-    /// Both an HTTP client and a connect timeout were given; set it on that client.
-    #[error("the connect timeout belongs to the HTTP client that was given")]
-    ConnectTimeout,
-    /// Both an HTTP client and a Unix socket were given; set the socket on that client.
-    #[error("the Unix socket belongs to the HTTP client that was given")]
-    UnixSocket,
-    /// The HTTP client cannot be made.
-    #[error("the HTTP client cannot be made")]
-    HttpClient(#[source] TransportError),
-}
-
 pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
     let url = Url::parse(text).map_err(|error| BuildError::Url { reason: error.to_string() })?;
     if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
-}
-
-pub(crate) fn parse_header(
-    name: &str,
-    value: &str,
-) -> Result<(HeaderName, HeaderValue), BuildError> {
-    let invalid = || BuildError::Header { name: name.to_owned() };
-    Ok((name.parse().map_err(|_| invalid())?, value.parse().map_err(|_| invalid())?))
 }
 
 /// A client for streams: no connection is kept for later, so that closing a stream closes its

@@ -1,11 +1,10 @@
 //! The values that an event source delivers to its reader.
 
-use downlink_proto::DecodedEvent;
 use http::HeaderMap;
 use reqwest::Url;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use crate::{Gap, StreamError};
+use crate::{Gap, ReceivedEvent, StreamError};
 
 /// A value that an [`EventSource`](crate::EventSource) delivers, in the order of arrival.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub enum Delivery {
     /// A connection is open. It comes once per connection, before that connection's events.
     Open(Opened),
     /// An event.
-    Event(DecodedEvent),
+    Event(ReceivedEvent),
     /// Events before the next one were missed and will not be delivered.
     Gap(Gap),
     /// A comment. Only delivered if [enabled](crate::EventSourceBuilder::comments).
@@ -25,13 +24,23 @@ pub enum Delivery {
 }
 
 /// An open connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Opened {
     /// The address that answered, after redirects.
     pub url: Url,
     /// The headers of the answer.
     pub headers: HeaderMap,
+}
+
+/// Shows where the stream comes from. A query and the values of headers may hold secrets.
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("origin", &self.url.origin().ascii_serialization())
+            .field("path", &self.url.path())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An error that does not end the event source.

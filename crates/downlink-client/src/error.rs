@@ -1,4 +1,4 @@
-//! Errors of a connection, and the reasons why an event source ends.
+//! Errors of settings and of connections, and the reasons why an event source ends.
 
 use downlink_proto::{
     DecodeError,
@@ -8,6 +8,38 @@ use http::StatusCode;
 use std::{error::Error, time::Duration};
 
 use crate::Problem;
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The address is not a URL.
+    #[error("the address is not a URL: {reason}")]
+    #[non_exhaustive]
+    Url {
+        /// The error in the address.
+        reason: String,
+    },
+    /// The address is not `http` or `https`.
+    #[error("the address must begin with http:// or https://")]
+    Scheme,
+    /// A header's name or value holds a character that HTTP cannot carry.
+    #[error("the header `{name}` cannot be sent")]
+    #[non_exhaustive]
+    Header {
+        /// The name as given.
+        name: String,
+    },
+    /// Both an HTTP client and a connect timeout were given; set it on that client.
+    #[error("the connect timeout belongs to the HTTP client that was given")]
+    ConnectTimeout,
+    /// Both an HTTP client and a Unix socket were given; set the socket on that client.
+    #[error("the Unix socket belongs to the HTTP client that was given")]
+    UnixSocket,
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be made")]
+    HttpClient(#[source] TransportError),
+}
 
 /// The reason why an attempt failed or an open connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +55,7 @@ pub enum StreamError {
         /// The limit.
         after: Duration,
     },
-    /// The `credentials` function failed for this attempt.
+    /// The function for the credentials failed, so no request was sent.
     #[error("credentials for the request are missing")]
     Credentials(#[source] CredentialsError),
     /// A redirect loop, too many redirects, or a redirect to an unusable address.
@@ -147,13 +179,13 @@ impl TransportError {
     }
 }
 
-/// The error of a [`credentials`](crate::EventSourceBuilder::credentials) function.
+/// The error of a function that fetches [`Credentials`](crate::Credentials).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CredentialsError(Box<dyn Error + Send + Sync>);
 
 impl CredentialsError {
-    pub(crate) fn new(error: impl Error + Send + Sync + 'static) -> Self {
-        Self(Box::new(error))
+    pub(crate) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into())
     }
 }

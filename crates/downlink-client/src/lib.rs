@@ -1,10 +1,51 @@
 //! An `EventSource` and a publisher for Rust programs.
 //!
-//! [`EventSource`] subscribes to any Server-Sent Events address and stays subscribed. It
+//! [`EventSource`] subscribes to any address that sends Server-Sent Events, and stays subscribed. It
 //! reconnects, resumes after the last event id, and reports missed events. [`Publisher`] publishes
 //! to a downlink server.
 //!
-//! Guarantees:
+//! ```
+//! use downlink_client::{Delivery, EventSource};
+//! use serde::Deserialize;
+//!
+//! #[derive(Deserialize)]
+//! struct Order {
+//!     number: u64,
+//! }
+//!
+//! # use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpListener};
+//! # const STREAM: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\
+//! #     event: paid\ndata: {\"number\":7}\n\n";
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let url = format!("http://{}/events?topic=orders", listener.local_addr()?);
+//! # let server = tokio::spawn(async move {
+//! #     let (mut socket, _) = listener.accept().await?;
+//! #     socket.read(&mut [0; 1_024]).await?;
+//! #     socket.write_all(STREAM).await?;
+//! #     Ok::<_, std::io::Error>(socket)
+//! # });
+//! let mut source = EventSource::builder(url).bearer_token("secret").build()?;
+//! while let Some(delivery) = source.next().await {
+//!     match delivery {
+//!         Delivery::Event(event) => {
+//!             assert_eq!(event.event_type, "paid");
+//!             assert_eq!(event.json::<Order>()?.number, 7);
+//!             source.close();
+//!         }
+//!         Delivery::Gap(gap) => println!("events were missed: {:?}", gap.reason),
+//!         Delivery::Error(interruption) => println!("{}", interruption.error),
+//!         _ => {}
+//!     }
+//! }
+//! println!("the end: {:?}", source.closed_because());
+//! # server.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
 //!
 //! - The reader gets every interruption, and every gap that the server reports, as a value. The end
 //!   of the stream is final.
@@ -12,36 +53,48 @@
 //!   interval (see [`EventSourceBuilder::idle_timeout`]).
 //! - There is no background task. An [`EventSource`] makes progress only when it is polled, and
 //!   dropping it closes its socket.
+//! - Debug output and errors show no credentials: neither the value of a header that is sent, nor
+//!   the query or the user name of an address. An [`EventDataError`] may quote data, up to a limit.
 //!
 //! Deliberately not here: the server side.
 //!
-//! ```no_run
-//! use downlink_client::{Delivery, EventSource};
+//! # Limits
 //!
-//! # async fn example() -> Result<(), downlink_client::BuildError> {
-//! let mut source = EventSource::builder("http://127.0.0.1:8080/events?topic=orders").build()?;
-//! while let Some(delivery) = source.next().await {
-//!     match delivery {
-//!         Delivery::Event(event) => println!("{}: {}", event.event_type, event.data),
-//!         Delivery::Gap(gap) => println!("events were missed: {:?}", gap.reason),
-//!         _ => {}
-//!     }
-//! }
-//! println!("over: {:?}", source.closed_because());
-//! # Ok(())
-//! # }
-//! ```
+//! | limit | default |
+//! |---|---|
+//! | the longest line and the largest event | those of [`DecoderLimits`] |
+//! | a last event id that is sent | [`LAST_EVENT_ID_BYTES_MAX`] |
+//! | an answer to a publish | [`ANSWER_BYTES_MAX`] |
+//! | redirects of one attempt | [`REDIRECTS_MAX`] |
+//! | the wait for a connection | [`CONNECT_TIMEOUT_DEFAULT`] |
+//! | the wait for the head of a stream | [`FIRST_BYTE_TIMEOUT_DEFAULT`] |
+//! | the wait for the answer to a publish | [`PUBLISH_TIMEOUT_DEFAULT`] |
+//! | the wait before a reconnect | that of [`ReconnectPolicy`] |
+//!
+//! # Features
 //!
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `rustls` | `https` addresses, with the certificates the system trusts | no |
+//!
+//! # Platforms
+//!
+//! All platforms of [tokio](https://docs.rs/tokio); the tests run on Linux. Unix sockets need Unix.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+//!
+//! # Guide
+//!
+//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`. Its
+//! chapter 9 explains gaps and resuming.
 
 #![forbid(unsafe_code)]
 
 mod answer;
 mod builder;
+mod credentials;
 mod delivery;
 mod error;
+mod event;
 mod gap;
 mod head;
 mod problem;
@@ -51,13 +104,15 @@ mod request;
 mod source;
 
 pub use answer::{PublishError, Receipt, StreamReceipt};
-pub use builder::{BuildError, CONNECT_TIMEOUT_DEFAULT, EventSourceBuilder, REDIRECTS_MAX};
+pub use builder::{CONNECT_TIMEOUT_DEFAULT, EventSourceBuilder, REDIRECTS_MAX};
+pub use credentials::Credentials;
 pub use delivery::{Delivery, Interruption, Opened};
 pub use downlink_proto::{
-    DecodeError, DecodedEvent, DecoderLimits,
+    DecodeError, DecoderLimits,
     reconnect::{EMPTY_STREAM_MAX, RECONNECTION_TIME_MIN, ReconnectMode, ReconnectPolicy},
 };
-pub use error::{Closed, CredentialsError, StreamError, TransportError};
+pub use error::{BuildError, Closed, CredentialsError, StreamError, TransportError};
+pub use event::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
 pub use gap::{Gap, GapReason};
 pub use problem::{ANSWER_BYTES_MAX, Problem};
 pub use publish_request::{PublishRequest, StreamFormat, StreamIds, StreamTypes};

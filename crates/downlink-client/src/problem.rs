@@ -65,14 +65,20 @@ pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
         return None;
     }
     let described = async {
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.ok()? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return None;
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(&mut answer).await.ok()??;
         parse(answer.status(), answer.headers(), &body)
     };
     tokio::time::timeout(PROBLEM_TIMEOUT, described).await.ok()?
+}
+
+/// Reads the body of an answer. `None` if it is longer than [`ANSWER_BYTES_MAX`].
+pub(crate) async fn read_body(answer: &mut Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }

@@ -1,19 +1,20 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
 //! One call is one attempt. Nothing is repeated here, since only the caller knows whether a repeat
-//! is safe.
+//! is safe. The one exception is a refusal with 401, after which nothing has been published.
 
 use bytes::Bytes;
 use futures_core::Stream;
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-use reqwest::{RequestBuilder, Url, redirect};
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use reqwest::{Body, Response, Url, redirect};
 use std::{error::Error, fmt, path::Path, time::Duration};
 
 use crate::{
-    BuildError, CONNECT_TIMEOUT_DEFAULT, PublishError, PublishRequest, Receipt, StreamFormat,
-    StreamReceipt, TransportError, answer,
+    BuildError, CONNECT_TIMEOUT_DEFAULT, Credentials, PublishError, PublishRequest, Receipt,
+    StreamFormat, StreamReceipt, TransportError, answer,
     answer::transport,
-    builder::{client_of, parse_header, parse_url},
+    builder::{client_of, parse_url},
+    credentials::{CredentialsSource, parse_header},
 };
 
 /// The longest wait for the answer to one event by default: 30 seconds.
@@ -44,6 +45,7 @@ pub struct Publisher {
     /// The address of `/events`.
     events: Url,
     headers: HeaderMap,
+    credentials: CredentialsSource,
     timeout: Duration,
 }
 
@@ -61,8 +63,8 @@ impl Publisher {
         let path = events.path().trim_end_matches('/');
         let path = format!("{}/events", path.strip_suffix("/events").unwrap_or(path));
         events.set_path(&path);
-        let (client, headers) = (http_client(None)?, HeaderMap::new());
-        Ok(Self { client, events, headers, timeout: PUBLISH_TIMEOUT_DEFAULT })
+        let (client, headers, credentials) = (http_client(None)?, <_>::default(), <_>::default());
+        Ok(Self { client, events, headers, credentials, timeout: PUBLISH_TIMEOUT_DEFAULT })
     }
 
     /// Connects to the Unix socket at a path, in place of the host of the base address.
@@ -76,19 +78,59 @@ impl Publisher {
         Ok(Self { client, ..self })
     }
 
-    /// Sends a header with every request, such as `Authorization`.
+    /// Sends a header with every request, in place of one of the same name.
     ///
     /// # Errors
     ///
     /// [`BuildError::Header`] if HTTP cannot carry it.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
-        let (header, mut value) = parse_header(name, value)?;
-        value.set_sensitive(true);
+        let (header, value) = parse_header(name, value)?;
         self.headers.insert(header, value);
         Ok(self)
     }
 
-    /// Sets the longest wait for the answer to one event. [`PUBLISH_TIMEOUT_DEFAULT`] if not set.
+    /// Sends a bearer token with every request, as the header `Authorization`. For a token that
+    /// expires, see [`with_credentials`](Self::with_credentials).
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Header`] if HTTP cannot carry it.
+    pub fn with_bearer_token(self, token: &str) -> Result<Self, BuildError> {
+        self.with_header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Calls a function before every request, such as for a token that expires. Its headers replace
+    /// others of the same name.
+    ///
+    /// After a 401, [`publish`](Self::publish) calls the function once more and repeats the request;
+    /// another 401 is its error. [`publish_stream`](Self::publish_stream) cannot repeat its items, so
+    /// its first 401 is its error. A function that keeps a token has to renew it before it expires.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink_client::{Credentials, Publisher};
+    ///
+    /// # fn main() -> Result<(), downlink_client::BuildError> {
+    /// let publisher = Publisher::new("http://127.0.0.1:8080")?
+    ///     .with_credentials(async || Credentials::bearer_token("secret"));
+    /// assert!(!format!("{publisher:?}").contains("secret"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_credentials<F, R, E>(mut self, fetch: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.credentials = CredentialsSource::new(fetch);
+        self
+    }
+
+    /// Sets the longest wait for the answer to one event, credentials included.
+    /// [`PUBLISH_TIMEOUT_DEFAULT`] if not set.
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
@@ -106,8 +148,10 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. Only [`Rejected`](PublishError::Rejected) means that nothing was published
-    /// for certain.
+    /// [`PublishError`]. Nothing was published after [`Rejected`](PublishError::Rejected),
+    /// [`Credentials`](PublishError::Credentials) and
+    /// [`IdempotencyKey`](PublishError::IdempotencyKey). After another error the event may be
+    /// published or not.
     ///
     /// # Cancel safety
     ///
@@ -117,10 +161,14 @@ impl Publisher {
         request: &PublishRequest,
         data: impl Into<Bytes>,
     ) -> Result<Receipt, PublishError> {
-        let after = self.timeout;
+        let (after, data) = (self.timeout, data.into());
         let exchange = async {
-            let call = self.call(request, "text/plain; charset=utf-8")?.body(data.into());
-            answer::read::<Receipt>(call.send().await.map_err(transport)?).await
+            let send = || self.send(request, "text/plain; charset=utf-8", data.clone().into());
+            let mut answer = send().await?;
+            if answer.status() == StatusCode::UNAUTHORIZED && self.credentials.is_some() {
+                answer = send().await?;
+            }
+            answer::read::<Receipt>(answer).await
         };
         match tokio::time::timeout(after, exchange).await {
             Ok(answer) => answer.map(|(receipt, committed)| Receipt { committed, ..receipt }),
@@ -149,24 +197,28 @@ impl Publisher {
         S: Stream<Item = Result<Bytes, E>> + Send + 'static,
         E: Error + Send + Sync + 'static,
     {
-        let body = reqwest::Body::wrap_stream(items);
-        let call = self.call(request, format.media_type())?.body(body);
-        let (receipt, _committed) = answer::read(call.send().await.map_err(transport)?).await?;
+        let body = Body::wrap_stream(items);
+        let answer = self.send(request, format.media_type(), body).await?;
+        let (receipt, _committed) = answer::read(answer).await?;
         Ok(receipt)
     }
 
-    fn call(
+    async fn send(
         &self,
         request: &PublishRequest,
         media_type: &'static str,
-    ) -> Result<RequestBuilder, PublishError> {
+        body: Body,
+    ) -> Result<Response, PublishError> {
         let mut url = self.events.clone();
         request.add_to(&mut url);
-        let call = self.client.post(url).headers(self.headers.clone());
-        let call = call.header(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        let Some(key) = &request.idempotency_key else { return Ok(call) };
-        let key = key.parse::<HeaderValue>().map_err(|_| PublishError::IdempotencyKey)?;
-        Ok(call.header(IDEMPOTENCY_KEY, key))
+        let mut call = self.client.post(url).headers(self.headers.clone()).body(body);
+        call = call.header(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if let Some(key) = &request.idempotency_key {
+            let key = key.parse::<HeaderValue>().map_err(|_| PublishError::IdempotencyKey)?;
+            call = call.header(IDEMPOTENCY_KEY, key);
+        }
+        let credentials = self.credentials.fetch().await.map_err(PublishError::Credentials)?;
+        call.headers(credentials).send().await.map_err(transport)
     }
 }
 

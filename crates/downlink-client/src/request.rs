@@ -9,10 +9,11 @@ use http::{
     header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use reqwest::{Response, Url};
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use crate::{
-    CredentialsError, StreamError, TransportError,
+    StreamError, TransportError,
+    credentials::{BoxFuture, CredentialsSource},
     head::{has_media_type, retry_after},
     problem,
 };
@@ -32,10 +33,6 @@ pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
 
-pub(crate) type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
-pub(crate) type Credentials =
-    Arc<dyn Fn() -> Future<Result<HeaderMap, CredentialsError>> + Send + Sync>;
-
 /// The request of every attempt.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -44,7 +41,7 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
-    pub(crate) credentials: Option<Credentials>,
+    pub(crate) credentials: CredentialsSource,
     pub(crate) first_byte_timeout: Duration,
 }
 
@@ -63,7 +60,7 @@ impl Request {
     pub(crate) fn send(
         &self,
         last_event_id: Option<HeaderValue>,
-    ) -> Future<Result<Response, StreamError>> {
+    ) -> BoxFuture<Result<Response, StreamError>> {
         let request = self.clone();
         Box::pin(async move {
             let after = request.first_byte_timeout;
@@ -75,10 +72,7 @@ impl Request {
     }
 
     async fn answer(self, last_event_id: Option<HeaderValue>) -> Result<Response, StreamError> {
-        let credentials = match &self.credentials {
-            Some(credentials) => credentials().await.map_err(StreamError::Credentials)?,
-            None => HeaderMap::new(),
-        };
+        let credentials = self.credentials.fetch().await.map_err(StreamError::Credentials)?;
         let mut request = self
             .client
             .request(self.method, self.url)

@@ -6,14 +6,14 @@
 use bytes::Bytes;
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, DecoderLimits, Item,
-    reconnect::{EMPTY_STREAM_MAX, Outcome, Reconnect, ReconnectPolicy},
+    reconnect::{EMPTY_STREAM_MAX, Outcome, Reconnect, ReconnectMode, ReconnectPolicy},
 };
 use futures_core::Stream;
+use http::StatusCode;
 use reqwest::Response;
 use serde::Deserialize;
 use std::{
     fmt,
-    future::Future as _,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -22,8 +22,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::{
     Closed, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
+    credentials::BoxFuture,
     gap::GAP_EVENT_TYPE,
-    request::{Future, Request, last_event_id_header},
+    request::{Request, last_event_id_header},
 };
 
 /// The shortest idle timeout derived from a server's keep-alive interval: 5 seconds.
@@ -60,6 +61,8 @@ pub struct EventSource {
     settings: SourceSettings,
     /// Holds the last event id over reconnects, as of the last delivery.
     decoder: Decoder,
+    /// Whether new credentials were fetched after a 401, since the last open stream.
+    is_renewed: bool,
     /// A gap to deliver before the events of this connection.
     gap: Option<Gap>,
     phase: Phase,
@@ -85,7 +88,7 @@ enum Phase {
     /// Until the next attempt is due.
     Waiting(Pin<Box<Sleep>>),
     /// Waiting for the head of the answer.
-    Connecting(Future<Result<Response, StreamError>>),
+    Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(Body),
     /// The stream exceeded a limit. The items decoded before are still delivered.
@@ -133,6 +136,7 @@ impl EventSource {
             reconnect: Reconnect::new(settings.policy.clone()),
             decoder: Decoder::new(settings.limits).with_last_event_id(last_event_id),
             settings,
+            is_renewed: false,
             gap: None,
             phase: Phase::Due,
             closed: None,
@@ -255,6 +259,7 @@ impl EventSource {
 
     fn open(&mut self, answer: Response) -> Delivery {
         self.reconnect.handle_open();
+        self.is_renewed = false;
         let opened = Opened { url: answer.url().clone(), headers: answer.headers().clone() };
         self.phase = Phase::Reading(Body {
             chunks: Box::pin(answer.bytes_stream()),
@@ -267,6 +272,11 @@ impl EventSource {
 
     /// The connection or the attempt is over: either another follows or this is the end.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
+        if self.may_renew(&error) {
+            self.is_renewed = true;
+            self.phase = Phase::Due;
+            return Some(Delivery::Error(Interruption { error, retry_in: Duration::ZERO }));
+        }
         let outcome = match (error.outcome(), &self.phase) {
             (Outcome::Ended, Phase::Reading(body)) if body.is_empty() => Outcome::EndedEmpty,
             (outcome, _) => outcome,
@@ -282,6 +292,15 @@ impl EventSource {
                 None
             }
         }
+    }
+
+    /// Whether new credentials may help: the server refused the last ones for the first time since
+    /// the last open stream.
+    fn may_renew(&self, error: &StreamError) -> bool {
+        matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
+            && self.request.credentials.is_some()
+            && !self.is_renewed
+            && self.settings.policy.mode == ReconnectMode::Resilient
     }
 
     /// The next delivery from the items that are already decoded.
@@ -321,7 +340,7 @@ impl EventSource {
             body.brought_event = true;
         }
         let hidden = is_control && !self.settings.control_events;
-        (!hidden).then_some(Delivery::Event(event))
+        (!hidden).then(|| Delivery::Event(event.into()))
     }
 
     /// Derives the idle timeout from the server's keep-alive interval, unless the caller has set

@@ -1,12 +1,90 @@
-//! The log behind a hub: one sequence of offsets, one bounded ring per topic.
+//! The log behind a hub: one sequence of offsets, and one bounded ring for each topic.
 //!
-//! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*; so
-//! replay and live are the same read, and a slow reader costs a number. What retention removed is
-//! remembered as a floor, and a reader that asks for it gets a [`Gap`], never silence.
+//! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*. So
+//! replay and live are the same read, and a slow reader costs one number. The log remembers what
+//! retention removed as a floor. A reader that asks for it gets a [`Gap`], never silence.
 //!
-//! Not here: event streams, HTTP, timers, tasks. Time is a parameter of every call that needs it.
+//! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.
 //!
-//! The modules are listed from the bottom to the top. A module uses only those above it in the
+//! ```
+//! use downlink_log::{
+//!     Address, Batch, Cursor, Draft, Epoch, Fingerprint, Log, LogOptions, Payload, Read,
+//!     Selection, Start, Timestamp, Topic, TopicSelector,
+//! };
+//!
+//! #[derive(Clone)]
+//! struct Text(&'static str);
+//!
+//! impl Payload for Text {
+//!     type Draft = Self;
+//!
+//!     fn stamp(draft: Self, _id: Cursor, _at: Timestamp) -> Self {
+//!         draft
+//!     }
+//!
+//!     fn bytes(&self) -> usize {
+//!         self.0.len()
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let log = Log::<Text>::new(LogOptions::new(Epoch::from_random(7)));
+//! let selection = Selection { selectors: vec![TopicSelector::parse("orders/*")?], client: None };
+//! let mut reader = log.open(now, &selection, &Start::Live)?;
+//!
+//! let draft = Draft {
+//!     to: [Address::Topic(Topic::new("orders/7")?)].into_iter().collect(),
+//!     id: None,
+//!     key: None,
+//!     fingerprint: Fingerprint::default(),
+//!     finish: false,
+//!     body: None,
+//!     payload: Some(Text("paid")),
+//! };
+//! let _submitted = log.append(now, [draft].into_iter().collect())?;
+//!
+//! let mut events = Vec::new();
+//! let batch = Batch { events_max: 64, bytes_max: 65_536 };
+//! assert_eq!(reader.read(now, batch, &mut events), Read::Events);
+//! assert_eq!((events[0].offset.get(), events[0].payload.0), (1, "paid"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Time and threads
+//!
+//! A log in memory has no thread, no timer and no clock of its own. The caller gives the time to
+//! every call that needs it. Each append, open and read also evicts old events; an idle log needs a
+//! caller of [`Log::expire`].
+//!
+//! A log with a [`store`] has threads: one that writes, and several that read. They end with the last
+//! handle of the log. The writing thread has waits of its own: for returning publishers, for the
+//! flush of relaxed commits ([`RELAXED_WITHIN`]), for the next try of a store that failed
+//! ([`RETRY_EVERY`]), and for the next eviction by age. It reads the log's time from
+//! [`StoreOptions::clock`], and measures its waits with the steady clock of the system.
+//!
+//! Not here: event streams, HTTP, async tasks.
+//!
+//! # Limits
+//!
+//! [`Limits`] bounds readers, topics, patterns and bytes; [`Retention`] bounds each topic. Names have
+//! at most [`TOPIC_BYTES_MAX`] and [`CLIENT_BYTES_MAX`] bytes, and patterns at most
+//! [`PATTERN_SEGMENTS_MAX`] segments. A log with a store queues at most [`QUEUE_EVENTS_MAX`] events
+//! and [`QUEUE_BYTES_MAX`] bytes.
+//!
+//! # Features and platforms
+//!
+//! The crate has no features. It works on all platforms with the standard library; the tests run on
+//! Linux.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+//!
+//! # Guide
+//!
+//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`. Its
+//! chapters 9, 11 and 22 explain replay, limits and the store.
+//!
+//! The modules below are listed from the bottom to the top. A module uses only those above it in the
 //! list.
 
 mod sync;

@@ -3,16 +3,7 @@
 //! In one direction, an [`Event`] (or a comment) becomes a [`Frame`]: the bytes of one block with
 //! its final blank line. In the other direction, a [`Decoder`] reads chunks of any size and returns
 //! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard.
-//!
-//! Guarantees:
-//!
-//! - An event that a reader could misread cannot be built. [`EventType`] and [`EventId`] are
-//!   checked, and data is split into lines, so no content yields a second event.
-//! - The decoder's items do not depend on the division into chunks.
-//! - Decoding fails only on a limit. Any other deviation is ignored, as the standard says.
-//!
-//! [`reconnect`] decides when a reader connects again. Deliberately not here: a clock, sockets,
-//! async, HTTP.
+//! [`reconnect`] decides when a reader connects again.
 //!
 //! ```
 //! use downlink_proto::{Decoder, Event, EventId, EventType, Item};
@@ -39,9 +30,39 @@
 //! # }
 //! ```
 //!
+//! # Guarantees
+//!
+//! - An event that a reader could misread cannot be built. [`EventType`] and [`EventId`] are
+//!   checked, and data is split into lines, so no content yields a second event.
+//! - The decoder's items do not depend on the division into chunks.
+//! - Decoding fails only on a limit. Any other deviation is ignored, as the standard says.
+//!
+//! Deliberately not here: a clock, sockets, async, HTTP.
+//!
+//! # Limits
+//!
+//! | limit | value |
+//! |---|---|
+//! | an event type, an event id | [`EVENT_TYPE_BYTES_MAX`], [`EVENT_ID_BYTES_MAX`] |
+//! | a line that is decoded | [`LINE_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
+//! | an event that is decoded | [`EVENT_BYTES_MAX_DEFAULT`], or that of [`DecoderLimits`] |
+//! | the data of an event that is encoded | none; the publisher sets one |
+//!
+//! # Features
+//!
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `json` | [`Event::json`], [`Event::json_data`] and [`JsonError`] | yes |
+//!
+//! # Platforms
+//!
+//! All platforms with the standard library; the tests run on Linux.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+//!
+//! # Guide
+//!
+//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`.
+//! Its chapter 3 explains the fields of an event.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]

@@ -1,12 +1,77 @@
 //! The store of a log in one SQLite file.
 //!
 //! The file is an ordinary database in WAL mode: `sqlite3` reads it while it is in use, and its
-//! `.backup` and `VACUUM INTO` make consistent copies. `downlink_log::store` says what a store
-//! guarantees. A durable commit is one append to the write-ahead log and one flush. Trimming does
-//! the rest (eviction, moving pages from the log into the file) in steps of some milliseconds.
+//! `.backup` and `VACUUM INTO` make consistent copies. A durable commit is one append to the
+//! write-ahead log and one flush. A relaxed commit leaves the flush for later. Trimming does the rest
+//! (eviction, moving pages from the write-ahead log into the file) in steps of some milliseconds.
 //!
-//! Two files stand beside `x.db` while it is in use: `x.db-wal` and `x.db-shm` belong to the
-//! database. On systems other than Linux `x.db-lock` keeps a second writer out; it is always empty.
+//! Most programs use it through `downlink::HubBuilder`, with the feature `store` of `downlink`.
+//!
+//! ```
+//! use downlink_log::{
+//!     Address, Epoch, Fingerprint, Offset, Timestamp, Topic,
+//!     store::{Durability, Store, StoredEvent},
+//! };
+//! use downlink_sqlite::{SqliteOptions, SqliteStore};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("downlink-sqlite-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let path = folder.join("orders.db");
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let mut store = SqliteStore::open(&path, Epoch::from_random(7), now, SqliteOptions::default())?;
+//! let event = StoredEvent {
+//!     offset: Offset::FIRST,
+//!     at: now,
+//!     to: [Address::Topic(Topic::new("orders/7")?)].into_iter().collect(),
+//!     id: None,
+//!     key: None,
+//!     fingerprint: Fingerprint::default(),
+//!     finish: false,
+//!     payload: Some(b"paid".to_vec()),
+//! };
+//! store.commit(&[event], Durability::Commit)?;
+//! drop(store);
+//!
+//! // The next process continues after this event, in an epoch of its own.
+//! let store = SqliteStore::open(&path, Epoch::from_random(8), now, SqliteOptions::default())?;
+//! assert_eq!(store.opened().next_offset.get(), 2);
+//! assert_eq!(store.opened().epochs.len(), 2);
+//! # drop(store);
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guarantees
+//!
+//! [`downlink_log::store`] says what a store guarantees, and [`Durability`] what a commit survives. A
+//! test cuts the power of a simulated disk at arbitrary calls, and checks both.
+//!
+//! # Files
+//!
+//! Two files exist beside `x.db` while it is in use: `x.db-wal` and `x.db-shm` belong to the database.
+//! On systems other than Linux `x.db-lock` keeps a second writer out; it is always empty. The file
+//! needs a local disk.
+//!
+//! # Limits
+//!
+//! [`SqliteOptions`] bounds the bytes of the file, the history of each topic, and the topics without
+//! events that are remembered. One process at a time can use a file.
+//!
+//! # Features and platforms
+//!
+//! The crate has no features. It builds SQLite from its C source, so it needs a C compiler. It works
+//! on 64-bit Linux, where its tests run. Other Unix systems and Windows use portable calls that no
+//! test covers.
+#![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
+//!
+//! # Guide
+//!
+//! Chapter 22 of the [guide](https://docs.rs/downlink/latest/downlink/guide/) is about durability.
+//! `docs/STORE.md` in the repository describes the file, backups and errors.
+//!
+//! [`Durability`]: downlink_log::store::Durability
 
 mod fault;
 mod file;

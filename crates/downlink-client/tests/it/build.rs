@@ -1,7 +1,9 @@
 //! Invalid settings, and the debug output of valid ones.
 
-use downlink_client::{BuildError, Closed, EventSource, EventSourceBuilder, Publisher, ReadyState};
-use std::time::Duration;
+use downlink_client::{
+    BuildError, Closed, Credentials, EventSource, EventSourceBuilder, Publisher, ReadyState,
+};
+use std::{future::ready, time::Duration};
 
 fn error(builder: EventSourceBuilder) -> BuildError {
     builder.build().unwrap_err()
@@ -28,6 +30,21 @@ fn a_header_must_be_sendable_and_the_first_mistake_is_reported() {
 }
 
 #[test]
+fn a_token_that_cannot_be_sent_is_refused_without_showing_it() {
+    #[track_caller]
+    fn assert_refused<T>(result: Result<T, BuildError>) {
+        let Err(error) = result else { panic!("taken") };
+        assert!(matches!(&error, BuildError::Header { name, .. } if name == "authorization"));
+        assert!(!format!("{error} {error:?}").contains("hidden"));
+    }
+
+    let token = "hidden\nhidden";
+    assert_refused(EventSource::builder("http://h/").bearer_token(token).build());
+    assert_refused(Publisher::new("http://h/").unwrap().with_bearer_token(token));
+    assert_refused(Credentials::bearer_token(token));
+}
+
+#[test]
 fn the_connect_timeout_belongs_to_a_given_client() {
     let builder = EventSource::builder("http://h/")
         .http_client(reqwest::Client::new())
@@ -46,12 +63,21 @@ fn the_unix_socket_belongs_to_a_given_client() {
 
 #[test]
 fn debug_output_holds_no_secret() {
-    let builder = EventSource::builder("http://h/?token=hidden").header("x-key", "hidden");
+    let credentials = Credentials::bearer_token("hidden").unwrap();
+    assert!(!format!("{credentials:?}").contains("hidden"));
+    let fetched = credentials.clone();
+    let builder = EventSource::builder("http://h/?token=hidden")
+        .header("x-key", "hidden")
+        .bearer_token("hidden")
+        .credentials(move || ready(Ok::<_, BuildError>(fetched.clone())));
     assert!(!format!("{builder:?}").contains("hidden"));
     let source = builder.build().unwrap();
     assert!(!format!("{source:?}").contains("hidden"));
     let publisher = Publisher::new("http://u:hidden@h/").unwrap();
     let publisher = publisher.with_header("x-key", "hidden").unwrap();
+    let publisher = publisher.with_bearer_token("hidden").unwrap();
+    let publisher =
+        publisher.with_credentials(move || ready(Ok::<_, BuildError>(credentials.clone())));
     assert!(!format!("{publisher:?}").contains("hidden"));
 }
 

@@ -6,6 +6,8 @@
 mod build;
 mod connection;
 mod control;
+mod credentials;
+mod json;
 mod publisher;
 mod reconnect;
 mod request;

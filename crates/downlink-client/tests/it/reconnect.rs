@@ -8,14 +8,10 @@ use std::time::Duration;
 
 use crate::scripted::{
     STREAM_HEAD, Server, at_once, connect, end, event, failed_by, interrupted_by, interruption,
-    refusing,
+    refusal, refusing,
 };
 
 const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
-
-fn refusal(status: u16, headers: &str) -> String {
-    format!("HTTP/1.1 {status} No\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
-}
 
 /// Reads one stream to its end and returns the `Last-Event-ID` of the next request.
 async fn resumes_with(body: &str) -> Option<String> {

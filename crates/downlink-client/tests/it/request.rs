@@ -1,15 +1,11 @@
-//! Requests: method, headers, body, credentials, redirects.
+//! Requests: method, headers, body, redirects.
 
 use downlink_client::{
     Closed, Delivery, EventSource, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, REDIRECTS_MAX,
     StreamError,
 };
-use http::{HeaderMap, HeaderValue, Method, header::AUTHORIZATION};
-use std::{
-    future::pending,
-    io,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use http::Method;
+use std::future::pending;
 
 use crate::scripted::{Server, connect, end, event, failed_by, gap, interruption, opened, with};
 
@@ -84,40 +80,6 @@ async fn the_longest_id_is_sent() {
     let connection = connect(&mut source, &server, "data\n\n").await;
     assert_eq!(connection.header("last-event-id").unwrap(), id);
     event(&mut source).await;
-}
-
-#[tokio::test]
-async fn credentials_are_asked_for_at_every_attempt() {
-    let server = Server::bind().await;
-    let asked = AtomicU32::new(0);
-    let builder = server.builder().header("authorization", "none").credentials(move || {
-        let number = asked.fetch_add(1, Ordering::Relaxed);
-        let token = HeaderValue::from_str(&format!("Bearer {number}"));
-        async { Ok::<_, io::Error>(HeaderMap::from_iter([(AUTHORIZATION, token.unwrap())])) }
-    });
-    let mut source = builder.build().unwrap();
-    let first = connect(&mut source, &server, "").await;
-    assert_eq!(first.header("authorization").unwrap(), "Bearer 0");
-    drop(first);
-    interruption(&mut source).await;
-    let second = connect(&mut source, &server, "").await;
-    assert_eq!(second.header("authorization").unwrap(), "Bearer 1");
-}
-
-#[tokio::test]
-async fn missing_credentials_are_a_failed_attempt() {
-    let server = Server::bind().await;
-    let asked = AtomicU32::new(0);
-    let builder = server.builder().credentials(move || {
-        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
-        async move { if first { Err(io::Error::other("no token")) } else { Ok(HeaderMap::new()) } }
-    });
-    let mut source = builder.build().unwrap();
-    let StreamError::Credentials(error) = interruption(&mut source).await.error else {
-        panic!("not about credentials")
-    };
-    assert_eq!(error.to_string(), "no token");
-    connect(&mut source, &server, "").await;
 }
 
 #[tokio::test]

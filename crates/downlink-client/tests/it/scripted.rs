@@ -1,7 +1,7 @@
 //! A server that sends exactly the bytes of the test, and shared checks of an event source.
 
 use downlink_client::{
-    Closed, DecodedEvent, Delivery, EventSource, EventSourceBuilder, Gap, Interruption, Opened,
+    Closed, Delivery, EventSource, EventSourceBuilder, Gap, Interruption, Opened, ReceivedEvent,
     ReconnectPolicy, StreamError,
 };
 use std::{future::Future, time::Duration};
@@ -13,6 +13,11 @@ use tokio::{
 /// The head of a streamed answer. Its body ends when the connection closes.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+/// An answer without a body.
+pub(crate) fn refusal(status: u16, headers: &str) -> String {
+    format!("HTTP/1.1 {status} No\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
+}
 
 /// A policy without waits, so that tests do not wait.
 pub(crate) fn at_once() -> ReconnectPolicy {
@@ -156,7 +161,7 @@ pub(crate) async fn opened(source: &mut EventSource) -> Opened {
     }
 }
 
-pub(crate) async fn event(source: &mut EventSource) -> DecodedEvent {
+pub(crate) async fn event(source: &mut EventSource) -> ReceivedEvent {
     match source.next().await {
         Some(Delivery::Event(event)) => event,
         other => panic!("not an event: {other:?}"),

@@ -4,7 +4,8 @@ use std::io::{self, Read as _, Write as _};
 
 use anyhow::Context as _;
 use clap::Args;
-use downlink_proto::{DecodedEvent, Decoder, Item};
+use downlink_client::ReceivedEvent;
+use downlink_proto::{Decoder, Item};
 use serde_json::json;
 
 use super::output::{printed, shown};
@@ -46,14 +47,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn print_items(decoder: &mut Decoder, output: &mut impl io::Write) -> io::Result<()> {
     while let Some(item) = decoder.poll_item() {
         if let Item::Event(event) = item {
-            writeln!(output, "{}", shown(&line(&event)))?;
+            writeln!(output, "{}", shown(&line(&event.into())))?;
         }
     }
     Ok(())
 }
 
 /// An event as one line of JSON.
-pub(super) fn line(event: &DecodedEvent) -> String {
+pub(super) fn line(event: &ReceivedEvent) -> String {
     json!({ "event": event.event_type, "data": event.data, "id": &*event.last_event_id })
         .to_string()
 }

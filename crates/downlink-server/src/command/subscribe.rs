@@ -4,7 +4,9 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use downlink_client::{Closed, DecodedEvent, DecoderLimits, Delivery, EventSource, Gap, GapReason};
+use downlink_client::{
+    Closed, DecoderLimits, Delivery, EventSource, Gap, GapReason, ReceivedEvent,
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
@@ -121,13 +123,13 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
 }
 
 /// Whether an event belongs to the subscription itself and is not printed.
-fn is_control(event: &DecodedEvent) -> bool {
+fn is_control(event: &ReceivedEvent) -> bool {
     event.event_type.starts_with("downlink.") && event.event_type != DESCRIBED
 }
 
 /// An event as one line of JSON, with its topics and its time if the server describes it.
-fn line(event: &DecodedEvent) -> String {
-    let described = (event.event_type == DESCRIBED).then(|| serde_json::from_str(&event.data));
+fn line(event: &ReceivedEvent) -> String {
+    let described = (event.event_type == DESCRIBED).then(|| event.json());
     let Some(Ok(Described { topics, event: event_type, at, data })) = described else {
         return decode::line(event);
     };

@@ -1,0 +1,99 @@
+//! Headers with secrets: their names and values, and the function that fetches them for a request.
+//!
+//! Every value is marked as sensitive, so that debug output never shows it.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::{error::Error, pin::Pin, sync::Arc};
+
+use crate::{BuildError, CredentialsError};
+
+/// Headers with credentials: the result of a function for
+/// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
+/// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
+///
+/// Debug output shows the names of the headers only. The default has no header.
+///
+/// # Examples
+///
+/// ```
+/// use downlink_client::Credentials;
+///
+/// # fn main() -> Result<(), downlink_client::BuildError> {
+/// let credentials = Credentials::bearer_token("secret")?.with_header("x-api-key", "secret")?;
+/// assert!(!format!("{credentials:?}").contains("secret"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Credentials {
+    headers: HeaderMap,
+}
+
+impl Credentials {
+    /// A bearer token, sent as the header `Authorization`.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Header`] if HTTP cannot carry it.
+    pub fn bearer_token(token: &str) -> Result<Self, BuildError> {
+        Self::default().with_header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// Adds a header, in place of one of the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Header`] if HTTP cannot carry it.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, BuildError> {
+        let (name, value) = parse_header(name, value)?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+}
+
+/// A header whose value debug output does not show.
+pub(crate) fn parse_header(
+    name: &str,
+    value: &str,
+) -> Result<(HeaderName, HeaderValue), BuildError> {
+    let invalid = || BuildError::Header { name: name.to_owned() };
+    let header = name.parse().map_err(|_| invalid())?;
+    let mut value = value.parse::<HeaderValue>().map_err(|_| invalid())?;
+    value.set_sensitive(true);
+    Ok((header, value))
+}
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+type FetchCredentials = dyn Fn() -> BoxFuture<Result<Credentials, CredentialsError>> + Send + Sync;
+
+/// The function that fetches credentials, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct CredentialsSource(Option<Arc<FetchCredentials>>);
+
+impl CredentialsSource {
+    pub(crate) fn new<F, R, E>(fetch: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Self(Some(Arc::new(move || {
+            let fetched = fetch();
+            Box::pin(async { fetched.await.map_err(CredentialsError::new) })
+        })))
+    }
+
+    pub(crate) fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Fetches the headers for one request.
+    pub(crate) async fn fetch(&self) -> Result<HeaderMap, CredentialsError> {
+        match &self.0 {
+            Some(fetch) => Ok(fetch().await?.headers),
+            None => Ok(HeaderMap::new()),
+        }
+    }
+}

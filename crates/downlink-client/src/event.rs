@@ -1,0 +1,108 @@
+//! The events that an event source delivers, and their data as JSON.
+
+use downlink_proto::DecodedEvent;
+use serde::Deserialize;
+use std::{borrow::Cow, sync::Arc};
+
+/// The most bytes of an event type, and of a parser's message, in an [`EventDataError`]: 256.
+///
+/// A parser's message may quote the data, which may be megabytes long or secret. Half would cut
+/// messages about nested types, and double would fill a screen.
+pub const ERROR_EXCERPT_BYTES_MAX: usize = 256;
+
+/// An event as it was received.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ReceivedEvent {
+    /// The event type. `message` if the stream gave none.
+    pub event_type: Cow<'static, str>,
+    /// The data; lines are separated by LF.
+    pub data: String,
+    /// The last event id after this event: its own, or the one in force before.
+    pub last_event_id: Arc<str>,
+}
+
+impl ReceivedEvent {
+    /// Reads the data as JSON. The result may borrow text from the event.
+    ///
+    /// # Errors
+    ///
+    /// [`EventDataError`] if the data is not JSON, or not of this type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use downlink_client::ReceivedEvent;
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Order {
+    ///     number: u64,
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mut decoder = downlink_proto::Decoder::default();
+    /// # decoder.handle_bytes(b"event: paid\ndata: {\"number\":7}\n\n")?;
+    /// # let Some(downlink_proto::Item::Event(event)) = decoder.poll_item() else { panic!() };
+    /// # let event = ReceivedEvent::from(event);
+    /// assert_eq!(event.data, r#"{"number":7}"#);
+    /// assert_eq!(event.json::<Order>()?.number, 7);
+    ///
+    /// let error = event.json::<Vec<Order>>().err().ok_or("an order is not a list")?;
+    /// assert_eq!((&*error.event_type, error.line, error.column), ("paid", 1, 0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, EventDataError> {
+        serde_json::from_str(&self.data).map_err(|error| EventDataError::new(self, &error))
+    }
+}
+
+impl From<DecodedEvent> for ReceivedEvent {
+    fn from(event: DecodedEvent) -> Self {
+        let DecodedEvent { event_type, data, last_event_id, .. } = event;
+        Self { event_type, data, last_event_id }
+    }
+}
+
+/// The data of an event is not the expected JSON.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unexpected data of an event {event_type:?} at line {line}, column {column}: {reason}")]
+#[non_exhaustive]
+pub struct EventDataError {
+    /// The event type, at most [`ERROR_EXCERPT_BYTES_MAX`] bytes of it.
+    pub event_type: String,
+    /// The line of the data, from 1.
+    pub line: usize,
+    /// The column in that line, from 1. 0 at the start of the line.
+    pub column: usize,
+    /// The parser's message, at most [`ERROR_EXCERPT_BYTES_MAX`] bytes of it. It may quote the data.
+    pub reason: String,
+}
+
+impl EventDataError {
+    fn new(event: &ReceivedEvent, error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        // The error's own text ends with the position too.
+        let text = error.to_string().replace(&format!(" at line {line} column {column}"), "");
+        Self { event_type: excerpt(&event.event_type), line, column, reason: excerpt(&text) }
+    }
+}
+
+fn excerpt(text: &str) -> String {
+    text[..text.floor_char_boundary(ERROR_EXCERPT_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpts_are_cut_at_their_limit_and_between_characters() {
+        let length = |text: String| excerpt(&text).len();
+        assert_eq!(length("x".repeat(ERROR_EXCERPT_BYTES_MAX - 1)), ERROR_EXCERPT_BYTES_MAX - 1);
+        assert_eq!(length("x".repeat(ERROR_EXCERPT_BYTES_MAX)), ERROR_EXCERPT_BYTES_MAX);
+        assert_eq!(length("x".repeat(ERROR_EXCERPT_BYTES_MAX + 1)), ERROR_EXCERPT_BYTES_MAX);
+        assert_eq!(length("…".repeat(ERROR_EXCERPT_BYTES_MAX)), ERROR_EXCERPT_BYTES_MAX - 1);
+    }
+}

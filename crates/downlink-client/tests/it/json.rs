@@ -1,0 +1,60 @@
+//! The data of an event as JSON, and what the error says.
+
+use downlink_client::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
+use serde::Deserialize;
+
+use crate::scripted::{Server, connect, event};
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Order<'a> {
+    number: u64,
+    state: &'a str,
+}
+
+/// Receives one event over a connection.
+async fn received(event_type: &str, data: &str) -> ReceivedEvent {
+    let server = Server::bind().await;
+    let mut source = server.source();
+    let stream = format!("event: {event_type}\ndata: {data}\n\n");
+    let _connection = connect(&mut source, &server, stream).await;
+    event(&mut source).await
+}
+
+async fn error(event_type: &str, data: &str) -> EventDataError {
+    received(event_type, data).await.json::<Order<'_>>().unwrap_err()
+}
+
+#[tokio::test]
+async fn data_is_read_as_json_and_may_be_borrowed() {
+    let event = received("order", r#"{"number":7,"state":"paid"}"#).await;
+    let order = event.json::<Order<'_>>().unwrap();
+    assert_eq!(order, Order { number: 7, state: "paid" });
+}
+
+#[tokio::test]
+async fn data_that_is_not_json_is_an_error_with_its_place() {
+    let error = error("order", "{\"number\":7,\ndata: x}").await;
+    assert_eq!((&*error.event_type, error.line, error.column), ("order", 2, 1));
+    assert_eq!(
+        error.to_string(),
+        "unexpected data of an event \"order\" at line 2, column 1: \
+         key must be a string"
+    );
+}
+
+#[tokio::test]
+async fn data_of_another_shape_is_an_error_with_the_reason() {
+    let error = error("message", r#"{"number":"7"}"#).await;
+    assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
+}
+
+/// The parser quotes the text that it did not expect.
+#[tokio::test]
+async fn the_error_holds_data_and_type_up_to_a_limit() {
+    let long = "é".repeat(ERROR_EXCERPT_BYTES_MAX);
+    let error = error(&long, &format!(r#"{{"number":"{long}"}}"#)).await;
+    let expected = ERROR_EXCERPT_BYTES_MAX;
+    assert_eq!(error.event_type.len(), expected);
+    assert!((expected - 1..=expected).contains(&error.reason.len()), "{error}");
+    assert!(error.to_string().len() < 3 * expected, "{error}");
+}
