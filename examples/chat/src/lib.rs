@@ -9,6 +9,11 @@
 mod message;
 mod page;
 
+/// The README of the project. Its Rust code is compiled with the tests of this example.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
+
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
