@@ -28,6 +28,7 @@ mod refuse;
 mod source;
 mod spread;
 mod sse;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only `serve` has stalled peers"))]
 pub(crate) mod stalled;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
