@@ -17,9 +17,9 @@ use tokio::time::{sleep, timeout};
 
 use super::app::App;
 use super::connection::{PeerIo, serve_peer, turn_away};
-use super::direct::{self, Connection};
+use super::direct::{self, ConnectionFuture};
 use super::drain::Drain;
-use super::limits::{Limits, REFUSALS_MAX};
+use super::limits::{REFUSALS_MAX, ServeLimits};
 use super::listener::Listener;
 use super::server::Server;
 
@@ -50,7 +50,7 @@ pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) async fn run<L, A, Kind>(
     listener: L,
     app: A,
-    settings: (Limits, Vec<String>),
+    settings: (ServeLimits, Vec<String>),
     mut signal: Signal,
 ) -> io::Result<()>
 where
@@ -107,25 +107,25 @@ struct Connections<A> {
     /// The drivers of the streams that were handed over.
     drivers: JoinSet<()>,
     /// Connections whose stream has ended.
-    resumed: UnboundedReceiver<Connection>,
+    resumed: UnboundedReceiver<ConnectionFuture>,
     /// A permit is a newcomer that may be refused now.
     refusals: Arc<Semaphore>,
 }
 
 impl<A> Connections<A> {
-    fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (Limits, Vec<String>)) -> Self {
+    fn new<Io: PeerIo>(app: A, (limits, answered_at_limit): (ServeLimits, Vec<String>)) -> Self {
         let drain = Arc::new(Drain::new(limits.reconnection));
         let mut drivers = JoinSet::new();
         // The queue is never longer than the number of connections.
         let (sender, resumed) = mpsc::unbounded_channel();
         let streams = direct::start::<Io>(&mut drivers, &drain, limits.write_stall_max, &sender);
-        let places = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
-        let server = Arc::new(Server { limits, answered_at_limit, drain, streams, places });
+        let permits = Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS));
+        let server = Arc::new(Server { limits, answered_at_limit, drain, streams, permits });
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
-    /// Serves a newcomer if there is a place, else refuses it, else drops it.
+    /// Serves a newcomer if there is a permit, else refuses it, else drops it.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
         Io: PeerIo,
@@ -133,8 +133,8 @@ impl<A> Connections<A> {
         A: App<Addr, Kind>,
         Kind: 'static,
     {
-        if let Some(place) = self.server.place() {
-            self.tasks.spawn(serve_peer(io, peer, self.app.clone(), place));
+        if let Some(permit) = self.server.try_permit() {
+            self.tasks.spawn(serve_peer(io, peer, self.app.clone(), permit));
         } else if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             tracing::debug!(?peer, "refused a connection: connections_max reached");
             let server = Arc::clone(&self.server);

@@ -16,7 +16,7 @@ use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use tower_service::Service;
 
-use super::outgoing::Polled;
+use super::outgoing::PolledFrame;
 use super::progress::Progress;
 use crate::http::AnyError;
 
@@ -55,7 +55,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<hyper::Error> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<hyper::Error> {
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         self.note_end(matches!(polled, Poll::Ready(None)));
         polled

@@ -30,15 +30,15 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower_service::Service;
 
 use super::app::{App, AppService, PeerApp, PeerService, RequestBody};
-use super::direct::{Arrival, Connection, HandedOver, PolledBytes, Socket};
+use super::direct::{Arrival, ConnectionFuture, HandedOver, PolledBytes, Socket};
 use super::drain::Drain;
-use super::handover::{Parked, Parking, Reply, RequestTraits, reply};
+use super::handover::{ParkedBody, ParkingSlot, ReplyBody, RequestTraits, reply};
 use super::http2;
-use super::limits::{BUFFER_BYTES_MAX, Limits};
-use super::outgoing::{Outgoing, outgoing};
+use super::limits::{BUFFER_BYTES_MAX, ServeLimits};
+use super::outgoing::{OutgoingBody, outgoing};
 use super::peer_socket::PeerSocket;
 use super::progress::{Awaited, Progress};
-use super::server::{Place, Server};
+use super::server::{Permit, Server};
 use crate::http::moment::Moment;
 use crate::http::stalled::{self, StalledPeer};
 use crate::http::{is_browser, refuse};
@@ -69,24 +69,24 @@ pub(super) trait PeerIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
 
 /// A connection as hyper has it.
-type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Place>>, Requests<S>>;
+type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Permit>>, RequestService<S>>;
 
 /// Serves an app to one peer until the connection ends.
-pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, place: Place)
+pub(super) async fn serve_peer<Io, Addr, A, Kind>(io: Io, peer: Addr, app: A, permit: Permit)
 where
     Io: PeerIo,
     Addr: Clone + fmt::Debug + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
-    let server = Arc::clone(&place.0);
-    let io = PeerSocket::new(io, &server.limits, place);
+    let server = Arc::clone(&permit.0);
+    let io = PeerSocket::new(io, &server.limits, permit);
     let service = app.service_for(peer.clone()).await;
     serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
 }
 
 /// Serves one request after the other.
 async fn serve_requests<Io: PeerIo, S: PeerApp>(
-    mut io: PeerSocket<Io, Place>,
+    mut io: PeerSocket<Io, Permit>,
     app: S,
     progress: Progress,
     server: Arc<Server>,
@@ -94,17 +94,17 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
     let (peer, began) = (app.peer(), Instant::now());
     let progress = Arc::new(progress);
     io.progress = Some(Arc::clone(&progress));
-    let parking: Option<Arc<Parking<_>>> = server.streams.are_taken().then(Arc::default);
-    let requests = Requests {
+    let parking: Option<Arc<ParkingSlot<_>>> = server.streams.are_taken().then(Arc::default);
+    let requests = RequestService {
         app,
         parking: parking.clone(),
         progress: Arc::clone(&progress),
         drain: Arc::clone(&server.drain),
     };
     let mut connection = http1().serve_connection(TokioIo::new(io), requests);
-    let wait = Wait { progress: &progress, limits: &server.limits, running: None };
+    let wait = RequestWait { progress: &progress, limits: &server.limits, running: None };
     match until_end(&mut connection, wait, &server.drain).await {
-        End::Done(Err(error)) if error.is_parse_version_h2() => {
+        HyperEnd::Done(Err(error)) if error.is_parse_version_h2() => {
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
             io.rewind(&read_buf);
@@ -122,7 +122,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
                 .await,
             );
         }
-        End::Done(ended) => {
+        HyperEnd::Done(ended) => {
             let stalled = ended.as_ref().is_err_and(is_stall).then(|| {
                 let age = began.elapsed();
                 StalledPeer { peer: format!("{peer:?}"), age }
@@ -138,9 +138,9 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
                 io.close().await;
             }
         }
-        End::Unasked => {}
-        End::Upgrade => serve_upgraded(connection, &server.drain).await,
-        End::HeadWritten => {
+        HyperEnd::Unasked => {}
+        HyperEnd::Upgrade => serve_upgraded(connection, &server.drain).await,
+        HyperEnd::HeadWritten => {
             let parked = parking.and_then(|parking| parking.lock().take());
             let Some(parked) = parked else { return };
             let Parts { io, read_buf, service, .. } = connection.into_parts();
@@ -152,7 +152,7 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
 }
 
 /// How hyper's part of a connection ends.
-enum End {
+enum HyperEnd {
     /// The connection is done with requests, or has failed; its socket is not closed yet.
     Done(hyper::Result<()>),
     /// The server drains, and the peer has sent no request.
@@ -165,13 +165,13 @@ enum End {
 
 /// The wait of a connection for a request, and its limits. hyper's own timer does not tell an idle
 /// connection from half a head.
-struct Wait<'a> {
+struct RequestWait<'a> {
     progress: &'a Progress,
-    limits: &'a Limits,
+    limits: &'a ServeLimits,
     running: Option<(Awaited, Pin<Box<Sleep>>)>,
 }
 
-impl Wait<'_> {
+impl RequestWait<'_> {
     /// Completes when the peer has been waited for long enough.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let awaited = self.progress.awaited();
@@ -194,9 +194,9 @@ impl Wait<'_> {
 /// Has hyper serve requests until its part ends.
 async fn until_end<Io: PeerIo, S: AppService>(
     connection: &mut HyperConnection<Io, S>,
-    mut wait: Wait<'_>,
+    mut wait: RequestWait<'_>,
     drain: &Arc<Drain>,
-) -> End {
+) -> HyperEnd {
     let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
         // The drain comes first: a stream that it ends must be the last answer of its connection.
@@ -211,7 +211,7 @@ async fn until_end<Io: PeerIo, S: AppService>(
             return end;
         }
         if progress.is_idle() {
-            return if progress.was_asked() { End::Done(Ok(())) } else { End::Unasked };
+            return if progress.was_asked() { HyperEnd::Done(Ok(())) } else { HyperEnd::Unasked };
         }
     }
     // Closes at once if nothing is in progress, else after the answer.
@@ -221,15 +221,15 @@ async fn until_end<Io: PeerIo, S: AppService>(
 
 fn poll_end<Io: PeerIo, S: AppService>(
     connection: &mut HyperConnection<Io, S>,
-    wait: &mut Wait<'_>,
+    wait: &mut RequestWait<'_>,
     cx: &mut Context<'_>,
-) -> Poll<End> {
+) -> Poll<HyperEnd> {
     let progress = wait.progress;
     match connection.poll_without_shutdown(cx) {
-        Poll::Ready(ended) => Poll::Ready(End::Done(ended)),
-        Poll::Pending if progress.is_upgrading() => Poll::Ready(End::Upgrade),
-        Poll::Pending if progress.is_head_written() => Poll::Ready(End::HeadWritten),
-        Poll::Pending => wait.poll_over(cx).map(|()| End::Done(Ok(()))),
+        Poll::Ready(ended) => Poll::Ready(HyperEnd::Done(ended)),
+        Poll::Pending if progress.is_upgrading() => Poll::Ready(HyperEnd::Upgrade),
+        Poll::Pending if progress.is_head_written() => Poll::Ready(HyperEnd::HeadWritten),
+        Poll::Pending => wait.poll_over(cx).map(|()| HyperEnd::Done(Ok(()))),
     }
 }
 
@@ -266,18 +266,18 @@ fn log_end(ended: hyper::Result<()>) {
 
 /// Gives socket and body to a driver, with all that it takes to serve the connection again.
 fn hand_over<Io: PeerIo, S: PeerApp>(
-    io: PeerSocket<Io, Place>,
+    io: PeerSocket<Io, Permit>,
     app: S,
-    parked: Parked<S::Body>,
+    parked: ParkedBody<S::Body>,
     server: &Server,
 ) {
-    let PeerSocket { io, input, stall, place, .. } = io;
+    let PeerSocket { io, input, stall, permit, .. } = io;
     let warn = |error: &_| {
         tracing::warn!(%error, "a socket cannot be handed over; its connection is closed");
     };
     let Ok(socket) = Socket::from_io(io).inspect_err(warn) else { return };
-    let Parked { body, keep_alive } = parked;
-    let http = Some((app, place));
+    let ParkedBody { body, keep_alive } = parked;
+    let http = Some((app, permit));
     let (body, began) = (Some(body), Moment::at(Instant::now()));
     let stream = Box::pin(DirectStream::<Io, S> { body, http, began, io: PhantomData });
     let times_stalls = stall.max.is_some();
@@ -288,9 +288,9 @@ pin_project! {
     /// A body on the direct path, and the rest of its connection.
     struct DirectStream<Io, S: AppService> {
         #[pin]
-        body: Option<Outgoing<S::Body>>,
+        body: Option<OutgoingBody<S::Body>>,
         // What serves the connection after the stream.
-        http: Option<(S, Place)>,
+        http: Option<(S, Permit)>,
         began: Moment,
         io: PhantomData<fn() -> Io>,
     }
@@ -323,12 +323,12 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
         stalled::drop_stalled(stalled, || this.body.set(None));
     }
 
-    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture {
         let http = self.project().http.take();
         Box::pin(async move {
-            let (Some((app, place)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
-            let server = Arc::clone(&place.0);
-            let mut io = PeerSocket::new(io, &server.limits, place);
+            let (Some((app, permit)), Ok(io)) = (http, socket.into_io::<Io>()) else { return };
+            let server = Arc::clone(&permit.0);
+            let mut io = PeerSocket::new(io, &server.limits, permit);
             let Some(input) = requests else { return io.close().await };
             io.rewind(&input);
             serve_requests(io, app, Progress::of_a_kept_connection(), server).await;
@@ -349,14 +349,14 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
     peer: Addr,
     app: A,
     server: Arc<Server>,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) where
     Io: PeerIo,
     Addr: Clone + Send + Sync + 'static,
     A: App<Addr, Kind>,
 {
     let header_timeout = server.limits.header_timeout;
-    let io = TokioIo::new(PeerSocket::new(io, &server.limits, place));
+    let io = TokioIo::new(PeerSocket::new(io, &server.limits, permit));
     // hyper wants to move the service, and an app need not be `Unpin`.
     let made = timeout(REFUSAL_MAX, app.service_for(peer.clone())).await;
     let Ok(service) = made else { return };
@@ -404,19 +404,19 @@ fn http1() -> http1::Builder {
 }
 
 /// Answers the requests of one connection.
-struct Requests<S: AppService> {
+struct RequestService<S: AppService> {
     app: S,
     /// Where bodies are parked that can be handed over; `None` without drivers.
-    parking: Option<Arc<Parking<S::Body>>>,
+    parking: Option<Arc<ParkingSlot<S::Body>>>,
     progress: Arc<Progress>,
     drain: Arc<Drain>,
 }
 
 /// No field is pinned.
-impl<S: AppService> Unpin for Requests<S> {}
+impl<S: AppService> Unpin for RequestService<S> {}
 
-impl<S: AppService> hyper::service::Service<Request<Incoming>> for Requests<S> {
-    type Response = Response<Reply<S::Body>>;
+impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestService<S> {
+    type Response = Response<ReplyBody<S::Body>>;
     type Error = S::Error;
     // hyper keeps room for it as long as the connection lives; boxed, that is a pointer while a
     // stream runs.

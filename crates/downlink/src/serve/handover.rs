@@ -1,6 +1,6 @@
 //! The handover of an event stream to the direct path.
 //!
-//! hyper gets a [`Reply`]: the body itself, or a stub without end while the body is parked beside
+//! hyper gets a [`ReplyBody`]: the body itself, or a stub without end while the body is parked beside
 //! it. Once the head is written, the connection takes the parked body and the socket, and drops
 //! hyper. If hyper drops the stub before that, the body is dropped too. Not here: the direct path.
 
@@ -15,18 +15,18 @@ use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use super::outgoing::{Outgoing, Polled, is_unbounded};
+use super::outgoing::{OutgoingBody, PolledFrame, is_unbounded};
 use super::progress::Progress;
 
 /// A response body that waits for the head to be written.
-pub(super) struct Parked<B> {
-    pub(super) body: Outgoing<B>,
+pub(super) struct ParkedBody<B> {
+    pub(super) body: OutgoingBody<B>,
     /// Whether the connection may serve more requests after this one.
     pub(super) keep_alive: bool,
 }
 
 /// Where a connection parks a body. Only its own task locks it, for a moment.
-pub(super) type Parking<B> = Mutex<Option<Parked<B>>>;
+pub(super) type ParkingSlot<B> = Mutex<Option<ParkedBody<B>>>;
 
 /// The properties of a request that decide whether its response can be handed over.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +91,11 @@ impl RequestTraits {
 
 /// Makes a response ready for hyper, and parks its body if it can be handed over.
 pub(super) fn reply<B: Body>(
-    response: Response<Outgoing<B>>,
+    response: Response<OutgoingBody<B>>,
     request: RequestTraits,
-    parking: Option<&Arc<Parking<B>>>,
+    parking: Option<&Arc<ParkingSlot<B>>>,
     progress: &Arc<Progress>,
-) -> Response<Reply<B>> {
+) -> Response<ReplyBody<B>> {
     // The driver frames the stream itself, and needs the request to be read to its end.
     let can_be_direct = request.allows_handover
         && progress.was_read(request.number)
@@ -107,11 +107,11 @@ pub(super) fn reply<B: Body>(
     response.map(|body| {
         let mut body = Some(body);
         if let Some(parking) = &parking {
-            let parked = body.take().map(|body| Parked { body, keep_alive });
+            let parked = body.take().map(|body| ParkedBody { body, keep_alive });
             drop(std::mem::replace(&mut *parking.lock(), parked));
             progress.note_parked();
         }
-        Reply { body, progress: Arc::clone(progress), parking }
+        ReplyBody { body, progress: Arc::clone(progress), parking }
     })
 }
 
@@ -124,16 +124,16 @@ fn says_close(headers: &HeaderMap) -> bool {
 pin_project! {
     /// The body of a response for hyper. A request waits for the rest of its answer as long as this
     /// exists.
-    pub(super) struct Reply<B> {
+    pub(super) struct ReplyBody<B> {
         // `None` in the stub: the body is parked.
         #[pin]
-        body: Option<Outgoing<B>>,
+        body: Option<OutgoingBody<B>>,
         progress: Arc<Progress>,
         // Where the body is, in a stub.
-        parking: Option<Arc<Parking<B>>>,
+        parking: Option<Arc<ParkingSlot<B>>>,
     }
 
-    impl<B> PinnedDrop for Reply<B> {
+    impl<B> PinnedDrop for ReplyBody<B> {
         fn drop(this: Pin<&mut Self>) {
             // hyper has given up on the response, or the connection has taken the body already.
             let parked = this.parking.as_ref().and_then(|parking| parking.lock().take());
@@ -143,11 +143,11 @@ pin_project! {
     }
 }
 
-impl<B: Body> Body for Reply<B> {
+impl<B: Body> Body for ReplyBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<B::Error> {
         let this = self.project();
         if let Some(body) = this.body.as_pin_mut() {
             return body.poll_frame(cx);

@@ -31,9 +31,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
 use self::pace::{BodyReport, Paced};
-use self::streams::{Spawner, Streams};
+use self::streams::{Http2Streams, Spawner};
 use super::drain::Drain;
-use super::limits::{BUFFER_BYTES_MAX, Limits, YEAR};
+use super::limits::{BUFFER_BYTES_MAX, ServeLimits, YEAR};
 use super::peer_socket::PeerSocket;
 use crate::http::AnyError;
 
@@ -58,7 +58,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
 /// How long a connection without a stream is waited for: to take the rest, to ask again, or to ask
 /// for the first time.
-fn wait_without_streams(limits: &Limits, leaves: bool, was_asked: bool) -> Duration {
+fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
         (false, true) => limits.idle_timeout,
@@ -75,16 +75,16 @@ fn wait_without_streams(limits: &Limits, leaves: bool, was_asked: bool) -> Durat
 /// # Cancel safety
 ///
 /// Dropping it closes the connection and drops the streams.
-pub(super) async fn serve<Io, Place, R, B>(
-    mut io: PeerSocket<Io, Place>,
+pub(super) async fn serve<Io, Permit, R, B>(
+    mut io: PeerSocket<Io, Permit>,
     requests: R,
     peer: String,
-    limits: &Limits,
+    limits: &ServeLimits,
     drain: &Arc<Drain>,
 ) -> hyper::Result<()>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    Place: Unpin + Send + 'static,
+    Permit: Unpin + Send + 'static,
     R: Service<Request<Incoming>, Response = Response<B>, Error: Into<AnyError>, Future: Send>
         + 'static,
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
@@ -92,7 +92,7 @@ where
     // An HTTP/2 peer goes on acknowledging data after the end of its streams.
     io.closes_carefully = true;
     let report = BodyReport::default();
-    let mut streams = Streams::new(report.clone(), peer, limits.write_stall_max);
+    let mut streams = Http2Streams::new(report.clone(), peer, limits.write_stall_max);
     let service = service_fn(move |request: Request<Incoming>| {
         let (bodiless, report) = (*request.method() == Method::HEAD, report.clone());
         let answer = requests.call(request);

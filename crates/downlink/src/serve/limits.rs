@@ -63,7 +63,7 @@ pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The limits that apply to all connections of a server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ServeLimits {
     pub(super) drain_within: Duration,
     pub(super) reconnection: Spread,
     pub(super) header_timeout: Duration,

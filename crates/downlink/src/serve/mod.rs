@@ -78,7 +78,7 @@ pub use limits::{
     DRAIN_WITHIN, HEADER_TIMEOUT, IDLE_TIMEOUT, RECONNECTION_SPREAD, REFUSALS_MAX,
     UNSENT_BYTES_MAX, WRITE_STALL_MAX,
 };
-use limits::{Limits, YEAR};
+use limits::{ServeLimits, YEAR};
 pub use listener::Listener;
 #[cfg(any(unix, windows))]
 pub use stop::{StopSignal, stop_signal};
@@ -119,7 +119,7 @@ where
         listener,
         app,
         signal: Box::pin(pending()),
-        limits: Limits {
+        limits: ServeLimits {
             drain_within: DRAIN_WITHIN,
             reconnection: RECONNECTION_SPREAD,
             header_timeout: HEADER_TIMEOUT,
@@ -146,7 +146,7 @@ pub struct Serve<L, A, Kind> {
     listener: L,
     app: A,
     signal: Signal,
-    limits: Limits,
+    limits: ServeLimits,
     answered_at_limit: Vec<String>,
     kind: PhantomData<fn() -> Kind>,
 }

@@ -23,24 +23,25 @@ use super::drain::Drain;
 use crate::http::{Finite, is_event_stream, refuse};
 
 /// One poll of a body that yields whole buffers.
-pub(super) type Polled<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
+pub(super) type PolledFrame<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
 
 /// Makes a response ready for a server that may drain.
 pub(super) fn outgoing<B: Body>(
     response: Response<B>,
     browser: bool,
     drain: &Arc<Drain>,
-) -> Response<Outgoing<B>> {
+) -> Response<OutgoingBody<B>> {
     if !is_unbounded(&response) || response.extensions().get::<Finite>().is_some() {
-        return response.map(|inner| Outgoing { inner: Some(inner), end: End::OfBody });
+        return response.map(|inner| OutgoingBody { inner: Some(inner), end: BodyEnd::OfBody });
     }
     if drain.has_begun() {
         let refusal = refuse("the server is shutting down", drain.reconnection, browser);
-        return refusal.map(|text| Outgoing { inner: None, end: End::Refused(Box::new(text)) });
+        return refusal
+            .map(|text| OutgoingBody { inner: None, end: BodyEnd::Refused(Box::new(text)) });
     }
     let is_coded = response.headers().contains_key(CONTENT_ENCODING);
-    let end = End::OfServer { drain: Arc::clone(drain), is_coded, at: Boundary::default() };
-    response.map(|inner| Outgoing { inner: Some(inner), end })
+    let end = BodyEnd::OfServer { drain: Arc::clone(drain), is_coded, at: Boundary::default() };
+    response.map(|inner| OutgoingBody { inner: Some(inner), end })
 }
 
 /// True of an event stream without a known length.
@@ -53,16 +54,16 @@ pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
 
 pin_project! {
     /// See the module.
-    pub(super) struct Outgoing<B> {
+    pub(super) struct OutgoingBody<B> {
         // `None` if the response was refused or has ended early.
         #[pin]
         inner: Option<B>,
-        end: End,
+        end: BodyEnd,
     }
 }
 
 /// What ends a body.
-enum End {
+enum BodyEnd {
     /// The body itself.
     OfBody,
     /// The body itself, or the drain of the server.
@@ -71,17 +72,19 @@ enum End {
     Refused(Box<Full<Bytes>>),
 }
 
-impl<B: Body> Body for Outgoing<B> {
+impl<B: Body> Body for OutgoingBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<B::Error> {
         let mut this = self.project();
-        if let End::Refused(text) = this.end {
+        if let BodyEnd::Refused(text) = this.end {
             return Pin::new(text).poll_frame(cx).map_err(|never| match never {});
         }
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let End::OfServer { drain, is_coded, at } = this.end else { return poll_bytes(inner, cx) };
+        let BodyEnd::OfServer { drain, is_coded, at } = this.end else {
+            return poll_bytes(inner, cx);
+        };
         let drains = drain.has_begun();
         if drains && (*is_coded || at.is_here()) {
             let last = (!*is_coded).then(|| goodbye(drain));
@@ -107,15 +110,15 @@ impl<B: Body> Body for Outgoing<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.end {
-            End::Refused(text) => text.is_end_stream(),
+            BodyEnd::Refused(text) => text.is_end_stream(),
             _ => self.inner.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.end, &self.inner) {
-            (End::Refused(text), _) => text.size_hint(),
-            (End::OfBody, Some(inner)) => inner.size_hint(),
+            (BodyEnd::Refused(text), _) => text.size_hint(),
+            (BodyEnd::OfBody, Some(inner)) => inner.size_hint(),
             _ => SizeHint::default(),
         }
     }
@@ -126,12 +129,12 @@ fn goodbye(drain: &Drain) -> Bytes {
     Frame::retry(drain.reconnection.pick()).into_bytes()
 }
 
-fn data<E>(bytes: Bytes) -> Polled<E> {
+fn data<E>(bytes: Bytes) -> PolledFrame<E> {
     Poll::Ready(Some(Ok(http_body::Frame::data(bytes))))
 }
 
 /// Polls any body for `Bytes`. A body of `Bytes` is not copied.
-fn poll_bytes<B: Body>(body: Pin<&mut B>, cx: &mut Context<'_>) -> Polled<B::Error> {
+fn poll_bytes<B: Body>(body: Pin<&mut B>, cx: &mut Context<'_>) -> PolledFrame<B::Error> {
     body.poll_frame(cx)
         .map_ok(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
 }

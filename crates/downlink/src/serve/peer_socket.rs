@@ -10,7 +10,7 @@
 //! - *Reasons.* It replaces hyper's bare refusals of a head with problem documents (see `refusal`).
 //! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A
 //!   close with unread input is a reset, which can destroy the last event on its way.
-//! - *Place.* It owns the connection's place among `connections_max`, also when an upgrade gives
+//! - *Permit.* It owns the connection's permit, one of `connections_max`, also when an upgrade gives
 //!   the socket to other code.
 
 use std::future::poll_fn;
@@ -24,7 +24,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::limits::Limits;
+use super::limits::ServeLimits;
 use super::progress::Progress;
 use super::refusal;
 use super::socket;
@@ -42,9 +42,9 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// See the module. `Place` is any guard.
+/// See the module. `Permit` is any guard.
 #[derive(Debug)]
-pub(super) struct PeerSocket<Io, Place> {
+pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
     /// Input to return before that of the socket; while `opening`, a part of the preface or
     /// nothing.
@@ -53,20 +53,20 @@ pub(super) struct PeerSocket<Io, Place> {
     opening: bool,
     pub(super) stall: StallTimer,
     /// The operation that `stall` times.
-    blocked_on: Operation,
-    pub(super) place: Place,
+    blocked_on: SocketOperation,
+    pub(super) permit: Permit,
     /// Learns of input and of flushes.
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether a shutdown is a careful close.
     pub(super) closes_carefully: bool,
-    closing: Option<Closing>,
+    closing: Option<CarefulClose>,
     /// The rest of an answer that replaces one of hyper's.
     replacement: Option<Bytes>,
 }
 
 /// An operation that can wait for the peer. A completed flush does not complete a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Operation {
+enum SocketOperation {
     Write,
     Flush,
     Shutdown,
@@ -74,22 +74,22 @@ enum Operation {
 
 /// The part of a careful close after the shutdown.
 #[derive(Debug)]
-struct Closing {
+struct CarefulClose {
     bytes_left: usize,
     until: Pin<Box<Sleep>>,
 }
 
-impl<Io: 'static, Place> PeerSocket<Io, Place> {
+impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
     /// Sets the socket's options and takes it over.
-    pub(super) fn new(io: Io, limits: &Limits, place: Place) -> Self {
+    pub(super) fn new(io: Io, limits: &ServeLimits, permit: Permit) -> Self {
         let kernel_times = socket::tune(&io, limits);
         Self {
             io,
             input: Bytes::new(),
             opening: true,
             stall: StallTimer::new((!kernel_times).then_some(limits.write_stall_max)),
-            blocked_on: Operation::Write,
-            place,
+            blocked_on: SocketOperation::Write,
+            permit,
             progress: None,
             closes_carefully: false,
             closing: None,
@@ -107,7 +107,7 @@ impl<Io: 'static, Place> PeerSocket<Io, Place> {
     /// Times an operation while it is blocked.
     fn watch<T>(
         &mut self,
-        on: Operation,
+        on: SocketOperation,
         polled: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
@@ -127,7 +127,7 @@ impl<Io: 'static, Place> PeerSocket<Io, Place> {
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, Place> {
+impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io, Permit> {
     /// Closes the connection so that the peer gets all that was sent.
     pub(super) async fn close(mut self) {
         // The socket is closed now, also after an error.
@@ -140,7 +140,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, 
             ready!(self.poll_end(cx))?;
         }
         let begin =
-            || Closing { bytes_left: CLOSE_DISCARD_MAX, until: Box::pin(sleep(CLOSE_LINGER)) };
+            || CarefulClose { bytes_left: CLOSE_DISCARD_MAX, until: Box::pin(sleep(CLOSE_LINGER)) };
         let closing = self.closing.get_or_insert_with(begin);
         let mut bytes = [0; 1_024];
         while closing.bytes_left > 0 && closing.until.as_mut().poll(cx).is_pending() {
@@ -177,11 +177,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Place: Unpin> PeerSocket<Io, 
     /// Tells the peer that nothing follows.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(Operation::Shutdown, shut, cx)
+        self.watch(SocketOperation::Shutdown, shut, cx)
     }
 }
 
-impl<Io, Place> PeerSocket<Io, Place> {
+impl<Io, Permit> PeerSocket<Io, Permit> {
     fn note_input(&self) {
         if let Some(progress) = &self.progress {
             progress.note_input();
@@ -194,7 +194,7 @@ fn is_part_of_preface(read: &[u8]) -> bool {
     read.len() < PREFACE.len() && PREFACE.starts_with(read)
 }
 
-impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
+impl<Io: AsyncRead + Unpin, Permit: Unpin> AsyncRead for PeerSocket<Io, Permit> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -229,10 +229,10 @@ impl<Io: AsyncRead + Unpin, Place: Unpin> AsyncRead for PeerSocket<Io, Place> {
     }
 }
 
-impl<Io, Place> AsyncWrite for PeerSocket<Io, Place>
+impl<Io, Permit> AsyncWrite for PeerSocket<Io, Permit>
 where
     Io: AsyncRead + AsyncWrite + Unpin + 'static,
-    Place: Unpin,
+    Permit: Unpin,
 {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -243,7 +243,7 @@ where
             Some(refused) => refused.map_ok(|()| bytes.len()),
             None => Pin::new(&mut self.io).poll_write(cx, bytes),
         };
-        self.watch(Operation::Write, written, cx)
+        self.watch(SocketOperation::Write, written, cx)
     }
 
     fn poll_write_vectored(
@@ -256,7 +256,7 @@ where
             Some(refused) => refused.map_ok(|()| slices.iter().map(|slice| slice.len()).sum()),
             None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
         };
-        self.watch(Operation::Write, written, cx)
+        self.watch(SocketOperation::Write, written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -268,7 +268,7 @@ where
         if let (Poll::Ready(Ok(())), Some(progress)) = (&flushed, &self.progress) {
             progress.note_flushed();
         }
-        self.watch(Operation::Flush, flushed, cx)
+        self.watch(SocketOperation::Flush, flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -285,7 +285,7 @@ mod tests {
     use crate::http::Spread;
 
     const STALL: Duration = Duration::from_secs(10);
-    const LIMITS: Limits = Limits {
+    const LIMITS: ServeLimits = ServeLimits {
         drain_within: STALL,
         reconnection: Spread::between(STALL, STALL),
         header_timeout: STALL,

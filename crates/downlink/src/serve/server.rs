@@ -1,38 +1,38 @@
-//! The state that all connections of a server share, and the places that they take.
+//! The state that all connections of a server share, and the permits that they hold.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::direct::Streams;
+use super::direct::DirectStreams;
 use super::drain::Drain;
-use super::limits::Limits;
+use super::limits::ServeLimits;
 
 /// See the module.
 pub(super) struct Server {
-    pub(super) limits: Limits,
+    pub(super) limits: ServeLimits,
     /// Paths that a newcomer beyond `connections_max` may ask for.
     pub(super) answered_at_limit: Vec<String>,
     pub(super) drain: Arc<Drain>,
     /// The streams that drivers serve.
-    pub(super) streams: Streams,
+    pub(super) streams: DirectStreams,
     /// A permit for each of `connections_max`.
-    pub(super) places: Semaphore,
+    pub(super) permits: Semaphore,
 }
 
-/// The place of one connection among `connections_max`, free again when it is dropped.
-pub(super) struct Place(pub(super) Arc<Server>);
+/// The permit of one connection, one of `connections_max`. Given back when it is dropped.
+pub(super) struct Permit(pub(super) Arc<Server>);
 
 impl Server {
-    /// A place for a newcomer, if one is free.
-    pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
-        self.places.try_acquire().ok()?.forget();
-        Some(Place(Arc::clone(self)))
+    /// A permit for a newcomer, if one is left.
+    pub(super) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
+        self.permits.try_acquire().ok()?.forget();
+        Some(Permit(Arc::clone(self)))
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.places.add_permits(1);
+        self.0.permits.add_permits(1);
     }
 }

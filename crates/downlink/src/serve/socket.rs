@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::limits::Limits;
+use super::limits::ServeLimits;
 
 /// Sets the options of an accepted socket. True if the kernel fails the socket when its peer
 /// stalls.
@@ -20,7 +20,7 @@ use super::limits::Limits;
 /// socket writable. Linux takes a peer that keeps its window closed for stalled, also if it answers
 /// probes. The time starts anew only once the window opens for the whole next buffer. So a reader
 /// that sips at a firehose is closed too, even if it takes a few KiB each second.
-pub(super) fn tune<Io: Any>(io: &Io, limits: &Limits) -> bool {
+pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
     let tuned =
@@ -33,7 +33,7 @@ pub(super) fn tune<Io: Any>(io: &Io, limits: &Limits) -> bool {
 
 /// A Unix socket has no options but this one. The kernel doubles it, and counts its own overhead.
 #[cfg(unix)]
-fn tune_unix(stream: &tokio::net::UnixStream, limits: &Limits) -> io::Result<bool> {
+fn tune_unix(stream: &tokio::net::UnixStream, limits: &ServeLimits) -> io::Result<bool> {
     if limits.unsent_bytes_max > 0 {
         let buffer = (limits.unsent_bytes_max as usize).saturating_mul(2);
         SockRef::from(stream).set_send_buffer_size(buffer)?;
@@ -42,7 +42,7 @@ fn tune_unix(stream: &tokio::net::UnixStream, limits: &Limits) -> io::Result<boo
 }
 
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "Linux has the options"))]
-fn tune_tcp(stream: &TcpStream, limits: &Limits) -> io::Result<bool> {
+fn tune_tcp(stream: &TcpStream, limits: &ServeLimits) -> io::Result<bool> {
     // Writes are whole frames, so a delay could not join them with others.
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -82,8 +82,8 @@ mod tests {
     use super::*;
     use crate::http::Spread;
 
-    fn limits(write_stall_max: Duration) -> Limits {
-        Limits {
+    fn limits(write_stall_max: Duration) -> ServeLimits {
+        ServeLimits {
             drain_within: Duration::ZERO,
             reconnection: Spread::between(Duration::ZERO, Duration::ZERO),
             header_timeout: Duration::ZERO,
@@ -102,7 +102,7 @@ mod tests {
         let system = size(&theirs);
         assert!(!tune(&ours, &limits(Duration::from_secs(4))));
         assert!(size(&ours) < system, "{} of {system}", size(&ours));
-        tune(&theirs, &Limits { unsent_bytes_max: 0, ..limits(Duration::ZERO) });
+        tune(&theirs, &ServeLimits { unsent_bytes_max: 0, ..limits(Duration::ZERO) });
         assert_eq!(size(&theirs), system);
     }
 

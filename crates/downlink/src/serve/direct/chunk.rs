@@ -39,7 +39,7 @@ const SLICES: usize = BATCH_FRAMES_MAX + 2;
 
 /// The bytes after a chunk on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Follows {
+pub(super) enum AfterChunk {
     Chunks,
     /// The response has ended; another one may follow.
     Requests,
@@ -53,7 +53,7 @@ const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + LAST_END.len();
 
 /// Frames gathered for one write. A driver reuses them for all of its streams.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct Chunk {
     count: usize,
     bytes: usize,
     /// Copies of small frames, behind the room for the head of their chunk.
@@ -62,13 +62,13 @@ pub(super) struct Gathered {
     frames: Vec<Bytes>,
 }
 
-impl Default for Gathered {
+impl Default for Chunk {
     fn default() -> Self {
         Self { count: 0, bytes: 0, copied: [0; ROOM], frames: Vec::new() }
     }
 }
 
-impl Gathered {
+impl Chunk {
     pub(super) fn is_full(&self) -> bool {
         self.count >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
     }
@@ -98,13 +98,13 @@ impl Gathered {
     pub(super) fn write(
         &mut self,
         socket: &Socket,
-        follows: Follows,
+        follows: AfterChunk,
         now: Instant,
-    ) -> io::Result<Option<Unsent>> {
+    ) -> io::Result<Option<UnsentBytes>> {
         let end = match (self.bytes, follows) {
-            (0, Follows::Chunks) => return Ok(None),
+            (0, AfterChunk::Chunks) => return Ok(None),
             (0, _) => &LAST_END[CHUNK_END.len()..],
-            (_, Follows::Chunks) => CHUNK_END,
+            (_, AfterChunk::Chunks) => CHUNK_END,
             _ => LAST_END,
         };
         let unsent = if self.frames.is_empty() {
@@ -122,15 +122,15 @@ impl Gathered {
         &mut self,
         socket: &Socket,
         end: &[u8],
-        follows: Follows,
+        follows: AfterChunk,
         now: Instant,
-    ) -> io::Result<Option<Unsent>> {
+    ) -> io::Result<Option<UnsentBytes>> {
         let head = self.copied.first_chunk_mut().map_or(0, |room| head_of(self.bytes, room).len());
         let until = HEAD_BYTES_MAX + self.bytes;
         self.copied[until..until + end.len()].copy_from_slice(end);
         let piece = &self.copied[HEAD_BYTES_MAX - head..until + end.len()];
         let written = write_some(socket, &[IoSlice::new(piece)], follows)?;
-        let unsent = || Unsent::of([Bytes::copy_from_slice(&piece[written..])], now);
+        let unsent = || UnsentBytes::of([Bytes::copy_from_slice(&piece[written..])], now);
         Ok((written < piece.len()).then(unsent))
     }
 
@@ -139,13 +139,13 @@ impl Gathered {
         &mut self,
         socket: &Socket,
         end: &'static [u8],
-        follows: Follows,
+        follows: AfterChunk,
         now: Instant,
-    ) -> io::Result<Option<Unsent>> {
+    ) -> io::Result<Option<UnsentBytes>> {
         let mut head = [0; HEAD_BYTES_MAX];
         let head = head_of(self.bytes, &mut head);
         let bytes = head.len() + self.bytes + end.len();
-        let follows = if bytes <= SEND_BYTES_MAX { follows } else { Follows::Chunks };
+        let follows = if bytes <= SEND_BYTES_MAX { follows } else { AfterChunk::Chunks };
         let written = {
             let frames = self.frames.iter().map(|frame| &**frame);
             let slices = one_send([head].into_iter().chain(frames).chain([end]));
@@ -156,7 +156,7 @@ impl Gathered {
         }
         let head = std::iter::once(Bytes::copy_from_slice(head));
         let slices = head.chain(self.frames.drain(..)).chain([Bytes::from_static(end)]);
-        let mut unsent = Unsent::of(slices, now);
+        let mut unsent = UnsentBytes::of(slices, now);
         unsent.advance(written);
         // A long batch takes several sends.
         let sent = if written < SEND_BYTES_MAX { Ok(false) } else { unsent.write(socket, now) };
@@ -182,13 +182,13 @@ fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
 
 /// The bytes that a socket did not take: at most one batch.
 #[derive(Debug)]
-pub(super) struct Unsent {
+pub(super) struct UnsentBytes {
     slices: VecDeque<Bytes>,
     /// When the socket last took bytes.
     pub(super) progress: Instant,
 }
 
-impl Unsent {
+impl UnsentBytes {
     fn of(slices: impl IntoIterator<Item = Bytes>, now: Instant) -> Self {
         Self { slices: slices.into_iter().collect(), progress: now }
     }
@@ -198,7 +198,7 @@ impl Unsent {
         while !self.slices.is_empty() {
             let written = {
                 let slices = one_send(self.slices.iter().map(|slice| &**slice));
-                write_some(socket, &slices, Follows::Chunks)?
+                write_some(socket, &slices, AfterChunk::Chunks)?
             };
             if written == 0 {
                 return Ok(false);
@@ -237,12 +237,12 @@ fn one_send<'a>(slices: impl Iterator<Item = &'a [u8]>) -> SmallVec<[IoSlice<'a>
 }
 
 /// Writes once; 0 if the socket is full, or there is nothing to write.
-fn write_some(socket: &Socket, slices: &[IoSlice<'_>], follows: Follows) -> io::Result<usize> {
+fn write_some(socket: &Socket, slices: &[IoSlice<'_>], follows: AfterChunk) -> io::Result<usize> {
     if slices.iter().all(|slice| slice.is_empty()) {
         return Ok(0);
     }
     loop {
-        match socket.write(slices, follows == Follows::Nothing) {
+        match socket.write(slices, follows == AfterChunk::Nothing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -258,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    fn gathered(frames: &[&[u8]]) -> Gathered {
-        let mut gathered = Gathered::default();
+    fn gathered(frames: &[&[u8]]) -> Chunk {
+        let mut gathered = Chunk::default();
         frames.iter().for_each(|frame| gathered.push(Bytes::copy_from_slice(frame)));
         gathered
     }
@@ -270,7 +270,7 @@ mod tests {
         (Socket(ours.into()), theirs)
     }
 
-    fn written(frames: &[&[u8]], follows: Follows) -> String {
+    fn written(frames: &[&[u8]], follows: AfterChunk) -> String {
         let (ours, mut theirs) = pair();
         let unsent = gathered(frames).write(&ours, follows, Instant::now()).expect("open");
         assert!(unsent.is_none());
@@ -283,16 +283,16 @@ mod tests {
     #[test]
     fn frames_are_one_chunk() {
         assert_eq!(
-            written(&[b"data: a\n\n", b"", b"data: b\n\n"], Follows::Chunks),
+            written(&[b"data: a\n\n", b"", b"data: b\n\n"], AfterChunk::Chunks),
             "12\r\ndata: a\n\ndata: b\n\n\r\n"
         );
-        assert_eq!(written(&[b"x"], Follows::Requests), "1\r\nx\r\n0\r\n\r\n");
+        assert_eq!(written(&[b"x"], AfterChunk::Requests), "1\r\nx\r\n0\r\n\r\n");
         let (most, more) = (&[b'x'; COPIED_BYTES_MAX][..], &[b'x'; COPIED_BYTES_MAX + 1][..]);
         let several = &[b'x'; 2 * SEND_BYTES_MAX + 1][..];
         for large in [most, more, several] {
             let text = str::from_utf8(large).expect("ASCII");
             let chunk = format!("{:x}\r\n{text}\r\n0\r\n\r\n", large.len());
-            assert_eq!(written(&[large], Follows::Nothing), chunk);
+            assert_eq!(written(&[large], AfterChunk::Nothing), chunk);
         }
         let frames = [&[b'a'; 600][..], &[b'b'; 424], &[b'c'; 1], &[b'd'; 7]];
         for count in 2..=frames.len() {
@@ -302,10 +302,10 @@ mod tests {
                 .map(|byte| char::from(*byte))
                 .collect();
             let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-            assert_eq!(written(&frames[..count], Follows::Chunks), chunk, "{count}");
+            assert_eq!(written(&frames[..count], AfterChunk::Chunks), chunk, "{count}");
         }
-        assert_eq!(written(&[], Follows::Nothing), "0\r\n\r\n");
-        assert_eq!(written(&[], Follows::Chunks), "");
+        assert_eq!(written(&[], AfterChunk::Nothing), "0\r\n\r\n");
+        assert_eq!(written(&[], AfterChunk::Chunks), "");
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
                 whole.extend_from_slice(block);
                 whole.extend_from_slice(b"\r\n");
                 if let Some(unsent) =
-                    gathered(&[block]).write(&ours, Follows::Chunks, now).expect("open")
+                    gathered(&[block]).write(&ours, AfterChunk::Chunks, now).expect("open")
                 {
                     break unsent;
                 }

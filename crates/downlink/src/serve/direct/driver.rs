@@ -21,13 +21,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinSet, unconstrained, yield_now};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::chunk::Gathered;
-use super::handed_over::{Arrival, Connection};
+use super::chunk::Chunk;
+use super::handed_over::{Arrival, ConnectionFuture};
 use super::lanes::Lanes;
-use super::mailbox::{Mail, Mailbox, StreamWaker, Streams, outlive};
+use super::mailbox::{DirectStreams, Mailbox, MailboxItems, StreamWaker, outlive};
 use super::readiness::Readiness;
 use super::socket::Socket;
-use super::stream::{Found, Next, Round, Stream};
+use super::stream::{BodyState, NextStep, Round, Stream};
 use super::timers::{self, Timers};
 use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
@@ -61,8 +61,8 @@ pub(in crate::serve) fn start<Io: Any>(
     tasks: &mut JoinSet<()>,
     drain: &Arc<Drain>,
     write_stall_max: Duration,
-    resumed: &UnboundedSender<Connection>,
-) -> Streams {
+    resumed: &UnboundedSender<ConnectionFuture>,
+) -> DirectStreams {
     let workers = tokio::runtime::Handle::current().metrics().num_workers();
     let count = if Socket::can_be::<Io>() { workers } else { 0 };
     let mut mailboxes = Vec::with_capacity(count);
@@ -80,8 +80,8 @@ pub(in crate::serve) fn start<Io: Any>(
             lanes: Lanes::default(),
             timers: Timers::default(),
             readiness,
-            mail: Mail::default(),
-            gathered: iter::repeat_with(Gathered::default).take(STREAMS_PER_ROUND).collect(),
+            mail: MailboxItems::default(),
+            gathered: iter::repeat_with(Chunk::default).take(STREAMS_PER_ROUND).collect(),
             sleep: Box::pin(sleep_until(Instant::now())),
             draining: Some(Box::pin(drain.begun())),
         };
@@ -89,7 +89,7 @@ pub(in crate::serve) fn start<Io: Any>(
         // because of the polls of the others.
         tasks.spawn(unconstrained(driver.run()));
     }
-    Streams(mailboxes.into())
+    DirectStreams(mailboxes.into())
 }
 
 /// See the module.
@@ -98,14 +98,14 @@ struct Driver {
     drain: Arc<Drain>,
     write_stall_max: Duration,
     /// Takes connections whose stream has ended.
-    resumed: UnboundedSender<Connection>,
+    resumed: UnboundedSender<ConnectionFuture>,
     streams: Slab<Stream>,
     lanes: Lanes,
     timers: Timers,
     readiness: Readiness,
-    mail: Mail,
+    mail: MailboxItems,
     /// The frames of the streams of a round.
-    gathered: Box<[Gathered]>,
+    gathered: Box<[Chunk]>,
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
     /// `None` once the drain has begun.
@@ -174,9 +174,11 @@ impl Driver {
     }
 
     /// Gathers the frames that a stream has to send. `Err` if its body was not polled.
-    fn poll_body(&mut self, key: u32, slot: usize, round: &Round) -> Result<Found, Next> {
+    fn poll_body(&mut self, key: u32, slot: usize, round: &Round) -> Result<BodyState, NextStep> {
         let stream = self.streams.get_mut(key as usize);
-        let Some(Stream { open: Some(open), waker, due }) = stream else { return Err(Next::Close) };
+        let Some(Stream { open: Some(open), waker, due }) = stream else {
+            return Err(NextStep::Close);
+        };
         open.flush(round)?;
         let (mut cx, gathered) = (Context::from_waker(waker), &mut self.gathered[slot]);
         let (found, schedule) = round.polls.poll(key, &mut cx, |cx| open.gather(gathered, cx));
@@ -188,8 +190,8 @@ impl Driver {
     }
 
     /// Sends the frames that a stream has gathered.
-    fn send(&mut self, key: u32, slot: usize, round: &Round, found: Result<Found, Next>) {
-        let mut next = Next::Close;
+    fn send(&mut self, key: u32, slot: usize, round: &Round, found: Result<BodyState, NextStep>) {
+        let mut next = NextStep::Close;
         if let Some(Stream { open: Some(open), due, .. }) = self.streams.get_mut(key as usize) {
             let gathered = &mut self.gathered[slot];
             next = found.map_or_else(|next| next, |found| open.send(gathered, found, round));
@@ -198,11 +200,11 @@ impl Driver {
             }
         }
         match next {
-            Next::Wait => self.watch_for_room(key),
-            Next::Again => self.lanes.push(key),
-            Next::GiveBack => self.give_back(key),
-            Next::Close => self.close(key),
-            Next::CloseStalled => self.close_stalled(key),
+            NextStep::Wait => self.watch_for_room(key),
+            NextStep::Again => self.lanes.push(key),
+            NextStep::GiveBack => self.give_back(key),
+            NextStep::Close => self.close(key),
+            NextStep::CloseStalled => self.close_stalled(key),
         }
     }
 
@@ -260,7 +262,7 @@ impl Driver {
         }
         for (key, end) in gone {
             match end {
-                Next::CloseStalled => self.close_stalled(key),
+                NextStep::CloseStalled => self.close_stalled(key),
                 _ => self.close(key),
             }
         }

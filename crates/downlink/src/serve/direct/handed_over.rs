@@ -9,7 +9,7 @@ use super::socket::Socket;
 use crate::http::AnyError;
 
 /// The task of a connection.
-pub(in crate::serve) type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(in crate::serve) type ConnectionFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One poll of a body for bytes.
 pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
@@ -34,7 +34,7 @@ pub(in crate::serve) trait HandedOver: Send {
 
     /// Serves the connection's next requests, beginning with input that was read already. Without
     /// `requests` it closes the connection so that the peer gets all that was sent.
-    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection;
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture;
 }
 
 /// A stream on its way to a driver.

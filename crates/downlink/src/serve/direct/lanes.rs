@@ -3,7 +3,7 @@
 //! A topic with ten thousand readers wakes them all at once. A reader of another topic, woken after
 //! them, waits for a few of them only. Within a lane streams are in the order of their wake-ups.
 //!
-//! The lists are chained through an array with a place for each stream. So the next stream is found
+//! The lists are chained through an array with an entry for each stream. So the next stream is found
 //! without reading the streams, of which few are in the processor's cache.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ const LANES: usize = 4_096;
 /// No stream.
 const NONE: u32 = u32::MAX;
 
-/// One lane: a list chained through the places.
+/// One lane: a list chained through the entries.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
     /// The next stream; `NONE` while none waits.
@@ -31,9 +31,9 @@ struct Lane {
     last: u32,
 }
 
-/// The place of one stream.
+/// The entry of one stream.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct LaneEntry {
     lane: u16,
     waits: bool,
     /// The stream behind it in its lane.
@@ -44,7 +44,7 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Lanes {
     /// There are as many as the most streams at a time.
-    places: Vec<Place>,
+    entries: Vec<LaneEntry>,
     lanes: Vec<Lane>,
     /// The lanes in which a stream waits, in the order of their turns.
     order: VecDeque<u16>,
@@ -55,7 +55,7 @@ pub(super) struct Lanes {
 impl Default for Lanes {
     fn default() -> Self {
         let lanes = vec![Lane { first: NONE, last: NONE }; LANES];
-        Self { places: Vec::new(), lanes, order: VecDeque::new(), taken: 0 }
+        Self { entries: Vec::new(), lanes, order: VecDeque::new(), taken: 0 }
     }
 }
 
@@ -67,32 +67,32 @@ impl Lanes {
     /// Puts a stream, which must not be waiting, into the lane of a number for its next waits.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let at = key as usize;
-        if at >= self.places.len() {
-            self.places.resize(at + 1, Place { lane: 0, waits: false, behind: NONE });
+        if at >= self.entries.len() {
+            self.entries.resize(at + 1, LaneEntry { lane: 0, waits: false, behind: NONE });
         }
-        self.places[at].lane = (number as usize % LANES) as u16;
+        self.entries[at].lane = (number as usize % LANES) as u16;
     }
 
     /// Whether a stream waits for its turn.
     pub(super) fn has(&self, key: u32) -> bool {
-        self.places.get(key as usize).is_some_and(|place| place.waits)
+        self.entries.get(key as usize).is_some_and(|entry| entry.waits)
     }
 
     /// Puts a stream, which has a lane, at the end of it, unless it waits already.
     pub(super) fn push(&mut self, key: u32) {
-        let place = &mut self.places[key as usize];
-        if std::mem::replace(&mut place.waits, true) {
+        let entry = &mut self.entries[key as usize];
+        if std::mem::replace(&mut entry.waits, true) {
             return;
         }
-        place.behind = NONE;
-        let at = place.lane;
+        entry.behind = NONE;
+        let at = entry.lane;
         let lane = &mut self.lanes[usize::from(at)];
         let last = std::mem::replace(&mut lane.last, key);
         if lane.first == NONE {
             lane.first = key;
             self.order.push_back(at);
         } else {
-            self.places[last as usize].behind = key;
+            self.entries[last as usize].behind = key;
         }
     }
 
@@ -101,9 +101,9 @@ impl Lanes {
         let at = *self.order.front()?;
         let lane = &mut self.lanes[usize::from(at)];
         let key = lane.first;
-        let place = &mut self.places[key as usize];
-        place.waits = false;
-        lane.first = place.behind;
+        let entry = &mut self.entries[key as usize];
+        entry.waits = false;
+        lane.first = entry.behind;
         self.taken += 1;
         if lane.first == NONE {
             self.order.pop_front();

@@ -19,14 +19,14 @@ use super::handed_over::Arrival;
 /// See the module.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    mail: Mutex<Mail>,
+    mail: Mutex<MailboxItems>,
     /// The number of streams that were sent here and have not ended.
     streams: watch::Sender<usize>,
 }
 
 /// The items since the driver last looked.
 #[derive(Default)]
-pub(super) struct Mail {
+pub(super) struct MailboxItems {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
     /// Whether each key is in `woken`; as long as the highest key that ever was woken.
@@ -39,7 +39,7 @@ pub(super) struct Mail {
 
 impl Mailbox {
     /// Takes all items. If there are none, it keeps the waker for the next item and returns false.
-    pub(super) fn collect(&self, mail: &mut Mail, waker: &Waker) -> bool {
+    pub(super) fn collect(&self, mail: &mut MailboxItems, waker: &Waker) -> bool {
         mail.woken.clear();
         let mut here = self.mail.lock();
         std::mem::swap(&mut here.woken, &mut mail.woken);
@@ -90,7 +90,7 @@ impl Mailbox {
         self.streams.send_modify(|streams| *streams -= 1);
     }
 
-    fn change(&self, change: impl FnOnce(&mut Mail)) {
+    fn change(&self, change: impl FnOnce(&mut MailboxItems)) {
         let driver = {
             let mut mail = self.mail.lock();
             change(&mut mail);
@@ -109,7 +109,7 @@ impl WakeMany for Mailbox {
     }
 }
 
-impl Mail {
+impl MailboxItems {
     fn wake(&mut self, key: u32) {
         let at = key as usize;
         if at >= self.is_woken.len() {
@@ -135,9 +135,9 @@ impl Wake for StreamWaker {
 }
 
 /// Takes the streams of connections.
-pub(in crate::serve) struct Streams(pub(super) Box<[Arc<Mailbox>]>);
+pub(in crate::serve) struct DirectStreams(pub(super) Box<[Arc<Mailbox>]>);
 
-impl Streams {
+impl DirectStreams {
     /// Whether there is a driver at all.
     pub(in crate::serve) fn are_taken(&self) -> bool {
         !self.0.is_empty()

@@ -23,6 +23,6 @@ mod tests;
 mod timers;
 
 pub(super) use driver::start;
-pub(super) use handed_over::{Arrival, Connection, HandedOver, PolledBytes};
-pub(super) use mailbox::Streams;
+pub(super) use handed_over::{Arrival, ConnectionFuture, HandedOver, PolledBytes};
+pub(super) use mailbox::DirectStreams;
 pub(super) use socket::Socket;

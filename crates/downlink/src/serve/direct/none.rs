@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
-pub(super) use self::handed_over::{Arrival, Connection, HandedOver, PolledBytes};
-pub(super) use self::mailbox::Streams;
+pub(super) use self::handed_over::{Arrival, ConnectionFuture, HandedOver, PolledBytes};
+pub(super) use self::mailbox::DirectStreams;
 pub(super) use self::socket::Socket;
 use super::drain::Drain;
 
@@ -42,7 +42,7 @@ pub(super) fn start<Io>(
     _tasks: &mut JoinSet<()>,
     _drain: &Arc<Drain>,
     _write_stall_max: Duration,
-    _resumed: &UnboundedSender<Connection>,
-) -> Streams {
-    Streams(Box::default())
+    _resumed: &UnboundedSender<ConnectionFuture>,
+) -> DirectStreams {
+    DirectStreams(Box::default())
 }

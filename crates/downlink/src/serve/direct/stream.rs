@@ -10,8 +10,8 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tokio::time::Instant;
 
-use super::chunk::{Follows, Gathered, Unsent};
-use super::handed_over::{Arrival, Connection, HandedOver};
+use super::chunk::{AfterChunk, Chunk, UnsentBytes};
+use super::handed_over::{Arrival, ConnectionFuture, HandedOver};
 use super::mailbox::outlive;
 use super::socket::Socket;
 use super::timers::{self, Ticks};
@@ -23,18 +23,18 @@ use crate::serve::socket::discard;
 #[repr(align(64))]
 pub(super) struct Stream {
     /// `None` once it has ended. Its key is still in use then, as it waits for its turn.
-    pub(super) open: Option<Open>,
+    pub(super) open: Option<OpenStream>,
     pub(super) waker: Waker,
     /// Its time in the timers.
     pub(super) due: Ticks,
 }
 
 /// A stream that has not ended.
-pub(super) struct Open {
+pub(super) struct OpenStream {
     pub(super) socket: Socket,
     pub(super) stream: Pin<Box<dyn HandedOver>>,
     /// `None` if there is nothing in it.
-    uncommon: Option<Box<Uncommon>>,
+    uncommon: Option<Box<UncommonParts>>,
     /// The body has ended; the rest of the response may be unsent.
     has_ended: bool,
     /// Whether the connection serves more requests after the stream.
@@ -46,15 +46,15 @@ pub(super) struct Open {
 
 /// The parts that few streams have.
 #[derive(Default)]
-struct Uncommon {
-    unsent: Option<Unsent>,
+struct UncommonParts {
+    unsent: Option<UnsentBytes>,
     /// Input beyond the request.
     input: Bytes,
 }
 
 /// The state of a body after the frames that it had ready.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Found {
+pub(super) enum BodyState {
     Nothing,
     /// The batch was full.
     More,
@@ -65,7 +65,7 @@ pub(super) enum Found {
 
 /// The next step of a driver with a stream that had its turn.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Next {
+pub(super) enum NextStep {
     /// Waits for its waker, its peer, or its time.
     Wait,
     /// Gives it another turn.
@@ -90,10 +90,10 @@ pub(super) struct Round {
 impl Stream {
     pub(super) fn new(arrival: Arrival, waker: Waker) -> Self {
         let Arrival { socket, stream, input, keep_alive, times_stalls } = arrival;
-        let open = Open {
+        let open = OpenStream {
             socket,
             stream,
-            uncommon: (!input.is_empty()).then(|| Box::new(Uncommon { unsent: None, input })),
+            uncommon: (!input.is_empty()).then(|| Box::new(UncommonParts { unsent: None, input })),
             has_ended: false,
             keep_alive,
             times_stalls,
@@ -103,21 +103,21 @@ impl Stream {
     }
 }
 
-impl Open {
+impl OpenStream {
     /// Sends the rest of an earlier turn. `Err` if the body is not polled in this turn.
-    pub(super) fn flush(&mut self, round: &Round) -> Result<(), Next> {
+    pub(super) fn flush(&mut self, round: &Round) -> Result<(), NextStep> {
         if let Some(unsent) = self.uncommon.as_mut().and_then(|it| it.unsent.as_mut()) {
             match unsent.write(&self.socket, round.now) {
                 Err(error) => return Err(failed(&error)),
                 Ok(false) if self.stalls_at(round).is_some_and(|at| at <= round.now) => {
                     discard((&self.socket.0).into());
-                    return Err(Next::CloseStalled);
+                    return Err(NextStep::CloseStalled);
                 }
-                Ok(false) => return Err(Next::Wait),
+                Ok(false) => return Err(NextStep::Wait),
                 Ok(true) => self.forget_unsent(),
             }
         }
-        if self.has_ended { Err(Next::GiveBack) } else { Ok(()) }
+        if self.has_ended { Err(NextStep::GiveBack) } else { Ok(()) }
     }
 
     fn forget_unsent(&mut self) {
@@ -129,7 +129,7 @@ impl Open {
 
     /// Takes the frames that the body has ready, at most a batch. A panic of the body, which is the
     /// app's, cuts this response and no other.
-    pub(super) fn gather(&mut self, gathered: &mut Gathered, cx: &mut Context<'_>) -> Found {
+    pub(super) fn gather(&mut self, gathered: &mut Chunk, cx: &mut Context<'_>) -> BodyState {
         // Empty frames count too: a body may yield nothing else, without end.
         for _ in 0..BATCH_FRAMES_MAX {
             if gathered.is_full() {
@@ -140,29 +140,34 @@ impl Open {
                 Ok(Poll::Ready(Some(Ok(frame)))) => gathered.push(frame),
                 Ok(Poll::Ready(Some(Err(error)))) => {
                     tracing::debug!(%error, "a stream is cut");
-                    return Found::Cut;
+                    return BodyState::Cut;
                 }
-                Ok(Poll::Ready(None)) => return Found::End,
-                Ok(Poll::Pending) => return Found::Nothing,
+                Ok(Poll::Ready(None)) => return BodyState::End,
+                Ok(Poll::Pending) => return BodyState::Nothing,
                 Err(_) => {
                     tracing::error!("a response body panicked; its connection is closed");
-                    return Found::Cut;
+                    return BodyState::Cut;
                 }
             }
         }
-        Found::More
+        BodyState::More
     }
 
     /// Sends the gathered frames.
-    pub(super) fn send(&mut self, gathered: &mut Gathered, found: Found, round: &Round) -> Next {
-        self.has_ended = matches!(found, Found::End | Found::Cut);
+    pub(super) fn send(
+        &mut self,
+        gathered: &mut Chunk,
+        found: BodyState,
+        round: &Round,
+    ) -> NextStep {
+        self.has_ended = matches!(found, BodyState::End | BodyState::Cut);
         // The peer learns now whether it may send a request, even if a drain begins in the next
         // moment.
-        self.keep_alive &= !self.has_ended || (found == Found::End && !round.drains);
+        self.keep_alive &= !self.has_ended || (found == BodyState::End && !round.drains);
         let follows = match found {
-            Found::End if self.keep_alive => Follows::Requests,
-            Found::End => Follows::Nothing,
-            _ => Follows::Chunks,
+            BodyState::End if self.keep_alive => AfterChunk::Requests,
+            BodyState::End => AfterChunk::Nothing,
+            _ => AfterChunk::Chunks,
         };
         let written = gathered.write(&self.socket, follows, round.now);
         if self.has_ended {
@@ -173,23 +178,23 @@ impl Open {
             (Err(error), _) => failed(&error),
             (Ok(Some(unsent)), _) => {
                 self.uncommon.get_or_insert_default().unsent = Some(unsent);
-                Next::Wait
+                NextStep::Wait
             }
-            (Ok(None), Found::End | Found::Cut) => Next::GiveBack,
-            (Ok(None), Found::More) => Next::Again,
-            (Ok(None), Found::Nothing) => Next::Wait,
+            (Ok(None), BodyState::End | BodyState::Cut) => NextStep::GiveBack,
+            (Ok(None), BodyState::More) => NextStep::Again,
+            (Ok(None), BodyState::Nothing) => NextStep::Wait,
         }
     }
 
-    fn unsent(&self) -> Option<&Unsent> {
+    fn unsent(&self) -> Option<&UnsentBytes> {
         self.uncommon.as_ref()?.unsent.as_ref()
     }
 
     /// How a stream ends whose socket the kernel has given up.
-    pub(super) fn end_of_gone(&self) -> Next {
+    pub(super) fn end_of_gone(&self) -> NextStep {
         match SockRef::from(&self.socket.0).take_error() {
             Ok(Some(error)) => failed(&error),
-            _ => Next::Close,
+            _ => NextStep::Close,
         }
     }
 
@@ -205,7 +210,7 @@ impl Open {
     }
 
     /// The connection after the stream, which serves further requests or closes.
-    pub(super) fn into_connection(mut self) -> io::Result<Connection> {
+    pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
         if requests.is_none() {
             // Right after the last bytes, so that the kernel sends both together.
@@ -215,11 +220,11 @@ impl Open {
     }
 }
 
-fn failed(error: &io::Error) -> Next {
+fn failed(error: &io::Error) -> NextStep {
     tracing::debug!(%error, "a stream ended early");
     // So the kernel reports a peer that stalls.
     let stalled = error.kind() == io::ErrorKind::TimedOut;
-    if stalled { Next::CloseStalled } else { Next::Close }
+    if stalled { NextStep::CloseStalled } else { NextStep::Close }
 }
 
 #[cfg(target_pointer_width = "64")]

@@ -17,10 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::LANE_TURN;
-use super::{Arrival, Connection, HandedOver, PolledBytes as Polled, Socket, Streams, start};
+use super::{
+    Arrival, ConnectionFuture, DirectStreams, HandedOver, PolledBytes as Polled, Socket, start,
+};
 use crate::http::{Moment, Spread, driven};
 use crate::serve::drain::Drain;
-use crate::serve::limits::Limits;
+use crate::serve::limits::ServeLimits;
 use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 
 /// Far more than any of these tests takes.
@@ -87,7 +89,7 @@ impl HandedOver for Option<Fake> {
         self.set(None);
     }
 
-    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> Connection {
+    fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture {
         Box::pin(async move {
             if requests.is_some() {
                 return;
@@ -98,9 +100,9 @@ impl HandedOver for Option<Fake> {
     }
 }
 
-fn limits() -> Limits {
+fn limits() -> ServeLimits {
     let second = Duration::from_secs(1);
-    Limits {
+    ServeLimits {
         drain_within: second,
         reconnection: Spread::between(second, second),
         header_timeout: second,
@@ -113,9 +115,9 @@ fn limits() -> Limits {
 
 /// A server's drivers without the server.
 struct Rig {
-    streams: Streams,
+    streams: DirectStreams,
     tasks: JoinSet<()>,
-    resumed: UnboundedReceiver<Connection>,
+    resumed: UnboundedReceiver<ConnectionFuture>,
 }
 
 impl Rig {
@@ -143,7 +145,7 @@ impl Rig {
     }
 
     /// The next connection whose stream has ended.
-    async fn next_resumed(&mut self) -> Connection {
+    async fn next_resumed(&mut self) -> ConnectionFuture {
         patiently(self.resumed.recv()).await.expect("a running driver")
     }
 

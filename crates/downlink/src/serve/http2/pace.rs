@@ -14,7 +14,7 @@ use http_body::{Body, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 
-use crate::serve::outgoing::Polled;
+use crate::serve::outgoing::PolledFrame;
 
 /// The largest piece of a body that hyper gets at once.
 ///
@@ -50,7 +50,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
     type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<B::Error> {
         let this = self.project();
         *this.report.lock() = Some(false);
         if this.rest.is_empty() {

@@ -21,14 +21,14 @@ use super::pace::BodyReport;
 use crate::http::moment::Moment;
 use crate::http::stalled::{self, StalledPeer};
 
-type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Streams that hyper has spawned since the last poll. Only one task locks it, for a moment.
-type New = Mutex<Vec<Boxed>>;
+type NewStreams = Mutex<Vec<BoxedStream>>;
 
 /// Takes the streams that hyper spawns. Weak, because each stream holds one.
 #[derive(Clone, Debug)]
-pub(super) struct Spawner(Weak<New>);
+pub(super) struct Spawner(Weak<NewStreams>);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
     fn execute(&self, stream: F) {
@@ -42,16 +42,16 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
 }
 
 /// See the module.
-pub(super) struct Streams {
-    new: Arc<New>,
-    streams: FuturesUnordered<Stream>,
+pub(super) struct Http2Streams {
+    new: Arc<NewStreams>,
+    streams: FuturesUnordered<RequestStream>,
     report: BodyReport,
     /// The peer's address, for logs.
     peer: Arc<str>,
     write_stall_max: Duration,
 }
 
-impl Streams {
+impl Http2Streams {
     pub(super) fn new(report: BodyReport, peer: String, write_stall_max: Duration) -> Self {
         let (new, streams, peer) = (Arc::default(), FuturesUnordered::new(), peer.into());
         Self { new, streams, report, peer, write_stall_max }
@@ -78,7 +78,7 @@ impl Streams {
     /// Polls the streams that were woken or are new.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
         let new = take(&mut *self.new.lock());
-        self.streams.extend(new.into_iter().map(|inner| Stream {
+        self.streams.extend(new.into_iter().map(|inner| RequestStream {
             inner,
             report: self.report.clone(),
             peer: Arc::clone(&self.peer),
@@ -90,8 +90,8 @@ impl Streams {
 }
 
 /// One request and its response.
-struct Stream {
-    inner: Boxed,
+struct RequestStream {
+    inner: BoxedStream,
     report: BodyReport,
     peer: Arc<str>,
     began: Moment,
@@ -99,7 +99,7 @@ struct Stream {
     stall: StallTimer,
 }
 
-impl Future for Stream {
+impl Future for RequestStream {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
