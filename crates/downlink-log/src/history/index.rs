@@ -23,14 +23,14 @@ const SLACK: usize = 64;
 /// Invariant: `places` is the number of topics in all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
-    chunks: VecDeque<VecDeque<Row<P>>>,
+    chunks: VecDeque<VecDeque<IndexRow<P>>>,
     places: usize,
     /// The chunk that is tidied next.
     next_chunk: usize,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Row<P> {
+pub(crate) struct IndexRow<P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
     pub(crate) topics: EventTopics<P>,
@@ -41,7 +41,7 @@ impl<P> Index<P> {
         Self { chunks: VecDeque::new(), places: 0, next_chunk: 0 }
     }
 
-    pub(crate) fn push(&mut self, row: Row<P>) {
+    pub(crate) fn push(&mut self, row: IndexRow<P>) {
         debug_assert!(self.newest().is_none_or(|newest| newest < row.offset));
         self.places += row.topics.len();
         match self.chunks.back_mut().filter(|chunk| chunk.len() < CHUNK_ROWS) {
@@ -51,7 +51,7 @@ impl<P> Index<P> {
     }
 
     /// The rows from an offset on, in order.
-    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &Row<P>> {
+    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &IndexRow<P>> {
         let first = self.chunks.partition_point(|chunk| last(chunk) < from);
         let rows = self.chunks.range(first..).flatten();
         // Only the first of these chunks has rows below `from`.
@@ -59,7 +59,7 @@ impl<P> Index<P> {
     }
 
     /// The rows below an offset, newest first.
-    pub(crate) fn below(&self, until: u64) -> impl Iterator<Item = &Row<P>> {
+    pub(crate) fn below(&self, until: u64) -> impl Iterator<Item = &IndexRow<P>> {
         let after = self.chunks.partition_point(|chunk| first(chunk) < until);
         let rows = self.chunks.range(..after).rev().flat_map(|chunk| chunk.iter().rev());
         rows.skip_while(move |row| row.offset >= until)
@@ -74,12 +74,12 @@ impl<P> Index<P> {
         Some(row.offset)
     }
 
-    pub(crate) fn front(&self) -> Option<&Row<P>> {
+    pub(crate) fn front(&self) -> Option<&IndexRow<P>> {
         self.chunks.front()?.front()
     }
 
     /// Removes the oldest row, if it is that of `offset`.
-    pub(crate) fn pop_front(&mut self, offset: u64) -> Option<Row<P>> {
+    pub(crate) fn pop_front(&mut self, offset: u64) -> Option<IndexRow<P>> {
         let chunk = self.chunks.front_mut()?;
         let row = chunk.pop_front_if(|row| row.offset == offset)?;
         self.places -= row.topics.len();
@@ -103,8 +103,9 @@ impl<P> Index<P> {
             self.next_chunk = 0;
         }
         let Some(chunk) = self.chunks.get_mut(self.next_chunk) else { return };
-        let places =
-            |chunk: &VecDeque<Row<P>>| -> usize { chunk.iter().map(|row| row.topics.len()).sum() };
+        let places = |chunk: &VecDeque<IndexRow<P>>| -> usize {
+            chunk.iter().map(|row| row.topics.len()).sum()
+        };
         let before = places(chunk);
         chunk.retain_mut(|row| {
             row.topics.retain(|topic| is_kept(row.offset, topic));
@@ -127,11 +128,11 @@ impl<P> Index<P> {
     }
 }
 
-fn first<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+fn first<P>(chunk: &VecDeque<IndexRow<P>>) -> u64 {
     chunk.front().map_or(0, |row| row.offset)
 }
 
-fn last<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+fn last<P>(chunk: &VecDeque<IndexRow<P>>) -> u64 {
     chunk.back().map_or(0, |row| row.offset)
 }
 
@@ -152,7 +153,7 @@ mod tests {
         let one = topics(1);
         for offset in 1..=rows {
             let at = Timestamp::from_millis(offset / 2);
-            index.push(Row { offset: 2 * offset, at, topics: one.clone() });
+            index.push(IndexRow { offset: 2 * offset, at, topics: one.clone() });
         }
         index
     }
@@ -193,7 +194,7 @@ mod tests {
     fn a_row_weighs_as_much_as_its_topics() {
         let mut index = Index::new();
         for (offset, count) in [(1, 1_000), (2, 1)] {
-            index.push(Row { offset, at: Timestamp::default(), topics: topics(count) });
+            index.push(IndexRow { offset, at: Timestamp::default(), topics: topics(count) });
         }
         index.tidy(1, |offset, _| offset == 2);
         assert_eq!(index.places, 1);
