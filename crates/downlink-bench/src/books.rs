@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 
 use super::{
     pace::Pace,
-    record::{Record, Scanner},
-    tally::{Arrival, Counts, Seen},
+    record::{EventRecord, Scanner},
+    tally::{Counts, DeliveryOrder, Seen},
 };
 
 /// The longest latency that the histogram distinguishes: an hour.
@@ -32,7 +32,7 @@ pub(super) struct Books {
     /// Whether a refused event may still arrive: a crash of the server cuts off the answer only.
     pub(super) refused_may_arrive: bool,
     /// Deliveries, and reads that held any, within the measured period.
-    pub(super) measured: Measured,
+    pub(super) measured: MeasuredCounts,
     topics: u64,
     /// Connections that are up, by topic.
     up: Vec<u64>,
@@ -41,7 +41,7 @@ pub(super) struct Books {
 
 /// Counts within the measured period.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Measured {
+pub(super) struct MeasuredCounts {
     pub(super) deliveries: u64,
     pub(super) reads: u64,
     pub(super) published: u64,
@@ -51,7 +51,7 @@ pub(super) struct Measured {
 
 /// The place of an event among those of its topic.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct TopicPosition {
     pub(super) topic: usize,
     pub(super) deliveries: u64,
     pub(super) number: u64,
@@ -68,7 +68,7 @@ impl Books {
             published: 0,
             refused: HashSet::new(),
             refused_may_arrive: false,
-            measured: Measured::default(),
+            measured: MeasuredCounts::default(),
             topics: topics as u64,
             up: vec![0; topics],
             period: 0..0,
@@ -101,7 +101,7 @@ impl Books {
     }
 
     /// The next event is on its way.
-    pub(super) fn publish(&mut self, due_ns: u64, now_ns: u64) -> (Place, Record) {
+    pub(super) fn publish(&mut self, due_ns: u64, now_ns: u64) -> (TopicPosition, EventRecord) {
         let number = self.published;
         let topic = (number % self.topics) as usize;
         let deliveries = self.up[topic];
@@ -109,7 +109,7 @@ impl Books {
         self.measured.published += u64::from(self.period.contains(&now_ns));
         self.counts.expected += deliveries;
         self.pace.published(deliveries, now_ns);
-        (Place { topic, deliveries, number }, Record { run: self.run, number, due_ns })
+        (TopicPosition { topic, deliveries, number }, EventRecord { run: self.run, number, due_ns })
     }
 
     /// The server acknowledged this many events.
@@ -120,7 +120,7 @@ impl Books {
     }
 
     /// An event was refused, or its connection broke: no delivery is due.
-    pub(super) fn refuse(&mut self, place: Place) {
+    pub(super) fn refuse(&mut self, place: TopicPosition) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);
         self.refused.insert(place.number);
@@ -131,9 +131,9 @@ impl Books {
         &mut self,
         seen: &mut Seen,
         topic: usize,
-        record: Record,
+        record: EventRecord,
         now_ns: u64,
-    ) -> Option<Arrival> {
+    ) -> Option<DeliveryOrder> {
         let known = record.run == self.run && record.number < self.published;
         if !known || (!self.refused_may_arrive && self.refused.contains(&record.number)) {
             self.counts.foreign += 1;
@@ -144,7 +144,7 @@ impl Books {
             return None;
         }
         let arrival = seen.arrive(record.number / self.topics, &mut self.counts);
-        if arrival == Arrival::Duplicate {
+        if arrival == DeliveryOrder::Duplicate {
             return Some(arrival);
         }
         self.pace.delivered(record.number, now_ns);
@@ -168,12 +168,12 @@ impl Books {
 
 /// The books, and the scanner that all streams share.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct SharedBooks {
     pub(super) books: Books,
     pub(super) scanner: Scanner,
 }
 
-impl Reading {
+impl SharedBooks {
     pub(super) fn new(books: Books) -> Self {
         Self { books, scanner: Scanner::new() }
     }
@@ -222,8 +222,8 @@ mod tests {
         let mut books = books(2);
         let mut seen = up(&mut books, 0);
         let (place, record) = books.publish(0, 0);
-        books.deliver(&mut seen, 0, Record { run: 2, ..record }, 1);
-        books.deliver(&mut seen, 0, Record { number: 1, ..record }, 1);
+        books.deliver(&mut seen, 0, EventRecord { run: 2, ..record }, 1);
+        books.deliver(&mut seen, 0, EventRecord { number: 1, ..record }, 1);
         assert_eq!(books.counts.foreign, 2);
         let (_, other) = books.publish(0, 0);
         books.deliver(&mut seen, 0, other, 1);
@@ -233,7 +233,7 @@ mod tests {
         books.deliver(&mut seen, 0, record, 1);
         assert_eq!((books.counts.foreign, books.counts.lost()), (3, 0));
         books.refused_may_arrive = true;
-        assert_eq!(books.deliver(&mut seen, 0, record, 1), Some(Arrival::InOrder));
+        assert_eq!(books.deliver(&mut seen, 0, record, 1), Some(DeliveryOrder::InOrder));
     }
 
     #[test]

@@ -16,11 +16,11 @@ use serde::Serialize;
 
 use super::{
     books::Books,
-    load::Load,
+    load::LoadRun,
     pace::Pace,
     plan::Plan,
     report::{mib, write_problem},
-    server::Server,
+    server::ServerProcesses,
     tally::Seen,
 };
 
@@ -81,16 +81,16 @@ impl Drop for NewServer {
 /// # Errors
 ///
 /// If the server cannot be reached, killed or started again.
-pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Comeback> {
+pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::Result<Comeback> {
     // The load outlives the server's process and so does not measure it.
-    let unknown = Server::default();
-    let mut load = Load::new(plan, &unknown)?;
+    let unknown = ServerProcesses::default();
+    let mut load = LoadRun::new(plan, &unknown)?;
     load.connect()?;
     let connections = load.reading.books.connections_up();
     load.reading.books.refused_may_arrive = true;
     load.begin(Instant::now(), 0..0);
     // The crash comes while an event has no answer yet.
-    let is_under_way = |load: &mut Load<'_>| {
+    let is_under_way = |load: &mut LoadRun<'_>| {
         load.publish_due()?;
         Ok(has_all(load, BEFORE) && load.is_waiting())
     };
@@ -98,26 +98,26 @@ pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Co
     let resident_before = server.resident_bytes()?;
     let crashed = Instant::now();
     kill(server)?;
-    let is_down = |load: &mut Load<'_>| {
+    let is_down = |load: &mut LoadRun<'_>| {
         Ok(load.reading.books.connections_up() == 0 && !load.is_waiting() && !load.is_idle())
     };
     turn_until(&mut load, is_down, "the end of the connections")?;
     let new = start(line)?;
     // The load opens its publisher again and again; without the pauses it would use the processor up.
-    let is_back = |load: &mut Load<'_>| {
+    let is_back = |load: &mut LoadRun<'_>| {
         thread::sleep(RETRY);
         Ok(load.is_idle())
     };
     turn_until(&mut load, is_back, "the return of the server")?;
     let down_s = crashed.elapsed().as_secs_f64();
     publish(&mut load, AWAY)?;
-    let server = Server::new(&[new.0.id()])?;
+    let server = ServerProcesses::new(&[new.0.id()])?;
     let before = server.usage()?.unwrap_or_default();
     let returning = Instant::now();
     load.connect()?;
     let reconnected_s = returning.elapsed().as_secs_f64();
     let published = load.reading.books.published;
-    let has_caught_up = |load: &mut Load<'_>| Ok(has_all(load, published));
+    let has_caught_up = |load: &mut LoadRun<'_>| Ok(has_all(load, published));
     let caught_up = turn_until(&mut load, has_caught_up, "the newest event");
     let caught_up_s = returning.elapsed().as_secs_f64();
     // A repeat of the newest event arrives after it.
@@ -143,13 +143,13 @@ pub(super) fn run(plan: &Plan, server: &Server, line: &str) -> anyhow::Result<Co
 }
 
 /// Whether all clients have the events below this number.
-fn has_all(load: &Load<'_>, next: u64) -> bool {
+fn has_all(load: &LoadRun<'_>, next: u64) -> bool {
     load.subscribers.iter().all(|client| client.has_reached(next))
 }
 
 fn turn_until(
-    load: &mut Load<'_>,
-    mut is_done: impl FnMut(&mut Load<'_>) -> anyhow::Result<bool>,
+    load: &mut LoadRun<'_>,
+    mut is_done: impl FnMut(&mut LoadRun<'_>) -> anyhow::Result<bool>,
     what: &str,
 ) -> anyhow::Result<()> {
     let is_done = load.turn_until(STEP_MAX, STEP_MAX, |load| Ok((!is_done(load)?).then_some(0)))?;
@@ -159,11 +159,11 @@ fn turn_until(
 }
 
 /// Publishes this many events, one after the other.
-fn publish(load: &mut Load<'_>, events: u64) -> anyhow::Result<()> {
+fn publish(load: &mut LoadRun<'_>, events: u64) -> anyhow::Result<()> {
     load.reading.books.pace = Pace::window(1);
     let target = load.reading.books.published + events;
     let refused = load.reading.books.refused.len();
-    let is_done = |load: &mut Load<'_>| {
+    let is_done = |load: &mut LoadRun<'_>| {
         let is_published = load.reading.books.published == target;
         if !is_published {
             load.publish_due()?;
@@ -175,7 +175,7 @@ fn publish(load: &mut Load<'_>, events: u64) -> anyhow::Result<()> {
     turn_until(load, is_done, "publishing to the new server")
 }
 
-fn kill(server: &Server) -> anyhow::Result<()> {
+fn kill(server: &ServerProcesses) -> anyhow::Result<()> {
     for pid in server.pids() {
         let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("no process")?;
         kill_process(pid, Signal::KILL).context("cannot kill the server")?;

@@ -12,7 +12,7 @@ use std::{
 use mio::{Interest, Registry, Token, event::Event, net::TcpStream};
 use thiserror::Error;
 
-use super::response::{BadResponse, Response};
+use super::response::{BadResponse, HttpResponse};
 
 /// Why a connection is over.
 #[derive(Debug, Error)]
@@ -20,15 +20,15 @@ pub(super) enum ConnectionError {
     #[error(transparent)]
     Socket(#[from] io::Error),
     #[error(transparent)]
-    Response(#[from] BadResponse),
+    HttpResponse(#[from] BadResponse),
 }
 
 /// One connection, with its newest request and the response to it.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     stream: TcpStream,
     unsent: Vec<u8>,
-    pub(super) response: Response,
+    pub(super) response: HttpResponse,
 }
 
 /// The directions in which a connection is ready, and the buffer to read into.
@@ -57,7 +57,7 @@ impl<'a> Ready<'a> {
 
 /// The outcome of one read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Read {
+pub(super) enum ReadOutcome {
     /// Nothing was there.
     Empty,
     /// The socket may hold more.
@@ -73,7 +73,7 @@ pub(super) fn nanos_since(start: Instant) -> u64 {
     start.elapsed().as_nanos() as u64
 }
 
-impl Connection {
+impl HttpConnection {
     /// Begins to connect, and registers for both directions.
     pub(super) fn open(
         address: SocketAddr,
@@ -83,7 +83,7 @@ impl Connection {
     ) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream, unsent: request, response: Response::new() })
+        Ok(Self { stream, unsent: request, response: HttpResponse::new() })
     }
 
     /// Waits until the connection is there, and does not register it.
@@ -91,7 +91,7 @@ impl Connection {
         let stream = net::TcpStream::connect(address)?;
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream);
-        Ok(Self { stream, unsent: request, response: Response::new() })
+        Ok(Self { stream, unsent: request, response: HttpResponse::new() })
     }
 
     /// Reports whether connecting has failed.
@@ -101,7 +101,7 @@ impl Connection {
 
     /// Begins the next request.
     pub(super) fn send(&mut self, request: Vec<u8>) -> io::Result<()> {
-        (self.unsent, self.response) = (request, Response::new());
+        (self.unsent, self.response) = (request, HttpResponse::new());
         self.flush()
     }
 
@@ -132,17 +132,17 @@ impl Connection {
         &mut self,
         ready: &mut Ready<'_>,
         mut body: impl FnMut(&[u8], u64),
-    ) -> Result<Read, ConnectionError> {
+    ) -> Result<ReadOutcome, ConnectionError> {
         let read = match self.stream.read(ready.buffer) {
-            Ok(0) => return Ok(Read::Closed),
+            Ok(0) => return Ok(ReadOutcome::Closed),
             Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Read::Empty),
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Read::More),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(ReadOutcome::Empty),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(ReadOutcome::More),
             Err(error) => return Err(error.into()),
         };
         let now_ns = nanos_since(ready.start);
         self.response.feed(&ready.buffer[..read], &mut |bytes| body(bytes, now_ns))?;
         let is_full = read == ready.buffer.len() || ready.closed;
-        Ok(if is_full { Read::More } else { Read::Drained })
+        Ok(if is_full { ReadOutcome::More } else { ReadOutcome::Drained })
     }
 }

@@ -64,7 +64,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 pub use self::arguments::Arguments;
-use self::{plan::Plan, report::Report, server::Server};
+use self::{plan::Plan, report::LoadReport, server::ServerProcesses};
 
 /// Descriptors besides those of the connections: standard streams, polls, plot, `/proc`.
 const DESCRIPTORS_SPARE: u64 = 32;
@@ -76,7 +76,7 @@ const DESCRIPTORS_SPARE: u64 = 32;
 /// If the arguments cannot be used, or the server cannot be reached.
 pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let plan = Plan::new(arguments)?;
-    let server = Server::new(&arguments.server_pid)?;
+    let server = ServerProcesses::new(&arguments.server_pid)?;
     raise_descriptor_limit(plan.descriptors() as u64 + DESCRIPTORS_SPARE)?;
     if let Some(number) = arguments.storms {
         return text_of(arguments, &storms::run(&plan, &server, number)?);
@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
         return text_of(arguments, &comeback::run(&plan.comeback(), &server, line)?);
     }
     let outcome = main_load::run(&plan, &server)?;
-    let report = Report::new(&plan, &outcome);
+    let report = LoadReport::new(&plan, &outcome);
     if let Some(file) = &arguments.plot {
         let picture = plot::svg(&outcome.books.latency_ns, &report.headline());
         fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;

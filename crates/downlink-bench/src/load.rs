@@ -16,13 +16,13 @@ use anyhow::{Context as _, bail};
 use mio::{Events, Poll, Token, event::Event};
 
 use super::{
-    books::{Books, Place, Reading},
+    books::{Books, SharedBooks, TopicPosition},
     connection::{Ready, nanos_since},
     plan::Plan,
-    progress::Progress,
-    publisher::Publisher,
-    replay::Replay,
-    server::{Server, Usage},
+    progress::ProgressLine,
+    publisher::PublisherConnection,
+    replay::ReplayPasses,
+    server::{ServerProcesses, Usage},
     subscriber::Subscriber,
 };
 
@@ -47,24 +47,24 @@ const FAILURES_MAX: u32 = 1_000;
 
 /// A run in progress.
 #[derive(Debug)]
-pub(super) struct Load<'a> {
+pub(super) struct LoadRun<'a> {
     plan: &'a Plan,
-    server: &'a Server,
+    server: &'a ServerProcesses,
     sockets: Sockets,
     start: Instant,
     pub(super) subscribers: Vec<Subscriber>,
-    publishers: Vec<Publisher>,
-    pub(super) reading: Reading,
+    publishers: Vec<PublisherConnection>,
+    pub(super) reading: SharedBooks,
     busy: Duration,
     /// Connections that are up or over.
     settled: usize,
     pub(super) troubles: Troubles,
-    pub(super) progress: Progress,
+    pub(super) progress: ProgressLine,
     is_publishing: bool,
     /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
     /// of them, so that its latency is the server's and not the load tool's.
     pub(super) quiet: Option<Box<Self>>,
-    pub(super) replay: Option<Box<Replay<'a>>>,
+    pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }
 
 /// The poll, with the events of one turn and the buffer for all reads.
@@ -103,8 +103,8 @@ pub(super) struct Period {
     pub(super) used: Option<Usage>,
 }
 
-impl<'a> Load<'a> {
-    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Self> {
+impl<'a> LoadRun<'a> {
+    pub(super) fn new(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<Self> {
         Ok(Self {
             plan,
             server,
@@ -116,11 +116,11 @@ impl<'a> Load<'a> {
             start: Instant::now(),
             subscribers: Vec::with_capacity(plan.connections),
             publishers: Vec::with_capacity(plan.publishers),
-            reading: Reading::new(Books::new(plan.run, plan.topics, plan.pace.clone())?),
+            reading: SharedBooks::new(Books::new(plan.run, plan.topics, plan.pace.clone())?),
             busy: Duration::ZERO,
             settled: 0,
             troubles: Troubles::default(),
-            progress: Progress::new(),
+            progress: ProgressLine::new(),
             is_publishing: false,
             quiet: None,
             replay: None,
@@ -132,7 +132,8 @@ impl<'a> Load<'a> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
             let token = Token(self.plan.connections + number);
-            let publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
+            let publisher =
+                PublisherConnection::open(self.plan, token, self.sockets.poll.registry())?;
             self.publishers.push(publisher);
         }
         (self.settled, self.troubles) = (0, Troubles::default());
@@ -152,10 +153,11 @@ impl<'a> Load<'a> {
             bail!("no connection to {} came up: {problem}", self.plan.subscribe_address);
         }
         self.turn_until(CONNECT_SILENCE_MAX, Duration::MAX, |load| {
-            Ok((load.troubles.failures == 0 && !load.publishers.iter().all(Publisher::is_idle))
-                .then_some(0))
+            Ok((load.troubles.failures == 0
+                && !load.publishers.iter().all(PublisherConnection::is_idle))
+            .then_some(0))
         })?;
-        if !self.publishers.iter().all(Publisher::is_idle) {
+        if !self.publishers.iter().all(PublisherConnection::is_idle) {
             let problem = self.troubles.problem.take().unwrap_or_default();
             bail!("cannot connect to {} to publish: {problem}", self.plan.publish_address);
         }
@@ -270,12 +272,12 @@ impl<'a> Load<'a> {
 
     /// Whether a publisher waits for an answer.
     pub(super) fn is_waiting(&self) -> bool {
-        self.publishers.iter().any(Publisher::is_waiting)
+        self.publishers.iter().any(PublisherConnection::is_waiting)
     }
 
     /// Whether a publisher can send.
     pub(super) fn is_idle(&self) -> bool {
-        self.publishers.iter().any(Publisher::is_idle)
+        self.publishers.iter().any(PublisherConnection::is_idle)
     }
 
     /// Publishes the events that are due, on the publishers that are idle.
@@ -300,7 +302,7 @@ impl<'a> Load<'a> {
     }
 
     /// The events that are due now, a batch at most, and the topics and payloads of their request.
-    fn take_due(&mut self) -> (Vec<Place>, Vec<(usize, String)>) {
+    fn take_due(&mut self) -> (Vec<TopicPosition>, Vec<(usize, String)>) {
         let now_ns = self.now_ns();
         let (mut places, mut payloads) = (Vec::new(), Vec::new());
         while places.len() < self.plan.batch && !self.is_all_published() {
@@ -330,7 +332,7 @@ impl<'a> Load<'a> {
         }
         if publisher.is_broken() {
             let token = Token(self.plan.connections + number);
-            *publisher = Publisher::open(self.plan, token, self.sockets.poll.registry())?;
+            *publisher = PublisherConnection::open(self.plan, token, self.sockets.poll.registry())?;
         }
         Ok(())
     }

@@ -2,16 +2,16 @@
 
 use super::{
     books::Books,
-    load::{Load, Period},
+    load::{LoadRun, Period},
     plan::Plan,
-    replay::{Replay, Replays},
-    server::Server,
-    stalled::{Returns, Stalled},
+    replay::{ReplayPasses, ReplayResults},
+    server::ServerProcesses,
+    stalled::{Returns, StalledReaders},
 };
 
 /// The results of a run, from which the report is made.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct LoadResults {
     pub(super) books: Books,
     pub(super) connections: u64,
     /// Connections that ended before the run did.
@@ -22,7 +22,7 @@ pub(super) struct Outcome {
     pub(super) resident_bytes: Option<Resident>,
     /// The books of the quiet topic.
     pub(super) quiet: Option<Books>,
-    pub(super) replay: Option<Replays>,
+    pub(super) replay: Option<ReplayResults>,
     pub(super) returns: Option<Returns>,
     /// The first problem.
     pub(super) problem: Option<String>,
@@ -40,8 +40,8 @@ pub(super) struct Resident {
 /// # Errors
 ///
 /// If no connection comes up, or the operating system has no room for them.
-pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outcome> {
-    let mut load = Load::new(plan, server)?;
+pub(super) fn run<'a>(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<LoadResults> {
+    let mut load = LoadRun::new(plan, server)?;
     let before = server.usage()?;
     let connects = load.connect()?;
     load.wait(plan.timing.settle)?;
@@ -51,13 +51,14 @@ pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outc
     });
     let connections = load.reading.books.connections_up();
     if let Some(plan) = &plan.quiet {
-        let mut quiet = Load::new(plan, server)?;
+        let mut quiet = LoadRun::new(plan, server)?;
         quiet.connect()?;
         load.quiet = Some(Box::new(quiet));
     }
     let sockets_before = server.descriptors()?;
-    let stalled = plan.stalled.as_deref().map(|plan| Stalled::open(plan, server)).transpose()?;
-    load.replay = Replay::new(plan, server)?.map(Box::new);
+    let stalled =
+        plan.stalled.as_deref().map(|plan| StalledReaders::open(plan, server)).transpose()?;
+    load.replay = ReplayPasses::new(plan, server)?.map(Box::new);
     let measured = load.publish()?;
     let sockets = server.descriptors()?.saturating_sub(sockets_before);
     let replay = load.replay.take().map(|replay| replay.end()).transpose()?;
@@ -69,7 +70,7 @@ pub(super) fn run<'a>(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Outc
     let returns = stalled.map(|stalled| stalled.resume(&load.reading.books, still_open));
     let (quiet, quiet_problem) =
         quiet.map(|quiet| (quiet.reading.books, quiet.troubles.problem)).unzip();
-    Ok(Outcome {
+    Ok(LoadResults {
         connections,
         ended_early: load.troubles.ended_early,
         measured,

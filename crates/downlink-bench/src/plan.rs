@@ -60,18 +60,18 @@ pub(super) struct Plan {
     /// The load of the quiet topic, beside this load.
     pub(super) quiet: Option<Box<Plan>>,
     /// The earlier run to replay, beside this load.
-    pub(super) past: Option<Past>,
+    pub(super) past: Option<EarlierRun>,
     /// The number of the first connection.
     first: usize,
-    subscribe: Target,
-    publish: Target,
+    subscribe: Endpoint,
+    publish: Endpoint,
     topic_prefix: String,
     body: String,
 }
 
 /// The events of an earlier run, and the request for all of them.
 #[derive(Clone, Debug)]
-pub(super) struct Past {
+pub(super) struct EarlierRun {
     pub(super) run: u32,
     pub(super) events: u64,
     pub(super) request: Vec<u8>,
@@ -79,7 +79,7 @@ pub(super) struct Past {
 
 /// The destination of requests, with placeholders in its path.
 #[derive(Clone, Debug)]
-struct Target {
+struct Endpoint {
     method: String,
     authority: String,
     path: String,
@@ -95,9 +95,9 @@ impl Plan {
     /// A sentence about the argument that cannot be used.
     pub(super) fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let publish_url = arguments.publish_url.as_deref().unwrap_or(&arguments.url);
-        let subscribe = Target::parse("GET", &arguments.url, &arguments.headers)?;
+        let subscribe = Endpoint::parse("GET", &arguments.url, &arguments.headers)?;
         let publish =
-            Target::parse(&arguments.publish_method, publish_url, &arguments.publish_headers)?;
+            Endpoint::parse(&arguments.publish_method, publish_url, &arguments.publish_headers)?;
         check(arguments)?;
         let mut plan = Self {
             subscribe_address: subscribe.resolve()?,
@@ -234,14 +234,14 @@ fn random_run() -> u32 {
 }
 
 /// The earlier run, if there is one to replay.
-fn past(arguments: &Arguments) -> anyhow::Result<Option<Past>> {
+fn past(arguments: &Arguments) -> anyhow::Result<Option<EarlierRun>> {
     let Some(url) = &arguments.replay_url else { return Ok(None) };
     let (run, events) = (arguments.replay_run, arguments.replay_events);
     let (run, events) = run.zip(events).context("--replay-url needs run and events")?;
     ensure!(events > 0, "--replay-events must be more than zero");
-    let target = Target::parse("GET", url, &arguments.headers)?;
+    let target = Endpoint::parse("GET", url, &arguments.headers)?;
     let request = format!("{}Accept: text/event-stream\r\n\r\n", target.head("", 0)).into_bytes();
-    Ok(Some(Past { run, events, request }))
+    Ok(Some(EarlierRun { run, events, request }))
 }
 
 fn pace(arguments: &Arguments) -> anyhow::Result<Pace> {
@@ -263,7 +263,7 @@ fn within(flag: &str, value: usize, range: &RangeInclusive<usize>) -> anyhow::Re
     Ok(())
 }
 
-impl Target {
+impl Endpoint {
     fn parse(method: &str, url: &str, headers: &[String]) -> anyhow::Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else {
             bail!("{url} does not begin with http://, and the load tool supports nothing else");
@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         arguments: Arguments,
     }
@@ -327,7 +327,7 @@ mod tests {
     impl Plan {
         /// The plan of a command line.
         pub(in super::super) fn of(line: &[&str]) -> Result<Self, String> {
-            let line = Line::try_parse_from([&["bench"], line].concat()).unwrap();
+            let line = CommandLine::try_parse_from([&["bench"], line].concat()).unwrap();
             Self::new(&line.arguments).map_err(|error| format!("{error:#}"))
         }
     }

@@ -12,13 +12,13 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The line.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     is_terminal: bool,
     shown: Instant,
     received: u64,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new() -> Self {
         let is_terminal = io::stderr().is_terminal();
         Self { is_terminal, shown: Instant::now(), received: 0 }

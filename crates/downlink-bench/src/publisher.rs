@@ -5,16 +5,16 @@ use std::{io, mem};
 use mio::{Registry, Token};
 
 use super::{
-    books::Place,
-    connection::{Connection, ConnectionError, Read, Ready},
+    books::TopicPosition,
+    connection::{ConnectionError, HttpConnection, ReadOutcome, Ready},
     plan::Plan,
 };
 
 /// One of the publishing connections.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    connection: Connection,
-    state: State,
+pub(super) struct PublisherConnection {
+    connection: HttpConnection,
+    state: PublisherState,
     /// The newest failure, until the load takes it.
     pub(super) failure: Option<Failure>,
     /// Acknowledged events, until the load takes them.
@@ -22,11 +22,11 @@ pub(super) struct Publisher {
 }
 
 #[derive(Debug)]
-enum State {
+enum PublisherState {
     Connecting,
     Idle,
     /// The request with these events is not answered yet.
-    Waiting(Vec<Place>),
+    Waiting(Vec<TopicPosition>),
     Broken,
 }
 
@@ -34,35 +34,35 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Failure {
     /// The events of the request.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<TopicPosition>,
     pub(super) reason: String,
 }
 
-impl Publisher {
+impl PublisherConnection {
     /// Begins to connect.
     pub(super) fn open(plan: &Plan, token: Token, registry: &Registry) -> io::Result<Self> {
-        let connection = Connection::open(plan.publish_address, Vec::new(), token, registry)?;
-        Ok(Self { connection, state: State::Connecting, failure: None, acknowledged: 0 })
+        let connection = HttpConnection::open(plan.publish_address, Vec::new(), token, registry)?;
+        Ok(Self { connection, state: PublisherState::Connecting, failure: None, acknowledged: 0 })
     }
 
     /// Whether it can send a request now.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle)
+        matches!(self.state, PublisherState::Idle)
     }
 
     /// Whether a request is not answered yet.
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
+        matches!(self.state, PublisherState::Waiting(_))
     }
 
     /// Whether it has to be opened again.
     pub(super) fn is_broken(&self) -> bool {
-        matches!(self.state, State::Broken)
+        matches!(self.state, PublisherState::Broken)
     }
 
     /// Sends the request that publishes these events.
-    pub(super) fn send(&mut self, places: Vec<Place>, request: Vec<u8>) {
-        self.state = State::Waiting(places);
+    pub(super) fn send(&mut self, places: Vec<TopicPosition>, request: Vec<u8>) {
+        self.state = PublisherState::Waiting(places);
         if let Err(error) = self.connection.send(request) {
             self.fail(format!("publishing failed: {error}"), true);
         }
@@ -76,10 +76,10 @@ impl Publisher {
     }
 
     fn exchange(&mut self, ready: &mut Ready<'_>) -> Result<(), ConnectionError> {
-        if matches!(self.state, State::Connecting) {
+        if matches!(self.state, PublisherState::Connecting) {
             self.connection.check()?;
             if ready.writable {
-                self.state = State::Idle;
+                self.state = PublisherState::Idle;
             }
         }
         self.connection.write(ready)?;
@@ -88,19 +88,19 @@ impl Publisher {
         }
         let read = loop {
             match self.connection.read(ready, |_, _| ())? {
-                Read::More => {}
+                ReadOutcome::More => {}
                 read => break read,
             }
         };
-        self.take_answer(read == Read::Closed);
+        self.take_answer(read == ReadOutcome::Closed);
         Ok(())
     }
 
     fn take_answer(&mut self, is_closed: bool) {
-        let State::Waiting(places) = &self.state else {
+        let PublisherState::Waiting(places) = &self.state else {
             // Some servers explain the end of an idle connection with a response (408).
             if is_closed {
-                self.state = State::Broken;
+                self.state = PublisherState::Broken;
             }
             return;
         };
@@ -112,7 +112,11 @@ impl Publisher {
         match head {
             Some(head) if (200..300).contains(&head.status) => {
                 self.acknowledged += places.len();
-                self.state = if head.closes || is_closed { State::Broken } else { State::Idle };
+                self.state = if head.closes || is_closed {
+                    PublisherState::Broken
+                } else {
+                    PublisherState::Idle
+                };
             }
             Some(head) => {
                 let reason = format!("publishing was answered with {}", head.status);
@@ -125,11 +129,11 @@ impl Publisher {
 
     /// Notes a failure. An idle connection may end without one.
     fn fail(&mut self, reason: String, is_broken: bool) {
-        let next = if is_broken { State::Broken } else { State::Idle };
+        let next = if is_broken { PublisherState::Broken } else { PublisherState::Idle };
         let places = match mem::replace(&mut self.state, next) {
-            State::Waiting(places) => places,
-            State::Connecting => Vec::new(),
-            State::Idle | State::Broken => return,
+            PublisherState::Waiting(places) => places,
+            PublisherState::Connecting => Vec::new(),
+            PublisherState::Idle | PublisherState::Broken => return,
         };
         self.failure = Some(Failure { places, reason });
     }

@@ -10,8 +10,8 @@ use downlink_proto::{DecodeError, DecodedEvent, Decoder, Item};
 use thiserror::Error;
 
 use super::{
-    connection::{Connection, ConnectionError, Read, Ready},
-    record::{Carry, Record, Scanner},
+    connection::{ConnectionError, HttpConnection, ReadOutcome, Ready},
+    record::{Carry, EventRecord, Scanner},
 };
 
 /// The prefix of the types of the server's own events.
@@ -21,8 +21,8 @@ const GAP: &str = "downlink.gap";
 
 /// An event stream, over one connection after another.
 #[derive(Debug)]
-pub(super) struct Reader {
-    connection: Option<Connection>,
+pub(super) struct StreamReader {
+    connection: Option<HttpConnection>,
     is_up: bool,
     decoding: Decoding,
 }
@@ -35,8 +35,8 @@ enum Decoding {
 
 /// An event, as far as the load tool tells events apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Found {
-    Record(Record),
+pub(super) enum StreamEvent {
+    Record(EventRecord),
     /// The server reports that events are missing. Only the decoder finds these.
     Gap,
     /// An event without a record. Only the decoder finds these.
@@ -45,7 +45,7 @@ pub(super) enum Found {
 
 /// Why a stream is over.
 #[derive(Debug, Error)]
-pub(super) enum StreamError {
+pub(super) enum SubscriptionError {
     #[error("a subscription failed: {0}")]
     Failed(ConnectionError),
     #[error("a subscription broke: {0}")]
@@ -60,9 +60,9 @@ pub(super) enum StreamError {
     Ended,
 }
 
-impl Reader {
+impl StreamReader {
     /// A reader that scans for records, or decodes each event so that it can resume.
-    pub(super) fn new(connection: Connection, is_resuming: bool) -> Self {
+    pub(super) fn new(connection: HttpConnection, is_resuming: bool) -> Self {
         let decoding = match is_resuming {
             true => Decoding::Decode(Box::default()),
             false => Decoding::Scan(Carry::default()),
@@ -71,7 +71,7 @@ impl Reader {
     }
 
     /// Continues the stream over a new connection.
-    pub(super) fn resume(&mut self, connection: Connection) {
+    pub(super) fn resume(&mut self, connection: HttpConnection) {
         (self.connection, self.is_up) = (Some(connection), false);
     }
 
@@ -98,8 +98,8 @@ impl Reader {
         &mut self,
         ready: &mut Ready<'_>,
         scanner: &Scanner,
-        found: impl FnMut(Found, u64),
-    ) -> Result<Read, StreamError> {
+        found: impl FnMut(StreamEvent, u64),
+    ) -> Result<ReadOutcome, SubscriptionError> {
         let read = self.advance(ready, scanner, found);
         if read.is_err() {
             (self.connection, self.is_up) = (None, false);
@@ -114,17 +114,19 @@ impl Reader {
         &mut self,
         ready: &mut Ready<'_>,
         scanner: &Scanner,
-        mut found: impl FnMut(Found, u64),
-    ) -> Result<Read, StreamError> {
-        let Some(connection) = &mut self.connection else { return Ok(Read::Empty) };
-        connection.write(ready).map_err(|error: io::Error| StreamError::Failed(error.into()))?;
+        mut found: impl FnMut(StreamEvent, u64),
+    ) -> Result<ReadOutcome, SubscriptionError> {
+        let Some(connection) = &mut self.connection else { return Ok(ReadOutcome::Empty) };
+        connection
+            .write(ready)
+            .map_err(|error: io::Error| SubscriptionError::Failed(error.into()))?;
         if !ready.readable {
-            return Ok(Read::Empty);
+            return Ok(ReadOutcome::Empty);
         }
         let (decoding, mut decoded) = (&mut self.decoding, Ok(()));
         let read = connection.read(ready, |bytes, now_ns| match decoding {
             Decoding::Scan(carry) => {
-                scanner.scan(carry, bytes, |record| found(Found::Record(record), now_ns));
+                scanner.scan(carry, bytes, |record| found(StreamEvent::Record(record), now_ns));
             }
             Decoding::Decode(decoder) if decoded.is_ok() => {
                 decoded = decoder.handle_bytes(bytes);
@@ -138,38 +140,39 @@ impl Reader {
         });
         let is_up = self.is_up;
         let broken = |error| match is_up {
-            true => StreamError::Broken(error),
-            false => StreamError::Failed(error),
+            true => SubscriptionError::Broken(error),
+            false => SubscriptionError::Failed(error),
         };
         let read = read.map_err(broken)?;
         decoded?;
         self.is_up = is_up || check_head(connection, read)?;
-        match read == Read::Closed || connection.response.is_ended() {
-            true => Err(StreamError::Ended),
+        match read == ReadOutcome::Closed || connection.response.is_ended() {
+            true => Err(SubscriptionError::Ended),
             false => Ok(read),
         }
     }
 }
 
 /// Whether the head has arrived; it has to announce an event stream.
-fn check_head(connection: &Connection, read: Read) -> Result<bool, StreamError> {
+fn check_head(connection: &HttpConnection, read: ReadOutcome) -> Result<bool, SubscriptionError> {
     match connection.response.head() {
         Some(head) if head.status == 200 && head.is_event_stream => Ok(true),
         Some(head) => {
             let article = if head.is_event_stream { "an" } else { "no" };
-            Err(StreamError::Refused { status: head.status, article })
+            Err(SubscriptionError::Refused { status: head.status, article })
         }
-        None if read == Read::Closed => Err(StreamError::NoAnswer),
+        None if read == ReadOutcome::Closed => Err(SubscriptionError::NoAnswer),
         None => Ok(false),
     }
 }
 
-fn classify(item: &Item, scanner: &Scanner) -> Option<Found> {
+fn classify(item: &Item, scanner: &Scanner) -> Option<StreamEvent> {
     let Item::Event(DecodedEvent { event_type, data, .. }) = item else { return None };
     if event_type.starts_with(OWN) {
-        return (event_type == GAP).then_some(Found::Gap);
+        return (event_type == GAP).then_some(StreamEvent::Gap);
     }
-    let mut found = Found::Unknown;
-    scanner.scan(&mut Carry::default(), data.as_bytes(), |record| found = Found::Record(record));
+    let mut found = StreamEvent::Unknown;
+    scanner
+        .scan(&mut Carry::default(), data.as_bytes(), |record| found = StreamEvent::Record(record));
     Some(found)
 }

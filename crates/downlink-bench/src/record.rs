@@ -15,7 +15,7 @@ pub(super) const RECORD_BYTES: usize = MARKER.len() + DIGITS[0] + DIGITS[1] + DI
 
 /// One published event, as its payload identifies it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Record {
+pub(super) struct EventRecord {
     /// The run of the program that published it.
     pub(super) run: u32,
     /// Its number in the run, from 0.
@@ -24,7 +24,7 @@ pub(super) struct Record {
     pub(super) due_ns: u64,
 }
 
-impl Record {
+impl EventRecord {
     /// Its text, filled up to the size of a payload.
     pub(super) fn payload(self, bytes: usize) -> String {
         let marker = MARKER.escape_ascii();
@@ -97,7 +97,7 @@ impl Scanner {
     }
 
     /// Reports the records that end in `bytes`, the next of the stream that `carry` belongs to.
-    pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(Record)) {
+    pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(EventRecord)) {
         let mut from = 0;
         if carry.length > 0 {
             let Some(read) = self.scan_seam(carry, bytes, &mut found) else { return };
@@ -113,7 +113,7 @@ impl Scanner {
         &self,
         carry: &mut Carry,
         bytes: &[u8],
-        found: &mut impl FnMut(Record),
+        found: &mut impl FnMut(EventRecord),
     ) -> Option<usize> {
         let mut seam = [0; 2 * RECORD_BYTES];
         let kept = carry.kept().len();
@@ -131,13 +131,13 @@ impl Scanner {
     }
 
     /// Reports every whole record and returns the end of the last one.
-    fn scan_whole(&self, bytes: &[u8], found: &mut impl FnMut(Record)) -> usize {
+    fn scan_whole(&self, bytes: &[u8], found: &mut impl FnMut(EventRecord)) -> usize {
         let mut read = 0;
         while let Some(at) = self.marker.find(&bytes[read..]) {
             let digits = read + at + MARKER.len();
             let end = read + at + RECORD_BYTES;
             let Some(text) = bytes.get(digits..end) else { break };
-            match Record::parse(text) {
+            match EventRecord::parse(text) {
                 Some(record) => {
                     found(record);
                     read = end;
@@ -153,11 +153,11 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    fn record(number: u64) -> Record {
-        Record { run: 0xdead_beef, number, due_ns: 123_456_789 + number }
+    fn record(number: u64) -> EventRecord {
+        EventRecord { run: 0xdead_beef, number, due_ns: 123_456_789 + number }
     }
 
-    fn scanned(pieces: &[&[u8]]) -> Vec<Record> {
+    fn scanned(pieces: &[&[u8]]) -> Vec<EventRecord> {
         let (scanner, mut carry, mut found) = (Scanner::new(), Carry::default(), Vec::new());
         for piece in pieces {
             scanner.scan(&mut carry, piece, |record| found.push(record));

@@ -13,12 +13,12 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::{
-    books::{Books, Reading},
-    connection::{Read, Ready},
+    books::{Books, SharedBooks},
+    connection::{ReadOutcome, Ready},
     pace::Pace,
-    plan::{Past, Plan},
-    reader::StreamError,
-    server::Server,
+    plan::{EarlierRun, Plan},
+    reader::SubscriptionError,
+    server::ServerProcesses,
     subscriber::Subscriber,
 };
 
@@ -31,21 +31,21 @@ const SAMPLE: Duration = Duration::from_millis(20);
 
 /// The passes so far, and the current one.
 #[derive(Debug)]
-pub(super) struct Replay<'a> {
-    past: &'a Past,
+pub(super) struct ReplayPasses<'a> {
+    past: &'a EarlierRun,
     plan: &'a Plan,
-    server: &'a Server,
+    server: &'a ServerProcesses,
     pass: Option<Pass>,
     /// The counts are those of the current pass.
-    reading: Reading,
+    reading: SharedBooks,
     buffer: Box<[u8]>,
     sampled: Instant,
-    replays: Replays,
+    replays: ReplayResults,
 }
 
 /// The results of all passes.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Replays {
+pub(super) struct ReplayResults {
     /// Passes that ended.
     passes: u64,
     /// Passes that got everything once and in order.
@@ -72,9 +72,9 @@ struct Pass {
     last_read: Instant,
 }
 
-impl<'a> Replay<'a> {
+impl<'a> ReplayPasses<'a> {
     /// None if the plan has no replay.
-    pub(super) fn new(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Option<Self>> {
+    pub(super) fn new(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<Option<Self>> {
         let Some(past) = &plan.past else { return Ok(None) };
         let resident = server.resident_bytes()?;
         let mut books = Books::new(past.run, 1, Pace::rate(1.0))?;
@@ -84,15 +84,15 @@ impl<'a> Replay<'a> {
             plan,
             server,
             pass: None,
-            reading: Reading::new(books),
+            reading: SharedBooks::new(books),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             sampled: Instant::now(),
-            replays: Replays {
+            replays: ReplayResults {
                 events: past.events,
                 events_per_s: f64::INFINITY,
                 resident_before: resident,
                 resident_max: resident,
-                ..Replays::default()
+                ..ReplayResults::default()
             },
         }))
     }
@@ -109,7 +109,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Lets the current pass end, and returns the results.
-    pub(super) fn end(mut self) -> anyhow::Result<Replays> {
+    pub(super) fn end(mut self) -> anyhow::Result<ReplayResults> {
         while self.pass.is_some() {
             self.read()?;
         }
@@ -127,7 +127,7 @@ impl<'a> Replay<'a> {
         let Some(pass) = &mut self.pass else { return Ok(false) };
         let mut ready = Ready::unregistered(&mut self.buffer);
         let read = pass.subscriber.read(&mut ready, &mut self.reading);
-        let any = read.as_ref().is_ok_and(|read| *read != Read::Empty);
+        let any = read.as_ref().is_ok_and(|read| *read != ReadOutcome::Empty);
         if any {
             pass.last_read = Instant::now();
         }
@@ -135,7 +135,7 @@ impl<'a> Replay<'a> {
         let is_silent = pass.last_read.elapsed() >= SILENCE_MAX;
         match read {
             _ if is_complete => self.close(),
-            Err(StreamError::Ended) => self.fail("the server ended a replay".to_owned()),
+            Err(SubscriptionError::Ended) => self.fail("the server ended a replay".to_owned()),
             Err(error) => self.fail(format!("a replay broke: {error}")),
             Ok(_) if is_silent => self.fail("a replay fell silent".to_owned()),
             Ok(_) => {}
@@ -176,7 +176,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-impl fmt::Display for Replays {
+impl fmt::Display for ReplayResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passes, exact, events, lost, duplicated, foreign, .. } = self;
         write!(f, "{passes} passes over {events} events, {exact} exact; ")?;

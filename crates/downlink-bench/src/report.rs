@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
-    books::Books, load::Period, main_load::Outcome, pace::Pace, plan::Plan, replay::Replays,
-    stalled::Returns,
+    books::Books, load::Period, main_load::LoadResults, pace::Pace, plan::Plan,
+    replay::ReplayResults, stalled::Returns,
 };
 
 /// Above this share, the load tool itself may limit the load or lengthen the latency.
@@ -14,7 +14,7 @@ const BUSY_LIMIT: f64 = 0.9;
 
 /// The figures of a run.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     pub(super) connections: u64,
     connections_asked: usize,
     connections_ended_early: u64,
@@ -44,7 +44,7 @@ pub(super) struct Report {
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
-    replay: Option<Replays>,
+    replay: Option<ReplayResults>,
     connects_per_s: f64,
     events_per_s: f64,
     /// Events that the server acknowledged within the period.
@@ -94,8 +94,8 @@ struct ServerFigures {
     resident_bytes_per_connection: f64,
 }
 
-impl Report {
-    pub(super) fn new(plan: &Plan, outcome: &Outcome) -> Self {
+impl LoadReport {
+    pub(super) fn new(plan: &Plan, outcome: &LoadResults) -> Self {
         let (books, counts) = (&outcome.books, &outcome.books.counts);
         let (rate, window) = plan.pace.setting();
         let deliveries = books.measured.deliveries as f64;
@@ -194,7 +194,7 @@ impl Latency {
     }
 }
 
-fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
+fn server_figures(outcome: &LoadResults) -> Option<ServerFigures> {
     let (used, resident) = outcome.measured.used.zip(outcome.resident_bytes)?;
     let grown = resident.connected.saturating_sub(resident.before) as f64;
     let deliveries = (outcome.books.measured.deliveries as f64).max(1.0);
@@ -212,7 +212,7 @@ fn server_figures(outcome: &Outcome) -> Option<ServerFigures> {
     })
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.load(f)?;
         self.accounts(f)?;
@@ -221,7 +221,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl LoadReport {
     fn load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pace = self.pace();
         let (publishers, bytes) = (self.publishers, self.payload_bytes);

@@ -15,8 +15,8 @@ const SIZE_DIGITS_MAX: u8 = 15;
 
 /// One response on its way.
 #[derive(Debug)]
-pub(super) struct Response {
-    state: State,
+pub(super) struct HttpResponse {
+    state: ResponseState,
 }
 
 /// The head of a response.
@@ -30,7 +30,7 @@ pub(super) struct Head {
 }
 
 #[derive(Debug)]
-enum State {
+enum ResponseState {
     Head(Vec<u8>),
     Body { head: Head, framing: Framing },
     Ended(Head),
@@ -80,22 +80,22 @@ pub(super) enum BadResponse {
     Unasked,
 }
 
-impl Response {
+impl HttpResponse {
     pub(super) fn new() -> Self {
-        Self { state: State::Head(Vec::new()) }
+        Self { state: ResponseState::Head(Vec::new()) }
     }
 
     /// The head, once it is complete.
     pub(super) fn head(&self) -> Option<Head> {
         match self.state {
-            State::Head(_) => None,
-            State::Body { head, .. } | State::Ended(head) => Some(head),
+            ResponseState::Head(_) => None,
+            ResponseState::Body { head, .. } | ResponseState::Ended(head) => Some(head),
         }
     }
 
     /// Whether the whole response was read.
     pub(super) fn is_ended(&self) -> bool {
-        matches!(self.state, State::Ended(_))
+        matches!(self.state, ResponseState::Ended(_))
     }
 
     /// Takes the next bytes of the connection and passes on the bytes of the body.
@@ -106,21 +106,21 @@ impl Response {
     ) -> Result<(), BadResponse> {
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Head(text) => {
+                ResponseState::Head(text) => {
                     let (taken, head) = take_head(text, bytes)?;
                     bytes = &bytes[taken..];
                     if let Some(state) = head {
                         self.state = state;
                     }
                 }
-                State::Body { head, framing } => {
+                ResponseState::Body { head, framing } => {
                     let (taken, ended) = framing.feed(bytes, body)?;
                     bytes = &bytes[taken..];
                     if ended {
-                        self.state = State::Ended(*head);
+                        self.state = ResponseState::Ended(*head);
                     }
                 }
-                State::Ended(_) => return Err(BadResponse::Unasked),
+                ResponseState::Ended(_) => return Err(BadResponse::Unasked),
             }
         }
         Ok(())
@@ -128,7 +128,10 @@ impl Response {
 }
 
 /// Takes bytes up to the blank line, and returns the next state if the head is complete.
-fn take_head(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(usize, Option<State>), BadResponse> {
+fn take_head(
+    text: &mut Vec<u8>,
+    bytes: &[u8],
+) -> Result<(usize, Option<ResponseState>), BadResponse> {
     let before = text.len();
     text.extend_from_slice(&bytes[..bytes.len().min(HEAD_BYTES_MAX - before)]);
     let from = before.saturating_sub(3);
@@ -142,11 +145,11 @@ fn take_head(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(usize, Option<State>),
     };
     let length = from + at + 4;
     let state = parse_head(&text[..length])?;
-    Ok((length - before, Some(state.unwrap_or(State::Head(Vec::new())))))
+    Ok((length - before, Some(state.unwrap_or(ResponseState::Head(Vec::new())))))
 }
 
 /// Parses a head; none if it is an interim one (100 Continue).
-fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
+fn parse_head(head: &[u8]) -> Result<Option<ResponseState>, BadResponse> {
     let text = str::from_utf8(head).map_err(|_| BadResponse::BadHead)?;
     let mut lines = text.split("\r\n");
     let status_line = lines.next().and_then(|line| line.strip_prefix("HTTP/1."));
@@ -168,12 +171,12 @@ fn parse_head(head: &[u8]) -> Result<Option<State>, BadResponse> {
     }
     let framing = match (status, chunked, length) {
         (100..200, ..) => return Ok(None),
-        (204 | 304, ..) | (_, false, Some(0)) => return Ok(Some(State::Ended(head))),
+        (204 | 304, ..) | (_, false, Some(0)) => return Ok(Some(ResponseState::Ended(head))),
         (_, true, _) => Framing::Chunked(SIZE),
         (.., Some(length)) => Framing::Length(length),
         _ => Framing::UntilClose,
     };
-    Ok(Some(State::Body { head, framing }))
+    Ok(Some(ResponseState::Body { head, framing }))
 }
 
 impl Framing {
@@ -265,7 +268,7 @@ mod tests {
     }
 
     fn read_in_pieces(text: &str, size: usize) -> Result<(Option<u16>, String, bool), BadResponse> {
-        let (mut response, mut body) = (Response::new(), Vec::new());
+        let (mut response, mut body) = (HttpResponse::new(), Vec::new());
         for piece in text.as_bytes().chunks(size.max(1)) {
             response.feed(piece, &mut |bytes| body.extend_from_slice(bytes))?;
         }
@@ -296,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_body_of_a_length_ends_with_it() {
-        let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nabc";
+        let text = "HTTP/1.1 404 Not StreamEvent\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(read(text), Ok((Some(404), "abc".into(), true)));
         let empty = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(read(empty), Ok((Some(200), String::new(), true)));
@@ -318,7 +321,7 @@ mod tests {
     #[test]
     fn the_head_has_the_media_type_and_the_end_of_the_connection() {
         let head = |text: &str| {
-            let mut response = Response::new();
+            let mut response = HttpResponse::new();
             response.feed(text.as_bytes(), &mut |_| ()).unwrap();
             response.head().unwrap()
         };

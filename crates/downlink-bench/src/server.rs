@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 /// The server's processes; empty if the command line names none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Server {
+pub(super) struct ServerProcesses {
     pids: Vec<u32>,
 }
 
@@ -35,7 +35,7 @@ impl Usage {
     }
 }
 
-impl Server {
+impl ServerProcesses {
     /// The server with these processes.
     ///
     /// # Errors
@@ -127,15 +127,15 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn this_program_uses_memory() {
-        let server = Server::new(&[std::process::id()]).unwrap();
+        let server = ServerProcesses::new(&[std::process::id()]).unwrap();
         assert!(server.usage().unwrap().unwrap().resident_bytes > 0);
         assert!(server.descriptors().unwrap() > 0);
-        assert!(Server::new(&[]).unwrap().usage().unwrap().is_none());
+        assert!(ServerProcesses::new(&[]).unwrap().usage().unwrap().is_none());
     }
 
     #[test]
     fn an_unused_pid_is_an_error() {
-        let error = Server::new(&[u32::MAX]).unwrap_err();
+        let error = ServerProcesses::new(&[u32::MAX]).unwrap_err();
         assert!(error.to_string().contains(&u32::MAX.to_string()));
     }
 }

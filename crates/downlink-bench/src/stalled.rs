@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::{books::Books, load::Load, plan::Plan, server::Server, subscriber::Story};
+use super::{books::Books, load::LoadRun, plan::Plan, server::ServerProcesses, subscriber::Story};
 
 /// After this silence, a reader that does not have the newest event will not get it.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -21,8 +21,8 @@ const RECONNECTS_MAX: usize = 2;
 
 /// The readers, connected.
 #[derive(Debug)]
-pub(super) struct Stalled<'a> {
-    load: Load<'a>,
+pub(super) struct StalledReaders<'a> {
+    load: LoadRun<'a>,
     reconnects: Vec<usize>,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Returns {
     pub(super) problem: Option<String>,
 }
 
-impl<'a> Stalled<'a> {
+impl<'a> StalledReaders<'a> {
     /// Connects them.
     ///
     /// # Errors
     ///
     /// If one of them gets no event stream.
-    pub(super) fn open(plan: &'a Plan, server: &'a Server) -> anyhow::Result<Self> {
-        let mut load = Load::new(plan, server)?;
+    pub(super) fn open(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<Self> {
+        let mut load = LoadRun::new(plan, server)?;
         load.connect()?;
         let is_whole = load.reading.books.connections_up() == plan.connections as u64;
         let problem = load.troubles.problem.take().unwrap_or_default();

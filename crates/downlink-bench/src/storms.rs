@@ -11,10 +11,10 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    load::Load,
+    load::LoadRun,
     plan::Plan,
     report::{mib, write_problem},
-    server::Server,
+    server::ServerProcesses,
 };
 
 /// How long the server may take to close its side of all connections.
@@ -63,7 +63,7 @@ struct Storm {
 /// # Errors
 ///
 /// If no connection comes up, or the server's process cannot be read.
-pub(super) fn run(plan: &Plan, server: &Server, number: usize) -> anyhow::Result<Storms> {
+pub(super) fn run(plan: &Plan, server: &ServerProcesses, number: usize) -> anyhow::Result<Storms> {
     let descriptors = warm_up(&plan.alone(), server)?;
     let before = server.resident_bytes()?;
     let storms: Vec<Storm> =
@@ -73,8 +73,8 @@ pub(super) fn run(plan: &Plan, server: &Server, number: usize) -> anyhow::Result
 
 /// Connects a single reader and closes it; returns the server's descriptors without it. Those that the
 /// server opens with its first answer are among them.
-fn warm_up(plan: &Plan, server: &Server) -> anyhow::Result<usize> {
-    let mut load = Load::new(plan, server)?;
+fn warm_up(plan: &Plan, server: &ServerProcesses) -> anyhow::Result<usize> {
+    let mut load = LoadRun::new(plan, server)?;
     load.connect()?;
     let ours = plan.connections + plan.publishers;
     let descriptors = server.descriptors()?.saturating_sub(ours);
@@ -84,8 +84,8 @@ fn warm_up(plan: &Plan, server: &Server) -> anyhow::Result<usize> {
     Ok(descriptors)
 }
 
-fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Storm> {
-    let mut load = Load::new(plan, server)?;
+fn storm(plan: &Plan, server: &ServerProcesses, descriptors: usize) -> anyhow::Result<Storm> {
+    let mut load = LoadRun::new(plan, server)?;
     let connects = load.connect()?;
     load.wait(plan.timing.settle)?;
     let resident_connected = server.resident_bytes()?;
@@ -107,7 +107,7 @@ fn storm(plan: &Plan, server: &Server, descriptors: usize) -> anyhow::Result<Sto
 }
 
 /// Waits until the server holds no more descriptors than before; returns how many are left over.
-fn wait_until_gone(server: &Server, descriptors: usize) -> anyhow::Result<usize> {
+fn wait_until_gone(server: &ServerProcesses, descriptors: usize) -> anyhow::Result<usize> {
     let since = Instant::now();
     loop {
         let left = server.descriptors()?.saturating_sub(descriptors);

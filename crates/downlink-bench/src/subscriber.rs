@@ -5,11 +5,11 @@ use std::{io, ops::Range};
 use mio::{Registry, Token};
 
 use super::{
-    books::Reading,
-    connection::{Connection, Read, Ready},
+    books::SharedBooks,
+    connection::{HttpConnection, ReadOutcome, Ready},
     plan::Plan,
-    reader::{Found, Reader, StreamError},
-    tally::{Arrival, Seen},
+    reader::{StreamEvent, StreamReader, SubscriptionError},
+    tally::{DeliveryOrder, Seen},
 };
 
 /// One of the subscriptions.
@@ -17,7 +17,7 @@ use super::{
 pub(super) struct Subscriber {
     number: usize,
     topic: usize,
-    pub(super) reader: Reader,
+    pub(super) reader: StreamReader,
     /// Starts with the first event that is due, once the stream is up. It outlives the connection.
     pub(super) seen: Option<Seen>,
     /// Of a subscription that resumes.
@@ -45,8 +45,8 @@ impl Story {
     }
 
     /// An event arrived, and `next` would have continued the order.
-    pub(super) fn arrival(&mut self, arrival: Arrival, number: u64, next: u64) {
-        if arrival != Arrival::InOrder {
+    pub(super) fn arrival(&mut self, arrival: DeliveryOrder, number: u64, next: u64) {
+        if arrival != DeliveryOrder::InOrder {
             self.disorder += 1;
             return;
         }
@@ -61,15 +61,15 @@ impl Subscriber {
     /// Begins to connect.
     pub(super) fn open(plan: &Plan, number: usize, registry: &Registry) -> io::Result<Self> {
         let connection = connect(plan, number, None, registry)?;
-        let reader = Reader::new(connection, plan.is_resuming);
+        let reader = StreamReader::new(connection, plan.is_resuming);
         let story = plan.is_resuming.then(Box::default);
         Ok(Self { number, topic: number % plan.topics, reader, seen: None, story })
     }
 
     /// Connects a subscription to which all events are due, from the first one.
     pub(super) fn replay(plan: &Plan, request: Vec<u8>) -> io::Result<Self> {
-        let connection = Connection::open_unregistered(plan.subscribe_address, request)?;
-        let (reader, seen) = (Reader::new(connection, false), Some(Seen::starting_at(0)));
+        let connection = HttpConnection::open_unregistered(plan.subscribe_address, request)?;
+        let (reader, seen) = (StreamReader::new(connection, false), Some(Seen::starting_at(0)));
         Ok(Self { number: 0, topic: 0, reader, seen, story: None })
     }
 
@@ -94,9 +94,9 @@ impl Subscriber {
     pub(super) fn read_all(
         &mut self,
         mut ready: Ready<'_>,
-        reading: &mut Reading,
-    ) -> Result<(), StreamError> {
-        while self.read(&mut ready, reading)? == Read::More {}
+        reading: &mut SharedBooks,
+    ) -> Result<(), SubscriptionError> {
+        while self.read(&mut ready, reading)? == ReadOutcome::More {}
         Ok(())
     }
 
@@ -104,13 +104,13 @@ impl Subscriber {
     pub(super) fn read(
         &mut self,
         ready: &mut Ready<'_>,
-        reading: &mut Reading,
-    ) -> Result<Read, StreamError> {
+        reading: &mut SharedBooks,
+    ) -> Result<ReadOutcome, SubscriptionError> {
         let Self { topic, reader, seen, story, .. } = self;
-        let Reading { books, scanner } = reading;
+        let SharedBooks { books, scanner } = reading;
         let (was_up, mut read_ns) = (reader.is_up(), None);
         let read = reader.read(ready, scanner, |found, now_ns| match found {
-            Found::Record(record) => {
+            StreamEvent::Record(record) => {
                 let seen = seen.get_or_insert_with(|| books.first_due(*topic));
                 let next = seen.next();
                 let arrival = books.deliver(seen, *topic, record, now_ns);
@@ -119,8 +119,8 @@ impl Subscriber {
                 }
                 read_ns = Some(now_ns);
             }
-            Found::Gap => story.iter_mut().for_each(|story| story.gap()),
-            Found::Unknown => books.counts.foreign += 1,
+            StreamEvent::Gap => story.iter_mut().for_each(|story| story.gap()),
+            StreamEvent::Unknown => books.counts.foreign += 1,
         });
         if let Some(read_ns) = read_ns {
             books.read(read_ns);
@@ -142,7 +142,7 @@ fn connect(
     number: usize,
     last_event_id: Option<&str>,
     registry: &Registry,
-) -> io::Result<Connection> {
+) -> io::Result<HttpConnection> {
     let request = plan.subscribe_request(number, last_event_id);
-    Connection::open(plan.subscribe_address, request, Token(number), registry)
+    HttpConnection::open(plan.subscribe_address, request, Token(number), registry)
 }

@@ -53,7 +53,7 @@ pub(super) struct Seen {
 
 /// The kind of a delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Arrival {
+pub(super) enum DeliveryOrder {
     InOrder,
     Late,
     Duplicate,
@@ -77,19 +77,19 @@ impl Seen {
     }
 
     /// Notes a delivery, and counts it.
-    pub(super) fn arrive(&mut self, position: u64, counts: &mut Counts) -> Arrival {
+    pub(super) fn arrive(&mut self, position: u64, counts: &mut Counts) -> DeliveryOrder {
         if position >= self.next {
             self.leap(position, counts);
             counts.received += 1;
-            return Arrival::InOrder;
+            return DeliveryOrder::InOrder;
         }
         if self.fill(position) {
             counts.received += 1;
             counts.out_of_order += 1;
-            Arrival::Late
+            DeliveryOrder::Late
         } else {
             counts.duplicated += 1;
-            Arrival::Duplicate
+            DeliveryOrder::Duplicate
         }
     }
 
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn a_delivery_before_the_first_due_one_is_a_duplicate() {
         let (mut seen, mut counts) = (Seen::starting_at(5), Counts::default());
-        assert_eq!(seen.arrive(4, &mut counts), Arrival::Duplicate);
-        assert_eq!(seen.arrive(5, &mut counts), Arrival::InOrder);
+        assert_eq!(seen.arrive(4, &mut counts), DeliveryOrder::Duplicate);
+        assert_eq!(seen.arrive(5, &mut counts), DeliveryOrder::InOrder);
     }
 
     #[test]

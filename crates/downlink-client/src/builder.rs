@@ -16,7 +16,7 @@ use std::{
 use crate::{
     BuildError, Credentials, EventSource, FIRST_BYTE_TIMEOUT_DEFAULT, TransportError,
     credentials::{CredentialsSource, parse_header},
-    request::Request,
+    request::StreamRequest,
     source::SourceSettings,
 };
 
@@ -222,7 +222,7 @@ impl EventSourceBuilder {
                 http_client(connect_timeout, self.unix_socket.as_deref())?
             }
         };
-        let request = Request {
+        let request = StreamRequest {
             client,
             url,
             method: self.method,

@@ -35,7 +35,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// The request of every attempt.
 #[derive(Clone)]
-pub(crate) struct Request {
+pub(crate) struct StreamRequest {
     pub(crate) client: reqwest::Client,
     pub(crate) url: Url,
     pub(crate) method: Method,
@@ -46,16 +46,16 @@ pub(crate) struct Request {
 }
 
 /// Shows the address of the request without any secret.
-impl fmt::Debug for Request {
+impl fmt::Debug for StreamRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
+        f.debug_struct("StreamRequest")
             .field("method", &self.method)
             .field("origin", &self.url.origin().ascii_serialization())
             .finish_non_exhaustive()
     }
 }
 
-impl Request {
+impl StreamRequest {
     /// Starts an attempt. Dropping the future abandons it and closes its socket.
     pub(crate) fn send(
         &self,

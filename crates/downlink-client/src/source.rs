@@ -24,7 +24,7 @@ use crate::{
     Closed, Delivery, Gap, Interruption, Opened, StreamError, TransportError,
     credentials::BoxFuture,
     gap::GAP_EVENT_TYPE,
-    request::{Request, last_event_id_header},
+    request::{StreamRequest, last_event_id_header},
 };
 
 /// The shortest idle timeout derived from a server's keep-alive interval: 5 seconds.
@@ -56,7 +56,7 @@ const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 /// unfinished event, each within [`DecoderLimits`].
 #[must_use = "an event source does nothing until it is polled"]
 pub struct EventSource {
-    request: Request,
+    request: StreamRequest,
     reconnect: Reconnect,
     settings: SourceSettings,
     /// Holds the last event id over reconnects, as of the last delivery.
@@ -65,7 +65,7 @@ pub struct EventSource {
     is_renewed: bool,
     /// A gap to deliver before the events of this connection.
     gap: Option<Gap>,
-    phase: Phase,
+    phase: SourcePhase,
     closed: Option<Closed>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct SourceSettings {
     pub(crate) control_events: bool,
 }
 
-enum Phase {
+enum SourcePhase {
     /// The next attempt is due.
     Due,
     /// Until the next attempt is due.
@@ -90,14 +90,14 @@ enum Phase {
     /// Waiting for the head of the answer.
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
-    Reading(Body),
+    Reading(StreamBody),
     /// The stream exceeded a limit. The items decoded before are still delivered.
     Failing(DecodeError),
     /// Ended for good. Every further poll answers `None`.
     Closed,
 }
 
-struct Body {
+struct StreamBody {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     idle: Option<IdleTimer>,
     opened: Instant,
@@ -129,7 +129,7 @@ pub enum ReadyState {
 }
 
 impl EventSource {
-    pub(crate) fn new(request: Request, mut settings: SourceSettings) -> Self {
+    pub(crate) fn new(request: StreamRequest, mut settings: SourceSettings) -> Self {
         let last_event_id = std::mem::take(&mut settings.last_event_id);
         Self {
             request,
@@ -138,7 +138,7 @@ impl EventSource {
             settings,
             is_renewed: false,
             gap: None,
-            phase: Phase::Due,
+            phase: SourcePhase::Due,
             closed: None,
         }
     }
@@ -170,9 +170,11 @@ impl EventSource {
     #[must_use]
     pub fn ready_state(&self) -> ReadyState {
         match self.phase {
-            Phase::Due | Phase::Waiting(_) | Phase::Connecting(_) => ReadyState::Connecting,
-            Phase::Reading(_) | Phase::Failing(_) => ReadyState::Open,
-            Phase::Closed => ReadyState::Closed,
+            SourcePhase::Due | SourcePhase::Waiting(_) | SourcePhase::Connecting(_) => {
+                ReadyState::Connecting
+            }
+            SourcePhase::Reading(_) | SourcePhase::Failing(_) => ReadyState::Open,
+            SourcePhase::Closed => ReadyState::Closed,
         }
     }
 
@@ -192,7 +194,7 @@ impl EventSource {
     /// Does nothing after the end.
     pub fn restart(&mut self) {
         if self.closed.is_none() {
-            self.phase = Phase::Due;
+            self.phase = SourcePhase::Due;
             self.forget_undelivered();
         }
     }
@@ -201,7 +203,7 @@ impl EventSource {
     pub fn close(&mut self) {
         if self.closed.is_none() {
             self.closed = Some(Closed::ByCaller);
-            self.phase = Phase::Closed;
+            self.phase = SourcePhase::Closed;
             self.forget_undelivered();
         }
     }
@@ -216,24 +218,24 @@ impl EventSource {
 
     fn poll_advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let error = match &mut self.phase {
-            Phase::Due => {
+            SourcePhase::Due => {
                 self.connect();
                 return Poll::Ready(None);
             }
-            Phase::Waiting(wait) => {
+            SourcePhase::Waiting(wait) => {
                 ready!(wait.as_mut().poll(cx));
-                self.phase = Phase::Due;
+                self.phase = SourcePhase::Due;
                 return Poll::Ready(None);
             }
-            Phase::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
+            SourcePhase::Connecting(attempt) => match ready!(attempt.as_mut().poll(cx)) {
                 Ok(answer) => return Poll::Ready(Some(self.open(answer))),
                 Err(error) => error,
             },
-            Phase::Reading(body) => match body.chunks.as_mut().poll_next(cx) {
+            SourcePhase::Reading(body) => match body.chunks.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
                     body.postpone_idle();
                     if let Err(error) = self.decoder.handle_bytes(&chunk) {
-                        self.phase = Phase::Failing(error);
+                        self.phase = SourcePhase::Failing(error);
                     }
                     return Poll::Ready(None);
                 }
@@ -241,8 +243,8 @@ impl EventSource {
                 Poll::Ready(None) => StreamError::Ended,
                 Poll::Pending => StreamError::Idle { after: ready!(body.poll_idle(cx)) },
             },
-            Phase::Failing(error) => StreamError::Decode(*error),
-            Phase::Closed => return Poll::Ready(None),
+            SourcePhase::Failing(error) => StreamError::Decode(*error),
+            SourcePhase::Closed => return Poll::Ready(None),
         };
         Poll::Ready(self.interrupt(error))
     }
@@ -254,14 +256,14 @@ impl EventSource {
         if header.is_none() && !id.is_empty() {
             self.gap = Some(Gap::after_unsendable(id));
         }
-        self.phase = Phase::Connecting(self.request.send(header));
+        self.phase = SourcePhase::Connecting(self.request.send(header));
     }
 
     fn open(&mut self, answer: Response) -> Delivery {
         self.reconnect.handle_open();
         self.is_renewed = false;
         let opened = Opened { url: answer.url().clone(), headers: answer.headers().clone() };
-        self.phase = Phase::Reading(Body {
+        self.phase = SourcePhase::Reading(StreamBody {
             chunks: Box::pin(answer.bytes_stream()),
             idle: self.settings.idle_timeout.map(IdleTimer::new),
             opened: Instant::now(),
@@ -274,21 +276,21 @@ impl EventSource {
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
         if self.may_renew(&error) {
             self.is_renewed = true;
-            self.phase = Phase::Due;
+            self.phase = SourcePhase::Due;
             return Some(Delivery::Error(Interruption { error, retry_in: Duration::ZERO }));
         }
         let outcome = match (error.outcome(), &self.phase) {
-            (Outcome::Ended, Phase::Reading(body)) if body.is_empty() => Outcome::EndedEmpty,
+            (Outcome::Ended, SourcePhase::Reading(body)) if body.is_empty() => Outcome::EndedEmpty,
             (outcome, _) => outcome,
         };
         match self.reconnect.handle_outcome(fastrand::u64(..), outcome) {
             Ok(after) => {
-                self.phase = Phase::Waiting(Box::pin(sleep(after)));
+                self.phase = SourcePhase::Waiting(Box::pin(sleep(after)));
                 Some(Delivery::Error(Interruption { error, retry_in: after }))
             }
             Err(reason) => {
                 self.closed = Some(Closed::new(reason, error));
-                self.phase = Phase::Closed;
+                self.phase = SourcePhase::Closed;
                 None
             }
         }
@@ -305,7 +307,7 @@ impl EventSource {
 
     /// The next delivery from the items that are already decoded.
     fn next_decoded(&mut self) -> Option<Delivery> {
-        if matches!(self.phase, Phase::Reading(_))
+        if matches!(self.phase, SourcePhase::Reading(_))
             && let Some(gap) = self.gap.take()
         {
             return Some(Delivery::Gap(gap));
@@ -334,7 +336,7 @@ impl EventSource {
             self.learn_idle_timeout(&event.data);
         }
         let is_control = event.event_type.starts_with(CONTROL_PREFIX);
-        if let Phase::Reading(body) = &mut self.phase
+        if let SourcePhase::Reading(body) = &mut self.phase
             && (!is_control || event.event_type == DESCRIBED_EVENT_TYPE)
         {
             body.brought_event = true;
@@ -347,13 +349,13 @@ impl EventSource {
     /// one.
     fn learn_idle_timeout(&mut self, data: &str) {
         #[derive(Deserialize)]
-        struct Open {
+        struct OpenNotice {
             keep_alive_ms: u64,
         }
 
-        let Phase::Reading(body) = &mut self.phase else { return };
+        let SourcePhase::Reading(body) = &mut self.phase else { return };
         if self.settings.idle_timeout.is_none()
-            && let Ok(Open { keep_alive_ms }) = serde_json::from_str(data)
+            && let Ok(OpenNotice { keep_alive_ms }) = serde_json::from_str(data)
             && keep_alive_ms > 0
         {
             let after = Duration::from_millis(keep_alive_ms).saturating_mul(IDLE_KEEP_ALIVES);
@@ -362,7 +364,7 @@ impl EventSource {
     }
 }
 
-impl Body {
+impl StreamBody {
     /// Whether a stream that ends now was opened for nothing.
     fn is_empty(&self) -> bool {
         !self.brought_event && self.opened.elapsed() < EMPTY_STREAM_MAX
@@ -395,7 +397,7 @@ impl Stream for EventSource {
             if let Some(delivery) = ready!(self.poll_advance(cx)) {
                 return Poll::Ready(Some(delivery));
             }
-            if let Phase::Closed = self.phase {
+            if let SourcePhase::Closed = self.phase {
                 return Poll::Ready(None);
             }
         }

@@ -111,9 +111,9 @@ fn timed<R>(longest: &mut Duration, call: impl FnOnce() -> R) -> R {
     result
 }
 
-struct Woken(AtomicBool);
+struct WakeFlag(AtomicBool);
 
-impl Wake for Woken {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -146,7 +146,7 @@ fn deep_patterns() -> Vec<String> {
 /// The longest calls to open a reader, to read everything, and to leave; and the number of events.
 fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 3], usize) {
     let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
-    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let woken = Arc::new(WakeFlag(AtomicBool::new(false)));
     let waker = Waker::from(Arc::clone(&woken));
     let mut reader =
         timed(&mut opening, || log.open(ms(1), selection, start).expect("within the limits"));

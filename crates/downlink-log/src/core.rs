@@ -1,7 +1,7 @@
 //! The parts of a log that publishing and reading share.
 
 use crate::history::{Evicted, History};
-use crate::sequence::{Ids, Sequencer};
+use crate::sequence::{Epochs, Sequencer};
 use crate::types::Payload;
 
 /// Locks, outermost first. While a thread holds a lock, it takes only locks further down this list.
@@ -20,7 +20,7 @@ use crate::types::Payload;
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,
     pub(crate) sequencer: Sequencer,
-    pub(crate) ids: Ids,
+    pub(crate) ids: Epochs,
 }
 
 impl<P: Payload> Core<P> {

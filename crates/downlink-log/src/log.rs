@@ -13,10 +13,10 @@ use crate::commit::{
 };
 use crate::core::Core;
 use crate::history::History;
-use crate::read::{Reader, ReaderOverview, Replays, Seats, Start, TopicOverview, Totals};
+use crate::read::{Reader, ReaderOverview, Seats, Start, StoreReplays, TopicOverview, Totals};
 use crate::readers::end_each;
 use crate::sequence::{
-    Answers, AppendError, Decode, Decoder, Drafts, Ids, OnUnreadable, Sequencer, Stored,
+    Answers, AppendError, Decode, Drafts, Epochs, OnUnreadable, PayloadDecoder, Sequencer, Stored,
 };
 use crate::store::{Durability, Opened, Store, StoreError};
 use crate::types::address::Topic;
@@ -88,7 +88,7 @@ pub struct Log<P: Payload> {
 /// everything first.
 struct StoreSide<P: Payload> {
     queue: Arc<CommitQueue<P>>,
-    replays: Arc<Replays<P>>,
+    replays: Arc<StoreReplays<P>>,
 }
 
 impl<P: Payload> Drop for StoreSide<P> {
@@ -114,7 +114,7 @@ impl<P: Payload> fmt::Debug for Log<P> {
 impl<P: Payload> Log<P> {
     /// An empty log in memory.
     pub fn new(options: LogOptions) -> Self {
-        let ids = Ids::new(vec![(options.epoch, Offset::FIRST)], options.epoch);
+        let ids = Epochs::new(vec![(options.epoch, Offset::FIRST)], options.epoch);
         let sequencer = Sequencer::new(Offset::FIRST, Timestamp::default());
         let history = History::new(options, Offset::FIRST);
         Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
@@ -137,14 +137,14 @@ impl<P: Payload> Log<P> {
         if let Some((epoch, _)) = epochs.last() {
             options.epoch = *epoch;
         }
-        let ids = Ids::new(epochs, options.epoch);
+        let ids = Epochs::new(epochs, options.epoch);
         let sequencer = Sequencer::new(next_offset, clock.unwrap_or_default().at);
         let core = Arc::new(Core { history: History::new(options, next_offset), sequencer, ids });
         let reader = store.reader();
-        let decoder = Arc::new(Decoder::new(side.decode, side.on_unreadable));
+        let decoder = Arc::new(PayloadDecoder::new(side.decode, side.on_unreadable));
         restore(&core, &*reader, &decoder, next_offset)?;
         let queue = Arc::new(CommitQueue::new(refuses));
-        let replays = Replays::start(reader, decoder, side.begin_reading)?;
+        let replays = StoreReplays::start(reader, decoder, side.begin_reading)?;
         let writer = Writer {
             store: Box::new(store),
             durability: side.durability,

@@ -226,12 +226,12 @@ fn an_unreachable_server_is_an_error() {
 }
 
 /// The real server. Killed when dropped.
-struct Served {
+struct ServerProcess {
     child: Child,
     address: SocketAddr,
 }
 
-impl Served {
+impl ServerProcess {
     fn start() -> Self {
         Self::start_with(&[])
     }
@@ -260,7 +260,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -269,7 +269,7 @@ impl Drop for Served {
 
 #[test]
 fn our_own_server_loses_nothing_at_a_rate() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let report = report(
         server.address,
         &["--connections=200", "--topics=7", "--events=100", "--rate=2000", "--drain=30s"],
@@ -288,7 +288,7 @@ fn our_own_server_loses_nothing_at_a_rate() {
 
 #[test]
 fn our_own_server_loses_nothing_in_a_window() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let picture = std::env::temp_dir().join(format!("downlink-bench-{}.svg", std::process::id()));
     let plot = format!("--plot={}", picture.display());
     let pid = format!("--server-pid={}", server.child.id());
@@ -313,7 +313,7 @@ fn our_own_server_loses_nothing_in_a_window() {
 
 #[test]
 fn the_table_has_the_figures() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let output = bench(server.address, &["-c2", "--events=5", "--rate=1000"]);
     let table = String::from_utf8(output.stdout).unwrap();
     let value = |name: &str| {
@@ -328,7 +328,7 @@ fn the_table_has_the_figures() {
 
 #[test]
 fn a_batch_is_one_request_and_each_of_its_events_is_accounted_for() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let publish_url = format!("--publish-url=http://{}/events/batch", server.address);
     let arguments = [
         "-c3",
@@ -348,7 +348,7 @@ fn a_batch_is_one_request_and_each_of_its_events_is_accounted_for() {
 
 #[test]
 fn several_publishers_have_no_order_to_keep_among_them() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let arguments = ["-c2", "--events=500", "--window=100", "--publishers=8", "--drain=30s"];
     let report = report(server.address, &arguments);
     assert_figures(&report, &json!({ "received": 1_000, "lost": 0, "flawless": true }));
@@ -356,7 +356,7 @@ fn several_publishers_have_no_order_to_keep_among_them() {
 
 #[test]
 fn a_quiet_topic_has_books_of_its_own() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let arguments = ["-c20", "--events=30", "--rate=300", "--quiet-rate=100", "--drain=30s"];
     let report = report(server.address, &arguments);
     assert_figures(&report, &json!({ "received": 600, "lost": 0, "flawless": true }));
@@ -371,7 +371,7 @@ const STALLED: [&str; 5] =
 
 #[test]
 fn readers_that_stalled_resume_without_a_loss() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let report = report(server.address, &[&STALLED[..], &["--drain=30s"]].concat());
     assert_figures(&report, &json!({ "received": 20, "flawless": true }));
     let expected = json!({ "readers": 1, "cut": 0, "exact": 1, "one_gap": 0, "failed": 0 });
@@ -394,7 +394,7 @@ fn a_hole_without_a_report_to_a_stalled_reader_is_a_flaw() {
 #[test]
 #[cfg(target_os = "linux")]
 fn storms_come_and_go_and_leave_no_socket() {
-    let server = Served::start();
+    let server = ServerProcess::start();
     let pid = format!("--server-pid={}", server.child.id());
     let report = report(server.address, &["-c20", "--storms=2", &pid]);
     assert_figures(&report, &json!({ "flawless": true, "problem": null }));
@@ -411,7 +411,7 @@ fn clients_resume_without_a_loss_after_a_crash() {
     let folder = std::env::temp_dir().join(format!("downlink-comeback-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let store = folder.join("store.db").display().to_string();
-    let server = Served::start_with(&["--store", &store]);
+    let server = ServerProcess::start_with(&["--store", &store]);
     let program = env!("CARGO_BIN_EXE_downlink");
     let line = format!("'{program}' serve --listen {} --store '{store}'", server.address);
     let pid = format!("--server-pid={}", server.child.id());

@@ -32,24 +32,24 @@ use crate::fault::{Result, file_error};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The files that stores of this process use. Locked before the writer of one of them.
-static FILES: Mutex<BTreeMap<Identity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
+static FILES: Mutex<BTreeMap<FileIdentity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
 
 /// A file, whatever its name.
 #[cfg(unix)]
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 #[cfg(unix)]
-fn identity(_: &Path, metadata: &Metadata) -> Identity {
+fn identity(_: &Path, metadata: &Metadata) -> FileIdentity {
     use std::os::unix::fs::MetadataExt as _;
 
     (metadata.dev(), metadata.ino())
 }
 
 #[cfg(not(unix))]
-type Identity = PathBuf;
+type FileIdentity = PathBuf;
 
 #[cfg(not(unix))]
-fn identity(path: &Path, _: &Metadata) -> Identity {
+fn identity(path: &Path, _: &Metadata) -> FileIdentity {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
@@ -57,7 +57,7 @@ fn identity(path: &Path, _: &Metadata) -> Identity {
 #[derive(Debug)]
 struct LockedFile {
     file: File,
-    identity: Identity,
+    identity: FileIdentity,
     /// The store of this process that has the lock: whether it is about to let go.
     writer: Mutex<Option<Arc<AtomicBool>>>,
 }

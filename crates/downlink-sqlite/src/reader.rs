@@ -14,7 +14,7 @@ use crate::{
     file::Pool,
     replay::Replay,
     sql::{
-        Evicted, Sql as _, address, address_of, column, first_since, indexed, keepers,
+        Sql as _, TopicEvictions, address, address_of, column, first_since, indexed, keepers,
         kind_and_name, lost, meta, verified,
     },
 };
@@ -39,7 +39,7 @@ impl StoreReader for SqliteReader {
         self.0.read(|db| {
             let highest = db.first("SELECT max(floor) FROM topics WHERE floor <> 1", [])?;
             let highest = highest.and_then(|(floor,): (Option<u64>,)| floor).unwrap_or(1);
-            Ok(Evicted::forgotten(db)?.floor.offset.max(Offset::new(highest)))
+            Ok(TopicEvictions::forgotten(db)?.floor.offset.max(Offset::new(highest)))
         })
     }
 
@@ -47,8 +47,8 @@ impl StoreReader for SqliteReader {
         self.0.read(|db| {
             let sql = "SELECT floor, floor_at, lower_floor, evicted FROM topics
                        WHERE kind = ? AND name = ?";
-            let found = db.first(sql, kind_and_name(address))?.map(Evicted::new);
-            Ok(found.map_or_else(|| Evicted::forgotten(db), Ok)?.floor)
+            let found = db.first(sql, kind_and_name(address))?.map(TopicEvictions::new);
+            Ok(found.map_or_else(|| TopicEvictions::forgotten(db), Ok)?.floor)
         })
     }
 

@@ -21,19 +21,19 @@ use downlink_log::{
 use crate::file::Pool;
 
 use self::{
-    events::{Search, read_page},
+    events::{NewestSearch, read_page},
     floors::{FloorWalk, Holes},
-    target::{Snapshot, Target, Wants},
+    target::{ReplayTopics, Snapshot, Wants},
 };
 
 #[derive(Debug)]
 pub(crate) struct Replay {
     pool: Arc<Pool>,
     wants: Wants,
-    target: Option<Target>,
+    target: Option<ReplayTopics>,
     holes: Option<Holes>,
     floor: Option<(FloorWalk, Floor)>,
-    search: Option<Search>,
+    search: Option<NewestSearch>,
 }
 
 impl Replay {
@@ -88,7 +88,7 @@ impl StoreReplay for Replay {
         let Self { pool, wants, target, search, .. } = self;
         Snapshot::read(pool, wants, target, |snapshot| {
             let begun = search.take().filter(|search| search.asked == (count, until.get()));
-            let mut going = begun.unwrap_or_else(|| Search::new(count, until.get()));
+            let mut going = begun.unwrap_or_else(|| NewestSearch::new(count, until.get()));
             if going.go_on(snapshot)? {
                 return Ok(Step::Done(going.oldest.map(Offset::new)));
             }

@@ -140,7 +140,7 @@ pub(crate) fn keepers(
 
 /// The evictions of a topic, or of all names without a row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Evicted {
+pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
     /// The second to last evicted offset + 1.
     pub(crate) lower_floor: u64,
@@ -148,7 +148,7 @@ pub(crate) struct Evicted {
     pub(crate) number: u64,
 }
 
-impl Evicted {
+impl TopicEvictions {
     /// From the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
     pub(crate) fn new((offset, at, lower_floor, number): (u64, u64, u64, u64)) -> Self {
         let floor = Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) };
@@ -193,12 +193,12 @@ pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
 }
 
 /// The id that its publisher gave to an event, and its payload.
-pub(crate) type Content = (Option<Box<str>>, Vec<u8>);
+pub(crate) type IdAndPayload = (Option<Box<str>>, Vec<u8>);
 
 /// The id and the payload in a row that begins with the columns `id`, `payload` and `checksum` of
 /// `events`; `None` if they are damaged. Events of older files have no checksum and count as
 /// intact.
-pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<Content>> {
+pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<IdAndPayload>> {
     let expected: Option<u32> = row.get(2)?;
     let id = match row.get_ref(0)? {
         ValueRef::Text(id) => Some(id),

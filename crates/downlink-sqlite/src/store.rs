@@ -22,7 +22,7 @@ use crate::{
     reader::SqliteReader,
     schema::{STEPS, is_present, migrate},
     sql::{Sql as _, checksum, column, set_meta, topics_column},
-    topics::{Topics, cost},
+    topics::{TopicCache, cost},
     trim::{SqliteOptions, Trimming, trim_step},
 };
 
@@ -58,16 +58,16 @@ const CACHE_IDLE: Duration = Duration::from_secs(5);
 pub struct SqliteStore {
     pool: Arc<Pool>,
     opened: Opened,
-    opening: Opening,
+    opening: OpenParameters,
     /// `None` while the disk was full at every try since the opening.
-    writer: Option<Writer>,
+    writer: Option<SqliteWriter>,
     /// Dropped after the connections, so the next process finds the file free.
     _lock: WriterLock,
 }
 
 /// The parameters of an opening.
 #[derive(Debug)]
-struct Opening {
+struct OpenParameters {
     epoch: Epoch,
     now: Timestamp,
     options: SqliteOptions,
@@ -75,9 +75,9 @@ struct Opening {
 
 /// The connection that writes, and the state that goes with it.
 #[derive(Debug)]
-struct Writer {
+struct SqliteWriter {
     connection: Connection,
-    topics: Topics,
+    topics: TopicCache,
     trimming: Trimming,
     written: Written,
     /// The value of `meta.clock_delta` from the next transaction on.
@@ -134,7 +134,7 @@ impl SqliteStore {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let lock = WriterLock::take(&path, options.wait_for)?;
         let pool = Arc::new(Pool::new(path, &lock));
-        let opening = Opening { epoch, now, options };
+        let opening = OpenParameters { epoch, now, options };
         let (writer, opened) = match opening.begin(&pool) {
             Ok((writer, opened)) => (Some(writer), opened),
             Err(Fault(StoreError::DiskFull)) => (None, opening.read(&pool)?),
@@ -149,7 +149,7 @@ impl SqliteStore {
     }
 
     /// The writer; opens it if the disk was full until now.
-    fn writer(&mut self) -> Result<&mut Writer, StoreError> {
+    fn writer(&mut self) -> Result<&mut SqliteWriter, StoreError> {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
             if opened.next_offset != self.opened.next_offset {
@@ -162,9 +162,9 @@ impl SqliteStore {
     }
 }
 
-impl Opening {
+impl OpenParameters {
     /// Opens the writer and begins the epoch.
-    fn begin(&self, pool: &Pool) -> Result<(Writer, Opened)> {
+    fn begin(&self, pool: &Pool) -> Result<(SqliteWriter, Opened)> {
         let Self { epoch, now, options } = self;
         pool.or_alone(|| {
             let mut connection = connect_writer(&pool.path)?;
@@ -178,8 +178,8 @@ impl Opening {
                 clock_delta: clock.delta_ms,
                 unflushed: false,
             };
-            let writer = Writer {
-                topics: Topics::new(options.retention.clone()),
+            let writer = SqliteWriter {
+                topics: TopicCache::new(options.retention.clone()),
                 trimming: Trimming::new(&connection, options.clone())?,
                 connection,
                 written,
@@ -204,7 +204,7 @@ impl Opening {
     }
 }
 
-impl Writer {
+impl SqliteWriter {
     fn commit_batch(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<()> {
         let Some(last) = batch.last() else { return Ok(()) };
         check_rising(batch, self.written.next_offset)?;
@@ -335,7 +335,7 @@ impl Written {
     }
 }
 
-impl Drop for Writer {
+impl Drop for SqliteWriter {
     /// Moves everything into the one file, also while the read side lives on. A copy of the file is
     /// then complete.
     fn drop(&mut self) {
@@ -388,7 +388,7 @@ impl Store for SqliteStore {
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(Trimmed::Until(None)) };
         let trimmed = writer.write(|writer| writer.trim_batch(now))?;
-        writer.write(Writer::checkpoint)?;
+        writer.write(SqliteWriter::checkpoint)?;
         writer.write(|writer| writer.free_idle_cache(trimmed, now))
     }
 
@@ -425,7 +425,7 @@ fn check_rising(batch: &[StoredEvent], next_offset: u64) -> Result<()> {
 /// A transaction that writes events.
 struct Writing<'a> {
     db: &'a Connection,
-    topics: &'a mut Topics,
+    topics: &'a mut TopicCache,
     trimming: &'a mut Trimming,
 }
 

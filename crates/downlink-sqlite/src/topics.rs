@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::{
     fault::Result,
-    sql::{Evicted, Sql as _, TopicNumbers, address_of, indexed, kind_and_name, lost},
+    sql::{Sql as _, TopicEvictions, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
 /// Topics held in memory: as many as are busy at a time, in about 15 MiB. At this number all are
@@ -39,7 +39,7 @@ impl TopicState {
 }
 
 #[derive(Debug)]
-pub(crate) struct Topics {
+pub(crate) struct TopicCache {
     rules: RetentionRules,
     numbers: HashMap<Address, i64>,
     states: HashMap<i64, TopicState>,
@@ -79,7 +79,7 @@ impl Unindexed {
     }
 }
 
-impl Topics {
+impl TopicCache {
     pub(crate) fn new(rules: RetentionRules) -> Self {
         Self { rules, numbers: HashMap::new(), states: HashMap::new(), unindexed: None }
     }
@@ -186,7 +186,7 @@ impl Topics {
 
 fn create(db: &Connection, address: &Address) -> Result<i64> {
     let (kind, name) = kind_and_name(address);
-    let Evicted { floor, lower_floor, number } = Evicted::forgotten(db)?;
+    let TopicEvictions { floor, lower_floor, number } = TopicEvictions::forgotten(db)?;
     db.run(
         "INSERT INTO topics (kind, name, floor, floor_at, lower_floor, evicted)
          VALUES (?, ?, ?, ?, ?, ?)",

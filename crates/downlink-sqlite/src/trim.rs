@@ -21,7 +21,7 @@ use rusqlite::Connection;
 use crate::{
     fault::Result,
     sql::{Sql as _, TopicNumbers, indexed, keepers, lost, meta, set_meta},
-    topics::{Topics, members_from},
+    topics::{TopicCache, members_from},
 };
 
 /// Rows looked at or evicted in one step: about five milliseconds. Publishers wait behind a step. A
@@ -120,9 +120,9 @@ impl Trimming {
 }
 
 /// One transaction of trimming.
-struct Step<'a> {
+struct TrimStep<'a> {
     db: &'a Connection,
-    topics: &'a mut Topics,
+    topics: &'a mut TopicCache,
     trimming: &'a mut Trimming,
     /// The rows that this step may still touch. 0: there may be work for the next step.
     rows_left: usize,
@@ -134,24 +134,25 @@ struct Step<'a> {
 }
 
 /// The last offset to evict, by topic.
-type Due = BTreeMap<i64, u64>;
+type LastToEvict = BTreeMap<i64, u64>;
 
 /// One step of trimming, and whether it evicted anything.
 pub(crate) fn trim_step(
     db: &Connection,
-    topics: &mut Topics,
+    topics: &mut TopicCache,
     trimming: &mut Trimming,
     now: Timestamp,
 ) -> Result<(Trimmed, bool)> {
     let eviction = meta::<u64>(db, "evictions")? + 1;
     let rows_left = STEP_ROWS.max(2 * std::mem::take(&mut trimming.added));
-    let mut step = Step { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
+    let mut step =
+        TrimStep { db, topics, trimming, rows_left, eviction, evicted: false, next: None };
     step.run(now)?;
     let trimmed = if step.rows_left == 0 { Trimmed::More } else { Trimmed::Until(step.next) };
     Ok((trimmed, step.evicted))
 }
 
-impl Step<'_> {
+impl TrimStep<'_> {
     /// Trims by every rule, as far as the step goes.
     fn run(&mut self, now: Timestamp) -> Result<()> {
         // The other rules have their share of a step, also while topics are over their own.
@@ -276,7 +277,7 @@ impl Step<'_> {
     /// Evicts the events older than one of the ages, from the topics with that age in their rule.
     /// Gives the first offset that was not looked at.
     fn trim_age(&mut self, age: Duration, mut next: u64, now: Timestamp) -> Result<u64> {
-        let (mut due, indexed) = (Due::new(), indexed(self.db)?);
+        let (mut due, indexed) = (LastToEvict::new(), indexed(self.db)?);
         let sql = "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset";
         let mut select = self.db.prepare_cached(sql)?;
         let mut rows = select.query([next])?;
@@ -309,7 +310,7 @@ impl Step<'_> {
     fn trim_bytes(&mut self) -> Result<()> {
         while self.rows_left > 0 && self.trimming.grown {
             let is_over = used_bytes(self.db)? > self.trimming.options.bytes_max;
-            let due = if is_over { self.oldest()? } else { Due::new() };
+            let due = if is_over { self.oldest()? } else { LastToEvict::new() };
             self.trimming.grown = !due.is_empty();
             self.evict_all(due)?;
         }
@@ -317,13 +318,13 @@ impl Step<'_> {
     }
 
     /// Some of the oldest events, by topic.
-    fn oldest(&mut self) -> Result<Due> {
+    fn oldest(&mut self) -> Result<LastToEvict> {
         let rows: Vec<(u64, TopicNumbers)> = self.db.all(
             "SELECT offset, topics FROM events
              WHERE offset < (SELECT max(offset) FROM events) ORDER BY offset LIMIT ?",
             [SIZE_EVENTS.min(self.rows_left)],
         )?;
-        let (mut due, indexed) = (Due::new(), indexed(self.db)?);
+        let (mut due, indexed) = (LastToEvict::new(), indexed(self.db)?);
         for (offset, topics) in rows {
             for number in keepers(self.db, offset, topics, indexed) {
                 self.spend(1);
@@ -334,7 +335,7 @@ impl Step<'_> {
     }
 
     /// Evicts up to an offset in each topic. Events that cannot be indexed in this step stay.
-    fn evict_all(&mut self, due: Due) -> Result<()> {
+    fn evict_all(&mut self, due: LastToEvict) -> Result<()> {
         let indexed = self.topics.unindexed(self.db)?.from;
         if due.values().any(|&through| through >= indexed) {
             self.index()?;

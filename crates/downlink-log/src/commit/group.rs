@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::commit::Queued;
 use crate::core::Core;
-use crate::sequence::{AppendError, Assigned, DraftTopics, Earlier, Fresh, Ids, Repeat, plan};
+use crate::sequence::{AppendError, Assigned, DraftTopics, Earlier, Epochs, Fresh, Repeat, plan};
 use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
@@ -15,7 +15,7 @@ use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 /// The ids, keys and finish marks of the batches of one transaction. Drafts are counted through all
 /// of its batches.
 #[derive(Default)]
-pub(crate) struct Group {
+pub(crate) struct CommitGroup {
     pub(crate) events: Vec<StoredEvent>,
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
@@ -25,7 +25,7 @@ pub(crate) struct Group {
     finishing: HashSet<usize>,
 }
 
-impl Group {
+impl CommitGroup {
     /// Plans a batch, gives it its offsets and adds it.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
-    group: &'a Group,
+    group: &'a CommitGroup,
     now: Timestamp,
 }
 
@@ -125,6 +125,6 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
 }
 
 /// A repetition of a stored event. The store does not keep the number of readers that it matched.
-fn stored(ids: &Ids, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
+fn stored(ids: &Epochs, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
     (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

@@ -8,7 +8,7 @@ pub(crate) mod queue;
 pub(crate) mod restore;
 pub(crate) mod writer;
 
-pub(crate) use group::Group;
+pub(crate) use group::CommitGroup;
 pub(crate) use outage::{OnReport, Outages};
 pub(crate) use outcome::Commit;
 pub(crate) use pacing::CommitPacing;

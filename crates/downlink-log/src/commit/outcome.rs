@@ -12,10 +12,10 @@ use crate::sync::Mutex;
 ///
 /// The lock is held alone, for a look or a swap; no waker runs under it.
 #[derive(Clone, Debug)]
-pub struct Commit(Arc<Mutex<State>>);
+pub struct Commit(Arc<Mutex<CommitState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct CommitState {
     result: Option<Result<Answers, AppendError>>,
     /// Wakers of the tasks that wait on the receipts of the batch.
     wakers: Vec<Waker>,
@@ -23,7 +23,7 @@ struct State {
 
 impl Commit {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State::default())))
+        Self(Arc::new(Mutex::new(CommitState::default())))
     }
 
     /// Sets the result, if there is none, and wakes the waiting tasks. Called with no lock held.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::core::Core;
 use crate::history::{EventTopics, Evicted, Pushed};
 use crate::patterns::Matching;
-use crate::sequence::{Decoder, PublisherId};
+use crate::sequence::{PayloadDecoder, PublisherId};
 use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
@@ -26,7 +26,7 @@ const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
-    decoder: &Decoder<P>,
+    decoder: &PayloadDecoder<P>,
     next_offset: Offset,
 ) -> Result<(), StoreError> {
     let mut addresses = HashSet::from([Address::Everyone]);

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::commit::{CommitPacing, CommitQueue, Group, Outages, Queue, Queued};
+use crate::commit::{CommitGroup, CommitPacing, CommitQueue, Outages, Queue, Queued};
 use crate::core::Core;
 use crate::history::Evicted;
 use crate::readers::end_each;
@@ -105,7 +105,7 @@ impl<P: Payload> Writer<P> {
         let started = Instant::now();
         let ClockState { delta_ms, .. } = (self.clock)();
         self.store.set_clock_delta(delta_ms);
-        let mut group = Group::default();
+        let mut group = CommitGroup::default();
         let add = |queued| group.add(&self.shared.core, &mut *self.store, queued);
         let planned: Vec<_> = batches.iter_mut().map(add).collect();
         let committed = match group.events.as_slice() {

@@ -19,10 +19,10 @@ pub(crate) struct Ages<P> {
     next: AtomicU64,
     /// Ordered by time, then by the topic's identity. Locked under the topic's ring or under no
     /// ring. No lock is taken under it.
-    queue: Mutex<Due<P>>,
+    queue: Mutex<Deadlines<P>>,
 }
 
-type Due<P> = BTreeMap<(Timestamp, usize), Arc<Topic<P>>>;
+type Deadlines<P> = BTreeMap<(Timestamp, usize), Arc<Topic<P>>>;
 
 impl<P> Ages<P> {
     pub(crate) fn new() -> Self {
@@ -72,7 +72,7 @@ impl<P> Ages<P> {
         self.publish_next(&queue);
     }
 
-    fn publish_next(&self, queue: &Due<P>) {
+    fn publish_next(&self, queue: &Deadlines<P>) {
         let next = queue.keys().next().map_or(NEVER, |(at, _)| at.as_millis());
         self.next.store(next, Ordering::Release);
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::history::{Ages, EventTopics, Evicted, Index, Row};
+use crate::history::{Ages, EventTopics, Evicted, Index, IndexRow};
 use crate::patterns::{Held, Matching, Patterns};
 use crate::store::Finished;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -180,7 +180,7 @@ impl<P: Payload> History<P> {
     pub(crate) fn push(&self, event: Pushed<'_, P>, evicted: &mut Evicted<P>) {
         let Pushed { offset, at, mut payload, topics, patterns, finish } = event;
         if payload.is_some() {
-            self.index.lock().push(Row { offset, at, topics: topics.clone() });
+            self.index.lock().push(IndexRow { offset, at, topics: topics.clone() });
         }
         for ((left, topic), patterns) in (0..topics.len()).rev().zip(topics).zip(patterns) {
             let payload = if left == 0 { payload.take() } else { payload.clone() };
@@ -388,12 +388,12 @@ impl<P: Payload> History<P> {
     }
 
     /// Copies rows of the index from an offset on, at most `count`.
-    pub(crate) fn rows_from(&self, from: u64, count: usize) -> Vec<Row<P>> {
+    pub(crate) fn rows_from(&self, from: u64, count: usize) -> Vec<IndexRow<P>> {
         self.index.lock().from(from).take(count).cloned().collect()
     }
 
     /// Copies rows of the index below an offset, newest first, at most `count`.
-    pub(crate) fn rows_below(&self, until: u64, count: usize) -> Vec<Row<P>> {
+    pub(crate) fn rows_below(&self, until: u64, count: usize) -> Vec<IndexRow<P>> {
         self.index.lock().below(until).take(count).cloned().collect()
     }
 

@@ -28,7 +28,7 @@ const TIDIED_PER_PUSHED: usize = 4;
 /// Invariant: `places` is the number of topics in all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
-    chunks: VecDeque<VecDeque<Row<P>>>,
+    chunks: VecDeque<VecDeque<IndexRow<P>>>,
     places: usize,
     /// Topics of the rows that were added since the last call of `tidy`.
     pushed: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Index<P> {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Row<P> {
+pub(crate) struct IndexRow<P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
     pub(crate) topics: EventTopics<P>,
@@ -48,7 +48,7 @@ impl<P> Index<P> {
         Self { chunks: VecDeque::new(), places: 0, pushed: 0, next_chunk: 0 }
     }
 
-    pub(crate) fn push(&mut self, row: Row<P>) {
+    pub(crate) fn push(&mut self, row: IndexRow<P>) {
         debug_assert!(self.newest().is_none_or(|newest| newest < row.offset));
         self.places += row.topics.len();
         self.pushed += row.topics.len();
@@ -59,7 +59,7 @@ impl<P> Index<P> {
     }
 
     /// The rows from an offset on, in order.
-    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &Row<P>> {
+    pub(crate) fn from(&self, from: u64) -> impl Iterator<Item = &IndexRow<P>> {
         let first = self.chunks.partition_point(|chunk| last(chunk) < from);
         let rows = self.chunks.range(first..).flatten();
         // Only the first of these chunks has rows below `from`.
@@ -67,7 +67,7 @@ impl<P> Index<P> {
     }
 
     /// The rows below an offset, newest first.
-    pub(crate) fn below(&self, until: u64) -> impl Iterator<Item = &Row<P>> {
+    pub(crate) fn below(&self, until: u64) -> impl Iterator<Item = &IndexRow<P>> {
         let after = self.chunks.partition_point(|chunk| first(chunk) < until);
         let rows = self.chunks.range(..after).rev().flat_map(|chunk| chunk.iter().rev());
         rows.skip_while(move |row| row.offset >= until)
@@ -82,16 +82,19 @@ impl<P> Index<P> {
         Some(row.offset)
     }
 
-    pub(crate) fn front(&self) -> Option<&Row<P>> {
+    pub(crate) fn front(&self) -> Option<&IndexRow<P>> {
         self.chunks.front()?.front()
     }
 
     /// Removes the oldest row, if it is that of `offset`.
-    pub(crate) fn pop_front(&mut self, offset: u64) -> Option<Row<P>> {
+    pub(crate) fn pop_front(&mut self, offset: u64) -> Option<IndexRow<P>> {
         self.pop_front_if(|row| row.offset == offset)
     }
 
-    fn pop_front_if(&mut self, condition: impl FnOnce(&Row<P>) -> bool) -> Option<Row<P>> {
+    fn pop_front_if(
+        &mut self,
+        condition: impl FnOnce(&IndexRow<P>) -> bool,
+    ) -> Option<IndexRow<P>> {
         let chunk = self.chunks.front_mut()?;
         let row = chunk.pop_front_if(|row| condition(row))?;
         self.places -= row.topics.len();
@@ -112,7 +115,8 @@ impl<P> Index<P> {
         if self.places <= live + live / 8 + SLACK {
             return;
         }
-        let is_evicted = |row: &Row<P>| !row.topics.iter().any(|topic| is_kept(row.offset, topic));
+        let is_evicted =
+            |row: &IndexRow<P>| !row.topics.iter().any(|topic| is_kept(row.offset, topic));
         let mut left = step;
         while left > 0 && self.pop_front_if(is_evicted).is_some() {
             left -= 1;
@@ -130,8 +134,9 @@ impl<P> Index<P> {
             self.next_chunk = 0;
         }
         let Some(chunk) = self.chunks.get_mut(self.next_chunk) else { return };
-        let places =
-            |chunk: &VecDeque<Row<P>>| -> usize { chunk.iter().map(|row| row.topics.len()).sum() };
+        let places = |chunk: &VecDeque<IndexRow<P>>| -> usize {
+            chunk.iter().map(|row| row.topics.len()).sum()
+        };
         let before = places(chunk);
         chunk.retain_mut(|row| {
             row.topics.retain(|topic| is_kept(row.offset, topic));
@@ -154,11 +159,11 @@ impl<P> Index<P> {
     }
 }
 
-fn first<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+fn first<P>(chunk: &VecDeque<IndexRow<P>>) -> u64 {
     chunk.front().map_or(0, |row| row.offset)
 }
 
-fn last<P>(chunk: &VecDeque<Row<P>>) -> u64 {
+fn last<P>(chunk: &VecDeque<IndexRow<P>>) -> u64 {
     chunk.back().map_or(0, |row| row.offset)
 }
 
@@ -179,7 +184,7 @@ mod tests {
         let one = topics(1);
         for offset in 1..=rows {
             let at = Timestamp::from_millis(offset / 2);
-            index.push(Row { offset: 2 * offset, at, topics: one.clone() });
+            index.push(IndexRow { offset: 2 * offset, at, topics: one.clone() });
         }
         index
     }
@@ -230,7 +235,7 @@ mod tests {
                 for _ in 0..10_000 {
                     newest += 1;
                     let at = Timestamp::default();
-                    index.push(Row { offset: newest, at, topics: one.clone() });
+                    index.push(IndexRow { offset: newest, at, topics: one.clone() });
                 }
                 index.tidy(live, |offset, _| is_kept(newest, offset));
                 assert!(index.places <= 10_000 + 2 * live + SLACK, "{append}: {}", index.places);
@@ -252,7 +257,7 @@ mod tests {
     fn a_row_weighs_as_much_as_its_topics() {
         let mut index = Index::new();
         for (offset, count) in [(1, 1_000), (2, 1)] {
-            index.push(Row { offset, at: Timestamp::default(), topics: topics(count) });
+            index.push(IndexRow { offset, at: Timestamp::default(), topics: topics(count) });
         }
         index.tidy(1, |offset, _| offset == 2);
         assert_eq!(index.places, 1);

@@ -9,4 +9,4 @@ pub(crate) mod index;
 pub(crate) use ages::Ages;
 pub(crate) use evicted::Evicted;
 pub(crate) use history::{History, Pushed};
-pub(crate) use index::{EventTopics, Index, Row};
+pub(crate) use index::{EventTopics, Index, IndexRow};

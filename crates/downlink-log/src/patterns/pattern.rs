@@ -25,14 +25,14 @@ pub(crate) struct Pattern<P> {
     /// The newest offset that may match. Stored before the log's tail is (Release) and loaded after
     /// it (Acquire), like that of a topic.
     newest: AtomicU64,
-    rows: Mutex<Rows<P>>,
+    rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
     pub(crate) selector: TopicSelector,
 }
 
 /// Locked also under the ring whose push or eviction is noted. No lock is taken under it.
 #[derive(Debug)]
-struct Rows<P> {
+struct PatternRows<P> {
     /// All matching events from here on are in `rows`; `u64::MAX` until that is known.
     complete_from: u64,
     /// Offsets in order, each with a topic that it went to.
@@ -42,7 +42,7 @@ struct Rows<P> {
 
 impl<P> Pattern<P> {
     pub(crate) fn new(selector: TopicSelector) -> Self {
-        let rows = Rows {
+        let rows = PatternRows {
             complete_from: u64::MAX,
             rows: VecDeque::new(),
             evictions: Evictions::default(),

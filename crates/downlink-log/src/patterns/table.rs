@@ -21,12 +21,12 @@ pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
     /// Outside of every ring.
-    table: RwLock<Table<P>>,
+    table: RwLock<PatternTable<P>>,
     patterns_max: usize,
 }
 
 #[derive(Debug)]
-struct Table<P> {
+struct PatternTable<P> {
     patterns: PatternTrie<Arc<Pattern<P>>>,
     /// How often a pattern was added or removed.
     version: u64,
@@ -34,15 +34,15 @@ struct Table<P> {
 
 /// The patterns that match a topic, kept with its history. Most topics have one pattern or two.
 #[derive(Debug)]
-struct Remembered<P> {
+struct MatchingPatterns<P> {
     version: u64,
     /// They do not keep a pattern that was removed: its rows hold topics.
-    patterns: SmallVec<[Weak<Pattern<P>>; REMEMBERED_MAX]>,
+    patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 
 /// With more patterns than this, a topic remembers none: a reader with a thousand patterns would
 /// cost each topic 8 KiB.
-const REMEMBERED_MAX: usize = 2;
+const MATCHING_MAX: usize = 2;
 
 /// A pattern, and the reader's key in its list.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ pub(crate) struct PatternSeat<P> {
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
 /// The table, held for reading.
-pub(crate) struct Held<'a, P>(RwLockReadGuard<'a, Table<P>>);
+pub(crate) struct Held<'a, P>(RwLockReadGuard<'a, PatternTable<P>>);
 
 impl<P: Payload> Patterns<P> {
     pub(crate) fn new(patterns_max: usize) -> Self {
-        let table = Table { patterns: PatternTrie::new(), version: 0 };
+        let table = PatternTable { patterns: PatternTrie::new(), version: 0 };
         Self { table: RwLock::new(table), patterns_max }
     }
 
@@ -108,7 +108,7 @@ impl<P: Payload> Patterns<P> {
     }
 }
 
-fn leave<P>(table: &mut Table<P>, seats: &[PatternSeat<P>]) {
+fn leave<P>(table: &mut PatternTable<P>, seats: &[PatternSeat<P>]) {
     for seat in seats {
         let mut readers = seat.pattern.readers.lock();
         readers.remove(seat.key);
@@ -135,9 +135,9 @@ impl<P: Payload> Held<'_, P> {
     fn find(&self, topic: &Topic<P>) -> Matching<P> {
         let mut matching = Matching::new();
         self.each_match(&topic.address, |pattern| matching.push(Arc::clone(pattern)));
-        if !matching.is_empty() && matching.len() <= REMEMBERED_MAX {
+        if !matching.is_empty() && matching.len() <= MATCHING_MAX {
             let patterns = matching.iter().map(Arc::downgrade).collect();
-            let remembered = Box::new(Remembered { version: self.0.version, patterns });
+            let remembered = Box::new(MatchingPatterns { version: self.0.version, patterns });
             topic.ring.write().set_matching(remembered);
         }
         matching
@@ -145,7 +145,7 @@ impl<P: Payload> Held<'_, P> {
 
     fn remembered(&self, topic: &Topic<P>) -> Option<Matching<P>> {
         let ring = topic.ring.read();
-        let remembered: &Remembered<P> = ring.matching()?;
+        let remembered: &MatchingPatterns<P> = ring.matching()?;
         let is_true = remembered.version == self.0.version;
         is_true.then(|| remembered.patterns.iter().filter_map(Weak::upgrade).collect())
     }

@@ -6,7 +6,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::core::Core;
-use crate::read::{Beginning, FloorSearch, Past, Search, Seats, Start, Work, walk};
+use crate::read::{
+    Beginning, FloorSearch, PastLosses, SearchProgress, Seats, Start, WorkBudget, walk,
+};
 use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
@@ -17,19 +19,19 @@ const SORTED_MAX: usize = 4_096;
 /// The search for the beginning of one reader. The reader is on its lists already, so no append
 /// between is missed.
 #[derive(Debug)]
-pub(crate) struct Opening<P> {
+pub(crate) struct StartSearch<P> {
     tail: u64,
     /// The newest eviction before anything was looked at.
     evicted: EvictionNumber,
     /// The topics that it reads, if they are few.
     few: Option<Vec<Arc<Topic<P>>>>,
-    stage: Stage,
+    stage: StartStage,
     /// The gap that it begins with: its reason and its last missing offset.
     gap: Option<(GapReason, Option<Offset>)>,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum StartStage {
     /// The first event from an offset on.
     First { from: u64 },
     /// The newest events below an offset: `left` are still to be found.
@@ -40,7 +42,7 @@ enum Stage {
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
-impl<P: Payload> Opening<P> {
+impl<P: Payload> StartSearch<P> {
     /// The beginning, if it is known at once, or else the search for it.
     pub(crate) fn begin(
         core: &Core<P>,
@@ -51,35 +53,39 @@ impl<P: Payload> Opening<P> {
         let (evicted, tail) = (history.newest_eviction(), history.tail());
         let search = |gap, mut stage| {
             let mut few = walk::few_topics(history, seats);
-            if let (Stage::Newest { left, .. }, Some(topics)) = (&stage, &few) {
+            if let (StartStage::Newest { left, .. }, Some(topics)) = (&stage, &few) {
                 let kept: usize = topics.iter().map(|topic| topic.ring.read().len()).sum();
                 if kept <= *left {
-                    stage = Stage::First { from: 0 };
+                    stage = StartStage::First { from: 0 };
                 } else if *left > SORTED_MAX {
                     few = None;
                 }
             }
             Err(Box::new(Self { tail, evicted, few, stage, gap }))
         };
-        let newest = |left| Stage::Newest { left, until: tail, oldest: None };
-        let lost =
-            |since, next| Stage::Lost { search: FloorSearch::new(seats), since, next, highest: 0 };
+        let newest = |left| StartStage::Newest { left, until: tail, oldest: None };
+        let lost = |since, next| StartStage::Lost {
+            search: FloorSearch::new(seats),
+            since,
+            next,
+            highest: 0,
+        };
         match start {
             Start::Live if seats.all_finished() => {
                 let topics = seats.named().map(|seat| &seat.topic);
                 let next = topics.filter_map(|topic| topic.ring.read().next_from(0)).min();
-                let past = Past::of_history(evicted, tail);
+                let past = PastLosses::of_history(evicted, tail);
                 Ok(Beginning::at(next.unwrap_or(tail)).with_past(past))
             }
             Start::Live => Ok(Beginning { asked: false, ..Beginning::at(tail) }),
-            Start::Earliest => search(None, Stage::First { from: 0 }),
+            Start::Earliest => search(None, StartStage::First { from: 0 }),
             Start::Last(count) => search(None, newest(*count)),
             Start::Since(since) if history.evicted_at_max() >= *since => {
                 search(None, lost(Some(*since), tail))
             }
             Start::Since(since) => {
                 let from = history.first_since(*since).unwrap_or(tail);
-                search(None, Stage::First { from })
+                search(None, StartStage::First { from })
             }
             Start::After(id) => match locate(core, id, tail) {
                 Ok(next) if seats.patterns().is_empty() || history.floor_max() <= next => {
@@ -99,7 +105,7 @@ impl<P: Payload> Opening<P> {
 
     /// Goes on for a bounded amount of work. `None`: there is more to do.
     pub(crate) fn step(&mut self, core: &Core<P>, seats: &Seats<P>) -> Option<Beginning> {
-        let mut work = Work::new();
+        let mut work = WorkBudget::new();
         while !work.is_done() {
             if let Some(beginning) = self.step_once(core, seats, &mut work) {
                 return Some(beginning);
@@ -112,26 +118,26 @@ impl<P: Payload> Opening<P> {
         &mut self,
         core: &Core<P>,
         seats: &Seats<P>,
-        work: &mut Work,
+        work: &mut WorkBudget,
     ) -> Option<Beginning> {
         let (history, tail) = (&core.history, self.tail);
         match &mut self.stage {
-            Stage::First { from } => {
+            StartStage::First { from } => {
                 let found = match &self.few {
                     Some(few) => first_of(few, *from, tail),
                     None => walk::first(history, seats, *from, tail, work),
                 };
-                self.found(found, |from| Stage::First { from })
+                self.found(found, |from| StartStage::First { from })
             }
-            Stage::Newest { left, until, oldest } => {
+            StartStage::Newest { left, until, oldest } => {
                 let found = match &self.few {
                     Some(few) => newest_of(few, *left, *until),
                     None => walk::newest(history, seats, *until, left, oldest, work),
                 };
                 let (left, oldest) = (*left, *oldest);
-                self.found(found, |until| Stage::Newest { left, until, oldest })
+                self.found(found, |until| StartStage::Newest { left, until, oldest })
             }
-            Stage::Lost { search, since, next, highest } => {
+            StartStage::Lost { search, since, next, highest } => {
                 let mut each = |lost: Lost| {
                     let Floor { offset, at } = lost.floor;
                     if since.is_none_or(|since| at >= since && offset > Offset::FIRST) {
@@ -143,7 +149,7 @@ impl<P: Payload> Opening<P> {
                 }
                 let Some(since) = *since else {
                     let hole = (*highest > *next).then(|| *highest - 1);
-                    return Some(Beginning::at(*next).with_past(Past::of_id(tail, hole)));
+                    return Some(Beginning::at(*next).with_past(PastLosses::of_id(tail, hole)));
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
                 // An event that is appended and evicted while the reader opens is found when it
@@ -152,25 +158,29 @@ impl<P: Payload> Opening<P> {
                 let until = (highest > 0).then(|| Offset::new(highest - 1));
                 self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
                 let from = history.first_since(since).unwrap_or(tail);
-                self.stage = Stage::First { from };
+                self.stage = StartStage::First { from };
                 None
             }
         }
     }
 
     /// Ends the search with its result, or moves on to the next stage.
-    fn found(&mut self, found: Search, more: impl FnOnce(u64) -> Stage) -> Option<Beginning> {
+    fn found(
+        &mut self,
+        found: SearchProgress,
+        more: impl FnOnce(u64) -> StartStage,
+    ) -> Option<Beginning> {
         let oldest = match found {
-            Search::Found(offset) => Some(offset),
-            Search::Nothing => None,
-            Search::More(at) => {
+            SearchProgress::Found(offset) => Some(offset),
+            SearchProgress::Nothing => None,
+            SearchProgress::More(at) => {
                 self.stage = more(at);
                 return None;
             }
         };
         let next = oldest.unwrap_or(self.tail);
         let gap = self.gap.map(|(reason, until)| gap(reason, until, oldest, next));
-        let past = Past::of_history(self.evicted, self.tail);
+        let past = PastLosses::of_history(self.evicted, self.tail);
         Some(Beginning { gap, ..Beginning::at(next) }.with_past(past))
     }
 }
@@ -195,13 +205,13 @@ pub(crate) fn gap(reason: GapReason, until: Option<Offset>, oldest: Option<u64>,
     Gap { reason, after: None, until, oldest, next: Offset::new(next) }
 }
 
-fn first_of<P: Payload>(topics: &[Arc<Topic<P>>], from: u64, until: u64) -> Search {
+fn first_of<P: Payload>(topics: &[Arc<Topic<P>>], from: u64, until: u64) -> SearchProgress {
     let first = topics.iter().filter_map(|topic| topic.ring.read().next_from(from)).min();
-    first.filter(|first| *first < until).map_or(Search::Nothing, Search::Found)
+    first.filter(|first| *first < until).map_or(SearchProgress::Nothing, SearchProgress::Found)
 }
 
 /// The oldest of the newest `count` offsets below `until` in all topics together.
-fn newest_of<P: Payload>(topics: &[Arc<Topic<P>>], count: usize, until: u64) -> Search {
+fn newest_of<P: Payload>(topics: &[Arc<Topic<P>>], count: usize, until: u64) -> SearchProgress {
     let mut newest = BTreeSet::new();
     for topic in topics {
         for offset in topic.ring.read().newest_first().filter(|&offset| offset < until) {
@@ -215,5 +225,5 @@ fn newest_of<P: Payload>(topics: &[Arc<Topic<P>>], count: usize, until: u64) -> 
             }
         }
     }
-    newest.pop_first().map_or(Search::Nothing, Search::Found)
+    newest.pop_first().map_or(SearchProgress::Nothing, SearchProgress::Found)
 }

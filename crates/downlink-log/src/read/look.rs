@@ -12,7 +12,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use smallvec::SmallVec;
 
 use crate::history::History;
-use crate::read::{Position, Search, Seats, Work, walk};
+use crate::read::{Position, SearchProgress, Seats, WorkBudget, walk};
 use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
@@ -25,7 +25,7 @@ const ROWS_MAX: usize = 2_048;
 
 /// The result of a look.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum LookResult {
     Gap(Gap),
     /// The next event is not in memory any more, and may be in the store.
     Behind,
@@ -39,7 +39,7 @@ pub(crate) enum Found {
 }
 
 /// The rows of patterns that a look takes: offsets in order, each with a topic.
-type Rows<P> = Vec<(u64, Arc<Topic<P>>)>;
+type TakenRows<P> = Vec<(u64, Arc<Topic<P>>)>;
 
 /// Reads from a position and moves it.
 pub(crate) fn look<P: Payload>(
@@ -48,15 +48,15 @@ pub(crate) fn look<P: Payload>(
     position: &mut Position,
     batch: Batch,
     out: &mut Vec<Entry<P>>,
-) -> Found {
+) -> LookResult {
     position.leave_past();
     let tail = history.tail();
     if position.next >= tail {
         position.advance(None, Some(position.next));
-        return Found::Taken { caught_up: true };
+        return LookResult::Taken { caught_up: true };
     }
     if is_in_store(history, seats, position) {
-        return Found::Behind;
+        return LookResult::Behind;
     }
     let mut taken = Taken::new(batch, out);
     let many =
@@ -88,7 +88,7 @@ fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Po
 
 /// The rows of all patterns in `from..until`; `None` if one of them does not reach back there, or
 /// if they are too many.
-fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<Rows<P>> {
+fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<TakenRows<P>> {
     let mut rows = Vec::new();
     for seat in seats.patterns() {
         if seat.pattern.newest() < from {
@@ -109,24 +109,24 @@ fn walk<P: Payload>(
     position: &mut Position,
     tail: u64,
     taken: &mut Taken<'_, P>,
-) -> Found {
-    let mut work = Work::new();
+) -> LookResult {
+    let mut work = WorkBudget::new();
     while !work.is_done() {
         let (rows, next) = walk::chunk(history, position.next, tail);
         // This comes after the rows were copied: evictions before the copy are noted by now, and
         // their rows may be gone.
         if let Some(hole) = position.hole(seats) {
             if taken.last.is_some() {
-                return Found::Taken { caught_up: false };
+                return LookResult::Taken { caught_up: false };
             }
             if position.has_store {
-                return Found::Behind;
+                return LookResult::Behind;
             }
             let oldest = match walk::first(history, seats, position.next, tail, &mut work) {
-                Search::Found(offset) => Some(offset),
-                Search::Nothing | Search::More(_) => None,
+                SearchProgress::Found(offset) => Some(offset),
+                SearchProgress::Nothing | SearchProgress::More(_) => None,
             };
-            return Found::Gap(report(position, hole, oldest, tail));
+            return LookResult::Gap(report(position, hole, oldest, tail));
         }
         for row in &rows {
             let mut nodes = 0;
@@ -135,7 +135,7 @@ fn walk<P: Payload>(
             let is_complete = mine.is_empty() || taken.take(&mine, row.offset, position);
             position.advance(taken.last, is_complete.then_some(row.offset + 1));
             if !is_complete {
-                return Found::Taken { caught_up: false };
+                return LookResult::Taken { caught_up: false };
             }
             if work.is_done() {
                 break;
@@ -143,10 +143,10 @@ fn walk<P: Payload>(
         }
         if next.is_none() && !work.is_done() {
             position.advance(taken.last, Some(tail));
-            return Found::Taken { caught_up: true };
+            return LookResult::Taken { caught_up: true };
         }
     }
-    if taken.last.is_some() { Found::Taken { caught_up: false } } else { Found::More }
+    if taken.last.is_some() { LookResult::Taken { caught_up: false } } else { LookResult::More }
 }
 
 /// Reports a hole. Reading goes on at the oldest event that is kept, or right after the hole if
@@ -171,14 +171,14 @@ struct Merge<'a, P> {
     topics: SmallVec<[&'a Topic<P>; 8]>,
     /// The next offset of each ring that has one below the tail, smallest on top.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
-    rows: Rows<P>,
+    rows: TakenRows<P>,
     /// The next of the rows.
     row: usize,
     tail: u64,
 }
 
 impl<'a, P: Payload> Merge<'a, P> {
-    fn new(topics: SmallVec<[&'a Topic<P>; 8]>, rows: Rows<P>, next: u64, tail: u64) -> Self {
+    fn new(topics: SmallVec<[&'a Topic<P>; 8]>, rows: TakenRows<P>, next: u64, tail: u64) -> Self {
         let mut heads = BinaryHeap::new();
         for (at, topic) in topics.iter().enumerate() {
             if topic.newest() >= next {
@@ -190,12 +190,17 @@ impl<'a, P: Payload> Merge<'a, P> {
     }
 
     /// Takes the events there are, or finds the hole before them.
-    fn run(mut self, seats: &Seats<P>, position: &mut Position, taken: &mut Taken<'_, P>) -> Found {
+    fn run(
+        mut self,
+        seats: &Seats<P>,
+        position: &mut Position,
+        taken: &mut Taken<'_, P>,
+    ) -> LookResult {
         if let Some(hole) = position.hole(seats) {
             if position.has_store {
-                return Found::Behind;
+                return LookResult::Behind;
             }
-            return Found::Gap(report(position, hole, self.oldest(), self.tail));
+            return LookResult::Gap(report(position, hole, self.oldest(), self.tail));
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {
@@ -212,7 +217,7 @@ impl<'a, P: Payload> Merge<'a, P> {
             }
         }
         position.advance(taken.last, is_complete.then_some(self.tail));
-        Found::Taken { caught_up: is_complete }
+        LookResult::Taken { caught_up: is_complete }
     }
 
     /// The oldest kept event below the tail, in the rings and the rows.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use smallvec::SmallVec;
 
-use crate::read::{Past, Seats};
+use crate::read::{PastLosses, Seats};
 use crate::topics::{Lost, Topic};
 use crate::types::{EvictionNumber, GapReason, Payload};
 
@@ -23,7 +23,7 @@ pub(crate) struct Position {
     pub(crate) finishes_seen: u32,
     /// Whether its finished topics have nothing more for it, as a store said when it began.
     pub(crate) at_end: Option<bool>,
-    pub(crate) past: Option<Box<Past>>,
+    pub(crate) past: Option<Box<PastLosses>>,
 }
 
 impl Position {

@@ -8,8 +8,8 @@ use std::{
 
 use crate::core::Core;
 use crate::read::{
-    Beginning, Found, Next, Opening, Position, Replayed, Replays, Request, Seats, Slot, Start,
-    StoreOpening, begin_known, look, read_next,
+    Beginning, LookResult, Next, PageRequest, Position, Replayed, Seats, Slot, Start, StartSearch,
+    StoreReplays, StoreStartSearch, begin_known, look, read_next,
 };
 use crate::readers::{ReaderState, WakeBatch, WakeMany};
 use crate::store::StoreError;
@@ -53,7 +53,7 @@ pub enum Read {
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
     /// The read side of the log's store.
-    replays: Option<Arc<Replays<P>>>,
+    replays: Option<Arc<StoreReplays<P>>>,
     /// Its `next` is the position's, for others to see.
     state: Arc<ReaderState>,
     seats: Seats<P>,
@@ -65,13 +65,13 @@ pub struct Reader<P: Payload> {
 /// The work before reading memory.
 enum Before<P> {
     /// The search in memory for where the reader begins, if that takes long.
-    Search(Box<Opening<P>>),
+    Search(Box<StartSearch<P>>),
     /// The same in the store.
     Beginning(Arc<Slot<Beginning>>),
     /// The gap that the reader begins with.
     Gap(Gap),
     /// A page of the store is under way.
-    Asked(Arc<Slot<Replayed<P>>>),
+    PageRequested(Arc<Slot<Replayed<P>>>),
     /// A page of the store. A used-up page stays, because it knows how to read the next one.
     Page(Replayed<P>),
 }
@@ -89,7 +89,7 @@ impl<P: Payload> Reader<P> {
     /// A reader that is on its lists, and begins as asked.
     pub(crate) fn begin(
         core: Arc<Core<P>>,
-        replays: Option<Arc<Replays<P>>>,
+        replays: Option<Arc<StoreReplays<P>>>,
         state: Arc<ReaderState>,
         seats: Seats<P>,
         start: &Start,
@@ -111,7 +111,7 @@ impl<P: Payload> Reader<P> {
 
     fn find_beginning(&mut self, start: &Start) {
         let Some(replays) = &self.replays else {
-            match Opening::begin(&self.core, &self.seats, start) {
+            match StartSearch::begin(&self.core, &self.seats, start) {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
@@ -127,7 +127,7 @@ impl<P: Payload> Reader<P> {
             return self.begin_at(beginning);
         }
         let (core, start) = (Arc::clone(&self.core), start.clone());
-        let mut opening = StoreOpening::new(core, Arc::clone(replays), &self.seats, start);
+        let mut opening = StoreStartSearch::new(core, Arc::clone(replays), &self.seats, start);
         let slot = replays.ask(&self.state, move || opening.step());
         self.before = Some(Box::new(Before::Beginning(slot)));
     }
@@ -159,7 +159,7 @@ impl<P: Payload> Reader<P> {
                 self.before = None;
                 self.begin_at(beginning?);
             }
-            Some(Before::Asked(slot)) => {
+            Some(Before::PageRequested(slot)) => {
                 let Some(page) = slot.lock().take() else { return Ok(false) };
                 self.before = None;
                 self.before = Some(Box::new(Before::Page(page?)));
@@ -279,7 +279,7 @@ impl<P: Payload> Reader<P> {
             match self.before.as_deref() {
                 // An ending reader does not wait for the store: a client that comes back goes on
                 // here.
-                Some(Before::Beginning(_) | Before::Asked(_)) if !is_known => {
+                Some(Before::Beginning(_) | Before::PageRequested(_)) if !is_known => {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
                 Some(&Before::Gap(gap)) => {
@@ -313,20 +313,20 @@ impl<P: Payload> Reader<P> {
         let position = &mut self.position;
         let look = || look(&self.core.history, &self.seats, position, batch, out);
         match of_page.unwrap_or_else(look) {
-            Found::Gap(gap) => Some(Read::Gap(gap)),
-            Found::Taken { .. } if !out.is_empty() => Some(Read::Events),
+            LookResult::Gap(gap) => Some(Read::Gap(gap)),
+            LookResult::Taken { .. } if !out.is_empty() => Some(Read::Events),
             // An eviction interrupted the look.
-            Found::Taken { caught_up: false } => None,
-            Found::Taken { caught_up: true } => {
+            LookResult::Taken { caught_up: false } => None,
+            LookResult::Taken { caught_up: true } => {
                 self.before = None;
                 let end = end.or_else(|| self.finished());
                 Some(end.map_or(Read::CaughtUp, Read::Ended))
             }
-            Found::More => {
+            LookResult::More => {
                 self.wake_itself();
                 Some(Read::Fetching)
             }
-            Found::Behind => {
+            LookResult::Behind => {
                 self.ask(batch);
                 None
             }
@@ -341,7 +341,7 @@ impl<P: Payload> Reader<P> {
             _ => replays.reader.replay(self.seats.wanted()),
         };
         let evicted = self.position.past.as_ref().and_then(|past| past.evicted);
-        let mut request = Request {
+        let mut request = PageRequest {
             core: Arc::clone(&self.core),
             decoder: Arc::clone(&replays.decoder),
             batch,
@@ -351,7 +351,7 @@ impl<P: Payload> Reader<P> {
             pages: 0,
         };
         let slot = replays.ask(&self.state, move || request.step());
-        self.before = Some(Box::new(Before::Asked(slot)));
+        self.before = Some(Box::new(Before::PageRequested(slot)));
     }
 
     fn wake_itself(&self) {

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use crate::readers::{ReaderState, WakeBatch};
-use crate::sequence::Decoder;
+use crate::sequence::PayloadDecoder;
 use crate::store::{StoreError, StoreReader};
 #[cfg(not(downlink_loom))]
 use crate::sync::Condvar;
@@ -21,39 +21,39 @@ const READERS: usize = 4;
 type Job = Box<dyn FnMut() -> bool + Send>;
 
 /// The read side of a log's store.
-pub(crate) struct Replays<P> {
+pub(crate) struct StoreReplays<P> {
     pub(crate) reader: Arc<dyn StoreReader>,
-    pub(crate) decoder: Arc<Decoder<P>>,
-    requests: Arc<Requests>,
+    pub(crate) decoder: Arc<PayloadDecoder<P>>,
+    requests: Arc<ReplayRequests>,
 }
 
-struct Requests {
+struct ReplayRequests {
     /// Held alone, for a push or a pop.
-    queue: Mutex<Queue>,
+    queue: Mutex<JobQueue>,
     #[cfg(not(downlink_loom))]
     came: Condvar,
 }
 
-struct Queue {
+struct JobQueue {
     /// At most one for each reader of the log.
     jobs: VecDeque<Job>,
     stopped: bool,
 }
 
-impl<P> fmt::Debug for Replays<P> {
+impl<P> fmt::Debug for StoreReplays<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replays").finish_non_exhaustive()
+        f.debug_struct("StoreReplays").finish_non_exhaustive()
     }
 }
 
-impl<P> Replays<P> {
+impl<P> StoreReplays<P> {
     pub(crate) fn start(
         reader: Arc<dyn StoreReader>,
-        decoder: Arc<Decoder<P>>,
+        decoder: Arc<PayloadDecoder<P>>,
         begin: fn(),
     ) -> Result<Self, StoreError> {
-        let queue = Mutex::new(Queue { jobs: VecDeque::new(), stopped: false });
-        let requests = Arc::new(Requests {
+        let queue = Mutex::new(JobQueue { jobs: VecDeque::new(), stopped: false });
+        let requests = Arc::new(ReplayRequests {
             queue,
             #[cfg(not(downlink_loom))]
             came: Condvar::new(),
@@ -113,7 +113,7 @@ impl<P> Replays<P> {
     }
 }
 
-impl Requests {
+impl ReplayRequests {
     fn push(&self, job: Job) {
         {
             let mut queue = self.queue.lock();

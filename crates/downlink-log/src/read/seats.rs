@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-use crate::history::Row;
+use crate::history::IndexRow;
 use crate::patterns::{PatternSeat, PatternSeats};
 use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
@@ -92,7 +92,7 @@ impl<P: Payload> Seats<P> {
     }
 
     /// Those topics of an event that the reader reads. Adds the work of matching to `nodes`.
-    pub(crate) fn mine<'a>(&self, row: &'a Row<P>, nodes: &mut usize) -> Mine<'a, P> {
+    pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();
         let mut mine = Mine::new();

@@ -26,14 +26,14 @@ pub(crate) struct Beginning {
     pub(crate) gap: Option<Gap>,
     /// Whether the reader gave an id, or asked for history.
     pub(crate) asked: bool,
-    pub(crate) past: Option<Box<Past>>,
+    pub(crate) past: Option<Box<PastLosses>>,
     /// Whether its finished topics have nothing more for it, if a store has said so.
     pub(crate) at_end: Option<bool>,
 }
 
 /// The losses that count for a reader that begins in the past, until it is beyond `until`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Past {
+pub(crate) struct PastLosses {
     /// The newest eviction before the reader looked. The reader never asked for events evicted by
     /// then. `None` for a reader that continues after an id: it misses every evicted event.
     pub(crate) evicted: Option<EvictionNumber>,
@@ -43,7 +43,7 @@ pub(crate) struct Past {
     pub(crate) hole: Option<u64>,
 }
 
-impl Past {
+impl PastLosses {
     /// For a reader that asks for history.
     pub(crate) fn of_history(evicted: EvictionNumber, until: u64) -> Self {
         Self { evicted: Some(evicted), until, hole: None }
@@ -60,7 +60,7 @@ impl Beginning {
         Self { next, gap: None, asked: true, past: None, at_end: None }
     }
 
-    pub(crate) fn with_past(self, past: Past) -> Self {
+    pub(crate) fn with_past(self, past: PastLosses) -> Self {
         Self { past: Some(Box::new(past)), ..self }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::core::Core;
-use crate::read::{Beginning, Past, Replays, Seats, Start, gap, locate};
+use crate::read::{Beginning, PastLosses, Seats, Start, StoreReplays, gap, locate};
 use crate::store::{Page, Range, Step, StoreError, StoreReplay};
 use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
 
@@ -12,9 +12,9 @@ use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
 
 /// The search in the store for the beginning of one reader.
-pub(crate) struct StoreOpening<P: Payload> {
+pub(crate) struct StoreStartSearch<P: Payload> {
     core: Arc<Core<P>>,
-    replays: Arc<Replays<P>>,
+    replays: Arc<StoreReplays<P>>,
     start: Start,
     replay: Box<dyn StoreReplay>,
     tail: u64,
@@ -22,11 +22,11 @@ pub(crate) struct StoreOpening<P: Payload> {
     evicted: Option<EvictionNumber>,
     /// Whether the reader names topics only, and all are finished.
     is_finished: bool,
-    stage: Stage,
+    stage: StoreStartStage,
     beginning: Beginning,
 }
 
-enum Stage {
+enum StoreStartStage {
     Begin,
     /// The first event from an offset on. The reader begins there, if `moves`.
     First {
@@ -40,7 +40,7 @@ enum Stage {
     /// The floor, to find out whether events of that time or later were evicted.
     Floor,
     /// Whether anything is left to read of finished topics.
-    Rest {
+    FinishedTopics {
         from: u64,
     },
 }
@@ -65,13 +65,13 @@ pub(crate) fn begin_known<P: Payload>(
 
 /// The beginning of a reader that continues after an id.
 fn continue_at(next: u64, tail: u64) -> Beginning {
-    Beginning::at(next).with_past(Past::of_id(tail, None))
+    Beginning::at(next).with_past(PastLosses::of_id(tail, None))
 }
 
-impl<P: Payload> StoreOpening<P> {
+impl<P: Payload> StoreStartSearch<P> {
     pub(crate) fn new(
         core: Arc<Core<P>>,
-        replays: Arc<Replays<P>>,
+        replays: Arc<StoreReplays<P>>,
         seats: &Seats<P>,
         start: Start,
     ) -> Self {
@@ -92,7 +92,7 @@ impl<P: Payload> StoreOpening<P> {
             tail,
             evicted: None,
             is_finished,
-            stage: Stage::Begin,
+            stage: StoreStartStage::Begin,
             beginning,
         }
     }
@@ -100,8 +100,8 @@ impl<P: Payload> StoreOpening<P> {
     /// Does a step. `None`: there is more to do.
     pub(crate) fn step(&mut self) -> Result<Option<Beginning>, StoreError> {
         match self.stage {
-            Stage::Begin => self.begin()?,
-            Stage::First { from, moves } => {
+            StoreStartStage::Begin => self.begin()?,
+            StoreStartStage::First { from, moves } => {
                 if let Step::Done(first) = self.first_from(from)? {
                     if moves {
                         self.beginning.next = first.unwrap_or(self.tail);
@@ -109,7 +109,7 @@ impl<P: Payload> StoreOpening<P> {
                     self.follow(first);
                 }
             }
-            Stage::Newest { count } => {
+            StoreStartStage::Newest { count } => {
                 let until = Offset::new(self.tail);
                 if let Step::Done(oldest) = self.replay.nth_newest(count, until)? {
                     let oldest = oldest.map(Offset::get);
@@ -117,12 +117,12 @@ impl<P: Payload> StoreOpening<P> {
                     self.follow(oldest);
                 }
             }
-            Stage::Floor => {
+            StoreStartStage::Floor => {
                 if let Step::Done(floor) = self.replay.floor()? {
                     self.begin_since(floor)?;
                 }
             }
-            Stage::Rest { from } => {
+            StoreStartStage::FinishedTopics { from } => {
                 if let Some(is_over) = self.is_over(from)? {
                     self.beginning.at_end = Some(is_over);
                     return Ok(Some(std::mem::replace(&mut self.beginning, Beginning::at(0))));
@@ -133,15 +133,16 @@ impl<P: Payload> StoreOpening<P> {
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        let asks_for_history = Past::of_history(self.replays.reader.newest_eviction()?, self.tail);
+        let asks_for_history =
+            PastLosses::of_history(self.replays.reader.newest_eviction()?, self.tail);
         self.evicted = asks_for_history.evicted;
         self.beginning.past = Some(Box::new(asks_for_history));
-        let first = |from| Stage::First { from, moves: true };
+        let first = |from| StoreStartStage::First { from, moves: true };
         self.stage = match &self.start {
             Start::Live | Start::Earliest => first(1),
-            Start::Last(0) => Stage::Rest { from: self.tail },
-            Start::Last(count) => Stage::Newest { count: *count },
-            Start::Since(_) => Stage::Floor,
+            Start::Last(0) => StoreStartStage::FinishedTopics { from: self.tail },
+            Start::Last(count) => StoreStartStage::Newest { count: *count },
+            Start::Since(_) => StoreStartStage::Floor,
             Start::After(id) => {
                 let mut found = locate(&self.core, id, self.core.history.tail());
                 if let Err((GapReason::UnknownId, end)) = found {
@@ -152,16 +153,18 @@ impl<P: Payload> StoreOpening<P> {
                     Ok(next) => {
                         self.evicted = None;
                         self.beginning = continue_at(next, self.tail);
-                        Stage::Rest { from: next }
+                        StoreStartStage::FinishedTopics { from: next }
                     }
                     Err((GapReason::Lost, end)) => {
                         self.beginning.next = end;
                         self.beginning.gap = Some(gap(GapReason::Lost, None, None, end));
-                        Stage::First { from: end, moves: false }
+                        StoreStartStage::First { from: end, moves: false }
                     }
                     Err((reason, _)) => {
                         self.beginning.gap = Some(gap(reason, None, None, self.tail));
-                        Stage::Newest { count: self.core.history.options.limits.gap_replay_max }
+                        StoreStartStage::Newest {
+                            count: self.core.history.options.limits.gap_replay_max,
+                        }
                     }
                 }
             }
@@ -177,7 +180,7 @@ impl<P: Payload> StoreOpening<P> {
         }
         let first = self.replays.reader.first_since(since)?;
         let from = first.map_or(self.tail, Offset::get).min(self.tail);
-        self.stage = Stage::First { from, moves: true };
+        self.stage = StoreStartStage::First { from, moves: true };
         Ok(())
     }
 
@@ -189,7 +192,7 @@ impl<P: Payload> StoreOpening<P> {
             gap.oldest = oldest.map(Offset::new);
             gap.next = Offset::new(next);
         }
-        self.stage = Stage::Rest { from: next };
+        self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
     /// Whether finished topics have no event and no gap left for the reader. `None`: not known yet.
@@ -205,7 +208,7 @@ impl<P: Payload> StoreOpening<P> {
             Step::Done(page) if page.hole.is_some() || !page.events.is_empty() => Some(false),
             Step::Done(page) if page.next.get() >= self.tail => Some(true),
             Step::Done(page) => {
-                self.stage = Stage::Rest { from: page.next.get() };
+                self.stage = StoreStartStage::FinishedTopics { from: page.next.get() };
                 None
             }
             Step::More => None,
@@ -224,7 +227,7 @@ impl<P: Payload> StoreOpening<P> {
         if page.next.get() >= self.tail {
             return Ok(Step::Done(None));
         }
-        if let Stage::First { from, .. } = &mut self.stage {
+        if let StoreStartStage::First { from, .. } = &mut self.stage {
             *from = page.next.get();
         }
         Ok(Step::More)

@@ -6,8 +6,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::core::Core;
-use crate::read::{Found, Position, report};
-use crate::sequence::Decoder;
+use crate::read::{LookResult, Position, report};
+use crate::sequence::PayloadDecoder;
 use crate::store::{Range, Step, StoreError, StoreReplay, StoredEntry};
 use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload};
 
@@ -39,14 +39,14 @@ impl<P: Payload> Replayed<P> {
         position: &mut Position,
         batch: Batch,
         out: &mut Vec<Entry<P>>,
-    ) -> Option<Found> {
+    ) -> Option<LookResult> {
         if self.items.is_empty() && self.next <= position.next {
             return None;
         }
         let untold = position.next.max(position.reported_below);
         if let Some(hole) = self.hole.take().map(Offset::get).filter(|hole| *hole >= untold) {
             let oldest = self.items.front().map(|item| item.offset.get());
-            return Some(Found::Gap(report(position, hole, oldest, self.next)));
+            return Some(LookResult::Gap(report(position, hole, oldest, self.next)));
         }
         let (mut bytes, mut last) = (0, None);
         while out.len() < batch.events_max.max(1) && bytes < batch.bytes_max.max(1) {
@@ -67,15 +67,15 @@ impl<P: Payload> Replayed<P> {
         last = gap.and_then(|gap| gap.until).map_or(last, |until| Some(until.get()));
         let behind = last.map_or(position.next, |last| last + 1);
         position.advance(last, self.items.is_empty().then_some(self.next.max(behind)));
-        let taken = (!out.is_empty()).then_some(Found::Taken { caught_up: false });
-        gap.map(Found::Gap).or(taken)
+        let taken = (!out.is_empty()).then_some(LookResult::Taken { caught_up: false });
+        gap.map(LookResult::Gap).or(taken)
     }
 }
 
 /// A request for a page, until it is answered.
-pub(crate) struct Request<P: Payload> {
+pub(crate) struct PageRequest<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
-    pub(crate) decoder: Arc<Decoder<P>>,
+    pub(crate) decoder: Arc<PayloadDecoder<P>>,
     pub(crate) batch: Batch,
     pub(crate) evicted: EvictionNumber,
     pub(crate) until: Offset,
@@ -83,7 +83,7 @@ pub(crate) struct Request<P: Payload> {
     pub(crate) pages: usize,
 }
 
-impl<P: Payload> Request<P> {
+impl<P: Payload> PageRequest<P> {
     /// Does a step. `None`: there is more to do.
     pub(crate) fn step(&mut self) -> Result<Option<Replayed<P>>, StoreError> {
         let Some(page) = &mut self.page else { return Ok(None) };

@@ -5,7 +5,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use crate::history::{History, Row};
+use crate::history::{History, IndexRow};
 use crate::read::Seats;
 use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
@@ -19,12 +19,12 @@ pub(crate) const FEW_TOPICS: usize = 64;
 
 /// The work that one call may do: about a millisecond.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(crate) struct WorkBudget {
     rows: usize,
     nodes: usize,
 }
 
-impl Work {
+impl WorkBudget {
     pub(crate) fn new() -> Self {
         Self { rows: 4_096, nodes: 50_000 }
     }
@@ -41,7 +41,7 @@ impl Work {
 
 /// The state of a search after a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Search {
+pub(crate) enum SearchProgress {
     Found(u64),
     Nothing,
     /// Go on from here.
@@ -53,7 +53,7 @@ pub(crate) fn chunk<P: Payload>(
     history: &History<P>,
     from: u64,
     until: u64,
-) -> (Vec<Row<P>>, Option<u64>) {
+) -> (Vec<IndexRow<P>>, Option<u64>) {
     let mut rows = history.rows_from(from, HOLD_ROWS);
     let is_full = rows.len() == HOLD_ROWS;
     let wanted = rows.partition_point(|row| row.offset < until);
@@ -69,24 +69,24 @@ pub(crate) fn first<P: Payload>(
     seats: &Seats<P>,
     mut from: u64,
     until: u64,
-    work: &mut Work,
-) -> Search {
+    work: &mut WorkBudget,
+) -> SearchProgress {
     while !work.is_done() {
         let (rows, next) = chunk(history, from, until);
         for row in &rows {
             if work.is_done() {
-                return Search::More(row.offset);
+                return SearchProgress::More(row.offset);
             }
             if is_kept(seats, row, work) {
-                return Search::Found(row.offset);
+                return SearchProgress::Found(row.offset);
             }
         }
         match next {
             Some(next) => from = next,
-            None => return Search::Nothing,
+            None => return SearchProgress::Nothing,
         }
     }
-    Search::More(from)
+    SearchProgress::More(from)
 }
 
 /// The `left`th newest event below `until` that the reader reads and that is kept, or the oldest if
@@ -97,8 +97,8 @@ pub(crate) fn newest<P: Payload>(
     mut until: u64,
     left: &mut usize,
     oldest: &mut Option<u64>,
-    work: &mut Work,
-) -> Search {
+    work: &mut WorkBudget,
+) -> SearchProgress {
     while !work.is_done() && *left > 0 {
         let rows = history.rows_below(until, HOLD_ROWS);
         if rows.is_empty() {
@@ -116,15 +116,15 @@ pub(crate) fn newest<P: Payload>(
         }
     }
     match *oldest {
-        _ if work.is_done() && *left > 0 => Search::More(until),
-        Some(oldest) => Search::Found(oldest),
-        None => Search::Nothing,
+        _ if work.is_done() && *left > 0 => SearchProgress::More(until),
+        Some(oldest) => SearchProgress::Found(oldest),
+        None => SearchProgress::Nothing,
     }
 }
 
 /// Whether a topic that the reader reads still keeps the event. A row stays in the index for a
 /// while after its topics have evicted the event.
-fn is_kept<P: Payload>(seats: &Seats<P>, row: &Row<P>, work: &mut Work) -> bool {
+fn is_kept<P: Payload>(seats: &Seats<P>, row: &IndexRow<P>, work: &mut WorkBudget) -> bool {
     let mut nodes = 0;
     let found =
         seats.mine(row, &mut nodes).iter().any(|topic| topic.ring.read().get(row.offset).is_some());
@@ -186,7 +186,7 @@ impl FloorSearch {
         &mut self,
         history: &History<P>,
         seats: &Seats<P>,
-        work: &mut Work,
+        work: &mut WorkBudget,
         each: &mut impl FnMut(Lost),
     ) -> bool {
         if seats.patterns().is_empty() {

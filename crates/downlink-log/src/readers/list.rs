@@ -12,18 +12,18 @@ use crate::types::EndReason;
 /// The readers of one topic or pattern.
 #[derive(Debug)]
 pub(crate) struct ReaderList {
-    places: Places,
+    places: ReaderSlots,
     /// Readers among them that are on other lists too.
     several: u32,
 }
 
 /// Free when it is `None`.
-pub(crate) type Place = Option<Arc<ReaderState>>;
+pub(crate) type ReaderSlot = Option<Arc<ReaderState>>;
 
 #[derive(Debug)]
-enum Places {
+enum ReaderSlots {
     /// Most topics with readers have one: a client's inbox.
-    One(Place),
+    One(ReaderSlot),
     Many(Box<Many>),
 }
 
@@ -31,20 +31,20 @@ enum Places {
 /// place once, and numbers of places that are no more.
 #[derive(Debug)]
 struct Many {
-    places: Vec<Place>,
+    places: Vec<ReaderSlot>,
     free: Vec<u32>,
     count: usize,
 }
 
 impl ReaderList {
     pub(crate) fn new() -> Self {
-        Self { places: Places::One(None), several: 0 }
+        Self { places: ReaderSlots::One(None), several: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
         match &self.places {
-            Places::One(place) => usize::from(place.is_some()),
-            Places::Many(many) => many.count,
+            ReaderSlots::One(place) => usize::from(place.is_some()),
+            ReaderSlots::Many(many) => many.count,
         }
     }
 
@@ -60,31 +60,32 @@ impl ReaderList {
     pub(crate) fn insert(&mut self, reader: Arc<ReaderState>) -> u32 {
         self.several += u32::from(reader.has_several);
         match &mut self.places {
-            Places::One(place @ None) => {
+            ReaderSlots::One(place @ None) => {
                 *place = Some(reader);
                 0
             }
-            Places::One(first) => {
+            ReaderSlots::One(first) => {
                 let places = vec![first.take(), Some(reader)];
-                self.places = Places::Many(Box::new(Many { places, free: Vec::new(), count: 2 }));
+                self.places =
+                    ReaderSlots::Many(Box::new(Many { places, free: Vec::new(), count: 2 }));
                 1
             }
-            Places::Many(many) => many.insert(reader),
+            ReaderSlots::Many(many) => many.insert(reader),
         }
     }
 
     /// Takes a reader off the list.
     pub(crate) fn remove(&mut self, key: u32) {
         let place = match &mut self.places {
-            Places::One(place) => Some(place),
-            Places::Many(many) => many.places.get_mut(key as usize),
+            ReaderSlots::One(place) => Some(place),
+            ReaderSlots::Many(many) => many.places.get_mut(key as usize),
         };
         let Some(reader) = place.and_then(Option::take) else { return };
         self.several -= u32::from(reader.has_several);
-        if let Places::Many(many) = &mut self.places {
+        if let ReaderSlots::Many(many) = &mut self.places {
             many.count -= 1;
             if many.count == 0 {
-                self.places = Places::One(None);
+                self.places = ReaderSlots::One(None);
             } else {
                 many.note_free(key);
             }
@@ -97,17 +98,17 @@ impl ReaderList {
     }
 
     /// The readers from place `from` on, up to a batch of places, and where to go on.
-    pub(crate) fn batch(&self, from: usize) -> (&[Place], Option<usize>) {
+    pub(crate) fn batch(&self, from: usize) -> (&[ReaderSlot], Option<usize>) {
         let rest = self.places().get(from..).unwrap_or_default();
         let batch = rest.get(..WAKE_BATCH).unwrap_or(rest);
         let next = (rest.len() > WAKE_BATCH).then_some(from + WAKE_BATCH);
         (batch, next)
     }
 
-    fn places(&self) -> &[Place] {
+    fn places(&self) -> &[ReaderSlot] {
         match &self.places {
-            Places::One(place) => std::slice::from_ref(place),
-            Places::Many(many) => &many.places,
+            ReaderSlots::One(place) => std::slice::from_ref(place),
+            ReaderSlots::Many(many) => &many.places,
         }
     }
 }
@@ -234,7 +235,7 @@ mod tests {
             keys.sort_by_key(|key| (key % (storm + 2), std::cmp::Reverse(*key)));
             keys.into_iter().for_each(|key| readers.remove(key));
             assert_eq!((readers.len(), readers.places().len()), (3, 3));
-            let Places::Many(many) = &readers.places else { panic!("three readers") };
+            let ReaderSlots::Many(many) = &readers.places else { panic!("three readers") };
             assert!(many.places.capacity() < 64 && many.free.capacity() < 64, "{many:?}");
         }
         assert_eq!(numbers(&readers), [0, 1, 2]);

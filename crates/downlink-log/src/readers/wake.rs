@@ -196,80 +196,80 @@ mod tests {
     use super::*;
 
     /// Records the keys that were woken.
-    struct Told(Mutex<Vec<u32>>);
+    struct RecordedKeys(Mutex<Vec<u32>>);
 
-    impl WakeMany for Told {
+    impl WakeMany for RecordedKeys {
         fn wake_many(&self, keys: &[u32]) {
             self.0.lock().extend_from_slice(keys);
         }
     }
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl task::Wake for Count {
+    impl task::Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Wakes the waiting readers, and gives the keys that were woken.
-    fn woken(wakes: &[&WakeSlot], told: &Told) -> Vec<u32> {
+    fn woken(wakes: &[&WakeSlot], recorded: &RecordedKeys) -> Vec<u32> {
         let mut woken = WakeBatch::default();
         wakes.iter().for_each(|wake| wake.take(&mut woken));
         woken.wake();
-        std::mem::take(&mut *told.0.lock())
+        std::mem::take(&mut *recorded.0.lock())
     }
 
-    fn many() -> (Arc<Told>, Arc<dyn WakeMany>) {
-        let told = Arc::new(Told(Mutex::new(Vec::new())));
-        (Arc::clone(&told), told)
+    fn many() -> (Arc<RecordedKeys>, Arc<dyn WakeMany>) {
+        let recorded = Arc::new(RecordedKeys(Mutex::new(Vec::new())));
+        (Arc::clone(&recorded), recorded)
     }
 
     #[test]
-    fn readers_that_are_served_together_are_told_together_and_once() {
-        let (told, many) = many();
+    fn readers_of_one_server_are_woken_together_and_once() {
+        let (recorded, many) = many();
         let (first, second) = (WakeSlot::new(), WakeSlot::new());
         assert!(first.register_with(&many, 7) && second.register_with(&many, 9));
-        assert_eq!(woken(&[&first, &second], &told), [7, 9]);
-        assert_eq!(woken(&[&first, &second], &told), [0; 0], "nobody waits");
+        assert_eq!(woken(&[&first, &second], &recorded), [7, 9]);
+        assert_eq!(woken(&[&first, &second], &recorded), [0; 0], "no reader waits");
         assert!(first.register_with(&many, 7));
-        assert_eq!(woken(&[&first, &second], &told), [7]);
+        assert_eq!(woken(&[&first, &second], &recorded), [7]);
     }
 
     #[test]
     fn a_key_stays_and_another_is_refused() {
-        let ((told, ours), (others_told, others)) = (many(), many());
+        let ((recorded, ours), (other_keys, others)) = (many(), many());
         let wake = WakeSlot::new();
         assert!(wake.register_with(&ours, 7));
         assert!(!wake.register_with(&ours, 8) && !wake.register_with(&others, 7));
-        assert_eq!(woken(&[&wake], &told), [7]);
-        assert_eq!(woken(&[&wake], &others_told), [0; 0]);
+        assert_eq!(woken(&[&wake], &recorded), [7]);
+        assert_eq!(woken(&[&wake], &other_keys), [0; 0]);
     }
 
     #[test]
-    fn each_server_is_told_of_its_own_readers() {
-        let ((told, ours), (others_told, others)) = (many(), many());
+    fn each_server_wakes_its_own_readers() {
+        let ((recorded, ours), (other_keys, others)) = (many(), many());
         let wakes: Vec<WakeSlot> = (0..6).map(|_| WakeSlot::new()).collect();
         for (key, wake) in (10..).zip(&wakes) {
             assert!(wake.register_with(if key % 2 == 0 { &ours } else { &others }, key));
         }
         let all: Vec<&WakeSlot> = wakes.iter().collect();
-        assert_eq!(woken(&all, &told), [10, 12, 14]);
-        assert_eq!(*others_told.0.lock(), [11, 13, 15]);
+        assert_eq!(woken(&all, &recorded), [10, 12, 14]);
+        assert_eq!(*other_keys.0.lock(), [11, 13, 15]);
     }
 
     #[test]
-    fn who_registered_last_is_woken() {
-        let (told, many) = many();
-        let count = Arc::new(Count::default());
+    fn the_last_registration_is_woken() {
+        let (recorded, many) = many();
+        let count = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&count));
         let wake = WakeSlot::new();
         wake.register(&waker);
         assert!(wake.register_with(&many, 7));
-        assert_eq!((woken(&[&wake], &told), count.0.load(Ordering::Relaxed)), (vec![7], 0));
+        assert_eq!((woken(&[&wake], &recorded), count.0.load(Ordering::Relaxed)), (vec![7], 0));
         assert!(wake.register_with(&many, 7));
         wake.register(&waker);
-        assert_eq!((woken(&[&wake], &told), count.0.load(Ordering::Relaxed)), (vec![], 1));
+        assert_eq!((woken(&[&wake], &recorded), count.0.load(Ordering::Relaxed)), (vec![], 1));
     }
 }

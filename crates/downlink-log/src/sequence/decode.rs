@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::sequence::Ids;
+use crate::sequence::Epochs;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 
@@ -31,14 +31,14 @@ pub struct Stored {
 }
 
 /// Decodes stored events.
-pub(crate) struct Decoder<P> {
+pub(crate) struct PayloadDecoder<P> {
     decode: Arc<Decode<P>>,
     on_unreadable: Option<Box<OnUnreadable>>,
     /// Offsets that were reported. Locked alone.
     reported: Mutex<BTreeSet<u64>>,
 }
 
-impl<P> Decoder<P> {
+impl<P> PayloadDecoder<P> {
     pub(crate) fn new(decode: Arc<Decode<P>>, on_unreadable: Option<Box<OnUnreadable>>) -> Self {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
@@ -46,7 +46,7 @@ impl<P> Decoder<P> {
     /// The payload of an event. `None` if it cannot be read, which is reported once.
     pub(crate) fn decode(
         &self,
-        ids: &Ids,
+        ids: &Epochs,
         offset: Offset,
         at: Timestamp,
         publisher_id: Option<Box<str>>,

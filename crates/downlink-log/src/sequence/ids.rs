@@ -8,12 +8,12 @@ use crate::types::{Cursor, Epoch, GapReason, Offset};
 
 /// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
 #[derive(Clone, Debug)]
-pub(crate) struct Ids {
+pub(crate) struct Epochs {
     epochs: Vec<(Epoch, Offset)>,
     current: Epoch,
 }
 
-impl Ids {
+impl Epochs {
     /// The lives with these first offsets.
     pub(crate) fn new(epochs: Vec<(Epoch, Offset)>, current: Epoch) -> Self {
         Self { epochs, current }
@@ -62,10 +62,10 @@ mod tests {
     }
 
     /// Three lives: offsets 1 to 4, none, and from 5 on.
-    fn ids() -> Ids {
+    fn ids() -> Epochs {
         let lives = [(1, 1), (2, 5), (3, 5)];
         let lives = lives.map(|(number, first)| (epoch(number), Offset::new(first)));
-        Ids::new(lives.into(), epoch(3))
+        Epochs::new(lives.into(), epoch(3))
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::history::{EventTopics, Evicted, History, Pushed};
 use crate::patterns::{Held, Matching};
 use crate::readers::{ReaderList, ReaderState, wake_all};
 use crate::sequence::{
-    Answers, AppendError, Appended, Assigned, DraftTopics, Drafts, Earlier, Fresh, Ids, KeyWindow,
-    Plans, PublisherId, PublisherIds, Repeat, plan,
+    Answers, AppendError, Appended, Assigned, DraftTopics, Drafts, Earlier, Epochs, Fresh,
+    KeyWindow, Plans, PublisherId, PublisherIds, Repeat, plan,
 };
 use crate::store::StoreError;
 use crate::sync::{Mutex, MutexGuard};
@@ -82,7 +82,7 @@ impl Sequencer {
     pub(crate) fn append<P: Payload>(
         &self,
         history: &History<P>,
-        ids: &Ids,
+        ids: &Epochs,
         now: Timestamp,
         mut drafts: Drafts<P>,
     ) -> Result<Answers, AppendError> {
@@ -94,7 +94,7 @@ impl Sequencer {
             if sequence.closed {
                 return Err(AppendError::Closed);
             }
-            let mut earlier = Remembered { keys: sequence.keys(now), ids: &self.publisher_ids };
+            let mut earlier = InMemoryKeys { keys: sequence.keys(now), ids: &self.publisher_ids };
             let plans = plan(&drafts, &topics, 0, &mut earlier)?;
             let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
             // A topic was collected between the look-up and the lock: look up again.
@@ -115,7 +115,7 @@ impl Sequencer {
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
-        (history, ids): (&History<P>, &Ids),
+        (history, ids): (&History<P>, &Epochs),
         held: &Held<'_, P>,
         batch: &mut Assigned<P>,
         answers: &mut Answers,
@@ -190,7 +190,7 @@ impl Sequence {
     /// meanwhile, and the caller looks the topics up again.
     pub(crate) fn assign<P: Payload>(
         &mut self,
-        ids: &Ids,
+        ids: &Epochs,
         now: Timestamp,
         drafts: &mut Drafts<P>,
         topics: &mut DraftTopics<'_, P>,
@@ -239,12 +239,12 @@ impl Sequence {
 }
 
 /// The ids and keys that are in memory.
-struct Remembered<'a> {
+struct InMemoryKeys<'a> {
     keys: &'a KeyWindow,
     ids: &'a PublisherIds,
 }
 
-impl<P> Earlier<P> for Remembered<'_> {
+impl<P> Earlier<P> for InMemoryKeys<'_> {
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError> {
         let known = self.keys.get(key);
         Ok(known.map(|(fingerprint, answer)| (fingerprint, Repeat::Answered(answer))))

@@ -15,7 +15,7 @@ pub(crate) const COLLECTED_MAX: usize = 65_536;
 /// Invariant: `names` and `turns` hold the same entries.
 #[derive(Debug)]
 pub(crate) struct Collected {
-    names: BTreeMap<Address, Remembered>,
+    names: BTreeMap<Address, CollectedTopic>,
     /// In the order of their collection.
     turns: BTreeMap<u64, Address>,
     next_turn: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Collected {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Remembered {
+struct CollectedTopic {
     lost: Lost,
     turn: u64,
 }
@@ -49,7 +49,7 @@ impl Collected {
         let turn = self.next_turn;
         self.next_turn += 1;
         self.turns.insert(turn, address.clone());
-        if let Some(old) = self.names.insert(address, Remembered { lost, turn }) {
+        if let Some(old) = self.names.insert(address, CollectedTopic { lost, turn }) {
             self.turns.remove(&old.turn);
         }
         while self.names.len() > self.names_max {
@@ -59,7 +59,7 @@ impl Collected {
 
     /// The losses of a topic of this name, which leaves the table.
     pub(crate) fn recall(&mut self, address: &Address) -> Lost {
-        let Some(Remembered { lost, turn }) = self.names.remove(address) else {
+        let Some(CollectedTopic { lost, turn }) = self.names.remove(address) else {
             return self.others;
         };
         self.turns.remove(&turn);
@@ -87,7 +87,7 @@ impl Collected {
 
     fn forget_oldest(&mut self) {
         let Some((_, address)) = self.turns.pop_first() else { return };
-        if let Some(Remembered { lost, .. }) = self.names.remove(&address) {
+        if let Some(CollectedTopic { lost, .. }) = self.names.remove(&address) {
             self.others = self.others.max(lost);
         }
     }

@@ -27,11 +27,11 @@ pub(crate) struct Topics<P> {
     options: Arc<LogOptions>,
     /// Held for look-ups, for coming and going of readers and topics. Under it, one topic's locks
     /// are taken and, to note losses, the table of patterns and their rows.
-    names: RwLock<Names<P>>,
+    names: RwLock<NamedTopics<P>>,
 }
 
 #[derive(Debug)]
-struct Names<P> {
+struct NamedTopics<P> {
     /// Without everyone's topic.
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
@@ -65,7 +65,7 @@ pub(crate) struct Listed<T> {
 impl<P: Payload> Topics<P> {
     pub(crate) fn new(options: Arc<LogOptions>) -> Self {
         let everyone = Topic::new(Address::Everyone, &options, Lost::NOTHING);
-        let names = Names {
+        let names = NamedTopics {
             topics: BTreeMap::new(),
             collected: Collected::new(options.collected_max.unwrap_or(COLLECTED_MAX)),
             readers: 0,
@@ -228,7 +228,7 @@ fn listed<'a, T>(
     Listed { found, next: None }
 }
 
-impl<P: Payload> Names<P> {
+impl<P: Payload> NamedTopics<P> {
     fn find_or_create(
         &mut self,
         address: &Address,

@@ -90,7 +90,7 @@ pub(crate) struct Ring<P> {
     /// `None` if nothing was ever evicted.
     lost: Option<Box<Lost>>,
     /// The events and marks so far; `None` before the first.
-    history: Option<Box<History<P>>>,
+    history: Option<Box<RingContents<P>>>,
     /// One until the ring is collected, and one for each append that has reserved it and not pushed
     /// yet; such a ring is not collected. At 0 it is dead: an append looks its topic up again.
     holds: u32,
@@ -100,7 +100,7 @@ pub(crate) struct Ring<P> {
 
 /// Invariant: offsets increase strictly; `bytes` is the sum of costs.
 #[derive(Debug)]
-struct History<P> {
+struct RingContents<P> {
     entries: VecDeque<Kept<P>>,
     bytes: usize,
     /// Entries pushed since the ring was made, those evicted since among them.
@@ -110,7 +110,7 @@ struct History<P> {
     matching: Option<Box<dyn Any + Send + Sync>>,
 }
 
-impl<P> Default for History<P> {
+impl<P> Default for RingContents<P> {
     fn default() -> Self {
         Self { entries: VecDeque::new(), bytes: 0, pushed: 0, finish: None, matching: None }
     }

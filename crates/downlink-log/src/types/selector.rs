@@ -25,10 +25,10 @@ pub const PATTERN_SEGMENTS_MAX: usize = 16;
 /// # Ok::<(), downlink_log::InvalidName>(())
 /// ```
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TopicSelector(Kind);
+pub struct TopicSelector(SelectorKind);
 
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Kind {
+enum SelectorKind {
     Exact(Topic),
     Pattern(Box<str>),
 }
@@ -45,30 +45,30 @@ impl TopicSelector {
             return Topic::new(text).map(Self::from);
         }
         check_pattern(text)?;
-        Ok(Self(Kind::Pattern(text.into())))
+        Ok(Self(SelectorKind::Pattern(text.into())))
     }
 
     /// Whether the selector matches the topic.
     pub fn matches(&self, topic: &Topic) -> bool {
         match &self.0 {
-            Kind::Exact(exact) => exact == topic,
-            Kind::Pattern(pattern) => matches_pattern(pattern, topic.as_str()),
+            SelectorKind::Exact(exact) => exact == topic,
+            SelectorKind::Pattern(pattern) => matches_pattern(pattern, topic.as_str()),
         }
     }
 
     /// The topic, if the selector is an exact one.
     pub fn exact(&self) -> Option<&Topic> {
         match &self.0 {
-            Kind::Exact(topic) => Some(topic),
-            Kind::Pattern(_) => None,
+            SelectorKind::Exact(topic) => Some(topic),
+            SelectorKind::Pattern(_) => None,
         }
     }
 
     /// The text it was read from.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Kind::Exact(topic) => topic.as_str(),
-            Kind::Pattern(pattern) => pattern,
+            SelectorKind::Exact(topic) => topic.as_str(),
+            SelectorKind::Pattern(pattern) => pattern,
         }
     }
 
@@ -82,7 +82,7 @@ impl TopicSelector {
 
 impl From<Topic> for TopicSelector {
     fn from(topic: Topic) -> Self {
-        Self(Kind::Exact(topic))
+        Self(SelectorKind::Exact(topic))
     }
 }
 

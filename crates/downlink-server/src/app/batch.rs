@@ -88,7 +88,7 @@ fn too_many(max: usize, of: &str) -> Refused {
 }
 
 fn in_line(at: usize, refused: Refused) -> Refused {
-    refused.told(|why| format!("Line {at}: {why} Nothing of the batch was published."))
+    refused.map_detail(|why| format!("Line {at}: {why} Nothing of the batch was published."))
 }
 
 /// One line of a batch.

@@ -15,7 +15,7 @@ use axum::{
 };
 
 use super::{
-    linger,
+    discard,
     reply::{Refused, bad_request, forbidden, shown},
     state::App,
 };
@@ -30,7 +30,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let version = request.version();
-    let (request, cut) = linger::lingering(request);
+    let (request, cut) = discard::discard_rest(request);
     let checked = check(&app.settings, &request);
     let mut response = match checked {
         Ok(()) => next.run(request).await,

@@ -32,9 +32,9 @@ impl Refused {
         Self { status, detail: detail.into() }
     }
 
-    /// The same refusal with a longer text: `tell` gets the sentence and returns the new one.
-    pub(super) fn told(self, tell: impl FnOnce(&str) -> String) -> Self {
-        Self { detail: tell(&self.detail), ..self }
+    /// The same refusal with a longer text: `change` gets the sentence and returns the new one.
+    pub(super) fn map_detail(self, change: impl FnOnce(&str) -> String) -> Self {
+        Self { detail: change(&self.detail), ..self }
     }
 }
 

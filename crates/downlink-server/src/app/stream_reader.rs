@@ -44,7 +44,7 @@ enum Parser {
 #[derive(Default)]
 pub(super) struct Read {
     pub(super) events: Vec<Arrived>,
-    pub(super) wrong: Option<Refused>,
+    pub(super) error: Option<Refused>,
 }
 
 impl Reader {
@@ -73,29 +73,29 @@ impl Reader {
         };
         if chunk.is_none() && not_utf8 {
             // The unfinished event holds the wrong text.
-            return Read { events: Vec::new(), wrong: Some(not_text()) };
+            return Read { events: Vec::new(), error: Some(not_text()) };
         }
         let valid = chunk.map(|chunk| chunk.get(..valid).unwrap_or_default());
         let mut read = match &mut self.parser {
             Parser::EventStream(decoder) => {
                 // The end of the body completes the last line and the last event.
-                let wrong = decoder.handle_bytes(valid.unwrap_or(b"\n\n")).err();
+                let error = decoder.handle_bytes(valid.unwrap_or(b"\n\n")).err();
                 let items: Vec<Item> = std::iter::from_fn(|| decoder.poll_item()).collect();
                 self.is_understood |= !items.is_empty();
                 let events = items.into_iter().filter_map(arrived).collect();
-                Read { events, wrong: wrong.map(|error| bad_request(sentence(&error))) }
+                Read { events, error: error.map(|error| bad_request(sentence(&error))) }
             }
             Parser::Lines(lines) => {
                 let mut events = Vec::new();
-                let wrong = lines.read(valid, &mut events).err();
-                Read { events, wrong }
+                let error = lines.read(valid, &mut events).err();
+                Read { events, error }
             }
         };
         let is_event_stream = matches!(self.parser, Parser::EventStream(_));
         if not_utf8 {
-            read.wrong.get_or_insert_with(not_text);
+            read.error.get_or_insert_with(not_text);
         } else if chunk.is_none() && is_event_stream && self.has_bytes && !self.is_understood {
-            read.wrong.get_or_insert_with(no_event);
+            read.error.get_or_insert_with(no_event);
         }
         read
     }
@@ -224,10 +224,10 @@ mod tests {
         let ends = chunks.iter().map(|chunk| Some(*chunk)).chain([None]);
         let mut read = Vec::new();
         for chunk in ends {
-            let Read { events, wrong } = reader.read(chunk);
+            let Read { events, error } = reader.read(chunk);
             read.extend(events.into_iter().map(|arrived| arrived.data));
-            if let Some(wrong) = wrong {
-                return Err(format!("{read:?} {wrong:?}"));
+            if let Some(error) = error {
+                return Err(format!("{read:?} {error:?}"));
             }
         }
         Ok(read)

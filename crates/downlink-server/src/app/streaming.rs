@@ -164,12 +164,12 @@ impl Publishing<'_> {
                 Some(chunk) => chunk.map_err(|why| self.at_next(why))?,
                 None => return Err(Stopped { is_shutdown: true, ..self.at_next(shutting_down()) }),
             };
-            let Read { events, wrong } = reader.read(chunk.as_deref());
+            let Read { events, error } = reader.read(chunk.as_deref());
             for event in events {
                 self.publish(event).await?;
             }
-            if let Some(wrong) = wrong {
-                return Err(self.at_next(wrong));
+            if let Some(error) = error {
+                return Err(self.at_next(error));
             }
             // A refused event stops the stream before the next chunk, which may take long.
             self.settle(0).await?;
@@ -278,7 +278,7 @@ impl Publishing<'_> {
             Some(last) => format!("Published: {}, the last as {}.", self.published, last.id()),
             None => "Nothing was published.".to_owned(),
         };
-        first.why.told(|why| format!("Event {} of the stream: {why} {far}", first.number))
+        first.why.map_detail(|why| format!("Event {} of the stream: {why} {far}", first.number))
     }
 
     fn answer(&self) -> Response {

@@ -77,7 +77,7 @@ fn request<'a>(
 }
 
 fn parse_start(start: &str) -> Result<Start, Refused> {
-    let wrong = || {
+    let invalid_start = || {
         bad_request(format!(
             "The parameter start is live, earliest, last:<number up to {LAST_MAX}>, since:<RFC 3339 \
              time> or after:<event id>, not {}.",
@@ -89,13 +89,13 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
         None if start == "earliest" => Ok(Start::Earliest),
         Some(("last", count)) => {
             let count = count.parse().ok().filter(|count| *count <= LAST_MAX);
-            count.map(Start::Last).ok_or_else(wrong)
+            count.map(Start::Last).ok_or_else(invalid_start)
         }
         Some(("since", time)) => {
-            let time: jiff::Timestamp = time.parse().map_err(|_| wrong())?;
+            let time: jiff::Timestamp = time.parse().map_err(|_| invalid_start())?;
             Ok(Start::Since(SystemTime::from(time).into()))
         }
-        _ => Err(wrong()),
+        _ => Err(invalid_start()),
     }
 }
 

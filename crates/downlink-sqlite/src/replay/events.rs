@@ -14,7 +14,7 @@ use crate::{
     sql::{Sql as _, column, verified},
 };
 
-use super::target::{ROWS_MAX, Snapshot, Target};
+use super::target::{ROWS_MAX, ReplayTopics, Snapshot};
 
 /// Offsets taken from the list of one topic at a time, at most.
 const CHUNK_MAX: usize = 256;
@@ -51,9 +51,9 @@ impl PageBuilder<'_> {
         until: u64,
     ) -> Result<Option<u64>> {
         let topics = match &*snapshot.target {
-            Target::Few(few) if few.numbers.is_empty() => return Ok(None),
-            Target::Few(few) => few.numbers.len() as u64,
-            Target::Many(_) => u64::MAX,
+            ReplayTopics::Few(few) if few.numbers.is_empty() => return Ok(None),
+            ReplayTopics::Few(few) => few.numbers.len() as u64,
+            ReplayTopics::Many(_) => u64::MAX,
         };
         let high = until.min(snapshot.indexed);
         // A look-up in a list costs about as much as one row.
@@ -136,7 +136,7 @@ fn listed(
     );
     let (mut low, mut high) = (range.start, range.end);
     let (mut found, mut looked) = (BTreeSet::new(), 0);
-    if let Target::Few(few) = &*snapshot.target {
+    if let ReplayTopics::Few(few) = &*snapshot.target {
         let chunk = (snapshot.rows_left / few.numbers.len().max(1)).clamp(1, limit.max(1));
         for &topic in &few.numbers {
             let offsets: Vec<(u64,)> =
@@ -158,7 +158,7 @@ fn listed(
 
 /// A search for the nth newest event, which goes on from call to call.
 #[derive(Debug)]
-pub(crate) struct Search {
+pub(crate) struct NewestSearch {
     pub(super) asked: (usize, u64),
     /// The number of events still to be found, and the offset below which to look.
     left: usize,
@@ -167,7 +167,7 @@ pub(crate) struct Search {
     pub(super) oldest: Option<u64>,
 }
 
-impl Search {
+impl NewestSearch {
     pub(super) fn new(count: usize, until: u64) -> Self {
         Self { asked: (count, until), left: count, below: until, oldest: None }
     }
@@ -179,8 +179,8 @@ impl Search {
         }
         // Events that are on no list yet are looked at in order, by either way of reading.
         let end = match &*snapshot.target {
-            Target::Few(_) => snapshot.indexed,
-            Target::Many(_) => 0,
+            ReplayTopics::Few(_) => snapshot.indexed,
+            ReplayTopics::Many(_) => 0,
         };
         let stopped = scan(snapshot, end..self.below, true, |_, offset| Ok(self.found(offset)))?;
         if let Some(below) = stopped {

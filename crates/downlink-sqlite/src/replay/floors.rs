@@ -13,14 +13,14 @@ use downlink_log::Offset;
 
 use crate::{
     fault::Result,
-    sql::{Evicted, column, meta},
+    sql::{TopicEvictions, column, meta},
 };
 
-use super::target::{Snapshot, Target};
+use super::target::{ReplayTopics, Snapshot};
 
 /// A place in an index of topics. Everything up to this key was looked at and, among the entries
 /// with this key, everything up to this topic.
-type Place = (i64, i64);
+type IndexPosition = (i64, i64);
 
 /// All after a place, downwards. Many topics may have the same floor.
 pub(super) const FLOORS_DOWN: &str = "
@@ -46,11 +46,11 @@ pub(crate) struct FloorWalk {
     /// Evictions up to this number do not matter.
     after: u64,
     /// The evictions of names without a row at the last look.
-    forgotten: Option<Evicted>,
+    forgotten: Option<TopicEvictions>,
     /// Whether it is still going down the floors.
     is_down: bool,
-    floors: Place,
-    evictions: Place,
+    floors: IndexPosition,
+    evictions: IndexPosition,
 }
 
 impl FloorWalk {
@@ -65,7 +65,7 @@ impl FloorWalk {
         &mut self,
         snapshot: &mut Snapshot<'a>,
         mut least: u64,
-        mut each: impl FnMut(&mut Snapshot<'a>, Evicted) -> Result<u64>,
+        mut each: impl FnMut(&mut Snapshot<'a>, TopicEvictions) -> Result<u64>,
     ) -> Result<bool> {
         for evicted in self.listed(snapshot, least)? {
             if evicted.floor.offset.get() > least && evicted.number > self.after {
@@ -81,7 +81,8 @@ impl FloorWalk {
             let mut select = snapshot.db.prepare_cached(sql)?;
             let mut rows = select.query(*place)?;
             while let Some(row) = rows.next()? {
-                let evicted = Evicted::new((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+                let evicted =
+                    TopicEvictions::new((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
                 let (floor, topic) = (evicted.floor.offset.get(), row.get(4)?);
                 if is_down && floor <= least {
                     break;
@@ -92,8 +93,8 @@ impl FloorWalk {
                 snapshot.spend(1);
                 let (kind, name): (i64, String) = (row.get(5)?, row.get(6)?);
                 let is_wanted = match &*snapshot.target {
-                    Target::Few(few) => few.contains(topic),
-                    Target::Many(_) => snapshot.wants.matches(kind, &name),
+                    ReplayTopics::Few(few) => few.contains(topic),
+                    ReplayTopics::Many(_) => snapshot.wants.matches(kind, &name),
                 };
                 if is_wanted && floor > least {
                     least = each(snapshot, evicted)?;
@@ -107,21 +108,21 @@ impl FloorWalk {
 
     /// Floors that need no walk: those of listed topics and of names without a row, at first and
     /// whenever a topic that matters was forgotten.
-    fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<Evicted>> {
-        let forgotten = Evicted::forgotten(snapshot.db)?;
+    fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<TopicEvictions>> {
+        let forgotten = TopicEvictions::forgotten(snapshot.db)?;
         let is_first = self.forgotten.is_none();
         let changed = self.forgotten.replace(forgotten) != Some(forgotten);
         if !(is_first || changed && forgotten.floor.offset.get() > least) {
             return Ok(Vec::new());
         }
-        let is_few = matches!(snapshot.target, Target::Few(_));
+        let is_few = matches!(snapshot.target, ReplayTopics::Few(_));
         if is_first && (is_few || self.is_down) {
             self.evictions.0 = meta(snapshot.db, "evictions")?;
             self.is_down &= !is_few;
         }
         let listed = match &*snapshot.target {
-            Target::Few(few) => few.evicted(snapshot.db, snapshot.wants)?,
-            Target::Many(_) => vec![forgotten],
+            ReplayTopics::Few(few) => few.evicted(snapshot.db, snapshot.wants)?,
+            ReplayTopics::Many(_) => vec![forgotten],
         };
         snapshot.spend(listed.len());
         Ok(listed)

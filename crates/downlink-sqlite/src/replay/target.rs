@@ -18,7 +18,8 @@ use crate::{
     fault::Result,
     file::Pool,
     sql::{
-        Evicted, KIND_TOPIC, Sql as _, TopicNumbers, address, indexed, keepers, kind_and_name, lost,
+        KIND_TOPIC, Sql as _, TopicEvictions, TopicNumbers, address, indexed, keepers,
+        kind_and_name, lost,
     },
 };
 
@@ -68,7 +69,7 @@ impl Wants {
 
 /// The topics of a replay.
 #[derive(Debug)]
-pub(crate) enum Target {
+pub(crate) enum ReplayTopics {
     Few(Few),
     /// Too many to list. The map says whether a topic is wanted, for the topics looked up so far.
     Many(HashMap<i64, bool>),
@@ -83,7 +84,7 @@ pub(crate) struct Few {
     newest: i64,
 }
 
-impl Target {
+impl ReplayTopics {
     /// Lists the topics, unless there are too many. Looks at no more rows than a page does.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
@@ -120,14 +121,14 @@ impl Few {
     }
 
     /// The evictions of the topics, and of the wanted names without a row.
-    pub(super) fn evicted(&self, db: &Connection, wants: &Wants) -> Result<Vec<Evicted>> {
+    pub(super) fn evicted(&self, db: &Connection, wants: &Wants) -> Result<Vec<TopicEvictions>> {
         let select = "SELECT floor, floor_at, lower_floor, evicted FROM topics WHERE number = ?";
         let mut all = Vec::with_capacity(self.numbers.len() + 1);
         for number in &self.numbers {
-            all.extend(db.first(select, [number])?.map(Evicted::new));
+            all.extend(db.first(select, [number])?.map(TopicEvictions::new));
         }
         if !wants.prefixes.is_empty() || all.len() < wants.addresses.len() {
-            all.push(Evicted::forgotten(db)?);
+            all.push(TopicEvictions::forgotten(db)?);
         }
         Ok(all)
     }
@@ -146,7 +147,7 @@ fn end_of(prefix: &str) -> Value {
 pub(crate) struct Snapshot<'a> {
     pub(super) db: &'a Connection,
     pub(super) wants: &'a Wants,
-    pub(super) target: &'a mut Target,
+    pub(super) target: &'a mut ReplayTopics,
     /// From this offset on, topics have no lists yet.
     pub(super) indexed: u64,
     pub(super) rows_left: usize,
@@ -158,13 +159,13 @@ impl Snapshot<'_> {
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
-        target: &mut Option<Target>,
+        target: &mut Option<ReplayTopics>,
         read: impl FnOnce(&mut Snapshot<'_>) -> Result<Step<T>>,
     ) -> Result<Step<T>, StoreError> {
         pool.read(|db| {
             let target = match target {
                 Some(target) => target,
-                none => none.insert(Target::choose(db, wants)?),
+                none => none.insert(ReplayTopics::choose(db, wants)?),
             };
             let (indexed, rows_left) = (indexed(db)?, ROWS_MAX);
             let mut snapshot = Snapshot { db, wants, target, indexed, rows_left };
@@ -183,7 +184,7 @@ impl Snapshot<'_> {
 
     /// Adds the topics that were made since the last call; `false` if there are more to look at.
     fn add_new_topics(&mut self) -> Result<bool> {
-        let Target::Few(few) = &mut *self.target else { return Ok(true) };
+        let ReplayTopics::Few(few) = &mut *self.target else { return Ok(true) };
         let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";
         let new: Vec<(i64, i64, String)> = self.db.all(sql, (few.newest, ROWS_MAX))?;
         let looked = new.len();
@@ -195,7 +196,7 @@ impl Snapshot<'_> {
         }
         if few.numbers.len() > FEW_MAX {
             let known = few.numbers.iter().map(|&topic| (topic, true)).collect();
-            *self.target = Target::Many(known);
+            *self.target = ReplayTopics::Many(known);
         }
         self.spend(looked);
         Ok(looked < ROWS_MAX)
@@ -204,8 +205,8 @@ impl Snapshot<'_> {
     /// Whether a topic is wanted.
     fn wants_topic(&mut self, topic: i64) -> Result<bool> {
         let known = match &mut *self.target {
-            Target::Few(few) => return Ok(few.contains(topic)),
-            Target::Many(known) => known,
+            ReplayTopics::Few(few) => return Ok(few.contains(topic)),
+            ReplayTopics::Many(known) => known,
         };
         if let Some(&wanted) = known.get(&topic) {
             return Ok(wanted);

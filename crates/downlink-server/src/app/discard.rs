@@ -27,29 +27,29 @@ use tokio::time::timeout;
 /// How long the server reads the rest of a body. Many clients read the answer only when they have
 /// sent everything, Python's urllib among them, and a line of 100 Mbit/s takes that long for the
 /// bytes below. Half would do on a local network only.
-const LINGER_MAX: Duration = Duration::from_secs(10);
+const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long the rest may pause. A client that has the answer and sends nothing more is not waited
 /// for.
-const LINGER_PAUSE_MAX: Duration = Duration::from_secs(1);
+const DISCARD_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How many bytes of the rest the server reads: any file that a user who experiments is likely to
 /// send. They are discarded as they come.
-const LINGER_BYTES_MAX: usize = 128 << 20;
+const DISCARD_BYTES_MAX: usize = 128 << 20;
 
 /// Wraps the body of a request so that it may be dropped before its end, and tells whether it was.
-pub(super) fn lingering(request: Request) -> (Request, Arc<AtomicBool>) {
+pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     let cut = Arc::new(AtomicBool::new(false));
     // A client that sends `Expect` waits for an answer before it sends the body.
     if request.headers().contains_key(header::EXPECT) {
         return (request, cut);
     }
-    let lingering = |body| Body::new(Lingering { body, over: false, cut: Arc::clone(&cut) });
-    (request.map(lingering), cut)
+    let wrapped = |body| Body::new(DiscardedBody { body, over: false, cut: Arc::clone(&cut) });
+    (request.map(wrapped), cut)
 }
 
 /// A body whose rest is read for a while after it was dropped.
-struct Lingering {
+struct DiscardedBody {
     body: Body,
     /// The body was read to its end, or to an error.
     over: bool,
@@ -57,7 +57,7 @@ struct Lingering {
     cut: Arc<AtomicBool>,
 }
 
-impl http_body::Body for Lingering {
+impl http_body::Body for DiscardedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -79,7 +79,7 @@ impl http_body::Body for Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for DiscardedBody {
     fn drop(&mut self) {
         if self.over || http_body::Body::is_end_stream(&self.body) {
             return;
@@ -88,7 +88,7 @@ impl Drop for Lingering {
         let rest = std::mem::take(&mut self.body);
         // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(timeout(LINGER_MAX, discard(rest)));
+            runtime.spawn(timeout(DISCARD_TIME_MAX, discard(rest)));
         }
     }
 }
@@ -96,9 +96,9 @@ impl Drop for Lingering {
 /// Reads and discards the body, up to the limits.
 async fn discard(mut body: Body) {
     let mut bytes = 0;
-    while let Ok(Some(Ok(frame))) = timeout(LINGER_PAUSE_MAX, body.frame()).await {
+    while let Ok(Some(Ok(frame))) = timeout(DISCARD_PAUSE_MAX, body.frame()).await {
         bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > LINGER_BYTES_MAX {
+        if bytes > DISCARD_BYTES_MAX {
             return;
         }
     }
