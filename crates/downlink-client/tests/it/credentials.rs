@@ -1,4 +1,4 @@
-//! Credentials: how they are sent, when they are fetched, and what a 401 does.
+//! Credentials: how they are sent, when they are fetched, and the effect of a 401.
 
 use downlink_client::{
     Closed, Credentials, EventSource, PublishError, PublishRequest, Publisher, Receipt,

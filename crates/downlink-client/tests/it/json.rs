@@ -1,4 +1,4 @@
-//! The data of an event as JSON, and what the error says.
+//! The data of an event as JSON, and the text of its error.
 
 use downlink_client::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
 use serde::Deserialize;
