@@ -14,16 +14,16 @@ use crate::tidy::{Finding, Rule};
 /// `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
-    ("downlink-log", 6_250, &["downlink-log"]),
-    ("downlink-sqlite", 2_150, &["downlink-sqlite"]),
-    ("downlink: hub", 2_250, &["downlink/src/hub"]),
+    ("downlink-log", 6_350, &["downlink-log"]),
+    ("downlink-sqlite", 2_200, &["downlink-sqlite"]),
+    ("downlink: hub", 2_350, &["downlink/src/hub"]),
     ("downlink: http, adapters", 1_500, &["downlink/src/http", "downlink/src/adapters"]),
     ("downlink: serve", 3_000, &["downlink/src/serve"]),
-    ("downlink", 7_000, &["downlink"]),
-    ("downlink-client", 1_200, &["downlink-client"]),
+    ("downlink", 7_100, &["downlink"]),
+    ("downlink-client", 1_350, &["downlink-client"]),
     ("downlink-server", 3_600, &["downlink-server"]),
     ("downlink-bench", 3_300, &["downlink-bench"]),
-    ("the five libraries", 17_500, LIBRARIES),
+    ("the five libraries", 17_900, LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] =
