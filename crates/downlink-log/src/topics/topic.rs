@@ -29,9 +29,7 @@ pub(crate) struct Topic<P> {
     /// the reader's cursor, there may be an event to read.
     newest: AtomicU64,
     /// The deadline that the expiry queue holds for this topic, in milliseconds; `u64::MAX` if
-    /// none. It changes only while the ring is locked. The queue reads it without that lock, so the
-    /// queue may keep an entry too long. It never removes one too early: the deadline is stored
-    /// here before the entry enters the queue, and the queue's lock orders the two.
+    /// none. It is read and changed only while the ring is locked, so Relaxed is enough.
     queued_for: AtomicU64,
     /// The history. While this is locked, only the rows of patterns and the expiry queue may be
     /// locked.
