@@ -185,7 +185,7 @@ pub enum InvalidName {
     /// `*`, `{` or `}` is at a place where the grammar does not allow it.
     #[error(
         "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
-         `{{name}}` one whole segment of one"
+         `{{name}}` only a whole segment"
     )]
     Reserved {
         /// The position in bytes.
