@@ -90,8 +90,8 @@ impl Pool {
         Ok(answer?)
     }
 
-    /// Calls `open` to open the file for writing, while no other thread reads with the only
-    /// connection. If the disk is full, this opens the only connection, which needs no space, and
+    /// Closes the only connection, if there is one, and calls `open`. If `open` fails because the
+    /// disk is full, this opens the only connection again. That connection needs no space, and
     /// reads use it.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
@@ -167,7 +167,7 @@ impl Backup {
 
 /// The page size, which is also SQLite's default. A commit writes each page that it touches to the
 /// log as a whole. With larger pages, a commit of one event would write more. With smaller pages,
-/// payloads would not fit.
+/// payloads would need overflow pages.
 const PAGE_BYTES: i64 = 4_096;
 
 /// The memory for the writer's pages, in KiB. The pages are the right edges of all indexes and the
@@ -227,7 +227,7 @@ pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
         db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
     let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
     let known = known.collect::<Option<Vec<_>>>();
-    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch of another form"))?;
+    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))?;
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
     }

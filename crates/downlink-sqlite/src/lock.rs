@@ -59,7 +59,7 @@ fn identity(path: &Path, _: &Metadata) -> FileIdentity {
 struct LockedFile {
     file: File,
     identity: FileIdentity,
-    /// Some if a store of this process has the lock. The flag says whether that store is closing.
+    /// `Some` if a store of this process has the lock. The flag says whether that store is closing.
     writer: Mutex<Option<Arc<AtomicBool>>>,
 }
 

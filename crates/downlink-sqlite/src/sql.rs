@@ -54,7 +54,7 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
 /// A value in `meta`, which concerns the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
-    found.map(|(value,)| value).ok_or_else(|| Fault::corrupt(format!("no {name} is kept")))
+    found.map(|(value,)| value).ok_or_else(|| Fault::corrupt(format!("the value {name} is missing")))
 }
 
 /// Sets a value in `meta`.
@@ -163,7 +163,7 @@ impl TopicEvictions {
              FROM meta f, meta a, meta e
              WHERE f.name = 'forgotten' AND a.name = 'forgotten_at' AND e.name = 'forgotten_evicted'";
         let found = db.first(sql, [])?.map(Self::new);
-        found.ok_or_else(|| Fault::corrupt("what was forgotten is not kept"))
+        found.ok_or_else(|| Fault::corrupt("the values of forgotten topics are missing"))
     }
 }
 
