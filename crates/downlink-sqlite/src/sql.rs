@@ -54,7 +54,9 @@ pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
 /// A value in `meta`, which concerns the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
-    found.map(|(value,)| value).ok_or_else(|| Fault::corrupt(format!("the value {name} is missing")))
+    found
+        .map(|(value,)| value)
+        .ok_or_else(|| Fault::corrupt(format!("the value {name} is missing")))
 }
 
 /// Sets a value in `meta`.

@@ -138,7 +138,10 @@ impl<P: Payload> Ring<P> {
 
     /// Raises the floor of a ring that has had no entries yet.
     pub(crate) fn raise_floor(&mut self, lost: Lost) {
-        debug_assert!(self.history.is_none(), "the ring must be empty: nothing is kept below a floor");
+        debug_assert!(
+            self.history.is_none(),
+            "the ring must be empty: nothing is kept below a floor"
+        );
         let lost = self.lost().max(lost);
         self.lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
     }

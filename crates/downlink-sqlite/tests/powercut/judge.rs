@@ -25,7 +25,7 @@ pub(crate) struct Said {
 impl Said {
     /// Whether the run tests anything: a batch was kept, and after that the planned failure
     /// happened, or the power was cut before the end of the run.
-    pub(crate) fn is_telling(&self, sort: Sort) -> bool {
+    pub(crate) fn is_conclusive(&self, sort: Sort) -> bool {
         let failed = match sort {
             Sort::FailedWrite => !self.failed.is_empty(),
             Sort::FailedFlush => self.unknown.is_some() || self.stopped,
@@ -73,7 +73,10 @@ fn listen(text: &str) -> Said {
         }
     }
     if let Some(unknown) = said.unknown {
-        assert!(said.kept.iter().all(|&kept| kept < unknown), "no batch may be kept after the store has stopped");
+        assert!(
+            said.kept.iter().all(|&kept| kept < unknown),
+            "no batch may be kept after the store has stopped"
+        );
     }
     said
 }
@@ -134,7 +137,9 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .replay(wanted)
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;
-        let Step::Done(page) = page else { return Err("a page of one topic took two calls".into()) };
+        let Step::Done(page) = page else {
+            return Err("a page of one topic took two calls".into());
+        };
         let committed: Vec<u64> = batches
             .iter()
             .flat_map(|&number| batch(number))

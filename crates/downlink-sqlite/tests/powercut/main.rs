@@ -53,20 +53,20 @@ fn main() -> ExitCode {
 fn check(sort: plan::Sort, seeds: std::ops::Range<u64>) -> bool {
     let (runs, first) = (seeds.end - seeds.start, seeds.start);
     let results: Vec<_> = seeds.map(|seed| (seed, judge::run(sort, seed))).collect();
-    let telling = results.iter().filter(|(_, (said, _))| said.is_telling(sort)).count();
+    let conclusive = results.iter().filter(|(_, (said, _))| said.is_conclusive(sort)).count();
     let wrong: Vec<_> =
         results.iter().filter_map(|(seed, (_, wrong))| Some((seed, wrong.as_ref()?))).collect();
     let pretending = sort == plan::Sort::Pretending;
     println!(
-        "power cut, {sort:?}: {runs} runs from seed {first}, {telling} of them telling; after {} \
-         something was lost or wrong",
+        "power cut, {sort:?}: {runs} runs from seed {first}, {conclusive} of them conclusive; {} \
+         of them lost events or were wrong",
         wrong.len()
     );
-    if telling == 0 || (pretending && wrong.is_empty()) {
-        println!("  void: this proves nothing");
+    if conclusive == 0 || (pretending && wrong.is_empty()) {
+        println!("  inconclusive: these runs prove nothing");
     }
     if !pretending {
         wrong.iter().for_each(|(seed, wrong)| println!("  seed {seed}: {wrong}"));
     }
-    telling > 0 && wrong.is_empty() != pretending
+    conclusive > 0 && wrong.is_empty() != pretending
 }

@@ -182,7 +182,10 @@ impl Reading {
         let highest = store.reader().highest_floor().unwrap().get();
         assert!(page.hole.is_none_or(|hole| hole.get() < highest && hole.get() >= from));
         let newest = store.reader().newest_eviction().unwrap();
-        assert!(page.hole.is_none() || newest > begun, "there is a hole, but nothing was evicted since the reader began");
+        assert!(
+            page.hole.is_none() || newest > begun,
+            "there is a hole, but nothing was evicted since the reader began"
+        );
         self.next = next;
     }
 }

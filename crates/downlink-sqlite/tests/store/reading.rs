@@ -76,7 +76,10 @@ fn a_pattern_over_many_topics_reads_every_event() {
     assert_eq!(offsets(&store, &none), [7_777]);
     let batch = Batch { events_max: 10, bytes_max: usize::MAX };
     let page = first_page(&*store.reader(), &none, 1..9_001, batch);
-    assert!(page.events.is_empty() && page.next.get() < 7_777, "a page must read a bounded number of rows");
+    assert!(
+        page.events.is_empty() && page.next.get() < 7_777,
+        "a page must read a bounded number of rows"
+    );
     let newest = |wanted: &Wanted, count| nth_newest(&store, wanted, count, 9_001);
     assert_eq!(newest(&wanted(&[], &["many/*"]), 5_000), Some(4_001));
     assert_eq!(newest(&none, 3), Some(7_777));
