@@ -51,8 +51,8 @@ pub(crate) struct Pool {
     pub(crate) path: PathBuf,
     /// `None` once the pool is closed. No connection is used while this is locked.
     pub(crate) idle: Mutex<Option<Vec<Connection>>>,
-    /// The only connection, while the disk is full. It stays locked while a thread reads with it.
-    /// It is locked before `idle`.
+    /// The one connection that all reads share while the disk is full. It stays locked while a
+    /// thread reads with it. It is locked before `idle`.
     alone: Mutex<Option<Connection>>,
     /// Set when the pool is closed. It means that the writer will release the file soon.
     is_closing: Arc<AtomicBool>,
@@ -90,9 +90,8 @@ impl Pool {
         Ok(answer?)
     }
 
-    /// Closes the only connection, if there is one, and calls `open`. If `open` fails because the
-    /// disk is full, this opens the only connection again. That connection needs no space, and
-    /// reads use it.
+    /// Closes the connection that reads share, if there is one, and calls `open`. If `open` fails
+    /// because the disk is full, this opens the shared connection again, which needs no space.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
         drop(alone.take());
@@ -122,9 +121,9 @@ fn read_once<T>(
     (answer, connection.is_autocommit() || connection.run("ROLLBACK", []).is_ok())
 }
 
-/// Opens the only connection to a file on a full disk. It keeps the index of the write-ahead log in
-/// its own memory, because the disk has no room for the file of the shared index. It never writes,
-/// not even when it is closed. The next opening does the work that is left.
+/// Opens the connection that all reads share while the disk is full. It keeps the index of the
+/// write-ahead log in its own memory, because the disk has no room for the file of the shared
+/// index. It never writes, not even when it is closed. The next opening does the work that is left.
 fn connect_alone(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -217,7 +216,7 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
 /// Reads the state for the log. Adds the epoch as the last one, although the file does not have it
 /// yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event; and `meta`, which has the newest offset and time if their event has no row.
+    // The newest event. If its event has no row, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));

@@ -1,7 +1,7 @@
 //! The writer lock. Each file has at most one writer, in this process and among all processes.
 //!
 //! On Linux the lock (`flock`) is on the database itself. So all names of the file share the lock,
-//! and nobody can remove the lock without the file. SQLite uses a different kind of lock, which
+//! and the lock cannot be removed without the file. SQLite uses a different kind of lock, which
 //! does not see this one, so other tools can read a store that is in use. On some other systems the
 //! two kinds of locks exclude each other. Those systems lock a file beside the database.
 //!
@@ -31,8 +31,8 @@ use crate::fault::{Result, file_error};
 /// place, and long enough to cost nothing.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The files that stores of this process use. It is locked before the `writer` of one of these
-/// files.
+/// The files that stores of this process use. This table is locked before the `writer` of one of
+/// its files.
 static FILES: Mutex<BTreeMap<FileIdentity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
 
 /// Identifies a file by its device and inode, so that all its names are equal.
@@ -137,7 +137,7 @@ impl Drop for FileUse {
         // closed.
         let mut files = FILES.lock();
         let Some(file) = self.0.take() else { return };
-        // The count is 2 if only this use and the table hold the file.
+        // The count is 2 if only this use and the table still refer to the file.
         if Arc::strong_count(&file) == 2 {
             files.remove(&file.identity);
         }
@@ -174,8 +174,8 @@ impl Drop for WriterLock {
 }
 
 impl WriterLock {
-    /// Takes the lock of a database. If the lock is taken, waits at most `wait_for`, but without
-    /// limit for a store of this process that is closing.
+    /// Takes the lock of a database. If another process or store has the lock, waits at most
+    /// `wait_for`. If a store of this process is closing, waits for it without a limit.
     pub(crate) fn take(database: &Path, wait_for: Duration) -> Result<Self> {
         let since = Instant::now();
         loop {

@@ -35,9 +35,9 @@ const CHECKPOINT_PAGES: usize = 4_000;
 /// may be larger, but a disk with room for this many bytes takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-/// How long nothing must be committed before the writer's cache is freed. Some hundred commits fill
-/// the cache again. After a shorter time, the writer would read pages again for publishers that
-/// only pause.
+/// The time without a commit after which the writer's cache is freed. Some hundred commits fill the
+/// cache again. With a shorter time, the writer would read pages again for publishers that only
+/// pause.
 const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// The writer of a store in one SQLite file.
@@ -101,7 +101,8 @@ enum Cache {
     Freed,
 }
 
-/// The state of the file. A failed transaction resets it.
+/// The state of the file after the last transaction. If a transaction fails, the earlier state is
+/// restored.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     next_offset: u64,
@@ -301,8 +302,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Calls `write`, unless an earlier failure was final. After a failure, resets the state or
-    /// stops the store.
+    /// Calls `write`, unless an earlier failure was final. If `write` fails, this restores the
+    /// earlier state, or stops the store if the error is final.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -470,8 +471,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The numbers of the topics of an event. No row of them says any longer that the topic keeps
-    /// nothing.
+    /// The numbers of the topics of an event. If the row of a topic said that the topic keeps
+    /// nothing, this is changed.
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {

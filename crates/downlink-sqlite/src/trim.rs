@@ -27,7 +27,7 @@ use crate::{
 
 /// The number of rows read or evicted in one step, which takes about five milliseconds. Publishers
 /// wait while a step runs. After a larger commit, a step has twice as many rows as that commit, so
-/// trimming keeps up with many publishes.
+/// trimming keeps up with publishers that never pause.
 const STEP_ROWS: usize = 512;
 
 /// When this many rows are missing in `memberships`, trimming adds rows. If each commit added them,
@@ -55,9 +55,9 @@ pub struct SqliteOptions {
     /// several at once writes fewer pages than evicting one with each commit.
     pub retention: RetentionRules,
     /// The maximum number of bytes in use in the database. Beyond it, the oldest events of all
-    /// topics are evicted. The newest event always stays. The write-ahead log needs more space:
-    /// some 16 MiB, or more during a long read by another program. After this limit was lowered,
-    /// pages inside the file become free, but only `VACUUM` shrinks the file.
+    /// topics are evicted. The newest event always stays. The write-ahead log takes additional
+    /// space: some 16 MiB, or more during a long read by another program. If this limit is lowered,
+    /// trimming frees pages inside the file, but only `VACUUM` shrinks the file.
     pub bytes_max: u64,
     /// The maximum number of topics without events whose floors are kept exactly. Of all other
     /// topics without events, only the highest floor is kept.
@@ -79,7 +79,7 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The work that is left. A failed transaction resets it.
+/// The work that is left. If a transaction fails, the earlier state is restored.
 #[derive(Clone, Debug)]
 pub(crate) struct Trimming {
     options: Arc<SqliteOptions>,
@@ -268,7 +268,7 @@ impl TrimStep<'_> {
                 return set_meta(self.db, "rules", rules);
             };
             let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);
-            // To count the events of a topic costs about as much as to evict this many.
+            // To count the events of a topic costs about as much as to evict 32 events.
             self.spend(if keeps_events { 32 } else { 1 });
             if keeps_events
                 && self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over())

@@ -1,8 +1,8 @@
 //! An outage is a time in which the store accepts no events.
 //!
 //! The writer reports when an outage begins, at most once a minute while it lasts, and when it is
-//! over. Every few seconds the writer tests whether the store accepts events again. It cannot wait
-//! for the next publish: a server that reports that it is not ready gets none.
+//! over. Every few seconds the writer tests whether the store accepts events again. Publishes alone
+//! would not show this, because a server that reports that it is not ready gets no publishes.
 
 use std::{
     ops::Range,
@@ -12,7 +12,7 @@ use std::{
 use crate::store::StoreError;
 
 /// The time between two tests whether the store accepts events again. A person who has freed some
-/// space waits at most this long, and the tests hardly use a failing disk.
+/// space waits at most this long, and the tests put little load on a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 /// The shortest time between two reports that the store accepts no events. The reports show that
@@ -25,7 +25,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 pub enum StoreReport {
     /// The store accepts no events.
     Refuses {
-        /// Why.
+        /// Why the store accepts no events.
         error: StoreError,
         /// The number of publishes refused since the outage began.
         refused: u64,
@@ -44,7 +44,7 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 pub(crate) struct Outage {
     /// Why the store accepts no events: the latest error, or the first error that is final.
     pub(crate) error: StoreError,
-    /// The number of bytes that were refused last. A test with much fewer bytes could succeed on a
+    /// The number of bytes that were refused last. A test with many fewer bytes could succeed on a
     /// disk that still refuses most publishes.
     pub(crate) bytes: usize,
     pub(crate) tried: Instant,

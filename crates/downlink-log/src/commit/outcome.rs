@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 
 /// A commit that is under way. Clones wait for the same commit.
 ///
-/// No other lock is taken while the lock is held, and no waker runs then.
+/// While its lock is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]
 pub struct Commit(Arc<Mutex<CommitState>>);
 
@@ -37,9 +37,9 @@ impl Commit {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls `take` with the answers once the batch is committed and visible, and returns its
-    /// result, or returns the error. Until there is an outcome, this keeps the waker, and the
-    /// outcome wakes it.
+    /// Once the batch is committed and visible, this calls `take` with the answers and returns its
+    /// result. If the batch has failed, this returns the error. Until there is an outcome, this
+    /// keeps the waker, and the outcome wakes it.
     ///
     /// A large batch has a receipt for each event. With `take`, each receipt copies only its own
     /// answer. `take` runs while a lock is held.

@@ -105,7 +105,7 @@ impl Refusals {
 }
 
 impl<P: Payload> CommitQueue<P> {
-    /// A queue for a store. `error` says why the store accepts no events, if it does not.
+    /// A queue for a store. If the store accepts no events yet, `error` says why.
     pub(crate) fn new(error: Option<StoreError>) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
@@ -201,7 +201,7 @@ impl<P: Payload> Queue<P> {
         self.waiting.len()
     }
 
-    /// Whether the queue has enough for one transaction, so that more batches would need another.
+    /// Whether the queued batches fill one transaction.
     pub(crate) fn fills_group(&self) -> bool {
         self.size.events >= GROUP_EVENTS_MAX || self.size.bytes >= GROUP_BYTES_MAX
     }

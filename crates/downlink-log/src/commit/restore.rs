@@ -20,10 +20,10 @@ use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Times
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
 /// Fills the rings with the newest events, and restores the marks of finished topics. Events below
-/// the oldest one in memory stay in the store alone.
+/// the oldest event in memory stay only in the store.
 ///
-/// If an event cannot be decoded, the rings begin after it. A reader that needs it gets to it in
-/// the store.
+/// If an event cannot be decoded, the rings begin after it. A reader that needs this event reads
+/// from the store.
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
@@ -76,8 +76,8 @@ pub(crate) fn restore<P: Payload>(
     Ok(())
 }
 
-/// The loss of everything below an offset, as memory sees it; the store may still have these
-/// events. They count as lost before any reader came.
+/// The loss of everything below an offset. Memory has none of these events; the store may still
+/// have them. They count as lost before any reader came.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }

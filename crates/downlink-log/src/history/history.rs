@@ -13,10 +13,10 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
-/// The maximum number of topics checked, and of events evicted, by age in one step. A step takes
-/// about a millisecond. A call that finds a deadline reached takes one step, so no publisher waits
-/// long when a hundred thousand topics expire at once. With half as many, more events would stay
-/// beyond their age in a log with little traffic.
+/// The maximum number of topics that one step of expiry checks, and of events that it evicts. A
+/// step takes about a millisecond. A call that finds a deadline reached takes one step, so no
+/// publisher waits long when a hundred thousand topics expire at once. With half as many, more
+/// events would stay beyond their age in a log with little traffic.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]
@@ -27,10 +27,11 @@ pub(crate) struct History<P> {
     /// The next offset to become visible. It is stored (Release) after everything below it is in
     /// its rings and patterns, so a reader that loads it (Acquire) finds all of that.
     tail: AtomicU64,
-    /// At least the highest floor of any topic that exists or existed. It is raised (AcqRel) before
-    /// the index drops a row.
+    /// An upper bound for the floors of all topics that exist or existed. It is raised (AcqRel)
+    /// before the index drops a row.
     floor_max: AtomicU64,
-    /// At least the time of every evicted event, in milliseconds (AcqRel, like `floor_max`).
+    /// A time that is not before the time of any evicted event, in milliseconds (AcqRel, like
+    /// `floor_max`).
     evicted_at_max: AtomicU64,
     /// The number of the newest eviction. Incremented (AcqRel) while the ring is locked.
     evictions: AtomicU64,
@@ -124,7 +125,7 @@ impl<P: Payload> History<P> {
         self.finishes.load(Ordering::Acquire)
     }
 
-    /// The number of events kept, and of their bytes.
+    /// The number of kept events, and the number of their bytes.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
@@ -181,7 +182,7 @@ impl<P: Payload> History<P> {
         result
     }
 
-    /// Puts an event into its topics and notes it in the matching patterns.
+    /// Pushes an event into its topics, and records it in the matching patterns.
     pub(crate) fn push(&self, event: Pushed<'_, P>, evicted: &mut Evicted<P>) {
         let Pushed { offset, at, mut payload, topics, patterns, finish } = event;
         if payload.is_some() {

@@ -1,9 +1,9 @@
 //! The index: for each offset, in order, the topics of its event.
 //!
-//! A reader of patterns that is far behind walks the index. The log uses it to find its oldest
-//! event when it exceeds its byte bound. Rows of evicted events are removed first at the old end of
-//! the index. Elsewhere they stay until they outnumber the rows of kept events. The rows are in
-//! chunks. Each call of `tidy` visits only a few chunks.
+//! A reader of patterns that is far behind walks the index. The log uses the index to find its
+//! oldest event when the log exceeds its byte bound. Rows of evicted events are removed first at
+//! the old end of the index. Elsewhere they stay until they outnumber the rows of kept events. The
+//! rows are in chunks. Each call of `tidy` visits only a few chunks.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -24,8 +24,8 @@ const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 const SLACK: usize = 64;
 
 /// For each topic that was added to the index, `tidy` checks this many topics. With 4, a round over
-/// all chunks ends before a quarter as many new rows have come. With 1, rows would come as fast as
-/// they are checked, and rows of evicted events would pile up.
+/// all chunks ends before the index has grown by a quarter. With 1, rows would come as fast as they
+/// are checked, and rows of evicted events would pile up.
 const TIDIED_PER_PUSHED: usize = 4;
 
 /// Invariant: `places` is the sum of the numbers of topics of all rows; no chunk is empty.
@@ -109,8 +109,8 @@ impl<P> Index<P> {
     }
 
     /// Removes rows of evicted events. `live` is the number of topics of all kept events. If the
-    /// index has more than `live`, plus an eighth, the oldest rows of evicted events go. If it has
-    /// more than double `live`, some other chunks are tidied too.
+    /// rows have more topics than `live` and an eighth of it, this removes rows of evicted events
+    /// at the old end. If they have more than twice `live`, this also tidies some other chunks.
     ///
     /// Each append calls this once. The work grows with the number of rows added since the last
     /// call, so rows of evicted events do not pile up, however many events an append has.

@@ -146,7 +146,7 @@ impl<P> Assigned<P> {
 }
 
 impl<P> Fresh<P> {
-    /// Whether there is an event and at least one topic to keep it in.
+    /// Whether there is an event, and at least one topic that keeps it.
     pub(crate) fn is_kept(&self) -> bool {
         self.payload.is_some() && !self.topics.is_empty()
     }

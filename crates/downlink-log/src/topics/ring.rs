@@ -176,8 +176,8 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.matching.as_ref()?.downcast_ref()
     }
 
-    /// Replaces what is remembered. A topic without history remembers nothing, which keeps inboxes
-    /// small.
+    /// Replaces the remembered patterns. A topic without history remembers none, which keeps
+    /// inboxes small.
     pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
         if let Some(history) = &mut self.history {
             history.matching = Some(matching);

@@ -39,8 +39,7 @@ pub(crate) struct Topic<P> {
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// The flag, in the word of the newest offset, that the topic is finished. No log assigns offsets
-/// that high.
+/// The flag in `newest` that says that the topic is finished. No log assigns offsets that high.
 const FINISHED: u64 = 1 << 63;
 
 impl<P> Topic<P> {

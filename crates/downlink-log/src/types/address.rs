@@ -73,7 +73,8 @@ impl Topic {
         Self::new(&name)
     }
 
-    /// The lowest name that begins with `prefix`, for ranges of names. Nobody publishes to it.
+    /// The lowest name that begins with `prefix`, for ranges of names. Events are never published
+    /// to it.
     pub(crate) fn bound(prefix: &str) -> Self {
         Self(prefix.into())
     }

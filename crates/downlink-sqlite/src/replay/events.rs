@@ -42,8 +42,8 @@ struct PageBuilder<'a> {
 }
 
 impl PageBuilder<'_> {
-    /// Adds the events of a range to the page. If the page is full before the end, returns the
-    /// offset after the last event.
+    /// Adds the events of a range to the page. If the page is full before the end of the range,
+    /// returns the offset where the next page begins.
     fn fill(
         &mut self,
         snapshot: &mut Snapshot<'_>,
@@ -180,7 +180,7 @@ impl NewestSearch {
         if self.left == 0 {
             return Ok(true);
         }
-        // Events that are not on a list yet are walked in order, whichever way is chosen.
+        // Events that are not on a list yet are walked in order, even if the topics are listed.
         let end = match &*snapshot.target {
             ReplayTopics::Few(_) => snapshot.indexed,
             ReplayTopics::Many(_) => 0,

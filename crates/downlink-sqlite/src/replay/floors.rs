@@ -20,7 +20,7 @@ use crate::{
 use super::target::{ReplayTopics, Snapshot};
 
 /// A position in an index of topics: a key, and the number of a topic. The walk has passed all
-/// smaller keys, and all entries with this key up to this topic.
+/// entries up to this position.
 type IndexPosition = (i64, i64);
 
 /// All entries after a position, downwards. Many topics may have the same floor.
@@ -137,7 +137,7 @@ impl FloorWalk {
 pub(crate) struct Holes {
     from: u64,
     after: u64,
-    /// All holes found so far end below this offset.
+    /// The offset after the highest hole found so far.
     below: u64,
     walk: FloorWalk,
 }

@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// The maximum number of rows that one call reads. They take about ten milliseconds if none of them
-/// is wanted.
+/// The maximum number of rows that one call reads. This takes about ten milliseconds if none of the
+/// rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
 /// The number of rows of events that a call may always read, so that every page makes progress.
@@ -43,8 +43,8 @@ const LOOKUPS_MAX: usize = 2_000;
 /// to this limit.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// The number of answers that a walk remembers, in some 300 KiB. When there are this many, all are
-/// dropped. Each can be found again at the cost of a row.
+/// The maximum number of answers that a walk remembers, in some 300 KiB. When there are this many,
+/// all are dropped. Each can be found again at the cost of a row.
 const KNOWN_MAX: usize = 16_384;
 
 /// The wanted names.

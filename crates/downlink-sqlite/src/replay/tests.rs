@@ -21,7 +21,7 @@ use super::{target::ROWS_MAX, *};
 /// SQLite runs some ten to fifty instructions for one row, including the rest of its loop.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
-/// A file with this many topics. Each has one event, and a floor below it.
+/// A file with this many topics. Each topic has one event, and a floor below the event.
 fn file(name: &str, topics: u64) -> (PathBuf, Arc<Pool>, Arc<AtomicU64>) {
     let folder = std::env::temp_dir().join(format!("downlink-replay-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
