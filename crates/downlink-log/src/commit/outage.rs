@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_recurring_outage_is_reported_once_a_minute() {
         let (sender, reports) = mpsc::channel();
-        let report = move |report| sender.send(report).expect("the test listens");
+        let report = move |report| sender.send(report).expect("the receiver is open");
         let mut outages = Outages::new(RETRY_EVERY, Some(Box::new(report)));
         for refused in 1..10 {
             outages.note_refusal(&StoreError::DiskFull, 100, refused - 1..refused);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_final_error_is_reported_at_once_and_is_kept() {
         let (sender, reports) = mpsc::channel();
-        let report = move |report| sender.send(report).expect("the test listens");
+        let report = move |report| sender.send(report).expect("the receiver is open");
         let mut outages = Outages::new(RETRY_EVERY, Some(Box::new(report)));
         let errors = [StoreError::DiskFull, StoreError::OutcomeUnknown, StoreError::Stopped];
         for (refused, error) in (1..).zip(&errors) {
@@ -143,6 +143,6 @@ mod tests {
             |refused, error: &StoreError| StoreReport::Refuses { error: error.clone(), refused };
         let expected = [reported(1, &errors[0]), reported(2, &errors[1])];
         assert_eq!(reports.try_iter().collect::<Vec<_>>(), expected);
-        assert_eq!(outages.now.expect("it lasts").error, StoreError::OutcomeUnknown);
+        assert_eq!(outages.now.expect("the outage lasts").error, StoreError::OutcomeUnknown);
     }
 }

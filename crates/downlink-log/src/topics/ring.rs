@@ -344,7 +344,9 @@ mod tests {
     #[test]
     fn the_capacity_of_a_ring_follows_its_length() {
         let spare = |ring: &Ring<&'static str>| {
-            ring.entries().map(|entries| entries.capacity() - entries.len()).expect("pushed")
+            ring.entries()
+                .map(|entries| entries.capacity() - entries.len())
+                .expect("the ring has had a push")
         };
         let mut ring = ring(&[]);
         for offset in 1..=10_000 {

@@ -38,7 +38,7 @@ impl Fingerprint {
     }
 }
 
-#[expect(deprecated, reason = "its algorithm is fixed by name; that of its successor may change")]
+#[expect(deprecated, reason = "this is SipHash-2-4; the algorithm of the successor may change")]
 fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
     let mut hasher = std::hash::SipHasher::new_with_keys(low, high);
     hasher.write(content);

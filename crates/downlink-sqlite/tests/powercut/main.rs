@@ -10,7 +10,7 @@
 //! could not detect losses, and it fails. `DOWNLINK_POWERCUT_RUNS` sets the number of runs of each
 //! sort, and `DOWNLINK_POWERCUT_SEED` the first seed.
 //!
-//! Two things are not simulated: a disk that loses the name of a file, and the memory shared
+//! Two things are not simulated: the loss of a file name, and the memory shared
 //! between processes, which never survives.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
