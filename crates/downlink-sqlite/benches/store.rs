@@ -1,8 +1,10 @@
-//! Durable commits against the floor: the same bytes appended to a plain file and flushed.
+//! Compares durable commits with the lowest possible cost: the same bytes are appended to a plain
+//! file and flushed.
 //!
-//! Both are measured in turn within one run, so that what else the machine does meets both. With
-//! `cargo bench -p downlink-sqlite --bench store`; `DOWNLINK_BENCH_FOLDER` says on
-//! which disk (the target folder's by default), `DOWNLINK_BENCH_TOPICS` over how many topics.
+//! Both are measured in turn within one run, so that other load on the machine affects both. Run it
+//! with `cargo bench -p downlink-sqlite --bench store`. `DOWNLINK_BENCH_FOLDER` sets the folder,
+//! and so the disk; the default is the target folder. `DOWNLINK_BENCH_TOPICS` sets the number of
+//! topics.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -21,10 +23,10 @@ use downlink_log::{
 };
 use downlink_sqlite::{SqliteOptions, SqliteStore};
 
-/// Bytes of an event.
+/// The number of bytes of an event.
 const EVENT_BYTES: usize = 256;
 
-/// How long each side is measured in each of the rounds, and how many rounds there are.
+/// How long each side is measured in a round, and the number of rounds.
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 6;
 
@@ -66,7 +68,8 @@ fn main() {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// How long a store with a hundred thousand topics takes to open, and a reader to get its first page.
+/// Measures how long a store with a hundred thousand topics takes to open, and how long a reader
+/// waits for its first page.
 fn measure_opening(path: &Path) {
     let mut store = open(path, 1);
     for round in 0..1_000 {
@@ -156,7 +159,7 @@ fn open(path: &Path, epoch: u64) -> SqliteStore {
     SqliteStore::open(path, Epoch::from_random(epoch), Timestamp::from_millis(0), options).unwrap()
 }
 
-/// An event for one topic; neighbours are for distant topics.
+/// An event for one topic. Consecutive offsets have topics that are far apart.
 fn event(offset: u64, topics: u64) -> StoredEvent {
     let topic = offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     StoredEvent {

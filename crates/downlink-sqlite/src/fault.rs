@@ -1,4 +1,4 @@
-//! The crate's own error. It translates SQLite's errors into those of the log's store.
+//! The crate's own error type. It translates SQLite's errors into those of the log's store.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rusqlite::{Error, ErrorCode, ffi};
 /// The result of most functions of this crate.
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 
-/// An error on its way to the caller. The caller gets the [`StoreError`] in it.
+/// An error inside this crate. The caller gets the [`StoreError`] in it.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) StoreError);
 
@@ -35,11 +35,12 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let reason = error.to_string().into_boxed_str();
         let Error::SqliteFailure(failure, _) = error else {
-            // A column of another type than the layout says, or a missing row that must be there.
+            // A column does not have the type of the layout, or a required row is missing.
             return Self::corrupt(reason);
         };
         Self(match (failure.code, failure.extended_code) {
-            // SQLite has another code for a full disk when it makes the shared index of the log.
+            // If the disk is full when SQLite creates the shared index of the write-ahead log,
+            // SQLite uses a different error code.
             (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::DiskFull,
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
                 StoreError::OutcomeUnknown
@@ -55,7 +56,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// The system could not open or make a file.
+/// Translates an error of the system when it opens or creates a file.
 pub(crate) fn file_error(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly,
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_race_of_locks_passes() {
+    fn a_race_for_locks_is_not_a_final_error() {
         for code in [ffi::SQLITE_PROTOCOL, ffi::SQLITE_BUSY_SNAPSHOT] {
             let error = Error::SqliteFailure(ffi::Error::new(code), None);
             assert_eq!(Fault::from(error).0, StoreError::Locked);

@@ -1,4 +1,4 @@
-//! The file: its connections, and its opening.
+//! Opens the file and its connections.
 
 use std::{
     fs,
@@ -25,36 +25,38 @@ use crate::{
     sql::{Sql as _, meta},
 };
 
-/// How long to wait for a lock that another program holds on the database, such as a shell in a
-/// transaction: long enough for a query that a person types, short enough that publishers learn of
-/// the error soon.
+/// How long to wait for a lock that another program holds on the database, for example a shell in a
+/// transaction. It is long enough for a query that a person types. It is short enough that
+/// publishers get the error soon.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
-/// Statements kept compiled: enough for all of this crate.
+/// The number of statements that are kept compiled: enough for all statements of this crate.
 const STATEMENTS_MAX: usize = 64;
 
-/// Opens a connection with the settings that all have.
+/// Opens a connection with the settings that all connections share.
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(LOCK_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    // Otherwise SQLite plans a statement anew for each value that it compares with the condition of
-    // a partial index.
+    // Without this setting, SQLite plans a statement again for each value that it compares with the
+    // condition of a partial index.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 
-/// Connections that can only read. There are as many as threads have read at the same time.
+/// Connections that can only read. Their number is the highest number of threads that have read at
+/// the same time.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) path: PathBuf,
-    /// `None` once the pool is closed. Held for moments; no connection is used under it.
+    /// `None` once the pool is closed. No connection is used while this is locked.
     pub(crate) idle: Mutex<Option<Vec<Connection>>>,
-    /// The only connection while the disk is full. Held while it reads. Locked before `idle`.
+    /// The one connection that all reads share while the disk is full. It stays locked while a
+    /// thread reads with it. It is locked before `idle`.
     alone: Mutex<Option<Connection>>,
-    /// Set when the pool is closed: then the writer lets go soon.
+    /// Set when the pool is closed. It means that the writer will release the file soon.
     is_closing: Arc<AtomicBool>,
-    /// Closed after the connections.
+    /// Closed after the connections, because it is the last field.
     pub(crate) file: FileUse,
 }
 
@@ -88,8 +90,8 @@ impl Pool {
         Ok(answer?)
     }
 
-    /// Opens the file with `open`, which gets it for itself. If the disk is full, reads go on with
-    /// one connection, which needs no space.
+    /// Closes the connection that reads share, if there is one, and calls `open`. If `open` fails
+    /// because the disk is full, this opens the shared connection again, which needs no space.
     pub(crate) fn or_alone<T>(&self, open: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut alone = self.alone.lock();
         drop(alone.take());
@@ -100,7 +102,7 @@ impl Pool {
         opened
     }
 
-    /// Closes the connections; later reads fail.
+    /// Closes the connections. Later reads fail.
     pub(crate) fn close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
         drop(self.alone.lock().take());
@@ -108,8 +110,9 @@ impl Pool {
     }
 }
 
-/// Reads within one transaction, and says whether the connection can be used again. An error may
-/// have ended the transaction. A connection that still has one cannot be used.
+/// Reads within one transaction. Also returns whether the connection can be used again. An error
+/// may or may not have ended the transaction; a connection that is still in a transaction cannot be
+/// used.
 fn read_once<T>(
     connection: &Connection,
     read: impl FnOnce(&Connection) -> Result<T>,
@@ -118,9 +121,9 @@ fn read_once<T>(
     (answer, connection.is_autocommit() || connection.run("ROLLBACK", []).is_ok())
 }
 
-/// Opens the only connection to a file on a full disk. It keeps the index of the write-ahead log in
-/// memory, since the file for the shared one has no room. It never writes, not even when it is
-/// closed; the next opening does what is left to do.
+/// Opens the connection that all reads share while the disk is full. It keeps the index of the
+/// write-ahead log in its own memory, because the disk has no room for the file of the shared
+/// index. It never writes, not even when it is closed. The next opening does the work that is left.
 fn connect_alone(path: &Path) -> Result<Connection> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -133,23 +136,24 @@ fn connect_alone(path: &Path) -> Result<Connection> {
 #[derive(Clone, Debug)]
 pub struct Backup {
     pub(crate) path: PathBuf,
-    /// Keeps the descriptor open while a backup reads.
+    /// Keeps the descriptor of the file open while a backup reads.
     pub(crate) _file: FileUse,
 }
 
 impl Backup {
-    /// Copies the store into a new file: one consistent moment of it, on the disk when this
-    /// returns.
+    /// Copies the store into a new file. The copy is the state of the store at one moment, and is
+    /// on the disk when this returns.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if there is such a file already. An
+    /// [`StoreError`]; [`CannotOpen`](StoreError::CannotOpen) if the new file already exists. An
     /// incomplete copy is removed.
     pub fn run(&self, path: &Path) -> Result<(), StoreError> {
         let from = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         fs::File::create_new(path).map_err(|error| file_error(&error))?;
         let copied = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|mut to| {
-            // In one step, because a commit between two steps makes the copy begin anew.
+            // The copy is made in one step, because a commit between two steps would start it
+            // again.
             let copying = Copying::new(&from, &mut to)?;
             Ok(copying.run_to_completion(i32::MAX, Duration::ZERO, None)?)
         });
@@ -160,23 +164,25 @@ impl Backup {
     }
 }
 
-/// SQLite's own page size too. With larger pages a commit of one event writes more, since each page
-/// it touches goes to the log whole; with smaller ones payloads overflow.
+/// The page size, which is also SQLite's default. A commit writes each page that it touches to the
+/// log as a whole. With larger pages, a commit of one event would write more. With smaller pages,
+/// payloads would need overflow pages.
 const PAGE_BYTES: i64 = 4_096;
 
-/// Pages the writer keeps in memory, in KiB: the right edges of all indexes and the neighbourhood
-/// of several thousand busy topics.
+/// The memory for the writer's pages, in KiB. The pages are the right edges of all indexes and the
+/// index pages around several thousand busy topics.
 const WRITER_CACHE_KIB: i64 = 16 * 1_024;
 
-/// Bytes of the write-ahead log that stay on the disk after it was emptied: several times its size
-/// between two checkpoints. A long reader can make it grow larger. SQLite gives that part back.
+/// The number of bytes of the write-ahead log that stay on the disk after it was emptied: several
+/// times its size between two checkpoints. If a long read makes the log larger, SQLite frees the
+/// part above this size.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
 
-/// Lives of the log that are remembered: with ten restarts a day, a year. An id of an older one is
-/// answered like an id of an unknown epoch.
+/// The maximum number of epochs that the file remembers. With ten restarts a day, they last for a
+/// year. An id of an older epoch gets the same answer as an id of an unknown epoch.
 const EPOCHS_MAX: usize = 4_096;
 
-/// A connection that writes. Makes the file if there is none.
+/// Opens a connection that writes. Creates the file if there is none.
 pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let db = connect(path, flags)?;
@@ -189,12 +195,13 @@ pub(crate) fn connect_writer(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     db.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
-    // Trimming moves the pages and checks the result, at a time when no publisher waits.
+    // Trimming moves the pages into the file and checks the result, at a time when no publisher
+    // waits.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     Ok(db)
 }
 
-/// Begins an epoch after every offset that the file has ever seen, and reads what the log needs.
+/// Begins an epoch above every offset that the file has ever had, and reads the state for the log.
 pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<Opened> {
     let db = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let opened = read_opened(&db, epoch)?;
@@ -206,9 +213,10 @@ pub(crate) fn begin_epoch(connection: &mut Connection, epoch: Epoch) -> Result<O
     Ok(opened)
 }
 
-/// Reads what the log needs. The epoch is the last one, as if it had begun in the file.
+/// Reads the state for the log. Adds the epoch as the last one, although the file does not have it
+/// yet.
 pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
-    // The newest event, and the notes of the last transaction without an event.
+    // The newest event. If its event has no row, `meta` has the newest offset and time.
     let newest = "SELECT offset + 1, at FROM events ORDER BY offset DESC LIMIT 1";
     let (next, at): (u64, u64) = db.first(newest, [])?.unwrap_or_default();
     let next_offset = Offset::new(next.max(meta(db, "next_offset")?));
@@ -218,7 +226,7 @@ pub(crate) fn read_opened(db: &Connection, epoch: Epoch) -> Result<Opened> {
         db.all("SELECT epoch, first_offset FROM epochs ORDER BY number", [])?;
     let known = rows.iter().map(|(text, first)| Some((Epoch::parse(text)?, Offset::new(*first))));
     let known = known.collect::<Option<Vec<_>>>();
-    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch of another form"))?;
+    let mut epochs = known.ok_or_else(|| Fault::corrupt("an epoch has an invalid form"))?;
     if epochs.iter().any(|(known, _)| *known == epoch) {
         return Err(StoreError::EpochTaken.into());
     }

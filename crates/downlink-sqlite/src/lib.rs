@@ -1,9 +1,10 @@
 //! The store of a log in one SQLite file.
 //!
-//! The file is an ordinary database in WAL mode: `sqlite3` reads it while it is in use, and its
-//! `.backup` and `VACUUM INTO` make consistent copies. A durable commit is one append to the
-//! write-ahead log and one flush. A relaxed commit leaves the flush for later. Trimming does the rest
-//! (eviction, moving pages from the write-ahead log into the file) in steps of some milliseconds.
+//! The file is an ordinary database in WAL mode. `sqlite3` can read it while it is in use, and the
+//! shell's `.backup` and `VACUUM INTO` make consistent copies. A durable commit appends once to the
+//! write-ahead log and flushes once. A relaxed commit leaves the flush for later. Trimming evicts
+//! events, and moves pages from the write-ahead log into the file. It works in steps of some
+//! milliseconds.
 //!
 //! Most programs use it through `downlink::HubBuilder`, with the feature `store` of `downlink`.
 //!
@@ -45,19 +46,19 @@
 //!
 //! # Guarantees
 //!
-//! [`downlink_log::store`] says what a store guarantees, and [`Durability`] what a commit survives. A
-//! test cuts the power of a simulated disk at arbitrary calls, and checks both.
+//! [`downlink_log::store`] says what a store guarantees, and [`Durability`] says what a commit
+//! survives. A test cuts the power of a simulated disk at arbitrary calls, and checks both.
 //!
 //! # Files
 //!
-//! Two files exist beside `x.db` while it is in use: `x.db-wal` and `x.db-shm` belong to the database.
-//! On systems other than Linux `x.db-lock` keeps a second writer out; it is always empty. The file
-//! needs a local disk.
+//! While the file `x.db` is in use, two files of the database exist beside it: `x.db-wal` and
+//! `x.db-shm`. On systems other than Linux, `x.db-lock` keeps a second writer out; it is always
+//! empty. The file must be on a local disk.
 //!
 //! # Limits
 //!
-//! [`SqliteOptions`] bounds the bytes of the file, the history of each topic, and the topics without
-//! events that are remembered. One process at a time can use a file.
+//! [`SqliteOptions`] bounds the bytes of the file, the history of each topic, and the number of
+//! topics without events that are remembered. Only one process at a time can open the store.
 //!
 //! # Features and platforms
 //!

@@ -1,11 +1,11 @@
-//! The lock: each file has one writer, in this process and among all processes.
+//! The writer lock. Each file has at most one writer, in this process and among all processes.
 //!
-//! On Linux the lock (`flock`) is on the database itself. So all names of the file share it, and it
-//! cannot be removed without the file. SQLite's own locks are of another kind and do not notice it,
-//! so the user's tools may read a store that is in use. On some other systems the two kinds exclude
-//! each other; there the lock is on a file beside the database.
+//! On Linux the lock (`flock`) is on the database itself. So all names of the file share the lock,
+//! and the lock cannot be removed without the file. SQLite uses a different kind of lock, which
+//! does not see this one, so other tools can read a store that is in use. On some other systems the
+//! two kinds of locks exclude each other. Those systems lock a file beside the database.
 //!
-//! The lock is the operating system's, so it ends with the process, also after a crash.
+//! The operating system holds the lock, so the lock ends with the process, even after a crash.
 
 #[cfg(target_os = "linux")]
 use std::fs;
@@ -27,14 +27,15 @@ use parking_lot::Mutex;
 
 use crate::fault::{Result, file_error};
 
-/// The pause between two looks of a waiting process: short enough for a quick restart in place, and
-/// long enough to cost nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The pause between two attempts to take the lock. It is short enough for a quick restart in
+/// place, and long enough to cost nothing.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The files that stores of this process use. Locked before the writer of one of them.
+/// The files that stores of this process use. This table is locked before the `writer` of one of
+/// its files.
 static FILES: Mutex<BTreeMap<FileIdentity, Arc<LockedFile>>> = Mutex::new(BTreeMap::new());
 
-/// A file, whatever its name.
+/// Identifies a file by its device and inode, so that all its names are equal.
 #[cfg(unix)]
 type FileIdentity = (u64, u64);
 
@@ -53,16 +54,17 @@ fn identity(path: &Path, _: &Metadata) -> FileIdentity {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// A file, and this process's one descriptor of it.
+/// A file, and the only descriptor that this process has of it, apart from SQLite's.
 #[derive(Debug)]
 struct LockedFile {
     file: File,
     identity: FileIdentity,
-    /// The store of this process that has the lock: whether it is about to let go.
+    /// `Some` if a store of this process has the lock. The flag says whether that store is closing.
     writer: Mutex<Option<Arc<AtomicBool>>>,
 }
 
-/// A use of a file that SQLite has open, or is about to open. The last use closes the descriptor.
+/// Keeps a file's descriptor open as long as SQLite may have the file open. The last use of a file
+/// closes its descriptor.
 ///
 /// Invariant: the descriptor is opened before SQLite's connections and closed after them. When a
 /// process closes any descriptor of a file, the system drops all of SQLite's locks that the process
@@ -71,7 +73,8 @@ struct LockedFile {
 pub(crate) struct FileUse(Option<Arc<LockedFile>>);
 
 impl FileUse {
-    /// Opens the file that has the lock of this database, and makes it if it does not exist.
+    /// Opens the file that carries the lock of this database. Creates the file if it does not
+    /// exist.
     fn open(database: &Path) -> Result<Self> {
         let path = locked_path(database);
         let mut files = FILES.lock();
@@ -81,15 +84,15 @@ impl FileUse {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        // SQLite gives its files the same mode.
+        // SQLite creates its files with the same mode.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o644);
         let opened = options.open(&path).and_then(|file| Ok((file.metadata()?, file)));
         let (metadata, file) = opened.map_err(|error| file_error(&error))?;
         let identity = identity(&path, &metadata);
         if let Some(known) = files.get(&identity) {
-            // The file has come to this name since the look above. Closing this descriptor would
-            // drop the locks that SQLite has by now.
+            // The file got this name after the look-up above. Closing the new descriptor would drop
+            // the locks that SQLite may hold by now.
             std::mem::forget(file);
             return Ok(Self(Some(Arc::clone(known))));
         }
@@ -103,13 +106,13 @@ impl FileUse {
         self.0.as_deref().expect("a use has its file until it is dropped")
     }
 
-    /// Whether the database still has this file.
+    /// Whether the path of the database still leads to this file.
     fn is_of(&self, database: &Path) -> bool {
         let path = locked_path(database);
         path.metadata().is_ok_and(|found| identity(&path, &found) == self.file().identity)
     }
 
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, or returns who holds it.
     fn try_lock(&self, database: &Path) -> Result<Result<Arc<AtomicBool>, Holder>> {
         let LockedFile { file, writer, .. } = self.file();
         let mut writer = writer.lock();
@@ -130,10 +133,11 @@ impl FileUse {
 
 impl Drop for FileUse {
     fn drop(&mut self) {
-        // Under the lock, so no opening can find the file before it is closed.
+        // The table stays locked, so that no opening can find the file before its descriptor is
+        // closed.
         let mut files = FILES.lock();
         let Some(file) = self.0.take() else { return };
-        // The other one is in the table.
+        // The count is 2 if only this use and the table still refer to the file.
         if Arc::strong_count(&file) == 2 {
             files.remove(&file.identity);
         }
@@ -141,19 +145,19 @@ impl Drop for FileUse {
     }
 }
 
-/// The holder of a lock that an opening waits for.
+/// Who holds a lock that an opening waits for.
 enum Holder {
     OtherProcess,
     ThisProcess,
-    /// This process, which lets go once it has written everything.
+    /// This process. It releases the lock once it has written everything.
     Closing,
 }
 
-/// The right to write. Ends when it is dropped.
+/// The right to write to a file. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     pub(crate) file: FileUse,
-    /// Set when the log has no handle any more. An opening in this process then waits.
+    /// Set when the last handle of the log is dropped. An opening in this process then waits.
     pub(crate) is_closing: Arc<AtomicBool>,
 }
 
@@ -161,20 +165,22 @@ impl Drop for WriterLock {
     fn drop(&mut self) {
         let LockedFile { file, writer, .. } = self.file.file();
         let mut writer = writer.lock();
-        // Closing would be too late, since readers of this process may still use the file. It would
-        // also leave the lock to a child process that is just being started.
+        // The lock is released explicitly. Closing the descriptor would release it too late,
+        // because readers of this process may still use the file. A child process that is just
+        // being started could also inherit the descriptor and keep the lock.
         let _ = file.unlock();
         *writer = None;
     }
 }
 
 impl WriterLock {
-    /// Takes the lock of a database, and waits for it if another process has it. Always waits for a
-    /// store of this process that is closing.
+    /// Takes the lock of a database. If another process or store has the lock, waits at most
+    /// `wait_for`. If a store of this process is closing, waits for it without a limit.
     pub(crate) fn take(database: &Path, wait_for: Duration) -> Result<Self> {
         let since = Instant::now();
         loop {
-            // Opened anew each time: a backup may have taken the name meanwhile.
+            // The file is opened again each time, because the path may lead to another file by now,
+            // such as a restored backup.
             let file = FileUse::open(database)?;
             match file.try_lock(database)? {
                 Ok(is_closing) => {
@@ -183,8 +189,8 @@ impl WriterLock {
                         return Ok(lock);
                     }
                 }
-                Err(Holder::Closing) => thread::park_timeout(LOOK_EVERY),
-                Err(_) if since.elapsed() < wait_for => thread::park_timeout(LOOK_EVERY),
+                Err(Holder::Closing) => thread::park_timeout(RETRY_EVERY),
+                Err(_) if since.elapsed() < wait_for => thread::park_timeout(RETRY_EVERY),
                 Err(Holder::ThisProcess) => {
                     return Err(StoreError::OpenTwice { file: database.into() }.into());
                 }
@@ -196,7 +202,7 @@ impl WriterLock {
     }
 }
 
-/// The file that is locked.
+/// The file that carries the lock.
 #[cfg(target_os = "linux")]
 fn locked_path(database: &Path) -> PathBuf {
     database.to_owned()
@@ -207,13 +213,13 @@ fn locked_path(database: &Path) -> PathBuf {
     beside(database)
 }
 
-/// Whether no server of an earlier version has the store. Those locked a file beside the database;
-/// it is removed.
+/// Whether no server of an earlier version has the store open. Those servers locked a file beside
+/// the database. If that file is not in use, it is removed.
 #[cfg(target_os = "linux")]
 fn has_no_old_lock(database: &Path) -> bool {
     let path = beside(database);
     let Ok(file) = File::open(&path) else { return true };
-    // Ours is an empty file.
+    // Only an empty file is a lock of such a server.
     if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             return false;
@@ -228,7 +234,8 @@ fn has_no_old_lock(_: &Path) -> bool {
     true
 }
 
-/// The file beside a database. A link to the database and the database itself share it.
+/// The lock file beside a database. A symbolic link to the database has the same lock file as the
+/// database itself.
 fn beside(database: &Path) -> PathBuf {
     let path = database.canonicalize().unwrap_or_else(|_| database.to_owned());
     let mut name = OsString::from(path);

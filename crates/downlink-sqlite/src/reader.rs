@@ -1,4 +1,4 @@
-//! The read side. Each call is one short read transaction.
+//! The read side of the store. Each call is one short read transaction.
 
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ impl StoreReader for SqliteReader {
     }
 }
 
-/// The newest events, back to the first damaged one.
+/// The newest events, back to the first damaged one, which is left out.
 fn newest(db: &Connection, batch: Batch) -> Result<Vec<StoredEvent>> {
     let mut select = db.prepare_cached(
         "SELECT id, payload, checksum, offset, at, topics, fingerprint, finish FROM events

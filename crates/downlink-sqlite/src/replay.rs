@@ -1,9 +1,9 @@
-//! Reading some topics page after page. A replay remembers between its calls which topics it reads,
-//! how, and how far it has looked for holes.
+//! Reads some topics page after page. Between its calls, a replay remembers which topics it reads,
+//! in which way, and how far it has searched for holes.
 //!
-//! All of this can be found again in the file. Each call reads in a new, later transaction. A
-//! change between two calls shows in one of three places: new topics have higher numbers, evictions
-//! have higher numbers, and a topic that was forgotten raises the floor of unknown names.
+//! All of this can be found again in the file. Each call reads in a new transaction. A change
+//! between two calls is visible in one of three ways: a new topic has a higher number, an eviction
+//! has a higher number, and a forgotten topic raises the floor of unknown names.
 
 mod events;
 mod floors;
@@ -55,7 +55,8 @@ impl StoreReplay for Replay {
         Snapshot::read(pool, wants, target, |snapshot| {
             let begun = holes.take().filter(|holes| holes.is_continued_by(from, after));
             let mut looked = begun.unwrap_or_else(|| Holes::new(from, after));
-            // After an error the search begins anew, because it may have looked at only a part.
+            // After an error the search begins again, because the failed call may have read only a
+            // part.
             let hole = looked.look(snapshot, from)?;
             *holes = Some(looked);
             let Some(hole) = hole else { return Ok(Step::More) };

@@ -1,8 +1,8 @@
-//! The layout of the file, and the steps from an older layout to the present one.
+//! The layout of the file, and the steps from an older layout to the current one.
 //!
-//! A step is never changed once released; a new layout is a new step at the end of the table. One
-//! transaction runs all steps that a file lacks, so after a crash the file has the old layout or
-//! the new.
+//! A released step never changes. A new layout is a new step at the end of the table. All steps
+//! that a file lacks run in one transaction, so after a crash the file has either the old layout or
+//! the new one.
 
 use downlink_log::{Timestamp, store::StoreError};
 use rusqlite::{Connection, TransactionBehavior};
@@ -12,23 +12,24 @@ use crate::{
     sql::{Sql as _, column, first_since},
 };
 
-/// Marks the file as ours: "down" in ASCII. `file` and our own check at open look at it.
+/// The application id that marks the file as a store: "down" in ASCII. The program `file` and the
+/// check at each opening read it.
 pub(crate) const APPLICATION_ID: i32 = 0x646f_776e;
 
-/// From layout n to n + 1.
+/// The steps. The step at index n changes layout n into layout n + 1.
 pub(crate) const STEPS: &[&str] = &[FIRST, NUMBERED_EVICTIONS];
 
-/// An event is one row at the right edge of `events`. Later it also has one row of `memberships`
-/// for each of its topics: events below `meta.indexed` have these. `events.topics` holds the same
-/// in the other direction, so that reading in offset order needs no second look. Kinds of topics: 0
-/// everyone, 1 a client's inbox, 2 a topic.
+/// An event is one row at the right edge of `events`. Later it also gets one row in `memberships`
+/// for each of its topics. All events below `meta.indexed` have these rows. `events.topics` lists
+/// the topics of each event, so that reading in offset order needs no second look-up. The kinds of
+/// topics are 0 for everyone's topic, 1 for a client's inbox, and 2 for any other topic.
 const FIRST: &str = include_str!("layout/1.sql");
 
-/// The evictions of older files count as one eviction. Their lower floors get the highest possible
-/// value.
+/// All evictions in an older file count as one eviction. Their lower floors get the highest
+/// possible value.
 const NUMBERED_EVICTIONS: &str = include_str!("layout/2.sql");
 
-/// Lowers every time stamp later than now. A wrong clock made them.
+/// Lowers every time stamp that is later than `now`. Such time stamps come from a wrong clock.
 fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
     let now = column(now.as_millis());
     if let Some(first) = first_since(db, now.saturating_add(1) as u64)? {
@@ -42,12 +43,12 @@ fn lower_future_stamps(db: &Connection, now: Timestamp) -> Result<()> {
     db.run(clock, [now]).map(|_| ())
 }
 
-/// Brings a file to the present layout; a new file gets it.
+/// Brings a file to the current layout. A new file gets the current layout too.
 ///
 /// # Errors
 ///
-/// [`StoreError::NotAStore`] if the file is some other program's, [`StoreError::NewerVersion`] if
-/// it has seen steps that are not in the table.
+/// [`StoreError::NotAStore`] if the file belongs to another program; [`StoreError::NewerVersion`]
+/// if the file's layout is newer than the table of steps.
 pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestamp) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
@@ -66,7 +67,7 @@ pub(crate) fn migrate(connection: &mut Connection, steps: &[&str], now: Timestam
     Ok(transaction.commit()?)
 }
 
-/// Whether a file has the present layout, and not an older one or none yet.
+/// Whether a file has the current layout. A new file has no layout yet.
 ///
 /// # Errors
 ///
@@ -76,7 +77,7 @@ pub(crate) fn is_present(db: &Connection) -> Result<bool> {
     Ok(check_layout(db, known)? == known)
 }
 
-/// The number of a file's layout, at most `known`; 0 in a new file.
+/// The number of a file's layout, which is at most `known`. 0 in a new file.
 fn check_layout(db: &Connection, known: u32) -> Result<u32> {
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let found = u32::try_from(number("user_version")?).unwrap_or(u32::MAX);

@@ -1,8 +1,9 @@
-//! Statements, and the values in the file: addresses, lists of topics, checksums, the facts in
-//! `meta`.
+//! SQL statements, and the values in the file: addresses, lists of topics, checksums, and the
+//! values in `meta`.
 //!
-//! The checksum of an event is a CRC-32C over offset, id and payload. It finds every flipped bit
-//! and every damaged run of up to 32 bits. It does not protect against deliberate changes.
+//! The checksum of an event is a CRC-32C over the offset, the id and the payload. It detects every
+//! flipped bit and every damaged run of up to 32 bits. It does not protect against deliberate
+//! changes.
 
 use downlink_log::{Address, ClientId, Floor, Offset, Timestamp, Topic};
 use rusqlite::{
@@ -12,20 +13,20 @@ use rusqlite::{
 
 use crate::fault::{Fault, Result};
 
-/// A tuple of columns.
+/// A tuple of the columns of a row.
 pub(crate) trait Columns: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error> {}
 
 impl<T: for<'r> TryFrom<&'r Row<'r>, Error = rusqlite::Error>> Columns for T {}
 
-/// Statements, which stay compiled.
+/// Runs statements, which stay compiled.
 pub(crate) trait Sql {
-    /// Runs a statement. Gives the number of rows that it changed.
+    /// Runs a statement, and returns the number of rows that it changed.
     fn run(&self, sql: &str, params: impl Params) -> Result<usize>;
 
     /// The first row.
     fn first<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Option<T>>;
 
-    /// All rows. The statement bounds their number.
+    /// All rows. The statement must bound their number.
     fn all<T: Columns>(&self, sql: &str, params: impl Params) -> Result<Vec<T>>;
 }
 
@@ -44,19 +45,21 @@ impl Sql for Connection {
     }
 }
 
-/// A number from outside as a column holds it. Offsets and times beyond 2^63 do not occur: at a
-/// million a second they would take 290,000 years.
+/// Converts a number into a column's value. Offsets and times above 2^63 do not occur: at a million
+/// a second, this would take 290,000 years.
 pub(crate) fn column(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 
-/// A fact about the whole store.
+/// A value in `meta`, which concerns the whole store.
 pub(crate) fn meta<T: FromSql>(db: &Connection, name: &str) -> Result<T> {
     let found = db.first("SELECT value FROM meta WHERE name = ?", [name])?;
-    found.map(|(value,)| value).ok_or_else(|| Fault::corrupt(format!("no {name} is kept")))
+    found
+        .map(|(value,)| value)
+        .ok_or_else(|| Fault::corrupt(format!("the value {name} is missing")))
 }
 
-/// Sets a fact about the whole store.
+/// Sets a value in `meta`.
 pub(crate) fn set_meta(db: &Connection, name: &str, value: impl ToSql) -> Result<()> {
     db.run("UPDATE meta SET value = ? WHERE name = ?", (value, name)).map(|_| ())
 }
@@ -66,10 +69,10 @@ pub(crate) fn indexed(db: &Connection) -> Result<u64> {
     meta(db, "indexed")
 }
 
-/// The kind of those topics that patterns match.
+/// The kind of the topics that patterns can match.
 pub(crate) const KIND_TOPIC: i64 = 2;
 
-/// The columns of an address.
+/// The values of the columns `kind` and `name` for an address.
 pub(crate) fn kind_and_name(address: &Address) -> (i64, &str) {
     match address {
         Address::Client(client) => (1, client.as_str()),
@@ -88,14 +91,14 @@ pub(crate) fn address(kind: i64, name: &str, topic: i64) -> Result<Address> {
     address.ok_or_else(|| lost(topic))
 }
 
-/// The address of a topic, and whether its row says that nothing is kept.
+/// The address of a topic, and whether its row says that the topic keeps nothing.
 pub(crate) fn address_of(db: &Connection, topic: i64) -> Result<Option<(Address, bool)>> {
     let found: Option<(i64, String, bool)> =
         db.first("SELECT kind, name, emptied IS NOT NULL FROM topics WHERE number = ?", [topic])?;
     found.map(|(kind, name, emptied)| Ok((address(kind, &name, topic)?, emptied))).transpose()
 }
 
-/// The row that a topic's number points to is missing, or makes no sense.
+/// The error if the row of a topic's number is missing or its name is not valid.
 pub(crate) fn lost(topic: i64) -> Fault {
     Fault::corrupt(format!("topic {topic} is missing or has no name"))
 }
@@ -108,7 +111,7 @@ pub(crate) fn topics_column(topics: &[i64]) -> Value {
     }
 }
 
-/// The topics that an `events.topics` names.
+/// The numbers of the topics in a value of `events.topics`.
 #[derive(Debug, Default)]
 pub(crate) struct TopicNumbers(pub(crate) Vec<i64>);
 
@@ -121,8 +124,8 @@ impl FromSql for TopicNumbers {
 }
 
 /// The topics that still keep an event. If an event has only one topic, this topic keeps it as long
-/// as the event has a row. If it has several, some may have evicted it or be gone. Events that are
-/// not indexed are not evicted.
+/// as the event has a row. If an event has several topics, some of them may have evicted it, and
+/// some may no longer exist. Events that are not indexed are not evicted.
 pub(crate) fn keepers(
     db: &Connection,
     offset: u64,
@@ -138,41 +141,41 @@ pub(crate) fn keepers(
     })
 }
 
-/// The evictions of a topic, or of all names without a row.
+/// The evictions of one topic, or of all names without a row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct TopicEvictions {
     pub(crate) floor: Floor,
-    /// The second to last evicted offset + 1.
+    /// The offset after the second to last evicted event.
     pub(crate) lower_floor: u64,
     /// The number of the newest eviction.
     pub(crate) number: u64,
 }
 
 impl TopicEvictions {
-    /// From the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
+    /// Makes it from the columns `floor`, `floor_at`, `lower_floor` and `evicted`.
     pub(crate) fn new((offset, at, lower_floor, number): (u64, u64, u64, u64)) -> Self {
         let floor = Floor { offset: Offset::new(offset), at: Timestamp::from_millis(at) };
         Self { floor, lower_floor, number }
     }
 
-    /// The evictions of names without a row. Their events are not known one by one, so everything
-    /// below the last event counts as lost.
+    /// The evictions of names without a row. The store does not know their events one by one, so
+    /// everything below the last evicted event counts as lost.
     pub(crate) fn forgotten(db: &Connection) -> Result<Self> {
         let sql = "SELECT f.value, a.value, max(f.value - 1, 1), e.value
              FROM meta f, meta a, meta e
              WHERE f.name = 'forgotten' AND a.name = 'forgotten_at' AND e.name = 'forgotten_evicted'";
         let found = db.first(sql, [])?.map(Self::new);
-        found.ok_or_else(|| Fault::corrupt("what was forgotten is not kept"))
+        found.ok_or_else(|| Fault::corrupt("the values of forgotten topics are missing"))
     }
 }
 
-/// The first offset kept in any topic with this time stamp or a later one. Time stamps rise with
+/// The first offset in any topic with this time stamp or a later one. Time stamps rise with
 /// offsets, so this is a binary search.
 pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
     let next = "SELECT offset, at FROM events WHERE offset >= ? ORDER BY offset LIMIT 1";
     let newest = db.first("SELECT offset FROM events ORDER BY offset DESC LIMIT 1", [])?;
     let (mut from, mut until) = (0, newest.map_or(0, |(offset,): (u64,)| offset + 1));
-    // Everything below `from` is too old; everything from `until` on is not.
+    // Every event below `from` is too old, and no event from `until` on is.
     while from < until {
         let middle = from + (until - from) / 2;
         match db.first::<(u64, u64)>(next, [middle])? {
@@ -185,19 +188,19 @@ pub(crate) fn first_since(db: &Connection, since: u64) -> Result<Option<u64>> {
 
 /// The checksum of an event.
 pub(crate) fn checksum(offset: u64, id: Option<&[u8]>, payload: &[u8]) -> u32 {
-    // The length separates the end of the id from the beginning of the payload.
+    // The length of the id separates the id from the payload.
     let id_bytes = id.map_or(u64::MAX, |id| id.len() as u64);
     let sum = crc32c::crc32c([offset.to_le_bytes(), id_bytes.to_le_bytes()].as_flattened());
     let sum = crc32c::crc32c_append(sum, id.unwrap_or_default());
     crc32c::crc32c_append(sum, payload)
 }
 
-/// The id that its publisher gave to an event, and its payload.
+/// The id that the publisher gave to an event, and the payload of the event.
 pub(crate) type IdAndPayload = (Option<Box<str>>, Vec<u8>);
 
-/// The id and the payload in a row that begins with the columns `id`, `payload` and `checksum` of
-/// `events`; `None` if they are damaged. Events of older files have no checksum and count as
-/// intact.
+/// The id and the payload of a row. The row begins with the columns `id`, `payload` and `checksum`
+/// of `events`. `None` if the values are damaged. Events of older files have no checksum and count
+/// as intact.
 pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<IdAndPayload>> {
     let expected: Option<u32> = row.get(2)?;
     let id = match row.get_ref(0)? {
@@ -216,7 +219,7 @@ pub(crate) fn verified(offset: u64, row: &Row<'_>) -> Result<Option<IdAndPayload
 mod tests {
     use super::*;
 
-    /// Files hold these checksums, so the function must never change.
+    /// Files contain these checksums, so the function must never change.
     #[test]
     fn checksums_stay_the_same() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn offset_id_and_payload_count() {
+    fn the_checksum_covers_offset_id_and_payload() {
         let sum = checksum(1, Some(b"ab"), b"c");
         assert_ne!(sum, checksum(2, Some(b"ab"), b"c"));
         assert_ne!(sum, checksum(1, Some(b"a"), b"bc"));

@@ -1,4 +1,4 @@
-//! The writer: one transaction for each commit and each step of trimming.
+//! The writer of a store. Each commit and each step of trimming is one transaction.
 
 use std::{
     path::Path,
@@ -26,17 +26,18 @@ use crate::{
     trim::{SqliteOptions, Trimming, trim_step},
 };
 
-/// When the write-ahead log has this many pages, 16 MiB, they are moved into the file. With
-/// SQLite's own 1,000 busy pages are written four times as often; with more, opening after a crash
-/// takes longer.
+/// The number of pages in the write-ahead log (16 MiB) at which they are moved into the file. With
+/// SQLite's default of 1,000, pages that change often would be written four times as often. With
+/// more, opening after a crash would take longer.
 const CHECKPOINT_PAGES: usize = 4_000;
 
-/// The most bytes that a probe writes: as large as an event may be by default. A batch may be larger,
-/// but a disk that takes this much takes most publishes.
+/// The maximum number of bytes that a probe writes: the default maximum size of an event. A batch
+/// may be larger, but a disk with room for this many bytes takes most publishes.
 const PROBE_BYTES_MAX: usize = 1 << 20;
 
-/// How long nothing may be committed before the writer's cache is freed. It is full again after
-/// some hundred commits; a shorter time would read pages again for publishers that pause.
+/// The time without a commit after which the writer's cache is freed. Some hundred commits fill the
+/// cache again. With a shorter time, the writer would read pages again for publishers that only
+/// pause.
 const CACHE_IDLE: Duration = Duration::from_secs(5);
 
 /// The writer of a store in one SQLite file.
@@ -59,9 +60,9 @@ pub struct SqliteStore {
     pool: Arc<Pool>,
     opened: Opened,
     opening: OpenParameters,
-    /// `None` while the disk was full at every try since the opening.
+    /// `None` if the disk was full each time since the store was opened.
     writer: Option<SqliteWriter>,
-    /// Dropped after the connections, so the next process finds the file free.
+    /// Dropped after the connections, so that the next process finds the file closed.
     _lock: WriterLock,
 }
 
@@ -73,18 +74,18 @@ struct OpenParameters {
     options: SqliteOptions,
 }
 
-/// The connection that writes, and the state that goes with it.
+/// The connection that writes, and the state that belongs to it.
 #[derive(Debug)]
 struct SqliteWriter {
     connection: Connection,
     topics: TopicCache,
     trimming: Trimming,
     written: Written,
-    /// The value of `meta.clock_delta` from the next transaction on.
+    /// The value that the next transaction stores in `meta.clock_delta`.
     clock_delta: i64,
-    /// At least the number of pages in the write-ahead log that are not in the file yet.
+    /// An upper bound for the number of pages in the write-ahead log that are not in the file yet.
     wal_pages: Arc<AtomicUsize>,
-    /// How the connection flushes at present.
+    /// The durability that the connection is set to; `None` if unknown.
     flushes: Option<Durability>,
     cache: Cache,
     stopped: bool,
@@ -100,37 +101,39 @@ enum Cache {
     Freed,
 }
 
-/// The state of the file. A failed transaction leaves it as it was before.
+/// The state of the file after the last transaction. If a transaction fails, the earlier state is
+/// restored.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     next_offset: u64,
     at: Timestamp,
     clock_delta: i64,
-    /// Whether something committed waits for a flush.
+    /// Whether a committed event waits for a flush.
     unflushed: bool,
 }
 
 impl SqliteStore {
-    /// Opens the file, or makes it, and begins an epoch in it.
+    /// Opens the file, or creates it, and begins an epoch in it.
     ///
-    /// The work does not grow with the number of events kept, except when the file has an older
-    /// layout. `now` is the time of the wall clock: bringing an older file up to date lowers every
-    /// later time stamp in it.
+    /// The work does not grow with the number of events kept, unless the file has an older layout.
+    /// `now` is the time of the wall clock. When a file of an older layout is brought up to date,
+    /// every later time stamp in it is lowered to `now`.
     ///
-    /// On a full disk a store of the present layout opens too. It can be read then, and says in
-    /// [`Opened::refuses`] that it takes no events.
+    /// On a full disk, a store with the current layout opens too. Such a store can be read. Its
+    /// [`Opened::refuses`] says why it accepts no events.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; [`InUse`](StoreError::InUse) after waiting for `wait_for`. The file is then
-    /// unchanged, except that an older layout may have been brought up to date.
+    /// [`StoreError`]; [`InUse`](StoreError::InUse) if another process still has the file after
+    /// `wait_for`. The file is then unchanged, except that an older layout may have been brought up
+    /// to date.
     pub fn open(
         path: &Path,
         epoch: Epoch,
         now: Timestamp,
         options: SqliteOptions,
     ) -> Result<Self, StoreError> {
-        // The working folder may change later.
+        // The path is made absolute because the working folder may change later.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let lock = WriterLock::take(&path, options.wait_for)?;
         let pool = Arc::new(Pool::new(path, &lock));
@@ -148,7 +151,7 @@ impl SqliteStore {
         Backup { path: self.pool.path.clone(), _file: self.pool.file.clone() }
     }
 
-    /// The writer; opens it if the disk was full until now.
+    /// The writer. If the disk was full until now, this tries to open it again.
     fn writer(&mut self) -> Result<&mut SqliteWriter, StoreError> {
         if self.writer.is_none() {
             let (writer, opened) = self.opening.begin(&self.pool)?;
@@ -193,10 +196,10 @@ impl OpenParameters {
         })
     }
 
-    /// Reads what the log needs from a file that cannot be written, as the disk is full.
+    /// Reads the state for the log from a file that cannot be written because the disk is full.
     fn read(&self, pool: &Pool) -> Result<Opened, StoreError> {
         let full = StoreError::DiskFull;
-        // A new file has no tables, and an older layout needs the migration.
+        // A new file has no tables yet, and a file of an older layout needs the migration.
         pool.read(|db| match is_present(db)? {
             true => Ok(Opened { refuses: Some(full), ..read_opened(db, self.epoch)? }),
             false => Err(full.into()),
@@ -218,14 +221,14 @@ impl SqliteWriter {
         written.next_offset = last.offset.get() + 1;
         written.at = written.at.max(last.at);
         written.unflushed = durability == Durability::Relaxed;
-        // An event without recipients or payload has no row, so the next opening learns its offset
-        // and time only from the note.
+        // An event without recipients or payload has no row, so its offset and time are stored in
+        // `meta` for the next opening.
         let is_bare = last.to.is_empty() || last.payload.is_none();
         written.note(&transaction, is_bare, *clock_delta)?;
         Ok(transaction.commit()?)
     }
 
-    /// A durable transaction takes everything before it to the disk too.
+    /// Makes a durable transaction, which also flushes everything before it to the disk.
     fn flush_log(&mut self) -> Result<()> {
         self.set_flushing(Durability::Commit)?;
         self.connection.run("UPDATE meta SET value = value + 1 WHERE name = 'flushes'", [])?;
@@ -233,7 +236,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Writes as many bytes as asked for, within bounds, and frees them again.
+    /// Writes this many bytes, within limits, and frees them again.
     fn write_and_free(&mut self, bytes: usize) -> Result<()> {
         self.set_flushing(Durability::Commit)?;
         let sql = "INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))";
@@ -248,25 +251,26 @@ impl SqliteWriter {
         let Self { connection, topics, trimming, written, clock_delta, .. } = self;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (trimmed, evicted) = trim_step(&transaction, topics, trimming, now)?;
-        // The newest event may be evicted, but the next opening must not give its offset again.
+        // The newest event may have been evicted. Its offset is stored so that the next opening
+        // does not assign it again.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
         Ok(trimmed)
     }
 
-    /// Moves the pages of the write-ahead log into the file, if there are enough of them.
+    /// Moves the pages of the write-ahead log into the file if there are enough of them.
     fn checkpoint(&mut self) -> Result<()> {
         if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
             return Ok(());
         }
-        // This does not wait for readers. The pages that they need stay, and the next step tries
-        // again.
+        // The checkpoint does not wait for readers. The pages that they need stay in the log, and a
+        // later step tries again.
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Frees the cache when nothing was committed for a while. Gives the time of the next step.
+    /// Frees the cache when nothing was committed for a while. Returns the time of the next step.
     fn free_idle_cache(&mut self, trimmed: Trimmed, now: Timestamp) -> Result<Trimmed> {
         let Trimmed::Until(next) = trimmed else { return Ok(trimmed) };
         let since = match self.cache {
@@ -284,7 +288,7 @@ impl SqliteWriter {
         Ok(trimmed)
     }
 
-    /// Chooses whether the next transaction is flushed to the disk.
+    /// Sets whether the next transaction is flushed to the disk.
     fn set_flushing(&mut self, durability: Durability) -> Result<()> {
         if self.flushes != Some(durability) {
             let level = match durability {
@@ -298,7 +302,8 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Writes, unless an earlier failure was final. After a failure it restores or stops the store.
+    /// Calls `write`, unless an earlier failure was final. If `write` fails, this restores the
+    /// earlier state, or stops the store if the error is final.
     fn write<T>(&mut self, write: impl FnOnce(&mut Self) -> Result<T>) -> Result<T, StoreError> {
         if self.stopped {
             return Err(StoreError::Stopped);
@@ -310,7 +315,8 @@ impl SqliteWriter {
             (self.trimming, self.written) = before;
             if error.is_final() {
                 self.stopped = true;
-                // The state of some pages is unknown. The next opening decides about them.
+                // The state of some pages is unknown, so no checkpoint runs at closing. The next
+                // opening recovers them.
                 let _ =
                     self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
             }
@@ -320,8 +326,8 @@ impl SqliteWriter {
 }
 
 impl Written {
-    /// Notes for the next opening the newest offset and time stamp, if asked to, and the clock's
-    /// difference, if it has changed.
+    /// Stores values for the next opening: the newest offset and time stamp if `newest` is set, and
+    /// the difference of the clock if it has changed.
     fn note(&mut self, db: &Connection, newest: bool, clock_delta: i64) -> Result<()> {
         if newest {
             set_meta(db, "next_offset", self.next_offset)?;
@@ -336,11 +342,11 @@ impl Written {
 }
 
 impl Drop for SqliteWriter {
-    /// Moves everything into the one file, also while the read side lives on. A copy of the file is
-    /// then complete.
+    /// Moves everything into the one file, even if the read side is still in use. A copy of the
+    /// file is then complete.
     fn drop(&mut self) {
         if !self.stopped {
-            // The next opening repeats it if it fails.
+            // If it fails, the next opening repeats it.
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
     }
@@ -401,11 +407,11 @@ fn identity((fingerprint, offset): ([u8; 16], u64)) -> (Fingerprint, Offset) {
     (Fingerprint::from_bytes(fingerprint), Offset::new(offset))
 }
 
-/// Counts the pages that a connection's commits leave in the write-ahead log.
+/// Counts the pages in the write-ahead log after each commit of a connection.
 fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
     let pages = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&pages);
-    // Relaxed: one thread writes and reads it, so it orders nothing.
+    // Relaxed is enough, because one thread writes and reads the number.
     connection.wal_hook(Some(move |_: &mut Wal, count: std::ffi::c_int| {
         seen.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
         Ok(())
@@ -413,7 +419,7 @@ fn count_wal_pages(connection: &mut Connection) -> Result<Arc<AtomicUsize>> {
     Ok(pages)
 }
 
-/// Checks that the offsets of a batch rise, and begin at or above the next one.
+/// Checks that the offsets of a batch rise and that the first is at least `next_offset`.
 fn check_rising(batch: &[StoredEvent], next_offset: u64) -> Result<()> {
     let next = batch.iter().try_fold(next_offset, |least, event| match event.offset.get() {
         offset if offset < least => Err(StoreError::OffsetNotRising { offset, least }),
@@ -465,7 +471,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The topics of an event, each with a row that says that something is kept.
+    /// The numbers of the topics of an event. If the row of a topic said that the topic keeps
+    /// nothing, this is changed.
     fn numbers(&mut self, event: &StoredEvent) -> Result<Vec<i64>> {
         let mut numbers = Vec::with_capacity(event.to.len());
         for address in &event.to {

@@ -1,6 +1,7 @@
-//! The writer's cache of topics: number, size, rule.
+//! The writer's cache of topics: their numbers, sizes and rules.
 //!
-//! All of it can be read again, so a failed transaction empties it.
+//! Everything in the cache can be read from the file again, so a failed transaction empties the
+//! cache.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -12,26 +13,28 @@ use crate::{
     sql::{Sql as _, TopicEvictions, TopicNumbers, address_of, indexed, kind_and_name, lost},
 };
 
-/// Topics held in memory: as many as are busy at a time, in about 15 MiB. At this number all are
-/// dropped and read again, each in some ten microseconds.
+/// The maximum number of topics in the cache: as many as are busy at the same time, in about 15
+/// MiB. When the cache is full, all topics are dropped. Each is read again in some ten
+/// microseconds.
 const CACHED_MAX: usize = 65_536;
 
-/// A topic as the writer sees it.
+/// A topic in the writer's cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TopicState {
     pub(crate) number: i64,
     pub(crate) events: usize,
     pub(crate) bytes: usize,
     pub(crate) retention: Retention,
-    /// Whether its row says that nothing is kept.
+    /// Whether the topic's row says that the topic keeps nothing.
     pub(crate) emptied: bool,
-    /// Whether it waits to be trimmed.
+    /// Whether the topic is queued for trimming.
     pub(crate) queued: bool,
 }
 
 impl TopicState {
-    /// Whether the topic exceeds its rule by so much that trimming is worth it: an eighth in
-    /// events. Evicting a few events at a time costs fewer pages than one with each commit.
+    /// Whether the topic exceeds its rule by so much that trimming is worth it: an eighth more
+    /// events, or any number of bytes. Evicting several events at once writes fewer pages than
+    /// evicting one with each commit.
     pub(crate) fn is_over(&self) -> bool {
         let events_max = self.retention.events_max.saturating_add(self.retention.events_max / 8);
         self.events > 1 && (self.events > events_max || self.bytes > self.retention.bytes_max)
@@ -46,13 +49,14 @@ pub(crate) struct TopicCache {
     unindexed: Option<Unindexed>,
 }
 
-/// Events that have no rows in `memberships` yet. Each step of trimming gives rows to some.
+/// The events that have no rows in `memberships` yet. Each step of trimming adds rows for some of
+/// them.
 #[derive(Debug, Default)]
 pub(crate) struct Unindexed {
-    /// Those at or above this offset.
+    /// All events at or above this offset.
     pub(crate) from: u64,
     pub(crate) rows: usize,
-    /// Events and bytes by topic.
+    /// The number of events and their bytes, by topic.
     topics: HashMap<i64, (usize, usize)>,
 }
 
@@ -64,7 +68,7 @@ impl Unindexed {
         self.rows += 1;
     }
 
-    /// Notes that everything below an offset is indexed now, including these members.
+    /// Records that everything below `from` is indexed now, including these members.
     pub(crate) fn remove(&mut self, members: &[(i64, u64, usize)], from: u64) {
         (self.from, self.rows) = (from, self.rows - members.len());
         for (topic, _, bytes) in members {
@@ -101,13 +105,13 @@ impl TopicCache {
         Ok(self.unindexed(db)?.topics.contains_key(&topic))
     }
 
-    /// Forgets everything, because a failed transaction may have left changes here that are not in
+    /// Drops everything, because a failed transaction may have left changes here that are not in
     /// the file.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(std::mem::take(&mut self.rules));
     }
 
-    /// The topic of an address; made if there is none, with the floor of forgotten topics.
+    /// The topic of an address. If there is none, it is created with the floor of forgotten topics.
     pub(crate) fn topic_of(&mut self, db: &Connection, to: &Address) -> Result<&mut TopicState> {
         let sql = "SELECT number, emptied IS NOT NULL FROM topics WHERE kind = ? AND name = ?";
         let known = self.numbers.get(to).copied();
@@ -125,7 +129,7 @@ impl TopicCache {
         self.states.get_mut(&number).ok_or_else(|| lost(number))
     }
 
-    /// The topic with a number; `None` if there is none any more.
+    /// The topic with a number. `None` if it no longer exists.
     pub(crate) fn get(&mut self, db: &Connection, number: i64) -> Result<Option<&mut TopicState>> {
         if !self.states.contains_key(&number)
             && let Some((address, emptied)) = address_of(db, number)?
@@ -135,8 +139,8 @@ impl TopicCache {
         Ok(self.states.get_mut(&number))
     }
 
-    /// Counts an event that went into a topic and is not indexed yet. Gives the number of a topic
-    /// once, when it gets over its rule.
+    /// Counts a new event of a topic, which is not indexed yet. When the topic begins to exceed its
+    /// rule, returns its number, once.
     pub(crate) fn add(
         &mut self,
         db: &Connection,
@@ -144,7 +148,7 @@ impl TopicCache {
         bytes: usize,
     ) -> Result<Option<i64>> {
         self.unindexed(db)?.add(number, bytes);
-        // A topic that is not in memory is counted when it is loaded.
+        // A topic that is not in the cache is counted when it is loaded.
         let Some(topic) = self.states.get_mut(&number) else { return Ok(None) };
         topic.events += 1;
         topic.bytes += bytes;
@@ -153,7 +157,7 @@ impl TopicCache {
         Ok(is_new.then_some(number))
     }
 
-    /// Counts the evictions of a topic, if the topic is in memory.
+    /// Counts the evictions of a topic, if the topic is in the cache.
     pub(crate) fn evicted(&mut self, number: i64, events: usize, bytes: usize, emptied: bool) {
         if let Some(topic) = self.states.get_mut(&number) {
             topic.events = topic.events.saturating_sub(events);
@@ -162,7 +166,7 @@ impl TopicCache {
         }
     }
 
-    /// Forgets one topic after its row was deleted.
+    /// Drops a topic after its row was deleted.
     pub(crate) fn forget(&mut self, number: i64) {
         self.states.remove(&number);
     }
@@ -195,8 +199,8 @@ fn create(db: &Connection, address: &Address) -> Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-/// Topic, offset and bytes of each event from an offset on. Stops after the event that completes
-/// the number asked for.
+/// The topic, offset and bytes of each event from an offset on. Stops after the event with which
+/// there are at least `enough` entries.
 pub(crate) fn members_from(
     db: &Connection,
     from: u64,

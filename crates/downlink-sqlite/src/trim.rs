@@ -1,13 +1,14 @@
 //! Trimming keeps the file within its limits, in bounded steps.
 //!
-//! An eviction raises the floor of its topic in the same transaction, under the eviction number of
-//! that transaction. So a topic always has exactly its events from the floor on. An event goes when
-//! the last of its topics has evicted it. A topic that keeps nothing leaves a row with its floor.
-//! These rows have a bound too; a row that is dropped raises the floor of all unknown names. A
-//! false gap may then be reported; a real one is never hidden.
+//! An eviction raises the floor of its topic in the same transaction. All evictions of a
+//! transaction have the same number. So a topic always has exactly its events from its floor on. An
+//! event is deleted when the last of its topics has evicted it. When a topic keeps nothing any
+//! more, its row stays and keeps the floor. The number of these rows is bounded too. When such a
+//! row is deleted, the floor of all unknown names rises to cover it. A reader may then get a false
+//! gap, but a real gap is never hidden.
 //!
-//! Each age that a rule names has one cursor through the events, so trimming looks at every event
-//! once for each age.
+//! For each maximum age in the rules, a cursor moves through the events. So trimming reads every
+//! event once for each age.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,48 +25,50 @@ use crate::{
     topics::{TopicCache, members_from},
 };
 
-/// Rows looked at or evicted in one step: about five milliseconds. Publishers wait behind a step. A
-/// step after a larger commit has twice the rows of that commit, so trimming keeps up with a flood.
+/// The number of rows read or evicted in one step, which takes about five milliseconds. Publishers
+/// wait while a step runs. After a larger commit, a step has twice as many rows as that commit, so
+/// trimming keeps up with publishers that never pause.
 const STEP_ROWS: usize = 512;
 
-/// When this many events have no rows in `memberships`, they get them. A commit would touch a page
-/// for each of its topics. Many events together, in the order of topics, share these pages. Every
-/// read of a topic looks at these events, in about two milliseconds.
+/// When this many rows are missing in `memberships`, trimming adds rows. If each commit added them,
+/// it would write a page for each of its topics. Many rows together, in the order of topics, share
+/// these pages. Until then, every read of a topic reads all of these events, which takes about two
+/// milliseconds.
 ///
-/// One step makes no more rows than this, or rows for half of the events that wait, because a batch
-/// may bring far more at once.
+/// One step adds at most this many rows, or half of the missing rows if that is more. Without a
+/// limit, a step after a large batch would take too long.
 const INDEX_ROWS: usize = 4_096;
 
-/// Events that are evicted between two looks at the size of the file. They free little in
-/// comparison with any sensible bound.
+/// The number of events that are evicted between two checks of the size of the file. They free
+/// little compared with any sensible limit.
 const SIZE_EVENTS: usize = 64;
 
-/// After opening, trimming looks at the topics of this many newest events. Trimming follows each
-/// commit, so unfinished work is in the last few batches.
+/// After opening, trimming checks the topics of this many newest events. Trimming follows each
+/// commit, so only the last few batches can have unfinished work.
 const WRITTEN_LAST: i64 = 1_024;
 
 /// The settings of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// How much each topic keeps. A topic may have up to an eighth more events: evicting some at a
-    /// time writes fewer pages than evicting one with each commit.
+    /// How much each topic keeps. A topic may have up to an eighth more events, because evicting
+    /// several at once writes fewer pages than evicting one with each commit.
     pub retention: RetentionRules,
-    /// Bytes of the database that may be in use. The oldest events of all topics go first. The
-    /// newest event always stays. The write-ahead log comes on top: some 16 MiB, more while a
-    /// program reads the file for long. A lower bound frees pages inside the file; only `VACUUM`
-    /// shrinks it.
+    /// The maximum number of bytes in use in the database. Beyond it, the oldest events of all
+    /// topics are evicted. The newest event always stays. The write-ahead log takes additional
+    /// space: some 16 MiB, or more during a long read by another program. If this limit is lowered,
+    /// trimming frees pages inside the file, but only `VACUUM` shrinks the file.
     pub bytes_max: u64,
-    /// Topics without events whose floors are kept exactly. Of the others only the highest floor is
-    /// kept.
+    /// The maximum number of topics without events whose floors are kept exactly. Of all other
+    /// topics without events, only the highest floor is kept.
     pub floors_max: usize,
-    /// How long to wait for another process that has the file: a restart in place needs the time
-    /// that the old process takes to end.
+    /// How long to wait for another process that has the file open. A restart in place needs as
+    /// much time as the old process takes to end.
     pub wait_for: Duration,
 }
 
 impl Default for SqliteOptions {
-    /// The log's own retention, 16 GiB, a million floors (about 100 MiB), no waiting.
+    /// The log's default retention, 16 GiB, a million floors (about 100 MiB), and no waiting.
     fn default() -> Self {
         Self {
             retention: RetentionRules::default(),
@@ -76,22 +79,22 @@ impl Default for SqliteOptions {
     }
 }
 
-/// The work that is left. A failed transaction leaves it as it was before.
+/// The work that is left. If a transaction fails, the earlier state is restored.
 #[derive(Clone, Debug)]
 pub(crate) struct Trimming {
     options: Arc<SqliteOptions>,
-    /// Numbers of topics that are over their rule.
+    /// The numbers of topics that exceed their rule.
     pub(crate) over: VecDeque<i64>,
-    /// Each age of a rule, and the first offset that was not looked at for it.
+    /// Each maximum age of a rule, and the first offset that was not checked for it.
     ages: Vec<(Duration, u64)>,
-    /// Rows without events and marks.
+    /// The number of topics that have neither events nor a mark.
     pub(crate) emptied: usize,
     pub(crate) keys: usize,
-    /// Rows of `memberships` that were committed since the last step.
+    /// The number of topics of the events committed since the last step.
     pub(crate) added: usize,
-    /// The number of the next topic to be compared with its rule; `None` when all were.
+    /// The number of the next topic to compare with its rule. `None` when all topics were compared.
     unchecked: Option<i64>,
-    /// Whether the file may have grown since its size was looked at.
+    /// Whether the file may have grown since its size was last checked.
     pub(crate) grown: bool,
 }
 
@@ -100,8 +103,7 @@ impl Trimming {
         let ages = options.retention.all().filter_map(|rule| rule.age_max);
         let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
         let is_checked = meta::<String>(db, "rules")? == format!("{:?}", options.retention);
-        // Some of these may have been over their rule, and not yet trimmed, when the store was last
-        // closed.
+        // When the store was last closed, some of these topics may have exceeded their rule.
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
         let over: BTreeSet<i64> = newest.into_iter().flat_map(|(TopicNumbers(all),)| all).collect();
@@ -124,10 +126,12 @@ struct TrimStep<'a> {
     db: &'a Connection,
     topics: &'a mut TopicCache,
     trimming: &'a mut Trimming,
-    /// The rows that this step may still touch. 0: there may be work for the next step.
+    /// The number of rows that this step may still touch. At 0, there may be work for the next
+    /// step.
     rows_left: usize,
-    /// The number of this step's evictions, and whether there were any.
+    /// The number of the evictions of this step.
     eviction: u64,
+    /// Whether this step has evicted anything.
     evicted: bool,
     /// The earliest time at which something becomes due that is not due now.
     next: Option<Timestamp>,
@@ -136,7 +140,7 @@ struct TrimStep<'a> {
 /// The last offset to evict, by topic.
 type LastToEvict = BTreeMap<i64, u64>;
 
-/// One step of trimming, and whether it evicted anything.
+/// Runs one step of trimming. Also returns whether the step evicted anything.
 pub(crate) fn trim_step(
     db: &Connection,
     topics: &mut TopicCache,
@@ -153,9 +157,9 @@ pub(crate) fn trim_step(
 }
 
 impl TrimStep<'_> {
-    /// Trims by every rule, as far as the step goes.
+    /// Trims by every rule until the step has no rows left.
     fn run(&mut self, now: Timestamp) -> Result<()> {
-        // The other rules have their share of a step, also while topics are over their own.
+        // Half of the step stays for the other rules, even if many topics exceed their own rule.
         self.trim_topics(self.rows_left / 2)?;
         let mut ages = std::mem::take(&mut self.trimming.ages);
         for (age, next) in &mut ages {
@@ -174,7 +178,8 @@ impl TrimStep<'_> {
         if self.evicted { set_meta(self.db, "evictions", self.eviction) } else { Ok(()) }
     }
 
-    /// Evicts the surplus of topics until so many rows are left.
+    /// Evicts events of the topics that exceed their rule, while more than `rows_kept` rows are
+    /// left.
     fn trim_topics(&mut self, rows_kept: usize) -> Result<()> {
         while self.rows_left > rows_kept
             && let Some(&topic) = self.trimming.over.front()
@@ -190,8 +195,8 @@ impl TrimStep<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Whether something from time `at` is still to be kept. If so, trimming comes back to it when
-    /// it is due.
+    /// Whether something with time stamp `at` must still be kept. If so, trimming continues with it
+    /// when it is due.
     fn is_kept(&mut self, at: u64, keep: Duration, now: Timestamp) -> bool {
         let until = Timestamp::from_millis(at).after(keep);
         if until > now {
@@ -200,8 +205,8 @@ impl TrimStep<'_> {
         until > now
     }
 
-    /// Gives the next events their rows in `memberships`, in the order of topics. If more events
-    /// are left, the step ends here.
+    /// Adds the rows in `memberships` of the next events, in the order of topics. If there are more
+    /// events, this step ends.
     fn index(&mut self) -> Result<()> {
         let unindexed = self.topics.unindexed(self.db)?;
         let mut members =
@@ -219,7 +224,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Evicts the surplus of one topic; `true` when nothing is left to evict.
+    /// Evicts events of one topic until the topic is within its rule. Returns `true` when nothing
+    /// is left to evict.
     fn trim_topic(&mut self, number: i64) -> Result<bool> {
         let Some(topic) = self.topics.get(self.db, number)? else { return Ok(true) };
         topic.queued = false;
@@ -247,7 +253,7 @@ impl TrimStep<'_> {
         Ok(events <= 1 || !is_over(events, bytes))
     }
 
-    /// After rules have changed, finds the topics that are now over theirs.
+    /// After the rules have changed, finds the topics that now exceed their rule.
     fn check_rules(&mut self) -> Result<()> {
         let Some(from) = self.trimming.unchecked else { return Ok(()) };
         let sql = "SELECT number, emptied IS NULL FROM topics WHERE number >= ? ORDER BY number";
@@ -262,7 +268,7 @@ impl TrimStep<'_> {
                 return set_meta(self.db, "rules", rules);
             };
             let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);
-            // Counting the events of a topic costs about as much as evicting this many.
+            // To count the events of a topic costs about as much as to evict 32 events.
             self.spend(if keeps_events { 32 } else { 1 });
             if keeps_events
                 && self.topics.get(self.db, number)?.is_some_and(|topic| topic.is_over())
@@ -274,8 +280,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Evicts the events older than one of the ages, from the topics with that age in their rule.
-    /// Gives the first offset that was not looked at.
+    /// Evicts the events that are older than `age`, from the topics whose rule has this maximum
+    /// age. Returns the first offset that was not checked.
     fn trim_age(&mut self, age: Duration, mut next: u64, now: Timestamp) -> Result<u64> {
         let (mut due, indexed) = (LastToEvict::new(), indexed(self.db)?);
         let sql = "SELECT offset, at, topics FROM events WHERE offset >= ? ORDER BY offset";
@@ -306,7 +312,8 @@ impl TrimStep<'_> {
         Ok(if highest.is_some_and(|highest| highest >= indexed) { indexed } else { next })
     }
 
-    /// Evicts the oldest events of all while the file is over its bound. The newest stays.
+    /// Evicts the oldest events of all topics while the file exceeds its limit. The newest event
+    /// stays.
     fn trim_bytes(&mut self) -> Result<()> {
         while self.rows_left > 0 && self.trimming.grown {
             let is_over = used_bytes(self.db)? > self.trimming.options.bytes_max;
@@ -317,7 +324,7 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Some of the oldest events, by topic.
+    /// Some of the oldest events: the last offset to evict, by topic.
     fn oldest(&mut self) -> Result<LastToEvict> {
         let rows: Vec<(u64, TopicNumbers)> = self.db.all(
             "SELECT offset, topics FROM events
@@ -334,7 +341,8 @@ impl TrimStep<'_> {
         Ok(due)
     }
 
-    /// Evicts up to an offset in each topic. Events that cannot be indexed in this step stay.
+    /// Evicts the events of each topic up to an offset. Events that cannot be indexed in this step
+    /// stay.
     fn evict_all(&mut self, due: LastToEvict) -> Result<()> {
         let indexed = self.topics.unindexed(self.db)?.from;
         if due.values().any(|&through| through >= indexed) {
@@ -343,7 +351,8 @@ impl TrimStep<'_> {
         due.into_iter().try_for_each(|(number, through)| self.evict(number, through))
     }
 
-    /// Evicts the indexed events of a topic up to an offset, and raises its floor beyond them.
+    /// Evicts the indexed events of a topic up to an offset, and raises the topic's floor above
+    /// them.
     fn evict(&mut self, topic: i64, through: u64) -> Result<()> {
         let members: Vec<(u64, usize)> = self.db.all(
             "SELECT offset, bytes FROM memberships WHERE topic = ? AND offset <= ? ORDER BY offset",
@@ -368,21 +377,22 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Deletes an event unless another topic keeps it. The rows of evicted events are indexed.
+    /// Deletes an event unless another topic keeps it. The event is indexed.
     fn delete_event(&self, topic: i64, offset: u64) -> Result<()> {
         if self.db.run("DELETE FROM events WHERE offset = ? AND topics = ?", (offset, topic))? > 0 {
             return Ok(());
         }
         let topics = self.db.first("SELECT topics FROM events WHERE offset = ?", [offset])?;
         let topics = topics.map_or_else(TopicNumbers::default, |(topics,)| topics);
-        // The topic at the end of the list mostly evicts the event last, so it is asked first.
+        // The last topic of the list is usually the last to evict the event, so it is checked
+        // first.
         if keepers(self.db, offset, topics, u64::MAX).next_back().transpose()?.is_none() {
             self.db.run("DELETE FROM events WHERE offset = ?", [offset])?;
         }
         Ok(())
     }
 
-    /// If a topic keeps nothing any more, notes that in its row.
+    /// If a topic keeps nothing any more, records that in its row.
     fn mark_emptied(&mut self, topic: i64) -> Result<bool> {
         if self.topics.has_unindexed(self.db, topic)? {
             return Ok(false);
@@ -397,7 +407,7 @@ impl TrimStep<'_> {
         Ok(emptied > 0)
     }
 
-    /// Drops the marks of topics that have been finished for long enough.
+    /// Drops the finish marks that have been kept long enough.
     fn forget_finishes(&mut self, now: Timestamp) -> Result<()> {
         let oldest = "SELECT number, finished_at FROM topics WHERE finished IS NOT NULL
                       ORDER BY finished_at LIMIT 1";
@@ -414,13 +424,13 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Drops the keys whose window is over, and the oldest of too many.
+    /// Drops the keys whose window is over, and the oldest keys if there are too many.
     fn forget_keys(&mut self, now: Timestamp) -> Result<()> {
         while self.rows_left > 0 && self.trimming.keys > 0 {
             let oldest =
                 self.db.first("SELECT offset, at FROM keys ORDER BY offset LIMIT 1", [])?;
             let Some((offset, at)): Option<(u64, u64)> = oldest else {
-                // A key that was used again has replaced its former row, so the count was too high.
+                // A key that was used again has replaced its old row, so the count was too high.
                 self.trimming.keys = 0;
                 break;
             };
@@ -433,8 +443,8 @@ impl TrimStep<'_> {
         Ok(())
     }
 
-    /// Drops the rows of emptied topics beyond their bound. Their floors become the floor of every
-    /// name without a row.
+    /// Drops rows of topics that keep nothing, if there are more than the limit. Their highest
+    /// floor becomes the floor of every name without a row.
     fn forget_floors(&mut self) -> Result<()> {
         let Trimming { emptied, options, .. } = &*self.trimming;
         let surplus = emptied.saturating_sub(options.floors_max).min(self.rows_left);
@@ -457,7 +467,7 @@ impl TrimStep<'_> {
     }
 }
 
-/// Bytes of the pages that are in use.
+/// The bytes of the pages that are in use.
 fn used_bytes(db: &Connection) -> Result<u64> {
     let value = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
     Ok(value("page_count")?.saturating_sub(value("freelist_count")?) * value("page_size")?)

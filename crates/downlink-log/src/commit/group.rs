@@ -1,7 +1,8 @@
-//! A group: the batches that go into one transaction.
+//! A group is the batches that go into one transaction.
 //!
-//! The writer plans and assigns batch after batch. Ids, keys and finish marks of an earlier batch
-//! count for the later ones, although they are not in the store yet.
+//! The writer plans each batch of the group and assigns its offsets, one batch after the other.
+//! Later batches see the ids, keys and finish marks of the earlier ones, although these are not in
+//! the store yet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,25 +13,25 @@ use crate::store::{Store, StoreError, StoredEvent};
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Offset, Payload, Timestamp};
 
-/// The ids, keys and finish marks of the batches of one transaction. Drafts are counted through all
-/// of its batches.
+/// The ids, keys and finish marks of the batches of one transaction. Drafts are numbered through
+/// all batches of the group.
 #[derive(Default)]
 pub(crate) struct CommitGroup {
     pub(crate) events: Vec<StoredEvent>,
     drafts: usize,
     keys: HashMap<IdempotencyKey, (Fingerprint, usize)>,
     ids: HashMap<Box<str>, (Fingerprint, usize)>,
-    /// Topics that an event of the group finishes, by identity. The batches hold the topics, so no
-    /// identity is reused.
+    /// The identities of the topics that an event of the group finishes. The batches keep these
+    /// topics alive, so no identity is reused.
     finishing: HashSet<usize>,
 }
 
 impl CommitGroup {
-    /// Plans a batch, gives it its offsets and adds it.
+    /// Plans a batch, assigns its offsets, and adds it to the group.
     ///
     /// # Errors
     ///
-    /// Why the batch is refused; then the group is as before.
+    /// [`AppendError`] says why the batch is refused. The group is then unchanged.
     pub(crate) fn add<P: Payload>(
         &mut self,
         core: &Core<P>,
@@ -44,12 +45,13 @@ impl CommitGroup {
             let plans = plan(drafts, &topics, self.drafts, &mut earlier)?;
             let mut sequence = core.sequencer.lock();
             let assigned = sequence.assign(&core.ids, now, drafts, &mut topics, plans)?;
-            // A topic was collected between the look-up and the lock: look up again.
+            // If a topic was collected between the look-up and the lock, the topics are looked up
+            // again.
             if let Some(assigned) = assigned {
                 break assigned;
             }
         };
-        // Later batches may repeat this batch's ids and keys, or conflict with them.
+        // Later batches may repeat the ids and keys of this batch, or conflict with them.
         for (draft, fresh) in (self.drafts..).zip(&mut assigned.drafts) {
             let Ok(fresh) = fresh else { continue };
             let noted = (fresh.fingerprint, draft);
@@ -68,7 +70,7 @@ impl CommitGroup {
         Ok(assigned)
     }
 
-    /// The bytes of its payloads.
+    /// The sum of the sizes of the payloads in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.events.iter().filter_map(|event| event.payload.as_ref()).map(Vec::len).sum()
     }
@@ -88,8 +90,8 @@ fn stored_event<P: Payload>(fresh: &mut Fresh<P>, at: Timestamp) -> StoredEvent 
     }
 }
 
-/// The ids and keys in memory, in the group, and in the store. Only the writer changes them, except
-/// that eviction frees ids in memory. The store still has those.
+/// The ids and keys in memory, in the group and in the store. Only the writer adds or changes them.
+/// Eviction may free ids in memory; the store still has those ids.
 struct EarlierInStore<'a, P> {
     core: &'a Core<P>,
     store: &'a mut dyn Store,
@@ -124,7 +126,8 @@ impl<P: Payload> Earlier<P> for EarlierInStore<'_, P> {
     }
 }
 
-/// A repetition of a stored event. The store does not keep the number of readers that it matched.
+/// The answer for a draft that repeats a stored event. The store does not keep the number of
+/// readers that the event matched.
 fn stored(ids: &Epochs, (fingerprint, offset): (Fingerprint, Offset)) -> (Fingerprint, Repeat) {
     (fingerprint, Repeat::Answered(ids.appended(offset, 0, true)))
 }

@@ -1,4 +1,4 @@
-//! The way of a batch through a store: queue, group commit, outcome.
+//! How a batch gets into a store: the queue, the group commit, and the outcome.
 
 pub(crate) mod group;
 pub(crate) mod outage;

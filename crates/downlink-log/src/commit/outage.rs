@@ -1,8 +1,8 @@
-//! An outage: a time in which the store takes no events.
+//! An outage is a time in which the store accepts no events.
 //!
 //! The writer reports when an outage begins, at most once a minute while it lasts, and when it is
-//! over. Every few seconds it tries whether the store takes events again: a server that says that
-//! it is not ready gets no publishes that would show it.
+//! over. Every few seconds the writer tests whether the store accepts events again. Publishes alone
+//! would not show this, because a server that reports that it is not ready gets no publishes.
 
 use std::{
     ops::Range,
@@ -11,28 +11,28 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The time between two tries whether the store takes events again. A person who has freed some
-/// space waits no longer than this, and a failing disk is hardly used.
+/// The time between two tests whether the store accepts events again. A person who has freed some
+/// space waits at most this long, and the tests put little load on a failing disk.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
 
-/// The shortest time between two reports that the store takes no events: a reader of the log
-/// sees that the outage lasts, and an outage of a night does not fill the log.
+/// The shortest time between two reports that the store accepts no events. The reports show that
+/// the outage lasts, and the outage of a whole night does not fill the operator's log.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// A report of a log about its store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StoreReport {
-    /// The store takes no events.
+    /// The store accepts no events.
     Refuses {
-        /// Why.
+        /// Why the store accepts no events.
         error: StoreError,
-        /// The publishes that were refused since the outage began.
+        /// The number of publishes refused since the outage began.
         refused: u64,
     },
-    /// The store takes events again.
+    /// The store accepts events again.
     Takes {
-        /// The publishes that were refused in the outage.
+        /// The number of publishes refused during the outage.
         refused: u64,
     },
 }
@@ -42,13 +42,13 @@ pub type OnReport = dyn FnMut(StoreReport) + Send;
 
 /// An outage that has begun.
 pub(crate) struct Outage {
-    /// Why the store takes nothing: the latest error, or the first one that is final.
+    /// Why the store accepts no events: the latest error, or the first error that is final.
     pub(crate) error: StoreError,
-    /// The bytes that were refused last. A try that is much smaller could succeed on a disk that
-    /// still refuses most publishes.
+    /// The number of bytes that were refused last. A test with many fewer bytes could succeed on a
+    /// disk that still refuses most publishes.
     pub(crate) bytes: usize,
     pub(crate) tried: Instant,
-    /// The number of refused publishes before it.
+    /// The number of publishes refused before this outage.
     refused_before: u64,
     is_reported: bool,
 }
@@ -58,8 +58,9 @@ pub(crate) struct Outages {
     pub(crate) now: Option<Outage>,
     pub(crate) retry_every: Duration,
     on_report: Option<Box<OnReport>>,
-    /// When it was last reported that the store takes no events, also in an earlier outage. A disk
-    /// that takes small events and refuses large ones would fill the log otherwise.
+    /// The time of the last report that the store accepts no events, even if it was in an earlier
+    /// outage. Without it, a disk that accepts small events and refuses large ones would fill the
+    /// operator's log.
     reported: Option<Instant>,
 }
 
@@ -68,8 +69,8 @@ impl Outages {
         Self { now: None, retry_every, on_report, reported: None }
     }
 
-    /// The store has refused these bytes. `refused` is the number of all refused publishes, before
-    /// and now.
+    /// Notes that the store has refused these bytes. `refused` is the number of all refused
+    /// publishes, before and after this refusal.
     pub(crate) fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: Range<u64>) {
         let now = Instant::now();
         let outage = self.now.get_or_insert_with(|| Outage {
@@ -94,7 +95,7 @@ impl Outages {
         }
     }
 
-    /// The store has taken something. Ends the outage, if there is one.
+    /// Notes that the store has accepted something. Ends the outage, if there is one.
     pub(crate) fn note_success(&mut self, refused: u64) {
         let ended = self.now.take().filter(|outage| outage.is_reported);
         if let Some(outage) = ended {
@@ -116,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_that_comes_and_goes_is_reported_once_a_minute() {
+    fn a_recurring_outage_is_reported_once_a_minute() {
         let (sender, reports) = mpsc::channel();
-        let report = move |report| sender.send(report).expect("the test listens");
+        let report = move |report| sender.send(report).expect("the receiver is open");
         let mut outages = Outages::new(RETRY_EVERY, Some(Box::new(report)));
         for refused in 1..10 {
             outages.note_refusal(&StoreError::DiskFull, 100, refused - 1..refused);
@@ -130,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn a_final_error_is_reported_at_once_and_stays() {
+    fn a_final_error_is_reported_at_once_and_is_kept() {
         let (sender, reports) = mpsc::channel();
-        let report = move |report| sender.send(report).expect("the test listens");
+        let report = move |report| sender.send(report).expect("the receiver is open");
         let mut outages = Outages::new(RETRY_EVERY, Some(Box::new(report)));
         let errors = [StoreError::DiskFull, StoreError::OutcomeUnknown, StoreError::Stopped];
         for (refused, error) in (1..).zip(&errors) {
@@ -142,6 +143,6 @@ mod tests {
             |refused, error: &StoreError| StoreReport::Refuses { error: error.clone(), refused };
         let expected = [reported(1, &errors[0]), reported(2, &errors[1])];
         assert_eq!(reports.try_iter().collect::<Vec<_>>(), expected);
-        assert_eq!(outages.now.expect("it lasts").error, StoreError::OutcomeUnknown);
+        assert_eq!(outages.now.expect("the outage lasts").error, StoreError::OutcomeUnknown);
     }
 }

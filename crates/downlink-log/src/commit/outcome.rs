@@ -8,9 +8,9 @@ use std::{
 use crate::sequence::{Answers, AppendError};
 use crate::sync::Mutex;
 
-/// A commit that is under way. Clones wait for the same one.
+/// A commit that is under way. Clones wait for the same commit.
 ///
-/// The lock is held alone, for a look or a swap; no waker runs under it.
+/// While its lock is held, no other lock is taken and no waker runs.
 #[derive(Clone, Debug)]
 pub struct Commit(Arc<Mutex<CommitState>>);
 
@@ -26,7 +26,8 @@ impl Commit {
         Self(Arc::new(Mutex::new(CommitState::default())))
     }
 
-    /// Sets the result, if there is none, and wakes the waiting tasks. Called with no lock held.
+    /// Sets the result, unless there is one already, and wakes the waiting tasks. Called with no
+    /// lock held.
     pub(crate) fn resolve(&self, result: Result<Answers, AppendError>) {
         let wakers = {
             let mut state = self.0.lock();
@@ -36,18 +37,19 @@ impl Commit {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The result of `take` on the answers, once the batch is committed and visible, or the error.
-    /// Until there is an outcome, the waker is kept; then it is woken.
+    /// Once the batch is committed and visible, this calls `take` with the answers and returns its
+    /// result. If the batch has failed, this returns the error. Until there is an outcome, this
+    /// keeps the waker, and the outcome wakes it.
     ///
-    /// A large batch has a receipt for each event. Each receipt takes its own answer without a copy
-    /// of all. `take` runs under a lock.
+    /// A large batch has a receipt for each event. With `take`, each receipt copies only its own
+    /// answer. `take` runs while a lock is held.
     ///
     /// # Errors
     ///
-    /// [`AppendError`]: nothing of the batch was appended. After a
+    /// [`AppendError`]: nothing of the batch was appended. There is one exception: after a
     /// [`StoreError`](crate::store::StoreError) that
-    /// [`is_final`](crate::store::StoreError::is_final) only the next opening of the store shows
-    /// whether the batch was kept.
+    /// [`is_final`](crate::store::StoreError::is_final), the batch may have been kept. The next
+    /// opening of the store shows whether it was.
     pub fn poll<R>(
         &self,
         waker: &Waker,

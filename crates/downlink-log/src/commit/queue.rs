@@ -1,5 +1,5 @@
-//! The bounded queue of batches that wait for the store's writer, oldest first. A full queue
-//! refuses a batch and never makes a publisher wait.
+//! The bounded queue of the batches that wait for the store's writer, oldest first. A full queue
+//! refuses a batch at once; it never makes a publisher wait.
 
 use std::collections::VecDeque;
 
@@ -9,32 +9,32 @@ use crate::store::StoreError;
 use crate::sync::{Condvar, Mutex};
 use crate::types::{Payload, Timestamp};
 
-/// Events that wait for their commit. At a thousand commits a second with a publisher for each
-/// event, a machine does not have that many tasks. With half as many, a short stall of the disk
-/// would refuse publishers.
+/// The maximum number of events that wait for their commit. Even if each of them has a task of its
+/// own, a machine rarely has that many tasks. With half as many, a short stall of the disk would
+/// make the queue refuse events.
 pub const QUEUE_EVENTS_MAX: usize = 65_536;
 
-/// Bytes that wait for their commit: four of the largest batches.
+/// The maximum number of bytes that wait for their commit: four of the largest batches.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// Events in one transaction, if there are more batches than one: some milliseconds of work, so
-/// that the first publisher does not wait for the last.
+/// The maximum number of events in one transaction of several batches. They take some milliseconds,
+/// so the first publisher does not wait long for the last one. A single batch may be larger.
 const GROUP_EVENTS_MAX: usize = 4_096;
 
-/// Bytes in one transaction, if there are more batches than one.
+/// The maximum number of bytes in one transaction of several batches.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// The cost of an event in the queue's bytes besides its payload and its addresses: the draft, and
-/// the rows that the store makes of it.
+/// The bytes that the queue counts for an event besides its payload and its addresses. They cover
+/// the draft, and the rows that the store makes of it.
 const EVENT_COST_BYTES: usize = 256;
 
-/// The cost of an address besides its name: its places in the draft and in the stored event, and
-/// the allocation of the name. Without it, a queue of events to many short topics would take ten
-/// times its bound.
+/// The bytes that the queue counts for each address. They cover its places in the draft and in the
+/// stored event, and the allocation of its name. Without them, a queue of events to many short
+/// topics would use ten times its bound.
 const ADDRESS_COST_BYTES: usize = 80;
 
-/// One batch on its way to the store. It outlives all code that may panic, so it always gets an
-/// outcome.
+/// A batch on its way to the store. Dropping it resolves its outcome, so a batch gets an outcome
+/// even if some code panics.
 pub(crate) struct Queued<P: Payload> {
     pub(crate) now: Timestamp,
     pub(crate) drafts: Drafts<P>,
@@ -57,28 +57,29 @@ pub(crate) struct Size {
 
 /// The queue, and the signal to the writer.
 pub(crate) struct CommitQueue<P: Payload> {
-    /// Locked alone.
+    /// No other lock is taken while this one is held.
     pub(crate) queue: Mutex<Queue<P>>,
-    /// Notified when there is something to commit, or nothing more will come.
+    /// Notified when there is something to commit, and when the queue is closed.
     pub(crate) to_commit: Condvar,
-    /// Resolved when the writer has let go of the store.
+    /// Resolved when the writer has closed the store.
     pub(crate) ended: Commit,
 }
 
-/// Batches that are not committed yet, including those under way.
+/// The batches that are not committed yet, including those that the writer has taken.
 pub(crate) struct Queue<P: Payload> {
     waiting: VecDeque<Queued<P>>,
     /// The size of everything that is not committed.
     size: Size,
-    /// The writer stops waiting for more once this many batches are queued.
+    /// The writer stops waiting for more batches when this many are queued.
     pub(crate) awaited: usize,
     pub(crate) closed: bool,
-    /// Why the store takes no events at present. After a final error the queue takes none either.
+    /// Why the store accepts no events at present. After a final error, the queue accepts no
+    /// batches.
     error: Option<StoreError>,
     refusals: Refusals,
 }
 
-/// Publishes that a log refused because of its store: batches, and events that came alone.
+/// The number of publishes that a log refused because of its store. A batch counts once.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Refusals {
@@ -104,7 +105,7 @@ impl Refusals {
 }
 
 impl<P: Payload> CommitQueue<P> {
-    /// A queue to a store that takes events, unless there is an error.
+    /// A queue for a store. If the store accepts no events yet, `error` says why.
     pub(crate) fn new(error: Option<StoreError>) -> Self {
         let queue = Queue {
             waiting: VecDeque::new(),
@@ -144,14 +145,14 @@ impl<P: Payload> CommitQueue<P> {
         Ok(outcome)
     }
 
-    /// Refuses batches from now on. The writer ends when it has written the queue.
+    /// Refuses batches from now on. The writer commits the queued batches and then ends.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.to_commit.notify_one();
     }
 
-    /// Notes that the store takes no events. After a final error every waiting batch fails, and the
-    /// queue takes no more.
+    /// Notes that the store accepts no events. After a final error, every waiting batch fails, and
+    /// the queue refuses new ones.
     pub(crate) fn fail(&self, error: &StoreError) {
         let waiting = {
             let mut queue = self.queue.lock();
@@ -163,12 +164,12 @@ impl<P: Payload> CommitQueue<P> {
         self.refuse(waiting.iter(), error);
     }
 
-    /// Notes that the store takes events.
+    /// Notes that the store accepts events again.
     pub(crate) fn recover(&self) {
         self.queue.lock().error.take_if(|error| !error.is_final());
     }
 
-    /// Counts the batches as refused, and fails them.
+    /// Counts these batches as refused, and resolves them with the error.
     pub(crate) fn refuse<'a>(
         &self,
         batches: impl ExactSizeIterator<Item = &'a Queued<P>>,
@@ -178,7 +179,7 @@ impl<P: Payload> CommitQueue<P> {
         batches.for_each(|batch| batch.outcome.resolve(Err(error.clone().into())));
     }
 
-    /// Why the store takes no events at present.
+    /// Why the store accepts no events at present.
     pub(crate) fn error(&self) -> Option<StoreError> {
         self.queue.lock().error.clone()
     }
@@ -189,7 +190,7 @@ impl<P: Payload> CommitQueue<P> {
 }
 
 impl<P: Payload> Queue<P> {
-    /// Whether there is room for a batch. An empty queue takes any.
+    /// Whether there is room for a batch. An empty queue accepts a batch of any size.
     fn has_room(&self, size: Size) -> bool {
         let fits = self.size.events + size.events <= QUEUE_EVENTS_MAX
             && self.size.bytes + size.bytes <= QUEUE_BYTES_MAX;
@@ -200,17 +201,19 @@ impl<P: Payload> Queue<P> {
         self.waiting.len()
     }
 
-    /// Whether more would not go into the same transaction.
+    /// Whether the queued batches fill one transaction.
     pub(crate) fn fills_group(&self) -> bool {
         self.size.events >= GROUP_EVENTS_MAX || self.size.bytes >= GROUP_BYTES_MAX
     }
 
-    /// Whether waiting for more would soon refuse publishers.
+    /// Whether the queue is so full that it would soon refuse publishers if the writer waited
+    /// longer.
     pub(crate) fn is_half_full(&self) -> bool {
         2 * self.size.events > QUEUE_EVENTS_MAX || 2 * self.size.bytes > QUEUE_BYTES_MAX
     }
 
-    /// Takes the batches of one transaction. They count until they are [`done`](Self::done).
+    /// Takes the batches of one transaction. They count towards the queue's size until
+    /// [`done`](Self::done) is called for each.
     pub(crate) fn take_group(&mut self) -> Vec<Queued<P>> {
         let mut sum = Size::default();
         let fits = |batch: &&Queued<P>| {
@@ -222,7 +225,7 @@ impl<P: Payload> Queue<P> {
         self.waiting.drain(..count).collect()
     }
 
-    /// A batch that was taken is committed, or failed.
+    /// Takes a batch off the queue's size, after it was committed or has failed.
     pub(crate) fn done(&mut self, size: Size) {
         self.size.events -= size.events;
         self.size.bytes -= size.bytes;

@@ -1,7 +1,7 @@
-//! How a log begins from a store: its rings are filled with the newest events.
+//! How a log begins with a store: it fills its rings with the newest stored events.
 //!
-//! The rings hold the newest part of the store's events. From its floor on, a ring has everything.
-//! The store knows the exact floors of older events.
+//! The rings hold only the newest events of the store. A ring has every event of its topic from the
+//! ring's floor on. The store knows the exact floors of older events.
 
 use std::collections::HashSet;
 
@@ -15,14 +15,15 @@ use crate::store::{StoreError, StoreReader, StoredEvent};
 use crate::topics::Lost;
 use crate::types::{Address, Batch, EvictionNumber, Floor, Offset, Payload, Timestamp};
 
-/// The most events that the rings are filled with. They are enough for clients that reconnect after
-/// a deploy, and the log reads them in well under a second.
+/// The maximum number of events that are read into the rings. They are enough for clients that
+/// reconnect after a deploy, and the log reads them in well under a second.
 const RESTORED: Batch = Batch { events_max: 100_000, bytes_max: 64 << 20 };
 
-/// Fills the rings with the newest events, and takes the marks of finished topics. Everything below
-/// the oldest event in memory is left to the store.
+/// Fills the rings with the newest events, and restores the marks of finished topics. Events below
+/// the oldest event in memory stay only in the store.
 ///
-/// An event that cannot be decoded ends the rings before it: a reader meets it in the store.
+/// If an event cannot be decoded, the rings begin after it. A reader that needs this event reads
+/// from the store.
 pub(crate) fn restore<P: Payload>(
     core: &Core<P>,
     reader: &dyn StoreReader,
@@ -45,10 +46,12 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    // Only this address may have no row. Its floor is then that of the forgotten rows.
+    // Only everyone's topic may have no row in the store. Its floor is then the floor of the
+    // forgotten rows.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    // Retention may have taken an event of one topic that is younger than what another one keeps.
+    // Retention may have evicted an event of one topic that is newer than events that other topics
+    // keep.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
             core.history.raise_floor(&core.history.topic(&address), lost_below(floor));
@@ -62,18 +65,19 @@ pub(crate) fn restore<P: Payload>(
     core.history.trim_all(&held, std::iter::empty(), next_offset.get(), &mut evicted);
     drop(held);
     core.settle(Some(evicted));
-    // A name that has no ring may have lost events above the oldest in memory. This sends its
-    // readers to the store, which knows the losses. Without it they would pass over them.
+    // A name without a ring may have lost events that are newer than the oldest event in memory.
+    // This floor sends its readers to the store, which knows the losses. Without it, the readers
+    // would skip the lost events without a gap.
     core.history.raise_unknown(lost_below(reader.highest_floor()?.max(oldest)));
-    // So that publishing to a finished topic is refused as before.
+    // Publishing to a finished topic is refused as it was before.
     for (address, mark) in reader.finished_topics(core.history.options.limits.topics_max)? {
         core.history.restore_finish(&core.history.topic(&address), mark);
     }
     Ok(())
 }
 
-/// The loss of everything below an offset in memory. The store may have the events. They were lost
-/// before any reader came.
+/// The loss of everything below an offset. Memory has none of these events; the store may still
+/// have them. They count as lost before any reader came.
 fn lost_below(offset: Offset) -> Lost {
     let floor = Floor { offset, at: Timestamp::default() };
     if offset <= Offset::FIRST { Lost::NOTHING } else { Lost::below(floor, EvictionNumber::NONE) }
@@ -85,7 +89,7 @@ fn push<P: Payload>(core: &Core<P>, event: StoredEvent, payload: P, evicted: &mu
     if topics.is_empty() {
         return;
     }
-    // No topic is collected before the log has begun, so the reservations succeed.
+    // No topic is collected before the log has begun, so every reservation succeeds.
     let reserved = topics.iter().all(|topic| core.history.reserve(topic));
     debug_assert!(reserved, "a topic was collected before the log began");
     if let Some(id) = id {

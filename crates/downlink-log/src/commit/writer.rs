@@ -1,13 +1,13 @@
-//! The one writer of a log's store. It plans the waiting batches, commits them, and then makes them
-//! visible.
+//! The only thread that writes to a log's store. It plans the waiting batches, commits them, and
+//! then makes them visible.
 //!
-//! The writer waits for the disk with no lock held. Everything after a commit happens in the order
-//! of the queue, which is the order of the offsets. Readers and publishers are woken after the
-//! locks.
+//! The writer holds no lock while it waits for the disk. After a commit, it applies the batches in
+//! the order of the queue, which is the order of their offsets. It wakes readers and publishers
+//! after it has released the locks.
 //!
-//! Both durabilities take the same way. An event is visible and its publisher answered when it is
-//! committed. A durable commit is flushed to the disk; a relaxed one is with the operating system,
-//! and the writer flushes within [`RELAXED_WITHIN`].
+//! Durable and relaxed commits take the same steps. An event becomes visible, and its publisher is
+//! answered, when the event is committed. A durable commit is on the disk by then. A relaxed commit
+//! is only with the operating system; the writer flushes it to the disk within [`RELAXED_WITHIN`].
 
 use std::{
     sync::Arc,
@@ -23,18 +23,19 @@ use crate::store::{Durability, Store, StoreError, Trimmed};
 use crate::sync::MutexGuard;
 use crate::types::{ClockState, EndReason, Payload};
 
-/// How long an event in relaxed durability may wait for its flush. A power cut may take the events
-/// of this time. A tenth of a second is at most ten flushes a second. Half would wear the disk;
-/// twice would lose enough for a person to notice.
+/// How long an event in relaxed durability may wait for its flush. A power cut may lose the events
+/// of this time. With 100 ms there are at most ten flushes a second. With half of it, the flushes
+/// would wear out the disk; with double, people would notice the loss.
 pub const RELAXED_WITHIN: Duration = Duration::from_millis(100);
 
-/// The longest sleep of a writer with nothing to do: retention by age is late by this at most.
+/// The longest sleep of a writer that has nothing to do. Retention by age is late by at most this.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// The shortest sleep, so that a failing disk is not asked all the time.
+/// The shortest sleep, so that the writer does not call a failing store all the time.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 
-/// The log's clock as the writer reads it: log time, and its difference to the wall clock.
+/// The log's clock as the writer reads it: the log time, and the difference between wall clock and
+/// log time.
 pub type StoreClock = dyn Fn() -> ClockState + Send;
 
 pub(crate) struct Writer<P: Payload> {
@@ -45,19 +46,19 @@ pub(crate) struct Writer<P: Payload> {
     /// When the oldest unflushed event was committed.
     pub(crate) unflushed: Option<Instant>,
     pub(crate) outages: Outages,
-    /// Dropped after the store.
+    /// Dropped after the store, because its drop reports that the store is closed.
     pub(crate) shared: Shared<P>,
 }
 
-/// The state that a writer shares with its log. Its drop, also after a panic of the store, tells
-/// publishers, readers and the caller that closes the log that the writer is gone.
+/// The state that a writer shares with its log. Dropping it tells publishers, readers and the task
+/// that closes the log that the writer has ended. This also happens if the store panics.
 pub(crate) struct Shared<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) queue: Arc<CommitQueue<P>>,
 }
 
 impl<P: Payload> Writer<P> {
-    /// Starts the thread that writes until the log is closed, or its last handle is gone.
+    /// Starts the writer's thread. It runs until the log is closed or its last handle is dropped.
     #[cfg(not(downlink_loom))]
     pub(crate) fn start(self) -> Result<(), StoreError> {
         let thread = std::thread::Builder::new().name("downlink-store".to_owned());
@@ -71,7 +72,7 @@ impl<P: Payload> Writer<P> {
         Ok(())
     }
 
-    /// Writes until nothing more can come.
+    /// Writes until the queue is closed and empty.
     fn run(mut self) {
         if let Some(error) = self.store.opened().refuses.clone() {
             self.note_refusal(&error, 0, self.refused());
@@ -87,7 +88,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Waits at most `wait` for batches to commit, and takes them. `None` when no more will come.
+    /// Waits for batches to commit, at most for `wait`, and takes them. `None` when no more will
+    /// come.
     fn next(&self, wait: Duration) -> Option<Vec<Queued<P>>> {
         let commits = &self.shared.queue;
         let mut queue = commits.queue.lock();
@@ -129,12 +131,12 @@ impl<P: Payload> Writer<P> {
                 None
             }
         };
-        // After a commit that failed no publisher is expected.
+        // After a failed commit, no publisher is expected back.
         self.pacing = waited
             .map(|waited| CommitPacing::after(batches.len(), waited, started, Instant::now()));
     }
 
-    /// Flushes relaxed commits in time, and says how long that can wait.
+    /// Flushes relaxed commits when they are due. Returns how long the next flush can wait.
     fn flush_if_due(&mut self) -> Duration {
         let Some(since) = self.unflushed else { return IDLE_MAX };
         let left = RELAXED_WITHIN.saturating_sub(since.elapsed());
@@ -146,8 +148,8 @@ impl<P: Payload> Writer<P> {
                 self.unflushed = None;
                 IDLE_MAX
             }
-            // The flush is tried again soon, unless the error is final. Publishers learn of it with
-            // the next commit.
+            // The writer soon tries the flush again, unless the error is final. Publishers see the
+            // error at the next commit.
             Err(error) => {
                 self.note_refusal(&error, 0, self.refused());
                 self.unflushed.take_if(|_| error.is_final());
@@ -156,7 +158,8 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Tries whether the store takes events again, if it is time, and says how long that can wait.
+    /// Tests whether the store accepts events again, if the next test is due. Returns how long the
+    /// test after it can wait.
     fn retry_if_due(&mut self) -> Duration {
         let Some(outage) = &self.outages.now else { return IDLE_MAX };
         let left = self.outages.retry_every.saturating_sub(outage.tried.elapsed());
@@ -177,7 +180,8 @@ impl<P: Payload> Writer<P> {
         self.shared.queue.refusals().all()
     }
 
-    /// The store has refused these bytes. `refused` is the number of refused publishes before that.
+    /// Notes that the store has refused these bytes. `refused` is the number of publishes that were
+    /// refused before.
     fn note_refusal(&mut self, error: &StoreError, bytes: usize, refused: u64) {
         self.shared.queue.fail(error);
         self.outages.note_refusal(error, bytes, refused..self.refused());
@@ -190,7 +194,7 @@ impl<P: Payload> Writer<P> {
         }
     }
 
-    /// Takes one step of trimming, and gives the time until the next.
+    /// Calls one step of trimming, and returns the time until the next step.
     fn trim(&mut self) -> Duration {
         let ClockState { at: now, delta_ms } = (self.clock)();
         self.store.set_clock_delta(delta_ms);
@@ -201,7 +205,7 @@ impl<P: Payload> Writer<P> {
                 let millis = at.as_millis().saturating_sub(now.as_millis());
                 Duration::from_millis(millis).clamp(IDLE_MIN, IDLE_MAX)
             }
-            // The next call repeats the step, unless the error is final. A commit may still
+            // The next call repeats the failed step, unless the error is final. A commit may still
             // succeed.
             Err(error) => {
                 if error.is_final() {
@@ -213,7 +217,7 @@ impl<P: Payload> Writer<P> {
     }
 }
 
-/// Waits for the publishers that are about to come back, if one is expected.
+/// Waits for the publishers that are about to come back, if any are expected.
 fn gather<P: Payload>(
     commits: &CommitQueue<P>,
     queue: &mut MutexGuard<'_, Queue<P>>,
@@ -229,8 +233,9 @@ fn gather<P: Payload>(
 }
 
 impl<P: Payload> Shared<P> {
-    /// Makes the batches visible, one hold of the sequence lock each, and answers their publishers.
-    /// Gives how many batches were waiting before that.
+    /// Makes the batches visible and answers their publishers. Takes the sequence lock once for
+    /// each batch. Returns the number of batches that were waiting before any publisher was
+    /// answered.
     fn apply(
         &self,
         batches: &[Queued<P>],
@@ -238,7 +243,7 @@ impl<P: Payload> Shared<P> {
     ) -> usize {
         let Core { history, sequencer, ids } = &*self.core;
         let (mut answers, mut wakes) = (Answers::new(), Vec::new());
-        // Values are dropped last. If a drop panics, everything else is done.
+        // Values are dropped last, so that everything else is done if a drop panics.
         let mut evicted = Evicted::new();
         for assigned in planned.iter_mut().flatten() {
             let mut sequence = sequencer.lock();
@@ -250,7 +255,7 @@ impl<P: Payload> Shared<P> {
         }
         sequencer.settle(history, &evicted);
         let waited = self.done(batches);
-        // A committed event is visible before its publisher hears of it.
+        // The events are already visible when their publishers are answered.
         wakes.into_iter().for_each(Wakes::wake);
         let mut answers = answers.into_iter();
         for (batch, planned) in batches.iter().zip(&planned) {
@@ -264,9 +269,9 @@ impl<P: Payload> Shared<P> {
         waited
     }
 
-    /// Fails batches whose commit has failed: their offsets are not used again. A refusal may rest
-    /// on an event that is not kept after all, so the refused batches get the store's error as
-    /// well.
+    /// Fails batches whose commit has failed. Their offsets are not used again. Batches that were
+    /// refused while they were planned get the store's error too: the reason for their refusal may
+    /// be an event of the same group, which was not kept.
     fn fail(
         &self,
         batches: &[Queued<P>],
@@ -274,7 +279,8 @@ impl<P: Payload> Shared<P> {
         error: &StoreError,
     ) {
         self.done(batches);
-        // Noted before the publishers hear of it. They may ask at once.
+        // The error is noted before the publishers are answered, because they may ask for it at
+        // once.
         self.queue.fail(error);
         for assigned in planned.iter().flatten() {
             assigned.topics().for_each(|topic| self.core.history.unreserve(topic));
@@ -284,7 +290,8 @@ impl<P: Payload> Shared<P> {
         self.queue.refuse(batches.iter(), error);
     }
 
-    /// These batches no longer count towards the queue. Gives how many wait in it.
+    /// Takes these batches off the size of the queue. Returns the number of batches that wait in
+    /// it.
     fn done(&self, batches: &[Queued<P>]) -> usize {
         let mut queue = self.queue.queue.lock();
         batches.iter().for_each(|batch| queue.done(batch.size));

@@ -1,7 +1,7 @@
-//! The topics with events or marks to evict by age, and the times.
+//! The topics that have events or marks to evict by age, each with its deadline.
 //!
-//! No task runs in the background. Every append, open and read asks here first, and the answer is
-//! almost always one atomic load.
+//! No task runs in the background. Every append, open and read first checks here whether a deadline
+//! is reached. This check is almost always one atomic load.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,11 +14,11 @@ const NEVER: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Ages<P> {
-    /// The earliest deadline, in milliseconds. A caller that sees an older value is early or late
-    /// by one look; the queue decides.
+    /// The earliest deadline, in milliseconds. A caller that reads an old value only checks the
+    /// queue once too early or too late; the queue has the true deadlines.
     next: AtomicU64,
-    /// Ordered by time, then by the topic's identity. Locked under the topic's ring or under no
-    /// ring. No lock is taken under it.
+    /// Ordered by time, then by the topic's identity. The lock is taken while the topic's ring is
+    /// locked, or while no ring is. No other lock is taken while it is held.
     queue: Mutex<Deadlines<P>>,
 }
 
@@ -38,8 +38,8 @@ impl<P> Ages<P> {
         self.next.load(Ordering::Acquire) <= now.as_millis()
     }
 
-    /// Takes the first topic that is due out of the queue. Its ring is not locked here, so the
-    /// topic may have been queued anew meanwhile.
+    /// Removes the first topic that is due from the queue. The caller has not locked the topic's
+    /// ring, so the topic may be in the queue again when this returns.
     pub(crate) fn pop_due(&self, now: Timestamp) -> Option<(Timestamp, Arc<Topic<P>>)> {
         let mut queue = self.queue.lock();
         let first = queue.first_entry().filter(|first| first.key().0 <= now)?;
@@ -48,9 +48,9 @@ impl<P> Ages<P> {
         Some((at, topic))
     }
 
-    /// Queues a topic for the time of its oldest entry or mark; with none it leaves the queue. The
-    /// caller holds the topic's ring. If the time has moved later, the queue keeps the earlier one
-    /// and looks again then.
+    /// Queues a topic for the deadline of its oldest entry or mark. `None` removes the topic from
+    /// the queue. The caller holds the lock of the topic's ring. If the deadline has become later,
+    /// the queue keeps the earlier time, and the topic is checked at that time.
     pub(crate) fn queue(&self, topic: &Arc<Topic<P>>, at: Option<Timestamp>) {
         let queued = topic.queued_for();
         let is_early_enough = match (queued, at) {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_are_due_in_the_order_of_their_times() {
+    fn topics_are_due_in_the_order_of_their_deadlines() {
         let (ages, first, second) = (Ages::new(), topic(), topic());
         ages.queue(&second, Some(at(20)));
         ages.queue(&first, Some(at(10)));
@@ -106,14 +106,14 @@ mod tests {
         assert!(due(30).is_none() && !ages.has_any());
     }
 
-    /// A topic for each answer of a model: gone in a moment, while its events might have lived a
-    /// day.
+    /// An app may use one topic for each answer of a language model. The topic is in use for a
+    /// moment, although its events could be kept for a day.
     #[test]
-    fn a_topic_without_an_age_does_not_wait_in_the_queue() {
+    fn a_topic_without_a_deadline_leaves_the_queue() {
         let (ages, topic) = (Ages::new(), topic());
         ages.queue(&topic, Some(at(10)));
         ages.queue(&topic, Some(at(20)));
-        assert_eq!(topic.queued_for(), Some(at(10)), "later is found when the earlier time comes");
+        assert_eq!(topic.queued_for(), Some(at(10)), "the queue keeps the earlier time");
         ages.queue(&topic, Some(at(5)));
         assert_eq!(ages.queue.lock().len(), 1);
         ages.queue(&topic, None);

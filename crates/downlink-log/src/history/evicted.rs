@@ -1,5 +1,5 @@
-//! Entries that were evicted while locks were held. They are dropped after the locks, because
-//! dropping a payload may run a user's code.
+//! Evicted entries. They are collected while locks are held and dropped after the locks are
+//! released, because dropping a payload may run a user's code.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::topics::{ring::Kept, topic::Topic};
 #[must_use = "ids are freed and topics collected when it is settled"]
 pub(crate) struct Evicted<P> {
     pub(crate) entries: Vec<Kept<P>>,
-    /// Topics that keep nothing any more.
+    /// Topics that have no events and no finish mark left.
     pub(crate) emptied: Vec<Arc<Topic<P>>>,
 }
 

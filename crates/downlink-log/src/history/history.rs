@@ -1,8 +1,8 @@
-//! All history: where events are put, found and evicted.
+//! The history of all topics: it stores events, finds them and evicts them.
 //!
-//! A pushed event is visible once the tail has moved past it. Every eviction has a number. It is
-//! noted in the patterns that match its topic while the table of patterns is held. Only then may
-//! its row leave the index.
+//! A pushed event is visible once the tail is above its offset. Every eviction has a number. While
+//! the table of patterns is held, the eviction is recorded in each pattern that matches the event's
+//! topic. Only after that may the event's row leave the index.
 
 use std::sync::Arc;
 
@@ -13,9 +13,10 @@ use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::topics::{Kept, Lost, Ring, Topic, Topics};
 use crate::types::{Address, EvictionNumber, LogOptions, Offset, Payload, Timestamp};
 
-/// The most topics looked at, and events evicted, by age in one step: about a millisecond. A call
-/// that finds a deadline reached does one step, so no publisher waits long when a hundred thousand
-/// topics expire at once. With half, more events would outlive their age in a quiet log.
+/// The maximum number of topics that one step of expiry checks, and of events that it evicts. A
+/// step takes about a millisecond. A call that finds a deadline reached takes one step, so no
+/// publisher waits long when a hundred thousand topics expire at once. With half as many, more
+/// events would stay beyond their age in a log with little traffic.
 const EXPIRE_STEP: usize = 128;
 
 #[derive(Debug)]
@@ -23,50 +24,53 @@ pub(crate) struct History<P> {
     pub(crate) options: Arc<LogOptions>,
     pub(crate) topics: Topics<P>,
     pub(crate) patterns: Patterns<P>,
-    /// The next offset to become visible. Stored (Release) after everything below it is in its
-    /// rings and patterns; a reader that loads it (Acquire) finds all of that.
+    /// The next offset to become visible. It is stored (Release) after everything below it is in
+    /// its rings and patterns, so a reader that loads it (Acquire) finds all of that.
     tail: AtomicU64,
-    /// At least the highest floor of any topic there is or was. Raised (AcqRel) before the index
-    /// forgets a row.
+    /// An upper bound for the floors of all topics that exist or existed. It is raised (AcqRel)
+    /// before the index drops a row.
     floor_max: AtomicU64,
-    /// At least the time of every evicted event, in milliseconds (AcqRel, like `floor_max`).
+    /// A time that is not before the time of any evicted event, in milliseconds (AcqRel, like
+    /// `floor_max`).
     evicted_at_max: AtomicU64,
-    /// The number of the newest eviction. Counted (AcqRel) under the ring's lock.
+    /// The number of the newest eviction. Incremented (AcqRel) while the ring is locked.
     evictions: AtomicU64,
-    /// The newest offset in any inbox. Raised (AcqRel) before the tail is moved: a reader that has
-    /// loaded the tail, and finds this and `floor_max` below its cursor, need not look at its
-    /// inbox, which is in no cache.
+    /// The newest offset in any inbox. It is raised (AcqRel) before the tail moves. A reader that
+    /// has loaded the tail, and finds this offset and `floor_max` below its cursor, can skip its
+    /// own inbox. This saves a cache miss.
     newest_of_inboxes: AtomicU64,
-    /// How often a topic was finished. Counted before the tail is stored, so a reader that sees the
-    /// tail behind a finish mark sees the mark counted. Counted (Release) after the topic says that
-    /// it is finished, and loaded (Acquire) before a look at that: a counted mark is seen.
+    /// The number of finish marks set so far. It is incremented before the tail is stored, so a
+    /// reader that sees a tail above a finish mark also sees the new count. It is incremented
+    /// (Release) after the topic is marked as finished, and loaded (Acquire) before a reader checks
+    /// the topic. So a reader that sees the count also sees the mark.
     finishes: AtomicU32,
-    /// Bytes and events kept in all rings, and topics that count towards their limit. Changed under
-    /// the lock of the ring concerned and ordered with nothing (Relaxed); unlocked reads may be
-    /// stale.
+    /// The bytes and events kept in all rings, and the topics that count towards their limit. They
+    /// change while the ring concerned is locked, and have no order with other accesses (Relaxed).
+    /// Unlocked reads may be stale.
     bytes: AtomicUsize,
     events: AtomicUsize,
     filled: AtomicUsize,
-    /// Events that were published to this log (Relaxed: it is only shown).
+    /// The number of events that were published to this log. Relaxed, because it is only shown.
     published: AtomicU64,
-    /// Outside of every ring.
+    /// Never locked while a ring is locked.
     index: Mutex<Index<P>>,
     ages: Ages<P>,
 }
 
-/// One event or finish mark to be put into its topics, which were reserved for it.
+/// An event or finish mark to push into its topics. The topics are reserved for it.
 pub(crate) struct Pushed<'a, P> {
     pub(crate) offset: u64,
     pub(crate) at: Timestamp,
     pub(crate) payload: Option<P>,
     pub(crate) topics: &'a EventTopics<P>,
-    /// For each topic the patterns that match it, found while the table is held.
+    /// For each topic, the patterns that match it. They were found while the table of patterns was
+    /// held.
     pub(crate) patterns: &'a [Matching<P>],
     pub(crate) finish: bool,
 }
 
 impl<P: Payload> History<P> {
-    /// Empty history whose next offset is `next`.
+    /// An empty history whose next offset is `next`.
     pub(crate) fn new(options: LogOptions, next: Offset) -> Self {
         let options = Arc::new(options);
         Self {
@@ -102,7 +106,7 @@ impl<P: Payload> History<P> {
         self.floor_max.load(Ordering::Acquire)
     }
 
-    /// At least the time of every evicted event.
+    /// A time that is not before the time of any evicted event.
     pub(crate) fn evicted_at_max(&self) -> Timestamp {
         Timestamp::from_millis(self.evicted_at_max.load(Ordering::Acquire))
     }
@@ -115,38 +119,40 @@ impl<P: Payload> History<P> {
         self.newest_of_inboxes.load(Ordering::Acquire)
     }
 
-    /// How often a topic was finished. A reader whose topics were not all finished looks again only
-    /// when this has changed.
+    /// The number of finish marks set so far. A reader whose topics were not all finished checks
+    /// them again only after this number has changed.
     pub(crate) fn finishes(&self) -> u32 {
         self.finishes.load(Ordering::Acquire)
     }
 
-    /// Events and bytes that are kept.
+    /// The number of kept events, and the number of their bytes.
     pub(crate) fn sizes(&self) -> (usize, usize) {
         (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Counts an event that was published, unless it is a finish mark alone.
+    /// Counts a published event. A finish mark without an event does not count.
     pub(crate) fn note_published(&self, is_event: bool) {
         self.published.fetch_add(u64::from(is_event), Ordering::Relaxed);
     }
 
-    /// Events published since the log began, without those that it restored from a store.
+    /// The number of events published since the log began. Events restored from a store do not
+    /// count.
     pub(crate) fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
     }
 
-    /// Topics that count towards the limit of topics.
+    /// The number of topics that count towards the limit of topics.
     pub(crate) fn filled(&self) -> usize {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// The topic of an address, made if there is none.
+    /// The topic of an address. It is created if there is none.
     pub(crate) fn topic(&self, address: &Address) -> Arc<Topic<P>> {
         self.topics.find_or_create(address, |address, lost| self.patterns.note_lost(address, lost))
     }
 
-    /// Holds a topic against collection for a push; `false` if it was collected.
+    /// Reserves a topic for a push, so that it is not collected. Returns `false` if it was already
+    /// collected.
     pub(crate) fn reserve(&self, topic: &Topic<P>) -> bool {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.reserve())
@@ -158,7 +164,7 @@ impl<P: Payload> History<P> {
         self.change(topic, &mut ring, |ring| ring.unreserve());
     }
 
-    /// Changes a ring and counts whether its topic is filled.
+    /// Changes a ring, and updates the count of filled topics.
     fn change<R>(
         &self,
         topic: &Topic<P>,
@@ -176,7 +182,7 @@ impl<P: Payload> History<P> {
         result
     }
 
-    /// Puts an event into its topics and notes it in the matching patterns.
+    /// Pushes an event into its topics, and records it in the matching patterns.
     pub(crate) fn push(&self, event: Pushed<'_, P>, evicted: &mut Evicted<P>) {
         let Pushed { offset, at, mut payload, topics, patterns, finish } = event;
         if payload.is_some() {
@@ -202,14 +208,15 @@ impl<P: Payload> History<P> {
                 topic.set_finished(true);
                 self.finishes.fetch_add(1, Ordering::Release);
             }
-            // The reservation ends after the push, so the topic counts as filled throughout.
+            // The reservation ends after the push, so that the topic counts as filled throughout.
             self.change(topic, &mut ring, |ring| ring.unreserve());
             self.trim(patterns, topic, &mut ring, evicted);
             self.queue_age(topic, &ring);
         }
     }
 
-    /// Evicts the oldest entry of a ring; `false` if there is none. `patterns` are all that match.
+    /// Evicts the oldest entry of a ring. Returns `false` if the ring is empty. `patterns` are all
+    /// patterns that match the topic.
     fn evict_one(
         &self,
         patterns: &Matching<P>,
@@ -234,7 +241,8 @@ impl<P: Payload> History<P> {
         true
     }
 
-    /// Brings a ring within its topic's count and bytes. The newest entry stays.
+    /// Evicts entries until the ring is within its rule's count and bytes. The newest entry always
+    /// stays.
     fn trim(
         &self,
         patterns: &Matching<P>,
@@ -248,8 +256,8 @@ impl<P: Payload> History<P> {
         }
     }
 
-    /// Brings the log within its byte bound: the topics just appended to pay first, then the oldest
-    /// events anywhere. Events from `newest` on stay.
+    /// Evicts events until the log is within its byte bound. First it evicts from the topics that
+    /// were just appended to, then the oldest events of all topics. Events from `newest` on stay.
     pub(crate) fn trim_all<'a>(
         &'a self,
         held: &Held<'_, P>,
@@ -275,7 +283,7 @@ impl<P: Payload> History<P> {
         self.bytes.load(Ordering::Relaxed) > self.options.limits.bytes_max
     }
 
-    /// Evicts the oldest event below `newest`, from all its topics.
+    /// Evicts the oldest event below `newest` from all of its topics.
     fn evict_oldest(&self, held: &Held<'_, P>, newest: u64, evicted: &mut Evicted<P>) -> bool {
         let oldest = self.index.lock().front().filter(|row| row.offset < newest).cloned();
         let Some(row) = oldest else { return false };
@@ -287,18 +295,18 @@ impl<P: Payload> History<P> {
             }
             self.queue_age(topic, &ring);
         }
-        // The evictions are noted already, so a reader that misses the row finds them.
+        // The evictions are already recorded, so a reader that does not find the row finds them.
         let popped = self.index.lock().pop_front(row.offset);
         drop(popped);
         true
     }
 
-    /// Evicts the events and marks that are too old, at most a step of them.
+    /// Evicts events and marks that are too old, at most one step of them.
     pub(crate) fn expire(&self, now: Timestamp) -> Option<Evicted<P>> {
         self.expire_by(|| now)
     }
 
-    /// The same, but `now` is called only if some event or mark has a deadline.
+    /// Like [`expire`](Self::expire), but calls `now` only if some event or mark has a deadline.
     pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) -> Option<Evicted<P>> {
         if !self.ages.has_any() {
             return None;
@@ -359,7 +367,7 @@ impl<P: Payload> History<P> {
         self.ages.queue(topic, Topic::deadline(ring, &self.options));
     }
 
-    /// Marks a topic that was finished before this log began.
+    /// Marks a topic as finished that was finished before this log began.
     pub(crate) fn restore_finish(&self, topic: &Arc<Topic<P>>, finish: Finished) {
         let mut ring = topic.ring.write();
         self.change(topic, &mut ring, |ring| ring.set_finish(Some(finish)));
@@ -374,25 +382,25 @@ impl<P: Payload> History<P> {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
     }
 
-    /// The same for every topic that is not in memory.
+    /// Raises the floor of every topic that is not in memory.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.floor_max.fetch_max(lost.floor.offset.get(), Ordering::AcqRel);
         self.topics.raise_unknown(lost);
     }
 
-    /// Takes rows of evicted events out of the index, a bounded number.
+    /// Removes a bounded number of rows of evicted events from the index.
     pub(crate) fn tidy_index(&self) {
         let live = self.events.load(Ordering::Relaxed);
         let is_kept = |offset, topic: &Topic<P>| topic.ring.read().floor() <= offset;
         self.index.lock().tidy(live, is_kept);
     }
 
-    /// Copies rows of the index from an offset on, at most `count`.
+    /// Copies at most `count` rows of the index, from an offset on.
     pub(crate) fn rows_from(&self, from: u64, count: usize) -> Vec<IndexRow<P>> {
         self.index.lock().from(from).take(count).cloned().collect()
     }
 
-    /// Copies rows of the index below an offset, newest first, at most `count`.
+    /// Copies at most `count` rows of the index below an offset, newest first.
     pub(crate) fn rows_below(&self, until: u64, count: usize) -> Vec<IndexRow<P>> {
         self.index.lock().below(until).take(count).cloned().collect()
     }
@@ -402,7 +410,7 @@ impl<P: Payload> History<P> {
         self.index.lock().first_since(since)
     }
 
-    /// Collects topics that keep nothing any more. Called with no lock held.
+    /// Collects those of the topics that are no longer in use. Called with no lock held.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>]) {
         self.topics.collect(topics, |address, lost| self.patterns.note_lost(address, lost));
     }
@@ -413,9 +421,10 @@ mod tests {
     use super::*;
     use crate::types::{Epoch, address::Topic as Name};
 
-    /// A hundred thousand topics whose only event replaced one that is due by now.
+    /// Many topics are due at once, but none of them has an event. A topic stays in the queue until
+    /// its old deadline, even if its old event was evicted long ago.
     #[test]
-    fn a_step_looks_at_few_topics_also_if_none_of_them_has_anything_to_evict() {
+    fn a_step_checks_a_bounded_number_of_topics_even_if_there_is_nothing_to_evict() {
         let history: History<&'static str> =
             History::new(LogOptions::new(Epoch::from_random(7)), Offset::FIRST);
         let topics: Vec<_> = (0..10 * EXPIRE_STEP)

@@ -1,9 +1,9 @@
-//! Which topics each offset belongs to, in the order of offsets.
+//! The index: for each offset, in order, the topics of its event.
 //!
-//! A reader of patterns that is far behind walks the index, and the byte bound of the log finds the
-//! oldest event by it. Rows of evicted events go first where they are the oldest; the others stay
-//! until they outnumber the rows of kept events. The rows are in chunks, and tidying looks at a few
-//! chunks at a time.
+//! A reader of patterns that is far behind walks the index. The log uses the index to find its
+//! oldest event when the log exceeds its byte bound. Rows of evicted events are removed first at
+//! the old end of the index. Elsewhere they stay until they outnumber the rows of kept events. The
+//! rows are in chunks. Each call of `tidy` visits only a few chunks.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,27 +12,30 @@ use smallvec::SmallVec;
 use crate::topics::Topic;
 use crate::types::Timestamp;
 
-/// The topics of one event; nearly always one.
+/// The topics of one event, nearly always one.
 pub(crate) type EventTopics<P> = SmallVec<[Arc<Topic<P>>; 1]>;
 
-/// Rows of a chunk. Tidying a chunk takes some ten microseconds. Models tidy single rows.
+/// The number of rows of a chunk. To tidy a chunk takes some ten microseconds. Loom models use
+/// chunks of one row.
 const CHUNK_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 512 };
 
-/// Rows of evicted events that are always tolerated, so that tidying is rare in a small log.
+/// The number of rows of evicted events that are always tolerated, so that tidying is rare in a
+/// small log.
 const SLACK: usize = 64;
 
-/// Topics to look at for each one that was added. At 4, a round over all chunks ends before a
-/// quarter as many rows have come. At 1, rows of evicted events would gather for ever.
+/// For each topic that was added to the index, `tidy` checks this many topics. With 4, a round over
+/// all chunks ends before the index has grown by a quarter. With 1, rows would come as fast as they
+/// are checked, and rows of evicted events would pile up.
 const TIDIED_PER_PUSHED: usize = 4;
 
-/// Invariant: `places` is the number of topics in all rows; no chunk is empty.
+/// Invariant: `places` is the sum of the numbers of topics of all rows; no chunk is empty.
 #[derive(Debug)]
 pub(crate) struct Index<P> {
     chunks: VecDeque<VecDeque<IndexRow<P>>>,
     places: usize,
-    /// Topics of the rows that were added since the last call of `tidy`.
+    /// The number of topics in the rows that were added since the last call of `tidy`.
     pushed: usize,
-    /// The chunk that is tidied next.
+    /// The chunk to tidy next.
     next_chunk: usize,
 }
 
@@ -86,7 +89,7 @@ impl<P> Index<P> {
         self.chunks.front()?.front()
     }
 
-    /// Removes the oldest row, if it is that of `offset`.
+    /// Removes the oldest row if it belongs to `offset`.
     pub(crate) fn pop_front(&mut self, offset: u64) -> Option<IndexRow<P>> {
         self.pop_front_if(|row| row.offset == offset)
     }
@@ -105,11 +108,12 @@ impl<P> Index<P> {
         Some(row)
     }
 
-    /// Removes rows of evicted events: the oldest, if there are more of them than an eighth of
-    /// `live`, the places of kept events; and some of the others, if they outnumber `live`.
+    /// Removes rows of evicted events. `live` is the number of topics of all kept events. If the
+    /// rows have more topics than `live` and an eighth of it, this removes rows of evicted events
+    /// at the old end. If they have more than twice `live`, this also tidies some other chunks.
     ///
-    /// Each append calls it once. The work grows with the rows that were added since the last call,
-    /// so evicted events never gather, however many events an append has.
+    /// Each append calls this once. The work grows with the number of rows added since the last
+    /// call, so rows of evicted events do not pile up, however many events an append has.
     pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
         let step = CHUNK_ROWS + TIDIED_PER_PUSHED * std::mem::take(&mut self.pushed);
         if self.places <= live + live / 8 + SLACK {
@@ -207,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn calls_tidy_one_chunk_each_and_in_the_end_everything() {
+    fn each_call_tidies_one_chunk_until_the_index_is_tidy() {
         let rows = 4 * CHUNK_ROWS;
         let mut index = index(rows as u64);
         index.tidy(rows, |_, _| false);
-        assert_eq!(index.places, rows, "few enough");
-        // The oldest is kept, so that the others are not at the front.
+        assert_eq!(index.places, rows, "there are few enough rows");
+        // The oldest event is kept, so the other rows are not at the front.
         index.tidy(10, |offset, _| offset == 2 || offset.is_multiple_of(64));
         assert_eq!(index.places, rows - CHUNK_ROWS + CHUNK_ROWS / 32 + 1);
         for _ in 0..2 * rows / CHUNK_ROWS {
@@ -223,11 +227,11 @@ mod tests {
 
     /// An append of many events adds more rows than a chunk has.
     #[test]
-    fn rows_of_evicted_events_do_not_gather_however_many_events_an_append_has() {
+    fn rows_of_evicted_events_do_not_pile_up_after_large_appends() {
         let one = topics(1);
         for in_order in [true, false] {
             let (mut index, live, mut newest) = (Index::new(), 1_000, 0);
-            // Where the oldest event is kept for good, no other row is at the front.
+            // If the oldest event is always kept, no other row gets to the front.
             let is_kept = |newest: u64, offset: u64| {
                 (!in_order && offset == 1) || offset + live as u64 > newest
             };
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_rows_go_first() {
+    fn the_oldest_rows_are_removed_first() {
         let mut index = index(CHUNK_ROWS as u64);
         let kept = CHUNK_ROWS / 2;
         index.tidy(kept, |offset, _| offset > CHUNK_ROWS as u64);
@@ -252,9 +256,9 @@ mod tests {
         assert_eq!(index.front().map(|row| row.offset), Some(CHUNK_ROWS as u64 + 2));
     }
 
-    /// One event to a thousand topics weighs as much as a thousand events.
+    /// One event to a thousand topics counts as much as a thousand events.
     #[test]
-    fn a_row_weighs_as_much_as_its_topics() {
+    fn a_row_counts_once_for_each_of_its_topics() {
         let mut index = Index::new();
         for (offset, count) in [(1, 1_000), (2, 1)] {
             index.push(IndexRow { offset, at: Timestamp::default(), topics: topics(count) });

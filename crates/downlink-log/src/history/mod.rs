@@ -1,4 +1,4 @@
-//! The history of all topics together: the tail, the index, ages, eviction.
+//! The history of all topics together: the tail, the index, ages, and eviction.
 
 pub(crate) mod ages;
 pub(crate) mod evicted;

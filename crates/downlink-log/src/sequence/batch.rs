@@ -1,4 +1,4 @@
-//! A batch of drafts on its way: first with the topics of each draft, then with offsets.
+//! A batch of drafts before it is appended: first with the topics of each draft, then with offsets.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,26 +12,27 @@ use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 /// The event or draft that a draft repeats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
-    /// An event with this answer.
+    /// The event that was appended earlier, with this answer.
     Answered(Appended),
-    /// An earlier draft of the same batch or group, counted through the whole group.
+    /// An earlier draft of the same batch or group. Drafts are numbered through the whole group.
     Of(usize),
 }
 
-/// The plans for a batch. `None`: the draft is new.
+/// The plans for the drafts of a batch. `None`: the draft is new.
 pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 
 /// The topics of each draft of a batch, each topic once per draft.
 ///
-/// The topics of new events are taken out when the batch gets its offsets. The others are collected
-/// again if nothing came to them: the batch was refused, was a repetition, or panicked.
+/// When the batch gets its offsets, the topics of its new events are moved out. The topics that are
+/// still here at the drop are collected if nothing uses them: the batch was refused or panicked, or
+/// these drafts were repetitions.
 pub(crate) struct DraftTopics<'a, P: Payload> {
     history: &'a History<P>,
     pub(crate) topics: SmallVec<[EventTopics<P>; 1]>,
 }
 
 impl<'a, P: Payload> DraftTopics<'a, P> {
-    /// Looks the topics up, and makes those that do not exist.
+    /// Finds the topics of the drafts, and creates those that do not exist.
     pub(crate) fn find(history: &'a History<P>, drafts: &[Draft<P>]) -> Self {
         let mut found = Self { history, topics: SmallVec::with_capacity(drafts.len()) };
         for Draft { to, .. } in drafts {
@@ -46,7 +47,8 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
         found
     }
 
-    /// Refuses drafts that would fill more topics than allowed. The caller holds the sequence lock.
+    /// Refuses the batch if its new drafts would fill more topics than allowed. The caller holds
+    /// the sequence lock.
     pub(crate) fn check_room(&self, plans: &Plans) -> Result<(), AppendError> {
         let topics_max = self.history.options.limits.topics_max;
         let filled = self.history.filled();
@@ -69,7 +71,7 @@ impl<'a, P: Payload> DraftTopics<'a, P> {
         Ok(())
     }
 
-    /// Reserves the rings of all new drafts; `None` if one of the topics was collected.
+    /// Reserves the rings of all new drafts. `None` if one of the topics was collected.
     pub(crate) fn reserve<'b>(&'b self, plans: &'b Plans) -> Option<Reserved<'b, P>> {
         let mut reserved = Reserved { history: self.history, topics: SmallVec::new() };
         let fresh = self.topics.iter().zip(plans).filter(|(_, plan)| plan.is_none());
@@ -89,14 +91,15 @@ impl<P: Payload> Drop for DraftTopics<'_, P> {
     }
 }
 
-/// Rings that are reserved for an append. A drop before [`keep`](Self::keep) ends the reservations.
+/// Rings that are reserved for an append. Dropping this before [`keep`](Self::keep) ends the
+/// reservations.
 pub(crate) struct Reserved<'a, P: Payload> {
     history: &'a History<P>,
     topics: SmallVec<[&'a Topic<P>; 1]>,
 }
 
 impl<P: Payload> Reserved<'_, P> {
-    /// Leaves the rings reserved: each will be pushed to, which ends its reservation.
+    /// Leaves the rings reserved. The push into each ring ends its reservation.
     pub(crate) fn keep(mut self) {
         self.topics.clear();
     }
@@ -108,20 +111,21 @@ impl<P: Payload> Drop for Reserved<'_, P> {
     }
 }
 
-/// A batch whose new events have their offsets. Their rings are reserved until it is applied.
+/// A batch whose new events have their offsets. Their rings are reserved until the batch is
+/// applied.
 ///
-/// Outlives every lock, so its remains are dropped with no lock held.
+/// It is dropped after every lock is released, because dropping a payload may run a user's code.
 pub(crate) struct Assigned<P> {
-    /// The time of the append, and the time stamp of its events, which is not before that of
-    /// earlier events.
+    /// The time of the append.
     pub(crate) now: Timestamp,
+    /// The time stamp of its events. It is not before that of any earlier event.
     pub(crate) at: Timestamp,
-    /// The offset of its first new event. Without one, the next offset to be assigned.
+    /// The offset of the batch's first new event. If there is none, the next offset to be assigned.
     pub(crate) first: u64,
     pub(crate) drafts: SmallVec<[Result<Fresh<P>, Repeat>; 1]>,
 }
 
-/// A new event, or a finish mark.
+/// A new event, or a finish mark without an event.
 pub(crate) struct Fresh<P> {
     pub(crate) offset: u64,
     pub(crate) payload: Option<P>,
@@ -142,7 +146,7 @@ impl<P> Assigned<P> {
 }
 
 impl<P> Fresh<P> {
-    /// Whether there is an event and a recipient.
+    /// Whether there is an event, and at least one topic that keeps it.
     pub(crate) fn is_kept(&self) -> bool {
         self.payload.is_some() && !self.topics.is_empty()
     }

@@ -1,4 +1,4 @@
-//! From stored bytes to payloads: the one path, for rings that are filled and for replays.
+//! Decodes stored bytes into payloads, for the rings of a log that opens and for replays.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,15 +6,15 @@ use crate::sequence::Epochs;
 use crate::sync::Mutex;
 use crate::types::{Cursor, Offset, Timestamp};
 
-/// Makes a payload from a stored event; `None` if it cannot. Runs on the threads that read the
-/// store, and on the thread that opens the log.
+/// Makes a payload from a stored event, or returns `None` if it cannot. Runs on the threads that
+/// read the store, and on the thread that opens the log.
 pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
 
-/// Called once for each event that cannot be read: it is damaged, or cannot be decoded.
+/// Called once for each event that cannot be read, because it is damaged or cannot be decoded.
 pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
 
-/// The most unreadable events that are reported. After a thousand reports, more would say nothing
-/// new.
+/// The maximum number of unreadable events to report. After a thousand reports, more would say
+/// nothing new.
 const REPORTED_MAX: usize = 1_024;
 
 /// An event as a store gives it back.
@@ -34,7 +34,7 @@ pub struct Stored {
 pub(crate) struct PayloadDecoder<P> {
     decode: Arc<Decode<P>>,
     on_unreadable: Option<Box<OnUnreadable>>,
-    /// Offsets that were reported. Locked alone.
+    /// The offsets that were reported. No other lock is taken while this one is held.
     reported: Mutex<BTreeSet<u64>>,
 }
 
@@ -43,7 +43,7 @@ impl<P> PayloadDecoder<P> {
         Self { decode, on_unreadable, reported: Mutex::new(BTreeSet::new()) }
     }
 
-    /// The payload of an event. `None` if it cannot be read, which is reported once.
+    /// The payload of an event. `None` if it cannot be read; this is reported once for each event.
     pub(crate) fn decode(
         &self,
         ids: &Epochs,

@@ -1,12 +1,13 @@
-//! The relation between offsets and ids: the lives of a log, each with its first offset.
+//! The relation between offsets and ids: the epochs of a log, each with its first offset.
 //!
-//! A log in memory has one life. A log with a store has one for each opening, as far as the store
-//! remembers them.
+//! A log in memory has one epoch. A log with a store begins an epoch each time the store is opened.
+//! It knows as many old epochs as the store remembers.
 
 use crate::sequence::Appended;
 use crate::types::{Cursor, Epoch, GapReason, Offset};
 
-/// The lives of a log, oldest first. Each ends where the next one begins; the last is the present.
+/// The epochs of a log, oldest first. Each epoch ends where the next one begins; the last is the
+/// current one.
 #[derive(Clone, Debug)]
 pub(crate) struct Epochs {
     epochs: Vec<(Epoch, Offset)>,
@@ -14,12 +15,12 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
-    /// The lives with these first offsets.
+    /// The epochs with these first offsets.
     pub(crate) fn new(epochs: Vec<(Epoch, Offset)>, current: Epoch) -> Self {
         Self { epochs, current }
     }
 
-    /// The present life.
+    /// The current epoch.
     pub(crate) fn current(&self) -> Epoch {
         self.current
     }
@@ -37,8 +38,8 @@ impl Epochs {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// The offset where a reader with this cursor goes on. `Err`: the reason for its gap, and the
-    /// offset after the gap.
+    /// The offset where a reader with this cursor continues. If the reader has a gap, `Err` gives
+    /// the reason and the offset after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {
             return Err((GapReason::NewEpoch, tail));
@@ -61,15 +62,15 @@ mod tests {
         Cursor { epoch: epoch(of), next: Offset::new(next) }
     }
 
-    /// Three lives: offsets 1 to 4, none, and from 5 on.
+    /// Three epochs: the first has offsets 1 to 4, the second has none, and the third begins at 5.
     fn ids() -> Epochs {
-        let lives = [(1, 1), (2, 5), (3, 5)];
-        let lives = lives.map(|(number, first)| (epoch(number), Offset::new(first)));
-        Epochs::new(lives.into(), epoch(3))
+        let epochs = [(1, 1), (2, 5), (3, 5)];
+        let epochs = epochs.map(|(number, first)| (epoch(number), Offset::new(first)));
+        Epochs::new(epochs.into(), epoch(3))
     }
 
     #[test]
-    fn an_id_below_the_end_of_its_life_resumes_exactly() {
+    fn an_id_below_the_end_of_its_epoch_resumes_exactly() {
         let ids = ids();
         assert_eq!(ids.locate(cursor(1, 1), 9), Ok(1));
         assert_eq!(ids.locate(cursor(1, 5), 9), Ok(5));
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_beyond_the_end_of_its_life_is_lost() {
+    fn an_id_beyond_the_end_of_its_epoch_is_lost() {
         let ids = ids();
         assert_eq!(ids.locate(cursor(1, 6), 9), Err((GapReason::Lost, 5)));
         assert_eq!(ids.locate(cursor(2, 6), 9), Err((GapReason::Lost, 5)));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_the_id_of_the_life_that_it_was_published_in() {
+    fn an_events_id_has_the_epoch_of_its_publication() {
         let of = |offset| ids().id_of(offset).epoch;
         assert_eq!([1, 4, 5, 100].map(of), [epoch(1), epoch(1), epoch(3), epoch(3)]);
         assert_eq!(ids().id_of(4).next, Offset::new(5));

@@ -1,7 +1,7 @@
-//! Idempotency keys of the last minutes.
+//! The idempotency keys of the last minutes.
 //!
-//! A key has its own window, because a publisher may repeat within minutes after retention has
-//! evicted the event.
+//! Retention of events does not remove a key: a publisher may repeat a publish after its event was
+//! evicted. Each key is remembered for a fixed time instead.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_key_makes_room() {
+    fn a_new_key_replaces_the_oldest_one_at_the_limit() {
         let mut window = KeyWindow::default();
         for name in 0..=KEYS_MAX {
             let key = key(&name.to_string());

@@ -1,4 +1,4 @@
-//! From drafts to events: planning, offsets, and the push into history.
+//! Turns drafts into events: planning, offsets, and the push into history.
 
 pub(crate) mod batch;
 pub(crate) mod decode;

@@ -1,6 +1,6 @@
 //! Decides for each draft of a batch whether it is new or repeats an earlier publish.
 //!
-//! A whole batch is planned before anything is changed.
+//! A whole batch is planned before anything changes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,18 +16,18 @@ use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
 /// Looks up earlier publishes: their ids, their keys, and pending finish marks.
 pub(crate) trait Earlier<P> {
-    /// The publish with this key: its fingerprint, and the answer to a repetition.
+    /// The earlier publish with this key: its fingerprint, and the answer for a repetition.
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
-    /// The publish with this id.
+    /// The earlier publish with this id, in the same form.
     fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
-    /// Whether an event that finishes the topic is on its way.
+    /// Whether an event that finishes the topic is waiting for its commit.
     fn is_finishing(&self, topic: &Topic<P>) -> bool;
 }
 
-/// Plans a batch: decides for each draft whether it is new, and whether its topics take it.
-/// `before` is the number of drafts in earlier batches of its group.
+/// Plans a batch: decides for each draft whether it is new, and whether its topics accept it.
+/// `before` is the number of drafts in earlier batches of the group.
 pub(crate) fn plan<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,
@@ -61,7 +61,7 @@ fn plan_one<P: Payload>(
     by_id.map_or(Ok(None), |known| repeat(known, AppendError::IdTaken { draft: at }))
 }
 
-/// For each draft the earlier one of the same batch that it repeats.
+/// For each draft, the earlier draft of the same batch that it repeats, if any.
 fn repeats_within<P: Payload>(
     drafts: &[Draft<P>],
 ) -> Result<SmallVec<[Option<usize>; 1]>, AppendError> {
@@ -85,7 +85,7 @@ fn repeats_within<P: Payload>(
     Ok(repeats)
 }
 
-/// Refuses drafts for topics that are finished, or that an earlier draft finishes.
+/// Refuses the batch if a topic of a new draft is finished, or if an earlier draft finishes it.
 fn check_finished<P: Payload>(
     drafts: &[Draft<P>],
     topics: &DraftTopics<'_, P>,

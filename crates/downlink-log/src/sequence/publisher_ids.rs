@@ -1,4 +1,4 @@
-//! The publishers' ids of the events that are kept in memory.
+//! The ids that publishers gave to the events that are kept in memory.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,12 @@ use crate::sequence::Appended;
 use crate::sync::Mutex;
 use crate::types::Fingerprint;
 
-/// An id is added before its event can be evicted, and removed when the last ring has evicted the
+/// An id is added before its event can be evicted. It is removed when the last ring has evicted the
 /// event.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
-    /// Locked alone, or under the sequence lock.
+    /// Locked while the sequence is locked, or while no lock is held. No other lock is taken while
+    /// this one is held.
     ids: Mutex<HashMap<Box<str>, PublisherId>>,
 }
 
@@ -18,7 +19,7 @@ pub(crate) struct PublisherIds {
 pub(crate) struct PublisherId {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) answer: Appended,
-    /// Rings that still keep the event.
+    /// The number of rings that still keep the event.
     pub(crate) rings: usize,
 }
 
@@ -35,7 +36,7 @@ impl PublisherIds {
         self.ids.lock().insert(id, publisher_id);
     }
 
-    /// A ring no longer keeps the event; after the last one the id is free again.
+    /// Counts one ring less that keeps the event. After the last one, the id is free again.
     pub(crate) fn release(&self, id: &str, offset: u64) {
         let mut ids = self.ids.lock();
         let Some(known) = ids.get_mut(id).filter(|known| known.answer.offset.get() == offset)

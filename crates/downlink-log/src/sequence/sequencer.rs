@@ -1,9 +1,9 @@
-//! The one order of all events: plan, assign, apply.
+//! Gives all events one order, in three steps: plan, assign, apply.
 //!
-//! *Plan* decides which drafts are new and may refuse the batch. *Assign* gives offsets and stamps
-//! the payloads. *Apply* puts the events into history and cannot refuse. A log in memory does all
-//! three under one hold of the lock. In a log with a store the writer plans and assigns a group,
-//! commits it with no lock held, and then applies it.
+//! *Plan* decides which drafts are new, and may refuse the batch. *Assign* gives offsets and stamps
+//! the payloads. *Apply* puts the events into history and cannot refuse them. A log in memory takes
+//! all three steps while it holds the sequence lock. With a store, the writer plans and assigns the
+//! batches of a group, commits them with no lock held, and then applies them.
 
 use std::sync::Arc;
 
@@ -31,16 +31,16 @@ pub(crate) struct Sequencer {
 /// The state under the sequence lock.
 #[derive(Debug)]
 pub(crate) struct Sequence {
-    /// The next offset to be assigned. The tail is lower while a commit is pending.
+    /// The next offset to be assigned. While a commit is pending, the tail is lower.
     next: u64,
-    /// The newest time stamp. Log time does not go back, but two publishers may come with times in
-    /// the other order.
+    /// The newest time stamp. Log time does not go back, but two publishers may pass their times in
+    /// the opposite order.
     at: Timestamp,
     keys: KeyWindow,
     closed: bool,
 }
 
-/// The readers to wake after an append.
+/// The readers to wake after an append, as the topics and patterns that they read.
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct Wakes<P> {
     topics: EventTopics<P>,
@@ -49,7 +49,7 @@ pub(crate) struct Wakes<P> {
 }
 
 impl<P> Wakes<P> {
-    /// Wakes the readers, each topic's and pattern's once. Called with no lock held.
+    /// Wakes the readers of each topic and pattern once. Called with no lock held.
     pub(crate) fn wake(mut self) {
         if self.topics.len() > 1 {
             self.topics.sort_unstable_by_key(|topic| topic.identity());
@@ -86,7 +86,7 @@ impl Sequencer {
         now: Timestamp,
         mut drafts: Drafts<P>,
     ) -> Result<Answers, AppendError> {
-        // Values are dropped last. If a drop panics, everything else is done.
+        // Values are dropped last, so that everything else is done if a drop panics.
         let (mut evicted, mut answers) = (Evicted::new(), Answers::new());
         let (_batch, wakes) = loop {
             let mut topics = DraftTopics::find(history, &drafts);
@@ -97,7 +97,8 @@ impl Sequencer {
             let mut earlier = InMemoryKeys { keys: sequence.keys(now), ids: &self.publisher_ids };
             let plans = plan(&drafts, &topics, 0, &mut earlier)?;
             let assigned = sequence.assign(ids, now, &mut drafts, &mut topics, plans)?;
-            // A topic was collected between the look-up and the lock: look up again.
+            // If a topic was collected between the look-up and the lock, the topics are looked up
+            // again.
             let Some(mut batch) = assigned else { continue };
             let held = history.patterns.hold();
             let parts = (history, ids);
@@ -111,7 +112,7 @@ impl Sequencer {
     }
 
     /// Puts a batch into history, makes it visible, and keeps history within its bounds. `answers`
-    /// has the answers of the earlier batches of its group, and gets those of this one.
+    /// has the answers to the earlier batches of the group; this appends the answers to this batch.
     pub(crate) fn apply<P: Payload>(
         &self,
         sequence: &mut Sequence,
@@ -138,8 +139,8 @@ impl Sequencer {
                     let answer = ids.appended(Offset::new(fresh.offset), matched, false);
                     let is_kept = fresh.is_kept();
                     history.note_published(is_kept);
-                    // The key and the id are added before the event is pushed, because it can be
-                    // evicted from then on.
+                    // The key and the id are added before the event is pushed, because the push may
+                    // already evict it.
                     let (fingerprint, rings) = (fresh.fingerprint, fresh.topics.len());
                     if let Some(key) = fresh.key.take() {
                         sequence.keys.insert(now, key, fingerprint, answer);
@@ -186,8 +187,8 @@ impl Sequence {
         &self.keys
     }
 
-    /// Gives a planned batch its offsets and stamps its payloads. `None`: a topic was collected
-    /// meanwhile, and the caller looks the topics up again.
+    /// Gives a planned batch its offsets, and stamps its payloads. `None` if a topic was collected
+    /// meanwhile; then the caller looks the topics up again.
     pub(crate) fn assign<P: Payload>(
         &mut self,
         ids: &Epochs,
@@ -200,12 +201,12 @@ impl Sequence {
         let Some(reserved) = topics.reserve(&plans) else { return Ok(None) };
         let (first, at) = (self.next, self.at.max(now));
         let mut next = first;
-        // If a payload's code panics, the reservation ends and nothing was appended.
+        // If the code of a payload panics, the reservation ends and nothing is appended.
         let stamped: SmallVec<[Option<P>; 1]> = drafts
             .iter_mut()
             .zip(&plans)
             .map(|(draft, plan)| {
-                // The payload of a repetition stays in its draft, which is dropped with no lock
+                // The payload of a repetition stays in its draft, which is dropped when no lock is
                 // held.
                 let payload = draft.payload.take_if(|_| plan.is_none());
                 let stamped = payload.map(|payload| P::stamp(payload, ids.id_of(next), at));
@@ -260,8 +261,8 @@ impl<P> Earlier<P> for InMemoryKeys<'_> {
     }
 }
 
-/// Distinct readers of an event. Only readers that are on several lists can be counted twice, and
-/// only then are readers visited.
+/// The number of distinct readers of an event. A reader can be counted twice only if it is on
+/// several lists. The readers are visited only if two of the lists have such readers.
 fn matched<P>(topics: &EventTopics<P>, patterns: &[Matching<P>], offset: u64) -> usize {
     if let Some(everyone) = topics.iter().find(|topic| topic.address == Address::Everyone) {
         return everyone.readers.lock().len();

@@ -1,25 +1,26 @@
 //! The losses of topics that no longer exist, by name.
 //!
-//! The table is bounded. A name that falls out of it raises the one floor of all unknown names.
-//! Then a false gap may be reported, but a true gap is never hidden.
+//! The table is bounded. When a name falls out of the table, the common floor of all other names
+//! rises to cover the losses of that name. A reader may then get a false gap, but a true gap is
+//! never hidden.
 
 use std::collections::BTreeMap;
 
 use crate::topics::Lost;
 use crate::types::Address;
 
-/// Names remembered. About 10 MiB with names of ordinary length; beyond it resumption stays correct
-/// and becomes less precise.
+/// The maximum number of names that are remembered. They take about 10 MiB with names of ordinary
+/// length. Beyond this number, resumption stays correct but reports more false gaps.
 pub(crate) const COLLECTED_MAX: usize = 65_536;
 
 /// Invariant: `names` and `turns` hold the same entries.
 #[derive(Debug)]
 pub(crate) struct Collected {
     names: BTreeMap<Address, CollectedTopic>,
-    /// In the order of their collection.
+    /// The names in the order of their collection.
     turns: BTreeMap<u64, Address>,
     next_turn: u64,
-    /// The losses of every name that is not in the table.
+    /// The losses that every name outside the table may have.
     others: Lost,
     names_max: usize,
 }
@@ -41,7 +42,7 @@ impl Collected {
         }
     }
 
-    /// Remembers a collected topic that has lost something.
+    /// Remembers the losses of a collected topic, unless those of the other names cover them.
     pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
         if lost.floor.offset <= self.others.floor.offset {
             return;
@@ -57,7 +58,7 @@ impl Collected {
         }
     }
 
-    /// The losses of a topic of this name, which leaves the table.
+    /// The losses of a topic of this name. The name is removed from the table.
     pub(crate) fn recall(&mut self, address: &Address) -> Lost {
         let Some(CollectedTopic { lost, turn }) = self.names.remove(address) else {
             return self.others;
@@ -75,12 +76,12 @@ impl Collected {
         names.map(|(address, remembered)| (address, remembered.lost))
     }
 
-    /// The possible losses of a name that is not in the table.
+    /// The losses that a name outside the table may have.
     pub(crate) fn others(&self) -> Lost {
         self.others
     }
 
-    /// Raises the floor of every name that is not in the table.
+    /// Raises the floor of every name outside the table.
     pub(crate) fn raise(&mut self, lost: Lost) {
         self.others = self.others.max(lost);
     }
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_remembered_until_it_is_used_again() {
+    fn a_name_is_remembered_until_it_is_recalled() {
         let mut collected = Collected::new(2);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("a")), floor(5));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn overflow_raises_the_floor_of_all_others() {
+    fn a_name_that_falls_out_raises_the_floor_of_all_others() {
         let mut collected = Collected::new(2);
         for (name, offset) in [("a", 5), ("b", 3), ("c", 9)] {
             collected.remember(topic(name), floor(offset));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_come_and_go_do_not_grow_the_table() {
+    fn names_that_are_recalled_leave_the_table() {
         let mut collected = Collected::new(4);
         for offset in 2..1_000 {
             collected.remember(topic("a"), floor(offset));
@@ -141,9 +142,10 @@ mod tests {
         assert_eq!((collected.names.len(), collected.turns.len()), (0, 0));
     }
 
-    /// A client that comes and goes at a topic without history leaves the same floor each time.
+    /// A client that connects again and again, to a topic without events, leaves the same floor
+    /// each time.
     #[test]
-    fn a_name_that_comes_back_with_its_old_floor_is_remembered_once() {
+    fn a_name_that_is_remembered_twice_is_in_the_table_once() {
         let mut collected = Collected::new(4);
         for _ in 0..1_000 {
             collected.remember(topic("a"), floor(5));
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_no_names_raises_the_floor_at_once() {
+    fn a_table_without_room_raises_the_floor_at_once() {
         let mut collected = Collected::new(0);
         collected.remember(topic("a"), floor(5));
         assert_eq!(collected.recall(&topic("b")), floor(5));

@@ -1,4 +1,4 @@
-//! Topics by name: their history, their readers, how they are made and collected.
+//! Topics by name: their history and readers, and how topics are created and collected.
 
 pub(crate) mod collected;
 pub(crate) mod names;

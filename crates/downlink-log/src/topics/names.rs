@@ -1,10 +1,10 @@
 //! The topics that exist, by name, and the readers that named them.
 //!
-//! A publisher makes a topic, and so does a reader that names one. A topic without events, finish
-//! mark and readers is collected; the table of collected topics remembers what it has lost.
+//! A topic is created when a publisher or a reader first names it. A topic without events, finish
+//! mark and readers is collected. The table of collected topics remembers its losses.
 //!
-//! Topics that readers name and topics that publishers fill are counted apart, so subscribers never
-//! use up the room of publishers.
+//! Topics that readers name and topics that publishers fill are counted separately, so subscribers
+//! never use up the publishers' limit.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -15,48 +15,50 @@ use crate::sync::RwLock;
 use crate::topics::{COLLECTED_MAX, Collected, Lost, Topic};
 use crate::types::{Address, Limits, LogOptions, OpenError, Payload, Selection, address};
 
-/// Topics collected under one hold of the lock, so that publishers do not wait long when a hundred
-/// thousand expire at once.
+/// The number of topics that are collected while the lock is held once. It keeps the wait of
+/// publishers short when a hundred thousand topics expire at once.
 const COLLECT_BATCH: usize = 256;
 
 /// All topics of a log.
 #[derive(Debug)]
 pub(crate) struct Topics<P> {
-    /// Every reader reads it, and it is never collected.
+    /// Everyone's topic. Every reader reads it, and it is never collected.
     pub(crate) everyone: Arc<Topic<P>>,
     options: Arc<LogOptions>,
-    /// Held for look-ups, for coming and going of readers and topics. Under it, one topic's locks
-    /// are taken and, to note losses, the table of patterns and their rows.
+    /// Locked while topics are looked up, and while readers or topics are added or removed. While
+    /// it is held, the locks of one topic may be taken. The table of patterns and its rows may be
+    /// locked too, to record losses.
     names: RwLock<NamedTopics<P>>,
 }
 
 #[derive(Debug)]
 struct NamedTopics<P> {
-    /// Without everyone's topic.
+    /// All topics except everyone's.
     topics: BTreeMap<Address, Arc<Topic<P>>>,
     collected: Collected,
     readers: usize,
-    /// Topics that readers have named.
+    /// The number of topics that readers have named.
     subscribed: usize,
     closed: bool,
     /// The number of the next reader.
     reader_number: u64,
 }
 
-/// A topic, and the reader's key in its list.
+/// A topic that a reader named, and the reader's key in the topic's list of readers.
 #[derive(Debug)]
 pub(crate) struct TopicSeat<P> {
     pub(crate) topic: Arc<Topic<P>>,
     key: u32,
-    /// Whether it is the reader's inbox. Kept here, so that the topic need not be visited.
+    /// Whether the topic is the reader's inbox. Kept here, so that the reader need not load the
+    /// topic to know it.
     pub(crate) is_inbox: bool,
 }
 
-/// The topics that a reader named, everyone's among them. Three are usual: a topic, the client's
-/// inbox, and everyone's.
+/// The topics that a reader named, and everyone's topic. Three are usual: one topic, the client's
+/// inbox, and everyone's topic.
 pub(crate) type TopicSeats<P> = SmallVec<[TopicSeat<P>; 3]>;
 
-/// The names in a range that one look has found, and where the next look begins.
+/// The names in a range that one call has found, and where the next call begins.
 pub(crate) struct Listed<T> {
     pub(crate) found: Vec<T>,
     pub(crate) next: Option<Bound<Address>>,
@@ -83,8 +85,8 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// The topic of an address, made if there is none. `on_lost` is called under the lock if an
-    /// earlier topic of that name had losses.
+    /// The topic of an address. It is created if there is none. If an earlier topic of that name
+    /// had losses, `on_lost` is called while the lock is held.
     pub(crate) fn find_or_create(
         &self,
         address: &Address,
@@ -96,7 +98,7 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Topics and inboxes that exist, and readers.
+    /// The number of topics and inboxes that exist, and the number of readers.
     pub(crate) fn len(&self) -> (usize, usize) {
         let names = self.names.read();
         (names.topics.len(), names.readers)
@@ -142,15 +144,16 @@ impl<P: Payload> Topics<P> {
         Ok((reader, seats))
     }
 
-    /// Takes a reader off its lists, and collects the topics that it alone kept.
+    /// Removes a reader from the lists of its topics, and collects the topics that nothing else
+    /// uses.
     pub(crate) fn leave(&self, seats: TopicSeats<P>, on_lost: impl Fn(&Address, Lost)) {
         let mut names = self.names.write();
         names.readers -= 1;
         names.leave(seats, &on_lost);
     }
 
-    /// Collects the unused ones of these topics. `on_lost` is called under the lock for each that
-    /// has losses.
+    /// Collects those of the topics that are unused. `on_lost` is called while the lock is held,
+    /// for each topic that has losses.
     pub(crate) fn collect(&self, topics: &[Arc<Topic<P>>], on_lost: impl Fn(&Address, Lost)) {
         for batch in topics.chunks(COLLECT_BATCH) {
             if !batch.iter().any(|topic| topic.ring.read().is_idle()) {
@@ -161,17 +164,17 @@ impl<P: Payload> Topics<P> {
         }
     }
 
-    /// Raises the floor of every name that is in no table to cover this loss.
+    /// Raises the floor of every name that is in no table, to cover this loss.
     pub(crate) fn raise_unknown(&self, lost: Lost) {
         self.names.write().collected.raise(lost);
     }
 
-    /// The possible losses of a name that is in no table.
+    /// The losses that a name in no table may have.
     pub(crate) fn lost_of_others(&self) -> Lost {
         self.names.read().collected.others()
     }
 
-    /// At most `count` topics whose names begin with a prefix, from a name on.
+    /// At most `count` topics whose names begin with a prefix, starting at a name.
     pub(crate) fn list(
         &self,
         prefix: &str,
@@ -183,7 +186,8 @@ impl<P: Payload> Topics<P> {
         listed(prefix, count, range.map(|(address, topic)| (address, Arc::clone(topic))))
     }
 
-    /// The same with the losses of each, of topics that exist or of those that were collected.
+    /// Like [`list`](Self::list), but gives the names and losses of topics. `collected` chooses
+    /// between topics that exist and topics that were collected.
     pub(crate) fn list_lost(
         &self,
         prefix: &str,
@@ -202,7 +206,7 @@ impl<P: Payload> Topics<P> {
     }
 }
 
-/// Where the names that begin with a prefix start.
+/// The position of the first name that begins with a prefix.
 pub(crate) fn start_of(prefix: &str) -> Bound<Address> {
     Bound::Included(Address::Topic(address::Topic::bound(prefix)))
 }
@@ -283,7 +287,7 @@ impl<P: Payload> NamedTopics<P> {
         }
     }
 
-    /// Collects a topic if nothing holds it any more.
+    /// Collects a topic if nothing uses it any more.
     fn collect(&mut self, topic: &Arc<Topic<P>>, on_lost: impl FnOnce(&Address, Lost)) {
         if topic.address == Address::Everyone || !topic.readers.lock().is_empty() {
             return;
@@ -307,7 +311,7 @@ impl<P: Payload> NamedTopics<P> {
 }
 
 impl<P> TopicSeat<P> {
-    /// Puts a reader on the list of a topic.
+    /// Adds a reader to the list of a topic.
     fn take(topic: &Arc<Topic<P>>, reader: &Arc<ReaderState>) -> Self {
         let key = topic.readers.lock().insert(Arc::clone(reader));
         Self { topic: Arc::clone(topic), key, is_inbox: topic.is_inbox() }

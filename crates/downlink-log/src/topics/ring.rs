@@ -1,6 +1,6 @@
-//! The history of one topic: entries in offset order, and the floor below which nothing is kept.
+//! The ring of one topic: its entries in offset order, and the floor below which it keeps nothing.
 //!
-//! Plain data; the lock is around it (see `topic`). Evicted entries are handed out, never dropped
+//! A ring is plain data; its lock is in `topic`. Evicted entries are returned and never dropped
 //! here, because dropping a payload may run a user's code.
 
 use std::{any::Any, collections::VecDeque};
@@ -13,17 +13,20 @@ use crate::types::{
     retention::RuleNumber,
 };
 
-/// Entries to look at from the end before a binary search, which would look at about as many.
+/// The number of entries to compare at the end of the ring before a binary search, which compares
+/// about as many.
 const NEAR: usize = 4;
 
-/// A full ring grows by this part of its length. Doubling would leave half of the memory of many
-/// rings unused; a smaller part would copy each entry more than about four times.
+/// A full ring grows by its length divided by this. If rings doubled, half of the memory of many
+/// rings would be unused. If they grew by less, each entry would be copied more than about four
+/// times.
 const GROWTH: usize = 4;
 
-/// The least growth, and the least capacity of a ring that has shrunk.
+/// The minimum number of entries by which a ring grows, and the minimum capacity of a ring that has
+/// shrunk.
 const GROWTH_MIN: usize = 4;
 
-/// A ring whose capacity is this many times its length shrinks to twice its length.
+/// A ring shrinks to twice its length when its capacity is more than this many times its length.
 const SPARSE: usize = 4;
 
 /// An event in a ring.
@@ -44,7 +47,7 @@ impl<P: Payload> Kept<P> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Lost {
     pub(crate) floor: Floor,
-    /// The second to last evicted offset + 1; 1 if there is none.
+    /// The offset after the second to last evicted event; 1 if there is none.
     pub(crate) lower: Offset,
     /// The number of the last eviction.
     pub(crate) number: EvictionNumber,
@@ -54,14 +57,14 @@ impl Lost {
     pub(crate) const NOTHING: Self =
         Self { floor: Floor::NONE, lower: Offset::FIRST, number: EvictionNumber::NONE };
 
-    /// The losses below a floor, when only the floor is known.
+    /// The losses below a floor, if only the floor is known.
     pub(crate) fn below(floor: Floor, number: EvictionNumber) -> Self {
         Self { floor, lower: floor.offset, number }
     }
 
-    /// The last offset of a reader's hole in this topic: the last one at or above `from` that was
-    /// evicted later than `after`. `is_elsewhere` says whether another topic of the reader keeps an
-    /// offset.
+    /// The last offset of the hole that a reader has in this topic: the last offset at or above
+    /// `from` that was evicted later than `after`. `is_elsewhere` says whether another topic of the
+    /// reader still keeps an offset.
     pub(crate) fn hole(
         &self,
         from: u64,
@@ -76,25 +79,27 @@ impl Lost {
         (until >= from).then_some(until)
     }
 
-    /// Losses that cover both.
+    /// Losses that cover the losses of both.
     pub(crate) fn max(self, other: Self) -> Self {
         Self::below(self.floor.max(other.floor), self.number.max(other.number))
     }
 }
 
-/// Small until the first push, because most rings are inboxes that never get an event.
+/// The ring stays small until its first push, because most rings are inboxes that never get an
+/// event.
 ///
 /// Invariant: all entries are at or above the floor of `lost`.
 #[derive(Debug)]
 pub(crate) struct Ring<P> {
     /// `None` if nothing was ever evicted.
     lost: Option<Box<Lost>>,
-    /// The events and marks so far; `None` before the first.
+    /// The events and the finish mark; `None` before the first of them.
     history: Option<Box<RingContents<P>>>,
-    /// One until the ring is collected, and one for each append that has reserved it and not pushed
-    /// yet; such a ring is not collected. At 0 it is dead: an append looks its topic up again.
+    /// Counts 1 until the ring is collected, and 1 for each append that has reserved the ring and
+    /// not pushed yet. A reserved ring is not collected. At 0 the ring is dead, and an append looks
+    /// its topic up again.
     holds: u32,
-    /// The rule that bounds it.
+    /// The retention rule that bounds the ring.
     pub(crate) rule: RuleNumber,
 }
 
@@ -103,7 +108,7 @@ pub(crate) struct Ring<P> {
 struct RingContents<P> {
     entries: VecDeque<Kept<P>>,
     bytes: usize,
-    /// Entries pushed since the ring was made, those evicted since among them.
+    /// The number of entries pushed since the ring was created, including those that were evicted.
     pushed: u64,
     finish: Option<Finished>,
     /// The patterns that match the topic, as the table of patterns remembers them.
@@ -126,20 +131,23 @@ impl<P: Payload> Ring<P> {
         self.lost.as_deref().copied().unwrap_or(Lost::NOTHING)
     }
 
-    /// A reader that has read up to here has missed nothing.
+    /// A reader that has read everything below this offset has missed nothing.
     pub(crate) fn floor(&self) -> u64 {
         self.lost.as_ref().map_or(1, |lost| lost.floor.offset.get())
     }
 
-    /// Raises the floor of a ring that has nothing yet.
+    /// Raises the floor of a ring that has had no entries yet.
     pub(crate) fn raise_floor(&mut self, lost: Lost) {
-        debug_assert!(self.history.is_none(), "nothing is kept below a floor");
+        debug_assert!(
+            self.history.is_none(),
+            "the ring must be empty: nothing is kept below a floor"
+        );
         let lost = self.lost().max(lost);
         self.lost = (lost != Lost::NOTHING).then(|| Box::new(lost));
     }
 
-    /// Whether the topic counts towards the limit of topics: it has events, a finish mark, or an
-    /// append on its way.
+    /// Whether the topic counts towards the limit of topics: it has events or a finish mark, or an
+    /// append has reserved it.
     pub(crate) fn is_filled(&self) -> bool {
         !self.is_idle()
     }
@@ -168,8 +176,8 @@ impl<P: Payload> Ring<P> {
         self.history.as_ref()?.matching.as_ref()?.downcast_ref()
     }
 
-    /// Replaces what is remembered. A topic without history remembers nothing, which keeps inboxes
-    /// small.
+    /// Replaces the remembered patterns. A topic without history remembers none, which keeps
+    /// inboxes small.
     pub(crate) fn set_matching(&mut self, matching: Box<dyn Any + Send + Sync>) {
         if let Some(history) = &mut self.history {
             history.matching = Some(matching);
@@ -180,7 +188,7 @@ impl<P: Payload> Ring<P> {
         self.holds == 0
     }
 
-    /// Holds the ring for an append; `false` if it was collected.
+    /// Reserves the ring for an append. Returns `false` if the ring was collected.
     pub(crate) fn reserve(&mut self) -> bool {
         if self.is_dead() {
             return false;
@@ -190,16 +198,16 @@ impl<P: Payload> Ring<P> {
     }
 
     pub(crate) fn unreserve(&mut self) {
-        debug_assert!(self.holds > 1, "unreserve pairs with reserve");
+        debug_assert!(self.holds > 1, "a call of unreserve needs an earlier call of reserve");
         self.holds -= 1;
     }
 
-    /// Whether nothing is kept, and nothing is coming.
+    /// Whether the ring keeps nothing, and no append has reserved it.
     pub(crate) fn is_idle(&self) -> bool {
         self.len() == 0 && self.finish().is_none() && self.holds <= 1
     }
 
-    /// Marks the ring dead if nothing is kept and nothing is coming.
+    /// Marks the ring dead if it is idle. Returns whether it was idle.
     pub(crate) fn bury(&mut self) -> bool {
         let idle = self.is_idle();
         if idle {
@@ -208,7 +216,7 @@ impl<P: Payload> Ring<P> {
         idle
     }
 
-    /// Adds the newest entry and gives its cost in bytes.
+    /// Adds the newest entry, and returns its cost in bytes.
     pub(crate) fn push(&mut self, entry: Kept<P>) -> usize {
         let history = self.history.get_or_insert_default();
         debug_assert!(history.entries.back().is_none_or(|last| last.offset < entry.offset));
@@ -223,7 +231,8 @@ impl<P: Payload> Ring<P> {
         cost
     }
 
-    /// Removes the oldest entry and raises the floor above it. `number` is that of the eviction.
+    /// Removes the oldest entry, and raises the floor above it. `number` gives the number of the
+    /// eviction.
     pub(crate) fn evict(&mut self, number: impl FnOnce() -> EvictionNumber) -> Option<Kept<P>> {
         let history = self.history.as_mut()?;
         let entry = history.entries.pop_front()?;
@@ -254,13 +263,13 @@ impl<P: Payload> Ring<P> {
     /// The entry with an offset.
     pub(crate) fn get(&self, offset: u64) -> Option<&Kept<P>> {
         let entries = self.entries()?;
-        // A reader that keeps up asks for the newest.
+        // A reader that keeps up asks for the newest entry.
         let newest = entries.back().filter(|entry| entry.offset == offset);
         newest
             .or_else(|| entries.get(start(entries, offset)).filter(|entry| entry.offset == offset))
     }
 
-    /// The only entry with an offset from `from` on; `None` if there are more, or none.
+    /// The only entry with an offset from `from` on; `None` if there are none or several.
     pub(crate) fn only_from(&self, from: u64) -> Option<&Kept<P>> {
         let (newest, before) = self.entries()?.as_slices();
         let (newest, before) = match (newest, before) {
@@ -333,9 +342,11 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_a_ring_follows_its_length() {
+    fn the_capacity_of_a_ring_follows_its_length() {
         let spare = |ring: &Ring<&'static str>| {
-            ring.entries().map(|entries| entries.capacity() - entries.len()).expect("pushed")
+            ring.entries()
+                .map(|entries| entries.capacity() - entries.len())
+                .expect("the ring has had a push")
         };
         let mut ring = ring(&[]);
         for offset in 1..=10_000 {
@@ -365,13 +376,14 @@ mod tests {
         assert_eq!((ring.floor(), ring.bytes()), (8, 0));
     }
 
-    /// Until `from`, after an eviction number: where the hole ends that a reader meets.
+    /// The last offset of the hole of a reader that is at `from` and has seen evictions up to
+    /// `after`. Another topic keeps the offsets `elsewhere`.
     fn until(ring: &Ring<&'static str>, from: u64, after: u64, elsewhere: &[u64]) -> Option<u64> {
         ring.lost().hole(from, Some(EvictionNumber::new(after)), |at| elsewhere.contains(&at))
     }
 
     #[test]
-    fn a_hole_is_what_was_evicted_later_and_is_kept_nowhere() {
+    fn a_hole_ends_at_the_last_later_eviction_that_no_other_topic_keeps() {
         let mut ring = ring(&[3, 7, 9]);
         assert_eq!(until(&ring, 1, 0, &[]), None);
         ring.evict(|| EvictionNumber::new(5));
@@ -384,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_starts_at_the_first_offset_not_below() {
+    fn reading_starts_at_the_first_offset_that_is_not_below_from() {
         let ring = ring(&[3, 7, 9]);
         assert_eq!(ring.next_from(1), Some(3));
         assert_eq!(ring.next_from(4), Some(7));
@@ -399,9 +411,10 @@ mod tests {
         assert_eq!(ring.newest_first().collect::<Vec<_>>(), [9, 7, 3]);
     }
 
-    /// The entries may wrap around the end of their ring buffer, so each start of it is tried.
+    /// The entries may wrap around the end of their buffer, so the test moves their start through
+    /// the whole buffer.
     #[test]
-    fn only_entry_is_found_as_by_looking_at_all() {
+    fn only_from_agrees_with_a_search_of_all_entries() {
         let mut ring = ring(&[]);
         for offset in 1..100 {
             ring.push(Kept { offset: 2 * offset, at: Timestamp::default(), payload: "" });

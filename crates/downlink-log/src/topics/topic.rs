@@ -1,4 +1,5 @@
-//! One topic: its ring, its readers, and its newest offset, which spares readers the ring's lock.
+//! One topic: its ring, its readers, and its newest offset. With the newest offset, most reads need
+//! not lock the ring.
 
 use std::sync::Arc;
 
@@ -7,34 +8,38 @@ use crate::sync::{AtomicU64, Mutex, Ordering, RwLock};
 use crate::topics::{Lost, Ring};
 use crate::types::{Address, LogOptions, Payload, Timestamp};
 
-/// A topic that exists. After collection the same name is another one.
+/// A topic that exists. If a topic is collected and its name is used again, the name has another
+/// `Topic`.
 ///
-/// Each client's inbox is one, so its size counts: 128 bytes with the `Arc`'s counts, on 64-bit
-/// machines.
+/// Each client's inbox is a topic, so the size of this type matters. It is 128 bytes on 64-bit
+/// machines, with the counts of the `Arc`.
 #[derive(Debug)]
 pub(crate) struct Topic<P> {
-    /// Orders topics by their making, not by address, so that a model runs the same each time.
+    /// Orders topics by their creation instead of their address, so that a loom model runs the same
+    /// way each time.
     #[cfg(downlink_loom)]
     number: usize,
     pub(crate) address: Address,
-    /// The newest offset pushed or, before the first, the floor less one; and `FINISHED`.
+    /// The newest offset that was pushed, and the flag `FINISHED`. Before the first push, the
+    /// offset is the floor minus one.
     ///
-    /// Changed under the ring's lock once the log has begun. Stored before the log's tail is
-    /// (Release) and loaded after it (Acquire): a reader that sees a tail sees the newest offset
-    /// below it. If that is at or above the reader's cursor, there may be an event to read.
+    /// Once the log has begun, this changes only while the ring is locked. It is stored (Release)
+    /// before the log's tail is stored, and loaded (Acquire) after the tail is loaded. So a reader
+    /// that sees a tail also sees the newest offset below it. If the newest offset is at or above
+    /// the reader's cursor, there may be an event to read.
     newest: AtomicU64,
-    /// The earliest deadline that the expiry queue holds for this topic, in milliseconds;
-    /// `u64::MAX` if none. Changed under the ring's lock. The queue reads it without that lock. It
-    /// may then keep an entry too long, but drops none too early: the time is stored here before
-    /// the entry enters the queue, and the queue's lock orders the two.
+    /// The deadline that the expiry queue holds for this topic, in milliseconds; `u64::MAX` if
+    /// none. It is read and changed only while the ring is locked, so Relaxed is enough.
     queued_for: AtomicU64,
-    /// The history. Under its lock only the rows of patterns and the expiry queue are locked.
+    /// The history. While this is locked, only the rows of patterns and the expiry queue may be
+    /// locked.
     pub(crate) ring: RwLock<Ring<P>>,
-    /// The readers that named the topic. Under its lock only the readers' wake-ups are locked.
+    /// The readers that named the topic. While this is locked, only the readers' wake-ups may be
+    /// locked.
     pub(crate) readers: Mutex<ReaderList>,
 }
 
-/// Beside the newest offset: the topic is finished. No log assigns offsets that high.
+/// The flag in `newest` that says that the topic is finished. No log assigns offsets that high.
 const FINISHED: u64 = 1 << 63;
 
 impl<P> Topic<P> {
@@ -42,7 +47,7 @@ impl<P> Topic<P> {
         matches!(self.address, Address::Client(_))
     }
 
-    /// Unique among the topics that exist.
+    /// A number that is unique among the topics that exist.
     #[cfg(not(downlink_loom))]
     pub(crate) fn identity(&self) -> usize {
         std::ptr::from_ref(self).addr()
@@ -77,8 +82,8 @@ impl<P: Payload> Topic<P> {
         })
     }
 
-    /// Raises the floor of a topic that has nothing yet. Only for a log that has not begun: the two
-    /// changes are not under one hold of the ring's lock.
+    /// Raises the floor of a topic that has no events yet. Only for a log that has not begun: the
+    /// ring is not locked during the second of the two changes.
     pub(crate) fn raise_floor(&self, lost: Lost) {
         self.ring.write().raise_floor(lost);
         self.newest.fetch_max(lost.floor.offset.get() - 1, Ordering::AcqRel);
@@ -88,7 +93,7 @@ impl<P: Payload> Topic<P> {
         self.newest.load(Ordering::Acquire) & !FINISHED
     }
 
-    /// The caller holds the ring's lock and has pushed this offset.
+    /// Records a pushed offset. The caller still holds the ring's lock.
     pub(crate) fn set_newest(&self, offset: u64) {
         let finished = self.newest.load(Ordering::Relaxed) & FINISHED;
         self.newest.store(offset | finished, Ordering::Release);
@@ -102,13 +107,14 @@ impl<P: Payload> Topic<P> {
         self.ring.read().finish().map(|finish| finish.offset.get())
     }
 
-    /// The caller holds the ring's lock and has set or removed its finish mark.
+    /// Records that the finish mark was set or removed. The caller still holds the ring's lock.
     pub(crate) fn set_finished(&self, finished: bool) {
         let newest = self.newest.load(Ordering::Relaxed) & !FINISHED;
         self.newest.store(if finished { newest | FINISHED } else { newest }, Ordering::Release);
     }
 
-    /// When the oldest entry or mark of a ring is due for eviction by age, if ever.
+    /// The time at which the oldest entry or the mark of a ring is due for eviction by age, if
+    /// ever.
     pub(crate) fn deadline(ring: &Ring<P>, options: &LogOptions) -> Option<Timestamp> {
         let age_max = options.retention.rule(ring.rule).age_max;
         let front = ring.front().and_then(|entry| age_max.map(|age| entry.at.after(age)));

@@ -1,20 +1,23 @@
 //! The recipients of an event: everyone, one client, or the readers of a topic.
 //!
-//! The three are variants of one type, so no topic's name can collide with a client's inbox.
+//! All three are variants of one type, so no topic's name can collide with a client's inbox.
 
 use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
-/// The longest topic in bytes. Topics are keys in memory and in URLs; longer ones are mistakes.
+/// The maximum length of a topic in bytes. Topics are keys in memory and in URLs; a longer one is a
+/// mistake.
 pub const TOPIC_BYTES_MAX: usize = 256;
 
-/// The longest client id in bytes: room for a UUID, an e-mail address or a token's subject.
+/// The maximum length of a client id in bytes. There is room for a UUID, an e-mail address or a
+/// token's subject.
 pub const CLIENT_BYTES_MAX: usize = 256;
 
-/// The name that events are published to: non-empty segments split by `/`, 1 to 256 bytes of UTF-8.
+/// The name that events are published to: non-empty segments separated by `/`, 1 to 256 bytes of
+/// UTF-8.
 ///
-/// No control characters; `*`, `{` and `}` belong to selectors.
+/// A topic has no control characters, and no `*`, `{` or `}`: those belong to selectors.
 ///
 /// ```
 /// use downlink_log::Topic;
@@ -38,9 +41,10 @@ impl Topic {
         }
     }
 
-    /// Makes a topic whose segments are these texts, one each.
+    /// Makes a topic from its segments.
     ///
-    /// For names that hold a text from a request: `/` in such a text would reach another topic.
+    /// Use this for topics that contain text from a request. With plain concatenation, a `/` in
+    /// such a text would select another topic.
     ///
     /// ```
     /// use downlink_log::Topic;
@@ -52,8 +56,8 @@ impl Topic {
     ///
     /// # Errors
     ///
-    /// [`InvalidName::Slash`] if a text holds `/`. Otherwise as [`new`](Self::new), with byte
-    /// positions in the whole name.
+    /// [`InvalidName::Slash`] if a segment contains `/`. Other errors are those of
+    /// [`new`](Self::new), with byte positions in the whole name.
     pub fn from_segments<S: AsRef<str>>(
         segments: impl IntoIterator<Item = S>,
     ) -> Result<Self, InvalidName> {
@@ -69,7 +73,8 @@ impl Topic {
         Self::new(&name)
     }
 
-    /// The least name that begins with `prefix`, for ranges of names. Not a topic to publish to.
+    /// The lowest name that begins with `prefix`, for ranges of names. Events are never published
+    /// to it.
     pub(crate) fn bound(prefix: &str) -> Self {
         Self(prefix.into())
     }
@@ -94,8 +99,8 @@ impl fmt::Display for Topic {
 
 /// The owner of a subscription: 1 to 256 bytes of UTF-8 without control characters.
 ///
-/// One client may have several subscriptions, such as browser tabs. Each gets the events that are
-/// addressed to the client.
+/// One client may have several subscriptions, for example one in each browser tab. Each of them
+/// gets the events that are addressed to the client.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ClientId(Arc<str>);
 
@@ -104,7 +109,7 @@ impl ClientId {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if it is empty, too long, or holds a control character.
+    /// [`InvalidName`] if the text is empty, too long, or contains a control character.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         check_text(text, CLIENT_BYTES_MAX)?;
         Ok(Self(text.into()))
@@ -135,7 +140,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The topic, if the address is one.
+    /// The topic, if the address is a topic.
     pub fn topic(&self) -> Option<&Topic> {
         match self {
             Self::Topic(topic) => Some(topic),
@@ -154,42 +159,43 @@ pub enum InvalidName {
     /// The name is longer than the limit.
     #[error("the name has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLong {
-        /// Bytes of the name.
+        /// The length of the name in bytes.
         bytes: usize,
         /// The limit in bytes.
         bytes_max: usize,
     },
-    /// A control character.
+    /// The name contains a control character.
     #[error("a control character at byte {at}")]
     Control {
-        /// Byte position.
+        /// The position in bytes.
         at: usize,
     },
-    /// Nothing between two `/`, or before the first, or after the last.
+    /// A segment is empty: there is nothing between two `/`, before the first one, or after the
+    /// last one.
     #[error("an empty segment at byte {at}: write a/b, not /a, a//b or a/")]
     EmptySegment {
-        /// Byte position.
+        /// The position in bytes.
         at: usize,
     },
-    /// `/` in a text that is to be one segment.
+    /// A text that must be one segment contains `/`.
     #[error("a `/` at byte {at}, inside a segment")]
     Slash {
-        /// Byte position.
+        /// The position in bytes.
         at: usize,
     },
-    /// `*`, `{` or `}` where the grammar does not allow it.
+    /// `*`, `{` or `}` is at a place where the grammar does not allow it.
     #[error(
         "a reserved character at byte {at}: `*` may only be the last segment of a pattern, and \
-         `{{name}}` one whole segment of one"
+         `{{name}}` only a whole segment"
     )]
     Reserved {
-        /// Byte position.
+        /// The position in bytes.
         at: usize,
     },
-    /// A pattern has more segments than the limit. A topic may have as many as fit.
+    /// A pattern has more segments than the limit. Topics have no such limit.
     #[error("a pattern has at most {segments_max} segments, this one has {segments}")]
     TooManySegments {
-        /// Segments of the pattern.
+        /// The number of segments of the pattern.
         segments: usize,
         /// The limit.
         segments_max: usize,
@@ -197,7 +203,7 @@ pub enum InvalidName {
     /// A pattern has more placeholders than the limit.
     #[error("a pattern has at most {placeholders_max} placeholders, this one has {placeholders}")]
     TooManyPlaceholders {
-        /// Placeholders of the pattern.
+        /// The number of placeholders of the pattern.
         placeholders: usize,
         /// The limit.
         placeholders_max: usize,
@@ -237,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_checked() {
+    fn a_topic_must_follow_the_grammar() {
         assert!(Topic::new("a").is_ok());
         assert!(Topic::new("räume/grün").is_ok());
         assert_eq!(Topic::new(""), Err(InvalidName::Empty));
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_one_segment_or_an_error() {
+    fn each_text_of_from_segments_is_one_segment_or_an_error() {
         let of = |segments: &[&str]| Topic::from_segments(segments);
         assert_eq!(of(&["rooms", "a b"]), Topic::new("rooms/a b"));
         assert_eq!(of(&["rooms", "a/typing"]), Err(InvalidName::Slash { at: 7 }));
@@ -270,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_at_below_and_above_the_limit() {
+    fn names_at_and_below_the_length_limit_are_accepted_and_above_it_refused() {
         assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX - 1)).is_ok());
         assert!(Topic::new(&"a".repeat(TOPIC_BYTES_MAX)).is_ok());
         assert_eq!(

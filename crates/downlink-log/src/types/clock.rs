@@ -1,28 +1,30 @@
-//! Log time: a clock that neither goes back nor leaps, whatever the wall clock does.
+//! Log time is a clock that neither goes back nor leaps ahead, whatever the wall clock does.
 //!
-//! Ages, finish marks and the order of time stamps depend on it, so an error of the wall clock must
-//! have no effect after it is corrected. The difference between wall clock and log time is kept
-//! apart. It is only used to show times and to understand those that users give.
+//! Ages, finish marks and the order of time stamps depend on log time. So an error of the wall
+//! clock has no effect after it is corrected. The difference between wall clock and log time is
+//! kept separately. It is only used to show times to users, and to convert the times that users
+//! give.
 //!
-//! While the wall clock moves with the steady clock, give or take [`SLACK_MS`], log time follows
-//! it. Any other step of the wall clock is a jump: log time goes on by the steady clock, and the
-//! difference takes the rest. Time passes in from the caller; nothing here looks at a clock.
+//! Log time follows the wall clock while the wall clock stays within [`SLACK_MS`] of the steady
+//! clock. Any larger step of the wall clock is a jump: log time follows the steady clock, and the
+//! difference between wall clock and log time absorbs the jump. The caller passes in all times;
+//! nothing in this file reads a clock.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicI64, AtomicU64, Mutex, Ordering};
 use crate::types::Timestamp;
 
-/// How far the wall clock may deviate from the steady clock. Ten seconds are more than a time
-/// server corrects in one step on a healthy machine, and less than any sensible retention.
+/// The maximum deviation of the wall clock from the steady clock. On a healthy machine, a time
+/// server corrects less than ten seconds in one step. Any sensible retention is longer.
 pub const SLACK_MS: u64 = 10_000;
 
-/// How long the fast path may go on before the two clocks are compared again. Once a second costs
-/// nothing, and a slow drift never adds up to a jump.
+/// The longest time between two comparisons of the clocks. Once a second costs nothing, and a slow
+/// drift never adds up to a jump.
 const COMPARE_EVERY_MS: u64 = 1_000;
 
-/// The longest downtime between two runs of a log that counts. A longer one is more likely a wrong
-/// clock.
+/// The longest downtime between two runs of a log that counts as time. If it seems longer, a wrong
+/// clock is more likely.
 const DOWNTIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// Called with the milliseconds by which the wall clock jumped.
@@ -41,11 +43,12 @@ pub type OnJump = dyn Fn(i64) + Send + Sync;
 /// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
 /// ```
 pub struct LogClock {
-    /// The newest log time. Rises only; read and raised without the lock (Relaxed: one number).
+    /// The newest log time. It only rises. It is read and raised without the lock (Relaxed, because
+    /// nothing else depends on its order).
     last: AtomicU64,
-    /// Wall time less log time. Changed under the lock.
+    /// Wall time minus log time. Changed while the lock is held.
     delta: AtomicI64,
-    /// Until this log time the fast path needs no look at the steady clock. Changed under the lock.
+    /// Until this log time, `now` need not read the steady clock. Changed while the lock is held.
     compare_at: AtomicU64,
     compared: Mutex<Compared>,
     on_jump: Option<Box<OnJump>>,
@@ -57,18 +60,18 @@ struct Compared {
     steady: Duration,
 }
 
-/// The state of a clock that a store keeps over restarts.
+/// The state of a clock that a store keeps across restarts.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ClockState {
     /// The newest log time.
     pub at: Timestamp,
-    /// Wall time less log time, in milliseconds.
+    /// Wall time minus log time, in milliseconds.
     pub delta_ms: i64,
 }
 
 impl LogClock {
-    /// A clock that begins now. `kept` is the stored state of the clock before it. The time in
-    /// between counts up to 30 days; a longer time does not count at all.
+    /// A clock that begins now. `kept` is the stored state of the previous clock. The downtime
+    /// since then counts if it is at most 30 days. A longer downtime does not count at all.
     pub fn start(wall: Timestamp, steady: Duration, kept: Option<ClockState>) -> Self {
         let wall = wall.as_millis();
         let (log, delta) = match kept {
@@ -98,8 +101,8 @@ impl LogClock {
         self
     }
 
-    /// The log time. `steady` is the time of a clock that only goes forward, also while the machine
-    /// sleeps; it is asked for once a second or when something seems wrong.
+    /// The log time. `steady` reads a clock that only goes forward and also counts while the
+    /// machine sleeps. It is called once a second, or when the wall clock seems wrong.
     pub fn now(&self, wall: Timestamp, steady: impl FnOnce() -> Duration) -> Timestamp {
         let candidate = less(wall.as_millis(), self.delta.load(Ordering::Relaxed));
         let last = self.last.load(Ordering::Relaxed);
@@ -110,18 +113,18 @@ impl LogClock {
         self.compare(wall.as_millis(), steady)
     }
 
-    /// The time to show for a log time, by the wall clock of today.
+    /// The time to show for a log time: the wall clock's time, by the current difference.
     pub fn shown(&self, at: Timestamp) -> Timestamp {
         let delta = self.delta.load(Ordering::Relaxed);
         Timestamp::from_millis(at.as_millis().saturating_add_signed(delta))
     }
 
-    /// The log time of a time that was shown.
+    /// The log time that belongs to a time given by [`shown`](Self::shown).
     pub fn log_time(&self, shown: Timestamp) -> Timestamp {
         Timestamp::from_millis(less(shown.as_millis(), self.delta.load(Ordering::Relaxed)))
     }
 
-    /// Wall time less log time, in milliseconds, for a store to keep.
+    /// Wall time minus log time, in milliseconds, for a store to keep.
     pub fn delta_ms(&self) -> i64 {
         self.delta.load(Ordering::Relaxed)
     }
@@ -190,13 +193,13 @@ mod tests {
         LogClock::start(wall(T0), Duration::ZERO, kept)
     }
 
-    /// The log time at a wall time, after so much steady time.
+    /// The log time at this wall time, after this many milliseconds of steady time.
     fn at(clock: &LogClock, millis: u64, steady_ms: u64) -> u64 {
         clock.now(wall(millis), || Duration::from_millis(steady_ms)).as_millis()
     }
 
     #[test]
-    fn a_healthy_clock_is_log_time() {
+    fn log_time_follows_a_healthy_wall_clock() {
         let clock = clock(None);
         for ms in [0, 1, 999, 1_000, 5_000, DAY, 3 * DAY] {
             assert_eq!(at(&clock, T0 + ms, ms), T0 + ms);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_ahead_and_back_passes_only_the_time_that_passed() {
+    fn after_a_jump_ahead_and_back_log_time_has_moved_by_the_steady_time() {
         let clock = clock(None);
         assert_eq!(at(&clock, T0 + 3_650 * DAY, 100), T0 + 100);
         assert_eq!(clock.shown(wall(T0 + 100)), wall(T0 + 3_650 * DAY));
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_step_back_holds_the_time_and_a_large_one_is_absorbed() {
+    fn a_small_step_back_stops_log_time_and_a_large_one_is_a_jump() {
         let clock = clock(None);
         assert_eq!(at(&clock, T0 + 20_000, 20_000), T0 + 20_000);
         assert_eq!(at(&clock, T0 + 10_000, 21_000), T0 + 20_000);
@@ -225,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn the_slack_ahead_at_and_above() {
+    fn a_step_ahead_above_the_slack_is_a_jump() {
         let exact = clock(None);
         assert_eq!(at(&exact, T0 + 1_000 + SLACK_MS, 1_000), T0 + 1_000 + SLACK_MS);
         let above = clock(None);
         assert_eq!(at(&above, T0 + 1_001 + SLACK_MS, 1_000), T0 + 1_000);
     }
 
-    /// A busy log looks at the time all the time; a drift of a minute a day is no jump.
+    /// A busy log asks for the time again and again. A drift of a minute a day is no jump.
     #[test]
     fn a_drift_never_adds_up_to_a_jump() {
         let clock = clock(None);
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_told_once_and_log_time_and_shown_time_are_inverse() {
+    fn a_jump_is_reported_once_and_log_time_reverses_shown() {
         use std::sync::{Arc, atomic::AtomicI64};
         let jumps = Arc::new(AtomicI64::new(0));
         let seen = Arc::clone(&jumps);

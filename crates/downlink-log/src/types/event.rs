@@ -1,13 +1,14 @@
-//! Events, gaps, and the reasons for them and for the end of a reader.
+//! Events, gaps, the reasons of gaps, and the reasons why a reader ends.
 
 use crate::types::{Offset, Timestamp};
 
-/// How much one read may take.
+/// The limits of one read.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
-    /// Events; 0 is taken as 1.
+    /// The maximum number of events; 0 counts as 1.
     pub events_max: usize,
-    /// Bytes of payload after which no further event is taken. The first event is always taken.
+    /// The number of payload bytes after which the read takes no further event. The first event is
+    /// always taken.
     pub bytes_max: usize,
 }
 
@@ -22,53 +23,55 @@ pub struct Entry<P> {
     pub payload: P,
 }
 
-/// A range of offsets that the reader asked for and that has missing events.
+/// A range of offsets that the reader asked for and in which events are missing.
 ///
-/// Events in the range that other topics of the reader still keep follow the gap as usual.
+/// If other topics of the reader still keep events of the range, those events follow the gap as
+/// usual.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Gap {
-    /// Why.
+    /// Why events are missing.
     pub reason: GapReason,
-    /// The last offset before the hole that the reader had; `None` if its id was not understood.
+    /// The last offset that the reader had before the gap; `None` if the log did not understand the
+    /// reader's id.
     pub after: Option<Offset>,
-    /// The last offset known to be missing; `None` if that is not known.
+    /// The last missing offset; `None` if it is not known.
     pub until: Option<Offset>,
-    /// The first retained offset that follows; `None` if there is none yet.
+    /// The first retained offset after the gap; `None` if there is none yet.
     pub oldest: Option<Offset>,
-    /// Where reading goes on.
+    /// The offset where the reader continues.
     pub next: Offset,
 }
 
-/// Why something is missing.
+/// Why events are missing.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum GapReason {
-    /// Retention removed it before the reader came back.
+    /// Retention evicted the events before the reader came back.
     Evicted,
-    /// The reader's id means nothing to this log.
+    /// The log does not know the reader's id.
     UnknownId,
-    /// The reader's id is of another life of the log.
+    /// The reader's id belongs to an epoch that the log does not know.
     NewEpoch,
-    /// The reader was connected, and slower than retention.
+    /// The reader was connected, but retention evicted the events before the reader got to them.
     Lagged,
-    /// The reader's id is ahead of the log, which has lost what the reader saw.
+    /// The reader's id is ahead of the log: the log has lost events that the reader already had.
     Lost,
     /// The event is damaged in the store, or can no longer be decoded.
     Unreadable,
 }
 
-/// Why a reader gets nothing any more.
+/// Why a reader gets no more events.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum EndReason {
     /// The log was closed.
     Closed = 1,
-    /// The server is going away; the reader may come back elsewhere.
+    /// The server is draining. The reader may continue at another server.
     Drained = 2,
     /// The client was disconnected on request.
     Disconnected = 3,
-    /// Every topic it reads is finished and read.
+    /// Every topic that it reads is finished, and it has read their events.
     Finished = 4,
     /// The store could not be read. The reader may come back.
     Unreadable = 5,

@@ -1,37 +1,36 @@
-//! The lost part of a topic's history.
+//! The floor: where the lost part of a topic's history ends.
 
 use crate::types::{Offset, Timestamp};
 
-/// The end of a lost range, and the time of its newest event.
+/// The end of a lost range, and the time of the newest event in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Floor {
-    /// Last evicted offset + 1; 1 if nothing was ever evicted.
+    /// The offset after the last evicted event; 1 if nothing was ever evicted.
     pub offset: Offset,
-    /// At least the time of every evicted event.
+    /// A time that is not before the time of any evicted event.
     pub at: Timestamp,
 }
 
 impl Floor {
-    /// Nothing was ever evicted.
+    /// The floor if nothing was ever evicted.
     pub const NONE: Self = Self { offset: Offset::FIRST, at: Timestamp::from_millis(0) };
 
-    /// The higher offset and the later time of both.
+    /// The higher of both offsets, and the later of both times.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { offset: self.offset.max(other.offset), at: self.at.max(other.at) }
     }
 }
 
-/// The number of an eviction: evictions of a log, or of a store, are numbered from 1 as they
-/// happen.
+/// The number of an eviction. A log or a store numbers its evictions from 1, in their order.
 ///
-/// A reader of history keeps the number of the newest eviction before it looked. It never asked for
-/// events that were evicted until then. It misses those that are evicted later.
+/// A reader of history keeps the number of the newest eviction when it begins. It never asked for
+/// events evicted up to that number. Events evicted later are missing for it.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct EvictionNumber(u64);
 
 impl EvictionNumber {
-    /// Before every eviction.
+    /// The number before the first eviction.
     pub const NONE: Self = Self(0);
 
     /// The eviction with this number.

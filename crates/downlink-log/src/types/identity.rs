@@ -2,22 +2,24 @@
 
 use std::{hash::Hasher, time::Duration};
 
-/// How long a key is remembered. Publishers that retry give up sooner.
+/// How long an idempotency key is remembered. Publishers give up their retries sooner.
 pub const KEY_WINDOW: Duration = Duration::from_secs(10 * 60);
 
-/// Keys remembered; the oldest goes first. About 10 MiB with keys of ordinary length.
+/// The maximum number of idempotency keys that are remembered. Beyond it, the oldest key is
+/// forgotten. The keys take about 10 MiB if they have ordinary lengths.
 pub const KEYS_MAX: usize = 65_536;
 
-/// The content of a publish as a number: equal for equal content, otherwise different.
+/// A number that stands for the content of a publish. Equal contents have equal numbers, and other
+/// contents have different ones.
 ///
-/// It has 128 bits under a secret key. Two contents do not collide by chance, and an attacker
-/// without the key cannot search for a pair.
+/// The number has 128 bits and depends on a secret key. Two contents do not get the same number by
+/// chance, and an attacker without the key cannot search for two such contents.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Fingerprint(u64, u64);
 
 impl Fingerprint {
-    /// The fingerprint of some bytes under a key: SipHash-2-4 twice. The key is random; it lives as
-    /// long as the ids that are compared, so a store keeps one with them.
+    /// The fingerprint of some bytes under a key: SipHash-2-4, twice. The key is random. A store
+    /// keeps one key with its ids, so that fingerprints stay comparable as long as the ids exist.
     pub fn keyed(key: &[u8; 16], content: &[u8]) -> Self {
         let number = u128::from_le_bytes(*key);
         let (low, high) = (number as u64, (number >> 64) as u64);
@@ -36,14 +38,14 @@ impl Fingerprint {
     }
 }
 
-#[expect(deprecated, reason = "its algorithm is fixed by name; that of its successor may change")]
+#[expect(deprecated, reason = "this is SipHash-2-4; the algorithm of the successor may change")]
 fn sip_hash(low: u64, high: u64, content: &[u8]) -> u64 {
     let mut hasher = std::hash::SipHasher::new_with_keys(low, high);
     hasher.write(content);
     hasher.finish()
 }
 
-/// A key under which a publish happens once, and the publisher it belongs to.
+/// A key under which an event is published only once, and the publisher that the key belongs to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct IdempotencyKey {
     /// The publisher's credential; empty for anonymous publishers.

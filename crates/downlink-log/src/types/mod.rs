@@ -1,6 +1,7 @@
-//! Values that the whole log speaks in: names, offsets, selectors, events, gaps, options, time.
+//! The values that all parts of the log use: names, offsets, selectors, events, gaps, options, and
+//! time.
 //!
-//! Nothing here knows a topic, a reader or a lock, but for the lock of the clock.
+//! Nothing in this folder uses a topic, a reader or a lock, except for the lock of the clock.
 
 pub(crate) mod address;
 pub(crate) mod clock;

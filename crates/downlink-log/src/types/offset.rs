@@ -1,20 +1,20 @@
-//! The position of an event: offset, epoch, cursor, and the id that stands for a cursor on the
-//! wire.
+//! The position of an event: the offset, the epoch, the cursor, and the id that represents a cursor
+//! in a response.
 //!
-//! A cursor is the next offset to read; as an id it is the offset before, the last one delivered.
-//! So `<epoch>-0` is the id of a reader that has read nothing.
+//! A cursor has the next offset to read. The id has the offset before it, which is the last one
+//! that was delivered. So `<epoch>-0` is the id of a reader that has read nothing.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Position of an event in a log: strictly increasing from 1, unique in one epoch.
+/// The position of an event in a log. Offsets are unique in one epoch and increase strictly from 1.
 ///
-/// Holes mean nothing: no code may rely on offsets without holes.
+/// Offsets may have holes, and a hole has no meaning.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Offset(u64);
 
 impl Offset {
-    /// The first offset a log assigns.
+    /// The first offset that a log assigns.
     pub const FIRST: Self = Self(1);
 
     /// The offset with this number.
@@ -58,17 +58,17 @@ impl Timestamp {
         self.0
     }
 
-    /// This time and a span after it; the end of time is its own successor.
+    /// The time a span after this one, but at most the largest time stamp.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
-/// The last millisecond of the year 9999. The times of some systems end soon after it.
+/// The last millisecond of the year 9999. On some systems, times end soon after it.
 const SYSTEM_TIME_MAX_MS: u64 = 253_402_300_799_999;
 
 impl From<SystemTime> for Timestamp {
-    /// Cut to whole milliseconds. A time before 1970 becomes 1970.
+    /// Rounds down to whole milliseconds. A time before 1970 becomes 1970.
     fn from(time: SystemTime) -> Self {
         Self(0).after(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
@@ -81,12 +81,14 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// One life of a log: eight characters of `[0-9a-z]`, another one whenever history may be lost.
+/// A period of a log in which its offsets are unique, named by eight characters of `[0-9a-z]`. A
+/// log gets a new epoch whenever it may have lost history.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Epoch([u8; Self::LEN]);
 
 impl Epoch {
-    /// Characters of an epoch. 36^8 is 2.8 · 10^12: two lives of one hub do not meet by chance.
+    /// The number of characters of an epoch. 36^8 is 2.8 · 10^12, so two epochs of one hub are not
+    /// equal by chance.
     pub const LEN: usize = 8;
 
     /// The epoch made from random bits.
@@ -99,7 +101,7 @@ impl Epoch {
         }))
     }
 
-    /// The epoch with this text, if it is one.
+    /// The epoch with this text, or `None` if the text is not an epoch.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; Self::LEN] = text.as_bytes().try_into().ok()?;
         bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()).then_some(Self(bytes))
@@ -123,7 +125,7 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// Epoch and next offset to read. Its text form is the id of the event before that offset.
+/// An epoch and the next offset to read. Its text form is the id of the event before that offset.
 ///
 /// ```
 /// use downlink_log::{Cursor, Epoch, Offset};
@@ -135,14 +137,14 @@ impl fmt::Debug for Epoch {
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Cursor {
-    /// The life of the log that the offset belongs to.
+    /// The epoch that the offset belongs to.
     pub epoch: Epoch,
     /// The next offset to read.
     pub next: Offset,
 }
 
 impl Cursor {
-    /// The cursor after the event with this id; `None` unless the id is one that a log writes.
+    /// The cursor after the event with this id. `None` unless a log could have written the id.
     pub fn parse_id(id: &str) -> Option<Self> {
         let (epoch, offset) = split_id(id)?;
         let canonical = offset == "0" || !offset.starts_with('0');
@@ -157,9 +159,9 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Whether an id has the form of a log's own ids, whatever its number.
+/// Whether an id has the form of the ids that a log writes. The number may be too large.
 ///
-/// Such ids are not for publishers to give: an old one would be mistaken for a cursor.
+/// Publishers must not give such ids: a log would take them for cursors.
 pub fn resembles_cursor(id: &str) -> bool {
     split_id(id).is_some()
 }
@@ -175,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_convert_to_and_from_the_systems() {
+    fn times_convert_to_and_from_system_time() {
         for millis in [0, 1, 1_700_000_000_123, SYSTEM_TIME_MAX_MS] {
             let time = Timestamp::from_millis(millis);
             assert_eq!(Timestamp::from(SystemTime::from(time)), time);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_beyond_the_number_range_resemble_but_are_not_cursors() {
+    fn ids_with_too_large_numbers_or_leading_zeros_only_resemble_cursors() {
         for id in ["k3j9x0qa-18446744073709551615", "k3j9x0qa-99999999999999999999", "k3j9x0qa-07"]
         {
             assert_eq!(Cursor::parse_id(id), None, "{id}");

@@ -1,21 +1,21 @@
-//! Why a reader was refused.
+//! Why the log refused to open a reader.
 
 use thiserror::Error;
 
-/// A reader was refused; nothing changed.
+/// The log refused to open a reader. Nothing changed.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The log is closed.
     #[error("the log is closed")]
     Closed,
-    /// There are as many readers as allowed.
+    /// There are as many readers as the limit allows.
     #[error("there are {subscribers_max} subscriptions, which is the limit")]
     Full {
         /// The limit.
         subscribers_max: usize,
     },
-    /// The client has as many readers as allowed.
+    /// The client has as many readers as the limit allows.
     #[error("the client has {subscribers_per_client_max} subscriptions, which is the limit")]
     ClientFull {
         /// The limit.
@@ -24,18 +24,18 @@ pub enum OpenError {
     /// The selection names too many topics and patterns.
     #[error("a subscription names at most {selectors_max} topics and patterns, not {selectors}")]
     TooManySelectors {
-        /// How many.
+        /// The number of topics and patterns.
         selectors: usize,
         /// The limit.
         selectors_max: usize,
     },
-    /// All readers together name as many topics and clients as allowed.
+    /// All readers together name as many topics and clients as the limit allows.
     #[error("{subscribed_names_max} topics and clients are subscribed to, which is the limit")]
     TooManyNames {
         /// The limit.
         subscribed_names_max: usize,
     },
-    /// All readers together have as many patterns as allowed.
+    /// All readers together have as many patterns as the limit allows.
     #[error("{patterns_max} patterns are subscribed to, which is the limit")]
     TooManyPatterns {
         /// The limit.

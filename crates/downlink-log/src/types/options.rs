@@ -1,4 +1,4 @@
-//! How a log is set up, and its limits.
+//! The options of a log, and its limits.
 
 use crate::types::{offset::Epoch, retention::RetentionRules};
 
@@ -6,28 +6,28 @@ use crate::types::{offset::Epoch, retention::RetentionRules};
 /// `..Limits::default()`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Readers at a time.
+    /// The maximum number of readers at the same time.
     pub subscribers_max: usize,
-    /// Readers of one client at a time.
+    /// The maximum number of readers of one client at the same time.
     pub subscribers_per_client_max: usize,
-    /// Topics and patterns of one reader.
+    /// The maximum number of topics and patterns of one reader.
     pub selectors_max: usize,
-    /// Distinct patterns of all readers together.
+    /// The maximum number of distinct patterns of all readers together.
     pub patterns_max: usize,
-    /// Topics and inboxes that have events or a finish mark.
+    /// The maximum number of topics and inboxes that have events or a finish mark.
     pub topics_max: usize,
-    /// Distinct topics and inboxes that readers have named, whether or not they have events. These
-    /// never count against a publisher.
+    /// The maximum number of distinct topics and inboxes that readers have named, with or without
+    /// events. These names never count against a publisher.
     pub subscribed_names_max: usize,
-    /// Bytes of history in all topics together.
+    /// The maximum number of bytes of history in all topics together.
     pub bytes_max: usize,
-    /// Events replayed after an id that the log does not know.
+    /// The maximum number of events that are replayed after an id that the log does not know.
     pub gap_replay_max: usize,
 }
 
 impl Default for Limits {
-    /// As many subscribers as descriptors allow, each with a pattern or an inbox of its own; a
-    /// thousand selectors; a hundred thousand topics; 256 MiB; and a replay of a thousand events.
+    /// A million subscribers, and room for a pattern and an inbox for each; a thousand selectors; a
+    /// hundred thousand topics; 256 MiB of history; and a replay of a thousand events.
     fn default() -> Self {
         Self {
             subscribers_max: 1_000_000,
@@ -45,18 +45,18 @@ impl Default for Limits {
 /// The settings of a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Names this life of the log; random in production.
+    /// The epoch of the log; random in production.
     pub epoch: Epoch,
     /// How much history topics keep.
     pub retention: RetentionRules,
-    /// Maxima.
+    /// The limits.
     pub limits: Limits,
-    /// Collected topics that are remembered by name; `None` is 65,536.
+    /// The maximum number of collected topics that are remembered by name; `None` is 65,536.
     pub collected_max: Option<usize>,
 }
 
 impl LogOptions {
-    /// Defaults under this epoch.
+    /// The default options with this epoch.
     pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,

@@ -1,7 +1,7 @@
 //! How much history a topic keeps.
 //!
-//! A rule bounds a topic by count, bytes and age; the bound that is reached first evicts. The
-//! newest event of a topic stays until its age or the hub's byte bound removes it.
+//! A retention rule bounds a topic by count, bytes and age. The bound that is reached first evicts
+//! events. The newest event of a topic stays until its age or the hub's byte bound evicts it.
 
 use std::time::Duration;
 
@@ -11,24 +11,26 @@ use crate::types::{address::Address, selector::TopicSelector};
 /// literal with `..Retention::DEFAULT`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Retention {
-    /// Events kept; at least 1.
+    /// The maximum number of events kept; at least 1.
     pub events_max: usize,
-    /// Bytes kept, counting each event's frame and a fixed cost; the newest event is always kept.
+    /// The maximum number of bytes kept. Each event counts its frame and a fixed cost. The newest
+    /// event is always kept.
     pub bytes_max: usize,
-    /// Age in time since publication; `None` keeps events however old.
+    /// The maximum time since publication; `None` keeps events of any age.
     pub age_max: Option<Duration>,
 }
 
 impl Retention {
-    /// A thousand events, 4 MiB, a day: a reload or a lunch break loses nothing, and a topic
-    /// without new events is forgotten the next day.
+    /// A thousand events, 4 MiB, and a day. A client that reloads, or is away for a lunch break,
+    /// loses nothing. A topic without new events is forgotten after a day.
     pub const DEFAULT: Self = Self {
         events_max: 1_000,
         bytes_max: 4 << 20,
         age_max: Some(Duration::from_secs(24 * 60 * 60)),
     };
 
-    /// A client's inbox: a hundred events, 1 MiB, an hour. There may be as many inboxes as clients.
+    /// The rule of a client's inbox: a hundred events, 1 MiB, and an hour. There may be as many
+    /// inboxes as clients.
     pub const INBOX: Self =
         Self { events_max: 100, bytes_max: 1 << 20, age_max: Some(Duration::from_secs(60 * 60)) };
 }
@@ -39,18 +41,19 @@ impl Default for Retention {
     }
 }
 
-/// The rules of a log. A topic follows the first whose selector matches, otherwise the default.
+/// The retention rules of a log. A topic follows the first rule whose selector matches it, or else
+/// the default.
 #[derive(Clone, Debug)]
 pub struct RetentionRules {
-    /// Rules by selector; the first match counts.
+    /// The rules by selector. The first rule that matches counts.
     pub rules: Vec<(TopicSelector, Retention)>,
-    /// For topics without a matching rule.
+    /// The rule of topics that no selector matches.
     pub default: Retention,
-    /// For each client's inbox.
+    /// The rule of each client's inbox.
     pub inbox: Retention,
-    /// For the events that are published to everyone.
+    /// The rule of everyone's topic.
     pub everyone: Retention,
-    /// How long a finished topic stays finished, and its history readable.
+    /// How long a finished topic stays finished, and its history can be read.
     pub finished_keep: Duration,
 }
 
@@ -66,15 +69,15 @@ impl Default for RetentionRules {
     }
 }
 
-/// The place of a rule among a log's rules. Topics are many and rules few, so topics keep this
-/// number.
+/// The index of a rule among a log's rules. Each topic keeps this number instead of the rule,
+/// because there are many topics and few rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct RuleNumber(u32);
 
 impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
-    /// Not a place among the rules by selector.
+    /// An index that no rule with a selector has.
     const DEFAULT: Self = Self(u32::MAX - 2);
 }
 
@@ -84,13 +87,14 @@ impl RetentionRules {
         self.rule(self.number_of(address))
     }
 
-    /// Every rule, each as often as it is named.
+    /// Every rule. A rule that is used twice comes twice.
     pub fn all(&self) -> impl Iterator<Item = &Retention> {
         let others = [&self.default, &self.inbox, &self.everyone];
         self.rules.iter().map(|(_, retention)| retention).chain(others)
     }
 
-    /// The number of the rule that an address follows. It stays the same: rules do not change.
+    /// The number of the rule that an address follows. It never changes, because rules do not
+    /// change.
     pub(crate) fn number_of(&self, address: &Address) -> RuleNumber {
         match address {
             Address::Everyone => RuleNumber::EVERYONE,

@@ -1,18 +1,19 @@
 //! Selectors: the topics that a subscription reads, by name or by pattern.
 //!
-//! `orders/*` is every topic below `orders`, at any depth. In `orders/{id}/status` the braces stand
-//! for one segment; their name is for people and makes no difference.
+//! `orders/*` matches every topic below `orders`, at any depth. In `orders/{id}/status` the braces
+//! match one segment. The name in the braces is for people and makes no difference.
 
 use std::fmt;
 
 use crate::types::address::Topic;
 use crate::types::{ClientId, InvalidName, check_segments};
 
-/// Placeholders of one pattern. Each doubles the ways in which a topic may match; no name needs
-/// more.
+/// The maximum number of placeholders of one pattern. Each placeholder doubles the number of ways
+/// in which a topic may match, and no application needs more.
 pub const PLACEHOLDERS_MAX: usize = 4;
 
-/// Segments of one pattern. With [`PLACEHOLDERS_MAX`] it bounds what one name may match.
+/// The maximum number of segments of one pattern. Together with [`PLACEHOLDERS_MAX`] it bounds the
+/// work to match one topic.
 pub const PATTERN_SEGMENTS_MAX: usize = 16;
 
 /// An exact topic, or a pattern.
@@ -34,11 +35,11 @@ enum SelectorKind {
 }
 
 impl TopicSelector {
-    /// Reads a selector: with `*` or braces a pattern, otherwise an exact topic.
+    /// Reads a selector. With `*` or braces it is a pattern, otherwise an exact topic.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if it is neither.
+    /// [`InvalidName`] if the text is neither a pattern nor a topic.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         check_segments(text)?;
         if !text.contains(['*', '{', '}']) {
@@ -56,7 +57,7 @@ impl TopicSelector {
         }
     }
 
-    /// The topic, if the selector is an exact one.
+    /// The topic, if the selector is exact.
     pub fn exact(&self) -> Option<&Topic> {
         match &self.0 {
             SelectorKind::Exact(topic) => Some(topic),
@@ -64,7 +65,7 @@ impl TopicSelector {
         }
     }
 
-    /// The text it was read from.
+    /// The text of the selector.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             SelectorKind::Exact(topic) => topic.as_str(),
@@ -72,7 +73,7 @@ impl TopicSelector {
         }
     }
 
-    /// The start of every matching name: whole segments with their `/`, or nothing.
+    /// The text that every matching name begins with: whole segments with their `/`, or nothing.
     pub fn literal_prefix(&self) -> &str {
         let text = self.as_str();
         let literal = text.find(['*', '{']).map_or(text, |at| &text[..at]);
@@ -95,9 +96,9 @@ impl fmt::Display for TopicSelector {
 /// Everything that one subscription reads, besides the events for everyone.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Topics and patterns.
+    /// The topics and patterns.
     pub selectors: Vec<TopicSelector>,
-    /// The client whose inbox it also reads.
+    /// The client whose inbox the subscription also reads.
     pub client: Option<ClientId>,
 }
 
@@ -163,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn a_final_star_is_one_or_more_segments() {
+    fn a_final_star_matches_one_or_more_segments() {
         check("orders/*", &["orders/1", "orders/1/a"], &["orders", "order/1", "xorders/1"]);
         check("*", &["a", "a/b"], &[]);
     }
 
     #[test]
-    fn braces_are_one_segment() {
+    fn braces_match_one_segment() {
         check("orders/{id}/status", &["orders/1/status"], &["orders/status", "orders/1/2/status"]);
         check("{a}/{b}", &["x/y"], &["x", "x/y/z"]);
     }
 
     #[test]
-    fn broken_patterns_say_where() {
+    fn the_error_of_a_broken_pattern_gives_the_position() {
         let at = |text| TopicSelector::parse(text).unwrap_err();
         assert_eq!(at("a/*/b"), InvalidName::Reserved { at: 2 });
         assert_eq!(at("a*"), InvalidName::Reserved { at: 1 });

@@ -1,10 +1,11 @@
-//! Patterns in a trie over the segments of names, so that a name finds the patterns that match it.
+//! A trie of patterns, by the segments of names. It finds the patterns that match a name.
 //!
-//! The names of placeholders make no difference: `a/{x}` and `a/{y}` are one pattern here.
+//! The names of placeholders make no difference: `a/{x}` and `a/{y}` are the same pattern in the
+//! trie.
 //!
-//! The work for one name is bounded, however many patterns there are. A pattern has at most
+//! The work for one name is bounded, whatever the number of patterns. A pattern has at most
 //! [`PATTERN_SEGMENTS_MAX`] segments and [`PLACEHOLDERS_MAX`](super::selector::PLACEHOLDERS_MAX)
-//! placeholders, so a name reaches at most a few thousand nodes.
+//! placeholders, so a look-up visits at most a few thousand nodes.
 //!
 //! [`PATTERN_SEGMENTS_MAX`]: super::selector::PATTERN_SEGMENTS_MAX
 
@@ -14,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use crate::types::{TopicSelector, is_placeholder};
 
-/// A value for each pattern.
+/// The trie, with a value for each pattern.
 #[derive(Debug)]
 pub(crate) struct PatternTrie<V> {
     root: Node<V>,
@@ -25,9 +26,9 @@ pub(crate) struct PatternTrie<V> {
 struct Node<V> {
     literals: HashMap<Box<str>, Node<V>, RandomState>,
     placeholder: Option<Box<Node<V>>>,
-    /// The pattern that ends here with `*`: any further segments.
+    /// The value of the pattern that ends here with `*`, which matches any further segments.
     rest: Option<V>,
-    /// The pattern that ends here.
+    /// The value of the pattern that ends here.
     end: Option<V>,
 }
 
@@ -51,12 +52,13 @@ impl<V> Node<V> {
                 self.placeholder.get_or_insert_with(|| Box::new(Self::new())).place(segments)
             }
             Some(segment) => {
-                // Most nodes exist already, and an entry would copy the segment.
+                // Most nodes exist already, and the map's entry method would need a copy of the
+                // segment.
                 if !self.literals.contains_key(segment) {
                     self.literals.insert(segment.into(), Self::new());
                 }
                 let node = self.literals.get_mut(segment);
-                node.expect("it was inserted if it was not there").place(segments)
+                node.expect("the segment was inserted if it was missing").place(segments)
             }
         }
     }
@@ -78,7 +80,8 @@ impl<V> Node<V> {
                 let removed = node.remove(segments);
                 if node.is_empty() {
                     self.literals.remove(segment);
-                    // A map keeps its room. A million patterns that came and went would leave 80 MB.
+                    // A map keeps its capacity when entries are removed. After a million patterns
+                    // have come and gone, it would still use 80 MB.
                     if self.literals.len() < self.literals.capacity() / 4 {
                         self.literals.shrink_to(2 * self.literals.len());
                     }
@@ -88,7 +91,7 @@ impl<V> Node<V> {
         }
     }
 
-    /// Visits the matching patterns until `visit` answers `false`. Counts the nodes.
+    /// Visits the matching patterns until `visit` returns `false`, and counts the visited nodes.
     fn each_match<'a>(
         &'a self,
         rest: Option<&str>,
@@ -104,8 +107,8 @@ impl<V> Node<V> {
     }
 }
 
-/// The first segment of a name, and the others. Segments are short: a search by vectors, as
-/// `split_once` does it, takes three times as long.
+/// The first segment of a name, and the rest. Segments are short, so a vectorised search such as
+/// that of `split_once` takes three times as long.
 fn split(name: &str) -> (&str, Option<&str>) {
     match name.bytes().position(|byte| byte == b'/') {
         Some(at) => (&name[..at], Some(&name[at + 1..])),
@@ -118,12 +121,12 @@ impl<V> PatternTrie<V> {
         Self { root: Node::new(), len: 0 }
     }
 
-    /// How many patterns there are.
+    /// The number of patterns.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The value of a pattern, made by `make` if there is none.
+    /// The value of a pattern. If there is none, `make` makes it.
     pub(crate) fn get_or_insert_with(
         &mut self,
         pattern: &TopicSelector,
@@ -134,20 +137,20 @@ impl<V> PatternTrie<V> {
         place.get_or_insert_with(make)
     }
 
-    /// Removes a pattern and gives its value.
+    /// Removes a pattern, and returns its value.
     pub(crate) fn remove(&mut self, pattern: &TopicSelector) -> Option<V> {
         let removed = self.root.remove(pattern.as_str().split('/'));
         self.len -= usize::from(removed.is_some());
         removed
     }
 
-    /// Visits the values of the patterns that match a name, until `visit` answers `false`.
+    /// Visits the values of the patterns that match a name, until `visit` returns `false`.
     pub(crate) fn each_match<'a>(&'a self, name: &str, mut visit: impl FnMut(&'a V) -> bool) {
         self.root.each_match(Some(name), &mut 0, &mut visit);
     }
 }
 
-/// The patterns of one reader. Says whether one of them matches.
+/// The patterns of one reader.
 #[derive(Debug)]
 pub struct PatternSet {
     trie: PatternTrie<()>,
@@ -155,7 +158,7 @@ pub struct PatternSet {
 }
 
 impl PatternSet {
-    /// The patterns among these selectors. Exact topics count as patterns that match one name.
+    /// Makes the set of these selectors. An exact topic counts as a pattern that matches one name.
     pub fn new(patterns: impl IntoIterator<Item = TopicSelector>) -> Self {
         let mut trie = PatternTrie::new();
         let mut distinct = Vec::new();
@@ -169,12 +172,13 @@ impl PatternSet {
         Self { trie, patterns: distinct.into() }
     }
 
-    /// The patterns, each once; those that differ in the names of placeholders only are one.
+    /// The patterns, each once. Patterns that differ only in the names of their placeholders count
+    /// as one.
     pub fn patterns(&self) -> &[TopicSelector] {
         &self.patterns
     }
 
-    /// Whether there is none.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
@@ -184,12 +188,14 @@ impl PatternSet {
         self.matches_counting(name, &mut 0)
     }
 
-    /// The same; adds the number of nodes it looked at, some ten nanoseconds each.
+    /// Like [`matches`](Self::matches), and adds the number of visited nodes to `nodes`. A node
+    /// takes some ten nanoseconds.
     pub(crate) fn matches_counting(&self, name: &str, nodes: &mut usize) -> bool {
         !self.trie.root.each_match(Some(name), nodes, &mut |()| false)
     }
 
-    /// The literal prefixes of the patterns, sorted. None begins with another one.
+    /// The literal prefixes of the patterns, sorted. A prefix that begins with another one is left
+    /// out.
     pub fn prefixes(&self) -> Vec<&str> {
         let mut prefixes: Vec<&str> =
             self.patterns.iter().map(TopicSelector::literal_prefix).collect();
@@ -259,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_came_and_went_leave_no_room_behind() {
+    fn removed_patterns_free_their_memory() {
         let mut trie = PatternTrie::new();
         let pattern = |n: usize| selector(&format!("a/{n}/*"));
         (0..10_000).for_each(|n| _ = trie.get_or_insert_with(&pattern(n), || n));

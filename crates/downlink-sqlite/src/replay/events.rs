@@ -1,4 +1,4 @@
-//! Reading events by the way that looks at fewer rows: a merge of the topics' own lists, or all
+//! Reads events in the way that takes fewer rows: it merges the lists of the topics, or walks all
 //! events in order.
 
 use std::collections::BTreeSet;
@@ -16,10 +16,10 @@ use crate::{
 
 use super::target::{ROWS_MAX, ReplayTopics, Snapshot};
 
-/// Offsets taken from the list of one topic at a time, at most.
+/// The maximum number of offsets that are taken at once from the list of one topic.
 const CHUNK_MAX: usize = 256;
 
-/// Reads the wanted events of a range. Gives them, and where the next page begins.
+/// Reads the wanted events of a range. Returns them, and the offset where the next page begins.
 pub(super) fn read_page(
     snapshot: &mut Snapshot<'_>,
     range: Range,
@@ -42,8 +42,8 @@ struct PageBuilder<'a> {
 }
 
 impl PageBuilder<'_> {
-    /// Takes events of a range. Gives the offset at which the page is full, if that is before the
-    /// end.
+    /// Adds the events of a range to the page. If the page is full before the end of the range,
+    /// returns the offset where the next page begins.
     fn fill(
         &mut self,
         snapshot: &mut Snapshot<'_>,
@@ -56,7 +56,7 @@ impl PageBuilder<'_> {
             ReplayTopics::Many(_) => u64::MAX,
         };
         let high = until.min(snapshot.indexed);
-        // A look-up in a list costs about as much as one row.
+        // A look-up in one list costs about as much as one row.
         if topics < high.saturating_sub(from) {
             let limit = self.batch.events_max.min(CHUNK_MAX);
             let (found, end) = listed(snapshot, from..high, limit, false)?;
@@ -75,11 +75,11 @@ impl PageBuilder<'_> {
         scan(snapshot, from..until, false, |snapshot, offset| self.push(snapshot, offset))
     }
 
-    /// Takes an event; `false` when the page is full.
+    /// Adds an event. Returns `false` when the page is full.
     fn push(&mut self, snapshot: &mut Snapshot<'_>, offset: u64) -> Result<bool> {
         snapshot.spend(1);
         let mut rows = self.select.query([offset])?;
-        let missing = || Fault::corrupt(format!("event {offset} is listed and missing"));
+        let missing = || Fault::corrupt(format!("event {offset} is listed but missing"));
         let row = rows.next()?.ok_or_else(missing)?;
         let (id, payload) = verified(offset, row)?.unzip();
         self.bytes += payload.as_ref().map_or(0, Vec::len);
@@ -95,8 +95,9 @@ fn order(is_down: bool) -> &'static str {
     if is_down { "DESC" } else { "ASC" }
 }
 
-/// Looks at all events of a range in order, in either direction. `each` gets the wanted events and
-/// answers whether to go on. Gives where to go on if that is before the end of the range.
+/// Walks all events of a range in order, upwards or downwards. Calls `each` with each wanted event;
+/// `false` from `each` ends the walk. If the walk ends before the end of the range, returns the
+/// offset where it can continue.
 fn scan<'a>(
     snapshot: &mut Snapshot<'a>,
     range: std::ops::Range<u64>,
@@ -120,8 +121,9 @@ fn scan<'a>(
     Ok(None)
 }
 
-/// The first offsets in the lists of a replay's topics, or the last, and a boundary. No wanted
-/// offset up to the boundary is missing. The boundary is the end of the range if all fit.
+/// The first offsets in the lists of a replay's topics (the last offsets if `is_down`), and a
+/// boundary. No wanted offset is missing between the start and the boundary. If all offsets fit,
+/// the boundary is the end of the range.
 fn listed(
     snapshot: &mut Snapshot<'_>,
     range: std::ops::Range<u64>,
@@ -156,14 +158,15 @@ fn listed(
     Ok((found, if is_down { low } else { high }))
 }
 
-/// A search for the nth newest event, which goes on from call to call.
+/// A search for the nth newest event. It continues from call to call.
 #[derive(Debug)]
 pub(crate) struct NewestSearch {
     pub(super) asked: (usize, u64),
-    /// The number of events still to be found, and the offset below which to look.
+    /// The number of events that are still to be found.
     left: usize,
+    /// The offset below which the search continues.
     below: u64,
-    /// The oldest found so far; the answer, once the search is over.
+    /// The oldest offset found so far. When the search is over, it is the answer.
     pub(super) oldest: Option<u64>,
 }
 
@@ -172,12 +175,12 @@ impl NewestSearch {
         Self { asked: (count, until), left: count, below: until, oldest: None }
     }
 
-    /// Goes on for the rows of one call; `true` when the search is over.
+    /// Continues the search for the rows of one call. Returns `true` when the search is over.
     pub(super) fn go_on(&mut self, snapshot: &mut Snapshot<'_>) -> Result<bool> {
         if self.left == 0 {
             return Ok(true);
         }
-        // Events that are on no list yet are looked at in order, by either way of reading.
+        // Events that are not on a list yet are walked in order, even if the topics are listed.
         let end = match &*snapshot.target {
             ReplayTopics::Few(_) => snapshot.indexed,
             ReplayTopics::Many(_) => 0,
@@ -195,7 +198,7 @@ impl NewestSearch {
         Ok(found.into_iter().rev().any(|offset| !self.found(offset)) || low == 0)
     }
 
-    /// Counts an event; `false` when it was the last to be found.
+    /// Counts an event. Returns `false` when it was the last one to find.
     fn found(&mut self, offset: u64) -> bool {
         self.left -= 1;
         self.oldest = Some(offset);

@@ -1,13 +1,14 @@
-//! The floors of wanted topics, and the hole that they make, a bounded number of rows in each call.
+//! Finds the floors of the wanted topics, and the hole that they make. Each call reads a bounded
+//! number of rows.
 //!
-//! A complete walk goes down all floors first. A later eviction has a higher number than the walk
-//! began with, so going up the eviction numbers from there finds it. Later calls go on from the
-//! highest eviction number that was seen.
+//! A complete walk first goes down all floors. An eviction during the walk has a higher number than
+//! the newest eviction at its beginning. So the walk then goes up the eviction numbers from there,
+//! and finds it. Later calls continue at the highest eviction number seen.
 //!
 //! Every hole ends at a topic's floor, and no event is missing at or above the highest floor. If
-//! another wanted topic still keeps the event below a floor, only the topic's lower floor counts.
-//! When the other topic evicts that event too, its own floor passes the event under a new eviction
-//! number. So the highest floor so far stays right from call to call.
+//! another wanted topic still keeps the event just below a floor, only the lower floor of the topic
+//! counts. When the other topic evicts that event too, its own floor rises above the event, with a
+//! new eviction number. So the highest floor found so far stays correct from call to call.
 
 use downlink_log::Offset;
 
@@ -18,11 +19,11 @@ use crate::{
 
 use super::target::{ReplayTopics, Snapshot};
 
-/// A place in an index of topics. Everything up to this key was looked at and, among the entries
-/// with this key, everything up to this topic.
+/// A position in an index of topics: a key, and the number of a topic. The walk has passed all
+/// entries up to this position.
 type IndexPosition = (i64, i64);
 
-/// All after a place, downwards. Many topics may have the same floor.
+/// All entries after a position, downwards. Many topics may have the same floor.
 pub(super) const FLOORS_DOWN: &str = "
     SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
     WHERE floor <> 1 AND floor = ?1 AND number < ?2
@@ -31,7 +32,7 @@ pub(super) const FLOORS_DOWN: &str = "
     WHERE floor <> 1 AND floor < ?1
     ORDER BY floor DESC, number DESC";
 
-/// All after a place, upwards. Many topics may have the same eviction number.
+/// All entries after a position, upwards. Many topics may have the same eviction number.
 pub(super) const EVICTIONS_UP: &str = "
     SELECT floor, floor_at, lower_floor, evicted, number, kind, name FROM topics
     WHERE evicted <> 0 AND evicted = ?1 AND number > ?2
@@ -40,14 +41,14 @@ pub(super) const EVICTIONS_UP: &str = "
     WHERE evicted <> 0 AND evicted > ?1
     ORDER BY evicted, number";
 
-/// How far a walk has come.
+/// A walk over the floors and evictions, which continues from call to call.
 #[derive(Debug)]
 pub(crate) struct FloorWalk {
     /// Evictions up to this number do not matter.
     after: u64,
-    /// The evictions of names without a row at the last look.
+    /// The evictions of names without a row, as the last call saw them.
     forgotten: Option<TopicEvictions>,
-    /// Whether it is still going down the floors.
+    /// Whether the walk still goes down the floors.
     is_down: bool,
     floors: IndexPosition,
     evictions: IndexPosition,
@@ -59,8 +60,9 @@ impl FloorWalk {
         Self { after, forgotten: None, is_down: after == 0, floors, evictions }
     }
 
-    /// Goes on with all wanted topics whose floor is above `least`. `each` gives the new `least`.
-    /// `false` if more is left than one call may look at.
+    /// Continues the walk over the wanted topics with a floor above `least`. `each` is called for
+    /// each of them and returns the new `least`. Returns `false` if more rows are left than one
+    /// call may read.
     pub(super) fn advance<'a>(
         &mut self,
         snapshot: &mut Snapshot<'a>,
@@ -106,8 +108,8 @@ impl FloorWalk {
         Ok(true)
     }
 
-    /// Floors that need no walk: those of listed topics and of names without a row, at first and
-    /// whenever a topic that matters was forgotten.
+    /// The floors that need no walk: those of listed topics and of names without a row. They are
+    /// returned in the first call, and again whenever a topic that matters was forgotten.
     fn listed(&mut self, snapshot: &mut Snapshot<'_>, least: u64) -> Result<Vec<TopicEvictions>> {
         let forgotten = TopicEvictions::forgotten(snapshot.db)?;
         let is_first = self.forgotten.is_none();
@@ -129,12 +131,13 @@ impl FloorWalk {
     }
 }
 
-/// The search for holes above `from` that were evicted after a given eviction.
+/// The search for the hole at or above `from`. Only evictions after the eviction number `after`
+/// count.
 #[derive(Debug)]
 pub(crate) struct Holes {
     from: u64,
     after: u64,
-    /// No hole found so far reaches this offset.
+    /// The offset after the highest hole found so far.
     below: u64,
     walk: FloorWalk,
 }
@@ -144,13 +147,13 @@ impl Holes {
         Self { from, after, below: 0, walk: FloorWalk::new(after) }
     }
 
-    /// Whether another search goes on where this one is.
+    /// Whether a search from these values can continue this one.
     pub(super) fn is_continued_by(&self, from: u64, after: u64) -> bool {
         self.after == after && self.from <= from
     }
 
-    /// Looks at what has changed, from a higher offset on, and gives the hole; `None` if there is
-    /// more to look at.
+    /// Reads what has changed and returns the hole at or above `from`, which may be higher than
+    /// before. `None` if there is more to read.
     pub(super) fn look(
         &mut self,
         snapshot: &mut Snapshot<'_>,

@@ -1,7 +1,8 @@
-//! The topics that a replay reads, and one call of it: a read transaction with a budget of rows.
+//! The topics that a replay reads, and one call of the replay: a read transaction with a limit of
+//! rows.
 //!
-//! As long as the prefixes of its patterns hold few names, a replay lists the topics and merges
-//! their lists of events. Otherwise it walks all events and compares names.
+//! If the prefixes of the replay's patterns contain few names, the replay lists the topics and
+//! merges their lists of events. Otherwise it walks all events and compares names.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -23,25 +24,27 @@ use crate::{
     },
 };
 
-/// Rows that one call looks at: about ten milliseconds if none of them is wanted.
+/// The maximum number of rows that one call reads. This takes about ten milliseconds if none of the
+/// rows is wanted.
 pub(crate) const ROWS_MAX: usize = 4_096;
 
-/// Rows of events that a call may look at in any case, so that every page moves on.
+/// The number of rows of events that a call may always read, so that every page makes progress.
 const EVENT_ROWS_MIN: usize = 1_024;
 
-/// With more names than this under the prefixes of all patterns, a replay walks all events. Merging
-/// more lists would cost a page more than looking at some thousand events in order.
+/// If the prefixes of all patterns contain more names than this, the replay walks all events. To
+/// merge more lists would cost a page more than to read some thousand events in order.
 pub(crate) const LISTED_MAX: usize = 64;
 
-/// Names and prefixes that are looked up: twice what one reader may have. Each costs about as much
-/// as a row.
+/// The maximum number of names and prefixes to look up: twice as many as one reader may have. A
+/// look-up costs about as much as a row.
 const LOOKUPS_MAX: usize = 2_000;
 
-/// Topics of a replay that lists them. New topics may join the first ones up to this bound.
+/// The maximum number of topics of a replay that lists them. New topics may join the first ones up
+/// to this limit.
 const FEW_MAX: usize = LOOKUPS_MAX + 8 * LISTED_MAX;
 
-/// Answers that a walk remembers, in some 300 KiB. At this number all are dropped and found again,
-/// each at the cost of a row.
+/// The maximum number of answers that a walk remembers, in some 300 KiB. When there are this many,
+/// all are dropped. Each can be found again at the cost of a row.
 const KNOWN_MAX: usize = 16_384;
 
 /// The wanted names.
@@ -49,7 +52,7 @@ const KNOWN_MAX: usize = 16_384;
 pub(crate) struct Wants {
     addresses: HashSet<Address>,
     patterns: Arc<PatternSet>,
-    /// The beginnings of the names that patterns match, each once.
+    /// The literal prefixes of the patterns, each once.
     prefixes: BTreeSet<Box<str>>,
 }
 
@@ -71,21 +74,23 @@ impl Wants {
 #[derive(Debug)]
 pub(crate) enum ReplayTopics {
     Few(Few),
-    /// Too many to list. The map says whether a topic is wanted, for the topics looked up so far.
+    /// There are too many topics to list. For the topics looked up so far, the map says whether the
+    /// topic is wanted.
     Many(HashMap<i64, bool>),
 }
 
 /// A list of topics.
 #[derive(Debug)]
 pub(crate) struct Few {
-    /// Numbers of topics, rising, each once. The rows of some may be gone.
+    /// The numbers of the topics in rising order, each once. Some of these topics may no longer
+    /// have a row.
     pub(super) numbers: Vec<i64>,
-    /// Topics up to this number were looked at.
+    /// The highest topic number that the replay has checked.
     newest: i64,
 }
 
 impl ReplayTopics {
-    /// Lists the topics, unless there are too many. Looks at no more rows than a page does.
+    /// Lists the topics, unless there are too many. Reads no more rows than a page does.
     fn choose(db: &Connection, wants: &Wants) -> Result<Self> {
         if wants.addresses.len() + wants.prefixes.len() > LOOKUPS_MAX {
             return Ok(Self::Many(HashMap::new()));
@@ -120,7 +125,7 @@ impl Few {
         self.numbers.binary_search(&topic).is_ok()
     }
 
-    /// The evictions of the topics, and of the wanted names without a row.
+    /// The evictions of the listed topics, and of the wanted names without a row.
     pub(super) fn evicted(&self, db: &Connection, wants: &Wants) -> Result<Vec<TopicEvictions>> {
         let select = "SELECT floor, floor_at, lower_floor, evicted FROM topics WHERE number = ?";
         let mut all = Vec::with_capacity(self.numbers.len() + 1);
@@ -134,8 +139,8 @@ impl Few {
     }
 }
 
-/// The end of the names that begin with a prefix. A prefix is empty or ends with `/`, and the next
-/// character after that is `0`; every text is below every blob.
+/// The end of the range of names that begin with a prefix. A prefix is empty or ends with `/`, and
+/// the next character after `/` is `0`. In SQLite's order, every text is below every blob.
 fn end_of(prefix: &str) -> Value {
     match prefix.strip_suffix('/') {
         Some(stem) => format!("{stem}0").into(),
@@ -148,14 +153,14 @@ pub(crate) struct Snapshot<'a> {
     pub(super) db: &'a Connection,
     pub(super) wants: &'a Wants,
     pub(super) target: &'a mut ReplayTopics,
-    /// From this offset on, topics have no lists yet.
+    /// From this offset on, events are not on the lists of their topics yet.
     pub(super) indexed: u64,
     pub(super) rows_left: usize,
 }
 
 impl Snapshot<'_> {
-    /// Finds the topics of the replay in a transaction, and reads if there are not too many new
-    /// ones to look at in one call.
+    /// Opens a transaction and finds the topics of the replay. Calls `read`, unless there are more
+    /// new topics than one call can check.
     pub(super) fn read<T>(
         pool: &Pool,
         wants: &Wants,
@@ -177,12 +182,12 @@ impl Snapshot<'_> {
         self.rows_left = self.rows_left.saturating_sub(rows);
     }
 
-    /// Begins the part of the call that reads events.
+    /// Begins to read events, for which the call always has some rows left.
     pub(super) fn begin_events(&mut self) {
         self.rows_left = self.rows_left.max(EVENT_ROWS_MIN);
     }
 
-    /// Adds the topics that were made since the last call; `false` if there are more to look at.
+    /// Adds the topics created since the last call. Returns `false` if there are more to check.
     fn add_new_topics(&mut self) -> Result<bool> {
         let ReplayTopics::Few(few) = &mut *self.target else { return Ok(true) };
         let sql = "SELECT number, kind, name FROM topics WHERE number > ? ORDER BY number LIMIT ?";
@@ -222,7 +227,7 @@ impl Snapshot<'_> {
         Ok(wanted)
     }
 
-    /// Whether a wanted topic is among the topics of an event and keeps it.
+    /// Whether one of the topics of an event is wanted and still keeps the event.
     pub(super) fn wants_event(&mut self, offset: u64, topics: TopicNumbers) -> Result<bool> {
         self.spend(topics.0.len().saturating_sub(1));
         for topic in keepers(self.db, offset, topics, self.indexed) {

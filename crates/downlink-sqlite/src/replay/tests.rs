@@ -1,4 +1,5 @@
-//! The amount of the file that one call looks at, in instructions of SQLite's machine.
+//! Tests of how much of the file one call reads, counted in instructions of SQLite's virtual
+//! machine.
 
 use std::{
     path::PathBuf,
@@ -17,10 +18,10 @@ use crate::{file::connect, lock::WriterLock, schema, sql::Sql as _};
 
 use super::{target::ROWS_MAX, *};
 
-/// SQLite takes some ten to fifty instructions for one row, with the rest of its loop.
+/// SQLite runs some ten to fifty instructions for one row, including the rest of its loop.
 const INSTRUCTIONS_PER_ROW: u64 = 50;
 
-/// A file of `topics/N` topics, each with one event and, below it, a floor.
+/// A file with this many topics. Each topic has one event, and a floor below the event.
 fn file(name: &str, topics: u64) -> (PathBuf, Arc<Pool>, Arc<AtomicU64>) {
     let folder = std::env::temp_dir().join(format!("downlink-replay-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -68,14 +69,15 @@ fn patterns(texts: impl IntoIterator<Item = String>) -> Wanted {
     Wanted { addresses: Vec::new(), patterns: Arc::new(PatternSet::new(selectors)) }
 }
 
-/// A call and the instructions that it took.
+/// The result of a call, and the number of instructions that the call took.
 fn counted<T>(count: &AtomicU64, call: impl FnOnce() -> T) -> (T, u64) {
     let before = count.load(Ordering::Relaxed);
     let answer = call();
     (answer, count.load(Ordering::Relaxed) - before)
 }
 
-/// Reads to the end. Gives all pages, the number of calls, and the most that one of them took.
+/// Reads to the end. Returns all pages, the number of calls, and the maximum number of instructions
+/// in one call.
 fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
     let (mut from, until) = (Offset::FIRST, Offset::new(1_000_000));
     let batch = Batch { events_max: 256, bytes_max: usize::MAX };
@@ -94,9 +96,9 @@ fn read(replay: &mut Replay, count: &AtomicU64) -> (Vec<Page>, usize, u64) {
 }
 
 #[test]
-fn a_thousand_patterns_over_many_topics_look_at_few_rows_in_each_call() {
+fn each_call_reads_few_rows_with_a_thousand_patterns_and_many_topics() {
     let (path, pool, count) = file("patterns", 20_000);
-    // None of the patterns matches a topic, so the walks find nothing and never end early.
+    // No pattern matches a topic, so the walks find nothing and never end early.
     let misses = patterns((0..1_000).map(|n| format!("t{n}/{{id}}/x")));
     let mut replay = Replay::new(Arc::clone(&pool), misses);
     let (pages, calls, most) = read(&mut replay, &count);
@@ -137,9 +139,9 @@ fn exact_names_are_looked_up_once() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// While a replay walks floors, new topics and evictions never stop it.
+/// New topics and evictions never stop a replay that walks the floors.
 #[test]
-fn many_new_topics_are_looked_at_step_by_step() {
+fn many_new_topics_are_checked_step_by_step() {
     let (path, pool, count) = file("new", 10);
     let mut replay = Replay::new(pool, patterns(["u1/*".to_owned()]));
     read(&mut replay, &count);
@@ -153,9 +155,9 @@ fn many_new_topics_are_looked_at_step_by_step() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// An index search that begins at the wrong end looks at every row.
+/// An index search that begins at the wrong end reads every row.
 #[test]
-fn searches_in_indexes_begin_at_their_place() {
+fn index_searches_begin_at_the_right_row() {
     let (path, pool, count) = file("places", 20_000);
     let first = |sql: &'static str, params: (i64, i64)| {
         let find = |db: &Connection| db.first::<(u64,)>(sql, params);

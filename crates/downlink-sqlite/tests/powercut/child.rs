@@ -13,7 +13,7 @@ use crate::{
     plan::{COMMITS, NOW, Plan, Sort, batch, options},
 };
 
-/// Says something to the parent at once: after the next line the power may be gone.
+/// Sends a line to the parent at once, because the power may be cut right after it.
 fn say(line: &str) {
     let mut output = std::io::stdout().lock();
     output.write_all(format!("{line}\n").as_bytes()).unwrap();
@@ -53,7 +53,7 @@ fn write(plan: &Plan, store: &mut SqliteStore) {
     say("done");
 }
 
-/// After a failed flush, earlier events can still be read.
+/// After a failed flush, earlier events must still be readable.
 fn check_readable(store: &SqliteStore, unknown: u64) {
     let batch = Batch { events_max: 1, bytes_max: usize::MAX };
     let newest = store.reader().newest(batch).map(|newest| newest.first().map(|e| e.offset.get()));

@@ -1,8 +1,10 @@
-//! A disk that keeps in mind what was flushed: the functions of libc by which a program writes.
+//! A simulated disk that records which writes were flushed. It replaces the functions of libc that
+//! write to files.
 //!
-//! Defined here, they take the place of libc's own in this whole program, SQLite included. Calls for
-//! files outside the folder of the run go to the kernel unchanged, and inside it too, except that
-//! nothing waits for a real disk: what would be on it is kept in memory.
+//! The functions in this file replace those of libc in the whole program, including SQLite. Calls
+//! for files outside the run's folder go to the kernel unchanged. Calls for files inside the folder
+//! also go to the kernel, but a flush does not reach a real disk. The flushed content is kept in
+//! memory.
 
 #![allow(unsafe_code)]
 
@@ -17,14 +19,14 @@ use std::{
 
 use crate::plan::{Plan, Sort};
 
-/// Bytes that a disk writes in one piece.
+/// The number of bytes that a disk writes as one unit.
 const SECTOR: usize = 512;
 
 static DISK: OnceLock<(Plan, Mutex<Disk>)> = OnceLock::new();
 
 struct Disk {
     calls: u64,
-    /// Whether the one failure of the run has happened.
+    /// Whether the planned failure of the run has happened.
     failed: bool,
     random: fastrand::Rng,
     files: BTreeMap<String, File>,
@@ -49,7 +51,7 @@ enum Call {
     Flush,
 }
 
-/// Begins to keep in mind what is flushed. The folder is empty.
+/// Starts the simulated disk. The folder must be empty.
 pub(crate) fn attach(plan: &Plan) {
     let disk = Disk {
         calls: 0,
@@ -60,7 +62,7 @@ pub(crate) fn attach(plan: &Plan) {
     assert!(DISK.set((plan.clone(), Mutex::new(disk))).is_ok());
 }
 
-/// The power goes: puts what survives where the plan says, and ends the process.
+/// Cuts the power: writes the surviving files into the folder of the plan, and ends the process.
 pub(crate) fn cut() -> ! {
     let (plan, disk) = DISK.get().unwrap();
     cut_locked(plan, &mut disk.lock().unwrap())
@@ -93,7 +95,8 @@ fn put(content: &mut Vec<u8>, at: usize, bytes: &[u8]) {
 }
 
 impl File {
-    /// Of the unflushed writes, each sector survives with a chance, and the last write up to some byte.
+    /// Decides which unflushed writes survive. Each sector survives with this chance. Of the last
+    /// write, only the bytes up to a random one can survive.
     fn survive(&mut self, random: &mut fastrand::Rng, chance: f64) {
         let last = self.pending.len().saturating_sub(1);
         for (index, op) in self.pending.drain(..).enumerate() {
@@ -120,7 +123,7 @@ impl File {
     }
 }
 
-/// The disk and the file's name, if a descriptor is for a file of the run that the disk keeps.
+/// The disk and the file's name, if the descriptor belongs to a file of the simulated disk.
 fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, String)> {
     let (plan, disk) = DISK.get()?;
     let path = fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()?;
@@ -130,12 +133,12 @@ fn find(descriptor: c_int) -> Option<(&'static Plan, MutexGuard<'static, Disk>, 
 
 fn name_in(plan: &Plan, path: &Path) -> Option<String> {
     let name = path.strip_prefix(&plan.folder).ok()?.to_str()?;
-    // Shared memory does not survive.
+    // Shared memory does not survive a power cut.
     (!name.ends_with("-shm")).then(|| name.to_owned())
 }
 
 impl Disk {
-    /// Counts a call; whether it is the one that fails.
+    /// Counts a call. Returns whether this call must fail.
     fn fails(&mut self, plan: &Plan, call: Call) -> bool {
         self.calls += 1;
         let kind = match plan.sort {
@@ -164,7 +167,7 @@ impl Disk {
         let file = files.entry(name).or_default();
         match plan.sort {
             Sort::Pretending => {}
-            // The kernel forgets that these were to be written: no later flush includes them.
+            // After a failed flush, the kernel drops these writes: no later flush includes them.
             _ if fails => {
                 file.survive(random, 0.5);
                 return error(libc::EIO);
@@ -181,7 +184,7 @@ fn error(number: c_int) -> c_int {
     -1
 }
 
-/// Writes through the kernel and notes what was written at `at`.
+/// Writes through the kernel, and records what was written at `at`.
 ///
 /// # Safety
 ///

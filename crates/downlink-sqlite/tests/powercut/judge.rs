@@ -15,7 +15,7 @@ use crate::plan::{COMMITS, EVENTS_MAX, NOW, Plan, Sort, TOPICS, batch, event, op
 pub(crate) struct Said {
     kept: BTreeSet<u64>,
     failed: BTreeSet<u64>,
-    /// Through which batch it flushed.
+    /// The last batch that was flushed.
     flushed: Option<u64>,
     unknown: Option<u64>,
     stopped: bool,
@@ -23,9 +23,9 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Whether the run proves something: a batch was kept, and then the planned failure happened or
-    /// the power went during the run.
-    pub(crate) fn is_telling(&self, sort: Sort) -> bool {
+    /// Whether the run tests anything: a batch was kept, and after that the planned failure
+    /// happened, or the power was cut before the end of the run.
+    pub(crate) fn is_conclusive(&self, sort: Sort) -> bool {
         let failed = match sort {
             Sort::FailedWrite => !self.failed.is_empty(),
             Sort::FailedFlush => self.unknown.is_some() || self.stopped,
@@ -35,7 +35,8 @@ impl Said {
     }
 }
 
-/// One run: the output of the child, and the first difference to the file, if there is one.
+/// Runs one seed. Returns the output of the child, and the first difference between it and the
+/// file, if there is one.
 pub(crate) fn run(sort: Sort, seed: u64) -> (Said, Option<String>) {
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("powercut-{}-{sort:?}-{seed}", std::process::id()));
@@ -72,15 +73,18 @@ fn listen(text: &str) -> Said {
         }
     }
     if let Some(unknown) = said.unknown {
-        assert!(said.kept.iter().all(|&kept| kept < unknown), "nothing is kept after a stop");
+        assert!(
+            said.kept.iter().all(|&kept| kept < unknown),
+            "no batch may be kept after the store has stopped"
+        );
     }
     said
 }
 
-/// Which batches may be there: every acceptable answer.
+/// The sets of batches that the file may contain.
 fn acceptable(sort: Sort, said: &Said) -> Vec<BTreeSet<u64>> {
     let kept = &said.kept;
-    // The batch that was being written when the power went, or had an unknown outcome.
+    // The batch that was being written when the power was cut, or whose outcome is unknown.
     let last = kept.iter().chain(&said.failed).next_back().map_or(0, |number| number + 1);
     let open = if said.stopped || said.unknown.is_some() {
         said.unknown
@@ -103,7 +107,7 @@ fn judge(sort: Sort, said: &Said, after: &Path) -> Result<(), String> {
     let store = open(&path)?;
     let highest = said.kept.last().map_or(0, |number| number * 20 + 16);
     if sort != Sort::Relaxed && store.opened().next_offset.get() <= highest {
-        return Err(format!("offset {highest} would be given again"));
+        return Err(format!("offset {highest} would be assigned again"));
     }
     let mut reasons = Vec::new();
     for batches in acceptable(sort, said) {
@@ -120,7 +124,7 @@ fn open(path: &Path) -> Result<SqliteStore, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Whether the store holds exactly these batches, less what the rule let go.
+/// Checks that the store has exactly these batches, without the events that the rule evicted.
 fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
     for number in 0..TOPICS {
         let address = topic(number);
@@ -133,7 +137,9 @@ fn compare(store: &SqliteStore, batches: &BTreeSet<u64>) -> Result<(), String> {
             .replay(wanted)
             .page(Range { from: Offset::FIRST, until }, EvictionNumber::NONE, limits)
             .map_err(|error| error.to_string())?;
-        let Step::Done(page) = page else { return Err("a page of one topic in two calls".into()) };
+        let Step::Done(page) = page else {
+            return Err("a page of one topic took two calls".into());
+        };
         let committed: Vec<u64> = batches
             .iter()
             .flat_map(|&number| batch(number))

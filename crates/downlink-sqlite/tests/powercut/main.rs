@@ -1,16 +1,17 @@
-//! The power goes off while a store is written: acknowledged events must be there afterwards.
+//! The power is cut while a store is written. Acknowledged events must be in the file afterwards.
 //!
-//! A child process commits, and says so after each commit, on a disk that keeps in mind what was
-//! flushed. At some call the power goes: an arbitrary part of the unflushed writes survives, down to
-//! single sectors, and the last write is torn. In other runs a write or a flush fails first. The
-//! parent opens the surviving file and compares it with the output of the child.
+//! A child process commits, and prints a line after each commit. It uses a simulated disk that
+//! records which writes were flushed. The power is cut at some call of the disk. Then each sector
+//! of the unflushed writes survives or is lost at random, and the last write may be torn at any
+//! byte. In some runs, a write or a flush fails before that. The parent opens the surviving file
+//! and compares it with the output of the child.
 //!
-//! The same runs on a disk that only pretends to flush must lose something; otherwise this test would
-//! prove nothing, and it fails. `DOWNLINK_POWERCUT_RUNS` sets how many runs of each sort there are,
-//! `DOWNLINK_POWERCUT_SEED` where they begin.
+//! The same runs on a disk that only pretends to flush must lose something. Otherwise the test
+//! could not detect losses, and it fails. `DOWNLINK_POWERCUT_RUNS` sets the number of runs of each
+//! sort, and `DOWNLINK_POWERCUT_SEED` the first seed.
 //!
-//! Not simulated: the loss of a file's very name, and of the memory shared between processes, which
-//! never survives.
+//! Two things are not simulated: the loss of a file name, and the memory shared
+//! between processes, which never survives.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    println!("skipped: the power is cut on Linux only");
+    println!("skipped: this test runs only on Linux");
     ExitCode::SUCCESS
 }
 
@@ -47,25 +48,25 @@ fn main() -> ExitCode {
     if good.into_iter().all(|good| good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one sort and says how it went.
+/// Runs all seeds of one sort and prints the result. Returns whether the result is as expected.
 #[cfg(target_os = "linux")]
 fn check(sort: plan::Sort, seeds: std::ops::Range<u64>) -> bool {
     let (runs, first) = (seeds.end - seeds.start, seeds.start);
     let results: Vec<_> = seeds.map(|seed| (seed, judge::run(sort, seed))).collect();
-    let telling = results.iter().filter(|(_, (said, _))| said.is_telling(sort)).count();
+    let conclusive = results.iter().filter(|(_, (said, _))| said.is_conclusive(sort)).count();
     let wrong: Vec<_> =
         results.iter().filter_map(|(seed, (_, wrong))| Some((seed, wrong.as_ref()?))).collect();
     let pretending = sort == plan::Sort::Pretending;
     println!(
-        "power cut, {sort:?}: {runs} runs from seed {first}, {telling} of them telling; after {} \
-         something was lost or wrong",
+        "power cut, {sort:?}: {runs} runs from seed {first}, {conclusive} of them conclusive; {} \
+         of them lost events or were wrong",
         wrong.len()
     );
-    if telling == 0 || (pretending && wrong.is_empty()) {
-        println!("  void: this proves nothing");
+    if conclusive == 0 || (pretending && wrong.is_empty()) {
+        println!("  inconclusive: these runs prove nothing");
     }
     if !pretending {
         wrong.iter().for_each(|(seed, wrong)| println!("  seed {seed}: {wrong}"));
     }
-    telling > 0 && wrong.is_empty() != pretending
+    conclusive > 0 && wrong.is_empty() != pretending
 }

@@ -1,4 +1,5 @@
-//! The plan of a run. Sort and seed alone decide it, so it is the same in parent and child.
+//! The plan of a run. It depends only on the sort and the seed, so it is the same in the parent and
+//! in the child.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,30 +11,32 @@ use downlink_log::{
 };
 use downlink_sqlite::SqliteOptions;
 
-/// Commits in a run, and calls of the disk after which the power may go: a few more than a whole run
-/// takes, so that some runs end by themselves.
+/// The number of commits in a run, and the highest call of the disk at which the power may be cut.
+/// A whole run has a few calls less, so some runs end without a power cut.
 pub(crate) const COMMITS: u64 = 60;
 const CALLS_MAX: u64 = 5_200;
 
-/// The wall clock of every opening.
+/// The time of the wall clock at every opening.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-/// Topics of a run; events that each keeps. Few enough that eviction is at work all the time.
+/// The number of topics of a run, and the number of events that each topic keeps. They are so small
+/// that events are evicted all the time.
 pub(crate) const TOPICS: u64 = 5;
 pub(crate) const EVENTS_MAX: usize = 40;
 
-/// Sorts of runs.
+/// The sorts of runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sort {
-    /// Durable commits, and the power goes.
+    /// Durable commits, and then a power cut.
     Durable,
-    /// Relaxed commits: the newest may be gone, and there is no hole.
+    /// Relaxed commits, and then a power cut. The newest events may be lost, but there must be no
+    /// hole.
     Relaxed,
-    /// A write fails before that.
+    /// A write fails before the power cut.
     FailedWrite,
-    /// A flush fails before that.
+    /// A flush fails before the power cut.
     FailedFlush,
-    /// Durable commits on a disk that does not flush and says it did.
+    /// Durable commits on a disk that does not flush but reports success.
     Pretending,
 }
 
@@ -46,7 +49,7 @@ impl Sort {
 pub(crate) struct Plan {
     pub(crate) sort: Sort,
     pub(crate) seed: u64,
-    /// Where the store is, and where what survives is put.
+    /// The folder of the store, and the folder for the surviving files.
     pub(crate) folder: PathBuf,
     pub(crate) after: PathBuf,
 }
@@ -77,12 +80,12 @@ impl Plan {
         folder.join("a.db")
     }
 
-    /// The call at which the power goes.
+    /// The call at which the power is cut.
     pub(crate) fn cut_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed).u64(1..CALLS_MAX)
     }
 
-    /// The call that fails, before the power goes.
+    /// The first call that may fail, before the power cut.
     pub(crate) fn fail_at(&self) -> u64 {
         fastrand::Rng::with_seed(self.seed ^ 0xfa11).u64(1..=self.cut_at())
     }
@@ -100,12 +103,12 @@ pub(crate) fn topic(number: u64) -> Address {
     Address::Topic(Topic::new(&format!("t/{number}")).unwrap())
 }
 
-/// The batch with a number: 16 events, and 4 offsets that are never used.
+/// The batch with this number: 16 events, and 4 offsets that are never used.
 pub(crate) fn batch(number: u64) -> Vec<StoredEvent> {
     (1..=16).map(|n| event(number * 20 + n)).collect()
 }
 
-/// Everything about an event follows from its offset.
+/// The event at an offset. The offset determines all of its fields.
 pub(crate) fn event(offset: u64) -> StoredEvent {
     let mut to = vec![topic(offset % TOPICS)];
     if offset.is_multiple_of(3) {

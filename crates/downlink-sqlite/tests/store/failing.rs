@@ -1,4 +1,4 @@
-//! Files that cannot be a store, disks without room, damage.
+//! Files that are not stores, disks without space, and damage.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ fn refusal(path: &Path) -> StoreError {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_and_left_alone() {
+fn a_file_that_is_not_a_database_is_refused_and_left_unchanged() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     fs::write(&path, "a letter to nobody, long enough to be looked at ".repeat(100)).unwrap();
@@ -54,14 +54,14 @@ fn a_file_of_a_newer_version_is_refused() {
 }
 
 #[test]
-fn a_folder_that_is_missing_is_named() {
+fn a_missing_folder_gives_the_error_cannot_open() {
     let folder = Folder::new();
     let refused = refusal(&folder.file("missing/a.db"));
     assert!(matches!(refused, StoreError::CannotOpen { .. }), "{refused}");
 }
 
 #[test]
-fn a_damaged_page_is_found_when_it_is_read() {
+fn a_damaged_page_is_detected_when_it_is_read() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(ALL));
@@ -83,7 +83,8 @@ fn a_damaged_page_is_found_when_it_is_read() {
     assert!(matches!(found, Err(StoreError::Corrupt { .. })), "{found:?}");
 }
 
-/// A file system of our own; `None`, and said so, where that is not allowed.
+/// A separate file system for one test. Where mounting is not allowed, `mount` prints a line and
+/// returns `None`.
 struct Disk(Folder);
 
 impl Disk {
@@ -96,7 +97,7 @@ impl Disk {
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("skipped: mounting a file system needs to be root");
+        eprintln!("skipped: only root may mount a file system");
         None
     }
 }
@@ -123,7 +124,7 @@ fn a_full_disk_refuses_publishes_and_recovers() {
     assert_eq!(
         store.commit(&[large(failed + 1)], Durability::Commit),
         Err(StoreError::DiskFull),
-        "it stays full"
+        "the disk is still full"
     );
     fs::remove_file(&ballast).unwrap();
     store.commit(&[large(failed + 2)], Durability::Commit).unwrap();
@@ -137,13 +138,13 @@ fn a_full_disk_refuses_publishes_and_recovers() {
 }
 
 #[test]
-fn a_disk_without_room_for_a_store_says_so() {
+fn a_disk_without_space_for_a_new_store_is_full() {
     let Some(disk) = Disk::mount("size=16k") else { return };
     assert_eq!(refusal(&disk.0.file("a.db")), StoreError::DiskFull);
 }
 
 #[test]
-fn a_read_only_disk_says_so() {
+fn a_read_only_disk_gives_the_error_read_only() {
     let Some(disk) = Disk::mount("size=4m") else { return };
     let path = disk.0.file("a.db");
     drop(open(&path));
@@ -155,7 +156,7 @@ fn a_read_only_disk_says_so() {
 }
 
 #[test]
-fn a_read_only_file_says_so() {
+fn a_read_only_file_gives_the_error_read_only() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     drop(open(&path));
@@ -163,14 +164,14 @@ fn a_read_only_file_says_so() {
     mode.set_readonly(true);
     fs::set_permissions(&path, mode).unwrap();
     if fs::OpenOptions::new().write(true).open(&path).is_ok() {
-        eprintln!("skipped: this user may write files that are read-only");
+        eprintln!("skipped: this user may write to read-only files");
         return;
     }
     assert_eq!(refusal(&path), StoreError::ReadOnly);
 }
 
 #[test]
-fn every_failure_says_what_to_do() {
+fn every_error_says_what_to_do() {
     let reason: Box<str> = "x".into();
     let errors = [
         StoreError::InUse { file: Path::new("x").into() },

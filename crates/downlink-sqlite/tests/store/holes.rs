@@ -1,4 +1,4 @@
-//! Holes in history, found by eviction numbers.
+//! Holes in history are found by eviction numbers.
 
 use downlink_log::{
     Address, Batch, EvictionNumber, Offset, Retention,
@@ -21,7 +21,7 @@ fn hole(below: u64) -> Option<Offset> {
     Some(Offset::new(below - 1))
 }
 
-/// The hole of one page from an offset on.
+/// The hole of one page, from an offset on.
 fn hole_after(
     store: &SqliteStore,
     topics: &[Address],
@@ -33,7 +33,7 @@ fn hole_after(
 }
 
 #[test]
-fn evictions_are_numbered_as_they_happen() {
+fn evictions_are_numbered_in_order() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(FOUR));
@@ -61,9 +61,9 @@ fn only_evictions_after_the_number_make_a_hole() {
     assert_eq!(hole_after(&store, &[topic("a")], 7, begun), None);
 }
 
-/// A hole that arises between two pages, below the highest floor known at opening.
+/// Between two pages, a hole arises below the highest floor that existed when the store was opened.
 #[test]
-fn a_hole_below_a_higher_floor_is_found_when_it_arises() {
+fn a_new_hole_below_a_higher_floor_is_found() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(FOUR));
     append(&mut store, 1..=4, &[topic("slow")]);
@@ -95,18 +95,18 @@ fn an_event_that_another_wanted_topic_keeps_is_not_missing() {
     append(&mut store, 4..=5, &[topic("a"), client("c")]);
     append(&mut store, 6..=7, &[topic("a")]);
     let none = EvictionNumber::NONE;
-    // 1 to 3 are gone.
+    // Events 1 to 3 are evicted.
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 1, none), hole(4));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 4, none), None);
     append(&mut store, 8..=8, &[topic("a")]);
-    // 4 is gone from the topic, and the client keeps it.
+    // Event 4 is evicted from the topic, but the client's inbox keeps it.
     assert_eq!(hole_after(&store, &[topic("a")], 1, none), hole(5));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 1, none), hole(4));
     assert_eq!(hole_after(&store, &[topic("a"), client("c")], 4, none), None);
 }
 
 #[test]
-fn a_topic_that_appears_between_two_pages_is_read() {
+fn a_replay_reads_topics_created_between_two_pages() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     append(&mut store, 1..=2, &[topic("a/1")]);

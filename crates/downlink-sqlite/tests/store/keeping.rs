@@ -1,4 +1,4 @@
-//! Committed events are there, now and after opening again.
+//! Committed events can be read at once, and after the store was opened again.
 
 use downlink_log::{
     Batch, Epoch, Fingerprint, IdempotencyKey, Offset,
@@ -27,7 +27,7 @@ fn a_batch_is_read_back_after_opening_again() {
 }
 
 #[test]
-fn every_opening_begins_an_epoch_after_what_was_given() {
+fn every_opening_begins_an_epoch_above_the_assigned_offsets() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let epochs = [Epoch::from_random(100_001), Epoch::from_random(100_002)];
@@ -42,9 +42,9 @@ fn every_opening_begins_an_epoch_after_what_was_given() {
     assert_eq!(again.map(|_| ()), Err(StoreError::EpochTaken));
 }
 
-/// The newest offset is not given again although no row of it is left.
+/// The newest offset is not assigned again, although no row has it any more.
 #[test]
-fn offsets_of_marks_and_of_evicted_events_stay_used() {
+fn offsets_of_marks_and_evicted_events_are_not_assigned_again() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -64,8 +64,8 @@ fn offsets_of_marks_and_of_evicted_events_stay_used() {
     assert_eq!(store.opened().clock.unwrap().at, at(6));
 }
 
-/// An id given after the backup was made lies past the end of its epoch, so that it is never taken
-/// for one of the offsets that are given anew.
+/// If an event got its id after the backup was made, the id is beyond the end of its epoch in the
+/// restored store. So it is never mistaken for an event that gets the same offset later.
 #[test]
 fn a_restored_backup_ends_the_epoch_where_it_was_made() {
     let folder = Folder::new();
@@ -81,7 +81,8 @@ fn a_restored_backup_ends_the_epoch_where_it_was_made() {
     assert_eq!(offsets(&restored, &wanted(&[topic("a")], &[])), [1, 2]);
 }
 
-/// A killed process leaves the file and its log as the operating system has them.
+/// When a process is killed, the operating system still has everything that it wrote to the file
+/// and the write-ahead log.
 #[test]
 fn relaxed_commits_survive_a_kill() {
     let folder = Folder::new();
@@ -119,7 +120,7 @@ fn offsets_that_do_not_rise_are_refused() {
 }
 
 #[test]
-fn publisher_ids_and_keys_find_their_events() {
+fn events_are_found_by_publisher_id_and_by_key() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -128,8 +129,8 @@ fn publisher_ids_and_keys_find_their_events() {
     let other = IdempotencyKey { credential: "eve".into(), key: "k".into() };
     let given = StoredEvent { id: Some("x".into()), fingerprint, ..event(1, &[topic("a")]) };
     let keyed = StoredEvent { key: Some(key.clone()), fingerprint, ..event(2, &[topic("a")]) };
-    let nobodys = StoredEvent { key: Some(other.clone()), fingerprint, ..event(3, &[]) };
-    commit(&mut store, &[given, keyed, nobodys]);
+    let unaddressed = StoredEvent { key: Some(other.clone()), fingerprint, ..event(3, &[]) };
+    commit(&mut store, &[given, keyed, unaddressed]);
     drop(store);
     let mut store = open(&path);
     let reader = store.reader();
@@ -143,7 +144,7 @@ fn publisher_ids_and_keys_find_their_events() {
 }
 
 #[test]
-fn the_newest_events_are_read_back_whole() {
+fn the_newest_events_are_read_back_with_all_their_fields() {
     let folder = Folder::new();
     let mut store = open(&folder.file("a.db"));
     let batch: Vec<_> = (1..=9)
@@ -159,7 +160,7 @@ fn the_newest_events_are_read_back_whole() {
         |events_max, bytes_max| store.reader().newest(Batch { events_max, bytes_max }).unwrap();
     assert_eq!(newest(3, usize::MAX), batch[6..]);
     assert_eq!(newest(100, usize::MAX), batch);
-    // "event 9" and "event 8" are 14 bytes: the second reaches the bound.
+    // "event 9" and "event 8" have 14 bytes together, so the second event reaches the limit.
     assert_eq!(newest(100, 14), batch[7..]);
 }
 
@@ -173,7 +174,7 @@ fn the_fingerprint_key_stays_and_differs_from_file_to_file() {
 }
 
 #[test]
-fn flushing_needs_something_to_flush() {
+fn a_flush_without_unflushed_events_succeeds() {
     let folder = Folder::new();
     let mut store =
         SqliteStore::open(&folder.file("a.db"), fresh_epoch(), NOW, SqliteOptions::default())

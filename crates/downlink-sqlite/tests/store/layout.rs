@@ -15,7 +15,7 @@ use crate::support::{
 
 const FIRST: &str = include_str!("../../src/layout/1.sql");
 
-/// A file of the first version. Its clock was ahead for a while.
+/// Creates a file of the first layout. Its clock was ahead for a while.
 fn make_layout_1(path: &Path) {
     let future = NOW.as_millis() + 5_000;
     let old = Connection::open(path).unwrap();
@@ -69,7 +69,7 @@ fn a_file_of_layout_1_keeps_its_events_floors_and_keys() {
 }
 
 #[test]
-fn time_stamps_in_the_future_become_the_present() {
+fn time_stamps_in_the_future_become_the_time_of_the_opening() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     make_layout_1(&path);
@@ -85,7 +85,7 @@ fn time_stamps_in_the_future_become_the_present() {
 }
 
 #[test]
-fn the_clock_is_kept_with_the_next_transaction() {
+fn the_next_transaction_stores_the_clock() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -105,9 +105,9 @@ fn the_clock_is_kept_with_the_next_transaction() {
     assert_eq!(open(&path).opened().clock, Some(ClockState { at: at(5), delta_ms: 90 }));
 }
 
-/// No row of an event has the time of a mark.
+/// The time of a mark is not in any row of an event.
 #[test]
-fn the_clock_knows_the_time_of_a_finish_mark() {
+fn the_stored_clock_includes_the_time_of_a_finish_mark() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);
@@ -117,7 +117,7 @@ fn the_clock_knows_the_time_of_a_finish_mark() {
     assert_eq!(open(&path).opened().clock.unwrap().at, at(9));
 }
 
-/// A store of five events with ids, changed by a statement.
+/// A store of five events with ids. The statement damages one of them.
 fn damaged(folder: &Folder, statement: &str) -> downlink_sqlite::SqliteStore {
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(ALL));
@@ -133,7 +133,8 @@ fn damaged(folder: &Folder, statement: &str) -> downlink_sqlite::SqliteStore {
 
 #[test]
 fn a_damaged_event_has_no_payload() {
-    // One bit less in "event 3"; another id; the bytes of another event.
+    // The changes are: "event 3" becomes "event 2", which differs in one bit; another id; no id;
+    // another checksum.
     for change in ["payload = x'6576656e742032'", "id = 'id 4'", "id = NULL", "checksum = 1"] {
         let folder = Folder::new();
         let store = damaged(&folder, &format!("UPDATE events SET {change} WHERE offset = 3"));
@@ -146,7 +147,7 @@ fn a_damaged_event_has_no_payload() {
 }
 
 #[test]
-fn every_flipped_bit_is_found() {
+fn every_flipped_bit_is_detected() {
     let intact = payload(3);
     for bit in 0..intact.len() * 8 {
         let folder = Folder::new();
@@ -166,7 +167,7 @@ fn every_flipped_bit_is_found() {
 }
 
 #[test]
-fn an_event_without_a_checksum_is_taken_as_it_is() {
+fn an_event_without_a_checksum_is_not_verified() {
     let folder = Folder::new();
     let change = "UPDATE events SET checksum = NULL, payload = x'00' WHERE offset = 3";
     let store = damaged(&folder, change);

@@ -1,4 +1,4 @@
-//! Tests of the store in one SQLite file: keeping, reading, trimming, failing.
+//! Tests of the store: keeping, reading, trimming, and failures.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,8 @@
-//! Random programs against a list of everything that was ever committed.
+//! Runs random programs, and compares the store with a list of all events that were ever committed.
 //!
-//! The list says what may be gone, and the store's floors say what is: whatever is at or above a
-//! topic's floor is there, whatever is below may be gone by the rule, and nothing else is read.
+//! The list says which events may be evicted. The store's floors say which events are evicted. All
+//! events at or above a topic's floor must be in the store. An event below the floor must be one
+//! that the rule may evict. Nothing else may be read.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,16 +25,17 @@ const INBOX: Retention =
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// To some of the addresses; a step of offsets and of time before each event.
+    /// Commits some events. Each has the indices of its addresses, and a step of its offset and
+    /// time from the event before it.
     Commit(Vec<(Vec<usize>, u64)>),
-    /// Fully, after so many milliseconds.
+    /// Trims completely, after this many milliseconds.
     Trim(u64),
-    /// One step.
+    /// Runs one step of trimming.
     Step,
     Reopen,
-    /// Begins to read one of the selections.
+    /// Begins a reader with one of the selections.
     Begin(usize),
-    /// A page for each reader.
+    /// Reads one page with each reader.
     Pages,
 }
 
@@ -63,7 +65,7 @@ fn addresses() -> Vec<Address> {
     ]
 }
 
-/// Committed events, in order.
+/// All committed events, in order.
 #[derive(Default)]
 struct Naive {
     events: Vec<(u64, BTreeSet<Address>)>,
@@ -75,7 +77,7 @@ impl Naive {
         self.events.iter().filter(move |(_, to)| to.contains(address)).map(|(offset, _)| *offset)
     }
 
-    /// Whether the rule lets an event go, now that time and newer events are what they are.
+    /// Whether the rule may evict an event, at the current time and with the current newer events.
     fn may_be_gone(&self, address: &Address, offset: u64, rule: &Retention) -> bool {
         let newer: Vec<_> = self.of(address).filter(|&other| other > offset).collect();
         let bytes: usize =
@@ -107,7 +109,7 @@ fn read(store: &SqliteStore, wanted: &Wanted, until: u64, events_max: usize) -> 
     (events.iter().map(|entry| entry.offset.get()).collect(), floor)
 }
 
-/// Compares everything that can be read, and answers what each address keeps.
+/// Compares everything that can be read. Returns the events that each address keeps.
 fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
     let mut kept = Vec::new();
@@ -127,7 +129,7 @@ fn compare(store: &SqliteStore, naive: &Naive) -> Vec<Vec<u64>> {
     kept
 }
 
-/// Selections of a reader, each with the places of its addresses.
+/// Selections of readers, each with the indices of its addresses.
 fn selections() -> Vec<(Wanted, Vec<usize>)> {
     vec![
         (wanted(&addresses(), &[]), vec![0, 1, 2, 3, 4, 5, 6]),
@@ -137,12 +139,12 @@ fn selections() -> Vec<(Wanted, Vec<usize>)> {
     ]
 }
 
-/// A reader that began at the first offset, at some moment.
+/// A reader that began at the first offset, at some moment of the program.
 struct Reading {
     replay: Box<dyn StoreReplay>,
     addresses: Vec<usize>,
     begun: EvictionNumber,
-    /// Events that they could get when they began, and where the log ended then.
+    /// The events that the reader could get when it began, and the end of the log at that time.
     kept: BTreeSet<u64>,
     tail: u64,
     next: u64,
@@ -157,7 +159,7 @@ impl Reading {
         Self { replay: store.reader().replay(wanted), addresses, begun, kept, tail, next: 1 }
     }
 
-    /// Reads a page. Missing events lie below its hole, and a hole has a reason.
+    /// Reads a page. All missing events must be below its hole, and a hole needs a later eviction.
     fn page(&mut self, store: &SqliteStore, naive: &Naive) {
         let until = naive.events.last().map_or(1, |(offset, _)| offset + 1);
         let batch = Batch { events_max: 2, bytes_max: usize::MAX };
@@ -180,7 +182,10 @@ impl Reading {
         let highest = store.reader().highest_floor().unwrap().get();
         assert!(page.hole.is_none_or(|hole| hole.get() < highest && hole.get() >= from));
         let newest = store.reader().newest_eviction().unwrap();
-        assert!(page.hole.is_none() || newest > begun, "nothing was evicted meanwhile");
+        assert!(
+            page.hole.is_none() || newest > begun,
+            "there is a hole, but nothing was evicted since the reader began"
+        );
         self.next = next;
     }
 }
@@ -213,7 +218,7 @@ fn compare_unions(store: &SqliteStore, kept: &[Vec<u64>], until: u64) {
     assert_eq!(newest, all[all.len().saturating_sub(5)..]);
 }
 
-/// After trimming everything, no rule is broken.
+/// After a complete trim, every rule must hold.
 fn check_rules(kept: &[Vec<u64>], now: u64) {
     for (address, kept) in addresses().iter().zip(kept) {
         let rule = rule(address);
@@ -271,7 +276,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_store_reads_like_a_list(ops in ops()) {
+    fn a_store_agrees_with_the_list_of_its_events(ops in ops()) {
         run(ops);
     }
 }

@@ -1,4 +1,5 @@
-//! Pages: exact topics and patterns, few and many, in order and each once.
+//! Pages of exact topics and of patterns, over few topics and many. Every page is in order and has
+//! each event once.
 
 use downlink_log::{
     Address, Batch, Offset,
@@ -19,14 +20,14 @@ fn filled(folder: &Folder, events: u64, to: impl Fn(u64) -> Vec<Address>) -> Sql
 }
 
 #[test]
-fn an_event_of_several_wanted_topics_comes_once() {
+fn an_event_of_several_wanted_topics_is_read_once() {
     let folder = Folder::new();
     let store = filled(&folder, 3, |_| vec![topic("a"), topic("b"), client("c")]);
     assert_eq!(offsets(&store, &wanted(&[topic("a"), topic("b")], &["*"])), [1, 2, 3]);
 }
 
 #[test]
-fn patterns_find_their_topics_and_no_inbox() {
+fn patterns_match_topics_but_no_inbox() {
     let folder = Folder::new();
     let names = ["orders/1", "orders/2/status", "orders0", "other/1"];
     let store = filled(&folder, 5, |offset| match offset {
@@ -60,9 +61,10 @@ fn pages_are_bounded_by_events_and_bytes() {
     assert_eq!(page(one, 9, 5, usize::MAX), (vec![], 10));
 }
 
-/// More topics than are listed: the events are looked at instead, a bounded number for each page.
+/// There are more topics than a replay lists, so it walks all events instead, a bounded number in
+/// each page.
 #[test]
-fn a_pattern_over_many_topics_reads_the_same() {
+fn a_pattern_over_many_topics_reads_every_event() {
     let folder = Folder::new();
     let name = |offset| format!("many/{offset}");
     let store = filled(&folder, 9_000, |offset| vec![topic(&name(offset))]);
@@ -74,7 +76,10 @@ fn a_pattern_over_many_topics_reads_the_same() {
     assert_eq!(offsets(&store, &none), [7_777]);
     let batch = Batch { events_max: 10, bytes_max: usize::MAX };
     let page = first_page(&*store.reader(), &none, 1..9_001, batch);
-    assert!(page.events.is_empty() && page.next.get() < 7_777, "a page looks at some rows only");
+    assert!(
+        page.events.is_empty() && page.next.get() < 7_777,
+        "a page must read a bounded number of rows"
+    );
     let newest = |wanted: &Wanted, count| nth_newest(&store, wanted, count, 9_001);
     assert_eq!(newest(&wanted(&[], &["many/*"]), 5_000), Some(4_001));
     assert_eq!(newest(&none, 3), Some(7_777));
@@ -102,7 +107,7 @@ fn the_nth_newest_counts_an_event_once() {
 }
 
 #[test]
-fn the_first_since_a_time_is_found() {
+fn first_since_finds_the_first_event_at_or_after_a_time() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     assert_eq!(store.reader().first_since(at(0)), Ok(None));
@@ -115,9 +120,10 @@ fn the_first_since_a_time_is_found() {
     assert_eq!(first(51), None);
 }
 
-/// Old events are on lists by topic, new ones are not yet: reading does not notice.
+/// Old events are on the lists of their topics, and new events are not yet. Both must be read in
+/// the same way.
 #[test]
-fn what_is_indexed_and_what_is_not_read_as_one() {
+fn indexed_and_unindexed_events_are_read_together() {
     let folder = Folder::new();
     let name = |offset: u64| topic(if offset.is_multiple_of(50) { "a" } else { "b" });
     let mut store = filled(&folder, 5_000, |offset| vec![name(offset)]);
@@ -141,7 +147,7 @@ fn what_is_indexed_and_what_is_not_read_as_one() {
 }
 
 #[test]
-fn an_end_is_not_read_beyond() {
+fn reading_stops_at_the_end_of_the_range() {
     let folder = Folder::new();
     let store = filled(&folder, 5, |_| vec![topic("a")]);
     let batch = Batch { events_max: 100, bytes_max: usize::MAX };

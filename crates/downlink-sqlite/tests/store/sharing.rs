@@ -1,4 +1,4 @@
-//! Several at one file: a second writer, many readers, backups, other programs.
+//! Several users of one file: a second writer, many readers, backups, and other programs.
 
 use std::{process::Command, sync::Arc, thread, time::Duration};
 
@@ -33,10 +33,10 @@ fn a_store_that_is_open_already_is_refused() {
     open(&path);
 }
 
-/// Also through another name of the file.
+/// The store is recognised even through another name of its file.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_link_is_the_same_file() {
+fn a_hard_link_is_recognised_as_the_same_file() {
     let folder = Folder::new();
     let (path, link) = (folder.file("a.db"), folder.file("b.db"));
     let first = open(&path);
@@ -47,11 +47,11 @@ fn a_link_is_the_same_file() {
 }
 
 /// A refused opening closes no descriptor of the file. If it did, the system would drop the locks
-/// that SQLite has on it for the first store, and a shell that leaves would remove the write-ahead
-/// log.
+/// that SQLite holds on the file for the first store. A shell that exits would then remove the
+/// write-ahead log.
 #[cfg(target_os = "linux")]
 #[test]
-fn refused_openings_and_readers_that_leave_keep_the_locks_of_sqlite() {
+fn refused_openings_and_dropped_readers_keep_sqlites_locks() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let earlier = open(&path);
@@ -69,7 +69,7 @@ fn refused_openings_and_readers_that_leave_keep_the_locks_of_sqlite() {
     open(&path);
 }
 
-/// Whether this process has locks of SQLite's kind on a file, as the system lists them.
+/// Whether the system lists locks of SQLite's kind that this process has on a file.
 #[cfg(target_os = "linux")]
 fn has_posix_locks(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -97,11 +97,11 @@ fn an_old_lock_is_respected_while_it_is_held_and_then_removed() {
     assert!(!old.exists());
     std::fs::write(&old, "mine").unwrap();
     drop(open(&path));
-    assert!(old.exists(), "a file that is not empty is not ours");
+    assert!(old.exists(), "a file that is not empty must stay");
 }
 
 #[test]
-fn a_second_writer_waits_until_the_first_lets_go() {
+fn a_second_writer_waits_until_the_first_is_closed() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut first = open(&path);
@@ -115,7 +115,7 @@ fn a_second_writer_waits_until_the_first_lets_go() {
     assert_eq!(second.opened().next_offset, Offset::new(2));
 }
 
-/// Readers of any moment see whole batches, up to some batch.
+/// At any moment, a reader sees only complete batches, and all batches up to some batch.
 #[test]
 fn readers_see_whole_batches_while_the_writer_writes() {
     const BATCH: u64 = 7;
@@ -133,7 +133,7 @@ fn readers_see_whole_batches_while_the_writer_writes() {
                     let page = first_page(&*reader, &all, 1..100 * BATCH + 1, batch);
                     let count = page.events.len() as u64;
                     assert_eq!(count % BATCH, 0);
-                    assert!(count >= seen, "nothing disappears");
+                    assert!(count >= seen, "events must not disappear");
                     seen = count;
                 }
             });
@@ -162,7 +162,7 @@ fn a_reader_outlives_its_writer() {
 }
 
 #[test]
-fn a_backup_is_one_moment_of_a_store_in_use() {
+fn a_backup_of_a_store_in_use_is_consistent() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     commit(&mut store, &(1..=500).map(|n| event(n, &[topic("a")])).collect::<Vec<_>>());
@@ -185,7 +185,7 @@ fn a_backup_is_one_moment_of_a_store_in_use() {
 }
 
 #[test]
-fn a_store_that_was_closed_is_one_file() {
+fn a_closed_store_is_a_single_file() {
     let folder = Folder::new();
     let mut store = open(&folder.file("a.db"));
     commit(&mut store, &[event(1, &[topic("a")])]);
@@ -199,7 +199,7 @@ fn a_store_that_was_closed_is_one_file() {
     );
 }
 
-/// The user's own tools work on a store in use. Needs the program `sqlite3`.
+/// Other tools work on a store that is in use. This test needs the program `sqlite3`.
 #[test]
 fn the_shell_of_sqlite_copies_a_store_in_use() {
     if Command::new("sqlite3").arg("-version").output().is_err() {
@@ -224,7 +224,7 @@ fn the_shell_of_sqlite_copies_a_store_in_use() {
 }
 
 #[test]
-fn another_programs_lock_is_reported_and_passes() {
+fn a_commit_fails_while_another_program_holds_a_lock() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open(&path);

@@ -1,4 +1,4 @@
-//! Folders that vanish, events in one line, and reading a store to its end.
+//! Temporary folders, short ways to make events, and functions that read a store to its end.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use downlink_log::{
 };
 use downlink_sqlite::{SqliteOptions, SqliteStore};
 
-/// A folder of one test, removed with all that is in it.
+/// The folder of one test. Removed with all its files when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -47,13 +47,13 @@ impl Drop for Folder {
     }
 }
 
-/// An epoch that no other opening of this run has.
+/// An epoch that no other opening in this process has.
 pub(crate) fn fresh_epoch() -> Epoch {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     Epoch::from_random(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The wall clock of every opening: later than every time stamp in the tests.
+/// The time of the wall clock at every opening. It is later than every time stamp in the tests.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
 pub(crate) fn open(path: &Path) -> SqliteStore {
@@ -64,7 +64,7 @@ pub(crate) fn open_with(path: &Path, options: SqliteOptions) -> SqliteStore {
     SqliteStore::open(path, fresh_epoch(), NOW, options).unwrap()
 }
 
-/// Options under which each topic follows one rule.
+/// Options with one rule for all topics.
 pub(crate) fn keeping(retention: Retention) -> SqliteOptions {
     let rules = RetentionRules {
         default: retention,
@@ -77,7 +77,7 @@ pub(crate) fn keeping(retention: Retention) -> SqliteOptions {
     options
 }
 
-/// Keeps everything.
+/// A retention that keeps everything.
 pub(crate) const ALL: Retention =
     Retention { events_max: usize::MAX / 2, bytes_max: usize::MAX, age_max: None };
 
@@ -93,7 +93,7 @@ pub(crate) fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// An event whose payload is its offset in words, published at as many milliseconds.
+/// An event whose payload is its offset as text. The time stamp is the offset in milliseconds.
 pub(crate) fn event(offset: u64, to: &[Address]) -> StoredEvent {
     StoredEvent {
         offset: Offset::new(offset),
@@ -115,7 +115,7 @@ pub(crate) fn commit(store: &mut SqliteStore, batch: &[StoredEvent]) {
     store.commit(batch, Durability::Relaxed).unwrap();
 }
 
-/// Trims until nothing is left to do, and says when the next thing falls due.
+/// Trims until nothing is left to do. Returns when the next work is due.
 pub(crate) fn trim(store: &mut SqliteStore, now: u64) -> Option<Timestamp> {
     loop {
         if let Trimmed::Until(next) = store.trim(at(now)).unwrap() {
@@ -129,7 +129,7 @@ pub(crate) fn wanted(addresses: &[Address], patterns: &[&str]) -> Wanted {
     Wanted { addresses: addresses.to_vec(), patterns: Arc::new(PatternSet::new(patterns)) }
 }
 
-/// Calls until there is an answer.
+/// Repeats a call until it returns an answer.
 pub(crate) fn done<T>(mut call: impl FnMut() -> Step<T>) -> T {
     for _ in 0..1_000 {
         if let Step::Done(answer) = call() {
@@ -139,15 +139,15 @@ pub(crate) fn done<T>(mut call: impl FnMut() -> Step<T>) -> T {
     panic!("no progress in a thousand calls")
 }
 
-/// Range of offsets.
+/// A range of offsets.
 pub(crate) fn range(range: std::ops::Range<u64>) -> Range {
     Range { from: Offset::new(range.start), until: Offset::new(range.end) }
 }
 
-/// Large pages.
+/// The size of a large page.
 pub(crate) const LARGE: Batch = Batch { events_max: 1_000, bytes_max: usize::MAX };
 
-/// A page of a replay that was begun before every eviction.
+/// A page of a replay that began before every eviction.
 pub(crate) fn page_of(
     replay: &mut dyn StoreReplay,
     offsets: std::ops::Range<u64>,
@@ -166,7 +166,8 @@ pub(crate) fn first_page(
     page_of(&mut *reader.replay(wanted.clone()), offsets, batch)
 }
 
-/// Everything wanted in a range, read in pages, and the end of the highest hole that any of them had.
+/// Reads everything wanted in a range, in pages. Also returns the offset after the highest hole of
+/// these pages.
 pub(crate) fn read_pages(
     reader: &dyn StoreReader,
     wanted: &Wanted,
@@ -179,7 +180,7 @@ pub(crate) fn read_pages(
     while from < offsets.end {
         let page = page_of(&mut *replay, from..offsets.end, batch);
         assert!(page.events.len() <= batch.events_max.max(1));
-        assert!(page.next.get() > from, "a page moves on");
+        assert!(page.next.get() > from, "each page must make progress");
         events.extend(page.events);
         below = below.max(page.hole.map_or(1, |hole| hole.get() + 1));
         from = page.next.get();
@@ -187,7 +188,7 @@ pub(crate) fn read_pages(
     (events, below)
 }
 
-/// The highest wanted floor.
+/// The highest floor of the wanted topics.
 pub(crate) fn floor_of_wanted(store: &SqliteStore, wanted: &Wanted) -> Floor {
     let mut replay = store.reader().replay(wanted.clone());
     done(|| replay.floor().unwrap())
@@ -204,7 +205,7 @@ pub(crate) fn nth_newest(
     done(|| replay.nth_newest(count, Offset::new(until)).unwrap()).map(Offset::get)
 }
 
-/// The offsets of everything wanted, read in large pages.
+/// The offsets of all wanted events, read in large pages.
 pub(crate) fn offsets(store: &SqliteStore, wanted: &Wanted) -> Vec<u64> {
     let (events, _) = read_pages(&*store.reader(), wanted, 1..1_000_000, LARGE);
     events

@@ -1,4 +1,4 @@
-//! Retention: by topic, by age, by the size of the file; and the floors it leaves.
+//! Retention by topic, by age and by the size of the file, and the floors that it leaves.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn a_topic_is_trimmed_by_bytes_and_keeps_its_newest() {
 }
 
 #[test]
-fn each_age_is_followed_and_says_when_it_is_next() {
+fn each_age_rule_evicts_in_time_and_gives_the_next_deadline() {
     let folder = Folder::new();
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(100)), ..ALL });
     options.retention.inbox.age_max = Some(Duration::from_millis(10));
@@ -72,7 +72,7 @@ fn each_age_is_followed_and_says_when_it_is_next() {
     assert_eq!(trim(&mut store, 102), Some(at(103)));
     assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
-    assert_eq!(trim(&mut store, 105), Some(at(5_010)), "then the cache is freed");
+    assert_eq!(trim(&mut store, 105), Some(at(5_010)), "the next work is to free the cache");
     assert_eq!(trim(&mut store, 5_010), None);
     assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
 }
@@ -120,7 +120,7 @@ fn the_file_stays_within_its_bytes() {
 }
 
 #[test]
-fn floors_survive_an_opening_and_a_new_beginning_of_the_topic() {
+fn floors_survive_a_new_opening_and_new_events_of_the_topic() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let short = Retention { age_max: Some(Duration::from_millis(10)), ..ALL };
@@ -139,9 +139,10 @@ fn floors_survive_an_opening_and_a_new_beginning_of_the_topic() {
     assert_eq!((all.offset.get(), all.at), (6, at(5)));
 }
 
-/// Floors beyond their bound become the floor of every unknown name: a gap is never hidden.
+/// If there are more floors than the limit, the oldest ones become the floor of every unknown name.
+/// So a gap is never hidden.
 #[test]
-fn forgotten_floors_raise_those_of_all_unknown_names() {
+fn forgotten_floors_raise_the_floor_of_all_unknown_names() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
@@ -165,7 +166,7 @@ fn forgotten_floors_raise_those_of_all_unknown_names() {
 }
 
 #[test]
-fn a_finished_topic_stays_finished_for_its_time() {
+fn a_finish_mark_is_kept_for_the_time_of_the_rule() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(10)), ..ALL });
@@ -208,7 +209,7 @@ fn a_key_is_forgotten_after_ten_minutes() {
 }
 
 #[test]
-fn stricter_rules_reach_topics_that_nobody_writes_to() {
+fn stricter_rules_evict_events_of_topics_without_new_events() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(ALL));
@@ -225,7 +226,7 @@ fn stricter_rules_reach_topics_that_nobody_writes_to() {
 }
 
 #[test]
-fn a_step_is_bounded() {
+fn a_step_evicts_a_bounded_number_of_events() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(EIGHT));
     append(&mut store, 1..=5_000, &[topic("a")]);
@@ -237,9 +238,10 @@ fn a_step_is_bounded() {
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])).len(), 8);
 }
 
-/// Many topics do not keep a step from the other rules, neither after a failure nor with new rules.
+/// Work on many topics must not stop the other rules, neither after a failed commit nor after the
+/// rules have changed.
 #[test]
-fn a_failure_and_new_rules_leave_retention_at_work() {
+fn retention_continues_after_a_failed_commit_and_after_new_rules() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut options = keeping(Retention { age_max: Some(Duration::from_millis(4_000)), ..ALL });
@@ -260,7 +262,7 @@ fn a_failure_and_new_rules_leave_retention_at_work() {
 }
 
 #[test]
-fn a_step_gives_lists_to_a_bounded_number_of_events() {
+fn a_step_indexes_a_bounded_number_of_events() {
     let folder = Folder::new();
     let path = folder.file("a.db");
     let mut store = open_with(&path, keeping(EIGHT));
@@ -286,8 +288,8 @@ fn a_step_gives_lists_to_a_bounded_number_of_events() {
     assert_eq!(floor(&store, &to[249]), (71, 70));
 }
 
-/// Publishers that never pause leave one step of trimming after each commit. The file still keeps to
-/// its rules.
+/// If publishers never pause, there is only one step of trimming after each commit. The file must
+/// still follow its rules.
 #[test]
 fn trimming_keeps_up_with_publishers_that_never_pause() {
     let folder = Folder::new();
@@ -308,9 +310,9 @@ fn trimming_keeps_up_with_publishers_that_never_pause() {
     assert!(kept() <= 6_000, "{}", kept());
 }
 
-/// The pages that the writer keeps in memory are up to 16 MiB.
+/// The writer keeps up to 16 MiB of pages in memory.
 #[test]
-fn the_cache_is_freed_when_nothing_was_committed_for_five_seconds() {
+fn the_cache_is_freed_five_seconds_after_the_last_commit() {
     let folder = Folder::new();
     let mut store = open_with(&folder.file("a.db"), keeping(ALL));
     let a = topic("a");
@@ -318,7 +320,7 @@ fn the_cache_is_freed_when_nothing_was_committed_for_five_seconds() {
     append(&mut store, 1..=10, std::slice::from_ref(&a));
     assert_eq!(trim(&mut store, 1_000), Some(at(6_000)));
     append(&mut store, 11..=20, std::slice::from_ref(&a));
-    assert_eq!(trim(&mut store, 2_000), Some(at(7_000)), "it was used again");
+    assert_eq!(trim(&mut store, 2_000), Some(at(7_000)), "the cache was used again");
     assert_eq!(trim(&mut store, 6_999), Some(at(7_000)));
     assert_eq!(trim(&mut store, 7_000), None);
     assert_eq!(trim(&mut store, 8_000), None);
