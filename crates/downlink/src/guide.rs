@@ -80,3 +80,8 @@ chapters! {
     browser: "21-browser.md",
     durability: "22-durability.md",
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
