@@ -71,7 +71,7 @@ pub(crate) fn steps() -> Vec<Step> {
 }
 
 /// Uses the flags of the step `tests`, so that after it nothing is left to compile.
-fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["build", "--workspace", "--all-features", "--bins", "--tests"];
     command::run(&mut workspace.cargo(&words))?;
     Ok(Outcome::Passed)

@@ -7,7 +7,7 @@ use crate::command;
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::{Package, Workspace};
-use crate::{browser, tidy};
+use crate::{browser, cross, package, promtool, tidy};
 
 /// All checks for a change.
 pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
@@ -25,8 +25,11 @@ pub(crate) fn steps(workspace: &Workspace) -> Vec<Step> {
         Step::cargo("tests", &["test", "--workspace", "--all-features"]),
     ];
     steps.extend(workspace.packages.iter().filter_map(features));
+    steps.extend(cross::steps());
+    steps.push(Step::new("package", package::check));
     steps.push(Step::new("loom", loom));
     steps.push(Step::new("deny", |workspace| deny(workspace, &["licenses", "bans", "sources"])));
+    steps.push(Step::new("promtool", promtool::check));
     steps.extend(browser::steps());
     steps
 }
@@ -53,8 +56,8 @@ fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Checks a library without features and with each feature alone. Features are additive, and only
-/// this finds a feature that secretly needs another.
+/// Checks a library without features and with each feature alone, with warnings denied. Features are
+/// additive, and only this finds a feature that secretly needs another.
 fn features(package: &Package) -> Option<Step> {
     if !package.manifest.starts_with("crates/") || package.features.is_empty() {
         return None;
@@ -63,10 +66,11 @@ fn features(package: &Package) -> Option<Step> {
     let alone: Vec<String> =
         package.features.iter().filter(|feature| *feature != "default").cloned().collect();
     Some(Step::new(format!("features-{name}"), move |workspace| {
-        let bare = ["check", "-p", &name, "--no-default-features"];
-        command::run(&mut workspace.cargo(&bare))?;
+        let bare = ["clippy", "-p", &name, "--no-default-features"];
+        let denied = ["--", "-D", "warnings"];
+        command::run(workspace.cargo(&bare).args(denied))?;
         for feature in &alone {
-            command::run(workspace.cargo(&bare).args(["--features", feature]))?;
+            command::run(workspace.cargo(&bare).args(["--features", feature]).args(denied))?;
         }
         Ok(Outcome::Passed)
     }))

@@ -4,7 +4,7 @@ use crate::command::{self, command};
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{browser, ci};
+use crate::{browser, ci, package};
 
 /// How long each torture test runs. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
@@ -36,6 +36,7 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
         Step::new("power-cut", power_cut),
         Step::new("replay", replay),
         Step::new("loom", ci::loom),
+        Step::new("package", package::verify),
     ];
     for target in workspace.fuzz_targets()? {
         let name = format!("fuzz-{}", target.name);

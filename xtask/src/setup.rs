@@ -35,6 +35,7 @@ pub(crate) fn run(workspace: &Workspace, all: bool) -> anyhow::Result<Verdict> {
         ("firefox-esr", program("firefox-esr", "firefox-esr")),
         ("curl", program("curl", "curl")),
         ("libfaketime", faketime()),
+        ("promtool", promtool()),
         ("python with httpx-sse", python(workspace)),
     ];
     tools.extend(browser::proxies());
@@ -74,6 +75,21 @@ pub(crate) fn nginx() -> Readiness {
 /// The tests of a wrong system clock load this library into the server.
 pub(crate) fn faketime() -> Readiness {
     program("faketime", "faketime")
+}
+
+/// The tool that checks metrics. Prometheus itself comes with it, and does not start.
+pub(crate) fn promtool() -> Readiness {
+    program("promtool", "prometheus")
+}
+
+/// The standard library for another target, to compile for it.
+pub(crate) fn rust_target(workspace: &Workspace, target: &str) -> Readiness {
+    let rustup = |words: &[&str]| command(&workspace.root, "rustup", words);
+    let installed_targets = command::output(&mut rustup(&["target", "list", "--installed"]));
+    if installed_targets.is_ok_and(|targets| targets.lines().any(|line| line == target)) {
+        return Readiness::Ready;
+    }
+    installed(&mut rustup(&["target", "add", target]))
 }
 
 /// Node, and the packages that the lock file of `tests/browser` names.

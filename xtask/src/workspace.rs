@@ -25,8 +25,11 @@ pub(crate) struct Workspace {
 #[derive(Debug)]
 pub(crate) struct Package {
     pub(crate) name: String,
+    pub(crate) version: String,
     /// The manifest, relative to the root.
     pub(crate) manifest: String,
+    /// Whether a registry may have it. A manifest forbids that with `publish = false`.
+    pub(crate) is_published: bool,
     /// Names of the features, `default` included.
     pub(crate) features: Vec<String>,
     /// Names of direct dependencies of every kind.
@@ -99,6 +102,8 @@ fn read_package(root: &Path, package: &Value) -> Package {
     let is_binary = |target: &&Value| list(&target["kind"]).any(|kind| kind == "bin");
     Package {
         name: text(&package["name"]).to_owned(),
+        version: text(&package["version"]).to_owned(),
+        is_published: package["publish"].is_null(),
         manifest: manifest.to_string_lossy().into_owned(),
         features: features.into_iter().flat_map(|map| map.keys().cloned()).collect(),
         dependencies: list(&package["dependencies"]).map(|d| text(&d["name"]).into()).collect(),
@@ -129,6 +134,7 @@ mod tests {
         let workspace = Workspace::load().unwrap();
         let own = workspace.packages.iter().find(|package| package.name == "xtask").unwrap();
         assert_eq!(own.manifest, "xtask/Cargo.toml");
+        assert!(!own.is_published);
         assert!(own.dependencies.iter().any(|name| name == "syn"));
         assert_eq!(own.binaries[0].name, "xtask");
     }
@@ -138,6 +144,7 @@ mod tests {
         let workspace = Workspace::load().unwrap();
         let library = workspace.packages.iter().find(|p| p.name == "downlink").unwrap();
         assert!(library.features.iter().any(|name| name == "axum"));
+        assert!(library.is_published && !library.version.is_empty());
     }
 
     #[test]

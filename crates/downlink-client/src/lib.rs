@@ -119,3 +119,8 @@ pub use publish_request::{PublishRequest, StreamFormat, StreamIds, StreamTypes};
 pub use publisher::{PUBLISH_TIMEOUT_DEFAULT, Publisher};
 pub use request::{FIRST_BYTE_TIMEOUT_DEFAULT, LAST_EVENT_ID_BYTES_MAX};
 pub use source::{EventSource, IDLE_TIMEOUT_LEARNED_MIN, ReadyState};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -143,3 +143,8 @@ pub use types::{
     selector::{PATTERN_SEGMENTS_MAX, PLACEHOLDERS_MAX, Selection, TopicSelector},
     trie::PatternSet,
 };
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -93,3 +93,8 @@ pub use field::{
 pub use frame::Frame;
 pub use item::{DecodedEvent, Item};
 pub use stamp::UnstampedFrame;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

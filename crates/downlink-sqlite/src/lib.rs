@@ -86,3 +86,8 @@ mod topics;
 mod trim;
 
 pub use self::{file::Backup, store::SqliteStore, trim::SqliteOptions};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -82,3 +82,8 @@ chapters! {
     durability: "22-durability.md",
     from_axum_sse: "23-from-axum-sse.md",
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

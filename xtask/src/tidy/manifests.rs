@@ -134,6 +134,8 @@ mod tests {
     fn package(name: &str, dependencies: &[&str]) -> Package {
         Package {
             name: name.into(),
+            version: "0.1.0".into(),
+            is_published: true,
             manifest: format!("crates/{name}/Cargo.toml"),
             features: Vec::new(),
             dependencies: dependencies.iter().map(ToString::to_string).collect(),

@@ -7,6 +7,7 @@ mod allow;
 mod budget;
 mod comments;
 mod cycles;
+mod file_names;
 mod files;
 mod functions;
 mod imports;
@@ -14,6 +15,7 @@ mod layers;
 mod manifests;
 mod modules;
 mod names;
+mod prose;
 mod quotes;
 mod references;
 mod sans_io;
@@ -28,6 +30,7 @@ use anyhow::bail;
 
 use crate::steps::{Outcome, Verdict};
 use crate::tidy::budget::Count;
+use crate::tidy::prose::Prose;
 use crate::tidy::source::Source;
 use crate::workspace::Workspace;
 
@@ -55,6 +58,7 @@ enum Rule {
     Dependencies,
     FileHeader,
     FileLength,
+    FileNames,
     FunctionLength,
     FuzzTargets,
     Layers,
@@ -62,6 +66,7 @@ enum Rule {
     Names,
     Nesting,
     NotAllowed,
+    Prose,
     Quotes,
     SansIo,
     Syntax,
@@ -79,6 +84,7 @@ impl fmt::Display for Rule {
             Self::Dependencies => "dependencies",
             Self::FileHeader => "file-header",
             Self::FileLength => "file-length",
+            Self::FileNames => "file-names",
             Self::FunctionLength => "function-length",
             Self::FuzzTargets => "fuzz-targets",
             Self::Layers => "layers",
@@ -86,6 +92,7 @@ impl fmt::Display for Rule {
             Self::Names => "names",
             Self::Nesting => "nesting",
             Self::NotAllowed => "not-allowed",
+            Self::Prose => "prose",
             Self::Quotes => "quotes",
             Self::SansIo => "sans-io",
             Self::Syntax => "syntax",
@@ -107,13 +114,14 @@ struct Report {
     /// Sorted by place.
     findings: Vec<Finding>,
     counts: Vec<Count>,
+    prose: Prose,
 }
 
 /// `cargo xtask tidy`.
 pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
-    let Report { findings, counts } = report(workspace)?;
+    let Report { findings, counts, prose } = report(workspace)?;
     findings.iter().for_each(|finding| println!("{finding}"));
-    println!("tidy: {} findings\n\n{}", findings.len(), budget::table(&counts));
+    println!("tidy: {} findings\n\n{}\n{prose}", findings.len(), budget::table(&counts));
     Ok(if findings.is_empty() { Verdict::Good } else { Verdict::Bad })
 }
 
@@ -131,6 +139,9 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     let mut findings: Vec<Finding> = sources.iter().flat_map(check_source).collect();
     findings.extend(manifests::check(workspace)?);
     findings.extend(quotes::check(&workspace.root)?);
+    findings.extend(file_names::check(&workspace.root)?);
+    let prose = prose::read(&workspace.root)?;
+    findings.extend(prose.check());
     let crates = imports::crates(&sources);
     findings.extend(layers::check(&crates));
     findings.extend(crates.iter().flat_map(cycles::check));
@@ -138,7 +149,7 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     findings.extend(budget::check(&counts));
     let mut findings = allow::apply(allow::EXCEPTIONS, findings);
     findings.sort();
-    Ok(Report { findings, counts })
+    Ok(Report { findings, counts, prose })
 }
 
 /// All rules that look at one source file.

@@ -1,8 +1,9 @@
 //! The parts of a source file that are compiled for tests only.
 //!
 //! The rules for imports and sizes leave these parts out. A part is one line range for each item,
-//! field, statement or match arm with `#[cfg(test)]`; conditions such as `all(test, unix)` count,
-//! `any(test, unix)` and `not(test)` do not, since a build without tests has that code too.
+//! field, statement or match arm with `#[cfg(test)]` or `#[cfg(doctest)]`. Conditions such as
+//! `all(test, unix)` count. `any(test, unix)` and `not(test)` do not, since a build without tests
+//! has that code too.
 
 use std::ops::RangeInclusive;
 
@@ -206,6 +207,7 @@ mod tests {
     #[test]
     fn conditions_that_need_a_test_build_count() {
         assert!(is_test("#[cfg(test)] mod a {}"));
+        assert!(is_test("#[cfg(doctest)] struct A;"));
         assert!(is_test("#[cfg(all(test, not(loom)))] mod a {}"));
         assert!(is_test("#[cfg(any(test, all(test, unix)))] mod a {}"));
     }
