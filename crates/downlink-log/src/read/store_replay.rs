@@ -93,7 +93,9 @@ impl<P: Payload> PageRequest<P> {
             return Ok(None);
         };
         if found.next <= range.from {
-            return Err(StoreError::Corrupt { reason: "a page of the store does not advance".into() });
+            return Err(StoreError::Corrupt {
+                reason: "a page of the store does not advance".into(),
+            });
         }
         page.hole = page.hole.max(found.hole);
         page.next = found.next.get();
