@@ -4,18 +4,20 @@ use crate::history::{Evicted, History};
 use crate::sequence::{Epochs, Sequencer};
 use crate::types::Payload;
 
-/// Locks, outermost first. While a thread holds a lock, it takes only locks further down this list.
+/// All locks, outermost first. While a thread holds a lock, it takes only locks further down this
+/// list.
 ///
-/// 1. the sequence, or the names of topics; never both
+/// 1. the sequence, or the names of topics, but never both
 /// 2. the table of patterns
 /// 3. the index
 /// 4. one ring
 /// 5. one pattern's rows
-/// 6. one list of readers, the queue of ages, publisher ids; one at a time
-/// 7. one reader's wake-up
+/// 6. one of these: a list of readers, the queue of ages, the publisher ids
+/// 7. the wake-up slot of one reader
 ///
-/// The queue of commits, the queue of replays and the clock are locked alone. No lock is held while
-/// a waker runs, while a payload is dropped, or across an await.
+/// The queue of commits, the queue of replays and the clock have their own locks. No other lock is
+/// held together with one of these. No lock is held while a waker runs, while a payload is dropped,
+/// or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,
@@ -24,7 +26,8 @@ pub(crate) struct Core<P> {
 }
 
 impl<P: Payload> Core<P> {
-    /// Settles the events that an expiry evicted, if any. Called with no lock held.
+    /// Cleans up after an expiry: frees the ids of the evicted events, and collects topics that
+    /// became empty. The caller must hold no lock.
     pub(crate) fn settle(&self, evicted: Option<Evicted<P>>) {
         if let Some(evicted) = evicted {
             self.sequencer.settle(&self.history, &evicted);

@@ -1,8 +1,12 @@
-//! The log behind a hub: one sequence of offsets, and one bounded ring for each topic.
+//! The log behind a hub. A log has one sequence of offsets, and one bounded ring of events for each
+//! topic.
 //!
-//! A reader owns no queue. It owns a cursor into the log, and a wake-up only says *look again*. So
-//! replay and live are the same read, and a slow reader costs one number. The log remembers what
-//! retention removed as a floor. A reader that asks for it gets a [`Gap`], never silence.
+//! A reader has a cursor into the log, and no queue of its own. A wake-up carries no event: it only
+//! tells the reader to read again. So old events and live events are read in the same way, and for
+//! a slow reader the log keeps only its cursor, which is one number.
+//!
+//! When retention evicts an event, the log remembers the offset after it as the floor of the topic.
+//! A reader that asks for evicted events gets a [`Gap`], so it learns that they are missing.
 //!
 //! Most programs use `downlink::Hub`, which adds typed values, ids and HTTP.
 //!
@@ -54,29 +58,29 @@
 //!
 //! # Time and threads
 //!
-//! A log in memory has no thread, no timer and no clock of its own. The caller gives the time to
-//! every call that needs it. Each append, open and read also evicts old events; an idle log needs a
-//! caller of [`Log::expire`].
+//! A log in memory has no thread, no timer and no clock of its own. The caller passes the time to
+//! every call that needs it. Each append, open and read also evicts old events. For an idle log,
+//! the program must call [`Log::expire`].
 //!
-//! A log with a [`store`] has threads: one that writes, and several that read. They end with the last
-//! handle of the log. The writing thread has waits of its own: for returning publishers, for the
-//! flush of relaxed commits ([`RELAXED_WITHIN`]), for the next try of a store that failed
-//! ([`RETRY_EVERY`]), and for the next eviction by age. It reads the log's time from
-//! [`StoreOptions::clock`], and measures its waits with the steady clock of the system.
+//! A log with a [`store`] has threads: one that writes, and several that read. They end when the
+//! last handle of the log is dropped. The writing thread may wait for publishers that are about to
+//! publish again, for the flush of relaxed commits ([`RELAXED_WITHIN`]), for the next check of a
+//! store that failed ([`RETRY_EVERY`]), and for the next eviction by age. It reads the log's time
+//! from [`StoreOptions::clock`], and measures its waits with the system's monotonic clock.
 //!
-//! Not here: event streams, HTTP, async tasks.
+//! This crate has no event streams, no HTTP and no async tasks.
 //!
 //! # Limits
 //!
-//! [`Limits`] bounds readers, topics, patterns and bytes; [`Retention`] bounds each topic. Names have
-//! at most [`TOPIC_BYTES_MAX`] and [`CLIENT_BYTES_MAX`] bytes, and patterns at most
-//! [`PATTERN_SEGMENTS_MAX`] segments. A log with a store queues at most [`QUEUE_EVENTS_MAX`] events
-//! and [`QUEUE_BYTES_MAX`] bytes.
+//! [`Limits`] limits the readers, topics, patterns and bytes of a log. [`Retention`] limits each
+//! topic. Names have at most [`TOPIC_BYTES_MAX`] and [`CLIENT_BYTES_MAX`] bytes, and patterns at
+//! most [`PATTERN_SEGMENTS_MAX`] segments. A log with a store queues at most [`QUEUE_EVENTS_MAX`]
+//! events and [`QUEUE_BYTES_MAX`] bytes.
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It works on all platforms with the standard library; the tests run on
-//! Linux.
+//! The crate has no features. It works on all platforms that have the standard library. Its tests
+//! run on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
@@ -84,8 +88,8 @@
 //! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`. Its
 //! chapters 9, 11 and 22 explain replay, limits and the store.
 //!
-//! The modules below are listed from the bottom to the top. A module uses only those above it in the
-//! list.
+//! Below, the modules are declared in the order of their use: a module uses only modules that are
+//! declared before it.
 
 mod sync;
 

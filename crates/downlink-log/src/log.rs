@@ -1,4 +1,4 @@
-//! The log itself: the only file that knows all of its parts.
+//! The log itself. Only this file uses all parts of a log.
 
 use std::{
     fmt,
@@ -27,25 +27,26 @@ use crate::types::{
 
 /// How a log uses its store.
 pub struct StoreOptions<P> {
-    /// When a commit counts.
+    /// When a commit counts as done.
     pub durability: Durability,
     /// Makes payloads from stored events.
     pub decode: Arc<Decode<P>>,
-    /// Called once for each stored event that cannot be read. Nothing by default.
+    /// Called once for each stored event that cannot be read. `None` by default.
     pub on_unreadable: Option<Box<OnUnreadable>>,
-    /// Told when the store takes no events, and when it takes events again. Nothing by default.
+    /// Called when the store stops taking events, and when it takes events again. `None` by
+    /// default.
     pub on_report: Option<Box<OnReport>>,
-    /// The time between two tries whether the store takes events again.
+    /// After a failure, the time between two checks whether the store takes events again.
     pub retry_every: Duration,
     /// The log's clock, for retention while nothing is published.
     pub clock: Box<StoreClock>,
-    /// Called first on each thread that reads the store, for example to lower its priority. Does
-    /// nothing by default.
+    /// Called when a thread that reads the store starts, on that thread, for example to lower its
+    /// priority. Does nothing by default.
     pub begin_reading: fn(),
 }
 
 impl<P> StoreOptions<P> {
-    /// Defaults with this decoder and clock.
+    /// The default options with this decoder and this clock.
     pub fn new(
         decode: impl Fn(Stored) -> Option<P> + Send + Sync + 'static,
         clock: impl Fn() -> ClockState + Send + 'static,
@@ -72,20 +73,21 @@ impl<P> fmt::Debug for StoreOptions<P> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Submitted {
-    /// It is appended, and readers see it.
+    /// The batch is appended, and readers see it.
     Appended(Answers),
-    /// It waits for its commit. It gets its offsets, and readers see it, with the commit.
+    /// The batch waits for its commit. When it is committed, it gets its offsets and readers see
+    /// it.
     Queued(Commit),
 }
 
-/// A bounded log of events. Clones are handles to one log.
+/// A bounded log of events. Clones are handles to the same log.
 pub struct Log<P: Payload> {
     core: Arc<Core<P>>,
     store: Option<Arc<StoreSide<P>>>,
 }
 
-/// The way to the store. Its threads end when the last handle is gone. The writing thread writes
-/// everything first.
+/// The queues to the threads that write and read the store. The threads end when the last handle of
+/// the log is dropped. Before it ends, the writing thread writes all queued events.
 struct StoreSide<P: Payload> {
     queue: Arc<CommitQueue<P>>,
     replays: Arc<StoreReplays<P>>,
@@ -93,7 +95,7 @@ struct StoreSide<P: Payload> {
 
 impl<P: Payload> Drop for StoreSide<P> {
     fn drop(&mut self) {
-        // The file is closed for readers before the writer lets go of it.
+        // The read side closes the file before the writer releases it.
         self.replays.stop();
         self.queue.close();
     }
@@ -120,14 +122,15 @@ impl<P: Payload> Log<P> {
         Self { core: Arc::new(Core { history, sequencer, ids }), store: None }
     }
 
-    /// A log that continues a store's history. The store's opening began a new epoch, which
-    /// replaces the epoch of the options.
+    /// A log that continues the history of a store. A new epoch began when the store was opened. It
+    /// replaces the epoch in the options.
     ///
-    /// Starts one thread that writes and several that read. They end with the last handle.
+    /// Starts one thread that writes and several threads that read. They end when the last handle
+    /// of the log is dropped.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store cannot be read.
+    /// [`StoreError`] if the store cannot be read, or if a thread cannot be started.
     pub fn with_store(
         mut options: LogOptions,
         store: impl Store,
@@ -159,38 +162,39 @@ impl<P: Payload> Log<P> {
         Ok(Self { core, store })
     }
 
-    /// The options it was made with.
+    /// The options that the log was made with.
     pub fn options(&self) -> &LogOptions {
         &self.core.history.options
     }
 
-    /// The next offset to become visible. A reader at this cursor has read everything.
+    /// The offset of the next event that readers will see, as a cursor. A reader at this cursor has
+    /// read everything.
     pub fn tail(&self) -> Cursor {
         let next = Offset::new(self.core.history.tail());
         Cursor { epoch: self.core.ids.current(), next }
     }
 
-    /// The id of the event at an offset, as a cursor. Its epoch is that in which the event was
-    /// published.
+    /// The id of the event at an offset, as a cursor. The epoch of this cursor is the one in which
+    /// the event was published.
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
 
     /// Appends a batch: all drafts, or none. Never waits for a reader or for the store.
     ///
-    /// In memory, readers see the batch at once and are woken before this returns. With a store,
-    /// the batch is queued: readers see it when it is committed. Drafts that repeat an earlier one,
-    /// by key or id, get its answer.
+    /// Without a store, readers see the batch at once and are woken before this returns. With a
+    /// store, the batch is queued, and readers see it when it is committed. A draft that repeats
+    /// the key or id of an earlier event gets the answer of that event.
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; then nothing was appended. With a store, the commit reports errors of the
-    /// drafts themselves.
+    /// [`AppendError`]. Nothing is appended then. With a store, the [`Commit`] reports errors in
+    /// the drafts.
     ///
     /// # Limits
     ///
-    /// A batch stays whole, even if it alone is more than the log's `bytes_max`; the caller bounds
-    /// its length. The sequence lock is held for the whole batch.
+    /// A batch is never split, even if it is larger than the log's `bytes_max`. The caller must
+    /// limit its length. The sequence lock is held for the whole batch.
     pub fn append(&self, now: Timestamp, drafts: Drafts<P>) -> Result<Submitted, AppendError> {
         if let Some(store) = &self.store {
             return store.queue.submit(now, drafts).map(Submitted::Queued);
@@ -200,14 +204,14 @@ impl<P: Payload> Log<P> {
         sequencer.append(history, ids, now, drafts).map(Submitted::Appended)
     }
 
-    /// Opens a reader. It reads every event that is appended after this returns.
+    /// Opens a reader. The reader misses no event that is appended after this returns.
     ///
-    /// Finding the first offset may take a search, in the store or through the events of many
+    /// Finding the first offset may need a search in the store, or through the events of many
     /// topics: see [`poll_begun`](Reader::poll_begun).
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; then nothing was changed.
+    /// [`OpenError`]. Nothing is changed then.
     pub fn open(
         &self,
         now: Timestamp,
@@ -228,7 +232,8 @@ impl<P: Payload> Log<P> {
             }
         };
         if patterns.iter().any(|seat| !seat.pattern.has_begun()) {
-            // Under the sequence lock, so every append after this one finds the patterns.
+            // While the sequence lock is held, no event is appended. So every later append finds
+            // the patterns.
             let _sequence = self.core.sequencer.lock();
             let tail = history.tail();
             patterns.iter().for_each(|seat| seat.pattern.begin(tail));
@@ -238,16 +243,17 @@ impl<P: Payload> Log<P> {
         Ok(Reader::begin(Arc::clone(&self.core), replays, state, seats, start))
     }
 
-    /// Evicts events that are too old now, in one bounded step of about a millisecond. Appending,
-    /// opening and reading call it too. An idle log needs a caller.
+    /// Evicts events that are too old at `now`, in one bounded step of about a millisecond. Every
+    /// append, open and read does this too. For an idle log, the program must call it.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// Ends the log: every later append and open fails, every reader reads what there is and ends.
+    /// Ends the log. Every later append and open fails. Every reader reads the events that are left
+    /// and ends.
     ///
-    /// Never waits for a reader. Closing twice is closing once. With a store, what waits for its
-    /// commit is committed first: see [`poll_closed`](Self::poll_closed).
+    /// Never waits for a reader. A second call changes nothing. With a store, the queued events are
+    /// committed first: see [`poll_closed`](Self::poll_closed).
     pub fn close(&self) {
         self.core.sequencer.close();
         self.core.history.topics.close();
@@ -257,8 +263,8 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Whether a log that was closed has written everything and let go of its store. Until then the
-    /// waker is kept and woken then. A log without a store is ready at once.
+    /// Ready once a closed log has written everything and released its store. Until then, the waker
+    /// is kept, and is woken at that time. A log without a store is ready at once.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.store {
             Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),
@@ -266,44 +272,46 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Why the store takes no events at present. `None`: it takes them, or there is no store.
+    /// Why the store takes no events at present. `None` if the store takes events, or if there is
+    /// no store.
     pub fn store_error(&self) -> Option<StoreError> {
         self.store.as_ref().and_then(|store| store.queue.error())
     }
 
-    /// Ends every reader, each after it has read what there is. One that waits for the store ends
-    /// at once, and goes on there when its client comes back.
+    /// Ends every reader after it has read the events that are left. A reader that waits for the
+    /// store ends at once. Its client can come back and continue at the same cursor.
     pub fn end_all(&self, reason: EndReason) {
         end_each(&self.core.history.topics.everyone.readers, reason);
     }
 
-    /// Ends every reader of one client at once, and says how many there were.
+    /// Ends every reader of one client at once, and returns the number of these readers.
     pub fn disconnect(&self, client: &ClientId) -> usize {
         let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| end_each(&inbox.readers, EndReason::Disconnected))
     }
 
-    /// How many readers one client has.
+    /// The number of readers of one client.
     pub fn subscribers_of(&self, client: &ClientId) -> usize {
         let inbox = self.core.history.topics.find(&Address::Client(client.clone()));
         inbox.map_or(0, |inbox| inbox.readers.lock().len())
     }
 
-    /// The sizes now.
+    /// The totals of the log.
     pub fn totals(&self, now: Timestamp) -> Totals {
         self.expire(now);
         let refusals = self.store.as_ref().map(|store| store.queue.refusals());
         Totals { refusals: refusals.unwrap_or_default(), ..self.core.totals() }
     }
 
-    /// What there is at one address; `None` if it has no events, no mark and no reader that named
-    /// it.
+    /// An overview of the topic at one address. `None` if the topic has no events, no finish mark
+    /// and no reader that named it.
     pub fn topic(&self, now: Timestamp, address: &Address) -> Option<TopicOverview> {
         self.expire(now);
         self.core.topic(address)
     }
 
-    /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
+    /// Overviews of topics whose names begin with `prefix`, ordered by name: the first `count`
+    /// topics after `after`.
     pub fn topics(
         &self,
         now: Timestamp,
@@ -315,7 +323,7 @@ impl<P: Payload> Log<P> {
         self.core.list_topics(prefix, after, count)
     }
 
-    /// Every reader.
+    /// Overviews of all readers.
     pub fn readers(&self) -> Vec<ReaderOverview> {
         self.core.readers()
     }

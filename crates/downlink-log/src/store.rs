@@ -1,12 +1,12 @@
 //! The interface between a log and a durable store.
 //!
-//! A store has one writer, [`Store`], which one thread owns, and any number of threads that read at
-//! the same time through [`StoreReader`]. The log assigns offsets; a store keeps them and never
-//! assigns any. A commit is visible to the store's readers when it returns, all of a batch or
-//! nothing.
+//! A store has one writer, [`Store`], which one thread owns. Any number of threads can read at the
+//! same time through [`StoreReader`]. The log assigns offsets; a store keeps them and never assigns
+//! any. When a commit returns, the store's readers see the whole batch. They never see a part of a
+//! batch.
 //!
-//! Every call may wait for the disk, so none belongs on a thread that drives tasks. Everything is
-//! synchronous: nothing can be cancelled halfway. Times are log time (see
+//! Every call may wait for the disk, so a thread that runs async tasks must not call a store. All
+//! calls are synchronous, so no call can be cancelled halfway. All times are log time (see
 //! [`LogClock`](crate::LogClock)).
 
 use std::{fmt, path::Path, sync::Arc};
@@ -24,26 +24,29 @@ use crate::types::{
     trie::PatternSet,
 };
 
-/// The one writer of a store.
+/// The only writer of a store.
 ///
-/// The thread that owns it calls [`commit`](Self::commit) with the waiting events and then
-/// [`trim`](Self::trim); in relaxed durability also [`flush`](Self::flush), within the time that it
-/// promises to its publishers. Dropping it releases the store's file to the next process.
+/// The thread that owns the writer calls [`commit`](Self::commit) with the queued events and then
+/// [`trim`](Self::trim). With relaxed durability, it also calls [`flush`](Self::flush), within the
+/// time that the log promises to its publishers. Dropping the writer releases the store's file, so
+/// that another process can open it.
 pub trait Store: Send + fmt::Debug + 'static {
     /// The state that the store had when it was opened.
     fn opened(&self) -> &Opened;
 
-    /// The read side. It stays usable after the writer has failed, and after it was dropped.
+    /// The read side of the store. It stays usable after the writer has failed, and after the
+    /// writer was dropped.
     fn reader(&self) -> Arc<dyn StoreReader>;
 
-    /// The event kept under an id that its publisher gave: its fingerprint, and its offset.
+    /// The fingerprint and the offset of the kept event to which a publisher gave this id.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn publisher_id(&mut self, id: &str) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
 
-    /// The event committed under an idempotency key, while the key's window lasts.
+    /// The fingerprint and the offset of the event that was committed with an idempotency key.
+    /// `None` if there is none, or if the window of the key is over.
     ///
     /// # Errors
     ///
@@ -53,49 +56,49 @@ pub trait Store: Send + fmt::Debug + 'static {
         key: &IdempotencyKey,
     ) -> Result<Option<(Fingerprint, Offset)>, StoreError>;
 
-    /// Notes the difference between wall clock and log time. It goes into the file with the next
-    /// commit or trim, if it has changed.
+    /// Sets the difference between wall clock and log time. If it has changed, the next commit or
+    /// trim writes it to the file.
     fn set_clock_delta(&mut self, delta_ms: i64);
 
-    /// Keeps a batch: all of it, or nothing. Offsets rise within a batch and from batch to batch;
-    /// holes mean nothing.
+    /// Keeps a batch: all of it, or nothing. Offsets rise within a batch and from batch to batch.
+    /// The log may skip offsets; a skipped offset has no meaning.
     ///
-    /// With [`Durability::Commit`] everything committed so far is on the disk when this returns.
-    /// With [`Durability::Relaxed`] it survives the end of the process, but a power cut may take it
-    /// until the next flush or durable commit. A power cut always takes the newest events, and
-    /// never leaves a hole.
+    /// With [`Durability::Commit`], everything committed so far is on the disk when this returns.
+    /// With [`Durability::Relaxed`], the batch survives the end of the process, but a power cut
+    /// before the next flush or durable commit may lose it. A power cut loses only the newest
+    /// events, and never an event between two kept ones.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; then nothing of the batch is kept and its offsets are not used again. After
-    /// [`StoreError::OutcomeUnknown`] and every other error that
-    /// [`is_final`](StoreError::is_final), the store takes nothing more until it is opened anew;
-    /// earlier commits stay readable.
+    /// [`StoreError`]. Nothing of the batch is kept then, except after
+    /// [`StoreError::OutcomeUnknown`], when the batch may be kept. The offsets of the batch are not
+    /// used again. After every error that [is final](StoreError::is_final), the store takes no
+    /// events until it is opened again. Earlier commits stay readable.
     fn commit(&mut self, batch: &[StoredEvent], durability: Durability) -> Result<(), StoreError>;
 
-    /// Puts everything committed so far on the disk. Does nothing if it is there already.
+    /// Writes everything committed so far to the disk. Does nothing if it is on the disk already.
     ///
     /// # Errors
     ///
     /// [`StoreError`], as for a commit.
     fn flush(&mut self) -> Result<(), StoreError>;
 
-    /// One bounded step of the work that keeps the store within its limits: it evicts by each
-    /// topic's rule, by age and by the store's byte bound, forgets old keys, and moves committed
-    /// pages into the file.
+    /// Does one bounded step of the work that keeps the store within its limits. The work is to
+    /// evict events by each topic's rule, by age and by the byte limit of the store, to forget old
+    /// keys, and to move committed pages into the file.
     ///
-    /// The caller calls it after each commit, and again while it answers [`Trimmed::More`], with
-    /// commits between: a step takes some milliseconds. When idle, it calls at the time that the
-    /// store names. No publisher waits for a step, so a step waits for the disk only when it moves
-    /// pages.
+    /// The caller calls this after each commit, and again while it returns [`Trimmed::More`]. It
+    /// may commit between two steps; a step takes some milliseconds. When the log is idle, the
+    /// caller calls this at the time in [`Trimmed::Until`]. No publisher waits for a step to be on
+    /// the disk, so a step waits for the disk only when it moves pages.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; the next call repeats a step that failed.
+    /// [`StoreError`]. The next call repeats the failed step.
     fn trim(&mut self, now: Timestamp) -> Result<Trimmed, StoreError>;
 
-    /// Finds out whether the store takes events again after a failure that was not final: writes
-    /// about this many bytes to the disk, and frees them again.
+    /// Checks whether the store takes events again after a failure that was not final. It writes
+    /// about `bytes` bytes to the disk, and frees them again.
     ///
     /// # Errors
     ///
@@ -103,41 +106,43 @@ pub trait Store: Send + fmt::Debug + 'static {
     fn probe(&mut self, bytes: usize) -> Result<(), StoreError>;
 }
 
-/// The work that is left after a step of trimming.
+/// The work that is left after a call of [`Store::trim`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[must_use]
 pub enum Trimmed {
     /// There is more to do now.
     More,
-    /// Nothing before this time, unless something is committed; never if `None`.
+    /// There is nothing to do before this time, unless something is committed. `None`: there is
+    /// nothing to do until the next commit.
     Until(Option<Timestamp>),
 }
 
 /// The state of a store when it was opened.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// Every life of the log that the store knows, oldest first, each with its first offset. A life
-    /// ends where the next one begins. This opening began the last one.
+    /// All epochs of the log that the store knows, oldest first, each with its first offset. An
+    /// epoch ends where the next one begins. The last epoch began with this opening.
     pub epochs: Vec<(Epoch, Offset)>,
-    /// The next offset to be assigned: the first of the last epoch, above every offset that the
-    /// store has ever been given.
+    /// The next offset to be assigned. It is the first offset of the last epoch, and is above every
+    /// offset that the store has ever been given.
     pub next_offset: Offset,
     /// The state of the log's clock when the store was last written; `None` in a new store. No time
-    /// stamp in the store is later than its `at`.
+    /// stamp in the store is later than the clock's `at`.
     pub clock: Option<ClockState>,
-    /// The key of the store's fingerprints: random, made with the file and kept in it, so that
-    /// fingerprints are the same in each process that opens this file.
+    /// The key of the store's fingerprints. It is random, and is made with the file and kept in it.
+    /// So fingerprints are the same in each process that opens this file.
     pub fingerprint_key: [u8; 16],
-    /// Why the store takes no events yet, although it can be read. The next commit or
-    /// [`probe`](Store::probe) tries again; this opening's life begins in the file when one succeeds.
+    /// Why the store takes no events yet, although it can be read. The next
+    /// [`commit`](Store::commit) or [`probe`](Store::probe) tries again. When one of them succeeds,
+    /// the epoch of this opening is written to the file.
     pub refuses: Option<StoreError>,
 }
 
-/// The read side of a store: usable from many threads at once, also while the writer writes.
+/// The read side of a store. Many threads can use it at once, also while the writer writes.
 ///
-/// It sees committed events, and nothing else.
+/// It sees only committed events.
 pub trait StoreReader: Send + Sync + fmt::Debug {
-    /// Begins to read some topics. This does not touch the disk.
+    /// Makes a replay that reads some topics. This call does not read the disk.
     fn replay(&self, wanted: Wanted) -> Box<dyn StoreReplay>;
 
     /// The number of the newest eviction; [`EvictionNumber::NONE`] if nothing was ever evicted.
@@ -147,78 +152,79 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn newest_eviction(&self) -> Result<EvictionNumber, StoreError>;
 
-    /// The highest floor of all addresses, including those that no longer exist. Nothing at or
-    /// above it was ever evicted.
+    /// The highest floor of all addresses, including addresses that no longer exist. No event at or
+    /// above this floor was ever evicted.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn highest_floor(&self) -> Result<Offset, StoreError>;
 
-    /// The floor of an address, also of one that no longer exists.
+    /// The floor of an address, even if the address no longer exists.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn floor_of(&self, address: &Address) -> Result<Floor, StoreError>;
 
-    /// Calls `each` for every address with a floor above `from`; those that no longer exist are not
-    /// among them.
+    /// Calls `each` for every address that exists and has a floor above `from`.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; some addresses may have been given before.
+    /// [`StoreError`]. `each` may have been called for some addresses before the error.
     fn floors_above(
         &self,
         from: Offset,
         each: &mut dyn FnMut(Address, Offset),
     ) -> Result<(), StoreError>;
 
-    /// The first offset kept in any topic with this time stamp or a later one.
+    /// The lowest kept offset, in any topic, with this time stamp or a later one.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError>;
 
-    /// The newest events of all topics, at most as many as the batch allows, in offset order, back
-    /// to the first damaged one: a log that opens fills its rings with them.
+    /// The newest events of all topics in offset order, at most as many as the batch allows. If an
+    /// event is damaged, only the events after it are returned. When a log opens, it fills its
+    /// rings with the returned events.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn newest(&self, batch: Batch) -> Result<Vec<StoredEvent>, StoreError>;
 
-    /// The offset of the event kept under an id that its publisher gave.
+    /// The offset of the kept event to which a publisher gave this id.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
-    /// Every finished topic whose mark is kept, at most `topics_max`, newest marks first. A log
-    /// that opens takes them all, so publishes never ask the store for marks.
+    /// The finished topics whose marks are kept, at most `topics_max`, newest marks first. A log
+    /// loads all marks when it opens, so a publish never asks the store for a mark.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn finished_topics(&self, topics_max: usize) -> Result<Vec<(Address, Finished)>, StoreError>;
 
-    /// Closes the read side: every later call fails with [`StoreError::Stopped`]. A log calls it
-    /// when its last handle is gone, so that readers that are left keep no file open.
+    /// Closes the read side. Every later call fails with [`StoreError::Stopped`]. A log calls this
+    /// when its last handle is dropped, so that readers that are left keep no file open.
     fn close(&self);
 }
 
-/// Reads some topics of a store, page after page. It remembers between pages how it reads them.
+/// Reads some topics of a store, page after page. Between two pages, it keeps what helps to find
+/// the next one.
 ///
-/// Each call is one short read transaction with a bounded amount of work. [`Step::More`] says that
-/// the call has only made progress towards the answer: call again, after others had their turn.
+/// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
+/// the call has made progress but has no answer yet. Call again after other replays had their turn.
 pub trait StoreReplay: Send + fmt::Debug {
-    /// Events of the wanted topics in the range, in offset order, each once. The hole counts only
-    /// evictions after `evicted_after`.
+    /// The events of the wanted topics in the range, in offset order, each once. Only evictions
+    /// after `evicted_after` count for the hole of the page.
     ///
-    /// The end must not be above the log's tail: the replay would pass over events that are
-    /// committed there later.
+    /// The end of the range must not be above the log's tail. Otherwise the replay would skip
+    /// events that are committed in the range later.
     ///
     /// # Errors
     ///
@@ -230,15 +236,15 @@ pub trait StoreReplay: Send + fmt::Debug {
         batch: Batch,
     ) -> Result<Step<Page>, StoreError>;
 
-    /// The highest floor of the wanted topics, those that no longer exist included.
+    /// The highest floor of the wanted topics, including topics that no longer exist.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     fn floor(&mut self) -> Result<Step<Floor>, StoreError>;
 
-    /// The oldest of the newest `count` offsets below `until` in the wanted topics; `None` if they
-    /// keep nothing.
+    /// The oldest of the newest `count` offsets below `until` in the wanted topics. `None` if these
+    /// topics keep no event below `until`.
     ///
     /// # Errors
     ///
@@ -253,9 +259,9 @@ pub trait StoreReplay: Send + fmt::Debug {
 /// A half-open range of offsets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Range {
-    /// The first offset.
+    /// The first offset of the range.
     pub from: Offset,
-    /// The offset after the last.
+    /// The offset after the last offset of the range.
     pub until: Offset,
 }
 
@@ -269,10 +275,10 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// The topics that a read is about.
+/// The topics to read.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Exact addresses. Everyone's topic only if it is named.
+    /// Exact addresses. Everyone's topic is read only if it is one of them.
     pub addresses: Vec<Address>,
     /// Patterns of topics.
     pub patterns: Arc<PatternSet>,
@@ -281,22 +287,22 @@ pub struct Wanted {
 /// A page of events.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Page {
-    /// In offset order. May be empty although more follows: a page looks at a bounded number of
-    /// rows.
+    /// The events in offset order. There may be none although more events follow, because reading a
+    /// page visits a bounded number of rows.
     pub events: Vec<StoredEntry>,
-    /// Everything wanted below this is in this page or an earlier one. When nothing more follows,
-    /// this is the end that was asked for.
+    /// All wanted events below this offset are in this page or in an earlier one. If no event
+    /// follows, this is the end of the requested range.
     pub next: Offset,
     /// The last offset known to be missing in the wanted topics when the page was read. It is not
-    /// below the range that was asked for.
+    /// below the requested range.
     ///
-    /// An event that another wanted topic still keeps is not missing. The store knows this only for
-    /// the last evicted event of each topic. For earlier ones it may report a hole although another
-    /// topic keeps the event.
+    /// An event that another wanted topic still keeps is not missing. The store checks this only
+    /// for the last evicted event of each topic. For an event that was evicted earlier, it may
+    /// report a hole although another topic keeps the event.
     pub hole: Option<Offset>,
 }
 
-/// An event as a replay gets it.
+/// An event that a replay has read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredEntry {
     /// The event's position.
@@ -309,36 +315,39 @@ pub struct StoredEntry {
     pub payload: Option<Vec<u8>>,
 }
 
-/// An event on its way into a store, or out of it into a log's rings.
+/// An event that a log writes to a store, or reads from a store into its rings.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredEvent {
     /// The event's position.
     pub offset: Offset,
-    /// When it was published. Never before that of a lower offset.
+    /// When the event was published. It is never earlier than the time of an event with a lower
+    /// offset.
     pub at: Timestamp,
-    /// Its addresses, each once. An event without addresses has no readers, and the store keeps
-    /// only its key. An event that is read back has only the addresses that have not evicted it.
+    /// The addresses of the event, each once. An event without addresses has no readers, and the
+    /// store keeps only its key. An event that is read back has only the addresses that still keep
+    /// it.
     pub to: SmallVec<[Address; 1]>,
-    /// The id that its publisher gave; unique among the kept events, which the log has checked.
+    /// The id that the event's publisher gave. The log has checked that no kept event has the same
+    /// id.
     pub id: Option<Box<str>>,
-    /// The key under which it is published only once. `None` when read back.
+    /// The key with which the event is published only once. `None` when the event is read back.
     pub key: Option<IdempotencyKey>,
-    /// Its content. Kept if there is an id or a key.
+    /// The fingerprint of the event's content. The store keeps it only if there is an id or a key.
     pub fingerprint: Fingerprint,
-    /// Whether its topics are finished with it.
+    /// Whether this event finishes its topics.
     pub finish: bool,
-    /// Opaque bytes; `None` for a finish mark alone.
+    /// Opaque bytes. `None` if the event is only a finish mark.
     pub payload: Option<Vec<u8>>,
 }
 
-/// When a commit counts.
+/// When a commit counts as done.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Durability {
-    /// When it is on the disk: it survives a power cut.
+    /// When the commit is on the disk. It survives a power cut.
     #[default]
     Commit,
-    /// When it is with the operating system: it survives the end of the process, and a power cut
-    /// after the next flush.
+    /// When the operating system has the commit. It survives the end of the process. It survives a
+    /// power cut only after the next flush.
     Relaxed,
 }
 
@@ -347,15 +356,15 @@ pub enum Durability {
 pub struct Finished {
     /// The offset of the event that finished it.
     pub offset: Offset,
-    /// When.
+    /// When the topic was finished.
     pub at: Timestamp,
 }
 
-/// A store could not be opened, written or read.
+/// The reason why a store could not be opened, written or read.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has the file.
+    /// Another process has the file open.
     #[error(
         "{} is in use by another process: stop that process, or choose another file",
         file.display()
@@ -373,7 +382,7 @@ pub enum StoreError {
         /// The file.
         file: Box<Path>,
     },
-    /// Another program holds a lock on the database, and did not let go in time.
+    /// Another program holds a lock on the database, and did not release it in time.
     #[error("another program holds a lock on the store: end its transaction and try again")]
     Locked,
     /// The disk is full.
@@ -387,10 +396,10 @@ pub enum StoreError {
         "the store cannot be opened ({reason}): check that its folder exists and belongs to this user"
     )]
     CannotOpen {
-        /// The system's words.
+        /// The error message of the operating system.
         reason: Box<str>,
     },
-    /// The file is a database of some other program, or none at all.
+    /// The file is a database of another program, or it is not a database.
     #[error("the file is not a store: choose another name, or move the file out of the way")]
     NotAStore,
     /// The file was written by a newer version.
@@ -404,13 +413,14 @@ pub enum StoreError {
         /// The newest layout that this version reads.
         known: u32,
     },
-    /// Something in the file contradicts itself.
+    /// The file has contradictory content.
     #[error("the store is damaged ({reason}): keep a copy, and start from a backup or a new file")]
     Corrupt {
         /// The contradiction.
         reason: Box<str>,
     },
-    /// The disk did not confirm a write. The next opening of the store shows whether it was kept.
+    /// The disk did not confirm a write. The next opening of the store shows whether the write was
+    /// kept.
     #[error(
         "the disk did not confirm a write: check the disk and start again; the start shows whether \
          the last events were kept, and all earlier events can be read until then"
@@ -419,29 +429,28 @@ pub enum StoreError {
     /// The disk failed to read or write.
     #[error("the disk of the store failed ({reason}): check the disk")]
     Io {
-        /// The system's words.
+        /// The error message of the operating system.
         reason: Box<str>,
     },
-    /// An earlier failure was final; the store takes nothing more until it is opened anew.
+    /// An earlier failure was final. The store takes no events until it is opened again.
     #[error("the store stopped after an earlier failure: check the disk and start again")]
     Stopped,
-    /// An offset did not rise above the one before. The caller's mistake.
-    #[error("offset {offset} is not above what the store has: {least} or more is")]
+    /// An offset is not above all offsets that the store has. This is a mistake of the caller.
+    #[error("offset {offset} is not above the offsets in the store: use {least} or more")]
     OffsetNotRising {
         /// The offset.
         offset: u64,
         /// The lowest offset that would have been accepted.
         least: u64,
     },
-    /// The epoch is one that the file already knows. The caller's mistake, or a chance of one in
-    /// 10^12.
+    /// The file already has an epoch with this value. This is a mistake of the caller, or a
+    /// coincidence with a chance of one in 10^12.
     #[error("the store has had this epoch before: choose another")]
     EpochTaken,
 }
 
 impl StoreError {
-    /// Whether the store takes nothing more until it is opened anew. Committed events stay
-    /// readable.
+    /// Whether the store takes no events until it is opened again. Committed events stay readable.
     pub fn is_final(&self) -> bool {
         matches!(
             self,

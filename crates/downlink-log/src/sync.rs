@@ -1,6 +1,7 @@
-//! Locks and atomics, from `parking_lot` and the standard library, or from loom in its tests.
+//! Locks and atomics. They come from `parking_lot` and the standard library, or from loom in loom's
+//! tests.
 //!
-//! Both give the same few methods, so that the code under test is the code that runs.
+//! Both have the same methods here, so loom tests the same code that runs in production.
 
 #[cfg(not(downlink_loom))]
 pub(crate) use {
@@ -17,14 +18,15 @@ pub(crate) use {
 
 #[cfg(downlink_loom)]
 mod model {
-    //! loom's locks with `parking_lot`'s signatures. Poisoning cannot happen: a panic ends the
-    //! model.
+    //! loom's locks with `parking_lot`'s signatures. A lock is never poisoned, because a panic ends
+    //! the model.
 
     use std::ops::{Deref, DerefMut};
 
     use loom::sync::{RwLockReadGuard, RwLockWriteGuard};
 
-    /// A larger number each time. Not one of loom's atomics, so a model has no step here.
+    /// Returns a larger number at each call. This is not an atomic of loom, so it adds no step to a
+    /// model.
     pub(crate) fn next_number() -> usize {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -44,20 +46,20 @@ mod model {
         }
     }
 
-    /// `None` only within a wait.
+    /// `None` only during a wait.
     pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.0.as_deref().expect("nobody looks within a wait")
+            self.0.as_deref().expect("the guard is not used during a wait")
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.0.as_deref_mut().expect("nobody looks within a wait")
+            self.0.as_deref_mut().expect("the guard is not used during a wait")
         }
     }
 
@@ -73,14 +75,14 @@ mod model {
             self.0.notify_one();
         }
 
-        /// In a model no time passes. A thread that is never notified waits for ever, so loom
+        /// No time passes in a model. If a thread is never notified, it waits forever, so loom
         /// reports a deadlock.
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Duration) {
             let held = guard.0.take();
             guard.0 = held.map(|held| self.0.wait(held).expect("a panic ends the model"));
         }
 
-        /// Returns at once: nothing may depend on the length of this wait.
+        /// Returns at once. No code may depend on the length of this wait.
         pub(crate) fn wait_until<T>(&self, _: &mut MutexGuard<'_, T>, _: std::time::Instant) {}
     }
 

@@ -1,26 +1,30 @@
-//! A short summary of the evictions from all topics that a pattern matches.
+//! A short summary of the evictions from all topics that a pattern matches. Evictions are numbered.
 //!
-//! A reader asks for the highest offset that was evicted after a certain eviction. The answer for
-//! every such number is a staircase: of two evictions, the later one with the higher offset answers
-//! for both. The staircase has at most [`STEPS_MAX`] steps; two steps merge upwards, so an answer
-//! may be too high, which is a false gap, and is never too low.
+//! The summary answers one question: what is the highest offset that was evicted after a given
+//! eviction? It keeps a list of steps. A step is the number of an eviction and the offset that it
+//! evicted. A step is not needed if a later eviction has a higher offset. So the offsets fall from
+//! step to step while the numbers rise.
+//!
+//! The list has at most [`STEPS_MAX`] steps. If there is one more, two neighbouring steps are
+//! merged into one with the higher number and the higher offset. So an answer may be too high,
+//! which makes a false gap, but it is never too low.
 
 use smallvec::SmallVec;
 
 use crate::types::EvictionNumber;
 
-/// Steps of a staircase. Retention evicts old events first, so one or two steps are usual; sixteen
-/// take a cache line each four.
+/// The maximum number of steps. Retention evicts old events first, so one or two steps are usual.
+/// Sixteen steps take four cache lines.
 pub(crate) const STEPS_MAX: usize = 16;
 
-/// Invariant: numbers rise and offsets fall from step to step.
+/// Invariant: from step to step, the numbers rise and the offsets fall.
 #[derive(Debug, Default)]
 pub(crate) struct Evictions {
     steps: SmallVec<[(EvictionNumber, u64); 1]>,
 }
 
 impl Evictions {
-    /// Notes that an offset was evicted.
+    /// Notes that the eviction with this number evicted an offset.
     pub(crate) fn note(&mut self, number: EvictionNumber, offset: u64) {
         let is_covered = |step: &(EvictionNumber, u64)| step.0 >= number && step.1 >= offset;
         if self.steps.iter().any(is_covered) {
@@ -34,12 +38,13 @@ impl Evictions {
         }
     }
 
-    /// The highest offset that was evicted later than an eviction, or ever.
+    /// The highest offset that was evicted after the eviction `after`. `None` asks for all
+    /// evictions.
     pub(crate) fn highest_after(&self, after: Option<EvictionNumber>) -> Option<u64> {
         self.steps.iter().find(|step| after.is_none_or(|after| step.0 > after)).map(|step| step.1)
     }
 
-    /// Merges the two neighbours whose offsets are nearest.
+    /// Merges the two neighbouring steps whose offsets are closest to each other.
     fn merge(&mut self) {
         let pairs = self.steps.iter().zip(self.steps.iter().skip(1));
         let distances = pairs.map(|(first, second)| first.1 - second.1).enumerate();
@@ -60,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn later_and_higher_evictions_answer_for_earlier_ones() {
+    fn a_later_eviction_with_a_higher_offset_replaces_earlier_steps() {
         let mut evictions = Evictions::default();
         for (at, offset) in [(1, 5), (2, 9), (3, 4), (5, 7)] {
             evictions.note(number(at), offset);
@@ -74,7 +79,7 @@ mod tests {
         assert_eq!(evictions.steps.len(), 2);
     }
 
-    /// Against all evictions: the answer is never lower, and exact while nothing had to merge.
+    /// Compares the answers with those from a list of all evictions.
     #[test]
     fn an_answer_is_never_too_low() {
         let mut rng = fastrand::Rng::with_seed(7);

@@ -1,4 +1,4 @@
-//! Patterns: one for each distinct selector with `*` or braces, with the readers that have it.
+//! The patterns of a log: one for each distinct selector with `*` or braces, with its readers.
 
 pub(crate) mod evictions;
 pub(crate) mod pattern;

@@ -1,7 +1,8 @@
 //! One pattern: its readers, and the newest events of the topics that it matches.
 //!
-//! A reader that keeps up finds its events here, however many topics there are. One that is further
-//! behind than the rows reach looks at the topics, or at the index of the log.
+//! A pattern keeps a row for each of its newest events. A reader that keeps up finds its events in
+//! the rows, however many topics the pattern matches. A reader that is behind the oldest row looks
+//! at the topics, or at the index of the log.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,31 +12,32 @@ use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::topics::Topic;
 use crate::types::{EvictionNumber, TopicSelector};
 
-/// Rows that a pattern keeps: as many events as one poll of a reader takes. They are 1 KiB. With
-/// half, a reader would need the index after each burst. With twice as many, few readers would use
-/// the memory.
+/// The maximum number of rows of a pattern: as many events as one poll of a reader takes. They take
+/// 1 KiB. With half as many, a reader would need the index after each burst. With twice as many,
+/// few readers would use the additional rows.
 const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 
-/// A pattern that at least one reader has.
+/// A pattern to which at least one reader has subscribed.
 ///
-/// The order of the fields keeps those of a publish and a read in two cache lines.
+/// The order of the fields keeps those that publishing and reading use in two cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
-    /// The newest offset that may match. Stored before the log's tail is (Release) and loaded after
-    /// it (Acquire), like that of a topic.
+    /// The newest offset that may match. It is stored (Release) before the log's tail is stored,
+    /// and loaded (Acquire) after the tail is loaded, like the newest offset of a topic.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,
     pub(crate) readers: Mutex<ReaderList>,
     pub(crate) selector: TopicSelector,
 }
 
-/// Locked also under the ring whose push or eviction is noted. No lock is taken under it.
+/// The rows may be locked while the ring is locked whose push or eviction they note. No other lock
+/// is taken while the rows are locked.
 #[derive(Debug)]
 struct PatternRows<P> {
-    /// All matching events from here on are in `rows`; `u64::MAX` until that is known.
+    /// All matching events from this offset on are in `rows`. `u64::MAX` until `begin` is called.
     complete_from: u64,
-    /// Offsets in order, each with a topic that it went to.
+    /// Offsets in order, each with a matching topic of the event.
     rows: VecDeque<(u64, Arc<Topic<P>>)>,
     evictions: Evictions,
 }
@@ -59,13 +61,13 @@ impl<P> Pattern<P> {
         self.newest.load(Ordering::Acquire)
     }
 
-    /// Says that every matching append from `tail` on is noted here.
+    /// Tells the pattern that every matching append from `tail` on is noted in it.
     pub(crate) fn begin(&self, tail: u64) {
         let mut rows = self.rows.lock();
         if rows.complete_from == u64::MAX {
             rows.complete_from = tail;
-            // Earlier events may match, so a reader whose cursor is below the tail has to look for
-            // them.
+            // Events below the tail may match. So a reader whose cursor is below the tail must look
+            // for them.
             self.newest.fetch_max(tail - 1, Ordering::AcqRel);
         }
     }
@@ -74,7 +76,7 @@ impl<P> Pattern<P> {
         self.rows.lock().complete_from < u64::MAX
     }
 
-    /// Notes an event of a topic that matches.
+    /// Notes an event of a matching topic.
     pub(crate) fn push(&self, offset: u64, topic: &Arc<Topic<P>>) {
         let mut rows = self.rows.lock();
         let is_full = rows.rows.len() == ROWS_MAX;
@@ -87,24 +89,24 @@ impl<P> Pattern<P> {
         rows.rows.push_back((offset, Arc::clone(topic)));
         self.newest.store(offset, Ordering::Release);
         drop(rows);
-        // Dropped without the lock of the rows: the last row of a collected topic may drop the
-        // topic.
+        // Dropped after the rows are unlocked, because dropping the last row of a collected topic
+        // may drop the topic.
         drop(dropped);
     }
 
-    /// Notes an eviction from a topic that matches.
+    /// Notes an eviction from a matching topic.
     pub(crate) fn note_eviction(&self, number: EvictionNumber, offset: u64) {
         self.rows.lock().evictions.note(number, offset);
     }
 
-    /// The highest offset that was evicted later than an eviction, or ever, from all topics that
-    /// match.
+    /// The highest offset that was evicted from any matching topic after the eviction `after`.
+    /// `None` asks for all evictions.
     pub(crate) fn highest_evicted(&self, after: Option<EvictionNumber>) -> Option<u64> {
         self.rows.lock().evictions.highest_after(after)
     }
 
-    /// The only row from an offset on, if the rows reach back there and nothing from there on was
-    /// evicted.
+    /// The row at or above `from`, if there is exactly one and it is below `until`. Returns `None`
+    /// if the rows do not reach back to `from`, or if an event at or above `from` was evicted.
     pub(crate) fn only_from(&self, from: u64, until: u64) -> Option<(u64, Arc<Topic<P>>)> {
         let rows = self.rows.lock();
         let is_hole = rows.evictions.highest_after(None).is_some_and(|highest| highest >= from);
@@ -114,7 +116,8 @@ impl<P> Pattern<P> {
         (is_only && rows.complete_from <= from && !is_hole).then(|| newest.clone())
     }
 
-    /// Adds the rows in `from..until` to a buffer; `false` if they do not reach back to `from`.
+    /// Adds the rows in `from..until` to `out`. Returns `false` if the rows do not reach back to
+    /// `from`.
     pub(crate) fn look(&self, from: u64, until: u64, out: &mut Vec<(u64, Arc<Topic<P>>)>) -> bool {
         let rows = self.rows.lock();
         if rows.complete_from > from {

@@ -1,9 +1,9 @@
-//! All patterns of a log, found by the names that they match.
+//! The table of all patterns of a log. It finds the patterns that match a topic's name.
 //!
-//! A publisher that appends or evicts holds the table for reading, from before the change until the
-//! change is noted in the patterns. A reader that adds a pattern holds the table for writing. So
-//! each change is either noted in the pattern, or was complete before the pattern was added, and
-//! then the reader sees it.
+//! A publisher that appends or evicts holds the table's read lock from before the change until the
+//! change is noted in the patterns. A reader that adds a pattern holds the write lock. So each
+//! change is either noted in the new pattern, or was complete before the pattern was added. In the
+//! second case, the reader sees the change in the topics.
 
 use std::sync::{Arc, Weak};
 
@@ -15,12 +15,12 @@ use crate::sync::{RwLock, RwLockReadGuard};
 use crate::topics::{Lost, Topic};
 use crate::types::{Address, EvictionNumber, OpenError, PatternTrie, Payload, TopicSelector};
 
-/// The patterns that match one topic; rarely more than fifteen.
+/// The patterns that match one topic. There are rarely more than fifteen.
 pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
-    /// Outside of every ring.
+    /// Never locked while a ring is locked.
     table: RwLock<PatternTable<P>>,
     patterns_max: usize,
 }
@@ -28,33 +28,35 @@ pub(crate) struct Patterns<P> {
 #[derive(Debug)]
 struct PatternTable<P> {
     patterns: PatternTrie<Arc<Pattern<P>>>,
-    /// How often a pattern was added or removed.
+    /// The number of times that a pattern was added or removed.
     version: u64,
 }
 
-/// The patterns that match a topic, kept with its history. Most topics have one pattern or two.
+/// The patterns that match a topic, remembered in the topic's ring. Most topics have one or two
+/// patterns.
 #[derive(Debug)]
 struct MatchingPatterns<P> {
     version: u64,
-    /// They do not keep a pattern that was removed: its rows hold topics.
+    /// Weak, so that a topic does not keep a removed pattern alive. The rows of a pattern keep
+    /// topics alive, so strong references would be a cycle.
     patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 
-/// With more patterns than this, a topic remembers none: a reader with a thousand patterns would
-/// cost each topic 8 KiB.
+/// A topic with more matching patterns than this remembers none. Otherwise a reader with a thousand
+/// matching patterns would cost each topic 8 KiB.
 const MATCHING_MAX: usize = 2;
 
-/// A pattern, and the reader's key in its list.
+/// A pattern, and the reader's key in the pattern's list of readers.
 #[derive(Debug)]
 pub(crate) struct PatternSeat<P> {
     pub(crate) pattern: Arc<Pattern<P>>,
     key: u32,
 }
 
-/// The patterns that a reader named. One is usual.
+/// The seats of the patterns that a reader named, usually one.
 pub(crate) type PatternSeats<P> = SmallVec<[PatternSeat<P>; 1]>;
 
-/// The table, held for reading.
+/// The table with its read lock held.
 pub(crate) struct Held<'a, P>(RwLockReadGuard<'a, PatternTable<P>>);
 
 impl<P: Payload> Patterns<P> {
@@ -63,23 +65,25 @@ impl<P: Payload> Patterns<P> {
         Self { table: RwLock::new(table), patterns_max }
     }
 
-    /// Holds the table: no pattern is added until the guard is dropped.
+    /// Takes the read lock. No pattern is added or removed until the guard is dropped.
     pub(crate) fn hold(&self) -> Held<'_, P> {
         Held(self.table.read())
     }
 
-    /// Notes the losses of a topic that is being made or collected.
+    /// Notes the losses of a topic in the patterns that match it. Called while the topic is created
+    /// or collected.
     pub(crate) fn note_lost(&self, address: &Address, lost: Lost) {
         let last = lost.floor.offset.get() - 1;
         self.hold().note_eviction(address, lost.number, last);
     }
 
-    /// Puts a reader on the lists of its patterns. Patterns that [have not
-    /// begun](Pattern::has_begun) are new: the caller begins them under the sequence lock.
+    /// Adds a reader to the lists of its patterns. A pattern that [has not
+    /// begun](Pattern::has_begun) is new: the caller must call [`begin`](Pattern::begin) on it
+    /// while it holds the sequence lock.
     ///
     /// # Errors
     ///
-    /// [`OpenError::TooManyPatterns`]; then nothing was changed.
+    /// [`OpenError::TooManyPatterns`]. The reader is then on none of the lists.
     pub(crate) fn enter(
         &self,
         patterns: &[TopicSelector],
@@ -102,7 +106,7 @@ impl<P: Payload> Patterns<P> {
         Ok(seats)
     }
 
-    /// Takes a reader off the lists, and removes the patterns that it alone had.
+    /// Removes a reader from the lists, and removes the patterns that no other reader has.
     pub(crate) fn leave(&self, seats: &[PatternSeat<P>]) {
         leave(&mut self.table.write(), seats);
     }
@@ -120,7 +124,7 @@ fn leave<P>(table: &mut PatternTable<P>, seats: &[PatternSeat<P>]) {
 }
 
 impl<P: Payload> Held<'_, P> {
-    /// The patterns that match a topic. The caller holds no ring's lock.
+    /// The patterns that match a topic. The caller must not hold the lock of a ring.
     pub(crate) fn matching(&self, topic: &Topic<P>) -> Matching<P> {
         if self.0.patterns.len() == 0 {
             return Matching::new();
@@ -150,7 +154,7 @@ impl<P: Payload> Held<'_, P> {
         is_true.then(|| remembered.patterns.iter().filter_map(Weak::upgrade).collect())
     }
 
-    /// Notes an eviction in the patterns that match its topic.
+    /// Notes an eviction in the patterns that match the topic.
     pub(crate) fn note_eviction(&self, address: &Address, number: EvictionNumber, offset: u64) {
         self.each_match(address, |pattern| pattern.note_eviction(number, offset));
     }
@@ -180,7 +184,7 @@ mod tests {
         patterns.enter(&[selector], &reader(1)).expect("within the limits")
     }
 
-    /// A topic that has an event, so that it has room to remember patterns.
+    /// A topic with an event. A topic without events cannot remember patterns.
     fn topic(name: &str) -> Arc<Topic<&'static str>> {
         let options = LogOptions::new(Epoch::from_random(7));
         let name = Address::Topic(address::Topic::new(name).expect("a name"));
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_remembers_its_patterns_until_one_comes_or_goes() {
+    fn a_topic_remembers_its_patterns_until_a_pattern_is_added_or_removed() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));
         assert_eq!(matching(&patterns, &topic), [""; 0]);
         let first = enter(&patterns, "a/*");
@@ -225,7 +229,7 @@ mod tests {
         assert!(patterns.hold().remembered(&topic).is_none());
     }
 
-    /// The rows of a pattern hold its topics, so topics must not hold patterns.
+    /// The rows of a pattern keep its topics alive, so topics must not keep patterns alive.
     #[test]
     fn a_removed_pattern_is_freed_although_a_topic_remembers_it() {
         let (patterns, topic) = (Patterns::new(9), topic("a/b"));

@@ -1,7 +1,7 @@
-//! Where a reader of a log in memory begins: its start, resolved to an offset.
+//! Finds the first offset for a new reader of a log in memory.
 //!
-//! A reader of few topics looks at their rings. One whose patterns match many walks the index, in
-//! bounded steps.
+//! If the reader reads few topics, the search looks at their rings. If its patterns match many
+//! topics, the search walks the index of the log in bounded steps.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,38 +12,39 @@ use crate::read::{
 use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
-/// The most newest events that are found by sorting the offsets of few topics, in one step of a
-/// millisecond. A walk of the index finds more.
+/// The maximum number of newest events to find by sorting the offsets of few topics. Sorting that
+/// many takes one step of about a millisecond. To find more events, the search walks the index.
 const SORTED_MAX: usize = 4_096;
 
-/// The search for the beginning of one reader. The reader is on its lists already, so no append
-/// between is missed.
+/// The search for the beginning of one reader. The reader is already registered with its topics and
+/// patterns, so it misses no event that is appended during the search.
 #[derive(Debug)]
 pub(crate) struct StartSearch<P> {
     tail: u64,
-    /// The newest eviction before anything was looked at.
+    /// The newest eviction before the search began.
     evicted: EvictionNumber,
-    /// The topics that it reads, if they are few.
+    /// The topics of the reader, if they are few. `None`: the search walks the index.
     few: Option<Vec<Arc<Topic<P>>>>,
     stage: StartStage,
-    /// The gap that it begins with: its reason and its last missing offset.
+    /// The gap for the reader to report first: the reason and the last missing offset.
     gap: Option<(GapReason, Option<Offset>)>,
 }
 
 #[derive(Debug)]
 enum StartStage {
-    /// The first event from an offset on.
+    /// Finds the first event at or above `from`.
     First { from: u64 },
-    /// The newest events below an offset: `left` are still to be found.
+    /// Finds the newest events below `until`. `left` of them are still to be found. `oldest` is the
+    /// oldest one found so far.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// The losses of the patterns from an offset on, for a reader that continues there. With
-    /// `since`: the events of that time or later that were evicted; then the first such event that
-    /// is kept.
+    /// Finds the highest loss in the topics that the patterns match. Without `since`, the reader
+    /// continues at `next`, and losses below it do not count. With `since`, only losses of that
+    /// time or later count; the next stage finds the first kept event of that time or later.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 
 impl<P: Payload> StartSearch<P> {
-    /// The beginning, if it is known at once, or else the search for it.
+    /// Returns the beginning if it is known at once, or else the search for it.
     pub(crate) fn begin(
         core: &Core<P>,
         seats: &Seats<P>,
@@ -103,7 +104,8 @@ impl<P: Payload> StartSearch<P> {
         }
     }
 
-    /// Goes on for a bounded amount of work. `None`: there is more to do.
+    /// Continues the search for a bounded amount of work. Returns `None` if the search is not
+    /// finished.
     pub(crate) fn step(&mut self, core: &Core<P>, seats: &Seats<P>) -> Option<Beginning> {
         let mut work = WorkBudget::new();
         while !work.is_done() {
@@ -152,8 +154,8 @@ impl<P: Payload> StartSearch<P> {
                     return Some(Beginning::at(*next).with_past(PastLosses::of_id(tail, hole)));
                 };
                 seats.topics.iter().for_each(|seat| each(seat.topic.ring.read().lost()));
-                // An event that is appended and evicted while the reader opens is found when it
-                // reads.
+                // Events at or above the tail were appended after the search began. If one of them
+                // was evicted, the reader finds the hole when it reads.
                 let highest = (*highest).min(tail);
                 let until = (highest > 0).then(|| Offset::new(highest - 1));
                 self.gap = until.map(|until| (GapReason::Evicted, Some(until)));
@@ -164,7 +166,7 @@ impl<P: Payload> StartSearch<P> {
         }
     }
 
-    /// Ends the search with its result, or moves on to the next stage.
+    /// Ends the search if it has a result. Otherwise stores the stage to continue with.
     fn found(
         &mut self,
         found: SearchProgress,
@@ -185,8 +187,8 @@ impl<P: Payload> StartSearch<P> {
     }
 }
 
-/// The offset after an id, as far as memory knows. `Err`: the reason for the gap, and the offset
-/// where reading goes on.
+/// The offset after the event with an id, if memory knows the id. `Err` holds the reason for the
+/// gap and the offset where reading continues.
 pub(crate) fn locate<P: Payload>(
     core: &Core<P>,
     id: &str,
@@ -199,7 +201,7 @@ pub(crate) fn locate<P: Payload>(
     core.ids.locate(cursor, tail)
 }
 
-/// A gap that a reader begins with.
+/// The gap for a reader to report before its first event.
 pub(crate) fn gap(reason: GapReason, until: Option<Offset>, oldest: Option<u64>, next: u64) -> Gap {
     let oldest = oldest.map(Offset::new);
     Gap { reason, after: None, until, oldest, next: Offset::new(next) }

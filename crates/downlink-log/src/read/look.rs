@@ -1,11 +1,15 @@
-//! A look at memory: everything between a cursor and the tail, in offset order, or the hole in it.
+//! A look reads memory once for a reader. It returns the events between the reader's cursor and the
+//! tail, in offset order, or reports the missing range (the hole) between them.
 //!
-//! A look takes the tail first, then the heads of rings and rows, then looks for holes, and then
-//! takes events. Its cursor moves to the tail only when everything below was read. So an event that
-//! comes to a topic already looked at is above the tail that was taken, and an eviction during the
-//! look is found by it, by a missing event, or by the next look.
+//! A look first loads the tail. Then it reads the first offset (the head) of each ring and the rows
+//! of the patterns. Then it searches for holes, and then it takes events. The cursor moves to the
+//! tail only if the look has read everything below the tail.
 //!
-//! Most readers keep up and take events one by one: see `next`.
+//! An event that is appended during the look is not below the loaded tail, so the next look reads
+//! it. If an event is evicted during the look, this look finds the hole or finds that the event is
+//! missing, or the next look finds the hole.
+//!
+//! Readers that keep up usually take events one by one instead: see `next`.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
@@ -16,32 +20,34 @@ use crate::read::{Position, SearchProgress, Seats, WorkBudget, walk};
 use crate::topics::{Kept, Ring, Topic};
 use crate::types::{Batch, Entry, Gap, Offset, Payload};
 
-/// Up to this many topics, looking at each is cheaper than the index's lock. Models walk it sooner.
+/// Up to this many topics, merging their rings is cheaper than locking the index. The number is
+/// lower in loom's models, so that they walk the index too.
 pub(crate) const MERGE_ALWAYS: usize = if cfg!(downlink_loom) { 2 } else { 8 };
 
-/// Rows that a look takes from patterns; with more, the index is quicker. A reader of many patterns
-/// finds each event in many of them.
+/// The maximum number of rows that a look takes from patterns. A reader of many patterns may find
+/// each event in many of them. With more rows than this, walking the index is faster.
 const ROWS_MAX: usize = 2_048;
 
 /// The result of a look.
 #[derive(Debug)]
 pub(crate) enum LookResult {
     Gap(Gap),
-    /// The next event is not in memory any more, and may be in the store.
+    /// Memory has evicted the next event, or may have. The store may still keep it.
     Behind,
-    /// Events up to the batch or the tail, perhaps none.
+    /// The look has taken the events up to the tail, or as many as the batch allows. There may be
+    /// none.
     Taken {
         /// Whether the look covered everything below the tail.
         caught_up: bool,
     },
-    /// Nothing yet: the look used up its work, and more is left to look at.
+    /// The look took no event, and used up its work budget before it reached the tail.
     More,
 }
 
-/// The rows of patterns that a look takes: offsets in order, each with a topic.
+/// The rows that a look takes from patterns: offsets in order, each with a topic of its event.
 type TakenRows<P> = Vec<(u64, Arc<Topic<P>>)>;
 
-/// Reads from a position and moves it.
+/// Reads memory from a position on, and moves the position.
 pub(crate) fn look<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -77,8 +83,9 @@ pub(crate) fn look<P: Payload>(
     }
 }
 
-/// Whether a reader of patterns is below the floor of memory, so that the store may have its next
-/// events. Its patterns know only the evictions since it opened.
+/// Whether a reader of patterns may find its next events only in the store. This is so if it is
+/// below the highest floor in memory. Its patterns cannot tell, because they may know only the
+/// evictions since the reader opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()
@@ -86,8 +93,8 @@ fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Po
         && history.floor_max() > position.next
 }
 
-/// The rows of all patterns in `from..until`; `None` if one of them does not reach back there, or
-/// if they are too many.
+/// The rows of all patterns in `from..until`. `None` if the rows of a pattern do not reach back to
+/// `from`, or if there are too many rows.
 fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<TakenRows<P>> {
     let mut rows = Vec::new();
     for seat in seats.patterns() {
@@ -102,7 +109,7 @@ fn rows<P: Payload>(seats: &Seats<P>, from: u64, until: u64) -> Option<TakenRows
     Some(rows)
 }
 
-/// Reads by the index of the log.
+/// Reads by walking the index of the log.
 fn walk<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -113,8 +120,8 @@ fn walk<P: Payload>(
     let mut work = WorkBudget::new();
     while !work.is_done() {
         let (rows, next) = walk::chunk(history, position.next, tail);
-        // This comes after the rows were copied: evictions before the copy are noted by now, and
-        // their rows may be gone.
+        // The search for a hole comes after the rows were copied. If an event was evicted before
+        // the copy, its row may be missing, but its eviction is noted by now.
         if let Some(hole) = position.hole(seats) {
             if taken.last.is_some() {
                 return LookResult::Taken { caught_up: false };
@@ -149,8 +156,9 @@ fn walk<P: Payload>(
     if taken.last.is_some() { LookResult::Taken { caught_up: false } } else { LookResult::More }
 }
 
-/// Reports a hole. Reading goes on at the oldest event that is kept, or right after the hole if
-/// that is lower. So the next look reports events above the hole that were evicted during this one.
+/// Makes the gap that reports a hole, and moves the position. Reading continues at the oldest kept
+/// event or right after the hole, whichever is lower. If events above the hole were evicted during
+/// this look, the next look reports them.
 pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, tail: u64) -> Gap {
     let above = hole + 1;
     let next = oldest.unwrap_or(tail).min(above);
@@ -166,13 +174,14 @@ pub(crate) fn report(position: &mut Position, hole: u64, oldest: Option<u64>, ta
     gap
 }
 
-/// A merge of rings and rows by offset.
+/// Merges the events of rings and rows in offset order.
 struct Merge<'a, P> {
     topics: SmallVec<[&'a Topic<P>; 8]>,
-    /// The next offset of each ring that has one below the tail, smallest on top.
+    /// The next offset and the index of each ring that has an event below the tail. The lowest
+    /// offset is on top.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     rows: TakenRows<P>,
-    /// The next of the rows.
+    /// The index of the next row in `rows`.
     row: usize,
     tail: u64,
 }
@@ -189,7 +198,7 @@ impl<'a, P: Payload> Merge<'a, P> {
         Self { topics, heads, rows, row: 0, tail }
     }
 
-    /// Takes the events there are, or finds the hole before them.
+    /// Takes the events below the tail, or reports the hole before them.
     fn run(
         mut self,
         seats: &Seats<P>,
@@ -204,8 +213,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         }
         let mut is_complete = true;
         while let Some(next) = self.next_offset() {
-            // A ring goes first: if an event is in a ring and in the rows, perhaps only the ring
-            // keeps it.
+            // If a ring and a row both have the event, take it from the ring. The topic of the row
+            // may have evicted the event.
             let took = if self.heads.peek().is_some_and(|Reverse((head, _))| *head == next) {
                 self.take_run(position, taken)
             } else {
@@ -234,7 +243,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         head.into_iter().chain(row).min()
     }
 
-    /// Takes the event of the next rows from any of its topics that keeps it.
+    /// Takes the event at `offset` from a topic that still keeps it. The next rows name the event's
+    /// topics.
     fn take_row(&mut self, offset: u64, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let rows = self.rows.get(self.row..).unwrap_or_default();
         let same = rows.iter().take_while(|row| row.0 == offset);
@@ -247,7 +257,8 @@ impl<'a, P: Payload> Merge<'a, P> {
         took
     }
 
-    /// Takes entries of the ring with the first head, up to the next one of another.
+    /// Takes entries of the ring with the lowest head, up to the next offset of any other ring or
+    /// row.
     fn take_run(&mut self, position: &Position, taken: &mut Taken<'_, P>) -> bool {
         let Some(Reverse((head, at))) = self.heads.pop() else { return true };
         let Some(topic) = self.topics.get(at) else { return true };
@@ -264,7 +275,7 @@ impl<'a, P: Payload> Merge<'a, P> {
     }
 }
 
-/// Takes entries of a ring below a bound, and says where the ring goes on.
+/// Takes entries of a ring below a bound, and returns the next offset of the ring.
 fn take_entries<P: Payload>(
     ring: &Ring<P>,
     from: u64,
@@ -272,7 +283,7 @@ fn take_entries<P: Payload>(
     taken: &mut Taken<'_, P>,
 ) -> Option<u64> {
     for entry in ring.from(from) {
-        // An event to several topics is in several rings.
+        // An event of several topics is in several rings. Take it only once.
         if taken.has(entry.offset) {
             continue;
         }
@@ -306,8 +317,8 @@ impl<'a, P: Payload> Taken<'a, P> {
         self.last == Some(offset)
     }
 
-    /// Takes one event from any of its topics that still keeps it. `false`: there is no room for
-    /// it, or the reader misses it because it was evicted.
+    /// Takes one event from a topic that still keeps it. Returns `false` if the batch is full, or
+    /// if the event was evicted and a gap must report it.
     fn take(&mut self, topics: &[&Arc<Topic<P>>], offset: u64, position: &Position) -> bool {
         if self.has(offset) {
             return true;
@@ -325,7 +336,8 @@ impl<'a, P: Payload> Taken<'a, P> {
             let hole = ring.lost().hole(offset, position.evicted_after(), |_| false);
             is_missed |= hole.is_some();
         }
-        // A gap may have been reported for this event. Then no later look would find a hole here.
+        // If a gap has already reported this event, skip the event: no later look finds a hole at
+        // its offset.
         !is_missed || offset < position.missing_from()
     }
 
@@ -337,7 +349,7 @@ impl<'a, P: Payload> Taken<'a, P> {
     }
 }
 
-/// An entry as a reader gets it; the payload is what `take` makes of it.
+/// The entry that a reader gets. `take` makes its payload.
 pub(crate) fn entry<P, Q>(kept: &Kept<P>, take: impl Fn(&P) -> Q) -> Entry<Q> {
     let payload = take(&kept.payload);
     Entry { offset: Offset::new(kept.offset), at: kept.at, payload }

@@ -1,4 +1,4 @@
-//! Reading: the beginning of a reader, its looks at memory, and its requests to the store.
+//! How a reader finds its first offset, reads memory, and asks the store for pages.
 
 pub(crate) mod begin;
 pub(crate) mod look;

@@ -1,33 +1,33 @@
-//! Reading one event, the fast path of readers that keep up.
+//! The fast path of readers that keep up: reading a single event.
 //!
-//! It serves a reader with news in a topic or pattern, and takes the next event without a buffer.
-//! It leaves everything else to `look`, such as a hole, an end, or a burst. It saves a third of the
-//! user time of a delivery (bench cell `rate`).
+//! `read_next` takes the next event of a topic or pattern without a buffer. It leaves all other
+//! cases to `look`, for example a hole, an end or a burst. The fast path saves a third of the user
+//! time of a delivery (bench cell `rate`).
 
 use crate::history::History;
 use crate::read::{MERGE_ALWAYS, Position, Seats, entry};
 use crate::topics::{Ring, TopicSeat};
 use crate::types::{Entry, Payload};
 
-/// Up to this many events are taken one by one. At this number a batch with its buffer costs the
-/// same; at twice the number a batch is cheaper by a third.
+/// Up to this many events are taken one by one. With this many events, a batch with its buffer
+/// costs the same. With twice as many, a batch costs a third less.
 const FEW: usize = 4;
 
-/// The result of a look for one event.
+/// The result of reading a single event.
 #[derive(Debug)]
 #[must_use]
 #[non_exhaustive]
 pub enum Next<P> {
     /// The next event.
     Event(Entry<P>),
-    /// Nothing to read now.
+    /// There is nothing to read now.
     CaughtUp,
-    /// Something else: a hole, the end, many topics, or many events. [`read`](crate::Reader::read)
-    /// says what, and takes many at a time.
+    /// A case that only [`read`](crate::Reader::read) serves: a hole, the end, many topics, or many
+    /// events.
     Other,
 }
 
-/// Reads the next event and moves the position, if the reader is one of few topics that keeps up.
+/// Reads the next event and moves the position, if the reader reads few topics and keeps up.
 pub(crate) fn read_next<P: Payload, Q>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -68,7 +68,8 @@ pub(crate) fn read_next<P: Payload, Q>(
             position.advance(Some(offset), Some(tail));
             Next::Event(entry)
         }
-        // The reader has read the event that woke it, or the new events are for others.
+        // The reader has already read the event that woke it, or the new events are for other
+        // readers.
         (None, _, None, _) => {
             position.advance(None, Some(tail));
             Next::CaughtUp
@@ -81,7 +82,7 @@ pub(crate) fn read_next<P: Payload, Q>(
     }
 }
 
-/// Takes the first of a few events from several rings that have news.
+/// Takes the first event from several rings, if they have only a few new events in all.
 fn first_of_several<'a, P: Payload, Q>(
     seats: impl Iterator<Item = &'a TopicSeat<P>>,
     tail: u64,
@@ -113,7 +114,7 @@ fn first_of_several<'a, P: Payload, Q>(
     Some(entry)
 }
 
-/// Takes the first of a few events from the only ring that has news.
+/// Takes the first event from the only ring with new events, if it has only a few.
 fn take_first<P: Payload, Q>(
     ring: &Ring<P>,
     tail: u64,
@@ -123,7 +124,7 @@ fn take_first<P: Payload, Q>(
     if ring.floor() > position.missing_from() {
         return None;
     }
-    // Nearly always it is the only one.
+    // Nearly always there is only one new event.
     if let Some(kept) = ring.only_from(position.next).filter(|kept| kept.offset < tail) {
         position.advance(Some(kept.offset), Some(tail));
         return Some(entry(kept, take));

@@ -1,6 +1,7 @@
-//! What can be seen of a log from outside: totals, topics, readers.
+//! Overviews of a log: its totals, its topics and its readers.
 //!
-//! Each number was right at some moment during the call, but perhaps not all at the same moment.
+//! Each number was right at some moment during the call. The numbers of one overview may come from
+//! different moments.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -11,56 +12,58 @@ use crate::topics::{Topic, start_of};
 use crate::types::address::Topic as TopicName;
 use crate::types::{Address, ClientId, Offset, Payload};
 
-/// Sizes of a log.
+/// The totals of a log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
-    /// Readers.
+    /// The number of readers.
     pub subscribers: usize,
-    /// Topics and clients' inboxes that exist: with events, finished, or named by a reader.
+    /// The number of topics and clients' inboxes that exist. A topic exists while it has events or
+    /// a finish mark, or while a reader names it.
     pub topics: usize,
-    /// Events kept; one that is in several topics counts in each.
+    /// The number of kept events. An event of several topics counts once for each of them.
     pub events: usize,
-    /// Bytes kept.
+    /// The number of kept bytes.
     pub bytes: usize,
-    /// Events published since the log began; finish marks are none.
+    /// The number of events published since this log was opened. Finish marks do not count.
     pub published: u64,
-    /// Publishes that were refused because of the store.
+    /// The publishes that were refused because of the store.
     pub refusals: Refusals,
 }
 
-/// One topic.
+/// An overview of one topic or inbox.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TopicOverview {
-    /// Its address.
+    /// The topic's address.
     pub address: Address,
-    /// Readers that named it, and readers of each pattern that matches it. A reader of several of
-    /// these counts for each.
+    /// The number of readers that named the topic, plus the number of readers of each pattern that
+    /// matches it. A reader that has several of these selectors counts once for each.
     pub subscribers: usize,
-    /// Events kept.
+    /// The number of kept events.
     pub events: usize,
-    /// Bytes kept.
+    /// The number of kept bytes.
     pub bytes: usize,
-    /// Events published since the topic was made; it is made anew after it was collected.
+    /// The number of events published since the topic was created. An unused topic is collected; if
+    /// it is created again, this number starts at 0.
     pub published: u64,
     /// The oldest retained offset.
     pub oldest: Option<Offset>,
     /// The newest retained offset.
     pub newest: Option<Offset>,
-    /// Whether it is finished.
+    /// Whether the topic is finished.
     pub finished: bool,
 }
 
-/// One reader.
+/// An overview of one reader.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ReaderOverview {
-    /// Unique among the readers of a log.
+    /// The reader's number, unique among the readers of a log.
     pub number: u64,
-    /// The client whose inbox it reads.
+    /// The client whose inbox the reader reads.
     pub client: Option<ClientId>,
-    /// How far it is behind.
+    /// The newest offset that the reader was woken for, minus the last offset that it has read.
     pub lag: u64,
-    /// Topics and patterns that it subscribed to.
+    /// The number of topics and patterns that the reader subscribed to.
     pub selectors: usize,
 }
 
@@ -95,7 +98,7 @@ impl<P: Payload> Core<P> {
 
     pub(crate) fn readers(&self) -> Vec<ReaderOverview> {
         let (mut overviews, mut from) = (Vec::new(), Some(0));
-        // The list is locked for one batch at a time, so that readers can come and leave.
+        // The lock of the list is released after each batch, so that readers can come and leave.
         while let Some(start) = from {
             overviews.reserve(WAKE_BATCH);
             let tail = self.history.tail();

@@ -1,4 +1,6 @@
-//! The position of a reader, and the holes between it and the tail.
+//! The position of a reader, and the holes between the position and the tail.
+//!
+//! A hole is a range of offsets from which events were evicted before the reader read them.
 
 use std::cmp::Reverse;
 
@@ -15,48 +17,53 @@ pub(crate) struct Position {
     pub(crate) next: u64,
     /// Gaps below this offset were already reported.
     pub(crate) reported_below: u64,
-    /// The reason to report for a hole that is found now.
+    /// The reason in the gap that reports the next hole.
     pub(crate) reason: GapReason,
-    /// Whether a store has what memory has lost.
+    /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
-    /// The log's count of finished topics when the reader last saw an unfinished one among its own.
+    /// The value of `History::finishes` when the reader last found a topic of its own that was not
+    /// finished.
     pub(crate) finishes_seen: u32,
-    /// Whether its finished topics have nothing more for it, as a store said when it began.
+    /// Whether the reader was at its end when it began: all its topics were finished, and the store
+    /// had no more of their events for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
     pub(crate) past: Option<Box<PastLosses>>,
 }
 
 impl Position {
-    /// The first offset whose loss counts as a hole: lower ones were read or reported.
+    /// The first offset whose loss counts as a hole. Lower offsets were read, or a gap reported
+    /// them.
     pub(crate) fn missing_from(&self) -> u64 {
         if self.has_store { self.next } else { self.next.max(self.reported_below) }
     }
 
-    /// Evictions up to this one do not count. With a store all count, because the store may have
-    /// the events.
+    /// Evictions up to this one do not make a hole. With a store, every eviction from memory makes
+    /// a hole, because the store may still have the events.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
 
-    /// Moves on: behind the last event that was read, or to `complete` if everything below was.
+    /// Moves the position to `complete`, if everything below it was read. Otherwise moves the
+    /// position behind `last`, the last event that was read.
     pub(crate) fn advance(&mut self, last: Option<u64>, complete: Option<u64>) {
         let delivered = last.map_or(self.next, |last| last + 1);
         self.next = complete.unwrap_or(delivered);
         self.reason = GapReason::Lagged;
     }
 
-    /// Drops the past once the reader is beyond it. Called between looks, because a position may
-    /// move back within a look.
+    /// Drops `past` once the reader has passed its `until`. Called only between two looks at
+    /// memory, because a look may move the position back.
     pub(crate) fn leave_past(&mut self) {
         if self.past.as_ref().is_some_and(|past| past.until <= self.next) {
             self.past = None;
         }
     }
 
-    /// The last offset of the hole between here and the tail, in everything that the reader reads.
+    /// The last offset of the hole between the position and the tail, in all topics and patterns
+    /// that the reader reads.
     ///
-    /// The caller has looked at the rings and rows before. The next look finds later evictions at
-    /// the latest.
+    /// The caller must have read the heads of the rings or the rows before. An eviction after this
+    /// call is found at the latest by the next look.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();
@@ -66,16 +73,17 @@ impl Position {
         hole.max(self.hole_of_topics(seats))
     }
 
-    /// The same in the topics that it names.
+    /// The last offset of the hole in the topics that the reader names.
     fn hole_of_topics<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let (from, after) = (self.missing_from(), self.evicted_after());
-        // A ring with nothing at or above the cursor has no floor above it either.
+        // If the newest offset of a topic is below the position, so is everything that the topic
+        // has lost.
         let with_news = seats.topics.iter().filter(|seat| seat.topic.newest() >= self.next);
         let lost = with_news.map(|seat| seat.topic.ring.read().lost());
         let mut lost: SmallVec<[Lost; 3]> =
             lost.filter(|lost| lost.floor.offset.get() > from).collect();
-        // Highest first. Each check may look at all topics, and most losses are below the first
-        // hole.
+        // Highest first, so that the loop usually ends early: most losses are below the first hole.
+        // Each check may have to look at all topics.
         lost.sort_unstable_by_key(|lost| Reverse(lost.floor.offset));
         let mut hole = None;
         for lost in lost {

@@ -1,4 +1,6 @@
-//! A reader: a cursor, the seats of its topics and patterns, and its wake-up.
+//! A reader: its cursor, its seats, and its wake-up.
+//!
+//! A seat is the reader's entry in the list of readers of one topic or pattern.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,11 +21,12 @@ use crate::types::{
     Timestamp,
 };
 
-/// The most looks of one read. An eviction during a look causes another one, so two are rare. The
-/// bound keeps a publisher that evicts all the time from holding a thread here.
+/// The maximum number of looks at memory in one call of `read`. An eviction during a look causes
+/// another look; even two are rare. Without the maximum, a publisher that evicts all the time could
+/// keep the reader's thread in one call.
 const LOOKS_MAX: usize = 8;
 
-/// The most patterns with which `open` itself begins the search for the first offset.
+/// Up to this many patterns, `open` also does the first step of the search for the first offset.
 const FEW_PATTERNS: usize = 64;
 
 /// The result of a read.
@@ -31,48 +34,50 @@ const FEW_PATTERNS: usize = 64;
 #[must_use]
 #[non_exhaustive]
 pub enum Read {
-    /// Events were put into the buffer; there may be more.
+    /// Events were put into the buffer. There may be more.
     Events,
-    /// Events are missing before the next one. Reported once for each hole; the buffer is empty.
+    /// Events are missing before the next event. Each gap is reported once. The buffer is empty.
     Gap(Gap),
-    /// Nothing to read now.
+    /// There is nothing to read now.
     CaughtUp,
-    /// The next events are still being looked for, here or in the store. The reader is woken as by
-    /// an append.
+    /// The search for the next events is not finished, in memory or in the store. The reader is
+    /// woken when it should read again.
     Fetching,
-    /// Nothing will ever follow.
+    /// The reader has ended. No event will follow.
     Ended(EndReason),
 }
 
-/// Reads a log from a cursor on. Dropping it is leaving. It does not keep a log with a store
-/// running; only the log's handles do.
+/// Reads a log from a cursor on. A dropped reader leaves the log. A reader does not keep the
+/// threads of a store running; only the handles of the log do.
 ///
-/// The order of calls: [`read`](Self::read) until it says [`Read::CaughtUp`] or [`Read::Fetching`],
-/// then [`register`](Self::register), then `read` once more, and only then wait. A wake-up says no
-/// more than *look again*.
+/// Call [`read`](Self::read) until it returns [`Read::CaughtUp`] or [`Read::Fetching`]. Then call
+/// [`register`](Self::register), then `read` once more, and only then wait. A wake-up carries no
+/// event: it only tells the caller to read again.
 pub struct Reader<P: Payload> {
     core: Arc<Core<P>>,
     /// The read side of the log's store.
     replays: Option<Arc<StoreReplays<P>>>,
-    /// Its `next` is the position's, for others to see.
+    /// The part of the reader that publishers and overviews use. Its `next` is a copy of the
+    /// position's `next`.
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// The work before reading memory. Rare, and `None` once the reader has caught up.
+    /// The work to do before the reader reads memory. Most readers have none, and no reader has any
+    /// once it has caught up.
     before: Option<Box<Before<P>>>,
 }
 
-/// The work before reading memory.
+/// The work to do before a reader reads memory.
 enum Before<P> {
-    /// The search in memory for where the reader begins, if that takes long.
+    /// The search in memory for the reader's first offset.
     Search(Box<StartSearch<P>>),
-    /// The same in the store.
+    /// The search in the store for the reader's first offset.
     Beginning(Arc<Slot<Beginning>>),
-    /// The gap that the reader begins with.
+    /// The gap to report before the first event.
     Gap(Gap),
-    /// A page of the store is under way.
+    /// A page of the store is requested and not answered yet.
     PageRequested(Arc<Slot<Replayed<P>>>),
-    /// A page of the store. A used-up page stays, because it knows how to read the next one.
+    /// A page of the store. A used-up page is kept, because its replay reads the next page.
     Page(Replayed<P>),
 }
 
@@ -86,7 +91,8 @@ impl<P: Payload> std::fmt::Debug for Reader<P> {
 }
 
 impl<P: Payload> Reader<P> {
-    /// A reader that is on its lists, and begins as asked.
+    /// Makes a reader that is already registered with its topics and patterns, and begins at
+    /// `start`.
     pub(crate) fn begin(
         core: Arc<Core<P>>,
         replays: Option<Arc<StoreReplays<P>>>,
@@ -115,7 +121,7 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
-                    // Opening a reader of many patterns has taken long already.
+                    // With many patterns, `open` has already taken long.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         let _ = self.prepare();
                     }
@@ -132,10 +138,10 @@ impl<P: Payload> Reader<P> {
         self.before = Some(Box::new(Before::Beginning(slot)));
     }
 
-    /// Moves to a resolved beginning.
+    /// Moves the reader to its beginning.
     fn begin_at(&mut self, beginning: Beginning) {
         let Beginning { next, gap, asked, past, at_end } = beginning;
-        // A reader of live events can miss an event only while it is connected.
+        // A reader that begins live can miss events only because it reads too slowly.
         let reason = if asked { GapReason::Evicted } else { GapReason::Lagged };
         let reported_below = gap.and_then(|gap| gap.until).map_or(0, |until| until.get() + 1);
         let position = &mut self.position;
@@ -144,7 +150,7 @@ impl<P: Payload> Reader<P> {
         self.publish_position();
     }
 
-    /// Goes on with the work before reading memory. `false`: it is not done yet.
+    /// Continues the work before the first look at memory. Returns `false` if it is not done yet.
     fn prepare(&mut self) -> Result<bool, StoreError> {
         match self.before.as_deref_mut() {
             Some(Before::Search(opening)) => {
@@ -173,8 +179,9 @@ impl<P: Payload> Reader<P> {
         self.state.next.store(self.position.next, Ordering::Relaxed);
     }
 
-    /// Ready once the first offset is known. Until then the cursor means nothing, and the waker is
-    /// kept; it is woken then. A reader with a simple start begins at once.
+    /// Ready once the first offset is known. Until then the cursor has no meaning. While this is
+    /// pending, the waker is kept, and is woken when the caller should poll again. A reader with a
+    /// simple start is ready at once.
     ///
     /// # Errors
     ///
@@ -191,12 +198,12 @@ impl<P: Payload> Reader<P> {
         }
     }
 
-    /// Unique among the readers of this log.
+    /// The reader's number, unique among the readers of this log.
     pub fn number(&self) -> u64 {
         self.state.number
     }
 
-    /// The client whose inbox it reads.
+    /// The client whose inbox the reader reads.
     pub fn client(&self) -> Option<&ClientId> {
         self.state.client.as_ref()
     }
@@ -206,41 +213,43 @@ impl<P: Payload> Reader<P> {
         Cursor { epoch: self.core.ids.current(), next: Offset::new(self.position.next) }
     }
 
-    /// The id of an event that it has read, as [`Log::id_of`](crate::Log::id_of) gives it.
+    /// The id of an event that the reader has read. See [`Log::id_of`](crate::Log::id_of).
     pub fn id_of(&self, offset: Offset) -> Cursor {
         self.core.ids.id_of(offset.get())
     }
 
-    /// Evicts events that are too old now, as [`Log::expire`](crate::Log::expire) does.
+    /// Evicts events that are too old at `now`, like [`Log::expire`](crate::Log::expire).
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }
 
-    /// A number that readers of the same topics share, and other readers rarely do. A server of
-    /// many readers uses it to let topics take turns.
+    /// A number that is the same for readers of the same topics and patterns, and rarely the same
+    /// for other readers. A server of many readers uses it to serve topics in turn.
     pub fn lane(&self) -> u32 {
         let mut hasher = DefaultHasher::new();
         Arc::as_ptr(&self.core).hash(&mut hasher);
         let topics = self.seats.named().map(|seat| Arc::as_ptr(&seat.topic).addr());
         let patterns = self.seats.patterns().iter().map(|seat| Arc::as_ptr(&seat.pattern).addr());
         topics.chain(patterns).min().hash(&mut hasher);
-        // Half of the hash is enough.
+        // 32 bits of the hash are enough.
         hasher.finish() as u32
     }
 
-    /// The lag of a reader at `next`: the newest offset of its topics less the last one before
-    /// `next`.
+    /// The lag if the reader's next offset is `next`: the newest offset of its topics and patterns,
+    /// minus the offset before `next`.
     pub fn lag(&self, next: Offset) -> u64 {
         (self.seats.newest() + 1).saturating_sub(next.get())
     }
 
-    /// Fetches the memory of the next wake-up and read into the processor's cache. For a server of
-    /// many readers that is about to poll some. The result means nothing.
+    /// Loads the memory that the next wake-up and read need into the processor's cache. A server of
+    /// many readers calls this for the readers that it is about to poll. The returned value has no
+    /// meaning.
     pub fn prefetch(&self) -> bool {
         self.state.slot.is_awake()
     }
 
-    /// Whether all its topics are finished and it has read all of them.
+    /// Whether all topics of the reader are finished and it has read all their events. If the store
+    /// had to answer this when the reader began, this stays the store's answer.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -255,13 +264,13 @@ impl<P: Payload> Reader<P> {
                 .all(|seat| seat.topic.ring.read().next_from(self.position.next).is_none())
     }
 
-    /// Reads what there is, at most a batch, into an empty buffer. Never waits.
+    /// Reads the next events, at most a batch, into `out`, which must be empty. Never waits.
     ///
     /// # Limits
     ///
-    /// One call looks at about a millisecond's worth of other topics' events, and at some more if
-    /// events are evicted meanwhile. If there is more to look at, it says [`Read::Fetching`] and wakes
-    /// the reader.
+    /// One call spends about a millisecond on skipping events of other topics, and more if events
+    /// are evicted during the call. If it does not get to the tail in this time, it wakes the
+    /// reader and returns [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
         // The end is loaded before the tail, so events appended before the end are read before it.
         let end = self.state.slot.ended();
@@ -271,14 +280,15 @@ impl<P: Payload> Reader<P> {
         self.expire(now);
         for _ in 0..LOOKS_MAX {
             let Ok(is_known) = self.prepare() else {
-                // Without a log's handle the store is closed, and the reader is about to be.
+                // If the last handle of the log was dropped, the store is closed, and the reader
+                // ends.
                 let stopped = self.replays.as_ref().is_some_and(|replays| replays.is_stopped());
                 let reason = if stopped { EndReason::Closed } else { EndReason::Unreadable };
                 return Read::Ended(end.unwrap_or(reason));
             };
             match self.before.as_deref() {
-                // An ending reader does not wait for the store: a client that comes back goes on
-                // here.
+                // A reader that must end does not wait for the store. Its client can come back and
+                // continue at the same cursor.
                 Some(Before::Beginning(_) | Before::PageRequested(_)) if !is_known => {
                     return end.map_or(Read::Fetching, Read::Ended);
                 }
@@ -299,7 +309,7 @@ impl<P: Payload> Reader<P> {
         Read::Fetching
     }
 
-    /// Looks at a page of the store, or at memory. `None`: look again.
+    /// Reads a page of the store, or memory. Returns `None` if the caller must look again.
     fn look(
         &mut self,
         batch: Batch,
@@ -360,37 +370,37 @@ impl<P: Payload> Reader<P> {
         batch.wake();
     }
 
-    /// Whether an event was appended, to any topic, that the reader has not passed.
+    /// Whether the log has an event, of any topic, at or above the reader's cursor.
     pub fn is_behind(&self) -> bool {
         self.position.next < self.core.history.tail()
     }
 
-    /// Whether it has other work than reading new events from memory.
+    /// Whether the reader has other work than to read new events from memory.
     fn is_elsewhere(&self) -> bool {
         self.state.slot.ended().is_some() || self.before.is_some()
     }
 
-    /// Whether a [`read_next`](Self::read_next) would find nothing, as far as can be seen without a
-    /// look at the topics. After [`register`](Self::register), a reader that keeps up may wait if
-    /// this is true, instead of reading once more. It does not count events that the caller has
-    /// read and not used.
+    /// Whether [`read_next`](Self::read_next) would surely find nothing. This does not look at the
+    /// topics, so it may be false although there is nothing to read. After
+    /// [`register`](Self::register), if this is true, the caller may wait without another read.
+    /// Events that the caller has read and not yet used do not matter here.
     pub fn is_idle(&self) -> bool {
         !self.is_elsewhere()
             && !self.is_behind()
             && self.core.history.finishes() == self.position.finishes_seen
     }
 
-    /// Reads the next event by itself, for a reader of few topics that keeps up. Never waits, and
-    /// allocates nothing.
+    /// Reads a single event without a buffer, for a reader that reads few topics and keeps up.
+    /// Never waits, and allocates nothing.
     ///
-    /// `now` is called only if there is an event to read and some event or mark has a deadline.
+    /// `now` is called only if the log has new events and some event or finish mark has a deadline.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }
 
-    /// The same for a caller that needs only a part of the payload, or another form of it: the
-    /// entry's payload is what `take` makes of it. The topic's history is locked meanwhile, so
-    /// `take` must be quick and must not call the log.
+    /// Like [`read_next`](Self::read_next), for a caller that needs only a part of the payload or
+    /// another form of it. `take` makes the payload of the returned entry. While `take` runs, the
+    /// topic's history is locked, so `take` must be quick and must not call the log.
     pub fn read_next_as<Q>(
         &mut self,
         now: impl FnOnce() -> Timestamp,
@@ -412,9 +422,10 @@ impl<P: Payload> Reader<P> {
         if self.finished().is_some() { Next::Other } else { Next::CaughtUp }
     }
 
-    /// The end, if all topics are finished and read up to their marks.
+    /// The end reason, if all topics are finished and the reader has read up to their finish marks.
     fn finished(&mut self) -> Option<EndReason> {
-        // Loaded before the look: a finish that the look misses changes the count after this.
+        // Load the count before checking the topics. If a topic is finished after its check, the
+        // count differs at the next call.
         let finishes = self.core.history.finishes();
         if finishes == self.position.finishes_seen {
             return None;
@@ -432,28 +443,32 @@ impl<P: Payload> Reader<P> {
         is_read.then_some(EndReason::Finished)
     }
 
-    /// Registers a waker for the next append to one of its topics, or its end.
+    /// Registers a waker for the next append to one of the reader's topics, or for the reader's
+    /// end.
     ///
-    /// It is used once; a later one replaces it. A reader may be woken for nothing. Registrations,
-    /// in this or the other way, must not run at the same time.
+    /// The waker is woken at most once. A later registration replaces it. A reader may be woken
+    /// although there is nothing to read. Calls of this function and of
+    /// [`register_with`](Self::register_with) must not run at the same time.
     pub fn register(&self, waker: &Waker) {
         self.state.slot.register(waker);
     }
 
-    /// The same for a server of many readers that knows this one by a key. A wake-up passes the key
-    /// to the server, so no waker is needed. `false` if the reader was registered under another key
-    /// before, or at another server; then the caller [`register`](Self::register)s a waker.
+    /// Registers the reader with a server of many readers, which knows the reader by a key. A
+    /// wake-up passes the key to the server, so no waker is needed. Returns `false` if the reader
+    /// was registered before with another key or another server. In that case the caller must
+    /// [`register`](Self::register) a waker.
     ///
-    /// As with wakers, the last registration counts. The reader keeps its first server.
-    #[must_use = "if it is refused, register a waker"]
+    /// As with wakers, the last registration counts. A reader keeps its first server and key.
+    #[must_use = "if this returns `false`, register a waker"]
     pub fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         self.state.slot.register_with(many, key)
     }
 
-    /// Leaves now. The reader reads nothing more and no longer counts. Dropping it does the same.
+    /// Leaves the log now. The reader must not be read afterwards, and no longer counts as a
+    /// reader. Dropping a reader does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
-        // Every reader has a seat, that of everyone, until it leaves.
+        // Every reader has a seat in everyone's topic until it leaves.
         if !topics.is_empty() {
             let history = &self.core.history;
             if !patterns.is_empty() {

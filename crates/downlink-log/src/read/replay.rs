@@ -1,8 +1,9 @@
 //! The threads that read from the store for readers that are behind.
 //!
-//! They take requests in the order of their coming and do one bounded step of each. A request that
-//! needs more goes to the end of the queue. No request waits for a reader: its answer stays in a
-//! slot until the reader looks. A reader that leaves drops its slot.
+//! The threads take requests from a queue, first in, first out, and do one bounded step of each. A
+//! request that needs more steps goes to the end of the queue. No thread waits for a reader: the
+//! answer to a request stays in a slot until the reader takes it. A reader that leaves drops its
+//! slot.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -13,11 +14,11 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// Threads that read. A disk serves few threads better than many.
+/// The number of threads that read. A disk serves few threads better than many.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 
-/// One request: does a step, and says whether it is done.
+/// One request. Each call does one step and returns `true` when the request is done.
 type Job = Box<dyn FnMut() -> bool + Send>;
 
 /// The read side of a log's store.
@@ -28,14 +29,14 @@ pub(crate) struct StoreReplays<P> {
 }
 
 struct ReplayRequests {
-    /// Held alone, for a push or a pop.
+    /// No other lock is taken while this one is held.
     queue: Mutex<JobQueue>,
     #[cfg(not(downlink_loom))]
     came: Condvar,
 }
 
 struct JobQueue {
-    /// At most one for each reader of the log.
+    /// At most one job for each reader of the log.
     jobs: VecDeque<Job>,
     stopped: bool,
 }
@@ -73,8 +74,9 @@ impl<P> StoreReplays<P> {
         Ok(Self { reader, decoder, requests })
     }
 
-    /// Asks for an answer, step by step. A step gives `None` while there is more to do. The reader
-    /// is woken when the answer is in the slot. An answer always comes, if only as a failure.
+    /// Queues a request, which the threads work on step by step. `step` returns `None` while there
+    /// is more to do. The reader is woken when the answer is in the slot. Every request is
+    /// answered; a request that cannot be completed gets an error.
     pub(crate) fn ask<A: Send + 'static>(
         &self,
         reader: &Arc<ReaderState>,
@@ -83,7 +85,7 @@ impl<P> StoreReplays<P> {
         let slot = Arc::new(Slot::new(None));
         let promise = Promise { slot: Arc::clone(&slot), reader: Arc::clone(reader) };
         self.requests.push(Box::new(move || {
-            // A reader that has left has dropped its slot.
+            // If only the promise has the slot, the reader has left.
             if Arc::strong_count(&promise.slot) == 1 {
                 return true;
             }
@@ -94,12 +96,13 @@ impl<P> StoreReplays<P> {
         slot
     }
 
-    /// Whether no more requests are answered, because the log's last handle is gone.
+    /// Whether [`stop`](Self::stop) was called, because the last handle of the log was dropped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.requests.queue.lock().stopped
     }
 
-    /// Ends the threads and closes the store for reading. Later requests are not answered.
+    /// Ends the threads and closes the store for reading. All requests that are waiting or come
+    /// later get [`StoreError::Stopped`].
     pub(crate) fn stop(&self) {
         let jobs = {
             let mut queue = self.requests.queue.lock();
@@ -128,7 +131,7 @@ impl ReplayRequests {
     #[cfg(not(downlink_loom))]
     fn answer_all(&self) {
         while let Some(mut job) = self.next() {
-            // A panic ends this job but not the thread. The job's answer is then a failure.
+            // A panic ends this job but not the thread. The request then gets an error.
             let step = std::panic::AssertUnwindSafe(&mut job);
             let done = std::panic::catch_unwind(|| { step }.0()).unwrap_or(true);
             if !done {
@@ -152,10 +155,11 @@ impl ReplayRequests {
     }
 }
 
-/// Holds an answer until the reader looks.
+/// Holds the answer to a request until the reader takes it.
 pub(crate) type Slot<A> = Mutex<Option<Result<A, StoreError>>>;
 
-/// An answer that a reader waits for.
+/// The promise to answer a request. Dropping it wakes the reader, and puts an error into the slot
+/// if there is no answer.
 struct Promise<A> {
     slot: Arc<Slot<A>>,
     reader: Arc<ReaderState>,
@@ -163,8 +167,8 @@ struct Promise<A> {
 
 impl<A> Drop for Promise<A> {
     fn drop(&mut self) {
-        // Without effect if the slot has an answer. If the reader has taken one, it does not look
-        // again.
+        // This changes nothing if the slot has an answer. If the reader has already taken the
+        // answer, it does not look at the slot again.
         self.slot.lock().get_or_insert(Err(StoreError::Stopped));
         let mut batch = WakeBatch::default();
         self.reader.slot.take(&mut batch);

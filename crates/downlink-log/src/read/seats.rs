@@ -1,5 +1,8 @@
-//! The seats of one reader: one for each topic and pattern that it named. They stay the same for
-//! its life.
+//! The seats of one reader.
+//!
+//! A seat is the reader's entry in the list of readers of one topic or pattern. A reader has a seat
+//! for each topic and pattern that it named, for its client's inbox, and for everyone's topic. The
+//! seats do not change until the reader leaves.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,21 +14,22 @@ use crate::store::Wanted;
 use crate::topics::{Topic, TopicSeat, TopicSeats};
 use crate::types::{Address, PatternSet, Payload};
 
-/// With more patterns than this, a reader keeps the set that was made at opening.
+/// A reader with more patterns than this keeps the [`PatternSet`] that `open` made.
 const SET_KEPT_FROM: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Seats<P> {
-    /// Invariant: sorted by the topics' identity, for the search of an event's topics.
+    /// Invariant: sorted by the identity of the topics, so that `mine` can search for a topic.
     pub(crate) topics: TopicSeats<P>,
-    /// `None` in most readers: they name topics only.
+    /// `None` for most readers, because they name only topics.
     patterns: Option<Box<NamedPatterns<P>>>,
 }
 
 #[derive(Debug)]
 struct NamedPatterns<P> {
     seats: PatternSeats<P>,
-    /// Made when the reader first reads events that its patterns no longer list.
+    /// The patterns as one set. A set of few patterns is made when the reader first needs it: when
+    /// it reads events that its patterns no longer list.
     set: OnceLock<Arc<PatternSet>>,
 }
 
@@ -36,7 +40,7 @@ impl<P: Payload> Seats<P> {
         set: PatternSet,
     ) -> Self {
         topics.sort_unstable_by_key(|seat| seat.topic.identity());
-        // A set of few patterns is quickly made again, and most readers never need one.
+        // A set of few patterns is quickly made again, and most readers never need it.
         let is_worth_keeping = patterns.len() > SET_KEPT_FROM;
         let set = if is_worth_keeping { OnceLock::from(Arc::new(set)) } else { OnceLock::new() };
         let some = |seats| Box::new(NamedPatterns { seats, set });
@@ -47,13 +51,13 @@ impl<P: Payload> Seats<P> {
         self.patterns.as_ref().map_or(&[], |patterns| &patterns.seats)
     }
 
-    /// Takes all seats out, to leave their lists.
+    /// Takes all seats, so that the reader can be removed from the lists.
     pub(crate) fn take(&mut self) -> (TopicSeats<P>, PatternSeats<P>) {
         let patterns = self.patterns.take().map(|patterns| patterns.seats);
         (std::mem::take(&mut self.topics), patterns.unwrap_or_default())
     }
 
-    /// The patterns, to match names with.
+    /// The patterns as a set, to match the names of topics.
     pub(crate) fn set(&self) -> Arc<PatternSet> {
         let of = |patterns: &NamedPatterns<P>| {
             let selectors = patterns.seats.iter().map(|seat| seat.pattern.selector.clone());
@@ -71,12 +75,13 @@ impl<P: Payload> Seats<P> {
         Wanted { addresses: addresses.collect(), patterns: self.set() }
     }
 
-    /// The seats of topics, without the inbox and everyone's.
+    /// The seats of the topics that the reader named, without its inbox and everyone's topic.
     pub(crate) fn named(&self) -> impl Iterator<Item = &TopicSeat<P>> {
         self.topics.iter().filter(|seat| seat.topic.address.topic().is_some())
     }
 
-    /// Whether the reader names topics only, at least one, and each of them is finished.
+    /// Whether the reader names at least one topic and no pattern, and all these topics are
+    /// finished.
     pub(crate) fn all_finished(&self) -> bool {
         let mut named = self.named().peekable();
         self.patterns.is_none()
@@ -84,14 +89,14 @@ impl<P: Payload> Seats<P> {
             && named.all(|seat| seat.topic.finished().is_some())
     }
 
-    /// Newest offset of everything it reads.
+    /// The newest offset of all topics and patterns that the reader reads.
     pub(crate) fn newest(&self) -> u64 {
         let topics = self.topics.iter().map(|seat| seat.topic.newest());
         let patterns = self.patterns().iter().map(|seat| seat.pattern.newest());
         topics.chain(patterns).max().unwrap_or(0)
     }
 
-    /// Those topics of an event that the reader reads. Adds the work of matching to `nodes`.
+    /// The topics of an event that the reader reads. Adds the work of matching to `nodes`.
     pub(crate) fn mine<'a>(&self, row: &'a IndexRow<P>, nodes: &mut usize) -> Mine<'a, P> {
         let set = self.patterns.is_some().then(|| self.set());
         let identity = |seat: &TopicSeat<P>| seat.topic.identity();
@@ -110,5 +115,5 @@ impl<P: Payload> Seats<P> {
     }
 }
 
-/// The topics of one event that a reader reads; nearly always one.
+/// The topics of one event that a reader reads. There is nearly always one.
 pub(crate) type Mine<'a, P> = SmallVec<[&'a Arc<Topic<P>>; 1]>;

@@ -1,12 +1,13 @@
-//! Where a new reader begins.
+//! Where a new reader begins to read.
 
 use crate::types::{EvictionNumber, Gap, Timestamp};
 
-/// The requested beginning.
+/// Where a new reader is asked to begin.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The events from now on, and all kept events of finished topics.
+    /// The events from now on. A reader that names only topics, all of them finished, gets their
+    /// kept events instead.
     Live,
     /// All retained history.
     Earliest,
@@ -14,42 +15,47 @@ pub enum Start {
     Last(usize),
     /// The events published at this log time or later.
     Since(Timestamp),
-    /// The events after the one with this id, in whatever form.
+    /// The events after the event with this id. The id is a cursor, or an id that a publisher gave.
     After(Box<str>),
 }
 
-/// A resolved start.
+/// The place where a reader begins, once it is known.
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) next: u64,
-    /// Reported before anything is read.
+    /// The gap to report before the first event.
     pub(crate) gap: Option<Gap>,
-    /// Whether the reader gave an id, or asked for history.
+    /// False for a reader that gave no id and gets only events from now on.
     pub(crate) asked: bool,
     pub(crate) past: Option<Box<PastLosses>>,
-    /// Whether its finished topics have nothing more for it, if a store has said so.
+    /// Whether the reader is already at its end: all its topics are finished, and the store has no
+    /// more of their events for it. `None` if the store was not asked.
     pub(crate) at_end: Option<bool>,
 }
 
-/// The losses that count for a reader that begins in the past, until it is beyond `until`.
+/// Which losses count for a reader that begins in the past. They count until the reader has passed
+/// `until`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PastLosses {
-    /// The newest eviction before the reader looked. The reader never asked for events evicted by
-    /// then. `None` for a reader that continues after an id: it misses every evicted event.
+    /// The newest eviction before the search for the first offset began. The reader did not ask for
+    /// events that were evicted by then, so they are not missing. `None` for a reader that
+    /// continues after an id: every evicted event after that id is missing.
     pub(crate) evicted: Option<EvictionNumber>,
-    /// The tail when it opened: later evictions below are found in any case from here on.
+    /// The tail when the reader opened. Events from here on were evicted, if at all, while the
+    /// reader was open, so all these evictions count.
     pub(crate) until: u64,
-    /// The last offset that it missed before it opened, if its patterns had to be searched for it.
+    /// The last offset that the reader missed before it opened. Only a search for the losses of
+    /// patterns finds it.
     pub(crate) hole: Option<u64>,
 }
 
 impl PastLosses {
-    /// For a reader that asks for history.
+    /// The losses for a reader that asks for history.
     pub(crate) fn of_history(evicted: EvictionNumber, until: u64) -> Self {
         Self { evicted: Some(evicted), until, hole: None }
     }
 
-    /// For a reader that continues after an id.
+    /// The losses for a reader that continues after an id.
     pub(crate) fn of_id(until: u64, hole: Option<u64>) -> Self {
         Self { evicted: None, until, hole }
     }

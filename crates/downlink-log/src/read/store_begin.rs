@@ -1,5 +1,6 @@
-//! The search for the first offset of a reader in a log with a store. It asks the store, step by
-//! step, for all that memory does not know.
+//! Finds the first offset for a new reader of a log with a store.
+//!
+//! The search asks the store, step by step, for everything that memory does not know.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::read::{Beginning, PastLosses, Seats, Start, StoreReplays, gap, locate
 use crate::store::{Page, Range, Step, StoreError, StoreReplay};
 use crate::types::{Batch, EvictionNumber, Floor, GapReason, Offset, Payload};
 
-/// A look for one event.
+/// A batch of a single event.
 const ONE: Batch = Batch { events_max: 1, bytes_max: 1 };
 
 /// The search in the store for the beginning of one reader.
@@ -18,9 +19,10 @@ pub(crate) struct StoreStartSearch<P: Payload> {
     start: Start,
     replay: Box<dyn StoreReplay>,
     tail: u64,
-    /// The newest eviction before anything was looked at.
+    /// The newest eviction before the search began. `None` before the first step, and for a reader
+    /// that continues after an id.
     evicted: Option<EvictionNumber>,
-    /// Whether the reader names topics only, and all are finished.
+    /// Whether the reader names only topics, and all of them are finished.
     is_finished: bool,
     stage: StoreStartStage,
     beginning: Beginning,
@@ -28,24 +30,26 @@ pub(crate) struct StoreStartSearch<P: Payload> {
 
 enum StoreStartStage {
     Begin,
-    /// The first event from an offset on. The reader begins there, if `moves`.
+    /// Finds the first event at or above `from`. The reader begins at that event if `moves` is
+    /// true.
     First {
         from: u64,
         moves: bool,
     },
-    /// The oldest of the newest events.
+    /// Finds the oldest of the `count` newest events.
     Newest {
         count: usize,
     },
-    /// The floor, to find out whether events of that time or later were evicted.
+    /// Finds the floor, to tell whether events of the requested time or later were evicted.
     Floor,
-    /// Whether anything is left to read of finished topics.
+    /// Finds out whether finished topics have events or a gap for the reader, at or above `from`.
     FinishedTopics {
         from: u64,
     },
 }
 
-/// Where a reader begins, if that is known without the store. The reader is on its lists already.
+/// The beginning of a reader, if it is known without the store. The reader is already registered
+/// with its topics and patterns.
 pub(crate) fn begin_known<P: Payload>(
     core: &Core<P>,
     seats: &Seats<P>,
@@ -58,7 +62,8 @@ pub(crate) fn begin_known<P: Payload>(
         Start::After(id) => locate(core, id, tail).ok()?,
         _ => return None,
     };
-    // Memory knows only above its floors whether finished topics have events left to read.
+    // Below the highest floor in memory, only the store knows whether finished topics have events
+    // left to read.
     let is_unsure = seats.all_finished() && core.history.floor_max() > next;
     (!is_unsure).then(|| continue_at(next, tail))
 }
@@ -77,8 +82,8 @@ impl<P: Payload> StoreStartSearch<P> {
     ) -> Self {
         let mut wanted = seats.wanted();
         if start == Start::Live {
-            // A live reader may get kept events of finished topics, but none of its inbox or for
-            // everyone.
+            // A live reader may get kept events of finished topics, but no kept events of its inbox
+            // or of everyone's topic.
             wanted.addresses.retain(|address| address.topic().is_some());
         }
         let (tail, is_finished) = (core.history.tail(), seats.all_finished());
@@ -97,7 +102,7 @@ impl<P: Payload> StoreStartSearch<P> {
         }
     }
 
-    /// Does a step. `None`: there is more to do.
+    /// Does one step of the search. Returns `None` if the search is not finished.
     pub(crate) fn step(&mut self) -> Result<Option<Beginning>, StoreError> {
         match self.stage {
             StoreStartStage::Begin => self.begin()?,
@@ -184,8 +189,8 @@ impl<P: Payload> StoreStartSearch<P> {
         Ok(())
     }
 
-    /// Completes the gap that the reader begins with, and starts to look for events of finished
-    /// topics.
+    /// Completes the gap to report first, if there is one. Then sets the stage that looks for
+    /// events of finished topics.
     fn follow(&mut self, oldest: Option<u64>) {
         let next = self.beginning.next;
         if let Some(gap) = &mut self.beginning.gap {
@@ -195,13 +200,15 @@ impl<P: Payload> StoreStartSearch<P> {
         self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
-    /// Whether finished topics have no event and no gap left for the reader. `None`: not known yet.
+    /// Whether the topics of the reader are finished and have no event and no gap left for it.
+    /// Returns `None` if that is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));
         }
         if from >= self.tail {
-            // No event is left at or above the tail, and a hole would be below it.
+            // Finished topics have no event at or above the tail, and a hole can only be below the
+            // tail.
             return Ok(Some(true));
         }
         Ok(match self.page(from)? {
@@ -215,7 +222,7 @@ impl<P: Payload> StoreStartSearch<P> {
         })
     }
 
-    /// The first offset at or above one.
+    /// The offset of the first event at or above `from`. `None` if there is no such event.
     fn first_from(&mut self, from: u64) -> Result<Step<Option<u64>>, StoreError> {
         if from >= self.tail {
             return Ok(Step::Done(None));

@@ -1,7 +1,7 @@
-//! Pages of the store, for a reader that is behind memory.
+//! Pages of the store, for a reader whose next events are no longer in memory.
 //!
-//! One request at a time is under way, and its answer is used up before the next is made. So a
-//! reader holds one page at most.
+//! A reader makes one request at a time, and uses up its page before it requests the next one. So a
+//! reader holds at most one page.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -11,29 +11,30 @@ use crate::sequence::PayloadDecoder;
 use crate::store::{Range, Step, StoreError, StoreReplay, StoredEntry};
 use crate::types::{Batch, Entry, EvictionNumber, Gap, GapReason, Offset, Payload};
 
-/// Pages that one request may take without finding anything.
+/// The maximum number of pages that one request reads without finding an event.
 const EMPTY_PAGES_MAX: usize = 16;
 
-/// A page of the store, and how to read the next.
+/// A page of the store, with the replay that reads the next page.
 #[derive(Debug)]
 pub(crate) struct Replayed<P> {
-    /// Events in order; those that are kept and cannot be read have no payload.
+    /// The events in offset order. An event that is kept but cannot be read has no payload.
     items: VecDeque<Entry<Option<P>>>,
-    /// The page has all events below this.
+    /// This page and the earlier ones have all events below this offset.
     next: u64,
     /// The last offset known to be missing.
     hole: Option<Offset>,
-    /// How the store reads for the reader, kept from page to page.
+    /// Reads the reader's pages from the store. The same replay reads all of them.
     pub(crate) replay: Box<dyn StoreReplay>,
 }
 
 impl<P: Payload> Replayed<P> {
-    /// An empty page before an offset.
+    /// An empty page. The page after it begins at `next`.
     pub(crate) fn new(next: u64, replay: Box<dyn StoreReplay>) -> Self {
         Self { items: VecDeque::new(), next, hole: None, replay }
     }
 
-    /// Takes events up to the first unreadable one, or reports a hole. `None`: the page is used up.
+    /// Takes events up to the first unreadable one, or reports a hole or an unreadable event.
+    /// Returns `None` if the page is used up.
     pub(crate) fn read(
         &mut self,
         position: &mut Position,
@@ -43,8 +44,8 @@ impl<P: Payload> Replayed<P> {
         if self.items.is_empty() && self.next <= position.next {
             return None;
         }
-        let untold = position.next.max(position.reported_below);
-        if let Some(hole) = self.hole.take().map(Offset::get).filter(|hole| *hole >= untold) {
+        let unreported = position.next.max(position.reported_below);
+        if let Some(hole) = self.hole.take().map(Offset::get).filter(|hole| *hole >= unreported) {
             let oldest = self.items.front().map(|item| item.offset.get());
             return Some(LookResult::Gap(report(position, hole, oldest, self.next)));
         }
@@ -72,7 +73,7 @@ impl<P: Payload> Replayed<P> {
     }
 }
 
-/// A request for a page, until it is answered.
+/// A request for a page that is not answered yet.
 pub(crate) struct PageRequest<P: Payload> {
     pub(crate) core: Arc<Core<P>>,
     pub(crate) decoder: Arc<PayloadDecoder<P>>,
@@ -84,7 +85,7 @@ pub(crate) struct PageRequest<P: Payload> {
 }
 
 impl<P: Payload> PageRequest<P> {
-    /// Does a step. `None`: there is more to do.
+    /// Does one step. Returns `None` if the request needs more steps.
     pub(crate) fn step(&mut self) -> Result<Option<Replayed<P>>, StoreError> {
         let Some(page) = &mut self.page else { return Ok(None) };
         let range = Range { from: Offset::new(page.next), until: self.until };
@@ -92,7 +93,9 @@ impl<P: Payload> PageRequest<P> {
             return Ok(None);
         };
         if found.next <= range.from {
-            return Err(StoreError::Corrupt { reason: "a page of the store is empty".into() });
+            return Err(StoreError::Corrupt {
+                reason: "a page of the store does not advance".into(),
+            });
         }
         page.hole = page.hole.max(found.hole);
         page.next = found.next.get();
@@ -102,8 +105,8 @@ impl<P: Payload> PageRequest<P> {
             Entry { offset, at, payload }
         }));
         self.pages += 1;
-        // A page with a hole is done only once the next event or the end is found, which the gap
-        // names.
+        // If there is a hole, read on until the next event or the end is found, because the gap
+        // names it.
         let is_long = self.pages >= EMPTY_PAGES_MAX && page.hole.is_none();
         let is_done = !page.items.is_empty() || found.next >= self.until || is_long;
         Ok(if is_done { self.page.take() } else { None })

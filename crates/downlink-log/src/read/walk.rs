@@ -1,7 +1,8 @@
-//! Walking the index of the log, to find events that a reader's patterns no longer list.
+//! Walks the index of the log, to find events that a reader's patterns no longer list.
 //!
-//! A walk looks at a bounded number of rows and pattern nodes, and then returns where to go on.
-//! Rows are copied out of the index a few at a time, so that publishers do not wait.
+//! A walk visits a bounded number of index rows and pattern nodes, and then returns the offset
+//! where the next call continues. It copies only some rows at a time out of the index, so that
+//! publishers do not wait long for the index.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -10,14 +11,15 @@ use crate::read::Seats;
 use crate::topics::{Lost, Topic, start_of};
 use crate::types::{Address, PatternSet, Payload};
 
-/// Rows copied under one hold of the index, which every publisher needs: some ten microseconds.
-/// Models look at single rows.
+/// The maximum number of rows to copy while the index is locked. Every publisher needs this lock,
+/// and the copy takes some ten microseconds. In loom's models the number is 1.
 const HOLD_ROWS: usize = if cfg!(downlink_loom) { 1 } else { 256 };
 
-/// Topics that are merged one by one rather than found by the index.
+/// If the patterns of a reader can match at most this many names, the rings of the topics are read
+/// instead of the index.
 pub(crate) const FEW_TOPICS: usize = 64;
 
-/// The work that one call may do: about a millisecond.
+/// The work that one call may do. It takes about a millisecond.
 #[derive(Debug)]
 pub(crate) struct WorkBudget {
     rows: usize,
@@ -44,11 +46,12 @@ impl WorkBudget {
 pub(crate) enum SearchProgress {
     Found(u64),
     Nothing,
-    /// Go on from here.
+    /// The search is not finished, and continues at this offset.
     More(u64),
 }
 
-/// A chunk of rows, and where the next one begins; `None` after the last.
+/// A chunk of rows, and the offset where the next chunk begins. The offset is `None` after the last
+/// chunk.
 pub(crate) fn chunk<P: Payload>(
     history: &History<P>,
     from: u64,
@@ -63,7 +66,7 @@ pub(crate) fn chunk<P: Payload>(
     (rows, next)
 }
 
-/// The first event in `from..until` that the reader reads and that is kept.
+/// Finds the first kept event in `from..until` that the reader reads.
 pub(crate) fn first<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -89,8 +92,9 @@ pub(crate) fn first<P: Payload>(
     SearchProgress::More(from)
 }
 
-/// The `left`th newest event below `until` that the reader reads and that is kept, or the oldest if
-/// there are fewer. `left` and `oldest` are kept between calls.
+/// Finds the `left`th newest kept event below `until` that the reader reads, or the oldest such
+/// event if there are fewer. To continue a search, the caller passes the same `left` and `oldest`
+/// again.
 pub(crate) fn newest<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -132,7 +136,8 @@ fn is_kept<P: Payload>(seats: &Seats<P>, row: &IndexRow<P>, work: &mut WorkBudge
     found
 }
 
-/// The topics that the reader reads, if its patterns have few names to look at.
+/// The topics that the reader reads, or `None` if its patterns can match more than [`FEW_TOPICS`]
+/// names.
 pub(crate) fn few_topics<P: Payload>(
     history: &History<P>,
     seats: &Seats<P>,
@@ -160,14 +165,16 @@ fn matches(set: &PatternSet, address: &Address) -> bool {
     address.topic().is_some_and(|topic| set.matches(topic.as_str()))
 }
 
-/// A look through the names that exist and those that were collected, for the losses of the topics
-/// that patterns match.
+/// The search for the losses of all topics that a reader's patterns match. It goes through the
+/// names of the topics that exist, and then through the names of those that were collected.
 #[derive(Debug)]
 pub(crate) struct FloorSearch {
     prefixes: Vec<Box<str>>,
-    /// The prefix that is looked at, first among the names that exist, then among the collected.
+    /// The index of the current prefix in `prefixes`.
     at: usize,
+    /// Whether the search has reached the names of collected topics.
     collected: bool,
+    /// Where to continue in the names with the current prefix. `None`: at the first one.
     from: Option<Bound<Address>>,
 }
 
@@ -177,11 +184,11 @@ impl FloorSearch {
         Self { prefixes, at: 0, collected: false, from: None }
     }
 
-    /// Goes on for a bounded number of names and calls `each` with the loss of every topic that
-    /// matches. `true` when all were looked at.
+    /// Continues the search for a bounded number of names, and calls `each` with the losses of
+    /// every topic that matches. Returns `true` when the search is finished.
     ///
-    /// The search may miss a topic that is collected or made again meanwhile. The loss of such a
-    /// topic is noted in the patterns.
+    /// The search may miss a topic that is collected or created again during the search. The losses
+    /// of such a topic are noted in the patterns.
     pub(crate) fn step<P: Payload>(
         &mut self,
         history: &History<P>,

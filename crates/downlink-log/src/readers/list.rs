@@ -1,7 +1,8 @@
-//! The readers of a topic or pattern, which an append wakes.
+//! The list of the readers of one topic or pattern. An append wakes them.
 //!
-//! A reader is on the list of each selector that it subscribed to, from open to drop. It remembers
-//! its key in each list, so leaving costs the same however many other readers there are.
+//! A reader is on one list for each selector that it subscribed to, from the time it is opened
+//! until it leaves. It remembers its key in each list, so the cost of leaving does not depend on
+//! the number of other readers.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -13,22 +14,22 @@ use crate::types::EndReason;
 #[derive(Debug)]
 pub(crate) struct ReaderList {
     places: ReaderSlots,
-    /// Readers among them that are on other lists too.
+    /// The number of readers on this list that are on other lists too.
     several: u32,
 }
 
-/// Free when it is `None`.
+/// A place in a list. `None` if the place is free.
 pub(crate) type ReaderSlot = Option<Arc<ReaderState>>;
 
 #[derive(Debug)]
 enum ReaderSlots {
-    /// Most topics with readers have one: a client's inbox.
+    /// Most lists with readers have one reader, because most are lists of clients' inboxes.
     One(ReaderSlot),
     Many(Box<Many>),
 }
 
-/// Invariant: the last place is taken, and `count` in all; `free` holds the number of each free
-/// place once, and numbers of places that are no more.
+/// Invariant: the last place is taken, and `count` places are taken in all. `free` holds the index
+/// of each free place once. It may also hold indexes of places that were removed.
 #[derive(Debug)]
 struct Many {
     places: Vec<ReaderSlot>,
@@ -52,7 +53,7 @@ impl ReaderList {
         self.len() == 0
     }
 
-    /// Whether a reader is on this list and on another one.
+    /// Whether any reader on this list is on another list too.
     pub(crate) fn has_several(&self) -> bool {
         self.several > 0
     }
@@ -74,7 +75,7 @@ impl ReaderList {
         }
     }
 
-    /// Takes a reader off the list.
+    /// Removes the reader with this key from the list.
     pub(crate) fn remove(&mut self, key: u32) {
         let place = match &mut self.places {
             ReaderSlots::One(place) => Some(place),
@@ -92,12 +93,13 @@ impl ReaderList {
         }
     }
 
-    /// Every reader.
+    /// All readers on the list.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ReaderState>> {
         self.places().iter().flatten()
     }
 
-    /// The readers from place `from` on, up to a batch of places, and where to go on.
+    /// The places from index `from` on, at most [`WAKE_BATCH`], and the index where the next batch
+    /// begins.
     pub(crate) fn batch(&self, from: usize) -> (&[ReaderSlot], Option<usize>) {
         let rest = self.places().get(from..).unwrap_or_default();
         let batch = rest.get(..WAKE_BATCH).unwrap_or(rest);
@@ -118,7 +120,7 @@ impl Many {
         self.count += 1;
         while let Some(key) = self.free.pop() {
             if let Some(place) = self.places.get_mut(key as usize) {
-                debug_assert!(place.is_none(), "what is noted is free");
+                debug_assert!(place.is_none(), "a place in `free` is free");
                 *place = Some(reader);
                 return key;
             }
@@ -127,8 +129,8 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and frees the memory behind the last taken place. So ten
-    /// thousand readers that came and went leave nothing.
+    /// Notes that a place became free, and frees the memory behind the last taken place. So the
+    /// list does not keep the memory of ten thousand readers that have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {
             self.free.push(key);
@@ -146,15 +148,16 @@ impl Many {
     }
 }
 
-/// Wakes the readers of a list in batches, with no lock held while a waker runs. `newest` is the
-/// offset of the event that they are woken for.
+/// Wakes the readers of a list in batches. No lock is held while a waker runs. `newest` is the
+/// offset of the event for which the readers are woken.
 ///
-/// Readers that join the list meanwhile look at the log themselves.
+/// Readers that join the list during the call need no wake-up, because they read the log after they
+/// have joined.
 pub(crate) fn wake_all(readers: &Mutex<ReaderList>, newest: u64) {
     wake_each(readers, |reader| reader.note_newest(newest));
 }
 
-/// Asks every reader of a list to end and wakes it. Gives their number.
+/// Tells every reader of a list to end, and wakes it. Returns the number of readers.
 pub(crate) fn end_each(readers: &Mutex<ReaderList>, reason: EndReason) -> usize {
     let mut ended = 0;
     wake_each(readers, |reader| {
@@ -170,16 +173,17 @@ fn wake_each(readers: &Mutex<ReaderList>, mut before: impl FnMut(&ReaderState)) 
         let mut waiting;
         {
             let readers = readers.lock();
-            // Of the lists of a topic and its patterns most are empty, and a batch is large.
+            // Return before a `WakeBatch` is made: most lists are empty, and a `WakeBatch` is
+            // large.
             if readers.is_empty() {
                 return;
             }
             let (batch, next) = readers.batch(start);
             from = next;
             waiting = WakeBatch::default();
-            // Ten thousand readers are in no cache. A first look fetches them in parallel, which
-            // the swaps that follow would not. It saves a tenth of the user time (bench cell
-            // `rate`).
+            // Ten thousand readers do not fit into a processor's cache. This first pass loads them
+            // in parallel; the swaps below would load them one after another. It saves a tenth of
+            // the user time (bench cell `rate`).
             black_box(batch.iter().flatten().filter(|reader| reader.slot.is_awake()).count());
             for reader in batch.iter().flatten() {
                 before(reader);
@@ -207,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_used_again() {
+    fn free_places_are_used_again() {
         let mut readers = ReaderList::new();
         let keys: Vec<u32> = (0..3).map(|number| readers.insert(reader(number))).collect();
         readers.remove(keys[1]);
@@ -223,9 +227,10 @@ mod tests {
         assert_eq!(readers.insert(reader(5)), 0);
     }
 
-    /// Storms of readers over a few that stay, each storm leaving in another order.
+    /// Three readers stay. In each storm, a thousand readers join the list and leave it, each time
+    /// in another order.
     #[test]
-    fn a_list_is_as_long_as_its_last_reader_needs() {
+    fn a_list_shrinks_to_the_place_of_its_last_reader() {
         let mut readers = ReaderList::new();
         let stay: Vec<u32> = (0..3).map(|number| readers.insert(reader(number))).collect();
         for storm in 0..3 {
@@ -235,7 +240,7 @@ mod tests {
             keys.sort_by_key(|key| (key % (storm + 2), std::cmp::Reverse(*key)));
             keys.into_iter().for_each(|key| readers.remove(key));
             assert_eq!((readers.len(), readers.places().len()), (3, 3));
-            let ReaderSlots::Many(many) = &readers.places else { panic!("three readers") };
+            let ReaderSlots::Many(many) = &readers.places else { panic!("three readers are left") };
             assert!(many.places.capacity() < 64 && many.free.capacity() < 64, "{many:?}");
         }
         assert_eq!(numbers(&readers), [0, 1, 2]);
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reader_of_a_long_list_is_woken_once() {
+    fn every_reader_of_a_long_list_is_woken() {
         let list = Mutex::new(ReaderList::new());
         let all: Vec<_> = (0..200).map(reader).collect();
         for reader in &all {

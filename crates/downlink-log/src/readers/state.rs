@@ -1,31 +1,34 @@
-//! One reader, as the lists that it is on see it.
+//! The part of a reader that publishers and overviews use.
 
 use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 
-/// The part of a reader that publishers and overviews use. The position belongs to the reader alone
-/// (see `read`), so a publisher never waits for a reader that reads.
+/// The state of one reader that it shares with publishers and overviews. The position is not part
+/// of it: only the reader uses the position (see `read`), so a publisher never waits while a reader
+/// reads.
 ///
-/// The order of the fields keeps those of a wake-up in one cache line.
+/// The order of the fields keeps those that a wake-up uses in one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct ReaderState {
-    /// The next offset to read. The reader alone writes it; others only show it (Relaxed).
+    /// The next offset to read. Only the reader writes it. Relaxed, because overviews only show it.
     pub(crate) next: AtomicU64,
-    /// The newest offset that the reader was woken for. Publishers raise it; it is only shown
-    /// (Relaxed).
+    /// The newest offset that the reader was woken for. Publishers raise it. Relaxed, because
+    /// overviews only show it.
     newest: AtomicU64,
     pub(crate) slot: WakeSlot,
-    /// Unique among the readers of a log, in the order of their opening.
+    /// The reader's number, unique among the readers of a log. A reader that is opened later has a
+    /// higher number.
     pub(crate) number: u64,
-    /// The newest offset whose publisher counted this reader, so that each counts it once. Relaxed:
-    /// publishers take turns by the sequence lock.
+    /// The offset of the event whose publisher last counted this reader, so that each publisher
+    /// counts the reader once. Relaxed, because only one publisher at a time holds the sequence
+    /// lock.
     counted: AtomicU64,
     pub(crate) client: Option<ClientId>,
-    /// Topics and patterns that it subscribed to; only shown.
+    /// The number of topics and patterns that the reader subscribed to, for overviews.
     pub(crate) selectors: u32,
-    /// Whether it is on more lists than one, besides that of everyone.
+    /// Whether the reader is on more than one list. The list of everyone's topic does not count.
     pub(crate) has_several: bool,
 }
 
@@ -48,13 +51,13 @@ impl ReaderState {
         self.newest.fetch_max(offset, Ordering::Relaxed);
     }
 
-    /// The newest offset that it was woken for, less the last that it has read.
+    /// The newest offset that the reader was woken for, minus the last offset that it has read.
     pub(crate) fn lag(&self, tail: u64) -> u64 {
         let next = self.next.load(Ordering::Relaxed).min(tail);
         (self.newest.load(Ordering::Relaxed) + 1).saturating_sub(next)
     }
 
-    /// Whether the publisher of `offset` meets the reader for the first time.
+    /// Whether the publisher of `offset` counts the reader now for the first time.
     pub(crate) fn count_once(&self, offset: u64) -> bool {
         self.counted.swap(offset, Ordering::Relaxed) != offset
     }

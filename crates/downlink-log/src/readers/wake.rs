@@ -1,12 +1,14 @@
-//! The wake-up of one reader: the hint to look again, or to end.
+//! The wake-up of one reader: a hint to read the log again, or to end.
 //!
-//! *Register, then look; append, then wake.* A wake-up carries nothing. A second one costs only a
-//! look, and two appends before a look need only one. The reader registers anew each time before it
-//! waits.
+//! A reader registers first and then reads once more; a publisher appends first and then wakes. So
+//! a reader misses no event. A wake-up carries no data. A needless wake-up costs one read, and
+//! several appends before a read need only one wake-up. The reader registers again each time before
+//! it waits.
 //!
-//! A reader waits by a waker of its own, which the wake-up takes out. Or a server of many readers
-//! registers it by a key, which stays: a publisher that wakes ten thousand of them makes one call
-//! for each batch and server, and has no waker to fetch, to count or to drop.
+//! A reader can register a waker, which a wake-up takes out of the slot. Or a server of many
+//! readers registers the reader by a key, which stays in the slot. To wake ten thousand such
+//! readers, a publisher makes one call for each batch and server, and does not have to load, count
+//! or drop any waker.
 
 use std::{
     fmt,
@@ -19,19 +21,22 @@ use smallvec::SmallVec;
 use crate::sync::{AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::types::EndReason;
 
-/// Readers looked at under one hold of a list, and woken after it.
+/// The number of readers that are taken from a list while it is locked, and woken after it is
+/// unlocked.
 ///
-/// A hold then lasts a few microseconds; with twice as many the arrays of wakers and keys cost a
-/// page of stack, with half as many the lock is taken needlessly often.
+/// The list is then locked for a few microseconds. With twice as many, the arrays of wakers and
+/// keys would take a page of the stack. With half as many, the list would be locked needlessly
+/// often.
 pub(crate) const WAKE_BATCH: usize = 64;
 
-/// Serves many readers, and knows each by a key.
+/// A server of many readers, which knows each reader by a key.
 pub trait WakeMany: Send + Sync {
-    /// Makes these readers look again.
+    /// Makes the readers with these keys read again.
     ///
-    /// Like a [`Waker`] it is called from any thread and at any time, also for a reader that is
-    /// gone. Its key may belong to another reader by then, which then looks without need. No lock
-    /// of the log is held. The call must not block and must not panic.
+    /// Like a [`Waker`], this can be called from any thread and at any time, even after a reader
+    /// has left. If the server has given the reader's key to another reader, that reader reads once
+    /// without need. The caller holds no lock of the log. The call must not block and must not
+    /// panic.
     fn wake_many(&self, keys: &[u32]);
 }
 
@@ -39,11 +44,11 @@ pub trait WakeMany: Send + Sync {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 enum Waits {
-    /// It does not wait: a wake-up now is skipped without a lock.
+    /// The reader does not wait. A wake-up takes no lock and does nothing.
     Nobody,
-    /// By its own waker.
+    /// The reader waits with its own waker.
     Alone,
-    /// By its key, at a server of many.
+    /// The reader waits with its key, at a server of many readers.
     AmongMany,
 }
 
@@ -52,21 +57,25 @@ enum Waits {
 /// The order of the fields keeps those that a wake-up usually needs in the first 32 bytes.
 #[repr(C)]
 pub(crate) struct WakeSlot {
-    /// A number of [`Waits`].
+    /// The number of a [`Waits`] variant.
     ///
-    /// The swaps in `take` and in both ways to register pair with each other and order the fields
-    /// below: either `take` sees the registration, or the registration sees `take`, and with it the
-    /// tail that was stored before. A plain store would not see the value that it overwrites.
+    /// The swaps in `take`, `register` and `register_with` pair with each other and order the
+    /// fields below. Either the swap in `take` sees the registration, or the registration sees the
+    /// swap in `take`, and with it the tail that the publisher stored before. A plain store would
+    /// not see the value that it overwrites.
     waits: AtomicU8,
-    /// Why the reader must end; 0 while it need not. Set (AcqRel) after the log's last append,
-    /// loaded (Acquire) before the tail, so acknowledged events are read before the end.
+    /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
+    /// and loaded (Acquire) before the tail. So the reader reads all acknowledged events before it
+    /// ends.
     end: AtomicU8,
-    /// The reader's key. Stored (Relaxed) before `many` is set, loaded after that was seen.
+    /// The reader's key. It is stored before `many` is set, and loaded after `many` was found to be
+    /// set, so Relaxed is enough.
     key: AtomicU32,
-    /// The server of many: set once, before `waits` first says `AmongMany`.
+    /// The server of many readers. It is set once, before `waits` is first set to `AmongMany`.
     many: OnceLock<Arc<dyn WakeMany>>,
-    /// Protects the waker alone; held for a swap. A waker taken out after another registration of
-    /// the same one is woken after it, so that registration is not lost.
+    /// Protects only the waker, and is held only for a swap. A wake-up may take the waker out after
+    /// the reader has registered again. It then wakes the waker after that registration, so the
+    /// registration is not lost.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -81,24 +90,25 @@ impl WakeSlot {
         }
     }
 
-    /// Asks the reader to end; the first reason counts. The caller wakes the reader.
+    /// Tells the reader to end. If this is called twice, the first reason counts. The caller must
+    /// wake the reader.
     pub(crate) fn end(&self, reason: EndReason) {
         let _ = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Why the reader must end.
+    /// The reason why the reader must end, if any.
     pub(crate) fn ended(&self) -> Option<EndReason> {
         EndReason::from_number(self.end.load(Ordering::Acquire))
     }
 
-    /// Registers a waker. The caller looks at the log once more before it waits. Registrations, of
-    /// either kind, never run at the same time.
+    /// Registers a waker. The caller must read the log once more before it waits. Two registrations
+    /// of one reader, of either kind, must not run at the same time.
     pub(crate) fn register(&self, waker: &Waker) {
-        // After a wake-up there is no waker to compare with.
+        // After a wake-up with the waker, the slot holds no waker to compare with.
         let same = self.waits.load(Ordering::Relaxed) == Waits::Alone as u8
             && self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
         if !same {
-            // Cloned and dropped without the lock: both may be a user's code.
+            // The waker is cloned and dropped without the lock, because both may run a user's code.
             let waker = waker.clone();
             let old = self.waker.lock().replace(waker);
             drop(old);
@@ -106,10 +116,10 @@ impl WakeSlot {
         self.waits.swap(Waits::Alone as u8, Ordering::AcqRel);
     }
 
-    /// Registers the reader's key at a server of many. `false`, and nothing changed, if it was
-    /// registered under another key or at another server before: then the caller registers a waker.
-    /// The caller looks at the log once more before it waits.
-    #[must_use = "if it is refused, register a waker"]
+    /// Registers the reader's key with a server of many readers. Returns `false` and changes
+    /// nothing if the reader was registered before with another key or another server. In that case
+    /// the caller must register a waker. The caller must read the log once more before it waits.
+    #[must_use = "if this returns `false`, register a waker"]
     pub(crate) fn register_with(&self, many: &Arc<dyn WakeMany>, key: u32) -> bool {
         let held = self.many.get_or_init(|| {
             self.key.store(key, Ordering::Relaxed);
@@ -118,18 +128,19 @@ impl WakeSlot {
         if !Arc::ptr_eq(held, many) || self.key.load(Ordering::Relaxed) != key {
             return false;
         }
-        // An older waker stays, unused, until another one replaces it.
+        // A waker that was registered before stays in the slot, unused, until another waker
+        // replaces it.
         self.waits.swap(Waits::AmongMany as u8, Ordering::AcqRel);
         true
     }
 
-    /// Whether the reader does not wait. Only a hint: it may change at once.
+    /// Whether the reader does not wait. This is only a hint, because it may change at once.
     pub(crate) fn is_awake(&self) -> bool {
         self.waits.load(Ordering::Relaxed) == Waits::Nobody as u8
     }
 
-    /// Takes the registration out, if the reader waits. The caller wakes the batch with no lock
-    /// held.
+    /// If the reader waits, moves its registration into `batch`. The caller must wake the batch,
+    /// and must hold no lock then.
     pub(crate) fn take(&self, batch: &mut WakeBatch) {
         let waits = self.waits.swap(Waits::Nobody as u8, Ordering::AcqRel);
         if waits == Waits::AmongMany as u8 {
@@ -148,14 +159,15 @@ impl fmt::Debug for WakeSlot {
     }
 }
 
-/// Waiting readers that were taken out, at most a batch.
+/// The registrations of at most [`WAKE_BATCH`] waiting readers, taken out of their slots.
 #[derive(Default)]
 #[must_use = "the readers wait until they are woken"]
 pub(crate) struct WakeBatch {
     wakers: SmallVec<[Waker; WAKE_BATCH]>,
-    /// The servers of the others, each once; hardly more than there are processors.
+    /// The servers of the readers that wait with a key, each server once. There are rarely more
+    /// servers than processors.
     servers: SmallVec<[Arc<dyn WakeMany>; 4]>,
-    /// The place of the server in `servers`, and the reader's key.
+    /// For each reader that waits with a key: the index of its server in `servers`, and the key.
     keys: SmallVec<[(u32, u32); WAKE_BATCH]>,
 }
 
@@ -169,12 +181,12 @@ impl WakeBatch {
         self.keys.push((place as u32, key));
     }
 
-    /// Wakes the readers. A waker that panics loses the wake-ups after it; the wakers of runtimes
-    /// do not panic.
+    /// Wakes the readers. If a waker panics, the readers after it are not woken. The wakers of
+    /// async runtimes do not panic.
     pub(crate) fn wake(&mut self) {
         for (place, server) in self.servers.iter().enumerate() {
-            let its = self.keys.iter().filter(|(of, _)| *of as usize == place);
-            let keys: SmallVec<[u32; WAKE_BATCH]> = its.map(|(_, key)| *key).collect();
+            let of_server = self.keys.iter().filter(|(of, _)| *of as usize == place);
+            let keys: SmallVec<[u32; WAKE_BATCH]> = of_server.map(|(_, key)| *key).collect();
             server.wake_many(&keys);
         }
         self.wakers.drain(..).for_each(Waker::wake);
@@ -213,7 +225,7 @@ mod tests {
         }
     }
 
-    /// Wakes the waiting readers, and gives the keys that were woken.
+    /// Wakes the waiting readers, and returns the keys that were woken.
     fn woken(wakes: &[&WakeSlot], recorded: &RecordedKeys) -> Vec<u32> {
         let mut woken = WakeBatch::default();
         wakes.iter().for_each(|wake| wake.take(&mut woken));
@@ -238,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_stays_and_another_is_refused() {
+    fn a_reader_keeps_its_first_key_and_server() {
         let ((recorded, ours), (other_keys, others)) = (many(), many());
         let wake = WakeSlot::new();
         assert!(wake.register_with(&ours, 7));
@@ -260,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_registration_is_woken() {
+    fn only_the_last_registration_is_woken() {
         let (recorded, many) = many();
         let count = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&count));
