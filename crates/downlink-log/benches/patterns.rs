@@ -171,7 +171,7 @@ fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 
     ([opening, reading, leaving], events)
 }
 
-fn each_start_gives_its_events() {
+fn every_start() {
     let log = log(|options| {
         options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     });
@@ -244,7 +244,10 @@ fn new_topic_beside_many_patterns() {
         })
         .collect();
     times.sort_unstable();
-    println!("publish to a new topic with 200,000 patterns, of which ten match: median {:?}", times[5_000]);
+    println!(
+        "publish to a new topic with 200,000 patterns, of which ten match: median {:?}",
+        times[5_000]
+    );
 }
 
 fn memory_of_a_subscription() {
@@ -415,7 +418,7 @@ fn main() {
     if std::env::args().any(|argument| argument == "deliveries") {
         return deliveries();
     }
-    each_start_gives_its_events();
+    every_start();
     new_topic_beside_many_patterns();
     memory_of_a_subscription();
     memory_of_patterns();

@@ -61,7 +61,9 @@ impl Users {
         let body = &mut self.bodies[number];
         let mut frames = 0;
         while let Poll::Ready(frame) = body.as_mut().poll_frame(&mut waiting) {
-            frame.expect("the subscription has not ended").expect("the subscription has not failed");
+            frame
+                .expect("the subscription has not ended")
+                .expect("the subscription has not failed");
             frames += 1;
         }
         frames

@@ -178,7 +178,11 @@ impl Diary {
         // One read may first skip events that are not for this reader. If it skips one of the
         // reader's own events, `check` fails.
         assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
-        assert!(until > self.reported.max(after), "the same gap again: {gap:?} after {}", self.reported);
+        assert!(
+            until > self.reported.max(after),
+            "the same gap again: {gap:?} after {}",
+            self.reported
+        );
         self.reported = until;
         self.oldest = gap.oldest.map(|oldest| oldest.get());
         self.gaps.push(gap);
@@ -221,6 +225,8 @@ impl Diary {
 
 /// The last offset before a gap, and the last offset in it.
 fn bounds(gap: &Gap) -> (u64, u64) {
-    let (Some(after), Some(until)) = (gap.after, gap.until) else { panic!("an end is missing: {gap:?}") };
+    let (Some(after), Some(until)) = (gap.after, gap.until) else {
+        panic!("an end is missing: {gap:?}")
+    };
     (after.get(), until.get())
 }

@@ -57,7 +57,11 @@ fn topics() {
     append(&log, 0, &["b"]).unwrap();
     append(&log, 0, &["f"]).unwrap();
     let full = AppendError::TooManyTopics { draft: 0, topics_max: 2 };
-    assert_eq!(append(&log, 0, &["d"]), Err(full.clone()), "a topic with a reader but without events");
+    assert_eq!(
+        append(&log, 0, &["d"]),
+        Err(full.clone()),
+        "a topic with a reader but without events"
+    );
     assert_eq!(append(&log, 0, &["g"]), Err(full), "a new name");
     assert!(append(&log, 0, &["f"]).is_ok());
     assert!(open(&["*"]).is_ok(), "patterns create no topics");

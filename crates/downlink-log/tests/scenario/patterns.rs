@@ -54,7 +54,11 @@ fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
             Read::CaughtUp | Read::Ended(_) => return (seen, fetching),
             Read::Fetching => {
                 fetching += 1;
-                assert_eq!(count.0.load(Ordering::Relaxed), fetching, "the reader wakes itself to continue");
+                assert_eq!(
+                    count.0.load(Ordering::Relaxed),
+                    fetching,
+                    "the reader wakes itself to continue"
+                );
             }
             _ => {}
         }

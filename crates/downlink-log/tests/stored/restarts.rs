@@ -85,7 +85,11 @@ fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     let got = read(&mut world.open(&["a", "b"], id(1, 1)), 2);
     assert_eq!((got.numbers, got.gaps.len()), (vec![2, 3], 1));
     let got = read(&mut world.open(&["a"], id(1, 1)), 1);
-    assert_eq!((got.numbers, got.gaps.len()), (vec![2], 0), "only the other topic has evicted an event");
+    assert_eq!(
+        (got.numbers, got.gaps.len()),
+        (vec![2], 0),
+        "only the other topic has evicted an event"
+    );
 }
 
 #[test]

@@ -239,7 +239,11 @@ impl State {
     }
 
     fn read(&mut self) -> Result<&mut Self, StoreError> {
-        if self.unreadable { Err(StoreError::Io { reason: "told to".into() }) } else { Ok(self) }
+        if self.unreadable {
+            Err(StoreError::Io { reason: "a test made it fail".into() })
+        } else {
+            Ok(self)
+        }
     }
 }
 
@@ -294,7 +298,7 @@ impl Store for ShelfStore {
         let mut state = self.shelf.begin(self.is_stopped)?;
         if state.panics {
             drop(state);
-            panic!("told to");
+            panic!("a test made it fail");
         }
         let state = &mut *state;
         state.commits += 1;

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_events_is_refused() {
+    fn a_body_that_is_no_event_stream_is_refused() {
         for body in ["{\"a\":1}", "<html>\n\n</html>\n", "\n\n", "hello"] {
             assert!(stream(&[body]).unwrap_err().contains("no event"), "{body:?}");
         }

@@ -17,8 +17,8 @@ fn assert_unavailable(answer: &Answer, says: &str) {
     assert!(problem["detail"].as_str().expect("a detail").contains(says), "{problem}");
 }
 
-/// Asserts that a browser gets an event stream with a reconnection time. After a 503, it would never
-/// reconnect.
+/// Asserts that a browser gets an event stream with a reconnection time. After a 503, it would
+/// never reconnect.
 async fn assert_browser_must_reconnect_later(server: &Server, query: &str) {
     let mut stream = server.stream(query, BROWSER).await;
     assert_eq!(stream.status(), 200, "{}", stream.head);

@@ -219,7 +219,8 @@ async fn the_page_runs_only_its_own_files() {
             assert!(!script.body.contains(taken_for_code), "{name}: {taken_for_code}");
         }
         for line in script.body.lines().filter(|line| line.starts_with("import ")) {
-            let from = line.split("from \"./").nth(1).expect("an import of a file in the same folder");
+            let from =
+                line.split("from \"./").nth(1).expect("an import of a file in the same folder");
             let answer = server.get(&format!("/{}", from.trim_end_matches("\";"))).await;
             assert_eq!(answer.status, 200, "{line}");
         }
