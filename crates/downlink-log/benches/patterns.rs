@@ -1,7 +1,9 @@
-//! The cost of many topics and many patterns: `cargo bench -p downlink-log --bench patterns`.
+//! Measures the cost of many topics and many patterns:
+//! `cargo bench -p downlink-log --bench patterns`.
 //!
-//! Prints figures without judging them. The times of single calls are processor time of the thread.
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+//! The benchmark prints figures and has no limits for them. The times of single calls are the
+//! processor time of the thread.
+#![allow(clippy::print_stdout, reason = "the output is the result")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -97,7 +99,7 @@ fn selection(selectors: &[String]) -> Selection {
 /// Processor time of this thread.
 fn cpu() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    #[allow(unsafe_code, reason = "the only way to this clock")]
+    #[allow(unsafe_code, reason = "the standard library has no such clock")]
     // SAFETY: `time` is valid for a write.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0);
@@ -125,7 +127,7 @@ fn deep_topic(number: usize) -> String {
     format!("{}/{number}", SEGMENTS.join("/"))
 }
 
-/// Distinct patterns that all match every deep topic.
+/// Returns different patterns that all match every deep topic.
 fn deep_patterns() -> Vec<String> {
     let mut patterns = BTreeSet::new();
     for len in (5..=SEGMENTS.len()).rev() {
@@ -143,7 +145,8 @@ fn deep_patterns() -> Vec<String> {
     patterns.into_iter().collect()
 }
 
-/// The longest calls to open a reader, to read everything, and to leave; and the number of events.
+/// Returns the longest calls to open a reader, to read everything and to drop the reader. Also
+/// returns the number of events.
 fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 3], usize) {
     let [mut opening, mut reading, mut leaving] = [Duration::ZERO; 3];
     let woken = Arc::new(WakeFlag(AtomicBool::new(false)));
@@ -151,7 +154,7 @@ fn follow(log: &Log<Load>, selection: &Selection, start: &Start) -> ([Duration; 
     let mut reader =
         timed(&mut opening, || log.open(ms(1), selection, start).expect("within the limits"));
     while timed(&mut opening, || reader.poll_begun(&waker)).is_pending() {
-        assert!(woken.0.swap(false, Ordering::SeqCst), "it goes on by itself");
+        assert!(woken.0.swap(false, Ordering::SeqCst), "the reader wakes itself to continue");
     }
     let mut events = 0;
     let mut out: Vec<Entry<Load>> = Vec::new();
@@ -175,7 +178,7 @@ fn every_start() {
     for number in 0..TOPICS {
         append(&log, number as u64 / 1_000, &deep_topic(number));
     }
-    // Some thousand evictions in between, for starts that have to search them.
+    // Some starts have to search through evictions, so this makes several thousand of them.
     (0..5_000).for_each(|number| {
         append(&log, 200, &deep_topic(number * 20));
     });
@@ -205,7 +208,7 @@ fn every_start() {
     for number in 0..1_000 {
         timed(&mut longest, || append(&log, 201, &deep_topic(TOPICS + number)));
     }
-    println!("  longest publish to a new topic beside that reader: {longest:?}");
+    println!("  longest publish to a new topic while that reader is open: {longest:?}");
     drop(reader);
 }
 
@@ -241,7 +244,10 @@ fn new_topic_beside_many_patterns() {
         })
         .collect();
     times.sort_unstable();
-    println!("a new topic beside 200,000 patterns of which ten match: median {:?}", times[5_000]);
+    println!(
+        "publish to a new topic with 200,000 patterns, of which ten match: median {:?}",
+        times[5_000]
+    );
 }
 
 fn memory_of_a_subscription() {
@@ -334,7 +340,7 @@ fn publishing_while_others_leave_and_expire() {
     );
 }
 
-/// Many readers, each of a user's topic.
+/// Many readers. Each reads the topic of one user.
 struct Users {
     log: Log<Load>,
     readers: Vec<Reader<Load>>,
@@ -351,8 +357,8 @@ impl Users {
         Self { log, readers, names }
     }
 
-    /// Publishes to each reader in turn and has it read. Returns the processor time per delivery in
-    /// nanoseconds.
+    /// Publishes one event to each reader in turn, and the reader reads it. Returns the processor
+    /// time per delivery in nanoseconds.
     fn round(&mut self) -> f64 {
         let before = cpu();
         for (reader, name) in self.readers.iter_mut().zip(&self.names) {
@@ -378,8 +384,8 @@ fn finish(log: &Log<Load>, name: &str) {
     let _ = log.append(ms(0), [draft].into_iter().collect()).expect("within the limits");
 }
 
-/// The three take turns, so that a busy machine slows all of them. The first rounds fill the
-/// patterns' lists of newest events, which then stay as long as they are.
+/// The three variants take turns, so that a busy machine slows all of them equally. The first
+/// rounds fill the patterns' lists of newest events. Afterwards the lists keep their length.
 fn deliveries() {
     const FIRST_ROUNDS: usize = 65;
     const ROUNDS: usize = 60;

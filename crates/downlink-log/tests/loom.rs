@@ -1,12 +1,13 @@
-//! Every interleaving of a few small programs: no event is lost, and no reader waits for ever.
+//! Loom runs a few small programs in every interleaving of their threads. In each run, no event is
+//! lost, and no reader waits forever.
 //!
-//! A model with a waiting reader finds a lost wake-up as a deadlock. With two threads, each model
-//! allows three preemptions; with three threads, two. More preemptions multiply the time and have
-//! found no more errors. In these models a reader of two topics already walks the index (see
-//! `MERGE_ALWAYS`).
+//! If a wake-up is lost, the model of a waiting reader ends in a deadlock. Models with two threads
+//! allow three preemptions, and models with three threads allow two. More preemptions take much
+//! longer and have found no more errors. In these models, a reader of only two topics already walks
+//! the index (see `MERGE_ALWAYS`).
 #![cfg(downlink_loom)]
 
-#[allow(dead_code, reason = "each test binary uses its part")]
+#[allow(dead_code, reason = "each test binary uses only some of it")]
 #[path = "stored/shelf.rs"]
 mod shelf;
 mod support;
@@ -48,17 +49,17 @@ fn open(log: &Log<Load>, selectors: &[&str], start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(selectors), &start).expect("room for a reader")
 }
 
-/// Reads until `enough` or the end, and waits when there is nothing to read.
+/// Reads until `enough` returns true or the reader ends. Waits when there is nothing to read.
 fn follow(reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_by(ALL, reader, enough)
 }
 
-/// Like [`follow`], with batches of this size.
+/// Like [`follow`], but with batches of this size.
 fn follow_by(batch: Batch, reader: &mut Reader<Load>, enough: impl Fn(&Seen) -> bool) -> Seen {
     follow_as(|reader, waker| reader.register(waker), batch, reader, enough)
 }
 
-/// Like [`follow_by`], with another kind of wake-up.
+/// Like [`follow_by`], but the caller registers the reader's waker.
 fn follow_as(
     register: impl Fn(&Reader<Load>, &Waker),
     batch: Batch,
@@ -80,7 +81,7 @@ fn follow_as(
 }
 
 #[test]
-fn a_waiting_reader_hears_of_an_append() {
+fn an_append_wakes_a_waiting_reader() {
     model(3, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -92,7 +93,7 @@ fn a_waiting_reader_hears_of_an_append() {
 }
 
 #[test]
-fn a_waiting_reader_takes_events_one_by_one() {
+fn a_waiting_reader_reads_events_one_by_one() {
     model(3, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -113,12 +114,12 @@ struct Server(OnceLock<Waker>);
 impl WakeMany for Server {
     fn wake_many(&self, keys: &[u32]) {
         assert_eq!(keys, [7]);
-        self.0.get().expect("a reader that was polled").wake_by_ref();
+        self.0.get().expect("the reader was polled").wake_by_ref();
     }
 }
 
 #[test]
-fn a_waiting_reader_that_is_known_by_its_key_hears_of_each_append() {
+fn each_append_wakes_a_reader_that_registered_with_a_key() {
     model(3, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -140,7 +141,7 @@ fn a_waiting_reader_that_is_known_by_its_key_hears_of_each_append() {
 
 /// The reader alternates between both kinds of registration. The last registration counts.
 #[test]
-fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
+fn each_append_wakes_a_reader_that_alternates_between_key_and_waker() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -150,7 +151,7 @@ fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
         });
         let server = Arc::new(Server::default());
         let many: Arc<dyn WakeMany> = server.clone();
-        // Two of three registrations use the key, so the reader waits in both ways.
+        // Two of three registrations use the key, and one uses the waker.
         let registered = Cell::new(0);
         let register = |reader: &Reader<Load>, waker: &Waker| {
             server.0.get_or_init(|| waker.clone());
@@ -168,9 +169,9 @@ fn a_waiting_reader_that_is_polled_by_turns_hears_of_each_append() {
     });
 }
 
-/// One read may find events both in the reader's own topic and in everyone's.
+/// One read may find an event in the reader's topic and another in the ring of events to everyone.
 #[test]
-fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
+fn a_reader_of_single_events_skips_no_event_of_two_rings() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -187,7 +188,7 @@ fn nothing_is_jumped_over_between_two_rings_read_one_by_one() {
 }
 
 #[test]
-fn a_slow_reader_of_single_events_gets_each_or_a_gap() {
+fn a_slow_reader_of_single_events_gets_each_event_or_a_gap() {
     model(3, || {
         let log =
             log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
@@ -203,7 +204,7 @@ fn a_slow_reader_of_single_events_gets_each_or_a_gap() {
 }
 
 #[test]
-fn nothing_is_jumped_over_between_two_topics() {
+fn a_reader_of_two_topics_skips_no_event() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a", "b"], Start::Live);
@@ -220,7 +221,7 @@ fn nothing_is_jumped_over_between_two_topics() {
 }
 
 #[test]
-fn an_event_to_two_topics_comes_once() {
+fn a_reader_of_two_topics_gets_their_common_event_once() {
     model(3, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a", "b"], Start::Live);
@@ -235,7 +236,7 @@ fn an_event_to_two_topics_comes_once() {
 }
 
 #[test]
-fn a_topic_that_comes_while_a_pattern_does_is_read() {
+fn a_pattern_reader_gets_the_event_of_a_topic_that_is_created_while_it_opens() {
     for start in [Start::Live, Start::Earliest] {
         model(3, move || {
             let log = log_with(|_| {});
@@ -255,7 +256,7 @@ fn a_topic_that_comes_while_a_pattern_does_is_read() {
 }
 
 #[test]
-fn a_reader_that_leaves_takes_nothing_with_it() {
+fn a_dropped_reader_removes_no_event() {
     model(3, || {
         let log = log_with(|_| {});
         let reader = open(&log, &["a/x", "a/*"], Start::Live);
@@ -274,10 +275,10 @@ fn a_reader_that_leaves_takes_nothing_with_it() {
     });
 }
 
-/// The first event expires at 10 and its only named reader leaves, while a second event is
-/// published.
+/// The first event expires at 10 ms. The only reader that names its topic is dropped while another
+/// thread publishes a second event.
 #[test]
-fn an_append_and_the_collection_of_its_topic_lose_nothing() {
+fn no_event_is_lost_when_its_topic_is_collected_during_the_append() {
     model(2, || {
         let age_max = Some(Duration::from_millis(10));
         let log = log_with(|o| o.retention.default = Retention { age_max, ..Retention::DEFAULT });
@@ -320,9 +321,9 @@ fn a_slow_reader_gets_each_event_or_a_gap() {
     });
 }
 
-/// The byte bound evicts the oldest event through the same index that the reader walks.
+/// The log finds the oldest event for the byte bound in the same index that the reader walks.
 #[test]
-fn the_byte_bound_hides_no_hole_from_a_reader_of_many_topics() {
+fn a_reader_of_many_topics_gets_a_gap_for_events_evicted_by_the_byte_bound() {
     model(3, || {
         let log = log_with(|o| o.limits.bytes_max = EVENT_COST_BYTES);
         let mut reader = open(&log, &["a", "b", "c"], Start::Live);
@@ -335,7 +336,7 @@ fn the_byte_bound_hides_no_hole_from_a_reader_of_many_topics() {
 }
 
 #[test]
-fn an_opening_reader_is_told_what_it_misses_meanwhile() {
+fn a_reader_gets_each_event_or_a_gap_while_it_opens() {
     for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
         model(2, move || {
             let log = log_with(|o| {
@@ -359,7 +360,7 @@ fn an_opening_reader_is_told_what_it_misses_meanwhile() {
 }
 
 #[test]
-fn what_was_acknowledged_is_read_before_the_end() {
+fn a_reader_gets_all_acknowledged_events_before_it_ends() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -394,7 +395,7 @@ fn a_reader_that_opens_while_the_log_closes_ends() {
 }
 
 #[test]
-fn a_waiting_reader_hears_that_it_is_disconnected() {
+fn a_disconnect_ends_a_waiting_reader() {
     model(3, || {
         let log = log_with(|_| {});
         let alice = client("alice");
@@ -407,7 +408,7 @@ fn a_waiting_reader_hears_that_it_is_disconnected() {
 }
 
 #[test]
-fn a_waiting_reader_reads_the_last_event_and_ends_with_its_topic() {
+fn a_waiting_reader_ends_after_the_last_event_of_its_topic() {
     model(3, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a"], Start::Live);
@@ -423,7 +424,7 @@ fn a_waiting_reader_reads_the_last_event_and_ends_with_its_topic() {
 }
 
 #[test]
-fn everyone_hears_what_is_for_everyone() {
+fn all_waiting_readers_get_an_event_to_everyone() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &[], Start::Live);
@@ -437,7 +438,7 @@ fn everyone_hears_what_is_for_everyone() {
 }
 
 #[test]
-fn a_pattern_that_comes_while_its_topic_evicts_loses_nothing() {
+fn a_pattern_reader_that_opens_during_an_eviction_gets_each_event_or_a_gap() {
     for start in [Start::Live, Start::Last(1), Start::Earliest, Start::After("70000000-0".into())] {
         model(2, move || {
             let log = log_with(|o| {
@@ -479,9 +480,10 @@ fn a_slow_reader_of_a_pattern_gets_each_event_or_a_gap() {
     }
 }
 
-/// In models a pattern has two rows, so for the third event the reader has to read the topics.
+/// In models, a pattern keeps only two rows. So the reader has to read the topics for the third
+/// event.
 #[test]
-fn a_reader_of_a_pattern_that_is_behind_its_rows_misses_nothing() {
+fn a_pattern_reader_behind_the_rows_of_its_pattern_misses_no_event() {
     model(2, || {
         let log = log_with(|_| {});
         let mut reader = open(&log, &["a/*"], Start::Live);
@@ -497,7 +499,7 @@ fn a_reader_of_a_pattern_that_is_behind_its_rows_misses_nothing() {
 }
 
 #[test]
-fn two_readers_that_bring_a_pattern_both_get_what_follows_their_cursors() {
+fn two_readers_with_new_patterns_get_the_events_after_their_cursors() {
     model(2, || {
         let log = log_with(|_| {});
         let publisher = {
@@ -521,7 +523,7 @@ fn two_readers_that_bring_a_pattern_both_get_what_follows_their_cursors() {
 }
 
 #[test]
-fn a_reader_that_leaves_a_pattern_leaves_it_to_the_others() {
+fn dropping_a_reader_keeps_its_pattern_for_other_readers() {
     model(3, || {
         let log = log_with(|_| {});
         let leaving = open(&log, &["a/*"], Start::Live);
@@ -534,7 +536,7 @@ fn a_reader_that_leaves_a_pattern_leaves_it_to_the_others() {
 }
 
 #[test]
-fn a_pattern_that_leaves_and_comes_back_misses_nothing() {
+fn a_pattern_reader_that_reconnects_gets_each_event_or_a_gap() {
     model(3, || {
         let log =
             log_with(|o| o.retention.default = Retention { events_max: 1, ..Retention::DEFAULT });
@@ -556,9 +558,10 @@ fn a_pattern_that_leaves_and_comes_back_misses_nothing() {
     });
 }
 
-/// The first event expires at 10. Its topic is collected while the reader searches for the event.
+/// The first event expires at 10 ms. Its topic is collected while the reader searches for the
+/// event.
 #[test]
-fn a_topic_that_is_collected_while_a_pattern_reads_it_leaves_a_gap() {
+fn a_topic_collected_during_a_pattern_search_leaves_a_gap() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
         model(2, move || {
             let age_max = Some(Duration::from_millis(10));
@@ -580,9 +583,9 @@ fn a_topic_that_is_collected_while_a_pattern_reads_it_leaves_a_gap() {
     }
 }
 
-/// As in the test above, and the topic also gets its next event.
+/// Like the test above, but the topic also gets its next event.
 #[test]
-fn a_topic_that_is_collected_and_made_again_hides_nothing_from_a_pattern() {
+fn a_topic_recreated_during_a_pattern_search_hides_no_event() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
         model(2, move || {
             let age_max = Some(Duration::from_millis(10));

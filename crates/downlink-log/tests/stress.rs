@@ -1,7 +1,8 @@
-//! Real threads over one log: publishers, clients that reconnect, small retention, and the end.
+//! Real threads use one log: they publish, read, reconnect, and at last close it. Retention is
+//! small.
 //!
-//! Each client is checked separately: every event for it was delivered once and in order, or lies
-//! in a reported gap. Afterwards the log is empty: it has no topic, no byte and no reader.
+//! The test checks each client separately: every event for the client was delivered once and in
+//! order, or lies in a reported gap. At the end the log has no topic, no byte and no reader.
 #![cfg(not(downlink_loom))]
 
 mod support;
@@ -28,10 +29,10 @@ const PUBLISHERS: u64 = 3;
 /// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// Events per read. They are few, so that clients fall behind.
+/// The maximum number of events per read. It is small, so that clients fall behind.
 const BATCH_EVENTS: usize = 7;
 
-/// A small generator, so that two runs differ only in their timing.
+/// A random number generator with a fixed seed, so that two runs differ only in their timing.
 struct Dice(u64);
 
 impl Dice {
@@ -134,7 +135,7 @@ impl World {
         Followed { wanted, seen, first: first.unwrap_or(u64::MAX), refused_at }
     }
 
-    /// Reads until the end, or until the dice end the connection.
+    /// Reads until the log ends the reader, or for a random number of reads.
     fn connection(
         &self,
         reader: &mut Reader<Load>,
@@ -167,8 +168,8 @@ struct Followed {
     wanted: Selection,
     seen: Seen,
     first: u64,
-    /// The client's cursor if it was disconnected when the log was closed. It never requested later
-    /// events.
+    /// The client's cursor if the client was disconnected when the log was closed. The client did
+    /// not request the events from this offset on.
     refused_at: u64,
 }
 
@@ -229,12 +230,12 @@ fn wants(selection: &Selection, address: &Address) -> bool {
 }
 
 fn seconds() -> u64 {
-    let told = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
-    told.and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS)
+    let set = std::env::var("DOWNLINK_TORTURE_SECONDS").ok();
+    set.and_then(|seconds| seconds.parse().ok()).unwrap_or(SECONDS)
 }
 
 #[test]
-fn torture_loses_nothing_and_leaves_nothing() {
+fn torture_loses_no_event_and_leaves_the_log_empty() {
     let until = Instant::now() + Duration::from_secs(seconds());
     let world = World::new();
     let followed: Vec<Followed> = thread::scope(|scope| {
@@ -244,7 +245,7 @@ fn torture_loses_nothing_and_leaves_nothing() {
         for seed in 0..PUBLISHERS {
             scope.spawn(move || world.publish(Dice(seed + 100)));
         }
-        // Meanwhile this thread inspects the log from outside until the time is over.
+        // This thread inspects the log until the time is over.
         while Instant::now() < until {
             let totals = world.log.totals(ms(world.now()));
             assert!(totals.topics <= 215 && totals.subscribers <= 6, "{totals:?}");
@@ -254,7 +255,7 @@ fn torture_loses_nothing_and_leaves_nothing() {
             thread::yield_now();
         }
         world.log.close();
-        clients.into_iter().map(|client| client.join().expect("a client checks later")).collect()
+        clients.into_iter().map(|client| client.join().expect("no client panicked")).collect()
     });
     let mut published = world.published.into_inner().expect("no publisher panicked");
     published.sort_unstable_by_key(|(offset, _)| *offset);
@@ -271,14 +272,14 @@ fn torture_loses_nothing_and_leaves_nothing() {
     );
     assert!(delivered > 0 && gaps > 0);
     let end = ms(u64::MAX - 1);
-    // A call evicts a few hundred events at most.
+    // One call of `expire` evicts at most a few hundred events.
     (0..16).for_each(|_| world.log.expire(end));
     assert_eq!(support::sizes(&world.log, end), (0, 0, 0, 0));
 }
 
-/// Readers of both topics of an event are counted once, also those that come and go meanwhile.
+/// A reader of both topics of an event is counted once, even while other readers open and close.
 #[test]
-fn readers_of_several_topics_come_and_go_while_events_to_all_of_them_are_published() {
+fn a_staying_reader_of_two_topics_matches_every_event_while_others_open_and_close() {
     let log: Log<Load> = Log::new(options());
     let both = selection(&["a", "b"]);
     let stays = log.open(ms(0), &both, &Start::Live).unwrap();
@@ -297,7 +298,7 @@ fn readers_of_several_topics_come_and_go_while_events_to_all_of_them_are_publish
         });
         let matched = publisher.join();
         is_over.store(true, Ordering::Relaxed);
-        assert!(matched.expect("no publish panics"), "a reader that stays is always matched");
+        assert!(matched.expect("no publish panics"), "every event matches the reader that stays");
     });
     drop(stays);
 }

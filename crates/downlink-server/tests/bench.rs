@@ -1,6 +1,8 @@
-//! The load generator's accounts, against a server with known faults and against the real server.
+//! Tests of the figures that the load generator counts. It runs against a server with known faults
+//! and against the real server.
 //!
-//! The faulty server delivers before it answers a publish, so no result depends on time.
+//! The faulty server delivers an event before it answers the publish. So the results do not depend
+//! on timing.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -12,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// A command line of the program, without settings from the environment of the tests.
+/// A command of the program. The environment of the tests does not change its settings.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -30,17 +32,17 @@ fn bench(server: SocketAddr, arguments: &[&str]) -> Output {
     downlink(&[&common, arguments].concat()).output().expect("the program runs")
 }
 
-/// The object that a run prints.
+/// Runs the load generator and returns the JSON object that it prints.
 #[track_caller]
 fn report(server: SocketAddr, arguments: &[&str]) -> Value {
     let output = bench(server, &[&["--json"], arguments].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
-    assert_eq!(said, "", "progress is for terminals only");
+    assert_eq!(said, "", "progress is printed only on a terminal");
     serde_json::from_slice(&output.stdout).expect("one object")
 }
 
-/// Compares the figures that `expected` names.
+/// Asserts that the report has the figures in `expected`.
 #[track_caller]
 fn assert_figures(report: &Value, expected: &Value) {
     for (name, value) in expected.as_object().expect("an object") {
@@ -48,7 +50,7 @@ fn assert_figures(report: &Value, expected: &Value) {
     }
 }
 
-/// The payloads that the faulty server sends to a subscription after each publish.
+/// Decides which payloads the faulty server sends to a subscription after a publish.
 type Script = fn(subscription: usize, events: &[String]) -> Vec<String>;
 
 /// Starts a server that delivers by a script and answers each publish with a status.
@@ -83,16 +85,16 @@ fn serve(
         if method == "GET" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
                         Transfer-Encoding: chunked\r\n\r\n";
-            // The lock is taken before the head is written, so a client that sees the head is in
-            // the list.
-            let mut subscriptions = subscriptions.lock().expect("no thread died with it");
+            // The lock is taken before the head is written. So a client is in the list when it
+            // has read the head.
+            let mut subscriptions = subscriptions.lock().expect("no thread panicked");
             writer.write_all(head.as_bytes()).ok()?;
             subscriptions.push(writer.try_clone().ok()?);
             continue;
         }
         events.push(String::from_utf8(body).ok()?);
         for (number, subscription) in
-            subscriptions.lock().expect("no thread died with it").iter_mut().enumerate()
+            subscriptions.lock().expect("no thread panicked").iter_mut().enumerate()
         {
             for payload in script(number, &events) {
                 subscription.write_all(in_chunks(&payload).as_bytes()).ok()?;
@@ -102,7 +104,7 @@ fn serve(
     }
 }
 
-/// Reads a head: the method, and the length of the body.
+/// Reads the head of a request. Returns the method and the length of the body.
 fn read_head(reader: &mut BufReader<TcpStream>) -> Option<(String, usize)> {
     let (mut method, mut length) = (None, 0);
     loop {
@@ -134,7 +136,7 @@ fn newest(_: usize, events: &[String]) -> Vec<String> {
 const TEN_EVENTS: [&str; 4] = ["--connections=3", "--events=10", "--rate=1000", "--drain=500ms"];
 
 #[test]
-fn a_server_without_faults_has_none_in_the_report() {
+fn the_report_of_a_server_without_faults_has_no_fault() {
     let report = report(scripted(newest, "200 OK"), &TEN_EVENTS);
     assert_figures(
         &report,
@@ -176,7 +178,8 @@ fn a_duplicate_of_the_last_event_is_counted() {
 
 #[test]
 fn events_of_other_topics_and_runs_are_counted_separately() {
-    // One server for both topics: each subscription also gets the events of the other topic.
+    // The faulty server ignores topics, so each subscription also gets the events of the other
+    // topic.
     let server = scripted(newest, "200 OK");
     let arguments = ["--connections=2", "--topics=2", "--events=4", "--rate=1000"];
     let first = report(server, &arguments);
@@ -190,7 +193,7 @@ fn events_of_other_topics_and_runs_are_counted_separately() {
 }
 
 #[test]
-fn an_event_that_the_server_refuses_is_not_lost() {
+fn a_refused_event_does_not_count_as_lost() {
     let nothing: Script = |_, _| vec![];
     let report = report(scripted(nothing, "503 Busy"), &["-c2", "--events=3", "--rate=1000"]);
     assert_figures(
@@ -225,7 +228,7 @@ fn an_unreachable_server_is_an_error() {
     assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
 }
 
-/// The real server. Killed when dropped.
+/// The real server. Dropping it kills it.
 struct ServerProcess {
     child: Child,
     address: SocketAddr,
@@ -247,7 +250,10 @@ impl ServerProcess {
         let mut line = String::new();
         let address = loop {
             line.clear();
-            assert!(lines.read_line(&mut line).expect("a line") > 0, "no address was said");
+            assert!(
+                lines.read_line(&mut line).expect("a line") > 0,
+                "the server has printed no address"
+            );
             let address = line.split("http://").nth(1).and_then(|rest| {
                 rest.trim_end().trim_end_matches('/').split([' ', '/']).next()?.parse().ok()
             });
@@ -268,7 +274,7 @@ impl Drop for ServerProcess {
 }
 
 #[test]
-fn our_own_server_loses_nothing_at_a_rate() {
+fn the_real_server_loses_no_event_at_a_rate() {
     let server = ServerProcess::start();
     let report = report(
         server.address,
@@ -281,13 +287,13 @@ fn our_own_server_loses_nothing_at_a_rate() {
             "rate": 2000.0, "window": null, "server": null, "problem": null,
         }),
     );
-    // 200 connections on 7 topics: 29 on each of the first four, 28 on each of the others. The
-    // first two topics get 15 events, the others 14.
+    // There are 200 connections on 7 topics: 29 on each of the first four topics and 28 on each of
+    // the others. The first two topics get 15 events each, and the others get 14.
     assert_eq!(report["expected"], 29 * (15 + 15 + 14 + 14) + 28 * (14 * 3));
 }
 
 #[test]
-fn our_own_server_loses_nothing_in_a_window() {
+fn the_real_server_loses_no_event_in_a_window() {
     let server = ServerProcess::start();
     let picture = std::env::temp_dir().join(format!("downlink-bench-{}.svg", std::process::id()));
     let plot = format!("--plot={}", picture.display());
@@ -327,7 +333,7 @@ fn the_table_has_the_figures() {
 }
 
 #[test]
-fn a_batch_is_one_request_and_each_of_its_events_is_accounted_for() {
+fn each_event_of_a_batch_is_counted() {
     let server = ServerProcess::start();
     let publish_url = format!("--publish-url=http://{}/events/batch", server.address);
     let arguments = [
@@ -347,7 +353,7 @@ fn a_batch_is_one_request_and_each_of_its_events_is_accounted_for() {
 }
 
 #[test]
-fn several_publishers_have_no_order_to_keep_among_them() {
+fn events_of_different_publishers_may_come_in_any_order() {
     let server = ServerProcess::start();
     let arguments = ["-c2", "--events=500", "--window=100", "--publishers=8", "--drain=30s"];
     let report = report(server.address, &arguments);
@@ -355,7 +361,7 @@ fn several_publishers_have_no_order_to_keep_among_them() {
 }
 
 #[test]
-fn a_quiet_topic_has_books_of_its_own() {
+fn a_quiet_topic_has_its_own_figures() {
     let server = ServerProcess::start();
     let arguments = ["-c20", "--events=30", "--rate=300", "--quiet-rate=100", "--drain=30s"];
     let report = report(server.address, &arguments);
@@ -370,7 +376,7 @@ const STALLED: [&str; 5] =
     ["-c2", "--stalled=1", "--events=10", "--rate=1000", "--payload-bytes=1000"];
 
 #[test]
-fn readers_that_stalled_resume_without_a_loss() {
+fn stalled_readers_resume_without_a_loss() {
     let server = ServerProcess::start();
     let report = report(server.address, &[&STALLED[..], &["--drain=30s"]].concat());
     assert_figures(&report, &json!({ "received": 20, "flawless": true }));
@@ -379,7 +385,7 @@ fn readers_that_stalled_resume_without_a_loss() {
 }
 
 #[test]
-fn a_hole_without_a_report_to_a_stalled_reader_is_a_flaw() {
+fn missing_events_without_a_gap_are_a_flaw_for_a_stalled_reader() {
     let script: Script = |subscription, events| match (subscription, events.len() - 1) {
         (2, 4 | 5) => vec![],
         (_, newest) => vec![events[newest].clone()],
@@ -393,7 +399,7 @@ fn a_hole_without_a_report_to_a_stalled_reader_is_a_flaw() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn storms_come_and_go_and_leave_no_socket() {
+fn reconnect_storms_leave_no_socket() {
     let server = ServerProcess::start();
     let pid = format!("--server-pid={}", server.child.id());
     let report = report(server.address, &["-c20", "--storms=2", &pid]);

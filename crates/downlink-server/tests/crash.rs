@@ -1,9 +1,9 @@
-//! The server is killed at random moments while publishers publish and subscribers read, and then
-//! restarted over the same store. Every subscriber gets every acknowledged event exactly once and
-//! in order, across all crashes. An unacknowledged event arrives once or not at all.
+//! The test kills the server while publishers publish and subscribers read. Then it starts the
+//! server again over the same store. Every subscriber gets every acknowledged event exactly once
+//! and in order, across all crashes. An unacknowledged event arrives once or not at all.
 //!
-//! An ordinary run has a few rounds. `DOWNLINK_CRASH_ROUNDS` sets the number, as
-//! `cargo xtask nightly` does.
+//! An ordinary run has a few rounds. `DOWNLINK_CRASH_ROUNDS` sets the number, and
+//! `cargo xtask nightly` sets a larger one.
 #![cfg(unix)]
 
 use std::{
@@ -21,10 +21,10 @@ use std::{
 use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
-/// Rounds of an ordinary test run. They take some seconds.
+/// The number of rounds of an ordinary test run. They take a few seconds.
 const ROUNDS: usize = 4;
 
-/// Far longer than any round takes.
+/// The longest wait for a round. Every round takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PUBLISHERS: usize = 3;
@@ -56,7 +56,8 @@ impl Drop for Folder {
 struct Server {
     child: Child,
     url: String,
-    /// Stays open while the server runs: the server writes more, and ends when stdout is closed.
+    /// This end of the pipe stays open while the server runs. The server would end if it could not
+    /// write to its stdout.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -69,7 +70,7 @@ impl Server {
             }
         }
         command.args(["--listen", "127.0.0.1:0", "--store"]).arg(store);
-        // Memory holds few events, so subscribers often resume at events that only the store has.
+        // Memory holds few events. Subscribers often resume at events that are only in the store.
         command.args(["--retain-events", "1000000", "--retain-bytes", "1000000000"]);
         command.args(["--history-bytes-max", "1100000", "--event-bytes-max", "1000"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
@@ -86,13 +87,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGKILL: the program stops at once.
+        // `kill` sends SIGKILL, so the program stops at once.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One publisher over all rounds: its attempts, and its acknowledged events.
+/// The record of one publisher over all rounds: the number of its attempts, and its acknowledged
+/// events.
 #[derive(Default)]
 struct Ledger {
     tried: usize,
@@ -100,7 +102,7 @@ struct Ledger {
     acknowledged: Vec<(&'static str, String)>,
 }
 
-/// Publishes one event after another until the server is gone.
+/// Publishes one event after another until a publish fails.
 async fn publish(
     number: usize,
     url: String,
@@ -124,7 +126,7 @@ async fn publish(
     }
 }
 
-/// One subscriber over all rounds.
+/// The record of one subscriber over all rounds.
 #[derive(Default)]
 struct Reader {
     last_event_id: String,
@@ -145,7 +147,7 @@ async fn read(query: &'static str, url: String, mut reader: Reader) -> Reader {
                     break;
                 }
             }
-            Delivery::Gap(gap) => panic!("{query}: nothing is lost, and yet {gap:?}"),
+            Delivery::Gap(gap) => panic!("{query}: an unexpected gap: {gap:?}"),
             Delivery::Error(_) => break,
             _ => {}
         }
@@ -153,7 +155,7 @@ async fn read(query: &'static str, url: String, mut reader: Reader) -> Reader {
     reader
 }
 
-/// Runs a server until `enough` more events were acknowledged, and then kills it.
+/// Runs a server until it has acknowledged `enough` events in this round, and then kills it.
 async fn round(store: &Path, ledgers: &mut Vec<Ledger>, readers: &mut Vec<Reader>, enough: usize) {
     let server = Server::start(store);
     let count = Arc::new(AtomicUsize::new(0));
@@ -192,8 +194,8 @@ fn check(query: &str, reader: &Reader, ledgers: &[Ledger]) {
         let mut last = None;
         for (_, data) in wanted {
             let place = places.get(data.as_str());
-            let place =
-                place.unwrap_or_else(|| panic!("{query}: {data} was acknowledged and lost"));
+            let place = place
+                .unwrap_or_else(|| panic!("{query}: {data} was acknowledged but not delivered"));
             assert!(last.is_none_or(|last| last < place), "{query}: {data} came too early");
             last = Some(place);
         }
@@ -209,8 +211,7 @@ async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
     let mut ledgers: Vec<Ledger> = (0..PUBLISHERS).map(|_| Ledger::default()).collect();
     let mut readers: Vec<Reader> = SUBSCRIBERS.iter().map(|_| Reader::default()).collect();
     for number in 0..rounds {
-        // The kill comes between the first moment and well into the round, at a different point in
-        // each.
+        // The number of events before the kill is different in each round, from 1 to 397.
         let enough = 1 + (number * 7919) % 397;
         let round = round(&store, &mut ledgers, &mut readers, enough);
         timeout(PATIENCE, round).await.expect("a round ends");
@@ -221,7 +222,7 @@ async fn torture_every_acknowledged_event_survives_crashes_once_and_in_order() {
     let _receipt = publisher.publish(&both, END).await.expect("the last event");
     for (query, reader) in SUBSCRIBERS.into_iter().zip(readers) {
         let read = timeout(PATIENCE, read(query, server.url.clone(), reader));
-        let reader = read.await.expect("everything comes");
+        let reader = read.await.expect("all events arrive");
         check(query, &reader, &ledgers);
     }
     let acknowledged: usize = ledgers.iter().map(|ledger| ledger.acknowledged.len()).sum();

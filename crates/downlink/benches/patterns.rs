@@ -1,8 +1,9 @@
-//! What a subscription by pattern costs beside one by name, from the publish to the frame that a
-//! socket would get: `cargo bench -p downlink --bench patterns`.
+//! Compares the cost of a subscription by pattern with a subscription by name, from the publish to
+//! the frame that a socket would get: `cargo bench -p downlink --bench patterns`.
 //!
-//! Prints figures and judges none. The times are processor time of the thread.
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+//! The benchmark prints figures and has no limits for them. The times are the processor time of the
+//! thread.
+#![allow(clippy::print_stdout, reason = "the output is the result")]
 
 use std::{
     pin::Pin,
@@ -15,21 +16,22 @@ use futures_util::FutureExt;
 use http_body::Body;
 
 const READERS: usize = 10_000;
-/// The first rounds fill the patterns' lists of newest events, which then stay as long as they are.
+/// The first rounds fill the patterns' lists of newest events. Afterwards the lists keep their
+/// length.
 const FIRST_ROUNDS: usize = 65;
 const ROUNDS: usize = 60;
 
-/// Nanoseconds of processor time of this thread.
+/// The processor time of this thread in nanoseconds.
 fn cpu() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    #[allow(unsafe_code, reason = "the only way to this clock")]
+    #[allow(unsafe_code, reason = "the standard library has no such clock")]
     // SAFETY: `time` is valid for a write.
     let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     assert_eq!(result, 0);
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// Many subscriptions, each to a user's topic.
+/// Many subscriptions. Each is to the topic of one user.
 struct Users {
     hub: Hub<String>,
     bodies: Vec<Pin<Box<dyn Body<Data = Bytes, Error = BodyError>>>>,
@@ -59,13 +61,16 @@ impl Users {
         let body = &mut self.bodies[number];
         let mut frames = 0;
         while let Poll::Ready(frame) = body.as_mut().poll_frame(&mut waiting) {
-            frame.expect("it does not end").expect("it does not fail");
+            frame
+                .expect("the subscription has not ended")
+                .expect("the subscription has not failed");
             frames += 1;
         }
         frames
     }
 
-    /// Publishes to each subscription in turn, and takes its frame. Returns the time per delivery.
+    /// Publishes one event to each subscription in turn, and polls its frame. Returns the time per
+    /// delivery.
     fn round(&mut self, payload: &str) -> f64 {
         let before = cpu();
         for number in 0..READERS {
@@ -93,7 +98,7 @@ fn main() {
     let mut pattern = Users::new(|number| format!("user/{number}/*"));
     let payload = "x".repeat(100);
     let (mut times, mut ratios) = (Vec::new(), Vec::new());
-    // They take turns, so that a busy machine slows both.
+    // The two variants take turns, so that a busy machine slows both equally.
     for round in 0..FIRST_ROUNDS + ROUNDS {
         let (exact, pattern) = (exact.round(&payload), pattern.round(&payload));
         if round >= FIRST_ROUNDS {
@@ -102,5 +107,5 @@ fn main() {
         }
     }
     let (time, ratio) = (median(times), median(ratios));
-    println!("by name: median {time:.0} ns; by user/N/*: median {ratio:.3} of it");
+    println!("by name: median {time:.0} ns; by user/N/*: median {ratio:.3} times as long");
 }

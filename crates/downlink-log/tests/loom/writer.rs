@@ -1,7 +1,7 @@
-//! A log over a store, with its writer thread: an event is visible once, after its commit, or
-//! never.
+//! Models of a log with a store and its writer thread. A reader sees an event once and after its
+//! commit. If the commit fails, no reader sees the event.
 //!
-//! No time passes in a model, so a publish that the writer misses is a deadlock.
+//! No time passes in a model. If the writer misses a publish, the model ends in a deadlock.
 
 use std::{collections::BTreeSet, future::poll_fn, task::Poll};
 
@@ -22,7 +22,7 @@ fn over(shelf: &Shelf) -> Log<Load> {
     Log::with_store(options(), shelf.open(Epoch::from_random(7)), side).expect("a readable shelf")
 }
 
-/// Publishes to a topic without waiting. The commit wakes readers.
+/// Publishes to a topic and does not wait for the commit.
 fn submit(log: &Log<Load>, name: &str) -> Result<Commit, AppendError> {
     let draft = Draft { body: Some(Vec::new()), ..draft(&[topic(name)]) };
     match log.append(ms(0), [draft].into_iter().collect())? {
@@ -41,7 +41,7 @@ fn publish(log: &Log<Load>, name: &str) -> Option<u64> {
     committed(&commit).ok().map(|answers| answers[0].offset.get())
 }
 
-/// Reads once. Every event that is read must be on the shelf.
+/// Reads everything that is readable now. The shelf must hold every event that was read.
 fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     let _ = seen.read_by(reader, 0, ALL);
     let kept: BTreeSet<u64> = shelf.offsets().into_iter().collect();
@@ -49,7 +49,7 @@ fn look(reader: &mut Reader<Load>, shelf: &Shelf, seen: &mut Seen) {
     assert_eq!(seen.gaps, []);
 }
 
-/// Reads until `enough` or the end, and waits when there is nothing to read.
+/// Reads until `enough` returns true or the reader ends. Waits when there is nothing to read.
 fn follow(reader: &mut Reader<Load>, shelf: &Shelf, enough: impl Fn(&Seen) -> bool) -> Seen {
     let mut seen = Seen::default();
     block_on(poll_fn(|task| {
@@ -80,7 +80,7 @@ fn a_waiting_reader_sees_each_event_once_and_after_its_commit() {
 }
 
 #[test]
-fn a_reader_that_comes_meanwhile_sees_what_follows_its_cursor_once() {
+fn a_reader_that_opens_during_a_publish_sees_the_events_after_its_cursor_once() {
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);
@@ -100,7 +100,7 @@ fn a_reader_that_comes_meanwhile_sees_what_follows_its_cursor_once() {
 }
 
 #[test]
-fn two_publishers_are_both_heard_of() {
+fn two_concurrent_publishers_both_get_their_offsets() {
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);
@@ -115,9 +115,9 @@ fn two_publishers_are_both_heard_of() {
     });
 }
 
-/// The commit of one publisher fails, or of both. The reader sees only the committed events.
+/// The commits of one or both publishers fail. The reader sees only the committed events.
 #[test]
-fn a_commit_that_fails_makes_nothing_visible() {
+fn events_of_a_failed_commit_stay_invisible() {
     model(2, || {
         let shelf = Shelf::default();
         shelf.fail_with(StoreError::DiskFull);
@@ -138,7 +138,7 @@ fn a_commit_that_fails_makes_nothing_visible() {
 }
 
 #[test]
-fn what_was_taken_is_committed_before_the_end() {
+fn accepted_events_are_committed_before_the_log_ends() {
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);
@@ -156,7 +156,7 @@ fn what_was_taken_is_committed_before_the_end() {
 }
 
 #[test]
-fn a_publisher_that_comes_while_the_log_closes_gets_an_answer() {
+fn a_publish_during_the_close_gets_an_answer() {
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);
@@ -177,7 +177,7 @@ fn a_publisher_that_comes_while_the_log_closes_gets_an_answer() {
 }
 
 #[test]
-fn a_pattern_that_comes_while_the_writer_commits_sees_what_follows_its_cursor() {
+fn a_pattern_reader_that_opens_during_a_commit_sees_the_events_after_its_cursor() {
     model(2, || {
         let shelf = Shelf::default();
         let log = over(&shelf);

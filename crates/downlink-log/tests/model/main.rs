@@ -1,8 +1,8 @@
-//! The log against a naive model, over random programs with small limits.
+//! Random programs with small limits run on the log and on a naive model.
 //!
-//! The model keeps everything in plain maps and recomputes all results. The log must give the same
-//! answers, events, gaps and sizes at every step. A second check follows clients across their
-//! reconnects: each event is delivered once, or lies in a reported gap.
+//! The model keeps everything in plain maps and computes all results anew. At every step, the log
+//! must give the same answers, events, gaps and sizes as the model. A second check follows each
+//! client across its reconnects: every event is delivered once, or lies in a reported gap.
 #![cfg(not(downlink_loom))]
 
 mod naive;
@@ -54,7 +54,8 @@ struct Client {
     naive: Option<naive::Reader>,
     selection: Selection,
     last_id: Option<String>,
-    /// The offsets that must reach the client: all from its first live start on.
+    /// The offsets of the events that must be delivered to the client or lie in a gap. They begin
+    /// where its first reader began.
     wanted: BTreeSet<u64>,
     delivered: BTreeSet<u64>,
     gaps: Vec<(u64, u64)>,
@@ -65,7 +66,7 @@ struct World {
     naive: Naive,
     clients: BTreeMap<u8, Client>,
     now: u64,
-    /// A reader that names many topics, if the program has a crowd.
+    /// A reader that names many additional topics, if the program has one.
     _crowd: Option<Reader<Load>>,
 }
 
@@ -168,8 +169,8 @@ impl World {
                 });
                 if client.last_id.is_none() {
                     client.last_id = Some(reader.cursor().to_string());
-                    // Without floors: each event that is kept now is delivered or lies in a
-                    // reported gap.
+                    // Each event that the log keeps now must be delivered or lie in a reported
+                    // gap.
                     client.wanted.extend(self.naive.kept_from(&client.selection, naive.start()));
                 }
                 client.reader = Some(reader);
@@ -217,14 +218,14 @@ impl World {
         assert_eq!(got, want);
     }
 
-    /// Reads all clients to the end. Each wanted event must be delivered or lie in a reported gap.
+    /// Lets all clients read to the end. Each wanted event must be delivered or lie in a gap.
     fn settle(&mut self) {
         let ids: Vec<u8> = self.clients.keys().copied().collect();
         ids.iter().for_each(|&id| self.drop_connection(id));
         for id in ids {
             self.connect(id, Start::Live);
             if self.clients.get(&id).is_none_or(|client| client.reader.is_none()) {
-                continue; // Refused at the limit of topics.
+                continue; // The limit of topics is reached.
             }
             for _ in 0..10_000 {
                 let Some(client) = self.clients.get_mut(&id) else { break };
@@ -259,8 +260,8 @@ impl Client {
 
     fn check_conservation(&self) {
         for offset in self.wanted.difference(&self.delivered) {
-            let told = self.gaps.iter().any(|(after, until)| after < offset && offset <= until);
-            assert!(told, "offset {offset} is missing, and no gap says so: {:?}", self.gaps);
+            let reported = self.gaps.iter().any(|(after, until)| after < offset && offset <= until);
+            assert!(reported, "offset {offset} is missing, and no gap reports it: {:?}", self.gaps);
         }
     }
 }
@@ -281,7 +282,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_log_answers_as_the_model_does(
+    fn the_log_gives_the_same_results_as_the_model(
         has_crowd: bool,
         ops in prop::collection::vec(program::op(), 1..120),
     ) {
@@ -294,7 +295,7 @@ proptest! {
 }
 
 #[test]
-fn a_closed_log_refuses_and_its_readers_end_after_reading() {
+fn a_closed_log_rejects_calls_and_its_readers_end_after_the_last_event() {
     let mut world = World::new(false);
     world.connect(0, Start::Live);
     world.append(&[Target::Topic(0)], 1, None, false);
@@ -322,10 +323,10 @@ fn a_closed_log_refuses_and_its_readers_end_after_reading() {
     assert_eq!(appended.err(), Some(AppendError::Closed));
 }
 
-/// The walk of the index passes the row of an event that was gone before the reader came, and has no
-/// room for the event after it. The reader once looked again without end.
+/// The reader takes one event per batch. On its way through the index, it meets the row of an event
+/// that was evicted before it opened. It once searched without end at such a row.
 #[test]
-fn a_reader_of_single_events_passes_rows_that_are_gone() {
+fn a_reader_of_single_events_skips_rows_of_evicted_events() {
     let append = |target| Op::Append { targets: vec![target], bytes: 0, id: None, finish: false };
     let mut ops = vec![append(Target::Topic(4)), append(Target::Topic(2)), Op::Advance { ms: 30 }];
     ops.extend([Op::Connect { client: 3, start: Start::Earliest }, append(Target::Topic(0))]);

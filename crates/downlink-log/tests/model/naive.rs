@@ -1,4 +1,4 @@
-//! The model: one list of all events, and rules that are applied from scratch.
+//! The model keeps one list of all events. It computes every result anew from this list.
 
 use std::{
     cell::RefCell,
@@ -25,11 +25,11 @@ struct Event {
     answer: Option<Appended>,
 }
 
-/// One address, with the events that it keeps and has evicted.
+/// The kept and the evicted events of one address.
 #[derive(Clone, Debug, Default)]
 struct Ring {
     kept: Vec<u64>,
-    /// Each evicted event: its offset and the number of the eviction.
+    /// The offset of each evicted event, and the number of its eviction.
     evicted: Vec<(u64, u64)>,
     finished: Option<(u64, u64)>,
 }
@@ -140,7 +140,7 @@ impl State {
         self.rings.values().flat_map(|ring| &ring.kept).map(|&offset| self.cost(offset)).sum()
     }
 
-    /// Whether a topic has history or a finish mark.
+    /// Whether an address has history or a finish mark.
     fn is_filled(&self, address: &Address) -> bool {
         let ring = self.rings.get(address);
         ring.is_some_and(|ring| !ring.kept.is_empty() || ring.finished.is_some())
@@ -200,8 +200,8 @@ impl State {
 
     /// The highest missing offset at or above `from`.
     ///
-    /// If the reader named the topic, its last evicted event is not missing as long as another
-    /// named topic keeps it.
+    /// If the selection names a topic, the topic's last evicted event is not missing as long as
+    /// another named topic keeps this event.
     fn hole(&self, selection: &Selection, from: u64, after: u64) -> Option<u64> {
         let mut holes = Vec::new();
         for (address, ring) in self.rings.iter().filter(|(address, _)| reads(selection, address)) {
@@ -221,8 +221,8 @@ impl State {
         holes.into_iter().max()
     }
 
-    /// The highest last evicted offset of all topics whose last evicted event is not older than
-    /// `since`.
+    /// For each topic, takes the last evicted event if it is not older than `since`. Returns the
+    /// highest of their offsets.
     fn evicted_since(&self, selection: &Selection, since: u64) -> Option<u64> {
         let last = self.of(selection).filter_map(|ring| ring.evicted.last());
         last.map(|(offset, _)| *offset).filter(|offset| self.events[offset].at >= since).max()
@@ -502,7 +502,7 @@ fn begin(state: &State, number: u64, selection: &Selection, start: &Start) -> Re
     }
 }
 
-/// Refuses an event that would exceed the limit of topics with events.
+/// Rejects an event that would exceed the limit of topics with events.
 fn room(state: &State, to: &BTreeSet<Address>) -> Result<(), AppendError> {
     let topics_max = program::limits().topics_max;
     let filled = state.filled();
@@ -554,7 +554,7 @@ fn trim_all(state: &mut State, to: &BTreeSet<Address>, newest: u64) {
     }
 }
 
-/// The model uses the same time stamps as the log.
+/// The model's times are milliseconds, like the log's timestamps.
 #[test]
 fn time_is_in_milliseconds() {
     assert_eq!(Timestamp::from_millis(5).after(std::time::Duration::from_millis(2)).as_millis(), 7);

@@ -1,4 +1,4 @@
-//! Random programs over a log: the possible operations, and small limits.
+//! The operations of the random programs, and the small limits of the log.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(crate) fn selection(number: u8) -> Selection {
         3 => &["*"],
         4 => &["c/{any}/z", "b/*", "d"],
         5 => &["d", "e"],
-        // These are too many topics to merge one by one, so the reader walks the index.
+        // The reader does not merge so many topics one by one. It walks the index.
         6 => &["a", "b", "a/x", "a/y", "b/x", "b/y", "d", "e", "f", "g/x"],
         _ => &[],
     };
@@ -91,8 +91,8 @@ pub(crate) fn retention() -> RetentionRules {
     }
 }
 
-/// Additional names besides the topics of the programs. They are so many that a reader of a pattern
-/// has to walk the index.
+/// Names besides the topics of the programs. There are so many that a reader of a pattern has to
+/// walk the index.
 pub(crate) fn crowd() -> Vec<String> {
     ["", "a/", "b/"]
         .iter()

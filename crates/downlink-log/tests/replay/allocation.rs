@@ -1,5 +1,5 @@
-//! An allocator that counts the memory in use by the process, since one thread makes a page and
-//! another reads it. SQLite's own memory is not counted.
+//! An allocator that counts the memory of the whole process, because one thread allocates a page
+//! and another thread reads it. SQLite's own memory is not counted.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,8 @@ static COUNTING: Counting = Counting;
 
 struct Counting;
 
-/// Bytes in use. Needs no ordering: it is read while no thread allocates.
+/// The number of bytes in use. It needs no ordering, because the test reads it while no thread
+/// allocates.
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
 pub(crate) fn live_bytes() -> isize {
@@ -24,7 +25,7 @@ fn note(allocated: usize, freed: usize) {
     LIVE.fetch_add(allocated as isize - freed as isize, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to the system's allocator unchanged. Counting touches one number and
+// SAFETY: every call goes to the system's allocator unchanged. Counting changes one number and
 // allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -15,7 +15,7 @@ use crate::support::ms;
 pub(crate) const ALL: Retention =
     Retention { events_max: usize::MAX / 2, bytes_max: usize::MAX, age_max: None };
 
-/// The folder of one test. Removed with all its files when dropped.
+/// The folder of one test. Dropping it removes the folder with all its files.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {

@@ -1,8 +1,8 @@
-//! Replay from the SQLite store while publishers publish and retention evicts.
+//! Readers replay from the SQLite store while publishers publish and retention evicts events.
 //!
-//! Publishers, readers and their speeds are drawn from a seed. The threads interleave freely, so a
-//! seed repeats a program but not a run. `DOWNLINK_REPLAY_RUNS` sets the number of programs, and
-//! `DOWNLINK_REPLAY_SEED` the first seed.
+//! A seed determines the program: the publishers, the readers and their speeds. The threads
+//! interleave freely, so two runs of one program differ. `DOWNLINK_REPLAY_RUNS` sets the number of
+//! programs, and `DOWNLINK_REPLAY_SEED` sets the first seed.
 #![cfg(not(downlink_loom))]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -16,10 +16,10 @@ mod support;
 
 use std::sync::{Mutex, PoisonError};
 
-/// Memory is counted for the whole process, so only one test may run at a time.
+/// The running test holds this lock, because the allocator counts the memory of the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Prints the seed of a failing program.
+/// The seed of a program. Prints itself if the program fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -44,12 +44,12 @@ fn every_reader_gets_each_event_once_or_a_gap() {
         let _seed = Seed(seed);
         gaps += program::run(seed);
     }
-    // Without evictions during a read, the runs would prove nothing about gaps.
+    // If no events were evicted during a read, the runs would prove nothing about gaps.
     assert!(runs < 12 || gaps > 0, "no reader met a gap");
 }
 
 #[test]
-fn a_reader_that_is_behind_holds_one_page() {
+fn a_reader_behind_the_tail_holds_one_page() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     memory::one_page_each();
 }

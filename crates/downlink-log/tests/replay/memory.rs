@@ -1,4 +1,4 @@
-//! A reader that is behind holds one page in memory, however far behind it is.
+//! A reader holds one page of events in memory, however far it is behind the tail.
 
 use std::{future::poll_fn, task::Poll};
 
@@ -21,13 +21,13 @@ const EVENT_BYTES: usize = 1_500;
 const EVENTS: usize = 600;
 const READERS: usize = 32;
 
-/// The cost of an event in a page besides its bytes, as in a ring.
+/// The memory of an event in a page in addition to its data. It is the same in a ring.
 const EVENT_COST_BYTES: usize = 96;
 
 /// The memory for the requests, answers and lists of one reader.
 const SLACK_BYTES: usize = 2 << 10;
 
-/// What is left of them when the reader has caught up.
+/// The memory of these requests, answers and lists that remains after the reader has caught up.
 const LEFT_BYTES: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Payload for Body {
     }
 }
 
-/// Each reader has requested and received its next page, and has not read it.
+/// Measures the memory while each reader has received one page and has not read it.
 pub(crate) fn one_page_each() {
     let folder = Folder::new();
     let log = log(&folder);
@@ -55,17 +55,17 @@ pub(crate) fn one_page_each() {
     let mut readers: Vec<_> = (0..READERS).map(|_| open(&log)).collect();
     let before = live_bytes();
     readers.iter_mut().for_each(fetch);
-    let used = usize::try_from(live_bytes() - before).expect("pages are made");
+    let used = usize::try_from(live_bytes() - before).expect("pages use memory");
     let events = PAGE.bytes_max.div_ceil(EVENT_BYTES);
-    // The last event of a page may begin within the limit and end beyond it.
+    // The last event of a page may exceed the limit, so its size is added.
     let bound = PAGE.bytes_max + EVENT_BYTES + events * EVENT_COST_BYTES + SLACK_BYTES;
     println!("{READERS} readers hold {} bytes each, at most {bound}", used / READERS);
     assert!(used <= READERS * bound, "{} bytes each, at most {bound}", used / READERS);
     assert!(used >= READERS * (PAGE.bytes_max / 2), "{used}: no reader holds a page");
     readers.iter_mut().for_each(|reader| assert!(read_all(reader) > EVENTS / 2));
     let left = live_bytes() - before;
-    println!("{} bytes each are left", left / READERS as isize);
-    assert!(left <= (READERS * LEFT_BYTES) as isize, "{left} bytes are left of the pages");
+    println!("afterwards, {} bytes remain for each reader", left / READERS as isize);
+    assert!(left <= (READERS * LEFT_BYTES) as isize, "{left} bytes of the pages remain allocated");
 }
 
 fn log(folder: &Folder) -> Log<Body> {
@@ -104,7 +104,7 @@ fn fetch(reader: &mut Reader<Body>) {
         }
         asked = true;
         reader.register(task.waker());
-        // The first page may already be there.
+        // The first page may have arrived already.
         while reader.read(ms(1_000), PAGE, &mut Vec::new()) != Read::Fetching {}
         Poll::Pending
     }));

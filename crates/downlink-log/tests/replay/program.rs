@@ -1,4 +1,5 @@
-//! One program: publishers and readers of one log, drawn from a seed. Each has its own thread.
+//! One program: several publishers and readers of one log. A seed determines what they do. Each of
+//! them has its own thread.
 
 use std::{
     collections::BTreeMap,
@@ -26,20 +27,21 @@ use crate::{
     support::{block_on, draft_of, ms, topic},
 };
 
-/// The busy topics. The first keeps nearly all of its events, the last hardly any.
+/// The busy topics. The first topic keeps nearly all of its events, the last one keeps very few.
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c"];
 
-/// Topics `r/0`, `r/1` and so on, with few events each. They are too many to merge one by one.
+/// The number of topics `r/0`, `r/1` and so on, which have few events each. A reader does not merge
+/// so many topics one by one. It walks the index.
 const RARE_TOPICS: usize = 100;
 
-/// The events that a ring keeps. The store keeps at least as many. So nearly every replay crosses
-/// from the store to the rings.
+/// The number of events that a ring keeps. The store keeps at least as many, so nearly every replay
+/// changes from the store to the rings.
 const RING_EVENTS: usize = 4;
 const PUBLISHERS: u64 = 3;
 const BATCHES: usize = 60;
 const READERS: u64 = 6;
 
-/// The number of the last event. It is for everyone.
+/// The number of the last event. It goes to everyone.
 pub(crate) const LAST: u64 = u64::MAX;
 
 /// A payload with the number of its event.
@@ -58,16 +60,16 @@ impl Payload for Numbered {
     }
 }
 
-/// The published events by offset: number and addresses.
+/// The number and the addresses of each published event, by offset.
 pub(crate) type Published = BTreeMap<u64, (u64, Vec<Address>)>;
 
-/// The retention and durability of a program, drawn from the seed.
+/// The retention and durability of a program. The seed determines them.
 #[derive(Clone, Copy)]
 struct Keeping {
     durability: Durability,
-    /// The largest age of an event, in batches. `None` means no limit.
+    /// The maximum age of an event, as a number of batches. `None` means no limit.
     age_max: Option<u64>,
-    /// Whether the log forgets the floors of empty topics early.
+    /// Whether the log soon forgets the floors of empty topics.
     forgets: bool,
 }
 
@@ -86,7 +88,7 @@ pub(crate) struct World {
 #[derive(Default)]
 struct Progress {
     batches: usize,
-    /// Publishers that have finished.
+    /// The number of publishers that have finished.
     done: u64,
     opened: u64,
 }
@@ -171,7 +173,7 @@ impl World {
         self.note(|progress| progress.opened += 1);
     }
 
-    /// Waits until this many more batches are published, or all.
+    /// Waits until the publishers have published this many more batches, or all batches.
     pub(crate) fn pause(&self, batches: usize) {
         let progress = self.progress.lock().unwrap();
         let until = progress.batches + batches;
@@ -213,7 +215,7 @@ pub(crate) fn run(seed: u64) -> usize {
             .map(|rng| scope.spawn(move || reading::follow(world, rng)))
             .collect();
         publishers.into_iter().for_each(|publisher| publisher.join().unwrap());
-        // A reader that opens after the last event would wait for ever.
+        // A reader that opens after the last event would wait forever.
         world.await_opened();
         world.finish(world.publish(vec![(LAST, vec![Address::Everyone])]));
         let published = world.published.lock().unwrap();
@@ -222,7 +224,7 @@ pub(crate) fn run(seed: u64) -> usize {
     })
 }
 
-/// Publishes in an earlier life of the log, without readers.
+/// Publishes in an earlier epoch of the log, without readers.
 fn publish_before(world: &World, rng: Rng) -> Published {
     publish(world, PUBLISHERS, rng);
     world.log.close();
@@ -248,7 +250,8 @@ fn publish(world: &World, publisher: u64, mut rng: Rng) {
     world.note(|progress| progress.done += 1);
 }
 
-/// One topic, sometimes two, and occasionally everyone. `rare` of four events go to rare topics.
+/// Returns one topic, sometimes two topics, and occasionally everyone. A topic is rare in `rare` of
+/// four cases.
 fn addresses(rng: &mut Rng, rare: u8) -> Vec<Address> {
     if rng.u8(0..20) == 0 {
         return vec![Address::Everyone];

@@ -1,5 +1,5 @@
-//! Readers that open at a random time and place, read a little at a time, pause and reconnect. A
-//! check finds that each event was delivered or reported as gone.
+//! Each reader opens at a random time and with a random start. It reads small batches, pauses and
+//! reconnects. At the end, a check finds that each event was delivered or lies in a gap.
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
@@ -19,17 +19,17 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Diary {
     wanted: Vec<&'static str>,
-    /// Each event from here on is delivered or lies in a gap.
+    /// Each event from this offset on must be delivered or lie in a gap.
     from: u64,
-    /// Earlier events that were kept when the reader opened. They are delivered or lie in a gap
-    /// too.
+    /// Earlier events that the store kept when the reader opened. They must also be delivered or
+    /// lie in a gap.
     kept: Vec<u64>,
     pages: Batch,
     delivered: Vec<(u64, u64)>,
     gaps: Vec<Gap>,
-    /// The next offset by the last gap, until an event arrives.
+    /// The oldest offset that the last gap named. `None` after the next event.
     oldest: Option<u64>,
-    /// The end of the last gap on this connection.
+    /// The end of the last gap since the reader connected.
     reported: u64,
     /// Whether the last event was delivered.
     is_over: bool,
@@ -85,7 +85,7 @@ fn open(world: &World, wanted: Vec<&'static str>, rng: &mut Rng) -> (Reader<Numb
     let (from, kept) = match start {
         Start::Earliest | Start::Last(_) => {
             let tail = world.log.tail().next.get();
-            // Events that are kept now were also kept when the reader opened.
+            // The store also kept these events when the reader opened.
             (tail, kept(world, &wanted, from, tail))
         }
         _ => (from, Vec::new()),
@@ -167,7 +167,7 @@ impl Diary {
         let last = self.delivered.last().map_or(0, |(last, _)| *last);
         assert!(offset > last, "{offset} after {last}");
         if let Some(oldest) = self.oldest.take() {
-            assert_eq!(offset, oldest, "the gap said what follows: {self:?}");
+            assert_eq!(offset, oldest, "the gap named another next event: {self:?}");
         }
         self.delivered.push((offset, entry.payload.0));
         self.is_over = entry.payload.0 == LAST;
@@ -175,9 +175,14 @@ impl Diary {
 
     fn note_gap(&mut self, gap: Gap, from: u64) {
         let (after, until) = bounds(&gap);
-        // One read may first pass events that are not for this reader. `check` finds it if they were.
-        assert!(after + 1 >= from, "a hole begins where the reader stands, {from}: {gap:?}");
-        assert!(until > self.reported.max(after), "twice: {gap:?} after {}", self.reported);
+        // One read may first skip events that are not for this reader. If it skips one of the
+        // reader's own events, `check` fails.
+        assert!(after + 1 >= from, "the gap begins before the reader's cursor {from}: {gap:?}");
+        assert!(
+            until > self.reported.max(after),
+            "the same gap again: {gap:?} after {}",
+            self.reported
+        );
         self.reported = until;
         self.oldest = gap.oldest.map(|oldest| oldest.get());
         self.gaps.push(gap);
@@ -198,13 +203,13 @@ impl Diary {
             assert!(wants(to) == 0 || is_delivered(offset) || reported(), "{offset}: {self:?}");
         }
         for (_, until) in self.gaps.iter().map(bounds).filter(|_| is_exact) {
-            // The last event of a gap is gone from one of the reader's topics. If it was delivered
-            // nevertheless, another topic still had it.
+            // One of the reader's topics has evicted the last event of the gap. If the event was
+            // delivered anyway, another topic still had it.
             let wanted = published.get(&until).map_or(0, |(_, to)| wants(to));
             let exact = wanted > usize::from(is_delivered(until));
             assert!(
                 exact,
-                "nothing was lost at {until}, {:?}, {}: {self:?}",
+                "no event was evicted at {until}, {:?}, {}: {self:?}",
                 published.get(&until),
                 is_delivered(until)
             );
@@ -220,6 +225,8 @@ impl Diary {
 
 /// The last offset before a gap, and the last offset in it.
 fn bounds(gap: &Gap) -> (u64, u64) {
-    let (Some(after), Some(until)) = (gap.after, gap.until) else { panic!("both ends: {gap:?}") };
+    let (Some(after), Some(until)) = (gap.after, gap.until) else {
+        panic!("an end is missing: {gap:?}")
+    };
     (after.get(), until.get())
 }

@@ -1,4 +1,5 @@
-//! Batches: all or nothing, the index of an invalid draft, and repetitions.
+//! A batch is appended as a whole or not at all. An error says which draft was invalid. A repeated
+//! draft gets the first answer.
 
 use downlink_log::{
     Address, AppendError, Appended, Cursor, Draft, IdempotencyKey, Log, LogOptions, Payload,
@@ -56,7 +57,7 @@ fn last(name: &str) -> Draft<Named> {
     Draft { finish: true, ..plain(name) }
 }
 
-/// Asserts that the log refuses the drafts and does not change.
+/// Asserts that the log rejects the drafts and does not change.
 fn check_refused<const N: usize>(log: &Log<Named>, drafts: [Draft<Named>; N], error: AppendError) {
     let before = (log.tail(), log.totals(ms(0)));
     assert_eq!(append_all(log, 0, drafts), Err(error));
@@ -68,7 +69,7 @@ fn offsets(answers: &[Appended]) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn a_finished_topic_refuses_the_batch_and_says_which_draft() {
+fn a_batch_with_a_finished_topic_is_rejected_with_the_number_of_the_draft() {
     let log = log();
     append_all(&log, 0, [last("done")]).unwrap();
     check_refused(&log, [plain("new"), plain("done")], AppendError::Finished { draft: 1 });
@@ -77,7 +78,7 @@ fn a_finished_topic_refuses_the_batch_and_says_which_draft() {
 }
 
 #[test]
-fn a_taken_id_refuses_the_batch_and_says_which_draft() {
+fn a_batch_with_a_taken_id_is_rejected_with_the_number_of_the_draft() {
     let log = log();
     append_all(&log, 0, [with_id("a", "x", 1)]).unwrap();
     let taken = |draft| AppendError::IdTaken { draft };
@@ -86,7 +87,7 @@ fn a_taken_id_refuses_the_batch_and_says_which_draft() {
 }
 
 #[test]
-fn a_reused_key_refuses_the_batch_and_says_which_draft() {
+fn a_batch_with_a_reused_key_is_rejected_with_the_number_of_the_draft() {
     let log = log();
     append_all(&log, 0, [with_key("a", "k", 1)]).unwrap();
     let reused = |draft| AppendError::KeyReused { draft };
@@ -95,7 +96,7 @@ fn a_reused_key_refuses_the_batch_and_says_which_draft() {
 }
 
 #[test]
-fn too_many_topics_and_a_closed_log_refuse_the_batch() {
+fn a_batch_is_rejected_with_too_many_topics_and_after_the_close() {
     let mut few = options();
     few.limits.topics_max = 1;
     let log: Log<Named> = Log::new(few);
@@ -132,7 +133,7 @@ fn a_key_is_remembered_for_ten_minutes() {
 }
 
 #[test]
-fn an_id_is_free_again_when_its_event_is_gone() {
+fn an_id_is_free_again_after_its_event_is_evicted() {
     let mut one = options();
     one.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let log: Log<Named> = Log::new(one);
@@ -141,7 +142,7 @@ fn an_id_is_free_again_when_its_event_is_gone() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("a", "x", 2)]).unwrap()), [(3, false)]);
 }
 
-/// A mark without an event takes no id, since no eviction could ever free it.
+/// A finish mark without an event takes no id, because no eviction would free the id again.
 #[test]
 fn a_finish_mark_does_not_take_an_id() {
     let log = log();
@@ -150,7 +151,8 @@ fn a_finish_mark_does_not_take_an_id() {
     assert_eq!(offsets(&append_all(&log, 0, [with_id("b", "x", 2)]).unwrap()), [(2, false)]);
 }
 
-/// The key outlives the topic. A repetition must not create the empty topic again, for ever.
+/// The log remembers the key longer than the topic. A repetition with this key must not create the
+/// empty topic again.
 #[test]
 fn a_repetition_leaves_no_topic_behind() {
     let mut short = options();
@@ -163,7 +165,7 @@ fn a_repetition_leaves_no_topic_behind() {
 }
 
 #[test]
-fn an_address_named_twice_counts_once_and_none_is_nobody() {
+fn a_repeated_address_counts_once_and_an_event_without_address_reaches_no_reader() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["a"]), &Start::Live).unwrap();
     let answers = append_all(&log, 0, [draft(&[topic("a"), topic("a")]), draft(&[])]).unwrap();
@@ -186,9 +188,9 @@ fn a_reader_of_several_addresses_is_matched_once() {
     assert_eq!(matched(&[topic("c"), Address::Everyone]), 4);
 }
 
-/// A batch is read as a whole, even if it alone exceeds the byte bound.
+/// A single batch exceeds the byte bound. The log keeps all its events, so that readers get them.
 #[test]
-fn a_batch_over_the_byte_bound_stays_whole() {
+fn a_batch_over_the_byte_bound_is_kept_whole() {
     let mut small = options();
     small.limits.bytes_max = 1;
     let log: Log<Load> = Log::new(LogOptions { ..small });

@@ -1,4 +1,4 @@
-//! Foreign code: payloads that call the log when dropped, and panics.
+//! The payload's code is foreign to the log: it may panic, or call the log when it is dropped.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -54,7 +54,8 @@ fn log_of_one_event() -> Log<Loud> {
     Log::new(options)
 }
 
-/// Evictions by count, by the byte bound and by age drop the payload without holding a lock.
+/// The log evicts by count, by the byte bound and by age. In each case it holds no lock when it
+/// drops the payload.
 #[test]
 fn a_dropped_payload_may_call_the_log() {
     let log = log_of_one_event();
@@ -82,7 +83,7 @@ fn a_dropped_payload_may_call_the_log() {
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
-/// Of a repetition nothing is kept.
+/// The log drops the payload of a repetition at once.
 #[test]
 fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
     let log = log_of_one_event();
@@ -97,7 +98,7 @@ fn the_payload_of_a_repetition_may_call_the_log_when_dropped() {
 }
 
 #[test]
-fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
+fn an_append_is_complete_although_the_evicted_payload_panics() {
     let log = log_of_one_event();
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let angry = || loud(|| panic!("dropped"));
@@ -113,7 +114,7 @@ fn a_payload_that_panics_when_dropped_leaves_nothing_undone() {
     assert!(matches!(reader.read(ms(0), ALL, &mut out), Read::Gap(_)));
     assert_eq!(reader.read(ms(0), ALL, &mut out), Read::Events);
     assert_eq!(out[0].offset.get(), 2);
-    // After the log has dropped its clone, the reader's clone is the last one.
+    // The log has dropped its clone of the payload, so the reader holds the last one.
     assert_eq!(sizes(&log, ms(10)), (1, 0, 0, 0));
     assert!(catch_unwind(AssertUnwindSafe(|| drop(out))).is_err());
     append_all(&log, 10, [draft_of(&[topic("a")], loud(|| {}))]).unwrap();
@@ -139,7 +140,7 @@ impl Payload for Broken {
 }
 
 #[test]
-fn a_stamp_that_panics_appends_nothing_of_its_batch() {
+fn a_batch_whose_stamp_panics_is_not_appended() {
     let log: Log<Broken> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     let before = (log.tail(), log.totals(ms(0)));

@@ -1,4 +1,4 @@
-//! Each limit: one below, at the limit, one above.
+//! Each limit is tested one below it, at it and one above it.
 
 use downlink_log::{AppendError, Limits, Log, OpenError, Selection, Start};
 
@@ -57,13 +57,18 @@ fn topics() {
     append(&log, 0, &["b"]).unwrap();
     append(&log, 0, &["f"]).unwrap();
     let full = AppendError::TooManyTopics { draft: 0, topics_max: 2 };
-    assert_eq!(append(&log, 0, &["d"]), Err(full.clone()), "a name that has a reader");
+    assert_eq!(
+        append(&log, 0, &["d"]),
+        Err(full.clone()),
+        "a topic with a reader but without events"
+    );
     assert_eq!(append(&log, 0, &["g"]), Err(full), "a new name");
     assert!(append(&log, 0, &["f"]).is_ok());
-    assert!(open(&["*"]).is_ok(), "patterns make no topics");
+    assert!(open(&["*"]).is_ok(), "patterns create no topics");
 }
 
-/// When all names are in use, other subscribers are refused, but publishers are not.
+/// When all names are in use, the log rejects subscribers with other names. Publishers may still
+/// use new names.
 #[test]
 fn subscribed_names() {
     let log = log(|limits| (limits.subscribed_names_max, limits.topics_max) = (3, 2));
@@ -71,7 +76,7 @@ fn subscribed_names() {
     let first = open(&["a", "b"]).unwrap();
     let full = OpenError::TooManyNames { subscribed_names_max: 3 };
     assert_eq!(open(&["b", "c", "d"]).err(), Some(full));
-    assert_eq!(log.totals(ms(0)).topics, 2, "the refused reader leaves no topic");
+    assert_eq!(log.totals(ms(0)).topics, 2, "the rejected reader leaves no topic");
     let second = open(&["a", "b", "c"]).unwrap();
     let inbox = Selection { client: Some(client("alice")), ..Selection::default() };
     assert_eq!(log.open(ms(0), &inbox, &Start::Live).err(), Some(full));
@@ -88,7 +93,7 @@ fn patterns() {
     let log = log(|limits| limits.patterns_max = 2);
     let open = |names: &[&str]| log.open(ms(0), &selection(names), &Start::Live);
     let first = open(&["a/*", "{x}"]).unwrap();
-    assert!(open(&["{y}", "a/*", "b"]).is_ok(), "they are the same patterns");
+    assert!(open(&["{y}", "a/*", "b"]).is_ok(), "both patterns are already in use");
     let full = OpenError::TooManyPatterns { patterns_max: 2 };
     assert_eq!(open(&["a/*", "b/*", "c"]).err(), Some(full));
     assert_eq!((log.totals(ms(0)).topics, log.totals(ms(0)).subscribers), (0, 1));
@@ -105,8 +110,8 @@ fn bytes() {
     };
     assert_eq!(events("a"), (1, 1));
     assert_eq!(events("b"), (2, 2));
-    assert_eq!(events("b"), (2, 2), "the appended topic is trimmed first");
+    assert_eq!(events("b"), (2, 2), "the topic of the new event is trimmed first");
     assert_eq!(log.topics(ms(0), "b", None, 1)[0].oldest.map(|o| o.get()), Some(3));
-    assert_eq!(events("c"), (2, 2), "then the oldest");
+    assert_eq!(events("c"), (2, 2), "then the oldest event of all is evicted");
     assert!(log.topics(ms(0), "a", None, 1).is_empty());
 }

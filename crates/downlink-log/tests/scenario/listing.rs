@@ -1,4 +1,4 @@
-//! The log as seen from outside.
+//! Lists of topics and readers.
 
 use downlink_log::{Log, Start, Topic};
 
@@ -19,7 +19,7 @@ fn names(log: &Log<Load>, prefix: &str, after: Option<&str>, count: usize) -> Ve
 }
 
 #[test]
-fn topics_are_listed_by_prefix_whatever_it_is() {
+fn topics_are_listed_by_any_prefix() {
     let log = log();
     let inbox = downlink_log::Selection { client: Some(client("z")), ..selection(&["*"]) };
     let _reader = log.open(ms(0), &inbox, &Start::Live).unwrap();
@@ -35,7 +35,7 @@ fn topics_are_listed_by_prefix_whatever_it_is() {
 }
 
 #[test]
-fn a_listing_goes_on_after_its_last_name() {
+fn a_listing_continues_after_a_given_name() {
     let log = log();
     assert_eq!(names(&log, "", None, 3), ["a", "a-b", "a/1"]);
     assert_eq!(names(&log, "", Some("a/1"), 3), ["a/2", "a/2/x", "ab"]);
@@ -47,7 +47,7 @@ fn a_listing_goes_on_after_its_last_name() {
 }
 
 #[test]
-fn a_topic_shows_who_reads_it_and_what_it_keeps() {
+fn a_topic_shows_its_subscribers_and_events() {
     let log = log();
     let reader = log.open(ms(0), &selection(&["a/*", "b", "c"]), &Start::Live).unwrap();
     append(&log, 0, &["b"]).unwrap();

@@ -1,4 +1,4 @@
-//! Facts that the random programs of the model do not reach, one test each.
+//! Cases that the random programs of the model do not reach, with one test for each.
 #![cfg(not(downlink_loom))]
 
 mod batches;

@@ -1,4 +1,5 @@
-//! Readers of patterns among many topics: their results, and a limit on the work of each call.
+//! A log has many topics, and readers use patterns. The tests check the events that the readers
+//! get, and that each call does a limited amount of work.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -9,10 +10,10 @@ use downlink_log::{EndReason, Log, Read, Reader, Retention, Start};
 
 use crate::support::{ALL, Count, Load, Seen, append, ms, options, selection};
 
-/// Several times as many rows as one call walks.
+/// The number of events. One call walks only a fraction of so many rows.
 const EVENTS: u64 = 20_000;
 
-/// A log with many topics; every thousandth event is for a topic below `rare`.
+/// A log with many topics. Every thousandth event is for a topic below `t/rare`.
 fn log() -> Log<Load> {
     let log = Log::new(options());
     for number in 1..=EVENTS {
@@ -23,24 +24,26 @@ fn log() -> Log<Load> {
     log
 }
 
-/// Opens a reader of `t/rare/*` and `t/{n}/none`. The prefix of the second matches many names.
+/// Opens a reader of `t/rare/*` and `t/{n}/none`. Many topics begin with the prefix of the second
+/// pattern.
 fn open(log: &Log<Load>, start: Start) -> Reader<Load> {
     log.open(ms(0), &selection(&["t/rare/*", "t/{n}/none"]), &start).expect("within the limits")
 }
 
-/// Polls until the reader's first offset is known. Returns the number of pending polls.
+/// Polls until the reader's first offset is known. Returns how many polls were pending.
 fn begin(reader: &mut Reader<Load>) -> usize {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
     let mut pending = 0;
     while reader.poll_begun(&waker).is_pending() {
         pending += 1;
-        assert_eq!(count.0.load(Ordering::Relaxed), pending, "it goes on by itself");
+        assert_eq!(count.0.load(Ordering::Relaxed), pending, "the reader wakes itself to continue");
     }
     pending
 }
 
-/// Reads everything, as a task does. Returns the events and the number of pauses for more work.
+/// Reads everything, as a task does. Returns the events, and how often the reader paused to
+/// continue later.
 fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
@@ -51,7 +54,11 @@ fn read_all(reader: &mut Reader<Load>) -> (Seen, usize) {
             Read::CaughtUp | Read::Ended(_) => return (seen, fetching),
             Read::Fetching => {
                 fetching += 1;
-                assert_eq!(count.0.load(Ordering::Relaxed), fetching, "it goes on by itself");
+                assert_eq!(
+                    count.0.load(Ordering::Relaxed),
+                    fetching,
+                    "the reader wakes itself to continue"
+                );
             }
             _ => {}
         }
@@ -63,7 +70,7 @@ fn rare() -> Vec<u64> {
 }
 
 #[test]
-fn history_of_a_pattern_is_found_step_by_step() {
+fn a_pattern_reader_finds_its_history() {
     let log = log();
     let mut reader = open(&log, Start::Earliest);
     begin(&mut reader);
@@ -83,7 +90,7 @@ fn a_search_that_finds_nothing_takes_several_polls() {
         assert_eq!(read_all(&mut reader).0.offsets, [0; 0]);
     }
     let mut reader = log.open(ms(0), &selection, &Start::After("70000000-0".into())).unwrap();
-    assert_eq!(begin(&mut reader), 0, "nothing was evicted, so there is nothing to look for");
+    assert_eq!(begin(&mut reader), 0, "nothing was evicted, so no search is necessary");
     let (seen, fetching) = read_all(&mut reader);
     assert!(fetching >= 3 && seen.offsets.is_empty() && seen.gaps.is_empty());
     append(&log, 0, &["t/1/none"]).unwrap();
@@ -101,9 +108,9 @@ fn the_last_events_of_a_pattern_are_counted_from_the_end() {
     assert_eq!(read_all(&mut all).0.offsets, rare());
 }
 
-/// It needs several looks for that.
+/// The reader needs several reads before it ends.
 #[test]
-fn a_reader_that_must_end_reads_what_there_is_first() {
+fn a_reader_gets_its_history_before_it_ends() {
     for start in [Start::Earliest, Start::After("70000000-0".into())] {
         let log = log();
         let selectors = ["t/rare/*", "t/{n}/none", "t/{n}/{m}/none"];
@@ -114,7 +121,8 @@ fn a_reader_that_must_end_reads_what_there_is_first() {
     }
 }
 
-/// The newest events of few topics are counted exactly, also more than are sorted.
+/// With few topics, the log counts the newest events exactly, even if there are more events than it
+/// sorts.
 #[test]
 fn many_last_events_are_counted_from_the_end() {
     let mut long = options();
@@ -138,7 +146,7 @@ fn many_last_events_are_counted_from_the_end() {
 }
 
 #[test]
-fn a_reader_that_comes_back_is_told_what_its_pattern_has_lost() {
+fn a_reconnecting_pattern_reader_gets_a_gap_for_evicted_events() {
     let mut one = options();
     one.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(one);
@@ -155,9 +163,9 @@ fn a_reader_that_comes_back_is_told_what_its_pattern_has_lost() {
     assert_eq!(seen.offsets, (6..=201).filter(|offset| *offset != 8).collect::<Vec<_>>());
 }
 
-/// Between two reads, more events arrive than a pattern has rows.
+/// A pattern has a limited number of rows. More events than that arrive between two reads.
 #[test]
-fn a_burst_beyond_the_rows_of_a_pattern_loses_nothing() {
+fn a_burst_of_more_events_than_a_pattern_has_rows_loses_nothing() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["*"]), &Start::Live).unwrap();
     for burst in [1, 63, 64, 65, 66, 500] {

@@ -1,4 +1,4 @@
-//! The first offset of readers, reading many topics, and finished topics.
+//! Where readers begin, how they read many topics, and how finished topics end them.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn a_reader_of_many_topics_gets_its_events_from_the_index() {
 }
 
 #[test]
-fn a_hole_in_one_of_many_topics_is_told() {
+fn a_reader_of_many_topics_gets_a_gap_for_evicted_events() {
     let mut small = options();
     small.limits.bytes_max = 3 * EVENT_COST_BYTES;
     let log: Log<Load> = Log::new(small);
@@ -65,9 +65,10 @@ fn a_hole_in_one_of_many_topics_is_told() {
     assert_eq!(all(&mut reader, 0), (vec![4, 5], vec![(0, 2)], Read::CaughtUp));
 }
 
-/// Between two events of the reader, the index is longer than one lock hold may walk.
+/// Between two events for the reader, the index has more rows than the reader may walk while it
+/// holds the lock once.
 #[test]
-fn a_long_way_through_the_index_is_walked_to_its_end() {
+fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     let log: Log<Load> = Log::new(options());
     let rooms: Vec<String> = (0..3_000).map(|n| format!("t/{n}")).collect();
     for name in &rooms {
@@ -86,9 +87,9 @@ fn a_long_way_through_the_index_is_walked_to_its_end() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// The log frees the seats of collected topics lazily. Readers do not notice.
+/// The log removes collected topics from its index later. Readers do not notice.
 #[test]
-fn topics_that_go_under_a_pattern_leave_the_others_readable() {
+fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {
     let mut short = options();
     short.retention.default.age_max = Some(Duration::from_millis(10));
     let log: Log<Load> = Log::new(short);
@@ -109,7 +110,7 @@ fn topics_that_go_under_a_pattern_leave_the_others_readable() {
 }
 
 #[test]
-fn a_live_reader_that_misses_something_was_too_slow() {
+fn a_gap_of_a_live_reader_has_the_reason_lagged() {
     let mut one = options();
     one.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(one);
@@ -125,9 +126,10 @@ fn a_live_reader_that_misses_something_was_too_slow() {
     assert_eq!(reason(&mut back), Some(GapReason::Evicted));
 }
 
-/// A name that the log has forgotten may cause a needless gap, but never hides one.
+/// The log may forget the evictions of a topic. A reader may then get a gap without need, but never
+/// misses one.
 #[test]
-fn forgotten_names_never_hide_a_gap() {
+fn forgotten_topics_never_hide_a_gap() {
     let mut few = options();
     few.collected_max = Some(1);
     few.retention.default.age_max = Some(Duration::from_millis(10));
@@ -137,8 +139,8 @@ fn forgotten_names_never_hide_a_gap() {
     }
     assert_eq!(log.totals(ms(20)).topics, 0);
     let gaps = |names: &[&str], start| all(&mut open(&log, 20, names, start), 20).1;
-    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "more than was in it");
-    assert_eq!(gaps(&["never"], after(0)), [(0, 2)], "needless");
+    assert_eq!(gaps(&["a"], after(0)), [(0, 2)], "the gap is larger than necessary");
+    assert_eq!(gaps(&["never"], after(0)), [(0, 2)], "the gap is unnecessary");
     assert_eq!(gaps(&["c"], after(0)), [(0, 3)]);
     assert_eq!(gaps(&["c"], after(3)), []);
     assert_eq!(gaps(&["*"], after(0)), [(0, 3)]);
@@ -169,7 +171,7 @@ fn a_finished_topic_is_read_from_its_beginning_and_ends() {
 }
 
 #[test]
-fn a_finished_topic_is_open_again_after_its_time() {
+fn a_finished_topic_is_open_again_after_finished_keep() {
     let mut options = options();
     options.retention.finished_keep = Duration::from_millis(50);
     let log: Log<Load> = Log::new(options);
@@ -182,7 +184,7 @@ fn a_finished_topic_is_open_again_after_its_time() {
 }
 
 #[test]
-fn since_begins_at_a_time_and_tells_what_is_gone() {
+fn since_begins_at_a_time_and_reports_evicted_events() {
     let mut two = options();
     two.retention.default = Retention { events_max: 2, ..Retention::DEFAULT };
     let log: Log<Load> = Log::new(two);
@@ -202,7 +204,7 @@ fn since_begins_at_a_time_and_tells_what_is_gone() {
 }
 
 #[test]
-fn an_empty_selection_hears_everyone_alone() {
+fn a_reader_without_selectors_gets_only_events_to_everyone() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &Selection::default(), &Start::Earliest).unwrap();
     append(&log, 0, &["a"]).unwrap();
@@ -210,8 +212,8 @@ fn an_empty_selection_hears_everyone_alone() {
     assert_eq!(all(&mut reader, 0), (vec![2], vec![], Read::CaughtUp));
 }
 
-/// The reader was told that 2 is missing, and then meets its row in the index. The topic has lost
-/// a later event too, which another topic still keeps, so there is no further hole to tell of.
+/// The reader got a gap for event 2, and then meets the row of event 2 in the index. Topic `a` has
+/// also evicted event 3, but topic `b` still keeps it, so the reader gets no second gap.
 #[test]
 fn a_row_below_a_reported_gap_does_not_stop_a_reader() {
     let mut small = options();

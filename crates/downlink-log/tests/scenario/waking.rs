@@ -1,4 +1,4 @@
-//! Wake-ups: the readers that are woken, and how often.
+//! Which readers an append wakes, and how often.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -28,7 +28,7 @@ impl Waiting {
         self.reader.register(&Waker::from(Arc::clone(&self.count)));
     }
 
-    /// The wake-ups since the last call.
+    /// The number of wake-ups since the last call. Registers again.
     fn woken(&self) -> usize {
         self.register();
         self.count.0.swap(0, Ordering::Relaxed)
@@ -36,7 +36,7 @@ impl Waiting {
 }
 
 #[test]
-fn only_the_readers_concerned_are_woken() {
+fn an_append_wakes_only_readers_of_its_addresses() {
     let log: Log<Load> = Log::new(options());
     let inbox = Selection { client: Some(client("alice")), ..Selection::default() };
     let readers = [
@@ -66,7 +66,7 @@ fn only_the_readers_concerned_are_woken() {
 }
 
 #[test]
-fn many_appends_before_a_look_are_one_wake_up() {
+fn many_appends_before_a_read_wake_the_reader_once() {
     let log: Log<Load> = Log::new(options());
     let waiting = Waiting::open(&log, &selection(&["a"]));
     for _ in 0..5 {
@@ -77,7 +77,7 @@ fn many_appends_before_a_look_are_one_wake_up() {
 }
 
 #[test]
-fn a_refused_or_repeated_batch_wakes_nobody() {
+fn a_repeated_batch_wakes_no_reader() {
     let log: Log<Load> = Log::new(options());
     let waiting = Waiting::open(&log, &selection(&["a"]));
     let with_key = || {
@@ -92,7 +92,7 @@ fn a_refused_or_repeated_batch_wakes_nobody() {
 }
 
 #[test]
-fn the_first_reason_to_end_counts_and_what_was_published_comes_before() {
+fn a_reader_ends_after_all_events_and_with_the_first_reason() {
     let log: Log<Load> = Log::new(options());
     let mut reader = log.open(ms(0), &selection(&["a"]), &Start::Live).unwrap();
     append(&log, 0, &["a"]).unwrap();

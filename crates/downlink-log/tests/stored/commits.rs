@@ -1,4 +1,4 @@
-//! Events are visible after their commit, and publishers get the errors of a failing disk.
+//! Events become visible after their commit, and publishers get the errors of a failing disk.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -44,7 +44,7 @@ fn a_durable_commit_is_flushed_before_its_answer() {
 }
 
 #[test]
-fn relaxed_events_are_visible_before_their_flush_and_flushed_later() {
+fn relaxed_events_are_visible_first_and_flushed_later() {
     let world = World::new(Durability::Relaxed);
     let mut reader = world.open(&["a"], Start::Live);
     world.publish("a", [7]);
@@ -56,7 +56,7 @@ fn relaxed_events_are_visible_before_their_flush_and_flushed_later() {
 
 /// Events that arrive while the disk is busy share the next commit.
 #[test]
-fn commits_gather_what_waits() {
+fn waiting_events_share_a_commit() {
     for durability in BOTH {
         let world = World::new(durability);
         world.shelf.hold();
@@ -70,7 +70,7 @@ fn commits_gather_what_waits() {
 }
 
 #[test]
-fn a_failed_commit_fails_its_publishers_and_burns_their_offsets() {
+fn after_a_failed_commit_publishers_get_the_error_and_offsets_are_not_reused() {
     for durability in BOTH {
         let world = World::new(durability);
         let mut reader = world.open(&["a"], Start::Live);
@@ -80,13 +80,13 @@ fn a_failed_commit_fails_its_publishers_and_burns_their_offsets() {
         let got = read(&mut reader, 1);
         assert_eq!((got.numbers, got.gaps), (vec![3], vec![]));
         assert_eq!(world.shelf.offsets(), [3]);
-        // A topic without events is collected again.
+        // Topic `b` has no event, so the log has removed it again.
         assert_eq!(world.log.topic(ms(1_000), &topic("b")), None);
     }
 }
 
 #[test]
-fn after_an_unknown_outcome_nothing_is_taken_and_reads_go_on() {
+fn after_an_unknown_outcome_publishes_fail_and_reads_continue() {
     for durability in BOTH {
         let world = World::new(durability);
         world.publish("a", [1]);
@@ -101,7 +101,7 @@ fn after_an_unknown_outcome_nothing_is_taken_and_reads_go_on() {
 }
 
 #[test]
-fn after_an_unknown_outcome_what_waits_fails_too() {
+fn after_an_unknown_outcome_waiting_publishes_fail() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.hold();
@@ -115,10 +115,10 @@ fn after_an_unknown_outcome_what_waits_fails_too() {
 }
 
 #[test]
-fn a_log_knows_why_its_store_takes_nothing_and_finds_out_when_it_does() {
+fn store_error_is_set_while_the_disk_is_full_and_cleared_by_a_retry() {
     let world = World::new(Durability::Commit);
     assert_eq!(world.log.store_error(), None);
-    // The publish, and the first try after it.
+    // The publish fails, and so does the writer's first retry.
     world.shelf.fail_with(StoreError::DiskFull);
     world.shelf.fail_with(StoreError::DiskFull);
     let full = AppendError::Store(StoreError::DiskFull);
@@ -134,7 +134,7 @@ fn a_log_knows_why_its_store_takes_nothing_and_finds_out_when_it_does() {
 }
 
 #[test]
-fn a_log_begins_with_a_store_that_takes_nothing_yet() {
+fn a_log_opens_on_a_full_disk() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [1]);
     world.log.close();
@@ -148,7 +148,7 @@ fn a_log_begins_with_a_store_that_takes_nothing_yet() {
 }
 
 #[test]
-fn a_final_error_is_known_and_counted_and_stays() {
+fn a_final_store_error_stays_and_counts_each_rejected_publish() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     for number in 0..3 {
@@ -159,17 +159,17 @@ fn a_final_error_is_known_and_counted_and_stays() {
 }
 
 #[test]
-fn a_final_error_of_trimming_is_what_publishers_hear() {
+fn publishers_get_a_final_error_of_trimming() {
     let world = World::new(Durability::Commit);
     let damage = StoreError::Corrupt { reason: "a page".into() };
     world.shelf.fail_trim_with(damage.clone());
-    // It may be answered before the writer trims.
+    // The first publish may get its answer before the writer trims.
     let _ = world.append(vec![note("a", 1)]);
     assert_eq!(world.append(vec![note("a", 2)]), Err(AppendError::Store(damage)));
 }
 
 #[test]
-fn a_store_that_panics_leaves_nobody_waiting() {
+fn a_panic_of_the_store_ends_all_waits() {
     for durability in BOTH {
         let world = World::new(durability);
         let mut reader = world.open(&["a"], Start::Live);
@@ -209,9 +209,9 @@ impl Payload for Angry {
     }
 }
 
-/// The value is dropped on the writer's thread, after everybody has heard of the commit.
+/// The writer's thread drops the value after publishers and readers were woken.
 #[test]
-fn an_evicted_value_that_panics_leaves_nobody_waiting() {
+fn a_panic_of_an_evicted_value_ends_all_waits() {
     let mut options = options();
     options.retention.default = Retention { events_max: 1, ..Retention::DEFAULT };
     let clock = || ClockState { at: ms(0), delta_ms: 0 };
@@ -231,7 +231,7 @@ fn an_evicted_value_that_panics_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_repetition_of_a_publish_under_way_gets_its_answer() {
+fn a_repetition_of_a_pending_publish_gets_the_first_answer() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
     let first = world.submit(vec![with_key("a", 1, "k")]).unwrap();
@@ -263,7 +263,7 @@ fn together<const N: usize>(
 }
 
 #[test]
-fn a_batch_that_repeats_an_id_or_key_of_its_group_gets_its_answer() {
+fn a_batch_that_repeats_an_id_or_key_of_the_same_commit_gets_the_first_answer() {
     let world = World::new(Durability::Commit);
     let [first, again, other] = together(
         &world,
@@ -283,9 +283,9 @@ fn a_batch_that_repeats_an_id_or_key_of_its_group_gets_its_answer() {
     assert_eq!(world.shelf.offsets(), [1, 2, 3, 4, 5]);
 }
 
-/// A failed commit fails its whole group, and the id is free afterwards.
+/// All batches in a failed commit fail. The id is free afterwards.
 #[test]
-fn a_batch_that_repeats_a_publish_that_fails_fails_like_it() {
+fn a_repetition_of_a_failed_publish_in_the_same_commit_fails() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
     let before = world.submit(vec![note("b", 0)]).unwrap();
@@ -299,9 +299,10 @@ fn a_batch_that_repeats_a_publish_that_fails_fails_like_it() {
     assert!(!world.append(vec![with_id("a", 1, "x")]).unwrap()[0].repeated);
 }
 
-/// What the refusals rest on is not kept: they would be wrong.
+/// The batches conflict only with an event of the same commit. That event was not stored, so the
+/// batches fail with the error of the commit.
 #[test]
-fn a_batch_that_conflicts_with_a_publish_that_fails_fails_like_it() {
+fn a_batch_that_conflicts_with_a_failed_publish_gets_the_same_error() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
     let before = world.submit(vec![note("b", 0)]).unwrap();
@@ -317,7 +318,7 @@ fn a_batch_that_conflicts_with_a_publish_that_fails_fails_like_it() {
 }
 
 #[test]
-fn a_publish_that_comes_while_its_like_fails_is_new() {
+fn a_repetition_queued_while_the_first_publish_fails_is_a_new_event() {
     let world = World::new(Durability::Commit);
     world.shelf.fail_with(StoreError::DiskFull);
     world.shelf.hold();
@@ -331,7 +332,7 @@ fn a_publish_that_comes_while_its_like_fails_is_new() {
 }
 
 #[test]
-fn a_topic_that_is_being_finished_takes_nothing_more() {
+fn a_publish_after_a_pending_finish_is_rejected() {
     let world = World::new(Durability::Commit);
     let [finished, late] = together(&world, [vec![last("a", 1)], vec![note("a", 2)]]);
     assert!(finished.is_ok());
@@ -341,7 +342,7 @@ fn a_topic_that_is_being_finished_takes_nothing_more() {
 }
 
 #[test]
-fn a_refused_batch_of_a_group_leaves_the_others_alone() {
+fn a_rejected_batch_does_not_affect_other_batches_of_the_commit() {
     let world = World::new(Durability::Commit);
     let mut reader = world.open(&["a", "b"], Start::Live);
     let [one, refused, two] = together(
@@ -369,7 +370,7 @@ fn matched_counts_each_reader_once() {
 }
 
 #[test]
-fn a_full_queue_refuses_the_newcomer() {
+fn a_full_queue_rejects_the_next_batch() {
     let world = World::new(Durability::Commit);
     world.shelf.hold();
     let mut waiting = Vec::new();
@@ -386,7 +387,7 @@ fn a_full_queue_refuses_the_newcomer() {
     assert!(world.append(vec![note("a", 1)]).is_ok());
 }
 
-/// Addresses take memory, however short their names.
+/// Each address takes memory, even if its name is short.
 #[test]
 fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     let world = World::new(Durability::Commit);
@@ -398,14 +399,14 @@ fn events_to_many_topics_fill_the_queue_by_their_bytes() {
     }
     let bytes = to.len() * size_of::<Address>() * waiting.len();
     assert!(bytes < downlink_log::QUEUE_BYTES_MAX, "{} events wait", waiting.len());
-    // The rest need not be planned.
+    // The waiting events are not needed any more, so their commit may fail.
     world.shelf.fail_with(StoreError::OutcomeUnknown);
     world.shelf.let_go();
     assert!(waiting.iter().all(|commit| outcome(commit).is_err()));
 }
 
 #[test]
-fn a_log_that_closes_commits_what_waits() {
+fn a_closing_log_commits_waiting_events() {
     for durability in BOTH {
         let mut world = World::new(durability);
         let mut reader = world.open(&["a"], Start::Live);
@@ -424,7 +425,7 @@ fn a_log_that_closes_commits_what_waits() {
 }
 
 #[test]
-fn a_log_whose_handles_are_gone_commits_what_waits() {
+fn a_log_without_handles_commits_waiting_events() {
     for durability in BOTH {
         let mut world = World::new(durability);
         let waiting = world.submit(vec![note("a", 1)]).unwrap();
@@ -435,7 +436,7 @@ fn a_log_whose_handles_are_gone_commits_what_waits() {
 }
 
 #[test]
-fn the_difference_of_the_clocks_is_kept() {
+fn the_store_keeps_the_clock_difference() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [1]);
     world.reopen();

@@ -1,5 +1,5 @@
-//! A log over a store: commits, replays of events that the rings no longer have, restarts, failing
-//! disks.
+//! Tests of a log with a store: commits, replays of events that the rings no longer have, restarts
+//! and failing disks.
 #![cfg(not(downlink_loom))]
 
 mod commits;

@@ -1,4 +1,4 @@
-//! Readers that are behind their rings read from the store.
+//! The rings in memory hold only the newest events. Readers get older events from the store.
 
 use downlink_log::{AppendError, EndReason, GapReason, Offset, Start, store::Durability};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn what_the_rings_have_lost_is_read_from_the_store() {
+fn events_that_the_rings_evicted_are_read_from_the_store() {
     for durability in BOTH {
         let world = World::new(durability);
         world.publish("a", 0..20);
@@ -20,7 +20,7 @@ fn what_the_rings_have_lost_is_read_from_the_store() {
 }
 
 #[test]
-fn a_reader_that_is_overtaken_goes_on_without_a_gap() {
+fn a_reader_that_falls_behind_the_rings_gets_no_gap() {
     for durability in BOTH {
         let world = World::new(durability);
         let mut reader = world.open(&["a", "b/*"], Start::Live);
@@ -37,7 +37,7 @@ fn a_reader_that_is_overtaken_goes_on_without_a_gap() {
 }
 
 #[test]
-fn one_event_to_several_topics_comes_once() {
+fn a_stored_event_to_several_topics_is_read_once() {
     let world = World::new(Durability::Commit);
     let both = [topic("a"), topic("b/x")];
     for number in 0..10 {
@@ -49,7 +49,7 @@ fn one_event_to_several_topics_comes_once() {
 }
 
 #[test]
-fn starts_reach_into_the_store() {
+fn starts_may_begin_at_events_of_the_store() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..20);
     let first = |start| read(&mut world.open(&["a"], start), 1).numbers[0];
@@ -71,7 +71,7 @@ fn a_publisher_id_that_only_the_store_knows_resumes_exactly() {
 }
 
 #[test]
-fn an_id_that_only_the_store_knows_is_repeated_or_refused() {
+fn a_publish_with_an_id_of_the_store_is_a_repetition_or_rejected() {
     let world = World::new(Durability::Commit);
     world.append(vec![with_id("a", 0, "mine")]).unwrap();
     world.publish("a", 1..20);
@@ -84,7 +84,7 @@ fn an_id_that_only_the_store_knows_is_repeated_or_refused() {
 }
 
 #[test]
-fn a_gap_is_what_the_store_has_evicted_exactly() {
+fn a_gap_covers_exactly_the_events_that_the_store_evicted() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..10);
     world.publish("b", 10..20);
@@ -96,10 +96,10 @@ fn a_gap_is_what_the_store_has_evicted_exactly() {
     assert_eq!(gap.reason, GapReason::Evicted);
     assert_eq!((gap.after, gap.until), (Some(Offset::new(3)), Some(Offset::new(7))));
     assert_eq!((gap.oldest, gap.next), (Some(Offset::new(8)), Offset::new(8)));
-    // The other topic has no gap.
+    // Topic `b` has evicted no event, so its reader gets no gap.
     let got = read(&mut world.open(&["b"], id(1, 3)), 10);
     assert_eq!((got.numbers, got.gaps), ((10..20).collect::<Vec<_>>(), vec![]));
-    // A reader without an id has no gap either.
+    // A reader without an id gets no gap either.
     let got = read(&mut world.open(&["a"], Start::Earliest), 3);
     assert_eq!((got.numbers, got.gaps), (vec![7, 8, 9], vec![]));
 }
@@ -117,7 +117,7 @@ fn an_event_that_no_longer_decodes_is_a_gap() {
 }
 
 #[test]
-fn a_damaged_event_is_one_gap_and_reported_once_for_two_readers() {
+fn each_reader_gets_a_gap_for_a_damaged_event_and_it_is_reported_once() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..10);
     world.shelf.damage(3);
@@ -131,9 +131,10 @@ fn a_damaged_event_is_one_gap_and_reported_once_for_two_readers() {
     assert_eq!(world.unreadable(), [3]);
 }
 
-/// Retention continues while a reader is behind. Events evicted before it opened are not missing.
+/// Retention evicts some events before the reader opens, and more events while it reads. The reader
+/// gets a gap only for the later evictions.
 #[test]
-fn a_reader_of_history_misses_only_what_is_evicted_while_it_reads() {
+fn a_reader_of_history_gets_a_gap_only_for_events_evicted_while_it_reads() {
     for selectors in [["a"], ["*"]] {
         let world = World::new(Durability::Commit);
         world.publish("a", 0..30);
@@ -150,9 +151,10 @@ fn a_reader_of_history_misses_only_what_is_evicted_while_it_reads() {
     }
 }
 
-/// A page waits for its reader. A slow reader costs one page of memory and no further reads.
+/// The log holds one page for a slow reader, and reads the next page from the store only after the
+/// reader has read this one.
 #[test]
-fn a_replay_goes_at_its_readers_pace() {
+fn a_replay_reads_ahead_by_one_page() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..60);
     let mut reader = world.open(&["a"], Start::Earliest);
@@ -164,7 +166,7 @@ fn a_replay_goes_at_its_readers_pace() {
 }
 
 #[test]
-fn many_readers_are_served_by_few_threads() {
+fn many_readers_replay_at_the_same_time() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..40);
     std::thread::scope(|scope| {
@@ -178,7 +180,7 @@ fn many_readers_are_served_by_few_threads() {
 }
 
 #[test]
-fn readers_that_leave_in_between_leave_nothing_behind() {
+fn readers_dropped_during_a_replay_do_not_block_later_readers() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..20);
     for _ in 0..100 {
@@ -200,10 +202,10 @@ fn a_reader_ends_when_the_store_cannot_be_read() {
     assert_eq!((got.numbers, got.end), (vec![], Some(EndReason::Unreadable)));
 }
 
-/// Events are published while readers replay. Each reader gets every event once and in order, also
-/// when it changes from the store to the rings.
+/// A publisher publishes while readers replay. Each reader gets every event once and in order, even
+/// while it changes from the store to the rings.
 #[test]
-fn the_handing_over_loses_and_repeats_nothing() {
+fn a_change_from_the_store_to_the_rings_loses_and_repeats_no_event() {
     let world = World::new(Durability::Commit);
     let publisher = || {
         for number in 0..400 {

@@ -10,14 +10,14 @@ use crate::{
 };
 
 #[test]
-fn ids_of_an_earlier_life_resume_exactly() {
+fn readers_resume_exactly_after_ids_of_earlier_epochs() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     world.reopen();
     world.publish("a", 8..16);
     world.reopen();
-    for (life, offset) in [(1, 0), (1, 3), (1, 8), (2, 8), (2, 12), (2, 16), (3, 16)] {
-        let mut reader = world.open(&["a"], id(life, offset));
+    for (epoch, offset) in [(1, 0), (1, 3), (1, 8), (2, 8), (2, 12), (2, 16), (3, 16)] {
+        let mut reader = world.open(&["a"], id(epoch, offset));
         let got = read(&mut reader, 16 - offset as usize);
         assert_eq!((got.numbers, got.gaps), ((offset..16).collect::<Vec<_>>(), vec![]));
         assert!(is_caught_up(&mut reader));
@@ -25,7 +25,7 @@ fn ids_of_an_earlier_life_resume_exactly() {
 }
 
 #[test]
-fn offsets_go_on_and_belong_to_their_life() {
+fn offsets_continue_after_a_restart_and_belong_to_their_epoch() {
     let mut world = World::new(Durability::Commit);
     assert_eq!(world.publish("a", 0..3), [1, 2, 3]);
     world.reopen();
@@ -35,7 +35,7 @@ fn offsets_go_on_and_belong_to_their_life() {
 }
 
 #[test]
-fn an_id_past_the_end_of_its_life_is_lost_and_the_next_life_follows() {
+fn an_id_beyond_the_end_of_its_epoch_gives_a_lost_gap() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     world.shelf.lose_from(6);
@@ -46,13 +46,13 @@ fn an_id_past_the_end_of_its_life_is_lost_and_the_next_life_follows() {
     let [gap] = got.gaps[..] else { panic!("{got:?}") };
     assert_eq!((gap.reason, gap.next), (GapReason::Lost, Offset::new(6)));
     assert_eq!(gap.oldest, Some(Offset::new(6)));
-    // An id below the end of the store resumes exactly.
+    // The store still has the event with this id, so the reader resumes after it.
     let got = read(&mut world.open(&["a"], id(1, 4)), 4);
     assert_eq!((got.numbers, got.gaps), (vec![4, 100, 101, 102], vec![]));
 }
 
 #[test]
-fn an_id_of_an_unknown_life_is_new_epoch() {
+fn an_id_with_an_unknown_epoch_gives_a_new_epoch_gap() {
     let world = World::new(Durability::Commit);
     world.publish("a", 0..8);
     let got = read(&mut world.open(&["a"], id(9, 3)), 8);
@@ -72,9 +72,9 @@ fn the_rings_are_filled_after_a_restart() {
     assert_eq!((got.numbers, world.shelf.pages()), (vec![1, 2, 3], before));
 }
 
-/// Retention may evict an event of one topic that is newer than the oldest of another topic.
+/// Retention may evict an event of topic `b` although topic `a` still keeps an older event.
 #[test]
-fn what_was_evicted_among_the_restored_events_is_a_gap() {
+fn a_reader_gets_a_gap_for_an_event_evicted_between_restored_events() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [0]);
     world.publish("b", [1]);
@@ -85,11 +85,15 @@ fn what_was_evicted_among_the_restored_events_is_a_gap() {
     let got = read(&mut world.open(&["a", "b"], id(1, 1)), 2);
     assert_eq!((got.numbers, got.gaps.len()), (vec![2, 3], 1));
     let got = read(&mut world.open(&["a"], id(1, 1)), 1);
-    assert_eq!((got.numbers, got.gaps.len()), (vec![2], 0), "it concerns the other topic alone");
+    assert_eq!(
+        (got.numbers, got.gaps.len()),
+        (vec![2], 0),
+        "only the other topic has evicted an event"
+    );
 }
 
 #[test]
-fn what_was_evicted_for_everyone_is_a_gap_although_its_floor_is_forgotten() {
+fn a_reader_gets_a_gap_for_an_evicted_event_to_everyone_after_its_floor_is_forgotten() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [0]);
     world.append(vec![note_to(&[Address::Everyone], 1, None)]).unwrap();
@@ -104,7 +108,7 @@ fn what_was_evicted_for_everyone_is_a_gap_although_its_floor_is_forgotten() {
 }
 
 #[test]
-fn an_event_that_no_longer_decodes_ends_the_restored_rings() {
+fn restored_rings_begin_after_an_unreadable_event() {
     let mut world = World::new(Durability::Commit);
     world.publish("a", [0, BROKEN, 2, 3]);
     world.reopen();
@@ -114,7 +118,7 @@ fn an_event_that_no_longer_decodes_ends_the_restored_rings() {
 }
 
 #[test]
-fn keys_and_ids_survive() {
+fn keys_and_publisher_ids_survive_a_restart() {
     let mut world = World::new(Durability::Commit);
     world.append(vec![with_key("a", 1, "k")]).unwrap();
     world.append(vec![with_id("a", 2, "x")]).unwrap();
@@ -131,7 +135,7 @@ fn keys_and_ids_survive() {
 }
 
 #[test]
-fn finished_topics_survive() {
+fn finished_topics_survive_a_restart() {
     let mut world = World::new(Durability::Commit);
     world.append(vec![last("f", 3)]).unwrap();
     world.reopen();
@@ -143,7 +147,7 @@ fn finished_topics_survive() {
     assert!(!world.open(&["f"], id(1, 0)).is_at_end());
 }
 
-/// The rings hold newer events than those of the finished topic.
+/// The rings no longer hold the older events of the finished topic.
 #[test]
 fn a_finished_topic_is_read_from_the_store() {
     let mut world = World::new(Durability::Commit);
@@ -156,9 +160,10 @@ fn a_finished_topic_is_read_from_the_store() {
     assert!(world.open(&["f"], id(1, 21)).is_at_end());
 }
 
-/// A pattern may match too many topics for memory. The store knows the evictions of each.
+/// A pattern may match more topics than the log keeps in memory. The store knows the evictions of
+/// all of them.
 #[test]
-fn a_pattern_is_told_what_was_evicted_before_the_restart() {
+fn a_reader_of_a_pattern_gets_a_gap_for_events_evicted_before_the_restart() {
     let mut world = World::new(Durability::Commit);
     world.publish("a/x", 0..3);
     world.publish("b", 3..6);

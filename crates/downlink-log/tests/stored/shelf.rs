@@ -1,5 +1,5 @@
-//! A store in memory. A test can make it fail, wait and forget. It outlives its log, as a file
-//! would. It records every eviction, so its holes are exact.
+//! The shelf is a store in memory. It outlives its log, as a file would. A test can make it fail,
+//! wait and forget. It records every eviction, so it knows exactly which events are missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,7 +15,7 @@ use downlink_log::{
     },
 };
 
-/// The disk and its behaviour. Clones share one disk.
+/// The contents of the store and its behaviour. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf(Arc<(Mutex<State>, Condvar)>);
 
@@ -34,11 +34,11 @@ struct State {
     clock: Option<ClockState>,
     /// Everything below this offset survives a power cut.
     flushed_below: u64,
-    /// The outcomes of the next commits. Later commits succeed.
+    /// The outcomes of the next commits, in order. All later commits succeed.
     outcomes: VecDeque<Result<(), StoreError>>,
     /// Whether the next commit panics.
     panics: bool,
-    /// What the next step of trimming fails with.
+    /// The error with which the next step of trimming fails.
     trim_error: Option<StoreError>,
     /// While set, commits and flushes wait.
     held: bool,
@@ -52,7 +52,8 @@ struct State {
 /// The eviction of one event from one topic.
 #[derive(Clone, Debug)]
 struct Eviction {
-    /// `None` if the address was forgotten. It may then have been any unknown address.
+    /// `None` if the shelf has forgotten the address. The event may then have belonged to any
+    /// address that the shelf does not know.
     address: Option<Address>,
     offset: u64,
     at: Timestamp,
@@ -63,7 +64,7 @@ impl Shelf {
         self.0.0.lock().expect("no panic under the lock")
     }
 
-    /// Opens the store for a new life of the log.
+    /// Opens the store for a new epoch of the log.
     pub(crate) fn open(&self, epoch: Epoch) -> ShelfStore {
         let mut state = self.state();
         state.next = state.next.max(1);
@@ -89,17 +90,17 @@ impl Shelf {
         self.state().panics = true;
     }
 
-    /// Lets the next step of trimming fail.
+    /// Makes the next step of trimming fail.
     pub(crate) fn fail_trim_with(&self, error: StoreError) {
         self.state().trim_error = Some(error);
     }
 
-    /// Lets commits and flushes wait, until they are let go.
+    /// Makes commits and flushes wait until `let_go` is called.
     pub(crate) fn hold(&self) {
         self.state().held = true;
     }
 
-    /// Waits until a commit or a flush is waiting.
+    /// Blocks until a commit or a flush waits.
     pub(crate) fn await_held(&self) {
         self.await_until(|state| state.waiting);
     }
@@ -109,12 +110,12 @@ impl Shelf {
         self.0.1.notify_all();
     }
 
-    /// Waits until everything below an offset survives a power cut.
+    /// Blocks until everything below an offset survives a power cut.
     pub(crate) fn await_flushed(&self, below: u64) {
         self.await_until(|state| state.flushed_below >= below);
     }
 
-    /// Begins a write. Waits while the shelf is held.
+    /// Begins a write. Blocks while the shelf is held.
     fn begin(&self, is_stopped: bool) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state();
         while state.held {
@@ -163,7 +164,7 @@ impl Shelf {
         self.state().damaged.insert(offset);
     }
 
-    /// Evicts the events of one topic below an offset, as retention would.
+    /// Evicts the events of one address below an offset, as retention would.
     pub(crate) fn evict(&self, address: &Address, below: u64) {
         let state = &mut *self.state();
         for (&offset, event) in state.events.range_mut(..below) {
@@ -176,7 +177,7 @@ impl Shelf {
         state.events.retain(|_, event| !event.to.is_empty());
     }
 
-    /// Forgets an address that keeps nothing, as a store does when it has too many of them.
+    /// Forgets an address without events, as a store does when it has too many addresses.
     pub(crate) fn forget(&self, address: &Address) {
         let mut state = self.state();
         assert!(!state.keeps(address), "something is kept");
@@ -185,7 +186,7 @@ impl Shelf {
         }
     }
 
-    /// Loses the newest events from an offset on, as an older backup does.
+    /// Removes the newest events from an offset on, as the restore of an older backup does.
     pub(crate) fn lose_from(&self, offset: u64) {
         let mut state = self.state();
         state.events.retain(|&kept, _| kept < offset);
@@ -198,7 +199,7 @@ impl State {
         self.events.values().any(|event| event.to.contains(address))
     }
 
-    /// Whether an address has its own row.
+    /// Whether the shelf has events or evictions of an address.
     fn knows(&self, address: &Address) -> bool {
         let is_evicted = |eviction: &Eviction| eviction.address.as_ref() == Some(address);
         self.keeps(address) || self.evictions.iter().any(is_evicted)
@@ -238,7 +239,11 @@ impl State {
     }
 
     fn read(&mut self) -> Result<&mut Self, StoreError> {
-        if self.unreadable { Err(StoreError::Io { reason: "told to".into() }) } else { Ok(self) }
+        if self.unreadable {
+            Err(StoreError::Io { reason: "a test made it fail".into() })
+        } else {
+            Ok(self)
+        }
     }
 }
 
@@ -247,7 +252,7 @@ fn is_wanted(wanted: &Wanted, address: &Address) -> bool {
     by_pattern || wanted.addresses.contains(address)
 }
 
-/// The floor that these evictions result in.
+/// The highest floor of these evictions.
 fn floor<'a>(evictions: impl Iterator<Item = &'a Eviction>) -> Floor {
     evictions.fold(Floor::NONE, |floor, eviction| {
         floor.max(Floor { offset: Offset::new(eviction.offset + 1), at: eviction.at })
@@ -293,7 +298,7 @@ impl Store for ShelfStore {
         let mut state = self.shelf.begin(self.is_stopped)?;
         if state.panics {
             drop(state);
-            panic!("told to");
+            panic!("a test made it fail");
         }
         let state = &mut *state;
         state.commits += 1;
@@ -414,7 +419,7 @@ impl StoreReader for Shelf {
     }
 }
 
-/// Answers `Step::More` once before each answer.
+/// A replay from the shelf. It returns `Step::More` once before each result.
 #[derive(Debug)]
 struct ShelfReplay {
     shelf: Shelf,

@@ -1,4 +1,4 @@
-//! One log over one shelf, and readers whose waits have a deadline.
+//! One log with one shelf as its store. Waits of readers have a deadline.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,7 +18,7 @@ use crate::{
     support::{block_on, ms, selection, topic},
 };
 
-/// A payload with its number, and the id that its publisher chose.
+/// A payload with a number and the id that its publisher chose.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Note {
     pub(crate) number: u64,
@@ -41,7 +41,7 @@ impl Payload for Note {
     }
 }
 
-/// The number of an event that can no longer be decoded.
+/// The number of an event that the decoder rejects.
 pub(crate) const BROKEN: u64 = u64::MAX;
 
 /// The difference between the log's clock and the wall clock.
@@ -55,29 +55,29 @@ pub(crate) struct World {
     pub(crate) log: Log<Note>,
     /// Ids of the events that were reported as unreadable.
     unreadable: Arc<Mutex<Vec<Cursor>>>,
-    lives: u64,
+    epochs: u64,
     durability: Durability,
 }
 
 impl World {
-    /// A log whose rings keep five events per topic.
+    /// Opens a log whose rings keep five events per topic.
     pub(crate) fn new(durability: Durability) -> Self {
         let (shelf, unreadable) = (Shelf::default(), Arc::default());
         let log = open(&shelf, durability, 1, &unreadable);
-        Self { shelf, log, unreadable, lives: 1, durability }
+        Self { shelf, log, unreadable, epochs: 1, durability }
     }
 
-    /// Closes the log, waits until it has released its store, and opens it again.
+    /// Closes the log, waits until it has released its store, and opens a new log over it.
     pub(crate) fn reopen(&mut self) {
         self.log.close();
         block_on(poll_fn(|task| self.log.poll_closed(task.waker())));
         self.begin_again();
     }
 
-    /// Opens a new log over the same shelf, as after a crash.
+    /// Opens a new log over the same shelf without closing the old one, as after a crash.
     pub(crate) fn begin_again(&mut self) {
-        self.lives += 1;
-        self.log = open(&self.shelf, self.durability, self.lives, &self.unreadable);
+        self.epochs += 1;
+        self.log = open(&self.shelf, self.durability, self.epochs, &self.unreadable);
     }
 
     pub(crate) fn submit(&self, drafts: Vec<Draft<Note>>) -> Result<Commit, AppendError> {
@@ -114,10 +114,10 @@ impl World {
 fn open(
     shelf: &Shelf,
     durability: Durability,
-    life: u64,
+    epoch: u64,
     unreadable: &Arc<Mutex<Vec<Cursor>>>,
 ) -> Log<Note> {
-    let mut options = LogOptions::new(Epoch::from_random(life));
+    let mut options = LogOptions::new(Epoch::from_random(epoch));
     let small = Retention { events_max: 5, ..Retention::DEFAULT };
     options.retention.default = small;
     options.retention.everyone = small;
@@ -133,13 +133,13 @@ fn open(
     let retry_every = Duration::from_millis(10);
     let side =
         StoreOptions { durability, on_unreadable, retry_every, ..StoreOptions::new(decode, clock) };
-    let store = shelf.open(Epoch::from_random(life));
+    let store = shelf.open(Epoch::from_random(epoch));
     Log::with_store(options, store, side).expect("a readable shelf")
 }
 
-/// A start after the event with this offset in this life of the log.
-pub(crate) fn id(life: u64, offset: u64) -> Start {
-    Start::After(format!("{}-{offset}", Epoch::from_random(life)).into())
+/// A start after the event with this offset in this epoch.
+pub(crate) fn id(epoch: u64, offset: u64) -> Start {
+    Start::After(format!("{}-{offset}", Epoch::from_random(epoch)).into())
 }
 
 pub(crate) fn note(name: &str, number: u64) -> Draft<Note> {
@@ -181,7 +181,7 @@ fn committed(commit: &Commit) -> impl Future<Output = Result<Answers, AppendErro
     poll_fn(move |task| commit.poll(task.waker(), Answers::clone))
 }
 
-/// The numbers that a reader got, and the gaps between them.
+/// The numbers and gaps that a reader got, and how it ended.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Got {
     pub(crate) numbers: Vec<u64>,
@@ -189,7 +189,7 @@ pub(crate) struct Got {
     pub(crate) end: Option<EndReason>,
 }
 
-/// Reads until there are `enough` events, or the end.
+/// Reads until the reader has got `enough` events or has ended.
 pub(crate) fn read(reader: &mut Reader<Note>, enough: usize) -> Got {
     let mut got = Got::default();
     block_on(poll_fn(|task| {
@@ -217,7 +217,7 @@ pub(crate) fn read(reader: &mut Reader<Note>, enough: usize) -> Got {
     got
 }
 
-/// Whether a reader has read everything that is there now.
+/// Whether a reader has read every event that it can get now.
 pub(crate) fn is_caught_up(reader: &mut Reader<Note>) -> bool {
     let mut out = Vec::new();
     block_on(poll_fn(|task| {

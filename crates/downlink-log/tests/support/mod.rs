@@ -1,5 +1,6 @@
-//! Shared parts of the log's tests: a payload, short drafts, and the record of a client.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! The tests of the log share these parts: a payload, functions for drafts, and the record of a
+//! client.
+#![allow(dead_code, reason = "each test binary uses only some of it")]
 
 use std::{
     future::{Future, poll_fn},
@@ -34,7 +35,8 @@ impl Payload for Load {
     }
 }
 
-/// The cost of one event of [`Load`]: its byte and the fixed cost that the log documents.
+/// The memory that the log counts for one event of [`Load`]: one byte for the payload and 96 bytes
+/// of documented fixed cost.
 pub(crate) const EVENT_COST_BYTES: usize = 97;
 
 /// One event per read.
@@ -117,14 +119,14 @@ pub(crate) fn sizes<P: Payload>(log: &Log<P>, now: Timestamp) -> (usize, usize, 
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) offsets: Vec<u64>,
-    /// `after..=until`, the first not included.
+    /// Each gap as `(after, until)`. The offsets above `after` and up to `until` are missing.
     pub(crate) gaps: Vec<(u64, u64)>,
     pub(crate) end: Option<EndReason>,
 }
 
 impl Seen {
-    /// Reads once and records the result. A batch of one event uses `read_next`. Asserts the order
-    /// of events, and that a gap has both ends.
+    /// Reads once and records the result. Uses `read_next` if the batch has one event. Asserts that
+    /// events come in order and that a gap has both ends.
     pub(crate) fn read<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -162,7 +164,7 @@ impl Seen {
         self.read_by(reader, now, ALL)
     }
 
-    /// Like [`read_all`](Self::read_all), with batches of this size.
+    /// Reads in batches of this size until there is nothing more to read now.
     pub(crate) fn read_by<P: Payload>(
         &mut self,
         reader: &mut Reader<P>,
@@ -186,7 +188,7 @@ impl Seen {
     }
 }
 
-/// No wait takes even a second unless it hangs.
+/// After this time, a wait fails. Waits that succeed take less than a second.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Signal(Mutex<bool>, Condvar);
@@ -198,7 +200,7 @@ impl Wake for Signal {
     }
 }
 
-/// Counts how often it is woken.
+/// A waker that counts how often it is woken.
 #[derive(Default)]
 pub(crate) struct Count(pub(crate) AtomicUsize);
 
@@ -208,7 +210,7 @@ impl Wake for Count {
     }
 }
 
-/// Runs a future on this thread, up to a deadline.
+/// Runs a future on this thread. Panics at the deadline.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
     let waker = Waker::from(Arc::clone(&signal));

@@ -32,17 +32,17 @@ impl Answer {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.header("cache-control"), Some("no-store"));
-        assert!(self.body.ends_with("}\n"), "a prompt follows on its own line: {self:?}");
+        assert!(self.body.ends_with("}\n"), "the body must end with a line break: {self:?}");
         serde_json::from_str(&self.body).expect("JSON")
     }
 
-    /// The detail of a problem with this status. It consists of sentences, and begins with a
-    /// capital letter or with a quote from the request.
+    /// Asserts that this is a problem with this status, and returns its detail. The detail
+    /// consists of sentences. It begins with a capital letter or a quoted part of the request.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
-        assert!(self.body.ends_with("}\n"), "a prompt follows on its own line: {self:?}");
+        assert!(self.body.ends_with("}\n"), "the body must end with a line break: {self:?}");
         let problem: Value = serde_json::from_str(&self.body).expect("JSON");
         assert_eq!(problem["status"], status);
         assert_eq!(problem["type"], "about:blank");

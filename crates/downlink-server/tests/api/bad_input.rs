@@ -1,9 +1,9 @@
-//! Invalid requests. Each is refused with a sentence that gives advice, and changes nothing.
+//! Invalid requests. The server refuses each of them with advice, and the hub does not change.
 
 use crate::{Server, answer::status_of};
 
 #[tokio::test]
-async fn unknown_paths_and_methods() {
+async fn unknown_paths_and_methods_are_refused() {
     let server = Server::start().await;
     server.refuses(("GET", "/event", ""), "", (404, "There is nothing at \"/event\"")).await;
     server.refuses(("POST", "/events/", ""), "x", (404, "publish at /events")).await;
@@ -26,7 +26,7 @@ async fn unknown_paths_and_methods() {
 }
 
 #[tokio::test]
-async fn unknown_and_repeated_parameters() {
+async fn unknown_and_repeated_parameters_are_refused() {
     let server = Server::start().await;
     for (method, path, says) in [
         ("GET", "/events?topics=a", "Perhaps topic is meant."),
@@ -62,7 +62,7 @@ async fn unknown_and_repeated_parameters() {
 }
 
 #[tokio::test]
-async fn values_that_cannot_be() {
+async fn invalid_values_of_publishes_are_refused() {
     let server = Server::start().await;
     let long_topic = format!("/events?topic={}", "t".repeat(257));
     let long_id = format!("/events?topic=a&id={}", "i".repeat(129));
@@ -104,7 +104,7 @@ async fn values_that_cannot_be() {
 }
 
 #[tokio::test]
-async fn subscriptions_that_cannot_be() {
+async fn invalid_subscriptions_are_refused() {
     let server = Server::with(&["--selectors-max", "2"]).await;
     let _two = server.subscribe("topic=a&topic=b").await;
     for (query, says) in [
@@ -145,7 +145,7 @@ async fn a_head_that_is_too_large_is_refused_or_cut_off() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_http() {
+async fn requests_with_invalid_http_are_refused_or_cut_off() {
     let server = Server::start().await;
     let host = server.address;
     for request in [
@@ -166,7 +166,7 @@ async fn requests_that_are_no_http() {
 }
 
 #[tokio::test]
-async fn garbage_after_a_request_does_not_spoil_its_answer() {
+async fn garbage_after_a_request_does_not_change_its_answer() {
     let server = Server::start().await;
     let host = server.address;
     let mut request =
@@ -182,7 +182,7 @@ async fn garbage_after_a_request_does_not_spoil_its_answer() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_not_waited_for() {
+async fn an_incomplete_head_times_out() {
     let server = Server::with(&["--header-timeout", "100ms"]).await;
     let before = server.hub.stats();
     for half in ["", "GET /heal", "GET /healthz HTTP/1.1\r\nHost: local"] {
@@ -193,7 +193,7 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn one_host_is_named_and_it_is_ours() {
+async fn a_request_needs_one_allowed_host() {
     let server = Server::start().await;
     let port = server.address.port();
     for host in ["127.0.0.1", "localhost", "LOCALHOST:1", "[::1]:8080", &server.address.to_string()]
@@ -217,9 +217,9 @@ async fn one_host_is_named_and_it_is_ours() {
     }
 }
 
-/// The kubelet sends the address of the pod as `Host`, and HAProxy's check has none.
+/// The kubelet sends the address of the pod in `Host`. The health checks of HAProxy have no `Host`.
 #[tokio::test]
-async fn probes_need_no_name_of_the_server() {
+async fn health_checks_work_with_any_host() {
     let server = Server::start().await;
     for path in ["/healthz", "/readyz"] {
         for headers in ["", "Host: 10.1.2.3:8080\r\n", "Host: evil.example\r\nOrigin: null\r\n"] {
@@ -240,9 +240,9 @@ async fn http_1_0_is_served() {
     assert_eq!(status_of(&answer), 400, "{answer}");
 }
 
-/// A proxy and the server might each believe another of two.
+/// If such a header came twice, a proxy might use one value and the server the other.
 #[tokio::test]
-async fn headers_that_say_who_asks_come_once() {
+async fn origin_and_site_headers_may_not_repeat() {
     let server = Server::start().await;
     let own = format!("Origin: http://{}\r\n", server.address);
     for headers in [
@@ -269,9 +269,9 @@ async fn ask_raw(server: &Server, version: &str, path: &str, headers: &str) -> S
     server.exchange(request.as_bytes()).await
 }
 
-/// A proxy may change `Host`, and may name the port of `https`.
+/// A proxy may change `Host`, and a browser may include the port of `https` in `Origin`.
 #[tokio::test]
-async fn the_servers_own_page_is_known_behind_a_proxy() {
+async fn own_pages_are_allowed_behind_a_proxy() {
     let server = Server::with(&["--host", "push.example"]).await;
     for headers in [
         "Origin: https://elsewhere.example\r\nSec-Fetch-Site: same-origin\r\n",
@@ -288,7 +288,7 @@ async fn the_servers_own_page_is_known_behind_a_proxy() {
 }
 
 #[tokio::test]
-async fn pages_of_others_may_do_nothing() {
+async fn pages_of_other_origins_are_refused() {
     let server = Server::start().await;
     let address = server.address;
     let other_port = format!("Origin: http://127.0.0.1:{}\r\n", address.port() ^ 1);

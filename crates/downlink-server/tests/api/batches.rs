@@ -1,11 +1,11 @@
-//! `POST /events/batch`: all events are published or none, and every error names its line.
+//! `POST /events/batch`: the server publishes all events or none. Every error names the wrong line.
 
 use crate::{Server, patiently};
 
 const PATH: (&str, &str, &str) = ("POST", "/events/batch", "");
 
 #[tokio::test]
-async fn every_field_of_a_line() {
+async fn a_line_may_have_every_field() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a&client=c").await;
     let mut tail = server.subscribe("topic=b/*").await;
@@ -33,7 +33,7 @@ async fn every_field_of_a_line() {
 }
 
 #[tokio::test]
-async fn one_wrong_line_refuses_all_and_is_named() {
+async fn a_wrong_line_is_named_and_the_whole_batch_is_refused() {
     let server = Server::start().await;
     server.publish("topic=finished&last=1", "x").await;
     server.publish("topic=a&id=taken", "x").await;
@@ -82,7 +82,7 @@ async fn one_wrong_line_refuses_all_and_is_named() {
 }
 
 #[tokio::test]
-async fn batches_are_neither_empty_nor_described_by_the_address() {
+async fn empty_batches_and_parameters_are_refused() {
     let server = Server::start().await;
     server.refuses(PATH, "", (400, "The batch is empty")).await;
     server.refuses(PATH, "\n \r\n", (400, "The batch is empty")).await;
@@ -91,7 +91,7 @@ async fn batches_are_neither_empty_nor_described_by_the_address() {
 }
 
 #[tokio::test]
-async fn events_and_bytes_at_and_above_their_limits() {
+async fn events_and_bytes_of_a_batch_at_and_above_their_limits() {
     let server = Server::start().await;
     let lines = |count: usize| "{\"topic\":\"a\",\"data\":1}\n".repeat(count);
     let answer = patiently(server.post("/events/batch", lines(10_000))).await.json();
@@ -104,7 +104,7 @@ async fn events_and_bytes_at_and_above_their_limits() {
 }
 
 #[tokio::test]
-async fn addresses_of_all_events_at_and_above_their_limit() {
+async fn addresses_of_a_batch_at_and_above_their_limit() {
     let server = Server::start().await;
     let topics: Vec<String> = (0..1_000).map(|number| format!("{number:x}")).collect();
     let line = serde_json::json!({ "topics": topics, "data": 1 }).to_string() + "\n";
@@ -116,9 +116,9 @@ async fn addresses_of_all_events_at_and_above_their_limit() {
     server.refuses(PATH, one_more, says).await;
 }
 
-/// The server keeps only as many names of a line as it needs to refuse the event.
+/// While the server parses a line, it keeps only enough names to see that there are too many.
 #[tokio::test]
-async fn one_line_with_a_million_addresses_is_refused_as_one_event() {
+async fn a_line_with_a_million_addresses_is_refused() {
     let server = Server::start().await;
     let says = (400, "Line 1: An event is for at most 1000 topics and clients");
     for name in ["topics", "clients"] {

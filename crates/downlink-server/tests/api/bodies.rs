@@ -1,4 +1,4 @@
-//! Request bodies: their size and pace, and answers that arrive before the body has ended.
+//! Request bodies: their size, pauses in them, and answers that come before the body has ended.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -18,7 +18,7 @@ fn chunked(server: &Server, chunks: &[&str]) -> String {
 
 #[tokio::test]
 async fn sizes_below_at_and_above_the_limit() {
-    // The limit is for the whole frame, with `id: ` and `data: `.
+    // The limit applies to the whole frame, which includes `id: ` and `data: `.
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     server.publish("topic=a", &"x".repeat(100)).await;
     let frame = (1..=200).rev().find(|bytes| {
@@ -34,7 +34,7 @@ async fn sizes_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn a_body_that_announces_nothing_is_measured() {
+async fn a_body_without_a_length_is_limited_too() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let before = server.hub.stats();
     let large = "x".repeat(150);
@@ -44,23 +44,23 @@ async fn a_body_that_announces_nothing_is_measured() {
     server.is_unharmed(&before).await;
 }
 
-/// A client that sends the whole body before it reads the answer, as many clients do.
+/// Sends the whole body before it reads the answer, as many clients do.
 async fn send_then_read(server: &Server, path: &str) -> Answer {
     const BYTES: usize = 48 << 20;
     let mut io = server.connect().await;
     let host = server.address;
     let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {BYTES}\r\n\r\n");
     io.write_all(head.as_bytes()).await.expect("open");
-    patiently(io.write_all(&vec![b'x'; BYTES])).await.expect("read to the end");
+    patiently(io.write_all(&vec![b'x'; BYTES])).await.expect("the server reads the whole body");
     let mut answer = String::new();
-    patiently(io.read_to_string(&mut answer)).await.expect("an answer and no reset");
+    patiently(io.read_to_string(&mut answer)).await.expect("an answer instead of a reset");
     let answer = Answer::parse(&answer);
-    assert_eq!(answer.header("connection"), Some("close"), "it was closed");
+    assert_eq!(answer.header("connection"), Some("close"), "the server closes the connection");
     answer
 }
 
 #[tokio::test]
-async fn the_answer_to_a_body_that_nobody_wants_arrives() {
+async fn a_client_gets_the_error_after_it_has_sent_a_large_body() {
     let server = Server::with(&["--event-bytes-max", "200", "--anonymous", "publish"]).await;
     let before = server.hub.stats();
     let answer = send_then_read(&server, "/events?topic=a").await;
@@ -73,7 +73,7 @@ async fn the_answer_to_a_body_that_nobody_wants_arrives() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_our_word_is_told_before_sending() {
+async fn a_client_that_expects_100_continue_gets_the_error_before_it_sends() {
     let server = Server::with(&["--event-bytes-max", "200"]).await;
     let head = format!(
         "POST /events?topic=a HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
@@ -85,7 +85,7 @@ async fn whoever_waits_for_our_word_is_told_before_sending() {
 }
 
 #[tokio::test]
-async fn a_body_that_pauses_is_given_up() {
+async fn a_body_that_pauses_too_long_gets_a_408() {
     let server = Server::with(&["--body-timeout", "50ms"]).await;
     let before = server.hub.stats();
     for request in [
@@ -102,7 +102,7 @@ async fn a_body_that_pauses_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_publishes_nothing() {
+async fn an_incomplete_body_publishes_nothing() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut io = server.connect().await;
@@ -119,7 +119,7 @@ async fn a_body_that_breaks_off_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_are_utf8() {
+async fn bodies_must_be_utf8() {
     let server = Server::start().await;
     server.refuses(PATH, b"abc\xff", (400, "not UTF-8: look at byte 3")).await;
     server.refuses(PATH, b"\xed\xa0\x80", (400, "not UTF-8: look at byte 0")).await;

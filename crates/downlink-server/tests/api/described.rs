@@ -1,10 +1,10 @@
-//! `GET /events?meta=1`: every event with its addresses, type and time.
+//! With `GET /events?meta=1`, each event comes with its addresses, type and time.
 
 use serde_json::{Value, json};
 
 use crate::{Server, stream::Stream};
 
-/// The id and the data of the next event. The event must have the form of `meta=1`.
+/// Returns the id and the description of the next event, which must have the form of `meta=1`.
 async fn next(stream: &mut Stream) -> (String, Value) {
     let event = stream.next().await.expect("an event");
     assert_eq!(event.event_type, "downlink.event");
@@ -13,7 +13,7 @@ async fn next(stream: &mut Stream) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn every_type_and_address_is_told() {
+async fn every_event_has_its_type_and_addresses() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a&topic=b/*&client=c&meta=1").await;
     let hostile = "<img src=x>\n\"\\\u{1b}é";
@@ -43,7 +43,7 @@ async fn every_type_and_address_is_told() {
 }
 
 #[tokio::test]
-async fn other_subscriptions_are_not_touched_and_the_frame_is_exact() {
+async fn meta_changes_only_the_frames_of_its_own_subscription() {
     let server = Server::start().await;
     let mut plain = server.subscribe("topic=a").await;
     let mut off = server.subscribe("topic=a&meta=0").await;
@@ -62,7 +62,7 @@ async fn other_subscriptions_are_not_touched_and_the_frame_is_exact() {
 }
 
 #[tokio::test]
-async fn it_resumes_and_tells_gaps_as_any_other() {
+async fn a_meta_subscription_resumes_and_gets_gaps() {
     let server = Server::with(&["--retain-events", "2"]).await;
     let first = server.publish_id("topic=a", "1").await;
     for data in ["2", "3", "4"] {
@@ -79,7 +79,7 @@ async fn it_resumes_and_tells_gaps_as_any_other() {
 }
 
 #[tokio::test]
-async fn the_largest_event_fits_and_the_parameter_is_a_flag() {
+async fn the_largest_event_fits_and_meta_is_a_flag() {
     let server = Server::with(&["--event-bytes-max", "2000"]).await;
     let mut stream = server.subscribe("topic=a&meta=1").await;
     let data = "\u{1}".repeat(1_900);

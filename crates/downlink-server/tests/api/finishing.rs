@@ -1,4 +1,4 @@
-//! Finished topics: `last`, `POST /finish`, and later requests.
+//! Topics that were finished by `last` or by `POST /finish`.
 
 use serde_json::json;
 
@@ -33,21 +33,21 @@ async fn finish_ends_a_topic_without_an_event() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_loaded_again_gets_its_answer_from_the_beginning() {
+async fn a_reloaded_page_reads_a_finished_topic_from_the_beginning() {
     let server = Server::start().await;
     let first = server.publish_id("topic=a", "one").await;
     let last = server.publish_id("topic=a&last=1", "two").await;
     assert_eq!(server.subscribe("topic=a").await.rest().await, ["one", "two"]);
     let header = format!("Last-Event-ID: {first}\r\n");
     assert_eq!(server.stream("topic=a&open=0", &header).await.rest().await, ["two"]);
-    // A client that has every event must not reconnect; 204 tells an EventSource so.
+    // This client already has every event. The answer 204 tells an EventSource not to reconnect.
     let header = format!("Last-Event-ID: {last}\r\n");
     let answer = server.ask("GET", "/events?topic=a", &header, "").await;
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
 }
 
 #[tokio::test]
-async fn only_topics_are_finished() {
+async fn only_topics_can_be_finished() {
     let server = Server::start().await;
     for query in ["everyone&last=1", "client=c&last=1", "topic=a&client=c&last=1"] {
         let path = format!("/events?{query}");

@@ -1,4 +1,5 @@
-//! Limits of connections, subscriptions and topics, and shutting down: the answers to clients.
+//! What clients get when a limit of connections, subscriptions or topics is reached, and when the
+//! server shuts down.
 
 use tokio::io::AsyncReadExt as _;
 
@@ -6,9 +7,9 @@ use crate::{Server, answer::Answer, patiently};
 
 const BROWSER: &str = "Sec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n";
 
-/// A program gets a 503 with `Retry-After` and a problem.
+/// Asserts that the answer is a 503 with a problem and `Retry-After`.
 #[track_caller]
-fn assert_told_later(answer: &Answer, says: &str) {
+fn assert_unavailable(answer: &Answer, says: &str) {
     let later: u64 = answer.header("retry-after").expect("a time").parse().expect("seconds");
     assert!((1..=10).contains(&later), "{later}");
     let problem: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
@@ -16,13 +17,14 @@ fn assert_told_later(answer: &Answer, says: &str) {
     assert!(problem["detail"].as_str().expect("a detail").contains(says), "{problem}");
 }
 
-/// A browser gets an event stream with a reconnection time, since it never reconnects after a 503.
-async fn assert_browser_told_later(server: &Server, query: &str) {
+/// Asserts that a browser gets an event stream with a reconnection time. After a 503, it would
+/// never reconnect.
+async fn assert_browser_must_reconnect_later(server: &Server, query: &str) {
     let mut stream = server.stream(query, BROWSER).await;
     assert_eq!(stream.status(), 200, "{}", stream.head);
     assert!(stream.head.contains("content-type: text/event-stream\r\n"));
     assert_eq!(stream.next().await, None);
-    let later = stream.retry.expect("a time to come back");
+    let later = stream.retry.expect("a reconnection time");
     assert!((1_000..=10_000).contains(&later), "{later}");
 }
 
@@ -33,16 +35,16 @@ async fn subscriptions_at_their_limit() {
     let second = server.subscribe("topic=a").await;
     let refused = server.get("/events?topic=a").await;
     refused.problem(503);
-    assert_told_later(&refused, "There are 2 subscriptions, which is the limit.");
-    assert_browser_told_later(&server, "topic=a").await;
+    assert_unavailable(&refused, "There are 2 subscriptions, which is the limit.");
+    assert_browser_must_reconnect_later(&server, "topic=a").await;
     assert_eq!(server.publish("topic=a", "x").await["subscribers"], 2);
     drop(second);
     patiently(async { while server.stream("topic=a", "").await.status() != 200 {} }).await;
 }
 
-/// On plain HTTP, except on this machine, a browser does not send `Sec-Fetch-Mode`.
+/// Over plain HTTP to another machine, a browser sends no `Sec-Fetch-Mode`.
 #[tokio::test]
-async fn a_browser_is_known_by_its_agent_too_and_may_want_the_status() {
+async fn a_browser_is_recognized_by_its_agent_and_may_request_a_status() {
     let server = Server::with(&["--subscribers-max", "0"]).await;
     let firefox =
         "Accept: text/event-stream\r\nUser-Agent: Mozilla/5.0 (X11; Linux) Firefox/128\r\n";
@@ -52,7 +54,7 @@ async fn a_browser_is_known_by_its_agent_too_and_may_want_the_status() {
     assert!(stream.retry.is_some());
     for headers in [firefox, BROWSER] {
         let path = "/events?topic=a&refuse_with_status=1";
-        assert_told_later(&server.ask("GET", path, headers, "").await, "which is the limit");
+        assert_unavailable(&server.ask("GET", path, headers, "").await, "which is the limit");
     }
 }
 
@@ -61,8 +63,8 @@ async fn subscriptions_of_one_client_at_their_limit() {
     let server = Server::with(&["--subscribers-per-client-max", "1"]).await;
     let _first = server.subscribe("client=alice").await;
     let refused = server.get("/events?client=alice").await;
-    assert_told_later(&refused, "The client has 1 subscriptions, which is the limit.");
-    assert_browser_told_later(&server, "client=alice").await;
+    assert_unavailable(&refused, "The client has 1 subscriptions, which is the limit.");
+    assert_browser_must_reconnect_later(&server, "client=alice").await;
     let _other = server.subscribe("client=bob").await;
 }
 
@@ -70,14 +72,14 @@ async fn subscriptions_of_one_client_at_their_limit() {
 async fn connections_at_their_limit() {
     let server = Server::with(&["--connections-max", "1"]).await;
     let mut stream = server.subscribe("topic=a").await;
-    assert_told_later(&server.get("/topics").await, "limit of connections");
-    // What tells an operator that the limit is reached has to work just then.
+    assert_unavailable(&server.get("/topics").await, "limit of connections");
+    // These paths show an operator that the limit is reached, so they work beyond the limit.
     for path in ["/healthz", "/readyz", "/metrics"] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("connection"), Some("close"));
     }
-    assert_browser_told_later(&server, "topic=a").await;
+    assert_browser_must_reconnect_later(&server, "topic=a").await;
     server.hub.to("a").publish("x".to_owned()).expect("room");
     assert_eq!(stream.data().await, "x");
 }
@@ -94,14 +96,14 @@ async fn topics_at_their_limit() {
             break;
         }
     }
-    let full = full.expect("a limit of two is reached with four");
+    let full = full.expect("the fourth topic exceeds the limit");
     full.problem(503);
-    assert_told_later(&full, "There are 2 topics, which is the limit.");
+    assert_unavailable(&full, "There are 2 topics, which is the limit.");
     server.publish("topic=a", "still").await;
 }
 
 #[tokio::test]
-async fn topics_and_clients_that_are_subscribed_to_at_their_limit() {
+async fn subscribed_topics_and_clients_at_their_limit() {
     let server = Server::with(&["--subscribed-names-max", "10"]).await;
     let mut readers = Vec::new();
     for number in 0..9 {
@@ -110,12 +112,12 @@ async fn topics_and_clients_that_are_subscribed_to_at_their_limit() {
     let inbox = server.subscribe("client=alice").await;
     let says = "10 topics and clients are subscribed to, which is the limit.";
     for query in ["topic=read/9", "client=bob", "topic=read/0&topic=read/9"] {
-        assert_told_later(&server.get(&format!("/events?{query}")).await, says);
-        assert_browser_told_later(&server, query).await;
+        assert_unavailable(&server.get(&format!("/events?{query}")).await, says);
+        assert_browser_must_reconnect_later(&server, query).await;
     }
-    // Names that another subscription already uses do not count again.
+    // A name counts once, even if several subscriptions use it.
     let _again = server.subscribe("topic=read/0&topic=read/1&client=alice").await;
-    // Publishing still works, to new topics and to topics with subscriptions.
+    // Publishes to new topics and to topics with subscriptions still work.
     for number in 0..30 {
         server.publish(&format!("topic=new/{number}"), "x").await;
         server.publish(&format!("client=new-{number}"), "x").await;
@@ -135,8 +137,8 @@ async fn patterns_at_their_limit() {
     let _first = server.subscribe("topic=a/*").await;
     let second = server.subscribe("topic=b/*").await;
     let refused = server.get("/events?topic=c/*").await;
-    assert_told_later(&refused, "2 patterns are subscribed to, which is the limit.");
-    assert_browser_told_later(&server, "topic=c/*").await;
+    assert_unavailable(&refused, "2 patterns are subscribed to, which is the limit.");
+    assert_browser_must_reconnect_later(&server, "topic=c/*").await;
     let _again = server.subscribe("topic=a/*").await;
     server.publish("topic=c/1", "x").await;
     drop(second);
@@ -144,29 +146,29 @@ async fn patterns_at_their_limit() {
 }
 
 #[tokio::test]
-async fn topics_that_are_only_subscribed_to_do_not_count_as_topics() {
+async fn topics_without_events_do_not_count_against_topics_max() {
     let server = Server::with(&["--topics-max", "2"]).await;
     let _reader = server.subscribe("topic=a&topic=b&topic=c&client=d").await;
     server.publish("topic=e", "x").await;
     server.publish("topic=f", "x").await;
     let full = server.post("/events?topic=a", "x").await;
-    assert_told_later(&full, "There are 2 topics, which is the limit.");
+    assert_unavailable(&full, "There are 2 topics, which is the limit.");
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_takes_no_newcomers_and_goes_on_answering() {
+async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     server.publish("topic=a", "before").await;
     server.hub.drain();
     assert_eq!(stream.rest().await, ["before"]);
-    assert_told_later(&server.get("/events?topic=a").await, "The hub is about to go away.");
-    assert_browser_told_later(&server, "topic=a").await;
-    server.publish("topic=a", "kept for who comes back").await;
+    assert_unavailable(&server.get("/events?topic=a").await, "The hub is about to go away.");
+    assert_browser_must_reconnect_later(&server, "topic=a").await;
+    server.publish("topic=a", "kept for later").await;
 }
 
 #[tokio::test]
-async fn streams_end_in_order_when_the_server_stops() {
+async fn open_connections_end_properly_when_the_server_stops() {
     let mut server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut idle = server.connect().await;
@@ -181,9 +183,10 @@ async fn streams_end_in_order_when_the_server_stops() {
     server.ended().await;
 }
 
-/// The limit of selectors is not the only one: the names travel in the head of the request.
+/// The limit of selectors allows 1,000 topics, but their names must also fit in the head of the
+/// request.
 #[tokio::test]
-async fn selectors_have_to_fit_the_head_of_the_request() {
+async fn selectors_must_fit_in_the_head_of_the_request() {
     let server = Server::start().await;
     let query = |topics: usize, bytes: usize| {
         (0..topics).map(|at| format!("topic={at:0>bytes$}&")).collect::<String>()

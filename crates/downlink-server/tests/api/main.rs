@@ -1,6 +1,6 @@
-//! The HTTP API over real sockets: every route, every parameter, and every refusal.
+//! Tests of the HTTP API over real sockets: every route, every parameter and every refusal.
 //!
-//! Tests wait for events, never for a fixed time. [`PATIENCE`] only turns a hang into a failure.
+//! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 
 mod answer;
 mod bad_input;
@@ -41,14 +41,14 @@ use tokio::{
     time::timeout,
 };
 
-/// Far longer than any of these tests takes.
+/// The longest wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// Panics outside the test code since the first server started. There must be none.
+/// The number of panics outside the test code since the first server started. It must stay 0.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 fn count_panics() {
@@ -56,7 +56,7 @@ fn count_panics() {
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A failing test also panics. Only panics of the server count.
+            // A failing test panics too. Only panics of the server count.
             if !panic.location().is_some_and(|at| at.file().contains("/tests/")) {
                 PANICS.fetch_add(1, Ordering::Relaxed);
             }
@@ -89,8 +89,8 @@ impl Server {
         count_panics();
         let flags = Flags::parse_from([&["downlink", "--store", "none"], flags].concat());
         let settings = flags.settings;
-        settings.check().expect("settings that agree");
-        let hub = app::hub(&settings).expect("settings that agree");
+        settings.check().expect("consistent settings");
+        let hub = app::hub(&settings).expect("consistent settings");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let mut serve = downlink::serve(listener, app::app(hub.clone(), settings.clone()))
@@ -154,17 +154,17 @@ impl Server {
         self.ask("POST", path, "", body).await
     }
 
-    /// Publishes. The publish must succeed.
+    /// Publishes an event, which must succeed, and returns the answer.
     async fn publish(&self, query: &str, data: &str) -> Value {
         self.post(&format!("/events?{query}"), data).await.json()
     }
 
-    /// Publishes and returns the id. The publish must succeed.
+    /// Publishes an event, which must succeed, and returns its id.
     async fn publish_id(&self, query: &str, data: &str) -> String {
         self.publish(query, data).await["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Requests a stream. The answer may be a refusal.
+    /// Requests a stream. The server may refuse it.
     async fn stream(&self, query: &str, headers: &str) -> Stream {
         let mut io = self.connect().await;
         let host = self.address;
@@ -182,7 +182,8 @@ impl Server {
         stream
     }
 
-    /// Asserts that the server refuses this request, changes nothing, and still works.
+    /// Asserts that the server refuses this request, that the hub does not change, and that the
+    /// server still works.
     async fn refuses(
         &self,
         request: (&str, &str, &str),
@@ -201,7 +202,7 @@ impl Server {
     /// works.
     async fn is_unharmed(&self, before: &Stats) {
         let mut after = self.hub.stats();
-        // Only the number of refusals may have changed.
+        // Only the number of refusals may change.
         after.refused = before.refused;
         assert_eq!(after, *before);
         assert_eq!(PANICS.load(Ordering::Relaxed), 0);

@@ -1,11 +1,11 @@
-//! The server as seen from outside: topics, clients, health, metrics, the page.
+//! What the server shows about itself: topics, clients, health, metrics and the page.
 
 use serde_json::{Value, json};
 
 use crate::Server;
 
 #[tokio::test]
-async fn one_topic() {
+async fn a_topic_shows_its_events_subscribers_and_cursor() {
     let server = Server::start().await;
     let empty = server.get("/topics?topic=a").await.json();
     let cursor = empty["cursor"].as_str().expect("an id").to_owned();
@@ -16,7 +16,7 @@ async fn one_topic() {
     });
     assert_eq!(empty, expected);
 
-    // A page renders its state from a database and subscribes after the cursor.
+    // The cursor of the empty topic is a start: the subscription gets both later events.
     let first = server.publish_id("topic=a", "1").await;
     let second = server.publish_id("topic=a", "2").await;
     let mut stream = server.stream(&format!("topic=a&open=0&start=after:{cursor}"), "").await;
@@ -29,7 +29,7 @@ async fn one_topic() {
 }
 
 #[tokio::test]
-async fn what_is_no_longer_kept_was_published() {
+async fn published_also_counts_evicted_events() {
     let server = Server::with(&["--retain-events", "1"]).await;
     for data in ["1", "2", "3"] {
         server.publish("topic=a&topic=b", data).await;
@@ -71,7 +71,7 @@ async fn lists_of_topics_have_pages() {
 }
 
 #[tokio::test]
-async fn limits_of_lists_below_at_and_above() {
+async fn limits_of_lists_are_from_1_to_10000() {
     let server = Server::start().await;
     for path in ["/topics", "/clients"] {
         for limit in ["1", "9999", "10000"] {
@@ -123,7 +123,7 @@ async fn clients_are_listed_and_disconnected() {
 }
 
 #[tokio::test]
-async fn alive_and_ready() {
+async fn health_and_readiness_during_a_drain() {
     let server = Server::start().await;
     assert_eq!(server.get("/healthz").await.body, "ok\n");
     assert_eq!(server.get("/readyz").await.body, "ready\n");
@@ -134,9 +134,9 @@ async fn alive_and_ready() {
     assert!(answer.problem(503).contains("shutting down"));
 }
 
-/// Older programs, such as `promtool check metrics`, read the classic text only.
+/// Older programs, such as `promtool check metrics`, read only the classic text format.
 #[tokio::test]
-async fn numbers_are_classic_text_for_those_who_ask() {
+async fn metrics_are_classic_text_on_request() {
     let server = Server::start().await;
     server.publish("topic=a", "x").await;
     let answer = server.ask("GET", "/metrics", "Accept: text/plain\r\n", "").await;
@@ -160,7 +160,7 @@ async fn numbers_are_classic_text_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn numbers_are_openmetrics() {
+async fn metrics_are_openmetrics_by_default() {
     let server = Server::start().await;
     let _stream = server.subscribe("topic=a").await;
     server.publish("topic=a", "x").await;
@@ -194,7 +194,7 @@ async fn numbers_are_openmetrics() {
 }
 
 #[tokio::test]
-async fn the_page_runs_nothing_but_its_own_files() {
+async fn the_page_runs_only_its_own_files() {
     let server = Server::start().await;
     let page = server.get("/").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -219,7 +219,8 @@ async fn the_page_runs_nothing_but_its_own_files() {
             assert!(!script.body.contains(taken_for_code), "{name}: {taken_for_code}");
         }
         for line in script.body.lines().filter(|line| line.starts_with("import ")) {
-            let from = line.split("from \"./").nth(1).expect("a file of its own");
+            let from =
+                line.split("from \"./").nth(1).expect("an import of a file in the same folder");
             let answer = server.get(&format!("/{}", from.trim_end_matches("\";"))).await;
             assert_eq!(answer.status, 200, "{line}");
         }

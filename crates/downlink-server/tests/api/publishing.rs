@@ -1,11 +1,11 @@
-//! `POST /events`: the parts of an event, and the answer.
+//! `POST /events`: the parameters of an event, and the answer.
 
 use serde_json::json;
 
 use crate::{Server, escaped};
 
 #[tokio::test]
-async fn the_answer_is_the_id_that_subscribers_see_and_their_number() {
+async fn the_answer_has_the_id_and_the_number_of_subscribers() {
     let server = Server::start().await;
     let mut streams = [server.subscribe("topic=a").await, server.subscribe("topic=a").await];
     let answer = server.publish("topic=a", "x").await;
@@ -19,7 +19,7 @@ async fn the_answer_is_the_id_that_subscribers_see_and_their_number() {
 }
 
 #[tokio::test]
-async fn every_field_is_on_the_wire_in_its_place() {
+async fn every_field_is_sent_in_a_fixed_order() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     server.publish("topic=a&event=note&id=my-1&retry=2500", "one\ntwo\r\nthree").await;
@@ -31,7 +31,7 @@ async fn every_field_is_on_the_wire_in_its_place() {
 }
 
 #[tokio::test]
-async fn data_is_the_body_as_it_is() {
+async fn the_body_is_the_data() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     for data in ["", " x", "data: x", "a=b&c=%20+", "{\"a\": 1}", "é\u{1f600}\u{2028}", "a\n\nb"] {
@@ -44,7 +44,7 @@ async fn data_is_the_body_as_it_is() {
 }
 
 #[tokio::test]
-async fn names_may_be_any_text_of_the_grammar() {
+async fn topics_and_client_ids_may_have_special_characters() {
     let server = Server::start().await;
     let topic = escaped("räume/grün & co/\u{1f600}");
     let client = escaped("a+b@example.org/{*}");
@@ -66,7 +66,7 @@ async fn flags_may_be_written_in_several_ways() {
 }
 
 #[tokio::test]
-async fn a_publishers_id_is_kept_to_one_event() {
+async fn a_publisher_id_belongs_to_one_event() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let first = server.publish("topic=a&id=my-1", "x").await;
@@ -124,7 +124,7 @@ async fn addresses_at_below_and_above_their_limit() {
 }
 
 #[tokio::test]
-async fn requests_follow_each_other_on_one_connection() {
+async fn two_requests_on_one_connection_get_their_answers() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let post = |data: &str, more: &str| {
@@ -139,7 +139,7 @@ async fn requests_follow_each_other_on_one_connection() {
     assert_eq!([stream.data().await, stream.data().await], ["one", "two"]);
 }
 
-/// With 0, every browser that gets it would connect again without a pause.
+/// With a reconnection time of 0, every browser would reconnect without a pause.
 #[tokio::test]
 async fn a_reconnection_time_has_bounds() {
     let server = Server::start().await;

@@ -1,11 +1,12 @@
-//! Streams of other servers, relayed to subscribers: those of language models in their documented
-//! forms, one with an error in the middle, and one whose ids repeat.
+//! The server relays event streams of other servers to its subscribers. The examples are streams of
+//! language models as their vendors document them, a stream with an error in the middle, and a
+//! stream with repeated ids.
 
 use tokio::io::AsyncWriteExt as _;
 
 use crate::Server;
 
-/// The form that Anthropic documents for a streamed message.
+/// A streamed message, as Anthropic documents it.
 const ANTHROPIC: &str = r#"event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","content":[],"model":"claude","stop_reason":null,"usage":{"input_tokens":25,"output_tokens":1}}}
 
@@ -32,7 +33,7 @@ data: {"type":"message_stop"}
 
 "#;
 
-/// The same, broken by an error that the model's server reports.
+/// A streamed message in which the model's server reports an error.
 const WITH_ERROR: &str = r#"event: message_start
 data: {"type":"message_start"}
 
@@ -44,7 +45,7 @@ data: {"type":"message_stop"}
 
 "#;
 
-/// The form that OpenAI documents for streamed chat completions. It ends without a blank line.
+/// A streamed chat completion, as OpenAI documents it. It ends without a blank line.
 const OPENAI: &str = r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}
 
 data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}]}
@@ -56,10 +57,10 @@ data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,
 data: [DONE]
 "#;
 
-/// Ids that repeat, with the line ends of another system.
+/// Events with repeated ids. Its lines end with CRLF.
 const REPEATING: &str = "id: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\ndata: 2\r\n\r\n";
 
-/// The type and data of each block, as a subscriber is to see it.
+/// The type and the data of each block, as a subscriber must get them.
 fn blocks(stream: &str) -> Vec<(String, String)> {
     let stream = stream.replace("\r\n", "\n");
     let field = |block: &str, name: &str| {
@@ -74,7 +75,7 @@ fn blocks(stream: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn every_block_of_a_models_stream_comes_once_in_order_and_the_topic_ends() {
+async fn a_relayed_stream_arrives_once_in_order_and_ends_the_topic() {
     let server = Server::start().await;
     let streams =
         [("anthropic", ANTHROPIC), ("error", WITH_ERROR), ("openai", OPENAI), ("ids", REPEATING)];

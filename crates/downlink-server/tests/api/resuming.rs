@@ -1,8 +1,9 @@
-//! Where a subscription begins: ids in the header and in the query, `start=`, and gaps.
+//! Where a subscription begins: after an id in the header or in the query, or at `start=`. Some
+//! starts give a gap.
 
 use crate::Server;
 
-/// A server with the events 1, 2, 3 in the topic `a`, and their ids.
+/// Starts a server with the events 1, 2 and 3 in topic `a`. Also returns their ids.
 async fn with_three() -> (Server, [String; 3]) {
     let server = Server::start().await;
     let ids = [
@@ -13,7 +14,7 @@ async fn with_three() -> (Server, [String; 3]) {
     (server, ids)
 }
 
-/// Everything a subscription gets before a new event.
+/// Opens a subscription, publishes `end`, and returns all data and gaps before the first `end`.
 async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     let mut stream = server.stream(&format!("topic=a&open=0&{query}"), headers).await;
     server.publish("everyone", "end").await;
@@ -21,7 +22,7 @@ async fn gets(server: &Server, query: &str, headers: &str) -> Vec<String> {
     loop {
         match stream.next().await.expect("an event") {
             event if event.data == "end" => return got,
-            // Earlier calls have published an `end` too. The first of them ends this loop.
+            // Earlier calls may have published other `end` events.
             event if event.event_type == "downlink.gap" => got.push("gap".to_owned()),
             event => got.push(event.data),
         }
@@ -41,7 +42,7 @@ async fn ids_are_an_epoch_and_an_offset() {
 }
 
 #[tokio::test]
-async fn an_id_resumes_after_it_by_header_and_by_query() {
+async fn a_subscription_resumes_after_an_id_in_the_header_or_the_query() {
     let (server, [first, second, _]) = with_three().await;
     let header = format!("Last-Event-ID: {first}\r\n");
     assert_eq!(gets(&server, "", &header).await, ["2", "3"]);
@@ -53,9 +54,10 @@ async fn an_id_resumes_after_it_by_header_and_by_query() {
     assert_eq!(stream.data().await, "3");
 }
 
-/// A library adds the newer id to an address that has one already, and under a name of its own.
+/// Client libraries add the newest id to a URL that may already have an id. Some of them use other
+/// parameter names.
 #[tokio::test]
-async fn the_newest_id_counts_under_any_of_its_names() {
+async fn the_last_id_of_the_query_counts_under_each_of_its_names() {
     let (server, [first, second, _]) = with_three().await;
     for query in [
         format!("last_event_id={first}&last_event_id={second}"),
@@ -72,7 +74,7 @@ async fn the_newest_id_counts_under_any_of_its_names() {
 }
 
 #[tokio::test]
-async fn only_an_id_that_was_given_and_is_known_is_resumed() {
+async fn resumed_is_true_only_after_a_known_id() {
     let (server, [first, ..]) = with_three().await;
     let resumed = async |query: &str| {
         let mut stream = server.stream(&format!("topic=a&{query}"), "").await;
@@ -109,9 +111,10 @@ async fn the_header_wins_over_the_query_and_both_over_start() {
     assert_eq!(gets(&server, "last_event_id=earliest&start=live", "").await, ["1", "2", "3"]);
 }
 
-/// No gap if a reader gets the event through one topic after the other topic has evicted it.
+/// One of the two topics has evicted the event. The reader gets it through the other topic, so it
+/// gets no gap.
 #[tokio::test]
-async fn an_event_for_two_topics_that_one_of_them_keeps_is_no_gap() {
+async fn an_event_that_one_of_two_topics_keeps_gives_no_gap() {
     let server = Server::with(&["--retain-events", "1"]).await;
     let before = server.publish_id("topic=other", "before").await;
     server.publish("topic=a&topic=b", "both").await;
@@ -142,7 +145,7 @@ async fn no_event_may_have_the_id_earliest() {
 }
 
 #[tokio::test]
-async fn every_start() {
+async fn each_start_gives_its_events() {
     assert_eq!(gets(&with_three().await.0, "", "").await, [""; 0]);
     assert_eq!(gets(&with_three().await.0, "start=live", "").await, [""; 0]);
     assert_eq!(gets(&with_three().await.0, "start=earliest", "").await, ["1", "2", "3"]);
@@ -155,7 +158,7 @@ async fn every_start() {
 }
 
 #[tokio::test]
-async fn a_publishers_id_resumes_too() {
+async fn a_subscription_resumes_after_a_publisher_id() {
     let server = Server::start().await;
     assert_eq!(server.publish_id("topic=a&id=order-17", "1").await, "order-17");
     server.publish("topic=a", "2").await;
@@ -163,7 +166,7 @@ async fn a_publishers_id_resumes_too() {
 }
 
 #[tokio::test]
-async fn no_id_is_refused_and_a_strange_one_is_a_gap() {
+async fn an_unknown_id_gives_a_gap_and_is_not_refused() {
     for header in ["Last-Event-ID: nonsense\r\n", "Last-Event-ID: zzzzzzzz-7\r\n"] {
         let (server, _) = with_three().await;
         assert_eq!(gets(&server, "", header).await, ["gap", "1", "2", "3"]);
@@ -176,7 +179,7 @@ async fn no_id_is_refused_and_a_strange_one_is_a_gap() {
 }
 
 #[tokio::test]
-async fn what_retention_took_is_one_gap() {
+async fn evicted_events_give_one_gap() {
     let server = Server::with(&["--retain-events", "1"]).await;
     let first = server.publish_id("topic=a", "1").await;
     server.publish("topic=a", "2").await;
@@ -191,7 +194,7 @@ async fn what_retention_took_is_one_gap() {
 }
 
 #[tokio::test]
-async fn a_client_that_drops_before_its_first_event_misses_nothing() {
+async fn a_client_that_disconnects_before_its_first_event_misses_no_event() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     let id = stream.last_event_id();
@@ -202,7 +205,7 @@ async fn a_client_that_drops_before_its_first_event_misses_nothing() {
 }
 
 #[tokio::test]
-async fn an_inbox_and_broadcasts_are_kept_for_who_returns() {
+async fn a_reconnecting_client_gets_missed_events_of_its_inbox_and_to_everyone() {
     let server = Server::start().await;
     let mut stream = server.subscribe("client=alice").await;
     server.publish("everyone", "seen").await;

@@ -1,4 +1,4 @@
-//! Settings that control the rights of peers.
+//! The settings `--anonymous`, `--host` and `--listen`, which control access.
 
 use clap::Parser;
 
@@ -10,7 +10,7 @@ fn check(flags: &[&str]) -> Result<(), String> {
 }
 
 #[test]
-fn beyond_this_machine_nothing_is_open_unsaid() {
+fn listening_beyond_this_machine_needs_the_flag_anonymous() {
     for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"] {
         let refused = check(&["--listen", address]).unwrap_err();
         assert!(refused.contains("--anonymous subscribe,publish"), "{refused}");
@@ -50,7 +50,7 @@ async fn anonymous_publishers_may_not_read() {
 }
 
 #[tokio::test]
-async fn other_names_are_told_to_the_server() {
+async fn the_flag_host_allows_other_hosts() {
     let server = Server::with(&["--host", "push.example,other.example:8443"]).await;
     let ask = async |host: &str| {
         let request = format!("GET /topics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

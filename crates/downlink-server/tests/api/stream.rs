@@ -1,4 +1,4 @@
-//! An event stream, read from a socket.
+//! Reads an event stream from a socket.
 
 use downlink_proto::{DecodedEvent, Decoder, Item};
 use serde_json::Value;
@@ -14,9 +14,9 @@ pub(crate) struct Stream {
     io: TcpStream,
     /// The head in lower case.
     pub(crate) head: String,
-    /// The body so far, without the framing bytes of its chunks.
+    /// The part of the body that has arrived, without the framing of the chunks.
     pub(crate) body: String,
-    /// The bytes of an incomplete chunk.
+    /// The bytes that are not yet part of a complete head or chunk.
     rest: Vec<u8>,
     decoder: Decoder,
     over: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Reads the head of an answer.
+    /// Reads the head of an answer and returns the stream of its body.
     pub(crate) async fn begin(io: TcpStream) -> Self {
         let mut stream = Self {
             io,
@@ -52,7 +52,7 @@ impl Stream {
         status_of(&self.head)
     }
 
-    /// The next event, `None` at the end of the stream.
+    /// The next event, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<DecodedEvent> {
         loop {
             while let Some(item) = self.decoder.poll_item() {
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// Waits for a comment. No event may arrive before it.
+    /// Waits for a comment. Panics if an event arrives first.
     pub(crate) async fn comment(&mut self) {
         loop {
             match self.decoder.poll_item() {
@@ -106,13 +106,13 @@ impl Stream {
         self.decoder.last_event_id().to_owned()
     }
 
-    /// Reads to the end and returns the data. The body must end as HTTP requires.
+    /// Reads to the end and returns the data of all events. The body must be complete.
     pub(crate) async fn rest(mut self) -> Vec<String> {
         let mut rest = Vec::new();
         while let Some(event) = self.next().await {
             rest.push(event.data);
         }
-        assert!(self.over, "the connection broke off");
+        assert!(self.over, "the body is incomplete");
         rest
     }
 

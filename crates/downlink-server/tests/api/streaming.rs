@@ -1,4 +1,4 @@
-//! `POST /events` with a stream as its body.
+//! `POST /events` with a stream of events as its body.
 
 use serde_json::json;
 use tokio::{
@@ -36,7 +36,7 @@ impl Publishing {
         self.answer().await
     }
 
-    /// Reads the answer, which arrives before the request body ends.
+    /// Reads the answer. It may arrive before the request body ends.
     async fn answer(mut self) -> Answer {
         let mut answer = String::new();
         patiently(self.0.read_to_string(&mut answer)).await.expect("an answer");
@@ -80,7 +80,7 @@ async fn lines_arrive_while_the_body_is_open() {
 }
 
 #[tokio::test]
-async fn a_piece_with_many_events_lets_others_have_their_turn() {
+async fn a_chunk_with_many_events_does_not_block_other_tasks() {
     let server = Server::start().await;
     for (topics, at_once) in [("topic=a", 64), ("topic=a&topic=b&client=c&everyone", 16)] {
         let hub = server.hub.clone();
@@ -97,7 +97,7 @@ async fn a_piece_with_many_events_lets_others_have_their_turn() {
         let mut publishing = Publishing::begin(&server, topics, LINES).await;
         publishing.send(&"1\n".repeat(4_000)).await;
         assert_eq!(publishing.end().await.json()["events"], 4_000);
-        // hyper polls a handler up to 16 times in a row.
+        // hyper polls a handler up to 16 times before other tasks run.
         let most = patiently(watching).await.expect("no panic");
         assert!((at_once..=16 * at_once).contains(&most), "{most}");
     }
@@ -113,7 +113,7 @@ async fn an_empty_stream_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn topics_are_finished_with_the_stream() {
+async fn finish_on_end_finishes_the_topic_at_the_end_of_the_stream() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=true", LINES).await;
@@ -125,7 +125,7 @@ async fn topics_are_finished_with_the_stream() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_keeps_what_was_published() {
+async fn events_of_an_incomplete_stream_stay_published() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
@@ -136,9 +136,9 @@ async fn a_stream_that_breaks_off_keeps_what_was_published() {
     assert_eq!(stream.data().await, "2");
 }
 
-/// Subscribers of a stream of tokens would wait for ever for the rest.
+/// Without this event, subscribers would not know that the stream is incomplete.
 #[tokio::test]
-async fn subscribers_see_that_the_stream_which_was_to_finish_their_topic_broke() {
+async fn subscribers_get_an_event_if_a_stream_with_finish_on_end_fails() {
     let server = Server::start().await;
     for (topic, rest) in [("cut", None), ("wrong", Some("{\n"))] {
         let mut stream = server.subscribe(&format!("topic={topic}")).await;
@@ -161,7 +161,7 @@ async fn subscribers_see_that_the_stream_which_was_to_finish_their_topic_broke()
 }
 
 #[tokio::test]
-async fn a_topic_that_is_finished_meanwhile_keeps_no_other_one_open() {
+async fn a_stream_to_a_finished_topic_finishes_its_other_topics() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let query = "topic=a&topic=b&finish_on_end=1";
@@ -176,7 +176,7 @@ async fn a_topic_that_is_finished_meanwhile_keeps_no_other_one_open() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_event_stream_is_refused() {
+async fn a_body_without_events_is_refused() {
     let server = Server::start().await;
     let stream = "Content-Type: text/event-stream\r\n";
     let path = "/events?topic=a";
@@ -190,7 +190,7 @@ async fn a_body_that_is_no_event_stream_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_would_be_misread_is_refused() {
+async fn a_body_with_another_encoding_or_form_is_refused() {
     let server = Server::start().await;
     let compressed = [0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3];
     for path in ["/events?topic=a", "/events/batch"] {
@@ -209,14 +209,14 @@ async fn a_body_that_would_be_misread_is_refused() {
     let form = "Content-Type: application/x-www-form-urlencoded\r\n";
     let says = (415, "form with the field topic");
     server.refuses(("POST", "/events?topic=a", form), "topic=a&data=hi", says).await;
-    // What curl -d sends.
+    // `curl -d` sends this content type.
     let mut stream = server.subscribe("topic=a").await;
     server.ask("POST", "/events?topic=a", form, "hello").await.json();
     assert_eq!(stream.data().await, "hello");
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_utf8_is_refused_after_its_good_events() {
+async fn events_before_invalid_utf8_are_published() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     for (content_type, body) in [
@@ -231,7 +231,7 @@ async fn a_stream_that_is_not_utf8_is_refused_after_its_good_events() {
 }
 
 #[tokio::test]
-async fn the_last_event_needs_no_blank_line_and_may_finish_its_topic() {
+async fn the_last_event_of_a_stream_needs_no_blank_line() {
     let server = Server::start().await;
     let stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=1", EVENT_STREAM).await;
@@ -241,7 +241,7 @@ async fn the_last_event_needs_no_blank_line_and_may_finish_its_topic() {
 }
 
 #[tokio::test]
-async fn foreign_ids_and_types_never_stop_a_stream() {
+async fn unusable_ids_and_types_do_not_stop_a_stream() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let long = "x".repeat(2_000);
@@ -269,11 +269,11 @@ async fn foreign_ids_and_types_never_stop_a_stream() {
         assert_eq!((&*event.event_type, event.data), (event_type, number.to_string()));
         ids.insert(event.last_event_id.to_string());
     }
-    assert_eq!(ids.len(), 10, "each event has an id of the hub");
+    assert_eq!(ids.len(), 10, "the hub gives each event its own id");
 }
 
 #[tokio::test]
-async fn a_publisher_says_what_happens_to_ids_and_types() {
+async fn the_parameters_ids_and_types_decide_what_is_kept() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let publish = async |parameters: &str, body: &str| {
@@ -282,7 +282,7 @@ async fn a_publisher_says_what_happens_to_ids_and_types() {
         publishing.send(body).await;
         publishing.end().await
     };
-    // A publisher that repeats itself: events counts what subscribers see.
+    // The publisher repeats one event. `events` counts only the event that subscribers get.
     let answer = publish("ids=keep", &"id: 0\ndata: tick\n\n".repeat(5)).await.json();
     assert_eq!((&answer["events"], &answer["repeated"]), (&json!(1), &json!(4)));
     assert_eq!(stream.data().await, "tick");
@@ -309,7 +309,7 @@ async fn a_publisher_says_what_happens_to_ids_and_types() {
 }
 
 #[tokio::test]
-async fn lines_of_json_have_many_names_and_may_begin_with_a_mark() {
+async fn json_lines_have_several_content_types_and_may_begin_with_a_byte_order_mark() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     for content_type in [
@@ -331,7 +331,7 @@ async fn lines_of_json_have_many_names_and_may_begin_with_a_mark() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
+async fn an_error_in_a_stream_says_how_many_events_were_published() {
     let server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
@@ -355,7 +355,7 @@ async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
 }
 
 #[tokio::test]
-async fn lines_and_events_of_a_stream_have_the_limit_of_one_event() {
+async fn event_bytes_max_limits_each_event_of_a_stream() {
     let server = Server::with(&["--event-bytes-max", "100"]).await;
     for (content_type, before) in [(EVENT_STREAM, "data: "), (LINES, "\n")] {
         let mut publishing = Publishing::begin(&server, "topic=a", content_type).await;
@@ -367,7 +367,7 @@ async fn lines_and_events_of_a_stream_have_the_limit_of_one_event() {
 }
 
 #[tokio::test]
-async fn a_stream_takes_no_parameter_of_one_event() {
+async fn parameters_of_single_events_are_refused_with_a_stream() {
     let server = Server::start().await;
     let stream = "Content-Type: Text/Event-Stream\r\n";
     for (parameter, says) in [
@@ -390,7 +390,7 @@ async fn a_stream_takes_no_parameter_of_one_event() {
 }
 
 #[tokio::test]
-async fn a_stream_may_pause_but_not_for_ever() {
+async fn a_stream_that_pauses_too_long_gets_a_408() {
     let server = Server::with(&["--stream-pause-max", "50ms", "--body-timeout", "1ms"]).await;
     let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
     publishing.send("1\n").await;
@@ -400,7 +400,7 @@ async fn a_stream_may_pause_but_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_says_how_far_a_stream_came() {
+async fn a_server_that_shuts_down_says_how_many_events_of_a_stream_were_published() {
     let mut server = Server::start().await;
     let mut stream = server.subscribe("topic=a").await;
     let mut publishing = Publishing::begin(&server, "topic=a&finish_on_end=1", LINES).await;

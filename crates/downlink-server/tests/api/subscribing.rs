@@ -1,11 +1,11 @@
-//! `GET /events`: topics, patterns, clients, everyone, and the first bytes of a stream.
+//! `GET /events`: the events that a subscription gets, and the beginning of its stream.
 
 use serde_json::{Value, json};
 
 use crate::Server;
 
 #[tokio::test]
-async fn a_stream_begins_at_once_with_a_comment_and_where_it_starts() {
+async fn a_stream_begins_at_once_with_a_comment_and_its_start() {
     let server = Server::start().await;
     let id = server.publish_id("topic=a", "before").await;
     let mut stream = server.stream("topic=a", "").await;
@@ -32,7 +32,7 @@ async fn a_stream_begins_at_once_with_a_comment_and_where_it_starts() {
 }
 
 #[tokio::test]
-async fn the_first_event_can_be_left_out() {
+async fn open_0_omits_the_first_event() {
     let server = Server::start().await;
     let mut stream = server.stream("topic=a&open=0", "").await;
     server.publish("topic=a", "x").await;
@@ -41,7 +41,7 @@ async fn the_first_event_can_be_left_out() {
 }
 
 #[tokio::test]
-async fn topics_patterns_and_everyone_reach_whom_they_are_for() {
+async fn subscriptions_get_events_of_their_topics_patterns_and_everyone() {
     let server = Server::start().await;
     let mut exact = server.subscribe("topic=orders/7&topic=news").await;
     let mut tail = server.subscribe("topic=orders/*").await;
@@ -75,7 +75,7 @@ async fn a_client_gets_its_events_on_each_of_its_connections() {
 }
 
 #[tokio::test]
-async fn several_addresses_are_one_event_once_for_each_connection() {
+async fn each_connection_gets_an_event_to_several_addresses_once() {
     let server = Server::start().await;
     let mut all = server.subscribe("topic=a&topic=b&client=c").await;
     let mut one = server.subscribe("topic=b").await;
@@ -93,7 +93,7 @@ async fn several_addresses_are_one_event_once_for_each_connection() {
 }
 
 #[tokio::test]
-async fn quiet_subscriptions_are_told_how_far_they_are() {
+async fn alive_1_gives_quiet_subscriptions_their_position() {
     let server = Server::with(&["--keep-alive", "50ms"]).await;
     let mut stream = server.subscribe("topic=a&alive=1").await;
     let id = server.publish_id("topic=other", "x").await;
@@ -107,7 +107,7 @@ async fn quiet_subscriptions_are_told_how_far_they_are() {
 }
 
 #[tokio::test]
-async fn silence_is_broken_by_comments() {
+async fn quiet_subscriptions_get_comments() {
     let server = Server::with(&["--keep-alive", "20ms"]).await;
     let mut stream = server.subscribe("topic=a").await;
     stream.comment().await;
@@ -117,14 +117,14 @@ async fn silence_is_broken_by_comments() {
 }
 
 #[tokio::test]
-async fn a_connection_has_a_greatest_age() {
+async fn a_connection_ends_at_max_age() {
     let server = Server::with(&["--max-age", "50ms"]).await;
     let stream = server.subscribe("topic=a").await;
     assert_eq!(stream.rest().await, [""; 0]);
 }
 
 #[tokio::test]
-async fn head_says_what_get_would_and_leaves_nothing_behind() {
+async fn head_gives_the_headers_of_get_and_opens_no_subscription() {
     let server = Server::start().await;
     let answer = server.ask("HEAD", "/events?topic=a", "", "").await;
     assert_eq!((answer.status, answer.body.as_str()), (200, ""));

@@ -1,4 +1,4 @@
-//! `downlink decode`.
+//! Tests of `downlink decode`.
 
 use std::{
     fs,
@@ -22,7 +22,8 @@ fn fixtures() -> Vec<PathBuf> {
 #[track_caller]
 fn check(flags: &[&str]) {
     for stream in fixtures() {
-        let expected = fs::read_to_string(stream.with_extension("jsonl")).expect("beside it");
+        let expected = fs::read_to_string(stream.with_extension("jsonl"))
+            .expect("a file with the expected events");
         let decoded =
             run(downlink(&[&["decode"], flags].concat()), fs::read(&stream).expect("read"));
         assert_eq!(decoded.code, Some(0), "{}", decoded.stderr);
@@ -31,25 +32,25 @@ fn check(flags: &[&str]) {
 }
 
 #[test]
-fn golden_streams_give_the_events_beside_them() {
+fn golden_streams_decode_to_their_expected_events() {
     check(&[]);
 }
 
 #[test]
-fn it_does_not_matter_how_a_stream_is_cut() {
+fn the_size_of_chunks_does_not_change_the_events() {
     check(&["--chunk", "1"]);
     check(&["--chunk", "7"]);
 }
 
 #[test]
-fn chunks_have_a_length() {
+fn a_chunk_has_at_least_one_byte() {
     for chunk in ["0", "-1", "x"] {
         assert_eq!(run(downlink(&["decode", "--chunk", chunk]), "").code, Some(2));
     }
 }
 
 #[test]
-fn events_are_printed_as_they_come() {
+fn events_are_printed_as_soon_as_they_arrive() {
     let mut command = downlink(&["decode"]);
     command.stdin(Stdio::piped());
     let mut running = Running::start(command);
@@ -63,7 +64,7 @@ fn events_are_printed_as_they_come() {
 }
 
 #[test]
-fn what_comes_before_an_error_is_printed() {
+fn events_before_an_error_are_printed() {
     let mut stream = b"data: one\n\ndata: ".to_vec();
     stream.extend(std::iter::repeat_n(b'x', downlink_proto::EVENT_BYTES_MAX_DEFAULT + 1));
     let decoded = run(downlink(&["decode"]), stream);
@@ -74,7 +75,7 @@ fn what_comes_before_an_error_is_printed() {
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_error() {
+fn a_closed_stdout_is_not_an_error() {
     let mut child = downlink(&["decode"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! One address for several servers in turn.
+//! A forwarder has one address. It connects its clients to one server after another.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ impl Forwarder {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let address = *target.lock().expect("no panic");
-                // Without a server, the client sees its connection closed.
+                // If the server has ended, the connection of the client is closed.
                 if let Ok(server) = TcpStream::connect(address) {
                     copy_both_ways(&client, &server);
                 }

@@ -1,6 +1,7 @@
-//! `https` addresses: through a real TLS connection, with the certificates that the system trusts.
+//! The commands connect to an `https` address over a real TLS connection. They trust the
+//! certificates that the system trusts.
 //!
-//! `tls/` has a certificate for localhost and its key, which nothing but this test uses.
+//! `tls/` has a certificate for localhost and its key. Only this test uses them.
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -18,12 +19,13 @@ use crate::{Server, downlink, run};
 const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.pem");
 const KEY: &[u8] = include_bytes!("tls/key.pem");
 
-/// Listens with TLS and connects each peer with a server.
+/// Listens with TLS, and connects each peer to the server. Returns the address.
 fn front_of(server: SocketAddr) -> SocketAddr {
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("PEM");
     let key = PrivateKeyDer::from_pem_slice(KEY).expect("PEM");
     let config = ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![certificate], key).expect("they belong together");
+    let config =
+        config.with_single_cert(vec![certificate], key).expect("the key of the certificate");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
@@ -47,7 +49,7 @@ async fn pass(acceptor: TlsAcceptor, peer: TcpStream, server: SocketAddr) -> io:
 }
 
 #[test]
-fn a_certificate_that_the_system_trusts_is_enough() {
+fn commands_trust_the_certificates_of_the_system() {
     let server = Server::start(&[]);
     let front = front_of(server.address().parse().expect("an address"));
     let url = format!("https://localhost:{}", front.port());

@@ -1,4 +1,4 @@
-//! Unix sockets, inherited sockets, and reports to the supervisor.
+//! Unix sockets, sockets that a supervisor hands over, and notices to the supervisor.
 
 use std::{
     fs,
@@ -14,7 +14,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets and stores; removed when dropped. Its path is short because socket paths must be.
+/// A folder for sockets and stores. Dropping it removes it. Its path is short, because the paths of
+/// sockets must be short.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -58,13 +59,13 @@ fn publish(mut io: impl std::io::Read + std::io::Write) -> String {
 }
 
 fn is_served(path: &Path) -> bool {
-    let io = UnixStream::connect(path).expect("somebody listens");
+    let io = UnixStream::connect(path).expect("a server listens");
     io.set_read_timeout(Some(PATIENCE)).expect("a socket");
     publish(io).starts_with("HTTP/1.1 200 OK\r\n")
 }
 
 #[test]
-fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
+fn a_server_removes_the_file_of_its_unix_socket_at_its_end() {
     let folder = Folder::new("served");
     let path = folder.path("a.sock");
     let running = Running::start(at(&path));
@@ -84,9 +85,9 @@ fn permissions(path: &Path) -> (u32, u32) {
     (found.mode() & 0o777, found.gid())
 }
 
-/// A proxy of another user can connect only if the file lets it write.
+/// A proxy that runs as another user can connect only if it may write to the socket's file.
 #[test]
-fn the_socket_has_the_mode_that_is_asked_for() {
+fn the_file_has_the_mode_of_the_flag_socket_mode() {
     let folder = Folder::new("mode");
     for (umask, mode, expected) in [("077", "660", 0o660), ("000", "600", 0o600)] {
         let path = folder.path(mode);
@@ -98,13 +99,13 @@ fn the_socket_has_the_mode_that_is_asked_for() {
         assert!(is_served(&path));
         running.signal("TERM");
         assert_eq!(running.ended().code, Some(0));
-        assert!(!path.exists(), "the file is still known as the server's own");
+        assert!(!path.exists(), "the server removes its file");
     }
 }
 
-/// Root can give the file to any group, and others to their own.
+/// Root can give the file to any group. Other users can give it only to their own groups.
 #[test]
-fn the_socket_has_the_group_that_is_asked_for() {
+fn the_file_has_the_group_of_the_flag_socket_group() {
     let folder = Folder::new("group");
     fs::write(folder.path("own"), "").expect("a file");
     let own = permissions(&folder.path("own")).1;
@@ -127,7 +128,7 @@ fn the_socket_has_the_group_that_is_asked_for() {
 }
 
 #[test]
-fn permissions_that_cannot_be_set_say_what_to_write() {
+fn errors_about_mode_and_group_say_what_to_write() {
     let folder = Folder::new("permit");
     let path = folder.path("a.sock");
     let listen = format!("unix:{}", path.display());
@@ -145,7 +146,7 @@ fn permissions_that_cannot_be_set_say_what_to_write() {
 }
 
 #[test]
-fn the_mode_of_a_socket_that_was_handed_over_is_its_owners() {
+fn the_mode_of_an_inherited_socket_cannot_be_set() {
     let socket = UnixListener::bind(Folder::new("owners").path("a.sock")).expect("free");
     let mut command = supervised(socket, 1, ONE);
     command.env("DOWNLINK_SOCKET_MODE", "660");
@@ -157,7 +158,7 @@ fn the_mode_of_a_socket_that_was_handed_over_is_its_owners() {
 }
 
 #[test]
-fn a_unix_socket_in_use_is_left_alone() {
+fn a_unix_socket_in_use_is_not_replaced() {
     let folder = Folder::new("in-use");
     let path = folder.path("a.sock");
     let _first = serving(at(&path));
@@ -168,7 +169,7 @@ fn a_unix_socket_in_use_is_left_alone() {
 }
 
 #[test]
-fn a_socket_that_a_crash_has_left_is_replaced() {
+fn a_socket_file_left_by_a_crash_is_replaced() {
     let folder = Folder::new("stale");
     let path = folder.path("a.sock");
     let killed = serving(at(&path));
@@ -180,7 +181,7 @@ fn a_socket_that_a_crash_has_left_is_replaced() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_never_replaced() {
+fn a_file_that_is_not_a_socket_is_never_replaced() {
     let folder = Folder::new("file");
     let path = folder.path("precious");
     fs::write(&path, "precious").expect("a file");
@@ -202,8 +203,8 @@ fn the_socket_of_a_successor_is_not_removed() {
     assert!(is_served(&path));
 }
 
-/// Starts a server as a supervisor does: with the same descriptor `count` times from 3 on, and with
-/// these variables.
+/// The command of a server under a supervisor. The server inherits these variables, and `count`
+/// copies of one descriptor with numbers from 3 on.
 fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
     let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
@@ -215,10 +216,10 @@ fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Comma
 const ONE: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 
 #[test]
-fn a_tcp_socket_that_is_handed_over_is_served() {
+fn an_inherited_tcp_socket_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound");
-    // A connection from before the start waits for the server.
+    // A connection that was made before the start waits for the server.
     let early = TcpStream::connect(address).expect("listening");
     let server = Server::of(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
     assert_eq!(server.address(), address.to_string());
@@ -226,7 +227,7 @@ fn a_tcp_socket_that_is_handed_over_is_served() {
 }
 
 #[test]
-fn a_unix_socket_that_is_handed_over_is_served_and_stays() {
+fn an_inherited_unix_socket_is_served_and_its_file_stays() {
     let folder = Folder::new("handed");
     let path = folder.path("a.sock");
     let socket = UnixListener::bind(&path).expect("free");
@@ -234,13 +235,13 @@ fn a_unix_socket_that_is_handed_over_is_served_and_stays() {
     assert!(is_served(&path));
     server.signal("TERM");
     assert_eq!(server.ended().code, Some(0));
-    assert!(path.exists(), "it is its owner's");
+    assert!(path.exists(), "the socket's file belongs to the supervisor");
     let _next = serving(supervised(socket, 1, ONE));
     assert!(is_served(&path));
 }
 
 #[test]
-fn among_several_sockets_the_one_with_our_name_is_served() {
+fn the_inherited_socket_with_the_name_downlink_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound").to_string();
     let says = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:downlink";
@@ -249,7 +250,7 @@ fn among_several_sockets_the_one_with_our_name_is_served() {
 }
 
 #[test]
-fn sockets_for_somebody_else_are_left_alone() {
+fn sockets_for_another_process_are_ignored() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound").to_string();
     let server = Server::of(supervised(socket, 1, "LISTEN_PID=1 LISTEN_FDS=1"));
@@ -258,7 +259,7 @@ fn sockets_for_somebody_else_are_left_alone() {
     assert!(warning.contains("LISTEN_FDS is for process 1"), "{warning}");
 }
 
-/// A refusal must name the descriptor and the problem.
+/// Asserts that the server does not start and that its error has these parts.
 #[track_caller]
 fn refused(command: Command, parts: &[&str]) {
     let mut running = Running::start(command);
@@ -271,7 +272,7 @@ fn refused(command: Command, parts: &[&str]) {
 }
 
 #[test]
-fn descriptors_that_cannot_be_served_are_named() {
+fn errors_name_unusable_descriptors() {
     let file = || fs::File::open("/dev/null").expect("there");
     let none = ["descriptor 3 is not open, or no TCP or Unix stream socket"];
     refused(supervised(file(), 0, ONE), &none);
@@ -282,7 +283,7 @@ fn descriptors_that_cannot_be_served_are_named() {
 }
 
 #[test]
-fn wrong_variables_are_named() {
+fn errors_name_invalid_variables() {
     let socket = || TcpListener::bind("127.0.0.1:0").expect("a free port");
     refused(supervised(socket(), 1, "LISTEN_FDS=one"), &["LISTEN_FDS=\"one\""]);
     refused(supervised(socket(), 1, "LISTEN_FDS=1 LISTEN_PID=me"), &["LISTEN_PID=\"me\""]);
@@ -290,7 +291,7 @@ fn wrong_variables_are_named() {
 }
 
 #[test]
-fn a_socket_that_the_world_can_reach_needs_a_word_too() {
+fn an_inherited_socket_on_all_addresses_needs_the_flag_anonymous() {
     let open = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let mut running = Running::start(supervised(open, 1, ONE));
     drop(running.stdin.take());
@@ -300,14 +301,14 @@ fn a_socket_that_the_world_can_reach_needs_a_word_too() {
 }
 
 #[test]
-fn a_supervisor_is_told_of_the_start_and_of_the_end() {
+fn a_supervisor_gets_notices_of_the_start_and_the_end() {
     let folder = Folder::new("notify");
     let path = folder.path("notify");
     let supervisor = UnixDatagram::bind(&path).expect("free");
     supervisor.set_read_timeout(Some(PATIENCE)).expect("a socket");
     let told = || {
         let mut bytes = [0; 256];
-        let read = supervisor.recv(&mut bytes).expect("a word in time");
+        let read = supervisor.recv(&mut bytes).expect("a notice in time");
         String::from_utf8_lossy(&bytes[..read]).trim_end().to_owned()
     };
     let mut command = at(&folder.path("a.sock"));

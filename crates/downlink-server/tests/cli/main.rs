@@ -1,6 +1,6 @@
-//! The program as its users see it: commands, output, exit codes, signals.
+//! Tests of the program: its commands, output, exit codes and signals.
 //!
-//! Tests wait for events, never for a fixed time. A process that outlives its test is killed.
+//! Tests wait for events, never for a fixed time. Each test kills its processes at its end.
 
 mod decode;
 mod forwarder;
@@ -22,10 +22,10 @@ use std::{
     time::Duration,
 };
 
-/// Far longer than any of these tests takes.
+/// The longest wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A command line of the program, without settings from the environment of the tests.
+/// A command of the program. The environment of the tests does not change its settings.
 fn downlink(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -33,12 +33,13 @@ fn downlink(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    // A test that needs a store asks for one.
+    // Only the tests of stores use one.
     command.env("DOWNLINK_STORE", "none").args(arguments);
     command
 }
 
-/// The same command line with the same environment, run by a shell. The script has it as `"$@"`.
+/// A shell that runs this script in the environment of the command. The script runs the command as
+/// `"$@"`.
 #[cfg(unix)]
 fn through_a_shell(command: &Command, script: &str) -> Command {
     let mut shell = Command::new("sh");
@@ -59,7 +60,7 @@ struct Ended {
     stderr: String,
 }
 
-/// Runs a command to its end with this stdin.
+/// Runs a command with this stdin until it ends.
 fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running::start(command);
@@ -68,7 +69,7 @@ fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     running.ended()
 }
 
-/// A running program; killed when dropped.
+/// A running program. Dropping it kills the program.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,

@@ -1,4 +1,4 @@
-//! `downlink publish`.
+//! Tests of `downlink publish`.
 
 use std::{io::Write as _, process::Stdio};
 
@@ -6,7 +6,7 @@ use crate::{Running, Server, downlink, run};
 
 /// Starts a subscriber that prints `count` events and then ends.
 fn subscriber(server: &Server, topic: &str, count: &str) -> Running {
-    // `last:` reads history too, so the subscriber may connect before or after the publish.
+    // With this start, the subscriber may connect before or after the publish.
     let arguments = [
         "subscribe",
         "--url",
@@ -22,7 +22,7 @@ fn subscriber(server: &Server, topic: &str, count: &str) -> Running {
 }
 
 #[test]
-fn an_argument_and_stdin_are_data() {
+fn data_comes_from_an_argument_or_stdin() {
     let server = Server::start(&[]);
     let printed = server.publish("a", "argument");
     let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
@@ -50,7 +50,7 @@ fn published_from_stdin(server: &Server, topic: &str, flags: &[&str], stdin: &st
 }
 
 #[test]
-fn the_line_end_of_stdin_is_not_data() {
+fn the_last_line_end_of_stdin_is_not_part_of_the_data() {
     let server = Server::start(&[]);
     let data = |topic, flags, stdin| published_from_stdin(&server, topic, flags, stdin);
     assert_eq!(data("a", &[], "foo\n"), "foo");
@@ -58,11 +58,11 @@ fn the_line_end_of_stdin_is_not_data() {
     assert_eq!(data("c", &[], "foo\n\n"), "foo\n");
     assert_eq!(data("d", &[], "\n"), "");
     assert_eq!(data("e", &["--keep-line-end"], "foo\n"), "foo\n");
-    assert_eq!(data("f", &["foo\n"], ""), "foo\n", "an argument is data as it is");
+    assert_eq!(data("f", &["foo\n"], ""), "foo\n", "an argument keeps its line end");
 }
 
 #[test]
-fn an_empty_stdin_is_no_event() {
+fn an_empty_stdin_is_an_error() {
     let server = Server::start(&[]);
     let refused = run(downlink(&["publish", "--url", &server.url, "-t", "a"]), "");
     assert_eq!((refused.code, &*refused.stdout), (Some(1), ""));
@@ -71,7 +71,7 @@ fn an_empty_stdin_is_no_event() {
 }
 
 #[test]
-fn the_address_may_name_topics() {
+fn the_url_may_name_topics() {
     let server = Server::start(&[]);
     let url = format!("{}/events?topic=a&client=c", server.url);
     let published = run(downlink(&["publish", "--url", &url, "x"]), "");
@@ -103,7 +103,7 @@ fn a_stream_may_keep_its_ids_and_types() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("Event 1 of the stream"), "{}", refused.stderr);
     let alone = run(downlink(&["publish", "-t", "a", "--ids", "keep", "x"]), "");
-    assert_eq!(alone.code, Some(2), "ids are for a stream: {}", alone.stderr);
+    assert_eq!(alone.code, Some(2), "--ids needs --stream: {}", alone.stderr);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn every_flag_reaches_the_server() {
 }
 
 #[test]
-fn streams_of_both_formats_are_published_as_they_come() {
+fn events_of_streams_are_published_as_soon_as_they_arrive() {
     let server = Server::start(&[]);
     for (format, first, second) in
         [("event-stream", "data: 1\n\n", "data: 2\n\n"), ("ndjson", "1\n", "2\n")]
@@ -152,7 +152,7 @@ fn streams_of_both_formats_are_published_as_they_come() {
 }
 
 #[test]
-fn a_refused_stream_ends_without_waiting_for_stdin() {
+fn a_refused_stream_ends_before_its_stdin_ends() {
     let server = Server::start(&[]);
     let arguments = ["publish", "--url", &server.url, "-t", "a", "--stream", "ndjson"];
     let mut command = downlink(&arguments);
@@ -168,9 +168,9 @@ fn a_refused_stream_ends_without_waiting_for_stdin() {
 }
 
 #[test]
-fn errors_are_one_line_each() {
+fn each_error_is_one_line() {
     let server = Server::start(&[]);
-    // This port was free a moment ago, and no server listens on it.
+    // No server listens on this port, because it was free a moment ago.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", nobody.local_addr().expect("bound"));
     drop(nobody);

@@ -1,4 +1,4 @@
-//! `downlink serve`: the greeting, the address, the log, and signals.
+//! Tests of `downlink serve`: the greeting, the address, the log and signals.
 
 use std::{
     io::{Read as _, Write as _},
@@ -32,7 +32,7 @@ fn read_until(io: &mut TcpStream, text: &str) -> String {
 }
 
 #[test]
-fn the_commands_of_the_greeting_work_when_pasted() {
+fn the_commands_in_the_greeting_work() {
     let server = Server::start(&[]);
     let command = |name: &str| {
         let line = server.greeting.iter().find_map(|line| line.trim().strip_prefix(name));
@@ -40,7 +40,7 @@ fn the_commands_of_the_greeting_work_when_pasted() {
     };
     let (subscribe, publish) = (command("subscribe:"), command("publish:"));
     if !Command::new("curl").arg("--version").output().is_ok_and(|found| found.status.success()) {
-        // Without curl, the test publishes with the program instead.
+        // Without curl, the test only publishes with the program.
         server.publish("news", "hello");
         return;
     }
@@ -57,7 +57,7 @@ fn the_commands_of_the_greeting_work_when_pasted() {
 }
 
 #[test]
-fn an_address_in_use_is_said_with_what_to_do() {
+fn errors_about_the_address_say_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let refused = run(downlink(&["--listen", &address]), "");
@@ -73,7 +73,7 @@ fn an_address_in_use_is_said_with_what_to_do() {
 }
 
 #[test]
-fn streams_end_in_order_at_a_signal() {
+fn a_signal_ends_streams_properly() {
     for signal in ["TERM", "INT"] {
         let server = Server::start(&["--drain-within", "20s"]);
         let mut stream = open_stream(&server);
@@ -86,11 +86,11 @@ fn streams_end_in_order_at_a_signal() {
     }
 }
 
-/// A program that ignores SIGHUP, as under `nohup`, has children that ignore it. `env` starts the
-/// server with the handling that a terminal gives it.
+/// If the test runs under `nohup`, its child processes ignore SIGHUP. So `env` restores the default
+/// action of SIGHUP before it starts the server.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_closed_terminal_drains_as_well() {
+fn a_closed_terminal_starts_the_drain() {
     let command = downlink(&["--listen", "127.0.0.1:0", "--drain-within", "20s"]);
     let script = "exec env --default-signal=HUP \"$@\"";
     let server = Server::of(through_a_shell(&command, script));
@@ -103,17 +103,17 @@ fn a_closed_terminal_drains_as_well() {
 
 #[cfg(unix)]
 #[test]
-fn nohup_keeps_its_meaning() {
+fn a_server_under_nohup_ignores_sighup() {
     let command = downlink(&["--listen", "127.0.0.1:0"]);
     let server = Server::of(through_a_shell(&command, "trap '' HUP; exec \"$@\""));
     server.running.signal("HUP");
-    // If SIGHUP had begun the drain, this would be the second signal, which ends with 130.
+    // If SIGHUP had begun the drain, this second signal would end the server with code 130.
     server.running.signal("TERM");
     assert_eq!(server.running.ended().code, Some(0));
 }
 
 #[test]
-fn a_drain_ends_in_its_time_whatever_peers_do() {
+fn a_drain_ends_at_its_deadline() {
     let server = Server::start(&["--drain-within", "100ms"]);
     let _half = half_a_request(&server);
     server.running.signal("TERM");
@@ -121,7 +121,7 @@ fn a_drain_ends_in_its_time_whatever_peers_do() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_the_server_at_once() {
     let server = Server::start(&["--drain-within", "1h", "--body-timeout", "1h"]);
     let _half = half_a_request(&server);
     server.running.signal("TERM");
@@ -130,19 +130,19 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(server.running.ended().code, Some(130));
 }
 
-/// A request whose body has not arrived. The server is waiting for it.
+/// A request without its body. The server waits for the body.
 fn half_a_request(server: &Server) -> TcpStream {
     let mut io = TcpStream::connect(server.address()).expect("listening");
     let head = "POST /events?topic=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\
                 Expect: 100-continue\r\n\r\n";
     io.write_all(head.as_bytes()).expect("open");
-    // The server asks for the body, so the request is in progress.
+    // The server has asked for the body, so the request is in progress.
     read_until(&mut io, "100 Continue");
     io
 }
 
 #[test]
-fn the_log_has_each_request_on_demand_and_escaped() {
+fn the_debug_log_has_each_request_with_an_escaped_path() {
     let mut command = downlink(&["--listen", "127.0.0.1:0"]);
     command.env("DOWNLINK_LOG", "downlink_server=debug");
     let server = Server::of(command);
@@ -161,27 +161,28 @@ fn the_log_has_each_request_on_demand_and_escaped() {
     assert!(refused.stderr.contains("DOWNLINK_LOG"), "{}", refused.stderr);
 }
 
-/// A server on a free port that keeps its history in a file.
+/// The command of a server with a store.
 #[cfg(unix)]
 fn with_store(listen: &str, store: &Path, more: &[&str]) -> Command {
     let store = store.to_str().expect("UTF-8");
     downlink(&[&["--listen", listen, "--store", store], more].concat())
 }
 
-/// The first start tells of the address, and leaves no file. A second start of a running server
-/// tells of the address too, and waits for nothing.
+/// If the address is in use, the start fails with an error about the address and creates no store.
+/// A second server with the address and the store of a running server fails with the same error. It
+/// does not wait for the store.
 #[cfg(unix)]
 #[test]
-fn an_address_in_use_ends_the_start_before_the_store_is_touched() {
+fn a_start_fails_at_its_address_before_it_opens_the_store() {
     let folder = Folder::new("no-store");
     let path = folder.path("a.db");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let refused = run(with_store(&address, &path, &[]), "");
     assert!(refused.stderr.contains("is in use by another program"), "{}", refused.stderr);
-    assert!(!path.exists(), "a start that failed has left a file");
+    assert!(!path.exists(), "the failed start has created a store");
     let running = Server::of(with_store("127.0.0.1:0", &path, &[]));
-    // It would wait for an hour if it waited for the store.
+    // If this server waited for the store, it would wait for an hour.
     let second = run(with_store(running.address(), &path, &["--store-wait", "1h"]), "");
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("is in use by another program"), "{}", second.stderr);
@@ -189,7 +190,7 @@ fn an_address_in_use_ends_the_start_before_the_store_is_touched() {
 
 #[cfg(unix)]
 #[test]
-fn a_wait_for_the_store_is_logged_and_clients_wait_in_the_socket() {
+fn clients_can_connect_while_the_server_waits_for_its_store() {
     let folder = Folder::new("waiting");
     let path = folder.path("a.db");
     let first = Server::of(with_store("127.0.0.1:0", &path, &[]));
@@ -224,13 +225,13 @@ fn a_signal_ends_a_server_that_waits_for_its_store() {
     second.signal("TERM");
     let ended = second.ended();
     assert_eq!((ended.code, &*ended.stdout), (Some(0), ""));
-    assert!(!socket.exists(), "its file goes with it");
+    assert!(!socket.exists(), "the server removes the file of its socket");
 }
 
-/// The reserve is half of so few descriptors.
+/// With so few descriptors, the server reserves half of them for other uses than connections.
 #[cfg(unix)]
 #[test]
-fn connections_beyond_the_descriptors_are_an_error_with_both_numbers() {
+fn more_connections_than_descriptors_allow_are_an_error() {
     let limited = |connections: &str| {
         let command = downlink(&["--listen", "127.0.0.1:0", "--connections-max", connections]);
         through_a_shell(&command, "ulimit -n 256 && exec \"$@\"")

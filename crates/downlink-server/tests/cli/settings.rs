@@ -1,4 +1,4 @@
-//! Flags, environment and file, and the help text that describes them.
+//! Settings from flags, the environment and a file, and the help text that describes them.
 
 use std::{fs, path::PathBuf};
 
@@ -7,7 +7,7 @@ use downlink_server::config::{self, RetainRule, Settings};
 
 use crate::{Server, downlink, run};
 
-/// A file of settings; removed when dropped.
+/// A file of settings. Dropping it removes it.
 struct File(PathBuf);
 
 impl File {
@@ -29,7 +29,7 @@ impl Drop for File {
     }
 }
 
-/// The mebibytes of history and the connections in the greeting of a server.
+/// The greeting of a server. It has the size of the history in MiB and the number of connections.
 fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
     let mut command = downlink(&[&["--listen", "127.0.0.1:0"], flags].concat());
     command.envs(environment.iter().copied());
@@ -37,7 +37,7 @@ fn greeted(flags: &[&str], environment: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_flag_outweighs_the_environment_which_outweighs_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let file = File::new(
         "precedence",
         "history-bytes-max = 1048576\nconnections-max = 7\nanonymous = [\"subscribe\", \"publish\"]\n\
@@ -57,7 +57,7 @@ fn a_flag_outweighs_the_environment_which_outweighs_the_file() {
 }
 
 #[test]
-fn what_is_wrong_in_a_file_is_said_with_its_name() {
+fn errors_in_a_file_of_settings_name_the_file() {
     for (name, text, says) in [
         ("unknown", "lissten = \"127.0.0.1:0\"", "there is no setting \"lissten\""),
         ("near", "retain_events = 5", "\"retain_events\"; perhaps retain-events is meant"),
@@ -83,7 +83,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_name() {
 }
 
 #[test]
-fn a_wrong_command_line_has_the_exit_code_of_one() {
+fn a_wrong_command_line_ends_with_code_2() {
     for arguments in [
         &["--lissten", "x"][..],
         &["serve", "--retain-age", "soon"],
@@ -101,7 +101,7 @@ fn a_wrong_command_line_has_the_exit_code_of_one() {
 }
 
 #[test]
-fn times_have_a_unit_and_say_so() {
+fn times_need_a_unit() {
     let refused = run(downlink(&["--keep-alive", "15"]), "");
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("500ms, 15s, 1h30m, 5d"), "{}", refused.stderr);
@@ -109,7 +109,7 @@ fn times_have_a_unit_and_say_so() {
 }
 
 #[test]
-fn units_are_the_same_everywhere() {
+fn units_are_the_same_in_flags_environment_and_file() {
     let text = "history-bytes-max = \"2MiB\"\nretain-age = \"5d\"\nretain-bytes = \"64 kB\"\n\
                 retain = [\"a=bytes:1MiB,age:1d12h\"]\n";
     let file = File::new("units", text);
@@ -129,7 +129,7 @@ fn units_are_the_same_everywhere() {
     assert!(refused.stderr.contains("64KiB, 256MiB, 16GiB"), "{}", refused.stderr);
 }
 
-/// The lists that a server of these settings would have.
+/// The hosts, the number of anonymous permissions, and the retention rules from these settings.
 fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<RetainRule>) {
     let mut command = Settings::augment_args(Command::new("downlink"));
     if let Some(file) = file {
@@ -143,7 +143,7 @@ fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<Retain
 }
 
 #[test]
-fn lists_have_one_form_in_flags_and_in_the_file() {
+fn lists_have_the_same_forms_in_flags_and_in_the_file() {
     let repeated = ["--host", "a.example", "--host", "b.example", "--anonymous", "subscribe"];
     let repeated = [&repeated[..], &["--anonymous", "publish"]].concat();
     let repeated = [&repeated[..], &["--retain", "a=events:1", "--retain", "b=age:1h"]].concat();
@@ -161,7 +161,7 @@ fn lists_have_one_form_in_flags_and_in_the_file() {
 }
 
 #[test]
-fn hosts_that_would_match_nothing_are_errors() {
+fn invalid_hosts_are_errors() {
     for host in ["https://a.example", "*", "a;b", ""] {
         let refused = run(downlink(&["--host", host]), "");
         assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{host}");
@@ -176,7 +176,7 @@ fn hosts_that_would_match_nothing_are_errors() {
 }
 
 #[test]
-fn unknown_variables_are_errors_as_unknown_keys_are() {
+fn unknown_environment_variables_are_errors() {
     for arguments in [&["serve"][..], &["subscribe", "a"], &["decode"]] {
         let mut command = downlink(arguments);
         command.env("DOWNLINK_RETAIN_EVENT", "5");
@@ -185,19 +185,19 @@ fn unknown_variables_are_errors_as_unknown_keys_are() {
         assert!(refused.stderr.contains("no environment variable DOWNLINK_RETAIN_EVENT"));
         assert!(refused.stderr.contains("perhaps DOWNLINK_RETAIN_EVENTS is meant"));
     }
-    // Kubernetes sets these for a service with the name of the program.
+    // Kubernetes sets these variables if a service has the name of the program.
     let service = [("DOWNLINK_SERVICE_HOST", "10.0.0.1"), ("DOWNLINK_PORT", "tcp://10.0.0.1:80")];
     assert!(greeted(&[], &service).contains("listening on"));
 }
 
 #[test]
-fn the_version_is_told() {
+fn version_prints_the_version() {
     let version = run(downlink(&["--version"]), "");
     assert_eq!(version.stdout, format!("downlink {}\n", downlink_server::VERSION));
 }
 
 #[test]
-fn help_knows_every_setting_with_its_variable() {
+fn help_describes_every_setting_and_its_variable() {
     let help = run(downlink(&["serve", "--help"]), "");
     assert_eq!(help.code, Some(0));
     let settings = Settings::augment_args(Command::new("settings"));
@@ -208,7 +208,7 @@ fn help_knows_every_setting_with_its_variable() {
         assert!(help.stdout.contains(&format!("[env: {variable}=")), "{variable}");
         assert!(setting.get_help().is_some(), "{flag}");
         let named = variable.trim_start_matches("DOWNLINK_").to_lowercase().replace('_', "-");
-        assert_eq!(named, flag, "a variable is named after its flag");
+        assert_eq!(named, flag, "the variable has the name of its flag");
     }
     let overview = run(downlink(&["--help"]), "");
     for word in COMMANDS.iter().chain(&["downlink serve --help"]) {
@@ -237,12 +237,12 @@ fn the_readme_lists_every_command() {
 }
 
 #[test]
-fn the_placeholders_of_bench_are_shown() {
+fn the_help_of_bench_shows_its_placeholders() {
     let help = run(downlink(&["bench", "--help"]), "").stdout;
     for placeholder in ["{topic} and {n},", "{payload} and {topic}"] {
         assert!(help.contains(placeholder), "{placeholder}: {help}");
     }
-    assert!(!help.contains('\u{1b}'), "a pipe gets no style");
+    assert!(!help.contains('\u{1b}'), "output to a pipe has no style");
     let refused = run(downlink(&["bench", "--duration", "soon"]), "");
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("500ms, 15s, 1h30m"), "{}", refused.stderr);
@@ -250,7 +250,7 @@ fn the_placeholders_of_bench_are_shown() {
 }
 
 #[test]
-fn completions_know_every_command() {
+fn completions_contain_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(downlink(&["completions", shell]), "");
         assert_eq!((script.code, &*script.stderr), (Some(0), ""));

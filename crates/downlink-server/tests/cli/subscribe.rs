@@ -1,9 +1,9 @@
-//! `downlink subscribe`.
+//! Tests of `downlink subscribe`.
 
 use crate::{Running, Server, downlink, forwarder::Forwarder, run};
 
 #[test]
-fn data_is_printed_plainly_and_objects_with_json() {
+fn data_is_printed_or_json_objects_with_the_flag_json() {
     let server = Server::start(&[]);
     server.publish("a", "one");
     server.publish("a/b", "two");
@@ -13,14 +13,14 @@ fn data_is_printed_plainly_and_objects_with_json() {
     let json = run(downlink(&[&base[..], &["--json", "a", "a/*"]].concat()), "");
     let first = json.stdout.lines().next().expect("a line");
     assert!(first.starts_with(r#"{"data":"one","event":"message","id":""#), "{first}");
-    // A pattern gives no topic, so each event says which topic it is from, and when it came.
+    // A pattern matches several topics. So the JSON of each event has its topics and its time.
     let topics: Vec<serde_json::Value> = json.stdout.lines().map(object).collect();
     assert_eq!(topics[0]["topics"], serde_json::json!(["a"]));
     assert_eq!(topics[1]["topics"], serde_json::json!(["a/b"]));
     let since = format!("since:{}", topics[1]["time"].as_str().expect("a time"));
     let again = ["subscribe", "--url", &server.url, "--start", &since, "--count", "1", "a/*"];
     let again = run(downlink(&again), "");
-    assert_eq!(again.stdout, "two\n", "the time can be used: {}", again.stderr);
+    assert_eq!(again.stdout, "two\n", "the time works as a start: {}", again.stderr);
     let none = run(downlink(&["subscribe", "--url", &server.url, "--count", "0", "a"]), "");
     assert_eq!((none.code, &*none.stdout), (Some(0), ""));
 }
@@ -30,7 +30,7 @@ fn object(line: &str) -> serde_json::Value {
 }
 
 #[test]
-fn an_address_may_be_copied_from_anywhere() {
+fn the_url_may_have_a_path_and_topics() {
     let server = Server::start(&[]);
     server.publish("news", "hello");
     let url = &server.url;
@@ -42,7 +42,7 @@ fn an_address_may_be_copied_from_anywhere() {
         vec![&**url, "news"],
         vec!["--url", &*events, "news"],
         vec!["--url", &*query],
-        // An address among the topics goes before --url.
+        // A URL among the topics overrides --url.
         vec!["--url", "http://127.0.0.1:9", &*query],
     ] {
         let read = run(downlink(&[&["subscribe"], &count[..], &arguments].concat()), "");
@@ -57,7 +57,7 @@ fn an_address_may_be_copied_from_anywhere() {
 
 #[cfg(unix)]
 #[test]
-fn a_server_on_a_unix_socket_has_an_address_too() {
+fn commands_reach_a_server_on_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("dl-url-{}.sock", std::process::id()));
     let url = format!("unix:{}", path.display());
     let server = Running::start(downlink(&["--listen", &url]));
@@ -75,7 +75,7 @@ fn a_server_on_a_unix_socket_has_an_address_too() {
 }
 
 #[test]
-fn it_goes_on_after_an_id_and_ends_with_its_topic() {
+fn subscribe_resumes_after_an_id_and_ends_with_the_topic() {
     let server = Server::start(&[]);
     let first: serde_json::Value = serde_json::from_str(&server.publish("a", "one")).expect("JSON");
     server.publish("a", "two");
@@ -87,7 +87,7 @@ fn it_goes_on_after_an_id_and_ends_with_its_topic() {
 }
 
 #[test]
-fn gaps_are_told() {
+fn gaps_are_printed() {
     let server = Server::start(&[]);
     server.publish("a", "one");
     let base = ["subscribe", "--url", &server.url, "--last-event-id", "strange", "--count", "1"];
@@ -100,7 +100,7 @@ fn gaps_are_told() {
 }
 
 #[test]
-fn it_returns_after_a_restart_and_says_what_the_restart_lost() {
+fn subscribe_reconnects_after_a_restart_and_prints_a_gap() {
     let first = Server::start(&[]);
     let forwarder = Forwarder::to(first.address());
     let arguments = [
@@ -130,7 +130,7 @@ fn it_returns_after_a_restart_and_says_what_the_restart_lost() {
 }
 
 #[test]
-fn what_cannot_be_is_said_and_given_up() {
+fn subscribe_ends_with_an_error_if_a_retry_cannot_help() {
     let server = Server::start(&[]);
     let refused = run(downlink(&["subscribe", "--url", &server.url, "a//b"]), "");
     assert_eq!(refused.code, Some(1));

@@ -1,4 +1,4 @@
-//! Output on a terminal: what publishers and servers send must not control it.
+//! Data from publishers and servers must not control a terminal on which the program prints it.
 //!
 //! The program runs on a real pseudo-terminal.
 
@@ -14,8 +14,9 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::{PATIENCE, Server, downlink, run, through_a_shell};
 
-/// A title, a colour by ESC and by U+009B, a reversed text, separators, a byte order mark, an
-/// invisible tag; and a text whose joiners are a part of its characters.
+/// Text with characters that could control a terminal: an ESC sequence for the title, a colour by
+/// U+009B, a reversal of the direction, separators, a byte order mark and an invisible tag. The
+/// joiner in the last character must stay.
 const HOSTILE: &str =
     "a\u{1b}]0;x\u{7}b\u{9b}31m\u{202e}c\u{2028}\u{2029}\u{feff}\u{e0041}\u{7f}é👩\u{200d}👧";
 
@@ -33,12 +34,12 @@ fn on_a_terminal(mut command: Command) -> String {
     let slave = OpenOptions::new().read(true).write(true).open(path).expect("a terminal");
     command.stdout(slave.try_clone().expect("a descriptor")).stderr(slave);
     let mut child = command.stdin(Stdio::null()).spawn().expect("the program starts");
-    // Only the program has the terminal open now, so its end is the end of the output.
+    // Now only the program has the terminal open. The output ends when the program ends.
     drop(command);
     let (sender, output) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // The system reports the end of a terminal as an error.
+        // At the end of a terminal, the system reports an error.
         let _ = File::from(master).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
     });
@@ -49,17 +50,17 @@ fn on_a_terminal(mut command: Command) -> String {
 }
 
 #[test]
-fn a_terminal_shows_what_would_control_it() {
+fn control_characters_are_escaped_on_a_terminal() {
     let server = Server::start(&[]);
     server.publish("a", &format!("{HOSTILE}\tx\ny"));
     let read = ["subscribe", "--url", &server.url, "--start", "earliest", "--count", "1", "a"];
     assert_eq!(on_a_terminal(downlink(&read)), format!("{SHOWN}\tx\ny\n"));
     let piped = run(downlink(&read), "");
-    assert_eq!(piped.stdout, format!("{HOSTILE}\tx\ny\n"), "a pipe gets the bytes as they are");
+    assert_eq!(piped.stdout, format!("{HOSTILE}\tx\ny\n"), "a pipe gets the original bytes");
 }
 
 #[test]
-fn json_on_a_terminal_stays_json() {
+fn json_on_a_terminal_is_escaped_and_still_valid() {
     let server = Server::start(&[]);
     let event = "note\u{9b}31m\u{202e}";
     let publish = ["publish", "--url", &server.url, "-t", "a", "--event", event, HOSTILE];
@@ -72,10 +73,10 @@ fn json_on_a_terminal_stays_json() {
 }
 
 #[test]
-fn decoded_streams_do_not_control_the_terminal_either() {
+fn decoded_streams_are_escaped_on_a_terminal() {
     let path = std::env::temp_dir().join(format!("dl-decode-{}.sse", std::process::id()));
     std::fs::write(&path, format!("data: {HOSTILE}\n\n")).expect("a file");
-    // The stream comes on stdin, so a shell connects the file.
+    // A shell connects the file to stdin.
     let script = format!("exec \"$@\" < '{}'", path.display());
     let command = through_a_shell(&downlink(&["decode"]), &script);
     let line = on_a_terminal(command);
@@ -83,7 +84,7 @@ fn decoded_streams_do_not_control_the_terminal_either() {
     assert!(line.contains("\\u009b31m") && !line.contains('\u{9b}'), "{line:?}");
 }
 
-/// The address of a server that refuses each request with this reason.
+/// Starts a server that refuses every request for this reason. Returns its URL.
 fn refusing(reason: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
@@ -104,7 +105,7 @@ fn refusing(reason: &str) -> String {
 }
 
 #[test]
-fn errors_do_not_control_the_terminal_either() {
+fn errors_are_escaped_on_a_terminal() {
     let url = refusing(HOSTILE);
     for arguments in
         [vec!["subscribe", "--url", &*url, "a"], vec!["publish", "--url", &url, "-ta", "x"]]

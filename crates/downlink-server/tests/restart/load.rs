@@ -1,4 +1,4 @@
-//! Publishers and subscribers, and their results.
+//! The publishers and subscribers of a run, and their results.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use downlink_client::{Delivery, EventSource, PublishRequest, Publisher};
 /// The topic of nearly all subscribers.
 pub(crate) const STEADY: &str = "steady";
 
-/// The topic whose publishers hardly pause after an answer.
+/// The topic whose publishers pause only briefly after an answer.
 pub(crate) const BUSY: &str = "busy";
 
 /// The last event of a topic.
@@ -27,7 +27,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// How many connections the subscribers have opened.
+    /// The number of connections that the subscribers have opened.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -42,16 +42,16 @@ impl Tally {
     }
 }
 
-/// The results of a publisher. Its events are `<number>-0`, `<number>-1` and so on.
+/// The results of a publisher. The data of its events is `<number>-0`, `<number>-1` and so on.
 pub(crate) struct Published {
     pub(crate) topic: &'static str,
     pub(crate) number: usize,
-    /// The time each event was sent, and how long its answer took.
+    /// For each event, the time when it was sent, and the time until its answer.
     pub(crate) took: Vec<(Instant, Duration)>,
 }
 
 impl Published {
-    /// The longest wait for an answer that overlaps this span of time.
+    /// The longest wait for an answer among the waits that overlap this span of time.
     pub(crate) fn longest_in(&self, (from, to): (Instant, Instant)) -> Option<Duration> {
         let meanwhile =
             self.took.iter().filter(|(sent, took)| *sent <= to && *sent + *took >= from);
@@ -59,7 +59,7 @@ impl Published {
     }
 }
 
-/// Publishes until stopped. Each event is sent once and must be acknowledged.
+/// Publishes until stopped. Sends each event once. The server must acknowledge it.
 pub(crate) async fn publish(
     topic: &'static str,
     number: usize,
@@ -84,7 +84,7 @@ pub(crate) async fn publish(
     Published { topic, number, took }
 }
 
-/// The results of a subscriber: the events before the last one, and its connections.
+/// The results of a subscriber: its events without the last one, and the number of its connections.
 pub(crate) struct Read {
     pub(crate) topic: &'static str,
     pub(crate) seen: Vec<String>,
@@ -110,9 +110,9 @@ pub(crate) async fn read(
             }
             Delivery::Event(event) if event.data == END => return read,
             Delivery::Event(event) => read.seen.push(event.data),
-            Delivery::Gap(gap) => panic!("nothing is lost, and yet {gap:?}"),
+            Delivery::Gap(gap) => panic!("an unexpected gap: {gap:?}"),
             _ => {}
         }
     }
-    panic!("it ended for good: {:?}", source.closed_because());
+    panic!("the subscriber stopped: {:?}", source.closed_because());
 }

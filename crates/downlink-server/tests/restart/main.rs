@@ -1,11 +1,11 @@
-//! Restarts in place behind a real nginx, under load. Servers replace each other on one listening
-//! socket and one store, while publishers publish and subscribers read through the proxy. No
+//! The server is restarted under load, behind a real nginx. The servers replace each other on one
+//! listening socket and one store, while publishers publish and subscribers read through nginx. No
 //! publish is refused, and every subscriber gets every event exactly once and in order.
 //!
 //! The test acts as the supervisor and keeps the socket. An ordinary run has a hundred subscribers
-//! and two restarts. `DOWNLINK_RESTART_CLIENTS` sets the number of subscribers, as
-//! `cargo xtask nightly` does; there are six restarts then. Without nginx the tests report
-//! themselves as skipped.
+//! and two restarts. `DOWNLINK_RESTART_CLIENTS` sets another number of subscribers, and such a run
+//! has six restarts. `cargo xtask nightly` sets this variable. Without nginx, the tests are skipped
+//! and print a message.
 #![cfg(unix)]
 
 mod load;
@@ -33,22 +33,22 @@ use self::{
     program::{Program, Socket},
 };
 
-/// Subscribers of an ordinary test run, and its number of restarts.
+/// The numbers of subscribers and restarts of an ordinary test run.
 const CLIENTS: usize = 100;
 const RESTARTS: usize = 2;
 
 /// The number of restarts of a long run.
 const LONG_RESTARTS: usize = 6;
 
-/// Publishers of the topic that all subscribers read, and of the topic that a few read.
+/// The numbers of publishers of the topic [`STEADY`] and of the topic [`BUSY`].
 const STEADY_PUBLISHERS: usize = 4;
 const BUSY_PUBLISHERS: usize = 8;
 const BUSY_CLIENTS: usize = 4;
 
-/// Far longer than any test here takes.
+/// The longest wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A folder of one test. Removed when dropped.
+/// The folder of one test. Dropping it removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -66,10 +66,11 @@ impl Drop for Folder {
     }
 }
 
-/// The times of the signal to the old server and of the greeting of the next.
+/// The time of the signal to the old server, and the time of the greeting of the next server.
 type Restart = (Instant, Instant);
 
-/// Replaces a server. The next one starts before this one ends, or after it.
+/// Replaces a server. With `overlap`, the next server starts before the old one gets its signal.
+/// Otherwise it starts after the old one has ended.
 fn restart(old: Program, socket: &Socket, store: &Path, overlap: bool) -> (Program, Restart) {
     let begun = Instant::now();
     let next = if overlap {
@@ -115,8 +116,8 @@ impl Load {
                 Arc::clone(&load.tally),
             ));
         }
-        load.everyone_is_there(0).await;
-        // The number of deliveries per second does not depend on the number of subscribers.
+        load.all_are_connected(0).await;
+        // With more subscribers, publishers pause longer, so the rate of deliveries stays the same.
         let steady = Duration::from_millis(clients as u64 / 2);
         for number in 0..STEADY_PUBLISHERS {
             load.publish(STEADY, number, url, steady);
@@ -132,15 +133,15 @@ impl Load {
         self.publishing.spawn(publish(topic, number, url.to_owned(), pause, tally));
     }
 
-    /// Waits until each subscriber has reconnected after so many restarts, and publishing
-    /// continues.
-    async fn everyone_is_there(&self, restarts: usize) {
+    /// Waits until all subscribers together have opened one connection each at the start and after
+    /// each of so many restarts.
+    async fn all_are_connected(&self, restarts: usize) {
         let opened = async {
             while self.tally.opened() < (restarts + 1) * self.readers {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, opened).await.expect("they come back");
+        timeout(PATIENCE, opened).await.expect("all subscribers connect");
     }
 
     /// Waits until `more` further publishes were acknowledged.
@@ -151,7 +152,7 @@ impl Load {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, acknowledged).await.expect("publishing goes on");
+        timeout(PATIENCE, acknowledged).await.expect("publishing continues");
     }
 
     /// Ends the publishers first, and then the subscribers.
@@ -163,12 +164,12 @@ impl Load {
             let last = publisher.publish(&PublishRequest::to_topic(topic), END).await;
             assert!(last.expect("the last").committed);
         }
-        let read = timeout(PATIENCE, self.reading.join_all()).await.expect("everything comes");
+        let read = timeout(PATIENCE, self.reading.join_all()).await.expect("all events arrive");
         (published, read)
     }
 }
 
-/// Restarts the server several times under load. Then checks all results and returns a report.
+/// Restarts the server several times under load. Then it checks all results and returns a report.
 async fn restarts_under_load(
     name: &str,
     connections: Connections,
@@ -192,7 +193,7 @@ async fn restarts_under_load(
         let restarted = tokio::task::spawn_blocking(restarting).await.expect("a server");
         server = restarted.0;
         times.push(restarted.1);
-        load.everyone_is_there(number + 1).await;
+        load.all_are_connected(number + 1).await;
     }
     load.goes_on(100).await;
     let (published, read) = load.end(&nginx.url).await;
@@ -203,15 +204,15 @@ async fn restarts_under_load(
     format!("{name}: {}; {requests}", report(&published, &read, &times))
 }
 
-/// Every subscriber of a topic has each of its events once. All have the same order, and that keeps
-/// the order of each publisher.
+/// Asserts that every subscriber of a topic got each event of the topic once. All subscribers must
+/// have the same order, in which the events of each publisher are in their order.
 fn check(published: &[Published], read: &[Read]) {
     for topic in [STEADY, BUSY] {
         let published = published.iter().filter(|published| published.topic == topic);
         let mut read = read.iter().filter(|read| read.topic == topic);
         let seen = &read.next().expect("a reader of the topic").seen;
         for other in read {
-            assert!(other.seen == *seen, "{topic}: two subscribers saw different things");
+            assert!(other.seen == *seen, "{topic}: two subscribers got different events");
             assert!(other.connections > 1, "a restart ends every stream");
         }
         let mut total = 0;
@@ -219,14 +220,17 @@ fn check(published: &[Published], read: &[Read]) {
             let prefix = format!("{}-", publisher.number);
             let theirs = seen.iter().filter(|data| data.starts_with(&prefix)).cloned();
             let events = (0..publisher.took.len()).map(|event| format!("{prefix}{event}"));
-            assert!(theirs.eq(events), "{topic}, {prefix}: every event, once, in order");
+            assert!(
+                theirs.eq(events),
+                "{topic}, {prefix}: an event is missing, repeated or out of order"
+            );
             total += publisher.took.len();
         }
-        assert_eq!(seen.len(), total, "{topic}: and no others");
+        assert_eq!(seen.len(), total, "{topic}: events that no publisher sent");
     }
 }
 
-/// A report about the delays for publishers.
+/// A report about how long publishers waited for their answers.
 fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> String {
     let events: usize = published.iter().map(|publisher| publisher.took.len()).sum();
     let deliveries: usize = read.iter().map(|read| read.seen.len()).sum();
@@ -256,7 +260,8 @@ fn allow_many_descriptors() {
     setrlimit(Resource::Nofile, limit).expect("up to the maximum");
 }
 
-/// The running test holds this. Both tests at once would be slower than one after the other.
+/// The running test holds this lock. Two tests at the same time would take longer than one after
+/// the other.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 async fn torture(name: &str, connections: Connections) -> String {
@@ -273,16 +278,16 @@ async fn torture(name: &str, connections: Connections) -> String {
     }
 }
 
-/// Each request has its own connection, and nginx repeats none. So the servers alone have to
-/// prevent refused publishes.
+/// Each request has its own connection, and nginx repeats no request. So a restart must not refuse
+/// any publish.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn torture_restarts_refuse_nothing_without_any_repetition() {
+async fn torture_restarts_refuse_no_publish_without_repetition() {
     println!("{}", torture("fresh", Connections::Fresh).await);
 }
 
-/// nginx keeps connections open, and repeats a request whose connection ended without an answer.
-/// The idempotency key makes that safe.
+/// nginx keeps connections open. If a connection ends without an answer, nginx repeats the request.
+/// The idempotency key makes this repetition safe.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn torture_restarts_refuse_nothing_over_kept_connections() {
+async fn torture_restarts_refuse_no_publish_over_kept_connections() {
     println!("{}", torture("kept", Connections::Kept).await);
 }

@@ -1,4 +1,4 @@
-//! An nginx of the test: its files are in the test's folder, and the test provides its socket.
+//! Runs nginx. Its files are in the folder of the test, and it inherits its socket from the test.
 
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
@@ -14,7 +14,7 @@ pub(crate) enum Connections {
     Kept,
 }
 
-/// A running nginx. Dropping it sends SIGTERM, because its workers would survive a SIGKILL.
+/// A running nginx. Dropping it sends SIGTERM. After a SIGKILL, the workers of nginx would go on.
 pub(crate) struct Nginx {
     program: Program,
     pub(crate) url: String,
@@ -22,7 +22,7 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx with an inherited socket, so its port is certainly free.
+    /// Starts nginx with an inherited socket, so no other program can take its port.
     pub(crate) fn start(app: &Socket, connections: Connections, folder: &Path) -> Self {
         let front = Socket::tcp();
         let file = folder.join("nginx.conf");
@@ -37,7 +37,8 @@ impl Nginx {
         }
     }
 
-    /// The results of all requests, from nginx's log. The log is complete once nginx has ended.
+    /// Ends nginx and returns the results of all requests from its log. The log is complete only
+    /// after nginx has ended.
     pub(crate) fn requests(self) -> Requests {
         let log = self.log.clone();
         drop(self);
@@ -57,7 +58,7 @@ impl Drop for Nginx {
     }
 }
 
-/// The count of each combination of method, status, and status of each attempt.
+/// The number of requests for each combination of method, status, and the status of each attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(BTreeMap<String, usize>);
 

@@ -1,4 +1,5 @@
-//! Programs with a listening socket. The test keeps the socket, as a supervisor does.
+//! Runs programs with an inherited listening socket. The test keeps the socket, as a supervisor
+//! does.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -26,21 +27,21 @@ impl Socket {
     }
 
     pub(crate) fn unix(path: &Path) -> Self {
-        let listener = UnixListener::bind(path).expect("a path of the test's own");
+        let listener = UnixListener::bind(path).expect("a new path");
         let place = format!("unix:{}", path.display());
         Self { fd: Arc::new(listener.into()), place }
     }
 }
 
-/// A program with a listening socket as descriptor 3. Dropping it kills it.
+/// A running program with a listening socket as descriptor 3. Dropping it kills it.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Program {
-    /// Starts a program through a shell: `sh` moves the socket to descriptor 3, sets the variables
-    /// and becomes the program.
+    /// Starts a program through a shell. The shell moves the socket to descriptor 3, sets the
+    /// variables and then executes the program in its place.
     pub(crate) fn start(socket: &Socket, says: &str, words: &[&str]) -> Self {
         let mut command = Command::new("sh");
         for (name, _) in std::env::vars_os() {
@@ -61,7 +62,7 @@ impl Program {
     pub(crate) fn server(socket: &Socket, store: &Path) -> Self {
         let store = store.to_str().expect("UTF-8");
         let downlink = env!("CARGO_BIN_EXE_downlink");
-        // One topic retains all of its events.
+        // Each topic retains all of its events.
         let words = [downlink, "--store", store, "--retain-events", "1000000"];
         Self::start(socket, "LISTEN_PID=$$ LISTEN_FDS=1", &words)
     }

@@ -1,5 +1,5 @@
-//! A system clock that is wrong for a moment. libfaketime fakes the clock. Without it, these tests
-//! report themselves as skipped.
+//! The system clock is wrong for a moment. libfaketime fakes the clock. Without this library, the
+//! tests are skipped and print a message.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     stream::Stream,
 };
 
-/// Where Debian keeps it, by architecture.
+/// The paths of the library on Debian, by architecture.
 const LIBRARIES: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -32,8 +32,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right. Without the library, `None` and a message with the skipped test's
-    /// name.
+    /// A clock that shows the right time. Without the library, prints that the test is skipped and
+    /// returns `None`.
     fn new(folder: &Folder, test: &str) -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists());
         let Some(library) = library else {
@@ -45,9 +45,9 @@ impl Clock {
         Some(clock)
     }
 
-    /// Sets how many seconds the clock is ahead.
+    /// Sets how many seconds the clock is ahead of the right time.
     fn set(&self, ahead: &str) {
-        // Replaces the file as a whole, so that the server never reads half of it.
+        // Renaming replaces the whole file, so the server never reads half of it.
         let new = self.file.with_extension("new");
         fs::write(&new, format!("{ahead}\n")).expect("a file");
         fs::rename(&new, &self.file).expect("in its place");
@@ -58,7 +58,8 @@ impl Clock {
         let mut command = command(store, flags);
         command.env("LD_PRELOAD", self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        Server::try_spawn(command).unwrap_or_else(|said| panic!("it does not start: {said}"))
+        Server::try_spawn(command)
+            .unwrap_or_else(|said| panic!("the server does not start: {said}"))
     }
 }
 
@@ -71,13 +72,13 @@ async fn published(stream: &mut Stream, server: &Server, data: &str) -> u64 {
     event["at"].as_u64().expect("milliseconds")
 }
 
-/// The current time by the test's own clock, which is right.
+/// The right time, from the test's own clock.
 fn now_ms() -> u64 {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 500,000,000")
 }
 
-/// Asserts that a server's time is right, and not years ahead.
+/// Asserts that a time from the server is right.
 #[track_caller]
 fn assert_right(shown_ms: u64) {
     let hour = 60 * 60 * 1_000;
@@ -98,7 +99,7 @@ async fn is_expired(server: &Server, topic: &str) {
     .await;
 }
 
-/// Waits until a finished topic can be published to again.
+/// Waits until the finished topic takes events again.
 async fn is_free(server: &Server, topic: &str) {
     patiently(async {
         while server.post(&format!("topic={topic}"), "", "x").await.status != 200 {
@@ -108,13 +109,13 @@ async fn is_free(server: &Server, topic: &str) {
     .await;
 }
 
-/// How long a topic stays finished. The flags below set the same time.
+/// How long a topic stays finished. It is the time in the flags below.
 const FINISHED_KEEP: Duration = Duration::from_secs(2);
 
 const FLAGS: [&str; 4] = ["--finished-keep", "2s", "--retain", "short/*=age:2s"];
 
-/// A server whose clock was ten years ahead for a moment and is right again. Also returns the ids
-/// of three events from before, during and after the jump.
+/// Starts a server. Its clock jumps ten years ahead and then back to the right time. Returns the
+/// server, and the ids of three events from before, during and after the jump.
 async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     let server = clock.server(store, &FLAGS);
     let mut shown = server.stream("topic=shown&meta=1", "").await;
@@ -130,10 +131,13 @@ async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     assert!(meanwhile > now_ms() + nine_years, "the clock is not faked: {meanwhile}");
     ids.push(server.publish("topic=kept", "meanwhile").await);
     server.publish("topic=short/meanwhile", "x").await;
-    // Retention is a day, and these events must not look ten years old.
+    // Events are retained for a day. They must not appear to be ten years old.
     assert_eq!(events(&server, "kept").await, 2);
     let late = server.post("topic=done", "", "x").await.status;
-    assert!(late == 409 || finished_at.elapsed() >= FINISHED_KEEP, "{late}: finished no more");
+    assert!(
+        late == 409 || finished_at.elapsed() >= FINISHED_KEEP,
+        "{late}: the topic is no longer finished"
+    );
 
     clock.set("+0");
     assert_right(published(&mut shown, &server, "after").await);
@@ -141,13 +145,13 @@ async fn after_a_jump(clock: &Clock, store: &Path) -> (Server, Vec<String>) {
     (server, ids)
 }
 
-/// The server behaves as if the clock had always been right.
-async fn time_goes_on(server: &Server, ids: &[String]) {
+/// Asserts that the server behaves as if the clock had always been right.
+async fn assert_clock_is_right(server: &Server, ids: &[String]) {
     server.publish("topic=short/after", "x").await;
     is_expired(server, "short/meanwhile").await;
     is_expired(server, "short/after").await;
     is_free(server, "done").await;
-    assert_eq!(events(server, "kept").await, 3, "kept for a day");
+    assert_eq!(events(server, "kept").await, 3, "all three events are kept");
 
     let data = ["before", "meanwhile", "after"];
     let mut whole = server.stream("topic=kept&start=earliest&meta=1", "").await;
@@ -162,7 +166,7 @@ async fn time_goes_on(server: &Server, ids: &[String]) {
     for time in &times {
         assert_right(time.unsigned_abs());
         // A reader that starts at the time of an event gets that event and the later ones.
-        let first = times.iter().position(|other| other == time).expect("its own");
+        let first = times.iter().position(|other| other == time).expect("the time is in the list");
         let since = jiff::Timestamp::from_millisecond(*time).expect("a time of today");
         let mut stream = server.stream(&format!("topic=kept&start=since:{since}"), "").await;
         assert_eq!(next(&mut stream, data.len() - first).await, data[first..]);
@@ -174,18 +178,18 @@ async fn time_goes_on(server: &Server, ids: &[String]) {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_wrong_for_one_publish_changes_nothing_in_memory() {
+async fn a_clock_jump_does_not_change_a_server_in_memory() {
     let folder = Folder::new("clock-memory");
-    let test = "a_clock_that_was_wrong_for_one_publish_changes_nothing_in_memory";
+    let test = "a_clock_jump_does_not_change_a_server_in_memory";
     let Some(clock) = Clock::new(&folder, test) else { return };
     let (server, ids) = after_a_jump(&clock, Path::new("none")).await;
-    time_goes_on(&server, &ids).await;
+    assert_clock_is_right(&server, &ids).await;
 }
 
 #[tokio::test]
-async fn a_clock_that_was_wrong_for_one_publish_changes_nothing_over_a_restart() {
+async fn a_clock_jump_does_not_change_a_server_after_a_restart() {
     let folder = Folder::new("clock-store");
-    let test = "a_clock_that_was_wrong_for_one_publish_changes_nothing_over_a_restart";
+    let test = "a_clock_jump_does_not_change_a_server_after_a_restart";
     let Some(clock) = Clock::new(&folder, test) else { return };
     for killed in [false, true] {
         let store = folder.file(&format!("{killed}.db"));
@@ -196,15 +200,15 @@ async fn a_clock_that_was_wrong_for_one_publish_changes_nothing_over_a_restart()
             server.stop();
         }
         let server = clock.server(&store, &FLAGS);
-        time_goes_on(&server, &ids).await;
+        assert_clock_is_right(&server, &ids).await;
     }
 }
 
 /// The server is restarted while the clock is wrong.
 #[tokio::test]
-async fn a_restart_while_the_clock_is_wrong_changes_nothing() {
+async fn a_restart_during_a_clock_jump_does_not_change_the_server() {
     let folder = Folder::new("clock-restart");
-    let test = "a_restart_while_the_clock_is_wrong_changes_nothing";
+    let test = "a_restart_during_a_clock_jump_does_not_change_the_server";
     let Some(clock) = Clock::new(&folder, test) else { return };
     let store = folder.file("x.db");
     let server = clock.server(&store, &FLAGS);
@@ -213,10 +217,10 @@ async fn a_restart_while_the_clock_is_wrong_changes_nothing() {
     server.stop();
     clock.set(TEN_YEARS);
     let server = clock.server(&store, &FLAGS);
-    assert_eq!(events(&server, "kept").await, 1, "it is not ten years old");
+    assert_eq!(events(&server, "kept").await, 1, "the event appears to be ten years old");
     ids.push(server.publish("topic=kept", "meanwhile").await);
     server.publish("topic=short/meanwhile", "x").await;
     clock.set("+0");
     ids.push(server.publish("topic=kept", "after").await);
-    time_goes_on(&server, &ids).await;
+    assert_clock_is_right(&server, &ids).await;
 }

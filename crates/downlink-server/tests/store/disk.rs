@@ -1,15 +1,16 @@
-//! A small disk for one test. Mounting it needs permission.
+//! A small file system for one test. Mounting it needs permission.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// A file system of a bounded size; unmounted when dropped.
+/// A file system of limited size. Dropping it unmounts it.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts a disk. Without permission, `None` and a message that names the skipped test.
+    /// Mounts a file system. Without permission, prints that the test is skipped and returns
+    /// `None`.
     pub(crate) fn mount(at: PathBuf, bytes: u64, test: &str) -> Option<Self> {
         std::fs::create_dir_all(&at).expect("a folder for the test");
         let size = format!("size={bytes}");
@@ -26,7 +27,7 @@ impl Disk {
         self.0.join(name)
     }
 
-    /// Remounts the disk with these options.
+    /// Mounts the file system again with these options.
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();

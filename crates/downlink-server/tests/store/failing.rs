@@ -1,4 +1,4 @@
-//! Full disks, unusable files, and locks of other programs.
+//! The store fails because a disk is full, a file is unusable, or another program holds a lock.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     server::{id_of, next, refused},
 };
 
-/// Fills and closes a store with this many events of one topic.
+/// Creates a store with this many events of one topic. Returns their data.
 pub(crate) async fn store_with(store: &Path, events: usize) -> Vec<String> {
     let server = Server::start(store, &[]);
     let mut data = Vec::new();
@@ -22,8 +22,8 @@ pub(crate) async fn store_with(store: &Path, events: usize) -> Vec<String> {
     data
 }
 
-/// Publishes until the disk is full. `kept` gets the acknowledged events; the result is the
-/// refusal.
+/// Publishes until the disk is full, and returns the detail of the refusal. Adds the data of the
+/// acknowledged events to `kept`. `works` is the status of a successful publish.
 pub(crate) async fn fill(server: &Server, works: u16, kept: &mut Vec<String>) -> String {
     for number in 0..10_000 {
         let data = format!("{number} {}", "x".repeat(8_000));
@@ -33,13 +33,13 @@ pub(crate) async fn fill(server: &Server, works: u16, kept: &mut Vec<String>) ->
         }
         kept.push(data);
     }
-    panic!("the disk is larger than it should be");
+    panic!("the disk does not become full");
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() {
+async fn a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there_is_space() {
     let folder = Folder::new("full");
-    let test = "a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals";
+    let test = "a_full_disk_refuses_publishes_and_keeps_acknowledged_events_until_there_is_space";
     let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
     let (store, ballast) = (disk.file("x.db"), disk.file("ballast"));
     fs::write(&ballast, vec![1; 1 << 20]).expect("room");
@@ -50,7 +50,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     let said = fill(&server, 200, &mut kept).await;
     assert!(said.contains("disk of the store is full") && said.contains("free some"), "{said}");
     assert!(kept.len() > 50, "{}", kept.len());
-    // Both readers continue: the one from before, and a new one that needs events from the file.
+    // The first reader continues, and so does a new reader that needs events from the file.
     assert_eq!(next(&mut live, kept.len()).await, kept);
     let mut late = server.stream("topic=a&start=earliest", "").await;
     assert_eq!(next(&mut late, kept.len()).await, kept);
@@ -63,7 +63,7 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
     assert_eq!(next(&mut live, 10).await, kept[kept.len() - 10..]);
     assert_eq!(next(&mut late, 10).await, kept[kept.len() - 10..]);
 
-    // The disk fills up again. The server is killed and restarted on it, and still answers readers.
+    // The disk becomes full again. The server is killed and restarted, and still serves readers.
     fill(&server, 200, &mut kept).await;
     server.kill();
     let server = Server::start(&store, &flags);
@@ -79,9 +79,9 @@ async fn a_full_disk_refuses_publishers_keeps_what_was_acknowledged_and_heals() 
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_answered() {
+async fn a_full_disk_refuses_relaxed_publishes_and_keeps_acknowledged_events() {
     let folder = Folder::new("relaxed-full");
-    let test = "a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_answered";
+    let test = "a_full_disk_refuses_relaxed_publishes_and_keeps_acknowledged_events";
     let Some(disk) = Disk::mount(folder.file("disk"), 2 << 20, test) else { return };
     let store = disk.file("x.db");
     let relaxed = ["--durability", "relaxed", "--event-bytes-max", "10000"];
@@ -103,7 +103,7 @@ async fn a_full_disk_refuses_relaxed_publishers_too_and_loses_nothing_that_was_a
     assert_eq!(again.last_event_id(), id);
 }
 
-/// The number of published events in a stream's refusal, and the id of the last.
+/// The number of published events in the refusal of a stream, and the id of the last one.
 #[track_caller]
 fn published(said: &str) -> (usize, &str) {
     let (_, counted) = said.rsplit_once(" Published: ").expect(said);
@@ -112,10 +112,10 @@ fn published(said: &str) -> (usize, &str) {
 }
 
 #[tokio::test]
-async fn a_streamed_publish_on_a_full_disk_counts_what_was_kept() {
+async fn a_streamed_publish_on_a_full_disk_counts_the_stored_events() {
     for (durability, status) in [("commit", 200), ("relaxed", 202)] {
         let folder = Folder::new(&format!("stream-full-{durability}"));
-        let test = "a_streamed_publish_on_a_full_disk_counts_what_was_kept";
+        let test = "a_streamed_publish_on_a_full_disk_counts_the_stored_events";
         let Some(disk) = Disk::mount(folder.file("disk"), 3 << 20, test) else { return };
         let store = disk.file("x.db");
         let flags = ["--durability", durability, "--event-bytes-max", "10000"];
@@ -137,7 +137,7 @@ async fn a_streamed_publish_on_a_full_disk_counts_what_was_kept() {
         assert_eq!(kept[..failed - 1], data[..failed - 1], "{said}");
         assert!(kept.iter().all(|data| !data.starts_with(&format!("\"{} ", failed - 1))), "{said}");
         assert_eq!(live.last_event_id(), last);
-        // Exactly these events survive a kill.
+        // After a kill, the store has exactly these events.
         server.kill();
         disk.remount("size=33554432");
         let server = Server::start(&store, &flags);
@@ -151,9 +151,9 @@ async fn a_streamed_publish_on_a_full_disk_counts_what_was_kept() {
 }
 
 #[tokio::test]
-async fn a_disk_that_cannot_be_written_is_said_at_the_start() {
+async fn a_read_only_disk_is_an_error_at_the_start() {
     let folder = Folder::new("read-only");
-    let test = "a_disk_that_cannot_be_written_is_said_at_the_start";
+    let test = "a_read_only_disk_is_an_error_at_the_start";
     let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
     let store = disk.file("x.db");
     let data = store_with(&store, 3).await;
@@ -169,7 +169,7 @@ async fn a_disk_that_cannot_be_written_is_said_at_the_start() {
 }
 
 #[tokio::test]
-async fn files_that_are_no_store_of_ours_are_refused_with_what_to_do() {
+async fn errors_about_foreign_files_say_what_to_do() {
     let folder = Folder::new("foreign");
     let text = folder.file("text.db");
     fs::write(&text, "history\n".repeat(1_000)).expect("a file");
@@ -179,7 +179,7 @@ async fn files_that_are_no_store_of_ours_are_refused_with_what_to_do() {
     foreign.execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").expect("a table");
     assert!(refused(&other).contains("the file is not a store: choose another name"));
     let rows = foreign.query_row("SELECT a FROM t", [], |row| row.get::<_, i64>(0));
-    assert_eq!(rows, Ok(1), "it is left as it was");
+    assert_eq!(rows, Ok(1), "the database has not changed");
     let said = refused(&folder.file("nowhere/x.db"));
     assert!(said.contains("check that its folder exists"), "{said}");
     let said = refused(&folder.0);
@@ -195,7 +195,7 @@ async fn files_that_are_no_store_of_ours_are_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_store_in_use_is_refused_and_goes_on_where_it_is() {
+async fn a_second_server_cannot_open_a_store_in_use() {
     let folder = Folder::new("in-use");
     let store = folder.file("x.db");
     let server = Server::start(&store, &[]);
@@ -208,7 +208,7 @@ async fn a_store_in_use_is_refused_and_goes_on_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_lock_of_another_program_is_said_and_over_when_it_ends() {
+async fn publishes_fail_only_while_another_program_holds_a_lock() {
     let folder = Folder::new("locked");
     let store = folder.file("x.db");
     store_with(&store, 1).await;
@@ -222,17 +222,17 @@ async fn a_lock_of_another_program_is_said_and_over_when_it_ends() {
     let said = server.post("topic=a", "", "refused").await.problem(503);
     assert!(said.contains("end its transaction and try again"), "{said}");
     let mut stream = server.stream("topic=a&start=earliest", "").await;
-    assert_eq!(next(&mut stream, 1).await.len(), 1, "reading goes on");
+    assert_eq!(next(&mut stream, 1).await.len(), 1, "reading still works");
     shell.execute_batch("ROLLBACK").expect("a transaction");
     let id = id_of(&server.post("topic=a", "", "kept").await);
     assert_eq!(next(&mut stream, 1).await, ["kept"]);
     assert_eq!(stream.last_event_id(), id);
 }
 
-/// Damage at any place: the server reports it at the start, or serves the intact part. It never
-/// panics, and never returns an event that was not published.
+/// Damages each page of a store in turn. The server reports the damage at the start or serves the
+/// intact part. It never panics, and never returns an event that was not published.
 #[tokio::test]
-async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
+async fn a_damaged_file_is_an_error_or_its_intact_events_are_served() {
     let folder = Folder::new("damaged");
     let whole = folder.file("whole.db");
     let data = store_with(&whole, 60).await;
@@ -255,7 +255,7 @@ async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
             }
             Ok(server) => {
                 served += 1;
-                is_honest(&server, &data).await;
+                assert_no_invented_events(&server, &data).await;
                 server.stop();
             }
         }
@@ -263,8 +263,8 @@ async fn a_damaged_file_is_said_or_served_and_never_invented_from() {
     assert!(said_at_start > 0 && served > 0, "{said_at_start} {served}");
 }
 
-/// The server returns events in order, up to the first damage. It reports no gap.
-async fn is_honest(server: &Server, data: &[String]) {
+/// Asserts that the server returns events in order up to the first damage, and reports no gap.
+async fn assert_no_invented_events(server: &Server, data: &[String]) {
     let published = server.post("topic=a", "", "the end").await;
     if published.status != 200 {
         let said = published.problem(503);
@@ -278,7 +278,7 @@ async fn is_honest(server: &Server, data: &[String]) {
     let mut left = data.len() + usize::from(published.status == 200);
     while let Some(event) = crate::patiently(stream.next()).await {
         if event.event_type == "downlink.gap" {
-            panic!("damage is no gap: nothing was evicted: {event:?}");
+            panic!("a gap, although no event was evicted: {event:?}");
         }
         assert_eq!(Some(event.data.as_str()), due.next());
         left -= 1;

@@ -1,11 +1,11 @@
-//! One server for each file, whatever the names of the file are.
+//! Only one server can open a store, even if the file has several names.
 
 use std::fs;
 
 use crate::{Folder, Server, failing::store_with, server::refused};
 
 #[tokio::test]
-async fn a_hard_link_is_the_same_store() {
+async fn a_store_in_use_cannot_be_opened_through_a_hard_link() {
     let folder = Folder::new("link");
     let (store, link) = (folder.file("x.db"), folder.file("y.db"));
     store_with(&store, 1).await;
@@ -17,7 +17,7 @@ async fn a_hard_link_is_the_same_store() {
 }
 
 #[tokio::test]
-async fn no_file_can_be_removed_to_open_a_store_twice() {
+async fn removing_the_lock_file_does_not_open_a_store_twice() {
     let folder = Folder::new("removed-lock");
     let store = folder.file("x.db");
     let server = Server::start(&store, &[]);

@@ -1,13 +1,13 @@
-//! The program over a real file, through HTTP: its errors for damaged files and full disks, and the
-//! data that survives restarts, kills and restored backups.
+//! Tests of the program with a store, over HTTP: its errors for damaged files and full disks, and
+//! the data that survives restarts, kills and restored backups.
 //!
-//! Tests wait for events, never for a fixed time. A process that outlives its test is killed.
+//! Tests wait for events, never for a fixed time. Each test kills its processes at its end.
 #![cfg(unix)]
 
 #[path = "../api/answer.rs"]
 mod answer;
 #[path = "../api/stream.rs"]
-#[expect(dead_code, reason = "what the tests of the API need of it")]
+#[expect(dead_code, reason = "only the tests of the API use all of it")]
 mod stream;
 
 mod clock;
@@ -27,14 +27,14 @@ use std::{path::PathBuf, time::Duration};
 use server::Server;
 use tokio::time::timeout;
 
-/// Far longer than any of these tests takes.
+/// The longest wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// A folder of one test; removed when dropped.
+/// The folder of one test. Dropping it removes it.
 struct Folder(PathBuf);
 
 impl Folder {

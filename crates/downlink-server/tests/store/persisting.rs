@@ -1,5 +1,5 @@
-//! State that survives a restart besides the events: ids, keys and finished topics. Also the losses
-//! that relaxed durability allows.
+//! Ids, keys and finished topics survive a restart, like events. With relaxed durability, a power
+//! cut may lose the newest events.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     stream::Stream,
 };
 
-/// Restarts the server after an orderly end or a kill.
+/// Stops or kills the server, and starts it again.
 fn again(server: Server, store: &Path, killed: bool) -> Server {
     if killed {
         server.kill();
@@ -28,7 +28,7 @@ async fn rest(stream: Stream) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn keys_and_given_ids_are_remembered_over_restarts() {
+async fn keys_and_publisher_ids_survive_restarts() {
     for killed in [false, true] {
         let folder = Folder::new(&format!("given-{killed}"));
         let store = folder.file("x.db");
@@ -58,7 +58,7 @@ async fn keys_and_given_ids_are_remembered_over_restarts() {
 }
 
 #[tokio::test]
-async fn finished_topics_stay_finished_and_whole_over_restarts() {
+async fn finished_topics_and_their_events_survive_restarts() {
     for killed in [false, true] {
         let folder = Folder::new(&format!("finished-{killed}"));
         let store = folder.file("x.db");
@@ -101,7 +101,7 @@ async fn listed(server: &Server, limit: usize) -> Vec<(String, Value)> {
 }
 
 #[tokio::test]
-async fn topics_of_the_file_are_listed_after_a_restart() {
+async fn topics_are_listed_after_a_restart() {
     let folder = Folder::new("listed");
     let store = folder.file("x.db");
     let mut server = Server::start(&store, &[]);
@@ -116,7 +116,7 @@ async fn topics_of_the_file_are_listed_after_a_restart() {
             let due: Vec<_> = names.iter().map(|name| (name.clone(), json!(1))).collect();
             assert_eq!(listed(&server, limit).await, due);
         }
-        // The event keeps its id, although an earlier run of the server published it.
+        // The event was published in an earlier epoch and keeps its id.
         assert_eq!(server.get("/topics?topic=t/00").await["oldest"], json!(ids[0]));
     }
 }
@@ -126,10 +126,10 @@ async fn gap(stream: &mut Stream) -> Value {
     patiently(stream.gap()).await
 }
 
-/// A kill loses no event that the operating system has. So the test restores an earlier copy of the
-/// store, which is the state after a power cut.
+/// After a kill, the operating system still has all events. So the test restores an earlier copy of
+/// the store, which is like the store after a power cut.
 #[tokio::test]
-async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_skips_anything() {
+async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
     let folder = Folder::new("relaxed");
     let (store, before) = (folder.file("x.db"), folder.file("before.db"));
     let relaxed = ["--durability", "relaxed"];
@@ -152,7 +152,8 @@ async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_ski
     restore(&before, &store);
 
     let server = Server::start(&store, &relaxed);
-    // More new events than lost ones: if the id were only a position, a reader would skip some.
+    // There are more new events than lost events. If ids were only positions, a reader that resumes
+    // after a lost id would skip new events.
     let new: Vec<String> = (0..6).map(|number| format!("new {number}")).collect();
     for data in &new {
         assert!(!lost.contains(&server.publish("topic=a", data).await));
@@ -168,7 +169,7 @@ async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_ski
     }
     let mut resumed = server.stream("topic=a", &id_of(&kept)).await;
     assert_eq!(next(&mut resumed, 6).await, new);
-    // A reader may resume after the notice's own id. It does not get the notice again.
+    // A reader that resumes after the id of the gap notice does not get the notice again.
     let mut resumed = server.stream("topic=a", &lost[0]).await;
     let _told = gap(&mut resumed).await;
     let told = resumed.last_event_id();
@@ -177,7 +178,7 @@ async fn what_a_power_cut_takes_in_relaxed_durability_is_told_once_and_no_id_ski
 }
 
 #[tokio::test]
-async fn a_kill_takes_nothing_that_was_answered_in_relaxed_durability() {
+async fn acknowledged_relaxed_events_survive_a_kill() {
     let folder = Folder::new("relaxed-kill");
     let store = folder.file("x.db");
     let relaxed = ["--durability", "relaxed"];
@@ -198,7 +199,7 @@ async fn a_kill_takes_nothing_that_was_answered_in_relaxed_durability() {
 
 /// An event that is not in the store is neither acknowledged nor visible.
 #[tokio::test]
-async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing() {
+async fn relaxed_publishes_are_refused_and_invisible_while_the_store_is_locked() {
     let folder = Folder::new("relaxed-locked");
     let store = folder.file("x.db");
     let server = Server::start(&store, &["--durability", "relaxed"]);
@@ -208,15 +209,15 @@ async fn relaxed_publishes_are_refused_and_unseen_while_the_store_takes_nothing(
     let said = server.post("topic=a", "", "refused").await.problem(503);
     assert!(said.contains("end its transaction and try again"), "{said}");
     assert_eq!(server.get("/topics?topic=a").await["published"], 0);
-    shell.execute_batch("ROLLBACK").expect("no lock any more");
+    shell.execute_batch("ROLLBACK").expect("the end of the lock");
     let id = server.publish("topic=a", "kept").await;
     assert_eq!(next(&mut live, 1).await, ["kept"]);
     assert_eq!(live.last_event_id(), id);
 }
 
-/// The refusal must not wait for the next event: the publisher may be silent for hours.
+/// The refusal must not wait for the next event, because the publisher may not send one for hours.
 #[tokio::test]
-async fn an_open_stream_is_refused_as_soon_as_one_of_its_events_is() {
+async fn an_open_stream_is_refused_as_soon_as_one_event_is() {
     let folder = Folder::new("open-stream");
     let server = Server::start(&folder.file("log.db"), &[]);
     server.publish("topic=a&id=taken", "one").await;

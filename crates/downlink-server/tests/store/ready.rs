@@ -1,4 +1,4 @@
-//! A store that takes no events: readiness, log and metrics tell it, also after a start.
+//! While a store takes no events, the readiness check, the log and the metrics say so.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::{
 
 const FLAGS: [&str; 4] = ["--event-bytes-max", "10000", "--history-bytes-max", "100000"];
 
-/// Fills the rest of a disk, to the last byte.
+/// Fills a disk to the last byte.
 fn fill_up(path: &Path) {
     let mut file = File::create(path).expect("a file");
     for bytes in [4_096, 1] {
@@ -27,12 +27,12 @@ fn fill_up(path: &Path) {
     }
 }
 
-/// Asks until the server is ready.
+/// Requests `/readyz` until the server is ready.
 pub(crate) async fn becomes_ready(server: &Server) {
     patiently(async { while server.ask("GET", "/readyz", "", "").await.status != 200 {} }).await;
 }
 
-/// Asks until the server is not ready, and returns its reason.
+/// Requests `/readyz` until the server is not ready, and returns the reason.
 async fn becomes_unready(server: &Server) -> String {
     patiently(async {
         loop {
@@ -53,9 +53,9 @@ pub(crate) async fn metric(server: &Server, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_by_readiness_metrics_and_log_until_there_is_room() {
+async fn readiness_metrics_and_log_show_a_full_disk_until_there_is_space() {
     let folder = Folder::new("ready");
-    let test = "a_full_disk_is_told_by_readiness_metrics_and_log_until_there_is_room";
+    let test = "readiness_metrics_and_log_show_a_full_disk_until_there_is_space";
     let Some(disk) = Disk::mount(folder.file("disk"), 4 << 20, test) else { return };
     let ballast = disk.file("ballast");
     fs::write(&ballast, vec![1; 2 << 20]).expect("room");
@@ -74,7 +74,7 @@ async fn a_full_disk_is_told_by_readiness_metrics_and_log_until_there_is_room() 
     let refused = metric(&server, "downlink_publishes_refused_total{reason=\"disk_full\"}").await;
     assert_eq!(refused, "4");
 
-    // Nothing is published meanwhile: a server that is not ready gets no requests.
+    // The test publishes nothing now, because a server that is not ready gets no requests.
     fs::remove_file(&ballast).expect("removed");
     becomes_ready(&server).await;
     server.publish("topic=a", "more").await;
@@ -84,9 +84,9 @@ async fn a_full_disk_is_told_by_readiness_metrics_and_log_until_there_is_room() 
 }
 
 #[tokio::test]
-async fn a_start_on_a_full_disk_serves_readers_and_takes_events_once_there_is_room() {
+async fn a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space() {
     let folder = Folder::new("full-start");
-    let test = "a_start_on_a_full_disk_serves_readers_and_takes_events_once_there_is_room";
+    let test = "a_server_starts_on_a_full_disk_and_takes_events_once_there_is_space";
     for is_killed in [false, true] {
         let name = format!("disk-{is_killed}");
         let Some(disk) = Disk::mount(folder.file(&name), 4 << 20, test) else { return };
@@ -94,13 +94,14 @@ async fn a_start_on_a_full_disk_serves_readers_and_takes_events_once_there_is_ro
         let mut kept = store_with(&store, 50).await;
         if is_killed {
             let server = Server::start(&store, &FLAGS);
-            kept.push("only in the log of the database".to_owned());
+            kept.push("only in the write-ahead log".to_owned());
             server.publish("topic=a", &kept[50]).await;
             server.kill();
         }
         fill_up(&ballast);
         let server = Server::start(&store, &FLAGS);
-        // The start may have freed some space, by moving the log of the database into the file.
+        // The start may have freed some space, because it moves the write-ahead log into the
+        // database.
         fill_up(&disk.file("more-ballast"));
         let said = server.ask("GET", "/readyz", "", "").await.problem(503);
         assert!(said.contains("disk of the store is full"), "{said}");
@@ -128,7 +129,8 @@ async fn a_start_on_a_full_disk_serves_readers_and_takes_events_once_there_is_ro
     }
 }
 
-/// Damages the root page of a table that the start does not read and the first step of trimming does.
+/// Damages the root page of the table `memberships`. The start does not read this page, but the
+/// first step of trimming does.
 fn damage_memberships(store: &Path) {
     let database = Connection::open(store).expect("a database");
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'memberships'";
@@ -156,15 +158,16 @@ async fn a_damaged_store_is_not_ready() {
     assert_eq!(log.matches("the store takes no events").count(), 1, "{log}");
 }
 
-/// Needs the program `strace`, and the right to trace.
+/// The test needs the program `strace` and the right to trace. Otherwise it is skipped.
 #[tokio::test]
-async fn after_a_failed_flush_the_server_is_not_ready_and_contradicts_itself_nowhere() {
+async fn after_a_failed_flush_readiness_and_errors_agree() {
     let folder = Folder::new("flush");
     let store = folder.file("x.db");
     store_with(&store, 1).await;
     let program = command(&store, &[]);
     let mut traced = Command::new("strace");
-    // The program stays our child, so that it can be killed. Each thread has a count of its own.
+    // With `-D`, the program stays the child of this test, so that the test can kill it. strace
+    // counts the flushes of each thread separately.
     traced.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]);
     traced.args(["-e", "inject=fdatasync,fsync:error=EIO:when=20+"]);
     traced.arg(program.get_program()).args(program.get_args());

@@ -1,5 +1,4 @@
-//! An older copy replaces the store. Every lost event is reported as a gap, and no id skips an
-//! event.
+//! An older copy replaces the store. Readers get a gap for lost events, and no id skips an event.
 
 use std::{
     fs,
@@ -35,7 +34,7 @@ pub(crate) fn restore(copy: &Path, store: &Path) {
     }
 }
 
-/// Publishes one event after another until stopped. Returns the ids and data of all.
+/// Publishes one event after another until stopped. Returns the id and the data of each event.
 async fn publish_until(
     server: Arc<Server>,
     stop: Arc<AtomicUsize>,
@@ -52,7 +51,7 @@ async fn publish_until(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_none() {
+async fn only_ids_newer_than_a_restored_copy_give_a_gap() {
     let folder = Folder::new("restored");
     let (store, copy) = (folder.file("x.db"), folder.file("copy.db"));
     let server = Arc::new(Server::start(&store, &[]));
@@ -69,7 +68,7 @@ async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_no
     let backup = tokio::task::spawn_blocking(move || back_up(&from, &to));
     patiently(backup).await.expect("a copy");
     let at_backup = count.load(Ordering::Relaxed);
-    // More events after the copy: their ids are newer than the copy.
+    // The copy does not have these events.
     patiently(async {
         while count.load(Ordering::Relaxed) < at_backup + 20 {
             tokio::task::yield_now().await;
@@ -112,9 +111,9 @@ async fn ids_that_are_younger_than_a_restored_copy_get_one_gap_and_older_ones_no
     }
 }
 
-/// The server was restarted after the copy was made, so the copy does not know that epoch.
+/// The server was restarted after the copy was made, so the copy does not know the last epoch.
 #[tokio::test]
-async fn ids_of_a_life_that_a_restored_copy_does_not_know_get_a_gap() {
+async fn ids_of_an_epoch_unknown_to_a_restored_copy_give_a_gap() {
     let folder = Folder::new("unknown-life");
     let (store, copy) = (folder.file("x.db"), folder.file("copy.db"));
     let server = Server::start(&store, &[]);
@@ -130,7 +129,7 @@ async fn ids_of_a_life_that_a_restored_copy_does_not_know_get_a_gap() {
     let mut waiting = server.stream("topic=a", &gone).await;
     let gap = patiently(waiting.gap()).await;
     assert_eq!((&gap["reason"], &gap["after"]), (&json!("new_epoch"), &json!(gone)));
-    // The reader may get an event of the copy again, but misses none of them.
+    // The reader may get an event of the copy again, but misses no event of the copy.
     assert_eq!(next(&mut waiting, 1).await, ["old"]);
     // The key of a lost event is lost too, so publishing it again gives it a new id.
     let again = id_of(&server.post("topic=a", "Idempotency-Key: k\r\n", "gone").await);

@@ -1,4 +1,4 @@
-//! Retention per topic and for the whole file. Gaps are exact, also after a restart.
+//! Retention of each topic and of the whole file. Gaps are exact, even after a restart.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ async fn publish(server: &Server, topic: &str, count: usize) -> Vec<String> {
     ids
 }
 
-/// Asserts that a reader that resumes after any id gets exactly the newest `kept` events of the
-/// topic. If other events lie in between, it gets one gap first.
+/// Asserts that the topic keeps exactly the newest `kept` events. A reader resumes after each id in
+/// turn. It gets the kept events after the id. If other events lie between, it gets one gap first.
 async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     let oldest = ids.len() - kept;
     patiently(trimmed(server, topic, ids, oldest)).await;
@@ -34,7 +34,8 @@ async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
     }
 }
 
-/// Waits until the rule was applied to the file. That happens after the answer to a publisher.
+/// Waits until the server has applied the rule to the file. It does so after it has answered the
+/// publisher.
 async fn trimmed(server: &Server, topic: &str, ids: &[String], oldest: usize) {
     let (query, due) = (format!("topic={topic}"), format!("\"oldest\":\"{}\"", ids[oldest]));
     let mut told = oldest <= 1;
@@ -55,11 +56,11 @@ fn restarted(server: Server, store: &Path, flags: &[&str], killed: bool) -> Serv
 }
 
 #[tokio::test]
-async fn each_topic_keeps_what_the_first_rule_that_matches_says() {
+async fn the_first_matching_rule_applies_to_a_topic() {
     for store in ["x.db", "none"] {
         let folder = Folder::new(&format!("rules-{store}"));
         let file = if store == "none" { store.into() } else { folder.file(store) };
-        // One flag with two rules, and another flag with one.
+        // The first flag has two rules, and the second has one rule.
         let flags = [
             "--retain",
             "chat/long=events:6;chat/*=events:3,age:1h",
@@ -86,7 +87,7 @@ async fn each_topic_keeps_what_the_first_rule_that_matches_says() {
 }
 
 #[tokio::test]
-async fn rules_are_one_setting_in_the_file_of_settings_too() {
+async fn a_file_of_settings_may_have_retention_rules() {
     let folder = Folder::new("rules-file");
     let settings = folder.file("x.toml");
     std::fs::write(&settings, "retain = [\"a=events:2\", \"b/*=events:4,bytes:100000\"]\n")
@@ -113,7 +114,7 @@ async fn a_stricter_rule_applies_after_a_restart() {
 }
 
 #[tokio::test]
-async fn age_takes_events_of_its_topics_alone() {
+async fn an_age_rule_evicts_only_events_of_matching_topics() {
     let folder = Folder::new("age");
     let store = folder.file("x.db");
     let flags = ["--retain", "typing/*=age:10ms"];
@@ -121,8 +122,7 @@ async fn age_takes_events_of_its_topics_alone() {
     let first = publish(&server, "keep", 3).await;
     let gone = publish(&server, "typing/a", 3).await;
     let passed = async |server: &Server| {
-        // A reader may get events that are about to expire, so this waits until the rule was
-        // applied.
+        // Until the rule is applied, a reader may still get the expired events.
         while server.get("/topics?topic=typing/a").await["events"] != 0 {}
     };
     patiently(passed(&server)).await;
@@ -138,12 +138,12 @@ async fn age_takes_events_of_its_topics_alone() {
 }
 
 #[tokio::test]
-async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() {
+async fn store_bytes_max_limits_the_whole_file_and_gaps_are_exact() {
     let folder = Folder::new("bounded");
     let store = folder.file("x.db");
     let bytes_max = 512 * 1024;
     let limit = bytes_max.to_string();
-    // Memory holds less than the file, because readers also get events that only memory still has.
+    // Readers also get events that only memory still has. So memory must hold less than the file.
     let memory = ["--history-bytes-max", "100000", "--event-bytes-max", "10000"];
     let flags = [&["--store-bytes-max", &limit][..], &memory].concat();
     let mut server = Server::start(&store, &flags);
@@ -156,22 +156,26 @@ async fn the_file_is_bounded_as_a_whole_and_says_from_where_on_it_is_complete() 
         let mut resumed = server.stream("topic=t/*", &ids[0]).await;
         let gap = patiently(resumed.gap()).await;
         assert_eq!((&gap["reason"], &gap["after"]), (&json!("evicted"), &json!(ids[0])));
-        let oldest = ids.iter().position(|id| gap["oldest"] == json!(id)).expect("an id of ours");
+        let oldest =
+            ids.iter().position(|id| gap["oldest"] == json!(id)).expect("an id of this test");
         assert_eq!(gap["until"], json!(ids[oldest - 1]));
-        // The limit is in pages, so the events fill most of it and never more.
+        // The server counts whole pages of the file, so the events take less than the limit.
         let kept = ids.len() - oldest;
         assert!((50..=bytes_max / 3_000).contains(&kept), "{kept} are kept");
-        assert!(next(&mut resumed, kept).await == data[oldest..], "not what was published");
+        assert!(
+            next(&mut resumed, kept).await == data[oldest..],
+            "other events than the published ones"
+        );
         server = restarted(server, &store, &flags, killed);
     }
     server.stop();
     let log = std::fs::metadata(format!("{}-wal", store.display()));
-    assert_eq!(log.map_or(0, |log| log.len()), 0, "a closed store is all in one file");
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "a closed store has no write-ahead log");
     let size = std::fs::metadata(&store).expect("a file").len();
     assert!(size < 2 * bytes_max as u64, "{size} bytes");
 }
 
-/// Topics, and the most events that each keeps.
+/// Topics, and the maximum number of events that each topic keeps.
 const KEPT: [(&str, usize); 5] = [("r/a", 1), ("r/b", 3), ("r/c/x", 7), ("s/a", 5), ("s/b", 1_000)];
 
 /// Queries of subscriptions, and the indices of the topics that they match.
@@ -183,10 +187,10 @@ const WANTED: [(&str, &[usize]); 5] = [
     ("topic=s/a", &[3]),
 ];
 
-/// For every pattern and every id: a reader gets the retained events after the id, each once and in
-/// order. If any matching event is gone, it gets one gap first.
+/// A reader resumes after every id with every pattern. It gets the retained events after the id
+/// once and in order. If a matching event after the id was evicted, it gets one gap first.
 #[tokio::test]
-async fn every_id_and_pattern_gets_what_is_kept_and_one_gap_for_what_is_not() {
+async fn every_id_and_pattern_gives_the_kept_events_and_one_gap_for_evicted_events() {
     let folder = Folder::new("model");
     let store = folder.file("x.db");
     let flags = [

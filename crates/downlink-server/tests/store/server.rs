@@ -1,4 +1,4 @@
-//! The program as a process, and its HTTP requests.
+//! Runs the program as a process, and sends it HTTP requests.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{answer::Answer, patiently, stream::Stream};
 
-/// A command line of the program over this store.
+/// A command of the program with this store.
 pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_downlink"));
     for (name, _) in std::env::vars_os() {
@@ -27,7 +27,7 @@ pub(crate) fn command(store: &Path, flags: &[&str]) -> Command {
     command
 }
 
-/// The program's output when it refuses to start over this store.
+/// Asserts that the program does not start with this store. Returns its error.
 pub(crate) fn refused(store: &Path) -> String {
     let mut child = command(store, &[]).spawn().expect("the program starts");
     let mut first = String::new();
@@ -40,7 +40,7 @@ pub(crate) fn refused(store: &Path) -> String {
     }
     let ended = child.wait_with_output().expect("it ends");
     let all = String::from_utf8(ended.stderr).expect("UTF-8");
-    // A server that waits for a store says so in its log.
+    // While a server waits for a store, it writes log lines.
     let is_log = |line: &&str| line.contains(" INFO ");
     let said: String = all.lines().filter(|line| !is_log(line)).collect::<Vec<_>>().join("\n");
     assert_eq!(ended.status.code(), Some(1), "{all}");
@@ -51,25 +51,27 @@ pub(crate) fn refused(store: &Path) -> String {
     said
 }
 
-/// A server over a store. Dropping it kills it.
+/// A running server with a store. Dropping it kills it.
 pub(crate) struct Server {
     child: Child,
     address: String,
-    /// Stays open while the server runs: the server writes more, and ends when stdout is closed.
+    /// This end of the pipe stays open while the server runs. The server would end if it could not
+    /// write to its stdout.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Server {
     pub(crate) fn start(store: &Path, flags: &[&str]) -> Self {
-        Self::try_start(store, flags).unwrap_or_else(|said| panic!("it does not start: {said}"))
+        Self::try_start(store, flags)
+            .unwrap_or_else(|said| panic!("the server does not start: {said}"))
     }
 
-    /// Starts a server. The error is its output on stderr.
+    /// Starts a server. The error is the server's output on stderr.
     pub(crate) fn try_start(store: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::try_spawn(command(store, flags))
     }
 
-    /// Starts a server with this command. The error is its output on stderr.
+    /// Starts a server with this command. The error is the server's output on stderr.
     pub(crate) fn try_spawn(mut command: Command) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -83,7 +85,7 @@ impl Server {
         Ok(Self { child, address: address.to_owned(), _stdout: stdout })
     }
 
-    /// The memory that the program has now.
+    /// The bytes of physical memory that the program uses now.
     #[cfg(target_os = "linux")]
     pub(crate) fn resident_bytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -93,13 +95,13 @@ impl Server {
         kib * 1_024.0
     }
 
-    /// SIGKILL: the program stops at once.
+    /// Stops the program at once, with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
     }
 
-    /// Ends the server in an orderly way and returns its output on stderr.
+    /// Stops the server with a signal that drains it, and returns its output on stderr.
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
@@ -139,12 +141,13 @@ impl Server {
         self.ask("POST", &format!("/events?{query}"), headers, data).await
     }
 
-    /// Publishes and returns the id. The publish must succeed.
+    /// Publishes an event, which must succeed, and returns its id.
     pub(crate) async fn publish(&self, query: &str, data: &str) -> String {
         id_of(&self.post(query, "", data).await)
     }
 
-    /// Starts a streamed publish and leaves its body open. The answer arrives before the body ends.
+    /// Starts a streamed publish and leaves its body open. Returns the answer, which arrives before
+    /// the body ends.
     pub(crate) async fn publish_open(&self, query: &str, event_stream: &str) -> Answer {
         let (host, bytes) = (&self.address, event_stream.len());
         let request = format!(
@@ -174,7 +177,7 @@ impl Server {
         io
     }
 
-    /// Requests a stream without the first notice. The answer may be a refusal.
+    /// Requests a stream without the event `downlink.open`. The server may refuse it.
     pub(crate) async fn stream(&self, query: &str, last_event_id: &str) -> Stream {
         let mut io = TcpStream::connect(&self.address).await.expect("listening");
         let last = match last_event_id {
@@ -195,7 +198,7 @@ impl Drop for Server {
     }
 }
 
-/// The id in the answer to a successful publish, committed or not.
+/// The id in the answer to a successful publish, with either durability.
 #[track_caller]
 pub(crate) fn id_of(answer: &Answer) -> String {
     assert!([200, 202].contains(&answer.status), "{answer:?}");
@@ -203,7 +206,7 @@ pub(crate) fn id_of(answer: &Answer) -> String {
     body["id"].as_str().expect("an id").to_owned()
 }
 
-/// The data of the next `count` events. There must be no gap among them.
+/// The data of the next `count` events. Panics at a gap.
 pub(crate) async fn next(stream: &mut Stream, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     while events.len() < count {

@@ -1,5 +1,5 @@
-//! A reader that does not read while its events expire. It gets each event, or a gap that covers
-//! it.
+//! A subscriber stops reading while its events expire. Later it gets each event or a gap that
+//! covers the event.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{Folder, Server, patiently, stream::Stream};
 
-/// Events that expire. Each has its own topic and is larger than a socket buffer.
+/// The number of events that expire. Each has its own topic and is larger than a socket buffer.
 const EVENTS: usize = 50;
 const EVENT_BYTES: usize = 200_000;
 
@@ -20,11 +20,11 @@ fn offset(id: &str) -> u64 {
     offset.parse().expect("a number")
 }
 
-/// The events and gaps that a reader got.
+/// The events and gaps that a subscriber got.
 #[derive(Debug, Default)]
 struct Read {
     events: BTreeSet<u64>,
-    /// Each gap: the id before it, its last id, and its reason.
+    /// For each gap, the offset before it, its last offset and its reason.
     gaps: Vec<(u64, u64, String)>,
 }
 
@@ -65,9 +65,10 @@ async fn retained(server: &Server) -> BTreeSet<String> {
     topics.map(|topic| topic["topic"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// Opens a stream with this start and reads it only after its events have expired. Each event is
-/// delivered or lies in a reported gap. `false` if they had expired before the stream was open.
-async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
+/// Opens a stream with this start, and reads it only after its events have expired. Asserts that
+/// each event is delivered or lies in a gap. Returns `false` if all events had expired before the
+/// stream was open.
+async fn each_event_is_delivered_or_in_a_gap(store: &Path, start: &str) -> bool {
     let server = Server::start(store, &["--retain-events", "1", "--retain", RETAIN]);
     let data = "x".repeat(EVENT_BYTES);
     let line = |number| format!("{{\"topic\":\"c/{number}\",\"data\":\"{data}\"}}\n");
@@ -83,7 +84,7 @@ async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
         }
     })
     .await;
-    // A topic that still has events now had them when the stream was opened.
+    // These topics also had their events when the stream was opened.
     let due = retained(&server).await;
     if due.is_empty() {
         return false;
@@ -95,38 +96,43 @@ async fn nothing_is_left_out(store: &Path, start: &str) -> bool {
         let at = offset(id.as_str().expect("an id"));
         let is_due = due.contains(&format!("c/{number}"));
         let is_accounted_for = read.events.contains(&at) || read.has_gap_over(at);
-        assert!(!is_due || is_accounted_for, "{start}: {at} is left out: {read:?}");
+        assert!(!is_due || is_accounted_for, "{start}: {at} is missing: {read:?}");
     }
-    assert!(read.events.len() < EVENTS, "{start}: it was not slow: {read:?}");
+    assert!(read.events.len() < EVENTS, "{start}: the subscriber got every event: {read:?}");
     true
 }
 
-/// Runs the test in memory and with a store.
-async fn nothing_is_left_out_anywhere(name: &str, start: &str) {
+/// Runs the test in memory and with a store. Repeats it until the stream opens in time.
+async fn each_event_is_delivered_or_in_a_gap_in_memory_and_store(name: &str, start: &str) {
     let folder = Folder::new(&format!("unread-{name}"));
-    while !nothing_is_left_out(Path::new("none"), start).await {}
+    while !each_event_is_delivered_or_in_a_gap(Path::new("none"), start).await {}
     let mut attempt = 0;
-    while !nothing_is_left_out(&folder.file(&format!("{attempt}.db")), start).await {
+    while !each_event_is_delivered_or_in_a_gap(&folder.file(&format!("{attempt}.db")), start).await
+    {
         attempt += 1;
     }
 }
 
 #[tokio::test]
-async fn what_expires_unread_from_the_earliest_is_told() {
-    nothing_is_left_out_anywhere("earliest", "start=earliest").await;
+async fn start_earliest_gives_expired_unread_events_as_gaps() {
+    each_event_is_delivered_or_in_a_gap_in_memory_and_store("earliest", "start=earliest").await;
 }
 
 #[tokio::test]
-async fn what_expires_unread_of_the_last_is_told() {
-    nothing_is_left_out_anywhere("last", "start=last:1000").await;
+async fn start_last_gives_expired_unread_events_as_gaps() {
+    each_event_is_delivered_or_in_a_gap_in_memory_and_store("last", "start=last:1000").await;
 }
 
 #[tokio::test]
-async fn what_expires_unread_since_a_time_is_told() {
-    nothing_is_left_out_anywhere("since", "start=since:2020-01-01T00:00:00Z").await;
+async fn start_since_gives_expired_unread_events_as_gaps() {
+    each_event_is_delivered_or_in_a_gap_in_memory_and_store(
+        "since",
+        "start=since:2020-01-01T00:00:00Z",
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn what_expires_unread_after_the_id_earliest_is_told() {
-    nothing_is_left_out_anywhere("id", "last_event_id=earliest").await;
+async fn the_id_earliest_gives_expired_unread_events_as_gaps() {
+    each_event_is_delivered_or_in_a_gap_in_memory_and_store("id", "last_event_id=earliest").await;
 }

@@ -1,4 +1,4 @@
-//! Draining: no. 16, and under a server that does not know streams.
+//! Requirement 16: drains, also under a server that does not know streams.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{Client, app, open, patiently};
 
 #[tokio::test]
-async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
+async fn acceptance_16_ten_thousand_drained_clients_reconnect_at_random_times() {
     const CLIENTS: usize = 10_000;
     let (from, to) = (Duration::from_secs(2), Duration::from_secs(12));
     let hub = Hub::<String>::builder().text().drain_spread(from..=to).build().unwrap();
@@ -28,8 +28,8 @@ async fn acceptance_16_ten_thousand_drained_clients_come_back_spread() {
         assert!((2_000..=12_000).contains(&millis));
         by_second[((millis - 2_000) / 1_000).min(9)] += 1;
     }
-    // A tenth in each second. The bounds are six standard deviations (of 30), so chance cannot fail
-    // it.
+    // On average, a tenth of the clients comes back in each second. The bounds are six standard
+    // deviations (of 30) away, so the test does not fail by chance.
     assert!(by_second.iter().all(|clients| (820..=1_180).contains(clients)), "{by_second:?}");
     assert_eq!(hub.stats().subscribers, 0);
 }
@@ -50,6 +50,6 @@ async fn acceptance_16_a_drained_hub_lets_axums_own_server_end() {
     stop.send(()).unwrap();
     assert_eq!(client.event().await.data, "the last");
     assert!(client.next().await.is_none());
-    assert!(client.decoder.reconnection_time().is_some(), "told when to come back");
+    assert!(client.decoder.reconnection_time().is_some(), "the client has a reconnection time");
     patiently(ended).await.unwrap().unwrap();
 }

@@ -1,4 +1,4 @@
-//! The bytes that reach a client: no. 9 to 13 and 15.
+//! Requirements 9 to 13 and 15: the bytes that reach a client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ async fn acceptance_09_type_id_and_reconnection_time_reach_clients() {
 }
 
 #[tokio::test]
-async fn acceptance_10_an_empty_event_arrives_as_one() {
+async fn acceptance_10_an_empty_event_arrives_as_an_event() {
     let hub = Hub::<String>::text();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
     let mut client = running.subscribe("topics=a", "").await;
@@ -39,7 +39,7 @@ async fn acceptance_10_an_empty_event_arrives_as_one() {
 }
 
 #[test]
-fn acceptance_11_what_is_no_json_is_the_callers_error() {
+fn acceptance_11_a_value_without_json_is_an_error_of_the_publish() {
     let hub = Hub::<HashMap<(u8, u8), u8>>::json();
     let mut subscription = open(hub.subscribe());
     let error = hub.publish(HashMap::from([((1, 2), 3)])).unwrap_err();
@@ -49,7 +49,7 @@ fn acceptance_11_what_is_no_json_is_the_callers_error() {
     assert!(hub.publish(HashMap::new()).is_ok());
 }
 
-/// Counts how often it is serialised.
+/// A value that counts how often it is serialised.
 #[derive(Clone)]
 struct Probe(Arc<AtomicUsize>);
 
@@ -61,7 +61,7 @@ impl serde::Serialize for Probe {
 }
 
 #[test]
-fn acceptance_12_an_event_is_encoded_once_for_all() {
+fn acceptance_12_an_event_is_encoded_once_for_all_subscriptions() {
     let hub = Hub::<Probe>::json();
     let probe = Probe(Arc::default());
     let mut subscriptions: Vec<_> = (0..100).map(|_| open(hub.subscribe().topic("a"))).collect();
@@ -76,10 +76,13 @@ fn acceptance_12_an_event_is_encoded_once_for_all() {
     }
     assert_eq!(probe.0.load(Ordering::SeqCst), 1);
     let first = frames[0].as_bytes().as_ptr();
-    assert!(frames.iter().all(|frame| frame.as_bytes().as_ptr() == first), "one copy for all");
+    assert!(
+        frames.iter().all(|frame| frame.as_bytes().as_ptr() == first),
+        "all subscriptions share one copy"
+    );
 }
 
-/// The standard's own steps in the simplest form, as a second implementation of the decoder.
+/// A second decoder that follows the steps of the standard in the simplest way.
 fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     let text = String::from_utf8(bytes.to_vec()).unwrap().replace("\r\n", "\n").replace('\r', "\n");
     let (mut event_type, mut data, mut last_id) = (String::new(), String::new(), String::new());
@@ -104,7 +107,7 @@ fn read_plainly(bytes: &[u8]) -> Vec<(String, String, String)> {
     events
 }
 
-/// One event of a subscription, as an independent decoder reads it, and its frame.
+/// The next event of a subscription: its data as the second decoder reads it, and its frame.
 fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)> {
     match subscription.next().now_or_never()?? {
         Delivery::Event(event) => {
@@ -114,7 +117,7 @@ fn received(subscription: &mut Subscription<String>) -> Option<(String, Vec<u8>)
     }
 }
 
-/// Text with many line ends, colons and other hazards.
+/// Text with many line ends, colons and other special characters.
 fn hazardous() -> impl Strategy<Value = String> {
     let hazard = prop_oneof!["[\r\n\0: ]{1,3}", "(id|event|data|retry): ?x", "\\PC{0,4}"];
     prop::collection::vec(hazard, 0..6).prop_map(|parts| parts.concat())
@@ -122,18 +125,18 @@ fn hazardous() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn acceptance_13_what_is_published_is_what_is_read_or_an_error(
+    fn acceptance_13_an_event_is_read_as_it_was_published_or_refused(
         data in hazardous(), event_type in hazardous(), id in hazardous(),
     ) {
         let hub = Hub::<String>::text();
         let mut subscription = open(hub.subscribe().topic("a"));
         let published = hub.to("a").event(&event_type).id(&id).publish(data.clone());
         let Some((read, frame)) = received(&mut subscription) else {
-            prop_assert!(published.is_err(), "accepted and not delivered");
+            prop_assert!(published.is_err(), "the event was accepted but not delivered");
             return Ok(());
         };
         prop_assert!(published.is_ok());
-        prop_assert!(received(&mut subscription).is_none(), "one event of one publish");
+        prop_assert!(received(&mut subscription).is_none(), "one publish gave more than one event");
         let data = data.replace("\r\n", "\n").replace('\r', "\n");
         prop_assert_eq!(&read, &data);
         prop_assert_eq!(read_plainly(&frame), [(event_type, data, id)]);
@@ -153,7 +156,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn acceptance_15_no_version_gets_a_connection_header() {
+async fn acceptance_15_no_http_version_gets_a_connection_header() {
     let hub = Hub::<String>::text();
     let plain = open(hub.subscribe()).into_http_response();
     assert!(!plain.headers().contains_key("connection"));

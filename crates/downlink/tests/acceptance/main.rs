@@ -1,8 +1,8 @@
-//! Requirements of a library for live updates. Each test covers a defect that other libraries have.
+//! Requirements for a library for live updates. Each test covers a defect that other libraries
+//! have.
 //!
-//! A test is named after the number of its requirement and the expected behaviour. Requirements
-//! about connections are tested with real sockets. No test measures time, and every wait is for an
-//! event.
+//! The name of a test has the number of its requirement and the expected behaviour. Tests about
+//! connections use real sockets. No test measures time, and all waits are for events.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -34,14 +34,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Far longer than any of these tests takes.
+/// The longest wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
     timeout(PATIENCE, waited_for).await.expect("this never happened")
 }
 
-/// Opens a subscription. That never waits in memory.
+/// Opens a subscription. A hub in memory does this without waiting.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -60,7 +60,7 @@ struct Wanted {
     client: Option<String>,
 }
 
-/// An app with one route, `/`, that subscribes as the query asks.
+/// An app with the route `/`, which opens a subscription according to the query.
 fn app(hub: &Hub<String>, keep_alive: KeepAlive) -> Router {
     let join =
         move |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| {
@@ -96,13 +96,13 @@ impl Running {
         Self { address, stop: Some(stop), ended }
     }
 
-    /// A client that has subscribed and received `downlink.open`.
+    /// Opens a subscription and reads `downlink.open`.
     async fn subscribe(&self, query: &str, last_event_id: &str) -> Client {
         let io = TcpStream::connect(self.address).await.unwrap();
         Client::subscribe(io, query, last_event_id).await
     }
 
-    /// A subscribed client with a small window that stops reading.
+    /// Opens a subscription with a small receive window and stops reading.
     async fn stall(&self, query: &str) -> Client {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(8 * 1_024).unwrap();
@@ -115,7 +115,7 @@ impl Running {
     }
 }
 
-/// A subscriber on a socket. It uses HTTP/1.0, so the body has no framing to remove.
+/// A subscriber on a socket. It uses HTTP/1.0, so the body has no chunks.
 struct Client {
     io: TcpStream,
     head: String,
@@ -140,7 +140,7 @@ impl Client {
         client
     }
 
-    /// The next event. `None` at the end of the connection or at a reset.
+    /// The next event, or `None` at the end of the connection or at a reset.
     async fn next(&mut self) -> Option<DecodedEvent> {
         let mut bytes = [0; 16 * 1_024];
         loop {

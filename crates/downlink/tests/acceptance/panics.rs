@@ -1,4 +1,4 @@
-//! User code that panics: no. 14.
+//! Requirement 14: panics of user code.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ fn next(subscription: &mut Subscription<u32>) -> Option<String> {
 }
 
 #[test]
-fn acceptance_14_a_panicking_filter_ends_its_subscription_alone() {
+fn acceptance_14_a_panicking_filter_ends_only_its_subscription() {
     let encode = |value: &u32| Ok::<_, Infallible>(Event::new(value.to_string()));
     let hub = Hub::builder().encode_with(encode).keep_values(|_| 4).build().unwrap();
     let mut panicking = open(hub.subscribe().topic("n").filter(|_| panic!("the filter's bug")));
@@ -31,7 +31,7 @@ fn acceptance_14_a_panicking_filter_ends_its_subscription_alone() {
 }
 
 #[test]
-fn acceptance_14_a_panicking_serializer_fails_its_publish_alone() {
+fn acceptance_14_a_panicking_serializer_fails_only_its_publish() {
     let encode = |value: &u32| {
         assert!(*value != 13, "the serializer's bug");
         Ok::<_, Infallible>(Event::new(value.to_string()))
@@ -39,7 +39,7 @@ fn acceptance_14_a_panicking_serializer_fails_its_publish_alone() {
     let hub = Hub::builder().encode_with(encode).build().unwrap();
     let mut subscription = open(hub.subscribe().topic("n"));
     let unlucky = catch_unwind(AssertUnwindSafe(|| hub.to("n").publish(13)));
-    assert!(unlucky.is_err(), "the publisher hears of it, in its own call");
+    assert!(unlucky.is_err(), "the publisher's own call panics");
     let receipt = hub.to("n").publish(14).unwrap();
     assert_eq!(receipt.offset().unwrap().get(), 1, "nothing was published before");
     assert_eq!(next(&mut subscription).as_deref(), Some("14"));

@@ -1,4 +1,4 @@
-//! Races between threads: no. 3, 4, 5 and 17.
+//! Requirements 3, 4, 5 and 17: races between threads.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,7 @@ fn publish_until_closed(hub: &Hub<String>) -> usize {
 }
 
 #[test]
-fn acceptance_03_a_publish_beside_a_close_is_read_or_refused() {
+fn acceptance_03_a_publish_during_a_close_is_read_or_refused() {
     for _ in 0..200 {
         let hub = hub();
         let start = Barrier::new(3);
@@ -66,7 +66,7 @@ fn acceptance_03_a_publish_beside_a_close_is_read_or_refused() {
 }
 
 /// Subscribes twenty times and reads each subscription until the close ends it. Returns the number
-/// of subscriptions opened.
+/// of subscriptions that were opened.
 fn subscribe_until_closed(hub: &Hub<String>) -> usize {
     let subscribe = |_: &usize| match try_open(hub.subscribe().topic("a")) {
         Ok(subscription) => read_after(hub, subscription) == DisconnectReason::Closed,
@@ -79,7 +79,7 @@ fn subscribe_until_closed(hub: &Hub<String>) -> usize {
 }
 
 #[test]
-fn acceptance_03_a_subscription_beside_a_close_ends_or_is_refused() {
+fn acceptance_03_a_subscription_during_a_close_ends_or_is_refused() {
     let mut opened = 0;
     for _ in 0..200 {
         let hub = hub();
@@ -96,10 +96,10 @@ fn acceptance_03_a_subscription_beside_a_close_ends_or_is_refused() {
         });
         assert_eq!(hub.stats().subscribers, 0);
     }
-    assert!(opened > 0, "some came before the close");
+    assert!(opened > 0, "some subscriptions were opened before the close");
 }
 
-/// Waits for the end, which may come before or after the start of this call.
+/// Waits for the end of a subscription.
 fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> DisconnectReason {
     let (read, ended) = read(subscription);
     assert_eq!(ended, DisconnectReason::Closed);
@@ -108,7 +108,7 @@ fn read_after(hub: &Hub<String>, subscription: Subscription<String>) -> Disconne
 }
 
 #[test]
-fn acceptance_04_there_is_nothing_to_run() {
+fn acceptance_04_a_hub_needs_no_background_task() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     for at in 0..10_000 {
@@ -117,13 +117,13 @@ fn acceptance_04_there_is_nothing_to_run() {
     let subscriptions: Vec<_> = (0..100).map(|_| open(hub.subscribe())).collect();
     assert_eq!(hub.stats().subscribers, 1 + subscriptions.len());
     for at in 0..10_000 {
-        let next = subscription.next().now_or_never().expect("there at once");
+        let next = subscription.next().now_or_never().expect("the event is ready at once");
         assert_eq!(number(next.unwrap()), at);
     }
 }
 
 #[test]
-fn acceptance_05_a_subscription_gets_what_follows_it_once_and_in_order() {
+fn acceptance_05_a_subscription_gets_all_later_events_once_and_in_order() {
     const EVENTS: usize = 20_000;
     let hub = hub();
     let published = AtomicUsize::new(0);
@@ -143,7 +143,7 @@ fn acceptance_05_a_subscription_gets_what_follows_it_once_and_in_order() {
                     let after = published.load(Ordering::SeqCst);
                     let (read, _) = read(subscription);
                     let first = read.first().copied().unwrap_or(EVENTS);
-                    // One event may be in the middle of its publish at either look.
+                    // At each load of `published`, one event may be published but not counted yet.
                     assert!((before..=after + 1).contains(&first), "{before} {first} {after}");
                     assert!(read.into_iter().eq(first..EVENTS));
                 }
@@ -153,7 +153,7 @@ fn acceptance_05_a_subscription_gets_what_follows_it_once_and_in_order() {
 }
 
 #[test]
-fn acceptance_17_of_twice_as_many_at_once_exactly_the_limit_win() {
+fn acceptance_17_exactly_subscribers_max_of_concurrent_subscriptions_open() {
     const LIMIT: usize = 400;
     const THREADS: usize = 8;
     let limits = Limits { subscribers_max: LIMIT, ..Limits::default() };

@@ -1,8 +1,9 @@
-//! The memory of a subscription, counted by the allocator. A change has to justify higher numbers.
+//! The memory of a subscription, counted by the allocator. If a change increases a limit here, its
+//! commit must give the reason.
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "counts more than is asked for here")]
+#[allow(dead_code, reason = "these tests use only a part of it")]
 #[path = "../../../downlink-proto/tests/it/allocation.rs"]
 mod allocation;
 
@@ -18,8 +19,8 @@ use downlink::{
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 
-/// The number of subscriptions counted together. Lists grow by doubling, so their unused capacity
-/// counts too.
+/// The number of subscriptions in one count. The count includes the unused capacity of lists, which
+/// double when they grow.
 const SUBSCRIPTIONS: usize = 10_000;
 
 /// A waiting subscription of one topic and an inbox.
@@ -39,7 +40,7 @@ fn poll(subscription: &mut Subscription<String>) -> Option<Offset> {
     }
 }
 
-/// The body of an idle stream and its state in the log together take less than 550 bytes. With
+/// The body of an idle stream and its state in the log together take less than 575 bytes. With
 /// twice as much, the subscription would be larger than its connection.
 #[test]
 fn an_idle_subscription_with_an_inbox_stays_small() {
@@ -54,18 +55,18 @@ fn an_idle_subscription_with_an_inbox_stays_small() {
     let behind = used.live / SUBSCRIPTIONS as isize;
     assert!(itself <= 168, "{itself}");
     let body = size_of::<SseBody<SubscriptionFrames<String, AsPublished>>>();
-    println!("an idle subscription: {itself} bytes, its body {body}, and {behind} behind it");
+    println!("an idle subscription: {itself} bytes, its body {body}, and {behind} in the log");
     assert!(body <= 208, "{body}");
     assert!(behind <= 366, "{behind}");
 }
 
 /// A subscription that resumes from a cursor is no larger than a new one.
 #[test]
-fn a_subscription_that_came_back_holds_no_more() {
+fn a_resumed_subscription_has_the_same_memory_as_a_new_one() {
     let hub = Hub::<String>::text();
     let cursor = hub.cursor();
     let others = ["alice", "bob"].map(|client| waiting(&hub, "news", client));
-    // From here on, the lists have capacity for one more.
+    // From now on, the lists have capacity for one more subscription.
     drop(waiting(&hub, "news", "carol"));
     let (subscription, anew) = allocations_of(|| waiting(&hub, "news", "carol"));
     drop(subscription);
@@ -79,8 +80,8 @@ fn a_subscription_that_came_back_holds_no_more() {
     drop(others);
 }
 
-/// The cost of each delivery to a connection: a wake-up, an event, nothing more to read, waiting
-/// again.
+/// Each delivery to a connection has these steps: a wake-up, a poll with an event, and a poll
+/// without an event, after which the subscription waits again.
 #[test]
 fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     let hub = Hub::<String>::text();
@@ -105,7 +106,8 @@ fn a_delivery_to_a_waiting_subscription_allocates_nothing() {
     assert_eq!(used.count, 0);
 }
 
-/// The allocations of one publish beside this many topics with one subscription each.
+/// The number of allocations of one publish in a hub with this many other topics. Each other topic
+/// has one subscription.
 fn publish_beside(topics: usize) -> usize {
     let hub = Hub::<String>::text();
     let others: Vec<_> = (0..topics)
@@ -120,17 +122,17 @@ fn publish_beside(topics: usize) -> usize {
     used.count
 }
 
-/// The log's own tests count the locks and wake-ups.
+/// The tests of the log count the locks and wake-ups.
 #[test]
-fn a_publish_allocates_the_same_beside_few_and_many_topics() {
+fn a_publish_allocates_the_same_with_few_and_many_topics() {
     let few = publish_beside(100);
     println!("a publish: {few} allocations");
     assert_eq!(publish_beside(20_000), few);
 }
 
-/// An error is an item of a source, and costs the frames of a stream nothing.
+/// A source can return an error in place of a frame. This does not increase the size of its items.
 #[test]
-fn a_polled_frame_is_no_larger_for_the_error_in_its_place() {
+fn a_possible_error_does_not_make_a_polled_frame_larger() {
     let with_error = size_of::<Poll<Option<Result<Frame, AnyError>>>>();
     assert_eq!(with_error, size_of::<Poll<Option<Frame>>>());
 }

@@ -1,4 +1,4 @@
-//! The bytes of a body, and their division into chunks.
+//! The bytes of a body, and how they are divided into chunks.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance};
 use super::{Reader, SECOND, comment, silent};
 
 #[tokio::test(start_paused = true)]
-async fn first_bytes_come_before_any_event() {
+async fn the_first_bytes_come_before_any_event() {
     let mut reader = Reader::new(Sse::new(stream::pending::<Frame>()));
     let before = Instant::now();
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n"));
@@ -21,7 +21,7 @@ async fn first_bytes_come_before_any_event() {
 }
 
 #[tokio::test]
-async fn reconnection_time_follows_the_greeting() {
+async fn the_reconnection_time_follows_the_greeting() {
     let sse = Sse::new(stream::pending::<Frame>()).reconnection_time(3 * SECOND);
     let first = Reader::new(sse).next().await;
     assert_eq!(first.as_deref(), Some(": connected\n\nretry: 3000\n\n"));
@@ -36,17 +36,17 @@ async fn plain_items_and_results_are_streamed() {
 }
 
 #[tokio::test]
-async fn all_that_is_ready_leaves_in_one_chunk() {
+async fn all_ready_frames_are_sent_in_one_chunk() {
     let mut reader = Reader::new(Sse::new(stream::iter([comment("a"), comment("b")])));
     let first = reader.next().await;
     assert_eq!(first.as_deref(), Some(": connected\n\n: a\n\n: b\n\n"));
     assert_eq!(reader.next().await, None);
 }
 
-/// The sizes of the chunks after the greeting, for `frames` frames of `bytes` bytes each.
+/// The sizes of the chunks after the greeting, for a stream of `frames` frames of `bytes` bytes.
 async fn chunks_of(frames: usize, bytes: usize) -> Vec<usize> {
     let frame = Frame::from(Event::new("x".repeat(bytes - "data: \n\n".len())));
-    // The stream is not ready at the first poll, so the greeting is sent alone.
+    // At the first poll, the stream has no frame, so the first chunk has only the greeting.
     let late = stream::once(tokio::task::yield_now())
         .flat_map(move |()| stream::iter(vec![frame.clone(); frames]));
     let mut reader = Reader::greeted(Sse::new(late)).await;
@@ -75,7 +75,7 @@ async fn chunks_end_at_the_byte_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_brings_a_keep_alive() {
+async fn a_quiet_stream_sends_a_keep_alive() {
     let mut reader = Reader::greeted(Sse::new(stream::pending::<Frame>())).await;
     for _ in 0..20 {
         let before = Instant::now();
@@ -86,7 +86,7 @@ async fn silence_brings_a_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn traffic_puts_the_keep_alive_off() {
+async fn an_event_delays_the_keep_alive() {
     let (sender, sse) = Sse::channel(1);
     let mut reader = Reader::greeted(sse).await;
     for _ in 0..10 {
@@ -101,7 +101,7 @@ async fn traffic_puts_the_keep_alive_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alive_can_be_an_event() {
+async fn a_keep_alive_can_be_an_event() {
     let alive = Event::new("").event(EventType::from_static("alive"));
     let keep_alive = KeepAlive::new().interval(SECOND).event(alive);
     let sse = Sse::new(stream::pending::<Frame>()).keep_alive(keep_alive);
@@ -110,12 +110,12 @@ async fn keep_alive_can_be_an_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keep_alive_can_be_off() {
+async fn keep_alives_can_be_turned_off() {
     let sse = Sse::new(stream::pending::<Frame>()).keep_alive(silent()).max_age(1_000 * SECOND);
     assert!(Reader::greeted(sse).await.rest().await.starts_with("retry: "));
 }
 
-/// A source without events that has its own greeting and keep-alive.
+/// A source without events. It has its own opening frame and its own keep-alive.
 struct Own;
 
 impl FrameSource for Own {
@@ -136,7 +136,7 @@ impl FrameSource for Own {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_chooses_its_first_words_and_its_keep_alive() {
+async fn a_source_chooses_its_opening_and_its_keep_alive() {
     let mut reader = Reader::new(Sse::new(Own).reconnection_time(SECOND));
     let first = reader.next().await;
     assert_eq!(first.as_deref(), Some(": connected\n\nretry: 1000\n\n: every Some(15s)\n\n"));
@@ -144,7 +144,7 @@ async fn source_chooses_its_first_words_and_its_keep_alive() {
 }
 
 #[tokio::test]
-async fn error_of_the_stream_cuts_after_what_came_before() {
+async fn an_error_ends_the_body_after_the_frames_before_it() {
     let items = [Ok(comment("a")), Err(std::io::Error::other("disk on fire"))];
     let mut reader = Reader::new(Sse::new(stream::iter(items)));
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
@@ -156,7 +156,7 @@ async fn error_of_the_stream_cuts_after_what_came_before() {
 }
 
 #[tokio::test]
-async fn panic_of_the_stream_ends_the_response_only() {
+async fn a_panic_of_the_stream_ends_only_the_response() {
     let events = stream::iter([1, 2]).map(|n| if n == 1 { comment("a") } else { panic!("bug") });
     let mut reader = Reader::new(Sse::new(events));
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\n: a\n\n"));
@@ -167,14 +167,14 @@ async fn panic_of_the_stream_ends_the_response_only() {
     assert!(reader.try_next().await.is_none());
 }
 
-/// A source that panics in `opening`, or else in `keep_alive`.
+/// A source that panics in `keep_alive`. If `opens` is false, it already panics in `opening`.
 struct Clumsy {
     opens: bool,
 }
 
 impl FrameSource for Clumsy {
     fn opening(self: Pin<&mut Self>, _keep_alive: Option<Duration>) -> Option<Frame> {
-        assert!(self.opens, "no first words");
+        assert!(self.opens, "a panic in opening");
         None
     }
 
@@ -186,12 +186,12 @@ impl FrameSource for Clumsy {
     }
 
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
-        panic!("no words")
+        panic!("a panic in keep_alive")
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_of_a_keep_alive_ends_the_response_only() {
+async fn a_panic_of_a_keep_alive_ends_only_the_response() {
     let mut reader = Reader::greeted(Sse::new(Clumsy { opens: true })).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");
     assert!(matches!(error, BodyError::Panicked));
@@ -199,7 +199,7 @@ async fn panic_of_a_keep_alive_ends_the_response_only() {
 }
 
 #[tokio::test]
-async fn panic_at_the_opening_ends_the_response_only() {
+async fn a_panic_at_the_opening_ends_only_the_response() {
     let mut reader = Reader::greeted(Sse::new(Clumsy { opens: false })).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");
     assert!(matches!(error, BodyError::Panicked));
@@ -207,7 +207,7 @@ async fn panic_at_the_opening_ends_the_response_only() {
 }
 
 #[tokio::test]
-async fn panic_of_the_callers_future_ends_the_response_only() {
+async fn a_panic_of_the_callers_future_ends_only_the_response() {
     let sse = Sse::new(stream::pending::<Frame>()).until(async { panic!("bug") });
     let mut reader = Reader::greeted(sse).await;
     let error = reader.try_next().await.expect("an item").expect_err("a failure");

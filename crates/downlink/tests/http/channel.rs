@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use super::Reader;
 
 #[tokio::test]
-async fn everything_sent_arrives_in_order() {
+async fn all_events_arrive_in_order() {
     let (sender, sse) = Sse::channel(8);
     sender.send(Event::new("a")).await.expect("open");
     sender.text("b").await.expect("open");
@@ -24,7 +24,7 @@ async fn everything_sent_arrives_in_order() {
 }
 
 #[tokio::test]
-async fn channel_holds_what_it_was_made_for() {
+async fn a_channel_holds_as_many_events_as_its_capacity() {
     for (asked, holds) in [(0, 1), (1, 1), (2, 2), (CHANNEL_EVENTS_MAX + 1, CHANNEL_EVENTS_MAX)] {
         let (sender, _sse) = Sse::channel(asked);
         for _ in 0..holds {
@@ -49,7 +49,7 @@ async fn send_waits_for_room() {
 }
 
 #[tokio::test]
-async fn dropped_body_is_seen_by_the_sender() {
+async fn the_sender_notices_a_dropped_body() {
     let (sender, sse) = Sse::channel(1);
     let response = sse.into_http_response();
     assert!(sender.closed().now_or_never().is_none());
@@ -60,7 +60,7 @@ async fn dropped_body_is_seen_by_the_sender() {
 }
 
 #[tokio::test]
-async fn dropped_body_gives_the_event_back() {
+async fn a_send_after_the_body_was_dropped_returns_the_event() {
     let (sender, sse) = Sse::channel(1);
     sender.try_send(Event::new("a")).expect("room");
     let waiting = tokio::spawn({
@@ -79,7 +79,7 @@ async fn dropped_body_gives_the_event_back() {
 }
 
 #[tokio::test]
-async fn finish_ends_after_what_was_sent() {
+async fn finish_ends_the_stream_after_all_sent_events() {
     let (sender, sse) = Sse::channel(2);
     let other = sender.clone();
     sender.try_send(Event::new("a")).expect("room");
@@ -91,7 +91,7 @@ async fn finish_ends_after_what_was_sent() {
 }
 
 #[tokio::test]
-async fn nothing_is_accepted_after_finish() {
+async fn no_event_is_accepted_after_finish() {
     let (sender, sse) = Sse::channel(2);
     sender.finish();
     assert_eq!(sender.text("a").await, Err(SendError(Event::new("a"))));
@@ -100,9 +100,10 @@ async fn nothing_is_accepted_after_finish() {
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n");
 }
 
-/// A send may wait for room while the stream is finished. It must then return an error.
+/// While a send waits for room, another sender may finish the stream. Then the send must return an
+/// error.
 #[tokio::test]
-async fn send_that_waited_across_the_finish_fails() {
+async fn a_send_that_waits_during_the_finish_fails() {
     let (sender, sse) = Sse::channel(1);
     sender.try_send(Event::new("a")).expect("room");
     let mut waiting = Box::pin(sender.text("b"));
@@ -114,7 +115,7 @@ async fn send_that_waited_across_the_finish_fails() {
 }
 
 #[tokio::test]
-async fn value_without_json_is_an_error_of_its_own() {
+async fn a_value_without_json_has_its_own_error() {
     let (sender, sse) = Sse::channel(1);
     let keyed_by_lists = std::collections::BTreeMap::from([(vec![1], 1)]);
     let error = sender.json(&keyed_by_lists).await.expect_err("not JSON");
@@ -129,7 +130,7 @@ async fn value_without_json_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn concurrent_senders_lose_nothing_before_the_finish() {
+async fn concurrent_senders_lose_no_event_before_the_finish() {
     let (sender, sse) = Sse::channel(3);
     let senders: Vec<_> = (0..4)
         .map(|_| {

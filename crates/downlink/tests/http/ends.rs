@@ -1,4 +1,4 @@
-//! The ways in which a stream ends.
+//! How a stream can end.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ fn endless() -> Sse<impl downlink::http::FrameSource> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn age_ends_at_eighty_to_a_hundred_percent() {
+async fn max_age_ends_a_stream_at_eighty_to_a_hundred_percent() {
     let mut ages = Vec::new();
     for _ in 0..20 {
         let before = Instant::now();
@@ -28,7 +28,7 @@ async fn age_ends_at_eighty_to_a_hundred_percent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn age_ends_a_busy_stream_too() {
+async fn max_age_ends_a_busy_stream_too() {
     let (sender, sse) = Sse::channel(1);
     let mut reader = Reader::greeted(sse.max_age(10 * SECOND)).await;
     let before = Instant::now();
@@ -50,7 +50,7 @@ async fn age_ends_a_busy_stream_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expiry_at_an_instant() {
+async fn a_stream_expires_at_an_instant() {
     let before = Instant::now();
     let mut reader = Reader::greeted(endless().expires_at(before + 7 * SECOND)).await;
     retry_in(&reader.rest().await);
@@ -58,7 +58,7 @@ async fn expiry_at_an_instant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expiry_at_a_time_of_day() {
+async fn a_stream_expires_at_a_system_time() {
     let before = Instant::now();
     let expiry = SystemTime::now() + 60 * SECOND;
     let mut reader = Reader::greeted(endless().expires_at(expiry)).await;
@@ -68,7 +68,7 @@ async fn expiry_at_a_time_of_day() {
 }
 
 #[tokio::test]
-async fn expiry_in_the_past_ends_after_the_greeting() {
+async fn a_stream_that_has_expired_ends_after_the_greeting() {
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(SystemTime::UNIX_EPOCH);
     assert!(!Reader::new(sse).rest().await.contains("secret"));
     let sse = Sse::new(stream::repeat(Event::new("secret"))).expires_at(std::time::Instant::now());
@@ -77,7 +77,7 @@ async fn expiry_in_the_past_ends_after_the_greeting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn age_beyond_all_reckoning_is_never() {
+async fn a_stream_with_the_largest_max_age_does_not_end() {
     let sse = endless().max_age(Duration::MAX);
     let mut reader = Reader::greeted(sse).await;
     let year = Duration::from_secs(365 * 24 * 60 * 60);
@@ -85,7 +85,7 @@ async fn age_beyond_all_reckoning_is_never() {
 }
 
 #[tokio::test]
-async fn callers_future_ends_the_stream_after_what_is_ready() {
+async fn the_callers_future_ends_the_stream_after_ready_events() {
     let (leave, left) = oneshot::channel::<()>();
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
@@ -98,7 +98,7 @@ async fn callers_future_ends_the_stream_after_what_is_ready() {
 }
 
 #[tokio::test]
-async fn callers_future_wakes_an_idle_stream() {
+async fn the_callers_future_ends_an_idle_stream() {
     let (leave, left) = oneshot::channel::<()>();
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
@@ -108,7 +108,7 @@ async fn callers_future_wakes_an_idle_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn age_says_when_to_come_back_unless_the_response_did() {
+async fn the_end_at_max_age_has_a_reconnection_time_if_the_response_has_none() {
     let retry = retry_in(&Reader::greeted(endless().max_age(SECOND)).await.rest().await);
     assert!((1_000..=2_000).contains(&retry), "{retry}");
     let mut reader = Reader::new(endless().max_age(SECOND).reconnection_time(9 * SECOND));
@@ -116,7 +116,7 @@ async fn age_says_when_to_come_back_unless_the_response_did() {
 }
 
 #[tokio::test]
-async fn end_of_the_events_says_nothing_by_itself() {
+async fn the_end_of_the_events_has_no_reconnection_time() {
     let sse = Sse::new(stream::iter([Frame::comment("a")])).max_age(SECOND);
     assert_eq!(Reader::new(sse).rest().await, ": connected\n\n: a\n\n");
 }
@@ -128,7 +128,7 @@ fn retry_in(text: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_words_are_when_to_come_back() {
+async fn the_last_reconnection_time_is_random_within_its_spread() {
     let spread = Spread::between(SECOND, 2 * SECOND);
     for _ in 0..20 {
         let mut reader =

@@ -1,6 +1,6 @@
-//! The responses of `downlink::http`, through its public API, without sockets.
+//! Tests of the responses of `downlink::http` through its public API, without sockets.
 //!
-//! Time is tokio's paused clock: it advances only when every task waits.
+//! The tests use tokio's paused clock, which advances only when every task waits.
 
 #![cfg(all(feature = "axum", feature = "json"))]
 
@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A reader of a response's body.
+/// Reads the body of a response.
 struct Reader<S> {
     body: std::pin::Pin<Box<SseBody<S>>>,
 }
@@ -34,7 +34,7 @@ impl<S: FrameSource> Reader<S> {
         reader
     }
 
-    /// The next chunk, as text; `None` at the end.
+    /// The next chunk as text, or `None` at the end.
     async fn next(&mut self) -> Option<String> {
         self.try_next().await.map(|chunk| chunk.expect("no failure"))
     }
@@ -47,7 +47,7 @@ impl<S: FrameSource> Reader<S> {
         }))
     }
 
-    /// Everything that is left, as one text.
+    /// The rest of the body as one text.
     async fn rest(&mut self) -> String {
         let mut rest = String::new();
         while let Some(chunk) = self.next().await {
@@ -57,7 +57,7 @@ impl<S: FrameSource> Reader<S> {
     }
 }
 
-/// A keep-alive that never fires, for tests of other things.
+/// A keep-alive that is never sent, for tests that are not about keep-alives.
 fn silent() -> KeepAlive {
     KeepAlive::off()
 }

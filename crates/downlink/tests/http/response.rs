@@ -1,4 +1,4 @@
-//! Response heads: headers, refusals, and axum's view of the types.
+//! The heads of responses, refusals, and the types as responses and extractors of axum.
 
 use axum::extract::FromRequestParts;
 use axum::response::IntoResponse;
@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 
 use super::SECOND;
 
-/// All headers, as they are sent.
+/// All headers as text.
 fn head<B>(response: &Response<B>) -> String {
     let mut lines = vec![response.status().as_str().to_owned()];
     lines.extend(
@@ -23,7 +23,7 @@ fn head<B>(response: &Response<B>) -> String {
 }
 
 #[tokio::test]
-async fn headers_of_a_stream_are_these_and_no_others() {
+async fn a_stream_has_exactly_these_headers() {
     let response = Sse::new(stream::pending::<Frame>()).into_http_response();
     assert_eq!(
         head(&response),
@@ -34,13 +34,13 @@ async fn headers_of_a_stream_are_these_and_no_others() {
 }
 
 #[tokio::test]
-async fn finite_stream_says_so_to_the_server() {
+async fn a_finite_stream_is_marked_for_the_server() {
     let response = Sse::new(stream::pending::<Frame>()).finite().into_http_response();
     assert_eq!(response.extensions().get::<Finite>(), Some(&Finite));
 }
 
 #[tokio::test]
-async fn stream_is_a_response_of_axum() {
+async fn a_stream_is_a_response_of_axum() {
     let sse = Sse::new(stream::iter([Frame::comment("a")])).finite();
     let response: axum::response::Response = sse.into_response();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -50,7 +50,7 @@ async fn stream_is_a_response_of_axum() {
 }
 
 #[tokio::test]
-async fn refused_browser_gets_a_stream_that_ends() {
+async fn a_refused_browser_gets_a_stream_that_ends() {
     let response = refuse("full\nhouse", Spread::between(2 * SECOND, 3 * SECOND), true);
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -62,7 +62,7 @@ async fn refused_browser_gets_a_stream_that_ends() {
 }
 
 #[tokio::test]
-async fn refused_program_gets_a_503() {
+async fn a_refused_program_gets_a_503() {
     let response = refuse("Full house.", Spread::between(2 * SECOND, 3 * SECOND), false);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -76,7 +76,7 @@ async fn refused_program_gets_a_503() {
 }
 
 #[tokio::test]
-async fn refusals_are_spread() {
+async fn refusals_have_random_waits() {
     let spread = Spread::between(SECOND, 100 * SECOND);
     let after = || refuse("", spread, false).headers()["retry-after"].clone();
     let first = after();
@@ -84,7 +84,7 @@ async fn refusals_are_spread() {
 }
 
 #[tokio::test]
-async fn problem_is_a_response_of_axum() {
+async fn a_problem_is_a_response_of_axum() {
     let response = Problem::new(StatusCode::GONE).detail("It left.").into_response();
     assert_eq!(
         head(&response),
@@ -101,9 +101,9 @@ async fn last_event_id_is_an_extractor() {
     assert!(last.is_browser());
 }
 
-/// An error in the app's own code belongs in its log, not in the answer.
+/// The answer must not show an error from the app's code. The app can log it.
 #[test]
-fn cause_of_an_encoding_failure_is_not_public() {
+fn the_answer_does_not_show_the_cause_of_an_encoding_failure() {
     let failing = |_: &()| Err(std::io::Error::other("table users is locked"));
     let hub = downlink::Hub::with(failing);
     let error = hub.to("a").publish(()).expect_err("no encoding");

@@ -1,4 +1,4 @@
-//! The recipients of an event: topics, patterns, clients, everyone, and combinations.
+//! The recipients of an event: topics, clients, everyone, and combinations of them.
 
 use downlink::hub::{Address, ClientId, Delivery, Hub, Subscription, Topic};
 use futures_util::{FutureExt, StreamExt};
@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::{certain, hub, open, say, seen};
 
 #[test]
-fn a_topic_reaches_its_subscriptions_alone() {
+fn only_subscriptions_of_a_topic_get_its_events() {
     let hub = hub();
     let mut news = open(hub.subscribe().topic("news"));
     let mut both = open(hub.subscribe().topics(["news", "sport"]));
@@ -20,7 +20,7 @@ fn a_topic_reaches_its_subscriptions_alone() {
 }
 
 #[test]
-fn a_pattern_reaches_what_it_matches_now_and_later() {
+fn a_pattern_matches_present_and_later_topics() {
     let hub = hub();
     say(&hub, "orders/1/status", "before");
     let mut all = open(hub.subscribe().pattern("orders/*"));
@@ -36,12 +36,12 @@ fn a_pattern_reaches_what_it_matches_now_and_later() {
 }
 
 #[test]
-fn a_topic_from_a_request_is_no_pattern() {
+fn a_topic_is_never_read_as_a_pattern() {
     assert!(super::try_open(hub().subscribe().topic("orders/*")).is_err());
 }
 
 #[test]
-fn a_client_is_reached_on_all_of_its_connections() {
+fn a_client_gets_its_events_on_all_its_connections() {
     let hub = hub();
     let mut phone = open(hub.subscribe().client("alice"));
     let mut laptop = open(hub.subscribe().client("alice").topic("news"));
@@ -55,7 +55,7 @@ fn a_client_is_reached_on_all_of_its_connections() {
 }
 
 #[test]
-fn a_client_and_a_topic_of_one_name_do_not_meet() {
+fn a_client_and_a_topic_may_have_the_same_name() {
     let hub = hub();
     let mut client = open(hub.subscribe().client("x"));
     let mut topic = open(hub.subscribe().topic("x"));
@@ -66,7 +66,7 @@ fn a_client_and_a_topic_of_one_name_do_not_meet() {
 }
 
 #[test]
-fn everyone_is_every_subscription() {
+fn every_subscription_gets_events_to_everyone() {
     let hub = hub();
     let mut subscriptions = [
         open(hub.subscribe()),
@@ -81,7 +81,7 @@ fn everyone_is_every_subscription() {
 }
 
 #[test]
-fn several_addresses_are_one_event_once_per_connection() {
+fn an_event_to_several_addresses_arrives_once_per_connection() {
     let hub = hub();
     let mut twice = open(hub.subscribe().topics(["a", "b"]).client("c"));
     let mut once = open(hub.subscribe().topic("b"));
@@ -94,7 +94,7 @@ fn several_addresses_are_one_event_once_per_connection() {
 }
 
 #[test]
-fn order_is_the_hubs_across_topics() {
+fn events_of_different_topics_keep_their_order() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topics(["a", "b"]));
     let topics = ["a", "b", "b", "a", "b", "a"];
@@ -105,7 +105,7 @@ fn order_is_the_hubs_across_topics() {
 }
 
 #[test]
-fn an_event_says_what_was_published() {
+fn an_event_has_all_published_fields() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let publish = hub.to("a").and_to_client("c").event("note");
@@ -120,7 +120,7 @@ fn an_event_says_what_was_published() {
     assert_eq!(event.value(), None);
     let topic = Address::Topic(Topic::new("a").unwrap());
     let client = Address::Client(ClientId::new("c").unwrap());
-    assert_eq!(event.to(), [client, topic], "a union has an order of its own");
+    assert_eq!(event.to(), [client, topic], "the addresses are sorted");
     let frame = format!("event: note\nid: {}\ndata: 1\ndata: 2\n\n", receipt.id());
     assert_eq!(event.frame().as_bytes(), frame.as_bytes());
 }
@@ -137,7 +137,7 @@ fn a_hub_is_shared_between_threads_and_a_subscription_moves() {
 }
 
 #[test]
-fn overviews_name_topics_and_clients() {
+fn overviews_list_topics_and_clients() {
     let hub = hub();
     say(&hub, "a/1", "x");
     let _reader = open(hub.subscribe().topic("a/2").client("alice"));
@@ -161,7 +161,7 @@ fn overviews_name_topics_and_clients() {
 }
 
 #[test]
-fn publish_with_a_cursor_taken_before_leaves_no_hole() {
+fn a_subscription_resumes_exactly_after_an_earlier_cursor() {
     let hub = hub();
     say(&hub, "a", "rendered");
     let cursor = hub.cursor();
@@ -172,7 +172,7 @@ fn publish_with_a_cursor_taken_before_leaves_no_hole() {
 }
 
 #[test]
-fn who_is_furthest_behind_comes_first() {
+fn the_subscription_with_the_largest_lag_comes_first() {
     let hub = hub();
     let mut quick = open(hub.subscribe().topic("a").client("quick"));
     let _slow = open(hub.subscribe().topic("a").client("slow"));

@@ -13,7 +13,7 @@ fn batch(hub: &Hub<String>, events: &[(&str, &str)]) -> Batch<String> {
 }
 
 #[test]
-fn a_batch_is_adjacent_and_in_order() {
+fn events_of_a_batch_are_adjacent_and_in_order() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topics(["a", "b"]));
     let batch = batch(&hub, &[("a", "1"), ("b", "2"), ("a", "3")]);
@@ -25,7 +25,7 @@ fn a_batch_is_adjacent_and_in_order() {
 }
 
 #[test]
-fn an_empty_batch_is_nothing() {
+fn an_empty_batch_publishes_nothing() {
     let hub = hub();
     let batch = Batch::new(&hub);
     assert!(batch.is_empty());
@@ -34,7 +34,7 @@ fn an_empty_batch_is_nothing() {
 }
 
 #[test]
-fn one_wrong_event_is_none_published() {
+fn one_invalid_event_rejects_the_whole_batch() {
     let hub = hub();
     say(&hub, "over", "x");
     hub.finish("over").unwrap();
@@ -48,7 +48,7 @@ fn one_wrong_event_is_none_published() {
 }
 
 #[test]
-fn a_topic_that_the_batch_finishes_is_finished_for_the_rest_of_it() {
+fn later_events_of_a_batch_cannot_go_to_a_topic_that_it_finishes() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a").last(), "1".to_owned());
@@ -59,7 +59,7 @@ fn a_topic_that_the_batch_finishes_is_finished_for_the_rest_of_it() {
 }
 
 #[test]
-fn a_repeat_within_a_batch_is_one_event() {
+fn a_repetition_within_a_batch_is_one_event() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a").id("x"), "same".to_owned());
@@ -72,7 +72,7 @@ fn a_repeat_within_a_batch_is_one_event() {
 }
 
 #[test]
-fn a_batch_has_its_limit() {
+fn a_batch_has_a_limited_number_of_events() {
     let hub = hub();
     let of = |events: usize| {
         let mut batch = Batch::new(&hub);

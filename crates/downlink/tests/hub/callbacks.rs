@@ -1,4 +1,4 @@
-//! User code may call the hub from every callback, because the hub then holds no lock.
+//! User code may call the hub from every callback, because the hub holds no lock during a callback.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use super::{open, seen};
 static HUB: OnceLock<Hub<Chatty>> = OnceLock::new();
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Takes every lock of the hub, and leaves the hub unchanged.
+/// Calls methods that take every lock of the hub and do not change the hub.
 fn call_back() {
     let Some(hub) = HUB.get() else { return };
     let before = hub.stats().subscribers;
@@ -35,7 +35,7 @@ impl Drop for Chatty {
     }
 }
 
-/// An observer that calls the hub, except for the subscriptions that `call_back` makes.
+/// An observer that calls the hub. It ignores the subscriptions that `call_back` opens.
 struct Curious;
 
 impl Curious {
@@ -61,7 +61,7 @@ impl Observer for Curious {
 }
 
 #[test]
-fn user_code_may_call_the_hub_from_wherever_it_is_called() {
+fn every_callback_may_call_the_hub() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let encode = |value: &Chatty| {
         call_back();

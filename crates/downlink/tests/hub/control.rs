@@ -1,4 +1,4 @@
-//! The hub's own events on the wire: `downlink.open`, `downlink.alive`, the gap notice.
+//! The hub's own events on the wire: `downlink.open`, `downlink.alive` and `downlink.gap`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 
 use super::{build, hub, id, open, say};
 
-/// The wire of a subscription's response, chunk by chunk.
+/// Reads the body of a subscription's response chunk by chunk.
 struct Wire<B>(B);
 
 impl Wire<()> {
@@ -22,7 +22,7 @@ impl Wire<()> {
 }
 
 impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
-    /// Returns the next chunk. Paused time advances only when nothing else happens.
+    /// Returns the next chunk. The paused clock advances only when all tasks wait.
     async fn next(&mut self) -> String {
         let frame = self.0.frame().await.expect("not ended").expect("no failure");
         String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
@@ -49,7 +49,7 @@ async fn open_comes_first_with_the_start_cursor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_says_that_it_resumes_and_that_there_is_no_keep_alive() {
+async fn open_shows_a_resumption_and_a_missing_keep_alive() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscribe = hub.subscribe().topic("a").resume(id(&hub, 0).as_str());
@@ -60,7 +60,7 @@ async fn open_says_that_it_resumes_and_that_there_is_no_keep_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_is_off_for_a_hub_or_for_one_subscription() {
+async fn open_can_be_turned_off_for_a_hub_or_a_subscription() {
     let without = build(|builder| builder.open_event(false));
     let mut wire = Wire::of(open(without.subscribe()), every_second());
     assert_eq!(wire.next().await, ": connected\n\n");
@@ -70,10 +70,10 @@ async fn open_is_off_for_a_hub_or_for_one_subscription() {
     assert_eq!(wire.next().await, ": connected\n\n");
 }
 
-// `open` must not carry an id beyond the hole. A client that leaves before the notice would resume
-// from that id and never learn of the hole.
+// `open` must not have an id after the missing events. A client that disconnects before the gap
+// notice would resume after this id and never get the notice.
 #[tokio::test(start_paused = true)]
-async fn open_before_a_gap_leaves_the_client_its_own_id() {
+async fn open_before_a_gap_has_no_id() {
     let hub = hub();
     say(&hub, "a", "1");
     let lost = id(&hub, 50);
@@ -88,7 +88,7 @@ async fn open_before_a_gap_leaves_the_client_its_own_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_before_an_evicted_range_has_the_id_before_it() {
+async fn open_before_evicted_events_has_the_id_before_them() {
     let hub = super::keeping(1);
     say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -99,7 +99,7 @@ async fn open_before_an_evicted_range_has_the_id_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_a_comment_while_the_cursor_stands() {
+async fn the_keep_alive_is_a_comment_while_the_cursor_does_not_move() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe()), every_second());
     wire.next().await;
@@ -108,7 +108,7 @@ async fn silence_is_a_comment_while_the_cursor_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn alive_has_an_id_once_the_cursor_has_moved_past_what_was_told() {
+async fn alive_has_an_id_after_the_cursor_has_moved_past_the_last_sent_id() {
     let hub = build(|builder| builder.keep_values(String::len));
     let wanted = |value: &String| value.starts_with('y');
     let subscription = open(hub.subscribe().topic("a").filter(wanted));
@@ -117,15 +117,16 @@ async fn alive_has_an_id_once_the_cursor_has_moved_past_what_was_told() {
     say(&hub, "a", "no");
     let alive = format!("event: downlink.alive\nid: {}\ndata: {{}}\n\n", id(&hub, 1));
     assert_eq!(wire.next().await, alive);
-    assert_eq!(wire.next().await, ": keep-alive\n", "said once");
+    assert_eq!(wire.next().await, ": keep-alive\n", "the id is sent only once");
     say(&hub, "a", "yes");
     assert_eq!(wire.next().await, format!("id: {}\ndata: yes\n\n", id(&hub, 2)));
-    assert_eq!(wire.next().await, ": keep-alive\n", "the event said it");
+    assert_eq!(wire.next().await, ": keep-alive\n", "the event has already sent the id");
 }
 
-// Events for others move the tail without a wake-up. The client's last id is old, but still exact.
+// Events to other topics move the tail without waking the client. The client's last id is old, but
+// it still resumes exactly.
 #[tokio::test(start_paused = true)]
-async fn a_quiet_client_stays_resumable() {
+async fn a_quiet_client_can_still_resume() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().topic("quiet")), every_second());
     wire.next().await;
@@ -136,11 +137,14 @@ async fn a_quiet_client_stays_resumable() {
     }
     wire.next().await;
     let mut again = open(hub.subscribe().topic("quiet").resume(id(&hub, 1).as_str()));
-    assert!(super::seen(&mut again).is_empty(), "no gap: nothing of its own was evicted");
+    assert!(
+        super::seen(&mut again).is_empty(),
+        "no event of the topic was evicted, so there is no gap"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn alive_is_announced_on_demand_without_an_id() {
+async fn announce_alive_sends_alive_without_an_id() {
     let hub = hub();
     let mut wire = Wire::of(open(hub.subscribe().announce_alive(true)), every_second());
     wire.next().await;
@@ -160,9 +164,10 @@ async fn a_replay_is_one_chunk_with_the_greeting() {
     assert_eq!(wire.next().await, expected);
 }
 
-/// A page receives only the types it listens for. For its watchdog, all other traffic is silence.
+/// A page sees only events of the types for which it listens. Its watchdog needs `downlink.alive`
+/// even if many other events arrive.
 #[tokio::test(start_paused = true)]
-async fn announced_alive_comes_in_time_whatever_else_is_sent() {
+async fn announced_alive_arrives_in_time_among_other_events() {
     let hub = hub();
     let subscribe = hub.subscribe().topic("a").announce_alive(true);
     let mut wire = Wire::of(open(subscribe), every_second());

@@ -1,4 +1,4 @@
-//! Disconnecting a client, draining, closing.
+//! Subscriptions end when their client is disconnected and when the hub drains or closes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::{build, hub, open, refused, say, seen};
 
 #[test]
-fn disconnect_ends_a_client_on_all_of_its_connections() {
+fn disconnect_ends_all_connections_of_a_client() {
     let hub = hub();
     let mut phone = open(hub.subscribe().client("alice"));
     let mut laptop = open(hub.subscribe().client("alice").topic("a"));
@@ -23,7 +23,7 @@ fn disconnect_ends_a_client_on_all_of_its_connections() {
 }
 
 #[test]
-fn a_disconnected_client_may_come_back() {
+fn a_disconnected_client_may_reconnect() {
     let hub = hub();
     let first = open(hub.subscribe().client("alice"));
     hub.disconnect("alice");
@@ -33,7 +33,7 @@ fn a_disconnected_client_may_come_back() {
 }
 
 #[test]
-fn close_refuses_and_ends_after_what_there_is() {
+fn close_ends_subscriptions_after_their_events_and_rejects_calls() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
@@ -46,7 +46,7 @@ fn close_refuses_and_ends_after_what_there_is() {
 }
 
 #[test]
-fn drain_sends_readers_away_and_publishing_goes_on() {
+fn a_drain_ends_subscriptions_and_publishing_continues() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
@@ -74,7 +74,7 @@ fn drain_on_waits_for_its_signal() {
 }
 
 #[test]
-fn drain_on_that_is_dropped_changes_nothing() {
+fn dropping_drain_on_changes_nothing() {
     let hub = hub();
     let (send, signal) = tokio::sync::oneshot::channel::<()>();
     drop(hub.drain_on(signal));
@@ -93,7 +93,7 @@ fn a_wait_ends_when_the_hub_closes() {
 }
 
 #[test]
-fn the_first_reason_to_end_counts() {
+fn a_subscription_ends_with_the_first_reason() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().client("alice"));
     hub.drain();

@@ -1,4 +1,4 @@
-//! Every variant of every error, and its message.
+//! Tests of every variant of every error and its message.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use downlink::hub::{
 
 use super::{hub, refused, say};
 
-/// Asserts an error's message: lower case, no full stop, and its cause only in `source`.
+/// Asserts the message of an error. It begins with a lower-case letter and has no full stop. Only
+/// `source` has the cause.
 fn check(error: &dyn Error, says: &str, cause: Option<&str>) {
     assert_eq!(error.to_string(), says);
     let first = says.chars().next().unwrap();
@@ -23,7 +24,7 @@ fn publish_error(result: Result<downlink::hub::Receipt, PublishError>) -> Publis
 }
 
 #[test]
-fn what_is_wrong_with_an_address() {
+fn invalid_addresses() {
     let hub = hub();
     let topic = publish_error(hub.to("a//b").publish(String::new()));
     assert!(matches!(topic, PublishError::InvalidTopic { .. }));
@@ -35,7 +36,7 @@ fn what_is_wrong_with_an_address() {
 }
 
 #[test]
-fn what_is_wrong_with_a_type_or_an_id() {
+fn invalid_types_and_ids() {
     let hub = hub();
     let broken = publish_error(hub.to("a").event("x\ny").publish(String::new()));
     assert!(matches!(broken, PublishError::InvalidType(_)));
@@ -57,7 +58,7 @@ fn what_is_wrong_with_a_type_or_an_id() {
 }
 
 #[test]
-fn what_an_encoder_makes_is_held_to_the_same_rules() {
+fn types_and_ids_from_an_encoder_are_checked_too() {
     use downlink::{Event, EventId, EventType};
     let hub = Hub::<&str>::with(|value: &&str| {
         let event = Event::new("");
@@ -80,7 +81,7 @@ fn what_an_encoder_makes_is_held_to_the_same_rules() {
 }
 
 #[test]
-fn what_the_hub_has_no_room_for() {
+fn events_beyond_a_limit() {
     let limits = Limits { topics_max: 1, ..Limits::default() };
     let hub = Hub::<String>::builder().text().limits(limits).event_bytes_max(60).build().unwrap();
     let large = publish_error(hub.to("a").id("x").publish("x".repeat(60)));
@@ -99,7 +100,7 @@ fn what_the_hub_has_no_room_for() {
 }
 
 #[test]
-fn what_does_not_go_any_more() {
+fn taken_ids_used_keys_finished_topics_and_a_closed_hub() {
     let hub = hub();
     hub.to("a").id("x").idempotency_key("", "k").publish("1".into()).unwrap();
     let id = publish_error(hub.to("a").id("x").publish("2".into()));
@@ -113,7 +114,7 @@ fn what_does_not_go_any_more() {
 }
 
 #[test]
-fn the_first_thing_that_is_wrong_is_reported() {
+fn the_first_error_is_reported() {
     let error = publish_error(hub().to("").event("open").id("").publish(String::new()));
     assert!(matches!(error, PublishError::InvalidTopic { .. }));
     let error = refused(hub().subscribe().topic("a").client("").topic("*"));
@@ -121,7 +122,7 @@ fn the_first_thing_that_is_wrong_is_reported() {
 }
 
 #[test]
-fn foreign_text_is_shown_escaped_and_short() {
+fn errors_escape_and_shorten_text_of_clients() {
     let long = format!("\n{}", "x".repeat(10_000));
     let error = publish_error(hub().to(&long).publish(String::new()));
     let says = format!("\"\\n{}\"… is not a topic", "x".repeat(39));
@@ -130,7 +131,7 @@ fn foreign_text_is_shown_escaped_and_short() {
 }
 
 #[test]
-fn why_a_batch_was_refused() {
+fn refused_batches() {
     let hub = hub();
     let mut batch = Batch::new(&hub);
     batch.add(hub.to("a"), String::new());
@@ -145,7 +146,7 @@ fn why_a_batch_was_refused() {
 }
 
 #[test]
-fn why_a_subscription_was_refused() {
+fn refused_subscriptions() {
     let limits = Limits {
         subscribers_max: 2,
         subscribers_per_client_max: 1,
@@ -193,7 +194,7 @@ fn why_a_subscription_was_refused() {
 }
 
 #[test]
-fn why_a_subscription_is_not_to_come_back_now_or_ever() {
+fn refused_subscriptions_to_a_finished_topic_or_a_draining_hub() {
     let hub = hub();
     hub.finish("a").unwrap();
     let read = refused(hub.subscribe().topic("a"));
@@ -203,7 +204,7 @@ fn why_a_subscription_is_not_to_come_back_now_or_ever() {
 }
 
 #[test]
-fn why_a_hub_cannot_be() {
+fn invalid_settings_of_a_hub() {
     let text = || Hub::<String>::builder().text();
     let rules = HubRetention::default;
     let without = Hub::<String>::builder().build().unwrap_err();

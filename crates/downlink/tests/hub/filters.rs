@@ -1,4 +1,4 @@
-//! Typed filters.
+//! Filters on typed values.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ fn numbers() -> downlink::hub::Hub<u32> {
 }
 
 #[test]
-fn a_filter_sees_values_in_replay_and_live() {
+fn a_filter_gets_replayed_and_live_values() {
     let hub = numbers();
     for value in 0..4 {
         hub.to("n").publish(value).unwrap();
@@ -30,7 +30,7 @@ fn a_filter_sees_values_in_replay_and_live() {
 }
 
 #[test]
-fn a_filter_may_remember() {
+fn a_filter_may_have_state() {
     let hub = numbers();
     let mut last = None;
     let changes = move |value: &u32| last.replace(*value) != Some(*value);
@@ -42,7 +42,7 @@ fn a_filter_may_remember() {
 }
 
 #[test]
-fn a_filter_that_panics_ends_its_own_subscription() {
+fn a_panic_of_a_filter_ends_only_its_subscription() {
     let hub = numbers();
     let mut panicking = open(hub.subscribe().topic("n").filter(|value| {
         assert!(*value < 2, "the filter's bug");
@@ -58,9 +58,10 @@ fn a_filter_that_panics_ends_its_own_subscription() {
     assert_eq!(seen(&mut other), ["0", "1", "2", "3"]);
 }
 
-/// While the filter refuses the newest event, more events arrive than the hub reads one by one.
+/// While the filter refuses the newest event, several events arrive. There are so many that the hub
+/// reads them as one batch.
 #[test]
-fn what_is_read_together_after_a_refused_event_is_not_forgotten() {
+fn events_that_arrive_during_a_filter_are_delivered() {
     let hub = numbers();
     let (publisher, mut is_first) = (hub.clone(), true);
     let filter = move |_: &u32| {
@@ -75,8 +76,8 @@ fn what_is_read_together_after_a_refused_event_is_not_forgotten() {
     assert_eq!(seen(&mut subscription), ["1", "2", "3", "4", "5", "6"]);
 }
 
-/// One poll skips at most 256 events. Here the last of them is the newest, and the filter panics at
-/// it.
+/// One poll skips at most 256 events. In this test, the last of them is the newest event, and the
+/// filter panics at it.
 #[test]
 fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
     let hub = numbers();
@@ -88,7 +89,7 @@ fn a_filter_that_panics_at_the_last_event_of_a_poll_ends_its_subscription() {
     };
     let mut subscription = open(hub.subscribe().topic("n").filter(filter));
     hub.to("n").publish(0).unwrap();
-    assert!(seen(&mut subscription).is_empty(), "others have their turn");
+    assert!(seen(&mut subscription).is_empty(), "the first poll ends after 256 events");
     assert_eq!(seen(&mut subscription), ["end filter_panicked"]);
 }
 
@@ -112,7 +113,7 @@ fn an_event_has_its_value_if_the_hub_keeps_it() {
 }
 
 #[test]
-fn kept_values_count_towards_the_bytes() {
+fn kept_values_count_as_bytes_of_the_hub() {
     let plain = build(|builder| builder);
     let keeping = build(|builder| builder.keep_values(|_| 10_000));
     say(&plain, "a", "x");
@@ -120,9 +121,9 @@ fn kept_values_count_towards_the_bytes() {
     assert_eq!(keeping.stats().bytes, plain.stats().bytes + 10_000);
 }
 
-// It takes two polls to skip 300 unwanted events, so one filter cannot occupy a thread.
+// Two polls are necessary to skip 300 unwanted events. So one filter cannot block a thread.
 #[test]
-fn refusing_a_lot_lets_others_have_their_turn() {
+fn skipping_many_events_does_not_block_other_tasks() {
     struct Woken(AtomicUsize);
     impl std::task::Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -139,6 +140,6 @@ fn refusing_a_lot_lets_others_have_their_turn() {
     let waker = Arc::clone(&woken).into();
     let mut cx = std::task::Context::from_waker(&waker);
     assert!(subscription.poll_next_unpin(&mut cx).is_pending());
-    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it asks to be polled again");
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the subscription wakes its task to continue");
     assert!(subscription.poll_next_unpin(&mut cx).is_ready());
 }

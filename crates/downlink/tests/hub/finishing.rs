@@ -1,4 +1,4 @@
-//! Finished topics.
+//! Tests of finished topics.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use downlink::hub::{
 use super::{build, hub, id, open, refused, say, seen};
 
 #[test]
-fn finish_ends_its_readers_after_what_they_had_to_read() {
+fn finish_ends_subscriptions_after_their_events() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     say(&hub, "a", "1");
@@ -19,7 +19,7 @@ fn finish_ends_its_readers_after_what_they_had_to_read() {
 }
 
 #[test]
-fn the_last_event_finishes() {
+fn an_event_with_last_finishes_its_topic() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topics(["a", "b"]));
     hub.to("a").and_to("b").last().publish("bye".to_owned()).unwrap();
@@ -28,7 +28,7 @@ fn the_last_event_finishes() {
 }
 
 #[test]
-fn a_reader_of_several_topics_ends_with_the_last_of_them() {
+fn a_subscription_to_several_topics_ends_when_all_are_finished() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topics(["a", "b"]));
     let mut pattern = open(hub.subscribe().pattern("{any}"));
@@ -36,11 +36,11 @@ fn a_reader_of_several_topics_ends_with_the_last_of_them() {
     assert!(seen(&mut subscription).is_empty());
     hub.finish("b").unwrap();
     assert_eq!(seen(&mut subscription), ["end finished"]);
-    assert!(seen(&mut pattern).is_empty(), "a pattern may match again");
+    assert!(seen(&mut pattern).is_empty(), "the pattern may match other topics later");
 }
 
 #[test]
-fn a_finished_topic_takes_nothing() {
+fn a_finished_topic_takes_no_event() {
     let hub = hub();
     hub.finish("a").unwrap();
     let error = hub.to("a").publish("x".to_owned()).unwrap_err();
@@ -49,7 +49,7 @@ fn a_finished_topic_takes_nothing() {
 }
 
 #[test]
-fn without_an_id_a_finished_topic_is_read_from_its_beginning() {
+fn a_new_subscription_reads_a_finished_topic_from_its_beginning() {
     let hub = hub();
     say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -59,7 +59,7 @@ fn without_an_id_a_finished_topic_is_read_from_its_beginning() {
 }
 
 #[test]
-fn an_id_within_a_finished_topic_gets_the_rest() {
+fn a_subscription_resumes_within_a_finished_topic() {
     let hub = hub();
     say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -69,7 +69,7 @@ fn an_id_within_a_finished_topic_gets_the_rest() {
 }
 
 #[test]
-fn who_has_read_all_of_it_is_sent_away_for_good() {
+fn a_subscription_after_the_last_event_is_refused() {
     let hub = hub();
     say(&hub, "a", "1");
     let subscribe = || hub.subscribe().topic("a").resume(id(&hub, 1).as_str());
@@ -80,7 +80,7 @@ fn who_has_read_all_of_it_is_sent_away_for_good() {
 }
 
 #[test]
-fn finished_is_forgotten_after_its_time() {
+fn a_topic_is_open_again_after_finished_keep() {
     let clock = Clock::manual();
     let keep = Duration::from_secs(60);
     let retention = HubRetention::default().finished_keep(keep);
@@ -95,7 +95,7 @@ fn finished_is_forgotten_after_its_time() {
 }
 
 #[test]
-fn a_finish_mark_is_no_event() {
+fn a_finish_mark_is_not_an_event() {
     let hub = hub();
     hub.finish("a").unwrap();
     let stats = hub.stats();
@@ -105,11 +105,11 @@ fn a_finish_mark_is_no_event() {
 }
 
 #[test]
-fn finishing_no_topic_is_an_error() {
+fn finishing_an_invalid_topic_is_an_error() {
     assert!(matches!(hub().finish("*"), Err(PublishError::InvalidTopic { .. })));
 }
 
-/// A finish mark for everyone or for a client would silence them until the mark expires.
+/// If everyone or a client could be finished, they would get no more events until the mark expires.
 #[test]
 fn only_topics_can_be_finished() {
     let hub = hub();

@@ -1,4 +1,4 @@
-//! The content of a gap, and when it is reported.
+//! The contents of gaps, and when they are reported.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{build, hub, id, keeping, open, say, seen};
 fn next_gap(subscription: &mut Subscription<String>) -> Gap {
     match subscription.next().now_or_never() {
         Some(Some(Delivery::Gap(gap))) => gap,
-        other => panic!("no gap but {other:?}"),
+        other => panic!("expected a gap, got {other:?}"),
     }
 }
 
@@ -20,7 +20,7 @@ fn data(gap: &Gap) -> serde_json::Value {
     serde_json::from_str(gap.to_event().fields().data.unwrap()).unwrap()
 }
 
-/// A hub that keeps the last two of five events, 4 and 5, in the topic `a`.
+/// A hub with five events in topic `a`. It keeps only events 4 and 5.
 fn two_of_five() -> Hub<String> {
     let hub = keeping(2);
     for data in ["1", "2", "3", "4", "5"] {
@@ -30,7 +30,7 @@ fn two_of_five() -> Hub<String> {
 }
 
 #[test]
-fn evicted_names_the_hole_and_what_follows() {
+fn an_evicted_gap_has_the_missing_range_and_the_next_event() {
     let hub = two_of_five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
     let gap = next_gap(&mut subscription);
@@ -44,7 +44,7 @@ fn evicted_names_the_hole_and_what_follows() {
 }
 
 #[test]
-fn resuming_across_the_hole_is_told_only_once() {
+fn resuming_after_the_id_of_a_gap_gives_no_second_gap() {
     let hub = two_of_five();
     let mut first = open(hub.subscribe().topic("a").resume(id(&hub, 1).as_str()));
     let gap = next_gap(&mut first);
@@ -54,7 +54,7 @@ fn resuming_across_the_hole_is_told_only_once() {
 }
 
 #[test]
-fn unknown_id_has_no_range_but_a_start() {
+fn an_unknown_id_gap_has_a_next_event_and_no_range() {
     let hub = two_of_five();
     let mut subscription = open(hub.subscribe().topic("a").resume("who"));
     let gap = next_gap(&mut subscription);
@@ -64,7 +64,7 @@ fn unknown_id_has_no_range_but_a_start() {
 }
 
 #[test]
-fn lost_has_nothing_to_follow_yet() {
+fn a_lost_gap_at_the_tail_has_no_next_event() {
     let hub = two_of_five();
     let ahead = id(&hub, 77);
     let mut subscription = open(hub.subscribe().topic("a").resume(ahead.as_str()));
@@ -75,7 +75,7 @@ fn lost_has_nothing_to_follow_yet() {
 }
 
 #[test]
-fn since_a_time_that_was_evicted_is_a_gap() {
+fn a_start_since_an_evicted_time_gives_a_gap() {
     let clock = Clock::manual();
     let short = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(short).clock(clock.clone()));
@@ -89,7 +89,7 @@ fn since_a_time_that_was_evicted_is_a_gap() {
     assert_eq!(seen(&mut subscription), ["2"]);
 }
 
-/// A subscription that was opened before the events, and did not read them in time.
+/// A subscription that was opened before the events and has not read them in time.
 fn overtaken(hub: &Hub<String>) -> Subscription<String> {
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -100,7 +100,7 @@ fn overtaken(hub: &Hub<String>) -> Subscription<String> {
 }
 
 #[test]
-fn a_slow_connected_reader_lags_and_goes_on() {
+fn a_slow_subscription_gets_a_gap_and_continues() {
     let hub = keeping(2);
     let mut subscription = overtaken(&hub);
     let gap = next_gap(&mut subscription);
@@ -110,7 +110,7 @@ fn a_slow_connected_reader_lags_and_goes_on() {
 }
 
 #[test]
-fn a_reader_that_has_caught_up_after_resuming_lags_too() {
+fn a_resumed_subscription_gets_a_lagged_gap_after_it_has_caught_up() {
     let hub = keeping(2);
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));
     assert!(seen(&mut subscription).is_empty());
@@ -121,7 +121,7 @@ fn a_reader_that_has_caught_up_after_resuming_lags_too() {
 }
 
 #[test]
-fn a_later_hole_follows_what_was_yielded_not_what_was_given() {
+fn a_later_gap_begins_after_the_last_yielded_event() {
     let hub = keeping(2);
     say(&hub, "a", "1");
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 0).as_str()));
@@ -134,19 +134,19 @@ fn a_later_hole_follows_what_was_yielded_not_what_was_given() {
 }
 
 #[test]
-fn a_slow_connected_reader_is_disconnected_by_choice() {
+fn lag_policy_disconnect_ends_a_slow_subscription() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(short).lag_policy(LagPolicy::Disconnect));
     let mut subscription = overtaken(&hub);
     let last = subscription.last_event_id();
     assert_eq!(seen(&mut subscription), ["end lagged"]);
-    // The gap is reported when the client resumes.
+    // When the client resumes, it gets the gap.
     let mut again = open(hub.subscribe().topic("a").resume(last.as_str()));
     assert_eq!(seen(&mut again), ["gap evicted", "2", "3"]);
 }
 
 #[test]
-fn whoever_saves_its_id_before_the_gap_is_told_again() {
+fn a_client_that_resumes_with_its_id_from_before_the_gap_gets_a_gap_again() {
     let hub = two_of_five();
     for unknown in ["who", "00000000-3", &id(&hub, 99)] {
         let first = open(hub.subscribe().topic("a").resume(unknown));
@@ -157,7 +157,7 @@ fn whoever_saves_its_id_before_the_gap_is_told_again() {
 }
 
 #[test]
-fn waits_are_spread_within_their_bound() {
+fn waits_are_random_up_to_gap_wait_max() {
     let wait = Duration::from_millis(800);
     let hub = build(|builder| builder.gap_wait_max(wait));
     let waits: Vec<_> =
@@ -170,7 +170,7 @@ fn waits_are_spread_within_their_bound() {
 }
 
 #[test]
-fn the_notice_is_json_whatever_the_client_gave() {
+fn the_gap_notice_is_valid_json_for_any_client_id() {
     let hub = hub();
     let controls: String = (0..0x20).map(char::from).collect();
     let hostile =

@@ -1,4 +1,4 @@
-//! Every limit: below, at and above it.
+//! Each limit is tested below it, at it and above it.
 
 use downlink::hub::{
     ADDRESSES_MAX, Delivery, EVENT_BYTES_MAX, Hub, HubRetention, InvalidName, Limits, OpenError,
@@ -19,7 +19,7 @@ fn limited(set: impl FnOnce(&mut Limits)) -> Hub<String> {
 }
 
 #[test]
-fn an_event_has_a_size() {
+fn an_event_has_a_limited_size() {
     let hub = build(|builder| builder.event_bytes_max(100));
     let publish = |bytes: usize| hub.to("a").id("x").publish("x".repeat(bytes));
     // "id: x\ndata: …\n\n"
@@ -33,7 +33,7 @@ fn an_event_has_a_size() {
 }
 
 #[test]
-fn an_event_with_an_id_of_the_hubs_is_measured_with_the_longest() {
+fn the_size_of_an_event_includes_the_longest_id_of_the_hub() {
     let hub = hub();
     let rest = "id: abcdefgh-18446744073709551615\ndata: \n\n".len();
     let publish = |bytes: usize| hub.to("a").publish("x".repeat(bytes));
@@ -45,7 +45,7 @@ fn an_event_with_an_id_of_the_hubs_is_measured_with_the_longest() {
 
 // The decoder's default limit is 16 MiB, but a hub may allow larger events.
 #[test]
-fn an_event_as_large_as_a_hub_allows_can_be_read() {
+fn an_event_larger_than_the_default_of_the_decoder_can_be_read() {
     let mib = 1 << 20;
     let large = Retention { bytes_max: 64 * mib, ..Retention::DEFAULT };
     let hub = build(|builder| builder.event_bytes_max(32 * mib).retention(large));
@@ -58,7 +58,7 @@ fn an_event_as_large_as_a_hub_allows_can_be_read() {
 }
 
 #[test]
-fn an_event_has_so_many_addresses() {
+fn an_event_has_a_limited_number_of_addresses() {
     let hub = hub();
     let to = |addresses: usize| {
         let publish =
@@ -73,7 +73,7 @@ fn an_event_has_so_many_addresses() {
 }
 
 #[test]
-fn a_hub_has_so_many_subscribers() {
+fn a_hub_has_a_limited_number_of_subscribers() {
     let hub = limited(|limits| limits.subscribers_max = 2);
     let first = open(hub.subscribe());
     let _second = open(hub.subscribe());
@@ -85,7 +85,7 @@ fn a_hub_has_so_many_subscribers() {
 }
 
 #[test]
-fn a_client_has_so_many_subscriptions() {
+fn a_client_has_a_limited_number_of_subscriptions() {
     let hub = limited(|limits| limits.subscribers_per_client_max = 2);
     let first = open(hub.subscribe().client("alice"));
     let _second = open(hub.subscribe().client("alice"));
@@ -97,7 +97,7 @@ fn a_client_has_so_many_subscriptions() {
 }
 
 #[test]
-fn a_subscription_has_so_many_selectors() {
+fn a_subscription_has_a_limited_number_of_selectors() {
     let hub = limited(|limits| limits.selectors_max = 2);
     assert!(try_open(hub.subscribe().topic("a")).is_ok());
     assert!(try_open(hub.subscribe().topic("a").pattern("b/*")).is_ok());
@@ -107,18 +107,18 @@ fn a_subscription_has_so_many_selectors() {
 }
 
 #[test]
-fn a_hub_has_so_many_topics() {
+fn a_hub_has_a_limited_number_of_topics() {
     let hub = limited(|limits| limits.topics_max = 2);
     say(&hub, "a", "x");
     hub.to_client("alice").publish("x".to_owned()).unwrap();
     let error = hub.to("b").publish("x".to_owned()).unwrap_err();
     assert!(matches!(error, PublishError::TooManyTopics { topics_max: 2 }));
-    say(&hub, "a", "one that is there already");
+    say(&hub, "a", "an event to an existing topic");
     assert_eq!(hub.stats().topics, 2);
 }
 
 #[test]
-fn names_that_are_only_subscribed_to_leave_room_for_publishers() {
+fn subscribed_names_do_not_count_against_topics_max() {
     let hub = limited(|limits| limits.topics_max = 2);
     let _readers = ["a", "b", "c"].map(|topic| open(hub.subscribe().topic(topic)));
     let _inbox = open(hub.subscribe().client("alice"));
@@ -129,28 +129,28 @@ fn names_that_are_only_subscribed_to_leave_room_for_publishers() {
 }
 
 #[test]
-fn so_many_names_are_subscribed_to() {
+fn the_number_of_subscribed_names_is_limited() {
     let hub = limited(|limits| limits.subscribed_names_max = 2);
     let first = open(hub.subscribe().topic("a"));
     let _inbox = open(hub.subscribe().client("alice"));
     let expected = at_limit(OpenError::TooManyNames { subscribed_names_max: 2 });
     assert_eq!(refused(hub.subscribe().topic("b")).kind(), &expected);
-    assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
+    assert_eq!(hub.stats().subscribers, 2, "the refused subscription is not counted");
     assert!(try_open(hub.subscribe().topic("a").client("alice")).is_ok());
     assert!(try_open(hub.subscribe().pattern("b/*")).is_ok(), "a pattern is not a name");
-    say(&hub, "b", "publishers are not counted");
+    say(&hub, "b", "topics of publishers are not counted");
     drop(first);
     assert!(try_open(hub.subscribe().topic("b")).is_ok());
 }
 
 #[test]
-fn so_many_patterns_are_subscribed_to() {
+fn the_number_of_subscribed_patterns_is_limited() {
     let hub = limited(|limits| limits.patterns_max = 2);
     let first = open(hub.subscribe().pattern("a/*"));
     let _second = open(hub.subscribe().pattern("b/*"));
     let expected = at_limit(OpenError::TooManyPatterns { patterns_max: 2 });
     assert_eq!(refused(hub.subscribe().pattern("c/*")).kind(), &expected);
-    assert_eq!(hub.stats().subscribers, 2, "the refused one left nothing behind");
+    assert_eq!(hub.stats().subscribers, 2, "the refused subscription is not counted");
     assert!(try_open(hub.subscribe().pattern("a/*")).is_ok());
     assert!(try_open(hub.subscribe().topic("c")).is_ok(), "a name is not a pattern");
     drop(first);
@@ -158,7 +158,7 @@ fn so_many_patterns_are_subscribed_to() {
 }
 
 #[test]
-fn a_pattern_has_so_many_segments_and_placeholders() {
+fn a_pattern_has_a_limited_number_of_segments_and_placeholders() {
     let hub = hub();
     let invalid = |pattern: &str| {
         let error = refused(hub.subscribe().pattern(pattern));
@@ -179,11 +179,14 @@ fn a_pattern_has_so_many_segments_and_placeholders() {
     }
     let expected = InvalidName::TooManySegments { segments: 17, segments_max: 16 };
     assert_eq!(invalid(&format!("{}/*", ["x"; 16].join("/"))), expected);
-    assert!(try_open(hub.subscribe().topic(["x"; 100].join("/"))).is_ok(), "a topic may have more");
+    assert!(
+        try_open(hub.subscribe().topic(["x"; 100].join("/"))).is_ok(),
+        "a topic may have more segments"
+    );
 }
 
 #[test]
-fn a_hub_has_so_many_bytes() {
+fn a_hub_has_a_limited_number_of_bytes() {
     let hub = build(|builder| {
         let limits = Limits { bytes_max: 10_000, ..Limits::default() };
         builder.limits(limits).event_bytes_max(5_000)
@@ -193,12 +196,12 @@ fn a_hub_has_so_many_bytes() {
         assert!(hub.stats().bytes <= 10_000);
     }
     assert!(hub.stats().events >= 3);
-    assert!(hub.topic_overview("t/0").unwrap().events == 0, "the oldest went first");
+    assert!(hub.topic_overview("t/0").unwrap().events == 0, "the oldest event was evicted first");
     assert_eq!(hub.topic_overview("t/19").unwrap().events, 1);
 }
 
 #[test]
-fn rules_of_retention_apply_to_their_topics() {
+fn retention_rules_apply_to_matching_topics() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| {
         builder.retention(HubRetention::default().topics("one/*", one).inboxes(one).everyone(one))

@@ -1,4 +1,4 @@
-//! The hub through its public API, without sockets and without sleeping.
+//! Tests of the hub through its public API, without sockets and without sleeps.
 //!
 //! A hub in memory never waits, so most tests need no runtime. [`open`] and [`seen`] poll once and
 //! return what is ready.
@@ -43,7 +43,7 @@ fn keeping(events_max: usize) -> Hub<String> {
     build(|builder| builder.retention(Retention { events_max, ..Retention::DEFAULT }))
 }
 
-/// Opens a subscription. That never waits in memory.
+/// Opens a subscription. A hub in memory does this without waiting.
 fn try_open<T: Send + Sync + 'static>(
     subscribe: Subscribe<T>,
 ) -> Result<Subscription<T>, SubscribeError> {
@@ -62,20 +62,20 @@ fn say(hub: &Hub<String>, topic: &str, data: &str) -> Confirmed {
     certain(hub.to(topic).publish(data.to_owned())).unwrap()
 }
 
-/// The outcome of a publish. A hub in memory knows it at once.
+/// The outcome of a publish. A hub in memory knows the outcome at once.
 fn certain(published: Result<Receipt, PublishError>) -> Result<Confirmed, PublishError> {
     published?.durable().now_or_never().expect("a hub in memory never waits")
 }
 
-/// All that a subscription yields now: the data of events, `gap <reason>`, and finally
-/// `end <reason>`.
+/// Everything that a subscription yields now: the data of events, `gap <reason>` for gaps, and
+/// finally `end <reason>`.
 fn seen<T: Send + Sync + 'static>(subscription: &mut Subscription<T>) -> Vec<String> {
     let mut seen = Vec::new();
     while let Some(next) = subscription.next().now_or_never() {
         match next {
             Some(Delivery::Event(event)) => seen.push(event.data().into_owned()),
             Some(Delivery::Gap(gap)) => seen.push(format!("gap {}", word(gap.reason))),
-            Some(_) => unreachable!("events and gaps are all there is"),
+            Some(_) => unreachable!("a delivery is an event or a gap"),
             None => {
                 let reason = subscription.ended().expect("an end has a reason");
                 seen.push(format!("end {}", reason.as_str()));

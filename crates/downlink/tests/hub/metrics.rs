@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use super::{hub, open, say, seen};
 
 #[test]
-fn a_hub_in_open_metrics() {
+fn the_metrics_of_a_hub_are_openmetrics() {
     let hub = hub();
     let mut left = open(hub.subscribe().topic("a").resume("who"));
     let _here = open(hub.subscribe().topic("a"));
@@ -75,7 +75,7 @@ downlink_gaps_total{{reason=\"unreadable\"}} 0
 }
 
 #[test]
-fn others_stand_beside_them() {
+fn other_metrics_can_be_added() {
     let mut registry = Registry::default();
     let own = Counter::<u64>::default();
     own.inc();

@@ -1,4 +1,4 @@
-//! The observer and the statistics.
+//! Tests of the observer and the statistics.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use downlink::hub::{
 
 use super::{build, hub, id, open, refused, say, seen, word};
 
-/// Records each call of the observer.
+/// An observer that records each call.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -46,7 +46,7 @@ fn watched(set: impl FnOnce(HubBuilder<String>) -> HubBuilder<String>) -> (Hub<S
 }
 
 #[test]
-fn an_observer_is_told_in_order() {
+fn the_observer_is_called_in_order() {
     let (hub, diary) = watched(|builder| builder);
     drop(open(hub.subscribe().client("alice").resume(id(&hub, 0).as_str())));
     assert_eq!(diary.take(), ["connected alice resumed", "disconnected left"]);
@@ -61,7 +61,7 @@ fn an_observer_is_told_in_order() {
 }
 
 #[test]
-fn an_observer_is_told_every_reason() {
+fn the_observer_gets_every_reason() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let (hub, diary) = watched(|builder| {
         builder.retention(one).lag_policy(LagPolicy::Disconnect).keep_values(String::len)
@@ -96,7 +96,7 @@ fn an_observer_is_told_every_reason() {
 }
 
 #[test]
-fn who_is_refused_was_never_connected() {
+fn the_observer_gets_no_call_for_a_refused_subscription() {
     let (hub, diary) =
         watched(|builder| builder.limits(Limits { subscribers_max: 0, ..Limits::default() }));
     refused(hub.subscribe());
@@ -105,9 +105,9 @@ fn who_is_refused_was_never_connected() {
     assert!(diary.take().is_empty());
 }
 
-// A page that shows the number of clients asks for it whenever one connects or leaves.
+// An observer may count the clients in each call, to show the number on a page.
 #[test]
-fn an_observer_that_counts_finds_who_came_and_not_who_left() {
+fn the_counts_in_an_observer_call_include_that_connection_or_disconnection() {
     struct Counting(Arc<Mutex<Option<Hub<String>>>>, Diary);
     impl Counting {
         fn count(&self) {
@@ -131,7 +131,7 @@ fn an_observer_that_counts_finds_who_came_and_not_who_left() {
 }
 
 #[test]
-fn an_observer_that_panics_disturbs_nobody() {
+fn a_panic_of_the_observer_has_no_effect() {
     struct Panics;
     impl Observer for Panics {
         fn connected(&self, _: &Connection) {
@@ -157,7 +157,7 @@ fn disconnects(stats: &Stats, reason: DisconnectReason) -> u64 {
 }
 
 #[test]
-fn numbers_add_up() {
+fn the_statistics_count_events_subscriptions_and_gaps() {
     let hub = hub();
     let before = hub.stats();
     assert_eq!((before.subscribers, before.events, before.published), (0, 0, 0));
@@ -179,7 +179,7 @@ fn numbers_add_up() {
 }
 
 #[test]
-fn connects_less_disconnects_are_the_subscribers() {
+fn subscribers_are_connects_minus_disconnects() {
     let hub = hub();
     let kept: Vec<_> = (0..5).map(|_| open(hub.subscribe().start(Start::Earliest))).collect();
     (0..3).for_each(|_| drop(open(hub.subscribe())));

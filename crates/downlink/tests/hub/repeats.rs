@@ -1,4 +1,4 @@
-//! Repeated publishes: the publisher's own ids, and idempotency keys.
+//! Repeated publishes with ids of the publisher or with idempotency keys.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn with_key(
 }
 
 #[test]
-fn an_id_goes_on_the_wire() {
+fn a_publisher_id_is_sent_to_clients() {
     let hub = hub();
     let receipt = with_id(&hub, "order/7", "x").unwrap();
     assert_eq!(receipt.id().as_str(), "order/7");
@@ -38,7 +38,7 @@ fn an_id_goes_on_the_wire() {
 }
 
 #[test]
-fn the_same_id_and_content_is_the_first_receipt() {
+fn the_same_id_and_content_give_the_first_receipt() {
     let hub = hub();
     let mut subscription = open(hub.subscribe().topic("a"));
     let first = with_id(&hub, "x", "same").unwrap();
@@ -53,18 +53,21 @@ fn the_same_id_and_content_is_the_first_receipt() {
 }
 
 #[test]
-fn the_same_id_and_other_content_is_an_error() {
+fn the_same_id_with_other_content_is_an_error() {
     let hub = hub();
     with_id(&hub, "x", "one").unwrap();
     assert!(matches!(with_id(&hub, "x", "two"), Err(PublishError::IdTaken)));
     let to_b = publish(hub.to("b").id("x"), "one");
-    assert!(matches!(to_b, Err(PublishError::IdTaken)), "the address is content");
+    assert!(matches!(to_b, Err(PublishError::IdTaken)), "the address is part of the content");
     let typed = publish(hub.to("a").id("x").event("t"), "one");
-    assert!(matches!(typed, Err(PublishError::IdTaken)), "the type is content");
+    assert!(matches!(typed, Err(PublishError::IdTaken)), "the type is part of the content");
     let timed = publish(hub.to("a").id("x").retry(Duration::from_secs(1)), "one");
-    assert!(matches!(timed, Err(PublishError::IdTaken)), "the reconnection time is content");
+    assert!(
+        matches!(timed, Err(PublishError::IdTaken)),
+        "the reconnection time is part of the content"
+    );
     let last = publish(hub.to("a").id("x").last(), "one");
-    assert!(matches!(last, Err(PublishError::IdTaken)), "whether it is the last is content");
+    assert!(matches!(last, Err(PublishError::IdTaken)), "the flag `last` is part of the content");
     assert_eq!(hub.stats().events, 1);
 }
 
@@ -77,7 +80,7 @@ fn an_id_is_free_again_when_its_event_is_evicted() {
 }
 
 #[test]
-fn an_id_has_its_grammar() {
+fn invalid_ids_are_errors() {
     let hub = hub();
     let longest = "x".repeat(128);
     assert!(with_id(&hub, &longest[1..], "1").is_ok());
@@ -102,7 +105,7 @@ fn a_key_publishes_once() {
 }
 
 #[test]
-fn keys_of_credentials_do_not_meet() {
+fn different_credentials_may_use_the_same_key() {
     let hub = hub();
     with_key(&hub, "alice", "k", "hers").unwrap();
     assert!(!with_key(&hub, "bob", "k", "his").unwrap().is_repeated());
@@ -120,7 +123,7 @@ fn a_key_is_free_again_after_ten_minutes() {
 }
 
 #[test]
-fn a_key_outlives_its_event() {
+fn a_key_is_remembered_longer_than_its_event() {
     let hub = keeping(1);
     with_key(&hub, "", "k", "one").unwrap();
     say(&hub, "a", "other");

@@ -25,8 +25,8 @@ fn is_problem(response: Response<Full<Bytes>>, status: u16, detail: &str) {
     assert_eq!((&problem["status"], &problem["detail"]), (&status.into(), &detail.into()));
 }
 
-/// The refusal for a browser. A browser reconnects only after a 200.
-fn is_soft(response: Response<Full<Bytes>>, reason: &str) {
+/// Asserts that this is a refusal for a browser. A browser reconnects only after a 200.
+fn is_browser_refusal(response: Response<Full<Bytes>>, reason: &str) {
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let body = body(response);
@@ -35,8 +35,8 @@ fn is_soft(response: Response<Full<Bytes>>, reason: &str) {
     assert!((1_000..=10_000).contains(&millis), "{millis}");
 }
 
-/// The refusal for any other client.
-fn is_hard(response: Response<Full<Bytes>>, reason: &str) {
+/// Asserts that this is a refusal for another client.
+fn is_program_refusal(response: Response<Full<Bytes>>, reason: &str) {
     let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=10).contains(&seconds), "{seconds}");
     is_problem(response, 503, reason);
@@ -48,24 +48,24 @@ fn browser() -> LastEventId {
     LastEventId::from_request(&headers, None)
 }
 
-/// Asserts both forms of a refusal: for a program and for a browser.
-fn sends_away(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
-    is_hard(refused(subscribe()).into_http_response(), reason);
-    is_soft(refused(subscribe().resume(browser())).into_http_response(), reason);
+/// Asserts both forms of a refusal: for a browser and for another client.
+fn is_refused(subscribe: impl Fn() -> Subscribe<String>, reason: &str) {
+    is_program_refusal(refused(subscribe()).into_http_response(), reason);
+    is_browser_refusal(refused(subscribe().resume(browser())).into_http_response(), reason);
     let anew = subscribe().resume(browser().or("7").without_id());
-    is_soft(refused(anew).into_http_response(), reason);
+    is_browser_refusal(refused(anew).into_http_response(), reason);
 }
 
 #[test]
-fn a_full_hub_sends_away() {
+fn a_full_hub_refuses_subscriptions() {
     let limits = Limits { subscribers_max: 1, ..Limits::default() };
     let hub = build(|builder| builder.limits(limits));
     let _one = open(hub.subscribe());
-    sends_away(|| hub.subscribe(), "There are 1 subscriptions, which is the limit.");
+    is_refused(|| hub.subscribe(), "There are 1 subscriptions, which is the limit.");
 }
 
 #[test]
-fn a_full_client_and_a_hub_full_of_names_or_patterns_send_away() {
+fn limits_of_clients_names_and_patterns_refuse_subscriptions() {
     let limits = Limits {
         subscribers_per_client_max: 1,
         subscribed_names_max: 1,
@@ -74,27 +74,27 @@ fn a_full_client_and_a_hub_full_of_names_or_patterns_send_away() {
     };
     let hub = build(|builder| builder.limits(limits));
     let _one = open(hub.subscribe().client("c"));
-    sends_away(
+    is_refused(
         || hub.subscribe().client("c"),
         "The client has 1 subscriptions, which is the limit.",
     );
     let names = "1 topics and clients are subscribed to, which is the limit.";
-    sends_away(|| hub.subscribe().topic("t"), names);
+    is_refused(|| hub.subscribe().topic("t"), names);
     let patterns = "0 patterns are subscribed to, which is the limit.";
-    sends_away(|| hub.subscribe().pattern("t/*"), patterns);
+    is_refused(|| hub.subscribe().pattern("t/*"), patterns);
 }
 
 #[test]
-fn a_draining_and_a_closed_hub_send_away() {
+fn a_draining_and_a_closed_hub_refuse_subscriptions() {
     let hub = hub();
     hub.drain();
-    sends_away(|| hub.subscribe(), "The hub is about to go away.");
+    is_refused(|| hub.subscribe(), "The hub is about to go away.");
     hub.close();
-    sends_away(|| hub.subscribe(), "The hub is closed.");
+    is_refused(|| hub.subscribe(), "The hub is closed.");
 }
 
 #[test]
-fn a_finished_topic_says_do_not_come_back() {
+fn a_finished_topic_answers_that_the_client_must_not_reconnect() {
     let hub = hub();
     say(&hub, "a", "1");
     hub.finish("a").unwrap();
@@ -105,7 +105,7 @@ fn a_finished_topic_says_do_not_come_back() {
 }
 
 #[test]
-fn a_wrong_subscription_is_the_clients_fault() {
+fn an_invalid_subscription_is_a_client_error() {
     let hub = hub();
     let selector = refused(hub.subscribe().topic("a b\n"));
     is_problem(
@@ -126,7 +126,7 @@ fn a_wrong_subscription_is_the_clients_fault() {
 }
 
 #[test]
-fn a_filter_without_values_is_the_servers_fault() {
+fn a_filter_without_values_is_a_server_error() {
     let response = refused(hub().subscribe().filter(|_| true)).into_http_response();
     let detail = "A filter needs the hub to keep values: build it with keep_values.";
     is_problem(response, 500, detail);
@@ -171,7 +171,7 @@ fn errors_of_publishing_are_problems() {
 }
 
 #[test]
-fn a_value_that_cannot_be_encoded_is_the_servers_fault() {
+fn a_value_that_cannot_be_encoded_is_a_server_error() {
     let hub = Hub::<f64>::with(|_: &f64| {
         downlink::EventType::new("\n").map(|_| unreachable!("not a type"))
     });
@@ -180,7 +180,7 @@ fn a_value_that_cannot_be_encoded_is_the_servers_fault() {
 }
 
 #[test]
-fn a_batch_is_answered_like_its_event() {
+fn a_batch_has_the_status_of_its_invalid_event() {
     let hub = hub();
     let batch = |topic: &str, events: usize| {
         let mut batch = Batch::new(&hub);
@@ -199,7 +199,7 @@ fn a_batch_is_answered_like_its_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscription_that_ends_early_says_when_to_come_back() {
+async fn a_drained_subscription_ends_with_a_reconnection_time() {
     let spread = std::time::Duration::from_millis(700)..=std::time::Duration::from_millis(900);
     let hub = build(|builder| builder.drain_spread(spread));
     let response = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
@@ -214,7 +214,7 @@ async fn a_subscription_that_ends_early_says_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_or_lagging_one_says_it_too() {
+async fn a_closed_or_lagging_subscription_ends_with_a_reconnection_time() {
     let one = Retention { events_max: 1, ..Retention::DEFAULT };
     let hub = build(|builder| builder.retention(one).lag_policy(LagPolicy::Disconnect));
     let lagging = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
@@ -229,7 +229,7 @@ async fn a_closed_or_lagging_one_says_it_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_or_disconnected_subscription_just_ends() {
+async fn a_finished_or_disconnected_subscription_ends_without_a_reconnection_time() {
     let hub = hub();
     let finished = open(hub.subscribe().topic("a").open_event(false)).into_http_response();
     let gone = open(hub.subscribe().client("c").open_event(false)).into_http_response();
@@ -242,7 +242,7 @@ async fn a_finished_or_disconnected_subscription_just_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_take_another_form_and_what_the_hub_says_does_not() {
+async fn a_custom_form_applies_to_events_and_not_to_control_events() {
     let shout = |event: Published<String>| {
         let shouted = Event::new(event.data().to_uppercase());
         Frame::from(shouted.id(event.id()))
@@ -264,7 +264,7 @@ async fn events_take_another_form_and_what_the_hub_says_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_form_that_panics_ends_one_response_only() {
+async fn a_panic_of_a_custom_form_ends_only_its_response() {
     let hub = hub();
     let broken = |_: Published<String>| -> Frame { panic!("on purpose") };
     let broken = open(hub.subscribe().topic("a")).into_sse_with(broken).into_http_response();
@@ -276,7 +276,8 @@ async fn a_form_that_panics_ends_one_response_only() {
     assert_eq!(body, format!(": connected\n\nid: {}\ndata: 1\n\n", id(&hub, 1)));
 }
 
-/// In such a frame the reconnection time precedes the data. The data was once read as empty.
+/// In the frame, the reconnection time comes before the data. The data of such an event was once
+/// read as empty.
 #[test]
 fn an_event_with_a_reconnection_time_has_its_data() {
     let hub = hub();
@@ -288,7 +289,7 @@ fn an_event_with_a_reconnection_time_has_its_data() {
     assert_eq!((event.data().as_ref(), event.id()), ("said", hub.cursor()));
 }
 
-/// In the path of such a request the room is one text, and it may hold a `/`.
+/// The room in the path of a request is one text, which may contain an encoded `/`.
 #[tokio::test]
 async fn an_encoded_slash_in_a_path_reaches_no_other_topic() {
     use axum::extract::{Path, State};

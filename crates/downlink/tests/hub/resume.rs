@@ -1,4 +1,4 @@
-//! The start of a subscription: every kind of id, and every `Start`.
+//! Where a subscription begins, for every kind of id and every `Start`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{build, hub, id, keeping, open, say, seen};
 
-/// A hub with events 1 to 5 in the topic `a`.
+/// A hub with events 1 to 5 in topic `a`.
 fn five() -> Hub<String> {
     let hub = hub();
     for data in ["1", "2", "3", "4", "5"] {
@@ -26,7 +26,7 @@ fn from(hub: &Hub<String>, start: Start) -> Vec<String> {
 }
 
 #[test]
-fn our_ids_resume_exactly() {
+fn ids_of_the_hub_resume_exactly() {
     let hub = five();
     assert_eq!(after(&hub, &id(&hub, 0)), ["1", "2", "3", "4", "5"]);
     assert_eq!(after(&hub, &id(&hub, 3)), ["4", "5"]);
@@ -34,7 +34,7 @@ fn our_ids_resume_exactly() {
 }
 
 #[test]
-fn a_given_id_resumes_exactly() {
+fn a_publisher_id_resumes_exactly() {
     let hub = five();
     hub.to("a").id("mine/1").publish("6".to_owned()).unwrap();
     say(&hub, "a", "7");
@@ -42,7 +42,7 @@ fn a_given_id_resumes_exactly() {
 }
 
 #[test]
-fn an_unknown_id_is_one_gap_and_the_newest_events() {
+fn an_unknown_id_gives_one_gap_and_the_newest_events() {
     let hub = build(|builder| builder.limits(Limits { gap_replay_max: 2, ..Limits::default() }));
     for data in ["1", "2", "3"] {
         say(&hub, "a", data);
@@ -51,14 +51,14 @@ fn an_unknown_id_is_one_gap_and_the_newest_events() {
 }
 
 #[test]
-fn a_malformed_id_is_an_unknown_one() {
+fn a_malformed_id_is_an_unknown_id() {
     let hub = five();
     let expected = ["gap unknown_id", "1", "2", "3", "4", "5"];
     let too_big = format!("{}0", id(&hub, u64::MAX));
     for malformed in ["", "-", "abcdefgh-", "abcdefgh-x", "\u{1F4A9}", "a b", &too_big] {
         let seen = after(&hub, malformed);
         if malformed.is_empty() {
-            assert!(seen.is_empty(), "an empty id is none");
+            assert!(seen.is_empty(), "an empty id is no id");
         } else {
             assert_eq!(seen, expected, "{malformed:?}");
         }
@@ -66,14 +66,14 @@ fn a_malformed_id_is_an_unknown_one() {
 }
 
 #[test]
-fn an_id_of_another_epoch_is_one_gap() {
+fn an_id_of_another_epoch_gives_one_gap() {
     let hub = five();
     let other = id(&super::hub(), 4);
     assert_eq!(after(&hub, &other), ["gap new_epoch", "1", "2", "3", "4", "5"]);
 }
 
 #[test]
-fn an_id_ahead_of_the_log_is_lost() {
+fn an_id_beyond_the_tail_gives_a_lost_gap() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 6).as_str()));
     assert_eq!(seen(&mut subscription), ["gap lost"]);
@@ -82,7 +82,7 @@ fn an_id_ahead_of_the_log_is_lost() {
 }
 
 #[test]
-fn earliest_is_all_that_is_kept_and_no_gap() {
+fn start_earliest_gives_all_kept_events_without_a_gap() {
     let hub = keeping(2);
     for data in ["1", "2", "3"] {
         say(&hub, "a", data);
@@ -92,7 +92,7 @@ fn earliest_is_all_that_is_kept_and_no_gap() {
 }
 
 #[test]
-fn an_id_counts_for_more_than_a_start() {
+fn an_id_overrides_a_start() {
     let hub = five();
     let last = id(&hub, 4);
     let subscribe = hub.subscribe().topic("a").start(Start::Earliest).resume(last.as_str());
@@ -102,7 +102,7 @@ fn an_id_counts_for_more_than_a_start() {
 }
 
 #[test]
-fn live_is_what_comes() {
+fn start_live_gives_only_later_events() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a"));
     assert!(seen(&mut subscription).is_empty());
@@ -111,7 +111,7 @@ fn live_is_what_comes() {
 }
 
 #[test]
-fn last_is_so_many_of_the_newest_in_all_topics() {
+fn start_last_counts_the_newest_events_of_all_topics() {
     let hub = five();
     say(&hub, "b", "6");
     assert!(from(&hub, Start::Last(0)).is_empty());
@@ -122,7 +122,7 @@ fn last_is_so_many_of_the_newest_in_all_topics() {
 }
 
 #[test]
-fn since_is_by_the_time_of_publication() {
+fn start_since_uses_the_time_of_publication() {
     let clock = Clock::manual();
     let hub = build(|builder| builder.clock(clock.clone()));
     say(&hub, "a", "old");
@@ -137,7 +137,7 @@ fn since_is_by_the_time_of_publication() {
 }
 
 #[test]
-fn a_cursor_moves_with_what_was_yielded() {
+fn the_last_event_id_follows_yielded_events() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").resume(id(&hub, 2).as_str()));
     assert_eq!(subscription.last_event_id(), id(&hub, 2));
@@ -148,7 +148,7 @@ fn a_cursor_moves_with_what_was_yielded() {
 }
 
 #[test]
-fn lag_counts_offsets_whether_events_are_read_ahead_or_not() {
+fn lag_counts_offsets_after_the_last_yielded_event() {
     let hub = five();
     say(&hub, "b", "6");
     say(&hub, "a", "7");
@@ -163,7 +163,7 @@ fn lag_counts_offsets_whether_events_are_read_ahead_or_not() {
 }
 
 #[test]
-fn lag_is_what_was_not_yielded() {
+fn lag_decreases_with_each_yielded_event() {
     let hub = five();
     let mut subscription = open(hub.subscribe().topic("a").start(Start::Earliest));
     let lags: Vec<_> = (0..5)
@@ -177,7 +177,7 @@ fn lag_is_what_was_not_yielded() {
 }
 
 #[test]
-fn a_request_becomes_a_resumption() {
+fn a_last_event_id_from_a_request_resumes() {
     let mut headers = http::HeaderMap::new();
     headers.insert("last-event-id", "x".parse().unwrap());
     let hub = five();
@@ -190,7 +190,7 @@ fn a_request_becomes_a_resumption() {
 }
 
 #[test]
-fn replay_turns_into_live_without_a_seam() {
+fn replayed_events_are_followed_by_live_events_without_a_gap() {
     let hub = build(|builder| builder);
     for at in 0..200 {
         say(&hub, "a", &at.to_string());
@@ -203,7 +203,7 @@ fn replay_turns_into_live_without_a_seam() {
 }
 
 #[test]
-fn a_cursor_taken_while_others_publish_leaves_no_hole() {
+fn a_cursor_taken_during_publishes_resumes_exactly() {
     const EVENTS: u64 = 20_000;
     let all = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
     let hub = build(|builder| builder.retention(all));

@@ -1,4 +1,4 @@
-//! A hub over a store. Each test has its own file.
+//! Tests of a hub with a store. Each test has its own file.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use downlink::{
 };
 use futures_util::StreamExt;
 
-/// A temporary folder. Removed when dropped.
+/// A temporary folder. Dropping it removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -93,13 +93,14 @@ async fn history_survives_restarts_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn more_than_memory_holds_is_replayed_on_one_connection() {
+async fn one_connection_replays_more_events_than_memory_holds() {
     let folder = Folder::new();
     let limits = downlink::hub::Limits { bytes_max: 64 << 10, ..Default::default() };
     let builder =
         Hub::builder().text().store(folder.file()).limits(limits).event_bytes_max(1 << 10);
     let hub: Hub<String> = builder.retention(SMALL).build().unwrap();
-    // A batch that alone exceeds the limit would stay in memory. These are smaller and are evicted.
+    // A batch larger than the limit would stay in memory. These batches are smaller, so the hub
+    // evicts them from memory.
     for hundred in 0..10 {
         let mut batch = Batch::new(&hub);
         for number in 0..100 {
@@ -119,7 +120,7 @@ async fn more_than_memory_holds_is_replayed_on_one_connection() {
 }
 
 #[tokio::test]
-async fn a_receipt_is_certain_when_it_is_durable() {
+async fn a_receipt_has_its_results_only_when_it_is_durable() {
     let folder = Folder::new();
     for durability in [Durability::Commit, Durability::Relaxed] {
         let hub = open(&folder.file(), durability);
@@ -162,7 +163,7 @@ async fn keys_and_finished_topics_survive_restarts() {
 }
 
 #[tokio::test]
-async fn filters_see_values_that_were_read_back() {
+async fn filters_get_values_decoded_from_the_store() {
     let folder = Folder::new();
     let build = || {
         let hub = Hub::<Vec<u32>>::builder().json().store(folder.file()).keep_values(|_| 4);
@@ -213,9 +214,9 @@ async fn an_event_that_no_longer_decodes_is_a_gap() {
     assert_eq!(seen, ["1", "gap", "3"]);
 }
 
-/// A subscription keeps nothing of the store: neither its lock nor its files.
+/// A subscription keeps neither the lock nor the files of the store.
 #[tokio::test]
-async fn a_store_opens_again_at_once_although_a_subscription_is_left() {
+async fn a_store_can_be_opened_again_while_an_old_subscription_exists() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     let mut news = hub.subscribe().topic("news").open().await.unwrap();
@@ -232,9 +233,9 @@ async fn a_store_opens_again_at_once_although_a_subscription_is_left() {
     close(again).await;
 }
 
-/// The same for a subscription that needs events from the file.
+/// A subscription that needs events from the file does not keep the store open either.
 #[tokio::test]
-async fn a_subscription_that_is_left_behind_memory_ends() {
+async fn a_subscription_behind_memory_ends_when_its_hub_is_dropped() {
     let folder = Folder::new();
     let limits = downlink::hub::Limits { bytes_max: 4 << 10, ..Default::default() };
     let builder =
@@ -253,7 +254,7 @@ async fn a_subscription_that_is_left_behind_memory_ends() {
 }
 
 #[tokio::test]
-async fn a_hub_that_has_its_file_open_already_says_so() {
+async fn opening_a_store_twice_in_one_process_is_an_error() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     let second = Hub::<String>::builder().text().store(folder.file()).build().err().unwrap();

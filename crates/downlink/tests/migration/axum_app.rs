@@ -1,4 +1,4 @@
-//! An app that uses `axum::response::sse`, with the same lines about streams as axum's own example
+//! An app that uses `axum::response::sse`. Its code for streams is the same as in axum's example
 //! `examples/sse`.
 
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ pub(super) fn app() -> Router {
 }
 
 async fn greetings() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    // The first event at once, then one every two seconds.
+    // The first event comes at once, and then one event every two seconds.
     let ticks = tokio::time::interval(Duration::from_secs(2));
     let events = stream::unfold(ticks, async |mut ticks| {
         ticks.tick().await;

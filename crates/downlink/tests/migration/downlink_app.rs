@@ -1,4 +1,4 @@
-//! An app that uses `downlink`: the app of `axum_app.rs` after its migration.
+//! The app of `axum_app.rs` after its migration to `downlink`.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) fn app() -> Router {
 }
 
 async fn greetings() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    // The first event at once, then one every two seconds.
+    // The first event comes at once, and then one event every two seconds.
     let ticks = tokio::time::interval(Duration::from_secs(2));
     let events = stream::unfold(ticks, async |mut ticks| {
         ticks.tick().await;

@@ -1,7 +1,7 @@
-//! An app moves from `axum::response::sse` to this crate with a few edited lines.
+//! An app can move from `axum::response::sse` to this crate with a few changed lines.
 //!
-//! The same app is here twice, before and after. The tests count the lines that differ, compare
-//! them with those that the guide shows, and run both apps.
+//! There are two versions of one app, before and after the move. The tests count the lines that
+//! differ, compare them with the lines in the guide, and run both versions.
 
 #![cfg(all(feature = "axum", feature = "serve"))]
 
@@ -25,10 +25,10 @@ const BEFORE: &str = include_str!("axum_app.rs");
 const AFTER: &str = include_str!("downlink_app.rs");
 const CHAPTER: &str = include_str!("../../guide/23-from-axum-sse.md");
 
-/// The longest that a test waits for a socket. It only turns a hang into a failure.
+/// The longest wait for a socket. A test that hangs fails after this time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The lines of code that are in the first text only.
+/// The lines of code that are only in the first text.
 fn only_in_first<'a>(first: &'a str, second: &str) -> BTreeSet<&'a str> {
     let second: BTreeSet<&str> = second.lines().map(str::trim).collect();
     let code = first.lines().map(str::trim).filter(|line| !line.starts_with("//!"));

@@ -1,4 +1,4 @@
-//! Errors of a listener, on a paused clock and sockets in memory.
+//! Errors of a listener. The clock is paused, and the sockets are in memory.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::Client;
 
-/// A listener that returns the given results, then waits for ever. It records the times of the
-/// calls.
+/// A listener that returns the given results and then waits forever. It records the time of each
+/// call.
 struct Script {
     accepts: VecDeque<io::Result<DuplexStream>>,
     asked: Arc<Mutex<Vec<Instant>>>,
@@ -42,7 +42,8 @@ const ECONNABORTED: i32 = if cfg!(target_os = "linux") { 103 } else { 53 };
 const EMFILE: i32 = 24;
 const EINVAL: i32 = 22;
 
-/// Serves one request after these errors. Returns the times of the `accept` calls since the first.
+/// Serves one request after these errors. Returns the times of the `accept` calls, counted from the
+/// first call.
 async fn asked_after(errors: &[i32]) -> Vec<Duration> {
     let (theirs, ours) = duplex(1_024);
     let mut accepts: VecDeque<_> =
@@ -60,7 +61,7 @@ async fn asked_after(errors: &[i32]) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lack_of_descriptors_pauses_accepting() {
+async fn the_server_pauses_accepting_without_descriptors() {
     let asked = asked_after(&[EMFILE, EMFILE]).await;
     assert_eq!(asked.len(), 4);
     assert!(asked[1] >= Duration::from_millis(100), "{asked:?}");
@@ -68,22 +69,22 @@ async fn lack_of_descriptors_pauses_accepting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn aborted_connection_is_skipped_at_once() {
+async fn the_server_accepts_again_at_once_after_an_aborted_connection() {
     let asked = asked_after(&[ECONNABORTED, ECONNABORTED]).await;
     assert_eq!(asked, [Duration::ZERO; 4]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn unusable_listener_ends_the_server() {
+async fn an_unusable_listener_ends_the_server() {
     let accepts = [Err(io::Error::from_raw_os_error(EINVAL))].into();
     let script = Script { accepts, asked: Arc::default() };
     let error = downlink::serve(script, Router::new()).await.expect_err("not listening");
     assert_eq!(error.raw_os_error(), Some(EINVAL));
 }
 
-/// A listener in memory needs none of the features that only sockets need.
+/// The server needs a runtime with IO only for real sockets.
 #[test]
-fn sockets_of_memory_are_served_in_a_runtime_without_io() {
+fn sockets_in_memory_are_served_in_a_runtime_without_io() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let asked = runtime.expect("a runtime").block_on(asked_after(&[]));
     assert_eq!(asked.len(), 2);

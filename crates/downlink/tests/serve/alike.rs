@@ -1,4 +1,5 @@
-//! hyper and drivers give the same answers. A peer cannot tell which of them serves its stream.
+//! A stream is written by hyper or by a driver of the server. Both give the same answers, so a peer
+//! cannot see the difference.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,7 +32,8 @@ async fn answer<W: Wire>(app: Router) -> Answer {
     answer
 }
 
-/// Serves the same app on each kind of socket. Asserts that all answers are equal, and returns one.
+/// Serves the same app on each kind of socket. Asserts that all answers are equal, and returns the
+/// answer.
 async fn answer_of_all(app: impl Fn() -> Router) -> Answer {
     let over_hyper = answer::<Foreign>(app()).await;
     assert_eq!(answer::<Tcp>(app()).await, over_hyper);
@@ -46,7 +48,7 @@ fn events() -> impl futures_util::Stream<Item = Event> + Send + 'static {
 
 #[tokio::test]
 async fn hub_subscription() {
-    // The hub's epoch is random, so all servers share one hub.
+    // The epoch of a hub is random. All servers share one hub, so that the ids are equal.
     let hub = Hub::builder().text().open_event(false).build().expect("valid");
     for number in 0..100 {
         hub.to("a").publish(number.to_string()).expect("published");
@@ -102,7 +104,7 @@ async fn sse_of_axum() {
     assert!(answer.await.body.ends_with("data: 49\n\n"));
 }
 
-/// A body that changes the frames of another body, and adds a frame and a trailer of its own.
+/// A body that changes the frames of another body. It also adds one frame and a trailer.
 struct Shouting {
     inner: Body,
     bytes: usize,
@@ -171,7 +173,7 @@ async fn content_coding() {
     assert_eq!(answer.await.body, "not really br");
 }
 
-/// Empty frames do not end a stream.
+/// A stream continues after empty frames.
 #[tokio::test]
 async fn empty_frames() {
     let answer = answer_of_all(|| {
@@ -186,9 +188,9 @@ async fn empty_frames() {
     assert_eq!(answer.await.body, "data: a\n\ndata: b\n\n");
 }
 
-/// Other responses with the media type: with another status, or with a length.
+/// The server does not treat a response as a stream if its status is not 200 or if it has a length.
 #[tokio::test]
-async fn streams_that_are_not_quite() {
+async fn responses_with_another_status_or_a_length() {
     for (status, length) in [(201, false), (503, false), (200, true)] {
         let app = || {
             let response = move || async move {

@@ -1,17 +1,17 @@
-//! One of several answers on a connection.
+//! Parses one of several answers on a connection.
 
 /// An answer without its framing.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: String,
-    /// The headers in order, with lower-case names and values. The date is left out.
+    /// The headers in order, without the date. Names and values are in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
 impl Answer {
-    /// Parses the answer at the start of a text. Returns it with its length, or `None` if
-    /// incomplete.
+    /// Parses the answer at the start of a text. Returns the answer and its length, or `None` if
+    /// the answer is incomplete.
     pub(crate) fn parse(text: &str) -> Option<(Self, usize)> {
         let (head, rest) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
@@ -44,7 +44,7 @@ impl Answer {
     }
 }
 
-/// The content of a chunked body, and its length with all chunks.
+/// The content of a chunked body, and the length of the body with its framing.
 fn unchunked(text: &str) -> Option<(String, usize)> {
     let (mut body, mut at) = (String::new(), 0);
     loop {

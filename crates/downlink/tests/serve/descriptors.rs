@@ -1,4 +1,4 @@
-//! The number of connections that the descriptor limit allows.
+//! How the limit of descriptors limits the number of connections.
 
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn streams() -> Router {
 }
 
 #[tokio::test]
-async fn no_limit_can_be_zero() {
+async fn limits_must_not_be_zero() {
     assert_eq!(
         downlink::serve(listener().await, streams()).connections_max(0).connections_allowed(),
         1
@@ -28,18 +28,19 @@ async fn listener() -> tokio::net::TcpListener {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-/// Set in the test's child process, which has a low descriptor limit.
+/// A variable that is set in the child process of the test. The child has a low limit of
+/// descriptors.
 const IN_CHILD: &str = "DOWNLINK_TEST_FEW_DESCRIPTORS";
 
 #[tokio::test]
-async fn server_outlives_a_lack_of_descriptors() {
+async fn the_server_survives_a_lack_of_descriptors() {
     if std::env::var_os(IN_CHILD).is_some() {
         return without_descriptors().await;
     }
     let child = Command::new("sh")
         .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
         .arg(std::env::current_exe().expect("this test"))
-        .arg("descriptors::server_outlives_a_lack_of_descriptors")
+        .arg("descriptors::the_server_survives_a_lack_of_descriptors")
         .env(IN_CHILD, "1")
         .output()
         .expect("a shell");
@@ -47,10 +48,13 @@ async fn server_outlives_a_lack_of_descriptors() {
     assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
 }
 
-/// Runs alone in a process that may have 60 open descriptors.
+/// Runs in its own process, which may have 60 open descriptors.
 async fn without_descriptors() {
     let counted = downlink::serve(listener().await, streams()).connections_allowed();
-    assert_eq!(counted, 30, "half of the hard limit, which the soft one was raised to");
+    assert_eq!(
+        counted, 30,
+        "half of the hard limit, to which the server has raised the soft limit"
+    );
 
     let running = Running::with(streams(), |serve| serve.connections_max(1_000)).await;
     let mut first = running.get("/").await;
@@ -63,11 +67,11 @@ async fn without_descriptors() {
         }
     };
     assert_eq!(exhausted.raw_os_error(), Some(24), "EMFILE: {exhausted}");
-    // One descriptor for the client, and none for the server's end of the connection.
+    // The client takes the last descriptor, so the server has none for its end of the connection.
     taken.pop();
     let mut client = running.get("/").await;
     let unserved = tokio::time::timeout(Duration::from_millis(250), client.read()).await;
-    assert!(unserved.is_err(), "there was a descriptor left: {}", client.seen);
+    assert!(unserved.is_err(), "the server still had a descriptor: {}", client.seen);
     taken.clear();
     client.sees(": connected\n\n").await;
 }

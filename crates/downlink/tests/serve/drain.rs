@@ -1,4 +1,4 @@
-//! Shutting down a server with open streams.
+//! The shutdown of a server with open streams and other connections.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ fn streams() -> Router {
     Router::new().route("/ours", get(ours)).route("/axums", get(axums))
 }
 
-/// A client whose stream has begun.
+/// Opens a stream and waits for its first bytes.
 async fn reading(running: &Running, path: &str) -> Client {
     let mut client = running.get(path).await;
     client.sees(": a\n\n").await;
@@ -47,7 +47,7 @@ async fn reading(running: &Running, path: &str) -> Client {
 }
 
 #[tokio::test]
-async fn every_stream_ends_at_a_frame_boundary_with_its_own_retry() {
+async fn a_drain_ends_each_stream_after_a_frame_with_its_own_retry() {
     let spread = Spread::between(Duration::from_millis(100), Duration::from_secs(100));
     let mut running = Running::with(streams(), |serve| serve.reconnection_spread(spread)).await;
     let mut clients = Vec::new();
@@ -67,7 +67,7 @@ async fn every_stream_ends_at_a_frame_boundary_with_its_own_retry() {
 }
 
 #[tokio::test]
-async fn nobody_new_is_accepted() {
+async fn a_draining_server_accepts_no_connection() {
     let mut running = Running::new(streams()).await;
     running.stop();
     super::patiently(&mut running.ended).await.expect("no panic").expect("no error");
@@ -91,14 +91,14 @@ fn raw_app(chunks: mpsc::Receiver<&'static str>) -> Router {
 }
 
 #[tokio::test]
-async fn open_frame_is_completed_first() {
+async fn a_drain_waits_for_the_end_of_a_frame() {
     let (sender, chunks) = mpsc::channel(4);
     let mut running = Running::new(raw_app(chunks)).await;
     let mut client = running.get("/").await;
     sender.send("data: a\n").await.expect("open");
     client.sees("data: a\n").await;
     running.stop();
-    // The server is draining once it has closed its listener.
+    // After the server has closed its listener, it drains.
     while running.listens().await {}
     sender.send("data: b\n\ndata: never").await.expect("still open");
     let answer = client.rest().await;
@@ -108,9 +108,9 @@ async fn open_frame_is_completed_first() {
     running.ended().await;
 }
 
-/// The server cannot read this coding, so it must not insert plain text into the stream.
+/// The server cannot encode a frame in this coding, so it must not add a frame to the stream.
 #[tokio::test]
-async fn compressed_stream_ends_without_a_word() {
+async fn a_compressed_stream_ends_without_a_retry() {
     let zipped = || async {
         let chunks = stream::iter([Ok::<_, std::io::Error>("compressed")]).chain_pending();
         let headers = [("content-type", "text/event-stream"), ("content-encoding", "br")];
@@ -126,7 +126,7 @@ async fn compressed_stream_ends_without_a_word() {
 }
 
 #[tokio::test]
-async fn finite_stream_may_end_by_itself() {
+async fn a_finite_stream_may_end_by_itself() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(std::sync::Mutex::new(Some(sse.finite())));
     let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
@@ -145,7 +145,7 @@ async fn finite_stream_may_end_by_itself() {
 }
 
 #[tokio::test]
-async fn any_response_can_be_marked_finite() {
+async fn any_response_can_be_marked_as_finite() {
     let marked = || async { (axum::Extension(Finite), axums().await) };
     let app = streams().route("/", get(marked));
     let mut running = Running::with(app, |serve| serve.drain_within(SHORT)).await;
@@ -159,7 +159,7 @@ async fn any_response_can_be_marked_finite() {
 }
 
 #[tokio::test]
-async fn deadline_holds_whatever_the_peers_do() {
+async fn a_drain_ends_at_its_deadline_whatever_peers_do() {
     let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(1_000)))) };
     let never = || async { std::future::pending::<()>().await };
     let app = streams().route("/flood", get(flood)).route("/never", get(never));
@@ -183,7 +183,7 @@ async fn deadline_holds_whatever_the_peers_do() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_connection_outlives_the_deadline() {
+async fn all_bodies_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(std::sync::Mutex::new(Some(signal)));
     let once = move || async move {
@@ -208,11 +208,11 @@ async fn nothing_of_a_connection_outlives_the_deadline() {
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _client) = tokio::join!(serving, reading);
     ended.expect("no error");
-    assert!(dropped.try_recv().is_ok(), "a body is still there");
+    assert!(dropped.try_recv().is_ok(), "a body still exists");
 }
 
 #[tokio::test]
-async fn request_in_progress_gets_its_answer() {
+async fn a_request_in_progress_gets_its_answer() {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
     let at_gate = Arc::clone(&entered);
@@ -255,14 +255,14 @@ async fn late_stream(browser: bool) -> String {
 }
 
 #[tokio::test]
-async fn late_stream_is_refused() {
+async fn a_stream_requested_during_the_drain_is_refused() {
     let answer = late_stream(false).await;
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: "), "{answer}");
 }
 
 #[tokio::test]
-async fn late_stream_of_a_browser_ends_at_once() {
+async fn a_stream_of_a_browser_during_the_drain_ends_at_once() {
     let answer = late_stream(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(body_of(&answer).starts_with(": the server is shutting down\n\nretry: "), "{answer}");
@@ -282,10 +282,11 @@ async fn idle_connections_close_at_once() {
 }
 
 #[tokio::test]
-async fn connection_without_a_request_does_not_hold_the_end_up() {
+async fn a_connection_without_a_request_does_not_delay_the_end() {
     let mut running = Running::new(streams()).await;
     let unused = running.connect().await;
-    // The server accepts `unused` first. It has done so once this second stream has begun.
+    // The server accepts connections in order. When this stream has begun, the server has also
+    // accepted `unused`.
     let other = reading(&running, "/ours").await;
     let before = Instant::now();
     running.stop();
@@ -295,12 +296,13 @@ async fn connection_without_a_request_does_not_hold_the_end_up() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// The answer to a request that comes after the signal, on a connection from before it.
+/// Connects before the signal and sends a request after it. Returns the answer.
 async fn last_answer_to(request: &str) -> String {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let mut client = running.connect().await;
-    // The server accepts this connection after `client`.
+    // The server accepts connections in order. When this stream has begun, the server has also
+    // accepted `client`.
     let other = reading(&running, "/ours").await;
     running.stop();
     other.rest().await;
@@ -310,9 +312,9 @@ async fn last_answer_to(request: &str) -> String {
     answer
 }
 
-/// A proxy connects first and writes later. The server may shut down in between.
+/// A proxy may connect before the shutdown begins and send its request afterwards.
 #[tokio::test]
-async fn first_request_that_comes_after_the_signal_is_answered_as_the_last() {
+async fn a_first_request_after_the_signal_is_answered_and_closes_the_connection() {
     for request in
         ["GET / HTTP/1.1\r\nHost: test\r\n\r\n", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]
     {
@@ -324,12 +326,12 @@ async fn first_request_that_comes_after_the_signal_is_answered_as_the_last() {
 
 /// A proxy may write a request on an idle connection before it learns of the shutdown.
 #[tokio::test]
-async fn next_request_that_has_come_before_the_end_is_answered_as_the_last() {
+async fn a_next_request_sent_before_the_signal_is_answered_and_closes_the_connection() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(app).await;
     let mut client = running.get("/").await;
     client.sees("hello").await;
-    // Nothing else runs between the next two calls.
+    // No other task runs between the next two calls.
     Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
     running.stop();
     let answers = client.rest().await;
@@ -339,13 +341,14 @@ async fn next_request_that_has_come_before_the_end_is_answered_as_the_last() {
 }
 
 #[tokio::test]
-async fn first_request_that_has_come_before_the_end_is_answered() {
+async fn a_first_request_sent_before_the_signal_is_answered() {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
     let client = running.connect().await;
-    // The server accepts this connection after `client`.
+    // The server accepts connections in order. When this stream has begun, the server has also
+    // accepted `client`.
     let other = reading(&running, "/ours").await;
-    // Nothing else runs between the next two calls.
+    // No other task runs between the next two calls.
     Here::write_now(&client.io, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("room");
     running.stop();
     assert_eq!(body_of(&client.rest().await), "hello");
@@ -353,7 +356,7 @@ async fn first_request_that_has_come_before_the_end_is_answered() {
     running.ended().await;
 }
 
-/// A server that has stopped accepting. By then the client has sent half of its first head.
+/// The client sends half of the head of its first request. Then the server begins its shutdown.
 async fn half_a_request_at_the_end() -> (Running, Client) {
     let hello = Router::new().route("/", get(|| async { "hello" }));
     let mut running = Running::new(hello.merge(streams())).await;
@@ -366,7 +369,7 @@ async fn half_a_request_at_the_end() -> (Running, Client) {
 }
 
 #[tokio::test]
-async fn half_sent_request_is_answered_when_it_comes_whole() {
+async fn a_half_sent_request_is_answered_when_it_is_complete() {
     let (running, mut half) = half_a_request_at_the_end().await;
     half.send("st: test\r\n\r\n").await;
     let answer = half.rest().await;
@@ -376,7 +379,7 @@ async fn half_sent_request_is_answered_when_it_comes_whole() {
 }
 
 #[tokio::test]
-async fn half_sent_request_does_not_hold_the_end_up() {
+async fn a_half_sent_request_does_not_delay_the_end() {
     let before = Instant::now();
     let (running, half) = half_a_request_at_the_end().await;
     assert_eq!(half.rest().await, "");
@@ -384,7 +387,7 @@ async fn half_sent_request_does_not_hold_the_end_up() {
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
 }
 
-/// A stream ends at the same moment as the server, while another request is in progress.
+/// A stream ends at the moment when the shutdown begins. Another request is in progress.
 async fn stream_that_ends_with_the_server() {
     let gate = Arc::new(Notify::new());
     let (entered, handler_gate) = (Arc::new(Notify::new()), Arc::clone(&gate));
@@ -415,9 +418,9 @@ async fn stream_that_ends_with_the_server() {
     running.ended().await;
 }
 
-/// Either of the two may end first, so the test repeats.
+/// The stream or the server may be first, so the test runs several times.
 #[tokio::test]
-async fn connection_whose_stream_ends_with_the_server_waits_for_no_other() {
+async fn a_connection_whose_stream_ends_with_the_server_is_closed_at_once() {
     for _ in 0..16 {
         stream_that_ends_with_the_server().await;
     }

@@ -1,4 +1,4 @@
-//! Peers that use HTTP/2 from their first byte.
+//! Peers that use HTTP/2 with prior knowledge, from their first byte on.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -28,13 +28,13 @@ type Running = super::Running<super::wire::Tcp>;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Short too, but long enough for the answer to a ping on a busy machine.
+/// A short stall limit. It is long enough for the answer to a ping on a busy machine.
 const STALL: Duration = Duration::from_secs(1);
 
-/// The most open streams that the server allows on one connection.
+/// The maximum number of open streams that the server allows on one connection.
 const STREAMS_MAX: usize = 100;
 
-/// A client with its connection in a task of its own.
+/// A client whose connection runs in a separate task.
 struct Http2 {
     requests: http2::SendRequest<Full<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
@@ -48,7 +48,7 @@ impl Http2 {
     async fn at(address: SocketAddr) -> Self {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let (requests, connection) = patiently(
-            // A few events fill this window.
+            // A few events fill a window of this size.
             http2::Builder::new(TokioExecutor::new())
                 .initial_stream_window_size(8_192)
                 .handshake(io),
@@ -97,7 +97,7 @@ impl Answer {
         }
     }
 
-    /// Reads once. `false` at the end.
+    /// Reads once. Returns `false` at the end.
     async fn read(&mut self) -> hyper::Result<bool> {
         let Some(frame) = patiently(self.response.frame()).await else { return Ok(false) };
         let bytes = frame?.into_data().expect("no trailers");
@@ -112,7 +112,7 @@ impl Answer {
     }
 }
 
-/// A stream that nothing wakes, not even a keep-alive.
+/// A stream without events and without keep-alives.
 async fn endless() -> impl IntoResponse {
     Sse::new(stream::pending::<Frame>()).keep_alive(KeepAlive::off())
 }
@@ -133,7 +133,7 @@ async fn plain_requests_are_answered() {
     assert!(!hello.response.headers().contains_key("connection"));
     assert_eq!(hello.rest().await.expect("whole"), "hello");
 
-    // Longer than any window between the peers.
+    // The body is longer than any flow-control window of the two peers.
     let long = "x".repeat(1_000_000);
     let request = Request::post("http://test/echo").body(Full::from(long.clone()));
     let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
@@ -142,7 +142,7 @@ async fn plain_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn events_of_a_stream_come_one_by_one() {
+async fn events_of_a_stream_arrive_one_by_one() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
@@ -155,13 +155,13 @@ async fn events_of_a_stream_come_one_by_one() {
         events.sees(&format!("data: event {number}\n\n")).await;
     }
     drop(events);
-    // The peer has reset the stream, but the connection stays open.
+    // The client has reset the stream, but the connection stays open.
     patiently(sender.closed()).await;
     assert_eq!(client.get("/nowhere").await.response.status(), 404);
 }
 
 #[tokio::test]
-async fn connection_has_many_streams_up_to_a_limit() {
+async fn a_connection_has_many_streams_up_to_a_limit() {
     let mut running = Running::new(app()).await;
     let mut client = Http2::to(&running).await;
     let mut open = Vec::new();
@@ -170,7 +170,7 @@ async fn connection_has_many_streams_up_to_a_limit() {
         stream.sees(": connected\n\n").await;
         open.push(stream);
     }
-    // The client holds the next request back until there is room.
+    // The client does not send another request until a stream has ended.
     let mut above = Box::pin(client.get("/"));
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
     drop(open.pop());
@@ -190,7 +190,7 @@ fn goodbye_in(stream: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn drain_lets_requests_in_progress_end_and_takes_no_more() {
+async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse.finite())));
     let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
@@ -211,8 +211,8 @@ async fn drain_lets_requests_in_progress_end_and_takes_no_more() {
 }
 
 #[tokio::test]
-async fn idle_connection_does_not_hold_the_drain_up() {
-    // Longer than any test runs.
+async fn an_idle_connection_does_not_delay_the_drain() {
+    // No test runs for so long.
     let long = Duration::from_secs(3_600);
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
@@ -223,11 +223,11 @@ async fn idle_connection_does_not_hold_the_drain_up() {
     running.ended().await;
 }
 
-/// A panic ends only its own stream.
+/// A panic in a handler resets only its own stream.
 #[tokio::test]
-async fn panic_resets_its_stream_alone() {
+async fn a_panic_resets_only_its_own_stream() {
     async fn panics() -> &'static str {
-        panic!("as this test wants")
+        panic!("on purpose")
     }
     let running = Running::new(app().route("/panic", get(panics))).await;
     let mut client = Http2::to(&running).await;
@@ -247,13 +247,13 @@ async fn dropping_the_server_closes_the_connection_and_its_streams() {
     running.ended.abort();
     patiently(dropped).await.expect("dropped");
     while let Ok(true) = stream.read().await {}
-    // The connection may have ended in either way.
+    // The connection may have ended with or without an error.
     let _ = patiently(client.connection).await.expect("no panic");
 }
 
-/// When the server reports its end, no part of a connection is left.
+/// When the server reports its end, it has dropped all streams.
 #[tokio::test]
-async fn deadline_leaves_no_stream_behind() {
+async fn all_streams_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
@@ -276,11 +276,11 @@ async fn deadline_leaves_no_stream_behind() {
         stop.send(()).expect("running");
         (client, answer)
     };
-    // Both run in one task, so nothing else runs after the server's end.
+    // Both futures run in one task, so no other task can run after the end of the server.
     let serving = serve.with_graceful_shutdown(stopped).into_future();
     let (ended, _open) = tokio::join!(serving, reading);
     ended.expect("no error");
-    assert!(dropped.try_recv().is_ok(), "a body is still there");
+    assert!(dropped.try_recv().is_ok(), "a body still exists");
 }
 
 /// An app with an endless stream at `/`, and a signal for the end of that stream.
@@ -297,9 +297,9 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)).route("/hello", get(|| async { "hello" })), dropped)
 }
 
-/// The peer is alive and answers pings, but gives no window to one of its streams.
+/// The peer answers pings, but opens no window for one of its streams.
 #[tokio::test]
-async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
+async fn a_stream_without_a_window_is_reset_and_the_others_stay() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(STALL)).await;
     let mut client = Http2::to(&running).await;
@@ -312,7 +312,7 @@ async fn stream_that_gets_no_window_is_reset_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn subscriber_whose_stream_is_reset_counts_as_stalled() {
+async fn a_subscriber_whose_stream_is_reset_counts_as_stalled() {
     let hub = downlink::Hub::<String>::text();
     let subscribing = hub.clone();
     let subscribe =
@@ -333,9 +333,9 @@ async fn subscriber_whose_stream_is_reset_counts_as_stalled() {
     assert_eq!(stalled.map(|(_, count)| *count), Some(1), "{disconnects:?}");
 }
 
-/// A body of known length is not kept for ever for a peer that does not read it.
+/// The server drops a body of known length if the peer does not read it.
 #[tokio::test]
-async fn long_body_that_gets_no_window_is_reset() {
+async fn a_long_body_without_a_window_is_reset() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
@@ -361,13 +361,13 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// The first bytes of a peer: its preface and its empty settings.
+/// The first bytes of a peer: its preface and an empty SETTINGS frame.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// `GET /` as the first request. All headers but the authority come from the static table.
+/// `GET /` as the first request. All headers except the authority come from the static table.
 const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
-/// A peer that writes these frames and never answers any.
+/// A peer that writes these bytes and never answers a frame.
 async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
     let mut peer = TcpStream::connect(running.place).await.expect("listening");
     peer.write_all(&says.concat()).await.expect("open");
@@ -377,7 +377,7 @@ async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
 /// The type and payload of each frame, up to the end of the connection.
 async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut bytes = Vec::new();
-    // A reset counts as an end.
+    // A reset counts as the end too.
     let _ = patiently(peer.read_to_end(&mut bytes)).await;
     let (mut rest, mut frames) = (&bytes[..], Vec::new());
     while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
@@ -392,26 +392,26 @@ async fn frames(mut peer: TcpStream) -> Vec<(u8, Vec<u8>)> {
 const GOAWAY: u8 = 7;
 
 /// The error codes of the GOAWAY frames.
-fn goodbyes(frames: &[(u8, Vec<u8>)]) -> Vec<u32> {
+fn goaway_codes(frames: &[(u8, Vec<u8>)]) -> Vec<u32> {
     let goaway = frames.iter().filter(|(kind, _)| *kind == GOAWAY);
     goaway.map(|(_, content)| u32::from_be_bytes(content[4..8].try_into().expect("4"))).collect()
 }
 
 #[tokio::test]
-async fn peer_that_reads_nothing_is_closed() {
+async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT).connections_max(1)).await;
     let before = Instant::now();
     let peer = mute(&running, &[HELLO, GET]).await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= SHORT);
-    // The whole connection has ended: its place is free again.
+    // The server accepts another connection, so this one has ended.
     while Http2::reaches(running.place).await.is_none() {}
     drop(peer);
 }
 
 impl Http2 {
-    /// A client with an answered request. `None` if the server had no place for it.
+    /// Connects and sends a request. Returns `None` if the server had no place for the connection.
     async fn reaches(address: SocketAddr) -> Option<Self> {
         let io = TokioIo::new(TcpStream::connect(address).await.expect("listening"));
         let handshake = http2::handshake(TokioExecutor::new(), io);
@@ -423,10 +423,10 @@ impl Http2 {
 }
 
 #[tokio::test]
-async fn mute_peer_is_told_and_does_not_hold_the_drain_up() {
+async fn a_mute_peer_gets_a_goaway_and_does_not_delay_the_drain() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let mut peer = mute(&running, &[HELLO, GET]).await;
-    // These are the server's settings, so the connection uses HTTP/2 by now.
+    // This is the start of the server's SETTINGS frame, so the connection uses HTTP/2 now.
     patiently(peer.read_exact(&mut [0; 9])).await.expect("open");
     running.stop();
     running.ended().await;
@@ -434,7 +434,7 @@ async fn mute_peer_is_told_and_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn connection_ends_with_a_goaway() {
+async fn a_connection_ends_with_a_goaway() {
     let mut running = Running::with(app(), |serve| serve.write_stall_max(SHORT)).await;
     let peer = mute(&running, &[HELLO, GET]).await;
     let mut first = [0; 1];
@@ -442,13 +442,13 @@ async fn connection_ends_with_a_goaway() {
     running.stop();
     let frames = frames(peer).await;
     assert!(frames.iter().any(|(_, content)| content == b"hello"), "{frames:?}");
-    let codes = goodbyes(&frames);
+    let codes = goaway_codes(&frames);
     assert!(!codes.is_empty() && codes.iter().all(|code| *code == 0), "{codes:?}");
     running.ended().await;
 }
 
 #[tokio::test]
-async fn connection_without_a_request_is_closed_by_the_header_timeout() {
+async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     let timeouts = |serve: Serve<_, _, _>| {
         serve.header_timeout(SHORT).idle_timeout(SHORT).write_stall_max(SHORT * 10)
     };
@@ -462,13 +462,13 @@ async fn connection_without_a_request_is_closed_by_the_header_timeout() {
     let mut client = Http2::to(&running).await;
     let stream = client.get("/stream").await;
     for _ in 0..2 {
-        // The same timeout closes this connection, so that time has passed.
+        // The header timeout closes this connection, so this time has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
     assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
     drop(stream);
     client.ended().await;
-    // Half a preface is not a request, and neither is a preface without its settings.
+    // Neither half a preface nor a preface without its settings is a request.
     for sent in [10, HELLO.len() - 9] {
         frames(mute(&running, &[&HELLO[..sent]]).await).await;
     }
@@ -496,7 +496,7 @@ async fn connections_max_counts_connections_not_streams() {
 
 /// The network may split the preface at any byte.
 #[tokio::test]
-async fn preface_may_come_byte_by_byte() {
+async fn the_preface_may_arrive_byte_by_byte() {
     let limits = |serve: Serve<_, _, _>| serve.header_timeout(SHORT).write_stall_max(SHORT);
     let running = Running::with(app(), limits).await;
     let mut peer = mute(&running, &[]).await;
@@ -513,10 +513,10 @@ async fn preface_may_come_byte_by_byte() {
 #[tokio::test]
 async fn curl_reads_events() {
     let Ok(version) = tokio::process::Command::new("curl").arg("--version").output().await else {
-        return eprintln!("curl_reads_events: skipped, there is no curl");
+        return eprintln!("curl_reads_events: skipped, because curl is not installed");
     };
     if !String::from_utf8_lossy(&version.stdout).contains("HTTP2") {
-        return eprintln!("curl_reads_events: skipped, this curl has no HTTP/2");
+        return eprintln!("curl_reads_events: skipped, because this curl does not support HTTP/2");
     }
     let two = || async { Sse::new(stream::iter([Event::new("a"), Event::new("b")])) };
     let running = Running::new(Router::new().route("/", get(two))).await;

@@ -1,4 +1,4 @@
-//! Facts about a peer that the server learns only from the kernel.
+//! Only the kernel knows whether a TCP peer acknowledges data. The server asks the kernel.
 #![cfg(target_os = "linux")]
 
 use std::sync::{Arc, Mutex};
@@ -28,11 +28,11 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// A peer that acknowledges a little now and then may leave a socket full for longer than
-/// `write_stall_max`. Only the kernel can tell it from a peer that takes nothing. In this test
-/// hours pass on the server's clock, and almost no time on the kernel's clock.
+/// A peer that acknowledges a little data now and then may leave a socket full for longer than
+/// `write_stall_max`. Only the kernel can distinguish it from a peer that acknowledges no data. In
+/// this test, the server's clock advances by hours, but the kernel's clock advances very little.
 #[tokio::test]
-async fn slow_tcp_reader_is_no_concern_of_the_servers_clock() {
+async fn the_kernel_decides_whether_a_tcp_reader_stalls() {
     let (app, mut dropped) = firehose();
     let running = Running::with(app, |serve| serve).await;
     let mut client = running.get("/").await;

@@ -14,7 +14,7 @@ fn streams() -> Router {
     Router::new().route("/", get(|| async { Sse::new(stream::pending::<Frame>()) }))
 }
 
-/// A client whose stream has begun.
+/// Opens a stream and waits for its first bytes.
 async fn reading(running: &Running) -> Client {
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
@@ -26,7 +26,7 @@ async fn with_connections_max(connections_max: usize) -> Running {
 }
 
 #[tokio::test]
-async fn newcomer_above_the_limit_is_refused_and_the_others_stay() {
+async fn a_connection_above_the_limit_is_refused_and_the_others_stay() {
     let running = with_connections_max(2).await;
     let below = reading(&running).await;
     let mut at = reading(&running).await;
@@ -35,7 +35,7 @@ async fn newcomer_above_the_limit_is_refused_and_the_others_stay() {
     assert!(above.contains("\r\nretry-after: "), "{above}");
     assert!(above.contains("application/problem+json"), "{above}");
 
-    // A free place is used again as soon as the server has noticed the end of its connection.
+    // A place is free again when the server has noticed the end of its connection.
     drop(below);
     loop {
         let mut next = running.get("/").await;
@@ -49,7 +49,7 @@ async fn newcomer_above_the_limit_is_refused_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn browser_above_the_limit_is_told_to_return() {
+async fn a_browser_above_the_limit_gets_a_reconnection_time() {
     let running = with_connections_max(1).await;
     let _at = reading(&running).await;
     let above = running.browse("/").await.rest().await;
@@ -59,7 +59,7 @@ async fn browser_above_the_limit_is_told_to_return() {
         .strip_prefix(": The server is at its limit of connections; come back later.\n\nretry: ");
     let millis: u64 = retry.expect(body).strip_suffix("\n\n").expect(body).parse().expect(body);
     assert!((1_000..=5_000).contains(&millis), "{millis}");
-    // What a page sends with `fetch` was not done, and its status says so.
+    // For a POST from a page, the status must say that the request was refused.
     let mut post = running.connect().await;
     post.send("POST / HTTP/1.1\r\nHost: t\r\nSec-Fetch-Mode: cors\r\nContent-Length: 0\r\n\r\n")
         .await;
@@ -68,17 +68,18 @@ async fn browser_above_the_limit_is_told_to_return() {
 }
 
 #[tokio::test]
-async fn refusals_have_a_limit_too() {
+async fn the_number_of_refused_connections_is_limited() {
     let running = with_connections_max(1).await;
     let _at = reading(&running).await;
     let mut silent = Vec::new();
     for _ in 0..REFUSALS_MAX {
         silent.push(running.connect().await);
     }
-    // Closed without an answer, although the other connections have sent no request yet.
+    // This connection is closed without an answer, although the other refused connections have not
+    // sent a request yet.
     assert_eq!(running.connect().await.rest().await, "");
     silent[0].get("/", "").await;
     silent[0].sees("503 Service Unavailable").await;
-    // Connections that never send a request are closed eventually.
+    // A connection that sends no request is closed later.
     assert_eq!(silent.pop().expect("many").rest().await, "");
 }

@@ -1,4 +1,4 @@
-//! Apps other than a router, and listeners other than TCP.
+//! Apps that are not a router, and listeners that are not TCP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ async fn method_router_and_makers_of_services_are_served() {
 }
 
 #[tokio::test]
-async fn peer_address_needs_no_wiring() {
+async fn a_handler_gets_the_peer_address_without_extra_setup() {
     let running = Running::new(Router::new().route("/", get(peer))).await;
     let mut client = running.get("/").await;
     let own = client.io.local_addr().expect("connected").to_string();

@@ -1,13 +1,13 @@
-//! `downlink::serve` with real sockets and a client that reads and writes bytes.
+//! Tests of `downlink::serve` with real sockets. The client reads and writes bytes.
 //!
-//! The same tests run on each socket type of `wire`. On TCP and Unix sockets, the server writes
-//! streams directly. Foreign sockets cannot be handed over, so their streams stay with hyper. A
-//! peer cannot tell the difference.
+//! The same tests run on each socket type of `wire`. The server writes streams on TCP and Unix
+//! sockets directly. It cannot take over foreign sockets, so hyper writes their streams. A peer
+//! cannot see the difference.
 //!
-//! Every wait is for an event; [`PATIENCE`] only turns a hang into a failure.
+//! Tests wait for events, never for a fixed time. A test that hangs fails after [`PATIENCE`].
 
 #![cfg(all(feature = "axum", feature = "serve"))]
-#![allow(clippy::duplicate_mod, reason = "the same tests, on other sockets")]
+#![allow(clippy::duplicate_mod, reason = "the same tests run on other sockets")]
 
 mod accept;
 mod alike;
@@ -40,7 +40,7 @@ use tokio::time::timeout;
 use answer::Answer;
 use wire::Wire;
 
-/// Far longer than any of these tests takes.
+/// The longest wait. Every test takes far less time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
@@ -79,7 +79,7 @@ impl<W: Wire> Running<W> {
         Client::new(W::connect(&self.place).await.expect("listening"))
     }
 
-    /// Whether a server listens.
+    /// Whether the server accepts connections.
     async fn listens(&self) -> bool {
         W::connect(&self.place).await.is_ok()
     }
@@ -111,7 +111,7 @@ impl<W: Wire> Running<W> {
 /// A peer that writes and reads bytes.
 struct Client<Io> {
     io: Io,
-    /// Everything read so far.
+    /// The text that was read and not removed yet.
     seen: String,
 }
 
@@ -149,11 +149,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                 self.seen.drain(..len);
                 return answer;
             }
-            assert!(patiently(self.read()).await, "ended within an answer: {:?}", self.seen);
+            assert!(
+                patiently(self.read()).await,
+                "the connection ended within an answer: {:?}",
+                self.seen
+            );
         }
     }
 
-    /// Reads once. `false` at the end or at a reset.
+    /// Reads once. Returns `false` at the end or at a reset.
     async fn read(&mut self) -> bool {
         let mut bytes = [0; 4_096];
         let read = self.io.read(&mut bytes).await.unwrap_or(0);
@@ -171,11 +175,12 @@ fn body_of(response: &str) -> &str {
 fn goodbye_in(response: &str) -> u64 {
     let end = response.rfind("retry: ").expect("a goodbye");
     let last = response[end..].strip_prefix("retry: ").expect("found there");
-    let millis = last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk after it");
+    let millis =
+        last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk after the retry field");
     millis.parse().expect("digits")
 }
 
-/// Wakes its receiver when it is dropped.
+/// Completes its receiver when it is dropped.
 struct DropSignal(Option<oneshot::Sender<()>>);
 
 impl DropSignal {

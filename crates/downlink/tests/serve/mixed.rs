@@ -1,4 +1,4 @@
-//! Streams and other requests on one connection, and peers that behave in unusual ways.
+//! Connections with streams and other requests, and peers that behave in unusual ways.
 
 use std::sync::{Arc, Mutex};
 
@@ -50,7 +50,7 @@ fn app() -> Router {
 
 const FINITE: &str = ": connected\n\ndata: a\n\ndata: b\n\n";
 
-/// An app whose `/` streams the events of a sender. Each request delivers its sender.
+/// An app whose `/` streams the events of a sender. The test receives the sender of each request.
 fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
     let (begun, begins) = mpsc::channel(8);
     let talk = move || {
@@ -65,7 +65,7 @@ fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
 }
 
 #[tokio::test]
-async fn pipelined_requests_around_streams_are_answered_in_order() {
+async fn pipelined_requests_before_and_after_streams_are_answered_in_order() {
     let running = Running::new(app()).await;
     let mut client = running.connect().await;
     let paths = ["/finite", "/plain", "/plain", "/finite", "/finite", "/plain"];
@@ -78,9 +78,9 @@ async fn pipelined_requests_around_streams_are_answered_in_order() {
     assert_eq!(client.seen, "");
 }
 
-/// More bytes wait behind the stream than hyper reads at a time.
+/// The requests after a stream have more bytes than hyper reads at once.
 #[tokio::test]
-async fn long_pipeline_is_answered_in_order() {
+async fn a_long_pipeline_is_answered_in_order() {
     let running = Running::new(app()).await;
     let client = running.connect().await;
     let (mut from, mut to) = tokio::io::split(client.io);
@@ -111,7 +111,7 @@ async fn long_pipeline_is_answered_in_order() {
 }
 
 #[tokio::test]
-async fn connection_serves_streams_and_others_in_turn() {
+async fn a_connection_serves_streams_and_other_requests_in_turn() {
     let running = Running::with(app(), |serve| serve.connections_max(1)).await;
     let mut client = running.connect().await;
     for _ in 0..10 {
@@ -122,12 +122,12 @@ async fn connection_serves_streams_and_others_in_turn() {
         client.send("POST /finite HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc").await;
         assert_eq!(client.answer().await.body, ": connected\n\ndata: 3 bytes\n\n");
     }
-    // The connection keeps its place through all of this.
+    // The connection still takes the only place.
     assert_eq!(running.get("/").await.answer().await.status, "HTTP/1.1 503 Service Unavailable");
 }
 
 #[tokio::test]
-async fn request_body_in_chunks_and_on_demand_is_read_to_its_end_before_the_stream() {
+async fn a_chunked_request_body_is_read_to_its_end_before_the_stream() {
     let running = Running::new(app()).await;
     let mut client = running.connect().await;
     let head = "POST /finite HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -141,7 +141,7 @@ async fn request_body_in_chunks_and_on_demand_is_read_to_its_end_before_the_stre
 }
 
 #[tokio::test]
-async fn stream_before_its_request_has_come_whole_ends_as_it_should() {
+async fn a_stream_may_end_before_its_request_is_complete() {
     let running = Running::new(app()).await;
     let mut client = running.connect().await;
     client.send("POST /unread HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nsome").await;
@@ -151,7 +151,7 @@ async fn stream_before_its_request_has_come_whole_ends_as_it_should() {
 }
 
 #[tokio::test]
-async fn connection_ends_after_the_stream_if_either_side_says_so() {
+async fn a_connection_closes_after_the_stream_if_either_side_requests_it() {
     let closing = || async { ([("connection", "close")], finite().await) };
     let running = Running::new(app().route("/closing", get(closing))).await;
     for (path, header) in [("/finite", "Connection: close\r\n"), ("/closing", "")] {
@@ -159,12 +159,12 @@ async fn connection_ends_after_the_stream_if_either_side_says_so() {
         client.get(path, header).await;
         client.get("/plain", "").await;
         assert_eq!(client.answer().await.body, FINITE);
-        assert_eq!(client.rest().await, "", "nothing follows");
+        assert_eq!(client.rest().await, "", "the next request gets no answer");
     }
 }
 
 #[tokio::test]
-async fn upgrades_go_well_after_streams_and_beside_them() {
+async fn upgrades_work_after_streams_and_beside_other_streams() {
     let (app, mut begins) = conversation();
     let mut running = Running::new(app).await;
     let mut beside = running.get("/").await;
@@ -174,7 +174,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     assert_eq!(client.answer().await.body, FINITE);
     client.get("/plain", "").await;
     assert_eq!(client.answer().await.body, "plain");
-    // The bytes after the head already belong to the other protocol.
+    // The bytes after the head belong to the new protocol.
     client
         .send("GET /echo HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nfirst")
         .await;
@@ -184,7 +184,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
     beside.sees("data: meanwhile\n\n").await;
     client.send(" second").await;
     client.sees("first second").await;
-    // A drain does not end a connection that the app has taken over.
+    // A drain does not end an upgraded connection, because it belongs to the app.
     running.stop();
     super::goodbye_in(&beside.rest().await);
     running.ended().await;
@@ -193,7 +193,7 @@ async fn upgrades_go_well_after_streams_and_beside_them() {
 }
 
 #[tokio::test]
-async fn tunnel_is_no_stream() {
+async fn a_tunnel_is_not_a_stream() {
     let app = Router::new().fallback(|mut request: Request| async move {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -208,9 +208,9 @@ async fn tunnel_is_no_stream() {
     client.sees("through").await;
 }
 
-/// Input during a stream is the next request. This one is not valid.
+/// The server reads input during a stream as the next request. This input is not a valid request.
 #[tokio::test]
-async fn junk_during_a_stream_is_read_after_the_stream() {
+async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -227,9 +227,10 @@ async fn junk_during_a_stream_is_read_after_the_stream() {
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 4"), "{rest}");
 }
 
-/// Endless junk: the kernel holds some of it, and the peer holds the rest.
+/// The server reads no more input during the stream. The socket becomes full, and the peer cannot
+/// write the rest.
 #[tokio::test]
-async fn flood_during_a_stream_stays_where_it_is() {
+async fn a_flood_of_input_does_not_stop_a_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -243,9 +244,10 @@ async fn flood_during_a_stream_stays_where_it_is() {
     }
 }
 
-/// A close with unread input would cause a reset, and the last event would be lost.
+/// If the server closed the socket with unread input, the kernel would send a reset, and the last
+/// event would be lost.
 #[tokio::test]
-async fn last_event_arrives_though_the_peer_had_sent_more() {
+async fn the_last_event_arrives_although_the_peer_has_sent_more_input() {
     let last =
         || async { Sse::new(stream::iter([Event::new("x".repeat(200_000)), Event::new("last")])) };
     let running = Running::new(Router::new().route("/", get(last))).await;
@@ -254,12 +256,12 @@ async fn last_event_arrives_though_the_peer_had_sent_more() {
     client.send(&"and more".repeat(1_000)).await;
     // The client reads only after it has sent everything.
     let mut text = String::new();
-    patiently(client.io.read_to_string(&mut text)).await.expect("an end, and no reset");
+    patiently(client.io.read_to_string(&mut text)).await.expect("an end without a reset");
     assert!(text.ends_with("data: last\n\n\r\n0\r\n\r\n"), "{}", text.len());
 }
 
-/// An app whose `/` sends one event and stays open. The receiver gets a value for each stream that
-/// ends.
+/// An app whose `/` sends one event and stays open. The receiver gets a value for each stream whose
+/// body was dropped.
 fn watched() -> (Router, mpsc::UnboundedReceiver<()>) {
     let (over, ends) = mpsc::unbounded_channel();
     let watched = move || {
@@ -280,7 +282,7 @@ fn watched() -> (Router, mpsc::UnboundedReceiver<()>) {
 }
 
 #[tokio::test]
-async fn peers_that_leave_in_any_way_are_seen_to() {
+async fn the_server_notices_every_way_in_which_a_peer_leaves() {
     let (app, mut ends) = watched();
     let running = Running::with(app, |serve| serve.connections_max(4)).await;
     let mut beside = running.get("/").await;
@@ -301,11 +303,11 @@ async fn peers_that_leave_in_any_way_are_seen_to() {
         patiently(ends.recv()).await.expect("one ends");
     }
     beside.seen.clear();
-    assert!(ends.try_recv().is_err(), "the one beside goes on");
+    assert!(ends.try_recv().is_err(), "the other stream is still open");
 }
 
 #[tokio::test]
-async fn dropping_the_server_closes_streams_and_what_was_served_on() {
+async fn dropping_the_server_closes_streams_and_idle_connections() {
     let (app, mut ends) = watched();
     let running = Running::new(app).await;
     let mut clients = Vec::new();
@@ -328,7 +330,7 @@ async fn dropping_the_server_closes_streams_and_what_was_served_on() {
     }
 }
 
-/// A stream that fails after these events.
+/// An app with a stream that fails after this number of events.
 fn failing(events: usize) -> Router {
     let fails = move || async move {
         let chunk = |number: usize| Ok(Bytes::from(format!("data: {number}\n\n")));
@@ -340,28 +342,28 @@ fn failing(events: usize) -> Router {
 }
 
 #[tokio::test]
-async fn failed_body_is_cut_and_does_not_affect_others() {
+async fn a_failed_body_ends_only_its_own_connection() {
     let (conversation, mut begins) = conversation();
     let running = Running::new(conversation.merge(Router::new().nest("/f", failing(1)))).await;
     let mut beside = running.get("/").await;
     let sender = patiently(begins.recv()).await.expect("asked");
     let answer = running.get("/f/fails").await.rest().await;
-    assert!(!answer.ends_with("0\r\n\r\n"), "cut, not ended: {answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"), "the stream must not end properly: {answer}");
     sender.text("beside").await.expect("open");
     beside.sees("data: beside\n\n").await;
 }
 
-/// A body that panics while it is polled and when it is dropped.
+/// A value that panics when it is dropped.
 struct Explosive(bool);
 
 impl Drop for Explosive {
     fn drop(&mut self) {
-        assert!(!self.0, "as a user's body may");
+        assert!(!self.0, "the app's bug");
     }
 }
 
 #[tokio::test]
-async fn panics_are_no_concern_of_the_others() {
+async fn a_panic_of_one_stream_does_not_affect_others() {
     let (conversation, mut begins) = conversation();
     let at_work = || async {
         let bomb = Explosive(true);
@@ -382,7 +384,7 @@ async fn panics_are_no_concern_of_the_others() {
     let sender = patiently(begins.recv()).await.expect("asked");
     for path in ["/work", "/end", "/work", "/end"] {
         let mut client = running.get(path).await;
-        // This connection may end in any way; the others must still be served.
+        // This connection may end in any way. The server must still serve the others.
         patiently(client.read()).await;
         drop(client);
         running.get("/plain").await.sees("plain").await;
@@ -392,9 +394,10 @@ async fn panics_are_no_concern_of_the_others() {
     }
 }
 
-/// Streams that compete for the server: one is always ready, and one only wakes itself.
+/// One stream is always ready, and another stream only wakes itself. Other streams must still get
+/// their turns.
 #[tokio::test]
-async fn restless_streams_leave_their_turns_to_others() {
+async fn busy_streams_do_not_block_others() {
     let (conversation, mut begins) = conversation();
     let flood = || async { Sse::new(stream::repeat(Event::new("x".repeat(100)))) };
     let spinning = || async {
@@ -423,9 +426,9 @@ async fn restless_streams_leave_their_turns_to_others() {
     drained.abort();
 }
 
-/// The clock is paused. It advances to the next keep-alive, because nothing else waits.
+/// The clock is paused. It advances to the next keep-alive when all tasks wait.
 #[tokio::test]
-async fn keep_alive_comes_in_time() {
+async fn keep_alives_arrive_in_time() {
     let quiet = || async { Sse::new(stream::pending::<Frame>()) };
     let running = Running::new(Router::new().route("/", get(quiet))).await;
     let mut client = running.get("/").await;
@@ -442,9 +445,9 @@ async fn keep_alive_comes_in_time() {
     }
 }
 
-/// The body is dropped when its stream ends, while the peer's socket is still open.
+/// The server drops the body when the stream ends, even if the peer's socket is still open.
 #[tokio::test]
-async fn ended_body_is_dropped_before_its_peer_has_left() {
+async fn a_body_is_dropped_at_the_end_of_its_stream() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {

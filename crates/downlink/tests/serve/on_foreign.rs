@@ -1,4 +1,4 @@
-//! The tests on foreign sockets: streams stay with hyper.
+//! The tests on foreign sockets. hyper writes their streams.
 
 use super::wire::{Foreign as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

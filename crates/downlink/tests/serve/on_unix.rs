@@ -1,4 +1,4 @@
-//! The tests on Unix sockets: the server writes streams directly.
+//! The tests on Unix sockets. The server writes their streams directly.
 
 use super::wire::{Unix as Here, Wire};
 use super::{Answer, DropSignal, body_of, goodbye_in, patiently};

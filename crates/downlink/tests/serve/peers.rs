@@ -1,4 +1,4 @@
-//! Peers that send something other than one plain HTTP/1.1 request.
+//! Peers that do not send a single plain HTTP/1.1 request.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +20,7 @@ fn app() -> Router {
 }
 
 #[tokio::test]
-async fn http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
+async fn an_http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     let mut running = Running::new(app()).await;
     let mut client = running.connect().await;
     client.send("GET /stream HTTP/1.0\r\n\r\n").await;
@@ -32,9 +32,9 @@ async fn http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     running.ended().await;
 }
 
-/// A proxy that is told `keep-alive` would wait for more of a stream that has ended.
+/// If the answer had `keep-alive`, a proxy would wait for more of the stream after its end.
 #[tokio::test]
-async fn http_1_0_stream_is_never_kept_alive() {
+async fn an_http_1_0_stream_never_keeps_the_connection_alive() {
     let mut running = Running::new(app()).await;
     let mut stream = running.connect().await;
     stream.send("GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
@@ -49,7 +49,7 @@ async fn http_1_0_stream_is_never_kept_alive() {
 }
 
 #[tokio::test]
-async fn tls_hello_is_no_request() {
+async fn a_tls_hello_is_not_a_request() {
     let running = Running::new(app()).await;
     let mut client = running.connect().await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -69,9 +69,9 @@ async fn pipelined_requests_are_answered_in_order() {
     assert_eq!(client.rest().await.matches("\r\n\r\nhello").count(), 21);
 }
 
-/// Input during a stream waits in one buffer of the server and in the kernel.
+/// Input during a stream waits in a buffer of the server and in the kernel.
 #[tokio::test]
-async fn requests_behind_a_stream_wait_and_do_not_hold_the_drain_up() {
+async fn requests_after_a_stream_wait_and_do_not_delay_the_drain() {
     let mut running = Running::new(app()).await;
     let mut client = running.connect().await;
     let one = "GET /stream HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -85,7 +85,7 @@ async fn requests_behind_a_stream_wait_and_do_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn half_closed_connection_is_a_peer_that_left() {
+async fn a_half_closed_connection_ends_its_stream() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
@@ -98,7 +98,7 @@ async fn half_closed_connection_is_a_peer_that_left() {
 }
 
 #[tokio::test]
-async fn upgrade_that_the_app_ignores_is_an_ordinary_request() {
+async fn an_upgrade_that_the_app_ignores_is_an_ordinary_request() {
     let mut running = Running::new(app()).await;
     let mut client = running.connect().await;
     client.get("/stream", "Connection: upgrade\r\nUpgrade: h2c\r\n").await;
@@ -108,7 +108,7 @@ async fn upgrade_that_the_app_ignores_is_an_ordinary_request() {
     running.ended().await;
 }
 
-/// A stream that holds the request's body and never reads it.
+/// An app with a stream that keeps the body of its request and never reads it.
 fn unread(signal: DropSignal) -> Router {
     let signal = Arc::new(Mutex::new(Some(signal)));
     let keeping = move |body: axum::body::Body| async move {
@@ -124,7 +124,7 @@ fn unread(signal: DropSignal) -> Router {
 }
 
 #[tokio::test]
-async fn body_that_nobody_reads_does_not_hold_the_stream_or_the_drain_up() {
+async fn an_unread_request_body_delays_neither_the_stream_nor_the_drain() {
     let (signal, dropped) = DropSignal::new();
     let mut running = Running::new(unread(signal)).await;
     let mut client = running.connect().await;
@@ -137,7 +137,7 @@ async fn body_that_nobody_reads_does_not_hold_the_stream_or_the_drain_up() {
 }
 
 #[tokio::test]
-async fn dropped_body_does_not_hold_the_stream_up() {
+async fn a_dropped_request_body_does_not_delay_the_stream() {
     let mut running = Running::new(app()).await;
     let mut client = running.connect().await;
     client.send("POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 1000000\r\n\r\nsome").await;

@@ -1,4 +1,4 @@
-//! Apps, peer addresses, and the life of one request.
+//! The kinds of apps, and single requests.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }).post(|body: String| async { body }))
 }
 
-/// A tower service from a closure.
+/// A tower service that calls a closure.
 #[derive(Clone)]
 struct ServiceFn<F>(F);
 
@@ -54,7 +54,7 @@ async fn asked(running: &Running) -> String {
 }
 
 #[tokio::test]
-async fn router_is_served() {
+async fn a_router_is_served() {
     assert_eq!(asked(&Running::new(hello()).await).await, "hello");
 }
 
@@ -71,7 +71,7 @@ async fn any_tower_service_is_served() {
 }
 
 #[tokio::test]
-async fn connection_is_kept_for_the_next_request() {
+async fn a_connection_is_kept_for_the_next_request() {
     let running = Running::new(hello()).await;
     let mut client = running.get("/").await;
     client.sees("hello").await;
@@ -80,7 +80,7 @@ async fn connection_is_kept_for_the_next_request() {
 }
 
 #[tokio::test]
-async fn first_bytes_arrive_before_any_event() {
+async fn the_first_bytes_arrive_before_any_event() {
     let app = Router::new().route("/", get(|| async { Sse::new(stream::pending::<Frame>()) }));
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
@@ -99,7 +99,7 @@ async fn first_bytes_arrive_before_any_event() {
 }
 
 #[tokio::test]
-async fn head_request_gets_headers_and_drops_the_body() {
+async fn a_head_request_gets_headers_and_drops_the_body() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let service = ServiceFn(move |_: http::Request<RequestBody>| {
@@ -116,7 +116,7 @@ async fn head_request_gets_headers_and_drops_the_body() {
 }
 
 #[tokio::test]
-async fn peer_that_leaves_is_seen_by_the_sender() {
+async fn the_sender_notices_that_its_peer_has_left() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
@@ -133,7 +133,7 @@ async fn broken() -> StatusCode {
 }
 
 #[tokio::test]
-async fn panic_in_a_handler_ends_its_connection_only() {
+async fn a_panic_in_a_handler_ends_only_its_connection() {
     let app = hello().route("/panic", get(broken));
     let running = Running::new(app).await;
     let mut other = running.get("/").await;
@@ -146,7 +146,7 @@ async fn panic_in_a_handler_ends_its_connection_only() {
 }
 
 #[tokio::test]
-async fn panicking_stream_ends_its_connection_only() {
+async fn a_panicking_stream_ends_only_its_connection() {
     let once = || async {
         let events = stream::iter([1, 2]);
         Sse::new(futures_util::StreamExt::map(events, |n| match n {
@@ -174,7 +174,7 @@ async fn echo(mut request: Request) -> Response<String> {
 }
 
 #[tokio::test]
-async fn upgraded_connection_is_the_apps_and_keeps_its_place() {
+async fn an_upgraded_connection_belongs_to_the_app_and_counts_as_a_connection() {
     let app = hello().route("/echo", get(echo));
     let running = Running::with(app, |serve| serve.connections_max(1)).await;
     let mut client = running.connect().await;
@@ -186,7 +186,7 @@ async fn upgraded_connection_is_the_apps_and_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn dropping_the_server_closes_everything() {
+async fn dropping_the_server_closes_all_connections() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let app = Router::new().route(

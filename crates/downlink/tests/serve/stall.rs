@@ -15,7 +15,7 @@ use super::{Client, DropSignal, Running, patiently};
 const SHORT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn silent_peer_is_closed_by_the_header_timeout() {
+async fn the_header_timeout_closes_a_silent_connection() {
     let running = Running::with(Router::new(), |serve| serve.header_timeout(SHORT)).await;
     let before = Instant::now();
     assert_eq!(running.connect().await.rest().await, "");
@@ -23,7 +23,7 @@ async fn silent_peer_is_closed_by_the_header_timeout() {
 }
 
 #[tokio::test]
-async fn half_a_head_is_closed_by_the_header_timeout() {
+async fn the_header_timeout_closes_a_connection_with_half_a_head() {
     let running = Running::with(Router::new(), |serve| serve.header_timeout(SHORT)).await;
     let mut client = running.connect().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
@@ -31,8 +31,8 @@ async fn half_a_head_is_closed_by_the_header_timeout() {
     assert!(!answer.contains("200 OK"), "{answer}");
 }
 
-/// A server that waits shortly for a head and long for the next request, and a client that has had
-/// an answer.
+/// A server with a short header timeout and a long idle timeout, and a client that has got one
+/// answer.
 async fn answered() -> (Running, Client) {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let limits =
@@ -44,11 +44,12 @@ async fn answered() -> (Running, Client) {
     (running, client)
 }
 
-/// A balancer keeps its connections for a minute, and sends a request on one at any moment.
+/// A load balancer may keep an idle connection for a minute, and may send a request on it at any
+/// time.
 #[tokio::test]
-async fn an_idle_connection_waits_longer_than_a_head() {
+async fn an_idle_connection_may_outlast_the_header_timeout() {
     let (running, mut client) = answered().await;
-    // A head that has begun on another connection is cut by then.
+    // The header timeout has closed another connection by then.
     let mut other = running.connect().await;
     other.send("GET / HTTP/1.1\r\nHost: te").await;
     other.rest().await;
@@ -57,14 +58,14 @@ async fn an_idle_connection_waits_longer_than_a_head() {
 }
 
 #[tokio::test]
-async fn half_a_head_after_an_answer_is_closed_by_the_header_timeout() {
+async fn the_header_timeout_applies_to_a_head_after_an_answer() {
     let (_running, mut client) = answered().await;
     client.send("GET / HTTP/1.1\r\nHost: te").await;
     assert!(client.rest().await.ends_with("hello"), "nothing follows");
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_in_the_end() {
+async fn the_idle_timeout_closes_an_idle_connection() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let running = Running::with(app, |serve| serve.idle_timeout(SHORT)).await;
     let mut client = running.connect().await;
@@ -74,7 +75,7 @@ async fn an_idle_connection_is_closed_in_the_end() {
     assert!(before.elapsed() >= SHORT);
 }
 
-/// The answer to a request whose head has this many bytes.
+/// Sends a request whose head has this many bytes, and returns the answer.
 async fn answer_to_head_of(bytes: usize) -> String {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let running = Running::new(app).await;
@@ -86,7 +87,7 @@ async fn answer_to_head_of(bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn head_may_have_32_kib() {
+async fn a_head_may_have_32_kib() {
     for bytes in [32 * 1024 - 1, 32 * 1024] {
         assert!(answer_to_head_of(bytes).await.ends_with("hello"), "{bytes}");
     }
@@ -96,9 +97,9 @@ async fn head_may_have_32_kib() {
     assert!(answer.contains("more than 32768 bytes or 100 fields"), "{answer}");
 }
 
-/// The refusal of a second request on a connection says why, too.
+/// The refusal names the reason, even for a second request on a connection.
 #[tokio::test]
-async fn too_many_fields_and_no_http_are_refused_with_a_reason() {
+async fn too_many_fields_and_invalid_http_are_refused_with_a_reason() {
     let app = Router::new().route("/", get(|| async { "hello" }));
     let running = Running::new(app).await;
     let fields = |count: usize| (0..count).map(|at| format!("X{at}: y\r\n")).collect::<String>();
@@ -131,9 +132,10 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     (Router::new().route("/", get(once)), dropped)
 }
 
-/// On the direct path, over hyper (HTTP/1.0), and by whatever clock.
+/// The stream may be written by the server or by hyper (HTTP/1.0), and the kernel or the server may
+/// measure the time. In all cases, the subscriber counts as stalled.
 #[tokio::test]
-async fn subscriber_that_is_cut_for_reading_nothing_counts_as_stalled() {
+async fn a_subscriber_that_reads_nothing_counts_as_stalled() {
     for version in ["1.1", "1.0"] {
         let hub = downlink::Hub::<String>::text();
         let subscribing = hub.clone();
@@ -156,7 +158,7 @@ async fn subscriber_that_is_cut_for_reading_nothing_counts_as_stalled() {
         };
         patiently(publishing).await;
         assert_eq!((count("stalled"), count("left")), (Some(1), Some(0)), "HTTP/{version}");
-        // A reader that leaves by itself is none.
+        // A reader that disconnects does not count as stalled.
         let mut other = running.connect().await;
         other.get("/", "").await;
         other.sees(": connected").await;
@@ -173,7 +175,7 @@ async fn subscriber_that_is_cut_for_reading_nothing_counts_as_stalled() {
 }
 
 #[tokio::test]
-async fn peer_that_reads_nothing_is_closed() {
+async fn a_connection_whose_peer_reads_nothing_is_closed() {
     let (app, dropped) = firehose();
     let running = Running::with(app, |serve| serve.write_stall_max(SHORT)).await;
     let before = Instant::now();

@@ -1,4 +1,5 @@
-//! The signals that end a program. This is one test, because a signal reaches the whole process.
+//! The signals that end a program. There is only one test, because a signal reaches the whole
+//! process.
 
 use downlink::serve::stop_signal;
 use futures_util::FutureExt;
@@ -7,7 +8,7 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::patiently;
 
 #[tokio::test]
-async fn either_signal_stops_from_the_call_on() {
+async fn both_signals_stop_the_server_after_the_call() {
     for signal in [Signal::INT, Signal::TERM] {
         let mut polled_before = stop_signal().expect("signals are heard");
         let polled_after = stop_signal().expect("signals are heard");

@@ -1,5 +1,4 @@
-//! The socket types of connections. The type decides whether the server or hyper writes the
-//! streams.
+//! The types of sockets. The type decides whether the server or hyper writes the streams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,14 +11,14 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::foreign_socket::ForeignListener;
 
-/// One kind of connection.
+/// One type of socket.
 pub(crate) trait Wire: 'static {
     type Listener: Listener<Addr = Self::Addr>;
     /// The peer's address as the server sees it.
     type Addr: Send + 'static;
-    /// The peer's end.
+    /// The peer's end of a connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// The address to connect to.
+    /// The address to which a peer connects.
     type Place: Send + Sync;
 
     /// Listens on a free port or path.
@@ -27,14 +26,14 @@ pub(crate) trait Wire: 'static {
 
     async fn connect(place: &Self::Place) -> io::Result<Self::Io>;
 
-    /// Closes with a reset, if the socket type has one.
+    /// Closes a connection with a reset, if the socket type has resets.
     fn reset(io: Self::Io);
 
-    /// Writes without waiting, as much as there is room for.
+    /// Writes as many bytes as there is room for, without waiting.
     fn write_now(io: &Self::Io, bytes: &[u8]) -> io::Result<usize>;
 }
 
-/// TCP. The server writes streams directly.
+/// TCP sockets. The server writes their streams directly.
 #[derive(Debug)]
 pub(crate) struct Tcp;
 
@@ -64,7 +63,7 @@ impl Wire for Tcp {
     }
 }
 
-/// Sockets unknown to the server. hyper writes their streams too.
+/// Sockets of a type that the server does not know. hyper writes their streams.
 #[derive(Debug)]
 pub(crate) struct Foreign;
 
@@ -92,12 +91,12 @@ impl Wire for Foreign {
     }
 }
 
-/// Unix sockets. The server writes streams directly here too.
+/// Unix sockets. The server writes their streams directly.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Unix;
 
-/// The file of a socket. Removed when dropped.
+/// The path of a socket. Dropping it removes the file.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Path(std::path::PathBuf);

@@ -1,4 +1,4 @@
-//! Sockets unknown to the server, so that hyper writes their streams too.
+//! Sockets of a type that the server does not know. Therefore hyper writes their streams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Debug)]
 pub(crate) struct ForeignListener(TcpListener);
 
-/// Like TLS: there is a socket underneath, but the server cannot take it over.
+/// Wraps a TCP socket, as TLS does. The server cannot take over the socket inside.
 #[derive(Debug)]
 pub(crate) struct ForeignStream(TcpStream);
 

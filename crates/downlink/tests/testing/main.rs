@@ -1,4 +1,4 @@
-//! `downlink::testing`: an app without sockets, in paused time.
+//! Tests of `downlink::testing`, which runs an app without sockets and with a paused clock.
 
 #![cfg(all(feature = "axum", feature = "testing"))]
 #![allow(clippy::unwrap_used)]
@@ -25,7 +25,7 @@ async fn connect(app: &Router) -> Connection<Router, Body> {
     testing::connect(app, Request::get("/").body(Body::empty()).unwrap()).await
 }
 
-/// A connection that has received `downlink.open`.
+/// Opens a connection and reads `downlink.open`.
 async fn connected(hub: &Hub<String>) -> Connection<Router, Body> {
     let mut connection = connect(&app(hub)).await;
     assert_eq!(connection.next_event().await.unwrap().event_type, "downlink.open");
@@ -51,21 +51,21 @@ async fn a_connection_shows_the_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_read_comes_again() {
+async fn an_unread_event_comes_again_after_a_reconnect() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     say(&hub, "1");
     say(&hub, "2");
     assert_eq!(connection.next_event().await.unwrap().data, "1");
     connection.reconnect().await;
-    assert_eq!(hub.stats().subscribers, 1, "the first one has left");
+    assert_eq!(hub.stats().subscribers, 1, "the first connection has ended");
     let open = connection.next_event().await.unwrap();
     assert!(open.data.starts_with("{\"resumed\":true"), "{open:?}");
     assert_eq!(connection.next_event().await.unwrap().data, "2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_broken_by_events_alone() {
+async fn only_events_end_expected_silence() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     connection.expect_silence().await;
@@ -79,7 +79,7 @@ async fn silence_is_broken_by_events_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_is_no_silence() {
+async fn the_end_of_a_stream_is_not_silence() {
     let hub = Hub::<String>::text();
     let mut connection = connected(&hub).await;
     hub.disconnect("c");
@@ -90,13 +90,13 @@ async fn an_end_is_no_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_what_never_comes_is_a_failure_and_not_a_hang() {
+async fn waiting_for_an_event_that_never_comes_fails() {
     let hub = Hub::text();
     let mut connection = connected(&hub).await;
     let waited = std::panic::AssertUnwindSafe(connection.next_event()).catch_unwind().await;
-    assert!(waited.is_err(), "keep-alives are no events");
+    assert!(waited.is_err(), "keep-alives are not events");
     say(&hub, "x");
-    assert_eq!(connection.next_event().await.unwrap().data, "x", "nothing was lost");
+    assert_eq!(connection.next_event().await.unwrap().data, "x", "no event was lost");
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,14 +106,14 @@ async fn a_drain_ends_with_a_reconnection_time() {
     assert_eq!(connection.reconnection_time(), None);
     hub.drain();
     assert!(connection.next_event().await.is_none());
-    assert!(connection.next_comment().await.is_some(), "an earlier comment stays");
+    assert!(connection.next_comment().await.is_some(), "the earlier comment can still be read");
     assert!(connection.next_comment().await.is_none());
     let wait = connection.reconnection_time().unwrap();
     assert!((Duration::from_millis(500)..=Duration::from_secs(5)).contains(&wait));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_of_the_body_is_a_cut() {
+async fn a_failed_body_counts_as_a_cut() {
     let failing = || async {
         let items = [Ok(Event::new("one")), Err(std::io::Error::other("broken"))];
         Sse::new(stream::iter(items))
@@ -144,11 +144,11 @@ async fn advancing_moves_both_clocks() {
     testing::advance(&clock, day).await;
     assert_eq!(before.elapsed(), day);
     assert_eq!(clock.now(), time.after(day));
-    assert_eq!(hub.stats().events, 0, "retention saw it too");
+    assert_eq!(hub.stats().events, 0, "the event has expired");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_never_answers_is_a_failure_and_not_a_hang() {
+async fn connecting_to_an_app_that_never_answers_fails() {
     let app = Router::new().route("/", get(std::future::pending::<()>));
     let waited = std::panic::AssertUnwindSafe(connect(&app)).catch_unwind().await;
     assert!(waited.is_err());

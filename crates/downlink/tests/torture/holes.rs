@@ -1,4 +1,5 @@
-//! No cut hides a hole, and silence is not a hole. One reader, one connection after another.
+//! One reader uses one connection after another. If a connection is cut before the gap notice, the
+//! reader gets the notice on the next connection. A reader that misses no event gets no gap.
 
 use downlink::hub::{Hub, Retention};
 use downlink_proto::{DecodedEvent, Decoder, Item};
@@ -7,7 +8,7 @@ use super::patiently;
 use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, ServedBy, topic};
 
-/// A reader of one topic.
+/// The only reader of a test. It reads one topic.
 struct Only {
     server: Running,
     decoder: Decoder,
@@ -28,8 +29,7 @@ impl Only {
             .unwrap()
     }
 
-    /// Reads exactly this many bytes and disconnects. Returns the events that were complete by
-    /// then.
+    /// Reads exactly this many bytes and disconnects. Returns the complete events in these bytes.
     async fn read_bytes(&mut self, mut bytes: usize) -> Vec<DecodedEvent> {
         let mut connection = self.connect().await;
         while bytes > 0 {
@@ -75,7 +75,7 @@ fn data(events: &[DecodedEvent]) -> Vec<&str> {
     events.iter().map(|event| &*event.data).collect()
 }
 
-/// A hub that keeps the last two of five events, 4 and 5.
+/// A hub with five events in one topic. It keeps only events 4 and 5.
 fn two_of_five() -> Hub<String> {
     let two = Retention { events_max: 2, ..Retention::DEFAULT };
     let hub = Hub::builder().text().retention(two).build().unwrap();
@@ -85,15 +85,15 @@ fn two_of_five() -> Hub<String> {
     hub
 }
 
-/// Cuts the first connection after each byte in turn, up to the end of the notice. A reader that
-/// did not get the whole notice gets it again when it resumes.
+/// Cuts the first connection after each possible number of bytes, up to the end of the gap notice.
+/// If the reader has not received the whole notice, it gets the notice when it resumes.
 async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
     let mut only = Only::new(&hub, last_event_id).await;
     for bytes in 0.. {
         only.decoder = Decoder::default().with_last_event_id(last_event_id);
         let first = only.read_bytes(bytes).await;
         if types(&first).contains(&"downlink.gap") {
-            assert!(bytes > 400, "the notice came too soon: {first:?}");
+            assert!(bytes > 400, "the notice has too few bytes: {first:?}");
             return;
         }
         let again = only.read_events(2).await;
@@ -104,31 +104,31 @@ async fn cut_everywhere(hub: Hub<String>, last_event_id: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_cut_before_the_notice_of_a_new_epoch_only_puts_it_off() {
+async fn a_notice_of_a_new_epoch_survives_a_cut() {
     cut_everywhere(two_of_five(), "00000000-3", "new_epoch").await;
 }
 
 #[tokio::test]
-async fn a_cut_before_the_notice_of_an_unknown_id_only_puts_it_off() {
+async fn a_notice_of_an_unknown_id_survives_a_cut() {
     cut_everywhere(two_of_five(), "who", "unknown_id").await;
 }
 
 #[tokio::test]
-async fn a_cut_before_the_notice_of_an_eviction_only_puts_it_off() {
+async fn a_notice_of_an_eviction_survives_a_cut() {
     let hub = two_of_five();
     let first = hub.cursor().as_str().replace("-5", "-1");
     cut_everywhere(hub, &first, "evicted").await;
 }
 
 #[tokio::test]
-async fn a_cut_before_the_notice_of_a_loss_only_puts_it_off() {
+async fn a_notice_of_a_loss_survives_a_cut() {
     let hub = two_of_five();
     let ahead = hub.cursor().as_str().replace("-5", "-99");
     cut_everywhere(hub, &ahead, "lost").await;
 }
 
 #[tokio::test]
-async fn whoever_heard_nothing_gets_what_was_published_meanwhile() {
+async fn a_reader_without_events_gets_the_events_published_while_disconnected() {
     let hub = Hub::text();
     let mut only = Only::new(&hub, "").await;
     assert_eq!(types(&only.read_events(1).await), ["downlink.open"]);
@@ -142,9 +142,10 @@ async fn whoever_heard_nothing_gets_what_was_published_meanwhile() {
     assert_eq!(data(&only.read_events(2).await)[1..], ["3"]);
 }
 
-/// A keep-alive moves a reader past events for others. It must not move it past its own events.
+/// The id in a keep-alive may move a reader past events for others, but not past the reader's own
+/// events.
 #[tokio::test]
-async fn whoever_was_moved_on_by_a_keep_alive_gets_what_comes_after() {
+async fn a_reader_resumes_exactly_after_the_id_of_a_keep_alive() {
     let hub = Hub::text();
     let mut only = Only::new(&hub, "").await;
     assert_eq!(types(&only.read_events(1).await), ["downlink.open"]);

@@ -1,7 +1,7 @@
-//! The ledger of published events and their recipients, and the check of a reader against it.
+//! The ledger records the published events and their recipients, and checks what a reader received.
 //!
-//! A place is a possible recipient as a number: a topic, a client's inbox, or everyone. The ledger
-//! does not know patterns, or how the hub finds readers.
+//! A place is a number for a possible recipient: a topic, a client's inbox, or everyone. The ledger
+//! does not know patterns, and it does not know how the hub finds readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -13,7 +13,7 @@ pub(crate) type Place = usize;
 /// Everyone. This place is part of every selection.
 pub(crate) const EVERYONE: Place = usize::MAX;
 
-/// The events of one life of a hub.
+/// The events of one epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<BTreeMap<u64, Said>>);
 
@@ -24,10 +24,10 @@ struct Said {
     to: BTreeSet<Place>,
 }
 
-/// Everything that one reader received in one life of a hub.
+/// Everything that one reader received in one epoch.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The reader's first id. All later events are due.
+    /// The offset in the reader's first id. All later events for the reader are due.
     pub(crate) since: u64,
     /// The offset and number of each event, in the order of arrival.
     pub(crate) events: Vec<(u64, u64)>,
@@ -44,7 +44,7 @@ pub(crate) struct Hole {
 }
 
 impl Seen {
-    /// The last offset received. 0 before the first event.
+    /// The offset of the last event that was received, or 0.
     pub(crate) fn last(&self) -> u64 {
         self.events.last().map_or(0, |(offset, _)| *offset)
     }
@@ -56,7 +56,8 @@ impl Ledger {
         assert!(before.is_none(), "offset {offset} was assigned twice");
     }
 
-    /// Asserts that a reader of `places` received everything due up to an offset.
+    /// Asserts that a reader of `places` received every event that is due up to an offset, or a
+    /// gap that covers the event.
     pub(crate) fn check(&self, who: &str, places: &BTreeSet<Place>, seen: &Seen, until: u64) {
         let said = self.0.lock().unwrap();
         let is_due = |said: &Said| said.to.contains(&EVERYONE) || !said.to.is_disjoint(places);
@@ -65,15 +66,18 @@ impl Ledger {
         }
         for (offset, number) in &seen.events {
             let published = said.get(offset).expect("a published event");
-            assert_eq!(*number, published.number, "{who}: the data of {offset} is another's");
+            assert_eq!(*number, published.number, "{who}: {offset} has the data of another event");
             assert!(is_due(published), "{who}: {offset} was for {:?}", published.to);
             assert!(*offset > seen.since, "{who}: {offset} is before {}", seen.since);
         }
         for hole in &seen.holes {
             let had = seen.events[..hole.events_before].last().map_or(seen.since, |last| last.0);
-            assert!(hole.until > had, "{who}: {hole:?} names what came already, up to {had}");
-            let missing = said.get(&hole.until).expect("a hole ends at a published event");
-            assert!(is_due(missing), "{who}: {hole:?} names what was for {:?}", missing.to);
+            assert!(
+                hole.until > had,
+                "{who}: {hole:?} ends before the events received, up to {had}"
+            );
+            let missing = said.get(&hole.until).expect("a gap ends at a published event");
+            assert!(is_due(missing), "{who}: {hole:?} ends at an event for {:?}", missing.to);
         }
         let mut came = seen.events.iter().map(|(offset, _)| *offset).peekable();
         let due = (Excluded(seen.since), Included(until.max(seen.since)));
@@ -82,23 +86,24 @@ impl Ledger {
                 let covers = |hole: &Hole| hole.after < *offset && *offset <= hole.until;
                 assert!(
                     seen.holes.iter().any(covers),
-                    "{who}: {offset} was lost without a word; told of {:?}",
+                    "{who}: {offset} was lost without a gap; the gaps are {:?}",
                     seen.holes
                 );
             }
         }
-        assert_eq!(came.next(), None, "{who}: came, and was not due by {until}");
+        assert_eq!(came.next(), None, "{who}: received, but not due up to {until}");
     }
 }
 
-/// Tests of the check itself: it must find each kind of error.
+/// Tests of the check. It must find each kind of error.
 mod tests {
     use super::{BTreeSet, EVERYONE, Hole, Ledger, Seen};
 
-    /// The received events, the reported gaps, and the expected error message.
+    /// The received events, the gaps, and the expected error message.
     type Wrong<'a> = (&'a [(u64, u64)], Vec<Hole>, &'a str);
 
-    /// Checks a reader of place 1 against four events. The third event is for another place.
+    /// Checks a reader of place 1 against four events, and returns the error. The third event is
+    /// for another place.
     fn complaint(events: &[(u64, u64)], holes: Vec<Hole>) -> Option<String> {
         let ledger = Ledger::default();
         for (offset, to) in [(1, 1), (2, 1), (3, 2), (5, EVERYONE)] {
@@ -115,29 +120,29 @@ mod tests {
     }
 
     #[test]
-    fn all_or_a_hole_is_right() {
+    fn all_events_or_a_gap_pass_the_check() {
         assert_eq!(complaint(&[(1, 10), (2, 20), (5, 50)], Vec::new()), None);
         assert_eq!(complaint(&[(5, 50)], hole(0, 2, 0)), None);
         assert_eq!(complaint(&[(1, 10), (5, 50)], hole(1, 2, 1)), None);
     }
 
     #[test]
-    fn each_kind_of_wrong_is_found() {
+    fn the_check_finds_each_kind_of_error() {
         let wrongs: [Wrong<'_>; 8] = [
-            (&[(1, 10), (5, 50)], Vec::new(), "2 was lost without a word"),
-            (&[(1, 10), (2, 20)], Vec::new(), "5 was lost without a word"),
-            (&[(5, 50)], hole(1, 2, 0), "1 was lost without a word"),
+            (&[(1, 10), (5, 50)], Vec::new(), "2 was lost without a gap"),
+            (&[(1, 10), (2, 20)], Vec::new(), "5 was lost without a gap"),
+            (&[(5, 50)], hole(1, 2, 0), "1 was lost without a gap"),
             (&[(1, 10), (1, 10), (2, 20), (5, 50)], Vec::new(), "1 came after 1"),
             (&[(2, 20), (1, 10), (5, 50)], Vec::new(), "1 came after 2"),
             (&[(1, 10), (2, 20), (3, 30), (5, 50)], Vec::new(), "3 was for {2}"),
-            (&[(1, 10), (2, 10), (5, 50)], Vec::new(), "the data of 2 is another's"),
-            (&[(1, 10), (2, 20), (5, 50)], hole(2, 3, 2), "names what was for {2}"),
+            (&[(1, 10), (2, 10), (5, 50)], Vec::new(), "2 has the data of another event"),
+            (&[(1, 10), (2, 20), (5, 50)], hole(2, 3, 2), "ends at an event for {2}"),
         ];
         for (events, holes, wrong) in wrongs {
             let found = complaint(events, holes).expect(wrong);
             assert!(found.contains(wrong), "{found}");
         }
-        let told_late = complaint(&[(1, 10), (2, 20), (5, 50)], hole(0, 2, 2)).unwrap();
-        assert!(told_late.contains("names what came already"), "{told_late}");
+        let reported_late = complaint(&[(1, 10), (2, 20), (5, 50)], hole(0, 2, 2)).unwrap();
+        assert!(reported_late.contains("ends before the events received"), "{reported_late}");
     }
 }

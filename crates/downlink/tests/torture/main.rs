@@ -1,14 +1,14 @@
-//! Torture over real sockets: readers that disconnect at any byte, and a ledger of the events that
-//! are due.
+//! Torture tests over real sockets. Readers disconnect at any byte, and a ledger records which
+//! events are due.
 //!
-//! Publishers record their events and recipients. Each reader records the events it received. In
+//! Publishers record their events and recipients. Each reader records the events it received. At
 //! the end, every event for a reader was delivered once and in order, or lies in a gap that the
-//! reader received. No test measures time: only the length of publishing is a time, and every wait
-//! is for an event.
+//! reader received. The publishers run for a fixed time. All other waits are for events, and no
+//! test measures time.
 //!
-//! Each test takes a few seconds; `DOWNLINK_TORTURE_SECONDS` makes it longer. Each test prints its
-//! seed, and `DOWNLINK_TORTURE_SEED` sets it. The same seed repeats the choices, but not the
-//! timing.
+//! Each test takes a few seconds. `DOWNLINK_TORTURE_SECONDS` makes the tests longer. Each test
+//! prints its seed, and `DOWNLINK_TORTURE_SEED` sets the seed. The same seed repeats the choices,
+//! but not the timing.
 //!
 //! Read in this order: `ledger` (the events due) → `wire` (bytes into events) → `reader` (the
 //! record of one reader) → `world` (server and publishers) → the tests.
@@ -37,7 +37,7 @@ use tokio::time::timeout;
 /// How long the publishers run, unless the environment sets another time.
 const SECONDS: u64 = 2;
 
-/// Far longer than any wait in these tests, even on a busy machine.
+/// The longest wait. Every wait takes far less time, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
@@ -50,7 +50,7 @@ fn length() -> Duration {
     Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.parse().expect("a number")))
 }
 
-/// The source of a test's choices. Prints its seed.
+/// The random number generator for the choices of a test. Prints its seed.
 fn dice(test: &str) -> Rng {
     let given = std::env::var("DOWNLINK_TORTURE_SEED").ok();
     let seed = given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));

@@ -1,4 +1,4 @@
-//! One connection for two hundred topics.
+//! A reader subscribes to two hundred topics over one connection.
 
 use fastrand::Rng;
 

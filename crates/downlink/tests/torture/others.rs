@@ -1,7 +1,7 @@
-//! Other users of the server: peers that request something else, or in an unusual way.
+//! Other peers of the server, which send other requests or behave in unusual ways.
 //!
-//! They are not in the ledger. Each checks its own answers. They make streams begin, end and break
-//! beside every other use of a connection.
+//! These peers are not in the ledger. Each peer checks its own answers. Because of them, streams
+//! begin, end and break while the server also serves every other kind of request.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use super::world::{World, topic};
 /// The number of these peers.
 const OTHERS: usize = 12;
 
-/// The routes for these peers.
+/// The routes that these peers request.
 pub(crate) fn routes() -> Router {
     Router::new()
         .route("/plain", get(|| async { "plain" }))
@@ -49,7 +49,7 @@ async fn echo(mut request: Request) -> Response<Body> {
     switching.body(Body::empty()).unwrap()
 }
 
-/// Starts all peers. Each returns the number of its successful requests.
+/// Starts all peers. Each task returns the number of its successful requests.
 pub(crate) fn send_off(world: &Arc<World>, rng: &mut Rng) -> JoinSet<usize> {
     (0..OTHERS).map(|number| visits(number, Arc::clone(world), rng.fork())).collect()
 }
@@ -66,7 +66,7 @@ async fn visits(number: usize, world: Arc<World>, mut rng: Rng) -> usize {
     exchanges
 }
 
-/// One connection.
+/// Uses one connection in the way of this kind of peer.
 async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Result<()> {
     let stream = format!("/?topics={}", topic(rng.usize(0..4)));
     match kind {
@@ -108,7 +108,7 @@ async fn visit(kind: usize, io: &mut Box<dyn Io>, rng: &mut Rng) -> std::io::Res
         4 => {
             exchange(io, "GET", &stream, b": connected\n\n").await?;
             io.shutdown().await?;
-            // A peer that closes its sending side has left.
+            // For the server, a peer that closes its sending side has left.
             let mut rest = Vec::new();
             // The server may close or reset the connection.
             let _ = io.read_to_end(&mut rest).await;

@@ -1,4 +1,4 @@
-//! A reader that disconnects at any byte, resumes from its last id, and records what it receives.
+//! A reader disconnects at any byte, resumes after its last id, and records what it receives.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use super::patiently;
 use super::wire::{Connection, Manner, Turn};
 use super::world::{Selection, World};
 
-/// The window of a slow reader, in bytes.
+/// The receive window of a slow reader, in bytes.
 pub(crate) const NARROW: u32 = 4 << 10;
 
 /// The behaviour of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Habits {
-    /// The most events that it misses while it is disconnected.
+    /// The maximum number of events that are published while the reader is disconnected.
     pub(crate) away_max: u64,
-    /// The most events that it lets pass during a pause in reading.
+    /// The maximum number of events that are published during a pause in reading.
     pub(crate) pause_max: u64,
     pub(crate) window_bytes: Option<u32>,
-    /// Whether it uses all kinds of requests.
+    /// Whether the reader uses all kinds of requests.
     pub(crate) odd: bool,
 }
 
@@ -33,21 +33,21 @@ pub(crate) struct Reader {
     habits: Habits,
     rng: Rng,
     decoder: Decoder,
-    /// One for each life of the hub that the reader has seen.
+    /// The records of the epochs that the reader has seen.
     pub(crate) lives: Vec<Life>,
-    /// After an `open` without an id, the next event must be a gap.
+    /// The last event was an `open` without an id, so the next event must be a gap.
     owed_a_gap: bool,
     pub(crate) connections: usize,
-    /// The connections that broke within a frame.
+    /// The number of connections that broke within a frame.
     pub(crate) cut_frames: usize,
 }
 
-/// Everything that a reader saw of one life of the hub.
+/// Everything that a reader saw in one epoch.
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) epoch: String,
     pub(crate) seen: Seen,
-    /// The last id that the reader received.
+    /// The offset in the last id that the reader received.
     position: u64,
 }
 
@@ -58,8 +58,8 @@ impl Reader {
         Self { name, selection, habits, rng, decoder, lives, owed_a_gap, connections, cut_frames }
     }
 
-    /// Connects and disconnects until the last event is published, then reconnects and reads up to
-    /// it. Returns the last connection, which is still open.
+    /// Connects and disconnects until the last event is published. Then it reconnects and reads up
+    /// to the last event. Returns the last connection, which is still open.
     pub(crate) async fn run(mut self, world: Arc<World>) -> (Self, Connection) {
         while world.last().is_none() {
             self.visit(&world).await;
@@ -106,7 +106,8 @@ impl Reader {
         loop {
             let Some(mut connection) = self.connect(world).await else { continue };
             let mut turn = Turn::Open;
-            // A server that stops before its answer has begun would refuse the request.
+            // The answer must have begun. Otherwise a server that stops now would refuse the
+            // request.
             while turn == Turn::Open && !(connection.has_begun() && self.is_done(world)) {
                 turn = connection.read(usize::MAX, &mut self.decoder).await.1;
                 self.take_items(world);
@@ -150,7 +151,11 @@ impl Reader {
         assert!(is_gap || !owed_a_gap, "{}: an open without an id, then {event:?}", self.name);
         match &*event.event_type {
             "downlink.open" if !event.has_own_id => {
-                assert!(!self.lives.is_empty(), "{}: no id, and none given", self.name);
+                assert!(
+                    !self.lives.is_empty(),
+                    "{}: an open without an id, although the reader had none",
+                    self.name
+                );
                 self.owed_a_gap = true;
             }
             "downlink.open" if self.lives.is_empty() => {
@@ -172,7 +177,7 @@ impl Reader {
         }
     }
 
-    /// Begins another life of the hub. All events after `since` are due.
+    /// Begins the record of another epoch. All events after `since` are due.
     fn begin(&mut self, event: &DecodedEvent, since: u64, world: &World) {
         let (epoch, position) = split(&event.last_event_id);
         let seen = Seen { since, ..Seen::default() };
@@ -197,11 +202,11 @@ impl Reader {
                 assert_ne!(split(&event.last_event_id).0, life.epoch, "{}: {gap}", self.name);
                 self.begin(event, 0, world);
             }
-            _ => panic!("{}: nothing gives cause to {gap}", self.name),
+            _ => panic!("{}: an unexpected gap: {gap}", self.name),
         }
     }
 
-    /// Moves to an id of the current life. The offset must not go back.
+    /// Moves to an id of the current epoch. The offset must not decrease.
     fn move_to(&mut self, event: &DecodedEvent) -> u64 {
         let (epoch, offset) = split(&event.last_event_id);
         let life = self.lives.last_mut().expect("an event before the first id");

@@ -1,4 +1,4 @@
-//! Readers that reconnect. Each gets every event once, or a gap that covers it.
+//! Readers disconnect and reconnect. Each gets every event once, or a gap that covers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::{SECONDS, dice, length, others, patiently};
 pub(crate) const TOPICS: usize = 20;
 const READERS: usize = 200;
 
-/// A retention of a few moments for the busier topics.
+/// With this retention, the busier topics keep their events only for a moment.
 const LITTLE: Retention = Retention { events_max: 64, age_max: None, ..Retention::DEFAULT };
 
-/// A retention for everything that these tests publish.
+/// With this retention, a topic keeps all events of these tests.
 const ALL: Retention = Retention { events_max: usize::MAX, bytes_max: usize::MAX, age_max: None };
 
-/// A hub that evicts events early, except those of the quietest topic and of everyone.
+/// A hub that soon evicts events, except for events of the quietest topic and to everyone.
 fn forgetful() -> HubBuilder<String> {
     let quiet = Retention { age_max: None, ..Retention::DEFAULT };
     let retention = HubRetention::from(LITTLE).inboxes(LITTLE).everyone(quiet);
@@ -65,7 +65,7 @@ pub(crate) async fn gather(
     gathered
 }
 
-/// Stops the server. Asserts that each stream ends cleanly and that none is left.
+/// Stops the server. Asserts that each stream ends properly and that no stream is left.
 pub(crate) async fn part(
     server: Running,
     stage: &Stage,
@@ -87,7 +87,8 @@ pub(crate) async fn part(
     readers
 }
 
-/// Readers connect and disconnect while publishers publish. Then checks them against the ledger.
+/// Readers connect and disconnect while publishers publish. Then the ledger checks what the readers
+/// received.
 pub(crate) async fn torture(
     builder: HubBuilder<String>,
     served_by: ServedBy,
@@ -107,16 +108,14 @@ pub(crate) async fn torture(
     let readers = part(server, &stage, gathered).await;
     let last = world.last().unwrap();
     for reader in &readers {
-        let [life] = &reader.lives[..] else {
-            panic!("{} saw another life of the hub", reader.name())
-        };
+        let [life] = &reader.lives[..] else { panic!("{} saw another epoch", reader.name()) };
         stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, last);
     }
     report(&readers, last);
     readers
 }
 
-/// Prints the results of a run, and asserts that it was hard enough.
+/// Prints the results of a run, and asserts that readers were cut within frames and met gaps.
 fn report(readers: &[Reader], published: u64) {
     let sum = |count: fn(&Reader) -> usize| readers.iter().map(count).sum::<usize>();
     let events = sum(|reader| reader.lives.iter().map(|life| life.seen.events.len()).sum());
@@ -136,8 +135,8 @@ async fn forgetful_torture(served_by: ServedBy, mut rng: Rng, length: Duration) 
     let readers = readers(READERS, &mut rng, 3_000);
     let pace = Pace { publishers: 3, topics: TOPICS, burst_max: 5, length };
     let readers = torture(forgetful(), served_by, readers, &mut rng, pace).await;
-    assert!(readers.iter().any(|reader| reader.holes() > 0), "nothing was ever evicted in time");
-    assert!(readers.iter().any(|reader| reader.holes() == 0), "every reader had a hole");
+    assert!(readers.iter().any(|reader| reader.holes() > 0), "no reader got a gap");
+    assert!(readers.iter().any(|reader| reader.holes() == 0), "every reader got a gap");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

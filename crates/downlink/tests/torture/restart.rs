@@ -1,7 +1,7 @@
-//! A server that restarts without history. Each reader gets one gap per restart.
+//! The server restarts without its history. Each reader gets one gap per restart.
 //!
-//! Readers connect to a forwarder. Its address stays the same while servers start and end behind
-//! it.
+//! Readers connect to a forwarder, whose address stays the same. The forwarder connects them to the
+//! current server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
         let to = *to.lock().unwrap();
         connections.spawn(async move {
             if let Ok(mut far) = TcpStream::connect(to).await {
-                // If one end breaks, the other end is closed too.
+                // If one connection breaks, the other is closed too.
                 let _ = copy_bidirectional(&mut near, &mut far).await;
             }
         });
@@ -65,7 +65,7 @@ async fn accept(listener: TcpListener, to: Arc<Mutex<SocketAddr>>) {
     }
 }
 
-/// A server, with the life of the hub that it serves.
+/// A server, and the stage with the hub that it serves.
 struct Serving {
     served_by: ServedBy,
     server: Running,
@@ -74,7 +74,7 @@ struct Serving {
 
 impl Serving {
     async fn new(served_by: ServedBy) -> Self {
-        // All events of a new epoch are replayed.
+        // A reader gets all events of a new epoch.
         let limits = Limits { gap_replay_max: usize::MAX, ..Limits::default() };
         let stage = Stage::new(retentive().limits(limits));
         let server = Running::new(served_by, &stage.hub).await;
@@ -91,7 +91,7 @@ fn address(server: &Running) -> SocketAddr {
     }
 }
 
-/// Replaces a server. The old one ends cleanly or crashes.
+/// Replaces a server. The old server shuts down or crashes.
 async fn restart(old: Serving, crashes: bool, world: &World, forwarder: &Forwarder) -> Serving {
     let new = Serving::new(old.served_by).await;
     world.enter(Arc::clone(&new.stage));
@@ -131,8 +131,8 @@ async fn restarts(served_by: ServedBy, mut rng: Rng) {
         assert_eq!(epochs, all, "{}: one notice for each restart", reader.name());
         assert_eq!(reader.holes(), 0);
         for (at, (life, stage)) in reader.lives.iter().zip(&stages).enumerate() {
-            // Events in flight at the end of a server are lost with its epoch. The reader gets a
-            // gap for that.
+            // A server may end before it has sent the last events of its epoch. The reader gets a
+            // gap for them.
             let until = if at + 1 == stages.len() { last } else { life.seen.last() };
             stage.ledger.check(reader.name(), &reader.selection.places, &life.seen, until);
         }

@@ -1,4 +1,5 @@
-//! A reader that stops reading. It does not affect the others, and is disconnected in the end.
+//! A reader stops reading. The other readers still get their events in time, and the server
+//! disconnects the stalled reader.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::wire::{Connection, Manner, Turn};
 use super::world::{Running, Selection, ServedBy, Settings, Stage, World};
 use super::{dice, length, patiently};
 
-/// All readers of a round, with the stalled one.
+/// The number of readers of a round, including the stalled reader.
 const READERS: usize = 1_000;
 
 /// The client whose reader stalls.
@@ -24,12 +25,12 @@ const STALLED: &str = "c0";
 
 const STALL_MAX: Duration = Duration::from_secs(1);
 
-/// The events for the stalled reader alone. They have 512 KiB, far more than the kernel holds for a
-/// reader with a narrow window.
+/// The number of events for only the stalled reader. They have 512 KiB, which is far more than the
+/// kernel buffers for a reader with a narrow window.
 const FLOOD: u64 = 64;
 const FLOOD_BYTES: usize = 8 << 10;
 
-/// The events for all readers. The stalled reader must not delay them.
+/// The number of events for all readers. The stalled reader must not delay these events.
 const EVENTS: u64 = 64;
 
 /// Reports each subscription that ends, and the reason.
@@ -42,7 +43,7 @@ impl Observer for Departures {
     }
 }
 
-/// A reader that has subscribed, received `downlink.open`, and stops reading.
+/// Opens a stream, reads `downlink.open`, and stops reading.
 async fn stall(server: &Running) -> Connection {
     let Selection { query, .. } = Selection::topics([0]).and_client(0);
     let asked = Connection::ask(&server.place, &query, "", Some(NARROW), Manner::Plain).await;
@@ -64,7 +65,7 @@ async fn events_left(mut connection: Connection) -> (u64, Turn) {
     (events, turn)
 }
 
-/// Publishes more to the stalled reader's client than its socket holds.
+/// Publishes more data to the client of the stalled reader than its socket can buffer.
 fn flood(stage: &Stage) {
     let data = "x".repeat(FLOOD_BYTES);
     for _ in 0..FLOOD {
@@ -78,7 +79,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let stage = Stage::new(retentive().observer(Departures(left)));
     let settings = Settings { write_stall_max: STALL_MAX, ..Settings::default() };
     let server = Running::with(served_by, &stage.hub, settings).await;
-    // Both ends of each connection are in this process.
+    // This process has both ends of each connection.
     let readers = (server.connections_allowed / 2).min(READERS);
     let world = World::new(server.place.clone(), Arc::clone(&stage));
     let habits = Habits { away_max: 0, pause_max: 0, window_bytes: None, odd: false };
@@ -101,7 +102,7 @@ async fn round(served_by: ServedBy, rng: &mut Rng) {
     let departed = patiently(departures.recv()).await;
     assert_eq!(departed, Some((Some(STALLED.to_owned()), DisconnectReason::Stalled)));
     assert_eq!(stage.hub.stats().subscribers, readers - 1);
-    assert!(departures.try_recv().is_err(), "no other reader was cut off");
+    assert!(departures.try_recv().is_err(), "another reader was disconnected");
     let (events, turn) = events_left(stalled).await;
     assert!(turn == Turn::Broken && events < FLOOD, "{turn:?} after {events}");
 
@@ -121,10 +122,10 @@ async fn rounds(served_by: ServedBy, mut rng: Rng) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_ends_by_its_deadline_whoever_stalls() {
+async fn a_drain_ends_at_its_deadline_although_a_reader_stalls() {
     let (left, mut departures) = mpsc::unbounded_channel();
     let stage = Stage::new(retentive().observer(Departures(left)));
-    // Only the drain deadline can end it.
+    // With this limit, only the deadline of the drain can end the stalled connection.
     let write_stall_max = Duration::from_secs(3_600);
     let settings = Settings { write_stall_max, drain_within: STALL_MAX };
     let server = Running::with(ServedBy::Direct, &stage.hub, settings).await;

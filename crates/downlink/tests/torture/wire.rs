@@ -1,7 +1,8 @@
-//! One connection of a reader: a request, HTTP/1.1 framing, and an end at any byte.
+//! One connection of a reader. It sends a request, parses the HTTP/1.1 framing, and can end at any
+//! byte.
 //!
-//! A read never takes more bytes than asked for. So a test decides where a connection breaks: in
-//! the head, in the length of a chunk, or in the middle of an event.
+//! A read never takes more bytes than the test allows. So the test decides where the connection
+//! breaks: in the head, in the length of a chunk, or in the middle of an event.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use tokio::net::TcpSocket;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// The most bytes of one read.
+/// The maximum number of bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 
 /// Where a server listens.
@@ -31,7 +32,7 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Unpin + Send> Io for T {}
 
 impl Place {
-    /// Removes the file that a server leaves behind.
+    /// Removes the file of a Unix socket, which the server does not remove.
     pub(crate) fn remove(&self) {
         #[cfg(unix)]
         if let Self::Unix(path) = self {
@@ -39,7 +40,7 @@ impl Place {
         }
     }
 
-    /// Connects. Only TCP has a window.
+    /// Connects. Only a TCP connection uses the window.
     pub(crate) async fn connect(&self, window_bytes: Option<u32>) -> io::Result<Box<dyn Io>> {
         Ok(match self {
             Self::Tcp(address) => {
@@ -58,15 +59,15 @@ impl Place {
 /// The kind of request for a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// One plain request.
+    /// A single GET request.
     Plain,
-    /// Another request follows.
+    /// Another request follows on the connection.
     Pipelined,
     /// The request has the beginning of a body that the app never reads.
     Posted,
-    /// Another request comes first.
+    /// Another request comes first on the connection.
     AfterPlain,
-    /// Another stream comes first.
+    /// Another stream comes first on the connection.
     AfterStream,
 }
 
@@ -88,7 +89,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 enum At {
     Head(Vec<u8>),
-    /// In the line with the length of a chunk.
+    /// In the line with the length of a chunk. It has the bytes of the line so far.
     Length(Vec<u8>),
     Chunk(usize),
     /// After the last chunk.
@@ -108,7 +109,7 @@ pub(crate) enum Turn {
 }
 
 impl Connection {
-    /// Connects and sends the request. A slow or stalling reader uses a small window.
+    /// Connects and sends the request. Slow and stalled readers use a small window.
     pub(crate) async fn ask(
         place: &Place,
         query: &str,
@@ -164,7 +165,7 @@ impl Connection {
         matches!(self.at, At::Length(_) | At::Chunk(_) | At::End)
     }
 
-    /// Whether no frame is open.
+    /// Whether the body so far ends with a complete frame.
     pub(crate) fn is_between_frames(&self) -> bool {
         matches!(self.at, At::Length(_) | At::Chunk(_) | At::End) && &self.tail == b"\n\n"
     }
@@ -181,7 +182,7 @@ impl Connection {
             }
             At::Length(line) => {
                 line.push(bytes[0]);
-                // The previous line end belongs to the previous chunk.
+                // A shorter line is the line end of the previous chunk.
                 if line.len() > 2 && line.ends_with(b"\r\n") {
                     let digits = std::str::from_utf8(line).unwrap().trim();
                     let length = usize::from_str_radix(digits, 16).expect("a chunk's length");

@@ -1,4 +1,5 @@
-//! The world of the readers: a hub behind a server, publishers, and their progress.
+//! Everything around the readers: a server with a hub, the publishers, and the progress of the
+//! test.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,13 +25,13 @@ use super::ledger::{self, EVERYONE, Ledger};
 use super::patiently;
 use super::wire::Place;
 
-/// Places from this number on are inboxes of clients.
+/// Places from this number on are the inboxes of clients.
 const INBOXES: ledger::Place = 1_000;
 
 /// The number of clients with an inbox.
 const CLIENTS: usize = 8;
 
-/// Each publisher has a range of this many event numbers.
+/// The size of the range of event numbers that each publisher has.
 const NUMBERS: u64 = 1 << 40;
 
 /// The time between two bursts of a publisher.
@@ -41,7 +42,7 @@ pub(crate) fn topic(place: ledger::Place) -> String {
     if place.is_multiple_of(2) { format!("red/{place}") } else { format!("blue/{place}/state") }
 }
 
-/// The selection of one reader: as a query, and as the places that it covers.
+/// The selection of one reader, as a query and as a set of places.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) query: String,
@@ -56,7 +57,7 @@ impl Selection {
         Self { query: format!("topics={}", names.join(",")), places }
     }
 
-    /// Selects one of the two patterns, and one topic that it does not match.
+    /// Selects one of the two patterns, and one topic that the pattern does not match.
     pub(crate) fn pattern(red: bool, topics: usize) -> Self {
         let (pattern, other) = if red { ("red/*", 1) } else { ("blue/%7Bid%7D/state", 0) };
         let mut places: BTreeSet<_> = (0..topics).skip(1 - other).step_by(2).collect();
@@ -73,7 +74,7 @@ impl Selection {
     }
 }
 
-/// One life of a hub, with the events published in it.
+/// A hub with one epoch, and the events that were published in this epoch.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) hub: Hub<String>,
@@ -104,7 +105,7 @@ impl Stage {
             });
         }
         let receipt = publish.unwrap().publish(format!("{number} {filler}")).unwrap();
-        let offset = receipt.offset().expect("a hub in memory knows it at once").get();
+        let offset = receipt.offset().expect("a hub in memory knows the offset at once").get();
         self.ledger.note(offset, number, to);
         offset
     }
@@ -113,9 +114,9 @@ impl Stage {
 /// The progress of publishers and readers.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Events published.
+    /// The number of published events.
     events: u64,
-    /// Readers that have an id of the current stage.
+    /// The number of readers that have an id of the current stage.
     arrived: usize,
     /// The offset of the last event of the test, once it is published.
     last: Option<u64>,
@@ -140,7 +141,7 @@ impl World {
         Arc::clone(&self.stage.lock().unwrap())
     }
 
-    /// Begins another life of the hub. No reader has arrived in it yet.
+    /// Begins another stage. No reader has an id of this stage yet.
     pub(crate) fn enter(&self, stage: Arc<Stage>) {
         self.progress.send_modify(|progress| progress.arrived = 0);
         *self.stage.lock().unwrap() = stage;
@@ -162,7 +163,7 @@ impl World {
         self.when(|progress| progress.last.is_some()).await;
     }
 
-    /// Waits until this many more events were published, or the last one.
+    /// Waits until the publishers have published this many more events, or the last event.
     pub(crate) async fn published_more(&self, events: u64) {
         let enough = self.progress.borrow().events + events;
         self.when(|progress| progress.events >= enough || progress.last.is_some()).await;
@@ -179,7 +180,7 @@ impl World {
 
     async fn when(&self, is_so: impl FnMut(&Progress) -> bool) {
         let mut progress = self.progress.subscribe();
-        progress.wait_for(is_so).await.expect("the world is here");
+        progress.wait_for(is_so).await.expect("the sender exists");
     }
 }
 
@@ -188,12 +189,12 @@ impl World {
 pub(crate) struct Pace {
     pub(crate) publishers: u64,
     pub(crate) topics: usize,
-    /// The most events that one publisher publishes in a row.
+    /// The maximum number of events that one publisher publishes without a pause.
     pub(crate) burst_max: u64,
     pub(crate) length: Duration,
 }
 
-/// Publishes from several tasks for a time, and then publishes the last event.
+/// Several tasks publish for a time. Then this publishes the last event.
 pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     let mut publishers = publishers(world, rng, pace);
     while let Some(ended) = publishers.join_next().await {
@@ -202,10 +203,12 @@ pub(crate) async fn publish_all(world: &Arc<World>, rng: &mut Rng, pace: Pace) {
     world.say_last();
 }
 
-/// The least number of events, even on a slow machine. With fewer, nothing would be evicted.
+/// The minimum number of events, even on a slow machine. With fewer events, the hub would evict
+/// none.
 const EVENTS_MIN: u64 = 1_000;
 
-/// Publishes from several tasks for a time. If a task ends early, the ledger still has all events.
+/// Starts several tasks that publish for a time. If a task is cancelled, the ledger still has all
+/// published events.
 pub(crate) fn publishers(world: &Arc<World>, rng: &mut Rng, pace: Pace) -> JoinSet<()> {
     let until = Instant::now() + pace.length;
     (0..pace.publishers)
@@ -238,7 +241,8 @@ fn place(rng: &mut Rng, topics: usize) -> ledger::Place {
     }
 }
 
-/// The rest of an event's data. Some events have several lines, and a few are longer than a packet.
+/// The rest of an event's data. Some texts have several lines, and a few are longer than a network
+/// packet.
 fn filler(rng: &mut Rng) -> String {
     let line = "x".repeat(rng.usize(0..100));
     let lines = if rng.u8(0..200) == 0 { 100 } else { rng.usize(1..4) };
@@ -253,7 +257,7 @@ struct Wanted {
 }
 
 fn app(hub: &Hub<String>) -> Router {
-    // The shortest interval. Each keep-alive sends the current id to a silent client.
+    // The hub uses its shortest interval. Each keep-alive sends the current id to a quiet client.
     let keep_alive = KeepAlive::new().interval(Duration::ZERO);
     let join = |State(hub): State<Hub<String>>, Query(wanted): Query<Wanted>, last: LastEventId| async move {
         let subscribe = wanted
@@ -277,11 +281,11 @@ fn app(hub: &Hub<String>) -> Router {
 /// The server of the app.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ServedBy {
-    /// `serve`. The server writes streams without hyper.
+    /// `serve` on TCP sockets. The server writes streams directly.
     Direct,
-    /// `serve`, on foreign sockets. hyper writes their streams.
+    /// `serve` on foreign sockets. hyper writes streams.
     Hyper,
-    /// `serve`, on Unix sockets and without hyper.
+    /// `serve` on Unix sockets. The server writes streams directly.
     #[cfg(unix)]
     Unix,
     Axum,
@@ -304,7 +308,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) place: Place,
-    /// The most connections that it serves at a time.
+    /// The maximum number of connections that the server serves at the same time.
     pub(crate) connections_allowed: usize,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<io::Result<()>>,
