@@ -1,37 +1,44 @@
 // A feed of events from a downlink server, over the browser's own EventSource.
 //
-// EventSource resumes by itself after a cut. This file handles the rest: a silently dead connection,
-// an answer after which it never comes back, a server that ends every stream at once, a reloaded
-// page, credentials that expire. Listeners get each event at least once while the server keeps it,
-// in order. A repeat is dropped only if its id was given before. `onGap` reports lost events.
+// EventSource reconnects and resumes by itself after a lost connection. This file handles the other
+// cases: a connection that died without an error, an answer after which EventSource never reconnects,
+// a server that ends every stream at once, a reloaded page, credentials that expire. Listeners get
+// the events in order, and each event at least once while the server keeps it. The feed drops a
+// repeated event only if listeners got its id before. `onGap` reports lost events.
 
-/** Silence, in announced keep-alives, after which a connection is dead: one may be lost, not two. */
+/** A connection is dead after a silence of this many keep-alive intervals. One keep-alive may be
+ * lost; two may not. */
 const SILENT_INTERVALS_MAX = 2.5;
-/** The same when the page wakes. Keep-alives are spread by a fifth, so less would hit the living. */
+/** The same limit when the page wakes. The server picks each interval at random between 80 and
+ * 120 %, so a limit near 1 would close connections that work. */
 const SILENT_INTERVALS_ON_WAKE = 1.5;
-/** For how many doublings a connection that keeps being silent is left alone longer. */
+/** How many times the limit of silence doubles if connections keep being silent. */
 const SILENT_DOUBLINGS_MAX = 4;
-/** Until a connection has opened, also the browser's own reconnection: most `retry:` are shorter. */
+/** The longest wait for a connection to open, also when the browser reconnects by itself. Most
+ * servers send a shorter `retry:`. */
 const CONNECTING_MS_MAX = 60_000;
-/** The shortest wait after a connection that brought nothing or ended within a second: a server
- * that closes at once, with `retry: 0`, gets no more than a request a second from each page. */
+/** The shortest wait after a connection that ended within a second or delivered no event. A server
+ * that sends `retry: 0` and closes at once gets at most one request a second from each page. */
 const RECONNECTION_MS_MIN = 1_000;
 /** A connection that ends sooner is short. After a longer one the browser reconnects by itself. */
 const SHORT_MS = 1_000;
-/** The range of the first extra wait, which is random. It doubles with every failure in a row. */
+/** The maximum of the first extra wait, which is random. The maximum doubles with each further
+ * failure. */
 const BACKOFF_STEP_MS = 1_000;
-/** The largest range: a page is back soon after a long failure, and a server survives it. */
+/** The maximum of all extra waits. It is short enough that a page reconnects soon after a long
+ * failure, and long enough that all pages together do not overload the server. */
 const BACKOFF_MS_MAX = 30_000;
 /** The longest wait that a server may ask for with `Retry-After` or `retry:`: a server in
  * maintenance may mean an hour, and a mistyped number must not stop a page for days. */
 const WAIT_MS_MAX = 3_600_000;
-/** The longest delay that a timer takes. */
+/** The longest delay that `setTimeout` accepts. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
-/** Ids remembered to tell repeats; as many as the server replays after an id it does not know. */
+/** How many ids the feed remembers to recognize repeated events. The server replays at most as many
+ * events after an id that it does not know. */
 const SEEN_MAX = 1_000;
-/** The part of a line that is looked at for a field; ids and event types are shorter. */
+/** At most this much of an unfinished line is kept. Ids and event types are shorter. */
 const LINE_CHARACTERS_MAX = 1_024;
-/** Refusals that may pass: timeout, too early, too many requests. */
+/** The feed tries again after these refusals: timeout, too early, too many requests. */
 const PASSING = [408, 425, 429];
 /** The form of the server's own ids. Ids that publishers give never have it. */
 const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
@@ -42,25 +49,27 @@ const OWN_ID = /^[0-9a-z]{8}-[0-9]+$/;
 /** @typedef {(event: MessageEvent<string>) => unknown} Listener */
 /**
  * @typedef {object} Address
- * @property {string | URL} [url] by default `events` beside this file, also below a prefix
+ * @property {string | URL} [url] the default is `events` in the folder of this file
  * @property {string[]} [topics] topics and patterns
- * @property {string} [client] also what is for this client
+ * @property {string} [client] adds the events for this client
  * @property {string} [start] where to begin without an id: `live`, `earliest`, `last:50`, `after:<id>` …
  */
 /**
  * @typedef {object} Options
- * @property {string} [storage] a key of sessionStorage: a reloaded page goes on where it was
+ * @property {string} [storage] the key in sessionStorage for the last id, so that a reloaded page resumes
  * @property {boolean} [withCredentials] sends cookies to another origin
- * @property {boolean} [alive] `false` if the server sends no `downlink.alive`: no watchdog then
- * @property {() => Renewal | Promise<Renewal>} [renew] called before each connection made here
- * @property {(gap: Gap) => unknown} [onGap] events are missing: fetch anew after about `waitMs`
+ * @property {boolean} [alive] `false` if the server sends no `downlink.alive`; the feed then does not
+ * watch for dead connections
+ * @property {() => Renewal | Promise<Renewal>} [renew] called before each connection that the feed makes
+ * @property {(gap: Gap) => unknown} [onGap] events are missing: fetch the state again after `waitMs`
  * @property {(state: State) => unknown} [onState] the state has changed
- * @property {() => unknown} [onFinished] the topics are finished and read to the end; closed
- * @property {(problem: { status: number, detail: string }) => unknown} [onFailed] refused for good; closed
+ * @property {() => unknown} [onFinished] the topics are finished and read to the end; the feed is closed
+ * @property {(problem: { status: number, detail: string }) => unknown} [onFailed] the server refuses
+ * the subscription; the feed is closed
  */
 
 /**
- * Subscribes. Throws a `TypeError` if the address is no URL.
+ * Subscribes. Throws a `TypeError` if the address is not a URL.
  * @param {string | URL | Address} address
  * @param {Options} [options]
  */
@@ -77,29 +86,31 @@ export class Feed {
   #lastEventId;
   /** @type {Map<string, Set<Listener>>} */
   #listeners = new Map();
-  /** Aborted when another attempt begins: whatever belongs to the old one then has no effect. */
+  /** Aborted when another attempt begins. The callbacks of an aborted attempt do nothing. */
   #attempt = new AbortController();
   /** @type {EventSource | undefined} */
   #source;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  /** Failures in a row: connections that brought nothing, refusals, and silent connections. */
+  /** Failures since the last success: connections that delivered no event or fell silent, and refusals. */
   #failures = 0;
-  /** The wait that the server asked for in this row of failures. */
+  /** The wait that the server has asked for since the last success. */
   #askedMs = 0;
-  /** Whether the feed has asked in this row of failures why a stream brought nothing. */
+  /** True if the feed has asked since the last success why a stream delivered no event. */
   #askedWhy = false;
-  /** When the present connection opened, on the steady clock, and whether it gave an event. */
+  /** The time on the steady clock at which the current connection opened. */
   #openedAt = Infinity;
+  /** True if the current connection has delivered an event. */
   #delivered = false;
-  /** The browser has lost the connection and makes a new one itself. */
+  /** True while the browser reconnects by itself. */
   #interrupted = false;
   #keepAliveMs = Infinity;
-  /** Two clocks: one may stand still while the machine sleeps, the other may be set back. */
+  /** The time of the last sign of life, on two clocks. The steady clock may stop while the machine
+   * sleeps, and the wall clock may be set back. */
   #heard = { steady: 0, wall: 0 };
-  /** @type {Set<string>} ids given to listeners, the newest last */
+  /** @type {Set<string>} ids of events that listeners got, the newest last */
   #seen = new Set();
-  /** @type {Set<string>} of these, what a replay may repeat */
+  /** @type {Set<string>} the ids in `#seen` that a replay may repeat */
   #repeats = new Set();
 
   /** @param {string | URL | Address} address @param {Options} options */
@@ -125,13 +136,14 @@ export class Feed {
     return this.#state;
   }
 
-  /** The id of the last event that was given to listeners, or where the server began. */
+  /** The id of the last event that listeners got, or the position at which the server began. */
   get lastEventId() {
     return this.#lastEventId;
   }
 
   /**
-   * Listens to an event type, `message` for events without one; returns what takes it back.
+   * Listens to an event type; `message` is for events without a type. Returns a function that
+   * removes the listener.
    * @param {string} type @param {Listener} listener
    */
   on(type, listener) {
@@ -146,7 +158,7 @@ export class Feed {
     return () => void listeners.delete(listener);
   }
 
-  /** Ends the feed; nothing is called afterwards. */
+  /** Ends the feed. Afterwards it calls only `onState("closed")`. */
   close() {
     this.#begin();
     this.#attempt.abort();
@@ -155,7 +167,7 @@ export class Feed {
     this.#enter("closed");
   }
 
-  /** Ends what there is, and makes room for another attempt. */
+  /** Ends the current attempt, and returns the signal of the next one. */
   #begin() {
     this.#attempt.abort();
     this.#attempt = new AbortController();
@@ -205,8 +217,8 @@ export class Feed {
   }
 
   /**
-   * A connection has ended, or an attempt has failed. After a short one the feed reconnects, since
-   * the browser would come back after the same time for ever, be it zero.
+   * A connection has ended, or an attempt has failed. After a short connection the feed reconnects
+   * itself, because the browser would always wait for the same time, which may be zero.
    * @param {EventSource} source @param {() => void} askWhy @param {AbortSignal} signal
    */
   #lost(source, askWhy, signal) {
@@ -220,8 +232,8 @@ export class Feed {
     this.#interrupted = lasted && !refused;
     if (this.#interrupted) return this.#enter("connecting");
     source.close();
-    // A stream that brought nothing may have carried a reconnection time, or only events without a
-    // listener. The feed asks for it with fetch, once in a row of failures.
+    // A stream that delivered no event may have had a reconnection time, or only events without a
+    // listener. The feed reads such a stream with fetch, once until a connection succeeds.
     const unclear = opened && !delivered && !this.#askedWhy;
     if (!refused && !unclear) return this.#pause();
     this.#askedWhy = true;
@@ -229,7 +241,7 @@ export class Feed {
     if (!signal.aborted) askWhy();
   }
 
-  /** A connection lasted or brought an event: a later failure is the first of its row. */
+  /** A connection lasted or delivered an event, so the count of failures starts again. */
   #succeed() {
     this.#failures = 0;
     this.#askedMs = 0;
@@ -248,10 +260,11 @@ export class Feed {
     this.#touch();
     const { type, lastEventId: id } = event;
     const control = type.startsWith("downlink.");
-    // A server may close after each opening and each notice of a gap: neither ends a row of failures.
+    // A server may close the connection after each `downlink.open` or `downlink.gap`, so neither
+    // counts as a success.
     if (!control || type === "downlink.alive") this.#succeed();
     if (!control) this.#delivered = true;
-    // Each id once: an event without an id of its own shows the one before it.
+    // Each id counts once, because an event without an id shows the id of the event before it.
     const repeated = !control && this.#repeats.delete(id);
     for (const listener of repeated ? [] : [...(this.#listeners.get(type) ?? [])]) {
       if (!signal.aborted) this.#call(listener, event);
@@ -268,8 +281,10 @@ export class Feed {
   }
 
   /**
-   * The browser has given up, and does not tell a page why: the same request once more does.
-   * @param {URL} url @param {boolean} accepted whether it was before @param {AbortSignal} signal
+   * The browser has given up and does not say why. The feed sends the same request once more and
+   * reads the answer.
+   * @param {URL} url @param {boolean} accepted true if the server has accepted these credentials before
+   * @param {AbortSignal} signal
    */
   async #askWhy(url, accepted, signal) {
     const { renew, withCredentials } = this.#options;
@@ -286,8 +301,8 @@ export class Feed {
     }
     this.#pause(Number(answer?.headers.get("retry-after")) * 1000);
     if (!answer || status !== 200) return void answer?.body?.cancel();
-    // A finished topic may end with events that have no listener. The feed does not know their ids,
-    // and the server answers 204 only to a request that has the last of them.
+    // A finished topic may end with events that have no listener. The feed has not seen their ids,
+    // and the server answers 204 only to a request with the id of the last event.
     const tail = await unheardTail(answer, (type) => this.#listeners.has(type));
     if (!tail || signal.aborted) return;
     if (tail.retryMs > RECONNECTION_MS_MIN) this.#wait(tail.retryMs, BACKOFF_STEP_MS);
@@ -296,7 +311,8 @@ export class Feed {
     if (end?.status === 204 && !signal.aborted) this.#end(this.#options.onFinished, undefined);
   }
 
-  /** Makes a new connection after one more failure. @param {number} [askedMs] by the server */
+  /** Counts a failure, and makes a new connection after a wait.
+   * @param {number} [askedMs] the wait that the server asked for */
   #pause(askedMs = 0) {
     const rangeMs = Math.min(BACKOFF_MS_MAX, BACKOFF_STEP_MS * 2 ** this.#failures);
     this.#failures += 1;
@@ -305,8 +321,8 @@ export class Feed {
   }
 
   /**
-   * Waits as long as the server asked, plus a random part of a range (full jitter), so that pages
-   * do not come back together. @param {number} askedMs @param {number} rangeMs
+   * Waits as long as the server asked, plus a random time up to `rangeMs` (full jitter), so that
+   * pages do not all reconnect at once. @param {number} askedMs @param {number} rangeMs
    */
   #wait(askedMs, rangeMs) {
     this.#askedMs = Math.min(askedMs > 0 ? askedMs : 0, WAIT_MS_MAX);
@@ -315,12 +331,13 @@ export class Feed {
     this.#timer = setTimeout(() => this.#connect(), ms);
   }
 
-  /** Replaces a connection that is silent for too long, now or later. */
+  /** Replaces the connection if it has been silent for too long. Otherwise checks again later. */
   #watch() {
     if (this.#state !== "open" && this.#state !== "connecting") return;
     clearTimeout(this.#timer);
-    // What listeners do not hear is traffic too, and there is no keep-alive where there is traffic:
-    // a connection that only seems silent must not be replaced again and again.
+    // Some servers send no keep-alive while they send events, and the page does not see events
+    // without a listener. Such a connection works but seems silent, so the feed replaces it less
+    // and less often.
     const doublings = Math.min(this.#failures, SILENT_DOUBLINGS_MAX);
     const silentMsMax = SILENT_INTERVALS_MAX * this.#keepAliveMs * 2 ** doublings;
     const leftMs = (this.#state === "open" ? silentMsMax : CONNECTING_MS_MAX) - this.#silentMs();
@@ -332,7 +349,7 @@ export class Feed {
     }
   }
 
-  /** The page is seen again, or the network is back: what looks dead is replaced at once. */
+  /** The page is visible again, or the network is back. A connection that seems dead is replaced at once. */
   #wake = () => {
     if (globalThis.document?.visibilityState === "hidden") return;
     const silent = this.#silentMs() > SILENT_INTERVALS_ON_WAKE * this.#keepAliveMs;
@@ -383,7 +400,7 @@ export class Feed {
     try {
       return this.#options.storage ? use(sessionStorage, this.#options.storage) : undefined;
     } catch {
-      return undefined; // Storage may be forbidden, full or not there: then a reload begins anew.
+      return undefined; // Storage may be forbidden, full or missing. A reload then starts without an id.
     }
   }
 }
@@ -408,7 +425,8 @@ function renewed(url, renewal) {
   return whole;
 }
 
-/** A new EventSource cannot send the header. @param {URL} url @param {string} lastEventId */
+/** Adds the last id to the query, because a new EventSource cannot send it as a header.
+ * @param {URL} url @param {string} lastEventId */
 function resumed(url, lastEventId) {
   const whole = new URL(url);
   if (lastEventId) whole.searchParams.set("last_event_id", lastEventId);
@@ -430,8 +448,9 @@ async function detailOf(answer) {
 }
 
 /**
- * The last id and the reconnection time of a stream that ends without an event that has a listener.
- * The server's lines end with LF. @param {Response} answer @param {(type: string) => boolean} isHeard
+ * Reads a stream to its end and returns its last id and its reconnection time. Returns undefined if
+ * the stream has an event with a listener. The server's lines end with LF.
+ * @param {Response} answer @param {(type: string) => boolean} isHeard
  */
 async function unheardTail({ headers, body }, isHeard) {
   const isStream = headers.get("content-type")?.startsWith("text/event-stream");
