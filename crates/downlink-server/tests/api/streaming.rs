@@ -340,7 +340,7 @@ async fn what_is_wrong_in_a_stream_is_answered_with_how_far_it_came() {
     assert_eq!([stream.data().await, stream.data().await], ["1", "2"]);
     let id = stream.last_event_id();
     let expected = format!(
-        "Event 3 of the stream: A line is not JSON: look at its column 1. Published: 2, the last as \
+        "Event 3 of the stream: A line is not JSON: see column 1. Published: 2, the last as \
          {id}."
     );
     assert_eq!(detail, expected);
@@ -395,7 +395,7 @@ async fn a_stream_may_pause_but_not_for_ever() {
     let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
     publishing.send("1\n").await;
     let detail = publishing.answer().await.problem(408);
-    assert!(detail.contains("Nothing of the body came for 0.05 s"), "{detail}");
+    assert!(detail.contains("No part of the body arrived for 0.05 s"), "{detail}");
     assert!(detail.contains("Published: 1"), "{detail}");
 }
 
