@@ -123,7 +123,7 @@ struct Publishing<'a> {
     foreign: Foreign,
     /// Dropped when the client disconnects.
     request: Weak<()>,
-    /// The number of event deliveries (one per event and address) since other requests had a turn.
+    /// The number of appends (one per event and address) since other requests of this thread ran.
     pushed: usize,
     /// The number of events that were passed to the hub.
     sent: u64,
@@ -152,8 +152,8 @@ struct Stopped {
 /// disk.
 const WAITING_MAX: usize = 256;
 
-/// After this many event deliveries (one per event and address), the task lets other requests of
-/// the same thread run.
+/// After this many appends (one per event and address), the task lets other requests of the same
+/// thread run.
 const PUSHED_AT_ONCE: usize = 64;
 
 impl Publishing<'_> {
