@@ -7,7 +7,7 @@ use std::{error::Error, pin::Pin, sync::Arc};
 
 use crate::{BuildError, CredentialsError};
 
-/// Headers with credentials. A function returns them, which is set with
+/// Headers with credentials. A function returns them. Set that function with
 /// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
 /// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
 ///
