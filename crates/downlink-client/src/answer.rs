@@ -14,10 +14,10 @@ use crate::{ANSWER_BYTES_MAX, CredentialsError, Problem, TransportError, problem
 pub struct Receipt {
     /// The event's id, as subscribers see it.
     pub id: String,
-    /// The number of subscriptions that the event was for when it was published.
+    /// The number of subscriptions that matched the event when it was published.
     pub subscribers: u64,
-    /// Whether the event is stored as safely as the server can. `false` if the server answers
-    /// before its store has the event.
+    /// Whether the server's store has committed the event. `false` if the server answered before
+    /// that.
     #[serde(skip)]
     pub committed: bool,
 }
@@ -36,16 +36,17 @@ pub struct StreamReceipt {
     /// published again.
     #[serde(default)]
     pub repeated: u64,
-    /// The number of subscriptions that the last event was for.
+    /// The number of subscriptions that matched the last event.
     #[serde(default)]
     pub subscribers: u64,
 }
 
-/// A failed publish, or one with an unknown result.
+/// The error of a publish.
 ///
-/// After [`Transport`](Self::Transport), [`Timeout`](Self::Timeout) and the two unreadable answers,
-/// the server may have published the event or not. An
-/// [idempotency key](crate::PublishRequest::idempotency_key) makes it safe to try again.
+/// After [`Transport`](Self::Transport), [`Timeout`](Self::Timeout),
+/// [`UnexpectedAnswer`](Self::UnexpectedAnswer) and [`AnswerTooLarge`](Self::AnswerTooLarge), it is
+/// unknown whether the event was published. With an [idempotency
+/// key](crate::PublishRequest::idempotency_key), it is safe to try again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -73,18 +74,18 @@ pub enum PublishError {
         /// The limit.
         after: Duration,
     },
-    /// The request or its answer failed on the way.
-    #[error("the request did not get through")]
+    /// The connection failed before the whole answer arrived.
+    #[error("the connection failed")]
     Transport(#[source] TransportError),
-    /// The function for the credentials failed. Nothing was published.
-    #[error("credentials for the request are missing")]
+    /// The function that returns credentials failed. Nothing was published.
+    #[error("cannot get credentials for the request")]
     Credentials(#[source] CredentialsError),
     /// The idempotency key has a character that HTTP cannot carry. Nothing was sent.
     #[error("the idempotency key cannot be sent")]
     IdempotencyKey,
 }
 
-/// Reads a receipt of type `T`. The `bool` is whether the status says that the event is committed.
+/// Reads a receipt of type `T`. The `bool` is true if the status says that the event is committed.
 pub(crate) async fn read<T: DeserializeOwned>(
     mut answer: Response,
 ) -> Result<(T, bool), PublishError> {

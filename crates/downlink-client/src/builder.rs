@@ -1,6 +1,7 @@
 //! The settings of an event source.
 //!
-//! Setters remember the first error, and `build` returns it. Building opens no connection.
+//! The setters do not fail. They store the first error, and `build` returns it. `build` opens no
+//! connection.
 
 use bytes::Bytes;
 use downlink_proto::{DecoderLimits, reconnect::ReconnectPolicy};
@@ -20,15 +21,16 @@ use crate::{
     source::SourceSettings,
 };
 
-/// The longest wait for a connection by default: 10 seconds.
+/// The default time limit for making a connection: 10 seconds.
 ///
-/// A reachable server accepts within a round trip or a few retransmissions, 7 seconds at most.
+/// A reachable server accepts within one round trip. With a few lost packets, it takes up to 7
+/// seconds.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// The most redirects followed in one attempt: 20, as in browsers.
+/// The maximum number of redirects in one attempt: 20, as in browsers.
 pub const REDIRECTS_MAX: usize = 20;
 
-/// Settings of an [`EventSource`], made by [`EventSource::builder`].
+/// The builder of an [`EventSource`]. [`EventSource::builder`] makes one.
 #[must_use]
 pub struct EventSourceBuilder {
     url: Result<Url, BuildError>,
@@ -44,7 +46,7 @@ pub struct EventSourceBuilder {
 }
 
 impl EventSource {
-    /// Returns the default settings of an event source for an address.
+    /// Makes a builder for this address, with the default settings.
     pub fn builder(url: impl AsRef<str>) -> EventSourceBuilder {
         EventSourceBuilder {
             url: parse_url(url.as_ref()),
@@ -62,10 +64,10 @@ impl EventSource {
 }
 
 impl EventSourceBuilder {
-    /// Sends a header with every attempt, in place of one of the same name.
+    /// Sends a header with every attempt. It replaces a header of the same name.
     ///
     /// `Authorization`, `Proxy-Authorization` and `Cookie` are not sent to another origin after a
-    /// redirect. Headers with other names are.
+    /// redirect. Headers with other names are sent.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers = self.headers.and_then(|mut headers| {
             let (name, value) = parse_header(name, value)?;
@@ -81,19 +83,19 @@ impl EventSourceBuilder {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Uses another method than `GET`.
+    /// Sets the HTTP method. The default is `GET`.
     pub fn method(mut self, method: Method) -> Self {
         self.method = method;
         self
     }
 
-    /// Sends the same body with every attempt. Does not change the method.
+    /// Sends the same body with every attempt. The method does not change.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Some(body.into());
         self
     }
 
-    /// Resumes after this event. An empty id means no id.
+    /// Sets the id of the event after which the first connection resumes. An empty id means no id.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Self {
         self.settings.last_event_id = id.into();
         self
@@ -105,37 +107,40 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Reconnects after this much silence. A comment ends the silence too.
+    /// Sets the idle timeout: the client reconnects if no bytes arrive for this long. Comments
+    /// count as bytes that arrive.
     ///
-    /// Without this limit, the client uses three times the keep-alive interval of a downlink
-    /// server. For other servers only the operating system's probes apply, which find a dead peer
-    /// after about a minute.
+    /// Without this setting, the client uses three times the keep-alive interval that a downlink
+    /// server announces. For other servers, only the TCP keep-alive of the operating system
+    /// applies. It detects a dead peer after about a minute.
     pub fn idle_timeout(mut self, limit: Duration) -> Self {
         self.settings.idle_timeout = Some(limit);
         self
     }
 
-    /// Sets the longest wait for a connection. [`CONNECT_TIMEOUT_DEFAULT`] if not set.
+    /// Sets the time limit for making a connection. The default is [`CONNECT_TIMEOUT_DEFAULT`].
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = Some(limit);
         self
     }
 
-    /// Sets the longest wait for the head of the answer, from the start of the attempt.
-    /// [`FIRST_BYTE_TIMEOUT_DEFAULT`] if not set. The stream itself has no time limit.
+    /// Sets the time limit for the head of the answer, from the start of the attempt. The default
+    /// is [`FIRST_BYTE_TIMEOUT_DEFAULT`]. The stream itself has no time limit.
     pub fn first_byte_timeout(mut self, limit: Duration) -> Self {
         self.first_byte_timeout = limit;
         self
     }
 
-    /// Calls a function before every attempt, such as for a token that expires. Its headers replace
-    /// others of the same name.
+    /// Sets a function that returns credentials, such as a token that expires. It is called before
+    /// every attempt. Its headers replace other headers of the same name.
     ///
-    /// An error counts as a failed attempt. After a 401 the function is called once more, at once:
-    /// the reader gets the 401 as an [`Interruption`](crate::Interruption) without a wait, which does
-    /// not count against [`attempts_max`](ReconnectPolicy::attempts_max). If another 401 comes before
-    /// a stream opens, the event source ends. In [`ReconnectMode::Spec`](crate::ReconnectMode::Spec)
-    /// the first 401 ends it. A function that keeps a token has to renew it before it expires.
+    /// An error of the function counts as a failed attempt. After a 401, the event source calls the
+    /// function again and makes another attempt at once. It delivers this 401 as an
+    /// [`Interruption`](crate::Interruption) with a wait of zero, and does not count it for
+    /// [`attempts_max`](ReconnectPolicy::attempts_max). If the server answers 401 again before a
+    /// stream opens, the event source ends. With
+    /// [`ReconnectMode::Spec`](crate::ReconnectMode::Spec), the first 401 ends it. If the function
+    /// caches a token, it must renew the token before it expires.
     ///
     /// # Examples
     ///
@@ -167,21 +172,21 @@ impl EventSourceBuilder {
         self
     }
 
-    /// Sets the longest line and the largest event.
+    /// Sets the maximum sizes of a line and of an event.
     pub fn limits(mut self, limits: DecoderLimits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// Whether comments are delivered. They are not by default.
+    /// Sets whether comments are delivered. By default, they are not.
     pub fn comments(mut self, shown: bool) -> Self {
         self.settings.comments = shown;
         self
     }
 
-    /// Whether a downlink server's own events (`downlink.open`, `downlink.alive`) are delivered.
-    /// They are not by default, but they always update the last event id. Gap notices are always
-    /// delivered, as [`Delivery::Gap`](crate::Delivery::Gap).
+    /// Sets whether a downlink server's own events (`downlink.open`, `downlink.alive`) are
+    /// delivered. By default, they are not, but they always update the last event id. Gap notices
+    /// are always delivered, as [`Delivery::Gap`](crate::Delivery::Gap).
     pub fn control_events(mut self, shown: bool) -> Self {
         self.settings.control_events = shown;
         self
@@ -190,16 +195,17 @@ impl EventSourceBuilder {
     /// Uses an existing HTTP client with its proxies, certificates and redirect rules.
     ///
     /// The client must have no total timeout and no read timeout.
-    /// [`connect_timeout`](Self::connect_timeout) cannot be set as well; set it on that client.
+    /// [`connect_timeout`](Self::connect_timeout) cannot be set in addition. Set the timeout on
+    /// that client.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(client);
         self
     }
 
-    /// Connects to the Unix socket at a path. The URL still gives the path, the query and the
-    /// `Host` of the request, as in `http://localhost/events`.
+    /// Connects to the Unix socket at this path. The path, query and `Host` of the request still
+    /// come from the URL, such as `http://localhost/events`.
     ///
-    /// [`http_client`](Self::http_client) cannot be set as well; set the socket on that client.
+    /// [`http_client`](Self::http_client) cannot be set in addition. Set the socket on that client.
     #[cfg(unix)]
     pub fn unix_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.unix_socket = Some(path.into());
@@ -251,8 +257,8 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, BuildError> {
     if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(BuildError::Scheme) }
 }
 
-/// A client for streams: no connection is kept for later, so that closing a stream closes its
-/// socket, and nothing is sent twice unasked.
+/// Makes an HTTP client for streams. It keeps no idle connections, so closing a stream closes its
+/// socket. It never repeats a request by itself.
 fn http_client(
     connect_timeout: Duration,
     unix_socket: Option<&Path>,
@@ -267,7 +273,7 @@ fn http_client(
         .map_err(|error| BuildError::HttpClient(TransportError::new(error)))
 }
 
-/// A client over TCP, or over a Unix socket.
+/// The builder of an HTTP client, over TCP or over a Unix socket.
 pub(crate) fn client_of(unix_socket: Option<&Path>) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder();
     match unix_socket {

@@ -1,4 +1,4 @@
-//! Headers with secrets: their names and values, and the function that fetches them for a request.
+//! Headers with secrets, and the function that returns them for a request.
 //!
 //! Every value is marked as sensitive, so that debug output never shows it.
 
@@ -7,11 +7,11 @@ use std::{error::Error, pin::Pin, sync::Arc};
 
 use crate::{BuildError, CredentialsError};
 
-/// Headers with credentials: the result of a function for
+/// Headers with credentials. A function returns them. Set that function with
 /// [`EventSourceBuilder::credentials`](crate::EventSourceBuilder::credentials) or
 /// [`Publisher::with_credentials`](crate::Publisher::with_credentials).
 ///
-/// Debug output shows the names of the headers only. The default has no header.
+/// Debug output shows only the names of the headers. The default value has no header.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// A bearer token, sent as the header `Authorization`.
+    /// Makes credentials with a bearer token, which is sent in the header `Authorization`.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl Credentials {
         Self::default().with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Adds a header, in place of one of the same name.
+    /// Adds a header. It replaces a header of the same name.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl Credentials {
     }
 }
 
-/// A header whose value debug output does not show.
+/// Parses a header, and marks its value so that debug output does not show it.
 pub(crate) fn parse_header(
     name: &str,
     value: &str,
@@ -68,7 +68,7 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 type FetchCredentials = dyn Fn() -> BoxFuture<Result<Credentials, CredentialsError>> + Send + Sync;
 
-/// The function that fetches credentials, if there is one.
+/// The function that returns credentials, if it is set.
 #[derive(Clone, Default)]
 pub(crate) struct CredentialsSource(Option<Arc<FetchCredentials>>);
 
@@ -89,7 +89,7 @@ impl CredentialsSource {
         self.0.is_some()
     }
 
-    /// Fetches the headers for one request.
+    /// Calls the function, and returns the headers for one request.
     pub(crate) async fn fetch(&self) -> Result<HeaderMap, CredentialsError> {
         match &self.0 {
             Some(fetch) => Ok(fetch().await?.headers),

@@ -11,15 +11,17 @@ use crate::{Gap, ReceivedEvent, StreamError};
 #[must_use]
 #[non_exhaustive]
 pub enum Delivery {
-    /// A connection is open. It comes once per connection, before that connection's events.
+    /// A connection is open. It is delivered once per connection, before the events of that
+    /// connection.
     Open(Opened),
     /// An event.
     Event(ReceivedEvent),
-    /// Events before the next one were missed and will not be delivered.
+    /// Events are missing. They belong before the next event, and will not be delivered.
     Gap(Gap),
-    /// A comment. Only delivered if [enabled](crate::EventSourceBuilder::comments).
+    /// A comment. Comments are delivered only if they are
+    /// [enabled](crate::EventSourceBuilder::comments).
     Comment(String),
-    /// The connection ended or an attempt failed. The event source will try again by itself.
+    /// The connection ended or an attempt failed. The event source reconnects by itself.
     Error(Interruption),
 }
 
@@ -33,7 +35,7 @@ pub struct Opened {
     pub headers: HeaderMap,
 }
 
-/// Shows where the stream comes from. A query and the values of headers may hold secrets.
+/// Shows only the origin and the path of the address. The query and the headers may hold secrets.
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opened")

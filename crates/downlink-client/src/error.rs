@@ -1,4 +1,4 @@
-//! Errors of settings and of connections, and the reasons why an event source ends.
+//! The errors of settings and of connections, and the reasons why an event source ends.
 
 use downlink_proto::{
     DecodeError,
@@ -27,14 +27,14 @@ pub enum BuildError {
     #[error("the header `{name}` cannot be sent")]
     #[non_exhaustive]
     Header {
-        /// The name as given.
+        /// The name of the header.
         name: String,
     },
-    /// Both an HTTP client and a connect timeout were given; set it on that client.
-    #[error("the connect timeout belongs to the HTTP client that was given")]
+    /// Both an HTTP client and a connect timeout were given. Set the timeout on that client.
+    #[error("an HTTP client was given, so the connect timeout must be set on it")]
     ConnectTimeout,
-    /// Both an HTTP client and a Unix socket were given; set the socket on that client.
-    #[error("the Unix socket belongs to the HTTP client that was given")]
+    /// Both an HTTP client and a Unix socket were given. Set the socket on that client.
+    #[error("an HTTP client was given, so the Unix socket must be set on it")]
     UnixSocket,
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be made")]
@@ -55,8 +55,8 @@ pub enum StreamError {
         /// The limit.
         after: Duration,
     },
-    /// The function for the credentials failed, so no request was sent.
-    #[error("credentials for the request are missing")]
+    /// The function that returns credentials failed, so no request was sent.
+    #[error("cannot get credentials for the request")]
     Credentials(#[source] CredentialsError),
     /// A redirect loop, too many redirects, or a redirect to an unusable address.
     #[error("a redirect cannot be followed")]
@@ -69,7 +69,7 @@ pub enum StreamError {
         status: StatusCode,
         /// The wait that `Retry-After` asks for, unchanged.
         retry_after: Option<Duration>,
-        /// The server's description of the error, such as that of a downlink server.
+        /// The server's description of the error. A downlink server sends one.
         problem: Option<Box<Problem>>,
     },
     /// The answer is not an event stream.
@@ -88,20 +88,21 @@ pub enum StreamError {
     /// The connection broke.
     #[error("the connection broke")]
     Broken(#[source] TransportError),
-    /// Nothing arrived for too long, not even a comment.
-    #[error("nothing came for {after:?}")]
+    /// No bytes arrived for the idle timeout, not even a comment.
+    #[error("no bytes arrived for {after:?}")]
     #[non_exhaustive]
     Idle {
         /// The limit.
         after: Duration,
     },
-    /// The stream exceeded a limit. It would do so again after a reconnect.
+    /// The stream exceeded a limit of the decoder. It would exceed the limit again after a
+    /// reconnect.
     #[error("the stream exceeds a limit")]
     Decode(#[source] DecodeError),
 }
 
 impl StreamError {
-    /// This error as an input of the reconnection rules.
+    /// This error in the form that the reconnection rules take.
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Unanswered(_) | Self::FirstByteTimeout { .. } | Self::Credentials(_) => {
@@ -119,7 +120,7 @@ impl StreamError {
     }
 }
 
-/// The text that a problem adds to its status.
+/// The text that is shown after the status: the detail of the problem, or its title.
 fn detail(problem: Option<&Problem>) -> String {
     let text = problem.map_or("", |problem| match &*problem.detail {
         "" => &problem.title,
@@ -128,21 +129,21 @@ fn detail(problem: Option<&Problem>) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// Why an event source ended for good.
+/// The reason why an event source ended for good.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {
     /// [`close`](crate::EventSource::close) was called.
     #[error("closed by the caller")]
     ByCaller,
-    /// The server answered 204, its way to say stop.
-    #[error("the server said there is no more")]
+    /// The server answered 204, which tells a client to stop.
+    #[error("the server answered 204: there are no more events")]
     NoContent,
-    /// This cannot be mended by trying again.
+    /// The error is permanent, so another attempt would not help.
     #[error(transparent)]
     Failed(StreamError),
-    /// As many attempts in a row failed as the policy allows; this was the last.
-    #[error("too many failed attempts, the last: {0}")]
+    /// As many attempts in a row failed as the policy allows. This is the error of the last one.
+    #[error("too many attempts failed; the last error: {0}")]
     AttemptsSpent(#[source] StreamError),
 }
 
@@ -156,7 +157,8 @@ impl Closed {
     }
 }
 
-/// A failure below HTTP. It never shows the address, which may hold secrets.
+/// An error of the HTTP client or the connection. It never shows the address, because that may hold
+/// secrets.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct TransportError(reqwest::Error);
@@ -166,20 +168,20 @@ impl TransportError {
         Self(error.without_url())
     }
 
-    /// Whether no connection could be made.
+    /// Whether the connection could not be made.
     #[must_use]
     pub fn is_connect(&self) -> bool {
         self.0.is_connect()
     }
 
-    /// Whether a time limit was reached.
+    /// Whether the error is a timeout.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.0.is_timeout()
     }
 }
 
-/// The error of a function that fetches [`Credentials`](crate::Credentials).
+/// The error of a function that returns [`Credentials`](crate::Credentials).
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CredentialsError(Box<dyn Error + Send + Sync>);

@@ -4,10 +4,12 @@ use downlink_proto::DecodedEvent;
 use serde::Deserialize;
 use std::{borrow::Cow, sync::Arc};
 
-/// The most bytes of an event type, and of a parser's message, in an [`EventDataError`]: 256.
+/// The maximum number of bytes of an event type, and of a parser's message, in an
+/// [`EventDataError`]: 256.
 ///
-/// A parser's message may quote the data, which may be megabytes long or secret. Half would cut
-/// messages about nested types, and double would fill a screen.
+/// A parser's message may quote the data, which may be megabytes long or secret. With half the
+/// limit, messages about nested types would be cut. With double the limit, a message would fill a
+/// screen.
 pub const ERROR_EXCERPT_BYTES_MAX: usize = 256;
 
 /// An event as it was received.
@@ -16,9 +18,10 @@ pub const ERROR_EXCERPT_BYTES_MAX: usize = 256;
 pub struct ReceivedEvent {
     /// The event type. `message` if the stream gave none.
     pub event_type: Cow<'static, str>,
-    /// The data; lines are separated by LF.
+    /// The data. LF separates its lines.
     pub data: String,
-    /// The last event id after this event: its own, or the one in force before.
+    /// The last event id after this event: the id of this event, or of an earlier one if this event
+    /// has none.
     pub last_event_id: Arc<str>,
 }
 
@@ -70,20 +73,21 @@ impl From<DecodedEvent> for ReceivedEvent {
 #[error("unexpected data of an event {event_type:?} at line {line}, column {column}: {reason}")]
 #[non_exhaustive]
 pub struct EventDataError {
-    /// The event type, at most [`ERROR_EXCERPT_BYTES_MAX`] bytes of it.
+    /// The first bytes of the event type, at most [`ERROR_EXCERPT_BYTES_MAX`].
     pub event_type: String,
     /// The line of the data, from 1.
     pub line: usize,
-    /// The column in that line, from 1. 0 at the start of the line.
+    /// The column in that line, from 1. It is 0 if the error is at the start of the line.
     pub column: usize,
-    /// The parser's message, at most [`ERROR_EXCERPT_BYTES_MAX`] bytes of it. It may quote the data.
+    /// The first bytes of the parser's message, at most [`ERROR_EXCERPT_BYTES_MAX`]. They may quote
+    /// the data.
     pub reason: String,
 }
 
 impl EventDataError {
     fn new(event: &ReceivedEvent, error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
-        // The error's own text ends with the position too.
+        // The text of the parser's error repeats the position, so it is removed.
         let text = error.to_string().replace(&format!(" at line {line} column {column}"), "");
         Self { event_type: excerpt(&event.event_type), line, column, reason: excerpt(&text) }
     }

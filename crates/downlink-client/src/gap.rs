@@ -1,6 +1,6 @@
-//! The notice of missed events.
+//! The notice of a gap, which says that events are missing.
 //!
-//! An unreadable notice is still a gap. Fields that cannot be read stay empty.
+//! A notice that cannot be parsed still counts as a gap. Its fields are then empty.
 
 use serde::{Deserialize, Deserializer};
 use std::time::Duration;
@@ -8,18 +8,19 @@ use std::time::Duration;
 /// The event type of a server's gap notice.
 pub(crate) const GAP_EVENT_TYPE: &str = "downlink.gap";
 
-/// Events were missed.
+/// A notice that events are missing.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Why.
+    /// The reason why events are missing.
     #[serde(default = "GapReason::none")]
     pub reason: GapReason,
     /// The last event id that the client sent. The client has received everything up to that event.
     pub after: Option<String>,
     /// The oldest event that the server still has. `None` if it has none.
     pub oldest: Option<String>,
-    /// How long to wait before fetching anew what was missed, so that not all readers do at once.
+    /// How long to wait before the app fetches the missing data. The waits of clients differ, so
+    /// that not all of them fetch at once.
     #[serde(default, rename = "wait_ms", deserialize_with = "millis")]
     pub wait: Duration,
 }
@@ -28,32 +29,34 @@ fn millis<'de, D: Deserializer<'de>>(number: D) -> Result<Duration, D::Error> {
     u64::deserialize(number).map(Duration::from_millis)
 }
 
-/// Why events were missed.
+/// The reason why events are missing.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GapReason {
-    /// The server has evicted them.
+    /// The server has evicted the events.
     Evicted,
-    /// The server does not know the position of the client's last event id.
+    /// The server does not know the client's last event id.
     UnknownId,
-    /// The server's history has started anew since then.
+    /// The client's last event id is from an earlier epoch: the server has lost its history since
+    /// then.
     NewEpoch,
-    /// The client read too slowly.
+    /// The client read too slowly, and the server evicted the events before it could send them.
     Lagged,
-    /// The server lost them, as after a power cut.
+    /// The server lost the events, such as in a power cut.
     Lost,
-    /// The server has them in its store and cannot read them.
+    /// The server has the events in its store but cannot read them.
     Unreadable,
-    /// The last event id cannot be a header, so the server was not told where to resume. Made by
-    /// this client: see [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
+    /// A header cannot carry the last event id, so the client could not tell the server where to
+    /// resume. Only this client gives this reason: see
+    /// [`LAST_EVENT_ID_BYTES_MAX`](crate::LAST_EVENT_ID_BYTES_MAX).
     #[serde(skip)]
     UnsendableId,
-    /// The notice cannot be read.
+    /// The notice cannot be parsed.
     #[default]
     #[serde(skip)]
     UnreadableNotice,
-    /// A reason that this version does not know; empty if the server gave none.
+    /// A reason that this version does not know. Empty if the server gave no reason.
     #[serde(untagged)]
     Other(String),
 }
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_notice() {
+    fn a_notice_with_all_fields_is_parsed() {
         let gap =
             Gap::parse(r#"{"reason":"evicted","after":"e-1","oldest":"e-9","wait_ms":250,"x":1}"#);
         let expected = Gap {
@@ -98,12 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_retained_is_null() {
+    fn oldest_is_null_if_no_event_is_retained() {
         assert_eq!(Gap::parse(r#"{"reason":"lost","after":"a","oldest":null}"#).oldest, None);
     }
 
     #[test]
-    fn every_reason() {
+    fn every_reason_is_parsed() {
         assert_eq!(reason("evicted"), GapReason::Evicted);
         assert_eq!(reason("unknown_id"), GapReason::UnknownId);
         assert_eq!(reason("new_epoch"), GapReason::NewEpoch);

@@ -1,4 +1,4 @@
-//! What two headers of an answer say: its media type, and how long to wait.
+//! Reads two headers of an answer: `Content-Type` and `Retry-After`.
 
 use http::{
     HeaderMap,
@@ -6,15 +6,15 @@ use http::{
 };
 use std::time::Duration;
 
-/// Whether the media type is this one, whatever its parameters say.
+/// Whether the answer has this media type. Parameters are ignored.
 pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     let essence = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(expected.as_bytes())
 }
 
-/// The wait that `Retry-After` asks for: seconds or a date. A date is compared with the answer's
-/// own `Date`, so the clocks of client and server may differ.
+/// The wait that `Retry-After` asks for, in seconds or as a date. A date is compared with the
+/// `Date` header of the answer, so the clocks of client and server may differ.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

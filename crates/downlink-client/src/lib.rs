@@ -1,8 +1,8 @@
 //! An `EventSource` and a publisher for Rust programs.
 //!
-//! [`EventSource`] subscribes to any address that sends Server-Sent Events, and stays subscribed. It
-//! reconnects, resumes after the last event id, and reports missed events. [`Publisher`] publishes
-//! to a downlink server.
+//! [`EventSource`] subscribes to any address that sends Server-Sent Events, and stays subscribed.
+//! It reconnects, resumes after the last event id, and reports missed events. [`Publisher`]
+//! publishes to a downlink server.
 //!
 //! ```
 //! use downlink_client::{Delivery, EventSource};
@@ -47,16 +47,17 @@
 //!
 //! # Guarantees
 //!
-//! - The reader gets every interruption, and every gap that the server reports, as a value. The end
-//!   of the stream is final.
-//! - Every wait has a limit. The one exception is the wait for a peer that announces no keep-alive
-//!   interval (see [`EventSourceBuilder::idle_timeout`]).
-//! - There is no background task. An [`EventSource`] makes progress only when it is polled, and
-//!   dropping it closes its socket.
-//! - Debug output and errors show no credentials: neither the value of a header that is sent, nor
-//!   the query or the user name of an address. An [`EventDataError`] may quote data, up to a limit.
+//! - [`EventSource`] delivers every interruption, and every gap that the server reports, as a
+//!   value. When it ends, it ends for good.
+//! - Every wait has a limit, with one exception: the wait for the next bytes of a server that
+//!   announces no keep-alive interval (see [`EventSourceBuilder::idle_timeout`]).
+//! - There is no background task. An [`EventSource`] makes progress only when it is polled.
+//!   Dropping it closes its socket.
+//! - Debug output and errors do not show credentials. They do not show the values of headers that
+//!   are sent, nor the query or the user name of an address. An [`EventDataError`] may quote data,
+//!   up to a limit.
 //!
-//! Deliberately not here: the server side.
+//! This crate has no server side. See the crate `downlink` for it.
 //!
 //! # Limits
 //!
@@ -84,8 +85,8 @@
 //!
 //! # Guide
 //!
-//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`. Its
-//! chapter 9 explains gaps and resuming.
+//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`.
+//! Its chapter 9 explains gaps and resuming.
 
 #![forbid(unsafe_code)]
 

@@ -7,16 +7,17 @@ use std::{fmt, time::Duration};
 
 use crate::head::{has_media_type, retry_after};
 
-/// The longest answer that is read: 64 KiB.
+/// The maximum size of an answer: 64 KiB.
 ///
-/// A receipt has a hundred bytes and a problem a few hundred, so a larger answer is not from a
-/// downlink server.
+/// A receipt has about a hundred bytes and a problem a few hundred, so a larger answer is not from
+/// a downlink server.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1_024;
 
-/// The longest wait for the description of a refusal: 5 seconds.
+/// The time limit for the description of a refusal: 5 seconds.
 ///
-/// It follows the head of the answer at once. With half, a slow line would lose it; with double, a
-/// peer that sends a head and stops would delay the next attempt for longer.
+/// The description usually arrives right after the head of the answer. With half the time, it would
+/// be lost on a slow connection. With double the time, a server that sends only a head would delay
+/// the next attempt for longer.
 const PROBLEM_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PROBLEM: &str = "application/problem+json";
@@ -49,7 +50,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problem that an answer describes. `None` if the answer is not from a downlink server.
+/// Parses the problem in an answer. `None` if the answer does not hold one.
 pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Problem> {
     if !has_media_type(headers, PROBLEM) {
         return None;
@@ -58,8 +59,8 @@ pub(crate) fn parse(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Opt
     Some(Problem { status, retry_after: retry_after(headers), ..problem })
 }
 
-/// Reads the problem of a refused subscription. `None` if it is not there, too long or too slow: the
-/// status alone is an answer too.
+/// Reads the problem of a refused subscription. `None` if it is missing, too long or too slow. That
+/// is no error, because the status is known without it.
 pub(crate) async fn read(mut answer: Response) -> Option<Problem> {
     if !has_media_type(answer.headers(), PROBLEM) {
         return None;

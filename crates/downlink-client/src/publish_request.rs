@@ -1,14 +1,14 @@
 //! The addresses of an event, and its fields besides the data.
 //!
-//! Nothing is checked here. The server refuses an invalid address or field, says why, and publishes
-//! nothing.
+//! This module does not check the values. The server refuses an invalid address or field with a
+//! reason, and then publishes nothing.
 
 use downlink_proto::Retry;
 use reqwest::Url;
 use std::{fmt, time::Duration};
 
-/// The addresses and fields of a publish. With several addresses it is still one event, and each
-/// subscription gets it once.
+/// The addresses and fields of an event to publish. An event may have several addresses. It is
+/// still one event, and each subscription gets it once.
 ///
 /// # Examples
 ///
@@ -50,18 +50,18 @@ impl PublishRequest {
         self.with("client", client)
     }
 
-    /// Sets the event type. Without it, listeners of `message` get the event.
+    /// Sets the event type. Without it, the type is `message`.
     pub fn event_type(self, event_type: impl Into<String>) -> Self {
         self.with("event", event_type)
     }
 
-    /// Sets the event id, instead of one that the server assigns. If this id was published before
-    /// with equal content, nothing is published and the answer is the first receipt.
+    /// Sets the event id. Without it, the server assigns one. If an equal event with this id was
+    /// published before, nothing is published, and the answer is the first receipt.
     pub fn id(self, id: impl Into<String>) -> Self {
         self.with("id", id)
     }
 
-    /// Sets the reconnection time of the event, in whole milliseconds, rounded up.
+    /// Sets the reconnection time of the event. It is rounded up to whole milliseconds.
     pub fn retry(self, time: Duration) -> Self {
         self.with("retry", Retry::from(time).as_millis().to_string())
     }
@@ -71,25 +71,25 @@ impl PublishRequest {
         self.with("last", "true")
     }
 
-    /// Finishes the topics when the published stream ends. Only for
-    /// [`publish_stream`](crate::Publisher::publish_stream).
+    /// Finishes the topics when the published stream ends. Only
+    /// [`publish_stream`](crate::Publisher::publish_stream) accepts it.
     pub fn finish_on_end(self) -> Self {
         self.with("finish_on_end", "true")
     }
 
-    /// Sets what happens to the ids of a published event stream. Without it, they are dropped.
+    /// Sets what happens to the ids of a published event stream. By default, they are dropped.
     pub fn stream_ids(self, ids: StreamIds) -> Self {
         self.with("ids", ids.parameter())
     }
 
-    /// Sets what happens to the event types of a published event stream. Without it, reserved ones
+    /// Sets what happens to the event types of a published event stream. By default, reserved types
     /// get a prefix.
     pub fn stream_types(self, types: StreamTypes) -> Self {
         self.with("types", types.parameter())
     }
 
-    /// Sets a key that makes repeats safe: only the first request with a key publishes. A repeat
-    /// gets the first answer.
+    /// Sets a key that makes it safe to repeat the request. Only the first request with a key
+    /// publishes the event. A repeat gets the same answer.
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
         self
@@ -121,9 +121,9 @@ impl fmt::Debug for PublishRequest {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamFormat {
-    /// One JSON value per line. Each line becomes an event.
+    /// Lines of JSON. Each line becomes the data of one event.
     Ndjson,
-    /// An event stream. Its events keep their types, and get new ids; see
+    /// An event stream. By default, its events keep their types and get new ids. See
     /// [`stream_ids`](PublishRequest::stream_ids) and
     /// [`stream_types`](PublishRequest::stream_types).
     EventStream,
@@ -142,10 +142,10 @@ impl StreamFormat {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StreamIds {
-    /// Each event gets an id of the server.
+    /// Each event gets an id from the server.
     Drop,
-    /// They are the ids of the events. A repeated id is a repeated event, and an invalid one ends
-    /// the stream.
+    /// Each event keeps its id. An event whose id was published before counts as a repeat. An
+    /// invalid id ends the stream.
     Keep,
 }
 
@@ -164,9 +164,9 @@ impl StreamIds {
 pub enum StreamTypes {
     /// Reserved types get the prefix `upstream.`, and types that cannot be sent are dropped.
     Prefix,
-    /// They stay as they are. A reserved type ends the stream.
+    /// Types do not change. A reserved type ends the stream.
     Keep,
-    /// They are dropped.
+    /// Types are dropped.
     Drop,
 }
 
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field() {
+    fn every_field_becomes_a_parameter() {
         let request = PublishRequest::to_topic("a")
             .topic("b")
             .client("c")
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parameters_of_a_stream() {
+    fn the_settings_of_a_stream_become_parameters() {
         let request = |ids, types| PublishRequest::empty().stream_ids(ids).stream_types(types);
         assert_query(request(StreamIds::Drop, StreamTypes::Prefix), "ids=drop&types=prefix");
         assert_query(request(StreamIds::Keep, StreamTypes::Keep), "ids=keep&types=keep");
@@ -216,17 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn everyone() {
+    fn everyone_is_a_parameter_without_a_value() {
         assert_query(PublishRequest::to_everyone(), "everyone=");
     }
 
     #[test]
-    fn a_client_alone() {
+    fn a_request_may_have_only_a_client() {
         assert_query(PublishRequest::to_client("alice"), "client=alice");
     }
 
     #[test]
-    fn values_cannot_leave_their_place() {
+    fn values_are_percent_encoded() {
         let request = PublishRequest::to_topic("a&everyone=#1/ü +%");
         assert_query(request, "topic=a%26everyone%3D%231%2F%C3%BC+%2B%25");
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_keeps_the_key_to_itself() {
+    fn debug_output_does_not_show_the_key() {
         let request = PublishRequest::to_topic("a").idempotency_key("k-123");
         assert!(!format!("{request:?}").contains("k-123"));
     }

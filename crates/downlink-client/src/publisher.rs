@@ -1,7 +1,8 @@
 //! Publishing to a downlink server over its HTTP API.
 //!
-//! One call is one attempt. Nothing is repeated here, since only the caller knows whether a repeat
-//! is safe. The one exception is a refusal with 401, after which nothing has been published.
+//! Each call sends one request. The publisher does not repeat a request, because only the caller
+//! knows whether that is safe. The exception is a 401: the server has then published nothing, so
+//! the publisher repeats the request once with new credentials.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -17,15 +18,15 @@ use crate::{
     credentials::{CredentialsSource, parse_header},
 };
 
-/// The longest wait for the answer to one event by default: 30 seconds.
+/// The default time limit for the answer to one event: 30 seconds.
 ///
-/// A commit takes milliseconds, and a busy server refuses at once. After this time, no answer will
-/// come.
+/// A commit takes milliseconds, and a busy server refuses at once. If no answer has arrived after
+/// this time, none will arrive.
 pub const PUBLISH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// Publishes events to a downlink server. Clones share their connections.
+/// Publishes events to a downlink server. All clones use the same connections.
 ///
 /// # Examples
 ///
@@ -50,8 +51,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Makes a publisher for the server at a base address. `/events` is appended to its path, unless
-    /// the path ends with it.
+    /// Makes a publisher for the server at a base address. If the path does not end with `/events`,
+    /// it is appended.
     ///
     /// # Errors
     ///
@@ -67,7 +68,7 @@ impl Publisher {
         Ok(Self { client, events, headers, credentials, timeout: PUBLISH_TIMEOUT_DEFAULT })
     }
 
-    /// Connects to the Unix socket at a path, in place of the host of the base address.
+    /// Connects to the Unix socket at this path, instead of the host in the base address.
     ///
     /// # Errors
     ///
@@ -78,7 +79,7 @@ impl Publisher {
         Ok(Self { client, ..self })
     }
 
-    /// Sends a header with every request, in place of one of the same name.
+    /// Sends a header with every request. It replaces a header of the same name.
     ///
     /// # Errors
     ///
@@ -99,12 +100,14 @@ impl Publisher {
         self.with_header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Calls a function before every request, such as for a token that expires. Its headers replace
-    /// others of the same name.
+    /// Sets a function that returns credentials, such as a token that expires. It is called before
+    /// every request. Its headers replace other headers of the same name.
     ///
-    /// After a 401, [`publish`](Self::publish) calls the function once more and repeats the request;
-    /// another 401 is its error. [`publish_stream`](Self::publish_stream) cannot repeat its items, so
-    /// its first 401 is its error. A function that keeps a token has to renew it before it expires.
+    /// After a 401, [`publish`](Self::publish) calls the function again and repeats the request
+    /// once. If the answer is 401 again, it returns an error.
+    /// [`publish_stream`](Self::publish_stream) cannot repeat its items, so it returns an error
+    /// after the first 401. If the function caches a token, it must renew the token before it
+    /// expires.
     ///
     /// # Examples
     ///
@@ -129,8 +132,8 @@ impl Publisher {
         self
     }
 
-    /// Sets the longest wait for the answer to one event, credentials included.
-    /// [`PUBLISH_TIMEOUT_DEFAULT`] if not set.
+    /// Sets the time limit for the answer to one event, including the time to get credentials. The
+    /// default is [`PUBLISH_TIMEOUT_DEFAULT`].
     #[must_use]
     pub fn with_timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
@@ -144,18 +147,18 @@ impl Publisher {
         self
     }
 
-    /// Publishes one event and waits until the server has it.
+    /// Publishes one event, and waits for the server's receipt.
     ///
     /// # Errors
     ///
     /// [`PublishError`]. Nothing was published after [`Rejected`](PublishError::Rejected),
     /// [`Credentials`](PublishError::Credentials) and
-    /// [`IdempotencyKey`](PublishError::IdempotencyKey). After another error the event may be
-    /// published or not.
+    /// [`IdempotencyKey`](PublishError::IdempotencyKey). After any other error, it is unknown
+    /// whether the event was published.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: if the future is dropped, the event may be published or not.
+    /// Not cancel safe: if the future is dropped, it is unknown whether the event was published.
     pub async fn publish(
         &self,
         request: &PublishRequest,
@@ -176,17 +179,19 @@ impl Publisher {
         }
     }
 
-    /// Publishes each item of a stream as it arrives, and waits for the end.
+    /// Sends the chunks of a stream as they arrive, and waits for the receipt at the end. The
+    /// server publishes each event as it arrives.
     ///
-    /// There is no time limit: the call takes as long as the stream.
+    /// The call has no time limit, because a stream may take any time.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]. Items before the failed one stay published.
+    /// [`PublishError`]. Events before the failed one stay published.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: if the future is dropped, the items sent so far may be published or not.
+    /// Not cancel safe: if the future is dropped, it is unknown how many of the sent events were
+    /// published.
     pub async fn publish_stream<S, E>(
         &self,
         request: &PublishRequest,
@@ -225,7 +230,7 @@ impl Publisher {
 fn http_client(unix_socket: Option<&Path>) -> Result<reqwest::Client, BuildError> {
     client_of(unix_socket)
         .connect_timeout(CONNECT_TIMEOUT_DEFAULT)
-        // A redirect could turn a POST into a GET, and that would subscribe.
+        // A redirect could turn the POST into a GET, which would subscribe.
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .build()

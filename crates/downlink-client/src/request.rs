@@ -1,4 +1,5 @@
-//! One attempt: sends the request, and checks that the answer is an event stream.
+//! One attempt of an event source: sends the request, and checks that the answer is an event
+//! stream.
 //!
 //! Every attempt sends the same request to the original address. Only the last event id and the
 //! credentials differ.
@@ -18,22 +19,22 @@ use crate::{
     problem,
 };
 
-/// The longest wait for the head of the answer by default, credentials included: 60 seconds.
+/// The default time limit for the head of the answer, including the time to get credentials: 60
+/// seconds.
 ///
-/// Some servers compute for tens of seconds before they answer. Proxies usually give up after a
-/// minute too.
+/// Some servers compute for tens of seconds before they answer. Proxies usually wait for a minute.
 pub const FIRST_BYTE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
-/// The longest last event id that is sent: 4,096 bytes.
+/// The maximum size of a last event id that is sent: 4,096 bytes.
 ///
-/// The id travels in a header, and common servers refuse heads of more than 8 KiB. A longer id is
-/// not sent, and the reader gets a [`Gap`](crate::Gap) instead.
+/// The id is sent in a header, and common servers refuse heads of more than 8 KiB. If the id is
+/// longer, the event source connects without it and delivers a [`Gap`](crate::Gap).
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 4_096;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// The request of every attempt.
+/// The request that every attempt sends.
 #[derive(Clone)]
 pub(crate) struct StreamRequest {
     pub(crate) client: reqwest::Client,
@@ -45,7 +46,7 @@ pub(crate) struct StreamRequest {
     pub(crate) first_byte_timeout: Duration,
 }
 
-/// Shows the address of the request without any secret.
+/// Shows only the method and the origin. The other parts may hold secrets.
 impl fmt::Debug for StreamRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamRequest")
@@ -56,7 +57,7 @@ impl fmt::Debug for StreamRequest {
 }
 
 impl StreamRequest {
-    /// Starts an attempt. Dropping the future abandons it and closes its socket.
+    /// Starts an attempt. Dropping the future ends the attempt and closes its socket.
     pub(crate) fn send(
         &self,
         last_event_id: Option<HeaderValue>,
@@ -95,7 +96,7 @@ fn unanswered(error: reqwest::Error) -> StreamError {
     kind(TransportError::new(error))
 }
 
-/// The header for an id. `None` if no header can carry it.
+/// The header value for an id. `None` if a header cannot carry the id.
 pub(crate) fn last_event_id_header(id: &str) -> Option<HeaderValue> {
     if id.len() > LAST_EVENT_ID_BYTES_MAX {
         return None;
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_would_break_a_head_are_not_sent() {
+    fn ids_that_a_header_cannot_carry_are_not_sent() {
         assert_eq!(last_event_id_header("a\u{1}b"), None);
         assert_eq!(last_event_id_header("…").unwrap().as_bytes(), "…".as_bytes());
     }

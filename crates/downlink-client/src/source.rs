@@ -1,7 +1,7 @@
-//! The event source: connects, reads, reconnects.
+//! The event source. It connects, reads the stream and reconnects.
 //!
-//! All work happens while the event source is polled. It owns one attempt or one open body at a
-//! time. It delivers all items of a chunk before it reads the next chunk, so nothing queues up.
+//! All work happens while the event source is polled. It has at most one attempt or one open
+//! stream. It delivers all items of a chunk before it reads the next chunk, so no queue builds up.
 
 use bytes::Bytes;
 use downlink_proto::{
@@ -29,39 +29,42 @@ use crate::{
 
 /// The shortest idle timeout derived from a server's keep-alive interval: 5 seconds.
 ///
-/// With less, the ordinary delays of a busy network would look like a dead peer.
+/// With a shorter one, the ordinary delays of a busy network would look like a dead server.
 pub const IDLE_TIMEOUT_LEARNED_MIN: Duration = Duration::from_secs(5);
 
-/// The keep-alive intervals that may pass in silence: one may be late, and one may be lost.
+/// The idle timeout in keep-alive intervals: with 3, one keep-alive may be lost and the next may be
+/// late.
 const IDLE_KEEP_ALIVES: u32 = 3;
 
 const CONTROL_PREFIX: &str = "downlink.";
 const OPEN_EVENT_TYPE: &str = "downlink.open";
 
-/// The type of an event that comes with its description (`meta=1`). It is not about the connection.
+/// The type of events with `meta=1`, whose data describes the event. They are not about the
+/// connection.
 const DESCRIBED_EVENT_TYPE: &str = "downlink.event";
 
 /// A lasting subscription: it reconnects by itself and resumes after the last event.
 ///
-/// It is a [`Stream`] of [`Delivery`] values; [`next`](Self::next) reads it without importing a
-/// trait. An error is a delivery if another attempt may help. The end of the stream is final, and
-/// [`closed_because`](Self::closed_because) returns the reason. It connects when first polled,
-/// makes progress only while it is polled, and closes its socket when dropped.
+/// The event source is a [`Stream`] of [`Delivery`] values. [`next`](Self::next) returns the next
+/// value without importing a trait. If another attempt may help after an error, the error is a
+/// delivery. Otherwise the event source ends for good, and [`closed_because`](Self::closed_because)
+/// returns the reason. The event source connects when it is first polled, makes progress only while
+/// it is polled, and closes its socket when dropped.
 ///
-/// Must be polled within a tokio runtime with time and I/O enabled.
+/// It must be polled within a tokio runtime with time and I/O enabled.
 ///
 /// # Limits
 ///
-/// One connection. Besides one chunk of its stream, it holds at most one unfinished line and one
-/// unfinished event, each within [`DecoderLimits`].
+/// An event source has one connection. It holds at most one chunk of the stream, one unfinished
+/// line and one unfinished event. [`DecoderLimits`] limits the size of the line and of the event.
 #[must_use = "an event source does nothing until it is polled"]
 pub struct EventSource {
     request: StreamRequest,
     reconnect: Reconnect,
     settings: SourceSettings,
-    /// Holds the last event id over reconnects, as of the last delivery.
+    /// The decoder of the present stream. It also holds the last event id, as of the last delivery.
     decoder: Decoder,
-    /// Whether new credentials were fetched after a 401, since the last open stream.
+    /// Whether new credentials were fetched after a 401 since a stream was last open.
     is_renewed: bool,
     /// A gap to deliver before the events of this connection.
     gap: Option<Gap>,
@@ -75,9 +78,9 @@ pub(crate) struct SourceSettings {
     pub(crate) last_event_id: String,
     pub(crate) policy: ReconnectPolicy,
     pub(crate) limits: DecoderLimits,
-    /// It goes before what the server says.
+    /// If set, it overrides the keep-alive interval that the server announces.
     pub(crate) idle_timeout: Option<Duration>,
-    /// Whether to show these besides events and gaps.
+    /// Whether comments, and a server's own events, are delivered.
     pub(crate) comments: bool,
     pub(crate) control_events: bool,
 }
@@ -85,15 +88,15 @@ pub(crate) struct SourceSettings {
 enum SourcePhase {
     /// The next attempt is due.
     Due,
-    /// Until the next attempt is due.
+    /// Waiting until the next attempt is due.
     Waiting(Pin<Box<Sleep>>),
     /// Waiting for the head of the answer.
     Connecting(BoxFuture<Result<Response, StreamError>>),
     /// Reading the stream.
     Reading(StreamBody),
-    /// The stream exceeded a limit. The items decoded before are still delivered.
+    /// The stream exceeded a limit. The items decoded before that are still delivered.
     Failing(DecodeError),
-    /// Ended for good. Every further poll answers `None`.
+    /// Ended for good. Every further poll returns `None`.
     Closed,
 }
 
@@ -101,8 +104,8 @@ struct StreamBody {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     idle: Option<IdleTimer>,
     opened: Instant,
-    /// Whether the stream brought an event. Events about the connection do not count: a server
-    /// that refuses politely sends them too.
+    /// Whether the stream brought an event. Events about the connection do not count, because a
+    /// server may send them and then end the stream to refuse the client.
     brought_event: bool,
 }
 
@@ -117,7 +120,7 @@ impl IdleTimer {
     }
 }
 
-/// The state of an event source, in the standard's words and numbers.
+/// The state of an event source, with the standard's names and numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ReadyState {
     /// Connecting, or waiting to connect again.
@@ -143,24 +146,24 @@ impl EventSource {
         }
     }
 
-    /// Returns the next delivery. `None` means the end, which is final.
+    /// Returns the next delivery. `None` means that the event source has ended for good.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing is lost when the future is dropped, and the next call continues from
-    /// there.
+    /// Cancel safe: if the future is dropped, no delivery is lost. The next call continues the
+    /// work.
     pub async fn next(&mut self) -> Option<Delivery> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// The id after which the next connection resumes. It is that of the last delivered event, or a
-    /// later id without an event. Empty means no id.
+    /// The id after which the next connection resumes. It is the id of the last delivered event, or
+    /// of a later block that has an id but no event. Empty means no id.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.decoder.last_event_id()
     }
 
-    /// The wait before a reconnect, as last set by the server.
+    /// The reconnection time that the server set last, or the default.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnect.reconnection_time()
@@ -178,20 +181,20 @@ impl EventSource {
         }
     }
 
-    /// The reason why the event source ended. `None` while it has not.
+    /// The reason why the event source ended. `None` if it has not ended.
     #[must_use]
     pub fn closed_because(&self) -> Option<&Closed> {
         self.closed.as_ref()
     }
 
-    /// The reason why the event source ended, as an owned value. `None` if it has not.
+    /// The reason why the event source ended, as an owned value. `None` if it has not ended.
     #[must_use]
     pub fn into_closed(self) -> Option<Closed> {
         self.closed
     }
 
-    /// Drops the connection or the wait, and reconnects at the next poll, after the last delivery.
-    /// Does nothing after the end.
+    /// Drops the present connection or wait. The next poll connects again and resumes after the
+    /// last delivery. If the event source has ended, this does nothing.
     pub fn restart(&mut self) {
         if self.closed.is_none() {
             self.phase = SourcePhase::Due;
@@ -208,7 +211,7 @@ impl EventSource {
         }
     }
 
-    /// Replaces the decoder by a new one that resumes after the last delivery. Every body has its
+    /// Replaces the decoder by a new one that resumes after the last delivery. Each stream has its
     /// own decoder.
     fn forget_undelivered(&mut self) {
         let id = self.decoder.last_event_id().to_owned();
@@ -272,7 +275,8 @@ impl EventSource {
         Delivery::Open(opened)
     }
 
-    /// The connection or the attempt is over: either another follows or this is the end.
+    /// Ends the present connection or attempt with an error. Plans another attempt, or closes the
+    /// event source.
     fn interrupt(&mut self, error: StreamError) -> Option<Delivery> {
         if self.may_renew(&error) {
             self.is_renewed = true;
@@ -296,8 +300,8 @@ impl EventSource {
         }
     }
 
-    /// Whether new credentials may help: the server refused the last ones for the first time since
-    /// the last open stream.
+    /// Whether new credentials may help: the server answered 401 for the first time since a stream
+    /// was last open.
     fn may_renew(&self, error: &StreamError) -> bool {
         matches!(error, StreamError::Status { status: StatusCode::UNAUTHORIZED, .. })
             && self.request.credentials.is_some()
@@ -305,7 +309,7 @@ impl EventSource {
             && self.settings.policy.mode == ReconnectMode::Resilient
     }
 
-    /// The next delivery from the items that are already decoded.
+    /// The next delivery from the items that are already decoded. `None` if no such item is left.
     fn next_decoded(&mut self) -> Option<Delivery> {
         if matches!(self.phase, SourcePhase::Reading(_))
             && let Some(gap) = self.gap.take()
@@ -365,13 +369,14 @@ impl EventSource {
 }
 
 impl StreamBody {
-    /// Whether a stream that ends now was opened for nothing.
+    /// Whether a stream that ends now counts as empty: it was short and brought no event.
     fn is_empty(&self) -> bool {
         !self.brought_event && self.opened.elapsed() < EMPTY_STREAM_MAX
     }
 
     fn postpone_idle(&mut self) {
-        // A limit beyond the clock's range never ends the connection, so it needs no new deadline.
+        // If the deadline is beyond the range of the clock, it is never reached, so the old one can
+        // stay.
         if let Some(idle) = &mut self.idle
             && let Some(at) = Instant::now().checked_add(idle.after)
         {

@@ -1,4 +1,5 @@
-//! Where a server listens: an address and a port, or a file (`unix:/run/downlink.sock`).
+//! The address that a server listens on: an IP address and a port, or the path of a Unix socket
+//! (`unix:/run/downlink.sock`).
 
 use std::{
     fmt,
@@ -42,7 +43,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix(UNIX) {
-            Some("") => Err("a path has to follow unix:, such as unix:/run/downlink.sock".into()),
+            Some("") => Err("give a path after unix:, such as unix:/run/downlink.sock".into()),
             Some(path) => Ok(Self::Unix(path.into())),
             None => text
                 .parse()
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sorts_read_back_as_they_are_shown() {
+    fn an_address_parses_and_prints_as_the_same_text() {
         for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/a b.sock", "unix:here.sock"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_loopback_are_local() {
+    fn unix_sockets_and_loopback_addresses_are_local() {
         let local = |text: &str| text.parse::<Address>().unwrap().is_local();
         assert!(local("unix:/run/a.sock") && local("127.0.0.9:1") && local("[::1]:1"));
         assert!(!local("0.0.0.0:1") && !local("192.0.2.1:1"));

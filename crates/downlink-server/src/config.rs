@@ -1,9 +1,9 @@
-//! One table for flags, environment and file: a setting is declared once, in [`Settings`].
+//! The settings of the server. Each setting is declared once, in [`Settings`].
 //!
-//! `--drain-within 5s`, `DOWNLINK_DRAIN_WITHIN=5s` and `drain-within = "5s"` in the file are the
-//! same setting. A flag overrides the environment, and the environment overrides the file. The
-//! values of the file become the defaults of the flags, so checks and error messages are the same
-//! for all.
+//! A setting can be given as a flag (`--drain-within 5s`), as an environment variable
+//! (`DOWNLINK_DRAIN_WITHIN=5s`), or in a settings file (`drain-within = "5s"`). A flag overrides
+//! the environment, and the environment overrides the file. The values from the file become the
+//! defaults of the flags, so the same checks and error messages apply to all three.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,8 +24,8 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Where to listen: an address and a port, or `unix:` and a path. Ignored when the server
-    /// inherits a socket (`LISTEN_FDS`, systemd's socket activation).
+    /// The address to listen on: an IP address and a port, or `unix:` and a path. Ignored when the
+    /// server inherits a socket (`LISTEN_FDS`, systemd's socket activation).
     #[arg(
         long,
         env = "DOWNLINK_LISTEN",
@@ -33,20 +33,22 @@ pub struct Settings {
         default_value = "127.0.0.1:8080"
     )]
     pub listen: Address,
-    /// The permissions of a Unix socket's file, such as 660; by default as the umask says.
+    /// The permissions of a Unix socket's file, such as 660. By default, the umask decides.
     #[arg(long, env = "DOWNLINK_SOCKET_MODE", value_name = "MODE", value_parser = parse_mode)]
     pub socket_mode: Option<u32>,
-    /// The group of a Unix socket's file, such as that of a proxy on this machine.
+    /// The group of a Unix socket's file, such as the group of a proxy on this machine.
     #[arg(long, env = "DOWNLINK_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<Group>,
-    /// The file that keeps history; `none` keeps it in memory, and a restart loses it.
+    /// The file that stores the history. With `none`, history is in memory only and a restart loses
+    /// it.
     #[arg(long, env = "DOWNLINK_STORE", value_name = "FILE|none", default_value = "./downlink.db")]
     pub store: PathBuf,
-    /// How long to wait for a store that another server still has open. The default is 5s; with an
-    /// inherited socket, --drain-within is added.
+    /// How long to wait if another server still has the store open. The default is 5s. With an
+    /// inherited socket, the default is 5s plus --drain-within.
     #[arg(long, env = "DOWNLINK_STORE_WAIT", value_name = "TIME", value_parser = parse_time)]
     pub store_wait: Option<Duration>,
-    /// When an event is confirmed and visible: when the disk has it, or the operating system.
+    /// When the server confirms an event and shows it to subscribers: when the event is on the disk
+    /// (commit), or when the operating system has it (relaxed).
     #[arg(
         long,
         env = "DOWNLINK_DURABILITY",
@@ -54,7 +56,7 @@ pub struct Settings {
         default_value = "commit"
     )]
     pub durability: Durability,
-    /// The largest size of the store; the oldest events are removed first.
+    /// The maximum size of the store. The oldest events are removed first.
     #[arg(
         long,
         env = "DOWNLINK_STORE_BYTES_MAX",
@@ -62,8 +64,8 @@ pub struct Settings {
         default_value = "16GiB", value_parser = parse_bytes::<u64>
     )]
     pub store_bytes_max: u64,
-    /// The rights of peers without credentials, when listening beyond this machine. May be given
-    /// several times, or separated by commas.
+    /// What clients without credentials may do. Required if other machines can reach the server.
+    /// May be given several times, or separated by commas.
     #[arg(
         long,
         env = "DOWNLINK_ANONYMOUS",
@@ -71,7 +73,7 @@ pub struct Settings {
         value_delimiter = ','
     )]
     pub anonymous: Vec<Right>,
-    /// A host name that clients may use for the server, besides this machine's own. May be given
+    /// A host name that clients may use for the server, besides the loopback names. May be given
     /// several times, or separated by commas.
     #[arg(
         long = "host",
@@ -81,20 +83,21 @@ pub struct Settings {
         value_parser = parse_host
     )]
     pub hosts: Vec<String>,
-    /// Events kept for each topic.
+    /// The maximum number of events kept for each topic.
     #[arg(long, env = "DOWNLINK_RETAIN_EVENTS", value_name = "N", default_value = "1000")]
     pub retain_events: usize,
-    /// Bytes kept for each topic.
+    /// The maximum number of bytes kept for each topic.
     #[arg(long, env = "DOWNLINK_RETAIN_BYTES", value_name = "BYTES", default_value = "4MiB", value_parser = parse_bytes::<usize>)]
     pub retain_bytes: usize,
     /// How long events are kept.
     #[arg(long, env = "DOWNLINK_RETAIN_AGE", value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     pub retain_age: Duration,
-    /// What topics of a pattern keep instead: `chat/*=events:100,age:1h,bytes:64KiB`. May be given
-    /// several times, or separated by `;`; the first match counts.
+    /// Other limits of retention for the topics that match a pattern, such as
+    /// `chat/*=events:100,age:1h,bytes:64KiB`. May be given several times, or separated by `;`. The
+    /// first rule that matches a topic applies to it.
     #[arg(long, env = "DOWNLINK_RETAIN", value_name = "TOPICS=LIMITS", value_delimiter = ';')]
     pub retain: Vec<RetainRule>,
-    /// Bytes of history in memory, all topics together.
+    /// The maximum size of the history in memory, all topics together.
     #[arg(
         long,
         env = "DOWNLINK_HISTORY_BYTES_MAX",
@@ -102,10 +105,10 @@ pub struct Settings {
         default_value = "256MiB", value_parser = parse_bytes::<usize>
     )]
     pub history_bytes_max: usize,
-    /// The largest event in bytes.
+    /// The maximum size of an event.
     #[arg(long, env = "DOWNLINK_EVENT_BYTES_MAX", value_name = "BYTES", default_value = "1MiB", value_parser = parse_bytes::<usize>)]
     pub event_bytes_max: usize,
-    /// The largest batch in bytes.
+    /// The maximum size of a batch.
     #[arg(
         long,
         env = "DOWNLINK_BATCH_BYTES_MAX",
@@ -113,10 +116,10 @@ pub struct Settings {
         default_value = "16MiB", value_parser = parse_bytes::<usize>
     )]
     pub batch_bytes_max: usize,
-    /// Subscriptions at a time.
+    /// The maximum number of open subscriptions.
     #[arg(long, env = "DOWNLINK_SUBSCRIBERS_MAX", value_name = "N", default_value = "1000000")]
     pub subscribers_max: usize,
-    /// Subscriptions of one client at a time.
+    /// The maximum number of open subscriptions of one client.
     #[arg(
         long,
         env = "DOWNLINK_SUBSCRIBERS_PER_CLIENT_MAX",
@@ -124,13 +127,13 @@ pub struct Settings {
         default_value = "1000"
     )]
     pub subscribers_per_client_max: usize,
-    /// Topics and patterns per subscription.
+    /// The maximum number of topics and patterns in one subscription.
     #[arg(long, env = "DOWNLINK_SELECTORS_MAX", value_name = "N", default_value = "1000")]
     pub selectors_max: usize,
-    /// Topics and clients' inboxes that have events or are finished, at a time.
+    /// The maximum number of topics and client inboxes that have events or are finished.
     #[arg(long, env = "DOWNLINK_TOPICS_MAX", value_name = "N", default_value = "100000")]
     pub topics_max: usize,
-    /// Distinct topics and clients that subscriptions name, at a time.
+    /// The maximum number of distinct topics and clients that open subscriptions name.
     #[arg(
         long,
         env = "DOWNLINK_SUBSCRIBED_NAMES_MAX",
@@ -138,45 +141,50 @@ pub struct Settings {
         default_value = "1000000"
     )]
     pub subscribed_names_max: usize,
-    /// Distinct patterns that subscriptions name, at a time.
+    /// The maximum number of distinct patterns that open subscriptions name.
     #[arg(long, env = "DOWNLINK_PATTERNS_MAX", value_name = "N", default_value = "1000000")]
     pub patterns_max: usize,
-    /// Connections at a time; the default follows from the descriptor limit.
+    /// The maximum number of open connections. The default is as many as the limit of open files
+    /// (ulimit -n) allows.
     #[arg(long, env = "DOWNLINK_CONNECTIONS_MAX", value_name = "N")]
     pub connections_max: Option<usize>,
-    /// A keep-alive is sent after this much silence.
+    /// The server sends a keep-alive when a stream has been silent for this long.
     #[arg(long, env = "DOWNLINK_KEEP_ALIVE", value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     pub keep_alive: Duration,
-    /// A subscription's connection ends at this age, varied by a fifth; by default never.
+    /// The server ends the connection of a subscription at a random age between 80 and 100 % of
+    /// this time. By default, connections have no maximum age.
     #[arg(long, env = "DOWNLINK_MAX_AGE", value_name = "TIME", value_parser = parse_time)]
     pub max_age: Option<Duration>,
-    /// How long a peer may read nothing before its connection is closed.
+    /// The server closes a connection if the client has read nothing for this long while data waits
+    /// to be sent.
     #[arg(long, env = "DOWNLINK_WRITE_STALL_MAX", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub write_stall_max: Duration,
-    /// Unsent bytes that the kernel holds for one connection; 0 leaves it to the system.
+    /// How many unsent bytes the kernel may hold for one connection. With 0, the system's default
+    /// applies.
     #[arg(long, env = "DOWNLINK_UNSENT_BYTES_MAX", value_name = "BYTES", default_value = "8KiB", value_parser = parse_bytes::<u32>)]
     pub unsent_bytes_max: u32,
     /// How long the head of a request may take to arrive.
     #[arg(long, env = "DOWNLINK_HEADER_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub header_timeout: Duration,
-    /// How long an idle connection waits for its next request: longer than a balancer in front.
+    /// How long an idle connection stays open for the next request. Set it higher than the idle
+    /// timeout of a load balancer in front of the server.
     #[arg(long, env = "DOWNLINK_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = parse_time)]
     pub idle_timeout: Duration,
-    /// How long the body of a request may pause.
+    /// How long the server waits for the next bytes of a request's body.
     #[arg(long, env = "DOWNLINK_BODY_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub body_timeout: Duration,
-    /// How long a streamed publish may pause.
+    /// How long the server waits for the next bytes of a stream that is being published.
     #[arg(long, env = "DOWNLINK_STREAM_PAUSE_MAX", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub stream_pause_max: Duration,
-    /// How long a shutdown may take.
+    /// The maximum time for a graceful shutdown.
     #[arg(long, env = "DOWNLINK_DRAIN_WITHIN", value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     pub drain_within: Duration,
-    /// How long a finished topic stays finished and readable.
+    /// How long a finished topic refuses new events, and its history stays readable.
     #[arg(long, env = "DOWNLINK_FINISHED_KEEP", value_name = "TIME", default_value = "1h", value_parser = parse_time)]
     pub finished_keep: Duration,
 }
 
-/// A right of peers without credentials.
+/// A right of clients without credentials.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Right {
     /// Subscribe, and list topics and clients.
@@ -185,37 +193,37 @@ pub enum Right {
     Publish,
 }
 
-/// When an event is confirmed and visible.
+/// When the server confirms an event and shows it to subscribers.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
-    /// When the disk has it.
+    /// When the event is on the disk.
     Commit,
-    /// When the operating system has it; it is on the disk within a tenth of a second.
+    /// When the operating system has the event. It is on the disk within a tenth of a second.
     Relaxed,
 }
 
 impl Settings {
-    /// The file that keeps history. `None` if history is kept in memory.
+    /// The file that stores the history. `None` if history is in memory only.
     pub fn store(&self) -> Option<&Path> {
         Some(self.store.as_path()).filter(|file| *file != Path::new("none"))
     }
 
-    /// Whether events are confirmed before the disk has them.
+    /// Whether events are confirmed before they are on the disk.
     pub fn is_relaxed(&self) -> bool {
         self.store().is_some() && self.durability == Durability::Relaxed
     }
 
-    /// Whether peers without credentials have this right.
+    /// Whether clients without credentials have this right.
     pub fn allows(&self, right: Right) -> bool {
         self.anonymous.contains(&right) || (self.anonymous.is_empty() && self.is_local())
     }
 
-    /// Whether the file of a Unix socket gets permissions of its own.
+    /// Whether the mode or the group of the Unix socket's file is set.
     pub(crate) fn has_socket_file(&self) -> bool {
         self.socket_mode.is_some() || self.socket_group.is_some()
     }
 
-    /// Whether the server listens on this machine only.
+    /// Whether only programs on this machine can reach the server.
     pub fn is_local(&self) -> bool {
         self.listen.is_local()
     }
@@ -224,20 +232,20 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// A sentence that says what to change.
+    /// An error that says which setting to change.
     pub fn check(&self) -> anyhow::Result<()> {
         if !self.is_local() && self.anonymous.is_empty() {
             bail!(
-                "{} can be reached from other machines, and there are no credentials yet: say \
-                 what anybody may do with --anonymous subscribe, --anonymous publish or \
+                "other machines can reach {}, and the server does not support credentials yet: \
+                 choose what clients may do with --anonymous subscribe, --anonymous publish or \
                  --anonymous subscribe,publish, or listen on 127.0.0.1",
                 self.listen
             );
         }
         if self.has_socket_file() && self.listen.path().is_none() {
             bail!(
-                "--socket-mode and --socket-group are for a Unix socket, and {} is none: listen on \
-                 one with --listen unix:/run/downlink.sock, or leave them out",
+                "--socket-mode and --socket-group are for a Unix socket, and {} is not one: listen \
+                 on a Unix socket with --listen unix:/run/downlink.sock, or remove these flags",
                 self.listen
             );
         }
@@ -245,7 +253,7 @@ impl Settings {
     }
 }
 
-/// Makes the values of a file the defaults of a command's flags.
+/// Makes the values of a settings file the defaults of the flags of a subcommand.
 ///
 /// # Errors
 ///
@@ -256,10 +264,14 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
     for (name, value) in table {
         let values = texts_of(&value)
-            .with_context(|| format!("{shown}: {name} has to be a text, a number or a list"))?;
-        let serve = command.find_subcommand(subcommand).context("the command has settings")?;
+            .with_context(|| {
+                format!("{shown}: {name} must be a string, a whole number or a list of them")
+            })?;
+        let serve = command
+            .find_subcommand(subcommand)
+            .with_context(|| format!("the command {subcommand} does not exist"))?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
-        // The file cannot name another file.
+        // `config` is the path of the settings file, so it cannot be set in the file.
         let known = known.filter(|arg| arg.get_id() != "config");
         let Some(known) = known else {
             let flags = serve.get_arguments().filter(|arg| arg.get_id() != "config");
@@ -267,7 +279,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
         };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
-            bail!("{shown}: {name} has one value, and this is a list");
+            bail!("{shown}: {name} takes one value, but the file gives a list of another length");
         }
         let id = known.get_id().clone();
         command = command.mut_subcommand(subcommand, |serve| {
@@ -277,8 +289,8 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     Ok(command)
 }
 
-/// The known name that a mistyped one probably means, as a part of a sentence. Empty if none is
-/// near.
+/// A hint for an unknown name, as a part of a sentence: the known name that is most similar. Empty
+/// if no known name is similar.
 pub(crate) fn perhaps<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let bare = |name: &str| name.to_lowercase().replace('_', "-");
     let distance = |known: &str| strsim::damerau_levenshtein(&bare(name), &bare(known));

@@ -1,21 +1,22 @@
-//! The text of a duration in flags, in the environment, in the file and in retention rules.
+//! Parses durations in flags, environment variables, the settings file and retention rules.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
-/// The longest time that a setting may have. A later time may not fit into the system's clocks.
+/// The maximum duration of a setting: 1,000 years. A longer one might overflow the system's clock.
 const LONGEST: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
-/// A span of time such as `15s`, `500ms`, `1h30m` or `5d`, at most 1,000 years. A day has 24 hours.
+/// Parses a duration such as `15s`, `500ms`, `1h30m` or `5d`. A longer one than 1,000 years counts
+/// as 1,000 years. A day has 24 hours.
 pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     let days = || text.parse::<Span>().ok()?.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
     let Some(span) = text.parse::<SignedDuration>().ok().or_else(days) else {
         return Err(format!(
-            "{text:?} is not a span of time; write a number and a unit: 500ms, 15s, 1h30m, 5d"
+            "{text:?} is not a duration; write a number and a unit: 500ms, 15s, 1h30m, 5d"
         ));
     };
-    let time = Duration::try_from(span).map_err(|_| "a span of time is not negative".to_owned())?;
+    let time = Duration::try_from(span).map_err(|_| "a duration cannot be negative".to_owned())?;
     Ok(time.min(LONGEST))
 }
 
@@ -26,14 +27,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_time_can_be_waited_for() {
+    fn the_longest_duration_fits_into_the_clock() {
         let longest = parse_time(&format!("{}s", i64::MAX)).unwrap();
         assert!(Instant::now().checked_add(longest.saturating_mul(2)).is_some());
         assert!(parse_time("-1s").is_err());
     }
 
     #[test]
-    fn units_go_up_to_weeks() {
+    fn a_duration_may_have_units_up_to_weeks() {
         for (text, seconds) in [
             ("2h 30m", 9_000),
             ("1h30m", 5_400),
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused_with_examples() {
+    fn an_error_about_another_text_gives_examples() {
         for text in ["", "15", "soon", "1mo", "1y", "5 d 3"] {
             let refused = parse_time(text).unwrap_err();
             assert!(refused.contains("500ms, 15s, 1h30m, 5d"), "{text}: {refused}");

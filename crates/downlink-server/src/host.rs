@@ -1,9 +1,9 @@
-//! The name of a host in `--host`.
+//! Parses a host name in `--host`.
 
 use std::net::Ipv6Addr;
 
-/// A name that a `Host` header can have, with or without a port. Anything else would match no
-/// request, and the server would refuse its clients without an obvious reason.
+/// Parses a name that a `Host` header can have, with or without a port. Any other text would never
+/// match a request, and the server would refuse its clients for no visible reason.
 pub(crate) fn parse_host(text: &str) -> Result<String, String> {
     let text = text.trim();
     let name = match text.rsplit_once(':') {
@@ -19,8 +19,8 @@ pub(crate) fn parse_host(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is not the name of a host; write each name in full and without http://, and \
-         separate them by commas: events.example,push.example:8443"
+        "{text:?} is not a host name; write each name in full and without http://, and \
+         separate names with commas: events.example,push.example:8443"
     ))
 }
 
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_request_can_have_is_refused() {
+    fn a_text_that_no_host_header_can_have_is_refused() {
         for text in [
             "",
             "https://a.example",
@@ -54,7 +54,7 @@ mod tests {
             "bücher.example",
         ] {
             let refused = parse_host(text).unwrap_err();
-            assert!(refused.contains("separate them by commas"), "{text}: {refused}");
+            assert!(refused.contains("separate names with commas"), "{text}: {refused}");
         }
     }
 }

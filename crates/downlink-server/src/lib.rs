@@ -1,8 +1,8 @@
 //! The downlink server: publish by POST, subscribe by `EventSource`, in one program.
 //!
-//! This is a library only so that its tests can drive it. No other crate depends on it, and its
-//! items may change with any version. Install the program `downlink`, or use the crate `downlink` in
-//! an app of your own.
+//! This crate is a library only so that its tests can call the server's functions. No other crate
+//! depends on this library, and any version may change its items. To use the server, install the
+//! program `downlink`. To serve events from your own app, use the crate `downlink`.
 //!
 //! ```sh
 //! cargo install downlink-server
@@ -11,7 +11,8 @@
 //! curl -d 'hello' 'http://127.0.0.1:8080/events?topic=news'
 //! ```
 //!
-//! [`command`] is the command line, [`config`] the settings, and [`app`] the HTTP API over one hub:
+//! [`command`] is the command line, [`config`] has the settings, and [`app`] serves the HTTP API of
+//! one hub:
 //!
 //! ```
 //! use clap::{Args, Command, FromArgMatches};
@@ -34,20 +35,21 @@
 //!
 //! # Limits
 //!
-//! The server has no credentials and no TLS: it serves this machine and its own pages. Every buffer,
-//! count and wait has a limit, and `docs/LIMITS.md` in the repository lists them with their flags.
+//! The server supports neither credentials nor TLS. By default, it accepts requests only from
+//! programs on this machine and from its own page. Every buffer, count and wait has a limit, and
+//! `docs/LIMITS.md` in the repository lists them with their flags.
 //!
 //! # Platforms
 //!
-//! Linux, where its tests run. Other Unix systems are expected to work, and are not tested. Building
-//! it needs a C compiler.
+//! Linux, where the tests run. Other Unix systems should work, but are not tested. Building the
+//! server needs a C compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
 //!
 //! `docs/HTTP.md` in the repository describes every request and answer. The
-//! [guide](https://docs.rs/downlink/latest/downlink/guide/) is about the library; its chapters on the
-//! browser, proxies, durability and shutdown are about the server too.
+//! [guide](https://docs.rs/downlink/latest/downlink/guide/) describes the library. Its chapters on
+//! the browser, proxies, durability and shutdown also apply to the server.
 
 pub mod address;
 pub mod app;

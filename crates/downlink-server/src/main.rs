@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Many threads make many small allocations of one size. mimalloc is made for this.
+/// The server's threads make many small allocations of the same size. mimalloc is fast at this.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

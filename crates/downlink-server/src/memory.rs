@@ -1,24 +1,25 @@
-//! Unused memory goes back to the system.
+//! Returns unused memory to the operating system.
 //!
-//! A connection needs a hundred times as much memory while its request is read as when its stream
-//! idles. After a storm of connections, the allocator still holds the memory of the peak. It gives
-//! that memory back on request, separately in each thread.
+//! While a request is read, its connection needs a hundred times as much memory as an idle stream.
+//! After many clients have connected at once, the allocator still holds the memory of the peak. It
+//! returns that memory when it is asked to. Each thread has to ask for its own memory.
 
 use std::{
     cell::Cell,
     time::{Duration, Instant},
 };
 
-/// The shortest time between two requests of one thread. Each takes some tens of microseconds. Half
-/// of it would cost more in the middle of a storm; double would keep unused memory for longer.
+/// The minimum time between two returns of memory by one thread. One return takes some tens of
+/// microseconds. With half the time, returns would cost too much while many clients connect. With
+/// double the time, unused memory would be held for longer.
 const EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {
     static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Gives back this thread's unused memory, unless it has done so recently. For threads that are
-/// about to wait.
+/// Returns this thread's unused memory, unless the thread did so recently. Threads call it when
+/// they are about to wait.
 pub(crate) fn give_back_sometimes() {
     let now = Instant::now();
     if LAST.get().is_none_or(|last| now.duration_since(last) >= EVERY) {
@@ -27,7 +28,7 @@ pub(crate) fn give_back_sometimes() {
     }
 }
 
-/// Wakes a thread now and then, so that an idle thread gives memory back too.
+/// Wakes a thread at intervals, so that an idle server returns memory too.
 pub(crate) async fn keep_giving_back() {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -35,19 +36,18 @@ pub(crate) async fn keep_giving_back() {
     }
 }
 
-/// Asks the system for memory in pages of 4 KiB where it can. A huge page is resident as a whole as
-/// soon as one byte of it is used, and the allocator cannot give back a part of it. Huge pages made
-/// the program five megabytes larger before its first connection.
+/// Turns off huge pages for this process, where the system allows it. A huge page is resident as a
+/// whole as soon as one byte of it is used, and the allocator cannot return a part of it. With huge
+/// pages, the program was five megabytes larger before its first connection.
 pub(crate) fn keep_pages_small() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        // The system has no huge pages, or does not allow this request.
-        tracing::debug!(%error, "huge pages stay as the system has them");
+        tracing::debug!(%error, "cannot turn off huge pages");
     }
 }
 
-#[expect(unsafe_code, reason = "the allocator has no safe name for it")]
+#[expect(unsafe_code, reason = "the allocator has no safe function for this")]
 fn give_back() {
-    // SAFETY: any thread may call it at any time, and it touches no block that is in use.
+    // SAFETY: any thread may call this function at any time, and it changes no block in use.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }

@@ -1,6 +1,7 @@
-//! The text of a retention rule: which topics, and how much history they keep.
+//! Parses a retention rule: a topic or a pattern, and how much history the matching topics keep.
 //!
-//! `chat/*=events:100,age:1h` has the same form as a flag, in the environment and in the file.
+//! A rule such as `chat/*=events:100,age:1h` has the same form in a flag, an environment variable
+//! and the settings file.
 
 use std::{str::FromStr, time::Duration};
 
@@ -8,7 +9,7 @@ use downlink::hub::{Retention, TopicSelector};
 
 use crate::{duration::parse_time, size::parse_bytes};
 
-/// The history that topics keep if one topic or pattern matches them.
+/// The limits of history for the topics that a topic or pattern matches.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RetainRule {
     selector: String,
@@ -23,7 +24,7 @@ impl RetainRule {
         &self.selector
     }
 
-    /// The retention by this rule. Limits that the rule leaves out come from `all`.
+    /// The retention that this rule sets. Limits that the rule leaves out come from `all`.
     pub(crate) fn over(&self, all: Retention) -> Retention {
         Retention {
             events_max: self.events.unwrap_or(all.events_max),
@@ -38,7 +39,8 @@ impl FromStr for RetainRule {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        // The last `=` separates them: a topic may contain one, limits do not.
+        // The last `=` separates the topics from the limits. A topic may contain `=`; limits
+        // cannot.
         let (selector, limits) =
             text.rsplit_once('=').ok_or("write TOPICS=LIMITS, such as chat/*=events:100,age:1h")?;
         TopicSelector::parse(selector)
@@ -60,22 +62,23 @@ impl RetainRule {
             "age" => self.age.replace(parse_time(value)?).is_some(),
             _ => {
                 return Err(format!(
-                    "{limit:?} is no limit; write events:N, bytes:N or age:TIME, split by commas"
+                    "{limit:?} is not a limit; write events:N, bytes:N or age:TIME, with commas \
+                     between"
                 ));
             }
         };
-        if twice { Err(format!("{name} is there twice")) } else { Ok(()) }
+        if twice { Err(format!("{name} is given twice")) } else { Ok(()) }
     }
 }
 
-/// At least 1: a topic without history has nothing to read.
+/// Parses a number of at least 1. With 0, a topic would keep no event for its readers.
 fn number(limit: &str, value: &str) -> Result<usize, String> {
-    let number = value.parse().map_err(|_| format!("{limit:?} has no whole number above 0"))?;
+    let number = value.parse().map_err(|_| format!("{limit:?} needs a whole number above 0"))?;
     above_0(limit, number)
 }
 
 fn above_0(limit: &str, number: usize) -> Result<usize, String> {
-    if number > 0 { Ok(number) } else { Err(format!("{limit:?} has no whole number above 0")) }
+    if number > 0 { Ok(number) } else { Err(format!("{limit:?} needs a whole number above 0")) }
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_does_not_say_is_as_for_every_topic() {
+    fn limits_that_a_rule_leaves_out_come_from_the_defaults() {
         let rule = |events_max, bytes_max, seconds| Retention {
             events_max,
             bytes_max,
@@ -103,21 +106,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_rule_is_said() {
+    fn an_error_says_what_is_wrong_with_a_rule() {
         for (text, says) in [
             ("a", "write TOPICS=LIMITS"),
             ("a//b=events:1", "neither a topic nor a pattern"),
             ("=events:1", "neither a topic nor a pattern"),
-            ("a=", "is no limit"),
-            ("a=10", "is no limit"),
-            ("a=events:1,size:3", "\"size:3\" is no limit"),
+            ("a=", "is not a limit"),
+            ("a=10", "is not a limit"),
+            ("a=events:1,size:3", "\"size:3\" is not a limit"),
             ("a=events:0", "above 0"),
-            ("a=bytes:1M", "write a whole number, alone or with a unit"),
+            ("a=bytes:1M", "write a whole number, with or without a unit"),
             ("a=bytes:0KiB", "above 0"),
             ("a=events:-1", "above 0"),
             ("a=events", "above 0"),
             ("a=age:1", "500ms, 15s"),
-            ("a=events:1,events:2", "events is there twice"),
+            ("a=events:1,events:2", "events is given twice"),
         ] {
             let refused = retention(text).unwrap_err();
             assert!(refused.contains(says), "{text}: {refused}");

@@ -1,11 +1,11 @@
-//! Who may connect to a Unix socket: the mode and the group of its file.
+//! Parses the mode and the group of a Unix socket's file. They decide which users may connect.
 
 use std::str::FromStr;
 
-/// Where the system keeps the names of groups. Groups of a directory service are not there.
+/// The file with the names of the system's groups. Groups of a directory service are not in it.
 const GROUPS: &str = "/etc/group";
 
-/// The value of `--socket-mode`: permissions in octal digits, such as `660`.
+/// Parses the value of `--socket-mode`: permissions in octal digits, such as `660`.
 pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.filter(|_| text.len() >= 3 && !text.starts_with('+')).ok_or_else(|| {
@@ -19,7 +19,7 @@ pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
 /// The value of `--socket-group`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Group {
-    /// As it was given.
+    /// The name or number as it was given.
     pub(crate) name: String,
     pub(crate) id: u32,
 }
@@ -32,15 +32,15 @@ impl FromStr for Group {
         let id = id_of(&groups, text).or_else(|| text.parse().ok());
         let id = id.ok_or_else(|| {
             format!(
-                "there is no group {text:?} in {GROUPS}; write the name of a group there, such as \
-                 www-data, or the number of any group"
+                "there is no group {text:?} in {GROUPS}; write the name of a group in that \
+                 file, such as www-data, or the number of any group"
             )
         })?;
         Ok(Self { name: text.to_owned(), id })
     }
 }
 
-/// The number of a group, from lines of `name:password:number:members`.
+/// Finds the number of a group in lines of the form `name:password:number:members`.
 fn id_of(groups: &str, name: &str) -> Option<u32> {
     let mut lines = groups.lines().map(|line| line.split(':'));
     lines.find_map(

@@ -64,7 +64,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === rowsMax && rows()[0].data === `#${waitingMax + 4}#`, 'rows after the pause');
   check(rows().every(({ data }, at) => data === `#${waitingMax + 4 - at}#`), 'in order');
   check(find('#waiting').textContent === '', 'nothing waits');
-  check(/Newest 300 shown;.* 5 events were dropped unseen/.test(find('#note').textContent), find('#note').textContent);
+  check(/Newest 300 shown;.* 5 events were never shown/.test(find('#note').textContent), find('#note').textContent);
   find('#clear').click();
   check(rows().length === 0, 'cleared');
   await until(() => find('#note').textContent === '');
@@ -79,7 +79,7 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   live.setFilter('#7#');
   check(rows().length === 1 && rows()[0].data === '#7#', 'filtered by data');
   live.setFilter('nowhere');
-  await until(() => rows().length === 0 && find('#empty').textContent === 'Nothing with this text.');
+  await until(() => rows().length === 0 && find('#empty').textContent === 'No events with this text.');
   live.setFilter('flood');
   check(rows().length === 22, 'filtered by topic');
   live.setFilter('');

@@ -64,7 +64,7 @@ async function page({ ask, args: { driver, ids } }) {
   const gap = rows()[3];
   if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
   if (resumed()) throw new Error('the server did not accept the id');
-  if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
+  if (!gap.data.includes('does not know the id') || !gap.data.includes(ids[0])) throw new Error(gap.data);
 
   // A cut connection: the page shows it, and no event is lost or repeated.
   live.find('#clear').click();

@@ -1,4 +1,4 @@
-//! Invalid settings, and the debug output of valid ones.
+//! Tests of invalid settings, and of debug output without secrets.
 
 use downlink_client::{
     BuildError, Closed, Credentials, EventSource, EventSourceBuilder, Publisher, ReadyState,
@@ -16,13 +16,13 @@ fn an_address_must_be_a_url() {
 }
 
 #[test]
-fn an_address_must_be_http() {
+fn an_address_must_be_http_or_https() {
     assert!(matches!(error(EventSource::builder("ftp://h/")), BuildError::Scheme));
     assert!(matches!(Publisher::new("mailto:a@b"), Err(BuildError::Scheme)));
 }
 
 #[test]
-fn a_header_must_be_sendable_and_the_first_mistake_is_reported() {
+fn the_first_invalid_header_is_reported() {
     let builder = EventSource::builder("http://h/").header("a b", "x").header("c", "\n");
     assert!(matches!(error(builder), BuildError::Header { name, .. } if name == "a b"));
     let publisher = Publisher::new("http://h/").unwrap().with_header("c", "\n");
@@ -30,10 +30,10 @@ fn a_header_must_be_sendable_and_the_first_mistake_is_reported() {
 }
 
 #[test]
-fn a_token_that_cannot_be_sent_is_refused_without_showing_it() {
+fn an_error_about_an_invalid_token_does_not_show_the_token() {
     #[track_caller]
     fn assert_refused<T>(result: Result<T, BuildError>) {
-        let Err(error) = result else { panic!("taken") };
+        let Err(error) = result else { panic!("the token was accepted") };
         assert!(matches!(&error, BuildError::Header { name, .. } if name == "authorization"));
         assert!(!format!("{error} {error:?}").contains("hidden"));
     }
@@ -45,7 +45,7 @@ fn a_token_that_cannot_be_sent_is_refused_without_showing_it() {
 }
 
 #[test]
-fn the_connect_timeout_belongs_to_a_given_client() {
+fn a_connect_timeout_beside_a_client_is_an_error() {
     let builder = EventSource::builder("http://h/")
         .http_client(reqwest::Client::new())
         .connect_timeout(Duration::from_secs(1));
@@ -54,7 +54,7 @@ fn the_connect_timeout_belongs_to_a_given_client() {
 
 #[cfg(unix)]
 #[test]
-fn the_unix_socket_belongs_to_a_given_client() {
+fn a_unix_socket_beside_a_client_is_an_error() {
     let builder = EventSource::builder("http://h/")
         .http_client(reqwest::Client::new())
         .unix_socket("/run/downlink.sock");
@@ -62,7 +62,7 @@ fn the_unix_socket_belongs_to_a_given_client() {
 }
 
 #[test]
-fn debug_output_holds_no_secret() {
+fn debug_output_shows_no_secret() {
     let credentials = Credentials::bearer_token("hidden").unwrap();
     assert!(!format!("{credentials:?}").contains("hidden"));
     let fetched = credentials.clone();
@@ -82,7 +82,7 @@ fn debug_output_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn closed_before_it_connected() {
+async fn an_event_source_can_be_closed_before_it_connects() {
     let mut source = EventSource::builder("http://127.0.0.1:1/").build().unwrap();
     assert_eq!(source.ready_state(), ReadyState::Connecting);
     source.close();
@@ -95,7 +95,7 @@ async fn closed_before_it_connected() {
 fn assert_send<T: Send>() {}
 
 #[test]
-fn both_can_move_between_threads() {
+fn event_sources_and_publishers_can_move_between_threads() {
     assert_send::<EventSource>();
     assert_send::<Publisher>();
 }

@@ -1,4 +1,4 @@
-//! A connection, from the head of the answer to the end of its body.
+//! Tests of one connection, from the head of the answer to the end of its body.
 
 use downlink_client::{DecodeError, DecoderLimits, ReadyState, ReconnectPolicy, StreamError};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -13,7 +13,7 @@ fn with_type(content_type: &str) -> String {
 }
 
 #[tokio::test]
-async fn events_come_in_order_after_the_open_connection() {
+async fn events_are_delivered_in_order_after_the_open_connection() {
     let server = Server::bind().await;
     let mut source = server.source();
     let mut connection = connect(&mut source, &server, "event: a\ndata: 1\n\nda").await;
@@ -26,7 +26,7 @@ async fn events_come_in_order_after_the_open_connection() {
 }
 
 #[tokio::test]
-async fn it_is_a_stream() {
+async fn an_event_source_is_a_stream() {
     let server = Server::bind().await;
     let mut source = server.source();
     let _connection = connect(&mut source, &server, "data: 1\n\ndata: 2\n\n").await;
@@ -34,7 +34,7 @@ async fn it_is_a_stream() {
 }
 
 #[tokio::test]
-async fn an_open_connection_shows_the_answer() {
+async fn an_open_connection_has_the_address_and_headers_of_the_answer() {
     let server = Server::bind().await;
     let mut source = server.source();
     let (opened, _) = tokio::join!(opened(&mut source), server.open(""));
@@ -52,14 +52,14 @@ async fn other_charsets_are_read_as_utf_8() {
 }
 
 #[tokio::test]
-async fn a_trailing_semicolon_is_no_obstacle() {
+async fn a_media_type_may_end_with_a_semicolon() {
     let server = Server::bind().await;
     let mut source = server.source();
     tokio::join!(opened(&mut source), server.answer(with_type("text/event-stream;")));
 }
 
 #[tokio::test]
-async fn other_media_types_fail_for_good() {
+async fn another_media_type_ends_the_event_source() {
     let server = Server::bind().await;
     for content_type in ["x bogus", "text/x-bogus", "text/html"] {
         let error = failed_by(server.builder(), &server, &with_type(content_type)).await;
@@ -69,14 +69,14 @@ async fn other_media_types_fail_for_good() {
 }
 
 #[tokio::test]
-async fn a_missing_media_type_fails_for_good() {
+async fn a_missing_media_type_ends_the_event_source() {
     let server = Server::bind().await;
     let error = failed_by(server.builder(), &server, "HTTP/1.1 200 OK\r\n\r\ndata: x\n\n").await;
     assert!(matches!(error, StreamError::MediaType { content_type: None, .. }));
 }
 
 #[tokio::test]
-async fn a_compressed_answer_fails_for_good() {
+async fn a_compressed_answer_ends_the_event_source() {
     let server = Server::bind().await;
     let answer = STREAM_HEAD.replace("Connection", "Content-Encoding: gzip\r\nConnection");
     let error = failed_by(server.builder(), &server, &answer).await;
@@ -84,7 +84,7 @@ async fn a_compressed_answer_fails_for_good() {
 }
 
 #[tokio::test]
-async fn statuses_fail_for_good_and_their_body_is_no_stream() {
+async fn in_spec_mode_other_statuses_end_the_event_source_and_their_body_is_ignored() {
     let server = Server::bind().await;
     for status in [205, 210, 299, 404, 410, 503] {
         let answer = STREAM_HEAD.replace("200", &status.to_string()) + "data: x\n\n";
@@ -95,7 +95,7 @@ async fn statuses_fail_for_good_and_their_body_is_no_stream() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_told_from_one_that_ends() {
+async fn a_broken_connection_and_an_ended_stream_are_different_errors() {
     let server = Server::bind().await;
     let mut source = server.source();
     let answer = STREAM_HEAD.replace("Connection", "Content-Length: 100\r\nConnection");
@@ -107,25 +107,25 @@ async fn a_connection_that_breaks_is_told_from_one_that_ends() {
 }
 
 #[tokio::test]
-async fn a_break_before_the_head_is_a_failed_attempt() {
+async fn a_connection_closed_before_the_head_is_a_failed_attempt() {
     let server = Server::bind().await;
     let error = interrupted_by(server.builder(), &server, "").await.error;
     assert!(matches!(error, StreamError::Unanswered(ref cause) if !cause.is_connect()));
 }
 
 #[tokio::test]
-async fn nobody_listening_is_a_failed_attempt() {
+async fn a_refused_connection_is_a_failed_attempt() {
     let (_reserved, url) = refusing();
     let mut source = downlink_client::EventSource::builder(url).build().unwrap();
     let StreamError::Unanswered(error) = interruption(&mut source).await.error else {
-        panic!("someone answered")
+        panic!("expected an attempt without an answer")
     };
     assert!(error.is_connect() && !error.is_timeout());
     assert!(!error.to_string().contains("127.0.0.1"), "the address may hold secrets");
 }
 
 #[tokio::test]
-async fn a_line_beyond_its_limit_fails_for_good_after_the_events_before_it() {
+async fn a_line_above_its_limit_ends_the_event_source_after_earlier_events() {
     let server = Server::bind().await;
     let limits = DecoderLimits::default().line_bytes_max(8);
     let mut source = server.builder().limits(limits).build().unwrap();
@@ -143,7 +143,7 @@ fn too_long(limits: DecoderLimits) -> DecodeError {
 }
 
 #[tokio::test]
-async fn comments_are_delivered_if_asked_for() {
+async fn comments_are_delivered_if_enabled() {
     let server = Server::bind().await;
     let body = ": hi\n\ndata: x\n\n";
     let mut source = server.source();
@@ -156,7 +156,7 @@ async fn comments_are_delivered_if_asked_for() {
 }
 
 #[tokio::test]
-async fn dropping_it_closes_the_socket() {
+async fn dropping_the_event_source_closes_the_socket() {
     let server = Server::bind().await;
     let mut source = server.source();
     let connection = connect(&mut source, &server, "").await;
@@ -165,19 +165,19 @@ async fn dropping_it_closes_the_socket() {
 }
 
 #[tokio::test]
-async fn dropping_it_while_it_connects_closes_the_socket() {
+async fn dropping_the_event_source_during_an_attempt_closes_the_socket() {
     let server = Server::bind().await;
     let mut source = server.source();
     let connection = tokio::select! {
         connection = server.accept() => connection,
-        delivery = source.next() => panic!("nothing was answered: {delivery:?}"),
+        delivery = source.next() => panic!("a delivery before any answer: {delivery:?}"),
     };
     drop(source);
     connection.closed().await;
 }
 
 #[tokio::test]
-async fn closing_it_closes_the_socket_and_delivers_nothing_more() {
+async fn close_closes_the_socket_and_ends_the_deliveries() {
     let server = Server::bind().await;
     let mut source = server.source();
     let connection = connect(&mut source, &server, "data: 1\n\ndata: 2\n\n").await;
@@ -189,7 +189,7 @@ async fn closing_it_closes_the_socket_and_delivers_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_of_next_loses_nothing() {
+async fn dropping_a_call_of_next_loses_no_delivery() {
     let server = Server::bind().await;
     let mut source = server.source();
     assert!(source.next().now_or_never().is_none());

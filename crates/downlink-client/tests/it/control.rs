@@ -1,4 +1,4 @@
-//! A downlink server's own events.
+//! Tests of a downlink server's own events: `downlink.open`, `downlink.alive` and `downlink.gap`.
 
 use downlink_client::GapReason;
 use std::time::Duration;
@@ -9,7 +9,7 @@ const OPEN: &str = "event: downlink.open\nid: e-4\ndata: {\"resumed\":true,\"con
                     \"keep_alive_ms\":15000}\n\n";
 
 #[tokio::test]
-async fn control_events_move_the_last_event_id_unseen() {
+async fn hidden_control_events_update_the_last_event_id() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = format!("{OPEN}event: downlink.alive\nid: e-9\ndata: {{}}\n\ndata: x\n\n");
@@ -19,7 +19,7 @@ async fn control_events_move_the_last_event_id_unseen() {
 }
 
 #[tokio::test]
-async fn control_events_are_delivered_if_asked_for() {
+async fn control_events_are_delivered_if_enabled() {
     let server = Server::bind().await;
     let mut source = server.builder().control_events(true).build().unwrap();
     let _connection = connect(&mut source, &server, OPEN).await;
@@ -28,7 +28,7 @@ async fn control_events_are_delivered_if_asked_for() {
 }
 
 #[tokio::test]
-async fn a_gap_is_a_delivery_before_the_events_after_it() {
+async fn a_gap_is_delivered_before_the_events_after_it() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = "event: downlink.gap\nid: e-8\ndata: {\"reason\":\"evicted\",\"after\":\"e-1\",\
@@ -43,7 +43,7 @@ async fn a_gap_is_a_delivery_before_the_events_after_it() {
 }
 
 #[tokio::test]
-async fn a_gap_notice_that_cannot_be_read_is_a_gap() {
+async fn a_gap_notice_that_cannot_be_parsed_is_a_gap() {
     let server = Server::bind().await;
     let mut source = server.source();
     let _connection = connect(&mut source, &server, "event: downlink.gap\ndata: ?\n\n").await;

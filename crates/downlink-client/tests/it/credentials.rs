@@ -1,4 +1,4 @@
-//! Credentials: how they are sent, when they are fetched, and the effect of a 401.
+//! Tests of credentials: how they are sent, when the function is called, and the effect of a 401.
 
 use downlink_client::{
     Closed, Credentials, EventSource, PublishError, PublishRequest, Publisher, Receipt,
@@ -23,7 +23,7 @@ use crate::scripted::{
 const RECEIPT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\
                        Connection: close\r\n\r\n{\"id\":\"a-1\",\"subscribers\":3}";
 
-/// A function that gives the tokens `1`, `2` and so on, and the number of its calls.
+/// A function that returns the tokens `1`, `2` and so on. It counts its calls.
 #[derive(Clone, Default)]
 struct Tokens(Arc<AtomicU32>);
 
@@ -49,7 +49,7 @@ impl Tokens {
     }
 }
 
-/// Publishes while the server gives its answers. Fails if the publish ends before the last one.
+/// Publishes while the server answers. Fails if the publish ends before the last answer.
 async fn publish<T>(
     publisher: &Publisher,
     request: &PublishRequest,
@@ -68,16 +68,17 @@ fn assert_token(connection: &Connection, token: u32) {
     assert_eq!(connection.header("authorization").unwrap(), format!("Bearer {token}"));
 }
 
-/// The server answers with a status, and the event source goes on. Returns the request.
+/// The server answers with a status that does not end the event source. Returns the request.
 async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Connection {
     let (refused, request) = tokio::join!(interruption(source), server.answer(refusal(status, "")));
-    let StreamError::Status { status: seen, .. } = refused.error else { panic!("no status") };
+    let StreamError::Status { status: seen, .. } = refused.error else { panic!("expected an error \
+                                                                                about a status") };
     assert_eq!(seen, status);
     assert_eq!(refused.retry_in, Duration::ZERO, "the policy of these tests has no waits");
     request
 }
 
-/// The server answers with a 401, and the event source ends with it. Returns the request.
+/// The server answers with a 401 that ends the event source. Returns the request.
 async fn refuse_for_good(source: &mut EventSource, server: &Server) -> Connection {
     let (reason, request) = tokio::join!(end(source), server.answer(refusal(401, "")));
     let is_401 = matches!(
@@ -89,7 +90,7 @@ async fn refuse_for_good(source: &mut EventSource, server: &Server) -> Connectio
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_an_authorization_header() {
+async fn a_bearer_token_is_sent_in_the_authorization_header() {
     let server = Server::bind().await;
     let mut source = server.builder().bearer_token("t").build().unwrap();
     let connection = connect(&mut source, &server, "").await;
@@ -104,7 +105,7 @@ async fn a_bearer_token_is_an_authorization_header() {
 }
 
 #[tokio::test]
-async fn fetched_headers_replace_fixed_ones() {
+async fn fetched_headers_replace_fixed_headers_of_the_same_name() {
     let server = Server::bind().await;
     let credentials = Credentials::default().with_header("x-key", "fetched").unwrap();
     let builder = server.builder().header("x-key", "fixed").header("x-other", "fixed");
@@ -126,7 +127,7 @@ async fn credentials_are_fetched_for_every_attempt() {
 }
 
 #[tokio::test]
-async fn missing_credentials_are_a_failed_attempt() {
+async fn an_error_of_the_function_is_a_failed_attempt() {
     let server = Server::bind().await;
     let asked = AtomicU32::new(0);
     let builder = server.builder().credentials(move || {
@@ -135,7 +136,7 @@ async fn missing_credentials_are_a_failed_attempt() {
     });
     let mut source = builder.build().unwrap();
     let StreamError::Credentials(error) = interruption(&mut source).await.error else {
-        panic!("not about credentials")
+        panic!("expected an error about credentials")
     };
     assert_eq!(error.to_string(), "no token");
     connect(&mut source, &server, "").await;
@@ -173,7 +174,7 @@ async fn a_second_401_in_a_row_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn another_refusal_between_two_401_does_not_allow_a_third_try() {
+async fn another_refusal_between_two_401_does_not_allow_another_attempt() {
     let (server, tokens) = (Server::bind().await, Tokens::default());
     let mut source = tokens.source(&server);
     refuse(&mut source, &server, 401).await;
@@ -226,7 +227,7 @@ async fn a_401_without_a_function_ends_the_event_source() {
 }
 
 #[tokio::test]
-async fn debug_output_of_an_open_connection_holds_no_secret() {
+async fn debug_output_of_an_open_connection_shows_no_secret() {
     let server = Server::bind().await;
     let builder = EventSource::builder(server.url("/events?token=hidden"));
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nSet-Cookie: a=hidden\r\n\r\n";
@@ -309,14 +310,14 @@ async fn a_401_is_the_error_of_a_published_stream() {
 }
 
 #[tokio::test]
-async fn without_credentials_nothing_is_published() {
+async fn an_error_of_the_function_publishes_nothing() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let publisher = publisher.with_credentials(async || Err::<Credentials, _>("no token"));
     let request = PublishRequest::to_everyone();
     let PublishError::Credentials(error) = publisher.publish(&request, "").await.unwrap_err()
     else {
-        panic!("not about credentials")
+        panic!("expected an error about credentials")
     };
     assert_eq!(error.to_string(), "no token");
 }

@@ -1,4 +1,4 @@
-//! The data of an event as JSON, and the text of its error.
+//! Tests of an event's data as JSON, and of the error if it is not the expected JSON.
 
 use downlink_client::{ERROR_EXCERPT_BYTES_MAX, EventDataError, ReceivedEvent};
 use serde::Deserialize;
@@ -32,7 +32,7 @@ async fn data_is_read_as_json_and_may_be_borrowed() {
 }
 
 #[tokio::test]
-async fn data_that_is_not_json_is_an_error_with_its_place() {
+async fn data_that_is_not_json_gives_an_error_with_the_position() {
     let error = error("order", "{\"number\":7,\ndata: x}").await;
     assert_eq!((&*error.event_type, error.line, error.column), ("order", 2, 1));
     assert_eq!(
@@ -43,14 +43,14 @@ async fn data_that_is_not_json_is_an_error_with_its_place() {
 }
 
 #[tokio::test]
-async fn data_of_another_shape_is_an_error_with_the_reason() {
+async fn data_of_another_type_gives_an_error_with_the_reason() {
     let error = error("message", r#"{"number":"7"}"#).await;
     assert!(error.reason.starts_with("invalid type: string \"7\", expected u64"), "{error}");
 }
 
-/// The parser quotes the text that it did not expect.
+/// The parser's message quotes the unexpected text, which may be long.
 #[tokio::test]
-async fn the_error_holds_data_and_type_up_to_a_limit() {
+async fn the_error_quotes_data_and_type_up_to_a_limit() {
     let long = "é".repeat(ERROR_EXCERPT_BYTES_MAX);
     let error = error(&long, &format!(r#"{{"number":"{long}"}}"#)).await;
     let expected = ERROR_EXCERPT_BYTES_MAX;

@@ -1,4 +1,4 @@
-//! The client over real sockets, against a server that sends exact bytes.
+//! Tests of the client over real sockets. The server sends exactly the bytes that a test gives it.
 
 // clippy.toml allows `unwrap` in test functions. The functions they share are test code too.
 #![allow(clippy::unwrap_used)]

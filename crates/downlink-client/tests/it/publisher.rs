@@ -1,4 +1,4 @@
-//! Publishing: the request on the wire, and every kind of answer.
+//! Tests of publishing: the request that is sent, and every kind of answer.
 
 use bytes::Bytes;
 use downlink_client::{
@@ -57,7 +57,7 @@ async fn an_accepted_event_is_not_yet_committed() {
 }
 
 #[tokio::test]
-async fn the_base_address_may_have_a_path_and_headers_go_along() {
+async fn the_base_address_may_have_a_path_and_headers_are_sent() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("/live/?x=1")).unwrap();
     let publisher = publisher.with_header("authorization", "Bearer t").unwrap();
@@ -83,7 +83,7 @@ async fn the_base_address_may_end_with_events() {
 }
 
 #[tokio::test]
-async fn a_problem_says_what_is_wrong() {
+async fn an_error_shows_the_detail_of_the_problem() {
     let body = r#"{"type":"urn:p","title":"Busy","status":503,"detail":"Try again.","x":1}"#;
     let error = error(answer("503 No", "application/problem+json; charset=utf-8", body)).await;
     let PublishError::Rejected(problem) = &error else { panic!("{error:?}") };
@@ -101,7 +101,7 @@ async fn a_problem_without_detail_shows_its_title() {
 }
 
 #[tokio::test]
-async fn other_answers_are_not_from_this_server() {
+async fn other_answers_are_unexpected() {
     let unexpected = async |answer: String, expected: u16| {
         let error = error(answer).await;
         assert!(
@@ -129,7 +129,7 @@ async fn answers_are_read_up_to_their_limit() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_a_timeout() {
+async fn an_answer_that_never_arrives_is_a_timeout() {
     let server = Server::bind().await;
     let limit = Duration::from_secs(7);
     let publisher = Publisher::new(server.url("")).unwrap().with_timeout(limit);
@@ -144,7 +144,7 @@ async fn an_answer_that_does_not_come_is_a_timeout() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_a_transport_error() {
+async fn a_refused_connection_is_a_transport_error() {
     let (_reserved, url) = refusing();
     let publisher = Publisher::new(url).unwrap();
     let answer = publisher.publish(&PublishRequest::to_everyone(), "").await;
@@ -152,7 +152,7 @@ async fn nobody_listening_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_sent_is_refused_here() {
+async fn a_key_that_cannot_be_sent_is_an_error() {
     let publisher = Publisher::new("http://127.0.0.1:1").unwrap();
     let request = PublishRequest::to_everyone().idempotency_key("a\nb");
     let answer = publisher.publish(&request, "").await;
@@ -171,7 +171,7 @@ async fn publish_stream(format: StreamFormat, body: &str) -> (Option<String>, Co
 }
 
 #[tokio::test]
-async fn a_stream_is_sent_as_it_comes() {
+async fn the_chunks_of_a_stream_are_sent_unchanged() {
     let (id, connection) = publish_stream(StreamFormat::Ndjson, r#"{"id":"abcdefgh-9"}"#).await;
     assert_eq!(id.as_deref(), Some("abcdefgh-9"));
     assert_eq!(connection.request_line(), "POST /events?topic=a&finish_on_end=true HTTP/1.1");
@@ -187,7 +187,7 @@ async fn an_event_stream_can_be_sent_and_may_be_empty() {
 }
 
 #[tokio::test]
-async fn a_source_that_fails_fails_the_publish() {
+async fn an_error_of_the_published_stream_is_a_transport_error() {
     let server = Server::bind().await;
     let publisher = Publisher::new(server.url("")).unwrap();
     let items = stream::iter([Err::<Bytes, _>(io::Error::other("the model stopped"))]);

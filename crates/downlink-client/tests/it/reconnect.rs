@@ -1,4 +1,5 @@
-//! State that survives a reconnect, and answers that end the event source for good.
+//! Tests of reconnecting: the state that is kept, the waits, and the answers that end the event
+//! source for good.
 
 use downlink_client::{
     ANSWER_BYTES_MAX, Closed, Delivery, EMPTY_STREAM_MAX, EventSource, EventSourceBuilder,
@@ -24,7 +25,7 @@ async fn resumes_with(body: &str) -> Option<String> {
     connect(&mut source, &server, "").await.header("last-event-id")
 }
 
-/// The wait after a stream with this body.
+/// The wait before the reconnect after a stream with this body.
 async fn wait_after(body: &str) -> Duration {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -33,14 +34,14 @@ async fn wait_after(body: &str) -> Duration {
 }
 
 #[tokio::test]
-async fn the_end_of_a_stream_is_told_then_it_reconnects_until_204() {
+async fn after_the_end_of_a_stream_it_reconnects_until_a_204() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "data: x\n\n").await);
     event(&mut source).await;
     let interruption = interruption(&mut source).await;
     assert!(matches!(interruption.error, StreamError::Ended));
-    assert_eq!(interruption.retry_in, Duration::ZERO, "as the policy of these tests says");
+    assert_eq!(interruption.retry_in, Duration::ZERO, "the policy of these tests has no waits");
     assert_eq!(source.ready_state(), ReadyState::Connecting);
     let (reason, _) = tokio::join!(end(&mut source), server.answer(NO_CONTENT));
     assert!(matches!(reason, Closed::NoContent));
@@ -48,14 +49,14 @@ async fn the_end_of_a_stream_is_told_then_it_reconnects_until_204() {
 }
 
 #[tokio::test]
-async fn the_reconnection_time_is_digits_only() {
+async fn a_reconnection_time_with_other_characters_than_digits_is_ignored() {
     assert_eq!(wait_after("retry:03000\n\n").await, Duration::from_secs(3));
     assert_eq!(wait_after("retry:3000\nretry:1000x\n\n").await, Duration::from_secs(3));
     assert_eq!(wait_after("retry:3000\nretry\n\n").await, Duration::from_secs(3));
 }
 
 #[tokio::test]
-async fn the_reconnection_time_has_a_limit() {
+async fn the_reconnection_time_has_a_maximum() {
     let hour = Duration::from_secs(60 * 60);
     assert_eq!(wait_after("retry: 3599999\n\n").await, hour - Duration::from_millis(1));
     assert_eq!(wait_after("retry: 3600000\n\n").await, hour);
@@ -63,16 +64,17 @@ async fn the_reconnection_time_has_a_limit() {
 }
 
 #[tokio::test]
-async fn the_reconnection_time_has_a_floor() {
+async fn the_reconnection_time_has_a_minimum() {
     assert_eq!(wait_after("retry: 0\n\n").await, RECONNECTION_TIME_MIN);
     assert_eq!(wait_after("retry: 499\n\n").await, RECONNECTION_TIME_MIN);
     assert_eq!(wait_after("retry: 501\n\n").await, Duration::from_millis(501));
 }
 
-/// The wait after a stream that ends at once. The next attempt does not wait for it.
+/// The wait after a stream that ends at once. The test restarts the source, so it does not wait.
 async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str) -> Duration {
     drop(connect(source, server, body).await);
-    // However slowly this test runs, the stream ends in the same moment.
+    // With the clock stopped, the stream ends at the time at which it was opened, even if the test
+    // runs slowly.
     tokio::time::pause();
     let wait = interruption(source).await.retry_in;
     tokio::time::resume();
@@ -80,14 +82,15 @@ async fn wait_after_empty(source: &mut EventSource, server: &Server, body: &str)
     wait
 }
 
-/// A server that sets `retry: 0` and ends its streams at once got 20,000 requests in four seconds.
+/// Before this rule, a server that set `retry: 0` and ended its streams at once got 20,000 requests
+/// in four seconds.
 #[tokio::test]
-async fn streams_that_bring_nothing_are_opened_ever_more_slowly() {
+async fn the_wait_grows_while_streams_bring_no_event() {
     fastrand::seed(1);
     let server = Server::bind().await;
     let source = || EventSource::builder(server.url("/events")).build().unwrap();
     let (mut one, mut other) = (source(), source());
-    // Events about the connection are nothing that a reader waits for.
+    // The event is about the connection, so the stream counts as empty.
     let body = "retry: 0\n\nevent: downlink.open\ndata: {}\n\n: hello\n\n";
     let (mut waits, mut others) = (Vec::new(), Vec::new());
     for ranges in [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs) {
@@ -97,11 +100,11 @@ async fn streams_that_bring_nothing_are_opened_ever_more_slowly() {
         others.push(wait_after_empty(&mut other, &server, body).await);
     }
     assert!(waits.iter().sum::<Duration>() > Duration::from_secs(20), "{waits:?}");
-    assert_ne!(waits, others, "two clients do not come back together");
+    assert_ne!(waits, others, "two clients reconnect at different times");
 }
 
 #[tokio::test]
-async fn a_stream_that_lasted_or_brought_an_event_ends_the_slowness() {
+async fn a_long_stream_or_one_with_an_event_resets_the_wait() {
     let server = Server::bind().await;
     for event_type in ["message", "downlink.event"] {
         let mut source = EventSource::builder(server.url("/events")).build().unwrap();
@@ -137,17 +140,17 @@ async fn the_last_event_id_is_sent_as_utf_8() {
 }
 
 #[tokio::test]
-async fn an_earlier_id_stays_in_force() {
+async fn an_event_without_an_id_keeps_the_last_event_id() {
     assert_eq!(resumes_with("id: 1\ndata: x\n\ndata: y\n\n").await.as_deref(), Some("1"));
 }
 
 #[tokio::test]
-async fn an_id_alone_moves_the_resume_point() {
+async fn an_id_without_data_sets_the_last_event_id() {
     assert_eq!(resumes_with("id: 1\ndata: x\n\nid: 2\n\n").await.as_deref(), Some("2"));
 }
 
 #[tokio::test]
-async fn an_empty_id_resets() {
+async fn an_empty_id_clears_the_last_event_id() {
     assert_eq!(resumes_with("id: 1\ndata: x\n\nid\ndata: y\n\n").await, None);
 }
 
@@ -165,7 +168,7 @@ async fn an_unfinished_event_and_its_id_are_dropped() {
 }
 
 #[tokio::test]
-async fn the_last_event_id_holds_for_events_of_the_new_stream() {
+async fn events_of_the_new_stream_keep_the_last_event_id() {
     let server = Server::bind().await;
     let mut source = server.source();
     drop(connect(&mut source, &server, "id: 1\ndata: x\n\nid: 9\nda").await);
@@ -193,7 +196,7 @@ async fn every_stream_may_begin_with_a_byte_order_mark() {
 }
 
 #[tokio::test]
-async fn restart_resumes_after_what_was_delivered() {
+async fn restart_resumes_after_the_last_delivered_event() {
     let server = Server::bind().await;
     let mut source = server.source();
     let body = "id: 1\ndata: x\n\nid: 2\ndata: y\n\n";
@@ -218,14 +221,14 @@ async fn restart_skips_the_wait() {
 }
 
 #[tokio::test]
-async fn a_busy_server_is_asked_again() {
+async fn after_a_temporary_refusal_it_tries_again() {
     let server = Server::bind().await;
     for status in [408, 425, 429, 500, 503] {
         let answer = refusal(status, "Retry-After: 20\r\n");
         let interruption = interrupted_by(server.builder(), &server, &answer).await;
         assert_eq!(interruption.retry_in, Duration::from_secs(20));
         let StreamError::Status { status: found, retry_after, .. } = interruption.error else {
-            panic!("not about a status")
+            panic!("expected an error about a status")
         };
         assert_eq!(found, status);
         assert_eq!(retry_after, Some(Duration::from_secs(20)));
@@ -233,7 +236,7 @@ async fn a_busy_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn retry_after_has_a_limit() {
+async fn retry_after_has_a_maximum() {
     let server = Server::bind().await;
     let wait = async |seconds: u32| {
         let answer = refusal(503, &format!("Retry-After: {seconds}\r\n"));
@@ -266,7 +269,7 @@ async fn attempts_can_be_limited() {
 }
 
 #[tokio::test]
-async fn statuses_that_waiting_does_not_mend_fail_for_good() {
+async fn permanent_refusals_end_the_event_source() {
     let server = Server::bind().await;
     for status in [400, 401, 403, 404, 410] {
         let mut source = server.source();
@@ -283,7 +286,7 @@ fn described(content_type: &str, length: usize, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_what_the_server_says() {
+async fn a_refusal_shows_the_detail_of_the_problem() {
     const PROBLEM: &str = "application/problem+json";
     let server = Server::bind().await;
     let shown = async |content_type, length, body| {
@@ -295,7 +298,7 @@ async fn a_refusal_shows_what_the_server_says() {
     assert_eq!(shown(PROBLEM, body.len(), body).await, format!("{status}: Write a topic."));
     let title = r#"{"title":"Bad"}"#;
     assert_eq!(shown(PROBLEM, title.len(), title).await, format!("{status}: Bad"));
-    // Answers of other servers, and descriptions that cannot be read, leave the status alone.
+    // Without a problem that can be parsed, the error shows only the status.
     assert_eq!(shown("text/html", body.len(), body).await, status);
     assert_eq!(shown(PROBLEM, 2, "[]").await, status);
     assert_eq!(shown(PROBLEM, 100, "{").await, status);
@@ -304,7 +307,7 @@ async fn a_refusal_shows_what_the_server_says() {
 }
 
 #[tokio::test]
-async fn a_description_that_does_not_come_does_not_hide_the_refusal() {
+async fn a_refusal_is_reported_even_if_its_description_never_arrives() {
     let server = Server::bind().await;
     let mut source = server.source();
     let stalled = async {

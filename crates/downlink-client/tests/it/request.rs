@@ -1,4 +1,4 @@
-//! Requests: method, headers, body, redirects.
+//! Tests of the request: method, headers, body and redirects.
 
 use downlink_client::{
     Closed, Delivery, EventSource, Gap, GapReason, LAST_EVENT_ID_BYTES_MAX, REDIRECTS_MAX,
@@ -9,7 +9,7 @@ use std::future::pending;
 
 use crate::scripted::{Server, connect, end, event, failed_by, gap, interruption, opened, with};
 
-/// The part of an answer that redirects to another address.
+/// An answer that redirects to another address.
 fn redirect(status: u16, location: &str) -> String {
     format!(
         "HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\
@@ -29,7 +29,7 @@ async fn the_first_request_is_a_get_for_an_event_stream() {
 }
 
 #[tokio::test]
-async fn own_headers_go_before_the_usual_ones() {
+async fn set_headers_replace_the_default_headers() {
     let server = Server::bind().await;
     let builder = server.builder().header("x-a", "1").header("x-a", "2").header("accept", "*/*");
     let connection = connect(&mut builder.build().unwrap(), &server, "").await;
@@ -62,7 +62,7 @@ async fn an_initial_last_event_id_is_sent() {
 }
 
 #[tokio::test]
-async fn an_id_that_no_header_can_carry_is_reported_as_a_gap() {
+async fn an_id_that_is_too_long_for_a_header_gives_a_gap() {
     let server = Server::bind().await;
     let id = "x".repeat(LAST_EVENT_ID_BYTES_MAX + 1);
     let mut source = server.builder().last_event_id(&id).build().unwrap();
@@ -73,7 +73,7 @@ async fn an_id_that_no_header_can_carry_is_reported_as_a_gap() {
 }
 
 #[tokio::test]
-async fn the_longest_id_is_sent() {
+async fn an_id_at_the_limit_is_sent() {
     let server = Server::bind().await;
     let id = "x".repeat(LAST_EVENT_ID_BYTES_MAX);
     let mut source = server.builder().last_event_id(&id).build().unwrap();
@@ -83,7 +83,7 @@ async fn the_longest_id_is_sent() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_and_the_next_attempt_starts_over() {
+async fn after_a_redirect_the_next_attempt_uses_the_original_address() {
     for status in [301, 302, 303, 307, 308] {
         let server = Server::bind().await;
         let mut source = server.source();
@@ -102,7 +102,7 @@ async fn redirects_are_followed_and_the_next_attempt_starts_over() {
 }
 
 #[tokio::test]
-async fn authorization_stays_within_its_origin() {
+async fn a_redirect_to_another_origin_drops_authorization_and_cookies() {
     let (server, elsewhere) = (Server::bind().await, Server::bind().await);
     let builder = server.builder().header("authorization", "Bearer a").header("cookie", "c=1");
     let mut source = builder.build().unwrap();
@@ -118,7 +118,7 @@ async fn authorization_stays_within_its_origin() {
     assert_eq!(other.header("cookie"), None);
 }
 
-/// Follows `count` redirects to a stream. Returns the first delivery and the source.
+/// Follows `count` redirects to a stream. Returns the first delivery and the event source.
 async fn after_redirects(count: usize) -> (Option<Delivery>, EventSource) {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -144,7 +144,7 @@ async fn redirects_are_followed_up_to_their_limit() {
 }
 
 #[tokio::test]
-async fn redirects_beyond_their_limit_fail_for_good() {
+async fn redirects_above_their_limit_end_the_event_source() {
     let (delivery, mut source) = after_redirects(REDIRECTS_MAX + 1).await;
     assert!(delivery.is_none(), "{delivery:?}");
     let reason = end(&mut source).await;
@@ -152,7 +152,7 @@ async fn redirects_beyond_their_limit_fail_for_good() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_nowhere_fails_for_good() {
+async fn a_redirect_without_an_address_ends_the_event_source() {
     let server = Server::bind().await;
     let answer = "HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n\r\n";
     let error = failed_by(server.builder(), &server, answer).await;

@@ -1,4 +1,4 @@
-//! A server that sends exactly the bytes of the test, and shared checks of an event source.
+//! A server that sends exactly the bytes that a test gives it, and functions that all tests share.
 
 use downlink_client::{
     Closed, Delivery, EventSource, EventSourceBuilder, Gap, Interruption, Opened, ReceivedEvent,
@@ -19,7 +19,7 @@ pub(crate) fn refusal(status: u16, headers: &str) -> String {
     format!("HTTP/1.1 {status} No\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
-/// A policy without waits, so that tests do not wait.
+/// A policy without waits, so that the tests are fast.
 pub(crate) fn at_once() -> ReconnectPolicy {
     ReconnectPolicy::resilient().reconnection_time(Duration::ZERO).backoff_max(Duration::ZERO)
 }
@@ -54,7 +54,8 @@ impl Server {
         connection
     }
 
-    /// Answers the next request and closes. Returns the connection with its request.
+    /// Answers the next request and closes the connection. Returns the connection, which holds the
+    /// request.
     pub(crate) async fn answer(&self, answer: impl AsRef<[u8]>) -> Connection {
         let mut connection = self.accept().await;
         connection.send(answer).await;
@@ -70,7 +71,7 @@ impl Server {
     }
 }
 
-/// An address without a listener, for as long as the socket lives.
+/// An address without a listener. The socket reserves the address until it is dropped.
 pub(crate) fn refusing() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -102,7 +103,8 @@ impl Connection {
     }
 
     async fn read_some(&mut self) {
-        assert_ne!(self.socket.read_buf(&mut self.request).await.unwrap(), 0, "request cut off");
+        assert_ne!(self.socket.read_buf(&mut self.request).await.unwrap(), 0, "the request ended \
+                                                                               early");
     }
 
     pub(crate) fn request_line(&self) -> String {
@@ -127,7 +129,7 @@ impl Connection {
         self.socket.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    /// Returns when the client has closed its end.
+    /// Returns when the client has closed the connection.
     pub(crate) async fn closed(mut self) {
         let mut rest = [0; 64];
         // A reset counts as a close.
@@ -135,7 +137,7 @@ impl Connection {
     }
 }
 
-/// Polls for the next delivery while the server runs its part.
+/// Waits for the next delivery while `server` runs.
 pub(crate) async fn with<T>(
     source: &mut EventSource,
     server: impl Future<Output = T>,
@@ -157,46 +159,46 @@ pub(crate) async fn connect(
 pub(crate) async fn opened(source: &mut EventSource) -> Opened {
     match source.next().await {
         Some(Delivery::Open(opened)) => opened,
-        other => panic!("not an open connection: {other:?}"),
+        other => panic!("expected an open connection: {other:?}"),
     }
 }
 
 pub(crate) async fn event(source: &mut EventSource) -> ReceivedEvent {
     match source.next().await {
         Some(Delivery::Event(event)) => event,
-        other => panic!("not an event: {other:?}"),
+        other => panic!("expected an event: {other:?}"),
     }
 }
 
 pub(crate) async fn gap(source: &mut EventSource) -> Gap {
     match source.next().await {
         Some(Delivery::Gap(gap)) => gap,
-        other => panic!("not a gap: {other:?}"),
+        other => panic!("expected a gap: {other:?}"),
     }
 }
 
 pub(crate) async fn comment(source: &mut EventSource) -> String {
     match source.next().await {
         Some(Delivery::Comment(text)) => text,
-        other => panic!("not a comment: {other:?}"),
+        other => panic!("expected a comment: {other:?}"),
     }
 }
 
 pub(crate) async fn interruption(source: &mut EventSource) -> Interruption {
     match source.next().await {
         Some(Delivery::Error(interruption)) => interruption,
-        other => panic!("not an error: {other:?}"),
+        other => panic!("expected an error: {other:?}"),
     }
 }
 
-/// Polls to the end, twice, and returns the reason.
+/// Checks that the event source has ended, also at a second poll, and returns the reason.
 pub(crate) async fn end(source: &mut EventSource) -> &Closed {
     assert!(source.next().await.is_none());
-    assert!(source.next().await.is_none(), "the end is final");
+    assert!(source.next().await.is_none(), "the event source ended, and then delivered again");
     source.closed_because().unwrap()
 }
 
-/// The interruption caused by one answer.
+/// The interruption that this answer causes.
 pub(crate) async fn interrupted_by(
     builder: EventSourceBuilder,
     server: &Server,
@@ -207,7 +209,7 @@ pub(crate) async fn interrupted_by(
     interruption
 }
 
-/// The error when one answer ends the event source for good.
+/// The error with which this answer ends the event source for good.
 pub(crate) async fn failed_by(
     builder: EventSourceBuilder,
     server: &Server,
@@ -217,6 +219,6 @@ pub(crate) async fn failed_by(
     tokio::join!(end(&mut source), server.answer(answer));
     match source.into_closed() {
         Some(Closed::Failed(error)) => error,
-        other => panic!("not a failure: {other:?}"),
+        other => panic!("expected a failure: {other:?}"),
     }
 }

@@ -1,7 +1,7 @@
-//! Time limits, on a stopped clock that advances only for the waits under test.
+//! Tests of time limits, on a stopped clock. The clock advances only for the waits under test.
 //!
-//! The clock is stopped once the connection is made. By then the peer's bytes are on the loopback,
-//! and the client reads them before any timer is due.
+//! A test stops the clock after the connection is made. The server's bytes are then already in the
+//! socket, so the client reads them before a timer fires.
 
 use downlink_client::{IDLE_TIMEOUT_LEARNED_MIN, StreamError};
 use std::time::Duration;
@@ -11,14 +11,15 @@ use crate::scripted::{Server, comment, connect, event, interruption};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The idle limit that ends a connection. The clock is stopped, and earlier bytes are read first.
+/// The idle timeout that ends the connection. The clock must be stopped.
 async fn idle_after(source: &mut downlink_client::EventSource) -> Duration {
     match interruption(source).await.error {
         StreamError::Idle { after, .. } => after,
-        other => panic!("not idle: {other:?}"),
+        other => panic!("expected an idle timeout: {other:?}"),
     }
 }
 
+/// The idle timeout that the event source derives from this keep-alive interval of the server.
 async fn learned_from(keep_alive_ms: &str) -> Duration {
     let server = Server::bind().await;
     let mut source = server.source();
@@ -43,7 +44,7 @@ async fn silence_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn comments_count_as_life() {
+async fn comments_restart_the_idle_timeout() {
     let server = Server::bind().await;
     let builder = server.builder().idle_timeout(LIMIT).comments(true);
     let mut source = builder.build().unwrap();
@@ -58,12 +59,12 @@ async fn comments_count_as_life() {
 }
 
 #[tokio::test]
-async fn the_limit_comes_from_the_servers_keep_alive() {
+async fn the_idle_timeout_is_derived_from_the_servers_keep_alive() {
     assert_eq!(learned_from("15000").await, Duration::from_secs(45));
 }
 
 #[tokio::test]
-async fn a_learned_limit_has_a_minimum() {
+async fn a_derived_idle_timeout_has_a_minimum() {
     let min = IDLE_TIMEOUT_LEARNED_MIN;
     assert_eq!(learned_from("1").await, min);
     assert_eq!(learned_from("1666").await, min);
@@ -71,7 +72,7 @@ async fn a_learned_limit_has_a_minimum() {
 }
 
 #[tokio::test]
-async fn the_callers_limit_goes_before_the_servers() {
+async fn an_idle_timeout_of_the_caller_overrides_the_derived_one() {
     let server = Server::bind().await;
     let mut source = server.builder().idle_timeout(LIMIT).build().unwrap();
     let open = "event: downlink.open\ndata: {\"keep_alive_ms\":15000}\n\ndata: x\n\n";
@@ -82,7 +83,7 @@ async fn the_callers_limit_goes_before_the_servers() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_a_failed_attempt() {
+async fn an_answer_that_never_arrives_is_a_failed_attempt() {
     let server = Server::bind().await;
     let mut source = server.builder().first_byte_timeout(LIMIT).build().unwrap();
     let silent = async {
@@ -92,14 +93,14 @@ async fn an_answer_that_does_not_come_is_a_failed_attempt() {
     };
     let (interruption, connection) = tokio::join!(interruption(&mut source), silent);
     let StreamError::FirstByteTimeout { after, .. } = interruption.error else {
-        panic!("not a timeout: {interruption:?}")
+        panic!("expected a timeout: {interruption:?}")
     };
     assert_eq!(after, LIMIT);
     connection.closed().await;
 }
 
 #[tokio::test]
-async fn an_open_stream_outlives_the_limit_for_its_head() {
+async fn the_first_byte_timeout_does_not_apply_to_an_open_stream() {
     let server = Server::bind().await;
     let mut source = server.builder().first_byte_timeout(LIMIT).build().unwrap();
     let mut connection = connect(&mut source, &server, "").await;

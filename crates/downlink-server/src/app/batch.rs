@@ -1,4 +1,5 @@
-//! `POST /events/batch`: one JSON object a line, all published or none.
+//! `POST /events/batch`: publishes one event per line of JSON. Either all events are published, or
+//! none.
 
 use std::fmt;
 
@@ -23,12 +24,12 @@ use super::{
     state::App,
 };
 
-/// The most topics and clients in one batch, all events together: ten for each of the most events
-/// in a batch. Each of them takes memory, and a step while the hub's lock is held. A limit on bytes
-/// alone would allow millions.
+/// The maximum number of topics and clients in one batch, all events together. It allows ten for
+/// each event of the largest batch. Each topic or client takes memory, and a step while the hub's
+/// lock is held. Without this limit, a batch could name millions of them.
 const ADDRESSES_MAX: usize = 100_000;
 
-/// Lines that are read before other requests of the same thread get their turn.
+/// After this many lines, the task lets other requests of the same thread run.
 const LINES_AT_ONCE: usize = 64;
 
 pub(super) async fn publish(
@@ -65,7 +66,7 @@ pub(super) async fn publish(
         lines.push(at);
     }
     if batch.is_empty() {
-        return Err(bad_request("The batch is empty: send one JSON object a line."));
+        return Err(bad_request("The batch is empty: send one JSON object per line."));
     }
     let refused = |error| match error {
         BatchError::Event { index, error } => {
@@ -112,8 +113,9 @@ struct Line<'a> {
     data: &'a RawValue,
 }
 
-/// A list of topics or clients. It keeps one more than an event may have, which is enough to refuse
-/// the event: a line may hold millions, and each takes more memory than its text.
+/// A list of topics or clients. It stores one name more than an event may have, which is enough to
+/// refuse the event. A line may hold millions of names, and each stored name takes more memory than
+/// its text.
 #[derive(Debug, Default)]
 struct Names(Vec<String>);
 
@@ -156,15 +158,15 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
     Ok((envelope, data))
 }
 
-/// The refusal for a line that is not an event. The parser counts lines from this one, and its
-/// message may quote the whole line.
+/// The refusal for a line that is not an event. The parser's own line number is removed, because it
+/// is always 1. Its message is shortened, because it may quote the whole line.
 fn not_an_event(error: &serde_json::Error) -> Refused {
-    /// Enough for a message that lists all known names.
+    /// Long enough for a message that lists all known names.
     const MESSAGE_CHARS_MAX: usize = 200;
     let sentence = sentence(error);
     let message = sentence.rsplit_once(" at line ").map_or(&*sentence, |(message, _)| message);
     let message: String = match message.split_once('`') {
-        // The first name in quotes comes from the client.
+        // The first quoted name comes from the client, so it is escaped.
         Some((before, after)) => {
             let (name, after) = after.rsplit_once("`, expected").unwrap_or((after, ""));
             let name = shown(name.trim_end_matches('`'));
@@ -177,7 +179,8 @@ fn not_an_event(error: &serde_json::Error) -> Refused {
     bad_request(format!("{message} (column {}).", error.column()))
 }
 
-/// A string is the data itself. Any other JSON value is sent unchanged, but without white space.
+/// The data of a JSON value. The text of a string is the data. Any other value is sent as JSON
+/// without white space between its tokens.
 fn data_of(value: &RawValue) -> Result<String, Refused> {
     let json = value.get();
     if json.starts_with('"') {
@@ -186,7 +189,7 @@ fn data_of(value: &RawValue) -> Result<String, Refused> {
     Ok(compact(json))
 }
 
-/// JSON without the white space between its tokens. Numbers keep every digit.
+/// Removes the white space between the tokens of a JSON text. Numbers keep every digit.
 fn compact(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -209,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_between_tokens_goes() {
+    fn white_space_between_tokens_is_removed() {
         assert_eq!(compact("{ \"a b\" : [ 1 , 2 ] }"), "{\"a b\":[1,2]}");
         assert_eq!(compact(r#"{"a": "x \" y", "b": 1}"#), r#"{"a":"x \" y","b":1}"#);
         assert_eq!(compact(r#"["\\", 2]"#), r#"["\\",2]"#);
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_the_data_itself() {
+    fn the_text_of_a_string_is_the_data() {
         assert_eq!(data(r#""a\nb""#), "a\nb");
         assert_eq!(data("[ 1, 2 ]"), "[1,2]");
         assert_eq!(data("null"), "null");
@@ -232,13 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_no_text() {
+    fn half_of_a_surrogate_pair_is_refused() {
         assert!(wrong(r#"{"topic":"a","data":"\ud800"}"#).contains("400"));
         assert_eq!(data(r#""\ud83d\ude00""#), "\u{1f600}");
     }
 
     #[test]
-    fn what_is_quoted_of_a_line_is_short_and_escaped() {
+    fn quotes_from_a_line_are_short_and_escaped() {
         let long = wrong(&format!("{{\"{}\u{7f}\":1}}", "n".repeat(1 << 20)));
         assert!(long.len() < 500, "{} bytes", long.len());
         assert!(long.contains("Unknown field") && long.contains("`topics`"), "{long}");

@@ -1,4 +1,4 @@
-//! Request bodies: read up to a size limit and a time limit.
+//! Reads request bodies, up to a size limit and a time limit.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use super::reply::{Refused, bad_request};
 
-/// A whole body may take as long as ten of the longest pauses. With the usual 30 seconds, a line of
-/// 60 kB/s transfers 16 MiB in that time. Without this limit, a client that sends single bytes
-/// could hold a connection for a year.
+/// A whole body may take ten times as long as its longest allowed pause. With the default pause of
+/// 30 seconds, a client with 60 kB/s can send 16 MiB in that time. Without this limit, a client
+/// that sends single bytes could hold a connection for a year.
 const PAUSES_MAX: u32 = 10;
 
-/// The next chunk of a body, `None` at its end.
+/// Reads the next chunk of a body. `None` at its end.
 pub(super) async fn next_chunk(
     body: &mut Body,
     pause_max: Duration,
@@ -22,7 +22,7 @@ pub(super) async fn next_chunk(
     loop {
         let frame = timeout(pause_max, body.frame()).await.map_err(|_| paused(pause_max))?;
         let Some(frame) = frame else { return Ok(None) };
-        let frame = frame.map_err(|_| bad_request("The body broke off. Send it again."))?;
+        let frame = frame.map_err(|_| bad_request("The request body ended early. Send it again."))?;
         // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
@@ -30,7 +30,7 @@ pub(super) async fn next_chunk(
     }
 }
 
-/// The whole body as text.
+/// Reads the whole body as text.
 pub(super) async fn text(
     body: Body,
     bytes_max: usize,
@@ -74,7 +74,7 @@ fn too_large(bytes_max: usize) -> Refused {
 fn paused(pause_max: Duration) -> Refused {
     Refused::new(
         StatusCode::REQUEST_TIMEOUT,
-        format!("Nothing of the body came for {} s. Send it again.", pause_max.as_secs_f32()),
+        format!("No part of the body arrived for {} s. Send it again.", pause_max.as_secs_f32()),
     )
 }
 
@@ -110,20 +110,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_pause_but_not_too_long() {
+    async fn a_body_may_pause_up_to_the_limit() {
         assert_eq!(status(dripping(3, SECOND - Duration::from_millis(1)), 9).await, 200);
         assert_eq!(status(dripping(3, SECOND + Duration::from_millis(1)), 9).await, 408);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_drips_ends_some_time() {
+    async fn a_body_sent_byte_by_byte_has_a_time_limit() {
         let pause = Duration::from_millis(900);
         assert_eq!(status(dripping(10, pause), 99).await, 200);
         assert_eq!(status(dripping(11, pause), 99).await, 408);
     }
 
     #[tokio::test]
-    async fn sizes_below_at_and_above_the_limit() {
+    async fn a_body_may_have_bytes_up_to_the_limit() {
         assert_eq!(status(Body::from("xx"), 3).await, 200);
         assert_eq!(status(Body::from("xxx"), 3).await, 200);
         assert_eq!(status(Body::from("xxxx"), 3).await, 413);

@@ -1,14 +1,16 @@
-//! Metrics in the classic text format of Prometheus, which older programs read.
+//! Writes metrics in the classic text format of Prometheus, for programs that cannot read
+//! OpenMetrics.
 //!
-//! It is made from the OpenMetrics text. The differences are few: a counter is described under the
-//! name of its samples, there are no units, an info is a gauge, and nothing marks the end.
+//! The input is the OpenMetrics text. The classic format differs in a few points: a counter is
+//! described under the name of its samples, units are left out, an info becomes a gauge, and there
+//! is no end mark.
 
 use std::fmt::Write as _;
 
 /// The media type of the classic format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whether a request prefers this format: it accepts plain text and no OpenMetrics.
+/// Whether a request wants the classic format: it accepts plain text, but not OpenMetrics.
 pub(super) fn is_preferred(accept: &str) -> bool {
     accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
 }
@@ -20,7 +22,8 @@ pub(super) fn from_openmetrics(text: &str) -> String {
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            // The help comes before the type, on which its name depends.
+            // The help line comes first, but the name in it depends on the type line. So it is kept
+            // until then.
             (Some("#"), Some("HELP"), Some(_), text) => help = text.unwrap_or_default(),
             (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
                 let (suffix, kind) = match kind {
@@ -47,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_infos_and_units_are_written_as_older_programs_expect() {
+    fn counters_infos_and_units_get_their_classic_form() {
         let text = "# HELP a_b Counts things.\n# TYPE a_b counter\na_b_total{x=\"y z\"} 1\n\
                     # HELP c_seconds Time.\n# TYPE c_seconds gauge\n# UNIT c_seconds seconds\n\
                     c_seconds 2.5\n# HELP d What it is.\n# TYPE d info\nd_info{v=\"1\"} 1\n# EOF\n";

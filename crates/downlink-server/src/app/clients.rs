@@ -48,10 +48,10 @@ pub(super) async fn disconnect(
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["client"])?;
     let client = query.one("client")?;
-    let client = client.ok_or_else(|| bad_request("Say which: add ?client=ID to the address."))?;
+    let client = client.ok_or_else(|| bad_request("No client: add ?client=ID to the address."))?;
     let client = ClientId::new(client).map_err(|error| {
         bad_request(format!(
-            "The parameter client is not a client id but {}: {error}.",
+            "The parameter client is not a client id: {}: {error}.",
             shown(client)
         ))
     })?;

@@ -1,7 +1,7 @@
-//! What a request says about its body: the media type, the character set, the coding.
+//! Checks the headers that describe a request's body: media type, character set and content coding.
 //!
-//! A body that the server would misread is refused: an event with the bytes of a gzip file, or with
-//! the parts of a form, is of no use to anybody.
+//! The server refuses a body that it would misread, such as a gzip file or a form. Otherwise
+//! subscribers would get the bytes of the file or the form as the data of an event.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -10,14 +10,14 @@ use super::{
     stream_reader::Format,
 };
 
-/// Refuses a body that is not plain text in UTF-8.
+/// Refuses a body whose headers say that it is not plain text in UTF-8.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Refused> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let coded = codings.map(|coding| coding.to_str().unwrap_or("?").trim());
     if let Some(coding) = coded.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity"))
     {
         return Err(unsupported(format!(
-            "The body has the content coding {}, which this server does not read: send it plain.",
+            "This server does not decode the content coding {}: send the body without a coding.",
             shown(coding)
         )));
     }
@@ -33,25 +33,25 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Refused> {
     };
     if let Some(charset) = charset.filter(|charset| !is_read(charset)) {
         return Err(unsupported(format!(
-            "The body has the character set {}: send it in UTF-8.",
+            "The body has the character set {}: send the body in UTF-8.",
             shown(charset)
         )));
     }
     if media_type.starts_with("multipart/") {
         return Err(unsupported(
-            "The body is a form of several parts: send the data alone as the body, and topic, event \
-             and id in the query. With curl that is --data, not --form.",
+            "The body is a form of several parts: send only the data as the body, and topic, \
+             event and id in the query. With curl, use --data instead of --form.",
         ));
     }
     Ok(())
 }
 
-/// The format of a body that is a stream of events.
+/// The format of the stream that the body holds. `None` if the body is the data of one event.
 pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
     match media_type.trim().to_ascii_lowercase().as_str() {
         "text/event-stream" => Some(Format::EventStream),
-        // There is no registered name, so all in use are read.
+        // No name is registered for this format, so all common names are accepted.
         "application/x-ndjson"
         | "application/ndjson"
         | "application/jsonl"
@@ -61,8 +61,9 @@ pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-/// Refuses a body that is a form with the fields of a publish: the data would be the whole form.
-/// curl and wget call every body a form, so the type alone says nothing.
+/// Refuses a form that begins with a field of a publish. Otherwise the data of the event would be
+/// the whole form. The media type is not enough to detect a form, because curl and wget send every
+/// body with the type of a form.
 pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refused> {
     const FIELDS: [&str; 7] = ["topic", "data", "id", "type", "event", "retry", "private"];
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();
@@ -71,8 +72,8 @@ pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refus
     match FIELDS.iter().find(|field| is_form && begins(field)) {
         None => Ok(()),
         Some(field) => Err(unsupported(format!(
-            "The body is a form with the field {field}: send the data alone as the body, and topic, \
-             event and id in the query. If the form is the data, send it as text/plain.",
+            "The body is a form with the field {field}: send only the data as the body, and \
+             topic, event and id in the query. If the form is the data, send it as text/plain.",
         ))),
     }
 }
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn utf8_is_read_by_any_of_its_names() {
+    fn utf8_is_accepted_under_any_of_its_names() {
         for content_type in
             ["text/plain", "text/plain; charset=UTF-8", "text/plain;charset=\"utf8\"; x=y", ""]
         {
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_coding_is_refused() {
+    fn every_content_coding_except_identity_is_refused() {
         for (coding, is_read) in
             [("gzip", false), ("identity", true), ("identity, br", false), ("Identity", true)]
         {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_is_known_by_its_fields() {
+    fn a_form_is_recognised_by_its_first_field() {
         let form = headers("application/x-www-form-urlencoded");
         assert!(check_no_form(&form, "topic=a&data=b").is_err());
         assert!(check_no_form(&form, "hello").is_ok());

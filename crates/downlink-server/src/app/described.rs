@@ -1,10 +1,10 @@
-//! `meta=1`: events that carry their type and addresses in their data, for a page that shows every
-//! event.
+//! `meta=1`: events that carry their type and their addresses in their data. A page that shows all
+//! events uses them.
 //!
-//! An `EventSource` receives only the types that it listens for, and no frame names its topics.
-//! With `meta=1`, every event has the same type, and its data holds the rest. Its id does not
-//! change, so a client resumes as usual. The event is encoded for this subscription alone. The
-//! frames that other subscriptions share are not changed.
+//! A page gets only events of the types that it listens for, and an ordinary event does not name
+//! its topics. With `meta=1`, every event has the same type, and its data holds its own type, its
+//! addresses and its data. Its id does not change, so a client resumes as usual. Such an event is
+//! encoded for one subscription only. Other subscriptions still share the ordinary frame.
 
 use downlink::{
     Event, EventType, Frame,
@@ -12,11 +12,13 @@ use downlink::{
 };
 use serde::Serialize;
 
-/// Publishers cannot use this type: the server reserves every type that begins with `downlink.`.
+/// The type of every event with `meta=1`. Publishers cannot use it, because types that begin with
+/// `downlink.` are reserved.
 const EVENT_TYPE: &str = "downlink.event";
 
-/// The data of an event with `meta=1`. JSON takes at most six bytes for a byte of text, so the data
-/// is at most six times as long as the event. Its addresses are limited when it is published.
+/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so the
+/// data in it is at most six times as long as the original. The number of addresses is limited when
+/// an event is published.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,
@@ -28,7 +30,7 @@ struct Described<'a> {
     data: &'a str,
 }
 
-/// Encodes an event with its type and addresses in its data.
+/// Encodes an event with its type and its addresses in its data.
 pub(super) fn described(event: Published<String>) -> Frame {
     let data = event.data();
     let mut described = Described {
@@ -47,6 +49,7 @@ pub(super) fn described(event: Published<String>) -> Frame {
             _ => {}
         }
     }
-    let described = Event::json(&described).expect("text, numbers and lists are JSON");
+    let described = Event::json(&described).expect("text, numbers and lists always serialize to \
+                                                    JSON");
     described.event(EventType::from_static(EVENT_TYPE)).id(event.id()).into()
 }

@@ -1,9 +1,9 @@
-//! Reads and discards the rest of a request body after an early answer.
+//! Reads and discards the rest of a request body if the server answers before it has read the whole
+//! body.
 //!
-//! A server that answers before it has read the whole body, and then closes, destroys its own
-//! answer: the socket answers later bytes with a reset, and the client's system then discards the
-//! answer it has received. So the server reads the rest of the body for a short time. The answer
-//! does not wait for that.
+//! Suppose the server closed the connection right after such an answer. The socket would answer
+//! further bytes of the body with a reset, and the client's system would then discard the answer.
+//! So the server reads the rest of the body for a short time. The answer does not wait for that.
 
 use std::{
     pin::Pin,
@@ -24,23 +24,26 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-/// How long the server reads the rest of a body. Many clients read the answer only when they have
-/// sent everything, Python's urllib among them, and a line of 100 Mbit/s takes that long for the
-/// bytes below. Half would do on a local network only.
+/// The maximum time for which the server reads the rest of a body. Many clients, such as Python's
+/// urllib, read the answer only after they have sent the whole body. With 100 Mbit/s, a client
+/// sends [`DISCARD_BYTES_MAX`] in about this time. Half the time would be enough only in a local
+/// network.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long the rest may pause. A client that has the answer and sends nothing more is not waited
-/// for.
+/// The maximum pause while the server reads the rest of a body. A longer pause means that the
+/// client has received the answer and sends no more.
 const DISCARD_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How many bytes of the rest the server reads: any file that a user who experiments is likely to
-/// send. They are discarded as they come.
+/// The maximum number of bytes that the server reads after the answer. A user who experiments is
+/// unlikely to send a larger file. The bytes are discarded as they arrive.
 const DISCARD_BYTES_MAX: usize = 128 << 20;
 
-/// Wraps the body of a request so that it may be dropped before its end, and tells whether it was.
+/// Wraps the body of a request. If the body is dropped before its end, the rest is read and
+/// discarded, and the returned flag is set.
 pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     let cut = Arc::new(AtomicBool::new(false));
-    // A client that sends `Expect` waits for an answer before it sends the body.
+    // A client that sends `Expect` waits for an answer before it sends the body, so there is no
+    // rest to read.
     if request.headers().contains_key(header::EXPECT) {
         return (request, cut);
     }
@@ -48,12 +51,12 @@ pub(super) fn discard_rest(request: Request) -> (Request, Arc<AtomicBool>) {
     (request.map(wrapped), cut)
 }
 
-/// A body whose rest is read for a while after it was dropped.
+/// A body whose rest is read for some time after it was dropped.
 struct DiscardedBody {
     body: Body,
-    /// The body was read to its end, or to an error.
+    /// Whether the body was read to its end or to an error.
     over: bool,
-    /// The body was dropped before that.
+    /// Set if the body is dropped before its end.
     cut: Arc<AtomicBool>,
 }
 
@@ -86,7 +89,7 @@ impl Drop for DiscardedBody {
         }
         self.cut.store(true, Ordering::Relaxed);
         let rest = std::mem::take(&mut self.body);
-        // Without a runtime there is no connection either.
+        // If there is no runtime, the connection is closed already.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(timeout(DISCARD_TIME_MAX, discard(rest)));
         }

@@ -1,7 +1,7 @@
-//! The addresses and attributes of an event, from a query or from JSON.
+//! The addresses and attributes of an event, as a query or a line of JSON gives them.
 //!
-//! The hub checks each word. This module checks two things the hub cannot: that there is at least
-//! one address, and that the addresses are valid before the first event arrives.
+//! The hub checks each value when an event is published. This module checks before the first event
+//! arrives that the addresses are valid, and that there is at least one.
 
 use std::time::Duration;
 
@@ -39,17 +39,17 @@ impl Envelope {
         })
     }
 
-    /// Reads the addresses, each once and in their order: an event may not come for a while, and a
-    /// stream has many events for the same ones.
+    /// Reads the addresses, sorted and without duplicates. A stream has many events for the same
+    /// addresses, and its first event may arrive late, so the addresses are checked once and early.
     pub(super) fn addresses(&self) -> Result<Vec<Address>, Refused> {
         if self.topics.is_empty() && self.clients.is_empty() && !self.everyone {
             return Err(bad_request(
-                "No recipient: name a topic, a client, or everyone (?topic=NAME, ?client=ID \
-                 or ?everyone in an address).",
+                "No recipient: give a topic, a client, or everyone (?topic=NAME, ?client=ID or \
+                 ?everyone in an address).",
             ));
         }
-        // Repeated names count, because the limit avoids a search for duplicates among a million
-        // names.
+        // The limit counts repeated names too, so that the search for duplicates never has to sort
+        // a million names.
         if self.topics.len() + self.clients.len() > ADDRESSES_MAX {
             let error = PublishError::TooManyAddresses { addresses_max: ADDRESSES_MAX };
             return Err(not_published(&error));
@@ -70,7 +70,7 @@ impl Envelope {
         Ok(addresses)
     }
 
-    /// The event to be, for what [`addresses`](Self::addresses) has read.
+    /// A pending event to `addresses`, which [`addresses`](Self::addresses) has read.
     pub(super) fn publish(&self, hub: &Hub<String>, addresses: &[Address]) -> Publish<String> {
         let mut publish = hub.to_addresses(addresses.iter().cloned());
         if let Some(event_type) = &self.event_type {

@@ -1,7 +1,8 @@
-//! The ids and types of a stream that another server wrote, and what happens to them here.
+//! Converts the ids and types of a stream that another server wrote.
 //!
-//! A browser would take some of its types for the connection's own events, and its ids mean nothing
-//! to this hub. By default neither stops the stream.
+//! The stream may use types that are reserved for events about the connection, and its ids are
+//! unknown to this hub. By default, reserved types get a prefix and the ids are dropped, so neither
+//! stops the stream.
 
 use downlink::hub::is_reserved_type;
 use downlink_proto::EventType;
@@ -12,10 +13,10 @@ use super::{
     stream_reader::{Arrived, Format},
 };
 
-/// The prefix of a type that the stream may not use here.
+/// The prefix that a reserved type gets.
 const PREFIX: &str = "upstream.";
 
-/// What happens to the ids and types of a stream that somebody else wrote.
+/// What happens to the ids and types of a stream that another server wrote.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Foreign {
     ids: Ids,
@@ -24,16 +25,16 @@ pub(super) struct Foreign {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Ids {
-    /// Each event gets an id of the hub.
+    /// Each event gets an id from the hub.
     Drop,
-    /// They are ids of the publisher: an invalid one stops the stream, and a repeated one is a
-    /// repeated event.
+    /// Each event keeps its id. An invalid id stops the stream. An event whose id was published
+    /// before counts as a repeat and is not published again.
     Keep,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Types {
-    /// A reserved type gets a prefix. One that cannot be sent is dropped.
+    /// A reserved type gets a prefix. A type that cannot be sent is dropped.
     Prefix,
     /// A reserved type stops the stream.
     Keep,
@@ -45,24 +46,25 @@ impl Foreign {
         let (ids, types) = (query.one("ids")?, query.one("types")?);
         if format == Format::Lines && (ids.is_some() || types.is_some()) {
             return Err(bad_request(
-                "The parameters ids and types are for text/event-stream: lines of JSON have neither.",
+                "The parameters ids and types are for text/event-stream: lines of JSON have no \
+                 ids and types.",
             ));
         }
         let ids = match ids {
             None | Some("drop") => Ids::Drop,
             Some("keep") => Ids::Keep,
-            Some(_) => return Err(bad_request("The parameter ids is drop or keep.")),
+            Some(_) => return Err(bad_request("The parameter ids must be drop or keep.")),
         };
         let types = match types {
             None | Some("prefix") => Types::Prefix,
             Some("keep") => Types::Keep,
             Some("drop") => Types::Drop,
-            Some(_) => return Err(bad_request("The parameter types is prefix, keep or drop.")),
+            Some(_) => return Err(bad_request("The parameter types must be prefix, keep or drop.")),
         };
         Ok(Self { ids, types })
     }
 
-    /// The event as it is published.
+    /// Returns the event with the id and type under which it is published.
     pub(super) fn apply(self, arrived: Arrived) -> Arrived {
         let id = arrived.id.filter(|_| self.ids == Ids::Keep);
         let event_type = match self.types {

@@ -1,9 +1,10 @@
 //! Access control for a server without credentials.
 //!
-//! A server on loopback serves this machine and its own pages. `Host` must be a name of this
-//! server, so a foreign domain name that resolves to this address is refused. `Origin` must be this
-//! server's own: a page of another origin is refused, and another port of localhost is another
-//! origin. The guard grants nothing: no answer carries a CORS header.
+//! A server on a loopback address accepts requests from programs on this machine and from its own
+//! page. `Host` must be a name of this server, so a request to a foreign domain name that resolves
+//! to this address is refused. `Origin` must be the server's own origin, so a page of another
+//! origin is refused. Another port of localhost is another origin. The guard allows no page of
+//! another origin: no answer has a CORS header.
 
 use std::sync::atomic::Ordering;
 
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::config::{Right, Settings};
 
-/// Paths that a probe may request without any right and by any name: it knows an address only, and
-/// some probes speak HTTP/1.0 without a name.
+/// Paths that a probe may request without any right and with any `Host`. A probe knows only an IP
+/// address, and some probes send no `Host` because they use HTTP/1.0.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -39,7 +40,7 @@ pub(super) async fn guard(State(app): State<App>, request: Request, next: Next) 
             refused.into_response()
         }
     };
-    // The connection cannot serve another request behind a body that was not read.
+    // The connection cannot serve another request, because the body of this one was not read.
     if cut.load(Ordering::Relaxed) && version <= Version::HTTP_11 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -67,7 +68,7 @@ fn check(settings: &Settings, request: &Request) -> Result<(), Refused> {
         Right::Publish => "publish",
     };
     Err(forbidden(format!(
-        "This server lets no client {right}: it was not started with --anonymous {right}."
+        "No client may {right}: the server was started without --anonymous {right}."
     )))
 }
 
@@ -76,22 +77,24 @@ fn host(request: &Request) -> Result<&str, Refused> {
     let target = request.uri().authority().map(|authority| authority.as_str());
     match (host, target) {
         (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
-            Err(bad_request("The Host header and the address of the request name two servers."))
+            Err(bad_request("The Host header and the address of the request name different \
+                             servers."))
         }
         (host, target) => host
             .or(target)
-            .ok_or_else(|| bad_request("Send one Host header, with the name of this server.")),
+            .ok_or_else(|| bad_request("Send a Host header with the name of this server.")),
     }
 }
 
-/// The value of a header that may come once. With two, a proxy and this server might each believe
-/// another one.
+/// The value of a header that may be given only once. If there were two, a proxy and this server
+/// might use different ones.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Refused> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(value)), None) => Ok(Some(value)),
-        _ => Err(bad_request(format!("Send one {name} header, of visible ASCII."))),
+        _ => Err(bad_request(format!("Send only one {name} header, with visible ASCII characters \
+                                      only."))),
     }
 }
 
@@ -104,12 +107,12 @@ fn check_host(settings: &Settings, host: &str) -> Result<(), Refused> {
         return Ok(());
     }
     Err(forbidden(format!(
-        "This server does not have the name {}. If it should, start it with --host and that name.",
+        "The host name {} is not allowed. To allow it, start the server with --host and that name.",
         shown(host)
     )))
 }
 
-/// The host without its port; an IPv6 address keeps its brackets.
+/// The host without its port. An IPv6 address keeps its brackets.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -131,7 +134,8 @@ fn check_origin(
 ) -> Result<(), Refused> {
     let site = one(headers, &SEC_FETCH_SITE)?;
     let origin = one(headers, &header::ORIGIN)?;
-    // The browser has compared the two itself, before any proxy changed the name.
+    // The browser has compared the origin of the page with the server, before a proxy changed the
+    // name.
     if site == Some("same-origin") {
         return Ok(());
     }
@@ -149,8 +153,8 @@ fn check_origin(
     }
 }
 
-/// Whether an origin is that of a server with this name. The port that the scheme implies may be
-/// there or not.
+/// Whether an origin belongs to a server with this name. The default port of the scheme may be
+/// given or left out.
 fn is_own(origin: &str, name: &str) -> bool {
     let schemes = [("http://", ":80"), ("https://", ":443")];
     let own = schemes.iter().find_map(|(scheme, port)| Some((origin.strip_prefix(scheme)?, port)));
@@ -161,7 +165,8 @@ fn is_own(origin: &str, name: &str) -> bool {
 
 fn foreign(origin: &str) -> Refused {
     forbidden(format!(
-        "Pages of {} may not use this server: send the request from its own page or a program.",
+        "Pages of {} may not use this server: send the request from the server's own page or from \
+         a program.",
         shown(origin)
     ))
 }
@@ -171,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_not_part_of_the_name() {
+    fn the_port_is_not_part_of_the_name() {
         assert_eq!(without_port("localhost:8080"), "localhost");
         assert_eq!(without_port("[::1]:8080"), "[::1]");
         assert_eq!(without_port("[::1]"), "[::1]");
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_names_are_ours() {
+    fn loopback_names_are_recognised() {
         for name in ["localhost", "LOCALHOST", "127.0.0.1", "127.1.2.3", "[::1]"] {
             assert!(is_loopback(name), "{name}");
         }
@@ -195,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_same_origin_is_ours() {
+    fn only_the_same_origin_is_allowed() {
         assert!(origin("http://127.0.0.1:8080", "127.0.0.1:8080", &[]));
         assert!(origin("https://push.example", "push.example", &[]));
         assert!(!origin("http://127.0.0.1:8081", "127.0.0.1:8080", &[]));
@@ -205,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_the_scheme_may_be_left_out() {
+    fn the_default_port_of_the_scheme_may_be_left_out() {
         assert!(origin("https://name", "name:443", &[]) && origin("https://Name:443", "name", &[]));
         assert!(origin("http://name", "name:80", &[]));
         assert!(!origin("http://name", "name:443", &[]) && !origin("https://name", "name:80", &[]));
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_server_is_its_own_origin_behind_a_proxy_too() {
+    fn an_origin_with_a_host_name_of_the_server_is_allowed_behind_a_proxy() {
         let names = ["push.example", "other.example:8443"];
         assert!(origin("https://push.example", "127.0.0.1:8080", &names));
         assert!(origin("https://other.example:8443", "127.0.0.1:8080", &names));
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_origin_the_site_counts() {
+    fn without_an_origin_header_the_fetch_site_decides() {
         let of = |site, mode| [("sec-fetch-site", site), ("sec-fetch-mode", mode)];
         assert!(site(&of("same-origin", "cors"), &Method::GET));
         assert!(site(&of("none", "navigate"), &Method::GET));
@@ -241,12 +246,12 @@ mod tests {
     }
 
     #[test]
-    fn the_browsers_own_comparison_settles_it() {
+    fn the_comparison_of_the_browser_decides() {
         let (own, foreign) = (("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site"));
         let origin = ("origin", "https://behind.a.proxy");
         assert!(site(&[own, origin], &Method::POST));
         assert!(!site(&[foreign, origin], &Method::POST) && !site(&[origin], &Method::POST));
-        assert!(!site(&[own, foreign], &Method::POST), "two answers are none");
+        assert!(!site(&[own, foreign], &Method::POST), "two values of the header are refused");
         assert!(!site(&[origin, ("origin", "http://localhost")], &Method::POST));
     }
 }

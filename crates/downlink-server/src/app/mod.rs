@@ -1,7 +1,7 @@
-//! The HTTP API: the hub and the routes over it.
+//! The HTTP API: makes the hub from the settings, and the routes that use it.
 //!
-//! A request first passes the guard, which checks `Host`, `Origin` and rights. Its route then reads
-//! the query and refuses unknown parameters. Nothing changes before both have passed.
+//! First, the guard checks `Host`, `Origin` and the rights of a request. Then the route reads the
+//! query and refuses unknown parameters. A request changes nothing until it has passed both checks.
 
 mod batch;
 mod body;
@@ -40,15 +40,15 @@ use downlink::hub::{Durability, Hub, HubError, HubRetention, HubStore, Limits, R
 use self::state::App;
 use crate::config::Settings;
 
-/// How long the server waits for a store that another process has open, unless set. The other
-/// process may be a server that is about to end. A second server that was started by mistake
-/// reports an error after this time.
+/// The default time that the server waits if another process has the store open. The other process
+/// may be a server that is about to end. If the new server was started by mistake, it reports an
+/// error after this time.
 pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 
-/// The paths that are answered at the limit of connections too.
+/// The paths that the server answers even when the limit of connections is reached.
 pub const ANSWERED_AT_LIMIT: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// How long these settings let the server wait for a store that another process has open.
+/// How long the server waits if another process has the store open, according to the settings.
 pub(crate) fn store_wait(settings: &Settings) -> Duration {
     settings.store_wait.unwrap_or(STORE_WAIT)
 }
@@ -94,7 +94,7 @@ pub fn hub(settings: &Settings) -> Result<Hub<String>, HubError> {
         .build()
 }
 
-/// The server's routes over a hub.
+/// The routes of the server, for this hub.
 pub fn app(hub: Hub<String>, settings: Settings) -> Router {
     let app = App { hub, settings: Arc::new(settings), started: SystemTime::now() };
     page::routes()
@@ -114,15 +114,15 @@ pub fn app(hub: Hub<String>, settings: Settings) -> Router {
 
 async fn unknown_path(uri: Uri) -> reply::Refused {
     reply::not_found(format!(
-        "There is nothing at {}. Subscribe and publish at /events; /topics, /clients, /healthz, \
-         /readyz and /metrics tell more, and / is a page.",
+        "There is nothing at {}. Subscribe and publish at /events. Other addresses are /topics, \
+         /clients, /healthz, /readyz and /metrics. There is a page at /.",
         reply::shown(uri.path())
     ))
 }
 
 async fn unknown_method(method: Method, uri: Uri) -> reply::Refused {
     reply::method_not_allowed(format!(
-        "The address {} does not take {method}. The Allow header says what it takes.",
+        "The address {} does not support {method}. The Allow header lists the methods it supports.",
         reply::shown(uri.path())
     ))
 }

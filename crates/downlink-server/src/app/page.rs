@@ -1,8 +1,9 @@
-//! `GET /`: a page to subscribe, publish and watch by hand. Its files are part of the program.
+//! `GET /`: a page to subscribe, publish and watch events in a browser. Its files are part of the
+//! program.
 //!
-//! Its content security policy allows the page's own scripts and style, and requests to this
-//! server. In browsers that support trusted types, it also prevents the use of text as HTML or
-//! script.
+//! The content security policy allows only the page's own scripts and style, and requests to this
+//! server. In browsers that support trusted types, the policy also prevents that text is used as
+//! HTML or script.
 
 use axum::{
     Router,

@@ -1,4 +1,4 @@
-//! `POST /events`: from a request to an event.
+//! `POST /events`: publishes the body of a request, as one event or as a stream of events.
 
 use axum::{
     body::Body,
@@ -58,7 +58,7 @@ pub(super) async fn publish(
     }
     if let Some(name) = OF_A_STREAM.iter().find(|name| query.is_given(name)) {
         return Err(bad_request(format!(
-            "The parameter {name} is for a stream: send it as text/event-stream or \
+            "The parameter {name} is for a stream: send the body as text/event-stream or \
              application/x-ndjson, or use last=true for one event.",
         )));
     }
@@ -77,12 +77,14 @@ pub(super) async fn publish(
 fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {
     if let Some(name) = OF_ONE_EVENT.iter().find(|name| query.is_given(name)) {
         return Err(bad_request(format!(
-            "The parameter {name} is for one event, and the body is a stream of them: leave it out."
+            "The parameter {name} is for one event, but the body is a stream of events: remove \
+             the parameter."
         )));
     }
     if key.is_some() {
         return Err(bad_request(
-            "Idempotency-Key is for one event, and the body is a stream of them: leave it out.",
+            "Idempotency-Key is for one event, but the body is a stream of events: remove the \
+             header.",
         ));
     }
     Ok(())
@@ -92,7 +94,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| more.is_none());
-    key.map(Some).ok_or_else(|| bad_request("Send one Idempotency-Key, of visible ASCII."))
+    key.map(Some).ok_or_else(|| bad_request("Send only one Idempotency-Key, with visible ASCII \
+                                             characters only."))
 }
 
 fn answer(confirmed: &Confirmed) -> Response {

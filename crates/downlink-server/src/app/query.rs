@@ -1,20 +1,21 @@
-//! The query: unknown parameters and values that are not UTF-8 are refused.
+//! Reads the query of a request. Unknown parameters and values that are not UTF-8 are refused.
 //!
-//! A parameter that the server does not know is a typing error, which would otherwise be found in
-//! production. Names that begin with `_` are left to other programs and ignored. `last_event_id`, in
-//! any spelling that a library adds on its own, is read elsewhere, and no value of it is refused: a
-//! browser never reconnects after a 400. What else such libraries add is ignored for the same reason.
+//! An unknown parameter is most likely a typing error, and a refusal shows it early. Names that
+//! begin with `_` are ignored, because other programs use them. The module does not check
+//! `last_event_id`, in any of the spellings that libraries use: the library `downlink` reads it,
+//! and no value of it is refused, because a browser never reconnects after a 400. For the same
+//! reason, other parameters that such libraries add are ignored.
 
 use downlink::LastEventId;
 use percent_encoding::percent_decode;
 
 use super::reply::{Refused, bad_request, shown};
 
-/// The parameter that accepts any value, under any of its names.
+/// The parameter whose value is never refused, under any of its names.
 const LENIENT: &str = "last_event_id";
 
-/// Parameters that polyfills of `EventSource` add for old browsers. They ask for white space at the
-/// beginning, which no browser of today needs.
+/// Parameters that polyfills of `EventSource` add. They ask the server to begin the stream with
+/// white space, which today's browsers do not need.
 const OF_POLYFILLS: [&str; 2] = ["evs_preamble", "padding"];
 
 /// The parameters of one request, in their order.
@@ -69,25 +70,27 @@ impl Query {
         }
     }
 
-    /// A parameter that is on (`name`, `name=1`, `name=true`) or off (`name=0`, `name=false`).
+    /// Reads a parameter that is on (`name`, `name=1`, `name=true`) or off (`name=0`,
+    /// `name=false`).
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refused> {
         match self.one(name)? {
             None => Ok(None),
             Some("" | "1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
             Some(other) => {
-                Err(bad_request(format!("The parameter {name} is 1 or 0, not {}.", shown(other))))
+                Err(bad_request(format!("The parameter {name} must be 1 or 0, not {}.", \
+                                         shown(other))))
             }
         }
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub(super) fn number<N: std::str::FromStr>(&self, name: &str) -> Result<Option<N>, Refused> {
         let parse = |value: &str| {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             value.parse().ok().filter(|_| digits).ok_or_else(|| {
                 bad_request(format!(
-                    "The parameter {name} is a whole number, not {}.",
+                    "The parameter {name} must be a whole number, not {}.",
                     shown(value)
                 ))
             })
@@ -105,15 +108,15 @@ fn decode(text: &str) -> Result<String, Refused> {
 }
 
 fn unknown(name: &str, known: &[&str]) -> Refused {
-    // Names are short, so a prefix of a long one is enough for the comparison.
+    // Known names are short, so the start of a long name is enough for the comparison.
     let start: String = name.chars().take(32).collect();
     let bare = |name: &str| name.to_lowercase().replace(['_', '-'], "");
     let distance = |known: &&&str| strsim::damerau_levenshtein(&bare(&start), &bare(known));
     let nearest = known.iter().min_by_key(distance).filter(|known| distance(known) <= 3);
     let known = match (nearest, known) {
         (_, []) => "This address takes no parameters.".to_owned(),
-        (Some(nearest), _) => format!("Perhaps {nearest} is meant."),
-        (None, _) => format!("There are: {}.", known.join(", ")),
+        (Some(nearest), _) => format!("Did you mean {nearest}?"),
+        (None, _) => format!("The parameters are: {}.", known.join(", ")),
     };
     bad_request(format!("There is no parameter {}. {known}", shown(name)))
 }
@@ -144,9 +147,9 @@ mod tests {
 
     #[test]
     fn unknown_names_come_with_a_suggestion() {
-        assert!(detail("topics=a").contains("Perhaps topic is meant."));
-        assert!(detail("TOPIC=a").contains("Perhaps topic is meant."));
-        assert!(detail("xyzxyzxyz=a").contains("There are: topic, client, last."));
+        assert!(detail("topics=a").contains("Did you mean topic?"));
+        assert!(detail("TOPIC=a").contains("Did you mean topic?"));
+        assert!(detail("xyzxyzxyz=a").contains("The parameters are: topic, client, last."));
         let nothing = format!("{:?}", Query::read(Some("a"), &[]).unwrap_err());
         assert!(nothing.contains("takes no parameters"));
     }
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_id_may_be_anything_and_names_of_others_too() {
+    fn a_last_event_id_and_parameters_of_other_programs_are_never_refused() {
         let known = ["topic", "last_event_id"];
         let query = "last_event_id=%ff&lastEventId=&evs_last_event_id=7&Last-Event-ID=x&_%41=%ff\
                      &topic=a&evs_preamble=2056&padding=true";
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_400() {
+    fn a_refused_query_has_status_400() {
         let refused = Query::read(Some("x"), KNOWN).unwrap_err();
         assert_eq!(refused.into_response().status(), 400);
     }

@@ -1,7 +1,8 @@
-//! Answers: JSON for a success, a problem with a sentence for a refusal.
+//! The answers to requests: JSON for a success, and a problem (RFC 9457) for a refusal.
 //!
-//! A sentence begins with a capital letter, or with a quote from the request. It ends with one full
-//! stop. It says how to fix the request unless that is obvious.
+//! The detail of a problem consists of sentences. The first begins with a capital letter, or with a
+//! quote from the request. The last ends with one full stop. The detail says how to fix the request
+//! unless that is obvious.
 
 use std::{error::Error, time::Duration};
 
@@ -17,7 +18,8 @@ use serde::Serialize;
 
 use crate::config::Settings;
 
-/// When a refused client should try again: soon, and spread over time.
+/// After how long a refused client should try again. The time is random, so that clients do not
+/// return at once.
 const LATER: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 /// The refusal of a request. The request changed nothing.
@@ -32,7 +34,7 @@ impl Refused {
         Self { status, detail: detail.into() }
     }
 
-    /// The same refusal with a longer text: `change` gets the sentence and returns the new one.
+    /// Returns the refusal with another detail: `change` gets the old text and returns the new one.
     pub(super) fn map_detail(self, change: impl FnOnce(&str) -> String) -> Self {
         Self { detail: change(&self.detail), ..self }
     }
@@ -63,17 +65,19 @@ pub(super) fn method_not_allowed(detail: impl Into<String>) -> Refused {
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// The refusal for a publish error. It says how to fix the request.
+/// The refusal for a publish error. The detail says how to fix the request.
 pub(super) fn not_published(error: &PublishError) -> Refused {
     let advice = match error {
-        PublishError::TooLarge { .. } => " Send less, or start the server with --event-bytes-max.",
+        PublishError::TooLarge { .. } => " Send less, or start the server with a higher \
+                                          --event-bytes-max.",
         PublishError::Finished => " Publish to another topic.",
-        PublishError::LastNeedsTopics => " Publish it to topics alone.",
-        PublishError::IdTaken => " Give each event an id of its own.",
+        PublishError::LastNeedsTopics => " Publish it only to topics.",
+        PublishError::IdTaken => " Give each event its own id.",
         PublishError::KeyReused => " Use a new key for each event.",
-        PublishError::TooManyTopics { .. } => " Use fewer, or start the server with --topics-max.",
+        PublishError::TooManyTopics { .. } => " Use fewer topics, or start the server with a \
+                                               higher --topics-max.",
         PublishError::ReservedType { .. } => " Choose another type.",
-        PublishError::InvalidType(_) => " Leave line breaks out of it.",
+        PublishError::InvalidType(_) => " Remove the line breaks.",
         PublishError::Closed => " Try again later.",
         PublishError::Busy => " Try again in a moment.",
         _ => "",
@@ -81,8 +85,8 @@ pub(super) fn not_published(error: &PublishError) -> Refused {
     Refused::new(error.to_problem().status(), sentence(error) + advice)
 }
 
-/// Waits until an event is published. With relaxed durability, the status of the answer says that a
-/// power cut may still lose it.
+/// Waits until an event is confirmed. With relaxed durability, the status is 202, because a power
+/// cut may still lose the event.
 pub(super) async fn confirmed(
     settings: &Settings,
     receipt: &Receipt,
@@ -91,12 +95,12 @@ pub(super) async fn confirmed(
     Ok((published_status(settings), confirmed))
 }
 
-/// The HTTP status of a successful publish.
+/// The HTTP status of a successful publish: 202 with relaxed durability, else 200.
 pub(super) fn published_status(settings: &Settings) -> StatusCode {
     if settings.is_relaxed() { StatusCode::ACCEPTED } else { StatusCode::OK }
 }
 
-/// An error and its causes as one sentence.
+/// Writes an error and its causes as one sentence.
 pub(super) fn sentence(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -110,7 +114,7 @@ pub(super) fn sentence(error: &dyn Error) -> String {
     first.into_iter().flatten().chain(rest.chars()).chain(['.']).collect()
 }
 
-/// A JSON answer that is never cached. It ends with a line end, for people who use curl.
+/// A JSON answer that is never cached. It ends with a line end, so that it is readable with curl.
 pub(super) fn json(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
@@ -122,13 +126,13 @@ pub(super) fn json(value: &impl Serialize) -> Response {
             (headers, body).into_response()
         }
         Err(error) => {
-            tracing::error!(%error, "an answer could not be written as JSON");
+            tracing::error!(%error, "cannot write an answer as JSON");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// Text from a client, for an answer or a log: escaped, and cut to a short length.
+/// Escapes and shortens text from a client, for an answer or a log.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 60;
     let short: String = text.chars().take(SHOWN_MAX).collect();
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_clients_send_is_escaped_and_cut() {
+    fn text_from_clients_is_escaped_and_shortened() {
         assert_eq!(shown("a\"\r\n\u{1b}"), r#""a\"\r\n\u{1b}""#);
         assert_eq!(shown(&"é".repeat(60)), format!("\"{}\"", "é".repeat(60)));
         assert_eq!(shown(&"é".repeat(61)), format!("\"{}\"…", "é".repeat(60)));

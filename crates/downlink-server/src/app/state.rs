@@ -1,6 +1,7 @@
 //! The state that all routes share.
 //!
-//! The routes receive it from axum. Each clone refers to the same hub and the same settings.
+//! axum passes a clone of the state to each route. All clones refer to the same hub and the same
+//! settings.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -8,7 +9,7 @@ use downlink::hub::Hub;
 
 use crate::config::Settings;
 
-/// The state of the server that every request can read.
+/// The state that every route can read.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) hub: Hub<String>,

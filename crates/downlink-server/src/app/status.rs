@@ -49,7 +49,7 @@ pub(super) async fn metrics(
     describe_program(&app, &mut registry);
     let mut text = String::new();
     text::encode(&mut text, &registry).map_err(|_| {
-        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The numbers could not be written.")
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The metrics cannot be written.")
     })?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let (content_type, text) = if accept.is_some_and(classic::is_preferred) {
@@ -61,12 +61,13 @@ pub(super) async fn metrics(
     Ok((headers, text).into_response())
 }
 
-/// Adds the version and the start time. The counters begin at 0 after a restart.
+/// Adds the version and the start time. With the start time, a program can see that the counters
+/// began at 0 again.
 fn describe_program(app: &App, registry: &mut Registry) {
     let build = Info::new([("version", crate::VERSION)]);
-    registry.register("downlink_build", "The program that answers", build);
+    registry.register("downlink_build", "The version of the server", build);
     let started = app.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = ConstGauge::new(started.as_secs_f64());
-    let help = "When the server began, since 1970";
+    let help = "The time at which the server started, since 1970";
     registry.register_with_unit("downlink_start_time", help, Unit::Seconds, started);
 }

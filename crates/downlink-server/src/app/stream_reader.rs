@@ -1,8 +1,9 @@
-//! Reads the body of a streamed publish: from chunks to events.
+//! Parses the body of a streamed publish. Its input is chunks of bytes, its output is events.
 //!
-//! A browser's parser ignores what it does not understand, because nobody would read its complaint.
-//! A publisher reads the answer, so here nothing is dropped without a word: text that is not UTF-8,
-//! and a body without any event, are refused, and the last event needs no blank line after it.
+//! A browser's parser silently ignores text that it does not understand. A publisher reads the
+//! server's answer, so this parser reports such text instead. It refuses text that is not UTF-8,
+//! and an event stream with text but without any event. The last event needs no blank line after
+//! it.
 
 use downlink_proto::{DecodedEvent, Decoder, DecoderLimits, Item};
 use serde_json::value::RawValue;
@@ -26,11 +27,11 @@ pub(super) struct Arrived {
     pub(super) data: String,
 }
 
-/// Parses a body in chunks of any size.
+/// The parser of a body. The chunks may have any size.
 pub(super) struct Reader {
     utf8: Utf8,
     parser: Parser,
-    /// Whether the body had any bytes, and whether some of them meant something.
+    /// Whether the body had any bytes, and whether the parser found an item in them.
     has_bytes: bool,
     is_understood: bool,
 }
@@ -64,7 +65,7 @@ impl Reader {
         Self { utf8: Utf8::default(), parser, has_bytes: false, is_understood: false }
     }
 
-    /// Reads the next chunk. `None` is the proper end of the body.
+    /// Parses the next chunk. `None` means that the body has ended.
     pub(super) fn read(&mut self, chunk: Option<&[u8]>) -> Read {
         self.has_bytes |= chunk.is_some_and(|chunk| !chunk.is_empty());
         let (valid, not_utf8) = match chunk {
@@ -72,7 +73,7 @@ impl Reader {
             None => (0, self.utf8.is_cut()),
         };
         if chunk.is_none() && not_utf8 {
-            // The unfinished event holds the wrong text.
+            // The unfinished event contains the invalid bytes, so it is dropped.
             return Read { events: Vec::new(), error: Some(not_text()) };
         }
         let valid = chunk.map(|chunk| chunk.get(..valid).unwrap_or_default());
@@ -107,8 +108,8 @@ fn not_text() -> Refused {
 
 fn no_event() -> Refused {
     bad_request(
-        "The body has no event: an event is a line that begins with `data:`, and a blank line after \
-         it. If the body is the data of one event, send it as text/plain.",
+        "The body has no event: an event is a line that begins with `data:`, followed by a blank \
+         line. If the body is the data of one event, send it as text/plain.",
     )
 }
 
@@ -124,13 +125,14 @@ fn arrived(item: Item) -> Option<Arrived> {
 /// Checks text that arrives in chunks.
 #[derive(Default)]
 struct Utf8 {
-    /// The beginning of a character whose rest has not arrived, and its length.
+    /// The first bytes of a character whose other bytes have not arrived, and their number.
     cut: [u8; 4],
     cut_len: usize,
 }
 
 impl Utf8 {
-    /// How many bytes of a chunk are before the first wrong one, and whether there is a wrong one.
+    /// Returns the number of valid bytes at the start of a chunk, and whether an invalid byte
+    /// follows them.
     fn check(&mut self, chunk: &[u8]) -> (usize, bool) {
         let mut at = 0;
         while self.cut_len > 0 {
@@ -157,13 +159,13 @@ impl Utf8 {
         (chunk.len(), false)
     }
 
-    /// Whether a character's rest is missing.
+    /// Whether the text ends within a character.
     fn is_cut(&self) -> bool {
         self.cut_len > 0
     }
 }
 
-/// Lines of JSON, each the data of an event.
+/// The parser of lines of JSON. Each line is the data of one event.
 struct Lines {
     /// The incomplete last line. Invariant: at most `bytes_max` bytes.
     line: Vec<u8>,
@@ -195,7 +197,7 @@ impl Lines {
         Ok(())
     }
 
-    /// The event of a complete line. A blank line has none.
+    /// The event of a complete line. `None` for a blank line.
     fn take(&mut self) -> Result<Option<Arrived>, Refused> {
         let line = std::mem::take(&mut self.line);
         let is_first = std::mem::take(&mut self.is_first);
@@ -204,13 +206,13 @@ impl Lines {
             return Ok(None);
         }
         let value: &RawValue = serde_json::from_slice(json).map_err(|error| {
-            bad_request(format!("A line is not JSON: look at its column {}.", error.column()))
+            bad_request(format!("A line is not JSON: see column {}.", error.column()))
         })?;
         Ok(Some(Arrived { event_type: None, id: None, data: value.get().to_owned() }))
     }
 }
 
-/// A body without the byte order mark that some editors put before UTF-8 text.
+/// Removes the byte order mark that some editors put before UTF-8 text.
 fn without_mark(text: &[u8], is_first: bool) -> &[u8] {
     text.strip_prefix("\u{feff}".as_bytes()).filter(|_| is_first).unwrap_or(text)
 }
@@ -242,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_in_any_pieces_and_the_last_needs_no_end() {
+    fn lines_may_be_cut_anywhere_and_the_last_needs_no_line_end() {
         let read = lines(&["{\"a\":1}\n\n[2", "]\r\n\"x\""]).unwrap();
         assert_eq!(read, ["{\"a\":1}", "[2]", "\"x\""]);
     }
 
     #[test]
-    fn lines_have_a_limit() {
+    fn a_line_may_have_bytes_up_to_the_limit() {
         let line = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         assert!(lines(&[&line(19)]).is_ok());
         assert!(lines(&[&line(20)]).is_ok());
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn events_before_a_wrong_one_are_read_however_the_body_is_cut() {
+    fn events_before_an_invalid_one_are_read_however_the_body_is_cut() {
         let whole = lines(&["1\n2\n{\n4\n"]).unwrap_err();
         assert!(whole.starts_with(r#"["1", "2"]"#), "{whole}");
         assert_eq!(lines(&["1\n", "2", "\n{", "\n4\n"]).unwrap_err(), whole);
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_no_event_stream_is_refused() {
+    fn a_body_that_is_not_an_event_stream_is_refused() {
         for body in ["{\"a\":1}", "<html>\n\n</html>\n", "\n\n", "hello"] {
             assert!(stream(&[body]).unwrap_err().contains("no event"), "{body:?}");
         }
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_keeps_its_own_type_and_id_only() {
+    fn an_event_does_not_inherit_the_type_and_id_of_the_last_one() {
         let mut reader = Reader::new(Format::EventStream, 100);
         let stream = "event: t\nid: 1\ndata: a\n\ndata: b\n\n";
         let read = reader.read(Some(stream.as_bytes())).events;

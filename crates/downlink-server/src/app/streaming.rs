@@ -1,8 +1,9 @@
-//! A request body that is a stream of events. Each event is published as it arrives.
+//! Publishes a request body that is a stream of events. Each event is published as it arrives.
 //!
-//! Published events stay published when the stream stops early. The answer says how many there are.
-//! `foreign` says what happens to their ids and types. Comments and reconnection times are dropped,
-//! since they were meant for the first reader of the stream.
+//! If the stream stops early, the events before that point stay published, and the answer says how
+//! many there are. The module `foreign` decides what happens to their ids and types. Comments and
+//! reconnection times of the stream are dropped, because they are meant for the connection that the
+//! publisher reads from.
 
 use std::{
     collections::VecDeque,
@@ -26,21 +27,21 @@ use super::{
     stream_reader::{Arrived, Format, Read, Reader},
 };
 
-/// The type of the event that ends topics whose stream broke.
+/// The type of the event that finishes the topics of a stream that broke.
 const BROKEN: &str = "upstream.broken";
 
-/// A stream to be published.
+/// A stream to publish.
 pub(super) struct Stream {
     pub(super) envelope: Envelope,
     pub(super) addresses: Vec<Address>,
     pub(super) format: Format,
     pub(super) foreign: Foreign,
-    /// Whether the topics are finished with the stream.
+    /// Whether the topics are finished when the stream ends.
     pub(super) finish: bool,
     pub(super) body: Body,
 }
 
-/// Publishes a stream. Answers when the body has ended or failed, or after too long a pause.
+/// Publishes a stream. Answers when the body has ended, has failed, or has paused for too long.
 pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refused> {
     if stream.finish && stream.envelope.topics.is_empty() {
         return Err(bad_request("Only topics can be finished: finish_on_end needs a topic."));
@@ -50,12 +51,13 @@ pub(super) async fn publish(app: &App, stream: Stream) -> Result<Response, Refus
     if !stream.finish {
         return publish_to_the_end(app.clone(), stream, is_here).await;
     }
-    // In a task of its own: a request whose client has gone is dropped, and its topics have to be
-    // finished all the same. The task sees by `here` that the request is gone.
+    // This runs in its own task. If the client disconnects, the future of the request is dropped,
+    // but the topics still have to be finished. The task sees by `here` that the request was
+    // dropped.
     let publishing = tokio::spawn(publish_to_the_end(app.clone(), stream, is_here));
     let published = publishing.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a streamed publish did not end");
-        Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The server has failed here."))
+        tracing::error!(%error, "the task of a streamed publish failed");
+        Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "The server has failed."))
     });
     drop(here);
     published
@@ -95,10 +97,11 @@ async fn publish_to_the_end(
     }
 }
 
-/// The next chunk of the body. `None` if the server shuts down first.
+/// Reads the next chunk of the body. `None` if the server starts to shut down first.
 ///
-/// A model may compute for a long time and a sensor may be silent, so the longest pause is hours,
-/// not seconds. The limit exists because a peer that lost its network is silent too.
+/// The maximum pause is an hour by default, not seconds, because a language model may compute for a
+/// long time and a sensor may be silent. It has a limit because a client that has lost its network
+/// is silent too.
 async fn next_chunk(app: &App, body: &mut Body) -> Option<Result<Option<Bytes>, Refused>> {
     tokio::select! {
         biased;
@@ -118,20 +121,20 @@ struct Publishing<'a> {
     envelope: Envelope,
     addresses: Vec<Address>,
     foreign: Foreign,
-    /// Gone when the client is.
+    /// Dropped when the client disconnects.
     request: Weak<()>,
-    /// Places that events have taken in topics since other requests had their turn.
+    /// The number of appends (one per event and address) since other requests of this thread ran.
     pushed: usize,
-    /// Events that were given to the hub.
+    /// The number of events that were passed to the hub.
     sent: u64,
-    /// Events that are published, without those that were published before.
+    /// The number of events that this stream published. Repeated events are not counted.
     published: u64,
-    /// Events that were published before, with the same id.
+    /// The number of events that had already been published with the same id.
     repeated: u64,
     last: Option<Confirmed>,
     /// The HTTP status of the last publish.
     status: StatusCode,
-    /// Events that are being committed, with their numbers in the stream, oldest first.
+    /// The events whose commits are not complete, with their numbers in the stream, oldest first.
     waiting: VecDeque<(u64, Receipt)>,
 }
 
@@ -139,15 +142,18 @@ struct Publishing<'a> {
 struct Stopped {
     number: u64,
     why: Refused,
-    /// The server shuts down, and the publisher can send the rest to the next one.
+    /// Whether the server is shutting down. The publisher can then send the rest to the next
+    /// server.
     is_shutdown: bool,
 }
 
-/// The most events of one chunk whose commits are under way: as many as a few commits take. A
-/// stream that is faster than the disk is read at the speed of the disk.
+/// The maximum number of events of one chunk whose commits are not complete. A few commits hold
+/// this many events. If a stream is faster than the disk, the server reads it at the speed of the
+/// disk.
 const WAITING_MAX: usize = 256;
 
-/// Places in topics that events take before other requests of the same thread get their turn.
+/// After this many appends (one per event and address), the task lets other requests of the same
+/// thread run.
 const PUSHED_AT_ONCE: usize = 64;
 
 impl Publishing<'_> {
@@ -171,7 +177,8 @@ impl Publishing<'_> {
             if let Some(error) = error {
                 return Err(self.at_next(error));
             }
-            // A refused event stops the stream before the next chunk, which may take long.
+            // Waits here, because the next chunk may take long. If an event is refused, the stream
+            // stops before that chunk.
             self.settle(0).await?;
             if chunk.is_none() {
                 break;
@@ -190,7 +197,8 @@ impl Publishing<'_> {
         let receipt = self.send(arrived).map_err(|why| self.at_next(why))?;
         self.sent += 1;
         self.waiting.push_back((self.sent, receipt));
-        // In memory a commit is not waited for, and a piece of the body may hold 16,384 events.
+        // Without a store, commits take no time, and one chunk of the body may hold 16,384 events.
+        // So the task has to yield by itself.
         self.pushed += self.addresses.len();
         if self.pushed >= PUSHED_AT_ONCE {
             self.pushed = 0;
@@ -212,7 +220,8 @@ impl Publishing<'_> {
     }
 
     async fn finish(&mut self) -> Result<(), Refused> {
-        // All topics first: one that cannot be finished must not keep the others open.
+        // Finishes all topics before it checks the results. A topic that cannot be finished must
+        // not keep the others open.
         let finish = |topic| self.hub.finish(topic).map_err(|error| not_published(&error));
         let receipts: Vec<_> = self.envelope.topics.iter().map(finish).collect();
         for receipt in receipts {
@@ -221,8 +230,9 @@ impl Publishing<'_> {
         Ok(())
     }
 
-    /// Ends the topics of a stream that broke with an event that says so: their subscribers would
-    /// wait for ever. Each topic by itself, as one of them may be finished already.
+    /// Finishes the topics of a stream that broke. Their last event says that the stream broke.
+    /// Without it, subscribers would wait for ever. Each topic gets its own event, because some
+    /// topics may already be finished.
     async fn break_off(&self) {
         let data = json!({ "published": self.published }).to_string();
         for topic in self.addresses.iter().filter(|address| matches!(address, Address::Topic(_))) {
@@ -234,13 +244,13 @@ impl Publishing<'_> {
             match ended {
                 Ok(()) | Err(PublishError::Finished) => {}
                 Err(error) => {
-                    tracing::warn!(?topic, %error, "a topic whose stream broke stays open");
+                    tracing::warn!(?topic, %error, "cannot finish a topic whose stream broke");
                 }
             }
         }
     }
 
-    /// Waits for the oldest commits until at most `left` are under way.
+    /// Waits for the oldest commits until at most `left` of them are not complete.
     async fn settle(&mut self, left: usize) -> Result<(), Stopped> {
         while self.waiting.len() > left {
             let Some((number, receipt)) = self.waiting.pop_front() else { break };

@@ -1,4 +1,4 @@
-//! `GET /events`: from a query to a stream.
+//! `GET /events`: subscribes as the query says, and answers with a stream of events.
 
 use std::time::SystemTime;
 
@@ -30,7 +30,7 @@ pub(super) async fn subscribe(
 ) -> Result<Response, Refused> {
     let parameters = Query::read(query.as_deref(), PARAMETERS)?;
     let last = LastEventId::from_request(&headers, query.as_deref());
-    // The library reads it too.
+    // The library `downlink` uses this parameter. Here it is only checked.
     parameters.flag("refuse_with_status")?;
     let meta = parameters.flag("meta")?.unwrap_or(false);
     let (subscribe, after) = request(&app, &parameters)?;
@@ -79,8 +79,8 @@ fn request<'a>(
 fn parse_start(start: &str) -> Result<Start, Refused> {
     let invalid_start = || {
         bad_request(format!(
-            "The parameter start is live, earliest, last:<number up to {LAST_MAX}>, since:<RFC 3339 \
-             time> or after:<event id>, not {}.",
+            "The parameter start must be live, earliest, last:<number up to {LAST_MAX}>, \
+             since:<RFC 3339 time> or after:<event id>, not {}.",
             shown(start)
         ))
     };
@@ -99,7 +99,8 @@ fn parse_start(start: &str) -> Result<Start, Refused> {
     }
 }
 
-/// The most events that `start=last:` goes back. The start is searched for in memory.
+/// The maximum number of events that `start=last:` goes back. The server searches for the start in
+/// memory.
 const LAST_MAX: usize = 100_000;
 
 #[cfg(test)]

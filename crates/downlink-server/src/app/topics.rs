@@ -24,7 +24,8 @@ pub(super) async fn topics(
     let query = Query::read(query.as_deref(), &["topic", "prefix", "limit", "after"])?;
     if let Some(topic) = query.one("topic")? {
         if ["prefix", "limit", "after"].iter().any(|name| query.is_given(name)) {
-            return Err(bad_request("Ask for one topic or for a list: topic comes alone."));
+            return Err(bad_request("The parameter topic asks for one topic: send it without \
+                                    prefix, limit and after."));
         }
         let found = app.hub.topic_overview(topic);
         let found = found.map_err(|error| not_a_topic("topic", topic, error))?;
@@ -51,7 +52,7 @@ pub(super) async fn finish(
 ) -> Result<Response, Refused> {
     let query = Query::read(query.as_deref(), &["topic"])?;
     let topic = query.one("topic")?;
-    let topic = topic.ok_or_else(|| bad_request("Say which: add ?topic=NAME to the address."))?;
+    let topic = topic.ok_or_else(|| bad_request("No topic: add ?topic=NAME to the address."))?;
     let receipt = app.hub.finish(topic).map_err(|error| not_published(&error))?;
     let (status, confirmed) = reply::confirmed(&app.settings, &receipt).await?;
     let answer = json!({ "id": confirmed.id().as_str(), "subscribers": confirmed.matched() });
@@ -59,7 +60,7 @@ pub(super) async fn finish(
 }
 
 fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {
-    bad_request(format!("The parameter {name} is not a topic but {}: {error}.", shown(topic)))
+    bad_request(format!("The parameter {name} is not a topic: {}: {error}.", shown(topic)))
 }
 
 fn row(topic: &TopicOverview) -> Value {

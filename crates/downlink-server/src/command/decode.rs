@@ -1,4 +1,5 @@
-//! `downlink decode`: an event stream on stdin, one JSON object a line on stdout.
+//! `downlink decode`: reads an event stream from stdin, and writes one JSON object per event to
+//! stdout.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         for chunk in buffer.get(..read).unwrap_or_default().chunks(chunk_bytes) {
             let decoded = decoder.handle_bytes(chunk);
-            // Prints the events before an error too.
+            // The events before an error are printed too.
             printed(print_items(&mut decoder, &mut output))?;
             if decoded.is_err() {
                 printed(output.flush())?;

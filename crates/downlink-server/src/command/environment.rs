@@ -1,5 +1,5 @@
-//! The environment variables of the program: an unknown one is an error, as an unknown key in the
-//! file is.
+//! Checks the environment variables of the program. An unknown variable is an error, like an
+//! unknown key in the settings file.
 
 use std::ffi::OsString;
 
@@ -11,14 +11,14 @@ use crate::config::perhaps;
 /// The prefix of all variables of the program.
 const PREFIX: &str = "DOWNLINK_";
 
-/// The variable of the log's level, which no flag has.
+/// The variable for the level of the log. No flag sets this level.
 pub(super) const LOG: &str = "DOWNLINK_LOG";
 
 /// Checks the names of the variables.
 ///
 /// # Errors
 ///
-/// A sentence about the first unknown one.
+/// The first variable that begins with [`PREFIX`] and is unknown.
 pub(super) fn check(
     command: &Command,
     names: impl Iterator<Item = OsString>,
@@ -37,8 +37,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Whether Kubernetes or Docker made the variable. They do so in each container beside a service
-/// that is called `downlink` or `downlink-…`.
+/// Whether Kubernetes or Docker set the variable. They set such variables in containers that run
+/// beside a service called `downlink` or `downlink-…`.
 fn is_service(name: &str) -> bool {
     ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| name.ends_with(end))
         || ["_SERVICE_PORT_", "_PORT_"].iter().any(|part| name.contains(part))
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_variables_of_ours_are_errors() {
+    fn unknown_variables_with_the_prefix_are_errors() {
         let near = refused("DOWNLINK_RETAIN_AGES").unwrap();
         assert!(near.contains("DOWNLINK_RETAIN_AGES; perhaps DOWNLINK_RETAIN_AGE is meant"));
         assert!(refused("DOWNLINK_").is_some() && refused("DOWNLINK_SOMETHING").is_some());
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_are_not_ours() {
+    fn variables_that_kubernetes_sets_are_ignored() {
         for name in [
             "DOWNLINK_SERVICE_HOST",
             "DOWNLINK_SERVICE_PORT",

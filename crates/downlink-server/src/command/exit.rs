@@ -2,14 +2,14 @@
 
 use std::{fmt, process::ExitCode};
 
-/// A wrong command line, as clap reports it too.
+/// The exit code for a wrong command line. clap uses the same code.
 const USAGE: u8 = 2;
 
-/// A setting that cannot be used (`EX_CONFIG` in `sysexits.h`). A supervisor can be told not to
-/// start the program again after it (`RestartPreventExitStatus=78` in systemd).
+/// The exit code for a setting that cannot be used (`EX_CONFIG` in `sysexits.h`). A supervisor can
+/// be told not to restart the program after this code (`RestartPreventExitStatus=78` in systemd).
 pub(super) const CONFIGURATION: u8 = 78;
 
-/// An error with an exit code of its own. Other errors have 1.
+/// An error with its own exit code. For other errors, the exit code is 1.
 #[derive(Debug)]
 struct Coded {
     code: u8,

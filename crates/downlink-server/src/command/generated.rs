@@ -1,4 +1,5 @@
-//! `downlink completions` and `downlink man`: texts that are made from the table of arguments.
+//! `downlink completions` and `downlink man`: texts generated from the definitions of the
+//! arguments.
 
 use std::io::{self, Write as _};
 
@@ -11,13 +12,14 @@ use super::{exit, output::printed};
 
 #[derive(Args, Debug)]
 pub(super) struct CompletionsArguments {
-    /// The shell.
+    /// The shell to print completions for.
     shell: Shell,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ManArguments {
-    /// The command whose page to print, such as serve; without it, the page of the program.
+    /// The command whose page to print, such as serve. Without it, the page of the program is
+    /// printed.
     command: Option<String>,
 }
 
@@ -32,7 +34,7 @@ pub(super) fn completions(
 }
 
 pub(super) fn man(mut command: Command, wanted: &ManArguments) -> anyhow::Result<()> {
-    // Gives the subcommands their whole names.
+    // Sets the full names of the subcommands, such as `downlink serve`.
     command.build();
     let described = match &wanted.command {
         None => command,

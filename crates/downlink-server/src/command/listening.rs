@@ -1,13 +1,13 @@
-//! The listening socket: bound here, or inherited from the parent process.
+//! The listening socket: the server binds it, or inherits it from the parent process.
 //!
 //! An inherited socket (systemd's socket activation: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`,
-//! descriptors from 3 on) stays open in its owner while servers start and end. Connections queue in
-//! it, and none is refused. The server uses exactly one socket.
+//! descriptors from 3 on) stays open in the parent process while servers start and end. Meanwhile,
+//! new connections wait in the socket's queue and are not refused. The server uses exactly one
+//! socket.
 //!
-//! The file of a Unix socket gets the permissions that the settings say, before anybody can connect.
-//! Without settings, the umask decides. A file that a crashed
-//! server left behind is replaced. A file that was made here is removed at the end, unless another
-//! file has replaced it.
+//! The server sets the permissions of a Unix socket's file before any client can connect. Without a
+//! setting, the umask decides. The server replaces a file that a crashed server left behind. It
+//! removes its own file at the end, unless another file has replaced it.
 
 use std::io;
 
@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 
 use crate::{address::Address, config::Settings};
 
-/// Connections that may wait to be accepted. A storm of reconnecting clients waits here, and so do
-/// clients that connect while one server replaces another.
+/// The maximum number of connections that wait to be accepted. Connections wait here when many
+/// clients reconnect at once, and while one server replaces another.
 const BACKLOG: u32 = 4_096;
 
-/// A listening socket of either kind.
+/// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub(super) enum Listening {
     Tcp(TcpListener),
@@ -37,7 +37,7 @@ impl Listening {
             #[cfg(unix)]
             Address::Unix(path) => unix::Bound::new(path, settings).await.map(Self::Unix),
             #[cfg(not(unix))]
-            Address::Unix(_) => Err(anyhow!("this system has no Unix sockets to --listen on")),
+            Address::Unix(_) => Err(anyhow!("--listen unix: needs a system with Unix sockets")),
         }
     }
 
@@ -64,8 +64,8 @@ fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     };
     bound().map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
-            "{address} is in use by another program; choose another address with --listen, such \
-             as --listen {}:{}",
+            "{address} is in use by another program; choose another address, such as --listen \
+             {}:{}",
             address.ip(),
             address.port().checked_add(1).unwrap_or(8080)
         ),
@@ -79,7 +79,7 @@ fn bind_tcp(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// An inherited socket before the runtime exists.
+/// An inherited socket that is not yet registered with the runtime.
 #[derive(Debug)]
 pub(super) enum Inherited {
     #[cfg(unix)]
@@ -89,13 +89,13 @@ pub(super) enum Inherited {
 }
 
 impl Inherited {
-    /// The inherited socket that the environment describes, if there is one.
+    /// Takes the inherited socket that the environment variables describe. `None` if there is none.
     ///
-    /// Call this while the program has only one thread: it removes the variables, so that no child
-    /// process takes the socket for its own.
+    /// Call this while the program has only one thread, because it removes the variables. Without
+    /// them, no child process takes the socket for its own.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         #[cfg(unix)]
-        return inherited::take().context("cannot use the socket that was handed over");
+        return inherited::take().context("cannot use the inherited socket");
         #[cfg(not(unix))]
         Ok(None)
     }
@@ -136,7 +136,7 @@ mod inherited {
 
     use super::{BACKLOG, Inherited};
 
-    /// The name of the server's socket among several.
+    /// The name that selects the server's socket if several sockets are inherited.
     const NAME: &str = "downlink";
 
     /// The descriptor of the first socket, as systemd defines it.
@@ -154,7 +154,7 @@ mod inherited {
             _ => match sockets.take_tcp_listener(index) {
                 Ok(Some(listener)) => Inherited::Tcp(listener),
                 _ => bail!(
-                    "descriptor {} is not open, or no TCP or Unix stream socket",
+                    "descriptor {} is not an open TCP or Unix stream socket",
                     FIRST + index
                 ),
             },
@@ -170,24 +170,24 @@ mod inherited {
         match env::var(name) {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
             Err(env::VarError::NotPresent) => Ok(None),
-            Err(env::VarError::NotUnicode(_)) => bail!("{name} is no text"),
+            Err(env::VarError::NotUnicode(_)) => bail!("{name} is not valid Unicode"),
         }
     }
 
-    /// The number of sockets for this process.
+    /// The number of sockets that this process inherits. `None` if there are none.
     pub(super) fn count(
         sockets: Option<String>,
         process: Option<String>,
     ) -> anyhow::Result<Option<usize>> {
         let Some(sockets) = sockets else { return Ok(None) };
         if let Some(process) = process {
-            let for_whom: u32 = process.parse().with_context(|| {
-                format!("LISTEN_PID={process:?} is not the number of a process")
+            let recipient: u32 = process.parse().with_context(|| {
+                format!("LISTEN_PID={process:?} is not a process id")
             })?;
-            if for_whom != process::id() {
+            if recipient != process::id() {
                 tracing::warn!(
-                    "LISTEN_FDS is for process {for_whom} and this is {}: sockets that were \
-                     handed over are left alone",
+                    "the sockets of LISTEN_FDS are ignored: they are for process {recipient}, and \
+                     this is process {}",
                     process::id()
                 );
                 return Ok(None);
@@ -199,7 +199,7 @@ mod inherited {
         Ok(Some(usize::from(count)).filter(|count| *count > 0))
     }
 
-    /// The index of the server's socket.
+    /// The index of the server's socket among the inherited sockets.
     pub(super) fn index(count: usize, names: Option<&str>) -> anyhow::Result<usize> {
         if count == 1 {
             return Ok(0);
@@ -209,18 +209,18 @@ mod inherited {
         match (ours.next(), ours.next()) {
             (Some((index, _)), None) => Ok(index),
             _ => bail!(
-                "LISTEN_FDS={count}, and one socket can be served: hand over one, or call exactly \
-                 one of them {NAME} in LISTEN_FDNAMES (FileDescriptorName=)"
+                "LISTEN_FDS={count}, but the server uses only one socket: pass one socket, or \
+                 name exactly one of them {NAME} in LISTEN_FDNAMES (FileDescriptorName= in systemd)"
             ),
         }
     }
 
-    /// Sets the backlog to that of a socket bound here, whatever its owner has set.
+    /// Sets the backlog of an inherited socket to [`BACKLOG`].
     fn widen(listener: impl AsFd, index: usize) -> anyhow::Result<()> {
-        // macOS cannot say. There, a socket that did not listen does so from here on.
+        // macOS cannot report whether a socket listens. On macOS, the call below makes it listen.
         #[cfg(not(target_vendor = "apple"))]
         if !rustix::net::sockopt::socket_acceptconn(&listener)? {
-            bail!("descriptor {} is a socket that does not listen", FIRST + index);
+            bail!("descriptor {} is a socket that is not listening", FIRST + index);
         }
         rustix::net::listen(listener, BACKLOG.cast_signed())
             .with_context(|| format!("cannot listen on descriptor {}", FIRST + index))
@@ -255,7 +255,7 @@ mod unix {
             let failed = || format!("cannot listen on unix:{}", path.display());
             let socket = UnixSocket::new_stream().with_context(failed)?;
             socket.bind(path).with_context(failed)?;
-            // Nobody can connect before the call of `listen`.
+            // No client can connect before the call of `listen`.
             let permitted = permit(path, settings);
             let listening = permitted.and_then(|()| socket.listen(BACKLOG).with_context(failed));
             let listener = listening.inspect_err(|_| {
@@ -289,8 +289,8 @@ mod unix {
         if let Some(group) = &settings.socket_group {
             lchown(path, None, Some(group.id)).with_context(|| {
                 format!(
-                    "cannot give {shown} to the group {}; choose a group of this user with \
-                     --socket-group, or start the server as root",
+                    "cannot give {shown} to the group {}; with --socket-group, choose a group \
+                     that this user belongs to, or start the server as root",
                     group.name
                 )
             })?;
@@ -302,14 +302,15 @@ mod unix {
         Ok(())
     }
 
-    /// Removes the file of a socket without a listener. Any other file stays.
+    /// Removes the file of a socket that no process listens on. Any other file stays.
     async fn remove_stale(path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+            Err(error) => return Err(error).with_context(|| format!("cannot read the type of the \
+                                                                     file {shown}")),
             Ok(found) if !found.file_type().is_socket() => {
-                bail!("{shown} is there and no socket; choose another path with --listen")
+                bail!("{shown} exists and is not a socket; choose another path with --listen")
             }
             Ok(_) => {}
         }
@@ -320,13 +321,13 @@ mod unix {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 bail!("{shown} belongs to another user; choose another path with --listen")
             }
-            // Another process listens. Its queue may be full.
+            // Another process listens on the socket. Its queue may be full.
             _ => bail!("{shown} is in use by another program; choose another path with --listen"),
         }
     }
 
-    /// The file of a socket that was made here. Dropping this removes the file if it is still the
-    /// same.
+    /// The file of a socket that the server made. Dropping this value removes the file, unless
+    /// another file has replaced it.
     #[derive(Debug)]
     pub(in crate::command) struct File {
         path: PathBuf,
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_count_if_they_are_meant_for_us() {
+    fn only_sockets_for_this_process_count() {
         let ours = std::process::id().to_string();
         assert_eq!(count(None, Some(ours.clone())).unwrap(), None);
         assert_eq!(counted("1", Some(&ours)), Ok(Some(1)));
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_said_with_its_name() {
+    fn an_error_names_the_variable_and_its_value() {
         for wrong in ["one", "-1", "65536", "1 2"] {
             assert!(counted(wrong, None).unwrap_err().contains("LISTEN_FDS="), "{wrong}");
         }
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn among_several_sockets_ours_has_our_name() {
+    fn the_name_downlink_selects_one_of_several_sockets() {
         assert_eq!(index(1, None).unwrap(), 0);
         assert_eq!(index(1, Some("web")).unwrap(), 0);
         assert_eq!(index(3, Some("web:downlink:x")).unwrap(), 1);

@@ -1,9 +1,9 @@
-//! The command line: `downlink serve`, `publish`, `subscribe`, `decode`, `bench`, `completions`,
+//! The command line: `downlink serve`, `publish`, `subscribe`, `decode`, `bench`, `completions` and
 //! `man`.
 //!
-//! Errors go to stderr as one sentence with its causes. The exit code is 1 for a failure, 2 for a
-//! wrong command line, and 78 for a setting that cannot be used. A reader may close stdout early;
-//! that is not an error.
+//! The program writes an error and its causes to stderr as one sentence. The exit code is 1 for a
+//! failure, 2 for a wrong command line, and 78 for a setting that cannot be used. A reader of
+//! stdout may close it early. That is not an error.
 
 mod decode;
 mod environment;
@@ -30,7 +30,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, builde
 use self::output::{ReaderGone, complain, printed, shown};
 use crate::config::{self, Settings};
 
-/// What `--help` says at its end.
+/// The text at the end of `--help`.
 const AFTER_HELP: &str = "\
 DOWNLINK_LOG sets the level of the log on stderr: error, warn, info (the default), debug, trace, or \
 a list such as info,downlink_server=debug.
@@ -58,22 +58,22 @@ enum Sub {
     Serve(Box<Serve>),
     /// Publish one event, or a stream of them from stdin.
     Publish(publish::Arguments),
-    /// Print events as they come; reconnects and resumes by itself.
+    /// Print events as they arrive. Reconnects and resumes after an interruption.
     Subscribe(subscribe::Arguments),
     /// Read an event stream on stdin and print one JSON object per event.
     Decode(decode::Arguments),
-    /// Put load on a server and account for every event.
+    /// Put load on a server and check that every event arrives.
     Bench(Box<downlink_bench::Arguments>),
-    /// Print the completions of a shell, such as for `source <(downlink completions bash)`.
+    /// Print completions for a shell. In bash: `source <(downlink completions bash)`.
     Completions(generated::CompletionsArguments),
-    /// Print a manual page, such as for `downlink man serve | man -l -`.
+    /// Print a manual page. To read it: `downlink man serve | man -l -`.
     Man(generated::ManArguments),
 }
 
 #[derive(Args, Debug)]
 struct Serve {
-    /// A TOML file of settings, such as `listen = "127.0.0.1:9000"`. Flags and environment
-    /// variables override it.
+    /// A TOML file with settings, such as `listen = "127.0.0.1:9000"`. Flags and environment
+    /// variables override the file.
     #[arg(long, env = "DOWNLINK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -111,7 +111,8 @@ fn bench(arguments: &downlink_bench::Arguments) -> anyhow::Result<()> {
     printed(io::stdout().write_all(shown(&report).as_bytes()))
 }
 
-/// Whether the command is `serve` without its name: no argument, or a flag of `serve` first.
+/// Whether the command line omits the word `serve`: it has no argument, or begins with a flag of
+/// `serve`.
 fn is_bare(arguments: &[OsString]) -> bool {
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
     first.is_none_or(|first| {
@@ -119,7 +120,7 @@ fn is_bare(arguments: &[OsString]) -> bool {
     })
 }
 
-/// Parses the command line. If there is a settings file, its values become the defaults.
+/// Parses the command line. The values of a settings file become the defaults of the flags.
 fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
     let matches = Cli::command().try_get_matches_from(arguments);
     let matches = matches.unwrap_or_else(|error| end_with(&error, arguments));
@@ -129,7 +130,7 @@ fn parse(arguments: &[OsString]) -> anyhow::Result<Cli> {
     with_file(cli, arguments).map_err(exit::configuration)
 }
 
-/// Ends the program because of the command line: with help, or with an error.
+/// Prints the help or the error that clap returned, and ends the program.
 fn end_with(error: &clap::Error, arguments: &[OsString]) -> ! {
     let mut command = Cli::command();
     for name in command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect::<Vec<_>>() {
@@ -138,7 +139,7 @@ fn end_with(error: &clap::Error, arguments: &[OsString]) -> ! {
     }
     if error.use_stderr() && command.try_get_matches_from(arguments).is_ok() {
         let _ = error.print();
-        complain(format_args!("the value comes from a variable of the environment"));
+        complain(format_args!("the value comes from an environment variable"));
         std::process::exit(exit::CONFIGURATION.into());
     }
     error.exit()
@@ -170,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_arguments_is_consistent() {
+    fn the_definitions_of_the_arguments_are_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_without_a_command_are_for_serve() {
+    fn flags_without_a_command_belong_to_serve() {
         assert!(bare(&["downlink"]));
         assert!(bare(&["downlink", "--listen", "127.0.0.1:0"]));
         assert!(!bare(&["downlink", "serve"]));

@@ -1,9 +1,10 @@
-//! The output of the commands: stdout for results, stderr for errors.
+//! The output of the commands: results go to stdout, errors to stderr.
 //!
-//! A reader may close stdout early. The command then ends, and its exit code is 0.
+//! A reader may close stdout early. The command then ends with exit code 0.
 //!
-//! Publishers and servers choose much of this text. A terminal obeys some characters and hides
-//! others, so they are written as escapes there. Files and pipes get the text as it is.
+//! Much of this text comes from publishers and servers. It may contain characters that control a
+//! terminal or that a terminal hides, so the commands escape these characters when they write to a
+//! terminal. Files and pipes get the text unchanged.
 
 use std::{
     borrow::Cow,
@@ -14,22 +15,23 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Writes a line to stderr. An error is ignored: there is no other place to report it.
+/// Writes a line to stderr. If that fails, the error is ignored, because there is no other place to
+/// report it.
 pub(super) fn complain(what: fmt::Arguments<'_>) {
     let what = what.to_string();
     let what = if io::stderr().is_terminal() { escaped(&what) } else { Cow::Borrowed(&*what) };
     let _ = writeln!(io::stderr(), "downlink: {what}");
 }
 
-/// A text for stdout: escaped if stdout is a terminal.
+/// The form of a text for stdout: escaped if stdout is a terminal, else unchanged.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    // One system call for the program, and not for each event.
+    // Needs one system call per run of the program, not one per event.
     static ON_A_TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stdout().is_terminal());
     if *ON_A_TERMINAL { escaped(text) } else { Cow::Borrowed(text) }
 }
 
-/// Writes characters that a terminal obeys or hides as JSON writes them, such as `\u001b`. So a line
-/// of JSON stays the same JSON.
+/// Replaces characters that control a terminal or that a terminal hides by JSON escapes, such as
+/// `\u001b`. A line of JSON therefore keeps its meaning.
 fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
@@ -47,9 +49,9 @@ fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a terminal obeys or hides this character: controls, directions, separators, tags and
-/// other invisible ones. Not the two joiners U+200C and U+200D, which belong to the writing of
-/// Persian and to emoji.
+/// Whether a character is escaped: control characters, text directions, separators, tags and other
+/// invisible characters. The two joiners U+200C and U+200D are not escaped, because Persian text
+/// and emoji need them.
 fn is_escaped(letter: char) -> bool {
     match letter {
         '\n' | '\t' | '\u{200c}' | '\u{200d}' => false,
@@ -74,7 +76,7 @@ pub(super) struct ReaderGone;
 
 impl fmt::Display for ReaderGone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the reader of the output is gone")
+        f.write_str("the reader of stdout has closed it")
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_stay_and_controls_are_named() {
+    fn letters_stay_and_controls_are_escaped() {
         for text in ["plain", "two\nlines\tand a tab", "Grüße 你好 שלום", "می\u{200c}خواهم"]
         {
             assert!(matches!(escaped(text), Cow::Borrowed(same) if same == text), "{text}");

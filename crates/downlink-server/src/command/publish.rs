@@ -1,4 +1,4 @@
-//! `downlink publish`: one event, or a stream of them from stdin.
+//! `downlink publish`: publishes one event, or a stream of events from stdin.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -23,23 +23,24 @@ use super::{
     server_url::ServerUrl,
 };
 
-/// The largest event read from stdin. The server's limit is usually lower.
+/// The maximum size of an event read from stdin. The server's limit is usually lower.
 const DATA_BYTES_MAX: u64 = 64 << 20;
 
-/// The largest chunk read from stdin at a time.
+/// The maximum size of one chunk read from stdin.
 const CHUNK_BYTES: usize = 16 << 10;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// The data of the event; read from stdin if not given, without the line end at its end.
+    /// The data of the event. If not given, the data is read from stdin, and the line end at its
+    /// end is removed.
     data: Option<String>,
-    /// Publish stdin as it is, with the line end at its end.
+    /// Keep the line end at the end of stdin.
     #[arg(long, conflicts_with_all = ["data", "stream"])]
     keep_line_end: bool,
-    /// A topic of the event; repeatable.
+    /// A topic to publish to. May be given several times.
     #[arg(long, short, value_name = "TOPIC")]
     topic: Vec<String>,
-    /// A client that receives the event; repeatable.
+    /// A client to publish to. May be given several times.
     #[arg(long, value_name = "ID")]
     client: Vec<String>,
     /// Publish to every subscription.
@@ -48,30 +49,30 @@ pub(super) struct Arguments {
     /// The event type.
     #[arg(long, value_name = "TYPE")]
     event: Option<String>,
-    /// An event id of your own.
+    /// The event id. By default, the server assigns one.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The reconnection time for clients, in milliseconds.
     #[arg(long, value_name = "MS")]
     retry: Option<u64>,
-    /// Finish the topics with this event, or with the end of the stream.
+    /// Finish the topics after this event, or at the end of the stream.
     #[arg(long)]
     last: bool,
-    /// Publish once, even if the command is repeated with this key.
+    /// Publish only once, even if the command is repeated with the same key.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Stdin is a stream: publish each event, or each line of JSON, as it arrives.
+    /// Read stdin as a stream, and publish each event, or each line of JSON, as it arrives.
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["data", "event", "id", "retry", "idempotency_key"])]
     stream: Option<Format>,
-    /// What happens to the ids of a stream of events. `drop` is the default: the server gives each
+    /// What to do with the event ids of a stream. With `drop` (the default), the server gives each
     /// event a new id.
     #[arg(long, value_name = "drop|keep", requires = "stream", conflicts_with = "data", value_parser = stream_ids())]
     ids: Option<StreamIds>,
-    /// What happens to the event types of a stream of events. `prefix` is the default: reserved
-    /// types begin with `upstream.` then.
+    /// What to do with the event types of a stream. With `prefix` (the default), reserved types get
+    /// the prefix `upstream.`.
     #[arg(long, value_name = "prefix|keep|drop", requires = "stream", conflicts_with = "data", value_parser = stream_types())]
     types: Option<StreamTypes>,
-    /// The address of the server: a URL, or unix: and the path of a socket.
+    /// The address of the server: a URL, or `unix:` and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: ServerUrl,
 }
@@ -139,7 +140,8 @@ fn take_addresses(arguments: &mut Arguments) -> anyhow::Result<()> {
         match &*name {
             "topic" => arguments.topic.push(value),
             "client" => arguments.client.push(value),
-            _ => bail!("--url has the parameter {name:?}: leave it out, and use the flag for it"),
+            _ => bail!("--url has the parameter {name:?}: remove it, and use the flag of that \
+                        name"),
         }
     }
     Ok(())
@@ -191,7 +193,8 @@ enum Kind {
     Client,
 }
 
-/// The data on stdin. The line end that `echo` and editors add is dropped, unless it is to be kept.
+/// Reads the data from stdin. Removes the line end that `echo` and editors add, unless
+/// `keep_line_end` is set.
 fn read_stdin(keep_line_end: bool) -> anyhow::Result<String> {
     let mut data = String::new();
     let mut input = io::stdin().lock().take(DATA_BYTES_MAX + 1);
@@ -200,7 +203,8 @@ fn read_stdin(keep_line_end: bool) -> anyhow::Result<String> {
         bail!("stdin has more than {DATA_BYTES_MAX} bytes");
     }
     if data.is_empty() {
-        bail!("stdin is empty; give the data there or as an argument, such as '' for no data");
+        bail!("stdin is empty; give the data on stdin or as an argument, or give '' for an event \
+               without data");
     }
     if !keep_line_end && data.ends_with('\n') {
         data.pop();

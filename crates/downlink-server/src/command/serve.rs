@@ -1,14 +1,15 @@
 //! `downlink serve`: binds or inherits a socket, opens the store, prints the address, and serves
-//! until a signal.
+//! until a signal arrives.
 //!
-//! The socket comes before the store, so that an address in use ends the program before it has made
-//! a file or waited for one. Nothing is accepted before the hub exists: early clients wait in the
-//! socket.
+//! The program binds the socket before it opens the store. So if the address is in use, the program
+//! ends before it makes a store or waits for one. It accepts no connection before the hub exists:
+//! early clients wait in the socket's queue.
 //!
-//! An inherited socket allows a restart in place. The old server stops accepting at once, ends its
-//! streams, answers its open requests, commits its events and releases the store. The new server
-//! opens the store as soon as it is released, and then accepts the connections that have queued in
-//! the socket. The two processes may overlap, or run one after the other.
+//! An inherited socket allows a restart in place. The old server stops accepting connections at
+//! once, ends its streams, answers its open requests, commits its events and releases the store.
+//! The new server opens the store as soon as the old one has released it. It then accepts the
+//! connections that wait in the socket's queue. The two processes may overlap, or run one after the
+//! other.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -30,8 +31,9 @@ use super::{
 };
 use crate::{address::Address, app, config::Settings, memory};
 
-/// How long the store may take to open before the log says what the server waits for. Half would
-/// report every large store; double would leave a person in front of a silent program.
+/// If the store takes longer than this to open, the server logs what it is waiting for. With half
+/// the time, the server would log a line for every large store. With double the time, a user would
+/// wait too long without any output.
 const SILENCE: Duration = Duration::from_millis(500);
 
 pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
@@ -41,13 +43,13 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(inherited) = &inherited {
         if settings.has_socket_file() {
             return Err(exit::configuration(anyhow!(
-                "--socket-mode and --socket-group are for a socket that this server makes, and its \
-                 socket was handed over: set them where that socket is made (SocketMode= and \
+                "--socket-mode and --socket-group are for a socket that this server binds, and \
+                 its socket is inherited: set them where that socket is bound (SocketMode= and \
                  SocketGroup= in systemd)"
             )));
         }
         settings.listen = inherited.address()?;
-        // The previous server may use all of its time to drain.
+        // The previous server may take the whole drain time before it releases the store.
         let wait = settings.drain_within.saturating_add(app::STORE_WAIT);
         settings.store_wait.get_or_insert(wait);
     }
@@ -59,12 +61,13 @@ pub(super) fn run(mut settings: Settings) -> anyhow::Result<()> {
         .build()?;
     runtime.spawn(memory::keep_giving_back());
     let served = runtime.block_on(serve(settings, inherited));
-    // A store that is still being opened must not delay the exit.
+    // The store may still be opening. That must not delay the exit.
     runtime.shutdown_background();
     served
 }
 
-/// More connections than descriptors would fail later, and only under load.
+/// Refuses a limit of connections that is above the limit of open files. Without this check, the
+/// server would fail later, and only under load.
 fn check_connections(settings: &Settings) -> anyhow::Result<()> {
     let supported = connections_supported();
     match settings.connections_max {
@@ -78,7 +81,7 @@ fn check_connections(settings: &Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Result<()> {
-    // The handlers are installed before the server is reachable, so that no signal is missed.
+    // The signal handlers are installed before clients can connect, so that no signal is missed.
     let mut signals = Signals::listen().context("cannot install signal handlers")?;
     let listening = match inherited {
         Some(inherited) => inherited.listen()?,
@@ -87,7 +90,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     let address = listening.address()?;
     let hub = tokio::select! {
         hub = open(&settings) => hub?,
-        // The server has confirmed nothing yet, so there is nothing to finish.
+        // The server has confirmed no event yet, so it has no work to finish.
         () = signals.next() => return Ok(()),
     };
     let served = match listening {
@@ -105,7 +108,7 @@ async fn serve(settings: Settings, inherited: Option<Inherited>) -> anyhow::Resu
     Ok(())
 }
 
-/// Makes the hub. This may take long: another server may still have the store open.
+/// Makes the hub. This may take long, because another server may still have the store open.
 async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
     let owned = settings.clone();
     let mut opening = tokio::task::spawn_blocking(move || app::hub(&owned));
@@ -113,11 +116,11 @@ async fn open(settings: &Settings) -> anyhow::Result<Hub<String>> {
         Ok(opened) => opened,
         Err(_elapsed) => {
             let (wait, store) = (app::store_wait(settings), settings.store.display());
-            tracing::info!("opening {store}; waits up to {wait:?} if another server has it open");
+            tracing::info!("opening {store}; waiting up to {wait:?} if another server has it open");
             opening.await
         }
     };
-    opened.context("the store was not opened")?.with_context(|| match settings.store() {
+    opened.context("opening the store did not complete")?.with_context(|| match settings.store() {
         Some(file) => format!("cannot keep history in {}", file.display()),
         None => "cannot keep history".to_owned(),
     })
@@ -151,11 +154,11 @@ async fn serve_on<L: Listener>(
 #[cfg(unix)]
 fn tell_supervisor(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the supervisor does not get the server's state");
+        tracing::warn!(%error, "cannot report the server's state to the supervisor");
     }
 }
 
-/// Prints the address, and two commands that work when pasted.
+/// Prints the address, and two commands that a user can paste into a shell.
 fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyhow::Result<()> {
     let Reached { place, curl, url } = Reached::by(address);
     let version = crate::VERSION;
@@ -174,17 +177,17 @@ fn greet(address: &Address, settings: &Settings, connections_max: usize) -> anyh
         )?,
         None => writeln!(
             out,
-            "  history is in memory ({mebibytes} MiB at most) and gone with a restart; up to \
-             {connections_max} connections"
+            "  history is in memory only ({mebibytes} MiB at most) and is lost at a restart; up \
+             to {connections_max} connections"
         )?,
     }
     out.flush().context("cannot write to stdout")
 }
 
-/// How a user of this machine reaches an address.
+/// How a user of this machine can reach the server.
 struct Reached {
     place: String,
-    /// The options that curl needs besides the address.
+    /// The options that curl needs besides the URL.
     curl: String,
     url: String,
 }
@@ -209,14 +212,15 @@ impl Reached {
     }
 }
 
-/// The exit code of a program that a signal ended, by the shells' convention.
+/// The exit code after a second signal. Shells use it for a program that was ended by a signal.
 const ENDED_AT_ONCE: i32 = 130;
 
-/// The signals that end the server. A closed terminal and some supervisors send SIGHUP, which
-/// would kill the program without a drain.
+/// The signals that end the server. SIGHUP is one of them: a closing terminal and some supervisors
+/// send it, and by default it would kill the program without a drain.
 struct Signals {
     stop: StopSignal,
-    /// `None` if SIGHUP was ignored when the program started, as by `nohup`. It stays ignored then.
+    /// `None` if SIGHUP was ignored when the program started, such as by `nohup`. The server then
+    /// ignores it too.
     #[cfg(unix)]
     hangup: Option<Signal>,
 }
@@ -249,19 +253,19 @@ impl Signals {
 }
 
 #[cfg(unix)]
-#[expect(unsafe_code, reason = "no safe function tells how a signal is handled")]
+#[expect(unsafe_code, reason = "no safe function returns the action of a signal")]
 fn is_hangup_ignored() -> bool {
-    // SAFETY: all bytes zero is a value of this C struct.
+    // SAFETY: a C struct of integers and pointers may have all bytes zero.
     let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: without a new action nothing changes, and `now` is valid for the old one.
+    // SAFETY: the new action is null, so the call changes nothing, and `now` is valid for writes.
     let found = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut now) };
     found == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
-/// Completes at the first signal. A second one ends the program at once.
+/// Completes at the first signal. A second signal ends the program at once.
 async fn stop(mut signals: Signals) {
     signals.next().await;
-    tracing::info!("shutting down; a second signal ends at once");
+    tracing::info!("shutting down; a second signal ends the server at once");
     #[cfg(unix)]
     tell_supervisor(sd_notify::NotifyState::Stopping);
     tokio::spawn(async move {
@@ -273,11 +277,12 @@ async fn stop(mut signals: Signals) {
 fn log_to_stderr() -> anyhow::Result<()> {
     let wanted = std::env::var(environment::LOG).unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&wanted).with_context(|| {
-        format!("DOWNLINK_LOG={wanted:?} is not understood; say error, warn, info, debug or trace")
+        format!("DOWNLINK_LOG={wanted:?} is not a level of the log; write error, warn, info, \
+                 debug or trace")
     })?;
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    // An existing subscriber stays, such as one that a test has set.
+    // If a log subscriber is already installed, such as by a test, it stays.
     let _ = log.with_writer(io::stderr).try_init();
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! The address of a server, as users give it to `publish` and `subscribe`.
+//! Parses the address of a server for `publish` and `subscribe`.
 //!
-//! It may be copied from anywhere: with or without `/events`, and with a query. `unix:` and a path
-//! is a server on a Unix socket. Nothing of an address is dropped silently, except its fragment.
+//! A user may copy the address from anywhere, so it may have `/events` at its end, and a query.
+//! `unix:` with a path stands for a server on a Unix socket. Except for the fragment, no part of an
+//! address is dropped silently.
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -10,26 +11,26 @@ use downlink_client::{EventSource, EventSourceBuilder, Publisher};
 
 use super::exit;
 
-/// The URL of a server behind a Unix socket. Every server accepts this host name.
+/// The base URL of a server on a Unix socket. Every server accepts this host name.
 const BEHIND_A_SOCKET: &str = "http://localhost";
 
 /// The value of `--url`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct ServerUrl {
-    /// Without `/events` and without a slash at the end.
+    /// The URL without `/events`, and without a slash at the end.
     base: String,
-    /// The parameters of the address, in their order.
+    /// The query parameters of the address, in their order.
     pub(super) query: Vec<(String, String)>,
     socket: Option<PathBuf>,
 }
 
 impl ServerUrl {
-    /// Whether an argument is an address and not a topic. No topic contains `//`.
+    /// Whether an argument is an address. A topic never contains `//`.
     pub(super) fn is_meant(text: &str) -> bool {
         text.contains("://") || text.starts_with("unix:/")
     }
 
-    /// An event source for the events of these parameters.
+    /// An event source for a subscription with these query parameters.
     pub(super) fn event_source(&self, query: &str) -> EventSourceBuilder {
         let builder = EventSource::builder(format!("{}/events?{query}", self.base));
         match &self.socket {
@@ -50,7 +51,7 @@ impl ServerUrl {
     }
 
     pub(super) fn not_usable(&self) -> String {
-        format!("{} is not the address of a server", self.base)
+        format!("{} is not a server address", self.base)
     }
 }
 
@@ -61,7 +62,7 @@ impl FromStr for ServerUrl {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || cfg!(not(unix)) {
-                return Err("a path has to follow unix:, on a system with Unix sockets".into());
+                return Err("give a path after unix:, on a system with Unix sockets".into());
             }
             let base = BEHIND_A_SOCKET.to_owned();
             return Ok(Self { base, query: Vec::new(), socket: Some(path.into()) });
@@ -71,7 +72,7 @@ impl FromStr for ServerUrl {
         let (scheme, rest) = address.split_once("://").unwrap_or(("", ""));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         if host.is_empty() || !matches!(scheme, "http" | "https") {
-            return Err("this is not the address of a server; write http://127.0.0.1:8080, \
+            return Err("this is not a server address; write http://127.0.0.1:8080, \
                         https://push.example or unix:/run/downlink.sock"
                 .into());
         }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn events_is_added_and_never_doubled() {
+    fn the_path_events_is_removed_from_an_address() {
         for text in ["http://h:1", "http://h:1/", "http://h:1/events", "http://h:1/events/"] {
             check(text, "http://h:1", &[]);
         }
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_kept() {
+    fn query_parameters_are_kept() {
         let query = [("topic", "a b"), ("topic", "c/*"), ("start", "live")];
         check("http://h/events?topic=a%20b&topic=c/*&start=live#x", "http://h", &query);
         check("http://h?topic=a", "http://h", &[("topic", "a")]);
@@ -119,16 +120,16 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_socket_has_a_path() {
+    fn a_socket_address_has_a_path() {
         for text in ["unix:/run/a b.sock", "unix:///run/a b.sock"] {
             let url: ServerUrl = text.parse().unwrap();
             assert_eq!(url.socket, Some("/run/a b.sock".into()), "{text}");
         }
-        assert!("unix:".parse::<ServerUrl>().unwrap_err().contains("a path has to follow"));
+        assert!("unix:".parse::<ServerUrl>().unwrap_err().contains("give a path after unix:"));
     }
 
     #[test]
-    fn other_texts_are_refused_with_examples() {
+    fn an_error_about_another_text_gives_examples() {
         for text in ["nonsense", "ftp://h", "http://", "http:///events", "h:8080", ""] {
             let refused = text.parse::<ServerUrl>().unwrap_err();
             assert!(refused.contains("http://127.0.0.1:8080"), "{text}: {refused}");
@@ -136,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn tls_needs_its_feature() {
+    fn an_https_address_needs_the_feature() {
         let parsed = "https://h".parse::<ServerUrl>();
         assert_eq!(parsed.is_ok(), cfg!(feature = "https"), "{parsed:?}");
     }
 
     #[test]
-    fn an_address_is_told_from_a_topic() {
+    fn an_address_and_a_topic_are_told_apart() {
         assert!(ServerUrl::is_meant("http://h/events?topic=a") && ServerUrl::is_meant("ftp://h"));
         assert!(ServerUrl::is_meant("unix:/run/downlink.sock"));
         assert!(!ServerUrl::is_meant("orders/*") && !ServerUrl::is_meant("unix:a"));

@@ -18,11 +18,11 @@ use super::{
     server_url::ServerUrl,
 };
 
-/// The type of an event that comes with its addresses and its time (`meta=1`).
+/// The type of an event that carries its addresses and its time in its data (`meta=1`).
 const DESCRIBED: &str = "downlink.event";
 
-/// The largest event that is read. The server's limit is usually lower; an event with its
-/// description has up to six times the bytes of its data.
+/// The maximum size of an event that is read. The server's limit is usually lower. A described
+/// event has up to six times the bytes of its data.
 const EVENT_BYTES_MAX: usize = 128 << 20;
 
 /// The data of a described event.
@@ -37,14 +37,15 @@ struct Described {
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
-    /// Topics and patterns; none subscribes only to events for everyone. An address of the server,
-    /// such as http://127.0.0.1:8080/events?topic=news, is used in place of --url.
+    /// Topics and patterns. Without any, only events for everyone are printed. The address of a
+    /// server, such as http://127.0.0.1:8080/events?topic=news, may be given here in place of
+    /// --url.
     #[arg(value_name = "TOPIC|URL")]
     topics: Vec<String>,
-    /// The address of the server: a URL, or unix: and the path of a socket.
+    /// The address of the server: a URL, or `unix:` and the path of a socket.
     #[arg(long, env = "DOWNLINK_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: ServerUrl,
-    /// Subscribe to this client's events too.
+    /// A client id. Events for this client are printed too.
     #[arg(long, value_name = "ID")]
     client: Option<String>,
     /// Where to begin: live, earliest, last:50, since:2026-01-01T00:00:00Z or after:ID.
@@ -53,7 +54,8 @@ pub(super) struct Arguments {
     /// Resume after this event id.
     #[arg(long, value_name = "ID")]
     last_event_id: Option<String>,
-    /// Print one JSON object per line, for events and gaps. An event has its topics and its time.
+    /// Print each event and each gap as one JSON object per line. Events include their topics and
+    /// their time.
     #[arg(long)]
     json: bool,
     /// End after this many events.
@@ -81,7 +83,8 @@ async fn subscribe(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// The address of the server, and the topics. The address may be among the topics.
+/// Splits the arguments into the address of the server and the topics. The address may be given
+/// among the topics.
 fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&String>)> {
     let (addresses, topics): (Vec<_>, Vec<_>) =
         arguments.topics.iter().partition(|text| ServerUrl::is_meant(text));
@@ -91,7 +94,7 @@ fn url_and_topics(arguments: &Arguments) -> anyhow::Result<(ServerUrl, Vec<&Stri
             let parsed = address.parse().map_err(anyhow::Error::msg);
             parsed.with_context(|| format!("{address:?} cannot be used"))?
         }
-        _ => bail!("more than one address: give one, and the topics after it"),
+        _ => bail!("more than one address: give one address, and then the topics"),
     };
     Ok((url, topics))
 }
@@ -122,12 +125,12 @@ fn open(arguments: &Arguments) -> anyhow::Result<EventSource> {
     builder.build().with_context(|| url.not_usable()).map_err(exit::usage)
 }
 
-/// Whether an event belongs to the subscription itself and is not printed.
+/// Whether an event is about the subscription itself. Such events are not printed.
 fn is_control(event: &ReceivedEvent) -> bool {
     event.event_type.starts_with("downlink.") && event.event_type != DESCRIBED
 }
 
-/// An event as one line of JSON, with its topics and its time if the server describes it.
+/// An event as one line of JSON, with its topics and its time if the server sent them.
 fn line(event: &ReceivedEvent) -> String {
     let described = (event.event_type == DESCRIBED).then(|| event.json());
     let Some(Ok(Described { topics, event: event_type, at, data })) = described else {
@@ -156,7 +159,7 @@ fn print(delivery: &Delivery, as_json: bool) -> anyhow::Result<()> {
         }
         Delivery::Error(interruption) => {
             let (error, wait) = (chain(&interruption.error), interruption.retry_in);
-            complain(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f32()));
+            complain(format_args!("{error}; reconnecting in {:.1} s", wait.as_secs_f32()));
             Ok(())
         }
         _ => Ok(()),

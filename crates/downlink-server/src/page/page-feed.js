@@ -1,15 +1,15 @@
-// The receiving side: one EventSource, and a bounded queue before the rows. Nothing is parsed or
-// drawn here, so ten thousand events a second cost little more than their bytes.
+// Receives events: one EventSource, and a bounded queue of events that wait to be drawn. This file
+// neither parses nor draws events, so that receiving ten thousand events a second stays cheap.
 
-/** Events that wait to be drawn, also while the page is paused or hidden. */
+/** The maximum number of events that wait to be drawn, such as while the page is paused. */
 const WAITING_MAX = 10_000;
-/** The characters of those events: a few large events weigh as much as many small ones. */
+/** The maximum number of characters in those events, because events may be large. */
 const WAITING_CHARACTERS_MAX = 16 * 1024 * 1024;
 
-/** The reasons of a gap that say that the server did not accept the id. */
+/** The reasons of gaps that mean that the server did not know the last event id. */
 const NOT_ACCEPTED = ["unknown_id", "new_epoch", "lost"];
 
-/** The newest items, up to a count and a total weight; at least one is kept. */
+/** A queue of the newest items, up to a count and a total weight. It keeps at least one item. */
 export class Newest {
   #items = [];
   #first = 0;
@@ -43,7 +43,7 @@ export class Newest {
     }
   }
 
-  /** All items, oldest first; they stay in the queue. */
+  /** Returns all items, oldest first. They stay in the queue. */
   all() {
     return this.#items.slice(this.#first).map(({ item }) => item);
   }
@@ -59,17 +59,17 @@ export class Newest {
   }
 }
 
-/** A subscription. `told(state, text)` gets its state; `arrived()` is called per event. */
+/** A subscription. Calls `told(state, text)` for a new state, and `arrived()` for each event. */
 export class Feed {
   #source = null;
   #told;
   #arrived;
   waiting = new Newest(WAITING_MAX, WAITING_CHARACTERS_MAX);
-  /** Events since the page was loaded. */
+  /** The number of events since the page was loaded. */
   received = 0;
   /** The number of the connection in the server's list of clients. */
   connection = null;
-  /** The last id that this subscription has got or was given. */
+  /** The last event id: from the server, or the id to resume after. */
   #lastId = "";
 
   constructor(told, arrived) {
@@ -94,7 +94,7 @@ export class Feed {
     source.addEventListener("downlink.open", (event) => {
       const { connection, resumed } = JSON.parse(event.data);
       this.connection = connection;
-      // Some servers also say so of a subscription that began in the history without an id.
+      // Some servers also send `resumed` for a start in the history without an id.
       this.#tellOpen(resumed && this.#lastId !== "");
       this.#lastId = event.lastEventId || this.#lastId;
     });
@@ -102,7 +102,7 @@ export class Feed {
       if (source !== this.#source) return;
       this.connection = null;
       if (source.readyState === EventSource.CLOSED) this.#explain(url);
-      else this.#told("connecting", "connection lost, coming back …");
+      else this.#told("connecting", "connection lost, reconnecting …");
     };
   }
 
@@ -128,18 +128,18 @@ export class Feed {
     this.#arrived();
   }
 
-  /** An EventSource does not say why it was refused, so the same request is sent with fetch. */
+  /** An EventSource does not report why it was refused, so `fetch` repeats the request. */
   async #explain(url) {
     const refused = this.#source;
     const abort = new AbortController();
-    let text = "refused, and nothing answers any more";
+    let text = "refused, and the server does not answer any more";
     try {
       const answer = await fetch(url, { signal: abort.signal });
-      if (answer.status === 204) text = "finished: all of it was read before";
+      if (answer.status === 204) text = "finished: every event was already read";
       else if (answer.ok) text = "the connection ended; subscribe again";
       else text = `refused: ${(await answer.json()).detail}`;
     } catch {
-      // The initial text is the answer.
+      // The initial text of `text` stays.
     }
     abort.abort();
     if (refused === this.#source) this.leave(text);

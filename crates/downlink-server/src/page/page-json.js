@@ -1,12 +1,12 @@
-// JSON as indented and coloured text. The tokens stay as they were sent: no number is rounded, no
-// key is reordered, and a key that comes twice is shown twice. Text that is not a JSON object or
-// array is left to the caller.
+// Shows JSON as indented and coloured text. The tokens do not change: no number is rounded, no key
+// is moved, and a repeated key is shown twice. For text that is not a JSON object or array,
+// `format` returns null.
 
 import { element } from "./page-text.js";
 
-/** The most characters of an object or array that stays on one line, if it has none inside. */
+/** An object or array stays on one line if it is not longer and has no object or array inside. */
 const LINE_MAX = 60;
-/** Deeper JSON is shown as it is: a line of a hundred indentations shows nothing. */
+/** Deeper JSON is not formatted, because lines with a large indentation cannot be read. */
 const DEPTH_MAX = 24;
 
 const TOKEN = /"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/g;
@@ -16,13 +16,13 @@ const CLOSING = ["}", "]"];
 /** Whether the text may be a JSON object or array. */
 export const mayBeJson = (text) => /^\s*[{[]/.test(text);
 
-/** The nodes of the formatted text, or null if the text is no JSON object or array. */
+/** The nodes of the formatted text, or null if the text is not a JSON object or array. */
 export function format(text) {
   const tokens = mayBeJson(text) && read(text);
   return tokens ? nodes(tokens) : null;
 }
 
-/** The tokens of a JSON text, or null. */
+/** The tokens of a JSON text, or null if the text is not JSON or is too deep. */
 function read(text) {
   try {
     JSON.parse(text);
@@ -75,7 +75,7 @@ function nodes(tokens) {
   return made;
 }
 
-/** The last token of an object or array that stays on one line, or -1. */
+/** The index of the last token of an object or array that fits on one line, or -1. */
 function endOfLine(tokens, first) {
   let length = 0;
   for (let at = first + 1; length <= LINE_MAX && !OPENING.includes(tokens[at]); at += 1) {

@@ -1,22 +1,22 @@
-// The server's numbers, topics and clients. The page requests all three every two seconds while it
-// is visible.
+// Shows the server's metrics, topics and clients. While the page is visible, it requests all three
+// every two seconds.
 
 import { count, element, plain, rate } from "./page-text.js";
 
-/** The pause after an answer, and after a failure. */
+/** The pause between two updates, and the pause after an update with a failed request. */
 const PAUSE_MS = 2_000;
 const PAUSE_AFTER_FAILURE_MS = 5_000;
-/** The rows requested. A note says when there are more. */
+/** The number of rows to request. If there are more, a note says so. */
 const ROWS_MAX = 100;
 
-/** The rows of a table by key. A row is made once and updated in place, so it keeps the focus. */
+/** A table with a key for each row. Rows are updated in place, so they keep the focus. */
 class Table {
   #body;
   #cells;
   #makeFirst;
   #rows = new Map();
 
-  /** `makeFirst(key)` makes the first cell; `cells` is the number of cells after it. */
+  /** `makeFirst(key)` makes the first cell. `cells` is the number of the other cells. */
   constructor(body, cells, makeFirst) {
     this.#body = body;
     this.#cells = cells;
@@ -76,13 +76,13 @@ async function askText(path) {
   return (await ask(path)).answer.text();
 }
 
-/** How far the server's clock is ahead of ours. A difference below its resolution counts as 0. */
+/** How far the server's clock is ahead of the browser's. Differences up to 2 seconds count as 0. */
 function clockOf(answer, asked) {
   const ahead = Date.parse(answer.headers.get("date")) - (asked + Date.now()) / 2;
   return Math.abs(ahead) > 2_000 ? ahead : 0;
 }
 
-/** The strip and both tables. The page uses `clockAhead` to show ages. */
+/** Updates the strip and both tables. The page uses `clockAhead` to compute ages. */
 export class Overview {
   clockAhead = 0;
   #strip;
@@ -91,15 +91,15 @@ export class Overview {
   #notes;
   #own;
   #prefix = "";
-  /** The events published to each topic at the last look, and the time of that look. */
+  /** The number of events published to each topic at the last update, and its time. */
   #before = new Map();
   #timer = 0;
   #looking = false;
   #again = false;
 
   /**
-   * `by(id)` finds an element, `choose(topic)` is called for a clicked topic, and `own()` is the
-   * page's connection number.
+   * `by(id)` finds an element. `choose(topic)` is called when a topic is clicked. `own()` returns
+   * the connection number of this page.
    */
   constructor({ by, strip, choose, own }) {
     this.#strip = strip;
@@ -121,7 +121,7 @@ export class Overview {
     this.look();
   }
 
-  /** Looks now and then regularly, while the page is visible. */
+  /** Updates now, and then at intervals while the page is visible. */
   async look() {
     this.#again = this.#looking;
     if (document.visibilityState !== "visible" || this.#looking) return;
@@ -133,7 +133,7 @@ export class Overview {
     this.#timer = setTimeout(() => this.look(), this.#again ? 0 : pause);
   }
 
-  /** Asks for all parts. One that is refused does not hide the others. */
+  /** Requests and shows all parts. If one request fails, the other parts are still shown. */
   async #lookOnce() {
     const query = new URLSearchParams({ limit: ROWS_MAX, prefix: this.#prefix });
     const parts = [askJson(`topics?${query}`), askJson(`clients?limit=${ROWS_MAX}`), askText("metrics")];
@@ -143,7 +143,7 @@ export class Overview {
     else this.#notes.topics.textContent = `No answer: ${topics.reason.message}`;
     if (clients.value) this.#showClients(clients.value.body);
     else this.#notes.clients.textContent = `No answer: ${clients.reason.message}`;
-    // The server gives the clients with the greatest lag first.
+    // The server sends the client with the largest lag first.
     const lag = clients.value ? (clients.value.body.clients[0]?.lag ?? 0) : null;
     this.#strip.show({ metrics: metrics.value, lag });
     return [topics, clients, metrics].every(({ status }) => status === "fulfilled");
@@ -179,7 +179,7 @@ export class Overview {
   }
 }
 
-/** If a topic counts from 0 again, the server had forgotten it in between. */
+/** The rate of a topic. Unknown if its counter is lower than before: the server began it anew. */
 function rateOf(before, published, now) {
   if (!before || published < before.published) return "–";
   return rate((published - before.published) / ((now - before.now) / 1000));

@@ -1,30 +1,30 @@
-// Rows of events. All received data is shown as text: no row is made from HTML.
+// The rows of the list of events. All received data is shown as text, never as HTML.
 
 import { Newest } from "./page-feed.js";
 import { format, mayBeJson } from "./page-json.js";
 import { age, count, element, plain } from "./page-text.js";
 
-/** The most rows at once: more than a person reads, few enough to lay out within a frame. */
+/** The maximum number of rows. A browser can lay out this many within one frame. */
 export const ROWS_MAX = 300;
-/** The events that a filter can bring back, and their characters. */
+/** The maximum number of events that the filter searches, and of their characters. */
 export const KEPT_MAX = 2_000;
 const KEPT_CHARACTERS_MAX = 4 * 1024 * 1024;
-/** The characters of one event that a row shows: about two screens. */
+/** The maximum number of characters that a row shows: about two screens. */
 const SHOWN_MAX = 4_000;
-/** The newest rows of a drawing have their JSON formatted at once, so that they do not jump. The
- * others are formatted when they come into sight, since a flood brings more than anybody sees. */
+/** The JSON of this many new rows is formatted at once, so that visible rows do not change their
+ * height. Other rows are formatted when they become visible, because a flood brings many rows. */
 const FORMATTED_AT_ONCE = 12;
 
 const REASONS = {
   evicted: "no longer kept",
-  lagged: "this connection was too slow for the history that is kept",
-  new_epoch: "the id is of an earlier life of the server",
-  unknown_id: "the id means nothing here",
-  lost: "the id is ahead of the server",
-  unreadable: "the store has them and cannot read them",
+  lagged: "this connection was too slow, and the events are no longer kept",
+  new_epoch: "the id is from an earlier epoch of the server's history",
+  unknown_id: "the server does not know the id",
+  lost: "the id is newer than the newest event of the server",
+  unreadable: "the store has the events but cannot read them",
 };
 
-/** Parses a received event into an entry: the text of a row and of the filter's search. */
+/** Parses a received event into an entry, with the text that a filter searches. */
 export function read({ kind, id, text }) {
   try {
     const said = JSON.parse(text);
@@ -42,19 +42,19 @@ function event(id, said) {
 function gap(id, { reason, after, until, oldest }) {
   const from = after ? `after ${after}` : "from the beginning";
   const upTo = until ? ` up to ${until}` : "";
-  const next = oldest ? ` It goes on with ${oldest}.` : "";
+  const next = oldest ? ` The next event is ${oldest}.` : "";
   const data = `Events are missing ${from}${upTo}: ${REASONS[reason] ?? reason}.${next}`;
   return { kind: "gap", id, reason, at: null, data };
 }
 
-/** The newest events, as rows of a list. */
+/** The list of rows, and the newest events. */
 export class Rows {
   #list;
   #kept = new Newest(KEPT_MAX, KEPT_CHARACTERS_MAX);
   #wanted = "";
   /** The time element of each row. */
   #times = new WeakMap();
-  /** Formats the JSON of rows that come into sight. */
+  /** Formats the JSON of rows that become visible. */
   #inSight;
 
   constructor(list) {
@@ -69,7 +69,7 @@ export class Rows {
     return this.#wanted;
   }
 
-  /** Adds entries, oldest first. Only those that will stay become rows. */
+  /** Adds entries, oldest first. Only entries that fit into the list become rows. */
   add(entries, now) {
     for (const entry of entries) this.#kept.push(entry, entry.data.length);
     this.#prepend(entries.filter((entry) => this.#wants(entry)), now);
@@ -87,7 +87,7 @@ export class Rows {
     this.#empty();
   }
 
-  /** Updates the ages. */
+  /** Updates the ages in all rows. */
   grow(now) {
     for (const row of this.#list.children) {
       const found = this.#times.get(row);
@@ -152,12 +152,12 @@ export class Rows {
     const button = element("button", "id", id);
     button.type = "button";
     button.tabIndex = -1;
-    button.title = "Resume after this";
+    button.title = "Resume after this event";
     return button;
   }
 }
 
-/** The addresses of an event, and its type. */
+/** The elements for the addresses and the type of an event. */
 function named({ topics, clients, everyone, event }) {
   const parts = topics.map((topic) => element("span", "topic", plain(topic)));
   for (const client of clients) parts.push(element("span", "client", plain(client)));

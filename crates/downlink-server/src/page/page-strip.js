@@ -1,9 +1,9 @@
-// The strip of numbers: connections, rates, lag and memory, each with a graph of the last minutes.
-// A number that the server does not give is shown as a dash.
+// The strip of numbers: connections, rates, lag and memory. Each number has a graph of the last two
+// minutes. A number that the server does not send is shown as a dash.
 
 import { element, rate, short } from "./page-text.js";
 
-/** The points of a graph: two minutes of looks. */
+/** The points of a graph: one every two seconds, for two minutes. */
 const POINTS_MAX = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -14,7 +14,7 @@ export function parseMetrics(text) {
   return new Map(found.map(([, name, value]) => [name, Number(value)]));
 }
 
-/** A number of bytes as `[number, unit]`. */
+/** The text of a number of bytes, as `[number, unit]`. */
 function bytes(number) {
   const step = Math.min(Math.floor(Math.log2(Math.max(number, 1)) / 10), UNITS.length - 1);
   const scaled = number / 1024 ** step;
@@ -30,7 +30,7 @@ class Tile {
   #points = [];
   #write;
 
-  /** `write(number)` gives the text of the number and its unit. */
+  /** `write(number)` returns the text of a number, and its unit. */
   constructor(place, write) {
     this.#write = write;
     const graph = document.createElementNS(SVG, "svg");
@@ -53,7 +53,7 @@ class Tile {
     this.#draw();
   }
 
-  /** Draws the newest point at the right. An unknown number ends the line at its left. */
+  /** Draws the graph, with the newest point at the right. It begins after an unknown number. */
   #draw() {
     const known = this.#points.slice(this.#points.lastIndexOf(null) + 1);
     const most = Math.max(...known, 1);
@@ -65,11 +65,11 @@ class Tile {
   }
 }
 
-/** All tiles. Each has an element with its name as the id. */
+/** All tiles of the strip. */
 export class Strip {
   #tiles;
   #memoryTitle;
-  /** The counters at the last look, and its time. */
+  /** The counters from the last answer, and its time. */
   #before = { counters: new Map(), at: 0 };
 
   /** `by(id)` finds an element. */
@@ -86,7 +86,7 @@ export class Strip {
     };
   }
 
-  /** Shows the numbers of a look. `metrics` is the text of `/metrics`, `lag` the largest lag. */
+  /** Shows new numbers. `metrics` is the text of `/metrics`, and `lag` is the largest lag. */
   show({ metrics, lag, at = performance.now() }) {
     const counters = parseMetrics(metrics ?? "");
     const of = (name) => counters.get(`downlink_${name}`) ?? null;
@@ -99,14 +99,14 @@ export class Strip {
     this.#before = { counters, at };
   }
 
-  /** The memory of the process, or the bytes of history if the server does not give it. */
+  /** Shows the memory of the process, or the bytes of history if the memory is unknown. */
   #showMemory(resident, history) {
     const title = resident === undefined ? "History in memory" : "Memory";
     if (this.#memoryTitle.textContent !== title) this.#memoryTitle.textContent = title;
     this.#tiles.memory.add(resident ?? history);
   }
 
-  /** A restarted server counts from 0 again: the next look has a rate. */
+  /** The rate of a counter. Null if the server has restarted, because it then counts from 0. */
   #rateOf(name, counters, at) {
     const [before, now] = [this.#before.counters.get(name), counters.get(name)];
     if (before === undefined || now === undefined || now < before) return null;

@@ -1,16 +1,16 @@
-// Texts and elements that the parts of the page share.
+// Functions for texts and elements that all parts of the page use.
 
 const numbers = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-/** From this number on, `short` writes 100K. */
+/** `short` writes numbers from here on in short form, such as 100K. */
 const SHORT_FROM = 100_000;
 
-/** A number with all its digits. */
+/** The text of a number with all its digits. */
 export const count = (number) => numbers.format(number);
-/** A number of at most six characters. */
+/** The text of a number with at most six characters. */
 export const short = (number) => (number < SHORT_FROM ? count(number) : compact.format(number));
 
-/** An element with text. All received data passes through this function. */
+/** Makes an element with text. All received data is shown through this function. */
 export function element(name, className, text) {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -19,17 +19,17 @@ export function element(name, className, text) {
 }
 
 /**
- * A name with its invisible characters as escapes: those that turn the direction of text or take no
- * room make one name look like another.
+ * A name with its invisible characters as escapes. Without escapes, characters that change the
+ * direction of text or have no width could make one name look like another.
  */
 export const plain = (name) =>
   name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (hidden) => `\\u{${hidden.codePointAt(0).toString(16)}}`);
 
-/** A rate with one decimal place while it is small. */
+/** The text of a rate. It has one decimal place below 10. */
 export const rate = (number) =>
   number > 0 && number < 10 ? number.toFixed(1) : short(Math.round(number));
 
-/** How long ago something was. */
+/** The text of an age, such as `5 s ago`. */
 export function age(at, now) {
   const seconds = Math.max(0, Math.floor((now - at) / 1000));
   if (seconds < 1) return "now";

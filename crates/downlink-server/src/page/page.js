@@ -1,5 +1,5 @@
-// The page of the server: forms, buttons, keys, and when to draw. All received data is shown as
-// text.
+// The page of the server: its forms, buttons and keys. It decides when the page draws. All received
+// data is shown as text.
 
 import { Feed } from "./page-feed.js";
 import { Overview } from "./page-overview.js";
@@ -25,16 +25,16 @@ const overview = new Overview({
   },
 });
 
-/** A reader cannot follow a flood of events, so the page then draws 10 frames a second, not 60. */
+/** If more events than this arrive per frame, the page draws 10 frames a second instead of 60. */
 const FLOOD_EVENTS = 50;
 const FLOOD_PAUSE_MS = 100;
 
 let paused = false;
 let planned = false;
 let flooded = false;
-/** Events that were dropped unseen because the queue was full. */
+/** The number of events that were never shown because the queue was full. */
 let unseen = 0;
-/** Whether the form to subscribe closes once the server has accepted the subscription. */
+/** Whether the form to subscribe closes when the server accepts the subscription. */
 let closesWhenOpen = false;
 
 const now = () => Date.now() + overview.clockAhead;
@@ -47,7 +47,7 @@ function show(state, text) {
   if (state === "open" && closesWhenOpen) toggle("subscribe", false);
 }
 
-/** Opens or closes a form. The focus inside a form that closes goes to its button. */
+/** Opens or closes a form. If a form with the focus closes, its button gets the focus. */
 function toggle(name, opens) {
   const [panel, button] = [by(`${name}-panel`), by(`show-${name}`)];
   if (!opens && panel.contains(document.activeElement)) button.focus();
@@ -56,14 +56,14 @@ function toggle(name, opens) {
   closesWhenOpen = false;
 }
 
-/** Opens a form at one of its fields. */
+/** Opens a form and selects one of its fields. */
 function openAt(form, field) {
   toggle(form.id, true);
   form.elements[field].focus();
   form.elements[field].select();
 }
 
-/** Draws at the next frame, or a little later in a flood. Later calls before that do nothing. */
+/** Plans a drawing: at the next frame, or later in a flood. A planned drawing serves all calls. */
 function plan() {
   if (planned) return;
   planned = true;
@@ -83,7 +83,7 @@ function draw() {
   tellMissing();
   by("empty").hidden = events.children.length > 0;
   by("empty").textContent = rows.filter
-    ? "Nothing with this text."
+    ? "No events with this text."
     : "No events yet. Publish here or with curl.";
 }
 
@@ -93,11 +93,11 @@ function tellWaiting() {
   by("waiting").textContent = paused ? `Paused: ${count(length)} waiting${gone}.` : "";
 }
 
-/** Says below the rows which events they leave out. */
+/** Shows a note below the rows about events that are not shown. */
 function tellMissing() {
   const shown = count(ROWS_MAX);
   const full = `Newest ${shown} shown; the filter searches ${count(KEPT_MAX)}.`;
-  const gone = `${count(unseen)} events were dropped unseen, since more came than can wait.`;
+  const gone = `${count(unseen)} events were never shown, because the queue was full.`;
   const parts = [events.children.length === ROWS_MAX && full, unseen > 0 && gone];
   by("note").textContent = parts.filter(Boolean).join(" ");
 }
@@ -109,7 +109,7 @@ function pause(wanted) {
   plan();
 }
 
-/** Splits names at spaces. A name may be in quotes; a backslash escapes a quote inside them. */
+/** Splits names at spaces. A name may be in quotes. A backslash escapes a quote in a name. */
 function names(text) {
   const found = [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)];
   return found.map(([, inQuotes, plain]) => inQuotes?.replace(/\\(.)/g, "$1") ?? plain).filter(Boolean);
@@ -129,17 +129,17 @@ function wanted() {
   return query;
 }
 
-/** Subscribes as the form says. The list begins anew, except to resume. */
+/** Subscribes as the form says. Clears the list, unless the subscription resumes after an id. */
 function subscribe() {
   const query = wanted();
-  // The address keeps the subscription, so a reload or a shared link opens the same one.
+  // The address of the page holds the subscription, so a reload or a shared link opens it again.
   history.replaceState(null, "", `#${query}`);
   closesWhenOpen = true;
   if (!query.has("last_event_id")) clear();
   follow(query);
 }
 
-/** Subscribes, and says to what. */
+/** Subscribes, and shows the topics and the client of the subscription. */
 function follow(query) {
   const topics = query.getAll("topic").map(quoted).join(" ");
   const client = query.get("client");
@@ -148,7 +148,7 @@ function follow(query) {
   feed.subscribe(query);
 }
 
-/** Subscribes as the address says, or else as the form does at first: to all topics. */
+/** Subscribes as the address of the page says. Without a subscription in it, to all topics. */
 function begin() {
   const query = new URLSearchParams(location.hash.slice(1));
   if (query.size === 0) return follow(wanted());
@@ -178,13 +178,13 @@ function tellPublished(text, className) {
   by("published").className = className;
 }
 
-/** Fills in the id of a row as the event to resume after. */
+/** Writes the id of a row into the field of the id to resume after. */
 function resumeFrom(id) {
   subscribing.elements.after.value = id;
   openAt(subscribing, "after");
 }
 
-/** Moves the focus between the ids of the rows. Together they are one stop of the Tab key. */
+/** Moves the focus between the ids of the rows. The Tab key stops only once for all of them. */
 function move(steps) {
   const ids = [...events.querySelectorAll("button.id")];
   const at = ids.indexOf(document.activeElement);

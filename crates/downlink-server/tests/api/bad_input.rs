@@ -20,7 +20,7 @@ async fn unknown_paths_and_methods_are_refused() {
         ("BREW", "/metrics", "get,head"),
     ] {
         let answer = server.ask(method, path, "", "").await;
-        assert!(answer.problem(405).contains(&format!("does not take {method}.")));
+        assert!(answer.problem(405).contains(&format!("does not support {method}.")));
         assert_eq!(answer.header("allow"), Some(allowed), "{method} {path}");
     }
 }
@@ -29,12 +29,12 @@ async fn unknown_paths_and_methods_are_refused() {
 async fn unknown_and_repeated_parameters_are_refused() {
     let server = Server::start().await;
     for (method, path, says) in [
-        ("GET", "/events?topics=a", "Perhaps topic is meant."),
-        ("GET", "/events?zzzzzzzzzz", "There are: topic, client, start"),
-        ("POST", "/events?topic=a&evnt=x", "Perhaps event is meant."),
+        ("GET", "/events?topics=a", "Did you mean topic?"),
+        ("GET", "/events?zzzzzzzzzz", "The parameters are: topic, client, start"),
+        ("POST", "/events?topic=a&evnt=x", "Did you mean event?"),
         ("POST", "/events?topic=a&EVENT=x", "There is no parameter \"EVENT\""),
         ("POST", "/finish?topic=a&x=1", "There is no parameter \"x\""),
-        ("GET", "/topics?perfix=a", "Perhaps prefix is meant."),
+        ("GET", "/topics?perfix=a", "Did you mean prefix?"),
         ("GET", "/clients?client=a", "There is no parameter \"client\""),
         ("GET", "/healthz?x", "takes no parameters"),
         ("GET", "/readyz?x", "takes no parameters"),

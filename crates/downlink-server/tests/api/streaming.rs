@@ -296,8 +296,8 @@ async fn the_parameters_ids_and_types_decide_what_is_kept() {
     for (parameters, body, says) in [
         ("ids=keep", "id: a b\ndata: x\n\n", "is not an event id"),
         ("types=keep", "event: error\ndata: x\n\n", "is reserved"),
-        ("ids=other", "", "The parameter ids is drop or keep."),
-        ("types=other", "", "The parameter types is prefix, keep or drop."),
+        ("ids=other", "", "The parameter ids must be drop or keep."),
+        ("types=other", "", "The parameter types must be prefix, keep or drop."),
     ] {
         let detail = publish(parameters, body).await.problem(400);
         assert!(detail.contains(says), "{detail}");
@@ -340,7 +340,7 @@ async fn an_error_in_a_stream_says_how_many_events_were_published() {
     assert_eq!([stream.data().await, stream.data().await], ["1", "2"]);
     let id = stream.last_event_id();
     let expected = format!(
-        "Event 3 of the stream: A line is not JSON: look at its column 1. Published: 2, the last as \
+        "Event 3 of the stream: A line is not JSON: see column 1. Published: 2, the last as \
          {id}."
     );
     assert_eq!(detail, expected);
@@ -395,7 +395,7 @@ async fn a_stream_that_pauses_too_long_gets_a_408() {
     let mut publishing = Publishing::begin(&server, "topic=a", LINES).await;
     publishing.send("1\n").await;
     let detail = publishing.answer().await.problem(408);
-    assert!(detail.contains("Nothing of the body came for 0.05 s"), "{detail}");
+    assert!(detail.contains("No part of the body arrived for 0.05 s"), "{detail}");
     assert!(detail.contains("Published: 1"), "{detail}");
 }
 

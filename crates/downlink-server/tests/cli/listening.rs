@@ -14,8 +14,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets and stores. Dropping it removes it. Its path is short, because the paths of
-/// sockets must be short.
+/// A folder for sockets and stores; removed when dropped. Its path is short because socket paths
+/// must be.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -187,7 +187,7 @@ fn a_file_that_is_not_a_socket_is_never_replaced() {
     fs::write(&path, "precious").expect("a file");
     let refused = run(at(&path), "");
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("is there and no socket"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("exists and is not a socket"), "{}", refused.stderr);
     assert_eq!(fs::read(&path).expect("still there"), b"precious");
 }
 
@@ -266,7 +266,7 @@ fn refused(command: Command, parts: &[&str]) {
     drop(running.stdin.take());
     let Ended { code, stderr, .. } = running.ended();
     assert_eq!(code, Some(1), "{stderr}");
-    for part in ["cannot use the socket that was handed over"].iter().chain(parts) {
+    for part in ["cannot use the inherited socket"].iter().chain(parts) {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
 }
@@ -274,7 +274,7 @@ fn refused(command: Command, parts: &[&str]) {
 #[test]
 fn errors_name_unusable_descriptors() {
     let file = || fs::File::open("/dev/null").expect("there");
-    let none = ["descriptor 3 is not open, or no TCP or Unix stream socket"];
+    let none = ["descriptor 3 is not an open TCP or Unix stream socket"];
     refused(supervised(file(), 0, ONE), &none);
     refused(supervised(file(), 1, ONE), &none);
     refused(supervised(UdpSocket::bind("127.0.0.1:0").expect("a free port"), 1, ONE), &none);

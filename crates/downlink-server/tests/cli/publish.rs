@@ -176,7 +176,7 @@ fn each_error_is_one_line() {
     drop(nobody);
     for (arguments, says) in [
         (vec!["--url", &*server.url, "-t", "a//b", "x"], "\"a//b\" is not a topic"),
-        (vec!["--url", &*address, "-t", "a", "x"], "did not get through"),
+        (vec!["--url", &*address, "-t", "a", "x"], "the connection failed"),
     ] {
         let ended = run(downlink(&[&["publish"], &*arguments].concat()), "");
         assert_eq!((ended.code, &*ended.stdout), (Some(1), ""));

@@ -198,7 +198,7 @@ fn clients_can_connect_while_the_server_waits_for_its_store() {
     let listen = format!("unix:{}", socket.display());
     let second = Running::start(with_store(&listen, &path, &["--store-wait", "1h"]));
     let line = second.stderr.next();
-    assert!(line.contains("a.db; waits up to 3600s"), "{line}");
+    assert!(line.contains("a.db; waiting up to 3600s"), "{line}");
     let mut early = std::os::unix::net::UnixStream::connect(&socket).expect("listening");
     early.set_read_timeout(Some(PATIENCE)).expect("a socket");
     early

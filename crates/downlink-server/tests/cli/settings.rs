@@ -64,10 +64,10 @@ fn errors_in_a_file_of_settings_name_the_file() {
         ("far", "frobnicate = 5", "\"frobnicate\"; see downlink serve --help"),
         ("config", "config = \"x\"", "there is no setting \"config\""),
         ("toml", "listen = ", "is not TOML"),
-        ("type", "listen = 1.5", "listen has to be a text, a number or a list"),
-        ("list", "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]", "listen has one value"),
-        ("rule", "retain = [\"a=events:1\", \"a=events:0\"]", "\"events:0\" has no whole number"),
-        ("table", "[listen]\nport = 1", "listen has to be"),
+        ("type", "listen = 1.5", "listen must be a string, a whole number or a list"),
+        ("list", "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]", "listen takes one value"),
+        ("rule", "retain = [\"a=events:1\", \"a=events:0\"]", "\"events:0\" needs a whole number"),
+        ("table", "[listen]\nport = 1", "listen must be"),
         ("value", "retain-events = \"many\"", "has a setting that cannot be used"),
         ("value2", "retain-events = \"many\"", "retain-events"),
     ] {
@@ -165,12 +165,12 @@ fn invalid_hosts_are_errors() {
     for host in ["https://a.example", "*", "a;b", ""] {
         let refused = run(downlink(&["--host", host]), "");
         assert_eq!((refused.code, &*refused.stdout), (Some(2), ""), "{host}");
-        assert!(refused.stderr.contains("separate them by commas"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("separate names with commas"), "{}", refused.stderr);
         let mut command = downlink(&[]);
         command.env("DOWNLINK_HOST", host);
         let refused = run(command, "");
         assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{host}");
-        assert!(refused.stderr.contains("separate them by commas"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("separate names with commas"), "{}", refused.stderr);
         assert!(refused.stderr.contains("a variable of the environment"), "{}", refused.stderr);
     }
 }

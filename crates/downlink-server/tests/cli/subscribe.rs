@@ -71,7 +71,7 @@ fn commands_reach_a_server_on_a_unix_socket() {
     }
     let nobody = run(downlink(&["publish", "--url", "unix:/nowhere/a.sock", "-t", "a", "x"]), "");
     assert_eq!(nobody.code, Some(1));
-    assert!(nobody.stderr.contains("did not get through"), "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("the connection failed"), "{}", nobody.stderr);
 }
 
 #[test]

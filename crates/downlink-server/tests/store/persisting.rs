@@ -47,7 +47,7 @@ async fn keys_and_publisher_ids_survive_restarts() {
             let repeated = server.post("topic=a&id=mine", "", "two").await;
             assert_eq!(id_of(&repeated), id_of(&given));
             let taken = server.post("topic=a&id=mine", "", "three").await.problem(409);
-            assert!(taken.contains("Give each event an id of its own"), "{taken}");
+            assert!(taken.contains("Give each event its own id"), "{taken}");
         }
         server.publish("topic=a", "three").await;
         let mut stream = server.stream("topic=*&start=earliest", "").await;
