@@ -185,9 +185,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError>;
 
-    /// The newest events of all topics in offset order, at most as many as the batch allows. If an
-    /// event is damaged, only the events after it are returned. When a log opens, it fills its
-    /// rings with the returned events.
+    /// The newest events of all topics in offset order, at most as many as the batch allows. If
+    /// some are damaged, only the events after the last damaged one are returned. When a log opens,
+    /// it fills its rings with these events.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
     /// The finished topics whose marks are kept, at most `topics_max`, newest marks first. A log
-    /// loads all marks when it opens, so a publish never asks the store for a mark.
+    /// loads the marks when it opens, so a publish never asks the store for a mark.
     ///
     /// # Errors
     ///
@@ -214,8 +214,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// Reads some topics of a store, page after page. Between two pages, it keeps what helps to find
-/// the next one.
+/// Reads some topics of a store, page after page. A replay keeps its reading state from one page to
+/// the next.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
 /// the call has made progress but has no answer yet. Call again after other replays had their turn.

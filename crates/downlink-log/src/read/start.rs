@@ -6,8 +6,8 @@ use crate::types::{EvictionNumber, Gap, Timestamp};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The events from now on. A reader that names only topics, all of them finished, gets their
-    /// kept events instead.
+    /// The events from now on. If the reader names only topics and all of them are finished, it
+    /// gets their kept events.
     Live,
     /// All retained history.
     Earliest,

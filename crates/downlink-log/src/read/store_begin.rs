@@ -40,7 +40,8 @@ enum StoreStartStage {
     Newest {
         count: usize,
     },
-    /// Finds the floor, to tell whether events of the requested time or later were evicted.
+    /// Finds the floor of the wanted topics, to tell whether events of the requested time or later
+    /// were evicted.
     Floor,
     /// Finds out whether finished topics have events or a gap for the reader, at or above `from`.
     FinishedTopics {
