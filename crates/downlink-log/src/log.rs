@@ -38,7 +38,8 @@ pub struct StoreOptions<P> {
     pub on_report: Option<Box<OnReport>>,
     /// After a failure, the time between two checks whether the store takes events again.
     pub retry_every: Duration,
-    /// The log's clock, for retention while nothing is published.
+    /// The log's clock. The writing thread uses it for retention while nothing is published. The
+    /// store keeps the clock's difference from the wall clock.
     pub clock: Box<StoreClock>,
     /// Called when a thread that reads the store starts, on that thread, for example to lower its
     /// priority. Does nothing by default.

@@ -386,7 +386,7 @@ pub enum StoreError {
     #[error("another program holds a lock on the store: end its transaction and try again")]
     Locked,
     /// The disk is full.
-    #[error("the disk of the store is full: free some space; publishing works again then")]
+    #[error("the disk of the store is full: free some space, and publishing works again")]
     DiskFull,
     /// The file or its folder cannot be written.
     #[error("the store cannot be written: make the file and its folder writable for this user")]
@@ -422,8 +422,8 @@ pub enum StoreError {
     /// The disk did not confirm a write. The next opening of the store shows whether the write was
     /// kept.
     #[error(
-        "the disk did not confirm a write: check the disk and start again; the start shows whether \
-         the last events were kept, and all earlier events can be read until then"
+        "the disk did not confirm a write: check the disk and start again; after the start it is known \
+         whether the last events were kept, and until then all earlier events can be read"
     )]
     OutcomeUnknown,
     /// The disk failed to read or write.
