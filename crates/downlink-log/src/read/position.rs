@@ -38,7 +38,7 @@ impl Position {
     }
 
     /// Evictions up to this one make no hole for the reader. `None` if every eviction makes a hole.
-    /// This is always so with a store, because the store may still have the events.
+    /// With a store it is always `None`: the reader asks the store for the evicted events.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }

@@ -201,8 +201,8 @@ impl<P: Payload> StoreStartSearch<P> {
         self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
-    /// Whether the topics of the reader are finished and have no event and no gap left for it.
-    /// Returns `None` if that is not known yet.
+    /// Whether all topics of the reader are finished, and no event and no gap is left for the
+    /// reader. Returns `None` if that is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));
