@@ -5,10 +5,10 @@
 //! several appends before a read need only one wake-up. The reader registers again each time before
 //! it waits.
 //!
-//! Each reader has a slot. It can register a waker in the slot, and a wake-up takes the waker out.
-//! Or a server of many readers registers the reader by a key, which stays in the slot. To wake ten
-//! thousand such readers, a publisher makes one call for each batch and server, and does not have
-//! to load, count or drop any waker.
+//! Each reader has a slot. The reader can register a waker in its slot, and a wake-up takes the
+//! waker out. Or a server of many readers registers the reader by a key, which stays in the slot.
+//! To wake ten thousand such readers, a publisher makes one call for each batch and server, and
+//! does not have to load, count or drop any waker.
 
 use std::{
     fmt,
