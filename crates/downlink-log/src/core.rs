@@ -15,9 +15,9 @@ use crate::types::Payload;
 /// 6. one of these: a list of readers, the queue of ages, the publisher ids
 /// 7. the wake-up slot of one reader
 ///
-/// The queue of commits, the queue of replays and the clock have their own locks. No other lock is
-/// held together with one of these. No lock is held while a waker runs, while a payload is dropped,
-/// or across an await.
+/// The queue of commits, the queue of replays and the clock have their own locks. While one of
+/// these is locked, no other lock is held. No lock is held while a waker runs, while a payload is
+/// dropped, or across an await.
 #[derive(Debug)]
 pub(crate) struct Core<P> {
     pub(crate) history: History<P>,

@@ -85,8 +85,8 @@
 //!
 //! # Guide
 //!
-//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`. Its
-//! chapters 9, 11 and 22 explain replay, limits and the store.
+//! The [guide](https://docs.rs/downlink/latest/downlink/guide/) is part of the crate `downlink`.
+//! Its chapters 9, 11 and 22 explain replay, limits and the store.
 //!
 //! Below, the modules are declared in the order of their use: a module uses only modules that are
 //! declared before it.

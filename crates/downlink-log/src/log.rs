@@ -38,7 +38,8 @@ pub struct StoreOptions<P> {
     pub on_report: Option<Box<OnReport>>,
     /// After a failure, the time between two checks whether the store takes events again.
     pub retry_every: Duration,
-    /// The log's clock, for retention while nothing is published.
+    /// The log's clock. The writing thread uses it for retention while nothing is published. The
+    /// store keeps the clock's difference from the wall clock.
     pub clock: Box<StoreClock>,
     /// Called when a thread that reads the store starts, on that thread, for example to lower its
     /// priority. Does nothing by default.
@@ -244,7 +245,8 @@ impl<P: Payload> Log<P> {
     }
 
     /// Evicts events that are too old at `now`, in one bounded step of about a millisecond. Every
-    /// append, open and read does this too. For an idle log, the program must call it.
+    /// append, open and read does this too. If the log is idle, the program must call this function
+    /// from time to time.
     pub fn expire(&self, now: Timestamp) {
         self.core.settle(self.core.history.expire(now));
     }
@@ -263,8 +265,9 @@ impl<P: Payload> Log<P> {
         }
     }
 
-    /// Ready once a closed log has written everything and released its store. Until then, the waker
-    /// is kept, and is woken at that time. A log without a store is ready at once.
+    /// Ready once a closed log has written everything and released its store. An earlier call keeps
+    /// the waker, and the waker is woken when the log is ready. A log without a store is ready at
+    /// once.
     pub fn poll_closed(&self, waker: &Waker) -> Poll<()> {
         match &self.store {
             Some(store) => store.queue.ended.poll(waker, |_| ()).map(drop),

@@ -185,9 +185,9 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     /// [`StoreError`].
     fn first_since(&self, since: Timestamp) -> Result<Option<Offset>, StoreError>;
 
-    /// The newest events of all topics in offset order, at most as many as the batch allows. If an
-    /// event is damaged, only the events after it are returned. When a log opens, it fills its
-    /// rings with the returned events.
+    /// The newest events of all topics in offset order, at most as many as the batch allows. If
+    /// some are damaged, only the events after the last damaged one are returned. When a log opens,
+    /// it fills its rings with these events.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn publisher_id(&self, id: &str) -> Result<Option<Offset>, StoreError>;
 
     /// The finished topics whose marks are kept, at most `topics_max`, newest marks first. A log
-    /// loads all marks when it opens, so a publish never asks the store for a mark.
+    /// loads the marks when it opens, so a publish never asks the store for a mark.
     ///
     /// # Errors
     ///
@@ -214,8 +214,8 @@ pub trait StoreReader: Send + Sync + fmt::Debug {
     fn close(&self);
 }
 
-/// Reads some topics of a store, page after page. Between two pages, it keeps what helps to find
-/// the next one.
+/// Reads some topics of a store, page after page. A replay keeps its reading state from one page to
+/// the next.
 ///
 /// Each call is one short read transaction with a bounded amount of work. [`Step::More`] means that
 /// the call has made progress but has no answer yet. Call again after other replays had their turn.
@@ -386,7 +386,7 @@ pub enum StoreError {
     #[error("another program holds a lock on the store: end its transaction and try again")]
     Locked,
     /// The disk is full.
-    #[error("the disk of the store is full: free some space; publishing works again then")]
+    #[error("the disk of the store is full: free some space, and publishing works again")]
     DiskFull,
     /// The file or its folder cannot be written.
     #[error("the store cannot be written: make the file and its folder writable for this user")]
@@ -422,8 +422,8 @@ pub enum StoreError {
     /// The disk did not confirm a write. The next opening of the store shows whether the write was
     /// kept.
     #[error(
-        "the disk did not confirm a write: check the disk and start again; the start shows whether \
-         the last events were kept, and all earlier events can be read until then"
+        "the disk did not confirm a write: check the disk and start again; after the start it is known \
+         whether the last events were kept, and until then all earlier events can be read"
     )]
     OutcomeUnknown,
     /// The disk failed to read or write.

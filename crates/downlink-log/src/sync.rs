@@ -1,7 +1,7 @@
 //! Locks and atomics. They come from `parking_lot` and the standard library, or from loom in loom's
 //! tests.
 //!
-//! Both have the same methods here, so loom tests the same code that runs in production.
+//! Both have the same methods in this module, so loom tests the same code that runs in production.
 
 #[cfg(not(downlink_loom))]
 pub(crate) use {

@@ -1,12 +1,12 @@
 //! A short summary of the evictions from all topics that a pattern matches. Evictions are numbered.
 //!
 //! The summary answers one question: what is the highest offset that was evicted after a given
-//! eviction? It keeps a list of steps. A step is the number of an eviction and the offset that it
-//! evicted. A step is not needed if a later eviction has a higher offset. So the offsets fall from
-//! step to step while the numbers rise.
+//! eviction? The summary keeps a list of steps. A step holds the number of an eviction and the
+//! offset of the evicted event. A step is not needed if a later eviction has a higher offset. So
+//! the offsets fall from step to step while the numbers rise.
 //!
-//! The list has at most [`STEPS_MAX`] steps. If there is one more, two neighbouring steps are
-//! merged into one with the higher number and the higher offset. So an answer may be too high,
+//! The list has at most [`STEPS_MAX`] steps. When a further step is added, two neighbouring steps
+//! are merged into one with the higher number and the higher offset. So an answer may be too high,
 //! which makes a false gap, but it is never too low.
 
 use smallvec::SmallVec;

@@ -37,8 +37,8 @@ struct PatternTable<P> {
 #[derive(Debug)]
 struct MatchingPatterns<P> {
     version: u64,
-    /// Weak, so that a topic does not keep a removed pattern alive. The rows of a pattern keep
-    /// topics alive, so strong references would be a cycle.
+    /// Weak references, so that a topic does not keep a removed pattern alive. The rows of a
+    /// pattern keep topics alive, so strong references would form a cycle.
     patterns: SmallVec<[Weak<Pattern<P>>; MATCHING_MAX]>,
 }
 

@@ -37,9 +37,10 @@ enum StartStage {
     /// Finds the newest events below `until`. `left` of them are still to be found. `oldest` is the
     /// oldest one found so far.
     Newest { left: usize, until: u64, oldest: Option<u64> },
-    /// Finds the highest loss in the topics that the patterns match. Without `since`, the reader
-    /// continues at `next`, and losses below it do not count. With `since`, only losses of that
-    /// time or later count; the next stage finds the first kept event of that time or later.
+    /// Finds the highest lost offset of the topics that the patterns match. Without `since`, the
+    /// reader continues at `next`, and losses below `next` do not count. With `since`, only losses
+    /// of that time or later count, and the next stage finds the first kept event of that time or
+    /// later.
     Lost { search: FloorSearch, since: Option<Timestamp>, next: u64, highest: u64 },
 }
 

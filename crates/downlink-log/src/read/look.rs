@@ -32,7 +32,7 @@ const ROWS_MAX: usize = 2_048;
 #[derive(Debug)]
 pub(crate) enum LookResult {
     Gap(Gap),
-    /// Memory has evicted the next event, or may have. The store may still keep it.
+    /// Memory has evicted the next event, or may have evicted it. The store may still keep it.
     Behind,
     /// The look has taken the events up to the tail, or as many as the batch allows. There may be
     /// none.
@@ -83,9 +83,9 @@ pub(crate) fn look<P: Payload>(
     }
 }
 
-/// Whether a reader of patterns may find its next events only in the store. This is so if it is
-/// below the highest floor in memory. Its patterns cannot tell, because they may know only the
-/// evictions since the reader opened.
+/// Whether a reader of patterns may find its next events only in the store. This is so if its
+/// cursor is below the highest floor in memory. The patterns do not tell, because they may know
+/// only the evictions since the reader opened.
 fn is_in_store<P: Payload>(history: &History<P>, seats: &Seats<P>, position: &Position) -> bool {
     position.has_store
         && !seats.patterns().is_empty()

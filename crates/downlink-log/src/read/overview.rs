@@ -42,8 +42,8 @@ pub struct TopicOverview {
     pub events: usize,
     /// The number of kept bytes.
     pub bytes: usize,
-    /// The number of events published since the topic was created. An unused topic is collected; if
-    /// it is created again, this number starts at 0.
+    /// The number of events published since the topic was created. An unused topic is removed from
+    /// memory. If it is created again, this number starts at 0.
     pub published: u64,
     /// The oldest retained offset.
     pub oldest: Option<Offset>,

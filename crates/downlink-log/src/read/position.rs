@@ -17,11 +17,11 @@ pub(crate) struct Position {
     pub(crate) next: u64,
     /// Gaps below this offset were already reported.
     pub(crate) reported_below: u64,
-    /// The reason in the gap that reports the next hole.
+    /// The reason to put into the gap that reports the next hole.
     pub(crate) reason: GapReason,
     /// Whether the log has a store, which may keep events that memory has evicted.
     pub(crate) has_store: bool,
-    /// The value of `History::finishes` when the reader last found a topic of its own that was not
+    /// The value of `History::finishes` when the reader last saw that one of its topics was not
     /// finished.
     pub(crate) finishes_seen: u32,
     /// Whether the reader was at its end when it began: all its topics were finished, and the store
@@ -37,8 +37,8 @@ impl Position {
         if self.has_store { self.next } else { self.next.max(self.reported_below) }
     }
 
-    /// Evictions up to this one do not make a hole. With a store, every eviction from memory makes
-    /// a hole, because the store may still have the events.
+    /// Evictions up to this one make no hole for the reader. `None` if every eviction makes a hole.
+    /// With a store it is always `None`: the reader asks the store for the evicted events.
     pub(crate) fn evicted_after(&self) -> Option<EvictionNumber> {
         self.past.as_ref().filter(|_| !self.has_store).and_then(|past| past.evicted)
     }
@@ -62,8 +62,8 @@ impl Position {
     /// The last offset of the hole between the position and the tail, in all topics and patterns
     /// that the reader reads.
     ///
-    /// The caller must have read the heads of the rings or the rows before. An eviction after this
-    /// call is found at the latest by the next look.
+    /// The caller must read the heads of the rings, and the rows, before this call. An eviction
+    /// after this call is found at the latest by the next look.
     pub(crate) fn hole<P: Payload>(&self, seats: &Seats<P>) -> Option<u64> {
         let after = self.evicted_after();
         let of_patterns = seats.patterns().iter();

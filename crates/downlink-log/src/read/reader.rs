@@ -22,8 +22,8 @@ use crate::types::{
 };
 
 /// The maximum number of looks at memory in one call of `read`. An eviction during a look causes
-/// another look; even two are rare. Without the maximum, a publisher that evicts all the time could
-/// keep the reader's thread in one call.
+/// another look; two looks are rare. Without the maximum, a publisher that evicts all the time
+/// could keep the reader's thread in one call.
 const LOOKS_MAX: usize = 8;
 
 /// Up to this many patterns, `open` also does the first step of the search for the first offset.
@@ -40,8 +40,8 @@ pub enum Read {
     Gap(Gap),
     /// There is nothing to read now.
     CaughtUp,
-    /// The search for the next events is not finished, in memory or in the store. The reader is
-    /// woken when it should read again.
+    /// The reader is still searching for the next events, in memory or in the store. It is woken
+    /// when it should read again.
     Fetching,
     /// The reader has ended. No event will follow.
     Ended(EndReason),
@@ -121,7 +121,8 @@ impl<P: Payload> Reader<P> {
                 Ok(beginning) => self.begin_at(beginning),
                 Err(opening) => {
                     self.before = Some(Box::new(Before::Search(opening)));
-                    // With many patterns, `open` has already taken long.
+                    // With many patterns, `open` has already taken long, so the first `read` begins
+                    // the search.
                     if self.seats.patterns().len() <= FEW_PATTERNS {
                         let _ = self.prepare();
                     }
@@ -249,7 +250,7 @@ impl<P: Payload> Reader<P> {
     }
 
     /// Whether all topics of the reader are finished and it has read all their events. If the store
-    /// had to answer this when the reader began, this stays the store's answer.
+    /// was asked when the reader began, this returns the store's answer from that time.
     pub fn is_at_end(&self) -> bool {
         if let Some(at_end) = self.position.at_end {
             return at_end;
@@ -269,10 +270,11 @@ impl<P: Payload> Reader<P> {
     /// # Limits
     ///
     /// One call spends about a millisecond on skipping events of other topics, and more if events
-    /// are evicted during the call. If it does not get to the tail in this time, it wakes the
+    /// are evicted during the call. If the call does not reach the tail in this time, it wakes the
     /// reader and returns [`Read::Fetching`].
     pub fn read(&mut self, now: Timestamp, batch: Batch, out: &mut Vec<Entry<P>>) -> Read {
-        // The end is loaded before the tail, so events appended before the end are read before it.
+        // The end reason is loaded before the tail. So events that were appended before the end are
+        // read before the reader ends.
         let end = self.state.slot.ended();
         if end == Some(EndReason::Disconnected) {
             return Read::Ended(EndReason::Disconnected);
@@ -406,7 +408,8 @@ impl<P: Payload> Reader<P> {
         now: impl FnOnce() -> Timestamp,
         take: impl Fn(&P) -> Q,
     ) -> Next<Q> {
-        // The end is loaded before the tail, so events appended before the end are read before it.
+        // The end reason is loaded before the tail. So events that were appended before the end are
+        // read before the reader ends.
         if self.is_elsewhere() {
             return Next::Other;
         }
@@ -464,8 +467,8 @@ impl<P: Payload> Reader<P> {
         self.state.slot.register_with(many, key)
     }
 
-    /// Leaves the log now. The reader must not be read afterwards, and no longer counts as a
-    /// reader. Dropping a reader does the same.
+    /// Leaves the log now. After this, the reader gets no events and no longer counts as a reader.
+    /// Dropping a reader does the same.
     pub fn leave(&mut self) {
         let (topics, patterns) = self.seats.take();
         // Every reader has a seat in everyone's topic until it leaves.

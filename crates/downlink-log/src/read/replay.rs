@@ -85,7 +85,7 @@ impl<P> StoreReplays<P> {
         let slot = Arc::new(Slot::new(None));
         let promise = Promise { slot: Arc::clone(&slot), reader: Arc::clone(reader) };
         self.requests.push(Box::new(move || {
-            // If only the promise has the slot, the reader has left.
+            // If only the promise holds the slot, the reader has left.
             if Arc::strong_count(&promise.slot) == 1 {
                 return true;
             }

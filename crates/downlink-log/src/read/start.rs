@@ -6,8 +6,8 @@ use crate::types::{EvictionNumber, Gap, Timestamp};
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// The events from now on. A reader that names only topics, all of them finished, gets their
-    /// kept events instead.
+    /// The events from now on. If the reader names only topics and all of them are finished, it
+    /// gets their kept events.
     Live,
     /// All retained history.
     Earliest,
@@ -41,8 +41,8 @@ pub(crate) struct PastLosses {
     /// events that were evicted by then, so they are not missing. `None` for a reader that
     /// continues after an id: every evicted event after that id is missing.
     pub(crate) evicted: Option<EvictionNumber>,
-    /// The tail when the reader opened. Events from here on were evicted, if at all, while the
-    /// reader was open, so all these evictions count.
+    /// The tail when the reader opened. Events at or above it can be evicted only while the reader
+    /// is open, so all their evictions count.
     pub(crate) until: u64,
     /// The last offset that the reader missed before it opened. Only a search for the losses of
     /// patterns finds it.

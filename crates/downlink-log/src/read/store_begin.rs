@@ -40,7 +40,8 @@ enum StoreStartStage {
     Newest {
         count: usize,
     },
-    /// Finds the floor, to tell whether events of the requested time or later were evicted.
+    /// Finds the floor of the wanted topics, to tell whether events of the requested time or later
+    /// were evicted.
     Floor,
     /// Finds out whether finished topics have events or a gap for the reader, at or above `from`.
     FinishedTopics {
@@ -200,8 +201,8 @@ impl<P: Payload> StoreStartSearch<P> {
         self.stage = StoreStartStage::FinishedTopics { from: next };
     }
 
-    /// Whether the topics of the reader are finished and have no event and no gap left for it.
-    /// Returns `None` if that is not known yet.
+    /// Whether all topics of the reader are finished, and no event and no gap is left for the
+    /// reader. Returns `None` if that is not known yet.
     fn is_over(&mut self, from: u64) -> Result<Option<bool>, StoreError> {
         if !self.is_finished || self.beginning.gap.is_some() {
             return Ok(Some(false));

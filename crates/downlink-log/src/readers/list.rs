@@ -129,7 +129,7 @@ impl Many {
         (self.places.len() - 1) as u32
     }
 
-    /// Notes that a place became free, and frees the memory behind the last taken place. So the
+    /// Notes that a place became free, and releases the memory behind the last taken place. So the
     /// list does not keep the memory of ten thousand readers that have left.
     fn note_free(&mut self, key: u32) {
         if (key as usize) + 1 < self.places.len() {

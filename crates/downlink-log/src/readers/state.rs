@@ -4,9 +4,9 @@ use crate::readers::WakeSlot;
 use crate::sync::{AtomicU64, Ordering};
 use crate::types::ClientId;
 
-/// The state of one reader that it shares with publishers and overviews. The position is not part
-/// of it: only the reader uses the position (see `read`), so a publisher never waits while a reader
-/// reads.
+/// The state that one reader shares with publishers and overviews. The reader's position is not
+/// part of this state: only the reader uses its position (see `read`), so a publisher never waits
+/// while a reader reads.
 ///
 /// The order of the fields keeps those that a wake-up uses in one cache line.
 #[derive(Debug)]

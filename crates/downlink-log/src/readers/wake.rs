@@ -5,10 +5,10 @@
 //! several appends before a read need only one wake-up. The reader registers again each time before
 //! it waits.
 //!
-//! A reader can register a waker, which a wake-up takes out of the slot. Or a server of many
-//! readers registers the reader by a key, which stays in the slot. To wake ten thousand such
-//! readers, a publisher makes one call for each batch and server, and does not have to load, count
-//! or drop any waker.
+//! Each reader has a slot. The reader can register a waker in its slot, and a wake-up takes the
+//! waker out. Or a server of many readers registers the reader by a key, which stays in the slot.
+//! To wake ten thousand such readers, a publisher makes one call for each batch and server, and
+//! does not have to load, count or drop any waker.
 
 use std::{
     fmt,
@@ -104,7 +104,7 @@ impl WakeSlot {
     /// Registers a waker. The caller must read the log once more before it waits. Two registrations
     /// of one reader, of either kind, must not run at the same time.
     pub(crate) fn register(&self, waker: &Waker) {
-        // After a wake-up with the waker, the slot holds no waker to compare with.
+        // After a wake-up that took the waker, there is no waker to compare with.
         let same = self.waits.load(Ordering::Relaxed) == Waits::Alone as u8
             && self.waker.lock().as_ref().is_some_and(|held| held.will_wake(waker));
         if !same {
@@ -134,7 +134,7 @@ impl WakeSlot {
         true
     }
 
-    /// Whether the reader does not wait. This is only a hint, because it may change at once.
+    /// Whether the reader does not wait. This is only a hint, because it may change at any moment.
     pub(crate) fn is_awake(&self) -> bool {
         self.waits.load(Ordering::Relaxed) == Waits::Nobody as u8
     }
