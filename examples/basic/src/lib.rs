@@ -18,8 +18,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The prefix of the number in an event id.
 const ID_PREFIX: &str = "evt-";
 
-/// The highest number accepted from a client. It is the last one that JavaScript counts exactly. At
-/// one event a second no client reaches it, and no later number can overflow.
+/// The highest number accepted from a client: the largest integer up to which JavaScript is exact.
+/// At one event a second, no client reaches it, and the following numbers cannot overflow.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// The app. `now` returns the time.
@@ -31,13 +31,13 @@ pub fn app(now: impl Fn() -> Timestamp + Clone + Send + Sync + 'static) -> Route
     Router::new().route("/events", get(events))
 }
 
-/// Events with the time. The first comes at once, and the numbers start after `last`.
+/// Events with the time. The first event comes at once, and its number is `last + 1`.
 fn times(
     last: u64,
     now: impl Fn() -> Timestamp,
 ) -> impl Stream<Item = Result<Event, InvalidField>> {
     let mut seconds = interval(PERIOD);
-    // A reader that had no room for a while gets the current time, and not all the past ones.
+    // A reader that did not read for a while gets the current time, and not all the missed times.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     stream::unfold((seconds, last, now), async |(mut seconds, last, now)| {
         seconds.tick().await;
@@ -51,7 +51,7 @@ fn event(number: u64, now: Timestamp) -> Result<Event, InvalidField> {
     Ok(Event::new(format!("{now:.0}")).event(EventType::from_static("time")).id(id))
 }
 
-/// The number in one of our ids. An id in another form is not ours.
+/// The number in an id of this app. `None` if the id has another form.
 fn number_of(id: &str) -> Option<u64> {
     let digits = id.strip_prefix(ID_PREFIX)?;
     let number = digits.parse::<u64>().ok()?;

@@ -1,6 +1,7 @@
-//! The program: listens, prints how to try it, and serves until Ctrl-C.
+//! The program listens, prints example requests, and serves until Ctrl-C.
 //!
-//! The port is the first argument, or the variable `PORT`, or 8080. Port 0 means any free port.
+//! The port is the first argument, or the environment variable `PORT`, or 8080. Port 0 means any free
+//! port.
 
 use std::{
     env,
@@ -18,8 +19,8 @@ use tokio::net::TcpListener;
 /// The default port.
 const PORT: u16 = 8080;
 
-/// The longest shutdown after Ctrl-C. Open streams end at once; only a peer that reads nothing can
-/// take this long.
+/// The maximum duration of a shutdown. Open streams end at once; only a peer that reads nothing can
+/// delay the end of the program this long.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -47,7 +48,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 #[expect(clippy::print_stdout, reason = "the user who started the program reads it")]
 fn greet(address: SocketAddr) {
-    println!("listening on http://{address} (Ctrl-C ends it)");
+    println!("listening on http://{address} (Ctrl-C stops the program)");
     println!("  curl -N http://{address}/events");
     println!("  curl -N -H 'Last-Event-ID: evt-7' http://{address}/events");
 }
@@ -56,7 +57,7 @@ fn port(given: Option<String>) -> Result<u16, String> {
     match given.as_deref() {
         None | Some("") => Ok(PORT),
         Some(text) => text.parse().map_err(|_| {
-            format!("{text:?} is not a port: give a number from 0 (any free one) to 65535")
+            format!("{text:?} is not a port: give a number from 0 (any free port) to 65535")
         }),
     }
 }
@@ -65,8 +66,8 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{address} is in use: end the program that listens there, or choose another port, such \
-             as `cargo run -p basic -- 0` for any free one"
+            "{address} is in use: stop the other program, or choose another port. \
+             `cargo run -p basic -- 0` uses any free port"
         ),
         _ => format!("cannot listen on {address}: {error}"),
     })
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn port_is_given_or_fixed() {
+    fn port_is_the_argument_or_the_default() {
         assert_eq!(port(None), Ok(8080));
         assert_eq!(port(Some(String::new())), Ok(8080));
         assert_eq!(port(Some("0".into())), Ok(0));
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_port_is_named() {
+    fn invalid_port_is_named_in_the_error() {
         for text in ["65536", "-1", "http"] {
             let error = port(Some(text.into())).unwrap_err();
             assert!(error.contains(&format!("{text:?} is not a port")), "{error}");

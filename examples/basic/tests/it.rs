@@ -22,7 +22,7 @@ fn event(number: u64, time: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_comes_each_second_after_the_first_bytes() {
+async fn stream_begins_with_connected_and_sends_the_time_each_second() {
     let mut stream = open(&app(), "/events", "").await;
     let expected = [
         ": connected\n\n".to_owned(),
@@ -34,7 +34,7 @@ async fn time_comes_each_second_after_the_first_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_event_id_is_continued() {
+async fn numbers_continue_after_the_last_event_id() {
     let mut stream = open(&app(), "/events", "evt-7").await;
     let next = event(8, "2001-09-09T01:46:40Z");
     assert_eq!(stream.sees("evt-8\ndata: 2").await, format!(": connected\n\n{next}"));
@@ -42,7 +42,7 @@ async fn last_event_id_is_continued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn id_that_is_not_ours_begins_anew() {
+async fn numbers_start_at_1_after_an_id_in_another_form() {
     let above = format!("evt-{}", NUMBER_MAX + 1);
     for id in ["7", "evt-", "evt-+7", "evt-07", "evt--7", "evt-7x", "EVT-7", &above] {
         let mut stream = open(&app(), "/events", id).await;
@@ -51,7 +51,7 @@ async fn id_that_is_not_ours_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn number_below_and_at_the_limit_is_continued() {
+async fn numbers_continue_after_a_number_below_and_at_the_limit() {
     for number in [0, NUMBER_MAX - 1, NUMBER_MAX] {
         let mut stream = open(&app(), "/events", &format!("evt-{number}")).await;
         assert_eq!(first_number(&mut stream).await, number + 1);
@@ -59,7 +59,7 @@ async fn number_below_and_at_the_limit_is_continued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_that_was_away_gets_no_burst() {
+async fn reader_that_paused_gets_one_event_for_all_missed_times() {
     let mut stream = open(&app(), "/events", "").await;
     stream.sees("id: evt-1\n").await;
     advance(Duration::from_millis(10_500)).await;
@@ -88,17 +88,17 @@ mod started {
     }
 
     #[tokio::test]
-    async fn program_ends_when_asked_to() {
+    async fn program_ends_at_sigterm() {
         program::ends_with_an_open_stream(PROGRAM, "/events", Signal::TERM).await;
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -1,8 +1,8 @@
-//! A chat in one room: everyone sees all messages, and the newest of the earlier ones.
+//! A chat in one room. Everyone sees all new messages, and a new client also gets the newest of the
+//! earlier messages.
 //!
-//! A hub holds the messages. A new client gets the newest of them, and a client that lost its
-//! connection gets the ones it missed. The app keeps no list of clients, and nothing needs cleaning
-//! up.
+//! A hub holds the messages. A client that lost its connection gets the messages that it missed. The
+//! app keeps no list of clients, so it has nothing to clean up when a client leaves.
 //!
 //! Not here: rooms (topics of the hub), verified names, and history beyond the process.
 
@@ -26,7 +26,7 @@ use serde::Serialize;
 
 pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX};
 
-/// The messages that a new client gets: a few screens, sent in a few hundredths of a second.
+/// The number of messages that a new client gets: a few screens, sent in some hundredths of a second.
 pub const HISTORY_EVENTS: usize = 50;
 
 /// The app over a hub.
@@ -44,7 +44,7 @@ async fn join(
     last: LastEventId,
 ) -> Result<Subscription<Message>, SubscribeError> {
     let subscribe = hub.subscribe().start(Start::Last(HISTORY_EVENTS)).resume(last);
-    // The page listens for keep-alives, so it notices a connection that died silently.
+    // The page listens for keep-alives, so it notices a connection that died without an error.
     subscribe.announce_alive(true).open().await
 }
 

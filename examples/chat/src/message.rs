@@ -1,4 +1,4 @@
-//! Messages: the form in which a client sends one, and the form in which everyone reads it.
+//! A message has two forms: the draft that a client sends, and the message that everyone gets.
 //!
 //! A [`Draft`] comes from a client. A [`Message`] is trimmed, within the limits, and has the
 //! server's time. The text is not escaped, so the page has to show it safely.
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_anonymous() {
+    fn author_without_a_name_is_anonymous() {
         for user in [None, Some(""), Some(" \t")] {
             assert_eq!(message(user, "x").expect("a message").user, "Anonymous");
         }

@@ -80,7 +80,7 @@ async fn everyone_gets_a_message_with_the_time() {
 }
 
 #[tokio::test]
-async fn message_to_nobody_is_accepted_and_kept() {
+async fn message_without_readers_is_accepted_and_kept() {
     let app = app();
     let accepted = post(&app, r#"{"text":"Hello?"}"#).await;
     assert_eq!(accepted, (StatusCode::ACCEPTED, r#"{"clients":0}"#.into()));
@@ -89,7 +89,7 @@ async fn message_to_nobody_is_accepted_and_kept() {
 }
 
 #[tokio::test]
-async fn joining_shows_the_newest_messages() {
+async fn new_client_gets_the_newest_messages() {
     let app = app();
     for number in 1..=HISTORY_EVENTS + 10 {
         say(&app, &format!("number {number}")).await;
@@ -98,11 +98,11 @@ async fn joining_shows_the_newest_messages() {
     let seen = stream.sees("number 60").await;
     let expected: Vec<_> = (11..=60).map(|number| format!("number {number}")).collect();
     assert_eq!(texts(seen), expected);
-    assert!(!seen.contains("downlink.gap"), "history that was not asked for is no gap: {seen}");
+    assert!(!seen.contains("downlink.gap"), "older history was not asked for: {seen}");
 }
 
 #[tokio::test]
-async fn reconnecting_gets_what_came_meanwhile() {
+async fn reconnecting_client_gets_the_missed_messages() {
     let app = app();
     let mut stream = open(&app, "/events", "").await;
     say(&app, "before").await;
@@ -119,7 +119,7 @@ async fn reconnecting_gets_what_came_meanwhile() {
 }
 
 #[tokio::test]
-async fn reconnecting_before_the_first_message_loses_nothing() {
+async fn client_that_reconnects_before_the_first_message_gets_it() {
     let app = app();
     let id = last_id(open(&app, "/events", "").await.sees("keep_alive_ms").await);
     say(&app, "first").await;
@@ -127,7 +127,7 @@ async fn reconnecting_before_the_first_message_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_gone_is_told() {
+async fn client_gets_a_gap_for_evicted_messages() {
     let short = Retention { events_max: 2, ..Retention::DEFAULT };
     let retention = HubRetention::default().everyone(short);
     let hub = Hub::<Message>::builder().json().retention(retention).build().expect("a hub");
@@ -144,7 +144,7 @@ async fn what_is_gone_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused_with_a_sentence() {
+async fn invalid_message_is_refused_with_a_reason() {
     let app = app();
     let mut stream = open(&app, "/events", "").await;
     for (body, reason) in [
@@ -190,7 +190,7 @@ async fn another_media_type_is_refused() {
 }
 
 #[tokio::test]
-async fn closed_hub_is_no_panic() {
+async fn closed_hub_gives_an_error() {
     let hub = Hub::json();
     hub.close();
     let (status, answer) = post(&chat::app(hub), r#"{"text":"x"}"#).await;
@@ -198,7 +198,7 @@ async fn closed_hub_is_no_panic() {
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     let app = app();
     for (path, media_type) in
         [("/", "text/html"), ("/chat.css", "text/css"), ("/chat.js", "text/javascript")]
@@ -242,17 +242,17 @@ mod started {
     }
 
     #[tokio::test]
-    async fn program_ends_when_asked_to() {
+    async fn program_ends_at_sigterm() {
         program::ends_with_an_open_stream(PROGRAM, "/events", Signal::TERM).await;
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -1,8 +1,8 @@
 //! Numbers that change several times a second, and a page that plots them.
 //!
-//! Each metric is a topic that keeps one event. A new client gets the newest value of each at once,
-//! and a slow client skips to the newest, since old values are useless here. For the same reason, a
-//! client that reconnects starts anew and does not resume.
+//! Each metric is a topic that keeps one event. A new client gets the newest value of each metric at
+//! once, and a slow client skips to the newest values, because old values are useless. For the same
+//! reason, a client that reconnects does not resume: it starts like a new client.
 //!
 //! Not here: history. The page plots the values that it has received.
 
@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 pub use sample::{METRICS, Sample, Walk};
 
-/// The time between two samples. The eye hardly notices more, and it is little to send.
+/// The time between two samples. Users hardly notice a higher rate, and this rate costs little.
 pub const PERIOD: Duration = Duration::from_millis(250);
 
 /// One event for each metric: its newest value, at any age.
@@ -46,11 +46,11 @@ pub fn app(hub: Hub<Sample>) -> Router {
 ///
 /// # Errors
 ///
-/// The [`PublishError`] that ended it, usually [`PublishError::Closed`].
+/// The [`PublishError`] that ended the loop, usually [`PublishError::Closed`].
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends it between two events.
+/// If the future is dropped, publishing ends between two events.
 pub async fn publish_samples(hub: Hub<Sample>, seed: u64) -> Result<(), PublishError> {
     let mut walk = Walk::new(seed);
     let began = Instant::now();
@@ -77,8 +77,8 @@ async fn watch(
     State(hub): State<Hub<Sample>>,
     last: LastEventId,
 ) -> Result<Subscription<Sample>, SubscribeError> {
-    // Starts anew on purpose. With its last id, the client would get a gap for the values in
-    // between.
+    // The client's last id is ignored on purpose. With the id, the client would get a gap for the
+    // values that it missed.
     let subscribe = hub.subscribe().pattern("metrics/*").start(Start::Earliest);
     subscribe.resume(last.without_id()).open().await
 }

@@ -1,4 +1,4 @@
-//! The metrics: figures of this process, and a random walk that its seed determines.
+//! The metrics: figures of this process, and a random walk. The seed determines the walk.
 
 use serde::Serialize;
 
@@ -24,7 +24,8 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The longest step: a few percent of the range, so that the line is neither flat nor noise.
+    /// The maximum size of a step: a few percent of the range, so that the line is neither flat nor
+    /// noisy.
     const STEP_MAX: f64 = 4.0;
 
     /// A walk that begins in the middle of the range.
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walk_is_the_same_for_a_seed_and_stays_inside() {
+    fn walk_depends_only_on_the_seed_and_stays_in_the_range() {
         let steps = |seed| {
             let mut walk = Walk::new(seed);
             (0..10_000).map(|_| walk.step()).collect::<Vec<_>>()

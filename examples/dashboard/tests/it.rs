@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::{open, patiently, program, send};
 
 fn hub() -> Hub<Sample> {
-    dashboard::hub().expect("good settings")
+    dashboard::hub().expect("valid settings")
 }
 
 fn publish(hub: &Hub<Sample>, metric: &'static str, value: f64) {
@@ -36,7 +36,7 @@ fn last_id(seen: &str) -> String {
 }
 
 #[tokio::test]
-async fn joining_shows_the_newest_value_of_each_metric_at_once() {
+async fn new_client_gets_the_newest_value_of_each_metric_at_once() {
     let hub = hub();
     for value in [1.0, 2.0, 3.0] {
         publish(&hub, "walk", value);
@@ -49,7 +49,7 @@ async fn joining_shows_the_newest_value_of_each_metric_at_once() {
 }
 
 #[tokio::test]
-async fn coming_back_begins_anew_without_a_gap() {
+async fn reconnecting_client_gets_the_newest_values_without_a_gap() {
     let hub = hub();
     let app = dashboard::app(hub.clone());
     publish(&hub, "walk", 1.0);
@@ -76,7 +76,7 @@ async fn slow_reader_skips_to_the_newest_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn samples_come_every_period_from_the_seed() {
+async fn samples_depend_on_the_seed_and_come_every_period() {
     let hub = hub();
     let mut stream = open(&dashboard::app(hub.clone()), "/events", "").await;
     tokio::spawn(dashboard::publish_samples(hub, 7));
@@ -99,18 +99,18 @@ async fn samples_come_every_period_from_the_seed() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn all_metrics_of_this_program_are_there() {
+async fn program_publishes_all_metrics() {
     let hub = hub();
     let mut stream = open(&dashboard::app(hub.clone()), "/events", "").await;
     tokio::spawn(dashboard::publish_samples(hub, 7));
     let seen = samples(stream.sees(r#""metric":"streams""#).await);
     let metrics: Vec<_> = seen.iter().map(|(metric, _)| metric.as_str()).collect();
     assert_eq!(metrics, dashboard::METRICS);
-    assert!(seen[2].1 > 0.1, "a process takes memory: {seen:?}");
+    assert!(seen[2].1 > 0.1, "the process uses more than 0.1 MiB: {seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn samples_end_with_the_hub() {
+async fn samples_end_when_the_hub_is_closed() {
     let hub = hub();
     let publishing = tokio::spawn(dashboard::publish_samples(hub.clone(), 7));
     hub.close();
@@ -128,7 +128,7 @@ async fn page(app: &Router, path: &str) {
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     let app = dashboard::app(hub());
     for path in ["/", "/dashboard.css", "/dashboard.js"] {
         page(&app, path).await;
@@ -149,17 +149,17 @@ mod started {
     }
 
     #[tokio::test]
-    async fn program_ends_when_asked_to() {
+    async fn program_ends_at_sigterm() {
         program::ends_with_an_open_stream(PROGRAM, "/events", Signal::TERM).await;
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The jobs. Each splits numbers into primes, one number per step, and reports its progress after
+//! The jobs. A job splits numbers into primes, one number per step, and reports its progress after
 //! each step.
 //!
 //! Invariant: a started job publishes a last event, even if its work fails.
@@ -16,20 +16,22 @@ use tokio::{
     time::sleep,
 };
 
-/// The most jobs that run at a time. Each step needs a thread for a moment, and this many jobs do
-/// not keep a small machine busy.
+/// The maximum number of jobs that run at the same time. Each step needs a thread for a moment, and
+/// this many jobs do not keep a small machine busy.
 pub const JOBS_MAX: usize = 8;
 
-/// The most numbers of one job. Each is a step, and with more the user would wait too long.
+/// The maximum number of steps of a job. Each step takes half a second, so with more steps the user
+/// would wait too long.
 pub const NUMBERS_MAX: usize = 50;
 
-/// The highest number. It takes a million divisions, which are some milliseconds.
+/// The highest number that a job accepts. To split it takes a million divisions, which take some
+/// milliseconds.
 pub const NUMBER_MAX: u64 = 1_000_000_000_000;
 
 /// How long an ended job stays readable, so that a user can reload the page or reopen a laptop.
 const ENDED_KEEP: Duration = Duration::from_secs(10 * 60);
 
-/// The most jobs kept, running or ended. Beyond this limit a new job is refused.
+/// The maximum number of jobs kept, running or ended. Beyond this limit, a new job is refused.
 const JOBS_KEPT_MAX: usize = 1_000;
 
 /// The progress of a job. Each event is the whole state, so the newest is enough.
@@ -71,7 +73,7 @@ pub enum Refused {
         /// The number of numbers given.
         given: usize,
     },
-    /// The most jobs allowed are already running.
+    /// [`JOBS_MAX`] jobs are already running.
     Busy,
     /// The hub did not accept the first event.
     Publish(PublishError),
@@ -81,10 +83,10 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Steps { given } => {
-                write!(f, "{given} numbers were given. Give 1 to {NUMBERS_MAX}, one a line.")
+                write!(f, "{given} numbers were given. Give 1 to {NUMBERS_MAX}, one per line.")
             }
             Self::Busy => write!(f, "{JOBS_MAX} jobs are running. Wait for one of them."),
-            Self::Publish(_) => f.write_str("the job could not be announced"),
+            Self::Publish(_) => f.write_str("the first event of the job was not published"),
         }
     }
 }
@@ -151,14 +153,14 @@ impl Jobs {
     }
 }
 
-/// Runs a job to its last event. A closed hub ends it early, since it then has no readers.
+/// Runs a job to its last event. If the hub is closed, the job has no readers and ends early.
 async fn run(jobs: Jobs, topic: String, numbers: Vec<String>, _place: OwnedSemaphorePermit) {
     let steps = numbers.len();
     let mut results = Vec::with_capacity(steps);
     for (done, number) in numbers.into_iter().enumerate() {
         sleep(jobs.pace).await;
         let found = spawn_blocking(move || factors(&number)).await;
-        match found.unwrap_or_else(|_| Err("the step broke down".into())) {
+        match found.unwrap_or_else(|_| Err("the step panicked".into())) {
             Ok(result) => results.push(result),
             Err(error) => {
                 let error = format!("Line {}: {error}.", done + 1);

@@ -1,5 +1,5 @@
-//! Jobs that report their progress: a bar that moves, survives a reload, and ends in a result or an
-//! error.
+//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and then
+//! the result or an error.
 //!
 //! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
 //! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.
@@ -25,7 +25,8 @@ use serde::{Deserialize, Serialize};
 
 pub use job::{JOBS_MAX, Jobs, NUMBER_MAX, NUMBERS_MAX, Progress, Refused};
 
-/// The largest request body in bytes. It holds the most numbers with all their digits, twice.
+/// The largest request body in bytes: twice what the maximum number of numbers needs with all their
+/// digits.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
 /// The app over its jobs.

@@ -20,7 +20,7 @@ use support::{open, program, send};
 const PACE: Duration = Duration::from_secs(1);
 
 fn app() -> Router {
-    progress::app(Jobs::new(PACE).expect("good settings"))
+    progress::app(Jobs::new(PACE).expect("valid settings"))
 }
 
 async fn answer(app: &Router, request: Request<Body>) -> (StatusCode, String) {
@@ -68,7 +68,7 @@ async fn reconnect(app: &Router, path: &str, id: &str) -> (StatusCode, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn job_tells_each_step_and_the_result() {
+async fn job_reports_each_step_and_the_result() {
     let app = app();
     let path = start(&app, "12\n\n 97 \n").await;
     let (_, seen) = reconnect(&app, &path, "").await;
@@ -82,7 +82,7 @@ async fn job_tells_each_step_and_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_job_tells_the_error_and_ends() {
+async fn failed_job_reports_the_error_and_ends() {
     let app = app();
     let path = start(&app, "12\n<b>x</b>\n97").await;
     let (_, seen) = reconnect(&app, &path, "").await;
@@ -92,7 +92,7 @@ async fn failed_job_tells_the_error_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn joining_late_shows_the_newest_state_first() {
+async fn late_reader_gets_the_newest_state_first() {
     let app = app();
     let path = start(&app, "2\n3\n5\n7").await;
     open(&app, &path, "").await.sees(r#""done":2"#).await;
@@ -102,7 +102,7 @@ async fn joining_late_shows_the_newest_state_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reconnecting_gets_each_step_that_came_meanwhile() {
+async fn reconnecting_reader_gets_each_missed_step() {
     let app = app();
     let path = start(&app, "2\n3\n5").await;
     let id = last_id(open(&app, &path, "").await.sees(r#""done":1"#).await);
@@ -114,7 +114,7 @@ async fn reconnecting_gets_each_step_that_came_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_read_the_end_is_told_to_stay_away() {
+async fn reader_that_has_the_end_gets_204() {
     let app = app();
     let path = start(&app, "2").await;
     let (_, seen) = reconnect(&app, &path, "").await;
@@ -137,7 +137,7 @@ async fn numbers_below_at_and_above_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn job_too_many_is_refused_until_one_has_ended() {
+async fn job_above_the_limit_is_refused_until_a_job_has_ended() {
     let app = app();
     let first = start(&app, "2").await;
     for _ in 1..JOBS_MAX {
@@ -147,7 +147,7 @@ async fn job_too_many_is_refused_until_one_has_ended() {
     assert_eq!(status, 503);
     assert!(answer.contains("8 jobs are running. Wait for one of them."), "{answer}");
     reconnect(&app, &first, "").await;
-    // The job's place becomes free when its task ends, right after its last event.
+    // Another job can start when the task of the first job ends, right after its last event.
     while order(&app, "2").await.0 != 202 {
         tokio::task::yield_now().await;
     }
@@ -163,7 +163,7 @@ async fn unknown_job_is_not_found() {
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_refused_with_a_sentence() {
+async fn invalid_order_is_refused_with_a_reason() {
     let app = app();
     for (body, reason) in [
         ("", "EOF while parsing"),
@@ -188,15 +188,15 @@ async fn body_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn closed_hub_is_no_panic() {
-    let jobs = Jobs::new(PACE).expect("good settings");
+async fn closed_hub_gives_an_error() {
+    let jobs = Jobs::new(PACE).expect("valid settings");
     jobs.hub().close();
     let (status, answer) = order(&progress::app(jobs), "2").await;
     assert_eq!(status, 503, "{answer}");
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     for path in ["/", "/progress.css", "/progress.js"] {
         let request = Request::get(path).body(Body::empty()).expect("a request");
         let response = send(&app(), request).await;
@@ -228,12 +228,12 @@ mod running {
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

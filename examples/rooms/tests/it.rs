@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use support::{patiently, program, send};
 
 fn app() -> Router {
-    rooms::app(Rooms::new().expect("good settings"))
+    rooms::app(Rooms::new().expect("valid settings"))
 }
 
 /// A user with a browser: an app, and a cookie after the sign-in.
@@ -394,7 +394,7 @@ async fn page_of_another_origin_cannot_post() {
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     for path in ["/", "/rooms.css", "/rooms.js"] {
         let request = Request::get(path).body(Body::empty()).expect("a request");
         let response = send(&app(), request).await;
@@ -437,12 +437,12 @@ mod running {
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

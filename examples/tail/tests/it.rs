@@ -238,7 +238,7 @@ async fn file_that_cannot_be_read_is_a_problem() {
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     let file = Growing::new("");
     for path in ["/", "/tail.css", "/tail.js"] {
         let request = Request::get(path).body(Body::empty()).expect("a request");

@@ -1,6 +1,6 @@
-//! Events for one client on all its connections, and for everyone.
+//! Events for one client on all of its connections, and events for everyone.
 //!
-//! `GET /sse?id=alice` is a connection of the client `alice`. A client may have several, such as
+//! `GET /sse?id=alice` opens a connection of the client `alice`. A client may have several, such as
 //! browser tabs. A connection without an id belongs to no client. `POST /ping/alice` sends a hello
 //! to each connection of `alice`. Everyone gets the time each second.
 //!
@@ -30,8 +30,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The past times that are kept: one minute. A client misses nothing in a short interruption, and
-/// gets a gap after a longer one.
+/// The number of past times that the hub keeps: one minute. A client misses no time during a shorter
+/// interruption, and gets a gap after a longer one.
 pub const TIMES_MAX: usize = 60;
 
 /// A hub for this app.
@@ -54,11 +54,11 @@ pub fn app(hub: Hub<String>) -> Router {
 ///
 /// # Errors
 ///
-/// The [`PublishError`] that ended it, usually [`PublishError::Closed`].
+/// The [`PublishError`] that ended the loop, usually [`PublishError::Closed`].
 ///
 /// # Cancel safety
 ///
-/// Dropping the future ends it between two events.
+/// If the future is dropped, publishing ends between two events.
 pub async fn publish_time(
     hub: Hub<String>,
     now: impl Fn() -> Timestamp,
@@ -85,7 +85,7 @@ async fn connect(
 ) -> axum::response::Result<Subscription<String>> {
     let Query(who) = who.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
     let mut subscribe = hub.subscribe().resume(last);
-    // An empty field in a form means no id.
+    // An empty id in the query means no id.
     if let Some(id) = who.id.filter(|id| !id.is_empty()) {
         subscribe = subscribe.client(id);
     }

@@ -16,7 +16,7 @@ use targeted::TIMES_MAX;
 use tokio::time::Instant;
 
 fn app() -> Router {
-    targeted::app(targeted::hub().expect("good settings"))
+    targeted::app(targeted::hub().expect("valid settings"))
 }
 
 async fn request(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
@@ -52,7 +52,7 @@ fn last_id(seen: &str) -> String {
 
 #[tokio::test]
 async fn hello_reaches_every_connection_of_a_client_and_no_other() {
-    let hub = targeted::hub().expect("good settings");
+    let hub = targeted::hub().expect("valid settings");
     let app = targeted::app(hub.clone());
     let mut tabs = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse?id=alice", "").await];
     let mut others = [
@@ -97,7 +97,7 @@ async fn closed_connection_is_not_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn everyone_gets_the_time_each_second() {
-    let hub = targeted::hub().expect("good settings");
+    let hub = targeted::hub().expect("valid settings");
     let app = targeted::app(hub.clone());
     let mut streams = [open(&app, "/sse?id=alice", "").await, open(&app, "/sse", "").await];
     tokio::spawn(targeted::publish_time(hub, clock()));
@@ -112,7 +112,7 @@ async fn everyone_gets_the_time_each_second() {
 
 #[tokio::test(start_paused = true)]
 async fn times_end_with_the_hub() {
-    let hub = targeted::hub().expect("good settings");
+    let hub = targeted::hub().expect("valid settings");
     let publishing = tokio::spawn(targeted::publish_time(hub.clone(), clock()));
     hub.close();
     let ended = patiently(publishing).await.expect("no panic");
@@ -122,7 +122,7 @@ async fn times_end_with_the_hub() {
 #[tokio::test]
 async fn times_are_kept_below_and_at_the_limit_and_not_above() {
     for (times, is_gap) in [(TIMES_MAX - 1, false), (TIMES_MAX, false), (TIMES_MAX + 1, true)] {
-        let hub = targeted::hub().expect("good settings");
+        let hub = targeted::hub().expect("valid settings");
         let app = targeted::app(hub.clone());
         let id = last_id(open(&app, "/sse", "").await.sees("keep_alive_ms").await);
         for number in 1..=times {
@@ -176,17 +176,17 @@ mod started {
     }
 
     #[tokio::test]
-    async fn program_ends_when_asked_to() {
+    async fn program_ends_at_sigterm() {
         program::ends_with_an_open_stream(PROGRAM, "/sse", Signal::TERM).await;
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 const PROMPT: &str = "What is <b>this</b>?";
 
 fn answers() -> (Answers, Router) {
-    let answers = Answers::new().expect("good settings");
+    let answers = Answers::new().expect("valid settings");
     (answers.clone(), tokens::app(answers))
 }
 
@@ -245,7 +245,7 @@ async fn unknown_answer_is_not_found() {
 }
 
 #[tokio::test]
-async fn closed_hub_is_no_panic_and_leaves_nothing_running() {
+async fn closed_hub_gives_an_error_and_leaves_nothing_running() {
     let (answers, app) = answers();
     answers.hub().close();
     assert_eq!(ask_for(&app, "x").await.0, 503);
@@ -253,7 +253,7 @@ async fn closed_hub_is_no_panic_and_leaves_nothing_running() {
 }
 
 #[tokio::test]
-async fn page_may_load_and_reach_only_this_server() {
+async fn page_may_load_from_and_connect_to_this_server_only() {
     let (_, app) = answers();
     for path in ["/", "/tokens.css", "/tokens.js"] {
         let request = Request::get(path).body(Body::empty()).expect("a request");
@@ -293,12 +293,12 @@ mod running {
     }
 
     #[tokio::test]
-    async fn port_in_use_is_named() {
+    async fn error_names_a_port_in_use() {
         program::names_a_port_in_use(PROGRAM).await;
     }
 
     #[tokio::test]
-    async fn port_is_argument_or_variable() {
+    async fn port_is_the_argument_or_the_variable() {
         program::takes_its_port_from_argument_or_variable(PROGRAM).await;
     }
 }

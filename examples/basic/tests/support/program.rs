@@ -1,4 +1,5 @@
-//! An example's real program. It starts on a free port, its output is read, and it is interrupted.
+//! The real program of an example. The tests start it on a free port, read its output, and stop it
+//! with a signal.
 
 #![cfg(unix)]
 
@@ -20,7 +21,7 @@ use super::patiently;
 struct Program {
     child: Child,
     address: String,
-    /// Stays open so that the program can print more.
+    /// Stays open so that the program can continue to print.
     _printed: BufReader<ChildStdout>,
 }
 

@@ -1,13 +1,15 @@
 // The page of the chat: shows incoming messages, sends new ones. Messages are shown as text, never
 // as HTML.
 
-/** The most messages and notices on the page. More would slow it down and are hardly read. */
+/** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
-/** A connection is dead after this many silent keep-alives: one may be late, but not three. */
+/** A connection is dead after a silence of this many keep-alive intervals. One keep-alive may be late;
+ * three may not. */
 const SILENT_KEEP_ALIVES = 3;
-/** In pixels from the bottom. A reader within this distance follows the newest messages. */
+/** The page scrolls along with new messages if it is at most this many pixels above the bottom. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Connected', reconnecting: 'Reconnecting…' };
@@ -47,13 +49,13 @@ function connect() {
 function listen(type, hear) {
   source.addEventListener(type, (event) => {
     heardAt = Date.now();
-    // Empty on a connection without an id so far. The previous id still counts then.
+    // The id is empty until this connection has sent one. Until then, the previous id is still valid.
     lastEventId = event.lastEventId || lastEventId;
     hear(JSON.parse(event.data), event.lastEventId);
   });
 }
 
-/** After a laptop's sleep or a network failure, a connection may look open and be dead. */
+/** Replaces a dead connection. After a sleep or a network failure, it may still look open. */
 function checkSilence() {
   const silent = Date.now() - heardAt > SILENT_KEEP_ALIVES * keepAliveMs;
   if (!silent || source.readyState !== EventSource.OPEN) return;
@@ -70,7 +72,7 @@ function show(name) {
 
 // --- Showing ---
 
-/** The ids on the page. After a gap, the server may repeat events. */
+/** The ids of the events on the page, because the server may repeat events after a gap. */
 const shown = new Set();
 
 function showMessage(id, message) {
@@ -94,7 +96,7 @@ function notice(sentence) {
   return element('li', 'notice', sentence);
 }
 
-/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
+/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
 function append(item) {
   const follow = isAtBottom();
   messages.append(item);
@@ -178,7 +180,7 @@ try {
   user.value = localStorage.getItem('user') ?? '';
   user.addEventListener('change', () => localStorage.setItem('user', user.value));
 } catch {
-  // Storage is disabled, so the name has to be typed on each visit.
+  // Storage is disabled, so the user has to type the name on each visit.
 }
 
 connect();

@@ -1,10 +1,12 @@
 // The page of the dashboard: the newest value of each metric, and a line of its past values.
 
-/** The points of a line: a minute at four a second. The server keeps none of them. */
+/** The maximum number of points of a line: one minute with four points a second. Only the page keeps
+ * past values. */
 const POINTS_MAX = 240;
-/** The size of a plot in its own units; the style stretches it. */
+/** The size of a plot in its own units. The style sheet scales the plot. */
 const [WIDTH, HEIGHT] = [300, 80];
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = { connecting: 'Connecting…', open: 'Live', reconnecting: 'Reconnecting…' };
@@ -43,7 +45,7 @@ function hear(sample) {
   if (!Object.hasOwn(METRICS, sample.metric)) return;
   if (!cards.has(sample.metric)) cards.set(sample.metric, addCard(sample.metric));
   const card = cards.get(sample.metric);
-  // A restarted server counts its time from 0, so the old line is dropped.
+  // After a restart, the server counts its time from 0 again, so the old line is dropped.
   if (card.points.at(-1)?.at_ms > sample.at_ms) card.points.length = 0;
   card.points.push(sample);
   if (card.points.length > POINTS_MAX) card.points.shift();

@@ -1,7 +1,8 @@
 // The page of the jobs: starts a job and shows its progress. The job's id is in the address, so a
 // reloaded page shows the same job. Input is shown as text, never as HTML.
 
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -41,7 +42,7 @@ function watch() {
   source.onopen = () => show('open');
   source.onerror = () => wonder(id);
   source.onmessage = (event) => hear(JSON.parse(event.data));
-  // Each event is the whole state, so the newest makes up for any missing ones.
+  // Each event is the whole state, so the page needs only the newest one.
   source.addEventListener('downlink.gap', () => {});
 }
 
@@ -52,7 +53,7 @@ function hear(progress) {
   show(progress.state);
 }
 
-/** The browser reconnects by itself, except after an error. Then this asks what the error was. */
+/** After an error answer the browser does not reconnect. This function asks the server for the error. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;

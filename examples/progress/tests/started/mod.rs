@@ -1,4 +1,4 @@
-//! An example's real program that needs a request before it streams.
+//! The real program of an example whose stream needs another request first.
 
 #![cfg(unix)]
 
@@ -17,7 +17,7 @@ use super::support::patiently;
 pub(crate) struct Started {
     child: Child,
     address: String,
-    /// Stays open so that the program can print more.
+    /// Stays open so that the program can continue to print.
     _printed: BufReader<ChildStdout>,
 }
 

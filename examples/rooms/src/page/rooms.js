@@ -1,15 +1,16 @@
 // The page of the rooms: signs in, shows who is present and typing, reads and writes messages. The
 // room is in the address. Messages are shown as text, never as HTML.
 
-/** The most messages and notices on the page. More would slow it down. */
+/** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
 /** A user counts as typing for this long after their last notice. */
 const TYPING_MS = 3000;
 /** The shortest time between two notices: half of the above, so that the state does not flicker. */
 const TYPING_EVERY_MS = 1500;
-/** In pixels from the bottom. A reader within this distance follows the newest messages. */
+/** The page scrolls along with new messages if it is at most this many pixels above the bottom. */
 const NEAR_BOTTOM = 60;
 
 const STATES = {
@@ -191,7 +192,7 @@ function showPeople({ version, people: names }, anew = false) {
   people.textContent = names.join(', ') || 'nobody yet';
 }
 
-/** The ids on the page. After a gap, the server may repeat events. */
+/** The ids of the events on the page, because the server may repeat events after a gap. */
 const shown = new Set();
 
 function showPresence(presence, id) {
@@ -220,7 +221,7 @@ function showMessage(message, id) {
   append(item);
 }
 
-/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
+/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
 function append(item) {
   const follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_BOTTOM;
   messages.append(item);

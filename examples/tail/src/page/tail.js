@@ -1,10 +1,11 @@
 // The page of the file: shows new lines as they arrive, as text and never as HTML.
 
-/** The most lines and notices on the page. More would slow it down. */
+/** The maximum number of lines and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 1000;
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
-/** In pixels from the bottom. A reader within this distance follows the newest lines. */
+/** The page scrolls along with new lines if it is at most this many pixels above the bottom. */
 const NEAR_BOTTOM = 60;
 
 const STATES = { connecting: 'Connecting…', open: 'Following', reconnecting: 'Reconnecting…' };
@@ -41,7 +42,7 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Adds an item at the end. If the reader is at the end, the list scrolls along. */
+/** Adds an item at the end. If the end of the list is visible, the page scrolls to the new item. */
 function append(className, text) {
   const follow = isAtBottom();
   const item = document.createElement('li');

@@ -2,7 +2,8 @@
 // answer's id is in the address, so a reloaded page reads it from its beginning and continues.
 // Tokens are shown as text, never as HTML.
 
-/** The wait before a new attempt if the browser gave up. Browsers wait about as long. */
+/** The wait before a new attempt after the browser has given up. Browsers wait about as long before
+ * they reconnect. */
 const RESTART_MS = 5000;
 
 const STATES = {
@@ -62,7 +63,7 @@ function hear({ token, end }) {
   show('done');
 }
 
-/** The browser reconnects by itself, except after an error. Then this asks what the error was. */
+/** After an error answer the browser does not reconnect. This function asks the server for the error. */
 async function wonder(id) {
   show('reconnecting');
   if (source.readyState !== EventSource.CLOSED) return;
