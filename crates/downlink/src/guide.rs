@@ -1,16 +1,19 @@
 //! The guide: what to do with this crate, by question.
 //!
-//! Each module is a chapter of the folder `guide`. The chapters are included here so that every example
-//! in them compiles and runs. This module exists only in documentation and its tests, and only with
-//! all features, since the chapters use all of them.
+//! Each module is a chapter of the folder `guide`. The chapters are included here so that every
+//! example in them compiles and runs. This module exists only in documentation. The examples are
+//! tested only with all features, because the chapters use all of them.
 
-#![cfg(all(
-    feature = "axum",
-    feature = "json",
-    feature = "metrics",
-    feature = "serve",
-    feature = "store",
-    feature = "testing"
+#![cfg(any(
+    not(doctest),
+    all(
+        feature = "axum",
+        feature = "json",
+        feature = "metrics",
+        feature = "serve",
+        feature = "store",
+        feature = "testing"
+    )
 ))]
 
 /// Includes the chapters. `links!` redirects their links to each other: rustdoc takes the first

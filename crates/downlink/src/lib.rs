@@ -56,7 +56,8 @@
 //! # }
 //! ```
 //!
-//! `Hub::<Message>::builder()` sets the retention, the limits and the store: [`HubBuilder`].
+//! With `.start(Start::Last(20))` a newcomer first gets the newest 20 messages ([`hub::Start`]).
+//! `Hub::<Message>::builder()` sets the retention, the limits and the store ([`HubBuilder`]).
 //!
 //! # A server
 //!
@@ -112,9 +113,9 @@
 //! | `axum` | the traits of axum 0.8: responses and extractors | yes |
 //! | `json` | [`Hub::json`], [`Event::json`]: values with serde | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
-//! | `store` | [`HubBuilder::store`]: history in a SQLite file, which survives a crash | no |
+//! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
 //! | `metrics` | the hub's figures as OpenMetrics text | no |
-//! | `testing` | [`testing`]: a reader for your tests, without a network | no |
+//! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!
 //! # Platforms
 //!
@@ -127,6 +128,11 @@
 //! The [`guide`] has a chapter for each question: first endpoint, rooms, replay and gaps, filters,
 //! backpressure, proxies, shutdown, testing, and the ways from `axum::response::sse` and
 //! `tokio::sync::broadcast`.
+
+#![cfg_attr(
+    not(all(feature = "json", feature = "serve")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the front page links to items of features")
+)]
 
 pub mod adapters;
 #[cfg(doc)]

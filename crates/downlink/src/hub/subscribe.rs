@@ -57,7 +57,9 @@ pub enum Start {
     /// With the events from now on, and with all kept events of finished topics.
     #[default]
     Live,
-    /// With at most this many of the newest events.
+    /// With at most this many of the newest events of the whole subscription: all its topics and
+    /// the client's inbox together. For the newest events of each topic, open a subscription for
+    /// each.
     Last(usize),
     /// With all retained events.
     Earliest,
