@@ -1,4 +1,4 @@
-//! The service through which LaunchDarkly's SSE contract tests drive an [`EventSource`].
+//! A service through which LaunchDarkly's SSE contract tests control an [`EventSource`].
 //!
 //! `cargo run -p downlink-client --example contract_service -- 127.0.0.1:8000`, then
 //! `sse-contract-tests --url http://127.0.0.1:8000`. Each stream is a task that owns its event
@@ -25,7 +25,8 @@ use tokio::{net::TcpListener, sync::mpsc, sync::watch};
 /// The tests send lines of 14 million characters.
 const LINE_BYTES_MAX: usize = 32 * 1_024 * 1_024;
 
-/// Commands that may wait for a busy stream; the tests send one at a time.
+/// The number of commands that may wait for a busy stream. The tests send one and wait for its
+/// answer.
 const COMMANDS_MAX: usize = 8;
 
 const CAPABILITIES: [&str; 9] = [
@@ -69,7 +70,7 @@ struct Streams {
 }
 
 impl Service {
-    /// Adds a stream; its task ends when the sender kept here is dropped.
+    /// Adds a stream. Its task ends when the sender in `by_number` is dropped.
     fn add(&self) -> (u64, mpsc::Receiver<()>) {
         let (restart, restarts) = mpsc::channel(COMMANDS_MAX);
         let mut streams = self.streams.lock().expect("no code that can panic runs under the lock");
@@ -192,8 +193,8 @@ fn event_source(parameters: &StartParameters) -> Result<EventSource, Box<dyn Err
     Ok(builder.build()?)
 }
 
-/// Reports deliveries until the stream is closed from either side. Leaving drops the event source
-/// and with it the socket.
+/// Reports deliveries until the stream ends or the tests close it. When this function returns, the
+/// event source and its socket are dropped.
 async fn run(mut source: EventSource, mut restarts: mpsc::Receiver<()>, mut callbacks: Callbacks) {
     loop {
         let callback = tokio::select! {
@@ -225,7 +226,7 @@ fn callback(delivery: Delivery) -> Option<Callback> {
             },
         }),
         Delivery::Comment(comment) => Some(Callback::Comment { comment }),
-        // The tests take the plain end of a stream for granted.
+        // The tests expect no callback for the ordinary end of a stream.
         Delivery::Error(interruption) if !matches!(interruption.error, StreamError::Ended) => {
             Some(Callback::Error { error: interruption.error.to_string() })
         }
@@ -248,9 +249,9 @@ impl Callbacks {
     async fn send(&mut self, callback: Callback) {
         self.sent += 1;
         let url = format!("{}/{}", self.url, self.sent);
-        let body = serde_json::to_vec(&callback).expect("strings are always JSON");
+        let body = serde_json::to_vec(&callback).expect("strings always serialize to JSON");
         if let Err(error) = self.client.post(url).body(body).send().await {
-            eprintln!("callback {} was not taken: {error}", self.sent);
+            eprintln!("the tests did not accept callback {}: {error}", self.sent);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and then
-//! the result or an error.
+//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and
+//! then the result or an error.
 //!
 //! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
 //! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.

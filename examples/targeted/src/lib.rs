@@ -30,8 +30,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The number of past times that the hub keeps: one minute. A client misses no time during a shorter
-/// interruption, and gets a gap after a longer one.
+/// The number of past times that the hub keeps: one minute. A client misses no time during a
+/// shorter interruption, and gets a gap after a longer one.
 pub const TIMES_MAX: usize = 60;
 
 /// A hub for this app.
