@@ -24,7 +24,7 @@ use crate::{
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
 /// The maximum number of events that a stream reads ahead of its client. With the longest lines,
-/// these are about a megabyte.
+/// these are one to three megabytes.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
 /// The number of bytes at the end of the file that a new client gets: some hundred lines.
