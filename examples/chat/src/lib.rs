@@ -4,7 +4,8 @@
 //! A hub holds the messages. A client that lost its connection gets the messages that it missed.
 //! The app keeps no list of clients, so it has nothing to clean up when a client leaves.
 //!
-//! Not here: rooms (topics of the hub), verified names, and history beyond the process.
+//! The example has only one room (several rooms would be topics of the hub), does not verify names,
+//! and loses its history when the process ends.
 
 mod message;
 mod page;

@@ -4,7 +4,7 @@
 //! at once, and a slow client skips to the newest values, because old values are useless. For the
 //! same reason, a client that reconnects does not resume: it starts like a new client.
 //!
-//! Not here: history. The page plots the values that it has received.
+//! The server keeps no history. The page plots the values that it has received.
 
 mod page;
 mod sample;

@@ -4,8 +4,7 @@
 //! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
 //! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.
 //!
-//! Not here: jobs that outlive the process or belong to a user. Any client that knows a job's id
-//! may watch it.
+//! Jobs end with the process and belong to no user. Any client that knows a job's id may watch it.
 
 mod job;
 mod page;

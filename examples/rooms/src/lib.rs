@@ -4,8 +4,8 @@
 //! notices have their own topic, which keeps almost nothing, and their own stream, which never
 //! resumes. So a reader never gets a gap for missing typing notices.
 //!
-//! Not here: passwords. Anyone may use any name. In a real app, replace `sign_in` with your own
-//! login.
+//! The example has no passwords, so anyone may use any name. In a real app, replace `sign_in` with
+//! your own login.
 
 mod access;
 mod origin;
@@ -46,7 +46,7 @@ pub const DEFAULT_ROOM: &str = "lobby";
 /// The number of events of a room that a new client gets: a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
-/// The longest text in characters: about half a printed page.
+/// The maximum length of a text in characters: about half a printed page.
 pub const TEXT_CHARS_MAX: usize = 1_000;
 
 /// The largest request body in bytes. The longest text fits, even if a client escapes every

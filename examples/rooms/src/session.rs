@@ -11,7 +11,8 @@ use axum::http::StatusCode;
 use downlink::http::Problem;
 use tokio::time::Instant;
 
-/// The longest name in characters. It is shown on one line with a message.
+/// The maximum length of a name in characters. The page shows the name on one line with the
+/// message.
 pub const NAME_CHARS_MAX: usize = 20;
 
 /// The maximum number of sessions, with a few hundred bytes each. Beyond it, sign-in is refused.

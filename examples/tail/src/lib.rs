@@ -5,7 +5,7 @@
 //! speed of its client. A client that reconnects resumes at the byte after the last line that it
 //! got.
 //!
-//! Not here: access control. Every client that can connect to the port can read the file.
+//! The example has no access control. Every client that can connect to the port can read the file.
 
 mod follow;
 mod lines;

@@ -4,8 +4,8 @@
 //! browser tabs. A connection without an id belongs to no client. `POST /ping/alice` sends a hello
 //! to each connection of `alice`. Everyone gets the time each second.
 //!
-//! Not here: authentication. Any program that knows an id gets the events for it. A real app takes
-//! the id from its own login.
+//! The example has no authentication. Any program that knows an id gets the events for it. A real
+//! app takes the id from its own login.
 
 use std::time::Duration;
 
