@@ -5,8 +5,8 @@
 //! answer. A client that has read the end gets a 204 and does not reconnect. A client can stop an
 //! answer, and an answer without readers stops by itself.
 //!
-//! Answers end with the process and belong to no user. Any client that knows an answer's id may read
-//! and stop it.
+//! Answers end with the process and belong to no user. Any client that knows an answer's id may
+//! read and stop it.
 
 mod answer;
 mod page;
