@@ -1,10 +1,11 @@
 //! A chat in one room. Everyone sees all new messages, and a new client also gets the newest of the
 //! earlier messages.
 //!
-//! A hub holds the messages. A client that lost its connection gets the messages that it missed. The
-//! app keeps no list of clients, so it has nothing to clean up when a client leaves.
+//! A hub holds the messages. A client that lost its connection gets the messages that it missed.
+//! The app keeps no list of clients, so it has nothing to clean up when a client leaves.
 //!
-//! Not here: rooms (topics of the hub), verified names, and history beyond the process.
+//! The example has only one room (several rooms would be topics of the hub), does not verify names,
+//! and loses its history when the process ends.
 
 mod message;
 mod page;
@@ -26,7 +27,8 @@ use serde::Serialize;
 
 pub use message::{BODY_BYTES_MAX, Draft, Message, TEXT_CHARS_MAX, USER_CHARS_MAX};
 
-/// The number of messages that a new client gets: a few screens, sent in some hundredths of a second.
+/// The number of messages that a new client gets: a few screens, sent in some hundredths of a
+/// second.
 pub const HISTORY_EVENTS: usize = 50;
 
 /// The app over a hub.

@@ -8,10 +8,12 @@ use downlink::http::Problem;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The longest text in characters: about a printed page. A longer one would fill everyone's screen.
+/// The maximum length of a text in characters: about a printed page. A longer text would fill the
+/// screens of all users.
 pub const TEXT_CHARS_MAX: usize = 2_000;
 
-/// The longest name in characters. It is shown on one line with the message.
+/// The maximum length of a name in characters. The page shows the name on one line with the
+/// message.
 pub const USER_CHARS_MAX: usize = 40;
 
 /// The largest request body in bytes. The longest text and name fit, even if a client escapes every

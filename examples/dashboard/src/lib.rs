@@ -1,10 +1,10 @@
 //! Numbers that change several times a second, and a page that plots them.
 //!
-//! Each metric is a topic that keeps one event. A new client gets the newest value of each metric at
-//! once, and a slow client skips to the newest values, because old values are useless. For the same
-//! reason, a client that reconnects does not resume: it starts like a new client.
+//! Each metric is a topic that keeps one event. A new client gets the newest value of each metric
+//! at once, and a slow client skips to the newest values, because old values are useless. For the
+//! same reason, a client that reconnects does not resume: it starts like a new client.
 //!
-//! Not here: history. The page plots the values that it has received.
+//! The server keeps no history. The page plots the values that it has received.
 
 mod page;
 mod sample;

@@ -1,7 +1,7 @@
 //! The program listens, prints example requests, and serves until Ctrl-C.
 //!
-//! The port is the first argument, or the environment variable `PORT`, or 8080. Port 0 means any free
-//! port.
+//! The port is the first argument, or the environment variable `PORT`, or 8080. Port 0 means any
+//! free port.
 
 use std::{
     env,

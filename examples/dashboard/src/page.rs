@@ -1,7 +1,7 @@
-//! The page, its style and its script, served from the binary.
+//! Serves the page, its style sheet and its script, which are part of the binary.
 //!
-//! The policy allows the page to load from and connect to this server only, and to run only its own
-//! script file.
+//! With the content security policy, the page can load from and connect to this server only, and
+//! runs only its own script file.
 
 use axum::{
     Router,

@@ -1,11 +1,10 @@
-//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and then
-//! the result or an error.
+//! Jobs that report their progress. The page shows a progress bar, which survives a reload, and
+//! then the result or an error.
 //!
 //! Each job has a topic. Its events are whole states, so a new reader needs only the newest one.
 //! The last event finishes the topic. A client that has read it gets a 204 and does not reconnect.
 //!
-//! Not here: jobs that outlive the process or belong to a user. Any client that knows a job's id
-//! may watch it.
+//! Jobs end with the process and belong to no user. Any client that knows a job's id may watch it.
 
 mod job;
 mod page;

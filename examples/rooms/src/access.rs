@@ -1,4 +1,4 @@
-//! Access control. Each request's cookie and query are checked before anything else.
+//! Access control. The cookie and the query of a request are checked before its handler runs.
 
 use axum::{
     extract::{FromRequestParts, Query},
@@ -46,12 +46,13 @@ impl Member {
     }
 }
 
-/// The topic of a room, as segments: the name of a room never reaches another topic.
+/// The topic of a room, as segments, so that the name of a room cannot be the name of another
+/// topic.
 pub(crate) fn topic(room: &str) -> [&str; 2] {
     ["rooms", room]
 }
 
-/// The rooms offered to a user. Any other name is a room too.
+/// The rooms that the page offers to a user. A user may also join a room with any other name.
 pub(crate) fn rooms_of(user: &str) -> Vec<&'static str> {
     let rooms = [DEFAULT_ROOM, "random", PRIVATE_ROOM];
     rooms.into_iter().filter(|room| may_join(user, room)).collect()
@@ -109,7 +110,7 @@ fn check_room(room: &str) -> Result<(), Problem> {
         return Ok(());
     }
     Err(bad(format!(
-        "A room's name has 1 to {ROOM_CHARS_MAX} small letters from a to z, digits and -."
+        "A room's name has 1 to {ROOM_CHARS_MAX} characters: lower-case letters from a to z, digits and -."
     )))
 }
 

@@ -1,10 +1,11 @@
 //! Chat rooms with presence, typing notices, history and access control.
 //!
-//! A room is a topic with its history. Messages and presence changes are its events. Typing notices
-//! have their own topic, which keeps almost nothing, and their own stream, which never resumes. So
-//! a reader never gets a gap for missing typing notices.
+//! A room is a topic with history. Its events are messages, and users who join or leave. Typing
+//! notices have their own topic, which keeps almost nothing, and their own stream, which never
+//! resumes. So a reader never gets a gap for missing typing notices.
 //!
-//! Not here: passwords. Anyone may use any name: replace `sign_in` with your own login.
+//! The example has no passwords, so anyone may use any name. In a real app, replace `sign_in` with
+//! your own login.
 
 mod access;
 mod origin;
@@ -42,20 +43,20 @@ pub use session::{NAME_CHARS_MAX, SESSION_AGE_MAX, SESSIONS_MAX, Sessions};
 /// The room in which every user starts.
 pub const DEFAULT_ROOM: &str = "lobby";
 
-/// The events of a room that a new client gets: a few screens.
+/// The number of events of a room that a new client gets: a few screens.
 pub const HISTORY_EVENTS: usize = 50;
 
-/// The longest text in characters: about half a printed page.
+/// The maximum length of a text in characters: about half a printed page.
 pub const TEXT_CHARS_MAX: usize = 1_000;
 
 /// The largest request body in bytes. The longest text fits, even if a client escapes every
 /// character as two `\u` sequences of six bytes.
 pub const BODY_BYTES_MAX: usize = 16 * 1_024;
 
-/// The most streams of one session: two for each of ten tabs.
+/// The maximum number of streams of one session: two for each of ten tabs.
 pub const SESSION_STREAMS_MAX: usize = 20;
 
-/// The most rooms at a time. Each has one topic for messages and one for typing notices.
+/// The maximum number of rooms. Each room has one topic for messages and one for typing notices.
 const ROOMS_MAX: usize = 1_000;
 
 /// A typing notice is useful for a moment, and only the newest counts.
@@ -176,8 +177,8 @@ async fn join(
     let subscribe = subscribe.client(member.session.client()).announce_alive(true);
     let subscribe = subscribe.start(Start::Last(HISTORY_EVENTS)).resume(last);
     let subscription = subscribe.open().await?;
-    // A user is in the room as long as this stream exists. The future never completes, and is
-    // dropped with the stream.
+    // A user is in the room as long as this stream exists. The future holds the guard. It never
+    // completes, and it is dropped together with the stream.
     let here = rooms.presence.enter(&member.room, &member.session.user);
     let sse = subscription.into_sse().until(async move {
         let _here = here;
@@ -229,7 +230,7 @@ async fn watch_typing(
     last: LastEventId,
 ) -> Result<Response, SubscribeError> {
     let subscribe = rooms.hub.subscribe().topic_segments(member.typing_topic());
-    // Starts anew on purpose: old typing notices are useless.
+    // The client's last id is ignored on purpose, because old typing notices are useless.
     let subscribe = subscribe.client(member.session.client()).resume(last.without_id());
     let subscription = subscribe.open().await?;
     Ok(subscription.into_sse().expires_at(member.session.ends).into_response())

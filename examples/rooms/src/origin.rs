@@ -1,6 +1,7 @@
 //! Prevents pages of other origins from posting in the name of a signed-in user.
 //!
-//! Other sites do not send the cookie, but another port of this machine counts as the same site.
+//! Browsers do not send the cookie with requests from other sites. But for a browser, another port
+//! of this machine is the same site, so the cookie alone is not enough.
 
 use axum::{
     extract::Request,
@@ -16,13 +17,13 @@ use downlink::http::Problem;
 /// Answers a POST from another origin with 403.
 pub(crate) async fn only_our_own(request: Request, next: Next) -> Response {
     if request.method() == Method::POST && !is_our_own(request.headers()) {
-        let sentence = "This came from a page of another origin. Use the page of this server.";
+        let sentence = "The request is from a page of another origin. Use the page of this server.";
         return Problem::new(StatusCode::FORBIDDEN).detail(sentence).into_response();
     }
     next.run(request).await
 }
 
-/// Whether a program other than a browser sent this, or a page of this server.
+/// True if the request is from a page of this server, or from a program that is not a browser.
 fn is_our_own(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(origin) = headers.get(ORIGIN) {
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_origin_the_browsers_word_counts() {
+    fn sec_fetch_site_counts_if_there_is_no_origin() {
         for (site, expected) in
             [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)]
         {

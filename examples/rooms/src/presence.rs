@@ -49,7 +49,8 @@ impl Table {
 
 /// The users in all rooms. Clones share the same table.
 ///
-/// The lock is held alone, for one read or change, and never across an await or a publish.
+/// The lock is held for one read or change, and never across an await or a publish. No other lock
+/// is taken while it is held.
 #[derive(Clone)]
 pub(crate) struct Presence {
     table: Arc<Mutex<Table>>,

@@ -11,19 +11,21 @@ use axum::http::StatusCode;
 use downlink::http::Problem;
 use tokio::time::Instant;
 
-/// The longest name in characters. It is shown on one line with a message.
+/// The maximum length of a name in characters. The page shows the name on one line with the
+/// message.
 pub const NAME_CHARS_MAX: usize = 20;
 
-/// The most sessions at a time, with a few hundred bytes each. Beyond this, sign-in is refused.
+/// The maximum number of sessions, with a few hundred bytes each. Beyond it, sign-in is refused.
 pub const SESSIONS_MAX: usize = 10_000;
 
 /// How long a session lasts: a working day.
 pub const SESSION_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The name of the cookie. It is not `session`, since programs on other ports share the cookies.
+/// The name of the cookie. It is not `session`, because programs on other ports of this machine get
+/// the same cookies.
 const COOKIE: &str = "rooms_session";
 
-/// Deletes the cookie.
+/// The header value that deletes the cookie.
 pub(crate) const NO_COOKIE: &str = "rooms_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0";
 
 /// The bytes of a token. 128 bits cannot be guessed.
@@ -53,7 +55,8 @@ struct Table {
 
 /// All sessions. Clones share the same table.
 ///
-/// The lock is held alone, for one read or change, and never across an await.
+/// The lock is held for one read or change, and never across an await. No other lock is taken while
+/// it is held.
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Mutex<Table>>);
 
@@ -69,19 +72,19 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// A problem with status 400 if the name is invalid, 503 if there are too many sessions, 500 if
-    /// the system provides no randomness.
+    /// A problem with status 400 if the name is invalid, 503 if there are too many sessions, or 500
+    /// if the system provides no random bytes.
     pub fn sign_in(&self, name: &str) -> Result<String, Problem> {
         let user = check_name(name)?;
         let token = token()?;
         let now = Instant::now();
         let mut table = self.lock();
-        // Ended sessions keep their place until it is needed.
+        // Ended sessions are removed only when the table is full.
         if table.by_token.len() >= SESSIONS_MAX {
             table.by_token.retain(|_, session| session.ends > now);
         }
         if table.by_token.len() >= SESSIONS_MAX {
-            let sentence = format!("{SESSIONS_MAX} people are signed in. Come back later.");
+            let sentence = format!("{SESSIONS_MAX} people are signed in. Try again later.");
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail(sentence));
         }
         table.count += 1;
@@ -128,7 +131,7 @@ fn check_name(name: &str) -> Result<String, Problem> {
 fn token() -> Result<String, Problem> {
     let mut bytes = [0; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| {
-        let sentence = format!("The system gives no randomness: {error}.");
+        let sentence = format!("The system provides no random bytes: {error}.");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail(sentence)
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_plain_and_of_one_case() {
+    fn valid_names_are_lower_cased_and_others_are_refused() {
         assert_eq!(check_name(" Alice_2-b ").expect("a name"), "alice_2-b");
         for length in [1, NAME_CHARS_MAX - 1, NAME_CHARS_MAX] {
             assert!(check_name(&"a".repeat(length)).is_ok());

@@ -155,7 +155,7 @@ fn last_id(seen: &str) -> String {
 }
 
 #[tokio::test]
-async fn everyone_in_a_room_reads_what_is_said_there_and_nobody_else() {
+async fn only_readers_of_a_room_get_its_messages() {
     let app = app();
     let (alice, bob) =
         (Person::signed_in(&app, "Alice").await, Person::signed_in(&app, "bob").await);
@@ -171,7 +171,7 @@ async fn everyone_in_a_room_reads_what_is_said_there_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn joining_shows_history_and_coming_back_what_came_meanwhile() {
+async fn new_reader_gets_history_and_reconnecting_reader_gets_missed_messages() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     for number in 1..=HISTORY_EVENTS + 10 {
@@ -190,7 +190,7 @@ async fn joining_shows_history_and_coming_back_what_came_meanwhile() {
 }
 
 #[tokio::test]
-async fn user_with_two_tabs_comes_once_and_goes_with_the_last() {
+async fn user_with_two_tabs_joins_once_and_leaves_with_the_last_tab() {
     let app = app();
     let (alice, bob) =
         (Person::signed_in(&app, "alice").await, Person::signed_in(&app, "bob").await);
@@ -210,7 +210,7 @@ async fn user_with_two_tabs_comes_once_and_goes_with_the_last() {
 }
 
 #[tokio::test]
-async fn people_of_a_room_are_listed_with_a_rising_version() {
+async fn list_of_people_has_a_rising_version() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     let people = async || {
@@ -227,7 +227,7 @@ async fn people_of_a_room_are_listed_with_a_rising_version() {
 }
 
 #[tokio::test]
-async fn typing_is_heard_at_once_and_is_no_history() {
+async fn typing_notices_arrive_at_once_and_are_not_replayed() {
     let app = app();
     let (alice, bob) =
         (Person::signed_in(&app, "alice").await, Person::signed_in(&app, "bob").await);
@@ -271,7 +271,7 @@ async fn private_room_is_for_its_members_only() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_signed_in_gets_nothing() {
+async fn requests_without_a_session_get_401() {
     let app = app();
     let mut stranger = Person::stranger(&app);
     for cookie in ["", "a=b", "rooms_session=", "rooms_session=0123456789abcdef0123456789abcdef"] {
@@ -289,7 +289,7 @@ async fn whoever_is_not_signed_in_gets_nothing() {
 }
 
 #[tokio::test]
-async fn signing_out_ends_the_streams_of_this_session_and_no_other() {
+async fn signing_out_ends_only_the_streams_of_this_session() {
     let app = app();
     let (here, there) =
         (Person::signed_in(&app, "alice").await, Person::signed_in(&app, "alice").await);
@@ -305,7 +305,7 @@ async fn signing_out_ends_the_streams_of_this_session_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_ends_with_its_session() {
+async fn stream_ends_when_its_session_ends() {
     let alice = Person::signed_in(&app(), "alice").await;
     let mut stream = alice.joins("lobby").await;
     let began = tokio::time::Instant::now();
@@ -329,7 +329,7 @@ async fn streams_of_a_session_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_refused_with_a_sentence() {
+async fn invalid_name_is_refused_with_a_reason() {
     let app = app();
     let stranger = Person::stranger(&app);
     for name in ["", "%3Cb%3E", "a%20b", &"x".repeat(21)] {
@@ -342,7 +342,7 @@ async fn what_is_no_name_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_or_room_is_refused_with_a_sentence() {
+async fn invalid_message_or_room_is_refused_with_a_reason() {
     let app = app();
     let alice = Person::signed_in(&app, "alice").await;
     for (body, reason) in
@@ -390,7 +390,7 @@ async fn page_of_another_origin_cannot_post() {
         assert_eq!(status, 403, "{path}");
         assert!(answer.contains("a page of another origin"), "{answer}");
     }
-    assert_eq!(alice.get("/me").await.0, 200, "and was not signed out");
+    assert_eq!(alice.get("/me").await.0, 200, "alice is still signed in");
 }
 
 #[tokio::test]
@@ -424,7 +424,7 @@ mod running {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_rooms");
 
     #[tokio::test]
-    async fn program_ends_at_ctrl_c_with_somebody_in_a_room() {
+    async fn program_ends_at_a_signal_while_a_user_is_in_a_room() {
         for signal in [Signal::INT, Signal::TERM] {
             let program = Started::with(PROGRAM, &["0"]).await;
             let form = "application/x-www-form-urlencoded";

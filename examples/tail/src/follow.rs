@@ -19,14 +19,15 @@ use crate::{
     place::Place,
 };
 
-/// How often a file is checked after it was read to its end. A reader notices no delay, and it
-/// costs the machine almost nothing.
+/// How often a stream checks the file after it has read the file to its end. Readers notice no
+/// delay, and the checks cost almost nothing.
 pub const POLL_EVERY: Duration = Duration::from_millis(250);
 
-/// The most events read ahead of the client. With the longest lines, these are some megabytes.
+/// The maximum number of events that a stream reads ahead of its client. With the longest lines,
+/// these are one to three megabytes.
 pub const EVENTS_AHEAD_MAX: usize = 64;
 
-/// The bytes at the end of the file that a new client gets: some hundred lines.
+/// The number of bytes at the end of the file that a new client gets: some hundred lines.
 pub const START_BYTES_MAX: u64 = 64 * 1_024;
 
 /// The reason why a stream ended.
@@ -86,7 +87,7 @@ async fn begin(path: &Path, from: Option<Place>, sender: &SseSender) -> Result<O
     let bytes = opened.lines.file().get_ref().metadata().await?.len();
     let Some(from) = from else {
         let opened = opened.near_the_end(bytes).await?;
-        let text = "Lines from here on.";
+        let text = "The following lines are new or near the end of the file.";
         sender.send(event(&opened, text.into(), Some("start"))?).await?;
         return Ok(opened);
     };
@@ -126,12 +127,13 @@ impl Opened {
         Ok(Self { lines: Lines::new(file, offset), ..self })
     }
 
-    /// Moves to the beginning of a line near the end, so that a new client sees some recent lines.
+    /// Moves to the beginning of a line near the end, so that a new client gets some recent lines.
     async fn near_the_end(self, bytes: u64) -> io::Result<Self> {
         let Some(offset) = bytes.checked_sub(START_BYTES_MAX).filter(|offset| *offset > 0) else {
             return Ok(self);
         };
-        // Starts one byte earlier: if that byte ends a line, the next line is complete.
+        // The first line may be incomplete, so it is skipped. Reading starts one byte earlier: if
+        // that byte ends a line, only this byte is skipped.
         let mut opened = self.at(offset - 1).await?;
         opened.lines.next().await?;
         Ok(opened)
@@ -168,13 +170,13 @@ async fn send_line(sender: &SseSender, opened: &Opened, line: Line) -> Result<()
 /// Tells the client that the following lines start at the beginning of a file.
 async fn tell(sender: &SseSender, opened: &Opened, change: Change) -> Result<(), Ended> {
     let (event_type, text) = match change {
-        Change::Rotated => ("rotated", "The file is another one now. Its lines from the first on:"),
-        _ => ("truncated", "The file was cut short. Its lines from the first on:"),
+        Change::Rotated => ("rotated", "Another file has this name now. Its lines follow:"),
+        _ => ("truncated", "The file was truncated. Its lines follow from the beginning:"),
     };
     Ok(sender.send(event(opened, text.into(), Some(event_type))?).await?)
 }
 
-/// An event with the current place as its id, so that a client resumes there.
+/// An event with the current place in the file as its id, so that a client resumes at this place.
 fn event(opened: &Opened, text: String, event_type: Option<&str>) -> Result<Event, InvalidField> {
     let event = Event::new(text).id(opened.place().id()?);
     Ok(match event_type {

@@ -1,9 +1,11 @@
-//! A growing file over HTTP. Each line is an event, and its id is a place in the file.
+//! Sends a growing file over HTTP. Each line is an event, and the event's id is a place in the
+//! file.
 //!
-//! There is no hub: the file is the history. Each stream reads the file separately, at the speed of
-//! its client. A client that reconnects resumes at the byte after its last line.
+//! There is no hub, because the file is the history. Each stream reads the file separately, at the
+//! speed of its client. A client that reconnects resumes at the byte after the last line that it
+//! got.
 //!
-//! Not here: access control. Every client that reaches the port may read the file.
+//! The example has no access control. Every client that can connect to the port can read the file.
 
 mod follow;
 mod lines;
@@ -36,13 +38,13 @@ async fn watch(
             let sentence = format!("The file cannot be read: {error}.");
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR).detail(sentence));
         }
-        // If the file is missing for now, the stream waits for it.
+        // If the file does not exist yet, the stream waits for it.
         _ => {}
     }
     let (sender, sse) = Sse::channel(EVENTS_AHEAD_MAX);
     let from = last.as_str().and_then(Place::parse);
     tokio::spawn(async move {
-        // The stream ends with its sender, whether the client has left or the file cannot be read.
+        // The stream ends when the sender is dropped: after the client has left, or after an error.
         let _ended = follow::follow(&file, from, &sender).await;
     });
     Ok(sse)

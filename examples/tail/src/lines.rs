@@ -1,13 +1,13 @@
 //! Lines of a file that may still grow.
 //!
-//! Invariant: at most [`LINE_BYTES_MAX`] bytes of a line are held, for a line of any length.
+//! Invariant: of a line of any length, at most [`LINE_BYTES_MAX`] bytes are in memory.
 
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
-/// The longest line in bytes that is sent whole: a few screens. The rest of a longer line is
-/// skipped, and the event's type says so.
+/// The maximum length of a line in bytes: a few screens. The rest of a longer line is skipped, and
+/// its event has the type `cut`.
 pub const LINE_BYTES_MAX: usize = 16 * 1_024;
 
 /// A line.
@@ -23,7 +23,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     file: R,
-    /// The bytes of the file before the next read.
+    /// The offset of the next read in the file.
     read: u64,
     /// The unfinished line so far.
     begun: Vec<u8>,
@@ -44,7 +44,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         self.file
     }
 
-    /// The number of bytes read, with those of an unfinished line.
+    /// The number of bytes read, including those of an unfinished line.
     pub(crate) fn offset(&self) -> u64 {
         self.read
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn line_without_an_end_waits() {
+    async fn line_without_an_end_is_not_returned_yet() {
         let mut lines = Lines::new(&b"a\nbc"[..], 7);
         assert_eq!(lines.next().await.expect("memory"), Some(line("a")));
         assert_eq!(lines.next().await.expect("memory"), None);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_utf8_is_replaced() {
+    async fn invalid_utf8_is_replaced() {
         assert_eq!(read(b"a\xffb\xc3\n").await.0, [line("a\u{fffd}b\u{fffd}")]);
     }
 

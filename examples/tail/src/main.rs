@@ -53,7 +53,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Checks that the file can be followed. A pipe or a folder is not opened at all.
+/// Checks that the file can be followed. A pipe or a folder is refused without opening it.
 fn check(file: &Path) -> Result<(), String> {
     let cannot = |error| format!("cannot read {}: {error}", file.display());
     let metadata = std::fs::metadata(file).map_err(cannot)?;

@@ -1,7 +1,7 @@
 //! Places in files as event ids: `tail-<file>-<offset>`.
 //!
-//! The file's part is the number that the system gives to the file. So an offset in a rotated file
-//! is not used in its successor.
+//! `<file>` is the number that the system gives to the file. So the offset of a line in a rotated
+//! file is not used in the file that replaces it.
 
 use std::{fmt, fs::Metadata};
 
@@ -22,7 +22,7 @@ impl Place {
         Self { file: number_of(metadata), offset: 0 }
     }
 
-    /// Parses a place from an id. An id in another form is not ours.
+    /// Parses an id. Returns `None` if the id has another form.
     pub fn parse(id: &str) -> Option<Self> {
         let (file, offset) = id.strip_prefix("tail-")?.split_once('-')?;
         let place =
@@ -46,8 +46,8 @@ fn number_of(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// On other systems all files have the same number. A rotation is noticed if the new file is
-/// shorter.
+/// On other systems all files have the same number. There, a stream notices a rotation only if the
+/// new file is shorter.
 #[cfg(not(unix))]
 fn number_of(_: &Metadata) -> u64 {
     0
@@ -58,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_read_as_they_are_written() {
+    fn parsing_an_id_gives_the_same_place() {
         for place in [Place { file: 0, offset: 0 }, Place { file: u64::MAX, offset: u64::MAX }] {
             assert_eq!(Place::parse(&place.to_string()), Some(place));
         }
     }
 
     #[test]
-    fn what_is_no_place_is_none() {
+    fn id_in_another_form_is_no_place() {
         for id in [
             "",
             "tail-",

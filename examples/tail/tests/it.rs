@@ -86,7 +86,7 @@ async fn ends(stream: &mut Streaming, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn lines_come_as_the_file_grows() {
+async fn lines_arrive_as_the_file_grows() {
     let file = Growing::new("one\ntwo\n");
     let mut stream = open(&file.app(), "/events", "").await;
     ends(&mut stream, "two").await;
@@ -98,7 +98,7 @@ async fn lines_come_as_the_file_grows() {
 }
 
 #[tokio::test]
-async fn id_is_the_byte_after_the_line() {
+async fn id_has_the_offset_after_the_line() {
     let file = Growing::new("one\nzwölf\n");
     let seen = ends(&mut open(&file.app(), "/events", "").await, "zwölf").await;
     let offsets: Vec<_> = seen
@@ -110,18 +110,18 @@ async fn id_is_the_byte_after_the_line() {
 }
 
 #[tokio::test]
-async fn coming_back_goes_on_after_the_last_line() {
+async fn reconnecting_client_resumes_after_its_last_line() {
     let file = Growing::new("one\ntwo\n");
     let seen = ends(&mut open(&file.app(), "/events", "").await, "one").await;
     file.grow("three\n");
     let first = seen.split("data: one").next().expect("the events before it");
     let seen = ends(&mut open(&file.app(), "/events", &last_id(first)).await, "three").await;
-    assert_eq!(events(&seen).len(), 2, "no line twice and no notice: {seen}");
+    assert_eq!(events(&seen).len(), 2, "neither repeated lines nor notices: {seen}");
     assert_eq!(lines(&seen), ["two", "three"]);
 }
 
 #[tokio::test]
-async fn coming_back_with_the_first_id_loses_nothing() {
+async fn client_that_resumes_with_the_first_id_gets_every_line() {
     let file = Growing::new("");
     let seen = ends(&mut open(&file.app(), "/events", "").await, "from here on.").await;
     file.grow("one\n");
@@ -139,7 +139,7 @@ async fn shown_after(head: &str, bytes: u64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn newcomer_is_shown_the_end_below_at_and_above_the_limit() {
+async fn new_client_gets_the_end_of_a_file_below_at_and_above_the_limit() {
     let below = shown_after("head\n", START_BYTES_MAX - 8).await;
     assert_eq!(below[0], "head");
     let at = shown_after("", START_BYTES_MAX).await;
@@ -152,7 +152,7 @@ async fn newcomer_is_shown_the_end_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn truncated_file_is_told_and_read_anew() {
+async fn truncated_file_gives_a_notice_and_is_read_from_its_beginning() {
     let file = Growing::new("one\ntwo\n");
     let mut stream = open(&file.app(), "/events", "").await;
     let id = last_id(&ends(&mut stream, "two").await);
@@ -167,7 +167,7 @@ async fn truncated_file_is_told_and_read_anew() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn rotated_file_is_read_to_its_end_and_then_the_new_one() {
+async fn rotated_file_is_read_to_its_end_before_the_new_file() {
     let file = Growing::new("one\n");
     let mut stream = open(&file.app(), "/events", "").await;
     let id = last_id(&ends(&mut stream, "one").await);
@@ -185,7 +185,7 @@ async fn rotated_file_is_read_to_its_end_and_then_the_new_one() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn file_that_is_gone_is_waited_for() {
+async fn stream_waits_for_a_missing_file() {
     let file = Growing::new("one\n");
     fs::remove_file(&file.0).expect("the file");
     let mut stream = open(&file.app(), "/events", "").await;
@@ -195,7 +195,7 @@ async fn file_that_is_gone_is_waited_for() {
 }
 
 #[tokio::test]
-async fn too_long_line_is_cut_and_says_so() {
+async fn too_long_line_is_an_event_of_type_cut() {
     let file = Growing::new(&format!("{}\nnext\n", "x".repeat(3 * LINE_BYTES_MAX)));
     let seen = ends(&mut open(&file.app(), "/events", "").await, "next").await;
     let cut = &events(&seen)[1];
@@ -216,7 +216,7 @@ async fn slow_client_loses_no_line() {
 }
 
 #[tokio::test]
-async fn unknown_ids_begin_near_the_end() {
+async fn client_with_an_unknown_id_starts_near_the_end() {
     let file = Growing::new("one\n");
     for id in ["evt-7", "tail-1", "tail-zz-4"] {
         let seen = ends(&mut open(&file.app(), "/events", id).await, "one").await;
@@ -276,7 +276,7 @@ mod running {
     }
 
     #[test]
-    fn what_it_cannot_start_with_is_named() {
+    fn program_names_the_argument_that_prevents_its_start() {
         assert!(refuses(&[]).contains("name a file: cargo run -p tail -- FILE [PORT]"));
         assert!(refuses(&["/none/such"]).contains("cannot read /none/such: No such file"));
         assert!(refuses(&[env!("CARGO_TARGET_TMPDIR")]).contains("is not a file that lines are"));

@@ -4,8 +4,8 @@
 //! browser tabs. A connection without an id belongs to no client. `POST /ping/alice` sends a hello
 //! to each connection of `alice`. Everyone gets the time each second.
 //!
-//! Not here: authentication. Any program that knows an id gets the events for it. A real app takes
-//! the id from its own login.
+//! The example has no authentication. Any program that knows an id gets the events for it. A real
+//! app takes the id from its own login.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ use tokio::time::{MissedTickBehavior, interval};
 /// The time between two `time` events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The number of past times that the hub keeps: one minute. A client misses no time during a shorter
-/// interruption, and gets a gap after a longer one.
+/// The number of past times that the hub keeps: one minute. A client misses no time during a
+/// shorter interruption, and gets a gap after a longer one.
 pub const TIMES_MAX: usize = 60;
 
 /// A hub for this app.

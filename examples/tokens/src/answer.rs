@@ -1,5 +1,5 @@
-//! The answers. Each publishes one token at a time until it is complete, stopped, or without
-//! readers.
+//! The answers. An answer publishes one token after the other until it is complete, stopped, or
+//! without readers.
 //!
 //! Invariant: a started answer publishes a last event, unless the hub is closed.
 
@@ -26,21 +26,22 @@ use crate::pretend;
 /// The time between two tokens: as fast as a person reads, and slow enough to watch.
 pub const TOKEN_EVERY: Duration = Duration::from_millis(60);
 
-/// An answer stops after this time without a reader. A reload takes less time. A model costs the
-/// same with and without readers.
+/// An answer stops after this time without a reader, because a model costs the same without
+/// readers. A reload takes less time.
 pub const UNHEARD_MAX: Duration = Duration::from_secs(5);
 
-/// The most answers at a time. A real model has a small limit too.
+/// The maximum number of answers that run at the same time. A real model has a small limit too.
 pub const RUNNING_MAX: usize = 16;
 
 /// How long an ended answer stays readable.
 const ENDED_KEEP: Duration = Duration::from_secs(60 * 60);
 
-/// The most answers kept, running or ended. Beyond this limit a new one is refused.
+/// The maximum number of answers kept, running or ended. Beyond this limit, a new answer is
+/// refused.
 const KEPT_MAX: usize = 1_000;
 
-/// The most tokens kept of each answer. No answer has as many, so each can be read from its
-/// beginning. The longest prompt with the shortest words gives about 1,500.
+/// The maximum number of tokens kept of an answer. No answer is this long, so every answer can be
+/// read from its beginning. The longest prompt with the shortest words gives about 1,500 tokens.
 pub const TOKENS_MAX: usize = 4_000;
 
 const WHOLE: Retention = Retention { events_max: TOKENS_MAX, ..Retention::DEFAULT };
@@ -61,16 +62,16 @@ pub enum Part {
 pub enum Ending {
     /// The answer is complete.
     Complete,
-    /// A client stopped it.
+    /// A client stopped the answer.
     Stopped,
-    /// It had no reader for [`UNHEARD_MAX`].
+    /// The answer had no reader for [`UNHEARD_MAX`].
     Unheard,
 }
 
 /// The reason why no answer was started.
 #[derive(Debug)]
 pub enum Refused {
-    /// The most answers allowed are already running.
+    /// [`RUNNING_MAX`] answers are already running.
     Busy,
     /// The hub did not accept the first event.
     Publish(PublishError),
@@ -80,9 +81,9 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy => {
-                write!(f, "{RUNNING_MAX} answers are being given. Wait for one of them to end.")
+                write!(f, "{RUNNING_MAX} answers are running. Wait until one of them has ended.")
             }
-            Self::Publish(_) => f.write_str("the answer could not be begun"),
+            Self::Publish(_) => f.write_str("the first event of the answer was not published"),
         }
     }
 }
@@ -102,7 +103,8 @@ pub struct Answers {
     hub: Hub<Part>,
     /// For each running answer by id, the signal to stop it.
     ///
-    /// The lock is held alone, for one read or change, and never across an await.
+    /// The lock is held for one read or change, and never across an await. No other lock is taken
+    /// while it is held.
     running: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
 }
 

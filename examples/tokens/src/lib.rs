@@ -1,12 +1,12 @@
-//! A model's answer, token by token. A reloaded page loses no token and repeats none.
+//! The answer of a language model, token by token. A reloaded page loses no token and repeats none.
 //!
-//! The model is simulated (see [`pretend`]); the rest works the same with a real one. Each answer
+//! The model is simulated (see [`pretend`]); the rest works the same with a real model. Each answer
 //! has a topic, and its last event finishes the topic. A page opened after the end gets the whole
-//! answer. A client that has read it gets a 204 and does not reconnect. An answer can be stopped,
-//! and it stops by itself when it has no readers.
+//! answer. A client that has read the end gets a 204 and does not reconnect. A client can stop an
+//! answer, and an answer without readers stops by itself.
 //!
-//! Not here: answers that outlive the process or belong to a user. Any client that knows an
-//! answer's id may read and stop it.
+//! Answers end with the process and belong to no user. Any client that knows an answer's id may
+//! read and stop it.
 
 mod answer;
 mod page;
@@ -29,7 +29,7 @@ pub use answer::{
     Answers, Ending, Part, RUNNING_MAX, Refused, TOKEN_EVERY, TOKENS_MAX, UNHEARD_MAX,
 };
 
-/// The longest prompt in characters. The answer names each of its words.
+/// The maximum length of a prompt in characters. The answer has a line for each word of the prompt.
 pub const PROMPT_CHARS_MAX: usize = 500;
 
 /// The largest request body in bytes. The longest prompt fits, even if a client escapes every
@@ -53,7 +53,7 @@ struct Question {
     prompt: String,
 }
 
-/// The answer about a started answer.
+/// The response to a prompt.
 #[derive(Serialize)]
 struct Begun {
     id: String,

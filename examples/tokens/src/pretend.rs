@@ -1,9 +1,10 @@
-//! A simulated model. It admits that it knows nothing, and then counts things in the prompt.
+//! A simulated model. It says that it is not a real model, and then counts the words and characters
+//! of the prompt.
 //!
-//! The same prompt gives the same tokens. As with a real model, a token is a part of a word with
-//! the space before it, and the tokens joined together are the text.
+//! The same prompt gives the same tokens. As with a real model, a token is a word or a part of a
+//! word, and the tokens joined together are the text.
 
-/// The longest token in characters. Real models have tokens of about this length.
+/// The maximum length of a token in characters. Real models have tokens of about this length.
 const TOKEN_CHARS_MAX: usize = 6;
 
 /// The tokens of the answer to a prompt.
@@ -49,7 +50,7 @@ mod tests {
     use crate::{PROMPT_CHARS_MAX, TOKENS_MAX};
 
     #[test]
-    fn tokens_are_the_text() {
+    fn joined_tokens_are_the_text() {
         for prompt in
             ["x", "What is “this”?", "  spaces \n everywhere ", "čeština 😀😀😀😀😀😀😀😀"]
         {
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_answer_is_kept_whole() {
+    fn longest_answer_has_fewer_tokens_than_are_kept() {
         let shortest_words = "a ".repeat(PROMPT_CHARS_MAX / 2);
         assert!((1_000..TOKENS_MAX).contains(&tokens(&shortest_words).len()));
         let longest_word = "a".repeat(PROMPT_CHARS_MAX);

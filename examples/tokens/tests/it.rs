@@ -92,7 +92,7 @@ async fn answer_comes_token_by_token_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cut_connection_loses_no_token_and_repeats_none() {
+async fn lost_connection_loses_no_token_and_repeats_none() {
     let (_, app) = answers();
     let path = ask(&app, PROMPT).await;
     let mut id = String::new();
@@ -121,7 +121,7 @@ async fn page_reloaded_halfway_gets_the_answer_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_end_there_is_the_whole_answer_and_then_nothing() {
+async fn ended_answer_can_be_read_again_and_then_gives_204() {
     let (_, app) = answers();
     let path = ask(&app, PROMPT).await;
     let (_, first) = whole(&app, &path, "").await;
@@ -132,7 +132,7 @@ async fn after_the_end_there_is_the_whole_answer_and_then_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopped_answer_ends_where_it_is() {
+async fn stopped_answer_publishes_no_further_tokens() {
     let (answers, app) = answers();
     let path = ask(&app, PROMPT).await;
     open(&app, &path, "").await.sees("pret").await;
@@ -145,11 +145,11 @@ async fn stopped_answer_ends_where_it_is() {
         tokio::task::yield_now().await;
     }
     let again = post(&app, &format!("{path}/stop"), String::new()).await;
-    assert_eq!(again.0, 204, "an ended answer is stopped already");
+    assert_eq!(again.0, 204, "a second stop changes nothing");
 }
 
 #[tokio::test(start_paused = true)]
-async fn unheard_answer_stops_by_itself() {
+async fn answer_without_readers_stops_by_itself() {
     let (answers, app) = answers();
     let long = "word ".repeat(PROMPT_CHARS_MAX / 5);
     let path = ask(&app, &long).await;
@@ -167,7 +167,7 @@ async fn unheard_answer_stops_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn answer_that_is_heard_goes_on() {
+async fn answer_with_a_reader_continues() {
     let (_, app) = answers();
     let (long, began) = ("word ".repeat(20), Instant::now());
     let path = ask(&app, &long).await;
@@ -187,7 +187,7 @@ async fn answers_below_at_and_above_the_limit() {
     assert_eq!(answers.running(), RUNNING_MAX);
     let (status, sentence) = ask_for(&app, "x").await;
     assert_eq!(status, 503);
-    assert!(sentence.contains("16 answers are being given"), "{sentence}");
+    assert!(sentence.contains("16 answers are running"), "{sentence}");
     post(&app, &format!("{first}/stop"), String::new()).await;
     while answers.running() == RUNNING_MAX {
         tokio::task::yield_now().await;
@@ -224,7 +224,7 @@ async fn body_below_at_and_above_the_limit() {
 }
 
 #[tokio::test]
-async fn what_is_no_question_is_refused_with_a_sentence() {
+async fn invalid_question_is_refused_with_a_reason() {
     let (_, app) = answers();
     for (body, reason) in [("", "EOF while parsing"), ("{}", "missing field `prompt`")] {
         let (status, answer) = post(&app, "/ask", body.into()).await;
@@ -245,7 +245,7 @@ async fn unknown_answer_is_not_found() {
 }
 
 #[tokio::test]
-async fn closed_hub_gives_an_error_and_leaves_nothing_running() {
+async fn closed_hub_gives_an_error_and_no_running_answer() {
     let (answers, app) = answers();
     answers.hub().close();
     assert_eq!(ask_for(&app, "x").await.0, 503);
@@ -282,7 +282,7 @@ mod running {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_tokens");
 
     #[tokio::test]
-    async fn program_ends_at_ctrl_c_while_an_answer_is_given() {
+    async fn program_ends_at_a_signal_while_an_answer_runs() {
         for signal in [Signal::INT, Signal::TERM] {
             let program = Started::with(PROGRAM, &["0"]).await;
             let answer = program.post("/ask", "application/json", r#"{"prompt":"x y z"}"#).await;

@@ -29,7 +29,7 @@ export async function run({ engine, folder, browser, startBinary, startFront }) 
     };
     const seen = await browser.run({ base: front.base, page, args: { hostile: HOSTILE }, answers });
 
-    const rotated = 'The file is another one now. Its lines from the first on:';
+    const rotated = 'Another file has this name now. Its lines follow:';
     assert.deepEqual(seen.items, ['first', HOSTILE, 'while it was cut', rotated, 'the new file']);
     assert.deepEqual(seen.notices, [rotated]);
     assert.deepEqual(seen.states, ['connecting', 'open', 'reconnecting', 'open']);

@@ -15,8 +15,8 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-/// Far longer than any of these tests takes, and less than the 30 s that a shutdown of `serve` takes
-/// at most by default.
+/// Far longer than any of these tests takes, and less than the 30 s that a shutdown of `serve`
+/// takes at most by default.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn patiently<F: Future>(waited_for: F) -> F::Output {

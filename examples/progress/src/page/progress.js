@@ -29,7 +29,7 @@ function show(name) {
 
 // --- Watching ---
 
-/** Watches the job with the id in the address, if there is one. */
+/** If the page's URL has the id of a job, watches this job. */
 function watch() {
   source?.close();
   clearTimeout(restart);

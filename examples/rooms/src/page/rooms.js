@@ -1,5 +1,5 @@
-// The page of the rooms: signs in, shows who is present and typing, reads and writes messages. The
-// room is in the address. Messages are shown as text, never as HTML.
+// The page of the rooms. It signs the user in, shows who is in the room and who is typing, and shows
+// and sends messages. The room's name is in the page's URL. Messages are shown as text, never as HTML.
 
 /** The maximum number of messages and notices on the page. More would slow the page down. */
 const SHOWN_MAX = 500;
@@ -8,7 +8,7 @@ const SHOWN_MAX = 500;
 const RESTART_MS = 5000;
 /** A user counts as typing for this long after their last notice. */
 const TYPING_MS = 3000;
-/** The shortest time between two notices: half of the above, so that the state does not flicker. */
+/** The minimum time between two notices. It is half of TYPING_MS, so that the state does not flicker. */
 const TYPING_EVERY_MS = 1500;
 /** The page scrolls along with new messages if it is at most this many pixels above the bottom. */
 const NEAR_BOTTOM = 60;
@@ -37,7 +37,7 @@ function show(name) {
   state.textContent = STATES[name];
 }
 
-/** Sends a request. If the answer is a problem, throws an error with its sentence. */
+/** Sends a request. If the answer is a problem, throws an error with the problem's detail. */
 async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response.headers.get('content-type')?.includes('json') ? response.json() : null;
@@ -52,7 +52,7 @@ function complain(element, said) {
   element.hidden = said === '';
 }
 
-// --- The door ---
+// --- Signing in and out ---
 
 async function begin() {
   try {
@@ -109,7 +109,7 @@ function close() {
   clearTimeout(restart);
 }
 
-/** Joins the room in the address. */
+/** Joins the room whose name is in the page's URL. */
 function enter() {
   if (!me) return;
   close();
@@ -160,7 +160,7 @@ function connect() {
   typed.addEventListener('typing', (event) => showTyping(JSON.parse(event.data).user));
 }
 
-/** The browser gave up. Finds out whether the session, the room or the server is the reason. */
+/** The browser has given up. Finds out if the reason is the session, the room or the server. */
 async function wonder() {
   close();
   try {
@@ -180,7 +180,7 @@ async function askForPeople() {
     const answer = await ask(at('/people'));
     if (asked === room) showPeople(answer);
   } catch {
-    // The next user who joins or leaves brings the list.
+    // The list also comes with the next user who joins or leaves.
   }
 }
 
@@ -241,7 +241,7 @@ function element(tag, className, content = '') {
 
 // --- Typing ---
 
-/** For each user, the timer that ends the typing state. */
+/** A timer for each typing user, which ends the typing state. */
 const typists = new Map();
 
 function showTyping(user) {

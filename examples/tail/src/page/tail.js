@@ -14,7 +14,7 @@ const [state, scroller, lines, newest] = ['state', 'scroller', 'lines', 'newest'
   document.getElementById(id),
 );
 
-/** The place in the file after the last line received. */
+/** The id of the last event received: the place in the file after its line. */
 let lastEventId = '';
 
 function connect() {

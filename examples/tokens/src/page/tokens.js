@@ -1,5 +1,5 @@
-// The page of one answer: sends a prompt, shows tokens as they arrive, stops the answer. The
-// answer's id is in the address, so a reloaded page reads it from its beginning and continues.
+// The page of one answer: it sends a prompt, shows tokens as they arrive, and can stop the answer.
+// The answer's id is in the page's URL, so a reloaded page reads the answer from its beginning.
 // Tokens are shown as text, never as HTML.
 
 /** The wait before a new attempt after the browser has given up. Browsers wait about as long before
@@ -38,7 +38,7 @@ function show(name) {
 
 // --- Listening ---
 
-/** Reads the answer with the id in the address, if there is one, from its beginning. */
+/** If the page's URL has the id of an answer, reads the answer from its beginning. */
 function listen() {
   source?.close();
   clearTimeout(restart);
@@ -90,7 +90,7 @@ async function post(path, body) {
   throw new Error(detail);
 }
 
-/** Shows the error if the call fails. */
+/** Calls a function, and shows the error if the call fails. */
 async function attempt(what, tried) {
   try {
     await tried();
