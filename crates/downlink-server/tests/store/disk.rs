@@ -31,7 +31,7 @@ impl Disk {
     pub(crate) fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let mounted = Command::new("mount").args(["-o", &options]).arg(&self.0).status();
-        assert!(mounted.expect("mount is there").success(), "{options}");
+        assert!(mounted.expect("the program mount").success(), "{options}");
     }
 }
 
