@@ -14,7 +14,7 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets and stores. Dropping it removes it. Its path is short, because the paths of
+/// A folder for sockets and stores. It is removed when dropped. Its path is short, because the paths of
 /// sockets must be short.
 pub(crate) struct Folder(PathBuf);
 

@@ -69,7 +69,7 @@ fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     running.ended()
 }
 
-/// A running program. Dropping it kills the program.
+/// A running program. It is killed when dropped.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,

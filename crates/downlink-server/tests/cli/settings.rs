@@ -7,7 +7,7 @@ use downlink_server::config::{self, RetainRule, Settings};
 
 use crate::{Server, downlink, run};
 
-/// A file of settings. Dropping it removes it.
+/// A file of settings. It is removed when dropped.
 struct File(PathBuf);
 
 impl File {

@@ -48,7 +48,7 @@ const BUSY_CLIENTS: usize = 4;
 /// The longest wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The folder of one test. Dropping it removes it.
+/// The folder of one test. It is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

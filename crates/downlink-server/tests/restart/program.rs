@@ -33,7 +33,7 @@ impl Socket {
     }
 }
 
-/// A running program with a listening socket as descriptor 3. Dropping it kills it.
+/// A running program with a listening socket as descriptor 3. It is killed when dropped.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,

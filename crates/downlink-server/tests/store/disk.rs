@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-/// A file system of limited size. Dropping it unmounts it.
+/// A file system of limited size. It is unmounted when dropped.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {

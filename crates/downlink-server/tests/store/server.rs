@@ -51,7 +51,7 @@ pub(crate) fn refused(store: &Path) -> String {
     said
 }
 
-/// A running server with a store. Dropping it kills it.
+/// A running server with a store. It is killed when dropped.
 pub(crate) struct Server {
     child: Child,
     address: String,
