@@ -50,8 +50,7 @@ function happening() {
   return { happen, happened };
 }
 
-/** The answers to the tabs. They let the tabs start together, and cut and restore Bob's connection.
- */
+/** The answers to the tabs. They start the tabs together, and cut and restore Bob's connection. */
 function meeting(bobsStreams) {
   const ready = { Alice: happening(), Bob: happening() };
   const bobIsUpToDate = happening();

@@ -84,7 +84,7 @@ async function attack({ args: { base, topic } }) {
   await listen('EventSource', {});
   await listen('EventSource with credentials', { withCredentials: true });
 
-  // If the answer was a download, the frame still shows the page of the attacker.
+  // If the answer was a download, the frame still has a page of the attacker's origin.
   const answer = frame.contentDocument;
   outcomes['publish, form'] = answer === null ? 'opaque' : answer.URL === 'about:blank' ? 'failed' : 'readable';
   return outcomes;
@@ -105,8 +105,7 @@ async function refuseForeignHosts(base) {
   assert.equal(await read(`localhost:${port}`), 200);
 }
 
-/** The status of an answer. It uses a raw socket, because HTTP clients do not allow every `Host`.
- */
+/** Gets the status of an answer over a raw socket. HTTP clients do not allow every `Host`. */
 async function statusOf(base, method, path, name) {
   const { hostname, port } = new URL(base);
   const socket = connect(Number(port), hostname);

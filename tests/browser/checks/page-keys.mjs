@@ -66,7 +66,7 @@ async function page({ args: { driver } }) {
   is('#events li:nth-child(1) .id', 'down');
   press('ArrowDown');
   press('ArrowDown');
-  is('#events li:nth-child(2) .id', 'down to the end');
+  is('#events li:nth-child(2) .id', 'ArrowDown stops at the last row');
   press('ArrowUp');
   is('#events li:nth-child(1) .id', 'up');
   inside.activeElement.click();

@@ -155,8 +155,7 @@ async function inBothSchemes(base) {
   }
 }
 
-/** Runs in the page. Measures the contrasts of texts with the card, and the brightness of the card.
- */
+/** Runs in the page. Measures the contrasts of texts with the card, and the card's brightness. */
 function measure(selectors) {
   const brightness = (colour) => {
     const parts = colour.match(/[\d.]+/g).slice(0, 3).map((part) => {

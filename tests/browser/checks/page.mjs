@@ -85,9 +85,9 @@ async function page({ ask, args: { driver, hostile } }) {
 
   // The page shows the topic, type, id and age of an event.
   await live.subscribe({ topics, client: hostile.client });
-  let told = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
+  let reply = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
   let row = await newest('typed into the form');
-  check(told === `Published as ${row.id} to 1 subscription.`, told);
+  check(reply === `Published as ${row.id} to 1 subscription.`, reply);
   check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s ago)$/.test(row.age), 'a row');
   const older = (age) => until(() => /^\d+ s ago$/.test(rows()[0].age) && rows()[0].age !== age && rows()[0].age);
   await older(await older('now'));
@@ -99,8 +99,8 @@ async function page({ ask, args: { driver, hostile } }) {
   check(row.type === hostile.event, 'a hostile type');
   await live.publish({ everyone: true, data: 'for all' });
   await newest('for all');
-  told = await live.publish({ data: 'nobody' });
-  check(told.includes('topic') && live.find('#published').className === 'bad', `no address: ${told}`);
+  reply = await live.publish({ data: 'nobody' });
+  check(reply.includes('topic') && live.find('#published').className === 'bad', `no address: ${reply}`);
   live.fill('form#subscribe', { topics: '<img*' });
   live.find('form#subscribe').requestSubmit();
   await until(() => live.find('#state').textContent.startsWith('refused: '));

@@ -11,8 +11,7 @@ const START_TIMEOUT_MS = 30_000;
  * lines, the reason of a failed check would be hard to find. */
 const LINES_KEPT = 40;
 
-/** All running processes. Each has its own process group, so that its children are killed with it.
- */
+/** All running processes. Each has its own process group, so its children are killed with it. */
 const running = new Set();
 
 /** The environment without variables of the checks. The server would refuse unknown variables. */

@@ -6,8 +6,7 @@ import { randomUUID } from 'node:crypto';
 /** The runner answers the paths below this prefix. They never reach the server. */
 export const PREFIX = '/__test/';
 
-/** The maximum size of a page's result or request. They are JSON of at most a few thousand events.
- */
+/** The maximum size of a page's result or request. It is JSON of at most a few thousand events. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
 
 const pages = new Map();

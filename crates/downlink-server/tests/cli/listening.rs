@@ -306,7 +306,7 @@ fn a_supervisor_gets_notices_of_the_start_and_the_end() {
     let path = folder.path("notify");
     let supervisor = UnixDatagram::bind(&path).expect("a new path");
     supervisor.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let told = || {
+    let notice = || {
         let mut bytes = [0; 256];
         let read = supervisor.recv(&mut bytes).expect("a notice in time");
         String::from_utf8_lossy(&bytes[..read]).trim_end().to_owned()
@@ -314,9 +314,9 @@ fn a_supervisor_gets_notices_of_the_start_and_the_end() {
     let mut command = at(&folder.path("a.sock"));
     command.env("NOTIFY_SOCKET", &path);
     let server = Running::start(command);
-    assert_eq!(told(), "READY=1");
+    assert_eq!(notice(), "READY=1");
     assert!(is_served(&folder.path("a.sock")));
     server.signal("TERM");
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(notice(), "STOPPING=1");
     assert_eq!(server.ended().code, Some(0));
 }

@@ -40,7 +40,7 @@ async fn acceptance_08_reconnecting_during_publishes_loses_and_repeats_no_event(
     let published = patiently(publisher).await.unwrap();
     assert!(published >= expected && expected > 3_000, "{expected} of {published}");
     let stats = hub.stats();
-    assert!(stats.gaps.iter().all(|(_, told)| *told == 0));
+    assert!(stats.gaps.iter().all(|(_, count)| *count == 0));
 }
 
 async fn publish(hub: Hub<String>, room: Arc<Semaphore>, done: Arc<AtomicBool>) -> usize {

@@ -72,7 +72,7 @@ impl Http2 {
         Answer::new(self.try_get(path).await.expect("an answer"))
     }
 
-    /// Waits for the end of the connection, which must be clean.
+    /// Waits for the end of the connection, which must not be an error.
     async fn ended(self) {
         patiently(self.connection).await.expect("no panic").expect("no error");
     }

@@ -102,7 +102,7 @@ impl<W: Wire> Running<W> {
         self.stop.take().expect("stopped once").send(()).expect("running");
     }
 
-    /// Waits for the server's end, which must be clean.
+    /// Waits for the end of the server, which must not be an error.
     async fn ended(self) {
         patiently(self.ended).await.expect("no panic").expect("no error");
     }
