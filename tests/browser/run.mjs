@@ -1,4 +1,4 @@
-// Runs the checks in checks/ with one engine or all of them, and prints one line per check.
+// Runs the checks in checks/ with one engine or with all engines. Prints one line per check.
 
 import { mkdtemp, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { launchChromium } from './lib/chromium.mjs';
 import { launchFirefox } from './lib/firefox.mjs';
 import { startFront } from './lib/front.mjs';
 
-/** The readers of event streams. The runner starts the browsers, the checks the others. */
+/** The engines. The runner starts the browsers. The checks start the other engines. */
 const ENGINES = {
   chromium: launchChromium,
   firefox: launchFirefox,
@@ -20,7 +20,8 @@ const ENGINES = {
 };
 const BROWSERS = ['chromium', 'firefox'];
 
-/** Twice the time of the slowest check without its own limit, on a loaded machine. */
+/** The time limit of a check without its own limit. It is twice the time that the slowest such
+ * check needs on a loaded machine. */
 const CHECK_TIMEOUT_MS = 60_000;
 
 const { values: options } = parseArgs({
@@ -41,7 +42,7 @@ async function loadChecks() {
   return chosen.length === 0 ? checks : checks.filter((check) => chosen.includes(check.name));
 }
 
-/** Rejects when `promise` takes longer than `ms`. */
+/** Rejects if `promise` takes longer than `ms`. */
 async function within(ms, promise) {
   let timer;
   const late = new Promise((_, reject) => {

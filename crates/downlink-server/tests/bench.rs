@@ -228,7 +228,7 @@ fn an_unreachable_server_is_an_error() {
     assert!(said.contains(&format!("no connection to {gone} came up")), "{said}");
 }
 
-/// The real server. Dropping it kills it.
+/// The real server. It is killed when dropped.
 struct ServerProcess {
     child: Child,
     address: SocketAddr,

@@ -52,7 +52,7 @@ impl Drop for Folder {
     }
 }
 
-/// A server over the store. Dropping it kills it.
+/// A server over the store. It is killed when dropped.
 struct Server {
     child: Child,
     url: String,

@@ -1,4 +1,5 @@
-// Two hundred topics on one connection that breaks repeatedly: each event arrives once, in order.
+// A page reads two hundred topics over one connection, which breaks repeatedly. Each event arrives
+// once and in order.
 
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -10,11 +11,13 @@ export const timeoutMs = 150_000;
 
 const TOPICS = Array.from({ length: 200 }, (_, n) => `room/${n}`);
 const CUTS = 15;
-/** The longest pause between two cuts, from the time the stream flows again. It is random. */
+/** The longest time from the start of the stream to its cut. The actual time is random. */
 const CUT_PAUSE_MS_MAX = 800;
-/** Short, so that a cut soon finds an open stream. Browsers may have a longer minimum. */
+/** The reconnection time. It is short, so that a stream is soon open for the next cut. Browsers may
+ * wait longer. */
 const RETRY_MS = 50;
-/** About a hundred events a second, so that every pause and every gap between streams has some. */
+/** The pause between two publishes. With about a hundred events per second, some events are
+ * published during each stream and while no stream is open. */
 const PUBLISH_PAUSE_MS = 10;
 
 export async function run({ browser, front, server }) {
@@ -53,7 +56,7 @@ export async function run({ browser, front, server }) {
   const args = { url: `/events?${query({ topic: TOPICS })}` };
   const { numbers, gaps } = await browser.run({ base: front.base, args, answers, page });
   const expected = Array.from({ length: total }, (_, n) => n + 1);
-  assert.deepEqual(gaps, [], 'nothing was evicted, so nothing may be reported missing');
+  assert.deepEqual(gaps, [], 'no event was evicted, so there must be no gap');
   assert.deepEqual(numbers, expected, `${total} events, each once, in order`);
 }
 
@@ -69,7 +72,7 @@ async function page({ ask, args }) {
   await new Promise((resolve) => {
     source.onopen = resolve;
   });
-  // After the first event, the browser has an id to resume from.
+  // After the first event, the browser has an id after which it can resume.
   const first = new Promise((resolve) => {
     source.onmessage = ({ data }) => {
       numbers.push(Number(data));

@@ -1,4 +1,4 @@
-// The example `basic`: times arrive with ids that increase by one, also across a reconnect.
+// The example `basic`. Times arrive with ids that increase by one, even after a reconnect.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -26,13 +26,13 @@ export async function run({ browser, startBinary, startFront }) {
     assert.equal(interruptions.length, 1, 'the page saw one interruption');
     const [first, second] = front.streams.requests;
     assert.equal(first.lastEventId, null);
-    assert.equal(second.lastEventId, interruptions[0], 'the browser came back with the last id');
+    assert.equal(second.lastEventId, interruptions[0], 'the browser sends the last id');
   } finally {
     basic.stop();
   }
 }
 
-/** Listens as the example's README says, and loses the connection once. */
+/** Uses the code from the example's README. The connection is cut once. */
 async function page({ ask, args: { before, after } }) {
   const source = new EventSource('/events');
   const events = [];

@@ -1,5 +1,5 @@
-// The example `chat` in two tabs. Each tab shows the messages of both as text, also those that were
-// sent while its connection was cut.
+// The example `chat` in two tabs. Each tab shows the messages of both users as text, even messages
+// that were sent while its connection was cut.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -27,10 +27,10 @@ export async function run({ browser, startBinary, startFront }) {
 
     const said = SCRIPT.map(({ user, text }) => ({ user, text }));
     for (const tab of [alice, bob]) {
-      assert.deepEqual(tab.messages, said, 'all messages, once, in order, as they were typed');
-      assert.equal(tab.title, 'Chat', 'nothing that was typed ran');
-      assert.equal(tab.elements, 0, 'nothing that was typed became an element');
-      assert.deepEqual(tab.notices, [], 'nothing was lost, so nothing is reported missing');
+      assert.deepEqual(tab.messages, said, 'each message appears once, in order and unchanged');
+      assert.equal(tab.title, 'Chat', 'a message must not run as script');
+      assert.equal(tab.elements, 0, 'a message must not become an element');
+      assert.deepEqual(tab.notices, [], 'no message was lost, so there must be no notice');
     }
     assert.deepEqual(alice.states, ['connecting', 'open']);
     assert.deepEqual(bob.states, ['connecting', 'open', 'reconnecting', 'open']);
@@ -41,7 +41,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** An event that happens once. */
+/** Something that happens once. Others can wait for it. */
 function happening() {
   let happen;
   const happened = new Promise((resolve) => {
@@ -50,7 +50,7 @@ function happening() {
   return { happen, happened };
 }
 
-/** The requests of the tabs: to start together, and to cut and restore Bob's connection. */
+/** The answers to the tabs. They start the tabs together, and cut and restore Bob's connection. */
 function meeting(bobsStreams) {
   const ready = { Alice: happening(), Bob: happening() };
   const bobIsUpToDate = happening();

@@ -1,5 +1,5 @@
-// The example `dashboard`: the newest value of each metric is there at once, values change, and the
-// page continues by itself after a cut.
+// The example `dashboard`. The page shows the newest value of each metric at once, and then later
+// values. After a cut, it continues by itself.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -22,7 +22,7 @@ export async function run({ browser, startBinary, startFront }) {
     const expected = process.platform === 'linux' ? ['uptime', 'walk', 'memory', 'streams'] : ['uptime', 'walk', 'streams'];
     assert.deepEqual(seen.metrics, expected);
     assert.ok(seen.changes >= 3, 'values change');
-    assert.ok(seen.points >= 4, 'a line has the values that were heard');
+    assert.ok(seen.points >= 4, 'a line has a point for each value received');
     assert.equal(seen.streams, '1');
     assert.ok(parseFloat(seen.uptimeAfter) > parseFloat(seen.uptimeBefore), 'values change after the cut');
     assert.deepEqual(seen.states, ['connecting', 'open', 'reconnecting', 'open']);
@@ -32,7 +32,7 @@ export async function run({ browser, startBinary, startFront }) {
   }
 }
 
-/** Looks at the example's own page in a frame, as a user would. */
+/** Opens the example's own page in a frame, as a user would see it. */
 async function page({ ask }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

@@ -1,5 +1,5 @@
-// The example `progress`: a job's bar moves, a reloaded page shows the same job, and a failed job
-// shows the error as text.
+// The example `progress`. The bar of a job moves, a reloaded page shows the same job, and a failed
+// job shows its error as text.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -14,20 +14,20 @@ export async function run({ browser, startBinary, startFront }) {
     const front = await startFront(progress.base);
     const seen = await browser.run({ base: front.base, page, args: { hostile: HOSTILE } });
 
-    assert.ok(seen.reloadedAt >= seen.leftAt && seen.leftAt > 0, 'a reloaded page goes on where the job is');
+    assert.ok(seen.reloadedAt >= seen.leftAt && seen.leftAt > 0, 'a reloaded page shows the current progress of the job');
     assert.deepEqual(seen.done, {
       state: 'done',
       value: 5,
       count: '5 of 5',
       results: ['2 is prime', '12 = 2 × 2 × 3', '97 is prime', '1001 = 7 × 11 × 13', '7 is prime'],
     });
-    assert.deepEqual(seen.again, seen.done, 'a page opened after the end shows the end');
+    assert.deepEqual(seen.again, seen.done, 'a page opened after the end shows the finished job');
     assert.equal(seen.failed.state, 'failed');
     assert.equal(seen.failed.value, 1);
     assert.match(seen.failed.error, /^Line 2: “<img src=x onerror=.*” is not a whole number/);
     assert.equal(seen.unknown, 'There is no such job, or it ended long ago. Start another one.');
-    assert.equal(seen.elements, 0, 'nothing that was typed became an element');
-    assert.equal(seen.title, 'Progress', 'nothing that was typed ran');
+    assert.equal(seen.elements, 0, 'typed text must not become an element');
+    assert.equal(seen.title, 'Progress', 'typed text must not run as script');
   } finally {
     progress.stop();
   }

@@ -1,5 +1,5 @@
-// The example `rooms` with Carol in a browser and Bob without one: sign-in, presence, typing
-// notices, messages as text, a private room, and leaving.
+// The example `rooms`. Carol uses a browser, and Bob uses plain requests. The check covers sign-in,
+// presence, typing notices, messages as text, a private room, and leaving.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -27,21 +27,21 @@ export async function run({ browser, startBinary, startFront }) {
     assert.equal(seen.people, 'bob, carol');
     assert.equal(seen.typing, 'bob is typing…');
     assert.deepEqual(seen.said, [['bob', HOSTILE], ['carol', 'Hello, <b>bob</b>']]);
-    assert.equal(seen.typingAfter, '', 'who has said it is not typing any more');
+    assert.equal(seen.typingAfter, '', 'after a message, its author is not shown as typing');
     assert.equal(seen.alone, 'carol');
-    assert.deepEqual(seen.notices, ['bob has come.', 'carol has come.', 'bob has gone.'], 'two tabs count once');
+    assert.deepEqual(seen.notices, ['bob has come.', 'carol has come.', 'bob has gone.'], 'a user with two tabs counts once');
     assert.deepEqual(seen.rooms, ['lobby', 'random']);
     assert.equal(seen.privately, 'The room private-team is not for carol. Go to another one.');
-    assert.equal(seen.elements, 0, 'nothing that was typed became an element');
-    assert.equal(seen.title, 'Rooms', 'nothing that was typed ran');
-    assert.equal(seen.cookie, '', 'no script sees the session');
+    assert.equal(seen.elements, 0, 'typed text must not become an element');
+    assert.equal(seen.title, 'Rooms', 'typed text must not run as script');
+    assert.equal(seen.cookie, '', 'scripts must not see the session cookie');
     assert.equal(seen.signedOut, true);
   } finally {
     rooms.stop();
   }
 }
 
-/** A user without a page. */
+/** A user who sends requests without a page. */
 async function startPerson(base, user) {
   const signedIn = await fetch(`${base}/sign-in`, { method: 'POST', body: new URLSearchParams({ user }) });
   const [cookie] = signedIn.headers.get('set-cookie').split(';');

@@ -1,5 +1,5 @@
-// The example `tail`: the lines of a growing file arrive as text, each once, also across a cut and
-// a rotation.
+// The example `tail`. The lines of a growing file arrive once and as text, even after a cut and a
+// rotation of the file.
 
 import assert from 'node:assert/strict';
 import { appendFile, rename, writeFile } from 'node:fs/promises';
@@ -33,15 +33,15 @@ export async function run({ engine, folder, browser, startBinary, startFront }) 
     assert.deepEqual(seen.items, ['first', HOSTILE, 'while it was cut', rotated, 'the new file']);
     assert.deepEqual(seen.notices, [rotated]);
     assert.deepEqual(seen.states, ['connecting', 'open', 'reconnecting', 'open']);
-    assert.equal(seen.elements, 0, 'no line became an element');
-    assert.equal(seen.title, 'Tail', 'no line ran');
+    assert.equal(seen.elements, 0, 'a line must not become an element');
+    assert.equal(seen.title, 'Tail', 'a line must not run as script');
     assert.match(front.streams.requests[1].lastEventId ?? '', /^tail-[0-9a-f]+-[0-9]+$/);
   } finally {
     tail.stop();
   }
 }
 
-/** Looks at the example's own page in a frame, as a user would. */
+/** Opens the example's own page in a frame, as a user would see it. */
 async function page({ ask, args: { hostile } }) {
   const frame = document.createElement('iframe');
   frame.src = '/';

@@ -1,5 +1,5 @@
-// The example `tokens`: an answer arrives token by token as text. A page that is reloaded halfway
-// or opened after the end shows the whole answer once. A stopped answer ends.
+// The example `tokens`. An answer arrives token by token as text. A page that is reloaded halfway
+// or opened after the end shows the whole answer once. An answer that the user stops ends.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -24,12 +24,12 @@ export async function run({ browser, startBinary, startFront }) {
     const seen = await browser.run({ base: front.base, page, args: { prompt: PROMPT } });
 
     assert.ok(EXPECTED.startsWith(seen.halfway) && seen.halfway.length < EXPECTED.length, seen.halfway);
-    assert.equal(seen.reloaded, EXPECTED, 'no token lost, none repeated');
-    assert.equal(seen.afterTheEnd, EXPECTED, 'the whole answer after its end');
+    assert.equal(seen.reloaded, EXPECTED, 'each token appears once after a reload');
+    assert.equal(seen.afterTheEnd, EXPECTED, 'a page opened after the end shows the whole answer');
     assert.ok(EXPECTED.startsWith(seen.stopped) && seen.stopped.length < EXPECTED.length, seen.stopped);
     assert.equal(seen.ending, 'Stopped here.');
-    assert.equal(seen.elements, 0, 'no token became an element');
-    assert.equal(seen.title, 'Tokens', 'nothing that was typed ran');
+    assert.equal(seen.elements, 0, 'a token must not become an element');
+    assert.equal(seen.title, 'Tokens', 'typed text must not run as script');
   } finally {
     tokens.stop();
   }

@@ -1,4 +1,4 @@
-// Every client reads the golden fixtures as our decoder does.
+// Every client reads the golden fixtures with the same result as the project's decoder.
 
 import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
@@ -26,7 +26,7 @@ async function loadFixtures() {
   );
 }
 
-/** Clients represent "none" in different ways. */
+/** Gives an event a common form, because clients represent missing values differently. */
 function normal({ event, data, id }) {
   return { event: event || 'message', data, id: id ?? '' };
 }
@@ -53,7 +53,7 @@ export async function run(tools) {
       const events = results[index].map(normal);
       const reason = deviation(client, fixture);
       const equal = isEqual(events, expected);
-      if (equal && reason) wrong.push(`${client} ${fixture}: no longer deviates (${reason})`);
+      if (equal && reason) wrong.push(`${client} ${fixture}: now correct, remove the deviation (${reason})`);
       if (!equal && !reason) wrong.push(`${client} ${fixture}: ${shown(events)} is not ${shown(expected)}`);
       if (!equal && reason) console.log(`  known: ${client} ${fixture}: ${reason}`);
     });
@@ -61,7 +61,7 @@ export async function run(tools) {
   assert.deepEqual(wrong, []);
 }
 
-/** Shortens a text for a log line. */
+/** The JSON of events, shortened for a log line. */
 function shown(events) {
   const text = JSON.stringify(events);
   return text.length > 600 ? `${text.slice(0, 600)}… (${text.length} characters)` : text;

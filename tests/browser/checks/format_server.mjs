@@ -1,4 +1,4 @@
-// Every client reads the published events unchanged, with the ids in the publisher's receipts.
+// Every client reads the published events unchanged, and with the ids that the publisher received.
 
 import assert from 'node:assert/strict';
 
@@ -12,7 +12,7 @@ export const engines = ['chromium', 'firefox', 'node', 'python', 'curl'];
 const TOPIC = 'format';
 const ID = /^[0-9a-z]{8}-[0-9]+$/;
 
-/** The published data, and the data read if it differs: every line break becomes LF. */
+/** The published data. `read` is the data that clients read if every line break becomes LF. */
 const EVENTS = [
   { data: 'plain' },
   { data: '' },

@@ -1,5 +1,5 @@
-// downlink.js: a server that ends each stream at once, with `retry: 0`, is left alone for at least a
-// second, and for longer each time as long as it gives nothing.
+// downlink.js: a server ends each stream at once and with `retry: 0`. The feed waits at least a
+// second before it reconnects. While streams bring no events, the longest wait grows each time.
 
 import assert from 'node:assert/strict';
 
@@ -12,11 +12,11 @@ const stream = (body) => ({ status: 200, headers: { 'content-type': 'text/event-
 const NOTHING = stream('retry: 0\n\n');
 const ONE_EVENT = stream('retry: 0\ndata: one\n\n');
 const LATER = stream('retry: 4000\n\n');
-/** A timer may be early by a part of a millisecond. */
+/** The tolerance for timers. A timer may be early by less than a millisecond. */
 const TIMER_MS = 10;
 
 export async function run({ browser, server, startFront }) {
-  /** The waits before new streams, for these answers and this result of `Math.random()`. */
+  /** The waits between streams if these are the answers and `Math.random()` returns `random`. */
   const waits = (random, streams) =>
     withFaults({ server, startFront }, async ({ faults, front, module }) => {
       streams.forEach((answer) => faults.answer(1, answer));
@@ -31,13 +31,13 @@ export async function run({ browser, server, startFront }) {
     assert.deepEqual(early, [], `${found.map(Math.round)} instead of at least ${wanted}`);
   };
 
-  // The second request asks at once why the first stream ended. It is the only one of its kind.
+  // The second request follows at once, to learn why the first stream ended. Later requests wait.
   const spread = await waits(1, [NOTHING, NOTHING, NOTHING, NOTHING, ONE_EVENT, NOTHING]);
   atLeast(spread, [0, 2_000, 3_000, 5_000, 2_000]);
-  assert.ok(spread[4] < 9_000, 'an event ends the row of failures');
+  assert.ok(spread[4] < 9_000, 'after an event, the waits are short again');
   const shortest = await waits(0, [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING]);
   atLeast(shortest, [0, 1_000, 1_000, 1_000]);
-  assert.ok(shortest[3] < 5_000, 'the whole range is random');
+  assert.ok(shortest[3] < 5_000, 'the shortest wait does not grow');
 
   atLeast(await waits(0, [ONE_EVENT, ONE_EVENT, ONE_EVENT]), [1_000, 1_000]);
   atLeast(await waits(0, [LATER, LATER, LATER, LATER]), [0, 4_000, 4_000]);

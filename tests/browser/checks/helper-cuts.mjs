@@ -1,6 +1,6 @@
-// downlink.js: twenty cuts at random moments while events are published, and listeners that throw.
-// Each event of each type arrives once, in order. The page's policy forbids anything but files of
-// its own server.
+// downlink.js: the stream is cut twenty times at random moments while events are published, and
+// listeners throw errors. Each event of each type arrives once and in order. The page's policy
+// allows only scripts and requests of its own server.
 
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -11,11 +11,12 @@ export const name = 'helper-cuts';
 export const timeoutMs = 150_000;
 
 const CUTS = 20;
-/** The longest time from the start of the stream to its cut. It is random. */
+/** The longest time from the start of the stream to its cut. The actual time is random. */
 const CUT_PAUSE_MS_MAX = 400;
-/** Short, so that a cut soon finds an open stream. */
+/** The reconnection time. It is short, so that a stream is soon open for the next cut. */
 const RETRY_MS = 50;
-/** About a hundred events a second, so that every pause and every gap between streams has some. */
+/** The pause between two publishes. With about a hundred events per second, some events are
+ * published during each stream and while no stream is open. */
 const PUBLISH_PAUSE_MS = 10;
 
 export async function run({ browser, front, server }) {
@@ -54,11 +55,11 @@ export async function run({ browser, front, server }) {
   };
   const args = { module: await servedModule() };
   const { numbers, gaps, thrown, violations } = await browser.run({ base: front.base, args, answers, page });
-  assert.deepEqual(gaps, [], 'nothing was evicted, so nothing may be reported missing');
+  assert.deepEqual(gaps, [], 'no event was evicted, so there must be no gap');
   assert.deepEqual(numbers, upTo(total), `${total} events, each once, in order`);
-  assert.equal(violations, 0, 'a page may forbid inline scripts and eval');
-  assert.equal(thrown, total, 'the error of each event was reported');
-  assert.ok(streams.requests.length > CUTS, 'each cut made a new stream');
+  assert.equal(violations, 0, 'downlink.js must not violate the policy of the page');
+  assert.equal(thrown, total, 'the error of each listener call is reported');
+  assert.ok(streams.requests.length > CUTS, 'a new stream follows each cut');
 }
 
 async function page({ ask, args }) {

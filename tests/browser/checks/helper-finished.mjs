@@ -1,5 +1,5 @@
-// downlink.js: a finished topic ends the feed after a few requests. The feed does not end before
-// the page has received all the events it listens for.
+// downlink.js: a finished topic ends the feed after a few requests. Before the feed ends, the page
+// receives all events for which it listens.
 
 import assert from 'node:assert/strict';
 
@@ -9,9 +9,10 @@ export const name = 'helper-finished';
 
 const RETRY_MS = 50;
 
-/** How a topic ends, the events that the page must receive, and the statuses of all requests. A
- * request is answered with 204 instead of 200 if the first stream lasted a second: the browser then
- * reconnects, and it knows the ids of events without a listener. */
+/** How a topic ends, the events that the page must receive, and the statuses of all requests.
+ *
+ * One request may get 204 or 200. If the first stream has lasted a second, the browser reconnects
+ * by itself. It knows the ids of events without a listener, so the server answers with 204. */
 const ENDS = [
   {
     topic: 'ends/heard',
@@ -80,7 +81,7 @@ async function page({ ask, args }) {
       ask('first').catch(reject);
     });
   });
-  // These events would make a live feed connect.
+  // An open feed would reconnect after these events.
   window.dispatchEvent(new Event('online'));
   document.dispatchEvent(new Event('visibilitychange'));
   await ask('look');

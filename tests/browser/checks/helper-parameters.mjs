@@ -1,5 +1,5 @@
-// downlink.js: the server accepts each reconnection, by the browser and by the module, with all
-// that an address can have. The module adds no parameter that the server does not know.
+// downlink.js: the browser and the module reconnect with a URL that has every possible parameter.
+// The server accepts both. The module adds only parameters that the server knows.
 
 import assert from 'node:assert/strict';
 
@@ -48,7 +48,7 @@ async function page({ ask, args }) {
         resolve(data);
       });
     });
-  // The browser reconnects after a connection that has lasted a second: two keep-alives.
+  // If a connection has lasted a second, which is two keep-alives, the browser reconnects.
   const lasted = heard('downlink.alive', 2);
   await heard('downlink.open', 1);
   const one = heard('message', 1);
@@ -58,7 +58,7 @@ async function page({ ask, args }) {
   let opened = heard('downlink.open', 1);
   await ask('cut');
   await opened;
-  // The module reconnects after a short one.
+  // After a shorter connection, the module reconnects.
   const two = heard('message', 1);
   await ask('publish', 'two');
   await two;

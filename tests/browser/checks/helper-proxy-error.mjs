@@ -1,5 +1,6 @@
-// downlink.js: a proxy answers with its own error pages, after which an EventSource never
-// reconnects. Each event arrives once, in order, also those published meanwhile.
+// downlink.js: a proxy answers with its own error pages. An EventSource never reconnects after such
+// an answer, but the feed does. Each event arrives once and in order, even events that were
+// published during the errors.
 
 import assert from 'node:assert/strict';
 
@@ -13,7 +14,8 @@ const BAD_GATEWAY = { status: 502, headers, body: '<h1>502 Bad Gateway</h1>' };
 const UNAVAILABLE = { status: 503, headers, body: '<h1>503 Service Unavailable</h1>' };
 const TOO_MANY = { status: 429, headers, body: '<h1>429 Too Many Requests</h1>' };
 const OTHER_PAGE = { status: 200, headers, body: '<h1>Please wait</h1>' };
-/** Alternately the answer to an EventSource, and to the feed when it asks for the reason. */
+/** The answers of the proxy. In turn, one goes to an EventSource, and one goes to the feed's
+ * request for the reason. */
 const PAGES = [BAD_GATEWAY, BAD_GATEWAY, BAD_GATEWAY, UNAVAILABLE, BAD_GATEWAY, TOO_MANY, OTHER_PAGE, OTHER_PAGE];
 const ROUNDS = 2;
 const RETRY_MS = 50;
@@ -43,12 +45,12 @@ export async function run({ browser, server, startFront }) {
     assert.deepEqual(numbers, upTo(total));
     assert.ok(states.includes('waiting'), `${states}`);
     const made = faults.requests.filter(({ url }) => url.includes('last_event_id='));
-    assert.ok(made.length >= ROUNDS, 'new streams asked for what follows the last id');
+    assert.ok(made.length >= ROUNDS, 'new streams resume after the last id');
   });
 }
 
 async function page({ ask, args }) {
-  // The shortest waits. helper-backoff is about their growth.
+  // With this value, the waits are as short as possible. helper-backoff checks how they grow.
   Math.random = () => 0;
   const { subscribe } = await import(args.module);
   const [numbers, gaps, states] = [[], [], []];

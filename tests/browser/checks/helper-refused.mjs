@@ -1,4 +1,4 @@
-// downlink.js: a permanent refusal ends the feed with the server's own sentence.
+// downlink.js: a permanent refusal ends the feed. The page gets the detail from the server.
 
 import assert from 'node:assert/strict';
 
@@ -15,7 +15,7 @@ export async function run({ browser, server, startFront }) {
   try {
     for (const [refusing, url, status] of cases) {
       const { detail } = await (await fetch(refusing.base + url)).json();
-      assert.match(detail, /\w+ \w+/, 'the server says why');
+      assert.match(detail, /\w+ \w+/, 'the server gives a reason');
       await withFaults({ server: refusing, startFront }, async ({ faults, front, module }) => {
         const args = { module, url };
         const answers = { look: () => {} };

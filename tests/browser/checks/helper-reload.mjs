@@ -1,4 +1,5 @@
-// downlink.js: a reloaded page resumes after the last event it received, from sessionStorage.
+// downlink.js: a reloaded page resumes after the last event that it received. The id is in
+// sessionStorage.
 
 import assert from 'node:assert/strict';
 

@@ -1,5 +1,5 @@
-// downlink.js: credentials are renewed before each connection that the page makes itself. Expired
-// credentials are renewed. Fresh credentials that are refused end the feed.
+// downlink.js: the feed renews its credentials before each connection that it makes itself, and
+// when they have expired. If the server refuses renewed credentials, the feed ends.
 
 import assert from 'node:assert/strict';
 
@@ -34,8 +34,8 @@ export async function run({ browser, startFront }) {
     assert.deepEqual(seen.failed, { status: 401, detail: 'The token was revoked.' });
     assert.equal(seen.state, 'closed');
     const tokens = faults.requests.map(({ url, status }) => [/_token=(\w+)/.exec(url)[1], status]);
-    // The first renewal fails and is tried again. The browser reconnects with its old token, then
-    // the page asks for the reason, and then it renews.
+    // The first renewal fails, and the feed tries again. After a cut, the browser reconnects with
+    // the old token. Then the feed requests the reason, and then it renews the token.
     assert.deepEqual(tokens, [
       ['t2', 200], ['t2', 401], ['t2', 401],
       ['t3', 200], ['t3', 401], ['t3', 401],
@@ -51,7 +51,7 @@ async function page({ ask, args }) {
   let renewals = 0;
   const renew = async () => {
     renewals += 1;
-    if (renewals === 1) throw new Error('the token cannot be had yet');
+    if (renewals === 1) throw new Error('the token is not available yet');
     const url = new URL('/events?topic=renew', location.href);
     url.searchParams.set('_token', `t${renewals}`);
     return renewals % 2 === 0 ? { _token: `t${renewals}` } : url;
@@ -61,7 +61,8 @@ async function page({ ask, args }) {
     feed = subscribe({ topics: ['renew'] }, { renew, onFailed: resolve });
     feed.on('message', ({ data }) => {
       texts.push(data);
-      // Two keep-alives: the browser reconnects by itself after a connection that has lasted.
+      // After two keep-alives, the connection has lasted so long that the browser reconnects by
+      // itself.
       let alives = 0;
       const stop = feed.on('downlink.alive', () => {
         alives += 1;

@@ -1,5 +1,6 @@
-// downlink.js: a replay after an id unknown to the server repeats events. The page ignores repeated
-// events with the server's own ids, and delivers those with a publisher's id again.
+// downlink.js: after an id that the server does not know, the server sends its history, so some
+// events are repeated. The feed ignores repeated events with ids of the server. It delivers events
+// with ids of the publisher again.
 
 import assert from 'node:assert/strict';
 
@@ -7,7 +8,8 @@ import { startServer, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-repeats';
 
-/** So few that the event with the page's last id is soon evicted. */
+/** The number of events that a topic keeps. It is so small that the event with the page's last id
+ * is soon evicted. */
 const RETAIN_EVENTS = '3';
 
 export async function run({ browser, startFront }) {

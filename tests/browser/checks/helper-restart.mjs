@@ -1,4 +1,5 @@
-// downlink.js: the server restarts without its history. The page gets one gap and then all events.
+// downlink.js: the server restarts without its history. The page gets one gap and then all new
+// events.
 
 import assert from 'node:assert/strict';
 
@@ -6,7 +7,8 @@ import { startServer, upTo, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-restart';
 
-/** The last event published before the restart, during the page's absence, and after its return. */
+/** The numbers of the last events that are published before the restart, while the page is
+ * disconnected, and after it has reconnected. */
 const [BEFORE, AWAY, AFTER] = [3, 6, 8];
 const RETRY_MS = 50;
 
@@ -38,8 +40,8 @@ export async function run({ browser, startFront }) {
     assert.equal(gaps.length, 1);
     const [{ reason, after, until, oldest, waitMs, at }] = gaps;
     assert.equal(reason, 'new_epoch');
-    assert.equal(at, BEFORE, 'the gap was told before the events behind it');
-    assert.equal(after, id, 'the gap begins where the page was');
+    assert.equal(at, BEFORE, 'the gap comes before the new events');
+    assert.equal(after, id, 'the gap begins after the last event of the page');
     assert.equal(until, null);
     assert.match(oldest, /^[0-9a-z]{8}-[0-9]+$/);
     assert.ok(waitMs >= 0);

@@ -1,5 +1,5 @@
-// downlink.js: an open connection that carries no bytes is replaced after two and a half
-// keep-alives. A connection with only keep-alives is not.
+// downlink.js: the feed replaces an open connection that carries no bytes for two and a half
+// keep-alive intervals. It does not replace a connection that carries only keep-alives.
 
 import assert from 'node:assert/strict';
 
@@ -7,7 +7,8 @@ import { startServer, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'helper-silent';
 
-/** The shortest interval of a server. Four of them exceed the watchdog's limit on silence. */
+/** The keep-alive interval, which is the shortest that a server allows. Four intervals are longer
+ * than the silence that the feed's watchdog allows. */
 const KEEP_ALIVE = '1s';
 const QUIET_ALIVES = 4;
 
@@ -28,7 +29,7 @@ export async function run({ browser, startFront }) {
     assert.deepEqual(seen.numbers, [1, 2]);
     assert.deepEqual(seen.gaps, []);
     assert.deepEqual(seen.states, ['open', 'connecting', 'open']);
-    assert.equal(seen.requests, 2, 'a quiet connection is left alone');
+    assert.equal(seen.requests, 2, 'a connection with keep-alives is not replaced');
     assert.ok(faults.requests[0].url.includes('alive=1'));
     assert.match(faults.requests[1].url, /last_event_id=[0-9a-z]{8}-1/);
   }).finally(() => server.stop());

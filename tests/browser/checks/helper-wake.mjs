@@ -1,9 +1,9 @@
-// downlink.js: a connection that looks dead is replaced at once when the page becomes visible or
-// comes online.
+// downlink.js: when the page becomes visible or comes online, the feed at once replaces a
+// connection that seems to be dead.
 //
-// Neither engine can hide a page in a test. So the check stubs `document.visibilityState` and the
-// wall clock after an hour's sleep, and dispatches the events. The keep-alive and the server's
-// Retry-After are so long that nothing else can help.
+// Neither engine can hide a page in a test. So the check replaces `document.visibilityState`, moves
+// the wall clock forward by an hour, and dispatches the events. The keep-alive and the server's
+// Retry-After are so long that they cannot cause a reconnect during the check.
 
 import assert from 'node:assert/strict';
 
@@ -30,9 +30,9 @@ export async function run({ browser, startFront }) {
     };
     const seen = await browser.run({ base: front.base, page, args: { module }, answers });
     assert.deepEqual(seen.texts, ['while asleep', 'while offline']);
-    assert.equal(seen.whileHidden, 'open', 'a hidden page does nothing');
-    assert.equal(seen.whileHealthy, 'open', 'a connection that is alive is left alone');
-    assert.equal(faults.requests.length, 5, 'two streams, two refusals, one more stream');
+    assert.equal(seen.whileHidden, 'open', 'a hidden page does not reconnect');
+    assert.equal(seen.whileHealthy, 'open', 'a live connection is not replaced');
+    assert.equal(faults.requests.length, 5, 'two streams, two refusals and one more stream');
   }).finally(() => server.stop());
 }
 

@@ -1,4 +1,5 @@
-// A page of another origin can neither publish nor read, and a foreign host name is refused.
+// A page of another origin can neither publish nor read. The server also refuses a foreign host
+// name.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -19,12 +20,13 @@ export async function run({ browser, front, server }) {
     for (const [attempt, outcome] of Object.entries(outcomes)) {
       assert.ok(['failed', 'opaque'].includes(outcome), `${base}: ${attempt}: ${outcome}`);
     }
-    assert.equal(Object.keys(outcomes).length, 12, 'every attempt was made');
+    assert.equal(Object.keys(outcomes).length, 12, 'the page made every attempt');
   }
-  // The same code succeeds from the server's own origin, so the attempts above are real.
+  // The same code succeeds from the server's own origin, so the attempts above would work without
+  // the origin check.
   const own = await browser.run({ base: front.base, page: publishFromOwnOrigin, args: { topic: TOPIC } });
   assert.equal(own, 200);
-  assert.equal((await watcher.next()).data, 'from our own origin', 'nothing was published before');
+  assert.equal((await watcher.next()).data, 'from our own origin', 'the attempts published no event');
   watcher.stop();
 
   await refuseForeignHosts(server.base);
@@ -35,7 +37,7 @@ async function publishFromOwnOrigin({ args: { topic } }) {
   return response.status;
 }
 
-/** Returns `failed`, `opaque`, or the readable part of the answer, for each attempt. */
+/** For each attempt, returns `failed`, `opaque`, or the readable part of the answer. */
 async function attack({ args: { base, topic } }) {
   const events = `${base}/events?topic=${topic}`;
   const outcomes = {};
@@ -48,7 +50,7 @@ async function attack({ args: { base, topic } }) {
       outcomes[name] = 'failed';
     }
   };
-  // A form needs no script and no permission. Its answer is shown in a frame that cannot be read.
+  // A form needs no script and no permission. Its answer goes to a frame that the page cannot read.
   const frame = Object.assign(document.createElement('iframe'), { name: 'answer' });
   const form = document.createElement('form');
   Object.assign(form, { method: 'POST', action: events, enctype: 'text/plain', target: 'answer' });
@@ -82,13 +84,14 @@ async function attack({ args: { base, topic } }) {
   await listen('EventSource', {});
   await listen('EventSource with credentials', { withCredentials: true });
 
-  // If the answer was a download, the frame still shows our own page.
+  // If the answer was a download, the frame still has a page of the attacker's origin.
   const answer = frame.contentDocument;
   outcomes['publish, form'] = answer === null ? 'opaque' : answer.URL === 'about:blank' ? 'failed' : 'readable';
   return outcomes;
 }
 
-/** DNS rebinding: a foreign name that resolves to this machine is still a foreign name. */
+/** In a DNS rebinding attack, a foreign name resolves to this machine. The server must refuse such
+ * a name. */
 async function refuseForeignHosts(base) {
   const { host, port } = new URL(base);
   const read = (name) => statusOf(base, 'GET', '/events?topic=victim&start=earliest', name);
@@ -102,7 +105,7 @@ async function refuseForeignHosts(base) {
   assert.equal(await read(`localhost:${port}`), 200);
 }
 
-/** The status of an answer, over a raw socket: HTTP clients do not allow any `Host`. */
+/** Gets the status of an answer over a raw socket. HTTP clients do not allow every `Host`. */
 async function statusOf(base, method, path, name) {
   const { hostname, port } = new URL(base);
   const socket = connect(Number(port), hostname);

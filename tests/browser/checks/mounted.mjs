@@ -1,5 +1,5 @@
-// The server below a prefix that a proxy strips: the page, its files, its requests and the default
-// address of downlink.js stay below the prefix.
+// A proxy serves the server below a prefix, which it removes. The page, its files, its requests and
+// the default address of downlink.js stay below the prefix.
 
 import assert from 'node:assert/strict';
 
@@ -32,7 +32,7 @@ async function page({ ask, args: { driver, prefix } }) {
   await live.until(() => live.newest() === 'with the form');
   await live.until(() => live.cells('#topics').some(([topic]) => topic === 'mounted'));
   await live.until(() => live.cells('#clients').length > 0);
-  if (live.window.getComputedStyle(live.inside.body).margin !== '0px') throw new Error('the style was not loaded');
+  if (live.window.getComputedStyle(live.inside.body).margin !== '0px') throw new Error('the style sheet was not loaded');
 
   const { subscribe } = await import(`${prefix}downlink.js`);
   return new Promise((resolve, reject) => {

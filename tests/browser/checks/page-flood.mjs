@@ -1,5 +1,5 @@
-// The server's own page under a flood. It stays fast and keeps few rows. Pausing loses no event
-// without a notice.
+// The server's own page receives a flood of events. It stays fast and keeps a limited number of
+// rows. If it drops events during a pause, it shows a notice.
 
 import assert from 'node:assert/strict';
 
@@ -7,13 +7,14 @@ import { livePage } from './page.mjs';
 
 export const name = 'page-flood';
 
-/** The most waiting events and the most rows, as in the page. */
+/** The maximum numbers of waiting events and of rows. The page has the same limits. */
 const WAITING_MAX = 10_000;
 const ROWS_MAX = 300;
-/** The page draws a flood a few times a second. If it drew every event, this would be 1. */
+/** The minimum number of events per drawing. The page draws a few times per second during a flood.
+ * If it drew each event separately, this number would be 1. */
 const EVENTS_A_DRAWING = 10;
-/** The least frames during a flood. A frozen page has only the first and, at the end, one more. How
- * many a working page has depends on the machine, which may be busy. */
+/** The minimum number of frames during a flood. A frozen page has only the first frame and one
+ * frame at the end. The number for a working page depends on the machine, which may be busy. */
 const FRAMES_MIN = 4;
 
 export async function run({ browser, front, server }) {
@@ -28,7 +29,7 @@ export async function run({ browser, front, server }) {
   assert.ok(frames >= FRAMES_MIN, `${frames} frames in ${seconds} seconds`);
 }
 
-/** Publishes numbers, a batch at a time. */
+/** Publishes numbers in batches of a thousand. */
 async function publish(base, topic, first, count, json = false) {
   const write = (number) => (json ? `{"number":${number},"list":[1,2,3]}` : `#${number}#`);
   for (let at = first; at < first + count; at += 1_000) {
@@ -48,7 +49,8 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   };
   const waiting = (count) => until(() => find('#waiting').textContent.startsWith(`Paused: ${count.toLocaleString('en')} waiting`));
 
-  // Pausing holds events up to a limit, and then shows the number of dropped events.
+  // A paused page holds events up to a limit. Beyond the limit, it shows the number of dropped
+  // events.
   await live.subscribe({ topics: 'flood' });
   find('#pause').click();
   for (let first = 0; first < waitingMax; first += 500) {
@@ -84,7 +86,8 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   check(rows().length === 22, 'filtered by topic');
   live.setFilter('');
 
-  // In a flood, the page draws now and then, and its rows stay few.
+  // During a flood, the page draws a few times per second, and the number of its rows stays
+  // limited.
   let [latest, last, frames, drawings, most] = [0, 0, 0, 0, 0];
   let watching = true;
   const watch = (now) => {
@@ -108,15 +111,15 @@ async function page({ ask, args: { driver, waitingMax, rowsMax } }) {
   watching = false;
   drawn.disconnect();
   check(most === rowsMax, `${most} rows`);
-  // The count is shown once a second. It is complete once no rate is shown.
+  // The page updates the count once per second. When it shows no rate, the count is complete.
   await until(() => received() > before && !find('#counts').textContent.includes('second'));
   const events = received() - before;
 
-  // Of a flood of JSON, only the rows in and near the sight are formatted.
+  // During a flood of JSON, the page formats only rows that are visible or nearly visible.
   await ask('publish', { topic: 'flood', first: 0, count: 2_000, json: true });
   const coloured = (row) => find(`#events li:nth-child(${row})`).querySelector('.digits');
   await until(() => live.newest().includes('1999') && coloured(1));
-  check(!coloured(rowsMax), 'the last row is out of sight');
+  check(!coloured(rowsMax), 'the last row is not visible and must not be formatted');
   find('#events').scrollTop = find('#events').scrollHeight;
   await until(() => coloured(rowsMax));
   return { events, seconds, drawings, frames, latest: Math.round(latest) };

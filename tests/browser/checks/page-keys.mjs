@@ -1,5 +1,6 @@
-// The server's own page by keyboard alone. A script cannot press real keys, so both browsers check
-// the effect of each key event. Chromium is also driven with real keys from end to end.
+// The server's own page can be used with only the keyboard. A script cannot press real keys, so in
+// both browsers the check dispatches key events and checks their effects. In Chromium, it also
+// presses real keys from an empty page to a resumed subscription.
 
 import assert from 'node:assert/strict';
 
@@ -23,7 +24,7 @@ async function page({ args: { driver } }) {
     if (inside.activeElement !== wanted) throw new Error(`${why}: ${inside.activeElement?.outerHTML}`);
   };
 
-  // Every input can be reached by Tab, has a name, and shows the focus.
+  // The user can reach every input with Tab, and every input has a name.
   for (const field of inside.querySelectorAll('input, select, textarea, button, summary, #events')) {
     const name = field.labels?.[0]?.textContent ?? field.ariaLabel ?? field.textContent;
     if (!name.trim() || field.tabIndex < 0) throw new Error(`unreachable or nameless: ${field.outerHTML}`);
@@ -31,11 +32,11 @@ async function page({ args: { driver } }) {
 
   press('s');
   is('#subscribe [name=topics]', 's');
-  if (!press('n')) throw new Error('a letter in a field is a letter');
-  is('#subscribe [name=topics]', 'a letter in a field');
+  if (!press('n')) throw new Error('a key in a field must type a letter');
+  is('#subscribe [name=topics]', 'a letter key in a field');
   press('Escape');
   is('body', 'Escape leaves a field');
-  if (!find('#subscribe-panel').hidden) throw new Error('Escape closes the form');
+  if (!find('#subscribe-panel').hidden) throw new Error('Escape did not close the form');
   await live.subscribe({ topics: 'keys' });
   press('n');
   is('#publish [name=data]', 'n');
@@ -49,10 +50,10 @@ async function page({ args: { driver } }) {
   live.setFilter('something else');
   await until(() => rows().length === 0);
   press('Escape');
-  is('#filter', 'the first Escape empties');
+  is('#filter', 'the first Escape empties the filter');
   await until(() => rows().length === 1);
   press('Escape');
-  is('body', 'the second leaves');
+  is('body', 'the second Escape leaves the filter');
   press('f');
   is('#filter', 'f');
   press('Escape');
@@ -65,26 +66,26 @@ async function page({ args: { driver } }) {
   is('#events li:nth-child(1) .id', 'down');
   press('ArrowDown');
   press('ArrowDown');
-  is('#events li:nth-child(2) .id', 'down to the end');
+  is('#events li:nth-child(2) .id', 'ArrowDown stops at the last row');
   press('ArrowUp');
   is('#events li:nth-child(1) .id', 'up');
   inside.activeElement.click();
-  is('#subscribe [name=after]', 'an id was taken');
+  is('#subscribe [name=after]', 'the id of the row was not filled in');
   press('Escape');
 
   press('p');
   await until(() => find('#waiting').textContent === 'Paused: 0 waiting.');
-  if (!press('p', { ctrlKey: true }) || find('#pause').ariaPressed !== 'true') throw new Error('Ctrl and p is for the browser');
+  if (!press('p', { ctrlKey: true }) || find('#pause').ariaPressed !== 'true') throw new Error('the page must leave Ctrl+p to the browser');
   press('p');
   await until(() => find('#waiting').textContent === '');
   press('?');
   if (!find('#keys').open) throw new Error('?');
   press('Escape');
-  if (find('#keys').open) throw new Error('Escape closes the list of keys');
+  if (find('#keys').open) throw new Error('Escape did not close the list of keys');
   press('Escape');
   find('#letters').checked = false;
   press('c');
-  if (rows().length !== 2) throw new Error('single letters are off');
+  if (rows().length !== 2) throw new Error('a letter key worked although single letters are off');
   find('#letters').checked = true;
   press('c');
   await until(() => rows().length === 0);
@@ -93,7 +94,7 @@ async function page({ args: { driver } }) {
   return null;
 }
 
-/** From an empty page to a resumed subscription, with the keyboard alone. */
+/** Goes from an empty page to a resumed subscription with only the keyboard. */
 async function withRealKeys(base) {
   const executablePath = process.env.DOWNLINK_CHROMIUM ?? '/usr/bin/chromium';
   const chrome = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
@@ -108,14 +109,14 @@ async function withRealKeys(base) {
     };
     const focused = () => page.evaluate(() => document.activeElement.name || document.activeElement.id);
     await keys('Tab');
-    assert.equal(await focused(), 'show-subscribe', 'the forms come first');
+    assert.equal(await focused(), 'show-subscribe', 'the buttons of the forms come first');
     assert.notEqual(await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle), 'none');
     await keys('Enter');
     assert.equal(await focused(), 'topics', 'the button opens the form');
     await keys('Escape');
     assert.ok(await page.locator('#subscribe-panel').isHidden(), 'Escape closes the form');
     await keys('?');
-    assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'the list of keys');
+    assert.equal(await page.evaluate(() => document.activeElement.tagName), 'SUMMARY', 'the key ? opens the list of keys');
     await keys('Escape');
     await keys('s');
     await page.keyboard.type('real/*');
@@ -139,13 +140,13 @@ async function withRealKeys(base) {
     await page.keyboard.type('hello');
     await page.waitForFunction(() => document.querySelectorAll('#events li').length === 1);
     await keys('Escape', 'Escape', 'e', 'ArrowDown', 'ArrowDown', 'Enter');
-    assert.equal(await focused(), 'after', 'Enter takes the id of a row');
+    assert.equal(await focused(), 'after', 'Enter fills in the id of a row');
     await keys('Escape', 'c', 's', 'Enter');
     await page.waitForFunction(() => document.querySelectorAll('#events li').length === 1);
-    assert.equal(await page.locator('#events pre').textContent(), 'second\nline', 'resumed after the first');
+    assert.equal(await page.locator('#events pre').textContent(), 'second\nline', 'the subscription resumes after the first event');
     await keys('Escape', 'p');
     assert.equal(await page.locator('#pause').getAttribute('aria-pressed'), 'true');
-    assert.deepEqual(wrong, [], 'the console is silent');
+    assert.deepEqual(wrong, [], 'the console has no errors');
   } finally {
     await chrome.close();
   }

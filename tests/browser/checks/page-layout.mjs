@@ -1,5 +1,6 @@
-// The server's own page at first sight, wide and on a phone: it is connected, and numbers, events,
-// topics and clients are in sight. Nothing wraps in a number, and nothing scrolls sideways.
+// The first view of the server's own page, on a wide screen and on a phone. The page is connected,
+// and its numbers, events, topics and clients are visible. No number wraps, and the page does not
+// scroll sideways.
 
 import assert from 'node:assert/strict';
 
@@ -12,7 +13,7 @@ export const name = 'page-layout';
 const SIZES = { wide: [1280, 900], phone: [390, 844] };
 const JSON_TEXT = '{"b":1.10,"a":[{"deep":[]},12345678901234567890],"b":null,"<img src=x>":"\\u003cb> \\" {"}';
 
-/** Texts of each colour, on the colour of a card. */
+/** The selectors of texts in every colour. All of them are on the background of a card. */
 const TEXTS = [
   '#events .topic', '#events pre', '#events .id', '#events .age', '#events .key', '#events .digits',
   '#events .string', '#events .word', '#topics button', '#clients .number', '#strip dt', '#counts', '#pause',
@@ -39,7 +40,7 @@ async function page({ ask, args: { driver, size, json } }) {
     if (!holds) throw new Error(`${size}: ${why}`);
   };
 
-  // It connects by itself, to all topics, with the last events.
+  // The page connects by itself to all topics and shows the last events.
   await until(() => find('#state').dataset.state === 'open' && rows().length > 0);
   check(!find('#state').textContent.includes('resumed'), find('#state').textContent);
   check(find('#wanted').textContent === 'all topics', find('#wanted').textContent);
@@ -65,7 +66,7 @@ async function page({ ask, args: { driver, size, json } }) {
     check(lines.size <= 1, `${cell.textContent} takes ${lines.size} lines`);
   }
 
-  // The forms open on demand.
+  // The forms are closed until the user opens them.
   for (const form of ['subscribe', 'publish']) {
     const [panel, button] = [find(`#${form}-panel`), find(`#show-${form}`)];
     check(panel.hidden && button.ariaExpanded === 'false', `${form} is open`);
@@ -76,7 +77,7 @@ async function page({ ask, args: { driver, size, json } }) {
     check(panel.hidden, `${form} stays open`);
   }
 
-  // JSON is indented and coloured, and its tokens stay as they were sent.
+  // The page indents and colours JSON. It does not change the tokens.
   await ask('publish', json);
   await until(() => live.newest()?.includes('12345678901234567890'));
   const wanted = [
@@ -87,7 +88,7 @@ async function page({ ask, args: { driver, size, json } }) {
   const colours = [...find('#events li pre').children].map(({ className }) => className);
   const kinds = ['key', 'digits', 'key', 'key', 'digits', 'key', 'word', 'key', 'string'];
   check(colours.join() === kinds.join(), colours);
-  check(find('#events li pre').querySelectorAll('*:not(span)').length === 0, 'an element from data');
+  check(find('#events li pre').querySelectorAll('*:not(span)').length === 0, 'data became an element');
   const short = '{"one": "line", "list": 2}';
   await ask('publish', short.replaceAll(' ', ''));
   await until(() => rows()[0].data === short);
@@ -97,7 +98,7 @@ async function page({ ask, args: { driver, size, json } }) {
     check(find('#events li pre').children.length === 0, `${plain} is coloured`);
   }
 
-  // Numbers of the server. One that it does not give is a dash.
+  // The page shows the numbers from the server's metrics. A missing number is a dash.
   const value = (id) => find(`#${id} .value`).textContent;
   await until(() => Number(value('events-in')) > 0 && Number(value('deliveries-out')) > 0);
   check(Number(value('connections')) >= 1 && value('largest-lag') !== '–', 'connections and lag');
@@ -116,7 +117,7 @@ async function page({ ask, args: { driver, size, json } }) {
   await until(() => ['connections', 'events-in', 'deliveries-out', 'memory'].every((id) => value(id) === '–'));
   inSight();
 
-  // A hidden page asks for nothing.
+  // A hidden page sends no requests.
   let visibility = 'hidden';
   Object.defineProperty(inside, 'visibilityState', { get: () => visibility });
   const become = (state) => {
@@ -125,12 +126,12 @@ async function page({ ask, args: { driver, size, json } }) {
     inside.dispatchEvent(new window.Event('visibilitychange'));
     return asked;
   };
-  check(become('hidden') === 0, 'a hidden page asks');
-  check(become('visible') === 3, 'a page that is seen again asks at once');
+  check(become('hidden') === 0, 'a hidden page sent requests');
+  check(become('visible') === 3, 'a page that becomes visible must send its requests at once');
   return null;
 }
 
-/** The text can be read in both colour schemes: contrasts of at least 4.5, as WCAG wants. */
+/** In both colour schemes, texts have a contrast of at least 4.5, as WCAG requires. */
 async function inBothSchemes(base) {
   const executablePath = process.env.DOWNLINK_CHROMIUM ?? '/usr/bin/chromium';
   const chrome = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
@@ -154,7 +155,7 @@ async function inBothSchemes(base) {
   }
 }
 
-/** In the page: the contrasts of texts against the card, and the brightness of the card. */
+/** Runs in the page. Measures the contrasts of texts with the card, and the card's brightness. */
 function measure(selectors) {
   const brightness = (colour) => {
     const parts = colour.match(/[\d.]+/g).slice(0, 3).map((part) => {

@@ -1,4 +1,4 @@
-// The server's own page shows gaps, resumes from an id, and reconnects by itself.
+// The server's own page shows gaps, resumes after an id, and reconnects by itself.
 
 import assert from 'node:assert/strict';
 
@@ -23,9 +23,10 @@ export async function run({ browser, front, server }) {
   };
   const args = { driver: await livePage(), ids };
   await browser.run({ base: front.base, page, args, answers });
-  // This may not be the last request: a closing window may ask once more why its stream ended.
+  // There may be a later request, because a closing window may request the reason why its stream
+  // ended.
   const cameBack = front.streams.requests.filter(({ lastEventId }) => lastEventId === ids[2]);
-  assert.equal(cameBack.length, 1, 'the browser came back with its id');
+  assert.equal(cameBack.length, 1, 'the browser reconnects once with its last id');
   assert.ok(cameBack[0].url.includes('meta=1'));
 }
 
@@ -41,32 +42,32 @@ async function page({ ask, args: { driver, ids } }) {
 
   const resumed = () => live.find('#state').textContent.includes('resumed');
 
-  // The page subscribes as its address says. A first visit resumes nothing.
+  // The page subscribes according to its URL. It does not resume on a first visit.
   await until(() => rows().length === 3);
-  if (resumed()) throw new Error('resumed on a first visit');
+  if (resumed()) throw new Error('the page resumed on a first visit');
   expect(['three', 'two', 'one']);
-  if (rows().some(({ id }, at) => id !== ids[2 - at])) throw new Error('the ids of the publisher');
+  if (rows().some(({ id }, at) => id !== ids[2 - at])) throw new Error('the rows have other ids than the published events');
 
-  // A click on the id of a row fills it in as the id to resume from.
+  // A click on the id of a row fills in the id after which to resume.
   live.find('#events li:nth-child(2) .id').click();
   const { after } = live.find('form#subscribe').elements;
-  if (after.value !== ids[1] || live.inside.activeElement !== after) throw new Error('the id was not taken');
+  if (after.value !== ids[1] || live.inside.activeElement !== after) throw new Error('the id was not filled in');
   live.find('#clear').click();
   await live.subscribe({});
   await until(() => rows().length === 1);
   expect(['three']);
-  if (!resumed()) throw new Error('the server has accepted the id');
+  if (!resumed()) throw new Error('the page did not resume after a known id');
 
-  // An unknown id: the page shows a notice and then the events that the server has.
+  // After an unknown id, the page shows a notice and then the events that the server has.
   live.find('#clear').click();
   await live.subscribe({ after: 'nonsense<b>' });
   await until(() => rows().length === 4);
   const gap = rows()[3];
   if (gap.kind !== 'gap' || !gap.data.includes('after nonsense<b>')) throw new Error(JSON.stringify(gap));
-  if (resumed()) throw new Error('the server did not accept the id');
-  if (!gap.data.includes('does not know the id') || !gap.data.includes(ids[0])) throw new Error(gap.data);
+  if (resumed()) throw new Error('the page resumed after an unknown id');
+  if (!gap.data.includes('means nothing here') || !gap.data.includes(ids[0])) throw new Error(gap.data);
 
-  // A cut connection: the page shows it, and no event is lost or repeated.
+  // When the connection is cut, the page shows it. No event is lost or repeated.
   live.find('#clear').click();
   await live.subscribe({ after: ids[2] });
   await ask('cut');
@@ -75,7 +76,7 @@ async function page({ ask, args: { driver, ids } }) {
   await until(() => resumed() && rows().length > 0);
   expect(['while away']);
 
-  // After a reload, the page shows the same subscription.
+  // The URL of the page has the subscription, so a reload would open the same subscription.
   if (!live.window.location.hash.includes(`last_event_id=${ids[2]}`)) throw new Error(live.window.location.hash);
   return null;
 }

@@ -1,6 +1,6 @@
-// The server's own page: subscribes, publishes, and shows events, topics and clients. It shows all
-// received data as text. The page-*.mjs checks cover more; lib/live_page.mjs knows its element
-// names.
+// The server's own page subscribes, publishes, and shows events, topics and clients. It shows all
+// received data as text. The checks page-*.mjs cover more of the page, and lib/live_page.mjs has
+// the names of its elements.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { addFile } from '../lib/pages.mjs';
 
 export const name = 'page';
 
-/** Each value would be visible if it were parsed as HTML: an image, or a changed title. */
+/** If the page parsed one of these values as HTML, it would have an image or another title. */
 const hostile = (place) => `<img src=x onerror="document.title='${place}'">`;
 const HOSTILE = {
   topic: hostile('topic').replace('/', ''),
@@ -21,7 +21,8 @@ const HOSTILE = {
   data: `${hostile('data')}<script>document.title='script'</script>\nsecond line`,
 };
 
-/** More than a socket and its buffers hold, so that a client that does not read falls behind. */
+/** This is more data than the buffers of a connection hold, so a client that does not read falls
+ * behind. */
 const HEAVY = { events: 250, bytes: 60_000 };
 
 export async function livePage() {
@@ -41,8 +42,8 @@ export async function run({ engine, browser, front, server, folder }) {
   const args = { driver: await livePage(), hostile: HOSTILE };
   try {
     const seen = await browser.run({ base: front.base, page, args, answers });
-    assert.equal(seen.images, 0, 'what was received became an element');
-    assert.equal(seen.title, 'downlink', 'what was received ran as script');
+    assert.equal(seen.images, 0, 'received data must not become an element');
+    assert.equal(seen.title, 'downlink', 'received data must not run as script');
   } finally {
     slow.request?.destroy();
   }
@@ -82,31 +83,31 @@ async function page({ ask, args: { driver, hostile } }) {
 
   const topics = `page/* "${hostile.topic.replaceAll('"', '\\"')}"`;
 
-  // A typed event shows its topic, type, id and age.
+  // The page shows the topic, type, id and age of an event.
   await live.subscribe({ topics, client: hostile.client });
-  let told = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
+  let reply = await live.publish({ topic: 'page/demo', event: 'greeting', data: 'typed into the form' });
   let row = await newest('typed into the form');
-  check(told === `Published as ${row.id} to 1 subscription.`, told);
+  check(reply === `Published as ${row.id} to 1 subscription.`, reply);
   check(row.topics.join() === 'page/demo' && row.type === 'greeting' && /^(now|\d+ s ago)$/.test(row.age), 'a row');
   const older = (age) => until(() => /^\d+ s ago$/.test(rows()[0].age) && rows()[0].age !== age && rows()[0].age);
   await older(await older('now'));
 
-  // Text that looks like HTML, in every field.
+  // Each field has a text that looks like HTML.
   await live.publish({ ...hostile });
   row = await newest(hostile.data);
   check(row.topics[0] === hostile.topic && row.clients[0] === hostile.client, 'hostile addresses');
   check(row.type === hostile.event, 'a hostile type');
   await live.publish({ everyone: true, data: 'for all' });
   await newest('for all');
-  told = await live.publish({ data: 'nobody' });
-  check(told.includes('topic') && live.find('#published').className === 'bad', `no address: ${told}`);
+  reply = await live.publish({ data: 'nobody' });
+  check(reply.includes('topic') && live.find('#published').className === 'bad', `no address: ${reply}`);
   live.fill('form#subscribe', { topics: '<img*' });
   live.find('form#subscribe').requestSubmit();
   await until(() => live.find('#state').textContent.startsWith('refused: '));
-  check(live.find('#state').textContent.includes('<img'), 'the refusal names what is wrong');
+  check(live.find('#state').textContent.includes('<img'), 'the refusal must show the invalid value');
   await live.subscribe({ topics });
 
-  // Topics with their subscribers and rates.
+  // The page lists topics with their subscribers and rates.
   const topic = (name) => cells('#topics').find(([shown]) => shown === name);
   await until(() => topic(hostile.topic)?.[1] === '1' && topic('page/demo')?.[2] === '0');
   await live.publish({ topic: 'page/demo', data: 'for the rate' });
@@ -115,25 +116,25 @@ async function page({ ask, args: { driver, hostile } }) {
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => cells('#topics').length === 1);
 
-  // A character that turns the direction of text shows itself.
+  // The page makes a character visible if it would reverse the direction of text.
   await live.publish({ topic: 'page/a\u202eb', data: 'turned' });
   live.find('#prefix').value = 'page/a';
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => topic('page/a\\u{202e}b'));
 
-  // A click on a topic subscribes to it, with any characters in its name.
+  // A click on a topic subscribes to the topic, whatever characters its name has.
   live.find('#prefix').value = '';
   live.find('#prefix').dispatchEvent(new live.window.Event('input'));
   await until(() => topic(hostile.topic)?.[1] === '1');
   [...live.find('#topics').querySelectorAll('button')].find(({ textContent }) => textContent === hostile.topic).click();
   await until(() => topic('page/demo')?.[1] === '0' && topic(hostile.topic)?.[1] === '1');
 
-  // Clients, the slowest first.
+  // The list of clients begins with the slowest client.
   const own = live.find('#state').textContent.match(/\d+/)[0];
   const ownRow = () => live.find('#clients').querySelector('tr.own');
   const client = (row) => row.cells[0].firstElementChild.textContent;
   await until(() => ownRow()?.cells[1].textContent === own && client(ownRow()) === hostile.client);
-  check(ownRow().querySelector('.tag').textContent === 'this page', 'the own connection is marked');
+  check(ownRow().querySelector('.tag').textContent === 'this page', 'the connection of this page must be marked');
   await ask('fallBehind');
   await until(() => cells('#clients')[0][0] === 'slow' && cells('#clients')[0][2] !== '0');
 

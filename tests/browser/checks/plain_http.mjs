@@ -1,5 +1,5 @@
-// A browser on plain HTTP is refused in a way that it comes back from. It sends `Sec-Fetch-Mode` to
-// trustworthy addresses only, such as https and localhost.
+// If the server refuses a browser over plain HTTP, the browser must still reconnect later. A
+// browser sends `Sec-Fetch-Mode` only to trustworthy addresses, such as https and localhost.
 
 import assert from 'node:assert/strict';
 
@@ -7,7 +7,7 @@ import { startServer, withFaults } from '../lib/feeds.mjs';
 
 export const name = 'plain_http';
 
-/** Each browser resolves it to this machine (see lib/chromium.mjs and lib/firefox.mjs). */
+/** A name that each browser resolves to this machine (see lib/chromium.mjs and lib/firefox.mjs). */
 const NAME = 'events.test';
 
 export async function run({ browser, startFront }) {
@@ -16,13 +16,13 @@ export async function run({ browser, startFront }) {
     await withFaults({ server: full, startFront }, async ({ faults, front }) => {
       const base = front.base.replace('127.0.0.1', NAME);
       const states = await browser.run({ base, page });
-      assert.deepEqual(states, [0, 0], 'it is connecting again, not closed');
+      assert.deepEqual(states, [0, 0], 'the EventSource is reconnecting and not closed');
       assert.deepEqual(
         faults.requests.slice(0, 2).map(({ status, fetchMode }) => ({ status, fetchMode })),
         Array(2).fill({ status: 200, fetchMode: null }),
       );
       const { status } = await fetch(`${full.base}/events?topic=a&refuse_with_status=1`);
-      assert.equal(status, 503, 'a page that asks for the status gets it');
+      assert.equal(status, 503, 'a page that requests the status gets it');
     });
   } finally {
     full.stop();

@@ -1,5 +1,5 @@
-// Behind each proxy, the head and the first comment of a stream arrive while nothing is published,
-// and so does the first event.
+// Behind each proxy, the head and the first comment of a stream arrive although no event is
+// published. Later the first event arrives although no other event follows.
 
 import assert from 'node:assert/strict';
 
@@ -9,7 +9,8 @@ import { openStream } from '../lib/streams.mjs';
 export const name = 'proxy-first-byte';
 export const engines = ['node'];
 
-/** A third of the keep-alive, which would push out the bytes that a proxy holds back. */
+/** The longest wait. It is a third of the keep-alive interval, because a keep-alive could make a
+ * proxy send bytes that it has held back. */
 const AT_ONCE_MS = 5_000;
 
 export async function run({ server }) {

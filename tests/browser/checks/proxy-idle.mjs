@@ -1,4 +1,5 @@
-// A stream without events lives longer than the idle limit of the proxy, because of the keep-alive.
+// Because of the keep-alives, a stream without events stays open longer than the idle limit of the
+// proxy.
 
 import assert from 'node:assert/strict';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -11,14 +12,18 @@ export const name = 'proxy-idle';
 export const engines = ['node'];
 export const timeoutMs = LONG ? 240_000 : 60_000;
 
-/** Short, so that the check is. More than twice the keep-alive, for a loaded machine. */
+/** The idle limit of the proxies. It is short, so that the check is short. It is more than twice
+ * the keep-alive interval, so that the check also succeeds on a loaded machine. */
 const IDLE_SECONDS = 3;
 const KEEP_ALIVE = '1s';
-/** Three idle limits. A proxy that forgets to start its timer anew fails after one. */
+/** How long streams must stay open: three times the idle limit. If a proxy did not restart its
+ * timer after a keep-alive, it would cut the stream after one idle limit. */
 const IDLE_MS = 3 * 1000 * IDLE_SECONDS;
-/** The long version has the limits of the shipped files, and the server's own keep-alive. */
+/** The same time for the long version, which uses the idle limits of the shipped files and the
+ * default keep-alive of the server. */
 const LONG_IDLE_MS = 150_000;
-/** For the cut after `IDLE_SECONDS`: less than the keep-alive of the server of the runner. */
+/** The longest wait for a cut after `IDLE_SECONDS`. It is less than the keep-alive interval of the
+ * runner's server, so no keep-alive comes first. */
 const CUT_MS_MAX = 12_000;
 const HEAD_MS_MAX = 10_000;
 
@@ -46,7 +51,7 @@ async function lives(options, ms) {
   );
 }
 
-/** Without keep-alives the limit cuts the stream. So the limit is in force. */
+/** Checks that the idle limit works: without keep-alives, the proxy cuts the stream. */
 async function isCut(options) {
   await withProxies(options, (proxies) =>
     forEach(proxies, async ({ base }) => {

@@ -1,4 +1,4 @@
-// While no server is up, or while it answers 503, each proxy gives an EventSource an empty stream
+// While the server does not run or answers 503, each proxy gives an EventSource an empty stream
 // with a reconnection time. All other requests get an error.
 
 import assert from 'node:assert/strict';
@@ -13,7 +13,8 @@ const REASON = '{"title":"Service Unavailable","detail":"The store is full."}';
 
 export async function run() {
   const backend = await startBackend();
-  // `opened` shows the errors of publishers, and `shipped` the shipped file.
+  // The proxies in `shipped` use the shipped file. The proxies in `opened` also allow publishing,
+  // so that the check sees the errors of publishers.
   await withProxies({ backend: backend.base }, (shipped) =>
     withProxies({ backend: backend.base, publishing: THIS_MACHINE }, async (opened) => {
       backend.fail();
@@ -28,11 +29,11 @@ async function refusedByTheServer(proxy) {
   await isToldToReconnect(proxy);
   const { status, text } = await get(proxy, '/downlink.js');
   assert.equal(status, 503);
-  assert.equal(text, REASON, 'the reason of the server');
+  assert.equal(text, REASON, 'the proxy passes on the reason from the server');
   if (!proxy.publishing) return;
   const publish = await get(proxy, '/events?topic=a', { method: 'POST', body: 'x' });
   assert.equal(publish.status, 503);
-  assert.equal(publish.text, REASON, 'the reason of the server');
+  assert.equal(publish.text, REASON, 'the proxy passes on the reason from the server');
 }
 
 async function noServer(proxy) {
@@ -57,12 +58,13 @@ async function get({ base }, path, options) {
   return { status: response.status, headers: response.headers, text: await response.text() };
 }
 
-/** A server that answers everything at first, then refuses everything but health checks, and then ends. */
+/** A server that first answers every request. After `fail()`, it refuses every request except
+ * health checks. `stop()` ends it. */
 async function startBackend() {
   let failing = false;
   const server = http.createServer((request, response) => {
     request.resume();
-    // HAProxy takes a server whose check fails for one that is not up.
+    // If a health check fails, HAProxy treats the server as if it did not run.
     if (!failing || request.url === '/readyz') return response.end('ok');
     return response.writeHead(503, { 'content-type': 'application/problem+json' }).end(REASON);
   });

@@ -1,5 +1,5 @@
-// Through each proxy, nothing but GET and HEAD of four paths reaches the server, in any spelling.
-// With the commented parts of the file, publishing is open to the private network and to no other.
+// Through each proxy, only GET and HEAD requests for four paths reach the server, however a path is
+// spelled. With the commented parts of the file, only the private network may publish.
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
@@ -14,7 +14,7 @@ const OPEN = ['/events', '/downlink.js', '/healthz', '/readyz'];
 
 const PASSED = ['GET', 'HEAD'].flatMap((method) => OPEN.map((path) => `${method} ${path}`));
 
-/** These are refused with 403 or 404. `HOST` stands for the address of the proxy. */
+/** Requests that a proxy refuses with 403 or 404. `HOST` stands for the address of the proxy. */
 const REFUSED = [
   'POST /events',
   'POST /events?topic=a',
@@ -54,8 +54,8 @@ const REFUSED = [
 ];
 
 /**
- * Proxies differ in their answers to these. A proxy may pass a request on as it is if it means one
- * of the four paths. The server answers 404 then.
+ * Proxies answer these requests differently. If a request means one of the four paths, a proxy may
+ * pass it on unchanged. Then the server answers with 404.
  */
 const AMBIGUOUS = [
   'GET //events',
@@ -86,7 +86,7 @@ const AMBIGUOUS = [
   'FOO /events',
 ];
 
-/** A network of examples. This machine is not in it. */
+/** A network that is reserved for examples. It does not contain this machine. */
 const ANOTHER_NETWORK = '192.0.2.0/24';
 
 export async function run() {
@@ -100,7 +100,8 @@ export async function run() {
   }
 }
 
-/** The shipped file, or the file with publishing opened, asked from outside the private network. */
+/** Checks a proxy that must not let this machine publish. It uses the shipped file, or it allows
+ * only another network to publish. */
 async function closed(proxy, backend) {
   for (const request of PASSED) {
     const { status, reached } = await ask(proxy, backend, request);
@@ -118,14 +119,14 @@ async function closed(proxy, backend) {
   }
 }
 
-/** A request with the plainest form of its path. */
+/** A request with the normal form of its path. */
 function meaning(line) {
   const [method, target] = line.split(' ');
   const path = decodeURIComponent(target).replace(/[/\\]+/g, '/').toLowerCase();
   return `${method} ${new URL(path, 'http://server').pathname}`;
 }
 
-/** The file with publishing opened, asked from inside the private network. */
+/** Checks a proxy that lets the network of this machine publish. */
 async function opened(proxy, backend) {
   for (const request of ['POST /events?topic=a', 'POST /events/batch', 'GET /events']) {
     const { status, reached } = await ask(proxy, backend, request);
@@ -139,7 +140,8 @@ async function opened(proxy, backend) {
   }
 }
 
-/** Sends a request as it is written. Returns the status, and the requests that have reached the backend. */
+/** Sends a request exactly as written. Returns the status and the requests that have reached the
+ * backend. */
 async function ask(proxy, backend, request) {
   const mark = String(Math.random()).slice(2);
   const { host } = new URL(proxy.base);
@@ -147,8 +149,8 @@ async function ask(proxy, backend, request) {
   const answer = await exchange(proxy.base, `${lines.join('\r\n')}\r\n\r\n`);
   const status = /^HTTP\/1\.[01] ([0-9]{3}) /.exec(answer);
   const reached = backend.reached(mark);
-  // The server compares the origin of a page with the whole Host.
-  reached.forEach((request) => assert.equal(request.host, host, 'Host, with its port'));
+  // The server compares the origin of a page with the whole `Host`, which includes the port.
+  reached.forEach((request) => assert.equal(request.host, host, 'the proxy passes on Host with its port'));
   return { status: status && Number(status[1]), reached: reached.map(({ line }) => line) };
 }
 
@@ -163,7 +165,7 @@ function exchange(base, text) {
   });
 }
 
-/** A server that answers everything with 200, and records what has reached it. */
+/** A server that answers every request with 200 and records the requests. */
 async function startRecorder() {
   const requests = [];
   const server = http.createServer((request, response) => {

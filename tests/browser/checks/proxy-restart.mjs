@@ -1,5 +1,5 @@
-// Behind each proxy, a plain EventSource survives a server that is away for five seconds, and gets
-// each event once. The store keeps the history, and the browser resumes by its Last-Event-ID.
+// Behind each proxy, a plain EventSource reconnects after the server was down for five seconds, and
+// gets each event once. The store keeps the history, and the browser resumes with Last-Event-ID.
 
 import assert from 'node:assert/strict';
 import { mkdtemp } from 'node:fs/promises';
@@ -15,7 +15,8 @@ export const name = 'proxy-restart';
 export const timeoutMs = LONG ? 240_000 : 90_000;
 
 const AWAY_MS = 5_000;
-/** A server that ends in an orderly way tells its clients when to return. A crash does not. */
+/** The signals that end the server. With SIGTERM, the server drains and sends its clients a
+ * reconnection time. With SIGKILL, it does not. */
 const SIGNALS = LONG ? ['SIGTERM', 'SIGKILL', 'SIGTERM', 'SIGKILL', 'SIGTERM'] : ['SIGTERM'];
 
 export async function run({ browser, server, startFront, folder }) {
@@ -34,7 +35,7 @@ export async function run({ browser, server, startFront, folder }) {
     const asked = requests.length;
     const gone = performance.now();
     await assert.rejects(publish(current.base, { topic: 'nowhere' }, 'refused'));
-    // Each EventSource asks at least once while the server is away.
+    // Each EventSource sends at least one request while the server is down.
     while (!NAMES.every((name) => requests.slice(asked).some(({ url }) => url === path(name)))) await pause(50);
     await pause(AWAY_MS - (performance.now() - gone));
     current = await startWithStore(address, store);
@@ -51,7 +52,7 @@ export async function run({ browser, server, startFront, folder }) {
       for (const name of NAMES) assert.deepEqual(seen[name], upTo(total), name);
       assert.equal(total, 1 + 3 * SIGNALS.length);
       const resumed = front.streams.requests.filter(({ lastEventId }) => lastEventId);
-      assert.ok(resumed.length >= 2 * NAMES.length * SIGNALS.length, 'during and after each restart');
+      assert.ok(resumed.length >= 2 * NAMES.length * SIGNALS.length, 'each EventSource resumes during and after each restart');
     });
   } finally {
     current.stop();

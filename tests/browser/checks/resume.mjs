@@ -1,5 +1,5 @@
-// A page loses its connection before it has received an event. It gets the events published
-// meanwhile.
+// A page loses its connection before it has received an event. After it reconnects, it gets the
+// events that were published while it was disconnected.
 
 import assert from 'node:assert/strict';
 
@@ -21,7 +21,7 @@ export async function run({ browser, front, server }) {
   assert.equal(event.errors, 1, 'the page saw one interruption');
   const [first, second] = streams.requests;
   assert.equal(first.lastEventId, null);
-  assert.match(second.lastEventId ?? '', /^[0-9a-z]{8}-[0-9]+$/, 'the browser came back with an id');
+  assert.match(second.lastEventId ?? '', /^[0-9a-z]{8}-[0-9]+$/, 'the browser sends an id');
 }
 
 async function page({ ask }) {
@@ -33,8 +33,8 @@ async function page({ ask }) {
       errors += 1;
     };
   });
-  // When a connection breaks, a browser may discard unread bytes. No listener here reports the
-  // first event, so the check waits for some round trips.
+  // When a connection breaks, a browser may discard unread bytes. The page has no listener for the
+  // first event of the stream, so the check waits for a few round trips instead.
   for (let trips = 0; trips < 5; trips += 1) await ask('carried');
   await ask('drop');
   const event = await heard;

@@ -1,4 +1,4 @@
-# Reads an event stream with httpx-sse and prints {"event", "data", "id"} per line.
+# Reads an event stream with httpx-sse. Prints each event as {"event", "data", "id"} on one line.
 import json
 import sys
 

@@ -1,14 +1,15 @@
-// The parts of the server's HTTP API that the checks use, from Node and without an origin.
+// Functions for the parts of the server's HTTP API that the checks use. They run in Node, so their
+// requests have no origin.
 
 import { plainReader } from './plain.mjs';
 
-/** `{ topic: 'a', event: 'b' }` or `{ topic: ['a', 'b'] }` as a query. */
+/** Turns `{ topic: 'a', event: 'b' }` or `{ topic: ['a', 'b'] }` into a query. */
 export function query(address) {
   const pairs = Object.entries(address).flatMap(([key, value]) => [value].flat().map((v) => [key, v]));
   return new URLSearchParams(pairs).toString();
 }
 
-/** Publishes. Returns the answer, `{ id, subscribers }`. */
+/** Publishes an event. Returns the answer, `{ id, subscribers }`. */
 export async function publish(base, address, data) {
   const response = await fetch(`${base}/events?${query(address)}`, {
     method: 'POST',
@@ -21,9 +22,10 @@ export async function publish(base, address, data) {
 }
 
 /**
- * Subscribes. Resolves once the server has reported the open subscription.
+ * Subscribes. Resolves when the server has confirmed the subscription.
  *
- * Returns `{ next, stop }`; `next()` resolves with the next event that is not the server's own.
+ * Returns `{ next, stop }`. `next()` resolves with the next event that is not a control event of
+ * the server.
  */
 export async function subscribe(base, address) {
   const abort = new AbortController();

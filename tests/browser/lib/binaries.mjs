@@ -1,19 +1,20 @@
-// Starts programs, reads their addresses from their output, and ends all of them at the end.
+// Starts programs and reads their addresses from their output. At the end, all programs are killed.
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 
 import { publish, subscribe } from './api.mjs';
 
-/** A cold start of a debug build on a loaded machine takes a few seconds. */
+/** The longest start of a program. On a loaded machine, a debug build may need a few seconds. */
 const START_TIMEOUT_MS = 30_000;
-/** Enough to see why a program ended. More would hide the reason of a failed check. */
+/** The number of output lines in a report. It is enough to see why a program ended. With more
+ * lines, the reason of a failed check would be hard to find. */
 const LINES_KEPT = 40;
 
-/** All running processes. Each leads a process group, so that its children end with it. */
+/** All running processes. Each has its own process group, so its children are killed with it. */
 const running = new Set();
 
-/** The environment without our own variables: the server refuses those that it does not know. */
+/** The environment without variables of the checks. The server would refuse unknown variables. */
 const ENVIRONMENT = Object.fromEntries(
   Object.entries(process.env).filter(([variable]) => !variable.startsWith('DOWNLINK_')),
 );
@@ -38,7 +39,7 @@ export function stop(child) {
   }
 }
 
-/** Ends all processes. Also called on exit. */
+/** Ends all processes. It also runs on exit. */
 export function stopAll() {
   running.forEach(stop);
 }

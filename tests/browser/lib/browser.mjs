@@ -1,4 +1,4 @@
-// The interface of every browser for a check: run a function in a page, take a screenshot.
+// The interface of a browser for checks. It runs functions in pages and takes screenshots.
 
 import { addPage } from './pages.mjs';
 
@@ -16,13 +16,13 @@ export function browserOf(engine) {
     /** Loads a page from `base` with the function `page` as its script. Returns its result. */
     async run({ base, page, args, answers }) {
       const { path, result, forget } = addPage({ page, args, answers });
-      // The result may arrive, or the page may fail, while the window still opens.
+      // The page may return its result or fail while the window still opens.
       result.catch(() => {});
       const window = await engine.open(base + path);
       opened.add(window);
       try {
         const ended = window.ended?.then(() => {
-          throw new Error('the browser ended before the page had a result');
+          throw new Error('the browser ended before the page returned a result');
         });
         return await (ended ? Promise.race([result, ended]) : result);
       } finally {

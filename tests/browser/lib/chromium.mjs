@@ -1,10 +1,11 @@
-// Debian's Chromium, started through playwright-core.
+// Starts Debian's Chromium through playwright-core.
 
 import { chromium } from 'playwright-core';
 
 import { browserOf } from './browser.mjs';
 
-/** Root has no sandbox, test machines have no GPU, and only our requests may leave it. */
+/** The sandbox does not work for root, and test machines have no GPU. The other flags turn off
+ * requests that Chromium makes on its own. */
 const ARGS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -13,7 +14,7 @@ const ARGS = [
   '--disable-component-update',
   '--disable-sync',
   '--disable-quic',
-  // A name of this machine that browsers do not trust as they trust localhost.
+  // This name also means this machine, but browsers do not trust it like localhost.
   '--host-resolver-rules=MAP events.test 127.0.0.1',
 ];
 

@@ -1,5 +1,5 @@
-// A proxy between a front and its server that fails as proxies do. It answers with its own errors,
-// lets streams fall silent without closing them, and follows a server to another address.
+// A proxy between a front and its server. On request, it fails as proxies do: it answers with its
+// own errors, and makes streams silent without closing them. It can also forward to another server.
 
 import http from 'node:http';
 
@@ -18,9 +18,10 @@ export async function startFaults(target) {
   return faults;
 }
 
-/** A request of `GET /events…` is a stream. Only streams fail. */
+/** The proxy. A request `GET /events` is a stream. Only streams can fail. */
 class Faults {
-  /** All stream requests, in order, as `{ at, url, lastEventId, fetchMode, accept, status, closed }`; `at` is in ms. */
+  /** The requests of all streams in order. Each is
+   * `{ at, url, lastEventId, fetchMode, accept, status, closed }`, with `at` in ms. */
   requests = [];
   #target;
   #answers = [];
@@ -31,7 +32,7 @@ class Faults {
     this.#target = target;
   }
 
-  /** Sends later requests to another server. */
+  /** Forwards later requests to another server. */
   retarget(target) {
     this.#target = target;
   }
@@ -41,7 +42,7 @@ class Faults {
     for (let n = 0; n < times; n += 1) this.#answers.push(answer);
   }
 
-  /** The number of these answers that are still to be given. */
+  /** The number of answers from `answer()` that the proxy has not given yet. */
   get unanswered() {
     return this.#answers.length;
   }
@@ -63,7 +64,8 @@ class Faults {
     return cut.length;
   }
 
-  /** Resolves when `holds(requests)`. Checks whenever a stream is requested, answered or closed. */
+  /** Resolves when `holds(requests)` is true. Calls it whenever a stream is requested, answered or
+   * closed. */
   until(holds) {
     return new Promise((resolve) => {
       const watch = () => {

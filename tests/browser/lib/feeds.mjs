@@ -1,4 +1,4 @@
-// Shared parts of the checks of downlink.js: the served file, and separate servers.
+// The checks of downlink.js share these functions. They serve the file and start servers.
 
 import { readFile } from 'node:fs/promises';
 
@@ -9,7 +9,7 @@ import { addFile } from './pages.mjs';
 
 const FILE = new URL('../../../js/downlink/downlink.js', import.meta.url);
 
-/** Serves downlink.js as the server does, but from the working tree. Returns its path. */
+/** Serves downlink.js from the working tree with the headers of the server. Returns its path. */
 export async function servedModule() {
   return addFile(await readFile(FILE), 'text/javascript; charset=utf-8', '/downlink.js');
 }
@@ -21,7 +21,7 @@ export async function startServer(flags = []) {
   return { ...server, publish: (address, data) => publish(server.base, address, data) };
 }
 
-/** Runs `use` with a front, and with a proxy between it and the server that can fail. Returns its
+/** Runs `use` with a front, and with a proxy that can fail between front and server. Returns its
  * result. */
 export async function withFaults({ server, startFront }, use) {
   const faults = await startFaults(server.base);

@@ -1,4 +1,4 @@
-// Firefox ESR, started without a driver, with a fresh profile for each page.
+// Starts Firefox ESR without a driver. Each page has a new profile.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { start, stop } from './binaries.mjs';
 import { browserOf } from './browser.mjs';
 
-/** Firefox loads our page only: no updates, no telemetry, no welcome page, no lists. */
+/** With these settings, Firefox loads only the page of the check: no updates, no telemetry, no
+ * welcome page and no lists. */
 const SETTINGS = {
   'app.normandy.enabled': false,
   'app.shield.optoutstudies.enabled': false,
@@ -48,7 +49,7 @@ const SETTINGS = {
   'network.captive-portal-service.enabled': false,
   'network.connectivity-service.enabled': false,
   'network.dns.disablePrefetch': true,
-  // A name of this machine that browsers do not trust as they trust localhost.
+  // This name also means this machine, but browsers do not trust it like localhost.
   'network.dns.localDomains': 'events.test',
   'network.http.speculative-parallel-limit': 0,
   'network.prefetch-next': false,
@@ -85,7 +86,7 @@ async function startFirefox(args) {
   const close = async () => {
     stop(child);
     await ended;
-    // The last child processes may still write while they end.
+    // The last child processes may still write files while they end.
     await rm(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   };
   return { ended, close };

@@ -1,5 +1,5 @@
-// The front: an HTTP proxy in front of a server. It also serves the pages of checks, and can cut
-// and hold streams. For the server, a page from the front is on the server's own origin.
+// The front is an HTTP proxy in front of a server. It also serves the pages of checks, and it can
+// cut and delay streams. For the server, a page from the front has the server's own origin.
 
 import http from 'node:http';
 
@@ -9,10 +9,10 @@ import { answerTestRequest, isTestRequest } from './pages.mjs';
 const HOP_BY_HOP = ['connection', 'keep-alive', 'transfer-encoding', 'upgrade', 'te', 'trailer'];
 
 /**
- * Starts a front before the server at `target`. The answers to `GET /events…` are its streams.
+ * Starts a front for the server at `target`. The answers to `GET /events` are its streams.
  *
- * `routes` maps the beginnings of other paths, such as `/nginx/`, to other servers, which get the
- * rest of the path. So a page can use several servers under its own origin.
+ * `routes` maps prefixes of paths, such as `/nginx/`, to other servers. These servers get the rest
+ * of the path. So a page can use several servers under its own origin.
  */
 export async function startFront(target, routes = {}) {
   const state = new Streams();
@@ -26,7 +26,7 @@ export async function startFront(target, routes = {}) {
   const stranger = await listen((request, response) => answerTestRequest(request, response));
   return {
     base: own.base,
-    /** A foreign origin. It serves pages and forwards nothing. */
+    /** The base of a foreign origin, which serves pages and forwards no requests. */
     strangerBase: stranger.base,
     streams: state,
     stop() {
@@ -76,7 +76,7 @@ function withoutHopByHop(headers) {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => !HOP_BY_HOP.includes(name)));
 }
 
-/** A check drives the server's page in a frame of its own page. The rest stays forbidden. */
+/** Allows the check's page to show the server's page in a frame. The policy forbids the rest. */
 function inAFrame(headers) {
   const { 'x-frame-options': _, ...rest } = headers;
   const policy = rest['content-security-policy'];
@@ -88,9 +88,9 @@ function inAFrame(headers) {
 
 /** The event streams that pass through a front. */
 class Streams {
-  /** Requests of all streams so far, in order, as `{ url, lastEventId }`. */
+  /** The requests of all streams so far in order, as `{ url, lastEventId }`. */
   requests = [];
-  /** Resolves when new streams may pass. */
+  /** Resolves when new streams are not held. */
   released = Promise.resolve();
   #open = new Set();
   #watchers = new Set();
@@ -148,12 +148,12 @@ class Streams {
     );
   }
 
-  /** Resolves after `count` streams. */
+  /** Resolves when `count` streams have been requested. */
   opened(count) {
     return this.#until(() => this.requests.length >= count);
   }
 
-  /** Checks again whenever a stream opens or carries bytes. */
+  /** Resolves when `holds()` is true. Calls it whenever a stream opens or carries bytes. */
   #until(holds) {
     return new Promise((resolve) => {
       const watch = () => {

@@ -1,9 +1,9 @@
-// Drives the server's own page as a user would, in a frame of a check's page. This file and the
-// checks named page* rely on the page's forms, lists and their names.
+// Uses the server's own page as a user would. The page is in a frame of a check's page. This file
+// and the checks named page* depend on the names of the forms and lists in the page.
 //
-// This code runs in the browser. A check serves it with `livePage()` and imports it by that path.
+// This code runs in the browser. A check serves it with `livePage()` and imports it from that path.
 
-/** Opens the page at `base`. `address` is the part after it. */
+/** Opens the page at `base`. `address` is the rest of the URL. */
 export async function openPage(address = '', base = '/', [width, height] = [1280, 900]) {
   const frame = document.createElement('iframe');
   frame.src = `${base}${address}`;
@@ -20,7 +20,7 @@ export async function openPage(address = '', base = '/', [width, height] = [1280
     return found;
   };
 
-  /** Checks after every change of the page, so that no wait uses the clock. */
+  /** Resolves when `holds()` is true. Calls it after every change of the page. */
   const until = (holds) =>
     new Promise((resolve, reject) => {
       const look = () => {
@@ -60,7 +60,7 @@ export async function openPage(address = '', base = '/', [width, height] = [1280
       find('form#subscribe').requestSubmit();
       await until(() => find('#state').dataset.state === 'open');
     },
-    /** Publishes with the form. Returns the page's reply. */
+    /** Publishes with the form. Returns the reply that the page shows. */
     async publish(values) {
       const empty = { topic: '', client: '', event: '', everyone: false, data: '' };
       fill('form#publish', { ...empty, ...values });
@@ -83,7 +83,7 @@ export async function openPage(address = '', base = '/', [width, height] = [1280
           data: text('pre'),
         };
       }),
-    /** The data of the newest row. This is fast. */
+    /** The data of the newest row. This is faster than `rows()`. */
     newest: () => find('#events').querySelector('pre')?.textContent,
     /** The cells of a table's rows. */
     cells: (table) =>
@@ -92,7 +92,7 @@ export async function openPage(address = '', base = '/', [width, height] = [1280
       find('#filter').value = text;
       find('#filter').dispatchEvent(new Event('input', { bubbles: true }));
     },
-    /** Presses a key at the focus, as far as a script can. */
+    /** Dispatches a key event at the focused element. */
     press(key, more = {}) {
       const target = inside.activeElement ?? inside.body;
       const event = new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true, ...more });

@@ -1,11 +1,12 @@
-// Pages of checks: serves a function as a page, answers its requests, and receives its result.
+// Serves functions as the pages of checks. It answers the requests of a page and receives its
+// result.
 
 import { randomUUID } from 'node:crypto';
 
-/** The paths below this prefix belong to the runner. They never reach the server. */
+/** The runner answers the paths below this prefix. They never reach the server. */
 export const PREFIX = '/__test/';
 
-/** A page's result and its requests are JSON of a few thousand events at most. */
+/** The maximum size of a page's result or request. It is JSON of at most a few thousand events. */
 const BODY_BYTES_MAX = 16 * 1024 * 1024;
 
 const pages = new Map();
@@ -26,10 +27,10 @@ export function addFile(bytes, type, path = `${PREFIX}file?id=${randomUUID()}`) 
   return path;
 }
 
-/** Whether the runner answers this request, and not the server. */
+/** Whether the runner answers this request instead of the server. */
 export const isTestRequest = ({ url }) => url.startsWith(PREFIX) || files.has(url);
 
-/** Answers such a request. */
+/** Answers a request for the runner. */
 export async function answerTestRequest(request, response) {
   const url = new URL(request.url, 'http://runner');
   const id = url.searchParams.get('id');
@@ -80,7 +81,7 @@ async function body(request) {
   return JSON.parse(Buffer.concat(chunks).toString());
 }
 
-/** A value as JavaScript inside a script element. */
+/** The JavaScript text of a value. It can be inside a script element. */
 function literal(value) {
   return JSON.stringify(value ?? null).replaceAll('<', '\\u003c');
 }

@@ -1,6 +1,7 @@
-// An event stream reader in the simplest form of the standard, for bytes from curl or fetch.
+// An event stream reader that follows the standard in the simplest way. Its input is bytes from
+// curl or fetch.
 
-/** Returns `{ read(bytes) }`. It returns the events that end in these bytes. */
+/** Returns `{ read(bytes), end() }`. `read` returns the events that end in these bytes. */
 export function plainReader() {
   const decoder = new TextDecoder('utf-8');
   let rest = '';
@@ -24,13 +25,13 @@ export function plainReader() {
   };
   return {
     read(bytes) {
-      // A CR at the end may be half of a CRLF, so it waits for the next bytes.
+      // A CR at the end may be the first half of a CRLF, so it stays until the next bytes arrive.
       const text = rest + decoder.decode(bytes, { stream: true });
       const lines = text.split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       return lines.flatMap(readLine);
     },
-    /** Ends the stream. A waiting CR then ends its line. */
+    /** Ends the stream. A last CR then ends its line. Returns the events. */
     end() {
       const line = rest;
       rest = '';

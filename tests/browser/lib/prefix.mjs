@@ -1,12 +1,12 @@
-// A proxy that shows a server below a prefix and takes the prefix off, as nginx does with
-// `location /live/ { proxy_pass http://server/; }`. Any other path gets 404.
+// A proxy that shows a server below a prefix of its paths. It removes the prefix, as nginx does
+// with `location /live/ { proxy_pass http://server/; }`. Any other path gets 404.
 
 import http from 'node:http';
 
 /** Starts a proxy in front of the server at `target`. It forwards `Host` and the rest unchanged. */
 export async function startPrefixProxy(target, prefix) {
   const { hostname, port } = new URL(target);
-  /** The paths that were requested outside the prefix. */
+  /** The requested paths outside the prefix. */
   const strays = [];
   const server = http.createServer((request, response) => {
     const { method, url, headers } = request;

@@ -1,4 +1,4 @@
-// Starts real proxies from Debian's packages, each with a copy of its file in deploy/proxies.
+// Starts real proxies from Debian's packages. Each uses a copy of its file in deploy/proxies.
 
 import { randomInt } from 'node:crypto';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -12,24 +12,26 @@ import { start, stop } from './binaries.mjs';
 
 const SHIPPED = fileURLToPath(new URL('../../../deploy/proxies/', import.meta.url));
 
-/** The longer version of the checks, for the nightly run. */
+/** Whether to run the long version of the checks, as the nightly run does. */
 export const LONG = process.env.DOWNLINK_PROXY_LONG === '1';
 
-/** A cold start of Apache on a loaded machine takes a few seconds. */
+/** The longest start of a proxy. On a loaded machine, Apache may need a few seconds. */
 const START_TIMEOUT_MS = 30_000;
 const START_POLL_MS = 50;
 
-/** The end of a proxy's output, for the report of a failed check. */
+/** The number of bytes of a proxy's output that the report of a failed check shows. */
 const BYTES_KEPT = 2_000;
 
-/** Texts of all files. A copy replaces them, and a file without one of them fails the check. */
+/** These texts are in all files. The copy has other texts in their place. If a file does not
+ * contain one of them, the check fails. */
 const BACKEND = '127.0.0.1:8080';
 const PRIVATE_NETWORK = '10.0.0.0/8';
 
 /**
- * The proxies. In a copy of the file, `listen` is replaced by the result of `listenOn(port)`, and
- * the 60 seconds in each text of `idle` by another idle limit. `start(folder, file)` writes the
- * other files that the proxy needs, and returns the command that runs it in the foreground.
+ * The proxies. In the copy of the file, the result of `listenOn(port)` replaces `listen`, and
+ * another idle limit replaces the 60 seconds in each text of `idle`. `start(folder, file)` writes
+ * the other files that the proxy needs. It returns the command that runs the proxy in the
+ * foreground.
  */
 const PROXIES = {
   nginx: {
@@ -97,16 +99,16 @@ const PROXIES = {
   },
 };
 
-/** Linux takes the ports of outgoing connections from 32768 on. */
+/** The range of ports for proxies. Linux gives ports from 32768 on to outgoing connections. */
 const PORTS = [20_000, 32_768];
 
 /** The ports that `freePort` has returned. */
 const given = new Set();
 
-/** The private network with this machine, for `publishing`. */
+/** A private network that contains this machine, for `publishing`. */
 export const THIS_MACHINE = '127.0.0.0/8';
 
-/** The proxies to check. Without the variable, all of them. */
+/** The names of the proxies to check. Without the variable, all proxies are checked. */
 export const NAMES = process.env.DOWNLINK_PROXIES?.split(',').filter(Boolean) ?? Object.keys(PROXIES);
 
 /** Whether a proxy has a limit for silent streams. */
@@ -117,15 +119,15 @@ export function hasIdleLimit(name) {
 /**
  * Starts one proxy on a free port in front of `backend`, the base of a server.
  *
- * `idleSeconds` replaces the shipped idle limit. `publishing` is a private network: the parts of the
- * file that open publishing to it are in effect.
+ * `idleSeconds` replaces the idle limit of the shipped file. If `publishing` is given, it is a
+ * private network, and the commented parts of the file that allow it to publish are in effect.
  *
  * Returns `{ name, publishing, base, stop, lastLines }`.
  */
 export async function startProxy(name, { backend, idleSeconds, publishing }) {
   const proxy = PROXIES[name];
   const folder = await mkdtemp(join(tmpdir(), `downlink-${name}-`));
-  // Apache and Caddy may read as another user.
+  // Apache and Caddy may run as another user.
   await chmod(folder, 0o755);
   const file = join(folder, proxy.file);
   await writeFile(file, await readFile(SHIPPED + proxy.file));
@@ -137,7 +139,8 @@ export async function startProxy(name, { backend, idleSeconds, publishing }) {
   }
   if (publishing) {
     await edit(file, PRIVATE_NETWORK, () => publishing);
-    // A comment has a space after its `#`. A line without one is a setting.
+    // In the files, a comment has a space after `#`. A line without this space is a setting that is
+    // turned off.
     await edit(file, /^(\s*)#(?=\S|\t)/gm, (_, indent) => indent);
   }
   const [program, ...args] = await proxy.start(folder, file);
@@ -145,7 +148,8 @@ export async function startProxy(name, { backend, idleSeconds, publishing }) {
   return running({ name, port, publishing, folder }, start(program, args, { cwd: folder, env }));
 }
 
-/** Starts all proxies, or those with the given `names`, at the same time. Runs `use`, and stops them. */
+/** Starts all proxies, or the proxies with the given `names`, at the same time. Runs `use` and then
+ * stops them. */
 export async function withProxies({ names = NAMES, ...options }, use) {
   const started = await Promise.allSettled(names.map((name) => startProxy(name, options)));
   const proxies = started.filter(({ value }) => value).map(({ value }) => value);
@@ -166,7 +170,7 @@ export function forEach(proxies, check) {
       try {
         return await check(proxy);
       } catch (error) {
-        const message = `${proxy.name}: ${error.message}\n--- the proxy said:\n${proxy.lastLines()}`;
+        const message = `${proxy.name}: ${error.message}\n--- the output of the proxy:\n${proxy.lastLines()}`;
         throw new Error(message, { cause: error });
       }
     }),
@@ -192,12 +196,12 @@ async function running({ name, port, publishing, folder }, child) {
   const stopAndTidy = async () => {
     stop(child);
     await end;
-    // The last child processes may still write while they end.
+    // The last child processes may still write files while they end.
     await rm(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   };
   const proxy = { name, publishing, base: `http://127.0.0.1:${port}`, stop: stopAndTidy, lastLines: () => said.trim() };
   const late = performance.now() + START_TIMEOUT_MS;
-  // HAProxy answers 503 until its first check of the server has succeeded.
+  // HAProxy answers 503 until its first health check of the server has succeeded.
   while (!(await isHealthy(proxy.base))) {
     if (ended || performance.now() > late) {
       const why = ended || 'does not answer';
@@ -217,7 +221,7 @@ async function isHealthy(base) {
   }
 }
 
-/** Replaces each occurrence of a text that has to be there. */
+/** Replaces each occurrence of a text. Throws if the file does not contain the text. */
 async function edit(file, text, replacement) {
   const before = await readFile(file, 'utf8');
   const after = before.replaceAll(text, replacement);
@@ -225,14 +229,14 @@ async function edit(file, text, replacement) {
   await writeFile(file, after);
 }
 
-/** Some settings are only for a proxy that is started as root. */
+/** Returns the lines if this process runs as root. Other users do not need these settings. */
 function asRoot(lines) {
   return process.getuid() === 0 ? lines : '';
 }
 
 /**
- * Returns a port of this machine that nobody has, and that it has not returned before. A proxy can
- * open it later, since no outgoing connection gets it either.
+ * Returns a port that no process uses and that this function has not returned before. A proxy can
+ * use it later, because outgoing connections do not get such ports.
  */
 export async function freePort() {
   for (;;) {

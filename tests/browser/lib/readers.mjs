@@ -1,8 +1,9 @@
-// The event stream readers of each engine: one function per client, with the same form of result.
+// The event stream readers of each engine. Each client is one function, and all of them return
+// results of the same form.
 //
-// A client takes a list of `{ url, types, count }`. For each, it returns a list of events
-// `{ event, data, id }`: the first `count` events that are not the server's own. Without a `count`
-// it returns all events until the stream ends.
+// A client takes a list of `{ url, types, count }`. For each stream, it returns a list of events
+// `{ event, data, id }`. With `count`, the list has the first `count` events that are not control
+// events of the server. Without `count`, it has all events up to the end of the stream.
 
 import { EventSource } from 'eventsource';
 import { createParser } from 'eventsource-parser';
@@ -11,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { start, stop } from './binaries.mjs';
 import { plainReader } from './plain.mjs';
 
-/** The clients of an engine by name. The argument is that of a check. */
+/** The clients of an engine by name. The argument is the same as for `run` of a check. */
 export function clientsOf({ engine, browser, front }) {
   switch (engine) {
     case 'node':
@@ -36,14 +37,14 @@ function oneByOne(read) {
   };
 }
 
-/** One page reads all streams: opening a browser for each would take minutes. */
+/** One page reads all streams. With one browser window per stream, a check would take minutes. */
 const readingPage = `async ({ args }) => {
   const oneByOne = ${oneByOne};
   const readWithEventSource = ${readWithEventSource};
   return oneByOne((stream) => readWithEventSource(EventSource, stream))(args);
 }`;
 
-/** Also runs in pages, so it uses only its arguments. */
+/** This function also runs in pages, so it uses only its arguments. */
 function readWithEventSource(EventSource, { url, types, count }) {
   return new Promise((resolve) => {
     const source = new EventSource(url);
@@ -52,7 +53,7 @@ function readWithEventSource(EventSource, { url, types, count }) {
       source.close();
       resolve(events);
     };
-    // An `error` of the connection has no data, but an event of type `error` has.
+    // An event of type `error` from the stream has data. An `error` of the connection has no data.
     const hear = (event) => {
       if (typeof event.data !== 'string') return finish();
       events.push({ event: event.type, data: event.data, id: event.lastEventId });
@@ -62,7 +63,7 @@ function readWithEventSource(EventSource, { url, types, count }) {
   });
 }
 
-/** Collects events up to `count`. The server's own events are left out and do not count. */
+/** Collects events up to `count`. With `count`, it ignores control events of the server. */
 function collector(count) {
   const events = [];
   return {
@@ -77,7 +78,7 @@ function collector(count) {
 
 async function readWithParser({ url, count }) {
   const found = collector(count);
-  // The parser gives an id only with the event that carried it, so the caller keeps the last one.
+  // The parser gives an id only with the event that has it, so this function keeps the last id.
   let id = '';
   const onEvent = (event) => {
     id = event.id ?? id;

@@ -1,6 +1,6 @@
-// Event streams as text, for checks of when bytes arrive and when a stream ends.
+// Reads event streams as text. Checks use it to see when bytes arrive and when a stream ends.
 
-/** Opens a stream. Rejects when its head takes longer than `ms`. */
+/** Opens a stream. Rejects if its head takes longer than `ms`. */
 export async function openStream(url, ms) {
   const abort = new AbortController();
   const late = setTimeout(() => abort.abort(new Error(`no head after ${ms / 1000} s`)), ms);
@@ -8,7 +8,7 @@ export async function openStream(url, ms) {
   return new Stream(response, abort);
 }
 
-/** A stream, and the text that has arrived. */
+/** A stream and the text that has arrived so far. */
 class Stream {
   text = '';
   /** Whether the stream has ended or broken. */
@@ -27,7 +27,7 @@ class Stream {
     this.#abort.abort();
   }
 
-  /** Resolves when `text` has arrived. Rejects when the stream ends, or after `ms`. */
+  /** Resolves when `text` has arrived. Rejects if the stream ends first, or after `ms`. */
   carried(text, ms) {
     return this.#until(() => {
       if (this.text.includes(text)) return true;

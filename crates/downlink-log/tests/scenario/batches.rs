@@ -39,17 +39,17 @@ fn plain(name: &str) -> Draft<Named> {
     draft_of(&[topic(name)], Named(None))
 }
 
-fn with_id(name: &str, id: &'static str, says: u8) -> Draft<Named> {
+fn with_id(name: &str, id: &'static str, content: u8) -> Draft<Named> {
     let mut draft = draft_of(&[topic(name)], Named(Some(id)));
     draft.id = Some(id.into());
-    draft.fingerprint = fingerprint(&says);
+    draft.fingerprint = fingerprint(&content);
     draft
 }
 
-fn with_key(name: &str, key: &str, says: u8) -> Draft<Named> {
+fn with_key(name: &str, key: &str, content: u8) -> Draft<Named> {
     let mut draft = plain(name);
     draft.key = Some(IdempotencyKey { credential: "".into(), key: key.into() });
-    draft.fingerprint = fingerprint(&says);
+    draft.fingerprint = fingerprint(&content);
     draft
 }
 

@@ -74,12 +74,12 @@ fn a_dropped_payload_may_call_the_log() {
     };
     event("a");
     event("a");
-    assert_eq!(calls.load(Ordering::Relaxed), 1, "by count");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "evicted by count");
     event("b");
     event("c");
-    assert!(calls.load(Ordering::Relaxed) > 1, "by bytes");
+    assert!(calls.load(Ordering::Relaxed) > 1, "evicted by bytes");
     log.totals(ms(10));
-    assert_eq!(calls.load(Ordering::Relaxed), 4, "by age");
+    assert_eq!(calls.load(Ordering::Relaxed), 4, "evicted by age");
     assert_eq!(sizes(&log, ms(20)), (0, 0, 0, 0));
 }
 
@@ -130,7 +130,7 @@ impl Payload for Broken {
     type Draft = bool;
 
     fn stamp(broken: bool, _: Cursor, _: Timestamp) -> Self {
-        assert!(!broken, "no payload");
+        assert!(!broken, "the payload's bug");
         Self
     }
 

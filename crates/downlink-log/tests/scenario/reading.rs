@@ -87,7 +87,7 @@ fn a_reader_walks_many_rows_of_other_topics_to_the_tail() {
     assert_eq!(reader.cursor(), log.tail());
 }
 
-/// The log removes collected topics from its index later. Readers do not notice.
+/// The log removes a topic some time after its last event has expired. Readers do not notice.
 #[test]
 fn a_pattern_reader_gets_all_events_while_old_topics_are_collected() {
     let mut short = options();

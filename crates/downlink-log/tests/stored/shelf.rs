@@ -180,7 +180,7 @@ impl Shelf {
     /// Forgets an address without events, as a store does when it has too many addresses.
     pub(crate) fn forget(&self, address: &Address) {
         let mut state = self.state();
-        assert!(!state.keeps(address), "something is kept");
+        assert!(!state.keeps(address), "the address still keeps events");
         for eviction in &mut state.evictions {
             eviction.address.take_if(|evicted| evicted == address);
         }

@@ -150,8 +150,8 @@ impl Seen {
         }
         match &read {
             Read::Gap(gap) => {
-                let after = gap.after.expect("the client's id was understood").get();
-                self.gaps.push((after, gap.until.expect("the hole's end is known").get()));
+                let after = gap.after.expect("the start of the gap is known").get();
+                self.gaps.push((after, gap.until.expect("the end of the gap is known").get()));
             }
             Read::Ended(reason) => self.end = Some(*reason),
             _ => {}

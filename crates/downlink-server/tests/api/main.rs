@@ -45,7 +45,7 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
 /// The number of panics outside the test code since the first server started. It must stay 0.

@@ -57,7 +57,7 @@ data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,
 data: [DONE]
 "#;
 
-/// Events with repeated ids. Its lines end with CRLF.
+/// A stream with repeated ids. Its lines end with CRLF.
 const REPEATING: &str = "id: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\nevent: tick\r\ndata: 1\r\n\r\nid: 0\r\ndata: 2\r\n\r\n";
 
 /// The type and the data of each block, as a subscriber must get them.

@@ -24,8 +24,10 @@ fn check(flags: &[&str]) {
     for stream in fixtures() {
         let expected = fs::read_to_string(stream.with_extension("jsonl"))
             .expect("a file with the expected events");
-        let decoded =
-            run(downlink(&[&["decode"], flags].concat()), fs::read(&stream).expect("read"));
+        let decoded = run(
+            downlink(&[&["decode"], flags].concat()),
+            fs::read(&stream).expect("a readable file"),
+        );
         assert_eq!(decoded.code, Some(0), "{}", decoded.stderr);
         assert!(decoded.stdout == expected, "{}: {:.300}", stream.display(), decoded.stdout);
     }
@@ -55,9 +57,9 @@ fn events_are_printed_as_soon_as_they_arrive() {
     command.stdin(Stdio::piped());
     let mut running = Running::start(command);
     let mut stdin = running.stdin.take().expect("piped");
-    stdin.write_all(b"data: one\n\ndata: tw").expect("read");
+    stdin.write_all(b"data: one\n\ndata: tw").expect("the program reads stdin");
     assert_eq!(running.stdout.next(), r#"{"data":"one","event":"message","id":""}"#);
-    stdin.write_all(b"o\nid: 7\n\n").expect("read");
+    stdin.write_all(b"o\nid: 7\n\n").expect("the program reads stdin");
     assert_eq!(running.stdout.next(), r#"{"data":"two","event":"message","id":"7"}"#);
     drop(stdin);
     assert_eq!(running.ended().code, Some(0));
@@ -86,7 +88,7 @@ fn a_closed_stdout_is_not_an_error() {
     let mut stdin = child.stdin.take().expect("piped");
     let _ = stdin.write_all("data: x\n\n".repeat(100_000).as_bytes());
     drop(stdin);
-    let ended = child.wait_with_output().expect("it ran");
+    let ended = child.wait_with_output().expect("the program ran");
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     assert_eq!(ended.status.code(), Some(0));
 }

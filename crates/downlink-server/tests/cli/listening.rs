@@ -14,8 +14,8 @@ use std::{
 
 use crate::{Ended, PATIENCE, Running, Server, downlink, run, through_a_shell};
 
-/// A folder for sockets and stores; removed when dropped. Its path is short because socket paths
-/// must be.
+/// A folder for sockets and stores. It is removed when dropped. Its path is short, because the paths of
+/// sockets must be short.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -54,7 +54,7 @@ fn publish(mut io: impl std::io::Read + std::io::Write) -> String {
                    Content-Length: 1\r\n\r\nx";
     io.write_all(request.as_bytes()).expect("open");
     let mut answer = String::new();
-    io.read_to_string(&mut answer).expect("text");
+    io.read_to_string(&mut answer).expect("an answer in UTF-8");
     answer
 }
 
@@ -147,7 +147,7 @@ fn errors_about_mode_and_group_say_what_to_write() {
 
 #[test]
 fn the_mode_of_an_inherited_socket_cannot_be_set() {
-    let socket = UnixListener::bind(Folder::new("owners").path("a.sock")).expect("free");
+    let socket = UnixListener::bind(Folder::new("owners").path("a.sock")).expect("a new path");
     let mut command = supervised(socket, 1, ONE);
     command.env("DOWNLINK_SOCKET_MODE", "660");
     let mut running = Running::start(command);
@@ -187,8 +187,8 @@ fn a_file_that_is_not_a_socket_is_never_replaced() {
     fs::write(&path, "precious").expect("a file");
     let refused = run(at(&path), "");
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("exists and is not a socket"), "{}", refused.stderr);
-    assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    assert!(refused.stderr.contains("is there and no socket"), "{}", refused.stderr);
+    assert_eq!(fs::read(&path).expect("the same file"), b"precious");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn the_socket_of_a_successor_is_not_removed() {
     let folder = Folder::new("successor");
     let path = folder.path("a.sock");
     let first = serving(at(&path));
-    fs::remove_file(&path).expect("there");
+    fs::remove_file(&path).expect("an existing file");
     let _second = serving(at(&path));
     first.signal("TERM");
     assert_eq!(first.ended().code, Some(0));
@@ -205,9 +205,9 @@ fn the_socket_of_a_successor_is_not_removed() {
 
 /// The command of a server under a supervisor. The server inherits these variables, and `count`
 /// copies of one descriptor with numbers from 3 on.
-fn supervised(descriptor: impl Into<OwnedFd>, count: usize, says: &str) -> Command {
+fn supervised(descriptor: impl Into<OwnedFd>, count: usize, variables: &str) -> Command {
     let descriptors: String = (3..3 + count).map(|fd| format!("exec {fd}<&0; ")).collect();
-    let script = format!("{descriptors}exec 0</dev/null; export {says}; exec \"$@\"");
+    let script = format!("{descriptors}exec 0</dev/null; export {variables}; exec \"$@\"");
     let mut command = through_a_shell(&downlink(&["--listen", "127.0.0.1:0"]), &script);
     command.stdin(Stdio::from(descriptor.into()));
     command
@@ -230,7 +230,7 @@ fn an_inherited_tcp_socket_is_served() {
 fn an_inherited_unix_socket_is_served_and_its_file_stays() {
     let folder = Folder::new("handed");
     let path = folder.path("a.sock");
-    let socket = UnixListener::bind(&path).expect("free");
+    let socket = UnixListener::bind(&path).expect("a new path");
     let server = serving(supervised(socket.try_clone().expect("a descriptor"), 1, ONE));
     assert!(is_served(&path));
     server.signal("TERM");
@@ -273,8 +273,8 @@ fn refused(command: Command, parts: &[&str]) {
 
 #[test]
 fn errors_name_unusable_descriptors() {
-    let file = || fs::File::open("/dev/null").expect("there");
-    let none = ["descriptor 3 is not an open TCP or Unix stream socket"];
+    let file = || fs::File::open("/dev/null").expect("an existing file");
+    let none = ["descriptor 3 is not open, or no TCP or Unix stream socket"];
     refused(supervised(file(), 0, ONE), &none);
     refused(supervised(file(), 1, ONE), &none);
     refused(supervised(UdpSocket::bind("127.0.0.1:0").expect("a free port"), 1, ONE), &none);
@@ -304,9 +304,9 @@ fn an_inherited_socket_on_all_addresses_needs_the_flag_anonymous() {
 fn a_supervisor_gets_notices_of_the_start_and_the_end() {
     let folder = Folder::new("notify");
     let path = folder.path("notify");
-    let supervisor = UnixDatagram::bind(&path).expect("free");
+    let supervisor = UnixDatagram::bind(&path).expect("a new path");
     supervisor.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let told = || {
+    let notice = || {
         let mut bytes = [0; 256];
         let read = supervisor.recv(&mut bytes).expect("a notice in time");
         String::from_utf8_lossy(&bytes[..read]).trim_end().to_owned()
@@ -314,9 +314,9 @@ fn a_supervisor_gets_notices_of_the_start_and_the_end() {
     let mut command = at(&folder.path("a.sock"));
     command.env("NOTIFY_SOCKET", &path);
     let server = Running::start(command);
-    assert_eq!(told(), "READY=1");
+    assert_eq!(notice(), "READY=1");
     assert!(is_served(&folder.path("a.sock")));
     server.signal("TERM");
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(notice(), "STOPPING=1");
     assert_eq!(server.ended().code, Some(0));
 }

@@ -69,7 +69,7 @@ fn run(mut command: Command, stdin: impl AsRef<[u8]>) -> Ended {
     running.ended()
 }
 
-/// A running program. Dropping it kills the program.
+/// A running program. It is killed when dropped.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -91,7 +91,7 @@ impl Running {
     fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.expect("kill is there").success());
+        assert!(sent.expect("the program kill").success());
     }
 
     /// Waits for the end and collects the unread output.
@@ -99,7 +99,7 @@ impl Running {
         drop(self.stdin.take());
         let stdout = self.stdout.rest();
         let stderr = self.stderr.rest();
-        let status: ExitStatus = self.child.wait().expect("it runs");
+        let status: ExitStatus = self.child.wait().expect("the program runs");
         Ended { code: status.code(), stdout, stderr }
     }
 }

@@ -139,9 +139,9 @@ fn events_of_streams_are_published_as_soon_as_they_arrive() {
         let mut publishing = Running::start(command);
         let mut stdin = publishing.stdin.take().expect("piped");
         let reader = subscriber(&server, format, "2");
-        stdin.write_all(first.as_bytes()).expect("read");
+        stdin.write_all(first.as_bytes()).expect("the program reads stdin");
         assert!(reader.stdout.next().contains(r#""data":"1""#));
-        stdin.write_all(second.as_bytes()).expect("read");
+        stdin.write_all(second.as_bytes()).expect("the program reads stdin");
         assert!(reader.stdout.next().contains(r#""data":"2""#));
         drop(stdin);
         let published = publishing.ended();
@@ -159,7 +159,7 @@ fn a_refused_stream_ends_before_its_stdin_ends() {
     command.stdin(Stdio::piped());
     let mut publishing = Running::start(command);
     let mut stdin = publishing.stdin.take().expect("piped");
-    stdin.write_all(b"1\n{\n").expect("read");
+    stdin.write_all(b"1\n{\n").expect("the program reads stdin");
     let ended = publishing.ended();
     drop(stdin);
     assert_eq!(ended.code, Some(1));

@@ -207,7 +207,7 @@ fn clients_can_connect_while_the_server_waits_for_its_store() {
     first.running.signal("TERM");
     assert!(second.stdout.next().contains("listening on"));
     let mut answer = String::new();
-    early.read_to_string(&mut answer).expect("text");
+    early.read_to_string(&mut answer).expect("an answer in UTF-8");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 

@@ -7,7 +7,7 @@ use downlink_server::config::{self, RetainRule, Settings};
 
 use crate::{Server, downlink, run};
 
-/// A file of settings. Dropping it removes it.
+/// A file of settings. It is removed when dropped.
 struct File(PathBuf);
 
 impl File {
@@ -135,7 +135,7 @@ fn lists(flags: &[&str], file: Option<&File>) -> (Vec<String>, usize, Vec<Retain
     if let Some(file) = file {
         let whole = Command::new("x").subcommand(command);
         let whole = config::with_file(whole, "downlink", file.path().as_ref()).expect("a file");
-        command = whole.find_subcommand("downlink").expect("there").clone();
+        command = whole.find_subcommand("downlink").expect("the added subcommand").clone();
     }
     let matches = command.get_matches_from([&["downlink"], flags].concat());
     let settings = Settings::from_arg_matches(&matches).expect("valid");
@@ -225,7 +225,7 @@ const COMMANDS: [&str; 7] =
 #[test]
 fn the_readme_lists_every_command() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let readme = fs::read_to_string(readme).expect("there");
+    let readme = fs::read_to_string(readme).expect("an existing file");
     let overview = run(downlink(&["--help"]), "").stdout;
     let commands = overview.split("Commands:").nth(1).expect("a list").trim_start_matches('\n');
     let names = commands.lines().take_while(|line| !line.is_empty());

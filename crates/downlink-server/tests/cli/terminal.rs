@@ -80,7 +80,7 @@ fn decoded_streams_are_escaped_on_a_terminal() {
     let script = format!("exec \"$@\" < '{}'", path.display());
     let command = through_a_shell(&downlink(&["decode"]), &script);
     let line = on_a_terminal(command);
-    std::fs::remove_file(&path).expect("there");
+    std::fs::remove_file(&path).expect("an existing file");
     assert!(line.contains("\\u009b31m") && !line.contains('\u{9b}'), "{line:?}");
 }
 

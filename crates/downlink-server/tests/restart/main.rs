@@ -48,7 +48,7 @@ const BUSY_CLIENTS: usize = 4;
 /// The longest wait. Every wait takes far less time.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The folder of one test. Dropping it removes it.
+/// The folder of one test. It is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -162,7 +162,7 @@ impl Load {
         let publisher = Publisher::new(url).expect("an address");
         for topic in [STEADY, BUSY] {
             let last = publisher.publish(&PublishRequest::to_topic(topic), END).await;
-            assert!(last.expect("the last").committed);
+            assert!(last.expect("the last event").committed);
         }
         let read = timeout(PATIENCE, self.reading.join_all()).await.expect("all events arrive");
         (published, read)
@@ -257,7 +257,7 @@ fn report(published: &[Published], read: &[Read], restarts: &[Restart]) -> Strin
 fn allow_many_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).expect("up to the maximum");
+    setrlimit(Resource::Nofile, limit).expect("a limit up to the maximum");
 }
 
 /// The running test holds this lock. Two tests at the same time would take longer than one after

@@ -42,7 +42,7 @@ impl Nginx {
     pub(crate) fn requests(self) -> Requests {
         let log = self.log.clone();
         drop(self);
-        let text = fs::read_to_string(log).expect("its log");
+        let text = fs::read_to_string(log).expect("the log of nginx");
         let mut requests = Requests::default();
         for line in text.lines() {
             *requests.0.entry(line.to_owned()).or_default() += 1;

@@ -33,7 +33,7 @@ impl Socket {
     }
 }
 
-/// A running program with a listening socket as descriptor 3. Dropping it kills it.
+/// A running program with a listening socket as descriptor 3. It is killed when dropped.
 pub(crate) struct Program {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -42,14 +42,14 @@ pub(crate) struct Program {
 impl Program {
     /// Starts a program through a shell. The shell moves the socket to descriptor 3, sets the
     /// variables and then executes the program in its place.
-    pub(crate) fn start(socket: &Socket, says: &str, words: &[&str]) -> Self {
+    pub(crate) fn start(socket: &Socket, variables: &str, words: &[&str]) -> Self {
         let mut command = Command::new("sh");
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("DOWNLINK_") {
                 command.env_remove(name);
             }
         }
-        let script = format!("exec 3<&0 0</dev/null; export {says}; exec \"$@\"");
+        let script = format!("exec 3<&0 0</dev/null; export {variables}; exec \"$@\"");
         command.args(["-c", &script, "sh"]).args(words);
         let socket = socket.fd.try_clone().expect("a descriptor");
         command.stdin(socket).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -76,7 +76,7 @@ impl Program {
     }
 
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("the program runs");
     }
 
     /// Waits for the end. The exit code must be 0.

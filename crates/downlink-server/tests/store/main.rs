@@ -31,10 +31,10 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
-/// The folder of one test. Dropping it removes it.
+/// The folder of one test. It is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

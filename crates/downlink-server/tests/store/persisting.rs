@@ -171,9 +171,9 @@ async fn events_lost_in_a_power_cut_give_one_gap_and_no_id_skips_an_event() {
     assert_eq!(next(&mut resumed, 6).await, new);
     // A reader that resumes after the id of the gap notice does not get the notice again.
     let mut resumed = server.stream("topic=a", &lost[0]).await;
-    let _told = gap(&mut resumed).await;
-    let told = resumed.last_event_id();
-    let mut resumed = server.stream("topic=a", &told).await;
+    let _notice = gap(&mut resumed).await;
+    let after_notice = resumed.last_event_id();
+    let mut resumed = server.stream("topic=a", &after_notice).await;
     assert_eq!(next(&mut resumed, 6).await, new);
 }
 

@@ -177,7 +177,7 @@ async fn after_a_failed_flush_readiness_and_errors_agree() {
         eprintln!("skipped: there is no strace, or it is not allowed to trace");
         return;
     }
-    let server = Server::try_spawn(traced).expect("it starts");
+    let server = Server::try_spawn(traced).expect("the server starts");
     let mut said = String::new();
     for _ in 0..100 {
         let answer = server.post("topic=a", "", "x").await;

@@ -38,11 +38,11 @@ async fn keeps(server: &Server, topic: &str, ids: &[String], kept: usize) {
 /// publisher.
 async fn trimmed(server: &Server, topic: &str, ids: &[String], oldest: usize) {
     let (query, due) = (format!("topic={topic}"), format!("\"oldest\":\"{}\"", ids[oldest]));
-    let mut told = oldest <= 1;
-    while !told {
+    let mut is_trimmed = oldest <= 1;
+    while !is_trimmed {
         let mut resumed = server.stream(&query, &ids[0]).await;
         let event = patiently(resumed.next()).await.expect("an event");
-        told = event.event_type == "downlink.gap" && event.data.contains(&due);
+        is_trimmed = event.event_type == "downlink.gap" && event.data.contains(&due);
     }
 }
 

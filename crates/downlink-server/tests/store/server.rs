@@ -38,7 +38,7 @@ pub(crate) fn refused(store: &Path) -> String {
         let _ = child.wait();
         panic!("it starts: {first}");
     }
-    let ended = child.wait_with_output().expect("it ends");
+    let ended = child.wait_with_output().expect("the program ends");
     let all = String::from_utf8(ended.stderr).expect("UTF-8");
     // While a server waits for a store, it writes log lines.
     let is_log = |line: &&str| line.contains(" INFO ");
@@ -51,7 +51,7 @@ pub(crate) fn refused(store: &Path) -> String {
     said
 }
 
-/// A running server with a store. Dropping it kills it.
+/// A running server with a store. It is killed when dropped.
 pub(crate) struct Server {
     child: Child,
     address: String,
@@ -78,7 +78,7 @@ impl Server {
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).expect("a pipe");
         let Some((_, address)) = greeting.trim_end().rsplit_once("http://") else {
-            let ended = child.wait_with_output().expect("it ends");
+            let ended = child.wait_with_output().expect("the program ends");
             assert_eq!(ended.status.code(), Some(1));
             return Err(String::from_utf8(ended.stderr).expect("UTF-8"));
         };
@@ -89,7 +89,7 @@ impl Server {
     #[cfg(target_os = "linux")]
     pub(crate) fn resident_bytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
+        let status = status.expect("the program runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1_024.0
@@ -97,19 +97,19 @@ impl Server {
 
     /// Stops the program at once, with SIGKILL.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+        self.child.kill().expect("the program runs");
+        self.child.wait().expect("the program ends");
     }
 
     /// Stops the server with a signal that drains it, and returns its output on stderr.
     pub(crate) fn stop(mut self) -> String {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
-        assert!(sent.expect("kill is there").success());
+        assert!(sent.expect("the program kill").success());
         let mut said = String::new();
         let mut stderr = self.child.stderr.take().expect("piped");
         stderr.read_to_string(&mut said).expect("UTF-8");
-        let status = self.child.wait().expect("it ends");
+        let status = self.child.wait().expect("the program ends");
         assert_eq!(status.code(), Some(0), "{said}");
         assert!(!said.contains("panicked"), "{said}");
         said

@@ -24,8 +24,8 @@ async fn acceptance_09_type_id_and_reconnection_time_reach_clients() {
     let event = client.event().await;
     assert_eq!((event.event_type.as_ref(), event.data.as_str()), ("price", "42"));
     assert_eq!((event.last_event_id.as_ref(), event.has_own_id), ("trade/7", true));
-    let told = client.decoder.reconnection_time().unwrap();
-    assert_eq!(told.as_duration(), retry);
+    let received = client.decoder.reconnection_time().unwrap();
+    assert_eq!(received.as_duration(), retry);
 }
 
 #[tokio::test]

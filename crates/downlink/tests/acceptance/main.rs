@@ -38,7 +38,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
 /// Opens a subscription. A hub in memory does this without waiting.

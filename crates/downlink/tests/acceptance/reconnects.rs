@@ -1,4 +1,4 @@
-//! Reconnecting: no. 8.
+//! Requirement 8: reconnects.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +9,24 @@ use tokio::sync::Semaphore;
 
 use super::{Running, app, patiently};
 
-/// How far the publisher may be ahead. The hub keeps more, so no event has to be missed.
+/// The maximum number of events that the publisher is ahead of the reader. The hub keeps more
+/// events, so the reader misses none.
 const AHEAD: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acceptance_08_reconnecting_while_events_flow_loses_and_repeats_nothing() {
+async fn acceptance_08_reconnecting_during_publishes_loses_and_repeats_no_event() {
     let hub = Hub::<String>::text();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;
     let (room, done) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(AtomicBool::new(false)));
-    // Taken before the first event, so that all events follow it.
+    // The cursor is taken before the first event, so all events follow it.
     let mut last = hub.cursor().as_str().to_owned();
     let publisher = tokio::spawn(publish(hub.clone(), Arc::clone(&room), Arc::clone(&done)));
 
     let mut expected = 0;
     for round in 0..200 {
         let mut client = running.subscribe("topics=a", &last).await;
-        // Leaves at every point: at once, in the middle of a batch, after several batches.
+        // The client disconnects after a different number of events in each round: at once, in the
+        // middle of a batch, or after several batches.
         for _ in 0..round % 37 {
             let event = client.event().await;
             assert_eq!((event.event_type.as_ref(), event.data), ("message", expected.to_string()));
@@ -38,7 +40,7 @@ async fn acceptance_08_reconnecting_while_events_flow_loses_and_repeats_nothing(
     let published = patiently(publisher).await.unwrap();
     assert!(published >= expected && expected > 3_000, "{expected} of {published}");
     let stats = hub.stats();
-    assert!(stats.gaps.iter().all(|(_, told)| *told == 0));
+    assert!(stats.gaps.iter().all(|(_, count)| *count == 0));
 }
 
 async fn publish(hub: Hub<String>, room: Arc<Semaphore>, done: Arc<AtomicBool>) -> usize {

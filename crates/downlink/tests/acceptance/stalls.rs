@@ -1,4 +1,4 @@
-//! Peers that stop reading: no. 1, 2 and 7.
+//! Requirements 1, 2, 6 and 7: peers that stop reading, and peers that leave.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use super::{Client, Departures, Running, app, open, patiently};
 
 const STALL_MAX: Duration = Duration::from_millis(300);
 
-/// Several times the bytes that the kernel may hold for a peer that does not read.
+/// The number of bytes to publish. It is several times the number of bytes that the kernel may
+/// buffer for a peer that does not read.
 const FLOOD_BYTES: usize = 32 << 20;
 
 fn roomy() -> HubBuilder<String> {
@@ -18,7 +19,7 @@ fn roomy() -> HubBuilder<String> {
     Hub::builder().text().retention(room)
 }
 
-/// Publishes more than a socket holds.
+/// Publishes more data than a socket can buffer.
 fn flood(hub: &Hub<String>) {
     let large = "x".repeat(64 << 10);
     for _ in 0..FLOOD_BYTES / large.len() {
@@ -34,13 +35,13 @@ async fn reads(mut client: Client, events: usize) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acceptance_01_one_stalled_reader_of_a_thousand_holds_up_nobody() {
+async fn acceptance_01_one_stalled_reader_of_a_thousand_delays_no_other_reader() {
     const EVENTS: usize = 50;
     let (observer, mut departures) = Departures::new();
     let hub = roomy().observer(observer).build().unwrap();
     let mut clients = 0;
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // Both ends of each connection are in this process.
+        // This process has both ends of each connection.
         clients = (serve.connections_allowed() / 2).min(1_000);
         serve.write_stall_max(STALL_MAX)
     })
@@ -82,7 +83,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let (observer, mut departures) = Departures::new();
     let hub = roomy().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| {
-        // The drain deadline ends the stalled connection, not the stall limit.
+        // With this stall limit, only the deadline of the drain can end the stalled connection.
         serve.write_stall_max(Duration::from_secs(3_600)).drain_within(STALL_MAX)
     })
     .await;
@@ -90,7 +91,7 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
     let mut reader = running.subscribe("topics=a", "").await;
     flood(&hub);
     hub.close();
-    assert!(reader.next().await.is_none(), "the hub's end reaches whoever reads");
+    assert!(reader.next().await.is_none(), "a reader that reads gets the end of the stream");
     assert!(hub.publish(String::new()).is_err());
     let reason = patiently(departures.recv()).await.unwrap().1;
     assert_eq!(reason, DisconnectReason::Closed);
@@ -100,10 +101,10 @@ async fn acceptance_02_close_and_drain_do_not_wait_for_a_stalled_reader() {
 }
 
 #[tokio::test]
-async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
+async fn acceptance_07_a_peer_that_does_not_read_keep_alives_is_disconnected() {
     let (observer, mut departures) = Departures::new();
     let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
-    // Large comments, so that a handful of them fills the kernel's buffers.
+    // The comments are so large that a few of them fill the buffers of the kernel.
     let keep_alive =
         KeepAlive::new().interval(Duration::from_millis(100)).text("x".repeat(1 << 20));
     let running =
@@ -115,7 +116,7 @@ async fn acceptance_07_a_silent_peer_is_evicted_by_keep_alives_alone() {
 }
 
 #[tokio::test]
-async fn acceptance_06_dropped_bodies_are_gone_at_once() {
+async fn acceptance_06_dropping_a_body_removes_its_subscription_at_once() {
     let hub = Hub::<String>::text();
     let response = || open(hub.subscribe().topic("a").client("c")).into_http_response();
     let responses: Vec<_> = (0..1_000).map(|_| response()).collect();
@@ -127,7 +128,7 @@ async fn acceptance_06_dropped_bodies_are_gone_at_once() {
 }
 
 #[tokio::test]
-async fn acceptance_06_a_peer_that_leaves_is_noticed_without_traffic() {
+async fn acceptance_06_the_server_notices_a_peer_that_leaves_without_traffic() {
     let (observer, mut departures) = Departures::new();
     let hub = Hub::<String>::builder().text().observer(observer).build().unwrap();
     let running = Running::new(app(&hub, KeepAlive::off()), |serve| serve).await;

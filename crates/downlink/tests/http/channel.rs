@@ -44,7 +44,7 @@ async fn send_waits_for_room() {
     assert!(waiting.as_mut().now_or_never().is_none());
     let mut reader = Reader::new(sse);
     assert_eq!(reader.next().await.as_deref(), Some(": connected\n\ndata: a\n\n"));
-    waiting.await.expect("room by now");
+    waiting.await.expect("room after the first event was read");
     assert_eq!(reader.next().await.as_deref(), Some("data: b\n\n"));
 }
 

@@ -90,7 +90,7 @@ async fn the_callers_future_ends_the_stream_after_ready_events() {
     let (sender, sse) = Sse::channel(4);
     let mut reader = Reader::greeted(sse.until(left)).await;
     sender.try_send(Event::new("last")).expect("room");
-    leave.send(()).expect("waited for");
+    leave.send(()).expect("the stream waits for it");
     assert_eq!(reader.next().await.as_deref(), Some("data: last\n\n"));
     assert_eq!(reader.next().await, None);
     drop(reader);
@@ -103,7 +103,7 @@ async fn the_callers_future_ends_an_idle_stream() {
     let mut reader = Reader::greeted(endless().until(left)).await;
     let reading = tokio::spawn(async move { reader.next().await });
     tokio::task::yield_now().await;
-    leave.send(()).expect("waited for");
+    leave.send(()).expect("the stream waits for it");
     assert_eq!(reading.await.expect("no panic"), None);
 }
 

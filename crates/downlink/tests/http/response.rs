@@ -56,7 +56,7 @@ async fn a_refused_browser_gets_a_stream_that_ends() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let body = response.into_body().collect().await.expect("infallible").to_bytes();
     let text = std::str::from_utf8(&body).expect("UTF-8");
-    let retry = text.strip_prefix(": full\n: house\n\nretry: ").expect("the reason, then retry");
+    let retry = text.strip_prefix(": full\n: house\n\nretry: ").expect("the reason and then retry");
     let millis: u64 = retry.strip_suffix("\n\n").expect("a frame").parse().expect("digits");
     assert!((2_000..=3_000).contains(&millis));
 }

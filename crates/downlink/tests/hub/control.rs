@@ -24,7 +24,7 @@ impl Wire<()> {
 impl<B: http_body::Body<Data = bytes::Bytes, Error: std::fmt::Debug> + Unpin> Wire<B> {
     /// Returns the next chunk. The paused clock advances only when all tasks wait.
     async fn next(&mut self) -> String {
-        let frame = self.0.frame().await.expect("not ended").expect("no failure");
+        let frame = self.0.frame().await.expect("an open stream").expect("no failure");
         String::from_utf8(frame.into_data().expect("no trailers").into()).unwrap()
     }
 }

@@ -138,7 +138,7 @@ fn a_key_has_1_to_255_bytes() {
     }
     for bytes in [0, 256] {
         let error = with_key(&hub, "", &"k".repeat(bytes), "x").unwrap_err();
-        assert!(matches!(error, PublishError::InvalidKey { bytes: told } if told == bytes));
+        assert!(matches!(error, PublishError::InvalidKey { bytes: found } if found == bytes));
     }
 }
 

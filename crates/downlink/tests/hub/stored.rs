@@ -14,7 +14,7 @@ use downlink::{
 };
 use futures_util::StreamExt;
 
-/// A temporary folder. Dropping it removes it.
+/// A temporary folder. It is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -45,7 +45,7 @@ fn at_most_five_lines_change() {
 fn the_guide_shows_the_lines_that_change() {
     let shown = |sign: char| -> BTreeSet<&str> {
         let (_, from_diff) = CHAPTER.split_once("```diff\n").expect("a diff");
-        let (diff, _) = from_diff.split_once("```").expect("its end");
+        let (diff, _) = from_diff.split_once("```").expect("the end of the code block");
         diff.lines().filter_map(|line| line.strip_prefix(sign)).map(str::trim).collect()
     };
     assert_eq!(shown('-'), only_in_first(BEFORE, AFTER));

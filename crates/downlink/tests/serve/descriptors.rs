@@ -39,7 +39,7 @@ async fn the_server_survives_a_lack_of_descriptors() {
     }
     let child = Command::new("sh")
         .args(["-c", "ulimit -Sn 40; ulimit -Hn 60; exec \"$0\" --exact \"$1\""])
-        .arg(std::env::current_exe().expect("this test"))
+        .arg(std::env::current_exe().expect("the path of this test"))
         .arg("descriptors::the_server_survives_a_lack_of_descriptors")
         .env(IN_CHILD, "1")
         .output()

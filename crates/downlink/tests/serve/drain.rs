@@ -86,7 +86,9 @@ fn raw(chunks: mpsc::Receiver<&'static str>) -> Response {
 
 fn raw_app(chunks: mpsc::Receiver<&'static str>) -> Router {
     let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
-    let once = move || async move { raw(chunks.lock().expect("no panic").take().expect("once")) };
+    let once = move || async move {
+        raw(chunks.lock().expect("no panic").take().expect("only one request"))
+    };
     Router::new().route("/", get(once))
 }
 
@@ -129,7 +131,8 @@ async fn a_compressed_stream_ends_without_a_retry() {
 async fn a_finite_stream_may_end_by_itself() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(std::sync::Mutex::new(Some(sse.finite())));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let mut running = Running::new(streams().route("/", get(once))).await;
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;
@@ -187,7 +190,7 @@ async fn all_bodies_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(std::sync::Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let signal = signal.lock().expect("no panic").take().expect("only one request");
         let frames = stream::iter([Frame::comment("a")]).chain_pending();
         Sse::new(futures_util::StreamExt::inspect(frames, move |_| {
             let _owned = &signal;

@@ -19,7 +19,8 @@ async fn axum_serves_streams_too() {
     let address = listener.local_addr().expect("bound");
     let (sender, sse) = Sse::channel(1);
     let sse = std::sync::Arc::new(std::sync::Mutex::new(Some(sse)));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let app = Router::new().route("/", get(resumed)).route("/channel", get(once));
     tokio::spawn(axum::serve(listener, app).into_future());
 

@@ -72,7 +72,7 @@ impl Http2 {
         Answer::new(self.try_get(path).await.expect("an answer"))
     }
 
-    /// Waits for the end of the connection, which must be clean.
+    /// Waits for the end of the connection, which must not be an error.
     async fn ended(self) {
         patiently(self.connection).await.expect("no panic").expect("no error");
     }
@@ -131,13 +131,13 @@ async fn plain_requests_are_answered() {
     let hello = client.get("/").await;
     assert_eq!(hello.response.version(), Version::HTTP_2);
     assert!(!hello.response.headers().contains_key("connection"));
-    assert_eq!(hello.rest().await.expect("whole"), "hello");
+    assert_eq!(hello.rest().await.expect("a complete body"), "hello");
 
     // The body is longer than any flow-control window of the two peers.
     let long = "x".repeat(1_000_000);
     let request = Request::post("http://test/echo").body(Full::from(long.clone()));
     let echo = Answer::new(client.ask(request.expect("a request")).await.expect("an answer"));
-    assert!(echo.rest().await.expect("whole") == long);
+    assert!(echo.rest().await.expect("a complete body") == long);
     assert_eq!(client.get("/nowhere").await.response.status(), 404);
 }
 
@@ -145,7 +145,8 @@ async fn plain_requests_are_answered() {
 async fn events_of_a_stream_arrive_one_by_one() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = Http2::to(&running).await;
     let mut events = client.get("/").await;
@@ -174,7 +175,7 @@ async fn a_connection_has_many_streams_up_to_a_limit() {
     let mut above = Box::pin(client.get("/"));
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut above).await.is_err());
     drop(open.pop());
-    assert_eq!(patiently(above).await.rest().await.expect("whole"), "hello");
+    assert_eq!(patiently(above).await.rest().await.expect("a complete body"), "hello");
     running.stop();
     for stream in open {
         goodbye_in(&stream.rest().await.expect("ended well"));
@@ -185,7 +186,7 @@ async fn a_connection_has_many_streams_up_to_a_limit() {
 
 /// The reconnection time in the last frame of a stream. Panics if the last frame has none.
 fn goodbye_in(stream: &str) -> u64 {
-    let (_, last) = stream.rsplit_once("retry: ").expect("a goodbye");
+    let (_, last) = stream.rsplit_once("retry: ").expect("a last retry field");
     last.strip_suffix("\n\n").expect("the last frame").parse().expect("digits")
 }
 
@@ -193,7 +194,8 @@ fn goodbye_in(stream: &str) -> u64 {
 async fn a_drain_completes_requests_in_progress_and_takes_no_others() {
     let (sender, sse) = Sse::channel(4);
     let sse = Arc::new(Mutex::new(Some(sse.finite())));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let mut running = Running::new(app().route("/finite", get(once))).await;
     let mut client = Http2::to(&running).await;
     let mut finite = client.get("/finite").await;
@@ -217,7 +219,7 @@ async fn an_idle_connection_does_not_delay_the_drain() {
     let limits = |serve: Serve<_, _, _>| serve.write_stall_max(long).drain_within(long);
     let mut running = Running::with(app(), limits).await;
     let mut client = Http2::to(&running).await;
-    client.get("/").await.rest().await.expect("whole");
+    client.get("/").await.rest().await.expect("a complete body");
     running.stop();
     client.ended().await;
     running.ended().await;
@@ -234,7 +236,7 @@ async fn a_panic_resets_only_its_own_stream() {
     let mut other = client.get("/stream").await;
     other.sees(": connected\n\n").await;
     client.try_get("/panic").await.expect_err("no answer");
-    assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
+    assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");
 }
 
 #[tokio::test]
@@ -257,7 +259,7 @@ async fn all_streams_are_dropped_at_the_deadline() {
     let (signal, mut dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let signal = signal.lock().expect("no panic").take().expect("only one request");
         let frames = stream::iter([Frame::comment("a")]).chain(stream::pending());
         Sse::new(frames.inspect(move |_| {
             let _owned = &signal;
@@ -288,7 +290,7 @@ fn firehose() -> (Router, oneshot::Receiver<()>) {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let signal = signal.lock().expect("no panic").take().expect("only one request");
         let event = Event::new("x".repeat(1_000));
         Sse::new(stream::repeat(event).inspect(move |_| {
             let _owned = &signal;
@@ -307,7 +309,7 @@ async fn a_stream_without_a_window_is_reset_and_the_others_stay() {
     let unread = client.get("/").await;
     patiently(dropped).await.expect("dropped");
     assert!(before.elapsed() >= STALL);
-    assert_eq!(client.get("/hello").await.rest().await.expect("whole"), "hello");
+    assert_eq!(client.get("/hello").await.rest().await.expect("a complete body"), "hello");
     unread.rest().await.expect_err("reset");
 }
 
@@ -339,7 +341,7 @@ async fn a_long_body_without_a_window_is_reset() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let owner = signal.lock().expect("no panic").take().expect("asked once");
+        let owner = signal.lock().expect("no panic").take().expect("only one request");
         let bytes = Bytes::from_owner(Owned(vec![0; 1_000_000], owner));
         Body::from(bytes)
     };
@@ -348,7 +350,7 @@ async fn a_long_body_without_a_window_is_reset() {
     let mut client = Http2::to(&running).await;
     let unread = client.get("/").await;
     patiently(dropped).await.expect("dropped");
-    assert_eq!(client.get("/hello").await.rest().await.expect("whole"), "hi");
+    assert_eq!(client.get("/hello").await.rest().await.expect("a complete body"), "hi");
     drop(unread);
 }
 
@@ -368,9 +370,9 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const GET: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x84\x41\x04test";
 
 /// A peer that writes these bytes and never answers a frame.
-async fn mute(running: &Running, says: &[&[u8]]) -> TcpStream {
+async fn mute(running: &Running, frames: &[&[u8]]) -> TcpStream {
     let mut peer = TcpStream::connect(running.place).await.expect("listening");
-    peer.write_all(&says.concat()).await.expect("open");
+    peer.write_all(&frames.concat()).await.expect("open");
     peer
 }
 
@@ -455,7 +457,7 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
     let running = Running::with(app(), timeouts).await;
     let before = Instant::now();
     let mut client = Http2::to(&running).await;
-    client.get("/").await.rest().await.expect("whole");
+    client.get("/").await.rest().await.expect("a complete body");
     client.ended().await;
     assert!(before.elapsed() >= SHORT);
     // A stream keeps the connection open for as long as it lasts.
@@ -465,7 +467,7 @@ async fn a_connection_without_a_request_is_closed_by_the_header_timeout() {
         // The header timeout closes this connection, so this time has passed.
         assert_eq!(running.connect().await.rest().await, "");
     }
-    assert_eq!(client.get("/").await.rest().await.expect("whole"), "hello");
+    assert_eq!(client.get("/").await.rest().await.expect("a complete body"), "hello");
     drop(stream);
     client.ended().await;
     // Neither half a preface nor a preface without its settings is a request.

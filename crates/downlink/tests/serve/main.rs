@@ -44,7 +44,7 @@ use wire::Wire;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
 /// A running server.
@@ -102,7 +102,7 @@ impl<W: Wire> Running<W> {
         self.stop.take().expect("stopped once").send(()).expect("running");
     }
 
-    /// Waits for the server's end, which must be clean.
+    /// Waits for the end of the server, which must not be an error.
     async fn ended(self) {
         patiently(self.ended).await.expect("no panic").expect("no error");
     }
@@ -173,7 +173,7 @@ fn body_of(response: &str) -> &str {
 
 /// The reconnection time in the last frame of a chunked stream. Panics if the last frame has none.
 fn goodbye_in(response: &str) -> u64 {
-    let end = response.rfind("retry: ").expect("a goodbye");
+    let end = response.rfind("retry: ").expect("a last retry field");
     let last = response[end..].strip_prefix("retry: ").expect("found there");
     let millis =
         last.strip_suffix("\n\n\r\n0\r\n\r\n").expect("the last chunk after the retry field");

@@ -57,7 +57,7 @@ fn conversation() -> (Router, mpsc::Receiver<SseSender>) {
         let begun = begun.clone();
         async move {
             let (sender, sse) = Sse::channel(4);
-            begun.send(sender).await.expect("wanted");
+            begun.send(sender).await.expect("the test waits for a sender");
             sse
         }
     };
@@ -101,7 +101,7 @@ async fn a_long_pipeline_is_answered_in_order() {
                 let mut bytes = [0; 4_096];
                 let read = patiently(from.read(&mut bytes)).await.expect("open");
                 assert!(read > 0, "ended: {text:?}");
-                text.push_str(std::str::from_utf8(&bytes[..read]).expect("text"));
+                text.push_str(std::str::from_utf8(&bytes[..read]).expect("UTF-8"));
             };
             assert_eq!(answer.body, body);
             text.drain(..len);
@@ -168,7 +168,7 @@ async fn upgrades_work_after_streams_and_beside_other_streams() {
     let (app, mut begins) = conversation();
     let mut running = Running::new(app).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     let mut client = running.connect().await;
     client.get("/finite", "").await;
     assert_eq!(client.answer().await.body, FINITE);
@@ -214,7 +214,7 @@ async fn invalid_input_during_a_stream_does_not_change_the_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     client.sees(": connected\n\n").await;
     client.send(&("junk".repeat(2_000) + "\r\n\r\n")).await;
     for number in 0..10 {
@@ -234,7 +234,7 @@ async fn a_flood_of_input_does_not_stop_a_stream() {
     let (app, mut begins) = conversation();
     let running = Running::new(app).await;
     let mut client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     client.sees(": connected\n\n").await;
     let junk = [b'j'; 65_536];
     while Here::write_now(&client.io, &junk).is_ok() {}
@@ -295,12 +295,12 @@ async fn the_server_notices_every_way_in_which_a_peer_leaves() {
             1 => drop(client),
             _ => {
                 client.io.shutdown().await.expect("open");
-                patiently(ends.recv()).await.expect("one ends");
+                patiently(ends.recv()).await.expect("one stream ends");
                 assert!(!client.rest().await.contains("0\r\n\r\n"));
                 continue;
             }
         }
-        patiently(ends.recv()).await.expect("one ends");
+        patiently(ends.recv()).await.expect("one stream ends");
     }
     beside.seen.clear();
     assert!(ends.try_recv().is_err(), "the other stream is still open");
@@ -323,7 +323,7 @@ async fn dropping_the_server_closes_streams_and_idle_connections() {
     }
     running.ended.abort();
     for _ in 0..10 {
-        patiently(ends.recv()).await.expect("one ends");
+        patiently(ends.recv()).await.expect("one stream ends");
     }
     for client in clients {
         assert!(!client.rest().await.contains("0\r\n\r\n"));
@@ -346,7 +346,7 @@ async fn a_failed_body_ends_only_its_own_connection() {
     let (conversation, mut begins) = conversation();
     let running = Running::new(conversation.merge(Router::new().nest("/f", failing(1)))).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     let answer = running.get("/f/fails").await.rest().await;
     assert!(!answer.ends_with("0\r\n\r\n"), "the stream must not end properly: {answer}");
     sender.text("beside").await.expect("open");
@@ -381,7 +381,7 @@ async fn a_panic_of_one_stream_does_not_affect_others() {
     let app = conversation.route("/work", get(at_work)).route("/end", get(at_the_end));
     let running = Running::new(app).await;
     let mut beside = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     for path in ["/work", "/end", "/work", "/end"] {
         let mut client = running.get(path).await;
         // This connection may end in any way. The server must still serve the others.
@@ -418,7 +418,7 @@ async fn busy_streams_do_not_block_others() {
         }
     });
     let mut client: Client = running.get("/").await;
-    let sender = patiently(begins.recv()).await.expect("asked");
+    let sender = patiently(begins.recv()).await.expect("a request");
     for number in 0..20 {
         sender.text(number.to_string()).await.expect("open");
         client.sees(&format!("data: {number}\n\n")).await;
@@ -451,7 +451,7 @@ async fn a_body_is_dropped_at_the_end_of_its_stream() {
     let (signal, dropped) = DropSignal::new();
     let signal = Arc::new(Mutex::new(Some(signal)));
     let once = move || async move {
-        let signal = signal.lock().expect("no panic").take().expect("asked once");
+        let signal = signal.lock().expect("no panic").take().expect("only one request");
         Sse::new(stream::iter([Event::new("a")]).inspect(move |_| {
             let _owned = &signal;
         }))

@@ -27,7 +27,8 @@ async fn an_http_1_0_stream_has_no_chunks_and_ends_with_the_connection() {
     client.sees("\r\n\r\n: connected\n\n").await;
     running.stop();
     let answer = client.rest().await;
-    let retry = body_of(&answer).strip_prefix(": connected\n\nretry: ").expect("a goodbye");
+    let retry =
+        body_of(&answer).strip_prefix(": connected\n\nretry: ").expect("a last retry field");
     retry.strip_suffix("\n\n").expect("a frame").parse::<u64>().expect("digits");
     running.ended().await;
 }
@@ -88,7 +89,8 @@ async fn requests_after_a_stream_wait_and_do_not_delay_the_drain() {
 async fn a_half_closed_connection_ends_its_stream() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = running.get("/").await;
     client.sees(": connected\n\n").await;

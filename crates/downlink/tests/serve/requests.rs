@@ -103,7 +103,7 @@ async fn a_head_request_gets_headers_and_drops_the_body() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
     let service = ServiceFn(move |_: http::Request<RequestBody>| {
-        let sse = sse.lock().expect("no panic").take().expect("asked once");
+        let sse = sse.lock().expect("no panic").take().expect("only one request");
         async { sse.into_http_response() }
     });
     let running = Running::with(service, |serve| serve).await;
@@ -119,7 +119,8 @@ async fn a_head_request_gets_headers_and_drops_the_body() {
 async fn the_sender_notices_that_its_peer_has_left() {
     let (sender, sse) = Sse::channel(1);
     let sse = Arc::new(Mutex::new(Some(sse)));
-    let once = move || async move { sse.lock().expect("no panic").take().expect("asked once") };
+    let once =
+        move || async move { sse.lock().expect("no panic").take().expect("only one request") };
     let running = Running::new(Router::new().route("/", get(once))).await;
     let mut client = running.get("/").await;
     sender.send(Event::new("a")).await.expect("open");
@@ -192,7 +193,7 @@ async fn dropping_the_server_closes_all_connections() {
     let app = Router::new().route(
         "/",
         get(move || async move {
-            let signal = signal.lock().expect("no panic").take().expect("asked once");
+            let signal = signal.lock().expect("no panic").take().expect("only one request");
             Sse::new(stream::poll_fn(move |_| {
                 let _owned = &signal;
                 std::task::Poll::<Option<Frame>>::Pending

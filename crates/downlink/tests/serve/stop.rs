@@ -10,10 +10,10 @@ use super::patiently;
 #[tokio::test]
 async fn both_signals_stop_the_server_after_the_call() {
     for signal in [Signal::INT, Signal::TERM] {
-        let mut polled_before = stop_signal().expect("signals are heard");
-        let polled_after = stop_signal().expect("signals are heard");
+        let mut polled_before = stop_signal().expect("installed signal handlers");
+        let polled_after = stop_signal().expect("installed signal handlers");
         assert!((&mut polled_before).now_or_never().is_none());
-        kill_process(getpid(), signal).expect("our own process");
+        kill_process(getpid(), signal).expect("a signal to this process");
         patiently(polled_before).await;
         patiently(polled_after).await;
     }

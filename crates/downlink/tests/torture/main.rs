@@ -10,8 +10,9 @@
 //! prints its seed, and `DOWNLINK_TORTURE_SEED` sets the seed. The same seed repeats the choices,
 //! but not the timing.
 //!
-//! Read in this order: `ledger` (the events due) → `wire` (bytes into events) → `reader` (the
-//! record of one reader) → `world` (server and publishers) → the tests.
+//! Read the files in this order: `ledger` (the events that are due), `wire` (turns bytes into
+//! events), `reader` (the record of one reader), `world` (the server and the publishers), and then
+//! the tests.
 
 #![cfg(all(feature = "axum", feature = "json", feature = "serve"))]
 #![allow(clippy::unwrap_used)]
@@ -41,7 +42,7 @@ const SECONDS: u64 = 2;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait ends in time")
 }
 
 /// How long the publishers run.
