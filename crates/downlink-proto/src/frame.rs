@@ -105,8 +105,11 @@ impl Frame {
 
     pub(crate) fn from_block(block: impl Into<Bytes>) -> Self {
         let block = block.into();
-        debug_assert!(block.ends_with(b"\n\n") || *block == *b"\n", "the block does not end with \
-                                        a blank line");
+        debug_assert!(
+            block.ends_with(b"\n\n") || *block == *b"\n",
+            "the block does not end with \
+                                        a blank line"
+        );
         Self(block)
     }
 }
