@@ -30,7 +30,7 @@ pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 /// The largest extra wait after failures in a row: 30 seconds.
 ///
 /// With half the time, clients would send more requests to a dead server. With double the time,
-/// users would get no events for longer after the server is back.
+/// users would wait longer for events after the server is back.
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.

@@ -278,7 +278,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
         };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
-            bail!("{shown}: {name} takes one value, but the file gives a list of another length");
+            bail!("{shown}: {name} takes one value, but the file gives {}", values.len());
         }
         let id = known.get_id().clone();
         command = command.mut_subcommand(subcommand, |serve| {

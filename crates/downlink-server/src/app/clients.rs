@@ -50,8 +50,11 @@ pub(super) async fn disconnect(
     let client = query.one("client")?;
     let client = client.ok_or_else(|| bad_request("No client: add ?client=ID to the address."))?;
     let client = ClientId::new(client).map_err(|error| {
-        bad_request(format!("The parameter client has the value {}, which is not a client id: \
-                             {error}.", shown(client)))
+        bad_request(format!(
+            "The parameter client has the value {}, which is not a client id: \
+                             {error}.",
+            shown(client)
+        ))
     })?;
     let client = client.as_str();
     Ok(reply::json(&json!({ "disconnected": app.hub.disconnect(client) })))

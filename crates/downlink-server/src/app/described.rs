@@ -50,8 +50,6 @@ pub(super) fn described(event: Published<String>) -> Frame {
             _ => {}
         }
     }
-    let described = Event::json(&described).expect(
-        "text, numbers and lists are always valid JSON",
-    );
+    let described = Event::json(&described).expect("text, numbers and lists are always valid JSON");
     described.event(EventType::from_static(EVENT_TYPE)).id(event.id()).into()
 }

@@ -62,8 +62,10 @@ pub(super) async fn finish(
 }
 
 fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {
-    bad_request(format!("The parameter {name} has the value {}, which is not a topic: {error}.", \
-                         shown(topic)))
+    bad_request(format!(
+        "The parameter {name} has the value {}, which is not a topic: {error}.",
+        shown(topic)
+    ))
 }
 
 fn row(topic: &TopicOverview) -> Value {

@@ -142,7 +142,7 @@ fn take_addresses(arguments: &mut Arguments) -> anyhow::Result<()> {
             "client" => arguments.client.push(value),
             _ => bail!(
                 "--url has the parameter {name:?}: remove it, and use the flag of that \
-                        name"
+                 name"
             ),
         }
     }
@@ -207,7 +207,7 @@ fn read_stdin(keep_line_end: bool) -> anyhow::Result<String> {
     if data.is_empty() {
         bail!(
             "stdin is empty; give the data on stdin or as an argument, or give '' for an event \
-               without data"
+             without data"
         );
     }
     if !keep_line_end && data.ends_with('\n') {
