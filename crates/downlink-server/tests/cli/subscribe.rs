@@ -146,7 +146,7 @@ fn what_cannot_be_is_said_and_given_up() {
         {
             let nonsense = run(downlink(command), "");
             assert_eq!((nonsense.code, &*nonsense.stdout), (Some(2), ""), "{command:?}");
-            assert!(nonsense.stderr.contains("not the address of a server"), "{}", nonsense.stderr);
+            assert!(nonsense.stderr.contains("not a server address"), "{}", nonsense.stderr);
         }
     }
 }
