@@ -51,8 +51,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Makes a publisher for the server at a base address. If the path does not end with `/events`,
-    /// it is appended.
+    /// Makes a publisher for the server at a base address. If the path of the address does not end
+    /// with `/events`, the publisher appends `/events` to it.
     ///
     /// # Errors
     ///

@@ -80,8 +80,9 @@ pub(crate) struct SourceSettings {
     pub(crate) limits: DecoderLimits,
     /// If set, it overrides the keep-alive interval that the server announces.
     pub(crate) idle_timeout: Option<Duration>,
-    /// Whether comments, and a server's own events, are delivered.
+    /// Whether comments are delivered.
     pub(crate) comments: bool,
+    /// Whether a server's own events are delivered.
     pub(crate) control_events: bool,
 }
 

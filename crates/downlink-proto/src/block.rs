@@ -1,7 +1,9 @@
-//! Builds events from lines: the buffers of the standard, and the effect of each field.
+//! Builds events from lines. It holds the buffers that the standard defines, and applies each field
+//! to them.
 //!
-//! A block is the lines up to a blank one. Its type and data belong to it alone. Its id outlives
-//! the block, but becomes the resume point only when a blank line completes the block.
+//! A block consists of the lines up to a blank line. Its type and data apply only to this block.
+//! Its id also applies to later blocks, but becomes the last event id only when a blank line
+//! completes the block.
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
@@ -16,26 +18,26 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct EventTooLarge;
 
-/// The effect of a line. The reader sees effects in the order of the lines.
+/// The effect of a line. Effects are applied in the order of the lines.
 #[derive(Debug)]
 pub(crate) enum LineEffect {
     Item(Item),
-    /// A block without data has moved the resume point. The reader gets no item.
+    /// A block without data has set the last event id. The reader gets no item for it.
     LastEventId(Arc<str>),
 }
 
-/// The block being read.
+/// The block that is being read.
 #[derive(Debug, Default)]
 pub(crate) struct Block {
     event_bytes_max: usize,
-    /// The data so far, without a final line feed. `None` before the first `data` field; empty data
+    /// The data so far, without a final line feed. `None` before the first `data` field. Empty data
     /// is `Some`.
     data: Option<String>,
-    /// The type. `None` means the default.
+    /// The event type. `None` means `message`.
     event_type: Option<String>,
     /// The id of this block, if it has one.
     id: Option<Arc<str>>,
-    /// The id when the block began: that of the last completed block.
+    /// The last event id when the block began.
     last_event_id: Arc<str>,
 }
 
@@ -69,7 +71,7 @@ impl Block {
         let (name, value) = line.split_at_checked(colon).unwrap_or((line, b""));
         let text = value.strip_prefix(b":").unwrap_or(value);
         let value = text.strip_prefix(b" ").unwrap_or(text);
-        // Names are compared exactly; unknown ones are ignored.
+        // Field names must match exactly. Unknown names are ignored.
         match name {
             b"" => {
                 let text = String::from_utf8_lossy(text).into_owned();
@@ -121,7 +123,7 @@ impl Block {
         Ok(())
     }
 
-    /// The bytes that count towards the limit: data, type and id as stored.
+    /// The number of bytes that count towards the limit: those of data, type and id.
     fn len(&self) -> usize {
         self.data.as_ref().map_or(0, String::len)
             + self.event_type.as_ref().map_or(0, String::len)
@@ -132,8 +134,8 @@ impl Block {
         if len > self.event_bytes_max { Err(EventTooLarge) } else { Ok(()) }
     }
 
-    /// Completes the block at a blank line. The resume point moves even without data, but only a
-    /// block with data is an event.
+    /// Completes the block at a blank line. An id sets the last event id even in a block without
+    /// data. Only a block with data is an event.
     fn dispatch(&mut self) -> Option<LineEffect> {
         let has_own_id = self.id.is_some();
         if let Some(id) = self.id.take() {

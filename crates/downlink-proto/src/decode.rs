@@ -1,10 +1,11 @@
-//! The incremental decoder.
+//! The decoder of event streams. It takes a stream in chunks.
 //!
-//! Guarantees: the items depend only on the bytes, not on the chunks. Work is linear in the bytes.
-//! Memory is bounded by the limits and by the current chunk. Exceeding a limit is the only error;
-//! any other input is read as the standard's parser reads it.
+//! Guarantees: the items depend only on the bytes, not on how they are cut into chunks. The work is
+//! linear in the number of bytes. The memory is bounded by the limits and by the size of the
+//! current chunk. The only error is an exceeded limit. Any other input is read as the standard
+//! says.
 //!
-//! Not here: resuming and reconnecting, which belong to the client.
+//! The client resumes and reconnects. The decoder does not.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,22 +16,24 @@ use crate::{
     lines::{LineSplitter, LineTooLong},
 };
 
-/// The longest line by default, in bytes: 16 MiB.
+/// The default maximum size of a line, in bytes: 16 MiB.
 ///
-/// A line is at most one event's data, so it shares the event's limit.
+/// A line may hold all the data of an event, so both have the same limit.
 pub const LINE_BYTES_MAX_DEFAULT: usize = EVENT_BYTES_MAX_DEFAULT;
 
-/// The largest event by default, in bytes: 16 MiB.
+/// The default maximum size of an event, in bytes: 16 MiB.
 ///
-/// Readers of model output and of encoded images see single events of more than 8 MiB. Twice that
-/// exceeds any event meant for a stream, and one connection can still afford it.
+/// With half the limit, some streams could not be read: language models and encoded images give
+/// single events of more than 8 MiB. A larger limit is not needed for ordinary streams, and would
+/// cost too much memory for each connection.
 pub const EVENT_BYTES_MAX_DEFAULT: usize = 16 * 1_024 * 1_024;
 
-/// The room that an empty queue keeps, in items. An ordinary chunk holds fewer items. A chunk full
-/// of tiny items must not cost its room for the rest of the connection.
+/// The capacity that an empty queue keeps, in items. An ordinary chunk has fewer items. A chunk
+/// with many tiny items makes the queue grow, but the queue must not keep that memory for the rest
+/// of the connection.
 const ITEMS_KEPT: usize = 64;
 
-/// The limits of a [`Decoder`] for the stream of its peer.
+/// The limits of a [`Decoder`].
 ///
 /// ```
 /// use downlink_proto::{Decoder, DecoderLimits};
@@ -43,10 +46,11 @@ const ITEMS_KEPT: usize = 64;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DecoderLimits {
-    /// Bytes of one line, its end not counted. [`LINE_BYTES_MAX_DEFAULT`] by default.
+    /// The maximum number of bytes in a line, without its line end. The default is
+    /// [`LINE_BYTES_MAX_DEFAULT`].
     pub line_bytes_max: usize,
-    /// Bytes of one event: its data as delivered, its type and its own id, in UTF-8.
-    /// [`EVENT_BYTES_MAX_DEFAULT`] by default.
+    /// The maximum number of bytes in an event: its data as delivered, its type and its own id, in
+    /// UTF-8. The default is [`EVENT_BYTES_MAX_DEFAULT`].
     pub event_bytes_max: usize,
 }
 
@@ -57,14 +61,14 @@ impl Default for DecoderLimits {
 }
 
 impl DecoderLimits {
-    /// Sets the longest line.
+    /// Sets the maximum size of a line.
     #[must_use]
     pub const fn line_bytes_max(mut self, bytes: usize) -> Self {
         self.line_bytes_max = bytes;
         self
     }
 
-    /// Sets the largest event.
+    /// Sets the maximum size of an event.
     #[must_use]
     pub const fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.event_bytes_max = bytes;
@@ -72,17 +76,17 @@ impl DecoderLimits {
     }
 }
 
-/// Reads an event stream from chunks.
+/// Decodes an event stream that arrives in chunks.
 ///
 /// Call [`handle_bytes`](Self::handle_bytes) with each chunk, then [`poll_item`](Self::poll_item)
-/// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). The same
-/// decoder then reads the stream of the next connection and keeps the last event id.
+/// until it returns `None`. When the stream ends, call [`handle_end`](Self::handle_end). After
+/// that, the same decoder can read the stream of the next connection. It keeps the last event id.
 ///
 /// # Limits
 ///
-/// The decoder holds at most one unfinished line and one unfinished event, each within its limit in
-/// [`DecoderLimits`], and the items not yet taken. Decoding invalid UTF-8 can make one line three
-/// times as long. Two bytes make at most one item.
+/// The decoder holds at most one unfinished line, one unfinished event, and the items that were not
+/// yet taken. [`DecoderLimits`] limits the line and the event. If a line has invalid UTF-8, its
+/// text can be three times as long as its bytes. A chunk has at most one item for every two bytes.
 ///
 /// ```
 /// use downlink_proto::{Decoder, Item, Retry};
@@ -107,9 +111,9 @@ pub struct Decoder {
     lines: LineSplitter,
     block: Block,
     effects: VecDeque<LineEffect>,
-    /// As of the last item taken.
+    /// The last event id after the items that were taken.
     last_event_id: Arc<str>,
-    /// As of the last item taken.
+    /// The reconnection time after the items that were taken.
     reconnection_time: Option<Retry>,
     failed: Option<DecodeError>,
 }
@@ -121,7 +125,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream, without a last event id.
+    /// Makes a decoder for the start of a stream, without a last event id.
     #[must_use]
     pub fn new(limits: DecoderLimits) -> Self {
         Self {
@@ -135,7 +139,8 @@ impl Decoder {
         }
     }
 
-    /// Starts with an id from elsewhere. Events before the first `id` field carry it.
+    /// Sets the last event id, such as that of an earlier connection. Events before the first `id`
+    /// field have this id.
     #[must_use]
     pub fn with_last_event_id(mut self, id: impl Into<Arc<str>>) -> Self {
         self.last_event_id = id.into();
@@ -143,12 +148,12 @@ impl Decoder {
         self
     }
 
-    /// Reads the next chunk of the stream, of any length.
+    /// Decodes the next chunk of the stream. It may have any length.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if a limit is exceeded. Earlier items can still be taken. Further bytes give
-    /// the same error until [`handle_end`](Self::handle_end) begins a new stream.
+    /// [`DecodeError`] if a limit is exceeded. Earlier items can still be taken. Further calls
+    /// return the same error, until [`handle_end`](Self::handle_end) ends the stream.
     pub fn handle_bytes(&mut self, chunk: &[u8]) -> Result<(), DecodeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -168,15 +173,15 @@ impl Decoder {
         Ok(())
     }
 
-    /// Ends the stream and discards an unfinished event with its id. The next bytes begin a new
-    /// stream. It keeps the last event id and the reconnection time.
+    /// Ends the stream, and discards an unfinished event and its id. The next bytes begin a new
+    /// stream. The decoder keeps the last event id and the reconnection time.
     pub fn handle_end(&mut self) {
         self.lines.restart();
         self.block.restart();
         self.failed = None;
     }
 
-    /// Returns the next item, or `None` until more bytes arrive.
+    /// Returns the next item. `None` means that the decoder needs more bytes.
     pub fn poll_item(&mut self) -> Option<Item> {
         loop {
             let item = match self.effects.pop_front() {
@@ -199,16 +204,18 @@ impl Decoder {
         }
     }
 
-    /// Where to resume: the last event id after the items taken so far. Empty means from nothing.
+    /// The last event id after the items that were taken. A client resumes after it. Empty means no
+    /// id.
     ///
-    /// An event that still waits in the decoder does not count, so a reader that stops early will
-    /// request it again. A block with only an id counts once `poll_item` has passed it.
+    /// The ids of events that are still in the decoder do not count, so a reader that stops early
+    /// gets these events again. The id of a block without data counts as soon as `poll_item` has
+    /// returned a later item or `None`.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// The reconnection time after the items taken so far, if the peer gave one.
+    /// The reconnection time after the items that were taken. `None` if the stream set none.
     #[must_use]
     pub fn reconnection_time(&self) -> Option<Retry> {
         self.reconnection_time

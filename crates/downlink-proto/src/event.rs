@@ -1,7 +1,7 @@
-//! An event as plain data, and its bytes.
+//! An event, and how it is encoded.
 //!
-//! Encoding cannot fail: types and ids are checked when they are made, and data may be any text.
-//! Line breaks in data are normalised: a reader sees CR and CRLF as LF.
+//! Encoding cannot fail, because types and ids are checked when they are made, and data may be any
+//! text. A reader gets every line break in the data (CR, LF or CRLF) as LF.
 
 use crate::{
     field::{EventId, EventType, Retry},
@@ -12,18 +12,18 @@ use crate::{
 
 /// One event of a stream, as the publisher sees it.
 ///
-/// All fields are optional, and [`Event::default`] has none. An event without data reaches no
-/// listener, but its id and reconnection time apply. An event with empty data reaches listeners
-/// with `""`.
+/// All fields are optional, and [`Event::default`] has none of them. An event without data reaches
+/// no listener, but its id and reconnection time apply. An event with empty data reaches listeners
+/// with the data `""`.
 ///
-/// Each setter has the name of its field on the wire, and replaces an earlier value.
-/// [`fields`](Event::fields) reads them back.
+/// Each setter has the name of the field that it sets, and replaces an earlier value.
+/// [`fields`](Event::fields) returns the values.
 ///
 /// # Limits
 ///
-/// Data may have any length. For a reader with a limit on lines (some stop at 64 KiB), the
-/// publisher must use shorter lines. Splitting a line would change the data, so it is not done
-/// here.
+/// Data may have any length. Some readers have a limit on the length of lines, such as 64 KiB. For
+/// these readers, the publisher must split long lines of data itself. The encoder does not, because
+/// that would change the data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Makes an event with this data. A reader sees its line breaks (CR, LF, CRLF) as LF.
+    /// Makes an event with this data. A reader gets its line breaks (CR, LF and CRLF) as LF.
     pub fn new(data: impl Into<String>) -> Self {
         Self::default().data(data)
     }
@@ -57,7 +57,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`JsonError`] if the value refuses to be serialised or is a map with keys that are not text.
+    /// [`JsonError`] if the value's `Serialize` fails, or if the value has a map with keys that
+    /// JSON cannot have.
     ///
     /// ```
     /// # fn main() -> Result<(), downlink_proto::JsonError> {
@@ -77,7 +78,7 @@ impl Event {
         self
     }
 
-    /// Sets the id. The empty id resets the reader's resume point.
+    /// Sets the id. The empty id clears the reader's last event id.
     pub fn id(mut self, id: EventId) -> Self {
         self.id = Some(id);
         self
@@ -99,7 +100,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// As [`Event::json`].
+    /// The errors of [`Event::json`].
     ///
     /// ```
     /// use downlink_proto::{Event, EventType};
@@ -135,8 +136,8 @@ impl Event {
         }
     }
 
-    /// Encodes this event: the fields `event`, `id`, `retry` and `data` in this order, then the
-    /// blank line. Allocates once, with the exact size.
+    /// Encodes this event: the fields `event`, `id`, `retry` and `data` in this order, and then a
+    /// blank line. It allocates once, with the exact size.
     pub fn encode(&self) -> Frame {
         let mut out = Vec::with_capacity(self.encoded_len());
         self.encode_into(&mut out);
@@ -160,9 +161,10 @@ impl Event {
         self.type_len() + id_len + self.after_id_len()
     }
 
-    /// Encodes everything but the last digits of the id, which [`UnstampedFrame::stamp`] adds.
+    /// Encodes the event, except for the offset at the end of the id. [`UnstampedFrame::stamp`]
+    /// adds the offset.
     ///
-    /// The id on the wire is the prefix followed by the offset; the event's own id is ignored.
+    /// The id in the frame is the prefix followed by the offset. The id of this event is ignored.
     /// At most 20 digits follow, so a prefix of up to
     /// [`EVENT_ID_BYTES_MAX`](crate::EVENT_ID_BYTES_MAX) − 20 bytes keeps the id within its limit.
     ///
@@ -187,7 +189,7 @@ impl Event {
         out.extend_from_slice(&[b'0'; U64_DIGITS_MAX]);
         out.push(b'\n');
         self.write_after_id(&mut out);
-        debug_assert_eq!(out.len(), len_max, "the length computed is the length written");
+        debug_assert_eq!(out.len(), len_max, "the computed length differs from the written length");
         UnstampedFrame::new(out, room_start)
     }
 
@@ -218,7 +220,7 @@ impl Event {
     }
 }
 
-/// The fields of an [`Event`]. Made by [`Event::fields`].
+/// The fields of an [`Event`]. [`Event::fields`] returns them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct EventFields<'a> {
@@ -228,7 +230,7 @@ pub struct EventFields<'a> {
     pub id: Option<&'a EventId>,
     /// The reconnection time.
     pub retry: Option<Retry>,
-    /// The data as given. Its line breaks are not normalised yet.
+    /// The data as it was given, with its original line breaks.
     pub data: Option<&'a str>,
 }
 
@@ -244,7 +246,7 @@ impl From<&Event> for Frame {
     }
 }
 
-/// A value that could not be written as JSON. The cause is in `source()`.
+/// A value cannot be written as JSON. `source()` returns the cause.
 #[cfg(feature = "json")]
 #[derive(Debug, thiserror::Error)]
 #[error("the value cannot be written as JSON")]

@@ -1,29 +1,29 @@
-//! Values that fit on one line of an event stream.
+//! The values of fields that take one line of an event stream: types, ids and reconnection times.
 //!
-//! The format has no escape for a line break: a value with a line break would become a second
-//! field. These types are the only way into an [`Event`](crate::Event), and they reject such
-//! values. Not here: `data` and comments, which may span lines (see `text`).
+//! The format has no escape for a line break, so a value with a line break would become a second
+//! field. An [`Event`](crate::Event) takes only these types, and they reject such values. Data and
+//! comments may have several lines: see the module `text`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use crate::text::{self, Decimal};
 
-/// The longest event type, in bytes.
+/// The maximum size of an event type, in bytes.
 ///
-/// A type is a name that a program listens for, and 128 bytes hold any such name. Every event of
-/// the type repeats it, so only a mistake would need a larger limit.
+/// A type is a name that a program listens for, and 128 bytes are enough for any such name. Every
+/// event of the type repeats the name, so a longer one is most likely a mistake.
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 
-/// The longest event id, in bytes.
+/// The maximum size of an event id, in bytes.
 ///
 /// A reader sends the id back in a request header, and many servers refuse more than 8 KiB of
-/// headers. 1 KiB holds any meaningful id and leaves the rest for cookies and credentials.
+/// headers. 1 KiB is enough for any meaningful id, and leaves room for cookies and credentials.
 pub const EVENT_ID_BYTES_MAX: usize = 1_024;
 
 /// The value of an `event` field. It selects the listeners that get the event.
 ///
-/// An empty type means no type: readers then use `message`. The standard allows NUL here. This type
-/// refuses it, because some readers drop NUL and would see another type.
+/// An empty type means no type, and readers then use `message`. The standard allows NUL in an event
+/// type. `EventType` refuses it, because some readers drop NUL and would see another type.
 ///
 /// Invariant: no CR, LF or NUL; at most [`EVENT_TYPE_BYTES_MAX`] bytes.
 ///
@@ -60,12 +60,12 @@ impl EventType {
 /// The value of an `id` field. A reader sends it back to resume after this event.
 ///
 /// The empty id is legal and clears the reader's last event id. An `EventId` may hold non-ASCII
-/// text, as the standard allows. It comes back as raw UTF-8 bytes in a header, and some proxies
-/// fail on those.
+/// text, as the standard allows. Readers send such an id as raw UTF-8 bytes in a header, and some
+/// proxies refuse those.
 ///
-/// Invariant: no CR, LF or NUL. A reader ignores an id with NUL, and would silently resume at an
-/// older event. No space or tab at either end: HTTP trims header values, so a different id would
-/// come back. At most [`EVENT_ID_BYTES_MAX`] bytes.
+/// Invariant: no CR, LF or NUL, because a reader ignores an id with NUL and would silently resume
+/// at an older event. No space or tab at either end, because HTTP trims header values, and readers
+/// would send back a different id. At most [`EVENT_ID_BYTES_MAX`] bytes.
 ///
 /// ```
 /// use downlink_proto::EventId;
@@ -104,7 +104,7 @@ impl EventId {
     }
 }
 
-/// Checks the length, and that no character would end the line or void the field.
+/// Checks the length, and that no character ends the line or makes readers ignore the field.
 fn check(field: &'static str, value: &str, bytes_max: usize) -> Result<(), InvalidField> {
     let bytes = value.len();
     let broken = || value.char_indices().find(|(_, found)| matches!(found, '\r' | '\n' | '\0'));
@@ -125,8 +125,8 @@ macro_rules! text_conversions {
             ///
             /// # Panics
             ///
-            /// Where [`new`](Self::new) gives an error. Use it only for text that the program
-            /// itself contains: the first call then shows a mistake.
+            /// Panics if [`new`](Self::new) would return an error. Use it only for literals, so
+            /// that the first call shows a mistake.
             ///
             /// ```
             /// use downlink_proto::{Event, EventId, EventType};
@@ -177,16 +177,16 @@ text_conversions!(EventId);
 pub struct InvalidField {
     /// The field's name in the standard: `event` or `id`.
     pub field: &'static str,
-    /// The error in the value, with its position or size.
+    /// What is wrong with the value, with the position or the size.
     pub reason: InvalidReason,
 }
 
-/// The reason why a value was refused. `Display` gives the part of [`InvalidField`]'s message after
-/// the field's name.
+/// The reason why a value was refused. `Display` writes the part of [`InvalidField`]'s message
+/// after the name of the field.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidReason {
-    /// A character that would end the line or invalidate the field.
+    /// The value has a character that would end the line, or make readers ignore the field.
     #[error("cannot carry {} (byte {at}); remove it", name_of(*character))]
     #[non_exhaustive]
     Character {
@@ -195,14 +195,14 @@ pub enum InvalidReason {
         /// CR, LF or NUL.
         character: char,
     },
-    /// A space or tab at the beginning or the end. HTTP would trim it.
+    /// The value begins or ends with a space or tab. HTTP would trim it.
     #[error("begins or ends with a space or tab (byte {at}), which HTTP would cut off; trim it")]
     #[non_exhaustive]
     OuterSpace {
         /// Byte position of the space.
         at: usize,
     },
-    /// More bytes than the field may have.
+    /// The value has more bytes than the field may have.
     #[error("has {bytes} bytes, and at most {bytes_max} are allowed; shorten it")]
     #[non_exhaustive]
     TooLong {
@@ -221,11 +221,11 @@ fn name_of(character: char) -> &'static str {
     }
 }
 
-/// A reconnection time, the value of a `retry` field, in whole milliseconds. A reader waits this
+/// The value of a `retry` field: a reconnection time in whole milliseconds. A reader waits this
 /// long before it reconnects.
 ///
 /// Conversion from a [`Duration`] rounds up to whole milliseconds, so a short wait never becomes
-/// zero. A value that does not fit saturates.
+/// zero. A duration that is too long becomes the maximum.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,9 +1,9 @@
-//! The bytes of one complete block of an event stream.
+//! The bytes of one complete block of an event stream, ready to send.
 //!
-//! Writers may interleave frames. A comment with its blank line would end an event early if it came
-//! between the lines of that event. So a frame always ends with the blank line, is never cut, and
-//! is made only from checked parts. The one exception is a comment without the blank line
-//! ([`Frame::comment_line`]): it begins the next block, whichever frame that is.
+//! A writer may send frames in any order. A blank line between the lines of an event would end that
+//! event early. So a frame holds a whole block, ends with a blank line, and is made only from
+//! checked values. The exception is a comment without a blank line ([`Frame::comment_line`]).
+//! Readers see it as the first line of the next block.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,13 @@ use bytes::Bytes;
 
 use crate::{field::Retry, text};
 
-/// The bytes of one event or comment, with the blank line that ends it, or of a comment alone.
+/// The bytes of one event or comment with the blank line that ends it, or of a comment without a
+/// blank line.
 ///
-/// Cheap to clone: the bytes are shared. Equal frames have equal bytes.
+/// A clone is cheap, because it shares the bytes. Two frames are equal if their bytes are equal.
 ///
-/// Invariant: one block, valid UTF-8, ending with a blank line; a reader finds at most one event. Or
-/// comments alone, ending with the end of a line.
+/// Invariant: valid UTF-8. Either one block that ends with a blank line, in which a reader finds at
+/// most one event, or only comment lines, the last with its line end.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +32,7 @@ use crate::{field::Retry, text};
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// Makes a comment, which readers ignore. Each line of the text gets its own colon.
+    /// Makes a comment. Readers ignore it. Each line of the text becomes a comment line.
     pub fn comment(text: &str) -> Self {
         let mut out = Vec::with_capacity(text::lines_len("", text) + "\n".len());
         text::write_lines("", text, &mut out);
@@ -39,10 +40,11 @@ impl Frame {
         Self::from_block(out)
     }
 
-    /// Makes a comment without the blank line after it, as a keep-alive.
+    /// Makes a comment without a blank line after it, for keep-alives.
     ///
-    /// Some readers make an event of every blank line once they have an id, a type or a
-    /// reconnection time: httpx-sse and openai-python do, among others. This gives them nothing.
+    /// Some readers, such as httpx-sse and openai-python, report an empty event at every blank line
+    /// once they have seen an id, a type or a reconnection time. Without a blank line, they report
+    /// nothing.
     ///
     /// ```
     /// assert_eq!(downlink_proto::Frame::comment_line("alive").as_bytes(), b": alive\n");
@@ -62,14 +64,14 @@ impl Frame {
         Self::from_block(out)
     }
 
-    /// The bytes.
+    /// The bytes of the frame.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The data as a reader gets it, with LF between its lines. Empty if there is none. Only data
-    /// of several lines is copied.
+    /// The data of the event as a reader gets it, with LF between its lines. Empty if the frame has
+    /// no data. Data of one line is not copied.
     ///
     /// ```
     /// use downlink_proto::{Event, Frame};
@@ -88,13 +90,13 @@ impl Frame {
         })
     }
 
-    /// The bytes, shared without a copy.
+    /// The bytes of the frame, without a copy.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
 
-    /// The number of bytes. At least one, the end of a line.
+    /// The number of bytes. It is at least 1, because a frame ends with a line end.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
@@ -103,7 +105,11 @@ impl Frame {
 
     pub(crate) fn from_block(block: impl Into<Bytes>) -> Self {
         let block = block.into();
-        debug_assert!(block.ends_with(b"\n\n") || *block == *b"\n", "a block without its end");
+        debug_assert!(
+            block.ends_with(b"\n\n") || *block == *b"\n",
+            "the block does not end with \
+                                        a blank line"
+        );
         Self(block)
     }
 }

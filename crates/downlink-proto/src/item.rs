@@ -1,7 +1,7 @@
-//! The items that a decoder finds in a stream.
+//! The items that a decoder returns.
 //!
-//! Plain data in the order of the stream. An event holds everything that the standard gives to a
-//! listener. Fields that the standard ignores produce no item.
+//! Items come in the order of the stream. An event has everything that the standard passes to a
+//! listener, except the origin. Fields that the standard ignores give no item.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,7 +13,8 @@ use crate::field::Retry;
 pub enum Item {
     /// An event for the listeners of its type.
     Event(DecodedEvent),
-    /// The text of a comment line after its colon, unchanged. It shows only that the peer is alive.
+    /// The text of a comment line after its colon, unchanged. Servers send comments to show that
+    /// the connection is alive.
     Comment(String),
     /// A reconnection time. It applies from here on, even if no event follows.
     Retry(Retry),
@@ -25,10 +26,11 @@ pub enum Item {
 pub struct DecodedEvent {
     /// The event type. `message` if the stream gave none.
     pub event_type: Cow<'static, str>,
-    /// The data; lines are separated by LF.
+    /// The data. LF separates its lines.
     pub data: String,
-    /// The last event id after this event: its own, or the one in force before.
+    /// The last event id after this event: the id of this event, or of an earlier block if this
+    /// event has none.
     pub last_event_id: Arc<str>,
-    /// Whether the event's own block gave the id.
+    /// Whether the block of this event has an id.
     pub has_own_id: bool,
 }

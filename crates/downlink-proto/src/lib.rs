@@ -1,9 +1,9 @@
-//! The event stream of Server-Sent Events, without input and output.
+//! The format of Server-Sent Events, without input and output.
 //!
-//! In one direction, an [`Event`] (or a comment) becomes a [`Frame`]: the bytes of one block with
-//! its final blank line. In the other direction, a [`Decoder`] reads chunks of any size and returns
-//! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard.
-//! [`reconnect`] decides when a reader connects again.
+//! To write a stream, an [`Event`] or a comment is encoded as a [`Frame`]: the bytes of one block
+//! with its final blank line. To read a stream, a [`Decoder`] takes chunks of any size and returns
+//! [`Item`]s. Both follow the section "Server-sent events" of the WHATWG HTML standard. The module
+//! [`reconnect`] decides when a client connects again.
 //!
 //! ```
 //! use downlink_proto::{Decoder, Event, EventId, EventType, Item};
@@ -32,12 +32,14 @@
 //!
 //! # Guarantees
 //!
-//! - An event that a reader could misread cannot be built. [`EventType`] and [`EventId`] are
-//!   checked, and data is split into lines, so no content yields a second event.
-//! - The decoder's items do not depend on the division into chunks.
-//! - Decoding fails only on a limit. Any other deviation is ignored, as the standard says.
+//! - The types do not allow an event that a reader could misread. [`EventType`] and [`EventId`]
+//!   check their values, and data is split into lines, so no value can start another field or
+//!   event.
+//! - The decoder returns the same items however the stream is cut into chunks.
+//! - Decoding fails only if a limit is exceeded. Any other input is read or ignored as the standard
+//!   says.
 //!
-//! Deliberately not here: a clock, sockets, async, HTTP.
+//! This crate has no clock, no sockets, no async code and no HTTP.
 //!
 //! # Limits
 //!
@@ -56,7 +58,7 @@
 //!
 //! # Platforms
 //!
-//! All platforms with the standard library; the tests run on Linux.
+//! All platforms with the standard library. The tests run on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

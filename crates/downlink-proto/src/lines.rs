@@ -1,37 +1,39 @@
 //! Splits bytes into lines.
 //!
-//! Line ends are LF, CR and CRLF. A CR ends its line at once. An LF right after it belongs to the
-//! same line end, even in the next chunk. One byte order mark at the start of the stream is
-//! dropped. Each byte is searched once and copied at most once; a line within one chunk is not
-//! copied. Not here: UTF-8, which is decoded per line (no line end is part of a longer sequence).
+//! Line ends are LF, CR and CRLF. A CR ends its line at once. An LF right after a CR belongs to the
+//! same line end, even if it arrives in the next chunk. One byte order mark at the start of the
+//! stream is dropped. Each byte is searched once and copied at most once. A line that is within one
+//! chunk is not copied. The lines are decoded as UTF-8 later. That is possible because CR and LF
+//! are never part of another character in UTF-8.
 
 use memchr::memchr2;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// The capacity that the buffer for a cut line keeps. A stream of ordinary lines allocates once. A
-/// huge line must not cost its size for the rest of the connection.
+/// The capacity that the buffer for unfinished lines keeps. It is enough for ordinary lines, so the
+/// buffer is allocated once. After a huge line, the buffer shrinks, so that its memory is not held
+/// for the rest of the connection.
 const LINE_BYTES_KEPT: usize = 64 * 1_024;
 
 /// A line has more bytes than the limit.
 #[derive(Debug)]
 pub(crate) struct LineTooLong;
 
-/// Splits a stream that arrives in chunks.
+/// Splits a stream that arrives in chunks into lines.
 #[derive(Debug)]
 pub(crate) struct LineSplitter {
     line_bytes_max: usize,
-    /// The part of a byte order mark that may still come. Empty once that is decided.
+    /// The part of a byte order mark that may still arrive. Empty if no mark can follow any more.
     mark_left: &'static [u8],
-    /// The last byte was a CR, so an LF now belongs to the same line end.
+    /// Whether the last byte was a CR. An LF right after it belongs to the same line end.
     after_cr: bool,
     /// The beginning of a line whose end has not arrived. Invariant: at most `line_bytes_max`
     /// bytes.
     cut: Vec<u8>,
-    /// `cut` was returned as a complete line. The next call clears it.
+    /// Whether `cut` was returned as a complete line. The next call then clears it.
     cut_is_read: bool,
-    /// The number of bytes searched for a line end, for a test of the work.
+    /// The number of bytes that were searched for a line end. Tests check it.
     #[cfg(test)]
     pub(crate) searched: usize,
 }
@@ -56,7 +58,8 @@ impl LineSplitter {
         self.clear_cut();
     }
 
-    /// The next complete line, without its end. `None` when the input is used up.
+    /// Returns the next complete line, without its line end. `None` if the input has no further
+    /// complete line.
     pub(crate) fn next_line<'a, 'i: 'a>(
         &'a mut self,
         input: &mut &'i [u8],
@@ -85,8 +88,8 @@ impl LineSplitter {
         Ok(Some(&self.cut))
     }
 
-    /// Drops a byte order mark, also one that arrives in parts. If it turns out to be none, its
-    /// bytes begin the first line.
+    /// Drops a byte order mark, even if it arrives in parts. If the bytes are not a complete mark,
+    /// they begin the first line.
     fn skip_mark(&mut self, input: &mut &[u8]) -> Result<(), LineTooLong> {
         while let Some((expected, mark_left)) = self.mark_left.split_first() {
             let Some((byte, rest)) = input.split_first() else { return Ok(()) };
@@ -140,7 +143,7 @@ impl LineSplitter {
 mod tests {
     use super::*;
 
-    /// The bytes searched and the lines found, in chunks of this length.
+    /// The number of bytes searched and of lines found, for a stream in chunks of this length.
     fn work(stream: &[u8], chunk_len: usize) -> (usize, usize) {
         let mut lines = LineSplitter::new(usize::MAX);
         let mut found = 0;

@@ -1,60 +1,61 @@
 //! Decides when an `EventSource` reconnects, how long it waits, and when it gives up for good.
 //!
-//! Rules without clock, randomness or sockets: the caller says what happened, and learns how long to
-//! wait. That is never less than the server asked for, and every wait has a limit. Not here: opening
-//! connections, timeouts, and the last event id, which belong to the client.
+//! This module uses no clock, no randomness and no sockets. The caller reports what happened, and
+//! gets the time to wait. The wait is at least as long as the server asked for, up to a limit. The
+//! client opens connections, applies timeouts and keeps the last event id.
 
 use std::time::Duration;
 
 /// The reconnection time until a `retry:` field sets another: 3 seconds.
 ///
-/// Half would double the load on a server that is restarting. With double, people would notice the
-/// delay on a page.
+/// With half the time, the load on a server that is restarting would double. With double the time,
+/// people would notice the delay on a page.
 pub const RECONNECTION_TIME_DEFAULT: Duration = Duration::from_secs(3);
 
 /// The shortest reconnection time that a server can set: half a second, as in Firefox.
 ///
-/// A server that sets 0 and ends its streams at once would otherwise get thousands of requests a
-/// second. With half, a thousand clients are 4,000 requests a second. With double, a server that
-/// ends a stream after each event would lose its pace.
+/// Without a minimum, a server that sets 0 and ends its streams at once would get thousands of
+/// requests a second. With half the time, a thousand clients would send 4,000 requests a second.
+/// With double the time, a server that ends its stream after each event would deliver only one
+/// event a second.
 pub const RECONNECTION_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// A stream that ends sooner than this and brings no event counts as a failure: 1 second.
 ///
-/// A proxy that answers in place of a dead server ends its streams within a round trip. With half,
-/// a slow one would not be recognised. With double, servers that hold each stream for a second or
-/// two would be punished.
+/// A proxy that answers in place of a dead server ends its streams within one round trip. With half
+/// the time, slow proxies would not be recognised. With double the time, clients would back off
+/// from servers that end each stream after a second or two.
 pub const EMPTY_STREAM_MAX: Duration = Duration::from_secs(1);
 
 /// The largest extra wait after failures in a row: 30 seconds.
 ///
-/// Less would keep a dead server busy. More would leave users without events long after it came
-/// back.
+/// With half the time, clients would send more requests to a dead server. With double the time,
+/// users would wait longer for events after the server is back.
 pub const BACKOFF_MAX_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server may ask for with `retry:` or `Retry-After`: 1 hour.
 ///
-/// A server in maintenance may ask for an hour and mean it. A mistyped number must not silently
-/// stop a subscription for days.
+/// A server in maintenance may ask for an hour on purpose. But a mistyped number must not stop a
+/// subscription for days.
 pub const WAIT_MAX_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
-/// The range of the first extra wait: up to 1 second. It doubles with every failure in a row.
+/// The maximum of the first extra wait: 1 second. The maximum doubles with every failure in a row.
 const BACKOFF_STEP: Duration = Duration::from_secs(1);
 
-/// Whether the client tries again after an answer that is not a stream.
+/// The rule for answers that are not streams: whether the client tries again.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ReconnectMode {
-    /// Tries again after statuses 408, 425, 429 and 5xx, and waits for `Retry-After` if it is
-    /// longer.
+    /// The client tries again after the statuses 408, 425, 429 and 5xx. If `Retry-After` asks for a
+    /// longer wait, it waits that long.
     #[default]
     Resilient,
-    /// Any answer that is not a stream ends the client for good, as the standard requires of
-    /// browsers.
+    /// The client ends for good after any answer that is not a stream. The standard requires this
+    /// of browsers.
     Spec,
 }
 
-/// The rules by which [`Reconnect`] decides.
+/// The settings of [`Reconnect`].
 ///
 /// # Examples
 ///
@@ -76,12 +77,13 @@ pub struct ReconnectPolicy {
     pub backoff_max: Duration,
     /// The longest wait that a server may ask for.
     pub wait_max: Duration,
-    /// The attempts in a row that may fail before it gives up. `None` means no limit.
+    /// The client ends for good when this many attempts in a row have failed. `None` means no
+    /// limit.
     pub attempts_max: Option<u32>,
 }
 
 impl ReconnectPolicy {
-    /// Tries again whenever that can help. This is the default.
+    /// The policy that tries again whenever that can help. This is the default.
     pub const fn resilient() -> Self {
         Self {
             mode: ReconnectMode::Resilient,
@@ -92,7 +94,7 @@ impl ReconnectPolicy {
         }
     }
 
-    /// Gives up exactly when the standard tells browsers to.
+    /// The policy that ends the client exactly when the standard tells browsers to stop.
     pub const fn spec() -> Self {
         Self { mode: ReconnectMode::Spec, ..Self::resilient() }
     }
@@ -115,7 +117,8 @@ impl ReconnectPolicy {
         self
     }
 
-    /// Sets how many attempts in a row may fail before it gives up. 0 counts as 1.
+    /// Sets the number of failed attempts in a row after which the client ends for good. 0 counts
+    /// as 1.
     pub const fn attempts_max(mut self, max: u32) -> Self {
         self.attempts_max = Some(max);
         self
@@ -132,7 +135,8 @@ impl Default for ReconnectPolicy {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The open stream ended, cleanly or not. It lasted, or it brought an event.
+    /// The open stream ended, cleanly or not. It lasted at least [`EMPTY_STREAM_MAX`], or it
+    /// brought an event.
     Ended,
     /// The open stream ended within [`EMPTY_STREAM_MAX`], and brought no event.
     EndedEmpty,
@@ -145,28 +149,28 @@ pub enum Outcome {
         /// The wait that `Retry-After` asks for.
         retry_after: Option<Duration>,
     },
-    /// Something else that would fail in the same way again, such as an answer that is no event stream
-    /// or one that the client cannot read.
+    /// Another failure that would be the same at the next attempt, such as an answer that is not an
+    /// event stream, or an event stream that the client cannot read.
     Futile,
 }
 
-/// Why there will be no further attempt.
+/// The reason why the client makes no further attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The server answered 204. By the standard, the client must then stop.
+    /// The server answered 204. The standard says that the client must then stop.
     NoContent,
     /// Another attempt would fail in the same way.
     Failed,
-    /// The most attempts in a row that the policy allows have failed.
+    /// As many attempts in a row have failed as the policy allows.
     AttemptsSpent,
 }
 
 /// The reconnection state of one client.
 ///
-/// For each attempt, [`handle_open`](Self::handle_open) if the answer is a stream, and
-/// [`handle_outcome`](Self::handle_outcome) once. [`handle_retry`](Self::handle_retry) may come at any
-/// time.
+/// For each attempt, call [`handle_open`](Self::handle_open) if the answer is a stream. Call
+/// [`handle_outcome`](Self::handle_outcome) once, when the attempt has failed or the stream has
+/// ended. [`handle_retry`](Self::handle_retry) may be called at any time.
 ///
 /// # Examples
 ///
@@ -184,14 +188,14 @@ pub struct Reconnect {
     policy: ReconnectPolicy,
     /// Invariant: at most `policy.wait_max`.
     reconnection_time: Duration,
-    /// Attempts that failed since the last open stream.
+    /// The number of failed attempts since a stream was last open.
     failures: u32,
-    /// Failed attempts and empty streams since the last stream that was not empty.
+    /// The number of failed attempts and empty streams since the last stream that was not empty.
     fruitless: u32,
 }
 
 impl Reconnect {
-    /// A client that has not connected yet.
+    /// Makes the state of a client that has not connected yet.
     #[must_use]
     pub fn new(policy: ReconnectPolicy) -> Self {
         let reconnection_time = policy.reconnection_time.min(policy.wait_max);
@@ -204,24 +208,24 @@ impl Reconnect {
         self.failures = 0;
     }
 
-    /// Reports a `retry:` field. It applies until the next one, also across reconnects. Less than
-    /// [`RECONNECTION_TIME_MIN`] counts as that much.
+    /// Reports a `retry:` field. Its time applies until the next `retry:` field, also after
+    /// reconnects. A shorter time than [`RECONNECTION_TIME_MIN`] counts as that minimum.
     pub fn handle_retry(&mut self, time: Duration) {
         self.reconnection_time = time.max(RECONNECTION_TIME_MIN).min(self.policy.wait_max);
     }
 
-    /// The reconnection time now in force.
+    /// The present reconnection time.
     #[must_use]
     pub fn reconnection_time(&self) -> Duration {
         self.reconnection_time
     }
 
-    /// An attempt or an open stream ended. Gives the wait until the next attempt. `random` is any
-    /// number, evenly spread.
+    /// Reports that an attempt has failed or an open stream has ended. Returns the wait until the
+    /// next attempt. `random` is a random number from the whole range of `u64`.
     ///
     /// # Errors
     ///
-    /// [`StopReason`] if there is to be no further attempt.
+    /// [`StopReason`] if the client must not make another attempt.
     pub fn handle_outcome(
         &mut self,
         random: u64,
@@ -267,7 +271,7 @@ impl Reconnect {
     }
 }
 
-/// `range` times `random` / 2^64.
+/// The part of `range` that `random` selects: `range` times `random` / 2^64.
 fn part_of(range: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(range.as_nanos()).unwrap_or(u64::MAX);
     let part = (u128::from(nanos) * u128::from(random)) >> u64::BITS;
@@ -290,7 +294,7 @@ mod tests {
         Outcome::Refused { status, retry_after: None }
     }
 
-    /// The wait, or a panic: in whole nanoseconds rounded up to milliseconds.
+    /// The wait, rounded up to whole milliseconds. Panics if there is to be no further attempt.
     #[track_caller]
     fn wait(reconnect: &mut Reconnect, random: u64, outcome: Outcome) -> Duration {
         let after = reconnect.handle_outcome(random, outcome).unwrap();
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_holds_over_reconnects() {
+    fn retry_applies_after_reconnects() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         reconnect.handle_retry(secs(7));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Ended), secs(7));
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_has_a_floor() {
+    fn retry_has_a_minimum() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec());
         let tick = Duration::from_millis(1);
         let min = RECONNECTION_TIME_MIN;
@@ -331,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_may_go_below_the_floor() {
+    fn a_policy_may_set_a_time_below_the_minimum() {
         let policy = ReconnectPolicy::spec().reconnection_time(Duration::ZERO);
         assert_eq!(wait(&mut Reconnect::new(policy), MOST, Outcome::Ended), Duration::ZERO);
         let mut reconnect = Reconnect::new(ReconnectPolicy::spec().wait_max(Duration::ZERO));
@@ -340,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_streams_wait_longer_each_time_up_to_the_limit() {
+    fn the_wait_after_empty_streams_grows_up_to_the_limit() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         reconnect.handle_retry(Duration::ZERO);
         let mut empty = |random| {
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_brought_something_forgets_the_empty_ones() {
+    fn a_stream_that_is_not_empty_resets_the_wait() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         for _ in 0..4 {
             wait(&mut reconnect, MOST, Outcome::EndedEmpty);
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_is_bounded() {
+    fn retry_has_a_maximum() {
         let max = WAIT_MAX_DEFAULT;
         let tick = Duration::from_millis(1);
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
@@ -391,13 +395,13 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_with_a_long_time_is_bounded_too() {
+    fn the_maximum_applies_to_the_time_of_a_policy() {
         let policy = ReconnectPolicy::spec().reconnection_time(Duration::MAX);
         assert_eq!(Reconnect::new(policy).reconnection_time(), WAIT_MAX_DEFAULT);
     }
 
     #[test]
-    fn failures_never_wait_less_than_the_reconnection_time() {
+    fn the_wait_after_a_failure_is_at_least_the_reconnection_time() {
         let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Unanswered), secs(3));
         assert_eq!(wait(&mut reconnect, LEAST, Outcome::Unanswered), secs(3));
@@ -413,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extra_wait_is_spread_over_the_whole_range() {
+    fn the_extra_wait_is_picked_from_the_whole_range() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
         let mut reconnect = Reconnect::new(policy);
         wait(&mut reconnect, MOST, Outcome::Unanswered);
@@ -430,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_stream_forgets_failures() {
+    fn an_open_stream_resets_the_failures() {
         let policy = ReconnectPolicy::resilient().reconnection_time(Duration::ZERO);
         let mut reconnect = Reconnect::new(policy);
         for _ in 0..4 {
@@ -448,21 +452,21 @@ mod tests {
     }
 
     #[test]
-    fn spec_mode_fails_on_every_other_status() {
+    fn spec_mode_stops_at_every_other_status() {
         for status in [205, 210, 299, 404, 408, 410, 425, 429, 500, 503] {
             assert_stops(ReconnectPolicy::spec(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn resilient_mode_fails_on_what_waiting_does_not_mend() {
+    fn resilient_mode_stops_at_permanent_statuses() {
         for status in [205, 301, 400, 401, 403, 404, 410, 424, 426, 428, 499, 600] {
             assert_stops(ReconnectPolicy::resilient(), refused(status), StopReason::Failed);
         }
     }
 
     #[test]
-    fn resilient_mode_retries_what_may_pass() {
+    fn resilient_mode_retries_after_temporary_statuses() {
         for status in [408, 425, 429, 500, 502, 503, 599] {
             let mut reconnect = Reconnect::new(ReconnectPolicy::resilient());
             assert_eq!(wait(&mut reconnect, LEAST, refused(status)), secs(3));
@@ -470,13 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_fails_in_both_modes() {
+    fn a_futile_outcome_stops_in_both_modes() {
         assert_stops(ReconnectPolicy::spec(), Outcome::Futile, StopReason::Failed);
         assert_stops(ReconnectPolicy::resilient(), Outcome::Futile, StopReason::Failed);
     }
 
     #[test]
-    fn retry_after_is_honoured_within_its_bound() {
+    fn retry_after_is_respected_up_to_the_maximum() {
         let after = |asked| {
             let outcome = Outcome::Refused { status: 503, retry_after: Some(asked) };
             wait(&mut Reconnect::new(ReconnectPolicy::resilient()), LEAST, outcome)

@@ -1,9 +1,10 @@
-//! A frame whose id still lacks its offset.
+//! A frame that is complete except for the offset in its id.
 //!
-//! An event is encoded before its offset is known, outside the lock that assigns offsets. Under the
-//! lock only the digits are added. The buffer has room for the longest number between the id's
-//! prefix and the rest. Stamping writes the digits at the end of that room and moves the few bytes
-//! before it to the right. The unused room is then in front, and is cut off without a copy.
+//! An event is encoded before its offset is known, and before the lock that assigns offsets is
+//! taken. Under the lock, only the digits of the offset are added. The buffer has room for the
+//! longest offset after the prefix of the id. Stamping writes the digits at the end of that room,
+//! and moves the few bytes before the room to the right. The unused room is then at the start of
+//! the buffer, and is cut off without a copy.
 //!
 //! ```text
 //! event: note⏎id: k3j9x0qa-____________________⏎data: …⏎⏎
@@ -17,18 +18,18 @@ use crate::{
     text::{Decimal, U64_DIGITS_MAX},
 };
 
-/// An encoded event whose id still lacks its offset.
+/// An encoded event that is complete except for the offset in its id.
 ///
-/// Made by [`Event::encode_unstamped`](crate::Event::encode_unstamped). Neither
-/// [`stamp`](Self::stamp) nor the first clone of its frame allocates, since both may happen under a
-/// lock.
+/// [`Event::encode_unstamped`](crate::Event::encode_unstamped) makes it. Neither
+/// [`stamp`](Self::stamp) nor the first clone of the stamped frame allocates memory, because both
+/// may happen under a lock.
 ///
 /// Invariant: `room_start + U64_DIGITS_MAX` is within the buffer.
 #[derive(Debug)]
 #[must_use]
 pub struct UnstampedFrame {
     buffer: BytesMut,
-    /// The start of the room for the digits, after the id's prefix.
+    /// The position of the room for the digits, right after the prefix of the id.
     room_start: usize,
 }
 
@@ -53,15 +54,15 @@ impl UnstampedFrame {
         Frame::from_block(self.buffer.freeze())
     }
 
-    /// The length of the frame with the longest offset. No stamped frame is longer.
+    /// The length of the frame with the longest offset. A stamped frame is at most this long.
     #[must_use]
     pub fn len_max(&self) -> usize {
         self.buffer.len()
     }
 }
 
-/// The bytes in a buffer that is already reference-counted. Splitting off its empty end does that.
-/// Otherwise the first clone of the frame would allocate the count.
+/// Moves the bytes into a buffer that already has a reference count. Splitting off the empty end
+/// allocates that count. Otherwise, the first clone of the frame would allocate it.
 fn shared(block: Vec<u8>) -> BytesMut {
     let mut buffer = BytesMut::from(bytes::Bytes::from(block));
     let end = buffer.len();

@@ -1,19 +1,20 @@
-//! Writes text that may span lines (data and comments) as lines of the stream; and decimal digits.
+//! Writes text that may have several lines (data and comments) as lines of the stream. It also
+//! writes numbers as decimal digits.
 //!
-//! A reader's line ends are LF, CR and CRLF, so this splits at the same three. Each line of a value
-//! gets its own field name, so no line can become a field of its own.
+//! A reader ends lines at LF, CR and CRLF, so this module splits text at the same three. Each line
+//! of a text gets the name of its field, so no line of a text can become another field.
 
 use memchr::memchr2;
 
-/// Digits of the largest `u64`.
+/// The number of digits of the largest `u64`.
 pub(crate) const U64_DIGITS_MAX: usize = 20;
 
-/// The lines of a text. There is one more line than line breaks.
+/// The lines of a text. A text has one more line than line breaks.
 pub(crate) fn lines(text: &str) -> TextLines<'_> {
     TextLines { rest: Some(text) }
 }
 
-/// Iterator made by [`lines`].
+/// The iterator that [`lines`] returns.
 pub(crate) struct TextLines<'a> {
     rest: Option<&'a str>,
 }
@@ -49,17 +50,17 @@ pub(crate) fn line_len(name: &str, value_len: usize) -> usize {
     name.len() + ": \n".len() + value_len
 }
 
-/// Writes one field, with a colon and one space. A reader drops one space, so a value that begins
-/// with a space survives.
+/// Writes one field, with a colon and one space. A reader drops one space, so a space at the start
+/// of the value is kept.
 pub(crate) fn write_line(name: &str, value: &str, out: &mut Vec<u8>) {
-    debug_assert!(!value.contains(['\r', '\n']), "a value that breaks its line");
+    debug_assert!(!value.contains(['\r', '\n']), "the value has a line break");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value.as_bytes());
     out.push(b'\n');
 }
 
-/// A number in decimal, without allocation.
+/// A number as decimal digits, without an allocation.
 pub(crate) struct Decimal {
     digits: [u8; U64_DIGITS_MAX],
     start: usize,

@@ -263,10 +263,9 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
     let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
     for (name, value) in table {
-        let values = texts_of(&value)
-            .with_context(|| {
-                format!("{shown}: {name} must be a string, a whole number or a list of them")
-            })?;
+        let values = texts_of(&value).with_context(|| {
+            format!("{shown}: {name} must be a string, a whole number or a list of them")
+        })?;
         let serve = command
             .find_subcommand(subcommand)
             .with_context(|| format!("the command {subcommand} does not exist"))?;
@@ -279,7 +278,7 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
             bail!("{shown}: there is no setting {name:?}; {perhaps}see downlink serve --help");
         };
         if values.len() != 1 && !matches!(known.get_action(), ArgAction::Append) {
-            bail!("{shown}: {name} takes one value, but the file gives a list of another length");
+            bail!("{shown}: {name} takes one value, but the file gives {}", values.len());
         }
         let id = known.get_id().clone();
         command = command.mut_subcommand(subcommand, |serve| {

@@ -71,8 +71,12 @@ fn assert_token(connection: &Connection, token: u32) {
 /// The server answers with a status that does not end the event source. Returns the request.
 async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Connection {
     let (refused, request) = tokio::join!(interruption(source), server.answer(refusal(status, "")));
-    let StreamError::Status { status: seen, .. } = refused.error else { panic!("expected an error \
-                                                                                about a status") };
+    let StreamError::Status { status: seen, .. } = refused.error else {
+        panic!(
+            "expected an error \
+                                                                                about a status"
+        )
+    };
     assert_eq!(seen, status);
     assert_eq!(refused.retry_in, Duration::ZERO, "the policy of these tests has no waits");
     request

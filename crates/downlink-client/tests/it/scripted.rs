@@ -103,8 +103,12 @@ impl Connection {
     }
 
     async fn read_some(&mut self) {
-        assert_ne!(self.socket.read_buf(&mut self.request).await.unwrap(), 0, "the request ended \
-                                                                               early");
+        assert_ne!(
+            self.socket.read_buf(&mut self.request).await.unwrap(),
+            0,
+            "the request ended \
+                                                                               early"
+        );
     }
 
     pub(crate) fn request_line(&self) -> String {

@@ -1,6 +1,6 @@
 //! An allocator that counts the allocations of one thread, so that tests can check memory.
 //!
-//! The counts are per thread, so concurrent tests do not disturb each other.
+//! Each thread has its own counts, so concurrent tests do not disturb each other.
 
 #![allow(unsafe_code)]
 
@@ -18,20 +18,21 @@ thread_local! {
     static USED: Cell<Used> = const { Cell::new(Used { count: 0, bytes: 0, live: 0, peak: 0 }) };
 }
 
-/// The allocations of a piece of code.
+/// The memory that a piece of code has allocated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Used {
-    /// The number of allocations. Each growth counts as one.
+    /// The number of allocations. Each growth of a buffer counts as one.
     pub(crate) count: usize,
     /// The total bytes allocated.
     pub(crate) bytes: usize,
-    /// Bytes in use at the end. Negative if the code freed earlier allocations.
+    /// The number of bytes in use at the end. It is negative if the code freed memory that was
+    /// allocated before it.
     pub(crate) live: isize,
-    /// The most bytes in use at one time.
+    /// The maximum number of bytes in use at the same time.
     pub(crate) peak: isize,
 }
 
-/// Runs the code and counts its allocations. Its result counts as in use.
+/// Runs the code and counts its allocations. The memory of its result counts as in use.
 pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
     USED.set(Used { count: 0, bytes: 0, live: 0, peak: 0 });
     let result = code();
@@ -39,7 +40,7 @@ pub(crate) fn allocations_of<R>(code: impl FnOnce() -> R) -> (R, Used) {
 }
 
 fn note(allocated: usize, freed: usize) {
-    // The counter of an ended thread is gone.
+    // While a thread ends, it has no counter any more.
     let _ = USED.try_with(|cell| {
         let mut used = cell.get();
         used.count += usize::from(allocated > 0);
@@ -50,8 +51,8 @@ fn note(allocated: usize, freed: usize) {
     });
 }
 
-// SAFETY: every call goes to the system's allocator unchanged. Counting touches only a cell of this
-// thread and allocates nothing.
+// SAFETY: every call is passed to the system's allocator unchanged. The counting changes only a
+// cell of this thread and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 0);

@@ -1,4 +1,4 @@
-//! Checks of the items in a stream, independent of its division into chunks.
+//! Checks that a stream gives the expected items, however it is cut into chunks.
 
 use downlink_proto::Decoder;
 
@@ -12,7 +12,7 @@ pub(crate) fn message(data: &str) -> Seen {
     event("message", data)
 }
 
-/// An event before any id.
+/// An event of a stream without an id.
 pub(crate) fn event(event_type: &str, data: &str) -> Seen {
     Seen::Event {
         event_type: event_type.to_owned(),
@@ -31,12 +31,12 @@ pub(crate) fn retry(millis: u64) -> Seen {
 }
 
 impl Seen {
-    /// The id comes from the event's own block.
+    /// The same event, with an id in its own block.
     pub(crate) fn own_id(self, id: &str) -> Self {
         self.id(id, true)
     }
 
-    /// The id comes from an earlier block.
+    /// The same event, with the last event id of an earlier block.
     pub(crate) fn kept_id(self, id: &str) -> Self {
         self.id(id, false)
     }
@@ -51,15 +51,15 @@ impl Seen {
     }
 }
 
-/// Asserts that a stream contains exactly these items: whole, cut in two at every position, byte by
-/// byte, with empty chunks between, and for the naive reader too. Returns the reading for more
-/// checks.
+/// Checks that the decoder and the naive reader find exactly these items in a stream. The decoder
+/// gets the stream whole, cut in two at every position, byte by byte, and with empty chunks between
+/// the bytes. Returns the result for more checks.
 #[track_caller]
 pub(crate) fn check(stream: impl AsRef<[u8]>, expected: &[Seen]) -> Reading {
     check_after("", stream, expected)
 }
 
-/// Like [`check`], for a stream after another one with this last event id.
+/// Like [`check`], but the decoder starts with this last event id.
 #[track_caller]
 pub(crate) fn check_after(
     last_event_id: &str,

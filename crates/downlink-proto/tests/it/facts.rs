@@ -1,4 +1,4 @@
-//! Facts that the compiler checks: the types that may cross threads, and relations of the limits.
+//! Checks at compile time: which types may cross threads, and how the limits relate to each other.
 
 use downlink_proto::{
     DecodeError, DecodedEvent, Decoder, EVENT_BYTES_MAX_DEFAULT, EVENT_ID_BYTES_MAX, Event,
@@ -20,8 +20,8 @@ const _: () = {
     crosses_threads::<UnstampedFrame>();
     is_error::<DecodeError>();
     is_error::<InvalidField>();
-    // An event may consist of one line.
+    // An event may consist of a single line.
     assert!(LINE_BYTES_MAX_DEFAULT >= EVENT_BYTES_MAX_DEFAULT);
-    // The longest id that downlink makes has 40 bytes.
+    // The crate `downlink` makes ids of up to 40 bytes.
     assert!(EVENT_ID_BYTES_MAX >= 40);
 };

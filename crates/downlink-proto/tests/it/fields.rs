@@ -1,4 +1,5 @@
-//! Checked values: the accepted and the refused ones, and the error messages.
+//! Tests of the checked values: which texts are accepted, which are refused, and the error
+//! messages.
 
 use std::{error::Error as _, time::Duration};
 
@@ -16,7 +17,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, InvalidField>) -> String {
 }
 
 #[test]
-fn a_type_takes_any_text_on_one_line() {
+fn a_type_may_be_any_text_on_one_line() {
     for text in ["", "note", " outer ", "a:b", "é🦀", "\u{2028}", "\u{FEFF}", ": c"] {
         assert_eq!(EventType::new(text).unwrap().as_str(), text);
     }
@@ -53,7 +54,7 @@ fn a_literal_makes_the_same_value_and_panics_with_the_error_of_new() {
 }
 
 #[test]
-fn an_id_takes_any_text_on_one_line() {
+fn an_id_may_be_any_text_on_one_line() {
     for text in ["", "1", "a b", "é🦀", "\u{2028}", "\u{A0}x\u{A0}", "a:b"] {
         assert_eq!(EventId::new(text).unwrap().as_str(), text);
     }
@@ -91,12 +92,12 @@ fn e23_an_id_refuses_outer_spaces() {
 }
 
 #[test]
-fn e22_an_id_may_be_other_than_ascii() {
+fn e22_an_id_may_have_other_characters_than_ascii() {
     assert_eq!(EventId::new("…").unwrap().as_str(), "…");
 }
 
 #[test]
-fn e21_an_id_has_a_limit() {
+fn e21_an_id_may_have_bytes_up_to_the_limit() {
     let max = EVENT_ID_BYTES_MAX;
     assert!(EventId::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventId::new(&"x".repeat(max)).is_ok());
@@ -110,7 +111,7 @@ fn e21_an_id_has_a_limit() {
 }
 
 #[test]
-fn a_type_has_a_limit() {
+fn a_type_may_have_bytes_up_to_the_limit() {
     let max = EVENT_TYPE_BYTES_MAX;
     assert!(EventType::new(&"x".repeat(max - 1)).is_ok());
     assert!(EventType::new(&"x".repeat(max)).is_ok());
@@ -121,9 +122,9 @@ fn a_type_has_a_limit() {
 }
 
 #[test]
-fn a_refusal_can_be_matched() {
+fn an_error_has_the_reason_and_the_position() {
     let Err(InvalidField { field: "id", reason, .. }) = EventId::new("a\0") else {
-        panic!("an id with NUL");
+        panic!("an id with NUL was accepted");
     };
     assert!(matches!(reason, InvalidReason::Character { at: 1, character: '\0', .. }));
     let reason = EventId::new("a ").unwrap_err().reason;
@@ -133,7 +134,7 @@ fn a_refusal_can_be_matched() {
 }
 
 #[test]
-fn all_conversions_check() {
+fn all_conversions_check_the_text() {
     assert_eq!("a".parse::<EventId>().unwrap().as_ref(), "a");
     assert_eq!("t".parse::<EventType>().unwrap().to_string(), "t");
     assert!("\n".parse::<EventId>().is_err());

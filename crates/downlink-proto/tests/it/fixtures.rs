@@ -1,4 +1,5 @@
-//! The golden streams in `tests/fixtures`. Other readers are tested with them too.
+//! Tests with the golden streams in `tests/fixtures`. Other readers are tested with the same
+//! streams.
 //!
 //! `UPDATE_EXPECT=1` writes the results of the naive reader as the new expectations. A person then
 //! reviews them.
@@ -27,7 +28,7 @@ fn streams() -> Vec<PathBuf> {
     streams
 }
 
-/// One line per event, in the format of `downlink decode`.
+/// The events as lines of JSON, in the format of `downlink decode`.
 fn to_json_lines(seen: &[Seen]) -> String {
     seen.iter()
         .filter_map(|seen| match seen {
@@ -41,7 +42,7 @@ fn to_json_lines(seen: &[Seen]) -> String {
 }
 
 #[test]
-fn each_stream_gives_the_events_beside_it() {
+fn each_stream_gives_the_expected_events() {
     let streams = streams();
     assert!(streams.len() >= 15, "only {} streams", streams.len());
     for path in streams {

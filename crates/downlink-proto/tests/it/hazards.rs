@@ -1,6 +1,7 @@
-//! Encoding hazards E3 to E20 (E1, E2 and E21 to E23 are refusals: see `fields`).
+//! Hazards e03 to e20 for an encoder (see `main.rs`). The module `fields` has e01, e02 and e21 to
+//! e23, whose values are refused.
 //!
-//! Not here: E24 and E25, which are about HTTP.
+//! e24 and e25 are about HTTP, so they have no test in this crate.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ fn event_type(text: &str) -> EventType {
     EventType::new(text).unwrap()
 }
 
-/// Asserts the bytes of a frame, and the items that a reader finds in them.
+/// Checks the bytes of a frame, and the items that a reader finds in them.
 #[track_caller]
 fn check_frame(frame: impl Into<Frame>, bytes: &str, expected: &[Seen]) {
     let frame = frame.into();
@@ -32,7 +33,7 @@ fn check_frame(frame: impl Into<Frame>, bytes: &str, expected: &[Seen]) {
 }
 
 #[test]
-fn e03_each_line_of_data_gets_its_field() {
+fn e03_each_line_of_data_becomes_a_data_field() {
     check_frame(Event::new("a\nb"), "data: a\ndata: b\n\n", &[message("a\nb")]);
     check_frame(Event::new("a\n\nb"), "data: a\ndata: \ndata: b\n\n", &[message("a\n\nb")]);
     check_frame(
@@ -56,7 +57,7 @@ fn e05_crlf_in_data_is_one_line_break() {
 }
 
 #[test]
-fn e06_a_line_break_at_the_end_of_data_comes_back() {
+fn e06_a_line_break_at_the_end_of_data_is_kept() {
     check_frame(Event::new("a\n"), "data: a\ndata: \n\n", &[message("a\n")]);
     check_frame(Event::new("a\r\n"), "data: a\ndata: \n\n", &[message("a\n")]);
     check_frame(Event::new("\n"), "data: \ndata: \n\n", &[message("\n")]);
@@ -68,7 +69,7 @@ fn e07_empty_data_is_one_line() {
 }
 
 #[test]
-fn e08_no_data_at_all_is_possible() {
+fn e08_an_event_may_have_no_data() {
     check_frame(Event::default(), "\n", &[]);
     check_frame(Event::default().id(id("1")), "id: 1\n\n", &[]);
     check_frame(Event::default().event(event_type("t")), "event: t\n\n", &[]);
@@ -79,7 +80,7 @@ fn e08_no_data_at_all_is_possible() {
 }
 
 #[test]
-fn e09_a_space_at_the_beginning_survives() {
+fn e09_a_space_at_the_beginning_is_kept() {
     check_frame(Event::new(" a"), "data:  a\n\n", &[message(" a")]);
     check_frame(Event::new(" "), "data:  \n\n", &[message(" ")]);
     let typed = Event::new("").event(event_type(" t"));
@@ -87,7 +88,7 @@ fn e09_a_space_at_the_beginning_survives() {
 }
 
 #[test]
-fn e10_an_empty_type_is_none() {
+fn e10_an_empty_type_means_no_type() {
     let event = Event::new("a").event(event_type(""));
     assert_eq!(event.fields().event_type, None);
     assert_eq!(event, Event::new("a"));
@@ -97,7 +98,7 @@ fn e10_an_empty_type_is_none() {
 }
 
 #[test]
-fn e11_an_empty_id_resets_and_is_not_none() {
+fn e11_an_empty_id_is_written() {
     let event = Event::new("a").id(id(""));
     assert_ne!(event, Event::new("a"));
     assert_eq!(event.fields().id, Some(&id("")));
@@ -105,7 +106,7 @@ fn e11_an_empty_id_resets_and_is_not_none() {
 }
 
 #[test]
-fn e12_each_line_of_a_comment_gets_its_colon() {
+fn e12_each_line_of_a_comment_becomes_a_comment_line() {
     let seen = [comment(" a"), comment(" b"), comment(" c"), comment(" d")];
     check_frame(Frame::comment("a\nb\rc\r\nd"), ": a\n: b\n: c\n: d\n\n", &seen);
     check_frame(Frame::comment(""), ": \n\n", &[comment(" ")]);
@@ -117,8 +118,8 @@ fn e12_each_line_of_a_comment_gets_its_colon() {
     );
 }
 
-/// A comment's blank line would end an event around it. So a frame has exactly one blank line, at
-/// its end, and frames may follow each other in any order.
+/// A blank line ends an event. So a frame has exactly one blank line, at its end, and frames may be
+/// sent in any order.
 #[test]
 fn e13_a_frame_has_one_blank_line_at_its_end() {
     let full = Event::new("a\n\nb").event(event_type("t")).id(id("")).retry(Retry::from_millis(1));
@@ -130,7 +131,7 @@ fn e13_a_frame_has_one_blank_line_at_its_end() {
 }
 
 #[test]
-fn e14_retry_is_digits() {
+fn e14_retry_is_written_as_digits() {
     let seen = [retry(u64::MAX)];
     check_frame(Frame::retry(Duration::MAX), "retry: 18446744073709551615\n\n", &seen);
     check_frame(Frame::retry(Duration::ZERO), "retry: 0\n\n", &[retry(0)]);
@@ -139,7 +140,7 @@ fn e14_retry_is_digits() {
 }
 
 #[test]
-fn e15_a_byte_order_mark_in_data_is_safe_at_the_start() {
+fn e15_a_byte_order_mark_at_the_start_of_data_is_kept() {
     check_frame(Event::new("\u{FEFF}a"), "data: \u{FEFF}a\n\n", &[message("\u{FEFF}a")]);
     check_frame(Frame::comment("\u{FEFF}"), ": \u{FEFF}\n\n", &[comment(" \u{FEFF}")]);
 }
@@ -151,7 +152,7 @@ fn e16_frames_are_utf_8() {
 }
 
 #[test]
-fn e17_other_separators_and_nul_pass_untouched() {
+fn e17_other_separators_and_nul_do_not_change() {
     let text = "\0a\u{2028}b\u{2029}c\u{85}d\u{0B}e\u{0C}f\u{1B}";
     check_frame(Event::new(text), &format!("data: {text}\n\n"), &[message(text)]);
 }
@@ -185,7 +186,7 @@ fn e20_a_long_line_stays_one_line() {
 }
 
 #[test]
-fn fields_come_in_one_order() {
+fn fields_are_written_in_a_fixed_order() {
     let event =
         Event::new("a\nb").retry(Duration::from_millis(5)).id(id("7")).event(event_type("t"));
     let seen = [retry(5), crate::check::event("t", "a\nb").own_id("7")];
@@ -193,7 +194,7 @@ fn fields_come_in_one_order() {
 }
 
 #[test]
-fn an_event_can_be_read_back() {
+fn fields_returns_the_values_of_an_event() {
     let event = Event::new("a\r\n").retry(Retry::from_millis(5)).id(id("7")).event(event_type("t"));
     let fields = event.fields();
     assert_eq!((fields.data, fields.retry), (Some("a\r\n"), Some(Retry::from_millis(5))));
@@ -204,7 +205,7 @@ fn an_event_can_be_read_back() {
     assert_eq!((fields.event_type, fields.retry), (None, None));
 }
 
-/// Hubs and channels hold events by the thousand.
+/// Hubs and channels hold thousands of events, so the size matters.
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn an_event_takes_72_bytes() {
@@ -212,7 +213,7 @@ fn an_event_takes_72_bytes() {
 }
 
 #[test]
-fn encoding_appends() {
+fn encode_into_appends_to_the_buffer() {
     let mut out = b": x\n\n".to_vec();
     Event::new("a").encode_into(&mut out);
     Event::new("b").encode_into(&mut out);
@@ -220,7 +221,7 @@ fn encoding_appends() {
 }
 
 #[test]
-fn a_frame_gives_its_bytes_and_shares_them() {
+fn clones_of_a_frame_share_its_bytes() {
     let frame = Frame::from(Event::new("a"));
     let clone = frame.clone();
     assert_eq!(clone.as_ref().as_ptr(), frame.as_bytes().as_ptr());
@@ -246,7 +247,7 @@ mod json {
     }
 
     #[test]
-    fn json_that_cannot_be_written_is_an_error() {
+    fn a_value_that_cannot_be_written_as_json_is_an_error() {
         let error = Event::json(&BTreeMap::from([((1, 2), 3)])).unwrap_err();
         assert_eq!(error.to_string(), "the value cannot be written as JSON");
         assert_eq!(error.source().unwrap().to_string(), "key must be a string");

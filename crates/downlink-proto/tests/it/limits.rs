@@ -1,4 +1,4 @@
-//! The decoder's limits: at, below and above each; and the bounds on memory and work.
+//! Tests of the decoder's limits (at, below and above each), and of the bounds on memory and work.
 
 use std::error::Error as _;
 
@@ -13,8 +13,7 @@ use crate::{
     reader::{read_with, take_all},
 };
 
-/// Asserts these items and this outcome for a stream: whole, cut at every position, and byte by
-/// byte.
+/// Checks the items and the error of a stream: whole, cut at every position, and byte by byte.
 #[track_caller]
 fn check(limits: DecoderLimits, stream: &[u8], expected: &[Seen], outcome: Option<&str>) {
     let agrees = |chunks: &[&[u8]]| {
@@ -46,7 +45,7 @@ fn check_event(stream: &[u8], expected: &[Seen], is_ok: bool) {
 }
 
 #[test]
-fn rule_10_a_line_has_a_limit() {
+fn rule_10_a_line_may_have_bytes_up_to_the_limit() {
     check_line("data: a\n\n", &[message("a")], true);
     check_line("data: ab\n\n", &[message("ab")], true);
     check_line("data: ab\r\n\r\n", &[message("ab")], true);
@@ -56,7 +55,7 @@ fn rule_10_a_line_has_a_limit() {
     check_line("data: abc", &[], false);
     check_line("data: é\n\n", &[message("é")], true);
     check_line("data: aé\n\n", &[], false);
-    // The limit is for every line. A byte order mark does not count.
+    // The limit applies to every kind of line. A byte order mark at the start does not count.
     check_line(":1234567\n", &[comment("1234567")], true);
     check_line(":12345678\n", &[], false);
     check_line("123456789\n", &[], false);
@@ -67,11 +66,11 @@ fn rule_10_a_line_has_a_limit() {
 }
 
 #[test]
-fn rule_10_an_event_has_a_limit() {
+fn rule_10_an_event_may_have_bytes_up_to_the_limit() {
     check_event(b"data: 1234567\n\n", &[message("1234567")], true);
     check_event(b"data: 12345678\n\n", &[message("12345678")], true);
     check_event(b"data: 123456789\n\n", &[], false);
-    // The line feeds between data lines count, since they are delivered.
+    // The line feeds between data lines count, because they are part of the data.
     check_event(b"data: 1234\ndata: 678\n\n", &[message("1234\n678")], true);
     check_event(b"data: 1234\ndata: 6789\n\n", &[], false);
     check_event(&b"data\n".repeat(9), &[], true);
@@ -93,7 +92,7 @@ fn rule_10_type_and_id_count_towards_the_event() {
     // Only the last one counts, not the sum. An ignored id does not count.
     check_event(b"event: 12345678\nevent: 1234567\nevent: a\n\n", &[], true);
     check_event(b"id: 12345678\nid: 1234567\nid: 123456789\0\n\n", &[], true);
-    // Each block is counted anew. The id in force does not count.
+    // The count begins at 0 in each block. The last event id of an earlier block does not count.
     let seen = [message("12345678").kept_id("12345678")];
     check_event(b"id: 12345678\n\ndata: 12345678\n\n", &seen, true);
 }
@@ -115,7 +114,7 @@ fn items_before_a_limit_can_still_be_taken() {
 }
 
 #[test]
-fn after_a_limit_the_decoder_is_at_its_end_until_a_new_stream() {
+fn after_an_exceeded_limit_every_call_fails_until_a_new_stream() {
     let mut decoder = Decoder::new(DecoderLimits::default().event_bytes_max(2));
     let error = decoder.handle_bytes(b"id: 1\n\ndata: abc\n\n");
     assert!(matches!(error, Err(DecodeError::EventTooLarge { bytes_max: 2, .. })));
@@ -128,7 +127,7 @@ fn after_a_limit_the_decoder_is_at_its_end_until_a_new_stream() {
 }
 
 #[test]
-fn limits_of_zero_are_limits() {
+fn a_limit_may_be_zero() {
     let limits = DecoderLimits::default().line_bytes_max(0);
     check(limits, b"\n\r\n\r", &[], None);
     let error = Some("a line of the event stream is longer than 0 bytes");
@@ -139,7 +138,7 @@ fn limits_of_zero_are_limits() {
 }
 
 #[test]
-fn the_default_limits() {
+fn the_default_limits_apply() {
     let limits = DecoderLimits::default();
     assert_eq!(limits.line_bytes_max, LINE_BYTES_MAX_DEFAULT);
     assert_eq!(limits.event_bytes_max, EVENT_BYTES_MAX_DEFAULT);
@@ -149,8 +148,8 @@ fn the_default_limits() {
     assert!(decoder.handle_bytes(b"x").is_err());
 }
 
-/// The most memory that a decoder holds for this stream in chunks of this length, if taken items
-/// are dropped.
+/// The peak memory of a decoder for this stream in chunks of this length. Items are dropped as soon
+/// as they are taken.
 fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     let (_, used) = allocations_of(|| {
         let mut decoder = Decoder::new(limits);
@@ -165,7 +164,7 @@ fn peak(limits: DecoderLimits, stream: &[u8], chunk_len: usize) -> usize {
     usize::try_from(used.peak).unwrap()
 }
 
-/// While a buffer grows, the new one has twice the content and the old one still exists.
+/// While a buffer grows, there is the old buffer, and a new one of twice its size.
 const GROWTH: usize = 3;
 
 #[test]
@@ -195,7 +194,7 @@ fn rule_10_memory_is_bounded_by_the_limits_and_the_chunk() {
     }
 }
 
-/// Items wait in a queue, so a chunk of many tiny items costs its length times the size of an item.
+/// Items wait in a queue, so the memory for a chunk of tiny items is proportional to its length.
 #[test]
 fn memory_for_waiting_items_is_linear_in_the_chunk() {
     for endless in [&b":\n"[..], b"id\n\n", b"id: 1\n\n", b"data\n\n", b"retry:5\n"] {
@@ -206,7 +205,7 @@ fn memory_for_waiting_items_is_linear_in_the_chunk() {
 }
 
 #[test]
-fn a_long_line_does_not_cost_its_size_for_ever() {
+fn the_memory_of_a_long_line_is_released() {
     let mut decoder = Decoder::default();
     let long = format!("data: {}\n\n", "x".repeat(1_000_000));
     let ((), used) = allocations_of(|| {
@@ -222,7 +221,7 @@ fn a_long_line_does_not_cost_its_size_for_ever() {
 }
 
 #[test]
-fn a_chunk_of_many_items_does_not_cost_their_room_for_ever() {
+fn the_memory_of_a_chunk_of_many_items_is_released() {
     let chunk = b":\n".repeat(20_000);
     let (decoder, used) = allocations_of(|| {
         let mut decoder = Decoder::default();
@@ -235,7 +234,7 @@ fn a_chunk_of_many_items_does_not_cost_their_room_for_ever() {
     drop(decoder);
 }
 
-/// Allocation is linear in the size of an event, not quadratic.
+/// The allocated bytes are linear in the size of an event, not quadratic.
 #[test]
 fn v25_a_large_event_in_small_chunks_allocates_linearly() {
     let bytes_for = |len: usize| {

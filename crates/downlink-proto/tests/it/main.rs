@@ -1,7 +1,11 @@
-//! Tests of the event stream through the public interface: one thread, no input or output.
+//! Tests of the crate through its public interface. They use one thread, and no input or output.
 //!
-//! Names begin with an item of the checklist: `rule_…` (parsing and dispatch), `e…` (encoding
-//! hazards), `v…` (vectors). `check` is the driver, and `naive` is the independent reader.
+//! Many test names begin with a number from three lists, which exist only in these names. `rule_01`
+//! to `rule_35` are the rules for a decoder, derived from the section "Server-sent events" of the
+//! WHATWG HTML standard. `e01` to `e25` are hazards for an encoder: values that readers could
+//! misread. `v01` to `v25` are example streams, from the web platform tests and our own. The module
+//! `check` compares a decoder with the expected items and with the module `naive`, an independent
+//! reader.
 
 #![allow(clippy::unwrap_used)]
 

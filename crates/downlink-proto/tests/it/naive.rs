@@ -1,7 +1,7 @@
-//! A reader that is obviously correct. It takes the whole stream, turns all line ends into LF, and
-//! follows the standard's "interpreting an event stream" line by line.
+//! A simple reader, written to be easy to check. It takes the whole stream, replaces all line ends
+//! by LF, and follows the standard's "interpreting an event stream" line by line.
 //!
-//! It shares no code with the decoder, and deliberately has no limits and no chunks.
+//! It shares no code with the decoder. It has no limits and takes no chunks.
 
 /// One item of a stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,7 +19,7 @@ pub(crate) struct Reading {
     pub(crate) reconnection_time: Option<u64>,
 }
 
-/// Reads a whole stream. It begins with this last event id.
+/// Reads a whole stream, with this last event id at its start.
 pub(crate) fn read_whole(stream: &[u8], last_event_id: &str) -> Reading {
     let text = String::from_utf8_lossy(stream);
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
@@ -34,7 +34,7 @@ pub(crate) fn read_whole(stream: &[u8], last_event_id: &str) -> Reading {
     reading
 }
 
-/// Reads one block: the lines up to a blank one, or the last lines of a stream.
+/// Reads one block: the lines up to a blank line, or the last lines of a stream.
 fn read_block(lines: &[&str], reading: &mut Reading) {
     let is_complete = lines.last() == Some(&"\n");
     let mut event_type = "";

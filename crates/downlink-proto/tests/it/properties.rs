@@ -1,4 +1,5 @@
-//! Properties for any input: round trips, chunking, bounded memory, one event per frame.
+//! Properties that hold for any input: round trips, any chunks, bounded memory, one event per
+//! frame.
 
 use downlink_proto::{Decoder, DecoderLimits, Event, EventId, EventType, Frame, Retry};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -9,7 +10,7 @@ use crate::{
     reader::read_with,
 };
 
-/// Text with many pieces that are special in the format.
+/// Random text with many pieces that have a meaning in the format.
 fn text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         4 => select(vec![
@@ -23,7 +24,7 @@ fn text() -> impl Strategy<Value = String> {
     vec(piece, 0..8).prop_map(|pieces| pieces.concat())
 }
 
-/// Bytes with many pieces of streams, some of them damaged.
+/// Random bytes with many pieces of streams, some of them damaged.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => select(vec![
@@ -61,7 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
     })
 }
 
-/// Cuts the stream at these places, taken modulo its length plus 1.
+/// Cuts the stream at these places. A place beyond the end is taken modulo the length plus 1.
 fn cut<'a>(stream: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (stream.len() + 1)).collect();
     places.sort_unstable();
@@ -79,7 +80,7 @@ fn normalised(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// The items of this event at a reader.
+/// The items that a reader gets for this event.
 fn seen_of(event: &Event) -> Vec<Seen> {
     let fields = event.fields();
     let retry = fields.retry.map(|retry| Seen::Retry(retry.as_millis()));
@@ -96,7 +97,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn property_a_what_is_encoded_is_decoded(event in event(), places in vec(any::<usize>(), 0..4)) {
+    fn property_a_an_encoded_event_is_decoded(event in event(), places in vec(any::<usize>(), 0..4)) {
         let frame = event.encode();
         prop_assert_eq!(frame.len(), event.encoded_len());
         prop_assert_eq!(frame.data(), normalised(event.fields().data.unwrap_or_default()));
@@ -115,14 +116,14 @@ proptest! {
     }
 
     #[test]
-    fn property_b_chunks_do_not_matter(stream in stream(), places in vec(any::<usize>(), 0..12)) {
+    fn property_b_the_items_do_not_depend_on_the_chunks(stream in stream(), places in vec(any::<usize>(), 0..12)) {
         let whole = read_with(&mut Decoder::default(), [&*stream]);
         let cut = read_with(&mut Decoder::default(), cut(&stream, &places));
         prop_assert_eq!(cut, whole);
     }
 
     #[test]
-    fn property_b_chunks_do_not_matter_to_limits(
+    fn property_b_the_limits_do_not_depend_on_the_chunks(
         stream in stream(),
         places in vec(any::<usize>(), 0..12),
         line_bytes_max in 0_usize..20,
@@ -140,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn property_c_any_bytes_stay_within_bounded_memory(
+    fn property_c_the_memory_is_bounded_for_any_bytes(
         stream in vec(prop_oneof![stream(), vec(any::<u8>(), 0..64)], 0..20),
         chunk_len in 1_usize..300,
     ) {
@@ -156,14 +157,14 @@ proptest! {
                 }
             }
         });
-        // Buffers take up to three times their limit while they grow. Waiting items depend on the
-        // chunk.
+        // A growing buffer takes up to three times its limit. The memory for waiting items depends
+        // on the size of the chunk.
         let bound = 3 * (64 + 128) + 3 * 64 + 150 * chunk_len + 1_024;
         prop_assert!(used.peak <= isize::try_from(bound).unwrap(), "{} bytes", used.peak);
     }
 
     #[test]
-    fn property_d_no_content_yields_more_than_one_event(data in text(), id in text(), event_type in text()) {
+    fn property_d_an_event_with_any_content_is_read_as_one_event(data in text(), id in text(), event_type in text()) {
         let mut event = Event::new(data.as_str());
         if let Ok(id) = EventId::new(&id) {
             event = event.id(id);

@@ -1,10 +1,10 @@
-//! The only code that drives a [`Decoder`] and compares its results.
+//! Functions that run a [`Decoder`] and convert its items to those of the naive reader.
 
 use downlink_proto::{DecodeError, Decoder, Item};
 
 use crate::naive::{Reading, Seen};
 
-/// Takes all items that a decoder has now.
+/// Takes all items that the decoder has.
 pub(crate) fn take_all(decoder: &mut Decoder) -> Vec<Seen> {
     std::iter::from_fn(|| decoder.poll_item()).map(seen).collect()
 }
@@ -19,11 +19,11 @@ pub(crate) fn seen(item: Item) -> Seen {
         },
         Item::Comment(text) => Seen::Comment(text),
         Item::Retry(retry) => Seen::Retry(retry.as_millis()),
-        other => panic!("an item this test does not know: {other:?}"),
+        other => panic!("an item that this test does not know: {other:?}"),
     }
 }
 
-/// Reads a stream in these chunks with this decoder, to its end or to an error.
+/// Decodes a stream in these chunks, up to its end or to an error.
 pub(crate) fn read_with<'a>(
     decoder: &mut Decoder,
     chunks: impl IntoIterator<Item = &'a [u8]>,

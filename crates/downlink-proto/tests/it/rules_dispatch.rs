@@ -1,6 +1,6 @@
-//! Rules 25 to 35 of the checklist: dispatch, ids and the end of a stream.
+//! Rules 25 to 35 for a decoder (see `main.rs`): dispatch, ids and the end of a stream.
 //!
-//! Not here: rule 34, the origin of an event, which only a client knows.
+//! Rule 34 has no test, because it is about the origin of an event, which only a client knows.
 
 use downlink_proto::Decoder;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[test]
-fn rule_25_a_block_of_only_an_id_moves_the_resume_point() {
+fn rule_25_a_block_with_only_an_id_sets_the_last_event_id() {
     assert_eq!(check("id: 1\n\n", &[]).last_event_id, "1");
     assert_eq!(
         check("data: a\nid: 1\n\nid: 2\nevent: t\n\n", &[message("a").own_id("1")]).last_event_id,
@@ -20,7 +20,7 @@ fn rule_25_a_block_of_only_an_id_moves_the_resume_point() {
 }
 
 #[test]
-fn rule_26_the_id_stays_for_later_events_and_streams() {
+fn rule_26_later_events_and_streams_keep_the_id() {
     check(
         "id: 1\ndata: a\n\ndata: b\n\ndata: c\n\n",
         &[message("a").own_id("1"), message("b").kept_id("1"), message("c").kept_id("1")],
@@ -40,13 +40,13 @@ fn rule_26_the_id_stays_for_later_events_and_streams() {
 }
 
 #[test]
-fn rule_27_without_data_nothing_is_dispatched() {
+fn rule_27_a_block_without_data_gives_no_event() {
     check("event: t\nid: 1\nretry: x\nfoo: bar\n\n", &[]);
     check("\n\n\n", &[]);
 }
 
 #[test]
-fn rule_28_empty_data_is_data() {
+fn rule_28_a_block_with_empty_data_gives_an_event() {
     check("data\n\n", &[message("")]);
     check("data:\n\n", &[message("")]);
     check("data: \n\n", &[message("")]);
@@ -66,7 +66,7 @@ fn rule_30_the_type_is_message_unless_set() {
 }
 
 #[test]
-fn rule_31_the_type_never_leaks() {
+fn rule_31_a_type_does_not_apply_to_the_next_event() {
     check("event: t\n\ndata: a\n\n", &[message("a")]);
     check("event: t\nid: 1\n\ndata: a\n\n", &[message("a").kept_id("1")]);
     check("event: t\n: c\n\ndata: a\n\n", &[comment(" c"), message("a")]);
@@ -85,7 +85,7 @@ fn rule_32_an_unfinished_event_is_discarded_at_the_end() {
 }
 
 #[test]
-fn rule_33_the_id_of_an_unfinished_event_is_no_resume_point() {
+fn rule_33_the_id_of_an_unfinished_event_is_discarded() {
     for unfinished in ["id: 2\ndata: b\n", "id: 2\n", "id: 2", "id\n"] {
         let mut decoder = Decoder::default();
         decoder.handle_bytes(b"id: 1\ndata: a\n\n").unwrap();
@@ -100,16 +100,17 @@ fn rule_33_the_id_of_an_unfinished_event_is_no_resume_point() {
 }
 
 #[test]
-fn rule_35_many_events_in_one_chunk_come_in_order() {
+fn rule_35_many_events_in_one_chunk_are_returned_in_order() {
     let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
     let stream: String = numbers.iter().map(|number| format!("data: {number}\n\n")).collect();
     let expected: Vec<_> = numbers.iter().map(|number| message(number)).collect();
     check(stream, &expected);
 }
 
-/// A reader that stops in the middle of a chunk must request the items it has not taken.
+/// A reader that stops in the middle of a chunk must get the other events again, so their ids must
+/// not count.
 #[test]
-fn events_not_yet_taken_do_not_move_the_resume_point() {
+fn events_that_were_not_taken_do_not_set_the_last_event_id() {
     let mut decoder = Decoder::default();
     decoder.handle_bytes(b"id: 1\ndata: a\n\nid: 2\n\nretry: 9\nid: 3\ndata: b\n\n").unwrap();
     assert_eq!((decoder.last_event_id(), decoder.reconnection_time()), ("", None));

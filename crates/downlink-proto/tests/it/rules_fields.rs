@@ -1,13 +1,14 @@
-//! Rules 12 to 24 of the checklist: the meaning of a line ("interpreting an event stream").
+//! Rules 12 to 24 for a decoder (see `main.rs`): from lines to fields ("interpreting an event
+//! stream").
 
 use crate::check::{check, comment, event, message, retry};
 
 #[test]
-fn rule_12_an_empty_line_dispatches() {
+fn rule_12_an_empty_line_ends_a_block() {
     check("data: a\n", &[]);
     check("data: a\n\n", &[message("a")]);
     check("\n\n\ndata: a\n\n\n\n", &[message("a")]);
-    // A line of one space is not empty.
+    // A line with one space is not empty.
     check("data: a\n \n", &[]);
 }
 
@@ -21,7 +22,7 @@ fn rule_13_a_line_that_begins_with_a_colon_is_a_comment() {
 }
 
 #[test]
-fn rule_14_the_first_colon_splits() {
+fn rule_14_the_first_colon_ends_the_name() {
     check("data:a:b:c\n\n", &[message("a:b:c")]);
     check("data::\n\n", &[message(":")]);
     check("event: http://x:1/\nid: a:b\ndata\n\n", &[event("http://x:1/", "").own_id("a:b")]);
@@ -36,7 +37,7 @@ fn rule_15_exactly_one_space_is_dropped() {
 }
 
 #[test]
-fn rule_16_a_line_without_colon_is_a_name() {
+fn rule_16_a_line_without_a_colon_is_a_field_without_a_value() {
     check("data\n\n", &[message("")]);
     check("event: t\nevent\ndata\n\n", &[message("")]);
     check("retry\n", &[]);
@@ -71,14 +72,14 @@ fn rule_20_data_lines_are_joined_by_lf() {
 }
 
 #[test]
-fn rule_21_an_id_with_nul_leaves_the_former_one() {
+fn rule_21_an_id_with_nul_is_ignored() {
     check("id: 1\n\nid: \0\ndata: a\n\n", &[message("a").kept_id("1")]);
     check("id: 1\nid: x\0\ndata: a\n\n", &[message("a").own_id("1")]);
     check("id: \0x\ndata: a\n\n", &[message("a")]);
 }
 
 #[test]
-fn rule_22_an_empty_id_resets() {
+fn rule_22_an_empty_id_clears_the_last_event_id() {
     check("id: 1\n\nid:\ndata: a\n\n", &[message("a").own_id("")]);
     check("id: 1\n\nid: \ndata: a\n\n", &[message("a").own_id("")]);
     check("id: 1\n\nid\ndata: a\n\n", &[message("a").own_id("")]);
@@ -97,11 +98,11 @@ fn rule_23_retry_takes_ascii_digits_only() {
 }
 
 #[test]
-fn rule_24_retry_counts_at_once_and_without_data() {
+fn rule_24_retry_applies_at_once_and_without_data() {
     assert_eq!(check("retry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("retry: 5\n\n", &[retry(5)]).reconnection_time, Some(5));
     assert_eq!(check("data: a\nretry: 5\n", &[retry(5)]).reconnection_time, Some(5));
     check("retry: 5\ndata: a\nretry: 6\n\n", &[retry(5), retry(6), message("a")]);
-    // An unfinished line has no effect yet: more digits may follow.
+    // An unfinished line has no effect, because more digits may follow.
     assert_eq!(check("retry: 5", &[]).reconnection_time, None);
 }

@@ -1,4 +1,4 @@
-//! Rules 1 to 11 of the checklist: decoding bytes into lines ("parsing an event stream").
+//! Rules 1 to 11 for a decoder (see `main.rs`): from bytes to lines ("parsing an event stream").
 
 use downlink_proto::Decoder;
 
@@ -11,7 +11,8 @@ use crate::{
 fn rule_01_bytes_are_utf_8_and_invalid_ones_are_replaced() {
     check("data: grüße 日本 🦀\n\n", &[message("grüße 日本 🦀")]);
     check(b"data: a\xFFb\n\n", &[message("a\u{FFFD}b")]);
-    // A sequence cut short by a line end is one replacement character, and the line still ends.
+    // A line end within a multi-byte character ends the line. The incomplete character becomes one
+    // replacement character.
     check(b"data: a\xE6\x97\ndata: b\n\n", &[message("a\u{FFFD}\nb")]);
     // An encoded surrogate and an overlong form give one replacement character per byte.
     check(b"data: \xED\xA0\x80\n\n", &[message("\u{FFFD}\u{FFFD}\u{FFFD}")]);
@@ -36,13 +37,13 @@ fn rule_03_any_other_byte_order_mark_is_text() {
     check("\u{FEFF}\u{FEFF}data: a\n\n", &[]);
     check("\n\u{FEFF}data: a\n\n", &[]);
     check("data: \u{FEFF}a\n\n", &[message("\u{FEFF}a")]);
-    // An incomplete mark is part of the first line.
+    // An incomplete byte order mark is part of the first line.
     check(b"\xEF\xBBdata: a\n\ndata: b\n\n", &[message("b")]);
     check(b"\xEF\n\xBB\xBFdata: a\n\ndata: b\n\n", &[message("b")]);
 }
 
 #[test]
-fn rule_04_a_new_stream_may_begin_with_a_mark_again() {
+fn rule_04_each_stream_may_begin_with_a_byte_order_mark() {
     let mut decoder = Decoder::default();
     for end in ["\n\n", "\n", "\r", ""] {
         decoder.handle_bytes(format!("\u{FEFF}data: a\n\ndata: b{end}").as_bytes()).unwrap();
@@ -51,7 +52,7 @@ fn rule_04_a_new_stream_may_begin_with_a_mark_again() {
         assert_eq!(take_all(&mut decoder), expected, "{end:?}");
         decoder.handle_end();
     }
-    // An incomplete mark at the end of a stream is discarded too.
+    // An incomplete byte order mark at the end of a stream is discarded too.
     decoder.handle_bytes(b"\xEF\xBB").unwrap();
     decoder.handle_end();
     decoder.handle_bytes(b"\xBFdata: a\n\ndata: b\n\n").unwrap();
@@ -68,7 +69,7 @@ fn rule_05_lf_cr_and_crlf_end_lines() {
 }
 
 #[test]
-fn rule_06_crlf_over_two_chunks_is_one_end() {
+fn rule_06_crlf_in_two_chunks_is_one_line_end() {
     let mut decoder = Decoder::default();
     decoder.handle_bytes(b"data: a\r").unwrap();
     decoder.handle_bytes(b"").unwrap();
@@ -79,7 +80,7 @@ fn rule_06_crlf_over_two_chunks_is_one_end() {
 }
 
 #[test]
-fn rule_07_cr_ends_its_line_at_once() {
+fn rule_07_a_cr_ends_its_line_at_once() {
     let mut decoder = Decoder::default();
     decoder.handle_bytes(b"data: a\r\r").unwrap();
     assert_eq!(take_all(&mut decoder), [message("a")]);
@@ -94,7 +95,7 @@ fn rule_07_cr_ends_its_line_at_once() {
 }
 
 #[test]
-fn rule_08_nothing_else_ends_a_line() {
+fn rule_08_no_other_character_ends_a_line() {
     let text = "a\u{2028}b\u{2029}c\u{85}d\u{0B}e\u{0C}f";
     check(format!("data: {text}\n\n"), &[message(text)]);
 }
@@ -105,7 +106,7 @@ fn rule_09_nul_is_legal_in_data_comments_types_and_names() {
     check(":\0c\nevent: t\0\ndata: \0\nda\0ta: x\n\n", &seen);
 }
 
-/// Other tests cover the limits and the memory.
+/// The module `limits` tests the limit of a line, and the memory.
 #[test]
 fn rule_10_a_line_may_be_long() {
     let text = "x".repeat(70 * 1_024);
@@ -117,7 +118,7 @@ fn rule_10_a_line_may_be_long() {
 }
 
 #[test]
-fn rule_11_chunks_do_not_matter() {
+fn rule_11_the_items_do_not_depend_on_the_chunks() {
     let stream = "\u{FEFF}: hé\r\nretry: 20\revent: ü\r\nid: é\r\ndata: a\r\rdata: 🦀\n\r\n";
     let seen = [
         comment(" hé"),

@@ -1,4 +1,4 @@
-//! Stamped frames: the offset is added to the id after encoding.
+//! Tests of stamped frames, which get the offset in their id after they were encoded.
 
 use downlink_proto::{Event, EventId, EventType, Retry};
 
@@ -12,7 +12,7 @@ fn full() -> Event {
     Event::new("a\nb").event(EventType::from_static("note")).retry(Retry::from_millis(5))
 }
 
-/// Asserts that stamping gives the same frame as encoding the complete id.
+/// Checks that stamping gives the same frame as encoding the event with the complete id.
 #[track_caller]
 fn check_stamp(event: &Event, prefix: &str, offset: u64) {
     let unstamped = event.encode_unstamped(&id(prefix));
@@ -25,7 +25,7 @@ fn check_stamp(event: &Event, prefix: &str, offset: u64) {
 }
 
 #[test]
-fn a_stamped_frame_is_the_frame_with_that_id() {
+fn a_stamped_frame_equals_the_frame_with_that_id() {
     for offset in [0, 1, 9, 10, 99, 100, 12_345_678, 999_999_999_999, u64::MAX / 2, u64::MAX] {
         check_stamp(&full(), "k3j9x0qa-", offset);
         check_stamp(&Event::new(""), "k3j9x0qa-", offset);
@@ -35,7 +35,7 @@ fn a_stamped_frame_is_the_frame_with_that_id() {
 }
 
 #[test]
-fn the_bytes_of_a_stamped_frame() {
+fn a_stamped_frame_has_the_expected_bytes() {
     let frame = full().encode_unstamped(&id("k3j9x0qa-")).stamp(17);
     assert_eq!(
         str::from_utf8(frame.as_bytes()),
@@ -44,7 +44,7 @@ fn the_bytes_of_a_stamped_frame() {
 }
 
 #[test]
-fn the_own_id_of_the_event_is_ignored() {
+fn stamping_ignores_the_id_of_the_event() {
     let event = Event::new("a").id(id("own"));
     let frame = event.encode_unstamped(&id("p-")).stamp(3);
     assert_eq!(frame.as_bytes(), b"id: p-3\ndata: a\n\n");
@@ -77,12 +77,12 @@ fn stamping_and_the_first_clones_do_not_allocate() {
 }
 
 #[test]
-fn encoding_allocates_once_and_exactly() {
+fn encoding_allocates_once_with_the_exact_size() {
     let event = full().id(id("7"));
     let (frame, used) = allocations_of(|| event.encode());
     assert_eq!((used.count, used.bytes), (1, frame.len()));
 
-    // The second allocation is the reference count. It is made here so that stamping allocates
+    // The second allocation is the reference count. It is made early, so that stamping allocates
     // nothing.
     let prefix = id("k3j9x0qa-");
     let (unstamped, used) = allocations_of(|| event.encode_unstamped(&prefix));

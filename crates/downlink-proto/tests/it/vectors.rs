@@ -1,4 +1,5 @@
-//! The vectors V1 to V25, from the web platform's tests and our own, each with every cut.
+//! The example streams v01 to v25, from the web platform tests and our own. `check` cuts each
+//! stream at every position.
 
 use downlink_proto::{Decoder, Retry};
 
@@ -10,7 +11,7 @@ use crate::{
 
 const BOM: &str = "\u{FEFF}";
 
-/// Asserts the items after each chunk. They must not come later.
+/// Checks the items after each chunk. No item may be returned later than that.
 #[track_caller]
 fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
     let mut decoder = Decoder::default();
@@ -21,7 +22,7 @@ fn check_at_once(chunks: &[(&[u8], &[Seen])]) {
 }
 
 #[test]
-fn v01_a_stream_of_misspelt_fields() {
+fn v01_misspelt_fields_are_ignored() {
     check(
         "data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\rdata_5\ndata:3\rdata:\r\n \
          data:32\ndata:4\n\n",
@@ -30,7 +31,7 @@ fn v01_a_stream_of_misspelt_fields() {
 }
 
 #[test]
-fn v02_empty_data() {
+fn v02_empty_data_gives_events() {
     check("data:\n\ndata\ndata\n\ndata:test\n\n", &[message(""), message("\n"), message("test")]);
 }
 
@@ -45,7 +46,7 @@ fn v04_a_second_byte_order_mark_is_text() {
 }
 
 #[test]
-fn v05_all_line_ends_mixed_and_no_waiting_after_the_last() {
+fn v05_line_ends_may_be_mixed_and_the_last_needs_no_further_byte() {
     check("data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")]);
     check_at_once(&[(b"data:test\r\ndata\ndata:test\r\n\r", &[message("test\n\ntest")])]);
 }
@@ -56,13 +57,13 @@ fn v06_one_space_is_dropped_and_a_tab_stays() {
 }
 
 #[test]
-fn v07_unknown_fields_and_comments_between() {
+fn v07_unknown_fields_and_comments_between_data_lines() {
     let seen = [crate::check::comment("comment"), message("test\n\ntest")];
     check("data:test\n data\ndata\nfoobar:xxx\njustsometext\n:comment\ndata:test\n\n", &seen);
 }
 
 #[test]
-fn v08_retry_with_a_leading_zero() {
+fn v08_retry_may_have_a_leading_zero() {
     let reading = check("retry:03000\ndata:x\n\n", &[retry(3_000), message("x")]);
     assert_eq!(reading.reconnection_time, Some(3_000));
 }
@@ -85,23 +86,23 @@ fn v11_an_empty_type_means_message() {
 }
 
 #[test]
-fn v12_a_type_is_for_one_event() {
+fn v12_a_type_applies_to_one_event() {
     check("event:test\ndata:x\n\ndata:x\n\n", &[event("test", "x"), message("x")]);
 }
 
 #[test]
-fn v13_a_type_without_data_does_not_leak() {
+fn v13_a_type_without_data_does_not_apply_to_the_next_event() {
     check("event:a\n\ndata:x\n\n", &[message("x")]);
 }
 
 #[test]
-fn v14_an_id_holds_until_it_is_reset() {
+fn v14_an_id_applies_until_an_empty_id() {
     let seen = [message("a").own_id("1"), message("b").kept_id("1"), message("c").own_id("")];
     check("id:1\ndata:a\n\ndata:b\n\nid\ndata:c\n\n", &seen);
 }
 
 #[test]
-fn v15_an_id_without_data_counts() {
+fn v15_an_id_without_data_sets_the_last_event_id() {
     check("id:1\n\ndata:b\n\n", &[message("b").kept_id("1")]);
 }
 
@@ -118,7 +119,7 @@ fn v17_the_id_of_an_unfinished_event_is_discarded() {
 }
 
 #[test]
-fn v18_comments_with_nul_and_empty_and_with_colons() {
+fn v18_comments_may_be_empty_or_have_nul_or_colons() {
     let seen = [
         message("x"),
         crate::check::comment("c\0"),
@@ -130,13 +131,13 @@ fn v18_comments_with_nul_and_empty_and_with_colons() {
 }
 
 #[test]
-fn v19_crlf_cut_between_chunks() {
+fn v19_crlf_may_be_cut_between_chunks() {
     check("data:a\r\ndata:b\r\n\r\n", &[message("a\nb")]);
     check_at_once(&[(b"data:a\r", &[]), (b"\ndata:b\r\n", &[]), (b"\r\n", &[message("a\nb")])]);
 }
 
 #[test]
-fn v20_cr_cr_dispatches_at_once_and_lf_adds_nothing() {
+fn v20_two_cr_end_an_event_at_once_and_an_lf_after_them_adds_nothing() {
     check_at_once(&[
         (b"data:a\r\r", &[message("a")]),
         (b"\n", &[]),
@@ -146,7 +147,7 @@ fn v20_cr_cr_dispatches_at_once_and_lf_adds_nothing() {
 }
 
 #[test]
-fn v21_a_character_cut_between_its_bytes() {
+fn v21_a_character_may_be_cut_between_chunks() {
     check("data: é\n\n", &[message("é")]);
     check_at_once(&[(b"data: \xC3", &[]), (b"\xA9\n\n", &[message("é")])]);
 }
@@ -157,21 +158,21 @@ fn v22_an_invalid_byte_becomes_a_replacement_character() {
 }
 
 #[test]
-fn v23_a_comment_of_two_kibibytes() {
+fn v23_a_comment_may_have_two_kibibytes() {
     let text = "x".repeat(2_048);
     check(format!(":{text}\ndata:x\n\n"), &[crate::check::comment(&text), message("x")]);
 }
 
 #[test]
-fn v24_a_retry_beyond_64_bits_saturates() {
+fn v24_a_retry_above_64_bits_becomes_the_maximum() {
     let seen = [retry(u64::MAX), message("x")];
     check("retry:18446744073709551616\ndata:x\n\n", &seen);
     assert_eq!(Retry::from_millis(u64::MAX).as_millis(), u64::MAX);
 }
 
-/// Tests beside the decoder's code count the work for such an event.
+/// Tests in `src/lines.rs` count the work for such an event.
 #[test]
-fn v25_an_event_of_ten_mebibytes_in_chunks_of_ten_bytes() {
+fn v25_an_event_of_ten_mebibytes_is_read_in_chunks_of_ten_bytes() {
     let text = "0123456789abcde\n".repeat(10 * 1_024 * 1_024 / 16);
     let stream = downlink_proto::Event::new(text.as_str()).encode();
     let mut decoder = Decoder::default();

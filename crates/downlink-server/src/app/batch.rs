@@ -158,8 +158,8 @@ fn parse(line: &str) -> Result<(Envelope, String), Refused> {
     Ok((envelope, data))
 }
 
-/// The refusal for a line that is not an event. The parser's own line number is removed, because it
-/// is always 1. Its message is shortened, because it may quote the whole line.
+/// The refusal for a line that is not an event. The message of the parser has its own line number,
+/// which is always 1 and is removed. The message is shortened, because it may quote the whole line.
 fn not_an_event(error: &serde_json::Error) -> Refused {
     /// Long enough for a message that lists all known names.
     const MESSAGE_CHARS_MAX: usize = 200;

@@ -61,9 +61,9 @@ pub(super) fn stream_format(headers: &HeaderMap) -> Option<Format> {
     }
 }
 
-/// Refuses a form that begins with a field of a publish. Otherwise the data of the event would be
-/// the whole form. The media type is not enough to detect a form, because curl and wget send every
-/// body with the type of a form.
+/// Refuses a form that begins with a parameter of a publish. Otherwise the data of the event would
+/// be the whole form. The media type is not enough to detect a form, because curl and wget send
+/// every body with the type of a form.
 pub(super) fn check_no_form(headers: &HeaderMap, body: &str) -> Result<(), Refused> {
     const FIELDS: [&str; 7] = ["topic", "data", "id", "type", "event", "retry", "private"];
     let media_type = text(headers, &header::CONTENT_TYPE).split(';').next().unwrap_or_default();

@@ -2,9 +2,10 @@
 //! events uses them.
 //!
 //! A page gets only events of the types that it listens for, and an ordinary event does not name
-//! its topics. With `meta=1`, every event has the same type, and its data holds its own type, its
-//! addresses and its data. Its id does not change, so a client resumes as usual. Such an event is
-//! encoded for one subscription only. Other subscriptions still share the ordinary frame.
+//! its topics. With `meta=1`, every event has the type `downlink.event`, and its data is a JSON
+//! object with the original type, the addresses and the original data. The id does not change, so a
+//! client resumes as usual. Such an event is encoded for one subscription only. Other subscriptions
+//! still share the ordinary frame.
 
 use downlink::{
     Event, EventType, Frame,
@@ -16,9 +17,9 @@ use serde::Serialize;
 /// `downlink.` are reserved.
 const EVENT_TYPE: &str = "downlink.event";
 
-/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so the
-/// data in it is at most six times as long as the original. The number of addresses is limited when
-/// an event is published.
+/// The data of an event with `meta=1`. JSON needs at most six bytes for one byte of text, so it
+/// makes the original data at most six times as long. The number of addresses is limited when an
+/// event is published.
 #[derive(Serialize)]
 struct Described<'a> {
     topics: Vec<&'a str>,
@@ -49,7 +50,6 @@ pub(super) fn described(event: Published<String>) -> Frame {
             _ => {}
         }
     }
-    let described = Event::json(&described).expect("text, numbers and lists always serialize to \
-                                                    JSON");
+    let described = Event::json(&described).expect("text, numbers and lists are always valid JSON");
     described.event(EventType::from_static(EVENT_TYPE)).id(event.id()).into()
 }

@@ -1,9 +1,9 @@
 //! Reads and discards the rest of a request body if the server answers before it has read the whole
 //! body.
 //!
-//! Suppose the server closed the connection right after such an answer. The socket would answer
-//! further bytes of the body with a reset, and the client's system would then discard the answer.
-//! So the server reads the rest of the body for a short time. The answer does not wait for that.
+//! If the server closed the connection right after such an answer, the socket would answer further
+//! bytes of the body with a reset. The client's system would then discard the answer. So the server
+//! reads the rest of the body for a short time. The answer does not wait for that.
 
 use std::{
     pin::Pin,

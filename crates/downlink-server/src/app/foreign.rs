@@ -59,7 +59,9 @@ impl Foreign {
             None | Some("prefix") => Types::Prefix,
             Some("keep") => Types::Keep,
             Some("drop") => Types::Drop,
-            Some(_) => return Err(bad_request("The parameter types must be prefix, keep or drop.")),
+            Some(_) => {
+                return Err(bad_request("The parameter types must be prefix, keep or drop."));
+            }
         };
         Ok(Self { ids, types })
     }

@@ -94,8 +94,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| more.is_none());
-    key.map(Some).ok_or_else(|| bad_request("Send only one Idempotency-Key, with visible ASCII \
-                                             characters only."))
+    key.map(Some).ok_or_else(|| {
+        bad_request(
+            "Send only one Idempotency-Key, with visible ASCII \
+                                             characters only.",
+        )
+    })
 }
 
 fn answer(confirmed: &Confirmed) -> Response {

@@ -77,10 +77,10 @@ impl Query {
             None => Ok(None),
             Some("" | "1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
-            Some(other) => {
-                Err(bad_request(format!("The parameter {name} must be 1 or 0, not {}.", \
-                                         shown(other))))
-            }
+            Some(other) => Err(bad_request(format!(
+                "The parameter {name} must be 1 or 0, not {}.",
+                shown(other)
+            ))),
         }
     }
 

@@ -91,8 +91,8 @@ pub(super) enum Inherited {
 impl Inherited {
     /// Takes the inherited socket that the environment variables describe. `None` if there is none.
     ///
-    /// Call this while the program has only one thread, because it removes the variables. Without
-    /// them, no child process takes the socket for its own.
+    /// Call this while the program has only one thread, because it removes the variables. After
+    /// that, no child process takes the socket for its own.
     pub(super) fn take() -> anyhow::Result<Option<Self>> {
         #[cfg(unix)]
         return inherited::take().context("cannot use the inherited socket");
@@ -153,10 +153,7 @@ mod inherited {
             Ok(Some(listener)) => Inherited::Unix(listener),
             _ => match sockets.take_tcp_listener(index) {
                 Ok(Some(listener)) => Inherited::Tcp(listener),
-                _ => bail!(
-                    "descriptor {} is not an open TCP or Unix stream socket",
-                    FIRST + index
-                ),
+                _ => bail!("descriptor {} is not an open TCP or Unix stream socket", FIRST + index),
             },
         };
         match &taken {
@@ -181,9 +178,9 @@ mod inherited {
     ) -> anyhow::Result<Option<usize>> {
         let Some(sockets) = sockets else { return Ok(None) };
         if let Some(process) = process {
-            let recipient: u32 = process.parse().with_context(|| {
-                format!("LISTEN_PID={process:?} is not a process id")
-            })?;
+            let recipient: u32 = process
+                .parse()
+                .with_context(|| format!("LISTEN_PID={process:?} is not a process id"))?;
             if recipient != process::id() {
                 tracing::warn!(
                     "the sockets of LISTEN_FDS are ignored: they are for process {recipient}, and \
@@ -307,8 +304,14 @@ mod unix {
         let shown = path.display();
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error).with_context(|| format!("cannot read the type of the \
-                                                                     file {shown}")),
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot read the type of the \
+                                                                     file {shown}"
+                    )
+                });
+            }
             Ok(found) if !found.file_type().is_socket() => {
                 bail!("{shown} exists and is not a socket; choose another path with --listen")
             }

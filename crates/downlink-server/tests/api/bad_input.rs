@@ -79,7 +79,7 @@ async fn invalid_values_of_publishes_are_refused() {
         ("/events?client=", "is not a client id"),
         ("/events?client=%00", "control character"),
         ("/events?topic=a&event=a%0Ab", "The event type cannot be sent"),
-        ("/events?topic=a&event=a%0Db", "Leave line breaks"),
+        ("/events?topic=a&event=a%0Db", "Remove the line breaks"),
         ("/events?topic=a&event=open", "is reserved"),
         ("/events?topic=a&event=error", "is reserved"),
         ("/events?topic=a&event=downlink.gap", "Choose another type."),
@@ -89,11 +89,11 @@ async fn invalid_values_of_publishes_are_refused() {
         ("/events?topic=a&id=a%20b", "is not an event id"),
         ("/events?topic=a&id=abcdefgh-7", "not of the form"),
         (&long_id, "1 to 128 visible"),
-        ("/events?topic=a&retry=1s", "retry is a whole number, not \"1s\""),
-        ("/events?topic=a&retry=-1", "is a whole number"),
-        ("/events?topic=a&retry=99999999999999999999", "is a whole number"),
-        ("/events?topic=a&last=maybe", "last is 1 or 0, not \"maybe\""),
-        ("/events?everyone=yes", "everyone is 1 or 0"),
+        ("/events?topic=a&retry=1s", "retry must be a whole number, not \"1s\""),
+        ("/events?topic=a&retry=-1", "must be a whole number"),
+        ("/events?topic=a&retry=99999999999999999999", "must be a whole number"),
+        ("/events?topic=a&last=maybe", "last must be 1 or 0, not \"maybe\""),
+        ("/events?everyone=yes", "everyone must be 1 or 0"),
     ] {
         server.refuses(("POST", path, ""), "x", (400, says)).await;
     }
@@ -113,11 +113,11 @@ async fn invalid_subscriptions_are_refused() {
         ("topic=%7B", "is neither a topic nor a pattern"),
         ("topic=", "is empty"),
         ("client=", "is not a client id"),
-        ("start=now", "start is live, earliest, last:"),
+        ("start=now", "start must be live, earliest, last:"),
         ("start=last:100001", "not \"last:100001\""),
         ("start=since:yesterday", "RFC 3339"),
-        ("open=2", "open is 1 or 0"),
-        ("alive=x", "alive is 1 or 0"),
+        ("open=2", "open must be 1 or 0"),
+        ("alive=x", "alive must be 1 or 0"),
         ("topic=%ff", "not UTF-8"),
     ] {
         server.refuses(("GET", &format!("/events?{query}"), ""), "", (400, says)).await;
@@ -252,7 +252,7 @@ async fn origin_and_site_headers_may_not_repeat() {
         "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n".to_owned(),
         "Sec-Fetch-Site: same-origin\r\n".repeat(2),
     ] {
-        let says = (400, "Send one");
+        let says = (400, "Send only one");
         server.refuses(("POST", "/events?topic=a", &headers), "x", says).await;
     }
     let target = "http://other.example/topics";

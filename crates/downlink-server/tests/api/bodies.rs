@@ -96,7 +96,7 @@ async fn a_body_that_pauses_too_long_gets_a_408() {
         chunked(&server, &["hal"]),
     ] {
         let answer = Answer::parse(&server.exchange(request.as_bytes()).await);
-        assert!(answer.problem(408).contains("came for 0.05 s"));
+        assert!(answer.problem(408).contains("arrived for 0.05 s"));
     }
     server.is_unharmed(&before).await;
 }

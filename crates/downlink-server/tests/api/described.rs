@@ -85,7 +85,7 @@ async fn the_largest_event_fits_and_meta_is_a_flag() {
     let data = "\u{1}".repeat(1_900);
     server.publish("topic=a", &data).await;
     assert_eq!(next(&mut stream).await.1["data"], data);
-    server.refuses(("GET", "/events?meta=maybe", ""), "", (400, "meta is 1 or 0")).await;
+    server.refuses(("GET", "/events?meta=maybe", ""), "", (400, "meta must be 1 or 0")).await;
     server.refuses(("GET", "/events?meta=1&meta=1", ""), "", (400, "only once")).await;
     server
         .refuses(("POST", "/events?topic=a&event=downlink.event", ""), "x", (400, "reserved"))

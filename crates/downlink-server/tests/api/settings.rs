@@ -31,7 +31,7 @@ async fn anonymous_readers_may_not_publish() {
         ("DELETE", "/clients?client=a"),
     ] {
         let answer = server.ask(method, path, "", "x").await;
-        assert!(answer.problem(403).contains("not started with --anonymous publish."));
+        assert!(answer.problem(403).contains("started without --anonymous publish."));
     }
     assert_eq!(server.hub.stats().published, 0);
     assert_eq!(server.get("/topics").await.status, 200);
@@ -43,7 +43,7 @@ async fn anonymous_publishers_may_not_read() {
     server.publish("topic=a", "x").await;
     for path in ["/", "/events?topic=a", "/topics", "/clients", "/metrics"] {
         let answer = server.get(path).await;
-        assert!(answer.problem(403).contains("not started with --anonymous subscribe."));
+        assert!(answer.problem(403).contains("started without --anonymous subscribe."));
     }
     assert_eq!(server.get("/healthz").await.status, 200);
     assert_eq!(server.get("/readyz").await.status, 200);

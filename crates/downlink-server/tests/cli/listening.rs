@@ -256,7 +256,7 @@ fn sockets_for_another_process_are_ignored() {
     let server = Server::of(supervised(socket, 1, "LISTEN_PID=1 LISTEN_FDS=1"));
     assert_ne!(server.address(), address);
     let warning = server.running.stderr.next();
-    assert!(warning.contains("LISTEN_FDS is for process 1"), "{warning}");
+    assert!(warning.contains("they are for process 1, and"), "{warning}");
 }
 
 /// Asserts that the server does not start and that its error has these parts.
@@ -279,7 +279,7 @@ fn errors_name_unusable_descriptors() {
     refused(supervised(file(), 1, ONE), &none);
     refused(supervised(UdpSocket::bind("127.0.0.1:0").expect("a free port"), 1, ONE), &none);
     let (connected, _other) = UnixStream::pair().expect("a pair");
-    refused(supervised(connected, 1, ONE), &["descriptor 3 is a socket that does not listen"]);
+    refused(supervised(connected, 1, ONE), &["descriptor 3 is a socket that is not listening"]);
 }
 
 #[test]

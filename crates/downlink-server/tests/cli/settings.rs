@@ -171,7 +171,7 @@ fn invalid_hosts_are_errors() {
         let refused = run(command, "");
         assert_eq!((refused.code, &*refused.stdout), (Some(78), ""), "{host}");
         assert!(refused.stderr.contains("separate names with commas"), "{}", refused.stderr);
-        assert!(refused.stderr.contains("a variable of the environment"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("an environment variable"), "{}", refused.stderr);
     }
 }
 
