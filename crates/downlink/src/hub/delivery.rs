@@ -30,7 +30,8 @@ impl<T> std::fmt::Debug for Delivery<T> {
     }
 }
 
-/// An event as it was published. Cheap to keep: it shares what every subscription reads.
+/// An event as it was published. Cheap to keep: all subscriptions share one copy of the
+/// event's data.
 pub struct Published<T> {
     pub(super) offset: Offset,
     pub(super) at: Timestamp,
@@ -92,15 +93,16 @@ impl<T> std::fmt::Debug for Published<T> {
 
 /// Missing events in a subscription.
 ///
-/// The missing events are after `after` and up to `until`. Events in that range that are still
-/// retained, in topics that lost nothing, follow the gap as usual.
+/// The missing events are after `after` and up to `until`. If another topic of the subscription
+/// still retains events in that range, they follow the gap as usual.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Why.
+    /// Why the events are missing.
     pub reason: GapReason,
-    /// The last id before the hole. At first it is the id that the client gave. Later it is the
-    /// subscription's cursor, which may be beyond the last event that it sent.
+    /// The last id before the missing events. In a gap at the start, it is the id that the client
+    /// gave. In a later gap, it is the subscription's cursor, which may be beyond the last event that
+    /// the client got.
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,
@@ -108,8 +110,8 @@ pub struct Gap {
     pub oldest: Option<EventId>,
     /// The id of this notice. A client that resumes after it gets the events that follow the gap.
     pub id: EventId,
-    /// How long the client should wait before it fetches its data anew, so that not all clients do
-    /// so at once.
+    /// How long the client should wait before it fetches its data anew. It differs from client to
+    /// client, so that they do not all fetch at once.
     pub wait: Duration,
 }
 

@@ -19,14 +19,16 @@ pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
 /// `drop_body`, and last `go_on`. A stream whose peer stalls ends with `drop_stalled`.
 pub(in crate::serve) trait HandedOver: Send {
-    /// Reads the memory that the next poll of the body will read. The result has no meaning.
+    /// Loads the memory that the next poll of the body needs into the processor's cache. Ignore the
+    /// result: it only keeps the compiler from removing the reads.
     fn prefetch(&self) -> bool;
 
     /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut,
     /// not ended.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
-    /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
+    /// Drops the body now, so that the code that made it learns of the end even if the peer has not
+    /// yet received all bytes.
     fn drop_body(self: Pin<&mut Self>);
 
     /// The same for a peer that reads nothing any more. The stream is closed afterwards.
@@ -45,6 +47,6 @@ pub(in crate::serve) struct Arrival {
     pub(in crate::serve) input: Bytes,
     /// Whether the connection may serve more requests after this one.
     pub(in crate::serve) keep_alive: bool,
-    /// Whether the driver times blocked writes, and not the kernel.
+    /// True if the driver measures how long a write is blocked; false if the kernel does.
     pub(in crate::serve) times_stalls: bool,
 }
