@@ -160,7 +160,10 @@ async fn a_server_that_shuts_down_takes_no_newcomers_and_goes_on_answering() {
     server.publish("topic=a", "before").await;
     server.hub.drain();
     assert_eq!(stream.rest().await, ["before"]);
-    assert_told_later(&server.get("/events?topic=a").await, "The hub is about to go away.");
+    assert_told_later(
+        &server.get("/events?topic=a").await,
+        "The hub is draining and accepts no new subscriptions.",
+    );
     assert_browser_told_later(&server, "topic=a").await;
     server.publish("topic=a", "kept for who comes back").await;
 }

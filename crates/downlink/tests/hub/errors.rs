@@ -51,8 +51,8 @@ fn what_is_wrong_with_a_type_or_an_id() {
         assert!(hub.to("a").event(free).publish(String::new()).is_ok(), "{free}");
     }
     let id = publish_error(hub.to("a").id("\u{1b}[31m").publish(String::new()));
-    let says = "\"\\u{1b}[31m\" is not an event id: 1 to 128 visible ASCII characters, not \
-                `earliest`, and not of the form that the hub's own ids have";
+    let says = "\"\\u{1b}[31m\" is not an event id: use 1 to 128 visible ASCII characters, but not \
+                `earliest` and not the form of the hub's own ids";
     check(&id, says, None);
 }
 
@@ -199,7 +199,7 @@ fn why_a_subscription_is_not_to_come_back_now_or_ever() {
     let read = refused(hub.subscribe().topic("a"));
     check(&read, "every topic is finished and read", None);
     hub.drain();
-    check(&refused(hub.subscribe()), "the hub is about to go away", None);
+    check(&refused(hub.subscribe()), "the hub is draining and accepts no new subscriptions", None);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn a_full_client_and_a_hub_full_of_names_or_patterns_send_away() {
 fn a_draining_and_a_closed_hub_send_away() {
     let hub = hub();
     hub.drain();
-    sends_away(|| hub.subscribe(), "The hub is about to go away.");
+    sends_away(|| hub.subscribe(), "The hub is draining and accepts no new subscriptions.");
     hub.close();
     sends_away(|| hub.subscribe(), "The hub is closed.");
 }
