@@ -1,7 +1,8 @@
-//! hyper's own refusals, with a reason.
+//! Reasons for the refusals that hyper itself sends.
 //!
-//! hyper answers a head that it cannot read with a bare status, before the app hears of it. Its user
-//! then does not know what to change, so the socket sends a problem document in its place.
+//! hyper answers a request head that it cannot read with a bare status, before the app sees the
+//! request. The client then does not know what to change, so the socket sends a problem document
+//! instead.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,7 +10,8 @@ use http::StatusCode;
 use super::limits::BUFFER_BYTES_MAX;
 use crate::http::Problem;
 
-/// What to send in place of a refusal that hyper is about to write. `None` if it is something else.
+/// The bytes to send instead of a refusal that hyper is about to write. `None` if hyper writes
+/// something else.
 pub(super) fn with_reason(written: &[u8]) -> Option<Bytes> {
     let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     let status = StatusCode::from_bytes(status).ok()?;
