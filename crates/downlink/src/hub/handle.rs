@@ -24,7 +24,6 @@ use super::{
 /// A hub does not need to be stopped. When the last handle of a hub with a store is dropped, the
 /// hub writes the waiting events and closes the file. Subscriptions that are still open end once
 /// they have read the events in memory. Subscriptions to a hub without a store stay open.
-/// end: they are closed once they have read the events in memory. Without a store they wait.
 ///
 /// # Limits
 ///

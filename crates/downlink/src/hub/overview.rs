@@ -22,6 +22,7 @@ pub struct TopicOverview {
     pub bytes: usize,
     /// Events published since the topic was created. When a topic keeps no events and no
     /// subscription names it, the hub forgets the topic, and the number later starts from 0 again.
+    pub published: u64,
     /// The hub's id of the oldest retained event.
     pub oldest: Option<EventId>,
     /// A subscription that resumes after this id misses no event that is published from now on.

@@ -27,7 +27,6 @@ const NICENESS: i32 = 10;
 
 /// Lets the threads that publish and send run before this thread when the processor is busy. Does
 /// nothing except on Linux, since elsewhere a priority belongs to the whole process.
-/// nothing except on Linux, since elsewhere a priority belongs to the whole process.
 #[cfg(feature = "store")]
 pub(super) fn yield_to_others() {
     // If the system refuses, all threads have the same priority, which is slower but correct.

@@ -11,6 +11,7 @@
 //! it has sent no request yet, otherwise after the idle timeout. The defaults of h2 end a
 //! connection with a flood of resets or of broken streams. Upgrades and the direct path are not
 //! supported over HTTP/2.
+
 mod pace;
 mod streams;
 

@@ -64,7 +64,6 @@ pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Half would refuse the cookies that some sites collect. Twice the size would cost memory, because
 /// each stalled peer occupies the whole buffer besides one batch of events. With hyper's own
 /// default, 408 KiB, ten thousand stalled peers occupy 4 GB.
-/// 4 GB.
 pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The limits that apply to all connections of a server.

@@ -6,9 +6,11 @@
 //! is limited by the available file descriptors. The server speaks HTTP/1.1 with upgrades
 //! (WebSockets). To a peer that begins with HTTP/2 (`curl --http2-prior-knowledge`, and proxies
 //! with that setting), it speaks HTTP/2 without upgrades.
+//!
 //! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
 //! (a response body) → `handover` and `direct` (event streams without hyper), `http2` →
 //! `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not part of this module.
+//!
 //! # Limits
 //!
 //! | limit | default | set by |
@@ -18,7 +20,7 @@
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
 //! | wait of an idle connection for its next request | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
 //! | time that a write makes no progress | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
-//! | bytes that the kernel holds unsent for one socket | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
+//! | unsent bytes in the kernel, per socket | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
 //! | during a drain, wait for a first request, and for the next one | 1 s, 250 ms | – |
 //! | size of a request head | 32 KiB, 100 fields | – |
@@ -38,6 +40,7 @@
 //! The server does not limit the size of a request body or the time that it takes. The app decides
 //! about both, since a body may be a stream itself. A peer that sends a body slowly occupies its
 //! connection and the bytes that the app has collected, at most until the end of a drain.
+
 mod accept;
 mod app;
 mod boundary;
@@ -160,6 +163,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     /// its way still gets an answer: a second for the first request of a connection, a quarter of a
     /// second for a later one. Answers say `Connection: close` from then on. The app itself must
     /// end the connections that it has upgraded. For the signals of the system see [`stop_signal`].
+    pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,
     {

@@ -14,6 +14,7 @@
 //!   way.
 //! - *Permit.* It owns the connection's permit, one of `connections_max`. It keeps the permit even
 //!   if an upgrade gives the socket to other code.
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -10,6 +10,7 @@
 //! - `direct` times such sockets with the timers of its driver.
 //! - `http2` times each stream with a [`StallTimer`], since flow control hides a stall of one
 //!   stream from the socket.
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;

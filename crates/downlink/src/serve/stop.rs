@@ -18,6 +18,7 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 /// The function listens from the call on, even if the future is polled later. From then on, these
 /// signals no longer end the process by themselves, even after the future is complete or dropped.
 /// If a second signal should end the program at once, call this function again.
+///
 /// # Errors
 ///
 /// The error of the operating system, if it cannot install signal handlers.
