@@ -44,7 +44,8 @@ pub enum PublishError {
     InvalidType(#[source] InvalidField),
     /// The event type is reserved for the hub or the browser.
     #[error(
-        "the event type {} is reserved, like `open`, `error` and all types that begin with `downlink.`",
+        "the event type {} is reserved, like `open`, `error` and all types that begin with \
+         `downlink.`",
         shown(event_type)
     )]
     ReservedType {
