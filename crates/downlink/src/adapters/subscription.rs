@@ -304,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn a_driven_body_is_woken_by_its_key() {
         let hub = Hub::<String>::text();
-        let subscription = hub.subscribe().topic("news").open().await.expect("room");
+        let subscription = hub.subscribe().topic("news").open().await.expect("the hub has room");
         let mut body = Box::pin(subscription.into_http_response().into_body());
         let keys = Arc::new(WokenKeys::default());
         let wakes = Arc::new(WakeCount::default());
@@ -317,7 +317,7 @@ mod tests {
             let mut cx = Context::from_waker(&waker);
             while round.poll(key, &mut cx, |cx| body.as_mut().poll_frame(cx)).0.is_ready() {}
             drop(round);
-            hub.to("news").publish("hello".to_owned()).expect("an open topic");
+            hub.to("news").publish("hello".to_owned()).expect("the topic is open");
             (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
@@ -336,8 +336,9 @@ mod tests {
         while let Poll::Ready(Some(frame)) =
             round.poll(7, &mut cx, |cx| body.as_mut().poll_frame(cx)).0
         {
-            let bytes = frame.expect("no failure").into_data().expect("no trailers");
-            text.push_str(std::str::from_utf8(&bytes).expect("text"));
+            let bytes =
+                frame.expect("the body does not fail").into_data().expect("the frame has data");
+            text.push_str(std::str::from_utf8(&bytes).expect("the data is text"));
         }
         text
     }
@@ -348,10 +349,11 @@ mod tests {
     async fn poll_frame_by_yields_the_frames_of_poll_delivery_by() {
         let retention = Retention { events_max: 3, ..Retention::DEFAULT };
         let hub = Hub::<String>::builder().text().retention(retention);
-        let hub = hub.gap_wait_max(Duration::ZERO).build().expect("a hub");
-        hub.to("news").publish("first".to_owned()).expect("an open topic");
+        let hub = hub.gap_wait_max(Duration::ZERO).build().expect("the settings are valid");
+        hub.to("news").publish("first".to_owned()).expect("the topic is open");
         let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
-        let (short, long) = (open().await.expect("room"), open().await.expect("room"));
+        let (short, long) =
+            (open().await.expect("the hub has room"), open().await.expect("the hub has room"));
         let mut short = Box::pin(short.into_http_response().into_body());
         let as_published = |event: Published<String>| event.frame().clone();
         let mut long = Box::pin(long.into_sse_with(as_published).into_http_response().into_body());
@@ -361,7 +363,7 @@ mod tests {
         {
             for (topic, count) in [("news", news), ("other", others)] {
                 for number in 0..count {
-                    hub.to(topic).publish(number.to_string()).expect("an open topic");
+                    hub.to(topic).publish(number.to_string()).expect("the topic is open");
                 }
             }
             let frames = ready(&mut short);

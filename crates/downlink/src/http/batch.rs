@@ -19,7 +19,7 @@ pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// small events would need more writes than packets.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
-/// See the module.
+/// The frames of one batch, joined if there are several.
 #[derive(Debug)]
 pub(super) struct FrameBatch {
     frames: usize,
@@ -63,7 +63,7 @@ impl FrameBatch {
         Ok(())
     }
 
-    /// Adds a small frame, such as the last one of a response, whether it fits or not.
+    /// Adds a small frame, such as the last one of a response, even if it does not fit.
     pub(super) fn push_last(&mut self, frame: Frame) {
         self.frames += 1;
         self.content = match std::mem::replace(&mut self.content, BatchContent::Empty) {
@@ -114,7 +114,7 @@ mod tests {
     fn batch_of(lens: &[usize]) -> FrameBatch {
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for len in lens {
-            batch.push(frame_of(*len)).expect("fits");
+            batch.push(frame_of(*len)).expect("the frame fits");
         }
         batch
     }
@@ -124,7 +124,7 @@ mod tests {
         let frame = frame_of(100);
         let address = frame.as_bytes().as_ptr();
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
-        batch.push(frame).expect("fits");
+        batch.push(frame).expect("the frame fits");
         assert_eq!(batch.into_bytes().as_ptr(), address);
     }
 
@@ -132,7 +132,7 @@ mod tests {
     fn frames_keep_their_order() {
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for text in ["a", "b", "c"] {
-            batch.push(Frame::comment(text)).expect("fits");
+            batch.push(Frame::comment(text)).expect("the frame fits");
         }
         assert_eq!(batch.into_bytes(), ": a\n\n: b\n\n: c\n\n");
     }
@@ -151,7 +151,7 @@ mod tests {
     fn frames_at_the_limit_fit_and_one_more_does_not() {
         let mut batch = batch_of(&[20; BATCH_FRAMES_MAX - 1]);
         assert!(!batch.is_full());
-        batch.push(frame_of(20)).expect("the last one");
+        batch.push(frame_of(20)).expect("the last frame fits");
         assert!(batch.is_full());
         assert_eq!(batch.push(frame_of(20)), Err(frame_of(20)));
     }

@@ -56,7 +56,7 @@ enum BodyPhase {
     Open,
     /// The body has failed, and has yielded the last chunk before the failure.
     Failing,
-    /// The server has had time to send that chunk.
+    /// The server has had time to send the last chunk before the failure.
     Failed,
     /// Every further poll returns `None`.
     Ended,
@@ -332,7 +332,7 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame, AnyError>>> {
-            assert!(!self.failed, "polled again");
+            assert!(!self.failed, "the source was polled again");
             if let Some(word) = self.words.pop() {
                 return Poll::Ready(Some(Ok(Frame::comment(word))));
             }
@@ -345,8 +345,8 @@ mod tests {
     fn text(polled: Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>>) -> String {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.into_data().expect("no trailers");
-                String::from_utf8(bytes.to_vec()).expect("text")
+                let bytes = frame.into_data().expect("the frame has data");
+                String::from_utf8(bytes.to_vec()).expect("the data is text")
             }
             other => format!("{other:?}"),
         }

@@ -164,7 +164,7 @@ mod tests {
     fn read(header: Option<&[u8]>, query: Option<&str>) -> Option<String> {
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
-            let value = HeaderValue::from_bytes(value).expect("a header's bytes");
+            let value = HeaderValue::from_bytes(value).expect("the bytes may be in a header");
             headers.insert("last-event-id", value);
         }
         LastEventId::from_request(&headers, query).as_str().map(str::to_owned)
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn query_is_percent_decoded() {
+    fn the_query_is_percent_decoded() {
         assert_eq!(read(None, Some("last_event_id=a%20%C3%A9")).as_deref(), Some("a \u{e9}"));
         assert_eq!(read(None, Some("last_event_id=a+b%2Bc%zz")).as_deref(), Some("a+b+c%zz"));
         assert_eq!(read(None, Some("xlast_event_id=3&last_event_idx=4")), None);
@@ -242,7 +242,10 @@ mod tests {
 
     fn is_browser(headers: &[(&'static str, &str)], query: &str) -> bool {
         let headers = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), value.parse::<HeaderValue>().expect("a value"))
+            (
+                http::HeaderName::from_static(name),
+                value.parse::<HeaderValue>().expect("a valid header value"),
+            )
         });
         LastEventId::from_request(&headers.collect(), Some(query)).is_browser()
     }

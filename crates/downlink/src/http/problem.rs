@@ -86,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn detail_may_be_absent() {
+    fn the_detail_may_be_absent() {
         let problem = Problem::new(StatusCode::CONFLICT);
         assert_eq!(problem.to_json(), r#"{"type":"about:blank","title":"Conflict","status":409}"#);
         assert_eq!(problem.status(), StatusCode::CONFLICT);
     }
 
     #[test]
-    fn unknown_status_has_a_title() {
+    fn an_unknown_status_has_a_title() {
         let status = StatusCode::from_u16(599).expect("three digits");
         assert!(Problem::new(status).to_json().contains(r#""title":"Error""#));
     }

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn order_of_the_ends_does_not_matter() {
+    fn the_order_of_the_ends_does_not_matter() {
         assert_eq!(Spread::between(5 * SECOND, SECOND), Spread::between(SECOND, 5 * SECOND));
     }
 

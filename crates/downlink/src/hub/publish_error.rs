@@ -65,7 +65,7 @@ pub enum PublishError {
     /// form of the hub's own ids.
     #[error(
         "{} is not an event id: use 1 to 128 visible ASCII characters, but not `earliest` and not \
-        the form of the hub's own ids",
+         the form of the hub's own ids",
         shown(id)
     )]
     InvalidId {

@@ -195,8 +195,8 @@ mod tests {
     }
 
     fn to() -> Vec<Address> {
-        let client = Address::Client(ClientId::new("alice").expect("a client"));
-        let topic = Address::Topic(Topic::new("a/b").expect("a topic"));
+        let client = Address::Client(ClientId::new("alice").expect("a valid client id"));
+        let topic = Address::Topic(Topic::new("a/b").expect("a valid topic"));
         vec![Address::Everyone, client, topic]
     }
 
@@ -204,10 +204,10 @@ mod tests {
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {
-            Some(given) => event.id(EventId::new(given).expect("an id")).encode(),
+            Some(given) => event.id(EventId::new(given).expect("a valid event id")).encode(),
             None => {
                 let prefix = format!("{}-", stored.id.epoch);
-                event.encode_unstamped(&EventId::new(&prefix).expect("an id")).stamp(7)
+                event.encode_unstamped(&EventId::new(&prefix).expect("a valid event id")).stamp(7)
             }
         };
         let record = decode::<String>(&stored, None).expect("the body is readable");

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aborted_connection_is_skipped() {
+    fn an_aborted_connection_is_skipped() {
         let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
         assert_eq!(pause_after(&aborted), Some(Duration::ZERO));
     }

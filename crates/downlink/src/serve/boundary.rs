@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn last_boundary_of_a_chunk_is_found() {
+    fn the_last_boundary_of_a_chunk_is_found() {
         let start = Boundary::default();
         assert_eq!(start.last_in(b"data: a\n\ndata: b\r\n\r\ndata: c"), Some(20));
         assert_eq!(start.last_in(b"data: a\ndata: b\n"), None);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn boundary_can_begin_in_an_earlier_chunk() {
+    fn a_boundary_may_begin_in_an_earlier_chunk() {
         let mut at = Boundary::default();
         at.pass(b"data: a\n");
         assert_eq!(at.last_in(b"\ndata: b"), Some(1));

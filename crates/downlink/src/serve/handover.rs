@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn close_is_found_anywhere_in_the_header() {
         let says = |value: &'static str| {
-            let headers = HeaderMap::from_iter([(CONNECTION, value.parse().expect("valid"))]);
+            let headers =
+                HeaderMap::from_iter([(CONNECTION, value.parse().expect("a valid header value"))]);
             says_close(&headers)
         };
         assert!(says("close") && says("Keep-Alive, Close"));
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_methods_allow_no_handover() {
+    fn other_versions_and_methods_do_not_allow_a_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;

@@ -53,7 +53,7 @@ pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
 }
 
 pin_project! {
-    /// See the module.
+    /// The body of a response, which a drain can end.
     pub(super) struct OutgoingBody<B> {
         // `None` if the response was refused or has ended early.
         #[pin]

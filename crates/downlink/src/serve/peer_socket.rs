@@ -45,7 +45,7 @@ const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// See the module. `Permit` may be any guard.
+/// The wrapper around a peer's socket. `Permit` may be any guard.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
@@ -83,7 +83,7 @@ struct CarefulClose {
 }
 
 impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
-    /// Sets the socket's options and takes it over.
+    /// Wraps an accepted socket, and sets its options.
     pub(super) fn new(io: Io, limits: &ServeLimits, permit: Permit) -> Self {
         let kernel_times = socket::tune(&io, limits);
         Self {
@@ -131,7 +131,7 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io, Permit> {
-    /// Closes the connection so that the peer gets all that was sent.
+    /// Closes the connection so that the peer gets everything that was sent.
     pub(super) async fn close(mut self) {
         // The socket is closed here even after an error.
         let _ = poll_fn(|cx| self.poll_close(cx)).await;
@@ -320,7 +320,7 @@ mod tests {
             let mut got = Vec::new();
             for _ in 0..8 {
                 advance(STALL - Duration::from_secs(1)).await;
-                got.push(theirs.read_u8().await.expect("open"));
+                got.push(theirs.read_u8().await.expect("the connection is open"));
             }
             got
         };
@@ -334,7 +334,7 @@ mod tests {
     async fn flushing_does_not_postpone_the_timeout() {
         let (ours, _theirs) = duplex(4);
         let mut socket = socket_of(ours);
-        socket.write_all(b"four").await.expect("fits");
+        socket.write_all(b"four").await.expect("the pipe has room");
         let before = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let error = poll_fn(|cx| {
@@ -358,39 +358,39 @@ mod tests {
         socket_of(ours).close().await;
         assert_eq!(before.elapsed(), Duration::ZERO);
         let (ours, mut theirs) = duplex(64);
-        theirs.write_all(b"unread").await.expect("open");
+        theirs.write_all(b"unread").await.expect("the connection is open");
         socket_of(ours).close().await;
         assert!(before.elapsed() >= CLOSE_LINGER);
-        theirs.write_all(b"x").await.expect_err("closed");
+        theirs.write_all(b"x").await.expect_err("the connection is closed");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_timer_exists_only_while_a_write_is_blocked() {
         let (ours, mut theirs) = duplex(4);
         let mut socket = socket_of(ours);
-        socket.write_all(b"four").await.expect("fits");
+        socket.write_all(b"four").await.expect("the pipe has room");
         assert!(!socket.stall.is_running());
         let (written, read) = tokio::join!(socket.write_all(b"more"), theirs.read_u32());
-        written.expect("read in time");
-        read.expect("four bytes");
+        written.expect("the peer reads in time");
+        read.expect("four bytes were written");
         assert!(!socket.stall.is_running());
     }
 
     #[tokio::test]
     async fn rewound_input_comes_before_new_input() {
         let (ours, mut theirs) = duplex(64);
-        theirs.write_all(b" and after").await.expect("open");
+        theirs.write_all(b" and after").await.expect("the connection is open");
         let mut rewound = socket_of(ours);
         rewound.rewind(b"before");
         let mut two = [0; 2];
-        rewound.read_exact(&mut two).await.expect("open");
+        rewound.read_exact(&mut two).await.expect("the connection is open");
         rewound.rewind(&two);
         let PeerSocket { io, input, .. } = rewound;
         assert_eq!(input, "before");
         let mut rewound = socket_of(io);
         rewound.rewind(&input);
         let mut all = [0; 16];
-        rewound.read_exact(&mut all).await.expect("open");
+        rewound.read_exact(&mut all).await.expect("the connection is open");
         assert_eq!(&all, b"before and after");
         assert!(rewound.input.is_empty());
     }
@@ -401,7 +401,7 @@ mod tests {
         let mut rewound = socket_of(ours);
         let writing = async {
             for chunk in chunks {
-                theirs.write_all(chunk).await.expect("open");
+                theirs.write_all(chunk).await.expect("the connection is open");
                 tokio::task::yield_now().await;
             }
             drop(theirs);
@@ -410,7 +410,7 @@ mod tests {
             let mut reads = Vec::new();
             loop {
                 let mut bytes = [0; 64];
-                let read = rewound.read(&mut bytes).await.expect("open");
+                let read = rewound.read(&mut bytes).await.expect("the connection is open");
                 if read == 0 {
                     return reads;
                 }

@@ -16,7 +16,7 @@ const ASKED: u8 = 2;
 /// hyper has flushed the socket after that poll, so the head is written.
 const WRITTEN: u8 = 3;
 
-/// See the module.
+/// The progress of the present request and response on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stage: AtomicU8,

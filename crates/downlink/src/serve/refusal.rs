@@ -37,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_refusals_of_heads_get_a_reason() {
+    fn only_refusals_of_request_heads_get_a_reason() {
         let refusal = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
-        let told = with_reason(refusal).expect("a refusal");
-        let told = str::from_utf8(&told).expect("text");
+        let told = with_reason(refusal).expect("the bytes are a refusal");
+        let told = str::from_utf8(&told).expect("the refusal is text");
         assert!(told.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{told}");
         assert!(told.contains("more than 32768 bytes or 100 fields"), "{told}");
         for other in

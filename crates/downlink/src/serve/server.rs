@@ -8,7 +8,7 @@ use super::direct::DirectStreams;
 use super::drain::Drain;
 use super::limits::ServeLimits;
 
-/// See the module.
+/// The state that all connections of a server share.
 pub(super) struct Server {
     pub(super) limits: ServeLimits,
     /// The paths for which the app answers even connections beyond `connections_max`.

@@ -102,7 +102,8 @@ mod tests {
     #[tokio::test]
     async fn the_send_buffer_of_a_unix_socket_is_bounded() {
         let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
-        let size = |stream| SockRef::from(stream).send_buffer_size().expect("readable");
+        let size =
+            |stream| SockRef::from(stream).send_buffer_size().expect("the option can be read");
         let system = size(&theirs);
         assert!(!tune(&ours, &limits(Duration::from_secs(4))));
         assert!(size(&ours) < system, "{} of {system}", size(&ours));
@@ -111,36 +112,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_are_set_on_a_real_socket() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let address = listener.local_addr().expect("bound");
+    async fn the_options_are_set_on_a_tcp_socket() {
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
+        let address = listener.local_addr().expect("the listener is bound");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (_client, (stream, _)) = (client.expect("listening"), accepted.expect("connected"));
+        let (_client, (stream, _)) =
+            (client.expect("the listener listens"), accepted.expect("a client connects"));
         let limits = limits(Duration::from_secs(4));
         assert_eq!(tune(&stream, &limits), cfg!(target_os = "linux"));
-        assert!(stream.nodelay().expect("readable"));
+        assert!(stream.nodelay().expect("the option can be read"));
         #[cfg(target_os = "linux")]
         {
             let socket = SockRef::from(&stream);
-            assert_eq!(socket.tcp_notsent_lowat().expect("readable"), limits.unsent_bytes_max);
-            let user_timeout = socket.tcp_user_timeout().expect("readable");
+            assert_eq!(
+                socket.tcp_notsent_lowat().expect("the option can be read"),
+                limits.unsent_bytes_max
+            );
+            let user_timeout = socket.tcp_user_timeout().expect("the option can be read");
             assert_eq!(user_timeout, Some(Duration::from_secs(4)));
         }
         discard_on_close(&stream);
-        assert_eq!(SockRef::from(&stream).linger().expect("readable"), Some(Duration::ZERO));
+        assert_eq!(
+            SockRef::from(&stream).linger().expect("the option can be read"),
+            Some(Duration::ZERO)
+        );
     }
 
     /// The kernel cannot store a time this long, so the server times the writes.
     #[tokio::test]
     async fn the_server_times_a_socket_without_the_options() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let address = listener.local_addr().expect("bound");
-        let stream = TcpStream::connect(address).await.expect("listening");
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
+        let address = listener.local_addr().expect("the listener is bound");
+        let stream = TcpStream::connect(address).await.expect("the listener listens");
         assert!(!tune(&stream, &limits(Duration::MAX)));
     }
 
     #[test]
-    fn other_sockets_are_left_alone() {
+    fn other_sockets_get_no_options() {
         assert!(!tune(&"no socket", &limits(Duration::ZERO)));
         discard_on_close(&"no socket");
     }

@@ -25,7 +25,7 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime that has IO enabled.
+/// If it is not called in a tokio runtime with IO enabled.
 ///
 /// # Examples
 ///

@@ -137,7 +137,7 @@ impl Chunk {
         Ok((written < piece.len()).then(unsent))
     }
 
-    /// Writes the frames from where they are in memory.
+    /// Writes the frames directly from their places in memory.
     fn write_frames(
         &mut self,
         socket: &Socket,
@@ -270,22 +270,23 @@ mod tests {
 
     fn pair() -> (Socket, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        ours.set_nonblocking(true).expect("an option of every socket");
+        ours.set_nonblocking(true).expect("sockets can be non-blocking");
         (Socket(ours.into()), theirs)
     }
 
     fn written(frames: &[&[u8]], follows: AfterChunk) -> String {
         let (ours, mut theirs) = pair();
-        let unsent = gathered(frames).write(&ours, follows, Instant::now()).expect("open");
+        let unsent =
+            gathered(frames).write(&ours, follows, Instant::now()).expect("the connection is open");
         assert!(unsent.is_none());
         drop(ours);
         let mut text = String::new();
-        theirs.read_to_string(&mut text).expect("text");
+        theirs.read_to_string(&mut text).expect("the bytes are text");
         text
     }
 
     #[test]
-    fn frames_are_one_chunk() {
+    fn all_frames_are_written_as_one_chunk() {
         assert_eq!(
             written(&[b"data: a\n\n", b"", b"data: b\n\n"], AfterChunk::Chunks),
             "12\r\ndata: a\n\ndata: b\n\n\r\n"
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_the_length_in_hexadecimal() {
+    fn the_head_of_a_chunk_is_its_length_in_hexadecimal() {
         for len in [1, 15, 16, 255, 256, 4_095, 65_536, 1 << 20, usize::MAX] {
             let mut head = [0; HEAD_BYTES_MAX];
             let head = head_of(len, &mut head);
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn unsent_bytes_of_a_full_socket_follow_in_order() {
+    fn the_unsent_bytes_of_a_full_socket_follow_in_order() {
         // The first block is copied, the second is not.
         for block in [&[b'x'; 1_000][..], &[b'x'; 50_000][..]] {
             let (ours, mut theirs) = pair();
@@ -332,18 +333,19 @@ mod tests {
                 whole.extend_from_slice(format!("{:x}\r\n", block.len()).as_bytes());
                 whole.extend_from_slice(block);
                 whole.extend_from_slice(b"\r\n");
-                if let Some(unsent) =
-                    gathered(&[block]).write(&ours, AfterChunk::Chunks, now).expect("open")
+                if let Some(unsent) = gathered(&[block])
+                    .write(&ours, AfterChunk::Chunks, now)
+                    .expect("the connection is open")
                 {
                     break unsent;
                 }
             };
-            assert!(!unsent.write(&ours, now).expect("still full"));
+            assert!(!unsent.write(&ours, now).expect("the connection is open"));
             let mut read = vec![0; whole.len()];
             let mut len = 0;
             while len < whole.len() {
-                len += theirs.read(&mut read[len..]).expect("open");
-                unsent.write(&ours, now).expect("open");
+                len += theirs.read(&mut read[len..]).expect("the connection is open");
+                unsent.write(&ours, now).expect("the connection is open");
             }
             assert!(read == whole, "bytes are lost, doubled or out of order");
         }

@@ -48,7 +48,7 @@ const STREAMS_PER_ROUND: usize = 64;
 /// One value for each stream of a round.
 type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane of streams that have not set one yet.
+/// The lane of new streams, which have not set a lane yet.
 const NEWCOMERS: u32 = 0;
 
 /// Starts the drivers of a server, one for each thread of the runtime, if connections of the type
@@ -57,7 +57,7 @@ const NEWCOMERS: u32 = 0;
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime. If drivers are started, also in a runtime without IO.
+/// If it is not called in a tokio runtime, or if drivers are started in a runtime without IO.
 pub(in crate::serve) fn start<Io: Any>(
     tasks: &mut JoinSet<()>,
     drain: &Arc<Drain>,
@@ -93,7 +93,7 @@ pub(in crate::serve) fn start<Io: Any>(
     DirectStreams(mailboxes.into())
 }
 
-/// See the module.
+/// The state of the task that serves many streams.
 struct Driver {
     mailbox: Arc<Mailbox>,
     drain: Arc<Drain>,

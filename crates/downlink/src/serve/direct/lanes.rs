@@ -43,7 +43,7 @@ struct LaneEntry {
     behind: u32,
 }
 
-/// See the module.
+/// The lanes of one driver.
 #[derive(Debug)]
 pub(super) struct Lanes {
     /// The entries by key, as many as the largest number of streams so far.
@@ -162,7 +162,7 @@ mod tests {
         pushed.push((900, 8));
         pushed.push((901, 9));
         let order = order_of(&pushed);
-        let place = |key| order.iter().position(|at| *at == key).expect("it was pushed");
+        let place = |key| order.iter().position(|at| *at == key).expect("the stream was pushed");
         assert_eq!(place(900), LANE_TURN as usize);
         assert_eq!(place(901), LANE_TURN as usize + 1);
         assert_eq!(order.len(), 502);

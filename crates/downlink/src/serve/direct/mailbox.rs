@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::handed_over::Arrival;
 
-/// See the module.
+/// The woken and the new streams of one driver.
 #[derive(Default)]
 pub(super) struct Mailbox {
     mail: Mutex<MailboxItems>,

@@ -22,7 +22,7 @@ const EVENTS_MAX: usize = 1_024;
 /// The maximum number of calls before the driver serves streams again.
 const ROUNDS_MAX: usize = 4;
 
-/// See the module.
+/// The kernel's events for the sockets of one driver.
 #[derive(Debug)]
 pub(super) struct Readiness {
     poll: AsyncFd<mio::Poll>,
@@ -36,7 +36,7 @@ impl Readiness {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime that has IO enabled.
+    /// If it is not called in a tokio runtime with IO enabled.
     #[expect(
         deprecated,
         reason = "its successor is unsafe: the descriptor must stay open, and mio's poll keeps it open"

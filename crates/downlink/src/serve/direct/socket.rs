@@ -85,16 +85,16 @@ mod tests {
     #[test]
     fn the_last_bytes_and_the_end_arrive_together() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let mut theirs = TcpStream::connect(address).expect("listening");
-        let (ours, _) = listener.accept().expect("connected");
-        ours.set_nodelay(true).expect("an option of every socket");
+        let address = listener.local_addr().expect("the listener is bound");
+        let mut theirs = TcpStream::connect(address).expect("the listener listens");
+        let (ours, _) = listener.accept().expect("a client connects");
+        ours.set_nodelay(true).expect("TCP has this option");
         let ours = Socket(ours.into());
-        assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("room"), 8);
-        ours.end().expect("open");
+        assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("the socket has room"), 8);
+        ours.end().expect("the connection is open");
         let mut bytes = [0; 16];
-        assert_eq!(theirs.read(&mut bytes).expect("open"), 8);
-        theirs.set_nonblocking(true).expect("an option of every socket");
-        assert_eq!(theirs.read(&mut bytes).expect("its end is here already"), 0);
+        assert_eq!(theirs.read(&mut bytes).expect("the connection is open"), 8);
+        theirs.set_nonblocking(true).expect("sockets can be non-blocking");
+        assert_eq!(theirs.read(&mut bytes).expect("the end of the connection has arrived"), 0);
     }
 }

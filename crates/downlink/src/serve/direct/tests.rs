@@ -78,7 +78,7 @@ impl HandedOver for Option<Fake> {
     }
 
     fn poll_body(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        (self.as_mut().get_mut().as_mut().expect("not polled after its end").poll)(cx)
+        (self.as_mut().get_mut().as_mut().expect("the body has not been dropped").poll)(cx)
     }
 
     fn drop_body(mut self: Pin<&mut Self>) {
@@ -94,7 +94,7 @@ impl HandedOver for Option<Fake> {
             if requests.is_some() {
                 return;
             }
-            let io: tokio::net::UnixStream = socket.into_io().expect("a runtime");
+            let io: tokio::net::UnixStream = socket.into_io().expect("a runtime is running");
             PeerSocket::new(io, &limits(), ()).close().await;
         })
     }
@@ -133,10 +133,10 @@ impl Rig {
     /// Hands a body over to a driver, and returns the peer's socket.
     fn hand_over(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        ours.set_nonblocking(true).expect("an option of every socket");
-        theirs.set_nonblocking(true).expect("an option of every socket");
+        ours.set_nonblocking(true).expect("sockets can be non-blocking");
+        theirs.set_nonblocking(true).expect("sockets can be non-blocking");
         self.push(ours.into(), body, keep_alive);
-        tokio::net::UnixStream::from_std(theirs).expect("a runtime")
+        tokio::net::UnixStream::from_std(theirs).expect("a runtime is running")
     }
 
     fn push(&self, socket: OwnedFd, body: Option<Fake>, keep_alive: bool) {
@@ -146,7 +146,7 @@ impl Rig {
 
     /// The next connection whose stream has ended.
     async fn next_resumed(&mut self) -> ConnectionFuture {
-        patiently(self.resumed.recv()).await.expect("a running driver")
+        patiently(self.resumed.recv()).await.expect("the drivers are running")
     }
 
     async fn all_ended(&self) {
@@ -166,8 +166,8 @@ async fn patiently<F: Future>(waited_for: F) -> F::Output {
 
 async fn read(peer: &mut tokio::net::UnixStream, len: usize) -> String {
     let mut bytes = vec![0; len];
-    peer.read_exact(&mut bytes).await.expect("open");
-    String::from_utf8(bytes).expect("text")
+    peer.read_exact(&mut bytes).await.expect("the connection is open");
+    String::from_utf8(bytes).expect("the bytes are text")
 }
 
 async fn rest(mut peer: tokio::net::UnixStream) -> io::Result<String> {
@@ -180,7 +180,8 @@ async fn rest(mut peer: tokio::net::UnixStream) -> io::Result<String> {
 async fn a_driver_survives_a_socket_that_cannot_be_watched() {
     let rig = Rig::new();
     // The kernel cannot watch files.
-    let file = File::open(std::env::current_exe().expect("a program")).expect("readable");
+    let file = File::open(std::env::current_exe().expect("the program has a path"))
+        .expect("the program can be read");
     rig.push(OwnedFd::from(file), Fake::saying("never"), true);
     rig.all_ended().await;
     rig.serves().await;
@@ -209,7 +210,7 @@ async fn a_body_that_wakes_itself_lets_other_tasks_run() {
         tokio::task::yield_now().await;
         polled.store(true, Ordering::Relaxed);
     });
-    other.await.expect("no panic");
+    other.await.expect("no task panicked");
     drop(rig.next_resumed().await);
 }
 
@@ -258,11 +259,11 @@ async fn the_end_of_the_drivers_closes_all_streams_even_if_their_bodies_panic() 
     rig.tasks.shutdown().await;
     assert_eq!(rig.streams.len(), 0);
     for peer in peers {
-        assert_eq!(rest(peer).await.expect("no unread input"), "");
+        assert_eq!(rest(peer).await.expect("the connection was not reset"), "");
     }
     // The drivers have ended, so a late stream is closed at once.
     let late = rig.hand_over(Fake::saying("never"), false);
-    assert_eq!(rest(late).await.expect("no unread input"), "");
+    assert_eq!(rest(late).await.expect("the connection was not reset"), "");
     rig.all_ended().await;
 }
 
@@ -271,15 +272,15 @@ async fn the_end_of_the_drivers_closes_all_streams_even_if_their_bodies_panic() 
 async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
     let mut rig = Rig::new();
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-    ours.set_nonblocking(true).expect("an option of every socket");
-    theirs.set_nonblocking(true).expect("an option of every socket");
-    let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime");
-    peer.write_all(b"more than the request").await.expect("room");
+    ours.set_nonblocking(true).expect("sockets can be non-blocking");
+    theirs.set_nonblocking(true).expect("sockets can be non-blocking");
+    let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime is running");
+    peer.write_all(b"more than the request").await.expect("the socket has room");
     rig.push(ours.into(), Fake::ending("last words", end), keep_alive);
     let closing = rig.next_resumed().await;
     rig.all_ended().await;
     let (text, ()) = tokio::join!(rest(peer), closing);
-    text.expect("no reset")
+    text.expect("the connection was not reset")
 }
 
 #[tokio::test]
@@ -336,7 +337,7 @@ async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
         let roll = Arc::clone(&roll);
         let body = Fake::new(move |cx| {
             driven::set_lane(lane);
-            let mut roll = roll.lock().expect("no panic");
+            let mut roll = roll.lock().expect("no task panicked");
             roll.called.push(lane);
             roll.wakers.push((lane, cx.waker().clone()));
             Poll::Pending
@@ -344,10 +345,10 @@ async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
         peers.push(rig.hand_over(body, false));
     }
     let all_called = async || {
-        while roll.lock().expect("no panic").called.len() <= READERS {
+        while roll.lock().expect("no task panicked").called.len() <= READERS {
             tokio::task::yield_now().await;
         }
-        std::mem::take(&mut *roll.lock().expect("no panic"))
+        std::mem::take(&mut *roll.lock().expect("no task panicked"))
     };
     let first = patiently(all_called()).await;
     // The reader of the quiet topic is woken last. Nothing else runs meanwhile.
@@ -362,7 +363,7 @@ async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
 
 /// There are more streams than one round has. Each has its own frames and its own end.
 #[tokio::test]
-async fn each_peer_gets_all_frames_of_its_own_body() {
+async fn each_peer_gets_all_frames_of_its_body() {
     type Ending = fn() -> Polled;
     const ENDS: [(Ending, &str); 4] = [
         (|| Poll::Pending, ""),
@@ -380,7 +381,7 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         let body = Fake::new(move |cx| {
             polls += 1;
             match polls {
-                1 => wakers.lock().expect("no panic").push(cx.waker().clone()),
+                1 => wakers.lock().expect("no task panicked").push(cx.waker().clone()),
                 2 => return Poll::Ready(Some(Ok(Bytes::from(said(number))))),
                 _ => return end(),
             }
@@ -392,12 +393,14 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         );
     }
     patiently(async {
-        while wakers.lock().expect("no panic").len() < STREAMS {
+        while wakers.lock().expect("no task panicked").len() < STREAMS {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    std::mem::take(&mut *wakers.lock().expect("no panic")).into_iter().for_each(Waker::wake);
+    std::mem::take(&mut *wakers.lock().expect("no task panicked"))
+        .into_iter()
+        .for_each(Waker::wake);
     for (number, mut peer) in peers.into_iter().enumerate() {
         let (_, last) = ENDS[number % ENDS.len()];
         let text = said(number);
@@ -405,7 +408,7 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         if number % ENDS.len() == 0 {
             assert_eq!(patiently(read(&mut peer, text.len())).await, text);
         } else {
-            assert_eq!(rest(peer).await.expect("no unread input"), text);
+            assert_eq!(rest(peer).await.expect("the connection was not reset"), text);
         }
     }
     rig.all_ended().await;
@@ -423,15 +426,20 @@ async fn a_waker_that_outlives_its_stream_holds_up_no_other() {
     let kept = Arc::clone(&waker);
     let peer = rig.hand_over(
         Fake::new(move |cx| {
-            *kept.lock().expect("no panic") = Some(cx.waker().clone());
+            *kept.lock().expect("no task panicked") = Some(cx.waker().clone());
             Poll::Ready(None)
         }),
         false,
     );
-    assert_eq!(rest(peer).await.expect("no unread input"), "0\r\n\r\n");
+    assert_eq!(rest(peer).await.expect("the connection was not reset"), "0\r\n\r\n");
     rig.all_ended().await;
     for _ in 0..3 {
-        waker.lock().expect("no panic").as_ref().expect("it was polled").wake_by_ref();
+        waker
+            .lock()
+            .expect("no task panicked")
+            .as_ref()
+            .expect("the body was polled")
+            .wake_by_ref();
         // The driver takes the wake-up, and has nothing to do.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;

@@ -21,7 +21,7 @@ pub(super) type Ticks = u32;
 /// The time of a stream that is not in the set.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
-/// See the module.
+/// The set of the times of one driver: each is a time and the key of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BTreeSet<(Ticks, u32)>);
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     fn now(at: Moment) -> Now {
-        Now::of(at.instant().expect("not never"))
+        Now::of(at.instant().expect("the moment is not never"))
     }
 
     #[test]

@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(paced.size_hint().exact(), Some(len as u64));
             let mut all = Vec::new();
             while let Some(Ok(frame)) = paced.frame().await {
-                let piece = frame.into_data().expect("data");
+                let piece = frame.into_data().expect("the frame has data");
                 assert!(piece.len() <= PIECE_BYTES_MAX);
                 all.extend_from_slice(&piece);
                 assert_eq!(paced.is_end_stream(), all.len() == len);
@@ -110,7 +110,7 @@ mod tests {
         let report = BodyReport::default();
         assert_eq!(*report.lock(), None);
         let mut paced = Paced::new(Full::new(Bytes::from_static(b"a")), report.clone(), false);
-        paced.frame().await.expect("data").expect("infallible");
+        paced.frame().await.expect("the frame has data").expect("the body cannot fail");
         assert_eq!(*report.lock(), Some(true));
         assert!(paced.frame().await.is_none());
         assert_eq!(*report.lock(), Some(false));

@@ -42,7 +42,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
-/// See the module.
+/// The open streams of one HTTP/2 connection.
 pub(super) struct Http2Streams {
     new: Arc<NewStreams>,
     streams: FuturesUnordered<RequestStream>,
