@@ -97,16 +97,16 @@
 //!
 //! # Guarantees
 //!
-//! - Every subscription gets its events in the same order, each at most once. A client that
-//!   reconnects loses no event that is still retained, and gets none twice. If events are no longer
-//!   retained, the reader gets one [`Gap`] before any later event.
+//! - All subscriptions get their events in the same order, and each event at most once. A client
+//!   that reconnects loses no event that is still retained, and gets none twice. If events are no
+//!   longer retained, the reader gets one [`Gap`] before any later event.
 //! - For a reader that stops reading, the hub keeps only its position, which is one number. Such a
 //!   reader holds up no publisher and no other reader.
 //! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
 //! - The content of one event can never be read as a second event: [`EventType`] and [`EventId`]
 //!   are checked.
 //!
-//! The client is the crate `downlink-client`. Credentials and TLS are not part of either crate.
+//! This crate contains no client (see the crate `downlink-client`), no authentication and no TLS.
 //!
 //! # Features
 //!

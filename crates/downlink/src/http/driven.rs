@@ -28,7 +28,7 @@
 //! Without a driver, these calls return the real time, or `false` to tell the body that it needs
 //! its own timer or waker.
 //!
-//! # Who wakes whom
+//! # How bodies are woken
 //!
 //! A publisher wakes bodies by key, through the round's `WakeMany`, which puts the keys into the
 //! driver's mailbox. Every other waker of a body also puts the body's key there. When the time of a
@@ -177,7 +177,7 @@ pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
     })
 }
 
-/// Requests a poll at a time. Returns false if the body is not driven and needs its own timer.
+/// Requests a poll at the time `at`. Returns false if the body is not driven and needs its own timer.
 pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     POLLING.with(|polling| {
         let is_driven = polling.is_of(cx);

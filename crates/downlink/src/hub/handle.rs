@@ -148,7 +148,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// Use it for health checks. If the disk is full, the hub refuses publishes until the disk has
     /// room. After an error that [`is_final`](StoreError::is_final), the hub refuses publishes
-    /// until the program builds it anew. Subscriptions can still read.
+    /// until the program builds the hub again. Subscriptions can still read.
     ///
     /// ```
     /// let hub = downlink::Hub::<String>::text();

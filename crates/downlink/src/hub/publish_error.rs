@@ -127,7 +127,7 @@ pub enum PublishError {
     #[error("too many events wait for the store")]
     Busy,
     /// The store did not confirm the event. After an error that [`is_final`](StoreError::is_final),
-    /// the store accepts no events until the program builds the hub anew. Only then is it known
+    /// the store accepts no events until the program builds the hub again. Only then is it known
     /// whether the store kept this event. After any other error, the event was not kept.
     /// Subscriptions can still read.
     #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]

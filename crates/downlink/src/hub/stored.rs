@@ -16,9 +16,9 @@ pub(super) use reading::decode;
 /// bodies in this layout stay readable.
 const LAYOUT: u8 = 1;
 
-/// How much lower the priority of the threads that read the store is than that of other threads. On
-/// a busy processor they get a tenth of the others' share. On an idle processor they get all the
-/// time that they need.
+/// The niceness of the threads that read the store. It makes their priority lower than that of
+/// other threads. On a busy processor they get a tenth of the processor time that the other threads
+/// get. On an idle processor they get all the time that they need.
 ///
 /// At equal priority, a replay of a million events quadrupled the latency of live events on one
 /// core. With this value, neither the replay nor the live events were slower.

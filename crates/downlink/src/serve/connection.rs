@@ -290,7 +290,7 @@ fn hand_over<Io: PeerIo, S: PeerApp>(
 }
 
 pin_project! {
-    /// A body on the direct path, and the rest of its connection.
+    /// A body on the direct path, with everything that serves its connection afterwards.
     struct DirectStream<Io, S: AppService> {
         #[pin]
         body: Option<OutgoingBody<S::Body>>,

@@ -58,8 +58,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 /// the others slow. With more, each connection could occupy more memory without any benefit.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
-/// How long the server waits for a peer without an open stream. If the peer was asked to leave, it
-/// is the time to receive the rest. Otherwise it is the time for the next or the first request.
+/// How long the server waits for a peer without an open stream. If the server has asked the peer to
+/// leave, the peer has this time to receive everything that was sent. Otherwise it has this time to
+/// send its next or its first request.
 fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
@@ -137,7 +138,7 @@ where
         let within = wait_without_streams(limits, leaves, was_asked);
         ready!(idle.get_or_insert_with(|| Box::pin(sleep(within))).as_mut().poll(cx));
         if leaves {
-            // The peer has not received the rest in time.
+            // The peer has not received everything in time.
             return Poll::Ready(Ok(()));
         }
         (leaves, idle) = (true, None);

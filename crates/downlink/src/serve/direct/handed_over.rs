@@ -14,7 +14,7 @@ pub(in crate::serve) type ConnectionFuture = Pin<Box<dyn Future<Output = ()> + S
 /// The result of one poll of a body for bytes.
 pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 
-/// A response body whose head is written, and the rest of its connection.
+/// A response body whose head is written, with everything that serves its connection afterwards.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
 /// `drop_body`, and finally `go_on`. If the peer of a stream stalls, the driver calls

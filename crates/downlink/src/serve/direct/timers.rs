@@ -26,7 +26,7 @@ pub(super) const NEVER: Ticks = Ticks::MAX;
 pub(super) struct Timers(BTreeSet<(Ticks, u32)>);
 
 impl Timers {
-    /// Makes the driver poll a stream at a time, unless the stream has an earlier time. `due` is
+    /// Makes the driver poll a stream at the time `at`, unless the stream has an earlier time. `due` is
     /// the stream's time in the set.
     pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
         // Most streams already have an earlier time.
