@@ -31,7 +31,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// hub remembers 65,536 credentials.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
-/// Event types that would call the page's handlers for the connection itself.
+/// The event types with which `EventSource` reports the state of the connection to the page.
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
 /// Builder for an event: its recipients, and its fields except the data.
@@ -210,7 +210,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     /// Publishes the event only once, even if the publish is repeated with this key. The hub
-    /// remembers a key for ten minutes, while it is among the newest 65,536 keys.
+    /// remembers a key for ten minutes, or until 65,536 newer keys were used.
     ///
     /// The same key under another credential is a different key. Pass `""` if there is no
     /// credential. If the credential is long or secret, pass a short name for it, such as a subject

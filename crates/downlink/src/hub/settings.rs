@@ -45,7 +45,7 @@ pub enum LagPolicy {
 #[derive(Clone, Debug, Default)]
 #[must_use = "it takes effect in a hub"]
 pub struct HubRetention {
-    /// The rules without those by selector, which are added when the hub is built.
+    /// The rules, without those in `by_selector`. The hub adds those when it is built.
     rules: RetentionRules,
     by_selector: Vec<(String, Retention)>,
 }

@@ -41,7 +41,7 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// Reads a hub from a cursor on. A subscription is a stream of [`Delivery`], and a handler can
 /// return it as a response. Dropping a subscription ends it.
 ///
-/// Otherwise a subscription waits for events until its topics are finished, its client is
+/// A subscription that is not dropped waits for events until its topics are finished, its client is
 /// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
 /// dropped.
 ///
