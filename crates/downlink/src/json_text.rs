@@ -1,8 +1,8 @@
-//! Text as JSON. Without the feature `json` there is no serializer.
+//! Text as JSON strings. This works without the feature `json`, which brings a serializer.
 
 use std::fmt::Write;
 
-/// Text as a JSON string, with its quotes.
+/// Returns the text as a JSON string, with its quotes.
 pub(crate) fn json_text(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_client_gave_is_escaped() {
+    fn quotes_backslashes_and_controls_are_escaped() {
         assert_eq!(json_text("a\"b\\c\nd<é"), r#""a\"b\\c\u000ad<é""#);
     }
 }

@@ -1,13 +1,13 @@
 //! Server-Sent Events for Rust web apps: live updates that lose nothing silently.
 //!
-//! A handler returns a response that streams: a [`Subscription`] to a [`Hub`], or an [`Sse`] over
-//! any stream of your own. A client that comes back gets exactly the events that it missed, or a
-//! notice of exactly which events are missing. Publishing never waits for a reader.
+//! A handler returns a response that streams events: a [`Subscription`] to a [`Hub`], or an [`Sse`]
+//! over any stream. A client that reconnects gets exactly the events that it missed, or a notice
+//! that says exactly which events are missing. Publishing never waits for a reader.
 //!
 //! # A hub
 //!
-//! A hub takes your own type, publishes to topics, to one client or to everyone, and keeps a bounded
-//! history for clients that come back. These are chat rooms, whole:
+//! A hub publishes values of your own type to topics, to one client or to everyone. It keeps a
+//! bounded history for clients that reconnect. This is a complete app with chat rooms:
 //!
 //! ```
 //! use axum::{Json, Router, extract::{Path, State}, routing::get};
@@ -56,13 +56,14 @@
 //! # }
 //! ```
 //!
-//! With `.start(Start::Last(20))` a newcomer first gets the newest 20 messages ([`hub::Start`]).
-//! `Hub::<Message>::builder()` sets the retention, the limits and the store ([`HubBuilder`]).
+//! The builder from `Hub::<Message>::builder()` sets the retention, the limits and the store: see
+//! [`HubBuilder`].
 //!
 //! # A server
 //!
-//! [`serve()`] takes the place of `axum::serve`. An idle stream costs it less than a kilobyte. A
-//! shutdown ends the streams, in order and spread over time, instead of waiting for them.
+//! [`serve()`] replaces `axum::serve`. An idle stream takes less than a kilobyte of the server's
+//! memory. A shutdown does not wait for the streams: it ends each of them after a complete event,
+//! and their clients reconnect at random times.
 //!
 //! ```no_run
 //! # async fn doc(app: axum::Router) -> std::io::Result<()> {
@@ -71,13 +72,13 @@
 //! # }
 //! ```
 //!
-//! The responses work under any other server that takes an `http_body::Body`: hyper, or
+//! The responses also work with any other server that takes an `http_body::Body`: hyper, or
 //! `axum::serve(..).with_graceful_shutdown(hub.drain_on(signal))`.
 //!
 //! # A stream of your own
 //!
-//! [`Sse::new`] streams the items of any stream, and [`Sse::channel`] the events that a task sends.
-//! The names are those of `axum::response::sse`.
+//! [`Sse::new`] sends the items of any stream. [`Sse::channel`] sends the events of a task. The
+//! methods have the names of those in `axum::response::sse`.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -96,37 +97,39 @@
 //!
 //! # Guarantees
 //!
-//! - Every subscription gets its events in one order, each at most once. A reconnect neither loses
-//!   nor repeats an event that is still retained. If events are gone, the reader gets one [`Gap`]
-//!   before any later event.
-//! - A reader that stops reading costs one number. It holds up no publisher and no other reader.
-//! - Every buffer, queue, count and wait has a limit with a name ([`hub::Limits`],
-//!   [`serve::Serve`]).
-//! - No content of an event yields a second event: [`EventType`] and [`EventId`] are checked.
+//! - All subscriptions get their events in the same order, and each event at most once. A client
+//!   that reconnects loses no event that is still retained, and gets none twice. If events are no
+//!   longer retained, the reader gets one [`Gap`] before any later event.
+//! - For a reader that stops reading, the hub keeps only its position, which is one number. Such a
+//!   reader holds up no publisher and no other reader.
+//! - Every buffer, queue, count and wait has a named limit ([`hub::Limits`], [`serve::Serve`]).
+//! - The content of one event can never be read as a second event: [`EventType`] and [`EventId`]
+//!   are checked.
 //!
-//! Not here: the client side (the crate `downlink-client`), credentials, TLS.
+//! This crate contains no client (see the crate `downlink-client`), no authentication and no TLS.
 //!
 //! # Features
 //!
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `axum` | the traits of axum 0.8: responses and extractors | yes |
-//! | `json` | [`Hub::json`], [`Event::json`]: values with serde | yes |
+//! | `json` | [`Hub::json`], [`Event::json`]: values that serde encodes | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
-//! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
-//! | `metrics` | the hub's figures as OpenMetrics text | no |
-//! | `testing` | the module `testing`: a reader for your tests, without a network | no |
+//! | `store` | [`HubBuilder::store`]: history in a SQLite file, which survives a crash | no |
+//! | `metrics` | the hub's numbers as OpenMetrics text | no |
+//! | `testing` | [`testing`]: a reader for your tests, without a network | no |
 //!
 //! # Platforms
 //!
-//! Linux, macOS and Windows; the tests run on Linux. The direct path of [`serve()`], which makes an
-//! idle stream small, needs Linux or macOS. Only the feature `store` needs a C compiler.
+//! The crate supports Linux, macOS and Windows. The tests run on Linux. The memory of an idle
+//! stream in [`serve()`] is small only on Linux and macOS, where streams are served without hyper.
+//! Only the feature `store` needs a C compiler.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
 //!
-//! The [`guide`] has a chapter for each question: first endpoint, rooms, replay and gaps, filters,
-//! backpressure, proxies, shutdown, testing, and the ways from `axum::response::sse` and
+//! The [`guide`] has chapters on the first endpoint, rooms, replay and gaps, filters, backpressure,
+//! proxies, shutdown, testing, and the migration from `axum::response::sse` and
 //! `tokio::sync::broadcast`.
 
 #![cfg_attr(

@@ -1,11 +1,12 @@
-//! Testing an app's event streams without sockets and without waiting. Feature `testing`.
+//! Tests of an app's event streams, without sockets and without waiting. Needs the feature
+//! `testing`.
 //!
-//! [`connect`] calls an app as a server would and reads its stream as a browser would.
-//! [`Connection::reconnect`] comes back with the last event id. With tokio's time paused, waiting
-//! takes no real time, and [`advance`] moves a hub's clock along.
+//! [`connect`] calls an app as a server would, and reads its stream as a browser would.
+//! [`Connection::reconnect`] sends the request again with the last event id. If tokio's time is
+//! paused, waiting takes no real time, and [`advance`] also moves a hub's clock.
 //!
-//! Not here: behaviour that only real sockets show, such as a peer that reads nothing. To test
-//! that, [`serve`](crate::serve()) on port 0.
+//! Some behaviour shows only with real sockets, such as a peer that reads nothing. To test it, use
+//! [`serve`](crate::serve()) on port 0.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,26 +27,26 @@ use crate::hub::Clock;
 
 pub use downlink_proto::DecodedEvent;
 
-/// How long a test waits for an answer, an event or a comment, in tokio's time, before it counts as
-/// hanging.
+/// How long a test waits, in tokio's time, for an answer, an event or a comment. After that time it
+/// panics.
 ///
-/// Four silences of the default keep-alive. A test that waits for a keep-alive gets one. A test
-/// that waits for something else in paused time is not kept for ever by one keep-alive after
-/// another.
+/// This is four times the default interval of keep-alives. So a test that waits for a keep-alive
+/// gets one. In paused time, keep-alives could let a test that waits for something else run for
+/// ever. This limit ends it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects to an app, without a socket.
+/// Connects to an app without a socket.
 ///
-/// The app is an axum `Router` or any tower service; the request's own body is sent the first
-/// time, a default one whenever it is [repeated](Connection::reconnect).
+/// The app is an axum `Router` or any tower service. The first request has the body of `request`.
+/// Each [repeated](Connection::reconnect) request has a default body.
 ///
 /// # Panics
 ///
-/// If the app fails rather than answers, or does not answer within [`PATIENCE`].
+/// If the app returns an error instead of a response, or does not answer within [`PATIENCE`].
 ///
 /// # Cancel safety
 ///
-/// Dropping the future drops the request, as a client does that leaves early.
+/// Dropping the future drops the request, as when a client leaves early.
 ///
 /// # Examples
 ///
@@ -74,7 +75,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// assert_eq!(reader.next_event().await.unwrap().data, "one");
 /// reader.expect_silence().await;
 ///
-/// // The connection breaks, something happens meanwhile, and a day later nothing is kept.
+/// // The connection breaks. The client misses one event. A day later nothing is retained.
 /// hub.to("news").publish("two".to_owned())?;
 /// reader.reconnect().await;
 /// assert_eq!(reader.next_event().await.unwrap().event_type, "downlink.open");
@@ -102,7 +103,7 @@ where
     Connection { app, head, stream, last_event_id: String::new(), request_body: PhantomData }
 }
 
-/// Moves a hub's manual clock and tokio's paused time on together.
+/// Moves a hub's manual clock and tokio's paused time forward together.
 ///
 /// # Panics
 ///
@@ -110,18 +111,18 @@ where
 ///
 /// # Cancel safety
 ///
-/// Both clocks have moved by the first time that this waits; dropping it changes nothing more.
+/// Both clocks have moved when this first waits. Dropping the future later does not undo that.
 pub async fn advance(clock: &Clock, by: Duration) {
     clock.advance(by);
     tokio::time::advance(by).await;
 }
 
-/// A client of an app under test; see [`connect`]. Dropping it is leaving.
+/// A client of an app under test, from [`connect`]. Dropping it closes the connection.
 pub struct Connection<S, B> {
     app: S,
     head: request::Parts,
     stream: Stream,
-    /// The id after the last event that the test has read. Unread events do not count.
+    /// The last event id after the events that the test has read. Unread events do not count.
     last_event_id: String,
     request_body: PhantomData<fn() -> B>,
 }
@@ -137,11 +138,11 @@ impl<S, B> Connection<S, B> {
         &self.stream.head.headers
     }
 
-    /// The next event, waiting for it; `None` once the stream has ended.
+    /// Waits for the next event. Returns `None` once the stream has ended.
     ///
     /// # Panics
     ///
-    /// If neither comes within [`PATIENCE`].
+    /// If there is no event within [`PATIENCE`], and the stream does not end.
     ///
     /// # Cancel safety
     ///
@@ -153,12 +154,12 @@ impl<S, B> Connection<S, B> {
         Some(event)
     }
 
-    /// The next comment, waiting for it, keep-alives among them; `None` once the stream has ended.
-    /// Events that come before it stay to be read.
+    /// Waits for the next comment, which may be a keep-alive. Returns `None` once the stream has
+    /// ended. Events that come before the comment can still be read.
     ///
     /// # Panics
     ///
-    /// If neither comes within [`PATIENCE`].
+    /// If there is no comment within [`PATIENCE`], and the stream does not end.
     ///
     /// # Cancel safety
     ///
@@ -168,49 +169,49 @@ impl<S, B> Connection<S, B> {
         self.stream.comments.pop_front()
     }
 
-    /// Asserts that the stream is open and has no event to give now. Comments do not break silence.
+    /// Asserts that the stream is open and has no event ready now. Comments are allowed.
     ///
     /// # Panics
     ///
-    /// If there is an event, or the end.
+    /// If there is an event, or if the stream has ended.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses nothing.
     pub async fn expect_silence(&mut self) {
-        // Gives the tasks of the app a turn, so that they can publish.
+        // This lets the tasks of the app run, so that they can publish.
         tokio::task::yield_now().await;
         while self.stream.read_ready().await {}
-        assert!(self.stream.events.is_empty(), "not silent: {:?}", self.stream.events);
+        assert!(self.stream.events.is_empty(), "the stream has events: {:?}", self.stream.events);
         assert!(!self.stream.ended, "the stream has ended");
     }
 
-    /// The id that a browser would send on reconnecting, after the last event that was read here;
-    /// empty if none had one.
+    /// The id that a browser would send when it reconnects after the events that the test has read.
+    /// Empty if none of them had an id.
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// The reconnection time that the app has asked for last.
+    /// The last reconnection time that the app has sent.
     pub fn reconnection_time(&self) -> Option<Duration> {
         self.stream.decoder.reconnection_time().map(downlink_proto::Retry::as_duration)
     }
 
-    /// Whether the body failed, in which case a server cuts the connection.
+    /// Whether the body failed. A server cuts the connection in that case.
     pub fn was_cut(&self) -> bool {
         self.stream.cut
     }
 
-    /// Leaves, and asks again with the last event id, as a browser does. Events that arrived unread
-    /// are dropped: the app has to send them again.
+    /// Closes the connection, and sends the request again with the last event id, as a browser
+    /// does. Unread events are dropped, so the app must send them again.
     ///
     /// # Panics
     ///
-    /// If the app fails rather than answers, or does not answer within [`PATIENCE`].
+    /// If the app returns an error instead of a response, or does not answer within [`PATIENCE`].
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the connection ended.
+    /// If the future is dropped, the connection stays closed.
     pub async fn reconnect<R>(&mut self)
     where
         S: Service<Request<B>, Response = Response<R>>,
@@ -219,7 +220,8 @@ impl<S, B> Connection<S, B> {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<AnyError>,
     {
-        // Drops the old stream first, so the app sees it leave before the new request.
+        // The old stream is dropped first, so that the app sees the client leave before the new
+        // request.
         let nothing = http_body_util::Empty::new().map_err(|never| match never {});
         self.stream.body = nothing.boxed_unsync();
         let mut head = self.head.clone();
@@ -267,14 +269,14 @@ impl Stream {
         }
     }
 
-    /// Reads until `is_there` or the end.
+    /// Reads until `is_there` returns true or the stream ends.
     async fn read_until(&mut self, awaited: &str, is_there: impl Fn(&Self) -> bool) {
         let reading = async { while !is_there(self) && self.read().await {} };
         let read = tokio::time::timeout(PATIENCE, reading).await;
         assert!(read.is_ok(), "{awaited} did not come within {PATIENCE:?}");
     }
 
-    /// Reads on if the body is ready; false if not.
+    /// Reads one chunk if the body is ready. Returns false if it is not ready or has ended.
     async fn read_ready(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -283,7 +285,7 @@ impl Stream {
         }
     }
 
-    /// Reads one chunk; false at the end.
+    /// Reads one chunk. Returns false at the end.
     async fn read(&mut self) -> bool {
         if self.ended {
             return false;
@@ -305,7 +307,7 @@ impl Stream {
         while let Some(item) = self.decoder.poll_item() {
             match item {
                 Item::Event(event) => self.events.push_back(event),
-                // The space after the colon is the writer's, as it is with fields.
+                // The decoder keeps the space after the colon, which belongs to the format.
                 Item::Comment(text) => {
                     self.comments.push_back(text.strip_prefix(' ').unwrap_or(&text).to_owned());
                 }

@@ -162,9 +162,12 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
     server.publish("topic=a", "before").await;
     server.hub.drain();
     assert_eq!(stream.rest().await, ["before"]);
-    assert_unavailable(&server.get("/events?topic=a").await, "The hub is about to go away.");
-    assert_browser_must_reconnect_later(&server, "topic=a").await;
-    server.publish("topic=a", "kept for later").await;
+    assert_told_later(
+        &server.get("/events?topic=a").await,
+        "The hub is draining and accepts no new subscriptions.",
+    );
+    assert_browser_told_later(&server, "topic=a").await;
+    server.publish("topic=a", "kept for who comes back").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
-//! axum: responses, the extractor of the last event id, and (in `serve`) the features of its
-//! server.
+//! The traits of axum: responses, the extractor of the last event id, and (in `serve`) the features
+//! of axum's server.
 //!
-//! Each item only calls the type that it is for.
+//! Each implementation only calls a method of its type.
 
 #[cfg(feature = "serve")]
 mod serve;
@@ -57,7 +57,7 @@ impl IntoResponse for BatchError {
 }
 
 impl<S: Sync> FromRequestParts<S> for LastEventId {
-    /// No malformed id is refused: the browser would never return.
+    /// A malformed id is not refused, because a browser would never reconnect.
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {

@@ -1,6 +1,7 @@
 //! The traits of web frameworks, implemented for the types of this crate.
 //!
-//! Each framework has one file, behind a feature of its name. No behaviour lives here.
+//! Each framework has one file, behind a feature with its name. The file only calls the methods of
+//! other modules.
 
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -1,4 +1,4 @@
-//! A hub's subscription as a response, and the hub's errors as answers.
+//! Makes responses of a hub's subscriptions and of the hub's errors.
 //!
 //! This is the only file that knows both the hub and HTTP.
 
@@ -23,14 +23,15 @@ use crate::hub::{
     StoreError, SubscribeError, SubscribeErrorKind, Subscription, Timestamp,
 };
 
-/// Turns a subscription's events into frames: any function, or [`AsPublished`].
+/// Turns a subscription's events into frames. It is implemented by any function of that type, and
+/// by [`AsPublished`].
 pub trait ToFrame<T> {
-    /// Whether the frame of every event is the published one. The subscription
-    /// then yields frames alone, without their values and ids (bench cells `rate` and `window`).
+    /// Whether the frame of every event is the published one. The subscription then yields only
+    /// frames, without their values and ids (bench cells `rate` and `window`).
     #[doc(hidden)]
     const AS_PUBLISHED: bool = false;
 
-    /// The frame of an event.
+    /// Returns the frame of an event.
     fn to_frame(&mut self, event: Published<T>) -> Frame;
 }
 
@@ -40,7 +41,8 @@ impl<T, F: FnMut(Published<T>) -> Frame> ToFrame<T> for F {
     }
 }
 
-/// Sends the frames that the publisher has encoded. It takes no memory in a subscription.
+/// Sends the frames that the hub encoded when the events were published. It takes no memory in a
+/// subscription.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsPublished;
 
@@ -52,7 +54,8 @@ impl<T> ToFrame<T> for AsPublished {
     }
 }
 
-/// The frames of one subscription: its events and gaps, and a reconnection time if it ends early.
+/// The frames of one subscription: its events, its gaps, and a reconnection time if the hub ends it
+/// early.
 pub struct SubscriptionFrames<T: Send + Sync + 'static, F = AsPublished> {
     subscription: Subscription<T>,
     to_frame: F,
@@ -116,16 +119,16 @@ where
     }
 }
 
-/// Reads a subscription from a body that may be driven (see [`driven`]).
+/// The read mode of a body that may be driven (see [`driven`]).
 struct Driven;
 
 impl ReadMode for Driven {
-    /// The system's time as of the beginning of the round, or the time of another clock.
+    /// The log time. The system's clock is read once for each round of the driver.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now_by(|look| Timestamp::from_millis(driven::time_of_day(|| look().as_millis())))
     }
 
-    /// Registers the key of a driven body, else its waker.
+    /// Registers the key if the body is driven, otherwise its waker.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         if !driven::register_key(cx, |many, key| reader.register_with(many, key)) {
             reader.register(cx.waker());
@@ -134,17 +137,18 @@ impl ReadMode for Driven {
 }
 
 impl<T: Send + Sync + 'static> Subscription<T> {
-    /// A response that can still be configured, such as with a keep-alive, an age or an expiry.
+    /// Makes a response that can still be configured, for example with a keep-alive, a maximum age
+    /// or an expiry.
     pub fn into_sse(self) -> Sse<SubscriptionFrames<T>> {
         Sse::new(SubscriptionFrames { subscription: self, to_frame: AsPublished })
     }
 
-    /// A response with events in another form, such as one that names their topics. Each event is
-    /// encoded for this subscription alone.
+    /// Makes a response whose events have another form, for example one that names their topics.
+    /// The function `to_frame` encodes each event again for this subscription.
     ///
-    /// The frame has to carry the event's id ([`Published::id`]), or the client cannot resume
-    /// from it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. A panic of
-    /// `to_frame` ends this response only.
+    /// The frame must have the event's id ([`Published::id`]), or the client cannot resume after
+    /// it. The hub's own events (`downlink.open`, gaps, keep-alives) do not change. If `to_frame`
+    /// panics, only this response ends.
     ///
     /// # Examples
     ///
@@ -173,7 +177,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Sse::new(SubscriptionFrames { subscription: self, to_frame })
     }
 
-    /// The response, for any server that takes an `http_body::Body`.
+    /// Makes the response, for any server that takes an `http_body::Body`.
     pub fn into_http_response(self) -> Response<SseBody<SubscriptionFrames<T>>> {
         self.into_sse().into_http_response()
     }
@@ -185,12 +189,14 @@ impl From<LastEventId> for Resume {
     }
 }
 
-/// The delay of refused clients: short, and spread so that they do not all return at once.
+/// The range of the reconnection times for refused clients. They are short, and random so that the
+/// clients do not all return at once.
 const REFUSED_RETRY: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(10));
 
 impl SubscribeError {
-    /// The answer: 204 if the topics are finished and read, 4xx for an invalid request, and at a
-    /// limit or in a drain a 503 or, for a browser, an empty stream with a reconnection time.
+    /// Makes the response. The status is 204 if the topics are finished and read, and 4xx for an
+    /// invalid request. At a limit or during a drain, the status is 503, or a browser gets an empty
+    /// stream with a reconnection time.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         use SubscribeErrorKind as Kind;
 
@@ -213,7 +219,8 @@ impl SubscribeError {
 }
 
 impl PublishError {
-    /// The answer as a problem: 4xx for an invalid event, 503 if the server is full.
+    /// The problem to answer with. Its status is 4xx for an invalid event, and 503 if the hub
+    /// accepts no event now.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -230,7 +237,7 @@ impl PublishError {
 }
 
 impl BatchError {
-    /// The answer as a problem, with the status of the event's own error.
+    /// The problem to answer with. Its status is that of the event's own error.
     pub fn to_problem(&self) -> Problem {
         let status = match self {
             Self::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -244,14 +251,14 @@ fn problem(status: StatusCode, error: &(dyn Error + 'static)) -> Problem {
     Problem::new(status).detail(sentence(error))
 }
 
-/// The cause of an error for the client. `None` if the server's own code has failed: the operator
-/// needs that cause, the client does not.
+/// The cause of an error, if the client may see it. The cause of a failure in the server's own code
+/// is for the operator, not for the client.
 fn public_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     let is_own = matches!(error.downcast_ref(), Some(PublishError::Encode(_)));
     error.source().filter(|_| !is_own)
 }
 
-/// An error and its causes as one sentence.
+/// An error and its causes, joined into one sentence.
 fn sentence(error: &(dyn Error + 'static)) -> String {
     let causes = iter::successors(Some(error), |error| public_cause(*error));
     let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -297,23 +304,24 @@ mod tests {
     #[tokio::test]
     async fn a_driven_body_is_woken_by_its_key() {
         let hub = Hub::<String>::text();
-        let subscription = hub.subscribe().topic("news").open().await.expect("room");
+        let subscription = hub.subscribe().topic("news").open().await.expect("the hub has room");
         let mut body = Box::pin(subscription.into_http_response().into_body());
         let keys = Arc::new(WokenKeys::default());
         let wakes = Arc::new(WakeCount::default());
         let waker = Waker::from(Arc::clone(&wakes));
-        // The keys and the wakers that the next event wakes after the body has read all others.
+        // Reads all frames that the body has ready. Then publishes an event, and returns the keys
+        // and the number of wakers that it woke.
         let mut read = |key| {
             let many: Arc<dyn WakeMany> = keys.clone();
             let round = PollRound::begin(Now::look(), many);
             let mut cx = Context::from_waker(&waker);
             while round.poll(key, &mut cx, |cx| body.as_mut().poll_frame(cx)).0.is_ready() {}
             drop(round);
-            hub.to("news").publish("hello".to_owned()).expect("an open topic");
+            hub.to("news").publish("hello".to_owned()).expect("the topic is open");
             (std::mem::take(&mut *keys.0.lock()), wakes.0.swap(0, Ordering::Relaxed))
         };
         assert_eq!([read(7), read(7)], [(vec![7], 0), (vec![7], 0)]);
-        assert_eq!(read(8), (vec![], 1), "registered under another key before");
+        assert_eq!(read(8), (vec![], 1), "the body was registered under another key before");
         assert_eq!(read(7), (vec![7], 0));
     }
 
@@ -328,21 +336,24 @@ mod tests {
         while let Poll::Ready(Some(frame)) =
             round.poll(7, &mut cx, |cx| body.as_mut().poll_frame(cx)).0
         {
-            let bytes = frame.expect("no failure").into_data().expect("no trailers");
-            text.push_str(std::str::from_utf8(&bytes).expect("text"));
+            let bytes =
+                frame.expect("the body does not fail").into_data().expect("the frame has data");
+            text.push_str(std::str::from_utf8(&bytes).expect("the data is text"));
         }
         text
     }
 
-    /// Only frames as published take the short way, so a function as `ToFrame` shows the long way.
+    /// Only a body with `AsPublished` uses `poll_frame_by`. A body with a function as `ToFrame`
+    /// always uses `poll_delivery_by`.
     #[tokio::test]
-    async fn the_short_way_yields_the_frames_of_the_long_way() {
+    async fn poll_frame_by_yields_the_frames_of_poll_delivery_by() {
         let retention = Retention { events_max: 3, ..Retention::DEFAULT };
         let hub = Hub::<String>::builder().text().retention(retention);
-        let hub = hub.gap_wait_max(Duration::ZERO).build().expect("a hub");
-        hub.to("news").publish("first".to_owned()).expect("an open topic");
+        let hub = hub.gap_wait_max(Duration::ZERO).build().expect("the settings are valid");
+        hub.to("news").publish("first".to_owned()).expect("the topic is open");
         let open = || hub.subscribe().topic("news").start(Start::Earliest).open();
-        let (short, long) = (open().await.expect("room"), open().await.expect("room"));
+        let (short, long) =
+            (open().await.expect("the hub has room"), open().await.expect("the hub has room"));
         let mut short = Box::pin(short.into_http_response().into_body());
         let as_published = |event: Published<String>| event.frame().clone();
         let mut long = Box::pin(long.into_sse_with(as_published).into_http_response().into_body());
@@ -352,11 +363,11 @@ mod tests {
         {
             for (topic, count) in [("news", news), ("other", others)] {
                 for number in 0..count {
-                    hub.to(topic).publish(number.to_string()).expect("an open topic");
+                    hub.to(topic).publish(number.to_string()).expect("the topic is open");
                 }
             }
             let frames = ready(&mut short);
-            // They differ in the number of the subscription.
+            // The two responses differ in the number of the subscription.
             let number = ["\"connection\":\"1\"", "\"connection\":\"2\""];
             assert_eq!(frames.replace(number[0], number[1]), ready(&mut long));
             all.push_str(&frames);

@@ -1,24 +1,25 @@
-//! Frames joined in one buffer, for one write.
+//! Joins frames in one buffer, for one write.
 //!
-//! A lone frame is passed on without a copy. The second frame causes the first copy.
+//! A single frame is passed on without a copy. When a second frame is added, the first one is
+//! copied too.
 
 use bytes::{Bytes, BytesMut};
 use downlink_proto::Frame;
 
-/// The most bytes of a batch; a single larger frame goes alone.
+/// The maximum size of a batch in bytes. A larger frame is sent as its own batch.
 ///
-/// A loopback or fast network socket takes this much in one write. Double would hold more memory
-/// while the socket is full; half would make more writes of a replay for nothing.
+/// A loopback or fast network socket takes this much in one write. Twice as much would hold more
+/// memory while the socket is full. Half would need more writes for a replay without any benefit.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
 
-/// The most frames of a batch.
+/// The maximum number of frames in a batch.
 ///
-/// Bounds the time of one poll: other connections wait for it. At some hundred bytes an event,
-/// twice as many save few writes; half would write a burst of small events in more pieces than a
-/// packet needs.
+/// The limit bounds the time of one poll, for which other connections wait. With events of some
+/// hundred bytes, twice as many frames would save only few writes. With half as many, a burst of
+/// small events would need more writes than packets.
 pub const BATCH_FRAMES_MAX: usize = 64;
 
-/// See the module.
+/// The frames of one batch, joined if there are several.
 #[derive(Debug)]
 pub(super) struct FrameBatch {
     frames: usize,
@@ -34,7 +35,7 @@ enum BatchContent {
 }
 
 impl FrameBatch {
-    /// A batch of at most so many frames.
+    /// A batch of at most `frames_max` frames.
     pub(super) fn of(frames_max: usize) -> Self {
         Self { frames: 0, frames_max, content: BatchContent::Empty }
     }
@@ -43,7 +44,7 @@ impl FrameBatch {
         self.frames == 0
     }
 
-    /// True if no frame at all can be added.
+    /// Whether no further frame can be added, however small.
     pub(super) fn is_full(&self) -> bool {
         self.frames >= self.frames_max || self.len() >= BATCH_BYTES_MAX
     }
@@ -52,7 +53,7 @@ impl FrameBatch {
     ///
     /// # Errors
     ///
-    /// Gives the frame back if it does not fit.
+    /// Returns the frame if it does not fit.
     pub(super) fn push(&mut self, frame: Frame) -> Result<(), Frame> {
         let fits = self.frames < self.frames_max && self.len() + frame.len() <= BATCH_BYTES_MAX;
         if !fits && !self.is_empty() {
@@ -62,7 +63,7 @@ impl FrameBatch {
         Ok(())
     }
 
-    /// Adds a small frame, such as the last one of a response, whether it fits or not.
+    /// Adds a small frame, such as the last one of a response, even if it does not fit.
     pub(super) fn push_last(&mut self, frame: Frame) {
         self.frames += 1;
         self.content = match std::mem::replace(&mut self.content, BatchContent::Empty) {
@@ -103,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame of exactly so many bytes.
+    /// A frame of exactly `len` bytes.
     fn frame_of(len: usize) -> Frame {
         let frame = Frame::from(Event::new("x".repeat(len - "data: \n\n".len())));
         assert_eq!(frame.len(), len);
@@ -113,25 +114,25 @@ mod tests {
     fn batch_of(lens: &[usize]) -> FrameBatch {
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for len in lens {
-            batch.push(frame_of(*len)).expect("fits");
+            batch.push(frame_of(*len)).expect("the frame fits");
         }
         batch
     }
 
     #[test]
-    fn lone_frame_is_not_copied() {
+    fn a_single_frame_is_not_copied() {
         let frame = frame_of(100);
         let address = frame.as_bytes().as_ptr();
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
-        batch.push(frame).expect("fits");
+        batch.push(frame).expect("the frame fits");
         assert_eq!(batch.into_bytes().as_ptr(), address);
     }
 
     #[test]
-    fn frames_leave_in_order() {
+    fn frames_keep_their_order() {
         let mut batch = FrameBatch::of(BATCH_FRAMES_MAX);
         for text in ["a", "b", "c"] {
-            batch.push(Frame::comment(text)).expect("fits");
+            batch.push(Frame::comment(text)).expect("the frame fits");
         }
         assert_eq!(batch.into_bytes(), ": a\n\n: b\n\n: c\n\n");
     }
@@ -150,13 +151,13 @@ mod tests {
     fn frames_at_the_limit_fit_and_one_more_does_not() {
         let mut batch = batch_of(&[20; BATCH_FRAMES_MAX - 1]);
         assert!(!batch.is_full());
-        batch.push(frame_of(20)).expect("the last one");
+        batch.push(frame_of(20)).expect("the last frame fits");
         assert!(batch.is_full());
         assert_eq!(batch.push(frame_of(20)), Err(frame_of(20)));
     }
 
     #[test]
-    fn large_frame_goes_alone() {
+    fn a_frame_larger_than_a_batch_is_its_own_batch() {
         let mut batch = batch_of(&[BATCH_BYTES_MAX + 1]);
         assert!(batch.is_full());
         assert!(batch.push(frame_of(20)).is_err());
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn goodbye_always_fits() {
+    fn the_last_frame_always_fits() {
         let mut batch = batch_of(&[BATCH_BYTES_MAX]);
         batch.push_last(Frame::comment("bye"));
         assert!(batch.into_bytes().ends_with(b"\n\n: bye\n\n"));

@@ -1,11 +1,11 @@
 //! The body of an event stream response.
 //!
 //! A body sends its first bytes at once, joins the frames that are ready into one buffer, sends a
-//! keep-alive after a silence, and ends only at a frame boundary. A body that fails (its source
-//! reports an error, or panics) sends the frames before the failure and then yields an error: the
-//! server cuts the connection, and the client reconnects.
+//! keep-alive after a silence, and ends only after a complete frame. A body fails if its source
+//! reports an error or panics. It then sends the frames before the failure, and yields an error.
+//! The server cuts the connection, and the client reconnects.
 //!
-//! A server polls a body only while its socket takes bytes, so a body holds at most one batch that
+//! A server polls a body only while the socket takes bytes. So a body holds at most one batch that
 //! its peer has not read.
 
 use std::fmt;
@@ -26,12 +26,13 @@ use super::driven;
 use super::source::{AnyError, FrameSource};
 use super::spread::Spread;
 
-/// When a client returns whose stream has reached its age or its expiry, unless the response sets
-/// another time.
+/// The range of the reconnection times for clients whose stream has reached its maximum age or its
+/// expiry, unless the response sets another time.
 ///
-/// Browsers wait 3 to 5 s by default, and the page stands still meanwhile although nothing is
-/// wrong. The ends are spread already, so clients do not return together. With less than a second
-/// a stream that has expired before it begins would be requested in a loop.
+/// By default, browsers wait 3 to 5 s, and the page does not update in that time although nothing
+/// is wrong. The streams already end at random times, so the clients do not return together. With
+/// less than a second, a client whose stream expires before it begins would send requests in a fast
+/// loop.
 const AGED_RECONNECTION: Spread = Spread::between(Duration::from_secs(1), Duration::from_secs(2));
 
 /// Why a response was cut.
@@ -46,41 +47,42 @@ pub enum BodyError {
     Panicked,
 }
 
-/// How far a body has come.
+/// The phase of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum BodyPhase {
-    /// Nothing was sent.
+    /// The body has sent nothing.
     Opening,
-    /// The first bytes are out.
+    /// The body has sent its first bytes.
     Open,
-    /// The body failed, and has yielded the last chunk before the failure.
+    /// The body has failed, and has yielded the last chunk before the failure.
     Failing,
-    /// The server has had time to send that chunk.
+    /// The server has had time to send the last chunk before the failure.
     Failed,
     /// Every further poll returns `None`.
     Ended,
 }
 
-/// The state of the stream after the frames that were ready.
+/// The state of the stream after the ready frames were gathered.
 enum StreamState {
-    /// More frames later, or at once if the batch is full.
+    /// More frames may come later, or at once if the batch is full.
     Open,
+    /// The stream has ended.
     End,
-    /// The end, since the response has reached its age or expiry.
+    /// The stream has ended, because the response has reached its maximum age or expiry.
     Aged,
 }
 
 pin_project! {
-    /// The body of an event stream response; made by [`Sse::into_http_response`](super::Sse).
+    /// The body of an event stream response, from [`Sse::into_http_response`](super::Sse).
     ///
-    /// Needs a tokio runtime with time enabled. Dropping it drops the source, which is how a
-    /// producer learns that its reader has left.
+    /// The body needs a tokio runtime with time enabled. Dropping the body drops its source. This
+    /// is how the source learns that the reader has left.
     pub struct SseBody<S> {
         #[pin]
         source: S,
         phase: BodyPhase,
         clock: BodyClock,
-        // `None` with default settings, so that an idle connection pays nothing for them.
+        // `None` with default settings, so that most connections need no memory for these parts.
         uncommon: Option<Box<UncommonParts>>,
     }
 }
@@ -90,13 +92,13 @@ pin_project! {
 pub(super) struct UncommonParts {
     pub(super) reconnection_time: Option<Duration>,
     pub(super) last_reconnection: Option<Spread>,
-    /// Ends the response from outside.
+    /// Ends the response when it completes.
     pub(super) until: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// The keep-alive, if not the default one.
+    /// The frame of the keep-alive, if it is not the default one.
     pub(super) keep_alive: Option<Box<Frame>>,
     /// A frame that did not fit into the last batch.
     held: Option<Frame>,
-    /// Why the body fails, until it has yielded that.
+    /// Why the body has failed, until the body has yielded this error.
     failure: Option<BodyError>,
 }
 
@@ -114,7 +116,8 @@ impl<S: FrameSource> Body for SseBody<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        // A driver writes several frames at once without a copy of them in one buffer.
+        // A driver can write several frames in one call, so a driven body need not copy them into
+        // one buffer.
         let mut batch = FrameBatch::of(if driven::is_driven(cx) { 1 } else { BATCH_FRAMES_MAX });
         let phase = self.as_mut().project().phase;
         let next = match std::mem::replace(phase, BodyPhase::Ended) {
@@ -123,7 +126,8 @@ impl<S: FrameSource> Body for SseBody<S> {
             }
             BodyPhase::Open => self.as_mut().fill(cx, &mut batch),
             BodyPhase::Failing => {
-                // A server discards unwritten chunks when a body fails, so it gets one more turn.
+                // When a body fails, a server discards the chunks that it has not written. So the
+                // body lets the server write first, and yields the failure in the next poll.
                 *phase = BodyPhase::Failed;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -148,7 +152,7 @@ impl<S: FrameSource> Body for SseBody<S> {
 
 impl<S: FrameSource> SseBody<S> {
     /// Adds the first bytes. Some proxies hold the headers back until the first byte of the body,
-    /// and a browser's `open` event waits for the headers.
+    /// and a browser fires its `open` event only when it has the headers.
     fn open(self: Pin<&mut Self>, batch: &mut FrameBatch) -> Result<(), BodyError> {
         let this = self.project();
         batch.push_last(Frame::comment("connected"));
@@ -162,7 +166,8 @@ impl<S: FrameSource> SseBody<S> {
         Ok(())
     }
 
-    /// Fills a batch with the frames that are ready, or else with a keep-alive if one is due.
+    /// Fills a batch with the frames that are ready. If there are none, adds a keep-alive if one is
+    /// due.
     fn fill(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -181,13 +186,14 @@ impl<S: FrameSource> SseBody<S> {
         }
     }
 
-    /// Whether a keep-alive may follow the batch. One with an id must not overtake a held frame.
+    /// Whether a keep-alive may follow the batch. A keep-alive with an id must not overtake a held
+    /// frame.
     fn may_add_keep_alive(&self) -> bool {
         self.source.has_steady_keep_alive()
             && self.uncommon.as_ref().is_none_or(|uncommon| uncommon.held.is_none())
     }
 
-    /// True once the caller's future has completed.
+    /// Whether the future `until` has completed.
     fn poll_until(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Result<bool, BodyError> {
         let uncommon = self.project().uncommon.as_mut();
         let until = uncommon.and_then(|uncommon| uncommon.until.as_mut());
@@ -220,7 +226,7 @@ impl<S: FrameSource> SseBody<S> {
         Ok(StreamState::Open)
     }
 
-    /// Waits for the clock, and adds a keep-alive when one is due.
+    /// Polls the clock, and adds a keep-alive when one is due.
     fn poll_clock(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -249,7 +255,7 @@ impl<S: FrameSource> SseBody<S> {
         let this = self.project();
         *this.phase = match next {
             Ok(StreamState::Open) => BodyPhase::Open,
-            // The phase is `Ended` already.
+            // The phase is already `Ended`.
             Err(error) if batch.is_empty() => return Poll::Ready(Some(Err(error))),
             Err(error) => {
                 this.uncommon.get_or_insert_default().failure = Some(error);
@@ -273,7 +279,7 @@ impl<S: FrameSource> SseBody<S> {
     }
 }
 
-/// When the client of a stream that ends returns, if the stream says so.
+/// The range of the reconnection time to send at the end of a stream. `None` sends no time.
 fn last_reconnection(uncommon: Option<&UncommonParts>, end: &StreamState) -> Option<Spread> {
     let custom = uncommon.and_then(|uncommon| uncommon.last_reconnection);
     let is_unset = uncommon.is_none_or(|uncommon| uncommon.reconnection_time.is_none());
@@ -281,7 +287,7 @@ fn last_reconnection(uncommon: Option<&UncommonParts>, end: &StreamState) -> Opt
     custom.or_else(|| aged.then_some(AGED_RECONNECTION))
 }
 
-/// Runs code of the user. A panic in it is logged, and ends this one response.
+/// Runs the user's code. A panic in it is logged, and ends only this response.
 fn catch_panic<T>(code: impl FnOnce() -> T) -> Result<T, BodyError> {
     // A source that has panicked is not polled again, so no code sees its broken state.
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| {
@@ -314,7 +320,7 @@ mod tests {
         fn wake_many(&self, _: &[u32]) {}
     }
 
-    /// Yields its words, then fails by an error or a panic.
+    /// Yields its words, then fails with an error or a panic.
     struct Failing {
         words: Vec<&'static str>,
         panics: bool,
@@ -326,12 +332,12 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame, AnyError>>> {
-            assert!(!self.failed, "polled again");
+            assert!(!self.failed, "the source was polled again");
             if let Some(word) = self.words.pop() {
                 return Poll::Ready(Some(Ok(Frame::comment(word))));
             }
             self.failed = true;
-            assert!(!self.panics, "as a user's source may");
+            assert!(!self.panics, "a user's source may panic here");
             Poll::Ready(Some(Err("no more words".into())))
         }
     }
@@ -339,15 +345,15 @@ mod tests {
     fn text(polled: Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>>) -> String {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.into_data().expect("no trailers");
-                String::from_utf8(bytes.to_vec()).expect("text")
+                let bytes = frame.into_data().expect("the frame has data");
+                String::from_utf8(bytes.to_vec()).expect("the data is text")
             }
             other => format!("{other:?}"),
         }
     }
 
     #[tokio::test]
-    async fn driven_body_yields_its_failure_once() {
+    async fn a_driven_body_yields_its_failure_once() {
         for panics in [false, true] {
             let source = Failing { words: vec!["two", "one"], panics, failed: false };
             let mut body = Box::pin(Sse::new(source).into_http_response().into_body());

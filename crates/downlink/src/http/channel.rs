@@ -1,8 +1,8 @@
 //! A bounded channel into one response, for endpoints that need no hub.
 //!
-//! The sender waits while the channel is full and learns when the peer has left. The channel
-//! delivers all events sent before [`SseSender::finish`] and accepts none after it. Not here: more
-//! than one reader.
+//! The sender waits while the channel is full, and learns when the peer has left. The channel
+//! delivers all events that were sent before [`SseSender::finish`], and accepts none after it. A
+//! channel has only one reader.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 
 use super::source::{AnyError, FrameSource};
 
-/// The most events that a channel can be made to hold.
+/// The maximum capacity of a channel, in events.
 ///
-/// A longer channel would hide a reader that never catches up. An empty channel takes no memory,
-/// whatever its capacity.
+/// A larger channel would hide a reader that never catches up. An empty channel takes no memory for
+/// its capacity.
 pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 
 /// One item of the channel.
@@ -26,7 +26,7 @@ pub const CHANNEL_EVENTS_MAX: usize = 65_536;
 enum ChannelItem {
     Event(Event),
     Comment(Frame),
-    /// Nothing follows.
+    /// The stream ends here.
     Finish,
 }
 
@@ -36,33 +36,34 @@ impl ChannelItem {
     }
 }
 
-/// Makes both ends of a channel for so many events, at least 1, at most [`CHANNEL_EVENTS_MAX`].
+/// Makes both ends of a channel with this capacity, at least 1 and at most [`CHANNEL_EVENTS_MAX`].
 pub(super) fn channel(events_max: usize) -> (SseSender, Channel) {
     let events_max = events_max.clamp(1, CHANNEL_EVENTS_MAX);
-    // The additional place is reserved for the finish, which must never wait.
+    // One additional place is reserved for the finish, which must never wait.
     let (queue, items) = mpsc::channel(events_max + 1);
     let finish = Arc::new(Mutex::new(queue.clone().try_reserve_owned().ok()));
     (SseSender { queue, finish }, Channel { items })
 }
 
-/// Sends events into one response; made by [`Sse::channel`](super::Sse::channel).
+/// Sends events into one response, from [`Sse::channel`](super::Sse::channel).
 ///
-/// Clones send into the same response, each sender's events in its own order. The response ends
-/// when all of them are dropped or one of them calls [`finish`](Self::finish).
+/// Clones send into the same response. The events of each clone keep their order. The response ends
+/// when all clones are dropped or one of them calls [`finish`](Self::finish).
 #[derive(Clone)]
 pub struct SseSender {
     queue: mpsc::Sender<ChannelItem>,
-    /// The reserved place of the finish; `None` once the stream is finished.
+    /// The reserved place of the finish. `None` once the stream is finished.
     ///
-    /// The lock is held for one push into the queue, alone and never across an await. So all clones
-    /// agree on which events come before the finish.
+    /// The lock is held for one push into the queue. No other lock is taken meanwhile, and it is
+    /// never held across an await. The lock makes all clones agree on which events come before the
+    /// finish.
     finish: Arc<Mutex<Option<mpsc::OwnedPermit<ChannelItem>>>>,
 }
 
 impl SseSender {
-    /// Sends an event, waiting while the channel is full.
+    /// Sends an event. Waits while the channel is full.
     ///
-    /// `Ok` means that the event is queued, not that the peer has received it.
+    /// `Ok` means that the event is in the channel, not that the peer has received it.
     ///
     /// # Errors
     ///
@@ -70,12 +71,12 @@ impl SseSender {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it completes sends nothing.
+    /// If the future is dropped before it completes, nothing is sent.
     pub async fn send(&self, event: Event) -> Result<(), SendError> {
         self.send_item(ChannelItem::Event(event)).await
     }
 
-    /// Sends an event if there is room for it now.
+    /// Sends an event if the channel has room for it now.
     ///
     /// # Errors
     ///
@@ -93,62 +94,64 @@ impl SseSender {
         }
     }
 
-    /// Sends an event with this data, waiting while the channel is full.
+    /// Sends an event with this data. Waits while the channel is full.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     pub async fn text(&self, data: impl Into<String>) -> Result<(), SendError> {
         self.send(Event::new(data)).await
     }
 
-    /// Sends an event with a value as JSON, waiting while the channel is full.
+    /// Sends an event with a value as JSON. Waits while the channel is full.
     ///
     /// # Errors
     ///
-    /// [`SendJsonError::Encode`] if the value cannot be encoded, else as [`send`](Self::send).
+    /// [`SendJsonError::Encode`] if the value cannot be encoded. [`SendJsonError::Closed`] if the
+    /// peer has left or the stream is finished.
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     #[cfg(feature = "json")]
     pub async fn json<T: serde::Serialize + ?Sized>(&self, value: &T) -> Result<(), SendJsonError> {
         let event = Event::json(value).map_err(SendJsonError::Encode)?;
         self.send(event).await.map_err(SendJsonError::Closed)
     }
 
-    /// Sends a comment, which listeners do not see, waiting while the channel is full.
+    /// Sends a comment, which listeners do not see. Waits while the channel is full.
     ///
     /// # Errors
     ///
-    /// [`SendError`], with an event that is empty, as [`send`](Self::send).
+    /// [`SendError`] with an empty event, if the peer has left or the stream is finished.
     ///
     /// # Cancel safety
     ///
-    /// As [`send`](Self::send).
+    /// The same as for [`send`](Self::send).
     pub async fn comment(&self, text: &str) -> Result<(), SendError> {
         self.send_item(ChannelItem::Comment(Frame::comment(text))).await
     }
 
-    /// Waits until the peer has left or the stream has ended, whichever way.
+    /// Waits until the peer has left or the stream has ended for any reason.
     ///
     /// # Cancel safety
     ///
-    /// Loses nothing; call it again.
+    /// If the future is dropped, nothing is lost. Call this again.
     pub async fn closed(&self) {
         self.queue.closed().await;
     }
 
-    /// True once nothing can be sent any more.
+    /// Whether nothing can be sent any more.
     pub fn is_closed(&self) -> bool {
         self.queue.is_closed() || self.finish.lock().is_none()
     }
 
-    /// Ends the stream after what has been sent. Later sends, by any clone, give errors.
+    /// Ends the stream after the events that were already sent. Later sends by any clone return
+    /// errors.
     pub fn finish(&self) {
         let mut finish = self.finish.lock();
         if let Some(place) = finish.take() {
@@ -163,7 +166,7 @@ impl SseSender {
         }
     }
 
-    /// Puts an item into its place unless the stream is finished.
+    /// Puts an item into its place in the channel, unless the stream is finished.
     fn push(
         &self,
         place: mpsc::Permit<'_, ChannelItem>,
@@ -184,7 +187,7 @@ impl fmt::Debug for SseSender {
     }
 }
 
-/// The response's end of a channel.
+/// The receiving end of a channel, from which the response reads.
 #[derive(Debug)]
 pub struct Channel {
     items: mpsc::Receiver<ChannelItem>,
@@ -207,16 +210,16 @@ impl FrameSource for Channel {
     }
 }
 
-/// The peer has left or the stream is finished; holds the unsent event.
+/// The peer has left or the stream is finished. Contains the event that was not sent.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the stream has ended")]
 pub struct SendError(pub Event);
 
-/// Why an event could not be sent at once; holds the event.
+/// Why an event could not be sent at once. Contains the event.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// The channel holds as many unread events as it has room for.
+    /// The channel is full of unread events.
     #[error("the channel is full")]
     Full(Event),
     /// The peer has left or the stream is finished.

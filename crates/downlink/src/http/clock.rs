@@ -1,9 +1,9 @@
 //! The one timer of a response body.
 //!
-//! It waits for the end of a silence or the end of the connection, whichever comes first. Traffic
-//! only stores the time. The timer is set again when it fires, so an event costs no timer
-//! operation. The first wait makes the timer; a body that never waits has none, and neither has a
-//! body whose driver keeps the time (see `driven`).
+//! The timer waits for the end of a silence or the end of the connection, whichever comes first. When
+//! the body sends something, it only records the time. The timer is set again when it fires, so an
+//! event costs no timer operation. The first wait creates the timer. A body that never waits has no
+//! timer, and neither has a body whose driver keeps the time (see `driven`).
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -56,14 +56,15 @@ pub(super) enum Tick {
 pub(super) struct BodyClock {
     last_traffic: Moment,
     interval: Interval,
-    /// The length of this silence in milliseconds, drawn after each keep-alive; 0 without
-    /// keep-alives.
+    /// How long the connection may be silent before the next keep-alive, in milliseconds; picked at
+    /// random again after each keep-alive. 0 if keep-alives are off.
     silence_max: u32,
     /// `None` if the response has no end and a driver keeps the time.
     uncommon: Option<Box<EndAndTimer>>,
 }
 
-/// The end of a response, and the timer of a body without a driver. Few bodies have one of them.
+/// The end of a response, and the timer of a body without a driver. Few bodies have an end or need
+/// a timer.
 #[derive(Debug)]
 struct EndAndTimer {
     /// When the response ends.
@@ -99,7 +100,8 @@ impl BodyClock {
         self.uncommon.as_ref().map_or(Moment::NEVER, |uncommon| uncommon.end)
     }
 
-    /// Waits for the next tick, forever if there is none.
+    /// Waits for the next tick. If the response has neither keep-alives nor an end, it waits for
+    /// ever.
     pub(super) fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Tick> {
         loop {
             let (end, silence_ends) = (self.end(), self.silence_ends());
@@ -117,8 +119,8 @@ impl BodyClock {
         }
     }
 
-    /// Waits for a time, by the driver or by a timer. The timer may complete too early, at the time
-    /// that it was last set for.
+    /// Waits until `until`. The driver wakes the body, or else a timer does. The timer may fire too
+    /// early, at the time for which it was last set.
     fn poll_wait(&mut self, until: Moment, cx: &mut Context<'_>) -> Poll<()> {
         if driven::wake_at(cx, until) {
             return Poll::Pending;
@@ -141,7 +143,7 @@ impl BodyClock {
     }
 }
 
-/// Draws the length of the next silence in milliseconds, at most 49 days.
+/// Picks the length of the next silence at random, in milliseconds. It is at most 49 days.
 fn draw(interval: Interval) -> u32 {
     let silence = interval.silence().map_or(Duration::ZERO, |spread| spread.pick());
     u32::try_from(silence.as_millis()).unwrap_or(u32::MAX)

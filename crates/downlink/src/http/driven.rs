@@ -1,41 +1,42 @@
 //! The protocol between a driver and the bodies that it polls.
 //!
-//! A driver (see `serve::direct`) polls the bodies of many streams from one task. A body that is
-//! polled by a driver is *driven*. It needs no timer, no clock and no waker of its own, because the
-//! driver has one of each for all its streams. The two sides never name each other's types: any
-//! `http_body::Body` can be driven, and middleware may wrap it. So requests travel through a
-//! thread-local, which is set for the length of one poll.
+//! A driver (see `serve::direct`) polls the bodies of many streams from one task. Such a body is
+//! *driven*. A driven body does not need its own timer, clock and waker, because the driver has one
+//! of each for all its streams. The two sides do not know each other's types: any `http_body::Body`
+//! can be driven, and middleware may wrap it. So a driver and its bodies communicate through a
+//! thread-local, which is set during each poll.
 //!
 //! # What the driver calls, in order
 //!
-//! 1. [`PollRound::begin`], with the time and with the object that wakes its streams by key.
-//! 2. [`PollRound::prefetch`], once for all bodies that it is about to poll. It reaches a body as a
-//!    call of `is_end_stream`, which passes through any middleware and changes nothing.
-//! 3. [`PollRound::poll`], for each body, as often as the body is ready. It returns the body's
+//! 1. [`PollRound::begin`], with the time and the object that wakes the driver's streams by key.
+//! 2. [`PollRound::prefetch`], once for all bodies that it is about to poll. It calls
+//!    `is_end_stream` of each body, which passes through any middleware and changes nothing.
+//! 3. [`PollRound::poll`], repeatedly for each body while the body is ready. It returns the body's
 //!    [`Schedule`].
-//! 4. It drops the round before it waits for anything.
+//! 4. The driver drops the round before it waits for anything.
 //!
 //! # What a body may ask for while it is polled
 //!
 //! | call | effect |
 //! |---|---|
-//! | [`is_driven`] | true: the driver joins frames itself, so the body yields them one by one |
+//! | [`is_driven`] | if true, the driver joins frames itself, so the body yields them one by one |
 //! | [`now`], [`time_of_day`] | the time of the round, read once for all its bodies |
 //! | [`wake_at`] | the driver polls the body again at that time, so the body needs no timer |
 //! | [`register_key`] | a publisher wakes the body by its key, so the body leaves no waker |
 //! | [`set_lane`] | the body takes turns with the other bodies of this lane |
 //!
-//! Each of these falls back to what any other server offers: the real time, or `false` to tell the
-//! body that it needs its own timer or waker.
+//! Without a driver, these calls return the real time, or `false` to tell the body that it needs
+//! its own timer or waker.
 //!
-//! # Who wakes whom
+//! # How bodies are woken
 //!
 //! A publisher wakes bodies by key, through the round's `WakeMany`, which puts the keys into the
-//! driver's mailbox. Every other waker of a body leads to the same mailbox. The driver itself polls
-//! a body when its `wake_at` has come.
+//! driver's mailbox. Every other waker of a body also puts the body's key there. When the time of a
+//! body's `wake_at` comes, the driver polls the body by itself.
 //!
-//! A body recognizes its driver by the waker in its context. Inside a combinator with wakers of its
-//! own, such as a `select` over streams, the body is not driven, and uses its own timer and waker.
+//! A body recognizes its driver by the waker in its context. If a combinator, such as a `select`
+//! over streams, polls the body with another waker, the body is not driven. It then uses its own
+//! timer and waker.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -45,10 +46,10 @@ use downlink_log::WakeMany;
 
 use super::moment::{Moment, Now};
 
-/// When and among which bodies a body is polled next.
+/// When a body is polled next, and in which lane it waits for that poll.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Schedule {
-    /// The latest time of the next poll.
+    /// The body is polled at this time at the latest.
     pub(crate) wake_at: Moment,
     /// The new lane of the body, if it has set one.
     pub(crate) lane: Option<u32>,
@@ -59,15 +60,15 @@ impl Schedule {
     pub(crate) const NONE: Self = Self { wake_at: Moment::NEVER, lane: None };
 }
 
-/// The round on this thread, and the body that it polls.
+/// The present round of this thread, and the body that it polls.
 struct Polling {
-    /// The waker that the body was given; `None` between polls.
+    /// The waker with which the body is polled. `None` between polls.
     waker: Cell<Option<WakerIdentity>>,
     key: Cell<u32>,
     schedule: Cell<Schedule>,
-    /// When the round began.
+    /// The time at which the round began.
     now: Cell<Option<Now>>,
-    /// The time of day at that moment in milliseconds, once a body has asked for it.
+    /// The time of day at that moment in milliseconds, once a body has requested it.
     time_of_day: Cell<Option<u64>>,
     is_prefetching: Cell<bool>,
 }
@@ -83,17 +84,19 @@ thread_local! {
             is_prefetching: Cell::new(false),
         }
     };
-    /// Wakes bodies by key. It is apart from `POLLING`, which has no destructor and so costs less.
+    /// Wakes bodies by key. It is not a part of `POLLING`, which has no destructor and is therefore
+    /// cheaper to use.
     static WAKE_MANY: Cell<Option<Arc<dyn WakeMany>>> = const { Cell::new(None) };
 }
 
-/// Polls of several bodies on this thread, at one time. Dropping it ends the round.
+/// A round: polls of several bodies on this thread that share one time. Dropping it ends the round.
 #[derive(Debug)]
 #[must_use = "the round ends when it is dropped"]
 pub(crate) struct PollRound(());
 
 impl PollRound {
-    /// Begins a round. Its bodies take the time from it and register their keys with `wake_many`.
+    /// Begins a round. Its bodies get their time from the round, and register their keys with
+    /// `wake_many`.
     pub(crate) fn begin(now: Now, wake_many: Arc<dyn WakeMany>) -> Self {
         POLLING.with(|polling| {
             polling.now.set(Some(now));
@@ -137,7 +140,7 @@ impl Drop for PollRound {
     }
 }
 
-/// Restores the thread's state, also where a body panics.
+/// Restores the thread's state, even if a body panics.
 struct OnDrop(fn(&Polling));
 
 impl Drop for OnDrop {
@@ -146,23 +149,23 @@ impl Drop for OnDrop {
     }
 }
 
-/// Whether a driver is about to poll this body, and only wants its memory read.
+/// Whether a driver is about to poll this body, and only wants it to read its memory.
 pub(super) fn is_prefetching() -> bool {
     POLLING.with(|polling| polling.is_prefetching.get())
 }
 
-/// Whether a driver polls the body of this context.
+/// Whether the context is that of a body that a driver polls.
 pub(super) fn is_driven(cx: &Context<'_>) -> bool {
     POLLING.with(|polling| polling.is_of(cx))
 }
 
-/// The time of the round, or the real time.
+/// The time of the round, or the real time if the body is not driven.
 pub(super) fn now(cx: &Context<'_>) -> Now {
     let now = POLLING.with(|polling| polling.now.get().filter(|_| polling.is_of(cx)));
     now.unwrap_or_else(Now::look)
 }
 
-/// The time of day of the round in milliseconds, or what `look` returns.
+/// The time of day of the round in milliseconds, or the result of `look` if no body is polled.
 pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
     POLLING.with(|polling| {
         if polling.waker.get().is_none() {
@@ -174,7 +177,7 @@ pub(crate) fn time_of_day(look: impl FnOnce() -> u64) -> u64 {
     })
 }
 
-/// Asks for a poll at a time; false if the body needs a timer of its own.
+/// Requests a poll at the time `at`. Returns false if the body is not driven and needs its own timer.
 pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     POLLING.with(|polling| {
         let is_driven = polling.is_of(cx);
@@ -186,8 +189,8 @@ pub(crate) fn wake_at(cx: &Context<'_>, at: Moment) -> bool {
     })
 }
 
-/// Lets the body register its key where it waits; false if it has to leave a waker instead, since
-/// it is not driven or `register` declined.
+/// Registers the key of the body with the function `register`. Returns false if the body must leave
+/// a waker instead, because it is not driven or `register` returned false.
 #[must_use = "a body that is not woken by its key has to leave a waker"]
 pub(crate) fn register_key(
     cx: &Context<'_>,
@@ -197,7 +200,7 @@ pub(crate) fn register_key(
         return false;
     };
     WAKE_MANY.with(|round| {
-        // A registration within `register` leaves a waker.
+        // A registration inside `register` returns false here, and leaves a waker.
         let Some(wake_many) = round.take() else { return false };
         let registered = register(&wake_many, key);
         round.set(Some(wake_many));
@@ -205,7 +208,7 @@ pub(crate) fn register_key(
     })
 }
 
-/// Puts the body that is polled into a lane.
+/// Puts the polled body into a lane.
 pub(crate) fn set_lane(lane: u32) {
     POLLING.with(|polling| {
         if polling.waker.get().is_some() {
@@ -215,13 +218,13 @@ pub(crate) fn set_lane(lane: u32) {
 }
 
 impl Polling {
-    /// Whether the context is the one that the driver has polled the body with.
+    /// Whether the context has the waker with which the driver polls the body.
     fn is_of(&self, cx: &Context<'_>) -> bool {
         self.waker.get() == Some(identity(cx.waker()))
     }
 }
 
-/// The data and the functions of a waker, which tell it from others.
+/// The data and the functions of a waker, which distinguish it from other wakers.
 type WakerIdentity = (usize, usize);
 
 fn identity(waker: &Waker) -> WakerIdentity {
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn earliest_time_counts() {
+    fn the_earliest_requested_time_counts() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
         let now = Now::look();
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn body_behind_another_waker_is_not_driven() {
+    fn a_body_with_another_waker_is_not_driven() {
         let (ours, other) = (Waker::from(Arc::new(Ignored)), Waker::from(Arc::new(Ignored)));
         let now = Now::look();
         let (driven, schedule) = begin().poll(7, &mut Context::from_waker(&ours), |_| {
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn time_of_day_is_read_once_for_a_round() {
+    fn the_time_of_day_is_read_once_for_a_round() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
         let mut poll = |round: &PollRound, at| round.poll(7, &mut cx, |_| time_of_day(|| at)).0;
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn driven_body_is_woken_by_its_key() {
+    fn a_driven_body_is_woken_by_its_key() {
         let (ours, other) = (Waker::from(Arc::new(Ignored)), Waker::from(Arc::new(Ignored)));
         let mut cx = Context::from_waker(&ours);
         let woken = Arc::new(WokenKeys::default());
@@ -319,18 +322,18 @@ mod tests {
     }
 
     #[test]
-    fn poll_ends_with_a_panic() {
+    fn a_panic_ends_the_poll() {
         let waker = Waker::from(Arc::new(Ignored));
         let mut cx = Context::from_waker(&waker);
         let panicking = std::panic::AssertUnwindSafe(|| {
-            begin().poll(7, &mut cx, |_| panic!("as a user's body may"))
+            begin().poll(7, &mut cx, |_| panic!("a user's body may panic here"))
         });
         assert!(std::panic::catch_unwind(panicking).is_err());
         assert!(!is_driven(&cx));
     }
 
     #[test]
-    fn prefetch_ends_with_a_panic() {
+    fn a_panic_ends_the_prefetch() {
         let round = begin();
         round.prefetch(|| assert!(is_prefetching()));
         assert!(!is_prefetching());

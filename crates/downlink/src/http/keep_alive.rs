@@ -1,7 +1,7 @@
 //! The keep-alive of a silent connection, and the length of a silence.
 //!
-//! A proxy cuts a silent connection, and only a write shows that a peer has vanished. Not here: the
-//! timer (see `clock`).
+//! Without keep-alives, a proxy would cut a silent connection, and the server would not notice that
+//! a peer has vanished, which only a write shows. The timer is in `clock`.
 
 use std::time::Duration;
 
@@ -9,24 +9,25 @@ use downlink_proto::{Event, Frame};
 
 use super::spread::Spread;
 
-/// The default silence before a keep-alive, as the standard's authoring notes advise.
+/// The default silence before a keep-alive, as the authoring notes of the standard advise.
 ///
-/// The shortest idle limits met in practice are 30 s and 60 s: double would be on the edge of the
-/// first, half would wake sleeping phones for nothing.
+/// The shortest idle timeouts of real proxies are 30 s and 60 s. Twice the silence would be as long
+/// as the first one. Half would wake sleeping phones without need.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The shortest silence that can be set; less would be traffic of its own.
+/// The shortest silence that can be set. With shorter ones, the keep-alives themselves would be
+/// noticeable traffic.
 pub const KEEP_ALIVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The range of a silence in percent of the interval, so that connections that were opened together
-/// do not stay in step.
+/// The range of a silence in percent of the interval. Each silence is picked at random, so that
+/// connections that were opened together do not send their keep-alives together.
 const SPREAD_PERCENT: (u32, u32) = (80, 120);
 
-/// How a response keeps its connection alive: a comment after 15 seconds of silence, by default.
+/// The keep-alive of a response. By default it is a comment after 15 seconds of silence.
 ///
 /// # Examples
 ///
-/// A page's script cannot see comments, but it can see an event:
+/// The script of a page cannot see comments, but it can see an event:
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,11 +41,11 @@ const SPREAD_PERCENT: (u32, u32) = (80, 120);
 #[must_use]
 pub struct KeepAlive {
     pub(super) interval: Interval,
-    /// The frame to send; `None` is the default comment, which nearly every connection sends.
+    /// The frame to send. `None` means the default comment, which nearly every connection sends.
     pub(super) frame: Option<Box<Frame>>,
 }
 
-/// The length of a silence in milliseconds; 0 turns keep-alives off.
+/// The length of a silence in milliseconds. 0 turns keep-alives off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Interval(u32);
 
@@ -59,22 +60,22 @@ impl KeepAlive {
         Self { interval: Interval(0), frame: None }
     }
 
-    /// Sends after every silence of this length, in whole milliseconds, spread by 20 % either way;
-    /// at least [`KEEP_ALIVE_INTERVAL_MIN`] and at most 49 days.
+    /// Sets the length of the silence, in whole milliseconds, at least [`KEEP_ALIVE_INTERVAL_MIN`]
+    /// and at most 49 days. Each silence is picked at random between 80 and 120 % of it.
     pub fn interval(mut self, interval: Duration) -> Self {
         let millis = interval.max(KEEP_ALIVE_INTERVAL_MIN).as_millis();
         self.interval = Interval(u32::try_from(millis).unwrap_or(u32::MAX));
         self
     }
 
-    /// Sends a comment with this text, in place of `keep-alive`. Any text is possible: each of its
-    /// lines becomes a comment.
+    /// Sends a comment with this text instead of `keep-alive`. Any text is possible: each line
+    /// becomes a comment.
     pub fn text(mut self, text: impl AsRef<str>) -> Self {
         self.frame = Some(Box::new(Frame::comment_line(text.as_ref())));
         self
     }
 
-    /// Sends an event in place of a comment, which a page can listen to.
+    /// Sends an event, which a page can listen to, instead of a comment.
     pub fn event(mut self, event: Event) -> Self {
         self.frame = Some(Box::new(event.into()));
         self
@@ -82,12 +83,12 @@ impl KeepAlive {
 }
 
 impl Interval {
-    /// The silence before a keep-alive, without the spread; `None` if off.
+    /// The interval, or `None` if keep-alives are off.
     pub(super) fn get(self) -> Option<Duration> {
         (self.0 > 0).then(|| Duration::from_millis(self.0.into()))
     }
 
-    /// The range from which each silence is drawn.
+    /// The range from which each silence is picked. `None` if keep-alives are off.
     pub(super) fn silence(self) -> Option<Spread> {
         self.get().map(|interval| Spread::percent_of(interval, SPREAD_PERCENT))
     }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn default_is_a_comment_every_fifteen_seconds() {
+    fn the_default_is_a_comment_after_fifteen_seconds() {
         let keep_alive = KeepAlive::default();
         assert_eq!(keep_alive.interval.get(), Some(Duration::from_secs(15)));
         assert_eq!(sent(&keep_alive), b": keep-alive\n");
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn interval_is_kept_from_below_its_minimum() {
+    fn the_interval_is_at_least_its_minimum() {
         for (set, kept) in [(0, 100), (99, 100), (100, 100), (101, 101)] {
             let interval = KeepAlive::new().interval(Duration::from_millis(set)).interval;
             assert_eq!(interval.get(), Some(Duration::from_millis(kept)));
@@ -130,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn off_has_no_interval() {
+    fn keep_alive_off_has_no_interval() {
         assert_eq!(KeepAlive::off().interval.get(), None);
         assert_eq!(KeepAlive::off().interval.silence(), None);
     }
 
     #[test]
-    fn text_is_any_text() {
+    fn each_line_of_the_text_becomes_a_comment() {
         let keep_alive = KeepAlive::new().text("a\r\nb");
         assert_eq!(sent(&keep_alive), b": a\n: b\n");
     }

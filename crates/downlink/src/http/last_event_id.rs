@@ -1,34 +1,35 @@
 //! The id of the last event that a client has received.
 //!
-//! A reconnecting `EventSource` sends it in the `Last-Event-ID` header. A page that knows its
-//! starting point sets `last_event_id` in the query, and libraries that cannot set headers use names
-//! of their own. Nothing is rejected here: an invalid id leads to a gap notice later, but a refused
-//! browser would never return.
+//! A reconnecting `EventSource` sends the id in the `Last-Event-ID` header. A page that knows where
+//! to start sets `last_event_id` in the query. Libraries that cannot set headers use parameters
+//! with other names. This module rejects no id. An invalid id leads to a gap notice later, but a
+//! browser that was refused would never return.
 
 use std::borrow::Cow;
 
 use http::HeaderMap;
 use percent_encoding::percent_decode;
 
-/// The most bytes of an id; a longer id is cut to this length.
+/// The maximum length of an id in bytes. A longer id is cut to this length.
 ///
-/// The hub's own ids have at most 128 bytes, so a cut id matches none of them and counts as
+/// The ids of a hub have at most 128 bytes, so a cut id matches none of them, and counts as
 /// unknown.
 pub const LAST_EVENT_ID_BYTES_MAX: usize = 1_024;
 
-/// The names of the query parameter, in small letters and without `_` and `-`: `last_event_id`,
-/// `lastEventId`, `Last-Event-ID`, and what two polyfills send.
+/// The names of the query parameter, in lower case and without `_` and `-`. They stand for
+/// `last_event_id`, `lastEventId`, `Last-Event-ID`, and the names that two polyfills send.
 const PARAMETERS: [&str; 2] = ["lasteventid", "evslasteventid"];
 
-/// The longest name in the query that is compared with these: the longest of them, escaped.
+/// The maximum length of a name in the query that is compared with the names above. It is the
+/// length of the longest name with each byte escaped.
 const NAME_BYTES_MAX: usize = 3 * "evs_last_event_id".len();
 
-/// The query parameter of a browser's page that reads the status of a refusal.
+/// The query parameter of a browser's page that can read the status of a refusal.
 const WITH_STATUS: &str = "refuse_with_status";
 
 /// The id of the last event that the client has received, if the request has one.
 ///
-/// With the feature `axum` it is an extractor that never rejects.
+/// With the feature `axum`, this type is an extractor that never rejects a request.
 ///
 /// # Examples
 ///
@@ -42,47 +43,48 @@ const WITH_STATUS: &str = "refuse_with_status";
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LastEventId {
-    /// Invariant: not empty.
+    /// Invariant: the text is not empty.
     id: Option<Box<str>>,
     browser: bool,
 }
 
 impl LastEventId {
-    /// No id: the client is new.
+    /// The value of a new client, which has no id.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Reads a request: the header if it is there and not empty, else the query. Of several values
-    /// the last one that is not empty counts: a library adds the newer id to an address that has one.
+    /// Reads the id from a request: from the header if it has one that is not empty, otherwise from
+    /// the query. Of several values, the last one that is not empty counts, because some libraries
+    /// append the newer id to a URL that already has one.
     ///
-    /// Invalid UTF-8 is replaced, as a browser's decoder does. In the query `%` escapes are decoded
-    /// and `+` is kept, since ids may contain it.
+    /// Invalid UTF-8 is replaced, as a browser's decoder does it. In the query, `%` escapes are
+    /// decoded, but `+` is kept, because ids may contain it.
     pub fn from_request(headers: &HeaderMap, query: Option<&str>) -> Self {
         let id = from_header(headers).or_else(|| from_query(query?));
         Self { id, browser: is_browser(headers, query) }
     }
 
-    /// Whether a parameter of this name in a query holds the id: `last_event_id`, and the names that
-    /// libraries use, such as `lastEventId`. For servers that refuse unknown parameters.
+    /// Whether a query parameter with this name holds the id: `last_event_id`, and the names that
+    /// libraries use, such as `lastEventId`. Servers that refuse unknown parameters can use this.
     pub fn is_parameter(name: &str) -> bool {
         let letters = || name.bytes().filter(|byte| !matches!(byte, b'_' | b'-'));
         let is = |known: &&str| letters().map(|byte| byte.to_ascii_lowercase()).eq(known.bytes());
         name.len() <= NAME_BYTES_MAX && PARAMETERS.iter().any(is)
     }
 
-    /// The id, never empty.
+    /// The id, if there is one. It is never empty.
     pub fn as_str(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// The same client with this id, unless it has one already.
+    /// Sets the id, unless there already is one.
     #[must_use]
     pub fn or(self, id: &str) -> Self {
         Self { id: self.id.or_else(|| text(id.as_bytes())), ..self }
     }
 
-    /// The same client without an id, for a stream that never resumes.
+    /// Removes the id, for a stream that never resumes.
     ///
     /// ```
     /// use downlink::LastEventId;
@@ -95,11 +97,13 @@ impl LastEventId {
         Self { id: None, ..self }
     }
 
-    /// True if a browser sent the request and cannot read a status: see [`refuse`](super::refuse()).
+    /// Whether a browser sent the request and cannot read a status: see
+    /// [`refuse`](super::refuse()).
     ///
-    /// A browser is known by `Sec-Fetch-Mode`. It sends that to `https` and to this machine only, so
-    /// otherwise by `Accept: text/event-stream` and a `User-Agent` that begins with `Mozilla/`. A
-    /// page that reads with `fetch` and wants the status adds `refuse_with_status=1` to the query.
+    /// A browser is recognized by the header `Sec-Fetch-Mode`. Browsers send it only to `https` and
+    /// to their own machine. Otherwise a browser is recognized by `Accept: text/event-stream`
+    /// together with a `User-Agent` that begins with `Mozilla/`. A page that reads the stream with
+    /// `fetch` and can read the status adds `refuse_with_status=1` to the query.
     pub fn is_browser(&self) -> bool {
         self.browser
     }
@@ -111,7 +115,7 @@ impl From<&str> for LastEventId {
     }
 }
 
-/// True if a browser sent this request and cannot read the status of a refusal.
+/// Whether a browser sent this request and cannot read the status of a refusal.
 pub(crate) fn is_browser(headers: &HeaderMap, query: Option<&str>) -> bool {
     let has = |name: &str, wanted: fn(&str) -> bool| {
         headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(wanted)
@@ -135,7 +139,7 @@ fn from_query(query: &str) -> Option<Box<str>> {
         if !LastEventId::is_parameter(&name) {
             return None;
         }
-        // An escape is at most three bytes for one.
+        // An escape has three bytes for one byte of the id.
         let escaped = cut(value.as_bytes(), 3 * LAST_EVENT_ID_BYTES_MAX);
         text(&Cow::from(percent_decode(escaped)))
     })
@@ -160,20 +164,20 @@ mod tests {
     fn read(header: Option<&[u8]>, query: Option<&str>) -> Option<String> {
         let mut headers = HeaderMap::new();
         if let Some(value) = header {
-            let value = HeaderValue::from_bytes(value).expect("a header's bytes");
+            let value = HeaderValue::from_bytes(value).expect("the bytes may be in a header");
             headers.insert("last-event-id", value);
         }
         LastEventId::from_request(&headers, query).as_str().map(str::to_owned)
     }
 
     #[test]
-    fn header_comes_before_query() {
+    fn the_header_takes_precedence_over_the_query() {
         assert_eq!(read(Some(b"7"), Some("last_event_id=3")).as_deref(), Some("7"));
         assert_eq!(read(None, Some("a=b&last_event_id=3&c")).as_deref(), Some("3"));
     }
 
     #[test]
-    fn empty_is_none() {
+    fn an_empty_id_counts_as_none() {
         assert_eq!(read(None, None), None);
         assert_eq!(read(Some(b""), Some("last_event_id=3")).as_deref(), Some("3"));
         assert_eq!(read(None, Some("last_event_id=")), None);
@@ -181,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn header_is_utf8_and_never_rejected() {
+    fn the_header_is_read_as_utf8_and_never_rejected() {
         assert_eq!(read(Some("h\u{e9}".as_bytes()), None).as_deref(), Some("h\u{e9}"));
         assert_eq!(read(Some(b"a\xffb"), None).as_deref(), Some("a\u{fffd}b"));
     }
 
     #[test]
-    fn query_is_percent_decoded() {
+    fn the_query_is_percent_decoded() {
         assert_eq!(read(None, Some("last_event_id=a%20%C3%A9")).as_deref(), Some("a \u{e9}"));
         assert_eq!(read(None, Some("last_event_id=a+b%2Bc%zz")).as_deref(), Some("a+b+c%zz"));
         assert_eq!(read(None, Some("xlast_event_id=3&last_event_idx=4")), None);
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_have_names_of_their_own_for_it() {
+    fn the_parameter_names_of_libraries_are_recognized() {
         for name in [
             "last_event_id",
             "lastEventId",
@@ -238,17 +242,20 @@ mod tests {
 
     fn is_browser(headers: &[(&'static str, &str)], query: &str) -> bool {
         let headers = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), value.parse::<HeaderValue>().expect("a value"))
+            (
+                http::HeaderName::from_static(name),
+                value.parse::<HeaderValue>().expect("a valid header value"),
+            )
         });
         LastEventId::from_request(&headers.collect(), Some(query)).is_browser()
     }
 
     #[test]
-    fn a_browser_is_known_by_its_headers() {
+    fn a_browser_is_recognized_by_its_headers() {
         let firefox = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101");
         let stream = ("accept", "text/event-stream");
         assert!(is_browser(&[("sec-fetch-mode", "cors")], ""));
-        // On plain HTTP, except on this machine, browsers do not send the header above.
+        // Over plain HTTP, browsers send the header above only to their own machine.
         assert!(is_browser(&[stream, firefox], "topic=a"));
         assert!(!is_browser(&[firefox, ("accept", "*/*")], "") && !is_browser(&[stream], ""));
         assert!(!is_browser(&[stream, ("user-agent", "curl/8")], ""));

@@ -1,31 +1,32 @@
-//! Times in whole milliseconds: eight bytes each, and cheap to compare for every event.
+//! Times in whole milliseconds. A time takes eight bytes, and two times are cheap to compare for
+//! every event.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A time in milliseconds since an origin before every body, by the runtime's clock.
+/// A time of the runtime's clock, in milliseconds since an origin that lies before the first body.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(u64);
 
 impl Moment {
-    /// Never.
+    /// The moment that never comes.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// A time, rounded up so that no waiter is early.
+    /// The moment of an instant, rounded up so that no wait ends early.
     pub(crate) fn at(instant: Instant) -> Self {
         let since = instant.saturating_duration_since(origin());
         let millis = u64::from(since.subsec_nanos().div_ceil(1_000_000));
         Self(since.as_secs().saturating_mul(1_000).saturating_add(millis))
     }
 
-    /// A time so many milliseconds after this one.
+    /// The moment that many milliseconds after this one.
     pub(crate) fn after(self, millis: u32) -> Self {
         Self(self.0.saturating_add(millis.into()))
     }
 
-    /// How long ago it was.
+    /// How long ago this moment was.
     pub(crate) fn age(self) -> Duration {
         Duration::from_millis(Self::at(Instant::now()).0.saturating_sub(self.0))
     }
@@ -38,7 +39,7 @@ impl Moment {
         self.0
     }
 
-    /// `None` if it never comes.
+    /// The instant of this moment. `None` if the moment never comes.
     pub(crate) fn instant(self) -> Option<Instant> {
         if self == Self::NEVER {
             return None;
@@ -47,17 +48,17 @@ impl Moment {
     }
 }
 
-/// The present, read once for many streams.
+/// The present time, which is read once for many streams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Now {
-    /// The millisecond that has begun and is not over.
+    /// The start of the present millisecond.
     begun: Moment,
     /// The first moment that is not in the past.
     next: Moment,
 }
 
 impl Now {
-    /// The present by the runtime's clock.
+    /// The present time of the runtime's clock.
     pub(crate) fn look() -> Self {
         Self::of(Instant::now())
     }
@@ -73,19 +74,20 @@ impl Now {
         moment <= self.begun
     }
 
-    /// Whether a moment has come or comes within this millisecond. An end must not be late.
+    /// Whether a moment has come or comes within this millisecond. Used for the end of a response,
+    /// which must not be late.
     pub(crate) fn has_nearly_reached(self, moment: Moment) -> bool {
         moment <= self.next
     }
 
-    /// The present, rounded up, so that moments counted from it are not early.
+    /// The present moment, rounded up, so that moments counted from it do not come early.
     pub(crate) fn moment(self) -> Moment {
         self.next
     }
 }
 
 /// How far the origin lies before the first use of the clock. The clocks of two runtimes in one
-/// process differ by less; tests may set them.
+/// process differ by less than this. Tests may set such clocks.
 const SLACK: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The origin of all moments.
@@ -93,7 +95,7 @@ fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
         let now = Instant::now();
-        // Some systems have no time before their start.
+        // Some systems cannot represent a time before their start.
         now.checked_sub(SLACK).or_else(|| now.checked_sub(SLACK / 8_760)).unwrap_or(now)
     })
 }
@@ -103,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_has_come_when_its_whole_millisecond_has() {
+    fn a_moment_is_reached_at_the_start_of_its_millisecond() {
         let start = Moment::at(Instant::now() + Duration::from_millis(5));
-        let instant = start.instant().expect("it comes");
+        let instant = start.instant().expect("the moment is not never");
         let micros = |micros| Now::of(instant + Duration::from_micros(micros));
         assert!(!Now::of(instant - Duration::from_micros(1)).has_reached(start));
         assert!(micros(0).has_reached(start) && micros(999).has_reached(start));
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn never_does_not_come() {
+    fn the_moment_never_is_not_reached() {
         assert_eq!(Moment::NEVER.instant(), None);
         assert_eq!(Moment::NEVER.after(7), Moment::NEVER);
         let now = Now::look();
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_within_this_millisecond_has_come() {
+    fn a_moment_within_this_millisecond_is_nearly_reached() {
         let now = Instant::now();
         assert!(Now::of(now).has_nearly_reached(Moment::at(now)));
         let later = Moment::at(now + Duration::from_millis(1));

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457).
 //!
-//! All error answers of the library and the server have this type. The detail is a sentence that
-//! says what to do next.
+//! All error responses of the library and the server have this type. The detail is a sentence that
+//! tells the client what to do next.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use http_body_util::Full;
 
 use crate::json_text::json_text;
 
-/// An error answer.
+/// An error response.
 ///
 /// # Examples
 ///
@@ -33,12 +33,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The problem that a status code names; its title is the code's reason phrase.
+    /// The problem of a status code. Its title is the reason phrase of the code.
     pub fn new(status: StatusCode) -> Self {
         Self { status, detail: None }
     }
 
-    /// Sets the cause of this error and the remedy.
+    /// Sets the detail: the cause of this error and what to do about it.
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = Some(detail.into());
         self
@@ -60,7 +60,8 @@ impl Problem {
         format!(r#"{{"type":"about:blank","title":{title},"status":{status}{detail}}}"#)
     }
 
-    /// The response, not to be cached. Its body ends with a line end, for people who use curl.
+    /// Makes the response, which must not be cached. Its body ends with a line break, for people
+    /// who use curl.
     pub fn into_http_response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.to_json() + "\n"));
         *response.status_mut() = self.status;
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_in_a_fixed_order() {
+    fn the_members_have_a_fixed_order() {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE).detail("Come back later.");
         assert_eq!(
             problem.to_json(),
@@ -85,21 +86,21 @@ mod tests {
     }
 
     #[test]
-    fn detail_may_be_absent() {
+    fn the_detail_may_be_absent() {
         let problem = Problem::new(StatusCode::CONFLICT);
         assert_eq!(problem.to_json(), r#"{"type":"about:blank","title":"Conflict","status":409}"#);
         assert_eq!(problem.status(), StatusCode::CONFLICT);
     }
 
     #[test]
-    fn unknown_status_has_a_title() {
+    fn an_unknown_status_has_a_title() {
         let status = StatusCode::from_u16(599).expect("three digits");
         assert!(Problem::new(status).to_json().contains(r#""title":"Error""#));
     }
 
     #[cfg(feature = "json")]
     #[test]
-    fn any_text_survives() {
+    fn any_text_can_be_the_detail() {
         let text: String =
             (0..0x80).map(char::from).chain("\u{e9}\u{2028}\u{1f600}".chars()).collect();
         let json = Problem::new(StatusCode::BAD_REQUEST).detail(text.clone()).to_json();

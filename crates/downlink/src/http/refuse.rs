@@ -1,8 +1,8 @@
 //! Refusals that make the client return later.
 //!
-//! `EventSource` gives up for good on any status but 200, so a browser gets an empty stream with a
-//! reconnection time. Other clients get a 503. Each client gets a time of its own, or they would
-//! all return at once.
+//! `EventSource` never reconnects after a status other than 200, so a browser gets an empty stream
+//! with a reconnection time. Other clients get the status 503. Each client gets a random time,
+//! since otherwise all would return at once.
 
 use std::time::Duration;
 
@@ -16,11 +16,12 @@ use super::problem::Problem;
 use super::spread::Spread;
 use super::sse::event_stream;
 
-/// The answer to a subscriber when the server is full or about to end.
+/// Makes the response for a subscriber when the server is full or about to end.
 ///
-/// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets 200, the reason
-/// as a comment, `retry:` and the end; other clients get 503 with `Retry-After` in whole seconds,
-/// at least 1, and a [`Problem`] with the reason as its detail.
+/// A browser (see [`LastEventId::is_browser`](super::LastEventId::is_browser)) gets the status 200,
+/// a stream with the reason as a comment and a `retry:`, and the end of the stream. Other clients
+/// get the status 503 with `Retry-After` in whole seconds, at least 1, and a [`Problem`] with the
+/// reason as its detail.
 ///
 /// # Examples
 ///
@@ -46,7 +47,7 @@ pub fn refuse(reason: &str, reconnection: Spread, browser: bool) -> Response<Ful
     response
 }
 
-/// Rounded up, as 0 would mean "at once".
+/// The delay in whole seconds. It is rounded up, because 0 would mean "at once".
 fn whole_seconds(delay: Duration) -> u64 {
     let partial = u64::from(delay.subsec_nanos() > 0);
     delay.as_secs().saturating_add(partial).max(1)

@@ -1,7 +1,7 @@
-//! Sources of the frames of a response.
+//! The sources of the frames of a response.
 //!
-//! A response body takes its frames from a [`FrameSource`]. Every stream of events is one. Only the
-//! body polls its source, and drops it at its own end.
+//! A response body gets its frames from a [`FrameSource`]. Every stream of events is a source. Only
+//! the body polls its source. The body drops the source when the body is dropped.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use std::time::Duration;
 use downlink_proto::{Event, Frame};
 use futures_core::Stream;
 
-/// Any error, as streams, services and bodies return it.
+/// Any error that a stream, a service or a body returns.
 pub type AnyError = Box<dyn Error + Send + Sync>;
 
 /// Yields the frames of one response, in order.
 ///
 /// Every `Stream` of events, of frames, or of a `Result` of these is a source (see [`StreamItem`]).
-/// Implement this trait for a type of your own that has an opening frame or a keep-alive.
+/// Implement this trait for your own type if it has an opening frame or a keep-alive.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a source of events",
     label = "neither a stream of events nor a `FrameSource`",
@@ -25,7 +25,8 @@ pub type AnyError = Box<dyn Error + Send + Sync>;
     note = "map other items, for example with `stream.map(Event::new)`"
 )]
 pub trait FrameSource {
-    /// The frame to send right after the first bytes, given the interval of the keep-alive.
+    /// The frame to send right after the first bytes. `keep_alive` is the interval of the
+    /// keep-alives.
     ///
     /// Called once, before the first frame.
     fn opening(self: Pin<&mut Self>, keep_alive: Option<Duration>) -> Option<Frame> {
@@ -39,31 +40,31 @@ pub trait FrameSource {
     ///
     /// # Errors
     ///
-    /// An error ends this response. The body sends the frames before the error, then the server
-    /// cuts the connection, so that a reader cannot mistake the end for a complete answer. An
+    /// An error ends this response. The body sends the frames before the error. The server then
+    /// cuts the connection, so that a reader cannot mistake the response for a complete one. An
     /// `EventSource` reconnects.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, AnyError>>>;
 
-    /// The frame to send after a silence, in place of the response's own keep-alive.
+    /// The keep-alive frame, instead of the one of the response. `None` sends that of the response.
     ///
     /// Called each time a keep-alive is due.
     fn keep_alive(self: Pin<&mut Self>) -> Option<Frame> {
         None
     }
 
-    /// Whether keep-alives are due an interval after the last one, even between other frames.
+    /// Whether the next keep-alive is due one interval after the last one, even if other frames
+    /// were sent between them.
     ///
-    /// A page that listens to some event types only can then tell by the keep-alives whether its
+    /// A page that listens only to some event types can then tell from the keep-alives whether its
     /// connection is alive.
     fn has_steady_keep_alive(&self) -> bool {
         false
     }
 
-    /// Reads the memory that the next poll will read first, and changes nothing. The result has no
-    /// meaning.
+    /// Reads the memory that the next poll will need first, and changes nothing. Ignore the result.
     ///
     /// Few of ten thousand streams are in the processor's cache. A driver calls this for all bodies
     /// of a round, so that their memory is fetched in parallel.
@@ -77,7 +78,7 @@ pub trait FrameSource {
 ///
 /// # Examples
 ///
-/// A type of your own becomes a frame with `From`, and goes into a stream as `Ok`:
+/// Your own type becomes a frame with `From`, and is put into a stream as `Ok`:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -99,11 +100,11 @@ pub trait FrameSource {
     note = "use `Event`, `Frame`, or a `Result` of one of these"
 )]
 pub trait StreamItem {
-    /// The frame, or the error that ends the response.
+    /// Returns the frame, or the error that ends the response.
     ///
     /// # Errors
     ///
-    /// The item's own.
+    /// The error of the item.
     fn into_frame(self) -> Result<Frame, AnyError>;
 }
 

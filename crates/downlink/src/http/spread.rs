@@ -1,11 +1,12 @@
-//! A span of time from which each client gets its own point.
+//! A range of times, from which each client gets a random one.
 //!
-//! Clients with the same delay return at the same moment. So this crate draws every reconnection
-//! time and every age of a connection from a spread. Not here: the purpose of the delay.
+//! Clients with the same delay would return at the same moment. So this crate picks every
+//! reconnection time and every maximum age of a connection at random from a [`Spread`]. The modules
+//! that use it decide what the time is for.
 
 use std::time::Duration;
 
-/// A span of time; each use draws its own point from it, evenly.
+/// A range of times. Each use picks a time in it at random, evenly distributed.
 ///
 /// # Examples
 ///
@@ -25,7 +26,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// From one duration to another, both included; the order of the two does not matter.
+    /// The range between two durations, including both. The order of the two does not matter.
     pub const fn between(one: Duration, other: Duration) -> Self {
         if one.as_nanos() <= other.as_nanos() {
             Self { shortest: one, longest: other }
@@ -34,22 +35,23 @@ impl Spread {
         }
     }
 
-    /// From `lowest` to `highest` percent of a duration; saturates at the largest duration.
+    /// The range from `lowest` to `highest` percent of a duration. Saturates at the maximum
+    /// duration.
     pub(crate) fn percent_of(of: Duration, (lowest, highest): (u32, u32)) -> Self {
         let part = |percent: u32| of.checked_mul(percent).map_or(of, |product| product / 100);
         Self::between(part(lowest), part(highest))
     }
 
-    /// Draws a time.
+    /// Picks a random time.
     pub fn pick(&self) -> Duration {
         self.at(fastrand::f64())
     }
 
-    /// The time at a fraction of the way from shortest to longest.
+    /// The time at a fraction of the way from the shortest to the longest time.
     fn at(&self, fraction: f64) -> Duration {
         let width = self.longest - self.shortest;
         let part = width.as_secs_f64() * fraction.clamp(0.0, 1.0);
-        // Rounding may lead beyond the end of the spread, or of all durations.
+        // Rounding may give a time beyond the end of the range, or beyond the maximum duration.
         self.shortest + Duration::try_from_secs_f64(part).map_or(width, |part| part.min(width))
     }
 }
@@ -61,7 +63,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn both_ends_can_be_drawn() {
+    fn both_ends_can_be_picked() {
         let spread = Spread::between(SECOND, 5 * SECOND);
         assert_eq!(spread.at(0.0), SECOND);
         assert_eq!(spread.at(0.5), 3 * SECOND);
@@ -69,25 +71,25 @@ mod tests {
     }
 
     #[test]
-    fn order_of_the_ends_does_not_matter() {
+    fn the_order_of_the_ends_does_not_matter() {
         assert_eq!(Spread::between(5 * SECOND, SECOND), Spread::between(SECOND, 5 * SECOND));
     }
 
     #[test]
-    fn percent_is_of_the_given_time() {
+    fn percent_of_is_relative_to_the_given_time() {
         let spread = Spread::percent_of(10 * SECOND, (80, 120));
         assert_eq!((spread.shortest, spread.longest), (8 * SECOND, 12 * SECOND));
     }
 
     #[test]
-    fn largest_duration_does_not_overflow() {
+    fn the_maximum_duration_does_not_overflow() {
         let spread = Spread::percent_of(Duration::MAX, (80, 100));
         assert_eq!(spread.at(1.0), Duration::MAX);
         assert_eq!(Spread::between(Duration::ZERO, Duration::MAX).at(1.0), Duration::MAX);
     }
 
     #[test]
-    fn draws_differ_and_stay_inside() {
+    fn picked_times_differ_and_are_in_the_range() {
         let spread = Spread::between(SECOND, 2 * SECOND);
         let drawn: Vec<_> = (0..100).map(|_| spread.pick()).collect();
         assert!(drawn.iter().all(|at| (SECOND..=2 * SECOND).contains(at)));

@@ -1,7 +1,7 @@
 //! A response under construction.
 //!
-//! [`Sse`] gathers settings and becomes an `http::Response` with the headers of the contract. With
-//! the feature `axum` it is a response there as it is.
+//! [`Sse`] collects settings and becomes an `http::Response` with the headers of an event stream.
+//! With the feature `axum`, a handler can return it directly.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::keep_alive::KeepAlive;
 use super::source::FrameSource;
 use super::spread::Spread;
 
-/// The range of a connection's age in percent of the maximum, so that clients that have connected
-/// together do not return together.
+/// The range from which the age of each connection is picked, in percent of the maximum. Clients
+/// that connected at the same time then return at different times.
 const AGE_PERCENT: (u32, u32) = (80, 100);
 
 /// An extension of a response that marks its stream as one that ends by itself: a drain lets it run
@@ -66,7 +66,7 @@ impl<S: FrameSource> Sse<S> {
     /// Streams the items of a stream: [`Event`](crate::Event), [`Frame`](crate::Frame), or a
     /// `Result` of these. An `Err` cuts the connection, so that the client reconnects.
     ///
-    /// Any other [`FrameSource`] does too.
+    /// The source may also be any other [`FrameSource`].
     pub fn new(source: S) -> Self {
         Self {
             source,
@@ -84,20 +84,21 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Tells the client, first of all, how long to wait before it reconnects. Default: nothing.
+    /// Sends the client, before the first event, how long to wait before it reconnects. Default:
+    /// nothing is sent.
     pub fn reconnection_time(mut self, reconnection_time: Duration) -> Self {
         self.uncommon.get_or_insert_default().reconnection_time = Some(reconnection_time);
         self
     }
 
-    /// Tells each client its own time to reconnect as the last thing of a stream that ends without
-    /// failing. Default: nothing; but see [`max_age`](Self::max_age).
+    /// Before a stream ends without an error, sends the client a reconnection time that is picked at
+    /// random from `spread`. Default: nothing is sent, except as [`max_age`](Self::max_age) says.
     pub fn reconnection_spread(mut self, spread: Spread) -> Self {
         self.uncommon.get_or_insert_default().last_reconnection = Some(spread);
         self
     }
 
-    /// Ends the stream at 80 to 100 % of this age, drawn for each. Default: never.
+    /// Ends the stream at 80 to 100 % of this age, picked at random for each stream. Default: never.
     ///
     /// The client returns within one to two seconds, unless the response has a reconnection time or
     /// spread of its own. Unsent events are dropped. A client that resumes by id gets them, since
@@ -114,8 +115,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Ends the stream at a frame boundary once a future completes, after one more batch of the
-    /// events that are ready then.
+    /// Ends the stream when a future completes. The stream first sends one more batch of the events
+    /// that are ready, and it never stops inside a frame.
     pub fn until<F>(mut self, ended: F) -> Self
     where
         F: Future + Send + 'static,
@@ -126,8 +127,8 @@ impl<S: FrameSource> Sse<S> {
         self
     }
 
-    /// Says that the stream ends by itself (a model's answer, an export): a draining server lets
-    /// it run until the deadline instead of ending it.
+    /// Marks the stream as one that ends by itself, such as a model's answer or an export. A draining
+    /// server lets it run until the deadline instead of ending it.
     pub fn finite(mut self) -> Self {
         self.finite = true;
         self

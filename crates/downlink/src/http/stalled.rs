@@ -1,13 +1,13 @@
-//! A body that a server drops because its peer has read nothing for too long.
+//! Tells a body that the server drops it because its peer has read nothing for too long.
 //!
 //! The server knows that the peer has stalled, and the source of the body knows the subscriber. Any
-//! middleware may be between the two, so a thread-local carries the address and the age of the
-//! response. It is set for the length of the drop.
+//! middleware may be between the two. So a thread-local carries the peer's address and the age of
+//! the response. It is set while the body is dropped.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-/// A response whose peer has stalled.
+/// What is known of a response whose peer has stalled.
 #[derive(Debug)]
 pub(crate) struct StalledPeer {
     /// The address of the peer.
@@ -22,7 +22,7 @@ thread_local! {
 
 /// Drops a body whose peer has stalled.
 pub(crate) fn drop_stalled(stalled: StalledPeer, drop: impl FnOnce()) {
-    /// Clears the thread-local, also if the drop panics.
+    /// Clears the thread-local, even if the drop panics.
     struct ClearOnDrop;
 
     impl Drop for ClearOnDrop {
@@ -36,9 +36,9 @@ pub(crate) fn drop_stalled(stalled: StalledPeer, drop: impl FnOnce()) {
     drop();
 }
 
-/// The stalled peer of the body that is being dropped. The second call returns `None`.
+/// Takes the stalled peer of the body that is being dropped. A second call returns `None`.
 pub(crate) fn take() -> Option<StalledPeer> {
-    // A body may be dropped while its thread ends.
+    // A body may be dropped while its thread ends, when the thread-local no longer exists.
     STALLED.try_with(RefCell::take).ok().flatten()
 }
 

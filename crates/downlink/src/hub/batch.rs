@@ -1,18 +1,21 @@
-//! Several events at once: all or nothing, next to each other in the sequence.
+//! Batches of events. A batch is published completely or not at all, and its events have
+//! consecutive offsets.
 
 use downlink_log::Drafts;
 use thiserror::Error;
 
 use super::{Confirmed, Hub, Publish, PublishError, Receipt, publish::given_id};
 
-/// Events in one batch. They are appended under one hold of a lock, a few milliseconds at most.
+/// The maximum number of events in one batch. Appending them holds a lock for at most a few
+/// milliseconds.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
 
-/// Events that are published together: all or none, next to each other in the sequence.
+/// Events that are published together, completely or not at all. They have consecutive offsets.
 ///
 /// # Limits
 ///
-/// At most [`BATCH_EVENTS_MAX`] events, each with the limits of a [`Publish`].
+/// A batch has at most [`BATCH_EVENTS_MAX`] events. The limits of a [`Publish`] apply to each
+/// event.
 ///
 /// # Examples
 ///
@@ -45,23 +48,24 @@ impl<T: Send + Sync + 'static> Batch<T> {
         self.events.push((publish, value));
     }
 
-    /// Events so far.
+    /// The number of events in the batch.
     #[must_use]
     pub fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// Whether there is none.
+    /// Whether the batch has no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Publishes all of them, and gives their receipts in order.
+    /// Publishes all events, and returns their receipts in the same order.
     ///
     /// # Errors
     ///
-    /// [`BatchError`] names the invalid event and the reason; then nothing was published.
+    /// [`BatchError`] names the invalid event and the reason. After an error, no event was
+    /// published.
     pub fn publish(self) -> Result<Vec<Receipt>, BatchError> {
         if self.events.len() > BATCH_EVENTS_MAX {
             return Err(BatchError::TooMany { events: self.events.len() });
@@ -81,33 +85,34 @@ impl<T: Send + Sync + 'static> Batch<T> {
     }
 }
 
-/// Nothing of a batch was published.
+/// Why a batch was not published. None of its events was published.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BatchError {
     /// More events than a batch may have.
     #[error("the batch has {events} events, at most {BATCH_EVENTS_MAX} are allowed")]
     TooMany {
-        /// How many.
+        /// The number of events in the batch.
         events: usize,
     },
     /// One event cannot be published.
     #[error("event {} of the batch", index + 1)]
     Event {
-        /// Which, counting from 0.
+        /// The index of the event in the batch, counted from 0.
         index: usize,
-        /// Why.
+        /// Why the event was not published.
         #[source]
         error: PublishError,
     },
 }
 
 impl BatchError {
-    /// Waits for all events of a batch, given all its receipts.
+    /// Waits until all events of a batch are durable. `receipts` are all receipts of the batch.
     ///
     /// # Errors
     ///
-    /// The error names the event of the batch; then nothing was published.
+    /// [`BatchError::Event`] names the event of the batch that failed. After an error, no event of
+    /// the batch was published.
     ///
     /// # Cancel safety
     ///

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::InvalidName;
 
-/// A hub cannot be built with these settings.
+/// Why a hub cannot be built with these settings.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum HubError {
@@ -19,14 +19,14 @@ pub enum HubError {
     InvalidSelector {
         /// The selector.
         selector: String,
-        /// The rule that it breaks.
+        /// The rule that the selector breaks.
         #[source]
         reason: InvalidName,
     },
-    /// A retention rule keeps no event: readers would have nothing to read.
+    /// A retention rule keeps no event, so readers would have nothing to read.
     #[error("a retention rule keeps no event; events_max is at least 1")]
     NoEvents,
-    /// An event may be larger than all history together.
+    /// The limit of one event is larger than the limit of the whole hub.
     #[error("an event of {event_bytes_max} bytes does not fit into a hub of {bytes_max} bytes")]
     EventAboveHub {
         /// The limit of one event in bytes.
@@ -34,7 +34,7 @@ pub enum HubError {
         /// The limit of the hub in bytes.
         bytes_max: usize,
     },
-    /// The span of reconnection times is empty.
+    /// The range of reconnection times is empty.
     #[error("drain_spread ends before it begins")]
     EmptySpread,
     /// A hub with a store keeps values, but has no function to read them back.
@@ -43,7 +43,7 @@ pub enum HubError {
     /// The store could not be opened.
     #[error("the store {} could not be opened", file.display())]
     Store {
-        /// The file, as it was given.
+        /// The file of the store.
         file: PathBuf,
         /// The reason.
         #[source]

@@ -19,7 +19,8 @@ use super::{
     stats::Counters,
 };
 
-/// Builder for a [`Hub`], from [`Hub::builder`]. It needs an encoding, and all else has defaults.
+/// Builder for a [`Hub`], from [`Hub::builder`]. The builder needs an encoding. All other settings
+/// have defaults.
 ///
 /// [`build`](Self::build) reports the first invalid setting.
 ///
@@ -47,7 +48,7 @@ pub struct HubBuilder<T> {
 }
 
 impl<T: Send + Sync + 'static> HubBuilder<T> {
-    /// Values become events by this function. See [`Hub::with`].
+    /// Makes an event of each value with this function. See [`Hub::with`].
     pub fn encode_with<E>(
         mut self,
         encode: impl Fn(&T) -> Result<Event, E> + Send + Sync + 'static,
@@ -60,7 +61,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Values are the data, as they are.
+    /// Uses the text of each value unchanged as the data of its event.
     pub fn text(self) -> Self
     where
         T: AsRef<str>,
@@ -68,7 +69,7 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self.encode_with(|value| Ok::<_, std::convert::Infallible>(Event::new(value.as_ref())))
     }
 
-    /// Values are sent as JSON.
+    /// Sends values as JSON.
     #[cfg(feature = "json")]
     pub fn json(self) -> Self
     where
@@ -84,57 +85,62 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// The maxima of subscribers, topics and bytes.
+    /// The maximum numbers of subscribers, topics and bytes.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The largest event in bytes of its frame. Default: [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX).
+    /// The maximum size of an event's frame in bytes. Default:
+    /// [`EVENT_BYTES_MAX`](super::EVENT_BYTES_MAX).
     pub fn event_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.event_bytes_max = bytes;
         self
     }
 
-    /// What happens to a connected subscription that retention has overtaken. Default: it gets a
-    /// gap.
+    /// What happens to a connected subscription if retention evicts events before the subscription
+    /// has read them. Default: the subscription gets a gap.
     pub fn lag_policy(mut self, policy: LagPolicy) -> Self {
         self.settings.lag_policy = policy;
         self
     }
 
-    /// Whether subscriptions begin with `downlink.open`. Default: yes. Without it a client that
-    /// drops before its first event cannot resume.
+    /// Whether subscriptions begin with the event `downlink.open`. Default: yes. Without that
+    /// event, a client whose connection ends before its first event has no id to resume from.
     pub fn open_event(mut self, on: bool) -> Self {
         self.settings.open_event = on;
         self
     }
 
-    /// The longest of the random waits that gap notices suggest. Default: 5 s.
+    /// The longest wait that a gap notice suggests to its client. Each notice picks a random wait
+    /// up to this one. Default: 5 s.
     pub fn gap_wait_max(mut self, wait: Duration) -> Self {
         self.settings.gap_wait_max = wait;
         self
     }
 
-    /// The span from which drained clients get their reconnection times. Default: 0.5 to 5 s.
+    /// The range from which each drained client gets a random reconnection time. Default: from 0.5
+    /// to 5 seconds.
     pub fn drain_spread(mut self, spread: RangeInclusive<Duration>) -> Self {
         self.settings.drain_spread = spread;
         self
     }
 
-    /// Keeps each value beside its frame, as filters need it. `bytes` gives the size of a value for
-    /// the byte bounds.
+    /// Keeps each value beside its frame. Filters need the values. `bytes` returns the size of a
+    /// value, which counts towards the byte limits.
     pub fn keep_values(mut self, bytes: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.settings.value_bytes = Some(Arc::new(bytes));
         self
     }
 
-    /// Keeps events in a file: its path, or a [`HubStore`] with more settings. History survives
-    /// restarts, and a subscription that is behind the history in memory reads on from the file. A
-    /// hub that keeps values also needs [`decode_values`](Self::decode_values).
+    /// Keeps events in a file. `store` is the path of the file, or a [`HubStore`] with more
+    /// settings. History then survives restarts. A subscription that needs older events than memory
+    /// holds reads them from the file. A hub that keeps values also needs
+    /// [`decode_values`](Self::decode_values).
     ///
-    /// The hub then has a thread that writes and four that read. Retention applies to the file; the
-    /// newest part of it, up to [`Limits::bytes_max`], is in memory too.
+    /// The hub then runs one thread that writes to the file and four that read it. Retention
+    /// applies to the file. Memory also holds the newest part of the history, up to
+    /// [`Limits::bytes_max`].
     ///
     /// # Examples
     ///
@@ -168,8 +174,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self
     }
 
-    /// Makes values from stored events, for filters. Subscriptions get a gap for an event whose
-    /// value cannot be made any more.
+    /// Makes values from stored events with this function. Filters need the values. If the function
+    /// returns `None` for an event, subscriptions get a gap in place of the event.
     #[cfg(feature = "store")]
     pub fn decode_values(
         mut self,
@@ -188,13 +194,13 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         self.decode_values(|event| serde_json::from_str(event.fields().data?).ok())
     }
 
-    /// The observer of connects, disconnects and gaps.
+    /// The observer, which the hub calls at each connect, disconnect and gap.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.settings.observer = Some(Arc::new(observer));
         self
     }
 
-    /// The source of the time.
+    /// The clock from which the hub reads the time.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
         self
@@ -265,7 +271,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         Ok(())
     }
 
-    /// Makes a hub over a log; the key of its fingerprints is that of the store, if there is one.
+    /// Makes a hub over a log. `stored_key` is the fingerprint key of the store, if there is a
+    /// store.
     fn build_over(
         self,
         encode: Box<Encode<T>>,
@@ -273,7 +280,8 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         clock: HubClock,
         stored_key: Option<[u8; 16]>,
     ) -> Hub<T> {
-        // Random, so that an attacker cannot search for two contents with one fingerprint.
+        // The key is random, so that an attacker cannot search for two contents with the same
+        // fingerprint.
         let key = u128::from(random()) << 64 | u128::from(random());
         let id_prefix = EventId::new(&format!("{}-", log.options().epoch))
             .expect("an epoch is short ASCII without line breaks");
@@ -289,15 +297,15 @@ impl<T: Send + Sync + 'static> HubBuilder<T> {
         }))
     }
 
-    /// Makes a hub in memory that has an encoding and no other setting.
+    /// Makes a hub in memory, with the encoding of the builder and defaults for all other settings.
     fn build_default(self) -> Hub<T> {
-        self.build().expect("an encoding is all that the defaults need")
+        self.build().expect("the defaults need only an encoding")
     }
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// A builder, for a hub with settings of your own. It needs an encoding:
-    /// [`json`](HubBuilder::json), [`text`](HubBuilder::text) or
+    /// Returns a builder, for a hub whose settings are not the defaults. The builder needs an
+    /// encoding: [`json`](HubBuilder::json), [`text`](HubBuilder::text) or
     /// [`encode_with`](HubBuilder::encode_with).
     pub fn builder() -> HubBuilder<T> {
         HubBuilder {
@@ -310,10 +318,11 @@ impl<T: Send + Sync + 'static> Hub<T> {
         }
     }
 
-    /// A hub whose values become events by a function of yours, with defaults for all else.
+    /// Makes a hub whose values become events by the function `encode`. All other settings have
+    /// defaults.
     ///
-    /// The function runs once for each publish, in the publisher's call. The type, id and
-    /// reconnection time that the publish sets itself take precedence.
+    /// The function runs once for each publish, in the publisher's call. If the publish sets an
+    /// event type, an id or a reconnection time, it replaces that of the function's event.
     ///
     /// # Examples
     ///
@@ -337,7 +346,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         Self::builder().encode_with(encode).build_default()
     }
 
-    /// A hub whose values are the data, as they are.
+    /// Makes a hub that uses the text of each value unchanged as the data of its event.
     pub fn text() -> Self
     where
         T: AsRef<str>,
@@ -345,7 +354,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         Self::builder().text().build_default()
     }
 
-    /// A hub whose values are sent as JSON.
+    /// Makes a hub that sends its values as JSON.
     ///
     /// # Examples
     ///
@@ -372,7 +381,7 @@ impl<T> fmt::Debug for HubBuilder<T> {
     }
 }
 
-/// Random bits for an epoch: from the system, since two lives of a hub must not meet.
+/// Random bits for an epoch. They come from the system, since two epochs must never be equal.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| fastrand::u64(..))
 }

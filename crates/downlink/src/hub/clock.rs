@@ -1,4 +1,4 @@
-//! The time: the system's, or a test's.
+//! The clock of a hub: the system's clock, or one that a test moves.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use downlink_log::{LogClock, Timestamp};
 
-/// The source of a hub's time, for retention and time stamps.
+/// The clock of a hub. The hub uses it for retention and time stamps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,13 +30,13 @@ impl Clock {
         Self(None)
     }
 
-    /// A clock that moves only by [`advance`](Self::advance). Clones are the same clock.
+    /// A clock that moves only by [`advance`](Self::advance). Clones share one time.
     pub fn manual() -> Self {
-        // 2001-09-09, a date that looks like one in a failing test.
+        // The clock starts at 2001-09-09, so times in failing tests look like real dates.
         Self(Some(Arc::new(AtomicU64::new(1_000_000_000_000))))
     }
 
-    /// Moves a manual clock on, by whole milliseconds. The system's clock stays as it is.
+    /// Moves a manual clock forward by whole milliseconds. Does nothing to the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
@@ -45,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// The time.
+    /// The present time of this clock.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Some(manual) => Timestamp::from_millis(manual.load(Ordering::SeqCst)),
@@ -53,7 +53,7 @@ impl Clock {
         }
     }
 
-    /// The time of a clock that only goes forward, also while the machine sleeps.
+    /// The time of a clock that never goes backward and also runs while the machine sleeps.
     fn steady(&self) -> Duration {
         match &self.0 {
             Some(manual) => Duration::from_millis(manual.load(Ordering::SeqCst)),
@@ -75,7 +75,8 @@ fn steady() -> Duration {
     BEGAN.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// The clock of one hub: the wall clock, and the log time that it becomes.
+/// The clock of one hub. It turns the time of the wall clock into log time, which never goes
+/// backward.
 #[derive(Clone, Debug)]
 pub(crate) struct HubClock {
     wall: Clock,
@@ -83,21 +84,25 @@ pub(crate) struct HubClock {
 }
 
 impl HubClock {
-    /// Begins now, or continues the clock of a store.
+    /// Starts a new log clock, or continues the clock that a store has kept.
     pub(super) fn start(wall: Clock, kept: Option<downlink_log::ClockState>) -> Self {
         let log = LogClock::start(wall.now(), wall.steady(), kept).on_jump(|by_ms| {
-            tracing::warn!(by_ms, "the system clock jumped; ages and retention go on as before");
+            tracing::warn!(
+                by_ms,
+                "the system clock jumped; event ages and retention are not affected"
+            );
         });
         Self { wall, log: Arc::new(log) }
     }
 
-    /// The log time.
+    /// The present log time.
     pub(crate) fn now(&self) -> Timestamp {
         self.now_by(|look| look())
     }
 
-    /// The same for a caller that remembers the system's time. `remember` gets a function that
-    /// reads the system's clock. It returns that time, or the one that it remembers.
+    /// The present log time, for a caller that remembers the system's time. `remember` gets a
+    /// function that reads the system's clock. It returns either the time that it reads with that
+    /// function or the time that it remembers.
     pub(crate) fn now_by(
         &self,
         remember: impl FnOnce(&dyn Fn() -> Timestamp) -> Timestamp,

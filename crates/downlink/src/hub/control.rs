@@ -1,8 +1,9 @@
 //! The hub's own events: `downlink.open`, `downlink.alive`, and the parts of `downlink.gap`.
 //!
-//! An event here carries an id only if that is the reader's own cursor. So it never moves a client
-//! past an event that the client has not received. Their data is JSON, written here by hand because
-//! every value but one is a number or an id; the exception is escaped.
+//! Such an event has an id only if the id is the reader's own cursor, so it never moves a client
+//! past an event that the client has not received. The data is JSON, which this crate writes by
+//! hand, because every value but one is a number or an id. The exception, the id that the client
+//! gave in a gap, is escaped.
 
 use std::time::Duration;
 
@@ -10,16 +11,16 @@ use downlink_proto::{Event, EventId, EventType};
 
 use super::GapReason;
 
-/// The prefix of our own event types. Publishers may not use it.
+/// The prefix of the hub's own event types. Publishers may not use it.
 pub(super) const PREFIX: &str = "downlink.";
 
-/// One of our own types.
+/// One of the hub's own event types.
 pub(super) fn event_type(name: &str) -> EventType {
-    EventType::new(&format!("{PREFIX}{name}")).expect("our own types are short ASCII")
+    EventType::new(&format!("{PREFIX}{name}")).expect("the hub's own event types are short ASCII")
 }
 
-/// The first event of a subscription: its number, its cursor, whether it resumed, and its
-/// keep-alive.
+/// The first event of a subscription. Its data has the subscription's number, whether the
+/// subscription resumed, and the interval of its keep-alives. Its id is the subscription's cursor.
 pub(super) fn open(
     id: Option<EventId>,
     number: u64,
@@ -32,7 +33,7 @@ pub(super) fn open(
     id.into_iter().fold(Event::new(data).event(event_type("open")), Event::id)
 }
 
-/// A sign of life on a silent connection, with the reader's cursor if that has moved.
+/// The keep-alive on a silent connection. Its id is the reader's cursor, if the cursor has moved.
 pub(super) fn alive(id: Option<EventId>) -> Event {
     id.into_iter().fold(Event::new("{}").event(event_type("alive")), Event::id)
 }

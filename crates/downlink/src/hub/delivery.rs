@@ -1,4 +1,4 @@
-//! The items of a subscription: events, and gaps that must not be overlooked.
+//! The items of a subscription: events, and gaps, which a reader must not ignore.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::json_text::json_text;
 pub enum Delivery<T> {
     /// An event.
     Event(Published<T>),
-    /// A range that was asked for is no longer retained. Events go on after it.
+    /// Events that the subscription should have yielded here are no longer retained. The
+    /// subscription continues after them.
     Gap(Gap),
 }
 
@@ -30,7 +31,7 @@ impl<T> std::fmt::Debug for Delivery<T> {
     }
 }
 
-/// An event as it was published. Cheap to keep: it shares what every subscription reads.
+/// A published event. Cheap to keep: all subscriptions share one copy of the event's data.
 pub struct Published<T> {
     pub(super) offset: Offset,
     pub(super) at: Timestamp,
@@ -44,33 +45,33 @@ impl<T> Published<T> {
         self.record.id.clone().unwrap_or_else(|| cursor_id(self.id))
     }
 
-    /// Its position in the hub's one sequence.
+    /// The event's position in the hub's sequence of events.
     pub fn offset(&self) -> Offset {
         self.offset
     }
 
-    /// When it was published.
+    /// The time at which the event was published.
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// The addresses that it was published to: each once, sorted.
+    /// The addresses to which the event was published, sorted and without duplicates.
     pub fn to(&self) -> &[Address] {
         &self.record.to
     }
 
-    /// Its event type, if it has one.
+    /// The event type, if the event has one.
     pub fn event_type(&self) -> Option<&EventType> {
         self.record.event_type.as_ref()
     }
 
-    /// Its data as a client reads it, line breaks normalised to LF. Only data of several lines is
-    /// copied.
+    /// The data as a client reads it: line breaks are normalised to LF. The data is only copied if
+    /// it has several lines.
     pub fn data(&self) -> Cow<'_, str> {
         self.record.frame.data()
     }
 
-    /// The value, if the hub was built with `keep_values`.
+    /// The value, if the hub was built with [`keep_values`](super::HubBuilder::keep_values).
     pub fn value(&self) -> Option<&T> {
         self.record.value.as_ref().map(|(value, _)| value)
     }
@@ -90,31 +91,32 @@ impl<T> std::fmt::Debug for Published<T> {
     }
 }
 
-/// Missing events in a subscription.
+/// A notice that events are missing in a subscription.
 ///
-/// The missing events are after `after` and up to `until`. Events in that range that are still
-/// retained, in topics that lost nothing, follow the gap as usual.
+/// The missing events come after `after`, up to and including `until`. If another topic of the
+/// subscription still retains events in that range, these events follow the gap as usual.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Gap {
-    /// Why.
+    /// Why the events are missing.
     pub reason: GapReason,
-    /// The last id before the hole. At first it is the id that the client gave. Later it is the
-    /// subscription's cursor, which may be beyond the last event that it sent.
+    /// The last id before the missing events. In a gap at the start of the subscription, it is the
+    /// id that the client gave. In a later gap, it is the subscription's cursor, which may be
+    /// beyond the last event that the client got.
     pub after: Option<String>,
     /// The id of the last event known to be missing.
     pub until: Option<EventId>,
-    /// The first retained id that follows, if there is one yet.
+    /// The id of the oldest retained event after the missing events, if there is one yet.
     pub oldest: Option<EventId>,
     /// The id of this notice. A client that resumes after it gets the events that follow the gap.
     pub id: EventId,
-    /// How long the client should wait before it fetches its data anew, so that not all clients do
-    /// so at once.
+    /// How long the client should wait before it fetches its data again. The wait is random for
+    /// each client, so that the clients do not all fetch at once.
     pub wait: Duration,
 }
 
 impl Gap {
-    /// The notice as clients get it.
+    /// The event `downlink.gap`, with which the hub sends this notice to clients.
     pub fn to_event(&self) -> Event {
         let text = |id: Option<&str>| id.map_or_else(|| "null".to_owned(), json_text);
         let data = format!(

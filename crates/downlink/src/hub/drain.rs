@@ -1,25 +1,27 @@
-//! Draining: the hub refuses new subscriptions, and those that exist end at a frame boundary and
-//! come back later.
+//! Draining: the hub refuses new subscriptions. Existing subscriptions end after a complete frame,
+//! and their clients reconnect later.
 
 use std::time::Duration;
 
 use super::{Hub, handle::Shared};
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Ends every subscription once it has read what there is, each with a reconnection time of its
-    /// own, and refuses new ones. Publishing goes on. Never waits for a reader.
+    /// Ends every subscription once it has read all events, and refuses new subscriptions. Each
+    /// client gets its own random reconnection time. Publishing still works. Never waits for a
+    /// reader.
     pub fn drain(&self) {
-        // Set before the readers are asked to end, so a reader that opens later sees it.
+        // The flag is set before the readers are told to end, so a reader that opens later sees it.
         self.0.drain.send_replace(true);
         self.0.log.end_all(downlink_log::EndReason::Drained);
     }
 
-    /// Whether the hub drains.
+    /// Whether the hub is draining.
     pub fn is_draining(&self) -> bool {
         *self.0.drain.borrow()
     }
 
-    /// Waits until the hub drains, for work that should stop then. Holds no handle to the hub.
+    /// Waits until the hub drains. Use it for other work that should stop at a drain. The future
+    /// does not hold a handle to the hub.
     ///
     /// # Cancel safety
     ///
@@ -28,13 +30,14 @@ impl<T: Send + Sync + 'static> Hub<T> {
         let mut drain = self.0.drain.subscribe();
         async move {
             if drain.wait_for(|on| *on).await.is_err() {
-                // The last handle is gone without a drain, so there will be none.
+                // The last handle was dropped without a drain, so the hub will never drain.
                 std::future::pending::<()>().await;
             }
         }
     }
 
-    /// Waits for a signal, then drains. Give the future to a server's graceful shutdown.
+    /// Waits for a signal, then drains the hub. Pass the future to the graceful shutdown of a
+    /// server.
     ///
     /// ```no_run
     /// # async fn example(listener: tokio::net::TcpListener, app: axum::Router) -> std::io::Result<()> {
@@ -48,7 +51,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before the signal came leaves the hub as it is.
+    /// If the future is dropped before the signal comes, the hub does not drain.
     pub fn drain_on<F: Future>(&self, signal: F) -> impl Future<Output = ()> + use<T, F> {
         let hub = self.clone();
         async move {
@@ -59,7 +62,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T> Shared<T> {
-    /// A reconnection time for a client whose stream the hub ends early.
+    /// A random reconnection time for a client whose stream the hub ends early.
     pub(super) fn reconnection_time(&self) -> Duration {
         let spread = &self.settings.drain_spread;
         let width = spread.end().saturating_sub(*spread.start());

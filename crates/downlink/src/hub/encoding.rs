@@ -1,4 +1,4 @@
-//! How a hub's values become events. Chosen when the hub is made; nothing is guessed.
+//! How a hub's values become events. The program chooses the encoding when it makes the hub.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use downlink_proto::Event;
 /// The function that makes an event of a value.
 pub(super) type Encode<T> = dyn Fn(&T) -> Result<Event, EncodeError> + Send + Sync;
 
-/// A value could not be made into an event. The encoder's own error is the source.
+/// A value could not be encoded as an event. The source is the error of the encoding function.
 #[derive(Debug, thiserror::Error)]
 #[error("the value could not be encoded")]
 pub struct EncodeError(#[source] pub(super) Box<dyn Error + Send + Sync>);

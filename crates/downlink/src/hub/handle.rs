@@ -14,20 +14,24 @@ use super::{
     stats::Counters,
 };
 
-/// Publishes values of one type and lets subscriptions read them. Clones are handles to one hub.
+/// Publishes values of one type and lets subscriptions read them. Clones are handles to the same
+/// hub.
 ///
-/// [`builder`](Self::builder) sets its retention, limits and store. With a store, history survives
-/// restarts and crashes. In memory, history ends with the process, and clients that
-/// come back to the next process get a gap. There is nothing to stop. When its last handle is gone,
-/// a hub with a store writes what waits and lets go of the file, and the subscriptions that are left
-/// end: they are closed once they have read the events in memory. Without a store they wait.
+/// [`builder`](Self::builder) sets the retention, the limits and the store of a hub. With a store,
+/// history survives restarts and crashes. Without a store, history ends with the process, and
+/// clients that reconnect to the next process get a gap.
+///
+/// A hub does not need to be stopped. When the last handle of a hub with a store is dropped, the
+/// hub writes the waiting events and closes the file. Subscriptions that are still open end once
+/// they have read the events in memory. Subscriptions to a hub without a store stay open.
 ///
 /// # Limits
 ///
-/// History is at most [`Limits::bytes_max`] for the whole hub, and per topic what its [`Retention`]
-/// says. Besides history, the hub holds about 300 bytes for each subscription, up to
-/// [`Limits::subscribers_max`]; the same for each topic, up to [`Limits::topics_max`]; 65,536 names
-/// of topics that were forgotten; and 65,536 idempotency keys.
+/// The history of the whole hub takes at most [`Limits::bytes_max`]. The history of each topic
+/// takes at most what its [`Retention`] allows. Besides history, the hub holds about 300 bytes for
+/// each subscription, up to [`Limits::subscribers_max`] subscriptions; about 300 bytes for each
+/// topic, up to [`Limits::topics_max`] topics; 65,536 names of forgotten topics; and 65,536
+/// idempotency keys.
 ///
 /// [`Limits::bytes_max`]: super::Limits::bytes_max
 /// [`Limits::subscribers_max`]: super::Limits::subscribers_max
@@ -55,17 +59,18 @@ use super::{
 /// ```
 pub struct Hub<T: Send + Sync + 'static>(pub(super) Arc<HubState<T>>);
 
-/// The state that the handles of one hub share. Subscriptions have no part in it: they would keep
-/// the store open.
+/// The state that the handles of one hub share. Subscriptions do not hold it, because they would
+/// keep the store open.
 pub(super) struct HubState<T: Send + Sync + 'static> {
     pub(super) log: Log<Record<T>>,
     pub(super) encode: Box<Encode<T>>,
     /// The prefix of this hub's ids: the epoch and a dash.
     pub(super) id_prefix: EventId,
-    /// Keys the fingerprints: random, or the store's, which outlives the process.
+    /// The key of the fingerprints. Without a store it is random. A store keeps its key in the
+    /// file, so the key outlives the process.
     pub(super) fingerprint_key: [u8; 16],
     pub(super) has_store: bool,
-    /// Whether it drains. Never unset.
+    /// Whether the hub drains. Once set, it stays set.
     pub(super) drain: watch::Sender<bool>,
     pub(super) common: Arc<Shared<T>>,
 }
@@ -98,10 +103,11 @@ impl<T: Send + Sync + 'static> fmt::Debug for Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// The newest id of the hub. A subscription that starts after it misses nothing from now on.
+    /// The newest id of the hub. A subscription that resumes after this id misses no event that is
+    /// published from now on.
     ///
-    /// A page that renders from a database takes this first, then reads the database, then
-    /// subscribes after it.
+    /// A handler that renders a page from a database first takes this id, then reads the database,
+    /// and puts the id into the page. The page then subscribes after the id.
     ///
     /// # Examples
     ///
@@ -120,15 +126,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
         cursor_id(self.0.log.tail())
     }
 
-    /// Ends the hub: later publishes and subscribes get an error, and every subscription ends when
-    /// it has read all events. Never waits for a reader. Events that wait for the store are written
-    /// first: see [`closed`](Self::closed).
+    /// Closes the hub. Later publishes and subscribes get an error, and every subscription ends
+    /// when it has read all events. Never waits for a reader. The hub still writes the events that
+    /// wait for the store: see [`closed`](Self::closed).
     pub fn close(&self) {
         self.0.log.close();
     }
 
-    /// Waits until a hub that was closed has written everything and let go of its store. Without a
-    /// store there is nothing to wait for.
+    /// Waits until a closed hub has written all events and closed its store. Without a store, this
+    /// returns at once.
     ///
     /// # Cancel safety
     ///
@@ -137,11 +143,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
         poll_fn(|cx| self.0.log.poll_closed(cx.waker())).await;
     }
 
-    /// Why the hub takes no events at present, or `None` if it takes them. Without a store it always
-    /// takes them.
+    /// Returns why the hub accepts no events at present, or `None` if it accepts them. A hub
+    /// without a store always returns `None`.
     ///
-    /// For health checks: a hub on a full disk refuses publishes until there is room, and after an
-    /// error that [`is_final`](StoreError::is_final) until it is made anew. Reading goes on.
+    /// Use it for health checks. If the disk is full, the hub refuses publishes until the disk has
+    /// room. After an error that [`is_final`](StoreError::is_final), the hub refuses publishes
+    /// until the program builds the hub again. Subscriptions can still read.
     ///
     /// ```
     /// let hub = downlink::Hub::<String>::text();
@@ -152,17 +159,17 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.0.log.store_error()
     }
 
-    /// Ends every subscription of a client, and says how many there were.
+    /// Ends every subscription of a client, and returns how many there were.
     ///
-    /// They read nothing more, and yield the few events that they have read already (see
-    /// [`Subscription`](super::Subscription)). The client may subscribe again. To keep it out,
-    /// refuse its next subscription.
+    /// The ended subscriptions read no more events. They still yield the few events that they have
+    /// already read (see [`Subscription`](super::Subscription)). The client may subscribe again. To
+    /// keep it out, refuse its next subscription.
     pub fn disconnect(&self, client: &str) -> usize {
         ClientId::new(client).map_or(0, |client| self.0.log.disconnect(&client))
     }
 
-    /// The numbers now. Each was right at some moment during the call, but perhaps not all at the
-    /// same moment.
+    /// The current numbers of the hub. Each was right at some moment during the call, but perhaps
+    /// not all at the same moment.
     pub fn stats(&self) -> Stats {
         self.0.counters.stats(&self.0.log.totals(self.now()))
     }

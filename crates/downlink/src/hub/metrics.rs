@@ -1,7 +1,7 @@
-//! The numbers of a hub as OpenMetrics, for Prometheus and its kin.
+//! The numbers of a hub as OpenMetrics text, for Prometheus and similar systems.
 //!
-//! Users depend on the names. No metric names a unit: OpenMetrics wants it at the end of the name,
-//! and `downlink_bytes_kept` says it already.
+//! Users depend on the names of the metrics. No metric declares a unit: OpenMetrics would require
+//! the unit at the end of the name, and `downlink_bytes_kept` already contains it.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use prometheus_client::{
 use super::{Refusals, Stats, control};
 
 impl Stats {
-    /// The numbers as an OpenMetrics text, to be served as
+    /// The numbers as OpenMetrics text. Serve it with the content type
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     ///
     /// ```
@@ -32,10 +32,10 @@ impl Stats {
         text
     }
 
-    /// Puts these numbers, as they are now, beside other metrics of an app.
+    /// Adds these numbers to a registry, beside other metrics of the app.
     ///
-    /// They do not change afterwards. Make a registry for each answer, and register current numbers
-    /// in it together with clones of the app's own metrics.
+    /// The numbers in the registry do not change afterwards. For each request, make a new registry,
+    /// register the present numbers in it, and register clones of the app's own metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.clone()));
     }
@@ -44,28 +44,28 @@ impl Stats {
 impl Collector for Stats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = MetricsWriter(&mut encoder);
-        out.gauge("subscribers", "Subscriptions there are", self.subscribers)?;
-        out.gauge("topics", "Topics there are, clients' inboxes among them", self.topics)?;
-        let kept = "Events kept; one in several topics counts in each";
+        out.gauge("subscribers", "Open subscriptions", self.subscribers)?;
+        out.gauge("topics", "Existing topics, including clients' inboxes", self.topics)?;
+        let kept = "Retained events; an event in several topics counts once in each";
         out.gauge("events_kept", kept, self.events)?;
-        out.gauge("bytes_kept", "Bytes kept", self.bytes)?;
+        out.gauge("bytes_kept", "Retained bytes", self.bytes)?;
         out.counter("events_published", "Events published", self.published)?;
         let Refusals { busy, disk_full, store_failed, .. } = self.publishes_refused;
         let refused = [("busy", busy), ("disk_full", disk_full), ("store_failed", store_failed)];
         let says = "Publishes refused because of the store, by reason";
         out.by_reason("publishes_refused", says, refused.into_iter())?;
-        let taken = "Events that subscriptions took from the log";
+        let taken = "Events that subscriptions read from the log";
         out.counter("events_delivered", taken, self.delivered)?;
         out.counter("connects", "Subscriptions opened", self.connects)?;
         out.counter("refused", "Subscriptions refused", self.refused)?;
         let ends = self.disconnects.iter().map(|(reason, count)| (reason.as_str(), *count));
         out.by_reason("disconnects", "Subscriptions ended, by reason", ends)?;
         let gaps = self.gaps.iter().map(|(reason, count)| (control::reason_word(*reason), *count));
-        out.by_reason("gaps", "Gaps told, by reason", gaps)
+        out.by_reason("gaps", "Gaps reported, by reason", gaps)
     }
 }
 
-/// Writes metrics under our prefix.
+/// Writes metrics whose names begin with `downlink_`.
 struct MetricsWriter<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl MetricsWriter<'_, '_> {
@@ -99,7 +99,7 @@ impl MetricsWriter<'_, '_> {
     }
 }
 
-/// The name under our prefix, and the help text as a sentence.
+/// The name with its prefix, and the help text as a sentence.
 fn described(name: &str, says: &str) -> (String, String) {
     (format!("downlink_{name}"), format!("{says}."))
 }

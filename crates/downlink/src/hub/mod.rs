@@ -1,14 +1,16 @@
 //! The hub: publishes typed values to topics, to one client, or to everyone, and replays missed
 //! events.
 //!
-//! A [`Hub<T>`] is a handle to one log. Publishing encodes a value once and appends it; a
-//! [`Subscription`] reads the log from its own cursor. Publishers and readers never wait for each
-//! other. A slow reader is a cursor that lags, and it gets a [`Gap`] in place of events that are no
-//! longer retained.
+//! A [`Hub<T>`] is a handle to one log, which keeps the events in order. Publishing encodes a value
+//! once and appends it to the log. Each [`Subscription`] reads the log from its own cursor, which
+//! is the position of the next event to read. Publishers and readers never wait for each other. If
+//! a slow reader asks for events that are no longer retained, it gets a [`Gap`] in their place.
 //!
-//! There is no task to start or stop. Dropping a subscription ends it.
+//! A hub in memory runs no task, so there is nothing to start or stop. Dropping a subscription ends
+//! it.
 //!
-//! Not here: HTTP. How a subscription becomes a response is in [`adapters`](crate::adapters).
+//! HTTP is not part of this module. The module [`adapters`](crate::adapters) makes responses of
+//! subscriptions.
 
 mod batch;
 mod build_error;

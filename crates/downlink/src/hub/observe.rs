@@ -1,16 +1,16 @@
-//! Observing connects, disconnects and gaps.
+//! The observer of a hub, which the hub calls at connects, disconnects and gaps.
 
 use super::{ClientId, Gap, control::word};
 
-/// One subscription, as observers know it.
+/// The subscription that an observer is called for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Connection {
-    /// Unique among the subscriptions of a hub.
+    /// The number of the subscription, unique in its hub.
     pub number: u64,
-    /// The client that it belongs to.
+    /// The client of the subscription, if it has one.
     pub client: Option<ClientId>,
-    /// Whether it goes on after an event id that the client gave and the hub knew.
+    /// Whether the subscription resumed: its client gave a last event id that the hub knew.
     pub resumed: bool,
 }
 
@@ -18,9 +18,9 @@ pub struct Connection {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum DisconnectReason {
-    /// It was dropped: the peer left, or its response came to its end.
+    /// The subscription was dropped, because the peer left or the response ended.
     Left,
-    /// Every topic it reads is finished and read.
+    /// All of its topics are finished, and it has read all of their events.
     Finished,
     /// The hub was drained.
     Drained,
@@ -28,17 +28,18 @@ pub enum DisconnectReason {
     Closed,
     /// The client was disconnected on request.
     Disconnected,
-    /// Retention overtook it, and the hub's lag policy is to disconnect.
+    /// Retention evicted events before the subscription read them, and the hub's lag policy is to
+    /// disconnect.
     Lagged,
-    /// Its filter panicked.
+    /// The subscription's filter panicked.
     FilterPanicked,
-    /// The store could not be read; it may come back.
+    /// The store could not be read. The client may reconnect.
     Unreadable,
-    /// Its peer read nothing for too long.
+    /// The subscription's peer read nothing for too long.
     Stalled,
 }
 
-/// The reasons for ends, each with its word in logs and metrics.
+/// The disconnect reasons, each with its word in logs and metrics.
 pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 9] = [
     (DisconnectReason::Left, "left"),
     (DisconnectReason::Finished, "finished"),
@@ -52,18 +53,20 @@ pub(super) const DISCONNECT_REASONS: [(DisconnectReason, &str); 9] = [
 ];
 
 impl DisconnectReason {
-    /// The word for it in logs and metrics.
+    /// The word for this reason in logs and metrics.
     pub fn as_str(self) -> &'static str {
         word(&DISCONNECT_REASONS, self)
     }
 }
 
-/// Observes subscriptions. The hub calls it in the task where the event happens, with no lock held.
+/// Observes subscriptions. The hub calls the observer in the task in which the event happens, and
+/// holds no lock meanwhile.
 ///
-/// Be brief: a response waits for you. A panic is caught and logged. When `disconnected` is called,
-/// the hub's numbers no longer count the subscription.
+/// The observer should return quickly, because a response waits for it. The hub catches and logs a
+/// panic. When the hub calls `disconnected`, its numbers no longer count the subscription.
 ///
-/// An observer that keeps a handle to its hub keeps the hub alive for ever. Keep a channel instead.
+/// An observer that holds a handle to its hub keeps the hub alive for ever. Let it hold a channel
+/// instead.
 ///
 /// # Examples
 ///
@@ -97,7 +100,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (connection, reason);
     }
 
-    /// A subscription has a gap.
+    /// A subscription got a gap.
     fn gap(&self, connection: &Connection, gap: &Gap) {
         let _ = (connection, gap);
     }

@@ -1,4 +1,4 @@
-//! What can be seen of a hub from outside: its topics and its clients.
+//! Overviews of a hub for pages and monitoring: its topics and its clients.
 
 use std::cmp::Reverse;
 
@@ -7,46 +7,48 @@ use downlink_proto::EventId;
 
 use super::{ClientId, ClientOverview, Hub, InvalidName, Topic, record::cursor_id};
 
-/// One topic.
+/// The present state of one topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct TopicOverview {
-    /// Its name.
+    /// The name of the topic.
     pub topic: String,
-    /// Subscriptions that named it, and those of each pattern that matches it. One that has several
-    /// of these counts for each.
+    /// The number of subscriptions that named the topic, plus those of each pattern that matches
+    /// it. A subscription that selects the topic several times counts each time.
     pub subscribers: usize,
-    /// Events kept.
+    /// Retained events.
     pub events: usize,
-    /// Bytes kept.
+    /// Retained bytes.
     pub bytes: usize,
-    /// Events published since the topic came into being. It counts from 0 again after the topic was
-    /// forgotten. A topic is forgotten when it keeps nothing and no subscription names it.
+    /// Events published since the topic was created. When a topic keeps no events and no
+    /// subscription names it, the hub forgets the topic, and the number later starts from 0 again.
     pub published: u64,
-    /// The hub's id of the oldest event kept.
+    /// The hub's id of the oldest retained event.
     pub oldest: Option<EventId>,
-    /// The id after which a subscription misses nothing from now on.
+    /// A subscription that resumes after this id misses no event that is published from now on.
     pub cursor: EventId,
-    /// Whether it is finished.
+    /// Whether the topic is finished.
     pub finished: bool,
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// One topic, also if nothing was ever published to it. A page can render from a database and
-    /// then start after `cursor`.
+    /// The present state of one topic, even if nothing was ever published to it. A page can be
+    /// rendered from a database and then subscribe after `cursor`.
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] if it is not a topic.
+    /// [`InvalidName`] if `topic` is not a valid topic.
     pub fn topic_overview(&self, topic: impl AsRef<str>) -> Result<TopicOverview, InvalidName> {
         let topic = Topic::new(topic.as_ref())?;
-        // Taken before the look, so events that are published in between are after the cursor.
+        // The cursor is taken before the log is read, so events that are published in between are
+        // after the cursor.
         let cursor = self.cursor();
         let found = self.0.log.topic(self.now(), &Address::Topic(topic.clone()));
         Ok(self.overview(&topic, found.as_ref(), cursor))
     }
 
-    /// At most `count` topics whose name begins with `prefix`, by name, after `after`.
+    /// At most `count` topics whose names begin with `prefix` and sort after `after`, in the order
+    /// of their names.
     pub fn topic_overviews(
         &self,
         prefix: &str,
@@ -62,12 +64,12 @@ impl<T: Send + Sync + 'static> Hub<T> {
         topics.collect()
     }
 
-    /// At most `count` subscriptions, the one furthest behind first.
+    /// At most `count` subscriptions. The subscription that is furthest behind comes first.
     pub fn client_overviews(&self, count: usize) -> Vec<ClientOverview> {
         let mut clients = self.0.log.readers();
         let key = |client: &ClientOverview| (Reverse(client.lag), client.number);
-        // There may be a million clients. A caller that shows a hundred must not wait until all are
-        // sorted.
+        // There may be a million clients. A caller that shows a hundred must not wait until all
+        // clients are sorted.
         if count < clients.len() {
             clients.select_nth_unstable_by_key(count, key);
             clients.truncate(count);

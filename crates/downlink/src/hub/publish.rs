@@ -1,6 +1,6 @@
-//! Publishing: from a value and its recipients to an event in the log.
+//! Publishing: makes an event of a value and its recipients, and appends it to the log.
 //!
-//! Everything is checked and encoded before any lock is taken. A publish never waits for a reader.
+//! The event is checked and encoded before any lock is taken. A publish never waits for a reader.
 
 use std::time::Duration;
 
@@ -17,31 +17,33 @@ use super::{
     stored,
 };
 
-/// The most addresses of one event. Each costs a look-up and a place in its topic.
+/// The maximum number of addresses of one event. Each address costs a look-up and an entry in its
+/// topic.
 pub const ADDRESSES_MAX: usize = 1_000;
 
-/// The longest id a publisher may give, in bytes: it comes back in a request header.
+/// The longest id that a publisher may give, in bytes. Clients send it back in a request header.
 const ID_BYTES_MAX: usize = 128;
 
-/// The longest idempotency key in bytes.
+/// The longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
-/// The longest credential in bytes, the same as for a client id. The hub remembers 65,536 of them.
+/// The longest credential of an idempotency key, in bytes: as long as the longest client id. The
+/// hub remembers 65,536 credentials.
 const CREDENTIAL_BYTES_MAX: usize = 256;
 
-/// Event types that would call a page's own handlers.
+/// The event types with which `EventSource` reports the state of the connection to the page.
 const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 
-/// A pending event: its recipients and its fields other than the data.
+/// Builder for an event: its recipients, and its fields except the data.
 ///
 /// [`publish`](Self::publish) reports the first error.
 ///
 /// # Limits
 ///
-/// At most [`ADDRESSES_MAX`] addresses; an id of at most 128 bytes, an idempotency key of at most
-/// 255 and its credential of at most 256; an event type as [`EventType`] allows; and a frame of at
-/// most what [`event_bytes_max`](super::HubBuilder::event_bytes_max) says, with room for the
-/// longest id.
+/// An event has at most [`ADDRESSES_MAX`] addresses, an id of at most 128 bytes, an idempotency key
+/// of at most 255 bytes with a credential of at most 256 bytes, and an event type that
+/// [`EventType`] allows. With the longest id, its frame has at most as many bytes as
+/// [`event_bytes_max`](super::HubBuilder::event_bytes_max) allows.
 ///
 /// # Examples
 ///
@@ -58,7 +60,7 @@ const RESERVED_TYPES: [&str; 2] = ["open", "error"];
 #[derive(Debug)]
 pub struct Publish<T: Send + Sync + 'static> {
     hub: Hub<T>,
-    /// Invariant: sorted, and each once.
+    /// Invariant: sorted, without duplicates.
     to: Addresses,
     event_type: Option<EventType>,
     id: Option<EventId>,
@@ -73,7 +75,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then nothing was published.
+    /// [`PublishError`]. After an error, nothing was published.
     pub fn publish(&self, value: T) -> Result<Receipt, PublishError> {
         self.to_everyone().publish(value)
     }
@@ -84,7 +86,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
     }
 
     /// An event for the subscriptions of the topic with these segments. Use it if a segment comes
-    /// from a request: a text with `/` in it is an error, and does not reach another topic.
+    /// from a request: a segment that contains `/` is an error, so it cannot name another topic.
     ///
     /// ```
     /// let hub = downlink::Hub::<String>::text();
@@ -101,7 +103,7 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_client(client)
     }
 
-    /// An event for these addresses, which are parsed already. It needs at least one.
+    /// An event for these addresses, of which there must be at least one. They are already parsed.
     pub fn to_addresses(&self, to: impl IntoIterator<Item = Address>) -> Publish<T> {
         to.into_iter().map(Ok).fold(self.to_nobody(), Publish::address)
     }
@@ -111,16 +113,16 @@ impl<T: Send + Sync + 'static> Hub<T> {
         self.to_nobody().and_to_everyone()
     }
 
-    /// Finishes a topic. Its subscriptions end when they have read it, later ones get its history,
-    /// and publishing to it is an error. This lasts for
-    /// [`finished_keep`](super::HubRetention::finished_keep).
+    /// Finishes a topic. Its subscriptions end when they have read all of its events. Later
+    /// subscriptions get its history and then end. Publishing to it is an error. The topic stays
+    /// finished for the time set by [`finished_keep`](super::HubRetention::finished_keep).
     ///
-    /// A subscription to several topics ends with the last of them. A subscription with patterns
-    /// does not end, since they may match new topics.
+    /// A subscription to several topics ends when all of them are finished. A subscription with
+    /// patterns does not end, since the patterns may match new topics.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then nothing was changed.
+    /// [`PublishError`]. After an error, the topic is unchanged.
     pub fn finish(&self, topic: impl AsRef<str>) -> Result<Receipt, PublishError> {
         let mut publish = self.to(topic);
         if let Some(error) = publish.error.take() {
@@ -161,8 +163,8 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Publish<T> {
-    /// Also for the subscriptions of this topic. A subscription to several of the topics gets the
-    /// event once.
+    /// Also sends the event to the subscriptions of this topic. A subscription to several of the
+    /// event's topics gets the event once.
     pub fn and_to(self, topic: impl AsRef<str>) -> Self {
         let name = topic.as_ref();
         self.topic(name, Topic::new(name))
@@ -173,29 +175,29 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self.address(topic.map(Address::Topic).map_err(error))
     }
 
-    /// Also for every subscription of this client.
+    /// Also sends the event to every subscription of this client.
     pub fn and_to_client(self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
         let error = |reason| PublishError::InvalidClient { client: client.to_owned(), reason };
         self.address(ClientId::new(client).map(Address::Client).map_err(error))
     }
 
-    /// Also for every subscription.
+    /// Also sends the event to every subscription.
     pub fn and_to_everyone(self) -> Self {
         self.address(Ok(Address::Everyone))
     }
 
-    /// Sets the event type. An empty type changes nothing: the encoding's own type stays, if there
-    /// is one.
+    /// Sets the event type. With an empty type, the event keeps the type that the encoding gave it,
+    /// if there is one.
     pub fn event(mut self, event_type: impl AsRef<str>) -> Self {
         self.event_type = self.checked(check_type(event_type.as_ref())).flatten();
         self
     }
 
-    /// Gives the event an id of the publisher's own, unique among the events that are kept.
+    /// Gives the event an id, which must be unique among the retained events.
     ///
-    /// It replaces the hub's id on the wire. Publishing again with the same id and content gives
-    /// the first receipt. Publishing other content with this id is an error.
+    /// Clients see this id instead of the hub's. Publishing the same content again with the same id
+    /// returns the first receipt. Publishing other content with the same id is an error.
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
         self.id = self.checked(check_id(id.as_ref()));
         self
@@ -207,11 +209,12 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Publishes only once, even if the publish is repeated with this key: within ten minutes, and
-    /// while the key is among the newest 65,536.
+    /// Publishes the event only once, even if the publish is repeated with this key. The hub
+    /// remembers a key for ten minutes, or until 65,536 newer keys were used.
     ///
-    /// Keys of different credentials are different keys. Use `""` without a credential, and a short
-    /// name for it (a subject, a hash) if it is long or secret.
+    /// The same key under another credential is a different key. Pass `""` if there is no
+    /// credential. If the credential is long or secret, pass a short name for it, such as a subject
+    /// or a hash.
     pub fn idempotency_key(mut self, credential: &str, key: &str) -> Self {
         if credential.len() > CREDENTIAL_BYTES_MAX {
             self.set_error(PublishError::InvalidCredential { bytes: credential.len() });
@@ -223,25 +226,25 @@ impl<T: Send + Sync + 'static> Publish<T> {
         self
     }
 
-    /// Finishes its topics: it is their last event. Such an event can have no other recipients than
-    /// topics.
+    /// Makes this event the last one of its topics, and finishes the topics. All addresses of such
+    /// an event must be topics.
     pub fn last(mut self) -> Self {
         self.last = true;
         self
     }
 
-    /// Publishes. Never waits for a reader or a disk: in a hub with a store the receipt's
-    /// [`durable`](Receipt::durable) waits for the commit.
+    /// Publishes the event. Never waits for a reader or a disk. In a hub with a store,
+    /// [`durable`](Receipt::durable) of the receipt waits for the commit.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then nothing was published. In a hub with a store,
-    /// [`durable`](Receipt::durable) reports conflicts with earlier events (a taken id, a finished
-    /// topic).
+    /// [`PublishError`]. After an error, nothing was published. In a hub with a store,
+    /// [`durable`](Receipt::durable) reports conflicts with earlier events: an id that is already
+    /// used, or a finished topic.
     ///
     /// # Panics
     ///
-    /// If the hub's encoding panics; then nothing was published either.
+    /// If the hub's encoding panics. Nothing was published then.
     pub fn publish(self, value: T) -> Result<Receipt, PublishError> {
         let hub = self.hub.clone();
         let draft = self.into_draft(value)?;
@@ -250,7 +253,7 @@ impl<T: Send + Sync + 'static> Publish<T> {
         Ok(Receipt::of(&submitted, 0, given))
     }
 
-    /// Checks and encodes.
+    /// Checks and encodes the event.
     pub(super) fn into_draft(mut self, value: T) -> Result<Draft<Record<T>>, PublishError> {
         let event = self.encode(&value)?;
         let settings = &self.hub.0.settings;
@@ -297,8 +300,8 @@ impl<T: Send + Sync + 'static> Publish<T> {
     }
 
     fn fingerprint(&self, event: &Event) -> Fingerprint {
-        // The content is the same in every process that opens the store, since it may be compared
-        // with an event of last year.
+        // The same event must give the same content in every process that opens the store: the
+        // content may be compared with that of an event published a year ago.
         let mut content = stored::encode(&self.to, event);
         content.push(u8::from(self.last));
         let id = event.fields().id.map(EventId::as_str);
@@ -341,12 +344,12 @@ pub(super) fn given_id<T: Send + Sync + 'static>(draft: &Draft<Record<T>>) -> Op
     draft.payload.as_ref()?.id.clone()
 }
 
-/// The `Last-Event-ID` that asks for all retained history. No event may have it as its id: a client
-/// that came back after that event would get everything again.
+/// The `Last-Event-ID` that requests all retained history. No event may have it as its id: a client
+/// that resumed after that event would get everything again.
 pub(super) const EARLIEST: &str = "earliest";
 
-/// Whether no publisher may use an event type: `open` and `error` are the browser's own, and types
-/// that begin with `downlink.` are the server's.
+/// Whether an event type is reserved. Publishers may not use `open` and `error`, which belong to
+/// the browser, nor types that begin with `downlink.`, which belong to the server.
 ///
 /// ```
 /// use downlink::hub::is_reserved_type;

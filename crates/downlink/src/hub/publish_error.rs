@@ -8,79 +8,80 @@ use thiserror::Error;
 
 use super::{EncodeError, InvalidName};
 
-/// The shortest reconnection time that an event may give its readers. With 0, all browsers that get
-/// it would connect again without a pause as soon as their stream ends.
+/// The shortest reconnection time that an event may give its readers. With 0, all browsers that got
+/// the event would reconnect at the moment their streams end, without a pause.
 pub const RETRY_MIN: Duration = Duration::from_millis(50);
 
-/// The longest reconnection time that an event may give its readers. A browser that waits for longer
-/// is gone: nothing else makes it connect again.
+/// The longest reconnection time that an event may give its readers. A browser with a longer time
+/// would practically never reconnect, and the server cannot change the time until the browser
+/// reconnects.
 pub const RETRY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Nothing was published.
+/// Why an event was not published.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The topic breaks the grammar.
+    /// The topic breaks a rule for topics.
     #[error("{} is not a topic", shown(topic))]
     InvalidTopic {
-        /// As it was given.
+        /// The text that the caller passed as the topic.
         topic: String,
-        /// The rule that it breaks.
+        /// The rule that the text breaks.
         #[source]
         reason: InvalidName,
     },
-    /// The client id breaks the grammar.
+    /// The client id breaks a rule for client ids.
     #[error("{} is not a client id", shown(client))]
     InvalidClient {
-        /// As it was given.
+        /// The text that the caller passed as the client id.
         client: String,
-        /// The rule that it breaks.
+        /// The rule that the text breaks.
         #[source]
         reason: InvalidName,
     },
     /// The event type cannot be sent.
     #[error("the event type cannot be sent")]
     InvalidType(#[source] InvalidField),
-    /// The event type is one of ours or of the browser's.
+    /// The event type is reserved for the hub or the browser.
     #[error(
-        "the event type {} is reserved, as are open, error and whatever begins with `downlink.`",
+        "the event type {} is reserved, like `open`, `error` and all types that begin with \
+         `downlink.`",
         shown(event_type)
     )]
     ReservedType {
-        /// As it was given.
+        /// The event type.
         event_type: String,
     },
-    /// The reconnection time is shorter than [`RETRY_MIN`] or longer than
-    /// [`RETRY_MAX`].
+    /// The reconnection time is shorter than [`RETRY_MIN`] or longer than [`RETRY_MAX`].
     #[error(
-        "a reconnection time is from {} ms to {} ms, this one has {} ms",
+        "a reconnection time is from {} ms to {} ms, but this one is {} ms",
         RETRY_MIN.as_millis(), RETRY_MAX.as_millis(), retry.as_millis()
     )]
     InvalidRetry {
-        /// As it was given.
+        /// The reconnection time.
         retry: Duration,
     },
-    /// The id is not 1 to 128 visible ASCII characters, or is `earliest`, or has the form of the
-    /// hub's own ids.
+    /// The id does not have 1 to 128 visible ASCII characters, or it is `earliest`, or it has the
+    /// form of the hub's own ids.
     #[error(
-        "{} is not an event id: 1 to 128 visible ASCII characters, not `earliest`, and not of the form \
-         that the hub's own ids have",
+        "{} is not an event id: use 1 to 128 visible ASCII characters, but not `earliest` and not \
+         the form of the hub's own ids",
         shown(id)
     )]
     InvalidId {
-        /// As it was given.
+        /// The text that the caller passed as the id.
         id: String,
     },
     /// The idempotency key is not 1 to 255 bytes long.
     #[error("an idempotency key has 1 to 255 bytes, this one has {bytes}")]
     InvalidKey {
-        /// Bytes of the key.
+        /// The size of the key in bytes.
         bytes: usize,
     },
     /// The credential of an idempotency key is longer than 256 bytes.
     #[error("a credential has at most 256 bytes, this one has {bytes}")]
     InvalidCredential {
-        /// Bytes of the credential.
+        /// The size of the credential in bytes.
         bytes: usize,
     },
     /// The event has more addresses than one event may have.
@@ -95,7 +96,7 @@ pub enum PublishError {
     /// The event is larger than the limit.
     #[error("the event has {bytes} bytes, at most {bytes_max} are allowed")]
     TooLarge {
-        /// Bytes of its frame.
+        /// The size of the event's frame in bytes.
         bytes: usize,
         /// The limit in bytes.
         bytes_max: usize,
@@ -106,7 +107,8 @@ pub enum PublishError {
     /// The topic is finished.
     #[error("the topic is finished")]
     Finished,
-    /// Only topics can be finished, and the event is also for clients or everyone.
+    /// The event is the last of its topics, but it is also for clients or everyone. Only topics can
+    /// be finished.
     #[error("only topics can be finished, and this event is also for clients or everyone")]
     LastNeedsTopics,
     /// The id belongs to an event with other content.
@@ -115,24 +117,25 @@ pub enum PublishError {
     /// The idempotency key was used for an event with other content.
     #[error("the idempotency key was used for another event")]
     KeyReused,
-    /// There are as many topics with events as allowed.
+    /// The number of topics with events is at its limit.
     #[error("there are {topics_max} topics, which is the limit")]
     TooManyTopics {
         /// The limit.
         topics_max: usize,
     },
-    /// Too many events wait for the store. This event is valid: try again in a moment.
+    /// Too many events wait for the store. The event is valid: publish it again in a moment.
     #[error("too many events wait for the store")]
     Busy,
-    /// The store did not keep the event. After an error that [`is_final`](StoreError::is_final) it
-    /// takes nothing until the hub is made anew, and only that shows whether this event was kept.
-    /// Reading goes on.
+    /// The store did not confirm the event. After an error that [`is_final`](StoreError::is_final),
+    /// the store accepts no events until the program builds the hub again. Only then is it known
+    /// whether the store kept this event. After any other error, the event was not kept.
+    /// Subscriptions can still read.
     #[error("the event was not {}", if .0.is_final() { "confirmed" } else { "kept" })]
     Store(#[source] StoreError),
 }
 
 impl PublishError {
-    /// The error, and the number of its draft in the batch.
+    /// The error, and the index of its draft in the batch.
     pub(super) fn from_append(error: AppendError) -> (usize, Self) {
         match error {
             AppendError::Finished { draft } => (draft, Self::Finished),
@@ -148,7 +151,7 @@ impl PublishError {
     }
 }
 
-/// Foreign text for an error message: escaped, and cut if it is long.
+/// Text from outside for an error message. It is escaped, and shortened if it is long.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 40;
     let short: String = text.chars().take(SHOWN_MAX).collect();

@@ -1,6 +1,8 @@
-//! The two ways to poll a subscription: standalone, or driven by a server of many.
+//! The two ways to poll a subscription: standalone by its own task, or driven by a server that
+//! polls many subscriptions.
 //!
-//! The server's side is not here. Hub and HTTP do not know each other.
+//! The driven way is implemented in the module `adapters`, because hub and HTTP do not know each
+//! other.
 
 use std::task::Context;
 
@@ -8,37 +10,39 @@ use downlink_log::{Payload, Reader, Timestamp};
 
 use super::HubClock;
 
-/// The clock and the wake-up of the caller that polls a subscription.
+/// How the caller that polls a subscription reads the time and is woken.
 pub(crate) trait ReadMode {
-    /// The log time.
+    /// The present log time.
     fn now(clock: &HubClock) -> Timestamp {
         clock.now()
     }
 
-    /// Registers the caller to be woken with the reader.
+    /// Registers the caller with the reader, which wakes it when there are new events.
     fn register<P: Payload>(reader: &Reader<P>, cx: &Context<'_>) {
         reader.register(cx.waker());
     }
 }
 
-/// By the clock and by a waker.
+/// Reads the hub's clock at each call, and is woken by a waker.
 pub(super) struct Standalone;
 
 impl ReadMode for Standalone {}
 
-/// The likely result of the next poll. It only decides which way is tried first.
+/// The expected result of the next poll. It only decides which of the two ways to read is tried
+/// first.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Expectation {
     #[default]
     Anything,
-    /// One event: the subscription has waited for it.
+    /// One event, because the subscription has waited for an event.
     Event,
-    /// The event read last was the newest.
+    /// No event, because the last event read was the newest.
     Nothing,
 }
 
 impl Expectation {
-    /// After an event. Others may follow, of any topics.
+    /// The expectation after an event. If the reader is behind, any number of events of any topics
+    /// may follow.
     pub(super) fn after_event(is_behind: bool) -> Self {
         if is_behind { Self::Anything } else { Self::Nothing }
     }

@@ -1,4 +1,4 @@
-//! The receipt of a publish, and the event's id once that is certain.
+//! The receipt of a publish, and the event's id once the id is certain.
 
 use std::future::poll_fn;
 
@@ -9,15 +9,16 @@ use super::{PublishError, record::cursor_id};
 
 /// The receipt of a publish.
 ///
-/// In a hub in memory the event has its id and offset at once. In a hub with a store it gets them
-/// with its commit: [`durable`](Self::durable) waits for that, and the getters answer `None`.
+/// In a hub in memory, the event has its id and offset at once. In a hub with a store, it gets them
+/// with its commit: [`durable`](Self::durable) waits for the commit, and the getters return `None`
+/// until then.
 #[derive(Clone, Debug)]
 pub struct Receipt(ReceiptState);
 
 #[derive(Clone, Debug)]
 enum ReceiptState {
     Confirmed(Confirmed),
-    /// It waits for a commit; this is its place in the batch.
+    /// The event waits for a commit. `draft` is its index in the batch.
     Queued {
         commit: Commit,
         draft: usize,
@@ -25,7 +26,7 @@ enum ReceiptState {
     },
 }
 
-/// A published event: its id and offset are certain.
+/// A published event, whose id and offset are certain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Confirmed {
     id: EventId,
@@ -35,7 +36,7 @@ pub struct Confirmed {
 }
 
 impl Receipt {
-    /// The receipt of one draft of a batch; `given` is the id that its publisher gave.
+    /// The receipt of one draft of a batch. `given` is the id that the publisher gave.
     pub(super) fn of(submitted: &Submitted, draft: usize, given: Option<EventId>) -> Self {
         Self(match submitted {
             Submitted::Appended(answers) => {
@@ -54,44 +55,46 @@ impl Receipt {
         }
     }
 
-    /// The id that subscribers see. `None` while it waits for the store.
+    /// The id that subscribers see. In a hub with a store this is always `None`: see
+    /// [`durable`](Self::durable).
     pub fn id(&self) -> Option<&EventId> {
         self.confirmed().map(Confirmed::id)
     }
 
-    /// The event's position in the hub's one sequence. `None` while it waits for the store.
+    /// The event's position in the hub's sequence of events. `None` if [`id`](Self::id) is `None`.
     pub fn offset(&self) -> Option<Offset> {
         self.confirmed().map(Confirmed::offset)
     }
 
-    /// How many distinct subscriptions get the event. `None` while it waits for the store.
+    /// How many distinct subscriptions get the event. `None` if [`id`](Self::id) is `None`.
     pub fn matched(&self) -> Option<usize> {
         self.confirmed().map(Confirmed::matched)
     }
 
-    /// Whether this is the answer to an earlier publish with the same id or idempotency key. `None`
-    /// while it waits for the store.
+    /// Whether the event was already published earlier, with the same id or idempotency key. The
+    /// receipt is then that of the earlier event. `None` if [`id`](Self::id) is `None`.
     pub fn is_repeated(&self) -> Option<bool> {
         self.confirmed().map(Confirmed::is_repeated)
     }
 
-    /// Waits until the event is visible and survives a crash, as far as the hub promises that.
+    /// Waits until the event is visible, and until it survives a crash as the hub's store promises.
     ///
-    /// A hub in memory promises nothing, so this is ready at once.
+    /// A hub in memory makes no such promise, so this returns at once.
     ///
     /// # Errors
     ///
-    /// [`PublishError`] if the event was not published after all: it conflicts with an earlier one,
-    /// or the store did not keep it.
+    /// [`PublishError`] if the event was not published: it conflicts with an earlier event, or the
+    /// store did not keep it.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing: the event is published all the same, or not.
+    /// Dropping the future does not cancel the publish.
     pub async fn durable(&self) -> Result<Confirmed, PublishError> {
         self.outcome().await.map_err(|(_, error)| error)
     }
 
-    /// The same; an error comes with the number of its event in the batch.
+    /// Does the same as [`durable`](Self::durable). An error comes with the index of its event in
+    /// the batch.
     pub(super) async fn outcome(&self) -> Result<Confirmed, (usize, PublishError)> {
         match &self.0 {
             ReceiptState::Confirmed(confirmed) => Ok(confirmed.clone()),
@@ -115,7 +118,7 @@ impl Confirmed {
         &self.id
     }
 
-    /// The event's position in the hub's one sequence.
+    /// The event's position in the hub's sequence of events.
     pub fn offset(&self) -> Offset {
         self.offset
     }
@@ -125,7 +128,7 @@ impl Confirmed {
         self.matched
     }
 
-    /// Whether this is the answer to an earlier publish with the same id or idempotency key.
+    /// Whether the event was already published earlier, with the same id or idempotency key.
     pub fn is_repeated(&self) -> bool {
         self.repeated
     }

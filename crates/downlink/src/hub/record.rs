@@ -1,4 +1,5 @@
-//! The log's payload for each event: its frame, encoded once, and the fields for filters and pages.
+//! The log's payload for an event: its frame, which is encoded once, and the fields for filters and
+//! for [`Published`](super::Published).
 
 use std::sync::Arc;
 
@@ -6,28 +7,29 @@ use downlink_log::{Address, Cursor, Payload, Timestamp};
 use downlink_proto::{EventId, EventType, Frame, UnstampedFrame};
 use smallvec::SmallVec;
 
-/// The two counts of an allocation that is shared.
+/// The size of the two reference counts of a shared allocation.
 const SHARED_COST_BYTES: usize = 2 * size_of::<usize>();
 
-/// The memory of a frame besides its bytes: the count of its buffer, the room for the longest
-/// offset that a shorter one leaves unused, and the rounding of the allocator. Without these costs a
-/// history of small events took twice the memory that it counted.
+/// The memory of a frame besides its bytes: the reference count of its buffer, the unused part of
+/// the room for the longest offset, and the rounding of the allocator. Without this cost, a history
+/// of small events took twice the memory that the hub counted.
 const FRAME_COST_BYTES: usize = 96;
 
-/// The recipients of an event; nearly always one.
+/// The recipients of an event. Nearly every event has one.
 pub(super) type Addresses = SmallVec<[Address; 1]>;
 
-/// One event of a hub. Clones share it.
+/// One event of a hub. Clones share the same fields.
 #[derive(Debug)]
 pub(super) struct Record<T>(pub(super) Arc<RecordFields<T>>);
 
-/// The parts of an event. Before the offset is known, the frame has another type.
+/// The fields of an event. `F` is the type of its frame, which is another one until the offset is
+/// known.
 #[derive(Debug)]
 pub(super) struct RecordFields<T, F = Frame> {
     pub(super) frame: F,
     pub(super) to: Addresses,
     pub(super) event_type: Option<EventType>,
-    /// The id its publisher gave.
+    /// The id that the publisher gave.
     pub(super) id: Option<EventId>,
     /// The value and its size, if the hub keeps values.
     pub(super) value: Option<(T, usize)>,
@@ -47,20 +49,20 @@ impl<T> std::ops::Deref for Record<T> {
     }
 }
 
-/// An event that only lacks its offset.
+/// An event whose offset is not known yet.
 pub(super) type UnstampedRecord<T> = RecordFields<T, UnstampedRecordFrame>;
 
 /// A frame before its offset is known.
 #[derive(Debug)]
 pub(super) enum UnstampedRecordFrame {
-    /// With an id that its publisher gave.
+    /// A complete frame, with the id that the publisher gave.
     Given(Frame),
-    /// With room for the offset.
+    /// A frame with room for the offset in its id.
     Numbered(UnstampedFrame),
 }
 
 impl UnstampedRecordFrame {
-    /// The most bytes that the frame may have.
+    /// The maximum size of the frame in bytes.
     pub(super) fn len_max(&self) -> usize {
         match self {
             Self::Given(frame) => frame.len(),
@@ -100,7 +102,7 @@ impl<T: Send + Sync + 'static> Payload for Record<T> {
     }
 }
 
-/// The id that stands for a cursor on the wire.
+/// The event id that stands for a cursor.
 pub(super) fn cursor_id(cursor: Cursor) -> EventId {
     EventId::new(&cursor.to_string()).expect("a cursor's id is short ASCII without line breaks")
 }

@@ -1,4 +1,4 @@
-//! The settings of a hub, with their defaults. Those that belong together are one value.
+//! The settings of a hub, with their defaults. Settings that belong together are one type.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -8,25 +8,27 @@ use downlink_proto::Event;
 
 use super::{Clock, HubError, Observer, Retention, TopicSelector};
 
-/// The largest event in bytes of its frame, by default. Every subscriber pays for a large event, so
-/// larger values belong behind a link.
+/// The default for the maximum size of an event's frame in bytes. The hub sends the whole event to
+/// every subscriber, so send a link instead of a larger value.
 pub const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// The policy for a connected subscription that retention has overtaken.
+/// What the hub does with a connected subscription if retention evicts events before the
+/// subscription has read them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum LagPolicy {
-    /// The subscription gets a gap and goes on.
+    /// The subscription gets a gap and continues after it.
     #[default]
     Gap,
-    /// The subscription ends. The client gets the gap when it comes back with its last id.
+    /// The subscription ends. The client gets the gap when it reconnects with its last event id.
     Disconnect,
 }
 
-/// How much history a hub keeps: a rule for its topics, and other rules for some of them, for
-/// clients' inboxes and for the events to everyone.
+/// How much history a hub keeps. There is one rule for topics in general. Some topics, the clients'
+/// inboxes and the events to everyone can have other rules.
 ///
-/// A [`Retention`] alone is the rule for topics, and the rest has its defaults.
+/// A [`Retention`] converts into a `HubRetention` with that rule for topics and defaults for the
+/// rest.
 ///
 /// # Examples
 ///
@@ -43,7 +45,7 @@ pub enum LagPolicy {
 #[derive(Clone, Debug, Default)]
 #[must_use = "it takes effect in a hub"]
 pub struct HubRetention {
-    /// The rules by selector are added when the hub is built.
+    /// The rules, without those in `by_selector`. The hub adds those when it is built.
     rules: RetentionRules,
     by_selector: Vec<(String, Retention)>,
 }
@@ -56,25 +58,27 @@ impl From<Retention> for HubRetention {
 }
 
 impl HubRetention {
-    /// The rule for the topics that match this topic or pattern. The first matching rule counts.
+    /// Sets the rule for the topics that match this topic or pattern. For each topic, the first
+    /// matching rule applies.
     pub fn topics(mut self, selector: impl Into<String>, retention: Retention) -> Self {
         self.by_selector.push((selector.into(), retention));
         self
     }
 
-    /// The rule for each client's inbox. Default: [`Retention::INBOX`].
+    /// Sets the rule for each client's inbox. Default: [`Retention::INBOX`].
     pub fn inboxes(mut self, retention: Retention) -> Self {
         self.rules.inbox = retention;
         self
     }
 
-    /// The rule for the events to everyone. Default: [`Retention::DEFAULT`].
+    /// Sets the rule for the events to everyone. Default: [`Retention::DEFAULT`].
     pub fn everyone(mut self, retention: Retention) -> Self {
         self.rules.everyone = retention;
         self
     }
 
-    /// How long a finished topic stays finished, and its history readable. Default: an hour.
+    /// Sets how long a finished topic stays finished and its history stays readable. Default: an
+    /// hour.
     pub fn finished_keep(mut self, keep: Duration) -> Self {
         self.rules.finished_keep = keep;
         self
@@ -93,10 +97,10 @@ impl HubRetention {
     }
 }
 
-/// The size of a value, for the byte bounds.
+/// Returns the size of a value, which counts towards the byte limits.
 pub(super) type ValueBytes<T> = dyn Fn(&T) -> usize + Send + Sync;
 
-/// Reads the value back from its event.
+/// Makes a value from a stored event.
 #[cfg(feature = "store")]
 pub(super) type ReadEvent<T> = dyn Fn(&Event) -> Option<T> + Send + Sync;
 

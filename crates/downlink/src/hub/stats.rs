@@ -1,4 +1,4 @@
-//! Numbers of a hub: sizes now, and counts since it was made.
+//! The numbers of a hub: its present sizes, and counts since it was made.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,27 +18,29 @@ pub(super) struct Counters {
     gaps: [AtomicU64; GAP_REASONS.len()],
 }
 
-/// Numbers of a hub at one moment.
+/// The numbers of a hub, from [`Hub::stats`](super::Hub::stats). The counts begin when the hub is
+/// made.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Subscriptions there are.
+    /// Open subscriptions.
     pub subscribers: usize,
-    /// Topics and clients' inboxes that exist: with events, finished, or subscribed to by name.
+    /// Topics and clients' inboxes that have events, are finished, or are subscribed to by name.
     pub topics: usize,
-    /// Events kept; one that is in several topics counts in each.
+    /// Retained events. An event in several topics counts once in each of them.
     pub events: usize,
-    /// Bytes kept.
+    /// Retained bytes.
     pub bytes: usize,
-    /// Events published; with a store, those that are committed.
+    /// Published events. With a store, only committed events count.
     pub published: u64,
     /// Publishes that were refused because of the store.
     pub publishes_refused: Refusals,
-    /// Events taken from the log by subscriptions.
+    /// Events that subscriptions have read from the log.
     pub delivered: u64,
     /// Subscriptions opened.
     pub connects: u64,
-    /// Subscriptions refused at a limit, or by a hub that is closed or drains.
+    /// Subscriptions that were refused: at a limit, because the hub was closed or draining, or
+    /// because the store could not be read.
     pub refused: u64,
     /// Subscriptions ended, by reason.
     pub disconnects: Vec<(DisconnectReason, u64)>,
@@ -67,7 +69,7 @@ impl Counters {
         note(&self.gaps, &GAP_REASONS, reason);
     }
 
-    /// These counts, and the log's totals.
+    /// Joins these counts with the log's totals.
     pub(super) fn stats(&self, totals: &Totals) -> Stats {
         Stats {
             subscribers: totals.subscribers,

@@ -1,4 +1,4 @@
-//! The store of a hub: its file, and how the hub uses it.
+//! The settings of a hub's store: its file, and how the hub uses the file.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,9 +6,9 @@ use downlink_sqlite::SqliteOptions;
 
 use super::Durability;
 
-/// The file in which a hub keeps its events.
+/// The file in which a hub keeps its events, with its settings.
 ///
-/// A path alone is a store with the defaults.
+/// A path converts into a store with the default settings.
 ///
 /// # Examples
 ///
@@ -31,7 +31,7 @@ pub struct HubStore {
 }
 
 impl<F: Into<PathBuf>> From<F> for HubStore {
-    /// A store in this file, which is made if it does not exist.
+    /// A store in this file. The hub creates the file if it does not exist.
     fn from(file: F) -> Self {
         let options = SqliteOptions::default();
         Self { file: file.into(), durability: Durability::default(), options }
@@ -39,22 +39,23 @@ impl<F: Into<PathBuf>> From<F> for HubStore {
 }
 
 impl HubStore {
-    /// When an event counts as published: when the disk has it (the default), or when the operating
-    /// system has it. In the second case it survives a crash of the process at once, and a power
-    /// cut after at most a tenth of a second. If a power cut took an event, the subscribers that
-    /// saw it get a gap.
+    /// When an event counts as published: when the disk has it (the default), or as soon as the
+    /// operating system has it. In the second case, a crash of the process loses no event, but a
+    /// power cut loses the events of the last tenth of a second at most. If a power cut lost an
+    /// event, the subscribers that got it before get a gap.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// The largest the file may become in bytes. Default: 16 GiB; the oldest events go first.
+    /// The maximum size of the file in bytes. At this size, the oldest events are evicted. Default:
+    /// 16 GiB.
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.options.bytes_max = bytes;
         self
     }
 
-    /// How long to wait for another process to let go of the file. Default: not at all. A restart
+    /// How long the hub waits for another process to close the file. Default: not at all. A restart
     /// in place has to wait until the old process has ended.
     pub fn wait_max(mut self, wait: Duration) -> Self {
         self.options.wait_for = wait;

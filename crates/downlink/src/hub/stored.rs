@@ -1,9 +1,9 @@
 //! The stored body of an event: its recipients, its type, its reconnection time and its data. The
-//! store keeps the offset, the time and the publisher's id beside it.
+//! store keeps the offset, the time and the publisher's id in other columns.
 //!
-//! The store does not keep the frame. The encoder that made it makes it again from the body, so the
-//! bytes are those that live subscribers got. A body that cannot be read in full gives no event,
-//! never half of one.
+//! The store does not keep the frame. The encoder that made the frame makes it again from the body,
+//! so the bytes are those that live subscribers got. A body that cannot be read completely gives no
+//! event, never a part of one.
 
 use downlink_log::Address;
 #[cfg(feature = "store")]
@@ -12,19 +12,20 @@ use downlink_proto::{Event, EventType};
 #[cfg(feature = "store")]
 pub(super) use reading::decode;
 
-/// The number of the layout below. A new layout gets a new number, and bodies of this one stay
-/// readable.
+/// The number of the layout that `encode` writes. A new layout must get a new number, so that
+/// bodies in this layout stay readable.
 const LAYOUT: u8 = 1;
 
-/// How much lower the priority of the threads that read the store is than that of other threads. On
-/// a busy processor they get a tenth of the others' share; on an idle one they get all they need.
+/// The niceness of the threads that read the store. It makes their priority lower than that of
+/// other threads. On a busy processor they get a tenth of the processor time that the other threads
+/// get. On an idle processor they get all the time that they need.
 ///
 /// At equal priority, a replay of a million events quadrupled the latency of live events on one
-/// core. With this value neither was slower.
+/// core. With this value, neither the replay nor the live events were slower.
 #[cfg(all(target_os = "linux", feature = "store"))]
 const NICENESS: i32 = 10;
 
-/// Lets the threads that publish and send run before this one when the processor is busy. Does
+/// Lets the threads that publish and send run before this thread when the processor is busy. Does
 /// nothing except on Linux, since elsewhere a priority belongs to the whole process.
 #[cfg(feature = "store")]
 pub(super) fn yield_to_others() {
@@ -33,12 +34,12 @@ pub(super) fn yield_to_others() {
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// Writes into the log that the store takes no events, or takes them again.
+/// Writes a log line when the store starts to refuse events, and when it accepts them again.
 #[cfg(feature = "store")]
 pub(super) fn log_report(report: StoreReport) {
     match report {
         StoreReport::Refuses { error, refused } => {
-            tracing::error!(%error, refused, "the store takes no events; subscribers read on");
+            tracing::error!(%error, refused, "the store takes no events; subscribers can still read");
         }
         StoreReport::Takes { refused } => {
             tracing::info!(refused, "the store takes events again");
@@ -47,7 +48,8 @@ pub(super) fn log_report(report: StoreReport) {
     }
 }
 
-/// The body of an event: length-prefixed texts, numbers in little-endian order.
+/// Encodes the body of an event. Each text has its length before it, and numbers are in
+/// little-endian order.
 pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
     let mut out = vec![LAYOUT];
     put_number(&mut out, to.len());
@@ -69,7 +71,7 @@ pub(super) fn encode(to: &[Address], event: &Event) -> Vec<u8> {
 }
 
 fn put_number(out: &mut Vec<u8>, number: usize) {
-    // An event is far below 4 GiB.
+    // An event is far smaller than 4 GiB.
     out.extend_from_slice(&(number as u32).to_le_bytes());
 }
 
@@ -87,7 +89,7 @@ fn put_option(out: &mut Vec<u8>, text: Option<&str>) {
 
 #[cfg(feature = "store")]
 mod reading {
-    //! Reading back.
+    //! Decoding of stored bodies.
 
     use std::{sync::Arc, time::Duration};
 
@@ -98,10 +100,11 @@ mod reading {
     use crate::hub::record::{Addresses, Record, RecordFields, cursor_id};
     use crate::hub::settings::{ReadEvent, ValueBytes};
 
-    /// Makes a value from an event, and gives its size for the byte bounds.
+    /// The function that makes a value from an event, and the one that returns the size of the
+    /// value.
     pub(in crate::hub) type ReadValue<T> = (Arc<ReadEvent<T>>, Arc<ValueBytes<T>>);
 
-    /// The record of a stored event; `None` if it cannot be read.
+    /// The record of a stored event, or `None` if the body cannot be read.
     pub(in crate::hub) fn decode<T>(
         stored: &Stored,
         values: Option<&ReadValue<T>>,
@@ -134,7 +137,7 @@ mod reading {
         Some(Record(Arc::new(RecordFields { frame: event.encode(), to, event_type, id, value })))
     }
 
-    /// The unread rest of a body.
+    /// The part of a body that was not read yet.
     struct BodyReader<'a>(&'a [u8]);
 
     impl<'a> BodyReader<'a> {
@@ -192,28 +195,28 @@ mod tests {
     }
 
     fn to() -> Vec<Address> {
-        let client = Address::Client(ClientId::new("alice").expect("a client"));
-        let topic = Address::Topic(Topic::new("a/b").expect("a topic"));
+        let client = Address::Client(ClientId::new("alice").expect("a valid client id"));
+        let topic = Address::Topic(Topic::new("a/b").expect("a valid topic"));
         vec![Address::Everyone, client, topic]
     }
 
-    /// The frame that live subscribers got, and the one that is made from the stored body.
+    /// The frame that live subscribers got, and the frame that is made from the stored body.
     fn frames(event: Event, given: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         let stored = stored(encode(&to(), &event), given);
         let live = match given {
-            Some(given) => event.id(EventId::new(given).expect("an id")).encode(),
+            Some(given) => event.id(EventId::new(given).expect("a valid event id")).encode(),
             None => {
                 let prefix = format!("{}-", stored.id.epoch);
-                event.encode_unstamped(&EventId::new(&prefix).expect("an id")).stamp(7)
+                event.encode_unstamped(&EventId::new(&prefix).expect("a valid event id")).stamp(7)
             }
         };
-        let record = decode::<String>(&stored, None).expect("it reads back");
+        let record = decode::<String>(&stored, None).expect("the body is readable");
         assert_eq!(record.to.as_slice(), to());
         (live.as_bytes().to_vec(), record.frame.as_bytes().to_vec())
     }
 
     #[test]
-    fn the_frame_is_the_one_that_was_sent_live() {
+    fn a_stored_event_has_the_frame_that_was_sent_live() {
         let note = EventType::from_static("note");
         let full = Event::new("a\r\nb\rc\n").event(note).retry(Duration::from_secs(2));
         for event in [Event::new(""), Event::default(), Event::new("x"), full] {
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_foreign_is_no_event() {
+    fn a_cut_or_foreign_body_gives_no_event() {
         let whole = encode(&to(), &Event::new("hello"));
         for len in 0..whole.len() {
             assert!(
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_does_not_read_back_is_no_event() {
+    fn an_event_whose_value_cannot_be_decoded_gives_no_record() {
         let read: ReadValue<u8> =
             (Arc::new(|event| event.fields().data?.parse().ok()), Arc::new(|_| 1));
         let body = |data: &str| stored(encode(&to(), &Event::new(data)), None);

@@ -1,4 +1,4 @@
-//! Asking for a subscription.
+//! The builder of a subscription: what to read, and where to begin.
 
 use std::{future::poll_fn, sync::Arc};
 
@@ -13,16 +13,16 @@ use super::{
     subscription::Filter,
 };
 
-/// A pending subscription.
+/// Builder for a [`Subscription`], from [`Hub::subscribe`].
 ///
-/// [`open`](Self::open) reports the first error. Without a topic it reads the events for everyone
-/// and, with a client id, those for the client.
+/// [`open`](Self::open) reports the first error. A subscription without a topic reads the events
+/// for everyone. If it has a client id, it also reads the events for that client.
 ///
 /// # Limits
 ///
-/// [`Limits`](super::Limits) bounds the topics and patterns of a subscription, and the
-/// subscriptions of a client and of the hub. At a limit the newcomer is refused. No open
-/// subscription ends for it.
+/// [`Limits`](super::Limits) bounds the number of topics and patterns of one subscription, and the
+/// number of subscriptions of one client and of the hub. At a limit, the hub refuses the new
+/// subscription. Open subscriptions stay open.
 ///
 /// # Examples
 ///
@@ -50,11 +50,12 @@ pub struct Subscribe<T: Send + Sync + 'static> {
     error: Option<SubscribeErrorKind>,
 }
 
-/// Where a subscription begins if its client has no last event id.
+/// Where a subscription begins if its client gave no last event id.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the events from now on, and with all kept events of finished topics.
+    /// With the events that are published from now on, and with all retained events of finished
+    /// topics.
     #[default]
     Live,
     /// With at most this many of the newest events of the whole subscription: all its topics and
@@ -63,14 +64,14 @@ pub enum Start {
     Last(usize),
     /// With all retained events.
     Earliest,
-    /// With the events published at this time or later.
+    /// With the retained events that were published at this time or later.
     Since(Timestamp),
 }
 
-/// The client that [`Subscribe::resume`] continues for: its last event id, if it has one, and
-/// whether it is a browser.
+/// What [`Subscribe::resume`] knows of the client: its last event id, if it has one, and whether
+/// the client is a browser.
 ///
-/// Made from a [`LastEventId`](crate::LastEventId), or from the id that a program has kept.
+/// It is made from a [`LastEventId`](crate::LastEventId), or from an id that a program has kept.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     pub(crate) id: Option<Box<str>>,
@@ -90,7 +91,7 @@ impl From<&EventId> for Resume {
 }
 
 impl<T: Send + Sync + 'static> Hub<T> {
-    /// Asks for a subscription.
+    /// Returns a builder for a subscription.
     pub fn subscribe(&self) -> Subscribe<T> {
         Subscribe {
             hub: self.clone(),
@@ -106,14 +107,15 @@ impl<T: Send + Sync + 'static> Hub<T> {
 }
 
 impl<T: Send + Sync + 'static> Subscribe<T> {
-    /// Reads a topic. A pattern here is an error, so the name may come from a request.
+    /// Reads a topic. A pattern is an error here, so a name from a request cannot select other
+    /// topics.
     pub fn topic(self, topic: impl AsRef<str>) -> Self {
         let topic = topic.as_ref();
         self.select(topic, Topic::new(topic).map(TopicSelector::from))
     }
 
-    /// Reads the topic with these segments. Use it if a segment comes from a request: a text with
-    /// `/` in it is an error, and does not reach another topic.
+    /// Reads the topic with these segments. Use it if a segment comes from a request: a segment
+    /// that contains `/` is an error, so it cannot name another topic.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -134,8 +136,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         topics.into_iter().fold(self, Self::topic)
     }
 
-    /// Reads all topics that a pattern matches, now and later: `orders/*`, `orders/{id}/status`. An
-    /// exact topic is a pattern too.
+    /// Reads all present and future topics that a pattern matches, such as `orders/*` or
+    /// `orders/{id}/status`. An exact topic is a pattern too.
     pub fn pattern(self, pattern: impl AsRef<str>) -> Self {
         let pattern = pattern.as_ref();
         self.select(pattern, TopicSelector::parse(pattern))
@@ -149,7 +151,7 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Reads the events for this client, which may have several subscriptions.
+    /// Reads the events for this client. A client may have several subscriptions.
     pub fn client(mut self, client: impl AsRef<str>) -> Self {
         let client = client.as_ref();
         let error =
@@ -158,58 +160,58 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         self
     }
 
-    /// Goes on after the last event id of a client, if it has one: the way to resume, both for a
-    /// request ([`LastEventId`](crate::LastEventId)) and for a program that has kept an id. Without
-    /// an id the subscription begins as [`start`](Self::start) says.
+    /// Resumes after the last event id of a client, if the client gave one. `last` comes from a
+    /// request ([`LastEventId`](crate::LastEventId)), or is an id that a program has kept. Without
+    /// an id, the subscription begins as [`start`](Self::start) says.
     ///
-    /// An id that the hub does not know is no error: the subscription then begins with a gap.
-    /// Clients may send the id `earliest`, which stands for [`Start::Earliest`].
+    /// An id that the hub does not know is not an error: the subscription then begins with a gap.
+    /// Clients may send the id `earliest`, which means [`Start::Earliest`].
     pub fn resume(mut self, last: impl Into<Resume>) -> Self {
         self.resume = last.into();
         self
     }
 
-    /// Where to begin without a last event id. Default: [`Start::Live`].
+    /// Where the subscription begins if there is no last event id. Default: [`Start::Live`].
     pub fn start(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// Yields only events whose value the filter wants, in replay and live alike.
+    /// Yields only the events for whose value the filter returns true, both in replay and live.
     ///
-    /// The hub must [keep values](super::HubBuilder::keep_values). A filter that panics ends this
-    /// subscription, no other. It runs in the task that reads, once for each event and
-    /// subscription. Events that it refuses move the cursor too.
+    /// The hub must [keep values](super::HubBuilder::keep_values). The filter runs once for each
+    /// event of this subscription, in the task that reads the subscription. If the filter panics,
+    /// only this subscription ends. Events that the filter refuses move the cursor too.
     pub fn filter(mut self, filter: impl FnMut(&T) -> bool + Send + 'static) -> Self {
         self.filter = Some(Box::new(filter));
         self
     }
 
-    /// Sends each keep-alive as `event: downlink.alive`, which pages can hear, and not as a
-    /// comment. It is sent even while other events are sent, because a page does not hear the types
-    /// that it does not listen to.
+    /// Sends each keep-alive as an event of the type `downlink.alive`, which pages can listen to,
+    /// instead of a comment. It is sent even while other events are sent, because a page gets no
+    /// events of the types that it does not listen to.
     pub fn announce_alive(mut self, on: bool) -> Self {
         self.announce_alive = on;
         self
     }
 
-    /// Whether the response begins with `downlink.open`; otherwise the hub's setting counts.
+    /// Whether the response begins with the event `downlink.open`. Default: the setting of the hub.
     pub fn open_event(mut self, on: bool) -> Self {
         self.open_event = on;
         self
     }
 
-    /// Opens the subscription. Every event that is published after this returns reaches it exactly
-    /// once and in order.
+    /// Opens the subscription. After this returns, every published event that the subscription
+    /// selects reaches it exactly once and in order.
     ///
     /// # Errors
     ///
-    /// [`SubscribeError`]; then nothing was changed.
+    /// [`SubscribeError`]. After an error, the hub is unchanged.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves nothing behind. It waits while the hub looks for the beginning:
-    /// in the store, or through the events of many topics.
+    /// Dropping the future leaves no trace. The future waits while the hub finds the first event to
+    /// read, if the hub must search the store or the events of many topics for it.
     pub async fn open(self) -> Result<Subscription<T>, SubscribeError> {
         let (hub, by_browser) = (self.hub.clone(), self.resume.by_browser);
         let opened = self.open_checked().await;
@@ -244,8 +246,8 @@ impl<T: Send + Sync + 'static> Subscribe<T> {
         })?;
         let begun = poll_fn(|cx| reader.poll_begun(cx.waker())).await;
         begun.map_err(SubscribeErrorKind::Store)?;
-        // Checked after opening, so a drain that began meanwhile is either seen here or ends the
-        // reader.
+        // This check comes after the opening. If a drain began during the opening, either this
+        // check sees it, or the drain ends the reader.
         if hub.is_draining() {
             return Err(SubscribeErrorKind::Draining);
         }

@@ -6,19 +6,19 @@ use downlink_log::{OpenError, store::StoreError};
 
 use super::{InvalidName, publish_error::shown};
 
-/// Nothing was subscribed. [`kind`](Self::kind) says why.
+/// Why a subscription was not opened. [`kind`](Self::kind) has the reason.
 ///
-/// As a response it also depends on the client. A browser never comes back after an error status, so
-/// it gets an empty stream with a reconnection time.
+/// The response to the client depends on the reason and on the client. A browser never reconnects
+/// after an error status, so it may get an empty stream with a reconnection time instead.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SubscribeError {
     pub(super) kind: SubscribeErrorKind,
-    /// Whether a browser asked. Only the response depends on it.
+    /// Whether the client is a browser. Only the response depends on this.
     pub(crate) by_browser: bool,
 }
 
 impl SubscribeError {
-    /// What happened.
+    /// The reason.
     pub fn kind(&self) -> &SubscribeErrorKind {
         &self.kind
     }
@@ -36,51 +36,52 @@ impl Error for SubscribeError {
     }
 }
 
-/// What happened to a subscription that was not opened.
+/// The reason why a subscription was not opened.
 #[derive(Clone, Debug, Eq, thiserror::Error, PartialEq)]
 #[non_exhaustive]
 pub enum SubscribeErrorKind {
     /// The hub is closed.
     #[error("the hub is closed")]
     Closed,
-    /// The hub drains.
-    #[error("the hub is about to go away")]
+    /// The hub is draining.
+    #[error("the hub is draining and accepts no new subscriptions")]
     Draining,
     /// The store could not be read.
     #[error("the store could not be read")]
     Store(#[source] StoreError),
-    /// A limit is reached: that of this subscription, of its client, or of all subscriptions.
+    /// A limit is reached: that of this subscription, of its client, or of all subscriptions
+    /// together.
     #[error("{0}")]
     AtLimit(OpenError),
-    /// A topic or pattern breaks the grammar.
+    /// A topic or pattern breaks a rule for topics and patterns.
     #[error("{} is neither a topic nor a pattern", shown(selector))]
     InvalidSelector {
-        /// As it was given.
+        /// The text that the caller passed as the topic or pattern.
         selector: String,
-        /// The rule that it breaks.
+        /// The rule that the text breaks.
         #[source]
         reason: InvalidName,
     },
-    /// The client id breaks the grammar.
+    /// The client id breaks a rule for client ids.
     #[error("{} is not a client id", shown(client))]
     InvalidClient {
-        /// As it was given.
+        /// The text that the caller passed as the client id.
         client: String,
-        /// The rule that it breaks.
+        /// The rule that the text breaks.
         #[source]
         reason: InvalidName,
     },
-    /// A filter looks at values, and the hub does not keep them.
+    /// The subscription has a filter, but the hub does not keep the values that the filter needs.
     #[error("a filter needs the hub to keep values: build it with keep_values")]
     FilterNeedsValues,
-    /// Every topic is finished, and the client has read all of it. The HTTP answer is 204, after
-    /// which an `EventSource` stays away.
+    /// Every topic is finished, and the client has read all events. The response has the status
+    /// 204, after which an `EventSource` does not reconnect.
     #[error("every topic is finished and read")]
     Finished,
 }
 
 impl SubscribeErrorKind {
-    /// Whether the hub refused a subscription that was valid.
+    /// Whether the hub refused a valid subscription.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Closed | Self::Draining | Self::Store(_) | Self::AtLimit(_))
     }

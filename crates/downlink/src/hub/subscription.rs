@@ -1,6 +1,7 @@
-//! A subscription: a reader of the log that yields deliveries.
+//! A subscription: a reader of the log that yields deliveries, which are events and gaps.
 //!
-//! It holds no queue. It reads one small batch ahead, and holds none while it waits.
+//! A subscription holds no queue. It reads one small batch of events ahead. While it waits for new
+//! events, it holds none.
 
 use std::{
     mem,
@@ -26,25 +27,29 @@ use super::{
     record::{Record, cursor_id},
 };
 
-/// The most that one look at the log takes: about as much as a socket takes at once. More would
-/// only be held.
+/// The maximum batch of one read of the log, about as much as a socket accepts at once. A larger
+/// batch would only wait in memory.
 const READ: Batch = Batch { events_max: 64, bytes_max: 64 << 10 };
 
-/// The most events that a filter refuses in one poll, so that other tasks get their turn.
+/// The maximum number of events that a filter refuses in one poll. The poll then ends, so that
+/// other tasks can run.
 const REFUSED_MAX: usize = 256;
 
-/// Whether a value is wanted.
+/// Returns true if the subscription wants the value.
 pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 
-/// Reads a hub from a cursor on: a stream of [`Delivery`], and a response. Dropping it is leaving.
+/// Reads a hub from a cursor on. A subscription is a stream of [`Delivery`], and a handler can
+/// return it as a response. Dropping a subscription ends it.
 ///
-/// It does not end by itself: it waits for events until its topics are finished, its client is
-/// disconnected, or the hub drains or closes. The last handle of a hub with a store closes it.
+/// A subscription that is not dropped waits for events until its topics are finished, its client is
+/// disconnected, or the hub drains or closes. A hub with a store closes when its last handle is
+/// dropped.
 ///
 /// # Limits
 ///
-/// It holds at most 64 events, or 64 KiB and one event, that it has read and not yet yielded; while
-/// it waits it holds none. One poll passes over at most 256 events that its filter does not want.
+/// A subscription holds at most 64 events, or 64 KiB and one event, that it has read and not yet
+/// yielded. While it waits for new events, it holds none. One poll skips at most 256 events that
+/// the filter refuses.
 ///
 /// # Examples
 ///
@@ -69,41 +74,42 @@ pub(super) type Filter<T> = Box<dyn FnMut(&T) -> bool + Send>;
 /// # }
 /// ```
 pub struct Subscription<T: Send + Sync + 'static> {
-    /// Not the hub: a subscription that is left behind does not keep it open.
+    /// Not the hub itself: an open subscription must not keep the hub open.
     hub: Arc<Shared<T>>,
     reader: Reader<Record<T>>,
-    /// The cursor that the client knows. If it comes back, it goes on here.
+    /// The offset of the cursor that the client knows. A client that reconnects resumes here.
     client_next: Offset,
-    /// Entries that were read and not yet yielded; `None` if there are none.
+    /// Entries that were read and not yet yielded. `None` if there are none.
     ahead: Option<Box<vec::IntoIter<Entry<Record<T>>>>>,
-    /// `None` in most.
+    /// `None` in most subscriptions.
     uncommon: Option<Box<UncommonParts<T>>>,
-    /// The id that the client gave means the cursor `client_next`.
+    /// Whether the last event id of the client stands for the cursor `client_next`.
     client_next_is_given: bool,
-    /// The client gave the id of its last event, and the log knew where that was.
+    /// Whether the client gave a last event id that the log knew.
     resumed: bool,
-    /// `downlink.open` is still to be sent.
+    /// Whether `downlink.open` is still to be sent.
     opening: bool,
     announce_alive: bool,
     expects: Expectation,
-    /// The last frame was taken.
+    /// Whether the caller has taken the last frame.
     has_sent_end: bool,
     ended: Option<DisconnectReason>,
 }
 
-/// The parts that few subscriptions have. They are kept apart, so that the others are small.
+/// The parts that few subscriptions have. They are in a separate allocation, so that the other
+/// subscriptions are small.
 struct UncommonParts<T> {
     filter: Option<Filter<T>>,
-    /// The id the client gave, unless it means `client_next`. Kept until the client gets a gap or an
-    /// event.
+    /// The last event id of the client, unless it stands for `client_next`. Kept until the client
+    /// gets a gap or an event.
     given: Option<Box<str>>,
-    /// A gap that was found at opening and that the client does not know yet.
+    /// A gap that was found at opening and not yet yielded to the client.
     missing: Option<downlink_log::Gap>,
 }
 
 impl<T: Send + Sync + 'static> Drop for Subscription<T> {
     fn drop(&mut self) {
-        // The reader leaves first, so an observer of the end no longer finds it.
+        // The reader leaves first, so that the observer's call no longer finds it in the hub.
         self.reader.leave();
         let reason = self.ended.unwrap_or(DisconnectReason::Left);
         self.hub.counters.note_disconnected(reason);
@@ -167,7 +173,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.uncommon.as_ref().is_some_and(|uncommon| uncommon.missing.is_some())
     }
 
-    /// Whether the id that was given is at no place of this log.
+    /// Whether the log does not know the id that the client gave.
     fn is_unknown(&self) -> bool {
         let missing = self.uncommon.as_ref().and_then(|uncommon| uncommon.missing);
         let is_unknown =
@@ -175,7 +181,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         missing.is_some_and(|gap| is_unknown(gap.reason))
     }
 
-    /// Client ids come from outside: Debug escapes them.
+    /// The client id for log lines. Client ids come from outside, so log lines show them with
+    /// `Debug`, which escapes them.
     fn shown_client(&self) -> Option<&str> {
         self.client().map(ClientId::as_str)
     }
@@ -196,16 +203,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Cursor { epoch: self.reader.cursor().epoch, next: self.client_next }
     }
 
-    /// Finds out whether there is a hole at the cursor already. A client that gets the cursor first
-    /// and the hole later would never learn of the hole if it left between the two.
+    /// Finds out whether events are missing right after the cursor. If the client got the cursor
+    /// before the gap and left between the two, it would never learn of the gap.
     fn look_for_gap(&mut self) {
-        // Only a gap matters here. The first poll finds everything else again.
+        // Only a gap matters here. The first poll deals with every other result.
         if let Read::Gap(gap) = self.look() {
             self.uncommon().missing = Some(gap);
         }
     }
 
-    /// Looks at the log once, and takes a batch if there is one.
+    /// Reads the log once, and stores the batch of events in `ahead` if there is one.
     fn look(&mut self) -> Read {
         let mut read = Vec::new();
         let found = self.reader.read(self.hub.clock.now(), READ, &mut read);
@@ -216,7 +223,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         found
     }
 
-    /// Unique among the subscriptions of this hub.
+    /// The number of the subscription, unique in its hub.
     pub fn number(&self) -> u64 {
         self.reader.number()
     }
@@ -231,15 +238,16 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.reader.prefetch() | self.announce_alive
     }
 
-    /// The client that it belongs to.
+    /// The client of the subscription, if it has one.
     pub fn client(&self) -> Option<&ClientId> {
         self.reader.client()
     }
 
-    /// The id after which a new subscription would go on from here.
+    /// The id with which a new subscription would resume where this one is now.
     ///
-    /// While a gap at the very beginning has not been yielded, this is the id that was given, or
-    /// empty if none was: a subscription that resumes from it gets the gap.
+    /// If the subscription begins with a gap that it has not yielded yet, this is the id that the
+    /// client gave, or empty if it gave none. A subscription that resumes from that id gets the gap
+    /// too.
     pub fn last_event_id(&self) -> String {
         match &self.uncommon {
             Some(uncommon) if uncommon.missing.is_some() => {
@@ -249,13 +257,15 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// How far it is behind: newest offset of its topics less the last it has yielded.
+    /// How far the subscription is behind: the newest offset of its topics minus the offset of the
+    /// last event that it has yielded.
     pub fn lag(&self) -> u64 {
         let read_ahead = self.ahead.is_some();
         self.reader.lag(if read_ahead { self.client_next } else { self.reader.cursor().next })
     }
 
-    /// Notes, before it is dropped, that its peer read nothing for too long.
+    /// Records that the peer read nothing for too long. The server calls this before it drops the
+    /// subscription.
     pub(crate) fn note_stalled(&mut self, peer: &str, age: Duration) {
         if self.ended.is_some() {
             return;
@@ -268,21 +278,21 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             peer,
             age_s = age.as_secs(),
             lag,
-            "a subscriber read nothing for too long, and was cut"
+            "a subscriber read nothing for too long, so its connection was cut"
         );
     }
 
-    /// Why nothing follows any more, once the stream has ended.
+    /// Why the subscription ended. `None` until its stream has ended.
     pub fn ended(&self) -> Option<DisconnectReason> {
         self.ended
     }
 
-    /// The next delivery, `None` at the end. A poll that is not ready has taken nothing.
+    /// The next delivery, or `None` at the end. If this returns `Pending`, no event was lost.
     pub(crate) fn poll_delivery_by<R: ReadMode>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Delivery<T>>> {
-        // A look before registering would find nothing.
+        // If no event is expected, a read before registering would find nothing.
         let mut registered = mem::take(&mut self.expects) == Expectation::Nothing;
         if registered {
             R::register(&self.reader, cx);
@@ -320,8 +330,8 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
     }
 
-    /// The frame of the next event by the short way, which works for nearly every poll. `None`,
-    /// with nothing taken, if it does not work: then the caller uses
+    /// Returns the frame of the next event by a short way, which works for nearly every poll. If it
+    /// does not work, this returns `None` and has read nothing. The caller then uses
     /// [`poll_delivery_by`](Self::poll_delivery_by).
     pub(crate) fn poll_frame_by<R: ReadMode>(
         &mut self,
@@ -332,7 +342,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         }
         if self.expects == Expectation::Nothing {
             R::register(&self.reader, cx);
-            // If the reader is not idle, the long way registers again before it looks.
+            // If the reader is not idle, `poll_delivery_by` registers again before it reads.
             return self.reader.is_idle().then(|| self.wait());
         }
         if mem::take(&mut self.expects) == Expectation::Anything {
@@ -350,19 +360,20 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Poll::Ready(event.payload))
     }
 
-    /// Not ready. The caller has registered the reader and looked at it after that.
+    /// Returns `Pending`. Before the call, the caller has registered the reader and then checked
+    /// that it has nothing to read.
     fn wait<R>(&mut self) -> Poll<R> {
         self.expects = Expectation::Event;
         Poll::Pending
     }
 
-    /// Notes that the client has everything up to this offset.
+    /// Records that the client has every event up to this offset.
     fn note_sent(&mut self, offset: Offset) {
         self.client_next = Offset::new(offset.get() + 1);
         self.client_next_is_given = false;
     }
 
-    /// The next event, or why there is none. `Read::Events`: ask again.
+    /// The next event, or why there is none. After `Read::Events`, the caller calls this again.
     fn next_entry<R: ReadMode>(&mut self) -> Result<Entry<Record<T>>, Read> {
         if let Some(entry) = self.next_ahead() {
             return Ok(entry);
@@ -405,7 +416,7 @@ impl<T: Send + Sync + 'static> Subscription<T> {
             }
         }
         self.note_sent(entry.offset);
-        // Without a filter and a gap it needs no uncommon parts any more.
+        // Without a filter and a gap, the subscription no longer needs its uncommon parts.
         self.uncommon = self
             .uncommon
             .take()
@@ -448,27 +459,29 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         Some(Delivery::Gap(gap))
     }
 
-    /// Ends the subscription: nothing follows.
+    /// Ends the subscription. It yields nothing more.
     fn end<R>(&mut self, reason: DisconnectReason) -> Option<R> {
         self.ended = Some(reason);
         self.ahead = None;
         None
     }
 
-    /// `downlink.open`, once, if it is wanted.
+    /// The frame of `downlink.open` at the first call, if the subscription sends that event.
     pub(crate) fn open_frame(&mut self, keep_alive: Option<Duration>) -> Option<Frame> {
         if !mem::take(&mut self.opening) {
             return None;
         }
-        // With an id beyond a hole that the client does not know, it would never learn of the hole.
+        // If the client stored an id after the gap before it got the gap, it would never learn of
+        // the gap.
         let id = (!self.is_missing()).then(|| cursor_id(self.client_cursor()));
         Some(control::open(id, self.number(), self.resumed, keep_alive).into())
     }
 
-    /// The keep-alive. It is an event with an id if the cursor has moved past the one that the
-    /// client knows. Otherwise it is an event without an id or, as `None`, a comment.
+    /// The keep-alive frame. If the cursor has moved past the one that the client knows, the frame
+    /// is an event with an id. Otherwise it is an event without an id, or `None`, for which the
+    /// caller sends a comment.
     pub(crate) fn alive_frame(&mut self) -> Option<Frame> {
-        // In an idle hub only this evicts events that are too old.
+        // In an idle hub, only this call evicts events that are too old.
         self.reader.expire(self.hub.clock.now());
         let cursor = self.reader.cursor();
         if self.ahead.is_none() && !self.is_missing() && cursor.next > self.client_next {
@@ -478,12 +491,12 @@ impl<T: Send + Sync + 'static> Subscription<T> {
         self.announce_alive.then(|| control::alive(None).into())
     }
 
-    /// Whether keep-alives are events that a page counts on.
+    /// Whether keep-alives are events that a page listens to.
     pub(crate) fn announces_alive(&self) -> bool {
         self.announce_alive
     }
 
-    /// The last frame, once: a reconnection time, for clients that should come back.
+    /// The last frame, at the first call: a reconnection time, for clients that should reconnect.
     pub(crate) fn end_frame(&mut self) -> Option<Frame> {
         if mem::replace(&mut self.has_sent_end, true) {
             return None;

@@ -1,9 +1,9 @@
-//! The accept loop: from a listener to connections, to the end of the server.
+//! The accept loop: accepts connections from a listener until the server ends.
 //!
-//! It owns every connection as a task, so dropping it closes them all. At the limit of connections
-//! a newcomer is refused and the others stay. A shortage of descriptors pauses accepting instead of
-//! spinning. After the signal the loop accepts nothing and lets the connections end. At the
-//! deadline it closes the rest, whatever the peers do.
+//! The loop owns every connection as a task, so dropping the loop closes them all. At the limit of
+//! connections, it refuses new connections and keeps the others. When file descriptors run out, it
+//! pauses instead of retrying in a busy loop. After the signal it accepts nothing and waits for the
+//! connections to end. At the deadline it closes the remaining ones, whatever the peers do.
 
 use std::io;
 use std::pin::Pin;
@@ -23,30 +23,32 @@ use super::limits::{REFUSALS_MAX, ServeLimits};
 use super::listener::Listener;
 use super::server::Server;
 
-/// How long accepting pauses when descriptors or memory have run out.
+/// How long accepting pauses when file descriptors or memory have run out.
 ///
-/// Long enough that failing costs no noticeable CPU, short enough that no connection attempt times
-/// out over it.
+/// The pause is long enough that the retries cost no noticeable processor time. It is short enough
+/// that no connection attempt times out because of it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the connections that are left at the deadline may take to end.
+/// How long the tasks of the remaining connections may take to end after the deadline.
 ///
-/// The task of a closed connection ends at its next poll, unless app code blocks a thread. Half
-/// would give up on a busy machine; double would be felt as a late end.
+/// The task of a closed connection ends at its next poll, unless app code blocks a thread. With
+/// half the time, the server would give up on a busy machine. With twice the time, people would
+/// notice that the server ends late.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Completes when the server has to drain.
+/// Completes when the server should drain.
 pub(super) type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Accepts connections until the signal, then waits for their end, at most `drain_within`.
+/// Accepts connections until the signal. Then waits for them to end, at most `drain_within`.
 ///
 /// # Errors
 ///
-/// The listener's, if it can accept nothing any more; the connections drain all the same.
+/// The listener's error, if the listener can accept no more connections. The connections drain also
+/// in this case.
 ///
 /// # Cancel safety
 ///
-/// Dropping it closes the listener and every connection.
+/// Dropping the future closes the listener and every connection.
 pub(super) async fn run<L, A, Kind>(
     listener: L,
     app: A,
@@ -84,10 +86,10 @@ where
     outcome
 }
 
-/// Accepts one connection, after a pause, and gives the listener back with it.
+/// Accepts one connection after a pause, and returns the listener with it.
 ///
-/// Owning the listener lets this future live on while other things happen in the loop: accepting
-/// may be more than one step, and must not start over each time a connection ends.
+/// The future owns the listener, so the loop can keep the future while it does other things.
+/// Accepting may have several steps, which must not start again each time that a connection ends.
 async fn accept<L: Listener>(
     mut listener: L,
     pause: Duration,
@@ -104,11 +106,11 @@ struct Connections<A> {
     app: A,
     server: Arc<Server>,
     tasks: JoinSet<()>,
-    /// The drivers of the streams that were handed over.
+    /// The tasks that serve the streams that were handed over.
     drivers: JoinSet<()>,
-    /// Connections whose stream has ended.
+    /// Receives the connections whose stream has ended.
     resumed: UnboundedReceiver<ConnectionFuture>,
-    /// A permit is a newcomer that may be refused now.
+    /// Each permit allows one more connection beyond the limit to be refused at the same time.
     refusals: Arc<Semaphore>,
 }
 
@@ -125,7 +127,8 @@ impl<A> Connections<A> {
         Self { app, server, tasks: JoinSet::new(), drivers, resumed, refusals }
     }
 
-    /// Serves a newcomer if there is a permit, else refuses it, else drops it.
+    /// Serves a new connection if there is a permit for it. Otherwise refuses the connection, or
+    /// drops it if too many are being refused.
     fn admit<Io, Addr, Kind>(&mut self, io: Io, peer: Addr)
     where
         Io: PeerIo,
@@ -144,7 +147,7 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits for the end of a connection, or of its stream; forever if there is none.
+    /// Waits until a connection or its stream ends. Waits for ever if there is no connection.
     async fn one_ended(&mut self) {
         tokio::select! {
             Some(connection) = self.resumed.recv() => {
@@ -152,7 +155,7 @@ impl<A> Connections<A> {
             }
             Some(ended) = self.tasks.join_next() => {
                 if ended.is_err_and(|error| error.is_panic()) {
-                    // The app's code must have caused it.
+                    // Only the app's code can have caused the panic.
                     tracing::error!("a handler panicked; its connection is closed");
                 }
             }
@@ -160,14 +163,15 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Asks all connections to end and waits until they have; closes the rest at the deadline.
+    /// Asks all connections to end and waits until they have ended. Closes the remaining ones at
+    /// the deadline.
     async fn drain(mut self, within: Duration) {
         self.server.drain.begin();
         if timeout(within, self.all_ended()).await.is_ok() {
             return;
         }
         let left = self.tasks.len() + self.server.streams.len();
-        tracing::warn!(left, "drain deadline: closing what is left");
+        tracing::warn!(left, "drain deadline reached; closing the remaining connections");
         self.tasks.abort_all();
         self.drivers.abort_all();
         if timeout(CLOSE_WITHIN, self.all_closed()).await.is_err() {
@@ -176,16 +180,16 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits until no connection is left, in its own task or at a driver.
+    /// Waits until no connection is left, neither in its own task nor at a driver.
     async fn all_ended(&mut self) {
         let server = Arc::clone(&self.server);
         loop {
             tokio::select! {
-                // Also spawns resumed connections, which must learn of the drain.
+                // This also spawns resumed connections, which must see the drain.
                 () = self.one_ended() => {}
-                // Only without tasks: they make streams.
+                // Polled only when there are no tasks, because tasks create new streams.
                 () = server.streams.all_ended(), if self.tasks.is_empty() => {
-                    // The driver may have sent the last of them just before.
+                    // A driver may have sent back the last connection just before.
                     match self.resumed.try_recv() {
                         Ok(connection) => self.tasks.spawn(connection),
                         Err(_) => return,
@@ -195,17 +199,17 @@ impl<A> Connections<A> {
         }
     }
 
-    /// Waits until the tasks are gone.
+    /// Waits until all tasks have ended.
     async fn all_closed(&mut self) {
         while self.tasks.join_next().await.is_some() {}
         while self.drivers.join_next().await.is_some() {}
     }
 }
 
-/// How long accepting pauses after an error; `None` if the listener is unusable.
+/// How long accepting pauses after an error. `None` if the listener is unusable.
 ///
-/// A listener that cannot recover is a mistake of the caller. Unknown errors cause a pause, since
-/// systems report problems of the network here too.
+/// An unusable listener is a mistake of the caller. Unknown errors cause a pause, since systems
+/// also report network problems here.
 fn pause_after(error: &io::Error) -> Option<Duration> {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput,
@@ -216,7 +220,7 @@ fn pause_after(error: &io::Error) -> Option<Duration> {
         }
         InvalidInput => None,
         _ => {
-            tracing::warn!(%error, "accepting pauses");
+            tracing::warn!(%error, "cannot accept connections; accepting pauses");
             Some(ACCEPT_PAUSE)
         }
     }
@@ -227,14 +231,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aborted_connection_is_skipped() {
+    fn an_aborted_connection_is_skipped() {
         let aborted = io::Error::from(io::ErrorKind::ConnectionAborted);
         assert_eq!(pause_after(&aborted), Some(Duration::ZERO));
     }
 
     #[cfg(unix)]
     #[test]
-    fn exhaustion_pauses() {
+    fn accepting_pauses_when_resources_run_out() {
         use rustix::io::Errno;
 
         for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
@@ -244,7 +248,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn socket_that_does_not_listen_ends_the_server() {
+    fn a_socket_that_does_not_listen_ends_the_server() {
         assert_eq!(pause_after(&rustix::io::Errno::INVAL.into()), None);
     }
 }

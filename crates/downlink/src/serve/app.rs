@@ -1,7 +1,7 @@
-//! The app of a server: a service, or a maker of one service for each connection.
+//! The app of a server: a service, or a maker that makes one service for each connection.
 //!
-//! [`App`] exists so that `serve` takes an axum `Router`, a `MethodRouter`, the result of axum's
-//! `into_make_service`, or any other tower service as it is. Users never name it.
+//! The trait [`App`] lets `serve` accept an axum `Router`, a `MethodRouter`, the result of axum's
+//! `into_make_service`, or any other tower service. Users need not name the trait.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -20,12 +20,13 @@ use super::outgoing::PolledFrame;
 use super::progress::Progress;
 use crate::http::AnyError;
 
-/// The body of a request that `serve` hands to a service.
+/// The body of a request that the server passes to a service.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Where to report that the body was read to its end, with the number of its request.
+    /// Records that the body was read to its end.
     progress: Arc<Progress>,
+    /// The number of the request on its connection.
     number: u32,
 }
 
@@ -72,7 +73,7 @@ impl Body for RequestBody {
 
 /// A service that [`serve`](super::serve) can run: any tower service of `Request<RequestBody>`.
 ///
-/// Implemented for every suitable service; there is nothing to implement by hand.
+/// It is implemented for every suitable service, so do not implement it by hand.
 pub trait AppService:
     Service<
         Request<RequestBody>,
@@ -83,7 +84,7 @@ pub trait AppService:
     + Send
     + 'static
 {
-    /// The body of its responses.
+    /// The body of the service's responses.
     type Body: Body<Data: Send, Error: Into<AnyError>> + Send + 'static;
 }
 
@@ -98,10 +99,12 @@ where
 
 /// An app that [`serve`](super::serve) can serve to peers with addresses of type `Addr`.
 ///
-/// Implemented for every suitable service; there is nothing to implement by hand. `Kind` tells
-/// services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler infers it.
+/// It is implemented for every suitable service, so do not implement it by hand. `Kind`
+/// distinguishes services ([`AsService`]) from makers of services ([`AsMakeService`]). The compiler
+/// infers it.
 ///
-/// A service of requests with another body does not compile, and the compiler says what to change:
+/// A service whose requests have another body type does not compile. The compiler says what to
+/// change:
 ///
 /// ```compile_fail,E0277
 /// # #[derive(Clone)]
@@ -139,7 +142,7 @@ pub trait App<Addr, Kind>: Clone + Send + 'static {
     /// The service that answers the requests of one connection.
     type Service: AppService;
 
-    /// The service for the connection of one peer.
+    /// Returns the service for the connection of one peer.
     fn service_for(self, peer: Addr) -> impl Future<Output = Self::Service> + Send;
 }
 
@@ -174,14 +177,14 @@ where
     }
 }
 
-/// The service for one peer. Its requests carry the peer's address.
+/// The service for one peer. It adds the peer's address to each request.
 #[derive(Clone, Debug)]
 pub(super) struct PeerService<S, Addr> {
     pub(super) service: S,
     pub(super) peer: Addr,
 }
 
-/// A service that knows whom it serves.
+/// A service that knows the address of its peer.
 pub(super) trait PeerApp: AppService {
     /// The type of the peer's address.
     type Addr: fmt::Debug + Send + Sync;

@@ -1,22 +1,23 @@
 //! The boundaries between the frames of an event stream.
 //!
-//! A stream may come from any code, in chunks that are cut at any byte. It may end only right after
-//! a blank line, or its reader loses or misreads an event. Comments after a blank line, as keep-
-//! alives are, change nothing. LF, CR and CRLF all end a line (WHATWG, "Parsing an event stream").
-//! Not here: the meaning of other lines.
+//! A stream may come from any code, in chunks that may be cut at any byte. It may end only right
+//! after a blank line. Otherwise its reader loses or misreads an event. Comments after a blank
+//! line, such as keep-alives, are allowed there. LF, CR and CRLF all end a line (WHATWG, "Parsing
+//! an event stream"). This module does not interpret any other lines.
 
-/// The last bytes of a stream, which show whether a frame is open.
+/// The last bytes of a stream, which show whether a frame is still open.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Boundary {
-    /// Invariant: the newest byte is last; 0 before the stream's first bytes.
+    /// Invariant: the newest byte is last, and bytes from before the stream's first byte are 0.
     tail: [u8; 3],
-    /// Since the last blank line there were whole comments only. False also if that is not known,
-    /// because a comment came in parts.
+    /// Whether only whole comments came after the last blank line. Also false if a comment came in
+    /// several chunks, because this is then not known.
     after_comments: bool,
 }
 
 impl Boundary {
-    /// True before the first byte, right after a blank line, and after comments that follow one.
+    /// Whether the stream is at a boundary: before its first byte, right after a blank line, or
+    /// after comments that follow a blank line.
     pub(super) fn is_here(&self) -> bool {
         self.after_comments || self.is_after_blank()
     }
@@ -25,13 +26,13 @@ impl Boundary {
         match self.tail {
             [0, 0, 0] => true,
             [_, b'\n', b'\n'] | [_, b'\n' | b'\r', b'\r'] | [b'\n' | b'\r', b'\r', b'\n'] => true,
-            // A stream whose very first line is blank.
+            // The very first line of the stream is blank.
             [0, 0, b'\n' | b'\r'] | [0, b'\r', b'\n'] => true,
             _ => false,
         }
     }
 
-    /// Records outgoing bytes.
+    /// Records bytes that are sent.
     pub(super) fn pass(&mut self, chunk: &[u8]) {
         if chunk.is_empty() {
             return;
@@ -44,13 +45,13 @@ impl Boundary {
         self.after_comments = !self.is_after_blank() && before.is_followed_by_comments(chunk);
     }
 
-    /// Whether the end of a chunk is separated from a boundary by whole comments at most.
+    /// Whether only whole comments are between the last boundary and the end of the chunk.
     fn is_followed_by_comments(self, chunk: &[u8]) -> bool {
         let mut rest = chunk;
         while let Some(line) = without_line_end(rest) {
             let start = line.iter().rposition(|byte| is_line_end(*byte)).map_or(0, |at| at + 1);
-            // At the beginning of the chunk the line may have begun before, and after a CR this may be
-            // the LF of a CRLF.
+            // A line at the beginning of the chunk may have begun in an earlier chunk. After a CR,
+            // its first byte may be the LF of a CRLF.
             let is_whole = start > 0 || matches!(self.tail[2], 0 | b'\n');
             match line.get(start..) {
                 Some([]) if is_whole => return true,
@@ -62,7 +63,7 @@ impl Boundary {
         false
     }
 
-    /// The length of the chunk up to its last boundary, if it has one.
+    /// The length of the chunk up to its last boundary, if the chunk has one.
     pub(super) fn last_in(mut self, chunk: &[u8]) -> Option<usize> {
         let (mut last, mut is_open, mut line_start) = (None, !self.is_here(), 0);
         for (at, byte) in chunk.iter().enumerate() {
@@ -82,7 +83,7 @@ impl Boundary {
     }
 
     fn push(&mut self, byte: u8) {
-        // In `tail` NUL means "nothing yet". In a stream it is text like any other byte.
+        // In `tail`, NUL means "no byte yet". In a stream, NUL is text like any other byte.
         let byte = if byte == 0 { b' ' } else { byte };
         self.tail = [self.tail[1], self.tail[2], byte];
     }
@@ -106,12 +107,12 @@ mod tests {
         at.pass(bytes);
         let mut by_byte = Boundary::default();
         bytes.iter().for_each(|byte| by_byte.pass(&[*byte]));
-        assert_eq!(at.is_after_blank(), by_byte.is_after_blank(), "by the chunking: {bytes:?}");
-        assert!(at.is_here() || !by_byte.is_here(), "by the chunking: {bytes:?}");
+        assert_eq!(at.is_after_blank(), by_byte.is_after_blank(), "chunks matter: {bytes:?}");
+        assert!(at.is_here() || !by_byte.is_here(), "chunks matter: {bytes:?}");
         at.is_here()
     }
 
-    /// However a stream is cut, an open frame is no boundary.
+    /// In an open frame there is no boundary, wherever the stream is cut into chunks.
     #[test]
     fn a_cut_before_a_line_end_makes_no_boundary() {
         for stream in ["data: x\n", "data: x\n: c\n", "id: 7\r\ndata: x\r\n", "data: x\r: c\r\n:\r"]
@@ -168,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn open_frames_are_not() {
+    fn an_open_frame_is_no_boundary() {
         for bytes in ["a", "a\n", "a\r", "a\r\n", "a\n\nb", "a\n\nb\r\n", "\0", "\0\n"] {
             assert!(!after(bytes.as_bytes()), "{bytes:?}");
         }
     }
 
     #[test]
-    fn last_boundary_of_a_chunk_is_found() {
+    fn the_last_boundary_of_a_chunk_is_found() {
         let start = Boundary::default();
         assert_eq!(start.last_in(b"data: a\n\ndata: b\r\n\r\ndata: c"), Some(20));
         assert_eq!(start.last_in(b"data: a\ndata: b\n"), None);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn boundary_can_begin_in_an_earlier_chunk() {
+    fn a_boundary_may_begin_in_an_earlier_chunk() {
         let mut at = Boundary::default();
         at.pass(b"data: a\n");
         assert_eq!(at.last_in(b"\ndata: b"), Some(1));

@@ -1,11 +1,11 @@
 //! One connection, from the accepted socket to its close.
 //!
-//! A connection is one task: hyper reads requests, the app answers, bodies go out. It ends when the
-//! peer leaves, reads nothing for too long, or sends no request head in time, when the server
-//! drains, or when the connection gives its socket away together with an event stream (see
-//! `handover`). A peer that begins with HTTP/2 is served by `http2`, in the same task. A panic in
-//! the app ends this task and no other. Not here: accepting, and the limit of connections (see
-//! `accept`).
+//! A connection is one task, in which hyper reads requests, the app answers them, and hyper writes
+//! the responses. The task ends when the peer leaves, reads nothing for too long, or sends no
+//! request head in time, or when the server drains. It also ends when it hands over its socket
+//! together with an event stream (see `handover`). If a peer begins with HTTP/2, `http2` serves it
+//! in the same task. A panic in the app ends only this task. Accepting connections and their
+//! maximum number are in `accept`.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -43,23 +43,26 @@ use crate::http::moment::Moment;
 use crate::http::stalled::{self, StalledPeer};
 use crate::http::{is_browser, refuse};
 
-/// How long a peer that has sent no request yet may take to do so once the drain has begun.
+/// How long the server waits for the first request of a connection once the drain has begun.
 ///
-/// It has connected to send one. A proxy's request follows its connection at once, and is lost if
-/// the server closes in between. Half would not do for a proxy on a busy machine; double would hold
-/// up the end of the server for peers that send slowly, or never.
+/// The peer has connected to send a request. A proxy sends its request right after it connects, and
+/// the request is lost if the server closes the connection in between. Half would be too short for
+/// a proxy on a busy machine. With twice the time, peers that send slowly or never would hold up
+/// the end of the server.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
-/// The same for a peer that has had an answer, and may have written its next request just now.
+/// How long the server waits for a further request of a connection once the drain has begun. The
+/// peer may have just written one.
 ///
-/// A proxy under load reuses its connections within this time, and then learns that the answer was
-/// the last. Half is less than the retransmission of a lost packet takes. Double would be felt as a
-/// late end, since most connections are idle.
+/// A proxy under load reuses its connections within this time. It then learns that the answer was
+/// the last one. Half is shorter than the retransmission of a lost packet takes. With twice the
+/// time, people would notice that the server ends late, since most connections are idle.
 const NEXT_REQUEST_GRACE: Duration = Duration::from_millis(250);
 
-/// How long the answer to a newcomer at the limit may take; a shorter header timeout wins.
+/// How long the answer to a connection beyond `connections_max` may take. A shorter header timeout
+/// takes precedence.
 ///
-/// One round trip and a slow client fit in; each such newcomer holds one of
+/// This is enough for a round trip and a slow client. Each such connection occupies one of
 /// [`REFUSALS_MAX`](super::limits::REFUSALS_MAX).
 const REFUSAL_MAX: Duration = Duration::from_secs(2);
 
@@ -68,7 +71,7 @@ pub(super) trait PeerIo: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static> PeerIo for Io {}
 
-/// A connection as hyper has it.
+/// The type of a connection that hyper serves.
 type HyperConnection<Io, S> = http1::Connection<TokioIo<PeerSocket<Io, Permit>>, RequestService<S>>;
 
 /// Serves an app to one peer until the connection ends.
@@ -84,7 +87,7 @@ where
     serve_requests(io, PeerService { service, peer }, Progress::default(), server).await;
 }
 
-/// Serves one request after the other.
+/// Serves the requests of a connection one after the other.
 async fn serve_requests<Io: PeerIo, S: PeerApp>(
     mut io: PeerSocket<Io, Permit>,
     app: S,
@@ -108,9 +111,9 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
             let Parts { io, read_buf, service, .. } = connection.into_parts();
             let mut io = io.into_inner();
             io.rewind(&read_buf);
-            // It is for HTTP/1.1 only.
+            // The progress is only for HTTP/1.1.
             io.progress = None;
-            // Boxed, because every other connection would keep room for it.
+            // The future is boxed. Otherwise every other connection would keep room for it.
             log_end(
                 Box::pin(http2::serve(
                     io,
@@ -151,20 +154,20 @@ async fn serve_requests<Io: PeerIo, S: PeerApp>(
     }
 }
 
-/// How hyper's part of a connection ends.
+/// Why hyper stops serving a connection.
 enum HyperEnd {
-    /// The connection is done with requests, or has failed; its socket is not closed yet.
+    /// The connection serves no more requests, or has failed. Its socket is not closed yet.
     Done(hyper::Result<()>),
     /// The server drains, and the peer has sent no request.
     Unasked,
-    /// The app gets the connection.
+    /// The app takes over the connection.
     Upgrade,
-    /// A stream's head is written; its body is parked.
+    /// The head of a stream is written, and its body is parked.
     HeadWritten,
 }
 
-/// The wait of a connection for a request, and its limits. hyper's own timer does not tell an idle
-/// connection from half a head.
+/// Times the wait of a connection for a request. hyper's own timer does not distinguish an idle
+/// connection from one that has sent a part of a head.
 struct RequestWait<'a> {
     progress: &'a Progress,
     limits: &'a ServeLimits,
@@ -172,7 +175,7 @@ struct RequestWait<'a> {
 }
 
 impl RequestWait<'_> {
-    /// Completes when the peer has been waited for long enough.
+    /// Completes when the connection has waited for too long.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let awaited = self.progress.awaited();
         let limit = match awaited {
@@ -191,7 +194,7 @@ impl RequestWait<'_> {
     }
 }
 
-/// Has hyper serve requests until its part ends.
+/// Lets hyper serve requests until the connection ends or another protocol or a driver takes over.
 async fn until_end<Io: PeerIo, S: AppService>(
     connection: &mut HyperConnection<Io, S>,
     mut wait: RequestWait<'_>,
@@ -199,7 +202,8 @@ async fn until_end<Io: PeerIo, S: AppService>(
 ) -> HyperEnd {
     let (begun, progress) = (drain.begun(), wait.progress);
     tokio::select! {
-        // The drain comes first: a stream that it ends must be the last answer of its connection.
+        // The drain is checked first: a stream that the drain ends must be the last answer of its
+        // connection.
         biased;
         () = begun => {}
         end = poll_fn(|cx| poll_end(connection, &mut wait, cx)) => return end,
@@ -214,7 +218,7 @@ async fn until_end<Io: PeerIo, S: AppService>(
             return if progress.was_asked() { HyperEnd::Done(Ok(())) } else { HyperEnd::Unasked };
         }
     }
-    // Closes at once if nothing is in progress, else after the answer.
+    // hyper closes the connection at once if no request is in progress, otherwise after the answer.
     Pin::new(&mut *connection).graceful_shutdown();
     poll_fn(|cx| poll_end(connection, &mut wait, cx)).await
 }
@@ -233,7 +237,7 @@ fn poll_end<Io: PeerIo, S: AppService>(
     }
 }
 
-/// Finishes the response that makes the connection another protocol's.
+/// Finishes the response that upgrades the connection to another protocol.
 async fn serve_upgraded<Io: PeerIo, S: AppService>(
     connection: HyperConnection<Io, S>,
     drain: &Arc<Drain>,
@@ -250,8 +254,8 @@ async fn serve_upgraded<Io: PeerIo, S: AppService>(
     log_end(ended);
 }
 
-/// Whether a connection ended because its peer read nothing: the socket says so, by the kernel's
-/// time or by ours.
+/// Whether a connection ended because its peer read nothing for too long. The socket reports this,
+/// whether the kernel or the server timed the write.
 fn is_stall(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error);
     let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -264,7 +268,8 @@ fn log_end(ended: hyper::Result<()>) {
     }
 }
 
-/// Gives socket and body to a driver, with all that it takes to serve the connection again.
+/// Hands the socket and the body over to a driver, with everything that is needed to serve the
+/// connection again.
 fn hand_over<Io: PeerIo, S: PeerApp>(
     io: PeerSocket<Io, Permit>,
     app: S,
@@ -285,11 +290,11 @@ fn hand_over<Io: PeerIo, S: PeerApp>(
 }
 
 pin_project! {
-    /// A body on the direct path, and the rest of its connection.
+    /// A body on the direct path, with everything that serves its connection afterwards.
     struct DirectStream<Io, S: AppService> {
         #[pin]
         body: Option<OutgoingBody<S::Body>>,
-        // What serves the connection after the stream.
+        // Serves the connection after the stream.
         http: Option<(S, Permit)>,
         began: Moment,
         io: PhantomData<fn() -> Io>,
@@ -336,14 +341,15 @@ impl<Io: PeerIo, S: PeerApp> HandedOver for DirectStream<Io, S> {
     }
 }
 
-/// Whether a browser opens a stream. Whatever else a page sends with `fetch`, it reads the status.
+/// Whether a browser opens a stream with this request. For other requests, a page uses `fetch`,
+/// which can read the status.
 fn is_opened_by_browser<B>(request: &Request<B>) -> bool {
     let opens = matches!(*request.method(), Method::GET | Method::HEAD);
     opens && is_browser(request.headers(), request.uri().query())
 }
 
-/// Answers the one request of a newcomer at the limit of connections, nearly always with a refusal,
-/// then closes.
+/// Answers one request of a connection beyond `connections_max`, nearly always with a refusal, and
+/// then closes the connection.
 pub(super) async fn turn_away<Io, Addr, A, Kind>(
     io: Io,
     peer: Addr,
@@ -357,7 +363,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
 {
     let header_timeout = server.limits.header_timeout;
     let io = TokioIo::new(PeerSocket::new(io, &server.limits, permit));
-    // hyper wants to move the service, and an app need not be `Unpin`.
+    // The app is boxed, because hyper moves the service and an app need not be `Unpin`.
     let made = timeout(REFUSAL_MAX, app.service_for(peer.clone())).await;
     let Ok(service) = made else { return };
     let app = Box::new(PeerService { service, peer });
@@ -386,7 +392,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
     builder.header_read_timeout(header_timeout);
     let mut connection = builder.keep_alive(false).serve_connection(io, service);
     let answering = poll_fn(|cx| connection.poll_without_shutdown(cx));
-    // After an error or a timeout there is no answer to wait for.
+    // After an error or a timeout, there is no answer to deliver.
     if let Ok(Ok(())) = timeout(REFUSAL_MAX.min(header_timeout), answering).await {
         connection.into_parts().io.into_inner().close().await;
     }
@@ -395,7 +401,7 @@ pub(super) async fn turn_away<Io, Addr, A, Kind>(
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        // Connections have their own wait for a request.
+        // `RequestWait` times the wait for a request instead of hyper.
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
@@ -406,7 +412,7 @@ fn http1() -> http1::Builder {
 /// Answers the requests of one connection.
 struct RequestService<S: AppService> {
     app: S,
-    /// Where bodies are parked that can be handed over; `None` without drivers.
+    /// The slot in which bodies are parked for a handover. `None` if there are no drivers.
     parking: Option<Arc<ParkingSlot<S::Body>>>,
     progress: Arc<Progress>,
     drain: Arc<Drain>,
@@ -418,8 +424,8 @@ impl<S: AppService> Unpin for RequestService<S> {}
 impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestService<S> {
     type Response = Response<ReplyBody<S::Body>>;
     type Error = S::Error;
-    // hyper keeps room for it as long as the connection lives; boxed, that is a pointer while a
-    // stream runs.
+    // hyper keeps room for this future as long as the connection lives. Boxed, it needs only a
+    // pointer while a stream runs.
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
@@ -435,7 +441,7 @@ impl<S: AppService> hyper::service::Service<Request<Incoming>> for RequestServic
             let response = app.call(request).await?;
             if traits.is_upgraded_by(&response) {
                 progress.note_upgrade();
-                // The connection looks at the progress now, before hyper has the response.
+                // This lets the connection check the progress before hyper gets the response.
                 tokio::task::yield_now().await;
             }
             let mut response = outgoing(response, browser, &drain);

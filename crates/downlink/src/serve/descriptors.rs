@@ -1,21 +1,21 @@
 //! How many connections the process has file descriptors for.
 //!
-//! A process often starts with a soft limit of 1,024, and may raise it up to the hard limit. The
-//! limit less a reserve is the default of `connections_max`. A limit that cannot be raised is used
-//! as it is.
+//! A process often starts with a soft limit of 1,024 descriptors, and may raise it to the hard
+//! limit. The default of `connections_max` is this limit minus a reserve. If the limit cannot be
+//! raised, the present one is used.
 
-/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for newcomers
-/// that are being refused, and as many for the listener, the runtime, files, databases and name
-/// look-ups. Half would be used up by refusals alone. Double buys nothing, since a process with
-/// more open files sets `connections_max`.
+/// Descriptors reserved for other uses: [`REFUSALS_MAX`](super::limits::REFUSALS_MAX) for
+/// connections that are being refused, and as many for the listener, the runtime, files, databases
+/// and name look-ups. Half would be used up by refusals. Twice as many would not help, since a
+/// process with more open files should set `connections_max`.
 pub(super) const DESCRIPTORS_RESERVED: u64 = 128;
 
-/// The most connections, also without a limit of the system. Linux allows one process at most this
-/// many descriptors by default (`fs.nr_open`).
+/// The maximum number of connections, even if the system has no limit. By default, Linux allows one
+/// process at most this many descriptors (`fs.nr_open`).
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
-/// The number of connections that this process has file descriptors for. Some are reserved for
-/// other uses. Raises the soft limit of open files to the hard one.
+/// The number of connections that this process has file descriptors for, minus a reserve for other
+/// uses. Raises the soft limit of open files to the hard limit.
 ///
 /// This is the default of [`Serve::connections_max`](super::Serve::connections_max).
 #[must_use]
@@ -26,7 +26,8 @@ pub fn connections_supported() -> usize {
     connections
 }
 
-/// The connections for a number of descriptors; `None` is no limit. Never 0, never all of them.
+/// The number of connections for a number of descriptors. `None` means no limit. The result is at
+/// least 1, and smaller than the number of descriptors if that is above 1.
 fn connections_for(descriptors: Option<u64>) -> usize {
     let descriptors = descriptors.unwrap_or(u64::MAX);
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);
@@ -42,7 +43,7 @@ fn raise_limit() -> Option<u64> {
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(error) => {
-            tracing::warn!(%error, ?limit.current, "the limit of open files stays as it is");
+            tracing::warn!(%error, ?limit.current, "the limit of open files cannot be raised");
             limit.current
         }
     }
@@ -58,13 +59,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserve_is_kept_from_connections() {
+    fn the_reserve_is_not_used_for_connections() {
         assert_eq!(connections_for(Some(1_024)), 896);
         assert_eq!(connections_for(Some(257)), 129);
     }
 
     #[test]
-    fn small_limit_is_shared_in_halves() {
+    fn connections_get_half_of_a_small_limit() {
         assert_eq!(connections_for(Some(256)), 128);
         assert_eq!(connections_for(Some(255)), 128);
         assert_eq!(connections_for(Some(20)), 10);
@@ -77,14 +78,14 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_the_systems_largest() {
+    fn without_a_limit_the_maximum_is_used() {
         assert_eq!(connections_for(None), 1 << 20);
         assert_eq!(connections_for(Some(u64::MAX)), 1 << 20);
     }
 
     #[cfg(unix)]
     #[test]
-    fn soft_limit_reaches_the_hard_one() {
+    fn the_soft_limit_is_raised_to_the_hard_limit() {
         use rustix::process::{Resource, getrlimit};
 
         let raised = raise_limit();

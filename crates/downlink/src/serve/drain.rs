@@ -1,7 +1,7 @@
-//! The flag that ends a server.
+//! The flag that tells a server to drain.
 //!
-//! Each server has one [`Drain`]. Its connections wait for [`Drain::begun`]; its event streams
-//! check the flag in `outgoing`. Not here: the deadline (see `accept`).
+//! Each server has one [`Drain`]. The server's connections wait for [`Drain::begun`]. Its event
+//! streams check the flag in `outgoing`. The deadline of a drain is in `accept`.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 
 use crate::http::Spread;
 
-/// Whether a server is draining, and when the clients of its ended streams return.
+/// Whether a server is draining, and the range of the reconnection times for the clients of its
+/// streams.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// Stored with Release before the wake-up and loaded with Acquire by the woken task.
+    /// Stored with Release before the wake-up, and loaded with Acquire by the woken task.
     begun: AtomicBool,
     wake: Notify,
     pub(super) reconnection: Spread,
@@ -38,16 +39,17 @@ impl Drain {
 
     /// Completes when the drain begins.
     ///
-    /// A connection holds one of these for its whole life. Only the first poll registers, so only
-    /// one task may poll it. Each later poll is one load; the shared list of waiters would be one
-    /// lock for all connections.
+    /// A connection holds one of these futures as long as it lives. Only one task may poll it,
+    /// because only the first poll registers the task. Each later poll is only one load of the
+    /// flag. If each poll used the shared list of waiters, all connections would compete for one
+    /// lock.
     pub(super) fn begun(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let drain = Arc::clone(self);
         async move {
             let (mut woken, mut registered) = (pin!(drain.wake.notified()), false);
             poll_fn(|cx| {
-                // Register, then check: a drain that begins in between wakes this task or is seen
-                // here.
+                // The task registers first and then checks the flag. A drain that begins in between
+                // either wakes the task or is seen here.
                 registered = registered || woken.as_mut().poll(cx).is_pending();
                 if drain.has_begun() { Poll::Ready(()) } else { Poll::Pending }
             })

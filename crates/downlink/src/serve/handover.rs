@@ -1,8 +1,9 @@
-//! The handover of an event stream to the direct path.
+//! The handover of an event stream from hyper to the direct path.
 //!
-//! hyper gets a [`ReplyBody`]: the body itself, or a stub without end while the body is parked beside
-//! it. Once the head is written, the connection takes the parked body and the socket, and drops
-//! hyper. If hyper drops the stub before that, the body is dropped too. Not here: the direct path.
+//! hyper gets a [`ReplyBody`]. It contains either the response's body, or nothing while the body is
+//! parked in a [`ParkingSlot`]. Such a stub never ends. Once hyper has written the head, the
+//! connection takes the parked body and the socket, and drops hyper. If hyper drops the stub
+//! earlier, the body is dropped too. The direct path itself is in `direct`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,27 +19,30 @@ use pin_project_lite::pin_project;
 use super::outgoing::{OutgoingBody, PolledFrame, is_unbounded};
 use super::progress::Progress;
 
-/// A response body that waits for the head to be written.
+/// A response body that waits until its head is written.
 pub(super) struct ParkedBody<B> {
     pub(super) body: OutgoingBody<B>,
     /// Whether the connection may serve more requests after this one.
     pub(super) keep_alive: bool,
 }
 
-/// Where a connection parks a body. Only its own task locks it, for a moment.
+/// The slot in which a connection parks a body. Only the connection's own task locks it, for a
+/// moment.
 pub(super) type ParkingSlot<B> = Mutex<Option<ParkedBody<B>>>;
 
 /// The properties of a request that decide whether its response can be handed over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestTraits {
     number: u32,
-    /// Its version and method allow a handover.
+    /// Whether the version and the method allow a handover.
     allows_handover: bool,
+    /// Whether the method is `CONNECT`.
     connects: bool,
+    /// Whether the peer may send more requests on the connection.
     keep_alive: bool,
-    /// Its version has the header `Connection`; HTTP/2 has other means.
+    /// Whether the version has the header `Connection`, which HTTP/2 does not have.
     has_connection_header: bool,
-    /// Its version has no chunks.
+    /// Whether the version is HTTP/1.0, which has no chunks.
     is_http_10: bool,
 }
 
@@ -56,8 +60,8 @@ impl RequestTraits {
         }
     }
 
-    /// Marks a response as the last of its connection, so that its reader sends no further request.
-    /// A response that upgrades the connection is not marked.
+    /// Marks a response as the last of its connection, so that the peer sends no further request. A
+    /// response that upgrades the connection is not marked.
     pub(super) fn say_close<T>(&self, response: &mut Response<T>) {
         if self.has_connection_header && !self.is_upgraded_by(response) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -65,16 +69,16 @@ impl RequestTraits {
         }
     }
 
-    /// Keeps hyper from adding `keep-alive` to an answer in HTTP/1.0, which it does if the peer has
-    /// asked for it.
+    /// Makes an answer to HTTP/1.0 have that version. Otherwise hyper adds `keep-alive` if the peer
+    /// has requested it.
     fn offer_nothing_more<T>(&self, response: &mut Response<T>) {
         if self.is_http_10 {
             *response.version_mut() = Version::HTTP_10;
         }
     }
 
-    /// Offers nothing more to a peer if only the end of the connection can show it the end of this
-    /// response. It may have asked for `keep-alive`, and would wait for more.
+    /// Prevents `keep-alive` for a response that ends only with its connection. A peer that
+    /// requested `keep-alive` would otherwise wait for more bytes.
     pub(super) fn end_by_close<B: Body>(&self, response: &mut Response<B>) {
         let has_length = response.headers().contains_key(CONTENT_LENGTH);
         if !has_length && response.body().size_hint().exact().is_none() {
@@ -82,7 +86,7 @@ impl RequestTraits {
         }
     }
 
-    /// Whether the response makes the connection another protocol's.
+    /// Whether the response upgrades the connection to another protocol.
     pub(super) fn is_upgraded_by<T>(&self, response: &Response<T>) -> bool {
         let status = response.status();
         status == StatusCode::SWITCHING_PROTOCOLS || (self.connects && status.is_success())
@@ -96,7 +100,7 @@ pub(super) fn reply<B: Body>(
     parking: Option<&Arc<ParkingSlot<B>>>,
     progress: &Arc<Progress>,
 ) -> Response<ReplyBody<B>> {
-    // The driver frames the stream itself, and needs the request to be read to its end.
+    // The driver writes the chunks itself, and needs a request whose body was read to its end.
     let can_be_direct = request.allows_handover
         && progress.was_read(request.number)
         && is_unbounded(&response)
@@ -115,27 +119,27 @@ pub(super) fn reply<B: Body>(
     })
 }
 
-/// Whether one side wants the connection closed after the response (RFC 9112, section 9.6).
+/// Whether the headers ask to close the connection after the response (RFC 9112, section 9.6).
 fn says_close(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
 }
 
 pin_project! {
-    /// The body of a response for hyper. A request waits for the rest of its answer as long as this
-    /// exists.
+    /// The body that hyper gets. The request counts as unanswered as long as this exists.
     pub(super) struct ReplyBody<B> {
-        // `None` in the stub: the body is parked.
+        // `None` if the body is parked.
         #[pin]
         body: Option<OutgoingBody<B>>,
         progress: Arc<Progress>,
-        // Where the body is, in a stub.
+        // The slot in which the body is parked, if it is.
         parking: Option<Arc<ParkingSlot<B>>>,
     }
 
     impl<B> PinnedDrop for ReplyBody<B> {
         fn drop(this: Pin<&mut Self>) {
-            // hyper has given up on the response, or the connection has taken the body already.
+            // Either hyper has given up on the response, or the connection has already taken the
+            // body.
             let parked = this.parking.as_ref().and_then(|parking| parking.lock().take());
             drop(parked);
             this.progress.note_answered();
@@ -152,7 +156,7 @@ impl<B: Body> Body for ReplyBody<B> {
         if let Some(body) = this.body.as_pin_mut() {
             return body.poll_frame(cx);
         }
-        // The connection looks at the progress after each poll, so no wake-up is needed.
+        // The connection checks the progress after each poll, so no wake-up is needed.
         this.progress.note_asked();
         Poll::Pending
     }
@@ -171,9 +175,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_is_found_in_any_list() {
+    fn close_is_found_anywhere_in_the_header() {
         let says = |value: &'static str| {
-            let headers = HeaderMap::from_iter([(CONNECTION, value.parse().expect("valid"))]);
+            let headers =
+                HeaderMap::from_iter([(CONNECTION, value.parse().expect("a valid header value"))]);
             says_close(&headers)
         };
         assert!(says("close") && says("Keep-Alive, Close"));
@@ -182,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_methods_allow_no_handover() {
+    fn other_versions_and_methods_do_not_allow_a_handover() {
         let allows = |method: Method, version| {
             let mut request = Request::new(());
             *request.method_mut() = method;

@@ -1,15 +1,16 @@
 //! A connection whose peer speaks HTTP/2 from its first byte ("with prior knowledge", RFC 9113,
 //! section 3.3).
 //!
-//! hyper speaks the protocol. The connection and all its streams are one task, so they end together
-//! and at once. Only a panic ends less: it resets its own stream.
+//! hyper implements the protocol. The connection and all its streams are one task, so they end
+//! together. After a panic, only the stream that panicked is reset.
 //!
-//! A connection has these limits, besides the constants below. A stream whose peer makes no room
-//! for the next bytes (see `pace`) is reset after `write_stall_max`. A peer that has sent nothing
-//! for that time is pinged, and has as long again to answer. A peer without a stream is asked to
-//! leave: after the header timeout if it has asked for nothing yet, else after the idle timeout. A
-//! flood of resets or of broken streams ends the connection by the defaults of h2. Not here:
-//! upgrades, and the direct path.
+//! A connection has these limits, besides the constants below. If the peer makes no room for the
+//! next bytes of a stream (see `pace`) for `write_stall_max`, the stream is reset. If the peer
+//! sends nothing for that time, the server pings it, and the peer has the same time again to
+//! answer. If the peer has no open stream, the server asks it to leave: after the header timeout if
+//! it has sent no request yet, otherwise after the idle timeout. The defaults of h2 end a
+//! connection with a flood of resets or of broken streams. Upgrades and the direct path are not
+//! supported over HTTP/2.
 
 mod pace;
 mod streams;
@@ -37,27 +38,29 @@ use super::limits::{BUFFER_BYTES_MAX, ServeLimits, YEAR};
 use super::peer_socket::PeerSocket;
 use crate::http::AnyError;
 
-/// Streams that one connection may have open at a time; further requests wait at the peer.
+/// The maximum number of open streams of one connection. The peer holds further requests back.
 ///
-/// Each is a response of its own, so a peer can make the server hold this many times the memory of
-/// one stream. RFC 9113 (section 6.5.2) advises against fewer. Double would let one connection have
-/// twice as many subscriptions, and no honest client would notice.
+/// Each stream has a response, so a peer can make the server use this many times the memory of one
+/// stream. RFC 9113 (section 6.5.2) advises against fewer than 100. Twice as many would let one
+/// connection have twice as many subscriptions, and no honest client needs them.
 const STREAMS_MAX: u32 = 100;
 
-/// Bytes of a request's body that may come before the app has read any, in one stream.
+/// The maximum number of bytes of a request's body, in one stream, that the app has not read.
 ///
-/// The protocol's own default. Half would slow uploads down over long distances; double is memory
-/// under the control of the peer.
+/// This is the protocol's own default. Half would make uploads over long distances slow. Twice the
+/// size would only give the peer control of more of the server's memory.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024 - 1;
 
-/// The same for all streams of a connection together.
+/// The maximum number of bytes of request bodies, in all streams of one connection, that the app
+/// has not read.
 ///
-/// Four full streams. With fewer, one body that the app leaves unread slows the others down. With
-/// more, each connection could hold as much without any use for the app.
+/// This is enough for four full streams. With less, one body that the app does not read would make
+/// the others slow. With more, each connection could occupy more memory without any benefit.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 
-/// How long a connection without a stream is waited for: to take the rest, to ask again, or to ask
-/// for the first time.
+/// How long the server waits for a peer without an open stream. If the server has asked the peer to
+/// leave, the peer has this time to receive everything that was sent. Otherwise it has this time to
+/// send its next or its first request.
 fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> Duration {
     match (leaves, was_asked) {
         (true, _) => limits.write_stall_max,
@@ -66,15 +69,16 @@ fn wait_without_streams(limits: &ServeLimits, leaves: bool, was_asked: bool) -> 
     }
 }
 
-/// Serves requests until the connection ends, the server drains, or the peer takes or asks nothing.
+/// Serves requests until the connection ends, the server drains, or the peer reads or requests
+/// nothing for too long.
 ///
 /// # Errors
 ///
-/// hyper's, if the connection failed.
+/// The error of hyper, if the connection failed.
 ///
 /// # Cancel safety
 ///
-/// Dropping it closes the connection and drops the streams.
+/// Dropping the future closes the connection and drops its streams.
 pub(super) async fn serve<Io, Permit, R, B>(
     mut io: PeerSocket<Io, Permit>,
     requests: R,
@@ -89,7 +93,7 @@ where
         + 'static,
     B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
 {
-    // An HTTP/2 peer goes on acknowledging data after the end of its streams.
+    // An HTTP/2 peer still acknowledges data after the end of its streams.
     io.closes_carefully = true;
     let report = BodyReport::default();
     let mut streams = Http2Streams::new(report.clone(), peer, limits.write_stall_max);
@@ -104,20 +108,21 @@ where
     let builder = builder(streams.spawner(), limits.write_stall_max);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut draining = Some(pin!(drain.begun()));
-    // Whether the peer knows that the connection will end, and whether it has asked for anything.
+    // Whether the peer was asked to leave, and whether it has sent a request.
     let (mut leaves, mut was_asked) = (false, false);
-    // Runs while there is no stream.
+    // Runs while no stream is open.
     let mut idle: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if draining.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
             draining = None;
             (leaves, idle) = (true, None);
             connection.as_mut().graceful_shutdown();
-            // Each stream finds out whether it can end.
+            // Each stream now checks whether it can end.
             streams.wake_all();
         }
         loop {
-            // The connection writes in the same poll what the streams yield.
+            // The streams are polled first, so the connection writes in the same poll what they
+            // yield.
             streams.poll(cx);
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
@@ -133,12 +138,12 @@ where
         let within = wait_without_streams(limits, leaves, was_asked);
         ready!(idle.get_or_insert_with(|| Box::pin(sleep(within))).as_mut().poll(cx));
         if leaves {
-            // The peer has not taken the rest in time.
+            // The peer has not received everything in time.
             return Poll::Ready(Ok(()));
         }
         (leaves, idle) = (true, None);
         connection.as_mut().graceful_shutdown();
-        // The connection has something to send now, and a new time to wait for.
+        // The next poll sends the message to the peer and starts the timer again.
         cx.waker().wake_by_ref();
         Poll::Pending
     })
@@ -146,7 +151,7 @@ where
 }
 
 fn builder(spawner: Spawner, write_stall_max: Duration) -> http2::Builder<Spawner> {
-    // Zero would ping again and again; more than a year overflows the arithmetic of instants.
+    // Zero would ping without a pause. More than a year would overflow the arithmetic of instants.
     let ping_after = write_stall_max.clamp(Duration::from_millis(1), YEAR);
     let mut builder = http2::Builder::new(spawner);
     builder
@@ -154,7 +159,8 @@ fn builder(spawner: Spawner, write_stall_max: Duration) -> http2::Builder<Spawne
         .keep_alive_interval(ping_after)
         .keep_alive_timeout(ping_after)
         .max_concurrent_streams(STREAMS_MAX)
-        // The queue of a stream whose socket is full; as much as a connection on HTTP/1.1.
+        // The queue of a stream whose socket is full has the same size as that of an HTTP/1.1
+        // connection.
         .max_send_buf_size(BUFFER_BYTES_MAX)
         .max_header_list_size(BUFFER_BYTES_MAX as u32)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -4,61 +4,66 @@ use std::time::Duration;
 
 use crate::http::Spread;
 
-/// Time for a request head to arrive, from the connection or from its first byte.
+/// The maximum time for a request head to arrive, counted from the start of the connection or from
+/// the first byte of the head.
 ///
-/// Ten seconds let the slowest honest client through, retransmissions included; a minute would let
-/// an attacker hold every connection with a few bytes each.
+/// Ten seconds are enough for the slowest honest client, including retransmissions. With a minute,
+/// an attacker could hold every connection with a few bytes each.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time that an idle connection waits for its next request.
+/// The maximum time that an idle connection waits for its next request.
 ///
-/// Balancers keep their connections for a minute (60 s at AWS and in nginx) and send a request on
-/// one at any moment: if this server closes first, the request meets a closed connection. Twice as
-/// long would hold the places of clients that are gone.
+/// Load balancers keep idle connections for a minute (60 s at AWS and in nginx), and may send a
+/// request on one at any moment. If this server closed the connection first, the request would
+/// fail. With twice the time, clients that are gone would occupy connections for too long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Time that a write may make no progress before the socket is closed.
+/// The maximum time that a write may make no progress before the server closes the socket.
 ///
-/// A mobile client that changes cells is back within a few seconds. A peer that is gone for longer
-/// resumes when it returns, so its memory is better spent on others. A peer that takes far less
-/// than is sent, a few bytes now and then, counts as gone.
+/// A mobile client that changes its network cell is back within a few seconds. A peer that is away
+/// for longer resumes when it returns, so the server uses its memory for others. A peer that reads
+/// far less than the server sends, such as a few bytes now and then, also counts as gone.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
-/// Bytes that the kernel takes for one socket before it has sent them. The bytes in flight and some
-/// overhead come on top.
+/// The maximum number of bytes that the kernel accepts for one socket and has not sent yet. The
+/// bytes in flight and some overhead are not counted.
 ///
-/// Without this limit a stalled peer holds megabytes of the kernel's memory (measured 4.2 MB)
-/// before the server notices. Half would wake the writer of a large event for every few packets;
-/// double is memory for nothing, as the bytes in flight are not counted.
+/// Without this limit, a stalled peer occupies megabytes of the kernel's memory (measured 4.2 MB)
+/// before the server notices the stall. With half the size, the kernel would wake the writer of a
+/// large event for every few packets. Twice the size would not make writes faster, because the
+/// bytes in flight are not counted.
 pub const UNSENT_BYTES_MAX: u32 = 8 * 1024;
 
-/// Time from the signal to the end of [`Serve`](super::Serve).
+/// The maximum time from the signal to the end of [`Serve`](super::Serve).
 ///
-/// Most supervisors grant this much between asking a process to end and killing it.
+/// Most supervisors wait this long between asking a process to end and killing it.
 pub const DRAIN_WITHIN: Duration = Duration::from_secs(30);
 
-/// When the clients of ended or refused streams return: one to five seconds later.
+/// The range of the reconnection times for clients whose streams were ended or refused: one to five
+/// seconds.
 ///
-/// Earlier, a restarting server is not up yet; later, people notice that the page stands still.
+/// With shorter times, clients would reconnect before a restarted server is ready. With longer
+/// times, people would notice that the page does not update.
 pub const RECONNECTION_SPREAD: Spread =
     Spread::between(Duration::from_secs(1), Duration::from_secs(5));
 
-/// Newcomers beyond `connections_max` that get an answer at the same time; any more are closed
-/// without one.
+/// The maximum number of connections beyond `connections_max` that get an answer at the same time.
+/// The server closes any more without an answer.
 ///
-/// Each costs a descriptor and a task for a moment. Half would leave a burst of reloading browsers
-/// without an answer; double is half of the descriptors that a default soft limit on macOS allows.
+/// Each needs a file descriptor and a task for a moment. With half as many, a burst of reloading
+/// browsers would get no answer. Twice as many would need half of the descriptors that a default
+/// soft limit on macOS allows.
 pub const REFUSALS_MAX: usize = 64;
 
-/// The longest wait; the arithmetic of instants overflows with much longer ones.
+/// The longest timeout. Much longer ones would overflow the arithmetic of instants.
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The size of hyper's buffer for one connection in each direction, and so of a request head,
-/// beyond which the answer is 431.
+/// The size of hyper's buffer for one connection in each direction. It also limits the size of a
+/// request head: a larger head gets the status 431.
 ///
-/// Half would refuse the cookies that some sites pile up. Double is memory that each stalled peer
-/// holds besides one batch of events: with hyper's own default, 408 KiB, ten thousand of them hold
-/// 4 GB.
+/// Half would refuse the cookies that some sites collect. Twice the size would cost memory, because
+/// each stalled peer occupies the whole buffer besides one batch of events. With hyper's own
+/// default, 408 KiB, ten thousand stalled peers occupy 4 GB.
 pub(super) const BUFFER_BYTES_MAX: usize = 32 * 1024;
 
 /// The limits that apply to all connections of a server.
@@ -69,7 +74,7 @@ pub(super) struct ServeLimits {
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) write_stall_max: Duration,
-    /// 0 leaves this limit to the system.
+    /// With 0, the system decides.
     pub(super) unsent_bytes_max: u32,
     pub(super) connections_max: usize,
 }

@@ -1,7 +1,8 @@
-//! Sources of connections.
+//! The sources of a server's connections.
 //!
-//! The trait is implemented for TCP and, on Unix, Unix sockets. Unlike axum's trait of the same
-//! name it reports errors: `accept` decides whether to go on, pause or end.
+//! The trait [`Listener`] is implemented for TCP sockets and, on Unix, for Unix sockets. Unlike
+//! axum's trait of the same name, it reports errors, and `accept` decides whether the server
+//! continues, pauses or ends.
 
 use std::fmt;
 use std::io;
@@ -11,30 +12,30 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A source of connections for [`serve`](super::serve).
 ///
-/// With the feature `axum`, axum's own listeners fit too:
-/// [`TapIo`](axum::serve::TapIo) as it is, any other in an
+/// With the feature `axum`, axum's own listeners can be used too. [`TapIo`](axum::serve::TapIo)
+/// implements this trait. Wrap any other listener in an
 /// [`AxumListener`](crate::adapters::axum::AxumListener).
 pub trait Listener: Send + 'static {
-    /// A connection. A `TcpStream` gets its socket options from the server.
+    /// The type of a connection. The server sets socket options if it is a `TcpStream`.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// The address of a peer.
     type Addr: Clone + fmt::Debug + Send + Sync + 'static;
 
     /// Waits for the next connection.
     ///
-    /// The server never drops this future before it completes, except when it stops accepting.
+    /// The server drops this future before it completes only when it stops accepting.
     ///
     /// # Errors
     ///
-    /// The connection that could not be accepted is skipped; the server pauses first if
-    /// descriptors or memory ran out, and drains if the listener itself is unusable.
+    /// The server skips a connection that could not be accepted. It pauses if file descriptors or
+    /// memory have run out, and drains if the listener is unusable.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Self::Addr)>> + Send;
 
     /// The address of the listener.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The error of the operating system.
     fn local_addr(&self) -> io::Result<Self::Addr>;
 }
 

@@ -1,43 +1,45 @@
-//! A server that knows what an event stream is.
+//! A server for event streams and other responses.
 //!
-//! [`serve`] takes a listener and an app, as `axum::serve` does, and adds what long-lived streams
-//! need. Every event stream ends at a frame boundary when the server drains. A peer that reads
-//! nothing is cut off. A request head has a deadline. Connections are counted against the
-//! file descriptors there are. It speaks HTTP/1.1, with upgrades (WebSockets), and HTTP/2 without
-//! upgrades to a peer that begins with it (`curl --http2-prior-knowledge`, proxies with that
-//! setting).
+//! [`serve`] takes a listener and an app, as `axum::serve` does. It adds what long-lived streams
+//! need: when the server drains, every event stream ends at a frame boundary. The server
+//! disconnects a peer that reads nothing. A request head has a deadline. The number of connections
+//! is limited by the available file descriptors. The server speaks HTTP/1.1 with upgrades
+//! (WebSockets). To a peer that begins with HTTP/2 (`curl --http2-prior-knowledge`, and proxies
+//! with that setting), it speaks HTTP/2 without upgrades.
 //!
-//! Read in this order: `accept` (the loop) → `connection` (one peer) → `outgoing` (a response body)
-//! → `handover` and `direct` (event streams without hyper), `http2` → `peer_socket`, `stall` and
-//! `socket` (the wire). Deliberately not here: TLS, and anything about hubs.
+//! Read the files in this order: `accept` (the accept loop) → `connection` (one peer) → `outgoing`
+//! (a response body) → `handover` and `direct` (event streams without hyper), `http2` →
+//! `peer_socket`, `stall` and `socket` (the socket). TLS and hubs are not part of this module.
 //!
 //! # Limits
 //!
 //! | limit | default | set by |
 //! |---|---|---|
-//! | connections | descriptors less a reserve | [`Serve::connections_max`] |
-//! | newcomers at that limit, refused or answered | [`REFUSALS_MAX`] | – |
+//! | connections | the file descriptors minus a reserve | [`Serve::connections_max`] |
+//! | new connections that get a refusal or an answer at that limit | [`REFUSALS_MAX`] | – |
 //! | time for a request head | [`HEADER_TIMEOUT`] | [`Serve::header_timeout`] |
-//! | time until the next request of an idle connection | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
-//! | time without progress of a write | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
-//! | bytes that the kernel holds unsent | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
+//! | wait of an idle connection for its next request | [`IDLE_TIMEOUT`] | [`Serve::idle_timeout`] |
+//! | time that a write makes no progress | [`WRITE_STALL_MAX`] | [`Serve::write_stall_max`] |
+//! | unsent bytes in the kernel, per socket | [`UNSENT_BYTES_MAX`] | [`Serve::unsent_bytes_max`] |
 //! | time to drain | [`DRAIN_WITHIN`] | [`Serve::drain_within`] |
-//! | time for a first request, and for the next one, once the drain has begun | 1 s, 250 ms | – |
+//! | during a drain, wait for a first request, and for the next one | 1 s, 250 ms | – |
 //! | size of a request head | 32 KiB, 100 fields | – |
-//! | streams of an HTTP/2 connection | 100 | – |
-//! | unread request bodies of an HTTP/2 stream, connection | 64 KiB, 256 KiB | – |
-//! | queued bytes of an HTTP/2 stream, besides the last piece of its body | 48 KiB | – |
+//! | open streams of an HTTP/2 connection | 100 | – |
+//! | unread bytes of request bodies, per HTTP/2 stream and per connection | 64 KiB, 256 KiB | – |
+//! | queued bytes of an HTTP/2 stream, without the last piece of its body | 48 KiB | – |
 //!
-//! Over HTTP/2 both times are for a connection without a stream: before its first request, and
-//! later. Then the peer is asked to leave (GOAWAY). `write_stall_max` is also for one stream: it is reset when its peer makes no
-//! room (WINDOW_UPDATE) for the next 16 KiB in that time; the other streams stay. A peer that has
-//! sent nothing for that time is pinged, and closed if it does not answer for as long again. A
-//! connection counts once for `connections_max`, with any number of streams. When all places are
-//! taken, a newcomer that begins with HTTP/2 is closed without an answer.
+//! For a connection over HTTP/2, `header_timeout` limits the wait for its first request, and
+//! `idle_timeout` limits the time that it has no open stream later. After that time the server asks
+//! the peer to leave (GOAWAY). `write_stall_max` also applies to each stream. If the peer makes no
+//! room (WINDOW_UPDATE) for the next 16 KiB of a stream in that time, the server resets the stream.
+//! The other streams stay. The server pings a peer that has sent nothing for that time, and closes
+//! the connection if the peer does not answer for as long again. A connection counts once for
+//! `connections_max`, however many streams it has. At the limit of connections, a new connection
+//! that begins with HTTP/2 is closed without an answer.
 //!
-//! Not limited here: the size of a request body and the time that it takes. The app decides about
-//! both, as a body may be a stream itself. A peer that sends one slowly holds its connection and
-//! the bytes that the app has gathered, at most until the end of a drain.
+//! The server does not limit the size of a request body or the time that it takes. The app decides
+//! about both, since a body may be a stream itself. A peer that sends a body slowly occupies its
+//! connection and the bytes that the app has collected, at most until the end of a drain.
 
 mod accept;
 mod app;
@@ -86,11 +88,11 @@ pub use stop::{StopSignal, stop_signal};
 /// Serves an app on a listener.
 ///
 /// The app is an axum `Router` or `MethodRouter`, the result of its `into_make_service`, or any
-/// tower service of `Request<RequestBody>`. The listener is a TCP or Unix one of tokio, or any
-/// [`Listener`]. Raises the process's soft limit of open files to the hard one.
+/// tower service of `Request<RequestBody>`. The listener is a TCP or Unix listener of tokio, or any
+/// [`Listener`]. Calling `serve` raises the process's soft limit of open files to the hard limit.
 ///
-/// With the feature `axum`, requests carry axum's `ConnectInfo` with the peer's address, without
-/// further wiring.
+/// With the feature `axum`, handlers can extract the peer's address with axum's `ConnectInfo`. No
+/// further setup is needed.
 ///
 /// # Examples
 ///
@@ -133,10 +135,10 @@ where
     }
 }
 
-/// A server about to run; awaiting it runs it. See [`serve`].
+/// A server with its settings, from [`serve`]. Awaiting it runs the server.
 ///
-/// The future ends with `Ok` after a drain, and with the listener's error if the listener is
-/// unusable.
+/// The future returns `Ok` after a drain. If the listener becomes unusable, the future drains and
+/// returns the listener's error.
 ///
 /// # Cancel safety
 ///
@@ -152,14 +154,15 @@ pub struct Serve<L, A, Kind> {
 }
 
 impl<L: Listener, A, Kind> Serve<L, A, Kind> {
-    /// Drains and ends when the future completes.
+    /// Drains the server and ends it when the future `signal` completes.
     ///
-    /// Accepting stops. Each event stream ends at a frame boundary with a `retry:` of its own,
-    /// unless it is marked finite ([`Sse::finite`](crate::http::Sse::finite)). Requests in progress
-    /// have until the deadline. An idle connection closes after a moment in which a request that is
-    /// on its way still gets an answer: a second for the first one, a quarter for the next. Answers
-    /// say `Connection: close` from then on. The app itself ends the connections that it has
-    /// upgraded. For the signals of the system see [`stop_signal`].
+    /// From then on the server accepts no connections. Each event stream ends at a frame boundary
+    /// with its own random reconnection time (`retry:`), unless the stream is marked finite
+    /// ([`Sse::finite`](crate::http::Sse::finite)). Requests in progress may run until the
+    /// deadline. An idle connection closes after a short wait, so that a request that is already on
+    /// its way still gets an answer: a second for the first request of a connection, a quarter of a
+    /// second for a later one. Answers say `Connection: close` from then on. The app itself must
+    /// end the connections that it has upgraded. For the signals of the system see [`stop_signal`].
     pub fn with_graceful_shutdown<F>(mut self, signal: F) -> Self
     where
         F: Future + Send + 'static,
@@ -168,74 +171,80 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
         self
     }
 
-    /// The longest that draining may take; the remaining connections are closed then. Default:
+    /// The maximum duration of a drain. The server then closes the remaining connections. Default:
     /// [`DRAIN_WITHIN`].
     pub fn drain_within(mut self, drain_within: Duration) -> Self {
         self.limits.drain_within = drain_within;
         self
     }
 
-    /// The longest that the server waits for the head of a request: from the connection for the
-    /// first one, from its first byte for the others. Default: [`HEADER_TIMEOUT`]; more than a year
-    /// counts as one.
+    /// The maximum time for the head of a request to arrive. For the first request it counts from
+    /// the start of the connection, for later requests from their first byte. Default:
+    /// [`HEADER_TIMEOUT`]. The maximum is a year.
     pub fn header_timeout(mut self, header_timeout: Duration) -> Self {
         self.limits.header_timeout = header_timeout.min(YEAR);
         self
     }
 
-    /// The longest that a connection without a request waits for the next one. Default:
-    /// [`IDLE_TIMEOUT`]; more than a year counts as one.
+    /// The maximum time that an idle connection waits for its next request. Default:
+    /// [`IDLE_TIMEOUT`]. The maximum is a year.
     ///
-    /// Set it above the time that a balancer in front keeps its own connections, or some requests
-    /// meet a connection that this server is just closing.
+    /// Set it above the time for which a load balancer in front keeps its idle connections.
+    /// Otherwise the balancer may send a request on a connection that this server closes at that
+    /// moment.
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.limits.idle_timeout = idle_timeout.min(YEAR);
         self
     }
 
-    /// The longest that a write may make no progress. Default: [`WRITE_STALL_MAX`].
+    /// The maximum time that a write may make no progress. Default: [`WRITE_STALL_MAX`].
     pub fn write_stall_max(mut self, write_stall_max: Duration) -> Self {
         self.limits.write_stall_max = write_stall_max;
         self
     }
 
-    /// Bytes that the kernel may hold unsent for one connection. Default: [`UNSENT_BYTES_MAX`].
+    /// The maximum number of bytes that the kernel holds unsent for one connection. Default:
+    /// [`UNSENT_BYTES_MAX`].
     ///
-    /// 0 leaves it to the system: then a stalled peer may hold megabytes of the kernel's memory
-    /// until it is cut off. On a Unix socket the whole send buffer has twice this size. On TCP the
-    /// limit works on Linux alone (`TCP_NOTSENT_LOWAT`), and the bytes in flight come on top.
+    /// With 0 the system decides: a stalled peer may then occupy megabytes of the kernel's memory
+    /// until the server disconnects it. On a Unix socket, the whole send buffer has twice this
+    /// size. On TCP, the limit only works on Linux (`TCP_NOTSENT_LOWAT`), and does not count the
+    /// bytes in flight.
     pub fn unsent_bytes_max(mut self, unsent_bytes_max: u32) -> Self {
         self.limits.unsent_bytes_max = unsent_bytes_max;
         self
     }
 
-    /// The most connections at a time, at least 1. Default: as many as the descriptors allow.
+    /// The maximum number of open connections, at least 1. Default: as many as the file descriptors
+    /// allow.
     ///
-    /// A newcomer at this limit gets 503 with `Retry-After`; a browser gets an empty stream with
-    /// `retry:`, since it would never return from a 503.
+    /// At this limit, a new connection gets the status 503 with `Retry-After`. A browser gets an
+    /// empty stream with a `retry:` instead, since it would never reconnect after a 503.
     pub fn connections_max(mut self, connections_max: usize) -> Self {
         self.limits.connections_max = connections_max.max(1);
         self
     }
 
-    /// Paths that are answered at the limit of connections too: those of probes and of metrics,
-    /// which are needed most just then.
+    /// Paths for which the app answers even at the limit of connections: those of health checks and
+    /// of metrics, which are needed most at that time.
     ///
-    /// A newcomer at the limit has one request. If it is for one of these paths, the app answers it
-    /// within two seconds, and the connection closes. [`REFUSALS_MAX`] bounds how many there are at
-    /// a time, refused ones included.
+    /// At the limit, the server reads one request of a new connection. If the request is for one of
+    /// these paths, the app has two seconds to answer it, and then the connection closes. At most
+    /// [`REFUSALS_MAX`] such connections are open at the same time, including those that are
+    /// refused.
     pub fn answer_at_limit<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.answered_at_limit = paths.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The most connections at a time, as set or counted from the descriptors.
+    /// The maximum number of open connections, as it was set or calculated from the file
+    /// descriptors.
     pub fn connections_allowed(&self) -> usize {
         self.limits.connections_max
     }
 
-    /// When the clients of ended or refused streams return. Default:
-    /// [`RECONNECTION_SPREAD`].
+    /// The range of the reconnection times for clients whose streams were ended or refused.
+    /// Default: [`RECONNECTION_SPREAD`].
     pub fn reconnection_spread(mut self, reconnection: Spread) -> Self {
         self.limits.reconnection = reconnection;
         self
@@ -245,7 +254,7 @@ impl<L: Listener, A, Kind> Serve<L, A, Kind> {
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// The error of the operating system.
     pub fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }

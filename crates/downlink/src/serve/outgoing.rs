@@ -1,10 +1,10 @@
-//! A response body on its way to the socket.
+//! The body of a response that the server sends.
 //!
-//! During a drain an event stream from any code ends at the next blank line, with a `retry:` of its
-//! own. A stream with a content coding cannot be read or extended; it ends at once, and its reader
-//! discards the part of an event that it has. Every other body passes untouched, and so does a
-//! stream marked [`Finite`] or one of known length. Trailers of an event stream are dropped, since
-//! its readers have no use for them.
+//! During a drain, every event stream ends at the next blank line with a random reconnection time
+//! (`retry:`), whichever code makes the stream. A stream with a content coding cannot be read or
+//! extended, so it ends at once, and its reader discards an incomplete event. Other bodies do not
+//! change, nor do streams that are marked [`Finite`] or have a known length. Trailers of an event
+//! stream are dropped, since its readers have no use for them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use super::boundary::Boundary;
 use super::drain::Drain;
 use crate::http::{Finite, is_event_stream, refuse};
 
-/// One poll of a body that yields whole buffers.
+/// The result of one poll of a body.
 pub(super) type PolledFrame<E> = Poll<Option<Result<http_body::Frame<Bytes>, E>>>;
 
-/// Makes a response ready for a server that may drain.
+/// Wraps the body of a response, so that a drain can end it.
 pub(super) fn outgoing<B: Body>(
     response: Response<B>,
     browser: bool,
@@ -44,7 +44,7 @@ pub(super) fn outgoing<B: Body>(
     response.map(|inner| OutgoingBody { inner: Some(inner), end })
 }
 
-/// True of an event stream without a known length.
+/// Whether the response is an event stream without a known length.
 pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
     response.status() == StatusCode::OK
         && is_event_stream(response.headers())
@@ -53,7 +53,7 @@ pub(super) fn is_unbounded<B: Body>(response: &Response<B>) -> bool {
 }
 
 pin_project! {
-    /// See the module.
+    /// The body of a response, which a drain can end.
     pub(super) struct OutgoingBody<B> {
         // `None` if the response was refused or has ended early.
         #[pin]
@@ -62,13 +62,13 @@ pin_project! {
     }
 }
 
-/// What ends a body.
+/// The cause that ends a body.
 enum BodyEnd {
-    /// The body itself.
+    /// The body ends itself.
     OfBody,
-    /// The body itself, or the drain of the server.
+    /// The body ends itself, or the drain of the server ends it.
     OfServer { drain: Arc<Drain>, is_coded: bool, at: Boundary },
-    /// The end of this refusal, which replaces a stream that was requested during a drain.
+    /// The end of this refusal. It replaces a stream that was requested during a drain.
     Refused(Box<Full<Bytes>>),
 }
 
@@ -133,7 +133,7 @@ fn data<E>(bytes: Bytes) -> PolledFrame<E> {
     Poll::Ready(Some(Ok(http_body::Frame::data(bytes))))
 }
 
-/// Polls any body for `Bytes`. A body of `Bytes` is not copied.
+/// Polls any body for `Bytes`. If the body yields `Bytes`, they are not copied.
 fn poll_bytes<B: Body>(body: Pin<&mut B>, cx: &mut Context<'_>) -> PolledFrame<B::Error> {
     body.poll_frame(cx)
         .map_ok(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))

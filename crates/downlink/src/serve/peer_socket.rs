@@ -1,17 +1,19 @@
-//! The socket of a peer, as hyper has it.
+//! The wrapper around a peer's socket that hyper reads and writes.
 //!
-//! One wrapper does all that a connection needs besides the bytes:
+//! The wrapper does everything that a connection needs besides the bytes:
 //!
-//! - *Rewinding.* It returns input that was read already, then the input of the socket. It holds
-//!   the preface of HTTP/2 back until the preface is whole: hyper tells a preface from a bad
-//!   request only by all of it at once, and a network may cut it anywhere.
+//! - *Rewinding.* It returns input that was already read, then the input of the socket. It holds
+//!   back the preface of HTTP/2 until the preface is complete. hyper recognizes a preface only if
+//!   it gets all of it in one read, and a network may cut the preface anywhere.
 //! - *Stalls.* It fails a write with `TimedOut` when the peer takes no bytes for too long (see
-//!   `stall`). hyper then drops the connection, and with it the body.
-//! - *Reasons.* It replaces hyper's bare refusals of a head with problem documents (see `refusal`).
-//! - *Careful closing.* After the shutdown of writing it reads and discards input for a while. A
-//!   close with unread input is a reset, which can destroy the last event on its way.
-//! - *Permit.* It owns the connection's permit, one of `connections_max`, also when an upgrade gives
-//!   the socket to other code.
+//!   `stall`). hyper then drops the connection, and with it the response's body.
+//! - *Reasons.* It replaces hyper's bare refusals of a request head with problem documents (see
+//!   `refusal`).
+//! - *Careful closing.* After it has shut down writing, it reads and discards input for a while. A
+//!   socket that is closed with unread input sends a reset, which can destroy the last event on its
+//!   way.
+//! - *Permit.* It owns the connection's permit, one of `connections_max`. It keeps the permit even
+//!   if an upgrade gives the socket to other code.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -30,41 +32,42 @@ use super::refusal;
 use super::socket;
 use super::stall::StallTimer;
 
-/// How long a careful close waits for the peer to close too.
+/// How long a careful close waits until the peer closes the connection too.
 ///
-/// A round trip and a slow peer fit in; double would keep descriptors for peers that are gone.
+/// This is enough for a round trip and a slow peer. With twice the time, peers that are gone would
+/// occupy file descriptors for longer.
 pub(super) const CLOSE_LINGER: Duration = Duration::from_secs(1);
 
-/// How much input a careful close discards, in bytes: enough for requests on their way. A peer that
-/// goes on sending is reset.
+/// The maximum number of bytes that a careful close discards. This is enough for requests that are
+/// on their way. A peer that continues to send gets a reset.
 const CLOSE_DISCARD_MAX: usize = 256 * 1024;
 
 /// The first bytes of a peer that speaks HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// See the module. `Permit` is any guard.
+/// The wrapper around a peer's socket. `Permit` may be any guard.
 #[derive(Debug)]
 pub(super) struct PeerSocket<Io, Permit> {
     pub(super) io: Io,
-    /// Input to return before that of the socket; while `opening`, a part of the preface or
-    /// nothing.
+    /// Input to return before that of the socket. While `opening` is true, it is empty or a part of
+    /// the preface.
     pub(super) input: Bytes,
-    /// The input so far may be the beginning of the preface.
+    /// Whether the input so far may be the beginning of the preface.
     opening: bool,
     pub(super) stall: StallTimer,
     /// The operation that `stall` times.
     blocked_on: SocketOperation,
     pub(super) permit: Permit,
-    /// Learns of input and of flushes.
+    /// Records input and flushes.
     pub(super) progress: Option<Arc<Progress>>,
     /// Whether a shutdown is a careful close.
     pub(super) closes_carefully: bool,
     closing: Option<CarefulClose>,
-    /// The rest of an answer that replaces one of hyper's.
+    /// The unsent part of an answer that replaces one of hyper's.
     replacement: Option<Bytes>,
 }
 
-/// An operation that can wait for the peer. A completed flush does not complete a write.
+/// An operation that can wait for the peer. If a flush completes, a blocked write is still blocked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum SocketOperation {
     Write,
@@ -72,7 +75,7 @@ enum SocketOperation {
     Shutdown,
 }
 
-/// The part of a careful close after the shutdown.
+/// The state of a careful close after the shutdown of writing.
 #[derive(Debug)]
 struct CarefulClose {
     bytes_left: usize,
@@ -80,7 +83,7 @@ struct CarefulClose {
 }
 
 impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
-    /// Sets the socket's options and takes it over.
+    /// Wraps an accepted socket, and sets its options.
     pub(super) fn new(io: Io, limits: &ServeLimits, permit: Permit) -> Self {
         let kernel_times = socket::tune(&io, limits);
         Self {
@@ -97,14 +100,14 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
         }
     }
 
-    /// Puts bytes back that were read last and not used.
+    /// Puts back the bytes that were read last and not used.
     pub(super) fn rewind(&mut self, read: &[u8]) {
-        // A copy, as a view would hold hyper's whole buffer.
+        // The bytes are copied, because a view would keep all of hyper's buffer in memory.
         self.input = [read, &self.input].concat().into();
         self.opening = self.input.is_empty();
     }
 
-    /// Times an operation while it is blocked.
+    /// Times an operation while it is blocked, and fails it if it is blocked for too long.
     fn watch<T>(
         &mut self,
         on: SocketOperation,
@@ -128,13 +131,13 @@ impl<Io: 'static, Permit> PeerSocket<Io, Permit> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io, Permit> {
-    /// Closes the connection so that the peer gets all that was sent.
+    /// Closes the connection so that the peer gets everything that was sent.
     pub(super) async fn close(mut self) {
-        // The socket is closed now, also after an error.
+        // The socket is closed here even after an error.
         let _ = poll_fn(|cx| self.poll_close(cx)).await;
     }
 
-    /// Completes at the peer's end, or once the peer has sent too much or had enough time.
+    /// Completes when the peer closes the connection, has sent too much, or has had enough time.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.closing.is_none() {
             ready!(self.poll_end(cx))?;
@@ -154,9 +157,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
         Poll::Ready(Ok(()))
     }
 
-    /// Writes a refusal of hyper's with its reason. `None` if hyper writes something else.
+    /// Writes a refusal of hyper with its reason. `None` if hyper writes something else.
     fn poll_refusal(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<()>>> {
-        // Between requests hyper writes nothing but refusals of heads.
+        // Between requests, hyper writes only refusals of request heads.
         if self.replacement.is_none() && self.progress.as_ref().is_some_and(|it| it.is_idle()) {
             self.replacement = refusal::with_reason(bytes);
         }
@@ -174,7 +177,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin + 'static, Permit: Unpin> PeerSocket<Io,
         Some(Poll::Ready(Ok(())))
     }
 
-    /// Tells the peer that nothing follows.
+    /// Tells the peer that no more bytes follow.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.io).poll_shutdown(cx);
         self.watch(SocketOperation::Shutdown, shut, cx)
@@ -189,7 +192,7 @@ impl<Io, Permit> PeerSocket<Io, Permit> {
     }
 }
 
-/// True of its beginning, not of all of it.
+/// Whether the bytes are the beginning of the preface, but not all of it.
 fn is_part_of_preface(read: &[u8]) -> bool {
     read.len() < PREFACE.len() && PREFACE.starts_with(read)
 }
@@ -200,7 +203,7 @@ impl<Io: AsyncRead + Unpin, Permit: Unpin> AsyncRead for PeerSocket<Io, Permit> 
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Until the preface is whole or cannot come any more.
+        // This loop ends when the preface is complete or the input cannot be a preface.
         while self.opening {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
@@ -222,7 +225,7 @@ impl<Io: AsyncRead + Unpin, Permit: Unpin> AsyncRead for PeerSocket<Io, Permit> 
         buf.put_slice(&self.input[..len]);
         self.input.advance(len);
         if self.input.is_empty() {
-            // An empty view would hold the whole buffer.
+            // An empty view would keep the whole buffer in memory.
             self.input = Bytes::new();
         }
         Poll::Ready(Ok(()))
@@ -300,38 +303,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn blocked_write_times_out() {
+    async fn a_blocked_write_times_out() {
         let (ours, _theirs) = duplex(4);
         let mut socket = socket_of(ours);
         let before = Instant::now();
-        let error = socket.write_all(b"too much").await.expect_err("nobody reads");
+        let error = socket.write_all(b"too much").await.expect_err("the peer does not read");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_reader_that_makes_progress_is_kept() {
+    async fn a_slow_reader_that_makes_progress_is_kept() {
         let (ours, mut theirs) = duplex(1);
         let mut socket = socket_of(ours);
         let reader = async {
             let mut got = Vec::new();
             for _ in 0..8 {
                 advance(STALL - Duration::from_secs(1)).await;
-                got.push(theirs.read_u8().await.expect("open"));
+                got.push(theirs.read_u8().await.expect("the connection is open"));
             }
             got
         };
         let (written, got) = tokio::join!(socket.write_all(b"all of it"), reader);
         drop(theirs);
         assert_eq!(got, b"all of i");
-        written.expect("eight read, one in the pipe");
+        written.expect("eight bytes were read, and one is in the pipe");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn flushing_does_not_put_the_timeout_off() {
+    async fn flushing_does_not_postpone_the_timeout() {
         let (ours, _theirs) = duplex(4);
         let mut socket = socket_of(ours);
-        socket.write_all(b"four").await.expect("fits");
+        socket.write_all(b"four").await.expect("the pipe has room");
         let before = Instant::now();
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         let error = poll_fn(|cx| {
@@ -340,51 +343,54 @@ mod tests {
             while ticks.poll_tick(cx).is_ready() {}
             written
         });
-        assert_eq!(error.await.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            error.await.expect_err("the peer does not read").kind(),
+            io::ErrorKind::TimedOut
+        );
         assert_eq!(before.elapsed().as_secs(), STALL.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn careful_close_waits_for_the_peer_but_not_forever() {
+    async fn a_careful_close_waits_for_the_peer_but_not_forever() {
         let before = Instant::now();
         let (ours, theirs) = duplex(64);
         drop(theirs);
         socket_of(ours).close().await;
         assert_eq!(before.elapsed(), Duration::ZERO);
         let (ours, mut theirs) = duplex(64);
-        theirs.write_all(b"unread").await.expect("open");
+        theirs.write_all(b"unread").await.expect("the connection is open");
         socket_of(ours).close().await;
         assert!(before.elapsed() >= CLOSE_LINGER);
-        theirs.write_all(b"x").await.expect_err("closed");
+        theirs.write_all(b"x").await.expect_err("the connection is closed");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn timer_lives_only_while_blocked() {
+    async fn the_timer_exists_only_while_a_write_is_blocked() {
         let (ours, mut theirs) = duplex(4);
         let mut socket = socket_of(ours);
-        socket.write_all(b"four").await.expect("fits");
+        socket.write_all(b"four").await.expect("the pipe has room");
         assert!(!socket.stall.is_running());
         let (written, read) = tokio::join!(socket.write_all(b"more"), theirs.read_u32());
-        written.expect("read in time");
-        read.expect("four bytes");
+        written.expect("the peer reads in time");
+        read.expect("four bytes were written");
         assert!(!socket.stall.is_running());
     }
 
     #[tokio::test]
-    async fn input_comes_before_what_follows_and_the_rest_is_given_back() {
+    async fn rewound_input_comes_before_new_input() {
         let (ours, mut theirs) = duplex(64);
-        theirs.write_all(b" and after").await.expect("open");
+        theirs.write_all(b" and after").await.expect("the connection is open");
         let mut rewound = socket_of(ours);
         rewound.rewind(b"before");
         let mut two = [0; 2];
-        rewound.read_exact(&mut two).await.expect("open");
+        rewound.read_exact(&mut two).await.expect("the connection is open");
         rewound.rewind(&two);
         let PeerSocket { io, input, .. } = rewound;
         assert_eq!(input, "before");
         let mut rewound = socket_of(io);
         rewound.rewind(&input);
         let mut all = [0; 16];
-        rewound.read_exact(&mut all).await.expect("open");
+        rewound.read_exact(&mut all).await.expect("the connection is open");
         assert_eq!(&all, b"before and after");
         assert!(rewound.input.is_empty());
     }
@@ -395,7 +401,7 @@ mod tests {
         let mut rewound = socket_of(ours);
         let writing = async {
             for chunk in chunks {
-                theirs.write_all(chunk).await.expect("open");
+                theirs.write_all(chunk).await.expect("the connection is open");
                 tokio::task::yield_now().await;
             }
             drop(theirs);
@@ -404,7 +410,7 @@ mod tests {
             let mut reads = Vec::new();
             loop {
                 let mut bytes = [0; 64];
-                let read = rewound.read(&mut bytes).await.expect("open");
+                let read = rewound.read(&mut bytes).await.expect("the connection is open");
                 if read == 0 {
                     return reads;
                 }
@@ -415,7 +421,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn preface_is_read_at_once_wherever_it_is_cut() {
+    async fn the_preface_comes_in_one_read_wherever_it_is_cut() {
         for cut in 1..PREFACE.len() {
             let (first, second) = PREFACE.split_at(cut);
             let reads = reads_of(&[first, second, b"x"]).await;
@@ -427,7 +433,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn input_that_only_begins_like_the_preface_is_whole() {
+    async fn input_that_begins_like_the_preface_loses_no_bytes() {
         assert_eq!(reads_of(&[b"P", b"OST / "]).await.concat(), b"POST / ");
         assert_eq!(reads_of(&[b"PRI * HTTP/2", b".0\r\n\r\nXX"]).await.concat().len(), 20);
         assert_eq!(reads_of(&[b"PRI"]).await, [b"PRI"]);

@@ -1,36 +1,36 @@
-//! The progress of the request and the response under way on a connection.
+//! The progress of the present request and response on a connection.
 //!
-//! A connection may take its socket back from hyper only at certain moments. The requests' bodies,
-//! the responses' bodies and the socket each see a part of that, and record it here. All of them
-//! run in one task, or move to another with the ordering that a move brings. So the order of memory
-//! does not matter for these numbers (Relaxed).
+//! A connection may take its socket back from hyper only at certain moments. The bodies of the
+//! requests, the bodies of the responses and the socket each see a part of the progress, and record
+//! it here. All of them run in one task. If the task moves to another thread, the move itself
+//! orders their memory accesses. So these numbers need no stronger ordering than Relaxed.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
-/// The stages before the handover of a response, in order.
+/// The stages before the handover of a response, in order. This is the first one.
 const NONE: u8 = 0;
-/// Its body is parked.
+/// The body of the response is parked.
 const PARKED: u8 = 1;
-/// hyper has polled the stub in its place, so the head is in hyper's buffer or beyond.
+/// hyper has polled the stub in place of the body, so the head is at least in hyper's buffer.
 const ASKED: u8 = 2;
-/// hyper has flushed the socket after that, so the head is written.
+/// hyper has flushed the socket after that poll, so the head is written.
 const WRITTEN: u8 = 3;
 
-/// See the module.
+/// The progress of the present request and response on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stage: AtomicU8,
-    /// Requests that have begun; also the number of the one under way.
+    /// The number of requests that have begun, which is also the number of the present request.
     requests: AtomicU32,
-    /// Requests whose answer has ended: hyper has all of its body, or has given up.
+    /// The number of requests whose answer has ended: hyper has all of its body, or has given up.
     answered: AtomicU32,
-    /// Whether a part of the last answer may not be in the kernel yet.
+    /// Whether hyper may not have passed the whole last answer to the kernel yet.
     unsent: AtomicBool,
     /// The number of the last request whose body was read to its end.
     read: AtomicU32,
-    /// Whether a part of the next request's head has come.
+    /// Whether a part of the next request's head has arrived.
     head_began: AtomicBool,
-    /// Whether the body of a request is still being read, perhaps after its answer.
+    /// Whether the body of a request is still being read. It may be read after its answer.
     body_is_open: AtomicBool,
     upgrading: AtomicBool,
 }
@@ -38,28 +38,28 @@ pub(super) struct Progress {
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Awaited {
-    /// The head of a request: of the first one, or the rest of one that has begun.
+    /// The head of the first request, or the rest of a later head that has begun.
     Head,
-    /// Another request, which may come or not.
+    /// Another request, which may never come.
     Request,
-    /// Nothing: a request is under way.
+    /// Nothing, because a request is in progress.
     Nothing,
 }
 
 impl Progress {
-    /// The progress of a connection after an answer on the direct path.
+    /// The progress of a connection that continues after an answer on the direct path.
     pub(super) fn of_a_kept_connection() -> Self {
         Self { requests: AtomicU32::new(1), answered: AtomicU32::new(1), ..Self::default() }
     }
 
-    /// A request begins, and gets a number.
+    /// Records that a request begins, and returns its number.
     pub(super) fn begin_request(&self) -> u32 {
         self.stage.store(NONE, Ordering::Relaxed);
         self.head_began.store(false, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The body of a request begins, or was read to its end, or dropped.
+    /// Records that the body of a request begins, or that it was read to its end or dropped.
     pub(super) fn note_body(&self, is_open: bool) {
         self.body_is_open.store(is_open, Ordering::Relaxed);
     }
@@ -68,7 +68,7 @@ impl Progress {
         self.is_idle() && !self.body_is_open.load(Ordering::Relaxed)
     }
 
-    /// The socket has given some input.
+    /// Records that the socket returned some input.
     pub(super) fn note_input(&self) {
         if self.is_between_requests() {
             self.head_began.store(true, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Progress {
         }
     }
 
-    /// Whether a request has come.
+    /// Whether the peer has sent a request.
     pub(super) fn was_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0
     }
@@ -95,14 +95,14 @@ impl Progress {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether no request waits for its answer or for the rest of it.
+    /// Whether no request waits for its answer or for a part of it.
     pub(super) fn is_idle(&self) -> bool {
         !self.unsent.load(Ordering::Relaxed)
             && self.requests.load(Ordering::Relaxed) == self.answered.load(Ordering::Relaxed)
     }
 
-    /// The body of a request was read to its end. An end that comes after the response has no
-    /// effect.
+    /// Records that the body of a request was read to its end. Has no effect if a later request has
+    /// begun.
     pub(super) fn note_read(&self, number: u32) {
         self.read.fetch_max(number, Ordering::Relaxed);
     }
@@ -111,7 +111,7 @@ impl Progress {
         self.read.load(Ordering::Relaxed) == number
     }
 
-    /// The connection becomes another protocol's.
+    /// Records that the connection is upgraded to another protocol.
     pub(super) fn note_upgrade(&self) {
         self.upgrading.store(true, Ordering::Relaxed);
     }
@@ -130,7 +130,7 @@ impl Progress {
         }
     }
 
-    /// hyper's buffer is written.
+    /// Records that hyper's buffer was flushed.
     pub(super) fn note_flushed(&self) {
         self.unsent.store(false, Ordering::Relaxed);
         if self.stage.load(Ordering::Relaxed) == ASKED {
@@ -138,7 +138,7 @@ impl Progress {
         }
     }
 
-    /// Whether the head of a parked response is written, and nothing else of it.
+    /// Whether the head of a parked response is written, and nothing of its body.
     pub(super) fn is_head_written(&self) -> bool {
         self.stage.load(Ordering::Relaxed) == WRITTEN
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn head_is_written_only_after_the_stages_in_order() {
+    fn the_head_is_written_only_after_the_stages_in_order() {
         let progress = Progress::default();
         progress.begin_request();
         progress.note_asked();
@@ -157,7 +157,7 @@ mod tests {
         assert!(!progress.is_head_written());
         progress.note_parked();
         progress.note_flushed();
-        assert!(!progress.is_head_written(), "a flush of something before");
+        assert!(!progress.is_head_written(), "an earlier answer was flushed");
         progress.note_asked();
         assert!(!progress.is_head_written());
         progress.note_flushed();
@@ -174,7 +174,7 @@ mod tests {
         progress.begin_request();
         assert!(!progress.is_idle());
         progress.note_answered();
-        assert!(!progress.is_idle(), "the peer may be slow to take it");
+        assert!(!progress.is_idle(), "the answer may not be sent yet");
         progress.note_flushed();
         assert!(progress.is_idle() && progress.was_asked());
         assert_eq!(progress.awaited(), Awaited::Request);
@@ -183,7 +183,7 @@ mod tests {
         progress.begin_request();
         progress.note_input();
         assert_eq!(progress.awaited(), Awaited::Nothing);
-        // A body may go on after its answer.
+        // The body of a request may still be read after the answer.
         progress.note_body(true);
         progress.note_answered();
         progress.note_flushed();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn body_of_an_earlier_request_does_not_count_for_a_later_one() {
+    fn the_body_of_an_earlier_request_does_not_count_for_a_later_one() {
         let progress = Progress::default();
         let first = progress.begin_request();
         let second = progress.begin_request();

@@ -1,7 +1,8 @@
-//! hyper's own refusals, with a reason.
+//! Reasons for the refusals that hyper itself sends.
 //!
-//! hyper answers a head that it cannot read with a bare status, before the app hears of it. Its user
-//! then does not know what to change, so the socket sends a problem document in its place.
+//! hyper answers a request head that it cannot read with a bare status, before the app sees the
+//! request. The client then does not know what to change, so the socket sends a problem document
+//! instead.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,7 +10,8 @@ use http::StatusCode;
 use super::limits::BUFFER_BYTES_MAX;
 use crate::http::Problem;
 
-/// What to send in place of a refusal that hyper is about to write. `None` if it is something else.
+/// The bytes to send instead of a refusal that hyper is about to write. `None` if hyper writes
+/// something else.
 pub(super) fn with_reason(written: &[u8]) -> Option<Bytes> {
     let status = written.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     let status = StatusCode::from_bytes(status).ok()?;
@@ -35,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_refusals_of_heads_get_a_reason() {
+    fn only_refusals_of_request_heads_get_a_reason() {
         let refusal = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
-        let told = with_reason(refusal).expect("a refusal");
-        let told = str::from_utf8(&told).expect("text");
+        let told = with_reason(refusal).expect("the bytes are a refusal");
+        let told = str::from_utf8(&told).expect("the refusal is text");
         assert!(told.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{told}");
         assert!(told.contains("more than 32768 bytes or 100 fields"), "{told}");
         for other in

@@ -8,23 +8,23 @@ use super::direct::DirectStreams;
 use super::drain::Drain;
 use super::limits::ServeLimits;
 
-/// See the module.
+/// The state that all connections of a server share.
 pub(super) struct Server {
     pub(super) limits: ServeLimits,
-    /// Paths that a newcomer beyond `connections_max` may ask for.
+    /// The paths for which the app answers even connections beyond `connections_max`.
     pub(super) answered_at_limit: Vec<String>,
     pub(super) drain: Arc<Drain>,
-    /// The streams that drivers serve.
+    /// The streams that the drivers serve.
     pub(super) streams: DirectStreams,
-    /// A permit for each of `connections_max`.
+    /// The permits of the connections, `connections_max` in number.
     pub(super) permits: Semaphore,
 }
 
-/// The permit of one connection, one of `connections_max`. Given back when it is dropped.
+/// The permit of one connection, out of `connections_max`. Dropping it returns the permit.
 pub(super) struct Permit(pub(super) Arc<Server>);
 
 impl Server {
-    /// A permit for a newcomer, if one is left.
+    /// Takes a permit for a new connection, if one is left.
     pub(super) fn try_permit(self: &Arc<Self>) -> Option<Permit> {
         self.permits.try_acquire().ok()?.forget();
         Some(Permit(Arc::clone(self)))

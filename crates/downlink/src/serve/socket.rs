@@ -1,8 +1,9 @@
-//! Options of the sockets that are served.
+//! The options of the sockets that are served.
 //!
-//! They limit the memory that the kernel holds for a peer that does not read, and send each event
-//! when it is written. An option that a platform lacks is left out. One that fails is logged, and
-//! the connection is served without it. Sockets that are neither TCP nor Unix ones are untouched.
+//! They limit the memory that the kernel holds for a peer that does not read, and make the kernel
+//! send each event as soon as it is written. An option that a platform lacks is not set. If setting
+//! an option fails, the server logs this and serves the connection without the option. Only TCP and
+//! Unix sockets get options.
 
 use std::any::Any;
 use std::io;
@@ -13,13 +14,14 @@ use tokio::net::TcpStream;
 
 use super::limits::ServeLimits;
 
-/// Sets the options of an accepted socket. True if the kernel fails the socket when its peer
-/// stalls.
+/// Sets the options of an accepted socket. Returns true if the kernel fails the socket when its
+/// peer stalls.
 ///
-/// The kernel sees each acknowledgement, also of a peer whose network is too slow to make the
-/// socket writable. Linux takes a peer that keeps its window closed for stalled, also if it answers
-/// probes. The time starts anew only once the window opens for the whole next buffer. So a reader
-/// that sips at a firehose is closed too, even if it takes a few KiB each second.
+/// The kernel sees every acknowledgement, even if the network of the peer is too slow to make the
+/// socket writable. Linux treats a peer that keeps its window closed as stalled, even if the peer
+/// answers probes. The kernel restarts the time only when the window opens for the whole next
+/// buffer. So the server also closes a reader that reads a few KiB per second of a much faster
+/// stream.
 pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     let tuned = as_tcp(io).map(|stream| tune_tcp(stream, limits));
     #[cfg(unix)]
@@ -31,7 +33,8 @@ pub(super) fn tune<Io: Any>(io: &Io, limits: &ServeLimits) -> bool {
     })
 }
 
-/// A Unix socket has no options but this one. The kernel doubles it, and counts its own overhead.
+/// The send buffer is the only option of a Unix socket. The kernel doubles the size, and counts its
+/// own overhead as part of it.
 #[cfg(unix)]
 fn tune_unix(stream: &tokio::net::UnixStream, limits: &ServeLimits) -> io::Result<bool> {
     if limits.unsent_bytes_max > 0 {
@@ -43,7 +46,7 @@ fn tune_unix(stream: &tokio::net::UnixStream, limits: &ServeLimits) -> io::Resul
 
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "Linux has the options"))]
 fn tune_tcp(stream: &TcpStream, limits: &ServeLimits) -> io::Result<bool> {
-    // Writes are whole frames, so a delay could not join them with others.
+    // Writes are whole frames, so the kernel would gain nothing by waiting for more bytes.
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
@@ -57,14 +60,15 @@ fn tune_tcp(stream: &TcpStream, limits: &ServeLimits) -> io::Result<bool> {
     Ok(cfg!(target_os = "linux"))
 }
 
-/// Makes the close of a TCP socket discard unsent bytes, rather than go on trying to deliver them.
+/// Makes the kernel discard the unsent bytes of a TCP socket when the socket is closed, instead of
+/// trying to deliver them.
 pub(super) fn discard_on_close<Io: Any>(io: &Io) {
     if let Some(stream) = as_tcp(io) {
         discard(SockRef::from(stream));
     }
 }
 
-/// Makes the close of this socket discard unsent bytes.
+/// Makes the kernel discard the unsent bytes of this socket when the socket is closed.
 pub(super) fn discard(socket: SockRef<'_>) {
     if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "a stalled socket closes slowly");
@@ -96,9 +100,10 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn buffer_of_a_unix_socket_is_bounded() {
+    async fn the_send_buffer_of_a_unix_socket_is_bounded() {
         let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
-        let size = |stream| SockRef::from(stream).send_buffer_size().expect("readable");
+        let size =
+            |stream| SockRef::from(stream).send_buffer_size().expect("the option can be read");
         let system = size(&theirs);
         assert!(!tune(&ours, &limits(Duration::from_secs(4))));
         assert!(size(&ours) < system, "{} of {system}", size(&ours));
@@ -107,36 +112,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn options_are_set_on_a_real_socket() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let address = listener.local_addr().expect("bound");
+    async fn the_options_are_set_on_a_tcp_socket() {
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
+        let address = listener.local_addr().expect("the listener is bound");
         let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (_client, (stream, _)) = (client.expect("listening"), accepted.expect("connected"));
+        let (_client, (stream, _)) =
+            (client.expect("the listener listens"), accepted.expect("a client connects"));
         let limits = limits(Duration::from_secs(4));
         assert_eq!(tune(&stream, &limits), cfg!(target_os = "linux"));
-        assert!(stream.nodelay().expect("readable"));
+        assert!(stream.nodelay().expect("the option can be read"));
         #[cfg(target_os = "linux")]
         {
             let socket = SockRef::from(&stream);
-            assert_eq!(socket.tcp_notsent_lowat().expect("readable"), limits.unsent_bytes_max);
-            let user_timeout = socket.tcp_user_timeout().expect("readable");
+            assert_eq!(
+                socket.tcp_notsent_lowat().expect("the option can be read"),
+                limits.unsent_bytes_max
+            );
+            let user_timeout = socket.tcp_user_timeout().expect("the option can be read");
             assert_eq!(user_timeout, Some(Duration::from_secs(4)));
         }
         discard_on_close(&stream);
-        assert_eq!(SockRef::from(&stream).linger().expect("readable"), Some(Duration::ZERO));
+        assert_eq!(
+            SockRef::from(&stream).linger().expect("the option can be read"),
+            Some(Duration::ZERO)
+        );
     }
 
-    /// The kernel has no number for this time, so the server times the writes.
+    /// The kernel cannot store a time this long, so the server times the writes.
     #[tokio::test]
-    async fn socket_without_the_options_is_timed_by_the_server() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let address = listener.local_addr().expect("bound");
-        let stream = TcpStream::connect(address).await.expect("listening");
+    async fn the_server_times_a_socket_without_the_options() {
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.expect("the loopback address is free");
+        let address = listener.local_addr().expect("the listener is bound");
+        let stream = TcpStream::connect(address).await.expect("the listener listens");
         assert!(!tune(&stream, &limits(Duration::MAX)));
     }
 
     #[test]
-    fn other_sockets_are_left_alone() {
+    fn other_sockets_get_no_options() {
         assert!(!tune(&"no socket", &limits(Duration::ZERO)));
         discard_on_close(&"no socket");
     }

@@ -1,15 +1,15 @@
 //! The rule for peers that take no bytes: a write that makes no progress for `write_stall_max`
-//! ends.
+//! fails.
 //!
-//! The body of a blocked response is not polled, so only the owner of the write can see a stall.
-//! There are four owners, and each has its own way to see progress:
+//! While a write is blocked, the response's body is not polled, so only the owner of the write can
+//! notice a stall. There are four owners, and each notices progress in its own way:
 //!
-//! - On Linux the kernel times the writes of TCP sockets (`TCP_USER_TIMEOUT`, see `socket`). The
-//!   server then has no timer for them.
-//! - `peer_socket` times every other socket that hyper writes to, by a [`StallTimer`].
-//! - `direct` times such sockets in the timers of its driver.
-//! - `http2` times each stream by a [`StallTimer`], since flow control hides a stall of one stream
-//!   from the socket.
+//! - On Linux, the kernel times the writes of TCP sockets (`TCP_USER_TIMEOUT`, see `socket`). The
+//!   server then needs no timer for them.
+//! - `peer_socket` times every other socket that hyper writes to, with a [`StallTimer`].
+//! - `direct` times such sockets with the timers of its driver.
+//! - `http2` times each stream with a [`StallTimer`], since flow control hides a stall of one
+//!   stream from the socket.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -34,12 +34,12 @@ impl StallTimer {
         self.timer.is_some()
     }
 
-    /// A write is blocked from now on.
+    /// Starts the timer, because a write is blocked.
     pub(super) fn start(&mut self) {
         self.timer = self.max.map(|max| Box::pin(sleep(max)));
     }
 
-    /// The peer has taken bytes, or there are none to take.
+    /// Stops the timer, because the peer has taken bytes or there are none to send.
     pub(super) fn stop(&mut self) {
         self.timer = None;
     }

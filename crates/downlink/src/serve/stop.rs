@@ -1,7 +1,7 @@
-//! The signals by which a person or a supervisor asks a program to end.
+//! The signals by which a person or a supervisor asks a program to stop.
 //!
-//! Listening begins with the call of [`stop_signal`], so that a program does not miss a signal
-//! while it starts. Not here: the effect of a second signal.
+//! [`stop_signal`] listens from the moment it is called, so that a program does not miss a signal
+//! while it starts. The effect of a second signal is up to the program.
 
 use std::io;
 use std::pin::Pin;
@@ -15,17 +15,17 @@ use tokio::signal::windows::{CtrlC as Signal, ctrl_c};
 /// Completes at the first Ctrl-C (SIGINT) or, on Unix, the first SIGTERM, which is how supervisors
 /// ask a process to end.
 ///
-/// Listening begins with this call, whenever the future is polled. From then on, and also after
-/// the future is complete or dropped, these signals no longer end the process by themselves. A
-/// program that should end at once at a second signal listens again.
+/// The function listens from the call on, even if the future is polled later. From then on, these
+/// signals no longer end the process by themselves, even after the future is complete or dropped.
+/// If a second signal should end the program at once, call this function again.
 ///
 /// # Errors
 ///
-/// The system's, if it cannot install signal handlers.
+/// The error of the operating system, if it cannot install signal handlers.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime that has IO enabled.
+/// If it is not called in a tokio runtime with IO enabled.
 ///
 /// # Examples
 ///
@@ -50,11 +50,11 @@ pub fn stop_signal() -> io::Result<StopSignal> {
     })
 }
 
-/// See [`stop_signal`].
+/// The future that [`stop_signal`] returns.
 ///
 /// # Cancel safety
 ///
-/// Dropping it stops listening; nothing else is lost.
+/// Dropping the future stops listening and loses nothing else.
 #[derive(Debug)]
 #[must_use = "it is for `with_graceful_shutdown`"]
 pub struct StopSignal {

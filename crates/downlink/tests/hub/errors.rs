@@ -52,8 +52,8 @@ fn invalid_types_and_ids() {
         assert!(hub.to("a").event(free).publish(String::new()).is_ok(), "{free}");
     }
     let id = publish_error(hub.to("a").id("\u{1b}[31m").publish(String::new()));
-    let says = "\"\\u{1b}[31m\" is not an event id: 1 to 128 visible ASCII characters, not \
-                `earliest`, and not of the form that the hub's own ids have";
+    let says = "\"\\u{1b}[31m\" is not an event id: use 1 to 128 visible ASCII characters, but not \
+                `earliest` and not the form of the hub's own ids";
     check(&id, says, None);
 }
 
@@ -200,7 +200,7 @@ fn refused_subscriptions_to_a_finished_topic_or_a_draining_hub() {
     let read = refused(hub.subscribe().topic("a"));
     check(&read, "every topic is finished and read", None);
     hub.drain();
-    check(&refused(hub.subscribe()), "the hub is about to go away", None);
+    check(&refused(hub.subscribe()), "the hub is draining and accepts no new subscriptions", None);
 }
 
 #[test]

@@ -20,16 +20,16 @@ fn the_metrics_of_a_hub_are_openmetrics() {
     let bytes = stats.bytes;
     let expected = format!(
         "\
-# HELP downlink_subscribers Subscriptions there are.
+# HELP downlink_subscribers Open subscriptions.
 # TYPE downlink_subscribers gauge
 downlink_subscribers 1
-# HELP downlink_topics Topics there are, clients' inboxes among them.
+# HELP downlink_topics Existing topics, including clients' inboxes.
 # TYPE downlink_topics gauge
 downlink_topics 1
-# HELP downlink_events_kept Events kept; one in several topics counts in each.
+# HELP downlink_events_kept Retained events; an event in several topics counts once in each.
 # TYPE downlink_events_kept gauge
 downlink_events_kept 1
-# HELP downlink_bytes_kept Bytes kept.
+# HELP downlink_bytes_kept Retained bytes.
 # TYPE downlink_bytes_kept gauge
 downlink_bytes_kept {bytes}
 # HELP downlink_events_published Events published.
@@ -40,7 +40,7 @@ downlink_events_published_total 1
 downlink_publishes_refused_total{{reason=\"busy\"}} 0
 downlink_publishes_refused_total{{reason=\"disk_full\"}} 0
 downlink_publishes_refused_total{{reason=\"store_failed\"}} 0
-# HELP downlink_events_delivered Events that subscriptions took from the log.
+# HELP downlink_events_delivered Events that subscriptions read from the log.
 # TYPE downlink_events_delivered counter
 downlink_events_delivered_total 1
 # HELP downlink_connects Subscriptions opened.
@@ -60,7 +60,7 @@ downlink_disconnects_total{{reason=\"lagged\"}} 0
 downlink_disconnects_total{{reason=\"filter_panicked\"}} 0
 downlink_disconnects_total{{reason=\"unreadable\"}} 0
 downlink_disconnects_total{{reason=\"stalled\"}} 0
-# HELP downlink_gaps Gaps told, by reason.
+# HELP downlink_gaps Gaps reported, by reason.
 # TYPE downlink_gaps counter
 downlink_gaps_total{{reason=\"evicted\"}} 0
 downlink_gaps_total{{reason=\"unknown_id\"}} 1

@@ -1,5 +1,5 @@
-//! The parts of `axum::serve` that [`serve`](crate::serve()) offers too: the peer's address as an
-//! extractor, and listeners.
+//! The parts of `axum::serve` that [`serve`](crate::serve()) also offers: the peer's address as an
+//! extractor, and axum's listeners.
 
 use std::fmt;
 use std::io;
@@ -15,9 +15,9 @@ where
     extensions.insert(ConnectInfo(peer.clone()));
 }
 
-/// A listener made for `axum::serve`, for use with [`serve`](crate::serve()).
+/// Wraps a listener made for `axum::serve`, for use with [`serve`](crate::serve()).
 ///
-/// axum's listeners treat errors themselves: they log them and pause for a second.
+/// axum's listeners handle errors themselves: they log each error and pause for a second.
 #[derive(Clone, Copy, Debug)]
 pub struct AxumListener<L>(pub L);
 

@@ -1,8 +1,9 @@
-//! Frames on their way into a socket.
+//! The write of gathered frames to a socket.
 //!
-//! All frames of a turn are one chunk of the response (RFC 9112, section 7.1) in one write, from
-//! where they are in memory. Only small frames are copied together first, since one short piece is
-//! cheaper for the kernel than several (bench cells `rate` and `window`).
+//! All frames that a stream has in one round are written as one chunk of the response (RFC 9112,
+//! section 7.1), in one write, from their places in memory. Small frames are first copied into one
+//! piece, since one short piece is cheaper for the kernel than several (bench cells `rate` and
+//! `window`).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -16,49 +17,51 @@ use crate::http::{BATCH_BYTES_MAX, BATCH_FRAMES_MAX};
 
 /// The end of a chunk.
 const CHUNK_END: &[u8] = b"\r\n";
-/// The same for the last frames of a response, with the empty chunk that ends it.
+/// The end of the last chunk of a response, with the empty chunk that ends the response.
 const LAST_END: &[u8] = b"\r\n0\r\n\r\n";
 
-/// The most digits of a chunk's length, and the line break.
+/// The maximum size of a chunk's first line: the digits of the chunk's length, and the line break.
 const HEAD_BYTES_MAX: usize = 16 + 2;
 
-/// Up to this many bytes, copying frames into one piece is cheaper than handing the kernel three or
-/// more: 130 bytes took 0.98 µs for the send in place of 1.07, and 1.12 by `writev`. A copy of four
-/// times as much would cost what it saves.
+/// The maximum number of bytes that are copied into one piece. Up to this size, copying frames is
+/// cheaper than handing the kernel three or more pieces: for 130 bytes, a send took 0.98 µs instead
+/// of 1.07, and 1.12 with `writev`. Copying four times as much would cost what it saves.
 const COPIED_BYTES_MAX: usize = 1_024;
 
-/// The most bytes of one send.
+/// The maximum number of bytes of one send.
 ///
-/// The kernel takes a whole send before it checks how much it holds unsent. With twice as much a
-/// peer that has stopped reading would hold more than 64 KiB of the kernel's memory; half would
+/// The kernel takes a whole send before it checks how much it holds unsent. With twice as much, a
+/// peer that has stopped reading would occupy more than 64 KiB of the kernel's memory. Half would
 /// need more calls for a large event (bench cell `large`).
 const SEND_BYTES_MAX: usize = 32 * 1024;
 
-/// Slices of a full batch: its frames, the head, and the end.
+/// The number of slices of a full batch: its frames, the head, and the end.
 const SLICES: usize = BATCH_FRAMES_MAX + 2;
 
-/// The bytes after a chunk on its connection.
+/// What follows a chunk on its connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum AfterChunk {
+    /// More chunks.
     Chunks,
-    /// The response has ended; another one may follow.
+    /// The response has ended, and another one may follow.
     Requests,
-    /// The end of the connection, at once. On Linux it is sent together with the end of the
-    /// response, so that the peer never sees a connection that could be used again.
+    /// The response and the connection end. On Linux, both ends are sent together, so that the peer
+    /// never sees a connection that it could use again.
     Nothing,
 }
 
-/// The room for copied frames, the head, and the end.
+/// The size of the buffer for copied frames, the head, and the end.
 const ROOM: usize = HEAD_BYTES_MAX + COPIED_BYTES_MAX + LAST_END.len();
 
-/// Frames gathered for one write. A driver reuses them for all of its streams.
+/// The frames gathered for one write. A driver reuses them for all of its streams.
 #[derive(Debug)]
 pub(super) struct Chunk {
     count: usize,
     bytes: usize,
-    /// Copies of small frames, behind the room for the head of their chunk.
+    /// Copies of small frames, after the room for the head of their chunk.
     copied: [u8; ROOM],
-    /// The frames, once they are too large together; the copied ones come first, as one.
+    /// The frames, if they are too large together to be copied. The frames that were already copied
+    /// come first, as one piece.
     frames: Vec<Bytes>,
 }
 
@@ -73,7 +76,7 @@ impl Chunk {
         self.count >= BATCH_FRAMES_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
-    /// Adds a frame. An empty one is left out, since an empty chunk would end the response.
+    /// Adds a frame. Ignores an empty frame, since an empty chunk would end the response.
     pub(super) fn push(&mut self, frame: Bytes) {
         if frame.is_empty() {
             return;
@@ -94,7 +97,7 @@ impl Chunk {
     }
 
     /// Writes the frames as one chunk, and the end of the response if no chunk follows. Returns the
-    /// bytes that the socket did not take. No frames are left.
+    /// bytes that the socket did not take. Afterwards `self` holds no frames.
     pub(super) fn write(
         &mut self,
         socket: &Socket,
@@ -117,7 +120,7 @@ impl Chunk {
         unsent
     }
 
-    /// Writes the copied frames: one piece.
+    /// Writes the copied frames as one piece.
     fn write_copied(
         &mut self,
         socket: &Socket,
@@ -134,7 +137,7 @@ impl Chunk {
         Ok((written < piece.len()).then(unsent))
     }
 
-    /// Writes the frames from where they are in memory.
+    /// Writes the frames directly from their places in memory.
     fn write_frames(
         &mut self,
         socket: &Socket,
@@ -158,13 +161,14 @@ impl Chunk {
         let slices = head.chain(self.frames.drain(..)).chain([Bytes::from_static(end)]);
         let mut unsent = UnsentBytes::of(slices, now);
         unsent.advance(written);
-        // A long batch takes several sends.
+        // A long batch needs several sends.
         let sent = if written < SEND_BYTES_MAX { Ok(false) } else { unsent.write(socket, now) };
         sent.map(|sent| (!sent).then_some(unsent))
     }
 }
 
-/// The line before a chunk, at the end of `room`; empty for an empty chunk.
+/// Writes the line before a chunk to the end of `room`, and returns the line. It is empty for an
+/// empty chunk.
 fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
     let mut at = HEAD_BYTES_MAX;
     if bytes > 0 {
@@ -180,7 +184,7 @@ fn head_of(bytes: usize, room: &mut [u8; HEAD_BYTES_MAX]) -> &[u8] {
     &room[at..]
 }
 
-/// The bytes that a socket did not take: at most one batch.
+/// The bytes that a socket did not take, at most those of one batch.
 #[derive(Debug)]
 pub(super) struct UnsentBytes {
     slices: VecDeque<Bytes>,
@@ -193,7 +197,7 @@ impl UnsentBytes {
         Self { slices: slices.into_iter().collect(), progress: now }
     }
 
-    /// Goes on writing; true if no bytes are left.
+    /// Continues to write. Returns true if no bytes are left.
     pub(super) fn write(&mut self, socket: &Socket, now: Instant) -> io::Result<bool> {
         while !self.slices.is_empty() {
             let written = {
@@ -236,7 +240,7 @@ fn one_send<'a>(slices: impl Iterator<Item = &'a [u8]>) -> SmallVec<[IoSlice<'a>
     send
 }
 
-/// Writes once; 0 if the socket is full, or there is nothing to write.
+/// Writes once. Returns 0 if the socket is full or there is nothing to write.
 fn write_some(socket: &Socket, slices: &[IoSlice<'_>], follows: AfterChunk) -> io::Result<usize> {
     if slices.iter().all(|slice| slice.is_empty()) {
         return Ok(0);
@@ -266,22 +270,23 @@ mod tests {
 
     fn pair() -> (Socket, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        ours.set_nonblocking(true).expect("an option of every socket");
+        ours.set_nonblocking(true).expect("sockets can be non-blocking");
         (Socket(ours.into()), theirs)
     }
 
     fn written(frames: &[&[u8]], follows: AfterChunk) -> String {
         let (ours, mut theirs) = pair();
-        let unsent = gathered(frames).write(&ours, follows, Instant::now()).expect("open");
+        let unsent =
+            gathered(frames).write(&ours, follows, Instant::now()).expect("the connection is open");
         assert!(unsent.is_none());
         drop(ours);
         let mut text = String::new();
-        theirs.read_to_string(&mut text).expect("text");
+        theirs.read_to_string(&mut text).expect("the bytes are text");
         text
     }
 
     #[test]
-    fn frames_are_one_chunk() {
+    fn all_frames_are_written_as_one_chunk() {
         assert_eq!(
             written(&[b"data: a\n\n", b"", b"data: b\n\n"], AfterChunk::Chunks),
             "12\r\ndata: a\n\ndata: b\n\n\r\n"
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_the_length_in_hexadecimal() {
+    fn the_head_of_a_chunk_is_its_length_in_hexadecimal() {
         for len in [1, 15, 16, 255, 256, 4_095, 65_536, 1 << 20, usize::MAX] {
             let mut head = [0; HEAD_BYTES_MAX];
             let head = head_of(len, &mut head);
@@ -318,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn unsent_bytes_of_a_full_socket_follow_in_order() {
-        // Copied, and not.
+    fn the_unsent_bytes_of_a_full_socket_follow_in_order() {
+        // The first block is copied, the second is not.
         for block in [&[b'x'; 1_000][..], &[b'x'; 50_000][..]] {
             let (ours, mut theirs) = pair();
             let now = Instant::now();
@@ -328,18 +333,19 @@ mod tests {
                 whole.extend_from_slice(format!("{:x}\r\n", block.len()).as_bytes());
                 whole.extend_from_slice(block);
                 whole.extend_from_slice(b"\r\n");
-                if let Some(unsent) =
-                    gathered(&[block]).write(&ours, AfterChunk::Chunks, now).expect("open")
+                if let Some(unsent) = gathered(&[block])
+                    .write(&ours, AfterChunk::Chunks, now)
+                    .expect("the connection is open")
                 {
                     break unsent;
                 }
             };
-            assert!(!unsent.write(&ours, now).expect("still full"));
+            assert!(!unsent.write(&ours, now).expect("the connection is open"));
             let mut read = vec![0; whole.len()];
             let mut len = 0;
             while len < whole.len() {
-                len += theirs.read(&mut read[len..]).expect("open");
-                unsent.write(&ours, now).expect("open");
+                len += theirs.read(&mut read[len..]).expect("the connection is open");
+                unsent.write(&ours, now).expect("the connection is open");
             }
             assert!(read == whole, "bytes are lost, doubled or out of order");
         }

@@ -1,8 +1,9 @@
-//! The task that serves many streams: it collects the woken streams, polls them in turn, and
-//! writes.
+//! The task that serves many streams: it collects the woken streams, polls them one after the
+//! other, and writes their frames.
 //!
-//! The task never waits for a peer. After some streams it yields to other tasks, so that a publish,
-//! a new connection or a signal waits for a millisecond, not for ten thousand sends.
+//! The task never waits for a peer. After a number of streams it yields to other tasks. So a
+//! publish, a new connection or a signal waits for about a millisecond, and not for ten thousand
+//! sends.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -33,30 +34,30 @@ use crate::http::driven::PollRound;
 use crate::http::{Moment, Now};
 use crate::serve::drain::Drain;
 
-/// How many streams have their turn together before other tasks have theirs: some hundred
-/// microseconds of writes. All their memory is prefetched, then all bodies are polled, then all is
-/// sent.
+/// How many streams a driver serves in one round before other tasks run. A round takes some hundred
+/// microseconds of writes. The driver first prefetches the memory of all streams of the round, then
+/// polls all bodies, then sends all frames.
 ///
 /// A send runs so much of the kernel's code that it evicts the code and data of a body's poll from
-/// the processor's caches, and a poll those of a send. Half as many would pay for that twice as
-/// often. The other tasks include the publishers: the sooner they run, the more events there are
-/// for the streams that still wait. With twice as many a single publisher got fewer events through
-/// to 1,000 streams (bench cell `window`).
+/// the processor's caches, and a poll evicts those of a send. With half as many streams in a round,
+/// this would happen twice as often. The other tasks include the publishers: the sooner they run,
+/// the more events there are for the streams that still wait. With twice as many streams, a single
+/// publisher got fewer events through to 1,000 streams (bench cell `window`).
 const STREAMS_PER_ROUND: usize = 64;
 
 /// One value for each stream of a round.
 type PerStream<T> = SmallVec<[T; STREAMS_PER_ROUND]>;
 
-/// The lane of streams that have not set one yet.
+/// The lane of new streams, which have not set a lane yet.
 const NEWCOMERS: u32 = 0;
 
-/// Starts the drivers of a server, one for each thread of the runtime, if connections of this type
-/// can be handed over. There are fewer if the system has no room for more. They run until they are
-/// aborted.
+/// Starts the drivers of a server, one for each thread of the runtime, if connections of the type
+/// `Io` can be handed over. Starts fewer if the system has too few resources. The drivers run until
+/// they are aborted.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime, or, if there is a use for drivers, of one that has IO enabled.
+/// If it is not called in a tokio runtime, or if drivers are started in a runtime without IO.
 pub(in crate::serve) fn start<Io: Any>(
     tasks: &mut JoinSet<()>,
     drain: &Arc<Drain>,
@@ -85,26 +86,26 @@ pub(in crate::serve) fn start<Io: Any>(
             sleep: Box::pin(sleep_until(Instant::now())),
             draining: Some(Box::pin(drain.begun())),
         };
-        // A driver limits its rounds itself. With tokio's budget one body would have to wait
-        // because of the polls of the others.
+        // A driver limits its rounds itself. With tokio's budget, a body might have to wait because
+        // other bodies were polled.
         tasks.spawn(unconstrained(driver.run()));
     }
     DirectStreams(mailboxes.into())
 }
 
-/// See the module.
+/// The state of the task that serves many streams.
 struct Driver {
     mailbox: Arc<Mailbox>,
     drain: Arc<Drain>,
     write_stall_max: Duration,
-    /// Takes connections whose stream has ended.
+    /// Receives the connections whose stream has ended.
     resumed: UnboundedSender<ConnectionFuture>,
     streams: Slab<Stream>,
     lanes: Lanes,
     timers: Timers,
     readiness: Readiness,
     mail: MailboxItems,
-    /// The frames of the streams of a round.
+    /// The gathered frames of each stream of a round.
     gathered: Box<[Chunk]>,
     /// Completes when the earliest timer is due.
     sleep: Pin<Box<Sleep>>,
@@ -115,8 +116,8 @@ struct Driver {
 impl Driver {
     /// Serves streams until it is dropped, which closes them.
     async fn run(mut self) {
-        // Turns since other tasks had theirs. A body that wakes itself in each poll always has
-        // news, and must not keep other tasks from running.
+        // The number of streams served since other tasks ran. A body that wakes itself in each poll
+        // always has news, and must not keep other tasks from running.
         let mut turns = 0;
         loop {
             poll_fn(|cx| {
@@ -135,7 +136,7 @@ impl Driver {
         }
     }
 
-    /// Gives the next streams their turn, and returns how many there were.
+    /// Serves the streams of one round, and returns how many there were.
     fn serve_round(&mut self) -> usize {
         let now = Instant::now();
         let mailbox = Arc::clone(&self.mailbox);
@@ -151,7 +152,8 @@ impl Driver {
         let slots = keys.iter().enumerate();
         let found: PerStream<_> =
             slots.map(|(slot, key)| self.poll_body(*key, slot, &round)).collect();
-        // Not before: if the drain ends a body, its response must say that it is the last.
+        // Read after the polls: if the drain ended a body, its response must say that it is the
+        // last of its connection.
         round.drains = self.drain.has_begun();
         for (slot, (key, found)) in keys.iter().zip(found).enumerate() {
             self.send(*key, slot, &round, found);
@@ -159,8 +161,8 @@ impl Driver {
         keys.len()
     }
 
-    /// Has the memory of these streams fetched in parallel, since few of ten thousand streams are
-    /// in the processor's cache. It saves a third of the user time of a delivery (bench cell
+    /// Fetches the memory of these streams in parallel, since few of ten thousand streams are in
+    /// the processor's cache. This saves a third of the user time of a delivery (bench cell
     /// `topics`).
     fn prefetch(&self, keys: &[u32], round: &Round) {
         let streams = keys.iter().filter_map(|key| self.streams.get(*key as usize)?.open.as_ref());
@@ -169,11 +171,11 @@ impl Driver {
                 black_box(streams.filter(|open| open.stream.prefetch()).count());
             });
         };
-        // A body that panics here panics again in its poll, where the stream is cut.
+        // A body that panics here panics again in its poll. There, its stream is cut.
         let _ = catch_unwind(AssertUnwindSafe(prefetch));
     }
 
-    /// Gathers the frames that a stream has to send. `Err` if its body was not polled.
+    /// Gathers the frames that a stream has to send. Returns `Err` if its body was not polled.
     fn poll_body(&mut self, key: u32, slot: usize, round: &Round) -> Result<BodyState, NextStep> {
         let stream = self.streams.get_mut(key as usize);
         let Some(Stream { open: Some(open), waker, due }) = stream else {
@@ -208,7 +210,7 @@ impl Driver {
         }
     }
 
-    /// Collects all news. Waits for some if no stream waits for its turn.
+    /// Collects all news. Returns `Pending` if no stream is waiting for its turn.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.take_mail(cx);
         self.take_events(cx);
@@ -226,8 +228,8 @@ impl Driver {
         mail.arrived.drain(..).for_each(|arrival| self.begin(arrival));
         self.mail = mail;
         if any && self.lanes.is_empty() {
-            // All were stale wake-ups of ended streams. Other tasks run before the driver takes the
-            // next ones.
+            // All items were stale wake-ups of ended streams. Other tasks run before the driver
+            // collects more items.
             cx.waker().wake_by_ref();
         }
     }
@@ -268,7 +270,7 @@ impl Driver {
         }
     }
 
-    /// Takes the streams that are due.
+    /// Takes the streams whose timer is due.
     fn take_due(&mut self, cx: &mut Context<'_>) {
         while let Some(next) = self.timers.next() {
             if self.sleep.deadline() != next {
@@ -286,7 +288,7 @@ impl Driver {
         }
     }
 
-    /// Has every stream polled once more when the server begins to drain.
+    /// When the server begins to drain, makes every stream wait for a poll.
     fn take_drain(&mut self, cx: &mut Context<'_>) {
         if self.draining.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
             self.draining = None;
@@ -294,7 +296,8 @@ impl Driver {
         }
     }
 
-    /// Has the kernel report room in the socket, for as long as there is none.
+    /// Makes the kernel report room in the stream's socket while the socket is full, and stops this
+    /// afterwards.
     fn watch_for_room(&mut self, key: u32) {
         let open = self.streams.get_mut(key as usize).and_then(|stream| stream.open.as_mut());
         let Some(open) = open.filter(|open| open.is_blocked() != open.watches_room) else { return };
@@ -310,14 +313,14 @@ impl Driver {
         }
     }
 
-    /// A response has ended: its connection serves on, or is closed carefully, in a task of its
-    /// own.
+    /// Gives back the connection of a response that has ended. The connection's own task then
+    /// serves more requests or closes the connection carefully.
     fn give_back(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         let Some(open) = stream.and_then(|stream| stream.open.take()) else { return };
         let forgotten = self.readiness.forget(&open.socket);
         outlive(|| match forgotten.and_then(|()| open.into_connection()) {
-            // Without a receiver the server has ended, and so does the connection.
+            // Without a receiver, the server has ended, and the connection ends too.
             Ok(connection) => drop(self.resumed.send(connection)),
             Err(error) => tracing::debug!(%error, "a stream ended early"),
         });
@@ -325,7 +328,7 @@ impl Driver {
         self.close(key);
     }
 
-    /// Closes a stream whose peer has stalled, and tells the app's body why.
+    /// Closes a stream whose peer has stalled, and tells the app's body the reason.
     fn close_stalled(&mut self, key: u32) {
         let stream = self.streams.get_mut(key as usize);
         if let Some(open) = stream.and_then(|stream| stream.open.as_mut()) {
@@ -335,7 +338,7 @@ impl Driver {
         self.close(key);
     }
 
-    /// Closes a stream. Its key is free again once it does not wait for its turn.
+    /// Closes a stream. If it still waits for its turn, its key stays in use until then.
     fn close(&mut self, key: u32) {
         let Some(stream) = self.streams.get_mut(key as usize) else { return };
         if let Some(open) = stream.open.take() {
@@ -350,7 +353,8 @@ impl Driver {
     }
 }
 
-/// Closes one stream at a time: a second panic while the first unwinds would end the program.
+/// Closes the streams one by one and catches each panic. A second panic while the first one unwinds
+/// would abort the program.
 impl Drop for Driver {
     fn drop(&mut self) {
         for key in keys(&self.streams) {

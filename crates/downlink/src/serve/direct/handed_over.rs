@@ -11,29 +11,34 @@ use crate::http::AnyError;
 /// The task of a connection.
 pub(in crate::serve) type ConnectionFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// One poll of a body for bytes.
+/// The result of one poll of a body for bytes.
 pub(in crate::serve) type PolledBytes = Poll<Option<Result<Bytes, AnyError>>>;
 
-/// A response body whose head is written, and the rest of its connection.
+/// A response body whose head is written, with everything that serves its connection afterwards.
 ///
 /// A driver calls `prefetch` and `poll_body` (see `http::driven`) until the body ends, then
-/// `drop_body`, and last `go_on`. A stream whose peer stalls ends with `drop_stalled`.
+/// `drop_body`, and finally `go_on`. If the peer of a stream stalls, the driver calls
+/// `drop_stalled` instead.
 pub(in crate::serve) trait HandedOver: Send {
-    /// Reads the memory that the next poll of the body will read. The result has no meaning.
+    /// Loads the memory that the next poll of the body needs into the processor's cache. Ignore the
+    /// result, which only keeps the compiler from removing the reads.
     fn prefetch(&self) -> bool;
 
-    /// The body's next bytes, `None` at its end, or `Err` if it failed: then its response is cut,
-    /// not ended.
+    /// The body's next bytes, `None` at its end, or `Err` if it failed. After a failure, the
+    /// response is cut, without its regular end.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledBytes;
 
-    /// Drops the body, so that its owner learns of the end before the peer has taken all of it.
+    /// Drops the body now, so that the code that made it learns of the end even if the peer has not
+    /// yet received all bytes.
     fn drop_body(self: Pin<&mut Self>);
 
-    /// The same for a peer that reads nothing any more. The stream is closed afterwards.
+    /// Drops the body because its peer reads nothing any more. The driver closes the stream
+    /// afterwards.
     fn drop_stalled(self: Pin<&mut Self>);
 
-    /// Serves the connection's next requests, beginning with input that was read already. Without
-    /// `requests` it closes the connection so that the peer gets all that was sent.
+    /// Returns the connection's task after the stream. With `requests`, which is the input that was
+    /// already read, the task serves the connection's next requests. Without it, the task closes
+    /// the connection so that the peer gets everything that was sent.
     fn go_on(self: Pin<&mut Self>, socket: Socket, requests: Option<Bytes>) -> ConnectionFuture;
 }
 
@@ -41,10 +46,10 @@ pub(in crate::serve) trait HandedOver: Send {
 pub(in crate::serve) struct Arrival {
     pub(in crate::serve) socket: Socket,
     pub(in crate::serve) stream: Pin<Box<dyn HandedOver>>,
-    /// Input beyond the request.
+    /// Input that came after the request.
     pub(in crate::serve) input: Bytes,
     /// Whether the connection may serve more requests after this one.
     pub(in crate::serve) keep_alive: bool,
-    /// Whether the driver times blocked writes, and not the kernel.
+    /// True if the driver measures how long a write is blocked; false if the kernel does.
     pub(in crate::serve) times_stalls: bool,
 }

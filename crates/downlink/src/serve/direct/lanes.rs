@@ -1,32 +1,35 @@
-//! The order of the streams that wait to be polled: lanes, which take turns.
+//! The order of the streams that wait to be polled. Each stream waits in a lane, and the lanes take
+//! turns.
 //!
-//! A topic with ten thousand readers wakes them all at once. A reader of another topic, woken after
-//! them, waits for a few of them only. Within a lane streams are in the order of their wake-ups.
+//! A topic with ten thousand readers wakes them all at once. Thanks to the lanes, a reader of
+//! another topic, woken after them, waits for only a few of them. Within a lane, streams are in the
+//! order of their wake-ups.
 //!
-//! The lists are chained through an array with an entry for each stream. So the next stream is found
-//! without reading the streams, of which few are in the processor's cache.
+//! The lanes are linked lists in an array with an entry for each stream. So the next stream is
+//! found without reading the streams themselves, few of which are in the processor's cache.
 
 use std::collections::VecDeque;
 
-/// How many streams of a lane are polled before the next lane has its turn.
+/// How many streams of a lane are polled before the next lane takes its turn.
 ///
-/// Their writes take about a quarter of a millisecond. With one, lanes of many readers would evict
-/// their common event from the cache; with ten times as many, a lone reader would notice them.
+/// Their writes take about a quarter of a millisecond. With 1, two lanes with many readers would
+/// evict each other's event from the processor's cache at every stream. With ten times as many, the
+/// wait would be noticeable for the only reader of another topic.
 pub(super) const LANE_TURN: u32 = 32;
 
-/// How many lanes there are. Topics share one if the remainders of their numbers are equal.
+/// The number of lanes. Topics share a lane if their numbers have the same remainder.
 ///
-/// A topic waits for a busy one in its lane, by chance one topic in 4,096. With half as many it
-/// would be one in 2,048; twice as many would take 64 KiB for each driver.
+/// One topic in 4,096 shares the lane of a busy topic by chance, and waits for it. With half as
+/// many lanes, it would be one in 2,048. Twice as many would take 64 KiB for each driver.
 const LANES: usize = 4_096;
 
-/// No stream.
+/// The key that stands for no stream.
 const NONE: u32 = u32::MAX;
 
-/// One lane: a list chained through the entries.
+/// One lane: a linked list of entries.
 #[derive(Clone, Copy, Debug)]
 struct Lane {
-    /// The next stream; `NONE` while none waits.
+    /// The stream that is polled next. `NONE` if no stream waits in this lane.
     first: u32,
     last: u32,
 }
@@ -36,19 +39,19 @@ struct Lane {
 struct LaneEntry {
     lane: u16,
     waits: bool,
-    /// The stream behind it in its lane.
+    /// The next stream in the same lane.
     behind: u32,
 }
 
-/// See the module.
+/// The lanes of one driver.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// There are as many as the most streams at a time.
+    /// The entries by key, as many as the largest number of streams so far.
     entries: Vec<LaneEntry>,
     lanes: Vec<Lane>,
-    /// The lanes in which a stream waits, in the order of their turns.
+    /// The lanes in which streams wait, in the order of their turns.
     order: VecDeque<u16>,
-    /// How many streams of the first lane have had their turn.
+    /// How many streams of the first lane were taken in its present turn.
     taken: u32,
 }
 
@@ -64,7 +67,8 @@ impl Lanes {
         self.order.is_empty()
     }
 
-    /// Puts a stream, which must not be waiting, into the lane of a number for its next waits.
+    /// Chooses the lane for the next waits of a stream, by a number. The stream must not be
+    /// waiting.
     pub(super) fn assign(&mut self, key: u32, number: u32) {
         let at = key as usize;
         if at >= self.entries.len() {
@@ -78,7 +82,8 @@ impl Lanes {
         self.entries.get(key as usize).is_some_and(|entry| entry.waits)
     }
 
-    /// Puts a stream, which has a lane, at the end of it, unless it waits already.
+    /// Puts a stream at the end of its lane, unless the stream already waits. The stream must have
+    /// a lane.
     pub(super) fn push(&mut self, key: u32) {
         let entry = &mut self.entries[key as usize];
         if std::mem::replace(&mut entry.waits, true) {
@@ -120,7 +125,7 @@ impl Lanes {
 mod tests {
     use super::*;
 
-    /// Pushes streams and takes them all out again.
+    /// Pushes streams, takes them all out again, and returns their order.
     fn order_of(pushed: &[(u32, u32)]) -> Vec<u32> {
         let mut lanes = Lanes::default();
         for (key, lane) in pushed {
@@ -133,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn lane_is_first_in_first_out() {
+    fn a_lane_is_first_in_first_out() {
         assert_eq!(order_of(&[(5, 1), (3, 1), (4, 1)]), [5, 3, 4]);
         assert!(order_of(&[]).is_empty());
     }
 
     #[test]
-    fn stream_waits_once_however_often_it_is_woken() {
+    fn a_stream_waits_once_however_often_it_is_woken() {
         assert_eq!(order_of(&[(5, 1), (3, 1)]), [5, 3]);
         let mut lanes = Lanes::default();
         [5, 3].into_iter().for_each(|key| lanes.assign(key, 1));
@@ -152,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn lone_reader_waits_for_one_turn_of_a_full_lane() {
+    fn a_single_reader_waits_for_one_turn_of_a_full_lane() {
         let mut pushed: Vec<_> = (0..500).map(|key| (key, 7)).collect();
         pushed.push((900, 8));
         pushed.push((901, 9));
         let order = order_of(&pushed);
-        let place = |key| order.iter().position(|at| *at == key).expect("it was pushed");
+        let place = |key| order.iter().position(|at| *at == key).expect("the stream was pushed");
         assert_eq!(place(900), LANE_TURN as usize);
         assert_eq!(place(901), LANE_TURN as usize + 1);
         assert_eq!(order.len(), 502);
@@ -165,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn lanes_of_equal_remainders_are_one() {
+    fn numbers_with_equal_remainders_share_a_lane() {
         let lanes = LANES as u32;
         assert_eq!(order_of(&[(1, 7), (2, 7 + lanes), (3, u32::MAX)]), [1, 2, 3]);
     }
 
     #[test]
-    fn stream_that_changes_its_lane_waits_in_the_new_one() {
+    fn a_stream_that_changes_its_lane_waits_in_the_new_one() {
         let mut lanes = Lanes::default();
         for (key, lane) in [(1, 5), (2, 5), (3, 6)] {
             lanes.assign(key, lane);

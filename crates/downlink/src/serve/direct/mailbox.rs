@@ -1,10 +1,11 @@
-//! The mailbox of a driver: woken streams and new ones, from other threads. Connections distribute
-//! their streams among the mailboxes.
+//! The mailbox of a driver, through which other threads wake streams and send new ones. Connections
+//! distribute their streams among the mailboxes of all drivers.
 //!
-//! Its one lock is held for a push, or for a swap and a walk over the woken keys. The driver is
-//! woken once for any number of items. A stream is in the list at most once, however often it is
-//! woken, so the list is never longer than the most streams at a time. A key may arrive after the
-//! end of its stream, and belong to another stream by then: a needless poll does no harm.
+//! A mailbox has one lock. It is held for a push, or for a swap and a pass over the woken keys. The
+//! driver is woken once for any number of items. A stream is in the list of woken streams at most
+//! once, however often it is woken, so the list is never longer than the largest number of open
+//! streams. A key may arrive after the end of its stream, when it already belongs to another
+//! stream. That stream is then polled without need, which does no harm.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,29 +17,30 @@ use tokio::sync::watch;
 
 use super::handed_over::Arrival;
 
-/// See the module.
+/// The woken and the new streams of one driver.
 #[derive(Default)]
 pub(super) struct Mailbox {
     mail: Mutex<MailboxItems>,
-    /// The number of streams that were sent here and have not ended.
+    /// The number of streams that were sent to this mailbox and have not ended.
     streams: watch::Sender<usize>,
 }
 
-/// The items since the driver last looked.
+/// The items that arrived since the driver last collected them.
 #[derive(Default)]
 pub(super) struct MailboxItems {
     pub(super) woken: Vec<u32>,
     pub(super) arrived: Vec<Arrival>,
-    /// Whether each key is in `woken`; as long as the highest key that ever was woken.
+    /// For each key, whether it is in `woken`. As long as the highest key that was ever woken.
     is_woken: Vec<bool>,
-    /// The driver's waker while it waits.
+    /// The driver's waker, while the driver waits.
     driver: Option<Waker>,
-    /// The driver has ended.
+    /// Whether the driver has ended.
     closed: bool,
 }
 
 impl Mailbox {
-    /// Takes all items. If there are none, it keeps the waker for the next item and returns false.
+    /// Moves all items to `mail`. If there are none, stores the waker for the next item and returns
+    /// false.
     pub(super) fn collect(&self, mail: &mut MailboxItems, waker: &Waker) -> bool {
         mail.woken.clear();
         let mut here = self.mail.lock();
@@ -52,7 +54,7 @@ impl Mailbox {
         any
     }
 
-    /// Sends the driver a stream. After the driver's end the stream is closed.
+    /// Sends a stream to the driver. If the driver has ended, the stream is closed.
     pub(super) fn push(&self, arrival: Arrival) {
         self.streams.send_modify(|streams| *streams += 1);
         let mut arrival = Some(arrival);
@@ -67,7 +69,7 @@ impl Mailbox {
         }
     }
 
-    /// The driver has ended: closes the streams that it has not taken, and all later ones.
+    /// Called when the driver ends. Closes the streams that it has not taken, and all later ones.
     pub(super) fn close(&self) {
         let mut left = Vec::new();
         self.change(|mail| {
@@ -102,7 +104,7 @@ impl Mailbox {
     }
 }
 
-/// Wakes streams by their keys, with one lock for all of them.
+/// Wakes streams by their keys. The lock is taken once for all keys.
 impl WakeMany for Mailbox {
     fn wake_many(&self, keys: &[u32]) {
         self.change(|mail| keys.iter().for_each(|key| mail.wake(*key)));
@@ -121,8 +123,8 @@ impl MailboxItems {
     }
 }
 
-/// The waker of one stream. The poll that follows a wake-up sees all writes before the wake-up,
-/// since both take the mailbox's lock in between.
+/// The waker of one stream. The poll after a wake-up sees all writes from before the wake-up, since
+/// both take the mailbox's lock in between.
 pub(super) struct StreamWaker {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) key: u32,
@@ -134,16 +136,17 @@ impl Wake for StreamWaker {
     }
 }
 
-/// Takes the streams of connections.
+/// Takes the streams that connections hand over.
 pub(in crate::serve) struct DirectStreams(pub(super) Box<[Arc<Mailbox>]>);
 
 impl DirectStreams {
-    /// Whether there is a driver at all.
+    /// Whether there are drivers that take streams.
     pub(in crate::serve) fn are_taken(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// Sends a stream to the driver with the fewest; without drivers it is closed.
+    /// Sends a stream to the driver with the fewest streams. Closes the stream if there are no
+    /// drivers.
     pub(in crate::serve) fn push(&self, arrival: Arrival) {
         if let Some(mailbox) = self.0.iter().min_by_key(|mailbox| mailbox.streams()) {
             mailbox.push(arrival);
@@ -164,7 +167,7 @@ impl DirectStreams {
     }
 }
 
-/// Drops code of the app. A panic in it ends no other stream.
+/// Runs a drop of the app's code. A panic in it does not end other streams.
 pub(super) fn outlive(dropping: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(dropping)).is_err() {
         tracing::error!("a response body panicked when it was dropped");

@@ -1,4 +1,5 @@
-//! Systems without the direct path: no socket can be handed over, so every stream stays with hyper.
+//! The replacement for systems without the direct path. No socket can be handed over, so hyper
+//! serves every stream.
 
 #[allow(dead_code, reason = "only drivers use all of it")]
 #[path = "handed_over.rs"]
@@ -22,7 +23,7 @@ mod socket {
     use std::convert::Infallible;
     use std::io;
 
-    /// There is none.
+    /// A socket that cannot exist.
     pub(in crate::serve) struct Socket(Infallible);
 
     impl Socket {
@@ -36,7 +37,7 @@ mod socket {
     }
 }
 
-/// Starts nothing.
+/// Starts no drivers.
 #[expect(clippy::extra_unused_type_parameters, reason = "drivers have the type of connections")]
 pub(super) fn start<Io>(
     _tasks: &mut JoinSet<()>,

@@ -1,8 +1,8 @@
 //! The kernel's events for the sockets of one driver.
 //!
-//! The sockets are in an epoll set (kqueue) of their own, which is one descriptor in the runtime's.
-//! So no socket takes memory in the runtime. Events are edge-triggered: the kernel reports each
-//! change once.
+//! Each driver has its own epoll set (on other systems, its own kqueue) with its sockets. The
+//! runtime watches only the one descriptor of that set, so no socket takes memory in the runtime.
+//! Events are edge-triggered, which means that the kernel reports each change once.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,14 +15,14 @@ use tokio::io::unix::AsyncFd;
 
 use super::socket::Socket;
 
-/// Events per call: 12 KiB of buffer. Twice as many save no measurable time; half as many cost one
-/// system call more when all peers leave at once.
+/// The maximum number of events per call, which need 12 KiB of buffer. Twice as many save no
+/// measurable time. Half as many cost one system call more when all peers leave at once.
 const EVENTS_MAX: usize = 1_024;
 
-/// Calls before streams have their turn again.
+/// The maximum number of calls before the driver serves streams again.
 const ROUNDS_MAX: usize = 4;
 
-/// See the module.
+/// The kernel's events for the sockets of one driver.
 #[derive(Debug)]
 pub(super) struct Readiness {
     poll: AsyncFd<mio::Poll>,
@@ -32,11 +32,11 @@ pub(super) struct Readiness {
 impl Readiness {
     /// # Errors
     ///
-    /// The system's, such as a lack of descriptors.
+    /// The error of the operating system, such as a lack of file descriptors.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime that has IO enabled.
+    /// If it is not called in a tokio runtime with IO enabled.
     #[expect(
         deprecated,
         reason = "its successor is unsafe: the descriptor must stay open, and mio's poll keeps it open"
@@ -46,15 +46,15 @@ impl Readiness {
         Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX) })
     }
 
-    /// Watches a socket for the peer's end.
+    /// Begins to watch a socket, to learn when the peer closes it.
     pub(super) fn watch(&self, socket: &Socket, key: u32) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let token = Token(key as usize);
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
     }
 
-    /// Begins or ends watching for room too. While a socket is not full, each acknowledgement would
-    /// be an event.
+    /// Begins or stops watching a socket for room to write, too. A socket is only watched for room
+    /// while it is full, because otherwise each acknowledgement would cause an event.
     pub(super) fn watch_for_room(&self, socket: &Socket, key: u32, room: bool) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         let interest = Interest::READABLE;
@@ -63,15 +63,16 @@ impl Readiness {
         self.poll.get_ref().registry().reregister(&mut SourceFd(&fd), token, interest)
     }
 
-    /// Ends watching a socket that goes on elsewhere. The kernel forgets a closed one by itself.
+    /// Stops watching a socket that stays open. For a closed socket, the kernel does this by
+    /// itself.
     pub(super) fn forget(&self, socket: &Socket) -> io::Result<()> {
         let fd = socket.0.as_raw_fd();
         self.poll.get_ref().registry().deregister(&mut SourceFd(&fd))
     }
 
-    /// Takes all events, and has the task woken by the next one. `take` gets the key of a socket
-    /// that has changed, and whether its peer is gone: it will send nothing more, or the connection
-    /// has failed.
+    /// Takes all events, and registers the task to be woken by the next one. `take` gets the key of
+    /// each socket that has changed, and whether its peer is gone: the peer will send nothing more,
+    /// or the connection has failed.
     pub(super) fn take(
         &mut self,
         cx: &mut Context<'_>,
@@ -90,7 +91,7 @@ impl Readiness {
                 taken += 1;
             }
             if taken < EVENTS_MAX {
-                // The kernel's list is empty: the next change makes a new edge.
+                // The kernel's list is empty, so the next change causes a new event.
                 guard.clear_ready();
             }
         }

@@ -1,4 +1,4 @@
-//! A connected socket, outside of any runtime.
+//! A connected socket that does not belong to a runtime.
 
 use std::any::{Any, TypeId};
 use std::io::{self, IoSlice};
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{self, SendAncillaryBuffer, SendFlags, Shutdown};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A TCP or Unix socket, which does not block.
+/// A TCP or Unix socket in non-blocking mode.
 #[derive(Debug)]
 pub(in crate::serve) struct Socket(pub(super) OwnedFd);
 
@@ -21,7 +21,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The runtime's, or `Unsupported` if [`can_be`](Self::can_be) is false. The socket is closed.
+    /// The error of the runtime, or `Unsupported` if [`can_be`](Self::can_be) is false. The socket
+    /// is closed then.
     pub(in crate::serve) fn from_io<Io: Any>(io: Io) -> io::Result<Self> {
         let io: Box<dyn Any> = Box::new(io);
         let io = match io.downcast::<TcpStream>() {
@@ -36,7 +37,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The runtime's. The socket is closed.
+    /// The error of the runtime. The socket is closed then.
     pub(in crate::serve) fn into_io<Io: Any>(self) -> io::Result<Io> {
         let io: Box<dyn Any> = if TypeId::of::<Io>() == TypeId::of::<TcpStream>() {
             Box::new(TcpStream::from_std(self.0.into())?)
@@ -46,14 +47,15 @@ impl Socket {
         io.downcast().map(|io| *io).map_err(|_| io::ErrorKind::Unsupported.into())
     }
 
-    /// Sends some of the bytes. With `awaits_end` they may wait in Linux' kernel for
-    /// [`end`](Self::end), to be sent with it.
+    /// Sends some of the bytes, and returns how many. With `awaits_end`, Linux may hold the bytes
+    /// back until [`end`](Self::end), and then sends both together.
     ///
-    /// One piece goes by `send`, more by `sendmsg`, which is cheaper than `writev`. On Linux rustix
-    /// calls the kernel directly, without the C library's care for cancelled threads.
+    /// A single piece is sent with `send`. Several pieces are sent with `sendmsg`, which is cheaper
+    /// than `writev`. On Linux, rustix calls the kernel directly, without the C library's handling
+    /// of cancelled threads.
     pub(super) fn write(&self, slices: &[IoSlice<'_>], awaits_end: bool) -> io::Result<usize> {
-        // An error in place of a signal to the process if the peer is gone; elsewhere the standard
-        // library has set that for the socket.
+        // If the peer is gone, `NOSIGNAL` causes an error instead of a signal to the process. On
+        // other systems, the standard library has set this for the socket.
         #[cfg(target_os = "linux")]
         let flags =
             SendFlags::NOSIGNAL | if awaits_end { SendFlags::MORE } else { SendFlags::empty() };
@@ -66,7 +68,7 @@ impl Socket {
         sent.map_err(io::Error::from)
     }
 
-    /// Tells the peer that no bytes follow.
+    /// Tells the peer that no more bytes follow.
     pub(super) fn end(&self) -> io::Result<()> {
         Ok(net::shutdown(&self.0, Shutdown::Write)?)
     }
@@ -79,20 +81,20 @@ mod tests {
 
     use super::*;
 
-    /// Otherwise a proxy may take the connection for one that can be used again, in between.
+    /// If the bytes arrived earlier, a proxy might try to use the connection again in between.
     #[test]
     fn the_last_bytes_and_the_end_arrive_together() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let mut theirs = TcpStream::connect(address).expect("listening");
-        let (ours, _) = listener.accept().expect("connected");
-        ours.set_nodelay(true).expect("an option of every socket");
+        let address = listener.local_addr().expect("the listener is bound");
+        let mut theirs = TcpStream::connect(address).expect("the listener listens");
+        let (ours, _) = listener.accept().expect("a client connects");
+        ours.set_nodelay(true).expect("TCP has this option");
         let ours = Socket(ours.into());
-        assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("room"), 8);
-        ours.end().expect("open");
+        assert_eq!(ours.write(&[IoSlice::new(b"the last")], true).expect("the socket has room"), 8);
+        ours.end().expect("the connection is open");
         let mut bytes = [0; 16];
-        assert_eq!(theirs.read(&mut bytes).expect("open"), 8);
-        theirs.set_nonblocking(true).expect("an option of every socket");
-        assert_eq!(theirs.read(&mut bytes).expect("its end is here already"), 0);
+        assert_eq!(theirs.read(&mut bytes).expect("the connection is open"), 8);
+        theirs.set_nonblocking(true).expect("sockets can be non-blocking");
+        assert_eq!(theirs.read(&mut bytes).expect("the end of the connection has arrived"), 0);
     }
 }

@@ -19,13 +19,14 @@ use crate::http::BATCH_FRAMES_MAX;
 use crate::http::driven::PollRound;
 use crate::serve::socket::discard;
 
-/// A stream of a driver, in one cache line: there may be a hundred thousand.
+/// A stream of a driver. It fits into one cache line, because there may be a hundred thousand.
 #[repr(align(64))]
 pub(super) struct Stream {
-    /// `None` once it has ended. Its key is still in use then, as it waits for its turn.
+    /// `None` once the stream has ended. Its key may still be in use, because it waits for its
+    /// turn.
     pub(super) open: Option<OpenStream>,
     pub(super) waker: Waker,
-    /// Its time in the timers.
+    /// The stream's time in the timers.
     pub(super) due: Ticks,
 }
 
@@ -33,12 +34,13 @@ pub(super) struct Stream {
 pub(super) struct OpenStream {
     pub(super) socket: Socket,
     pub(super) stream: Pin<Box<dyn HandedOver>>,
-    /// `None` if there is nothing in it.
+    /// `None` if all of these parts are empty.
     uncommon: Option<Box<UncommonParts>>,
-    /// The body has ended; the rest of the response may be unsent.
+    /// Whether the body has ended. A part of the response may still be unsent.
     has_ended: bool,
     /// Whether the connection serves more requests after the stream.
     keep_alive: bool,
+    /// Whether the driver times blocked writes, because the kernel does not.
     times_stalls: bool,
     /// Whether the kernel reports room in the socket.
     pub(super) watches_room: bool,
@@ -48,42 +50,44 @@ pub(super) struct OpenStream {
 #[derive(Default)]
 struct UncommonParts {
     unsent: Option<UnsentBytes>,
-    /// Input beyond the request.
+    /// Input that came after the request.
     input: Bytes,
 }
 
-/// The state of a body after the frames that it had ready.
+/// The state of a body after its ready frames were gathered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum BodyState {
+    /// The body has no more frames ready.
     Nothing,
-    /// The batch was full.
+    /// The body may have more frames ready. The batch is full.
     More,
+    /// The body has ended.
     End,
     /// The body has failed.
     Cut,
 }
 
-/// The next step of a driver with a stream that had its turn.
+/// What a driver does next with a stream that it has served in a round.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NextStep {
-    /// Waits for its waker, its peer, or its time.
+    /// Waits for the stream's waker, its peer, or its time.
     Wait,
-    /// Gives it another turn.
+    /// Serves the stream again in a later round.
     Again,
-    /// Gives its connection back: all of the response is sent.
+    /// Gives the connection back, because the whole response is sent.
     GiveBack,
-    /// Closes it at once.
+    /// Closes the stream at once.
     Close,
-    /// The same, because its peer has read nothing for too long.
+    /// Closes the stream at once, because its peer has read nothing for too long.
     CloseStalled,
 }
 
-/// The streams that have their turn together share this.
+/// The values that all streams of one round share.
 pub(super) struct Round {
     pub(super) polls: PollRound,
     pub(super) now: Instant,
     pub(super) write_stall_max: Duration,
-    /// Whether the server drains, so that a response that ends is the last of its connection.
+    /// Whether the server drains. If it does, a response that ends is the last of its connection.
     pub(super) drains: bool,
 }
 
@@ -104,7 +108,8 @@ impl Stream {
 }
 
 impl OpenStream {
-    /// Sends the rest of an earlier turn. `Err` if the body is not polled in this turn.
+    /// Sends the unsent bytes of an earlier round. Returns `Err` if the body must not be polled in
+    /// this round.
     pub(super) fn flush(&mut self, round: &Round) -> Result<(), NextStep> {
         if let Some(unsent) = self.uncommon.as_mut().and_then(|it| it.unsent.as_mut()) {
             match unsent.write(&self.socket, round.now) {
@@ -127,10 +132,10 @@ impl OpenStream {
         self.uncommon = self.uncommon.take().filter(|uncommon| !uncommon.input.is_empty());
     }
 
-    /// Takes the frames that the body has ready, at most a batch. A panic of the body, which is the
-    /// app's, cuts this response and no other.
+    /// Takes the frames that the body has ready, at most a batch. The body is the app's code. If it
+    /// panics, only this response is cut.
     pub(super) fn gather(&mut self, gathered: &mut Chunk, cx: &mut Context<'_>) -> BodyState {
-        // Empty frames count too: a body may yield nothing else, without end.
+        // Empty frames count too, because a body may yield empty frames without end.
         for _ in 0..BATCH_FRAMES_MAX {
             if gathered.is_full() {
                 break;
@@ -161,8 +166,8 @@ impl OpenStream {
         round: &Round,
     ) -> NextStep {
         self.has_ended = matches!(found, BodyState::End | BodyState::Cut);
-        // The peer learns now whether it may send a request, even if a drain begins in the next
-        // moment.
+        // What is written now tells the peer whether it may send another request. A drain that
+        // begins later does not change this.
         self.keep_alive &= !self.has_ended || (found == BodyState::End && !round.drains);
         let follows = match found {
             BodyState::End if self.keep_alive => AfterChunk::Requests,
@@ -190,7 +195,7 @@ impl OpenStream {
         self.uncommon.as_ref()?.unsent.as_ref()
     }
 
-    /// How a stream ends whose socket the kernel has given up.
+    /// How to end a stream whose peer is gone, according to the error of its socket.
     pub(super) fn end_of_gone(&self) -> NextStep {
         match SockRef::from(&self.socket.0).take_error() {
             Ok(Some(error)) => failed(&error),
@@ -198,22 +203,23 @@ impl OpenStream {
         }
     }
 
-    /// Whether it waits for room in its socket.
+    /// Whether the stream waits for room in its socket.
     pub(super) fn is_blocked(&self) -> bool {
         self.unsent().is_some()
     }
 
-    /// When a blocked write will have stalled, unless the kernel times it.
+    /// When a blocked write will count as stalled. `None` if no write is blocked, or if the kernel
+    /// times it.
     pub(super) fn stalls_at(&self, round: &Round) -> Option<Instant> {
         let unsent = self.unsent().filter(|_| self.times_stalls)?;
         unsent.progress.checked_add(round.write_stall_max)
     }
 
-    /// The connection after the stream, which serves further requests or closes.
+    /// The task that serves the connection after the stream: it serves further requests or closes.
     pub(super) fn into_connection(mut self) -> io::Result<ConnectionFuture> {
         let requests = self.keep_alive.then(|| self.uncommon.take().unwrap_or_default().input);
         if requests.is_none() {
-            // Right after the last bytes, so that the kernel sends both together.
+            // This comes right after the last bytes, so that the kernel sends both together.
             self.socket.end()?;
         }
         Ok(self.stream.as_mut().go_on(self.socket, requests))
@@ -222,7 +228,7 @@ impl OpenStream {
 
 fn failed(error: &io::Error) -> NextStep {
     tracing::debug!(%error, "a stream ended early");
-    // So the kernel reports a peer that stalls.
+    // The kernel reports a peer that stalls with this error.
     let stalled = error.kind() == io::ErrorKind::TimedOut;
     if stalled { NextStep::CloseStalled } else { NextStep::Close }
 }

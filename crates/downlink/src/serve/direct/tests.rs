@@ -1,4 +1,4 @@
-//! One driver and ill-behaved bodies, on pairs of Unix sockets.
+//! One driver with ill-behaved bodies, over pairs of Unix sockets.
 
 use std::fs::File;
 use std::io;
@@ -25,13 +25,13 @@ use crate::serve::drain::Drain;
 use crate::serve::limits::ServeLimits;
 use crate::serve::peer_socket::{CLOSE_LINGER, PeerSocket};
 
-/// Far more than any of these tests takes.
+/// The maximum time of one wait. It is far more than any of these tests needs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often a body that never rests is polled before it gives up.
+/// After this many polls, a body that is always ready gives up.
 const RESTLESS_MAX: usize = 100_000;
 
-/// A body made of a closure, which may panic when it is dropped.
+/// A body that polls a closure, and that may panic when it is dropped.
 struct Fake {
     poll: Box<dyn FnMut(&mut Context<'_>) -> Polled + Send>,
     panics: bool,
@@ -42,7 +42,7 @@ impl Fake {
         Some(Self { poll: Box::new(poll), panics: false })
     }
 
-    /// Yields this, then nothing.
+    /// A body that yields this text and then stays pending.
     fn saying(text: &'static str) -> Option<Self> {
         let mut text = Some(text);
         Self::new(move |_| match text.take() {
@@ -51,7 +51,7 @@ impl Fake {
         })
     }
 
-    /// Yields this, and then ends like that.
+    /// A body that yields this text and then the result of `end`.
     fn ending(text: &'static str, end: fn() -> Polled) -> Option<Self> {
         let mut text = Some(text);
         Self::new(move |_| match text.take() {
@@ -68,7 +68,7 @@ impl Fake {
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        assert!(!self.panics, "as a user's body may");
+        assert!(!self.panics, "a user's body may panic here");
     }
 }
 
@@ -78,7 +78,7 @@ impl HandedOver for Option<Fake> {
     }
 
     fn poll_body(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        (self.as_mut().get_mut().as_mut().expect("not polled after its end").poll)(cx)
+        (self.as_mut().get_mut().as_mut().expect("the body has not been dropped").poll)(cx)
     }
 
     fn drop_body(mut self: Pin<&mut Self>) {
@@ -94,7 +94,7 @@ impl HandedOver for Option<Fake> {
             if requests.is_some() {
                 return;
             }
-            let io: tokio::net::UnixStream = socket.into_io().expect("a runtime");
+            let io: tokio::net::UnixStream = socket.into_io().expect("a runtime is running");
             PeerSocket::new(io, &limits(), ()).close().await;
         })
     }
@@ -113,7 +113,7 @@ fn limits() -> ServeLimits {
     }
 }
 
-/// A server's drivers without the server.
+/// The drivers of a server, without the rest of the server.
 struct Rig {
     streams: DirectStreams,
     tasks: JoinSet<()>,
@@ -130,13 +130,13 @@ impl Rig {
         Self { streams, tasks, resumed }
     }
 
-    /// Hands a body over, and returns the peer's end.
+    /// Hands a body over to a driver, and returns the peer's socket.
     fn hand_over(&self, body: Option<Fake>, keep_alive: bool) -> tokio::net::UnixStream {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-        ours.set_nonblocking(true).expect("an option of every socket");
-        theirs.set_nonblocking(true).expect("an option of every socket");
+        ours.set_nonblocking(true).expect("sockets can be non-blocking");
+        theirs.set_nonblocking(true).expect("sockets can be non-blocking");
         self.push(ours.into(), body, keep_alive);
-        tokio::net::UnixStream::from_std(theirs).expect("a runtime")
+        tokio::net::UnixStream::from_std(theirs).expect("a runtime is running")
     }
 
     fn push(&self, socket: OwnedFd, body: Option<Fake>, keep_alive: bool) {
@@ -146,14 +146,14 @@ impl Rig {
 
     /// The next connection whose stream has ended.
     async fn next_resumed(&mut self) -> ConnectionFuture {
-        patiently(self.resumed.recv()).await.expect("a running driver")
+        patiently(self.resumed.recv()).await.expect("the drivers are running")
     }
 
     async fn all_ended(&self) {
         patiently(self.streams.all_ended()).await;
     }
 
-    /// Whether another stream is served.
+    /// Asserts that a further stream is served.
     async fn serves(&self) {
         let mut peer = self.hand_over(Fake::saying("hello"), false);
         assert_eq!(patiently(read(&mut peer, 10)).await, "5\r\nhello\r\n");
@@ -161,13 +161,13 @@ impl Rig {
 }
 
 async fn patiently<F: Future>(waited_for: F) -> F::Output {
-    timeout(PATIENCE, waited_for).await.expect("this never happened")
+    timeout(PATIENCE, waited_for).await.expect("the wait took too long")
 }
 
 async fn read(peer: &mut tokio::net::UnixStream, len: usize) -> String {
     let mut bytes = vec![0; len];
-    peer.read_exact(&mut bytes).await.expect("open");
-    String::from_utf8(bytes).expect("text")
+    peer.read_exact(&mut bytes).await.expect("the connection is open");
+    String::from_utf8(bytes).expect("the bytes are text")
 }
 
 async fn rest(mut peer: tokio::net::UnixStream) -> io::Result<String> {
@@ -177,17 +177,18 @@ async fn rest(mut peer: tokio::net::UnixStream) -> io::Result<String> {
 }
 
 #[tokio::test]
-async fn driver_outlives_a_socket_that_cannot_be_watched() {
+async fn a_driver_survives_a_socket_that_cannot_be_watched() {
     let rig = Rig::new();
-    // The kernel has no readiness for files.
-    let file = File::open(std::env::current_exe().expect("a program")).expect("readable");
+    // The kernel cannot watch files.
+    let file = File::open(std::env::current_exe().expect("the program has a path"))
+        .expect("the program can be read");
     rig.push(OwnedFd::from(file), Fake::saying("never"), true);
     rig.all_ended().await;
     rig.serves().await;
 }
 
 #[tokio::test]
-async fn body_that_wakes_itself_leaves_the_runtime_to_others() {
+async fn a_body_that_wakes_itself_lets_other_tasks_run() {
     let mut rig = Rig::new();
     let ran = Arc::new(AtomicBool::new(false));
     let (seen, mut polls) = (Arc::clone(&ran), 0);
@@ -205,16 +206,16 @@ async fn body_that_wakes_itself_leaves_the_runtime_to_others() {
     );
     let polled = Arc::clone(&ran);
     let other = tokio::spawn(async move {
-        // Twice, so that the driver has begun in between.
+        // This task is polled twice, so that the driver has begun in between.
         tokio::task::yield_now().await;
         polled.store(true, Ordering::Relaxed);
     });
-    other.await.expect("no panic");
+    other.await.expect("no task panicked");
     drop(rig.next_resumed().await);
 }
 
 #[tokio::test]
-async fn body_of_empty_frames_leaves_their_turns_to_others() {
+async fn a_body_of_empty_frames_lets_other_streams_run() {
     let rig = Rig::new();
     let (polls, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, seen) = (Arc::clone(&polls), Arc::clone(&done));
@@ -228,11 +229,11 @@ async fn body_of_empty_frames_leaves_their_turns_to_others() {
     );
     rig.serves().await;
     done.store(true, Ordering::Relaxed);
-    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the others waited until it gave up");
+    assert!(polls.load(Ordering::Relaxed) < RESTLESS_MAX, "the other stream waited until the end");
 }
 
 #[tokio::test]
-async fn panic_of_a_body_that_has_ended_does_not_affect_others() {
+async fn a_body_that_panics_when_dropped_does_not_affect_other_streams() {
     let mut rig = Rig::new();
     let mut beside = rig.hand_over(Fake::saying("hello"), false);
     assert_eq!(patiently(read(&mut beside, 10)).await, "5\r\nhello\r\n");
@@ -246,7 +247,7 @@ async fn panic_of_a_body_that_has_ended_does_not_affect_others() {
 }
 
 #[tokio::test]
-async fn drivers_end_closes_all_whatever_panics() {
+async fn the_end_of_the_drivers_closes_all_streams_even_if_their_bodies_panic() {
     let mut rig = Rig::new();
     let mut peers = Vec::new();
     for _ in 0..3 {
@@ -258,31 +259,32 @@ async fn drivers_end_closes_all_whatever_panics() {
     rig.tasks.shutdown().await;
     assert_eq!(rig.streams.len(), 0);
     for peer in peers {
-        assert_eq!(rest(peer).await.expect("no unread input"), "");
+        assert_eq!(rest(peer).await.expect("the connection was not reset"), "");
     }
-    // The drivers have ended.
+    // The drivers have ended, so a late stream is closed at once.
     let late = rig.hand_over(Fake::saying("never"), false);
-    assert_eq!(rest(late).await.expect("no unread input"), "");
+    assert_eq!(rest(late).await.expect("the connection was not reset"), "");
     rig.all_ended().await;
 }
 
-/// A close with unread input is a reset, here as with TCP.
+/// Ends a stream whose socket has unread input, and returns what the peer got. A socket that is
+/// closed with unread input sends a reset, for Unix sockets as for TCP.
 async fn with_unread_input(end: fn() -> Polled, keep_alive: bool) -> String {
     let mut rig = Rig::new();
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
-    ours.set_nonblocking(true).expect("an option of every socket");
-    theirs.set_nonblocking(true).expect("an option of every socket");
-    let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime");
-    peer.write_all(b"more than the request").await.expect("room");
+    ours.set_nonblocking(true).expect("sockets can be non-blocking");
+    theirs.set_nonblocking(true).expect("sockets can be non-blocking");
+    let mut peer = tokio::net::UnixStream::from_std(theirs).expect("a runtime is running");
+    peer.write_all(b"more than the request").await.expect("the socket has room");
     rig.push(ours.into(), Fake::ending("last words", end), keep_alive);
     let closing = rig.next_resumed().await;
     rig.all_ended().await;
     let (text, ()) = tokio::join!(rest(peer), closing);
-    text.expect("no reset")
+    text.expect("the connection was not reset")
 }
 
 #[tokio::test]
-async fn end_is_no_reset_though_input_is_unread() {
+async fn a_body_that_ends_causes_no_reset_even_with_unread_input() {
     assert_eq!(
         with_unread_input(|| Poll::Ready(None), false).await,
         "a\r\nlast words\r\n0\r\n\r\n"
@@ -290,14 +292,14 @@ async fn end_is_no_reset_though_input_is_unread() {
 }
 
 #[tokio::test]
-async fn cut_is_no_reset_though_input_is_unread() {
+async fn a_body_that_fails_causes_no_reset_even_with_unread_input() {
     let cut = || Poll::Ready(Some(Err("cut".into())));
     assert_eq!(with_unread_input(cut, true).await, "a\r\nlast words\r\n");
     assert_eq!(with_unread_input(|| panic!("bug"), true).await, "a\r\nlast words\r\n");
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_that_a_body_asked_for_does_not_shorten_the_careful_close() {
+async fn a_timer_of_the_body_does_not_shorten_the_careful_close() {
     let mut rig = Rig::new();
     let begun = Instant::now();
     let mut polls = 0;
@@ -306,7 +308,7 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_careful_close() {
         if polls > 1 {
             return Poll::Ready(None);
         }
-        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "served directly");
+        assert!(driven::wake_at(cx, Moment::at(begun + CLOSE_LINGER / 4)), "a driver polls it");
         cx.waker().wake_by_ref();
         Poll::Pending
     });
@@ -316,7 +318,7 @@ async fn time_that_a_body_asked_for_does_not_shorten_the_careful_close() {
     assert!(begun.elapsed() >= CLOSE_LINGER, "{:?}", begun.elapsed());
 }
 
-/// The lanes that were polled, in order, and the waker of each.
+/// The lanes of the polled bodies, in the order of the polls, and the waker of each.
 #[derive(Default)]
 struct Roll {
     called: Vec<u32>,
@@ -324,7 +326,7 @@ struct Roll {
 }
 
 #[tokio::test]
-async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
+async fn a_reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_topic() {
     const BUSY: u32 = 7;
     const QUIET: u32 = 8;
     const READERS: usize = 200;
@@ -335,7 +337,7 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
         let roll = Arc::clone(&roll);
         let body = Fake::new(move |cx| {
             driven::set_lane(lane);
-            let mut roll = roll.lock().expect("no panic");
+            let mut roll = roll.lock().expect("no task panicked");
             roll.called.push(lane);
             roll.wakers.push((lane, cx.waker().clone()));
             Poll::Pending
@@ -343,13 +345,13 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
         peers.push(rig.hand_over(body, false));
     }
     let all_called = async || {
-        while roll.lock().expect("no panic").called.len() <= READERS {
+        while roll.lock().expect("no task panicked").called.len() <= READERS {
             tokio::task::yield_now().await;
         }
-        std::mem::take(&mut *roll.lock().expect("no panic"))
+        std::mem::take(&mut *roll.lock().expect("no task panicked"))
     };
     let first = patiently(all_called()).await;
-    // The quiet one last of all; nothing else runs meanwhile.
+    // The reader of the quiet topic is woken last. Nothing else runs meanwhile.
     let (busy, quiet): (Vec<_>, Vec<_>) =
         first.wakers.into_iter().partition(|(lane, _)| *lane == BUSY);
     busy.into_iter().chain(quiet).for_each(|(_, waker)| waker.wake());
@@ -359,15 +361,15 @@ async fn reader_of_a_quiet_topic_waits_for_one_turn_of_a_busy_one() {
     assert_eq!(order.len(), READERS + 1);
 }
 
-/// More streams than one round has, each with frames and an end of its own.
+/// There are more streams than one round has. Each has its own frames and its own end.
 #[tokio::test]
-async fn each_peer_gets_all_frames_of_its_own_body() {
+async fn each_peer_gets_all_frames_of_its_body() {
     type Ending = fn() -> Polled;
     const ENDS: [(Ending, &str); 4] = [
         (|| Poll::Pending, ""),
         (|| Poll::Ready(None), "0\r\n\r\n"),
         (|| Poll::Ready(Some(Err("cut".into()))), ""),
-        (|| panic!("as a user's body may"), ""),
+        (|| panic!("a user's body may panic here"), ""),
     ];
     const STREAMS: usize = 100;
 
@@ -379,7 +381,7 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         let body = Fake::new(move |cx| {
             polls += 1;
             match polls {
-                1 => wakers.lock().expect("no panic").push(cx.waker().clone()),
+                1 => wakers.lock().expect("no task panicked").push(cx.waker().clone()),
                 2 => return Poll::Ready(Some(Ok(Bytes::from(said(number))))),
                 _ => return end(),
             }
@@ -391,12 +393,14 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         );
     }
     patiently(async {
-        while wakers.lock().expect("no panic").len() < STREAMS {
+        while wakers.lock().expect("no task panicked").len() < STREAMS {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    std::mem::take(&mut *wakers.lock().expect("no panic")).into_iter().for_each(Waker::wake);
+    std::mem::take(&mut *wakers.lock().expect("no task panicked"))
+        .into_iter()
+        .for_each(Waker::wake);
     for (number, mut peer) in peers.into_iter().enumerate() {
         let (_, last) = ENDS[number % ENDS.len()];
         let text = said(number);
@@ -404,33 +408,38 @@ async fn each_peer_gets_all_frames_of_its_own_body() {
         if number % ENDS.len() == 0 {
             assert_eq!(patiently(read(&mut peer, text.len())).await, text);
         } else {
-            assert_eq!(rest(peer).await.expect("no unread input"), text);
+            assert_eq!(rest(peer).await.expect("the connection was not reset"), text);
         }
     }
     rig.all_ended().await;
 }
 
-/// Short and long, so that some are put together and some are not.
+/// Texts of different lengths, so that some frames are copied together and some are not.
 fn said(number: usize) -> String {
     format!("{number} ").repeat(1 + 300 * (number % 3))
 }
 
-/// The key of a stream that has ended has no effect, and holds up no other stream.
+/// A wake-up with the key of a stream that has ended has no effect, and holds up no other stream.
 #[tokio::test]
-async fn waker_that_outlives_its_stream_holds_up_no_other() {
+async fn a_waker_that_outlives_its_stream_holds_up_no_other() {
     let (rig, waker) = (Rig::new(), Arc::new(Mutex::new(None)));
     let kept = Arc::clone(&waker);
     let peer = rig.hand_over(
         Fake::new(move |cx| {
-            *kept.lock().expect("no panic") = Some(cx.waker().clone());
+            *kept.lock().expect("no task panicked") = Some(cx.waker().clone());
             Poll::Ready(None)
         }),
         false,
     );
-    assert_eq!(rest(peer).await.expect("no unread input"), "0\r\n\r\n");
+    assert_eq!(rest(peer).await.expect("the connection was not reset"), "0\r\n\r\n");
     rig.all_ended().await;
     for _ in 0..3 {
-        waker.lock().expect("no panic").as_ref().expect("it was polled").wake_by_ref();
+        waker
+            .lock()
+            .expect("no task panicked")
+            .as_ref()
+            .expect("the body was polled")
+            .wake_by_ref();
         // The driver takes the wake-up, and has nothing to do.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;

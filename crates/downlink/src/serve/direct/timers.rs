@@ -1,8 +1,8 @@
 //! The times at which streams are polled again without a wake-up.
 //!
 //! A driver has one set of times for all its streams, and one timer of the runtime for the set. A
-//! stream is in the set at most once. A stream that asks for a later time keeps its earlier one, is
-//! polled too early, and asks again. So an event costs no timer operation.
+//! stream is in the set at most once. If a stream asks for a later time, it keeps its earlier one,
+//! is polled too early, and asks again. So an event causes no timer operation.
 
 use std::collections::BTreeSet;
 
@@ -10,24 +10,26 @@ use tokio::time::Instant;
 
 use crate::http::{Moment, Now};
 
-/// Times are rounded up to a multiple of this. No promise of this crate is finer than the shortest
-/// silence of 100 ms; half would buy nothing, double would be noticed there.
+/// Times are rounded up to a multiple of this. The shortest time that this crate promises is the
+/// shortest silence before a keep-alive, 100 ms. Half a tick would not improve anything. Twice a
+/// tick would delay such a keep-alive noticeably.
 const TICK_MILLIS: u64 = 50;
 
-/// A moment in ticks. They last for more than five years; any later time means never.
+/// A moment in ticks. The type has room for more than five years. Any later time means never.
 pub(super) type Ticks = u32;
 
-/// Not in the timers.
+/// The time of a stream that is not in the set.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
-/// See the module.
+/// The set of the times of one driver: each is a time and the key of a stream.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BTreeSet<(Ticks, u32)>);
 
 impl Timers {
-    /// Has a stream polled at a time, unless it has an earlier one. `due` is its time in the set.
+    /// Makes the driver poll a stream at the time `at`, unless the stream has an earlier time. `due` is
+    /// the stream's time in the set.
     pub(super) fn set(&mut self, key: u32, at: Moment, due: &mut Ticks) {
-        // Most streams have an earlier time already.
+        // Most streams already have an earlier time.
         if at.as_millis() > TICK_MILLIS * u64::from(*due) {
             return;
         }
@@ -44,13 +46,13 @@ impl Timers {
         self.0.remove(&(due, key));
     }
 
-    /// When the next stream is due.
+    /// The time at which the next stream is due.
     pub(super) fn next(&self) -> Option<Instant> {
         let (ticks, _) = self.0.first()?;
         Moment::from_millis(TICK_MILLIS * u64::from(*ticks)).instant()
     }
 
-    /// Takes out a stream that is due.
+    /// Removes a stream that is due from the set, and returns its key.
     pub(super) fn pop_due(&mut self, now: Now) -> Option<u32> {
         let (ticks, _) = self.0.first()?;
         let is_due = now.has_reached(Moment::from_millis(TICK_MILLIS * u64::from(*ticks)));
@@ -62,18 +64,18 @@ impl Timers {
 mod tests {
     use super::*;
 
-    /// A whole tick.
+    /// A time that is a multiple of a tick.
     fn start() -> Moment {
         let whole = Now::look().moment().as_millis().next_multiple_of(TICK_MILLIS);
         Moment::from_millis(whole)
     }
 
     fn now(at: Moment) -> Now {
-        Now::of(at.instant().expect("it comes"))
+        Now::of(at.instant().expect("the moment is not never"))
     }
 
     #[test]
-    fn stream_is_due_at_its_earliest_time_and_not_before() {
+    fn a_stream_is_due_at_its_earliest_time_and_not_before() {
         let mut timers = Timers::default();
         let start = start();
         let mut due = NEVER;
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn never_is_not_kept() {
+    fn the_time_never_is_not_stored() {
         let mut timers = Timers::default();
         let mut due = NEVER;
         timers.set(7, Moment::NEVER, &mut due);
@@ -94,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn stream_has_one_time_and_none_once_it_is_forgotten() {
+    fn a_stream_has_one_time_and_none_after_forget() {
         let mut timers = Timers::default();
         let start = start();
         let mut due = NEVER;

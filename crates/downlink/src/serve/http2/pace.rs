@@ -1,9 +1,9 @@
-//! The pace at which a peer takes a response, as far as its body can see.
+//! Measures how fast a peer takes a response, as far as the response's body can see it.
 //!
-//! hyper polls a body again once HTTP/2's flow control has room for its last piece. So a body that
-//! has yielded a piece and is not polled again waits for its peer. A [`Paced`] body yields small
-//! pieces, and reports each poll in the [`BodyReport`] of its connection. The stream reads the
-//! report after its own poll and times the wait (see `streams`).
+//! hyper polls a body again once HTTP/2's flow control has room for the body's last piece. So if a
+//! body has yielded a piece and is not polled again, the peer is slow. A [`Paced`] body yields
+//! small pieces, and records each poll in the [`BodyReport`] of its connection. The stream reads
+//! the report after its own poll, and times how long the body waits (see `streams`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,24 +18,26 @@ use crate::serve::outgoing::PolledFrame;
 
 /// The largest piece of a body that hyper gets at once.
 ///
-/// One HTTP/2 frame at the protocol's default. hyper queues a piece as soon as there is room for
+/// This is the default size of one HTTP/2 frame. hyper queues a piece as soon as there is room for
 /// one byte, so a stream may hold this much beyond its peer's window. A slow peer must take this
-/// much within `write_stall_max`. Half would double the frames; double gains nothing.
+/// much within `write_stall_max`. Half would double the number of frames. Twice the size would not
+/// be faster.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1024;
 
-/// Whether the body of the stream that is being polled yielded a piece in its last poll; `None` if
-/// there was none. Each connection has one report, as its one task polls one stream at a time.
+/// The report of the last poll of a body in the present poll of a stream: true if the body yielded
+/// a piece, false if it did not, `None` if it was not polled. A connection has one report, because
+/// its task polls one stream after the other.
 pub(super) type BodyReport = Arc<Mutex<Option<bool>>>;
 
 pin_project! {
-    /// A body in pieces of at most [`PIECE_BYTES_MAX`].
+    /// A body that is yielded in pieces of at most [`PIECE_BYTES_MAX`].
     pub(super) struct Paced<B> {
         #[pin]
         inner: B,
-        // The rest of the chunk that the body yielded last.
+        // The part of the inner body's last chunk that was not yielded yet.
         rest: Bytes,
         report: BodyReport,
-        // The request asks for the head alone; hyper leaves that to the service in HTTP/2.
+        // Whether the request asks only for the head. In HTTP/2, hyper leaves this to the service.
         bodiless: bool,
     }
 }
@@ -64,7 +66,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
         *this.report.lock() = Some(true);
         let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES_MAX));
         if this.rest.is_empty() {
-            // An empty view would hold the whole buffer.
+            // An empty view would keep the whole buffer in memory.
             *this.rest = Bytes::new();
         }
         Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
@@ -75,7 +77,7 @@ impl<B: Body<Data = Bytes>> Body for Paced<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // hyper asks for it before the first piece alone.
+        // hyper calls this only before the first piece.
         if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
@@ -87,14 +89,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn large_body_comes_in_pieces_and_whole() {
+    async fn a_large_body_is_yielded_completely_in_pieces() {
         for len in [0, 1, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 100_000] {
             let bytes = Bytes::from_iter((0..len).map(|at| at as u8));
             let mut paced = Paced::new(Full::new(bytes.clone()), BodyReport::default(), false);
             assert_eq!(paced.size_hint().exact(), Some(len as u64));
             let mut all = Vec::new();
             while let Some(Ok(frame)) = paced.frame().await {
-                let piece = frame.into_data().expect("data");
+                let piece = frame.into_data().expect("the frame has data");
                 assert!(piece.len() <= PIECE_BYTES_MAX);
                 all.extend_from_slice(&piece);
                 assert_eq!(paced.is_end_stream(), all.len() == len);
@@ -104,18 +106,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn report_is_of_the_last_poll() {
+    async fn the_report_describes_the_last_poll() {
         let report = BodyReport::default();
         assert_eq!(*report.lock(), None);
         let mut paced = Paced::new(Full::new(Bytes::from_static(b"a")), report.clone(), false);
-        paced.frame().await.expect("data").expect("infallible");
+        paced.frame().await.expect("the frame has data").expect("the body cannot fail");
         assert_eq!(*report.lock(), Some(true));
         assert!(paced.frame().await.is_none());
         assert_eq!(*report.lock(), Some(false));
     }
 
     #[test]
-    fn answer_to_head_has_ended_before_it_begins() {
+    fn the_answer_to_a_head_request_has_no_body() {
         let paced = Paced::new(Full::new(Bytes::from_static(b"a")), BodyReport::default(), true);
         assert!(paced.is_end_stream());
     }

@@ -1,8 +1,8 @@
-//! The streams of one connection, polled by the connection's own task.
+//! The streams of one HTTP/2 connection, which the connection's own task polls.
 //!
-//! hyper spawns the streams. They are kept here, so that they end with the connection. A woken
-//! stream is polled. A stream ends early if its peer makes no room for it for `write_stall_max`:
-//! the drop resets it and frees its queue.
+//! hyper spawns the streams. They are stored here, so that they end together with the connection.
+//! Only woken streams are polled. If the peer makes no room for a stream for `write_stall_max`, the
+//! stream is dropped. This resets it and frees its queue.
 
 use std::mem::take;
 use std::panic::AssertUnwindSafe;
@@ -23,10 +23,11 @@ use crate::http::stalled::{self, StalledPeer};
 
 type BoxedStream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Streams that hyper has spawned since the last poll. Only one task locks it, for a moment.
+/// Streams that hyper has spawned since the last poll. Only one task locks the list, for a moment.
 type NewStreams = Mutex<Vec<BoxedStream>>;
 
-/// Takes the streams that hyper spawns. Weak, because each stream holds one.
+/// The executor to which hyper spawns the streams. Its reference is weak, because each stream holds
+/// a spawner.
 #[derive(Clone, Debug)]
 pub(super) struct Spawner(Weak<NewStreams>);
 
@@ -41,7 +42,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
     }
 }
 
-/// See the module.
+/// The open streams of one HTTP/2 connection.
 pub(super) struct Http2Streams {
     new: Arc<NewStreams>,
     streams: FuturesUnordered<RequestStream>,
@@ -61,7 +62,7 @@ impl Http2Streams {
         Spawner(Arc::downgrade(&self.new))
     }
 
-    /// Whether some were spawned since the last poll.
+    /// Whether streams were spawned since the last poll.
     pub(super) fn has_new(&self) -> bool {
         !self.new.lock().is_empty()
     }
@@ -70,12 +71,12 @@ impl Http2Streams {
         self.streams.is_empty()
     }
 
-    /// Has every stream polled in the next poll.
+    /// Makes the next poll poll every stream.
     pub(super) fn wake_all(&mut self) {
         self.streams = take(&mut self.streams).into_iter().collect();
     }
 
-    /// Polls the streams that were woken or are new.
+    /// Polls the streams that are new or were woken.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
         let new = take(&mut *self.new.lock());
         self.streams.extend(new.into_iter().map(|inner| RequestStream {
