@@ -1,8 +1,8 @@
 //! The guide: a chapter for each question about the use of this crate.
 //!
 //! Each module is a chapter of the folder `guide`. The chapters are included here so that every
-//! example in them compiles and runs. This module exists only in the documentation and its tests,
-//! and only with all features, since the chapters use all of them.
+//! example in them compiles and runs. This module exists only in the documentation. The examples are
+//! tested only with all features, because the chapters use all of them.
 
 #![cfg(any(
     not(doctest),

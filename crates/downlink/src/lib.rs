@@ -56,6 +56,7 @@
 //! # }
 //! ```
 //!
+//! With `.start(Start::Last(20))` a newcomer first gets the newest 20 messages ([`hub::Start`]).
 //! The builder from `Hub::<Message>::builder()` sets the retention, the limits and the store: see
 //! [`HubBuilder`].
 //!
@@ -115,9 +116,9 @@
 //! | `axum` | the traits of axum 0.8: responses and extractors | yes |
 //! | `json` | [`Hub::json`], [`Event::json`]: values that serde encodes | yes |
 //! | `serve` | [`serve()`], for HTTP/1.1 and HTTP/2 | yes |
-//! | `store` | [`HubBuilder::store`]: history in a SQLite file, which survives a crash | no |
+//! | `store` | `HubBuilder::store`: history in a SQLite file, which survives a crash | no |
 //! | `metrics` | the hub's numbers as OpenMetrics text | no |
-//! | `testing` | [`testing`]: a reader for your tests, without a network | no |
+//! | `testing` | the module `testing`: a reader for your tests, without a network | no |
 //!
 //! # Platforms
 //!

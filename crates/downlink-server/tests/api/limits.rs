@@ -162,11 +162,11 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
     server.publish("topic=a", "before").await;
     server.hub.drain();
     assert_eq!(stream.rest().await, ["before"]);
-    assert_told_later(
+    assert_unavailable(
         &server.get("/events?topic=a").await,
         "The hub is draining and accepts no new subscriptions.",
     );
-    assert_browser_told_later(&server, "topic=a").await;
+    assert_browser_unavailable(&server, "topic=a").await;
     server.publish("topic=a", "kept for who comes back").await;
 }
 

@@ -88,7 +88,7 @@ fn limits_of_clients_names_and_patterns_refuse_subscriptions() {
 fn a_draining_and_a_closed_hub_refuse_subscriptions() {
     let hub = hub();
     hub.drain();
-    sends_away(|| hub.subscribe(), "The hub is draining and accepts no new subscriptions.");
+    is_refused(|| hub.subscribe(), "The hub is draining and accepts no new subscriptions.");
     hub.close();
     is_refused(|| hub.subscribe(), "The hub is closed.");
 }
