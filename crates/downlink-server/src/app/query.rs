@@ -78,7 +78,7 @@ impl Query {
             Some("" | "1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
             Some(other) => Err(bad_request(format!(
-                "The parameter {name} must be 1 or 0, not {}.",
+                "The value of {name} must be 1 or 0, not {}.",
                 shown(other)
             ))),
         }
@@ -90,7 +90,7 @@ impl Query {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             value.parse().ok().filter(|_| digits).ok_or_else(|| {
                 bad_request(format!(
-                    "The parameter {name} must be a whole number, not {}.",
+                    "The value of {name} must be a whole number, not {}.",
                     shown(value)
                 ))
             })
