@@ -68,7 +68,7 @@ async fn the_answer_to_a_body_that_nobody_wants_arrives() {
     let answer = send_then_read(&server, "/nowhere").await;
     assert!(answer.problem(404).contains("There is nothing"));
     let answer = send_then_read(&server, "/events?topics=a").await;
-    assert!(answer.problem(400).contains("Did you mean topic?"));
+    assert!(answer.problem(400).contains("You may mean topic."));
     server.is_unharmed(&before).await;
 }
 
