@@ -264,11 +264,9 @@ pub fn with_file(mut command: Command, subcommand: &str, file: &Path) -> anyhow:
     let table: toml::Table = text.parse().with_context(|| format!("{shown} is not TOML"))?;
     for (name, value) in table {
         let values = texts_of(&value).with_context(|| {
-            format!("{shown}: {name} must be a string, a whole number or a list of them")
+            format!("{shown}: {name} must be a string, a whole number or a list")
         })?;
-        let serve = command
-            .find_subcommand(subcommand)
-            .with_context(|| format!("the command {subcommand} does not exist"))?;
+        let serve = command.find_subcommand(subcommand).context("the command does not exist")?;
         let known = serve.get_arguments().find(|arg| arg.get_long() == Some(&name));
         // `config` is the path of the settings file, so it cannot be set in the file.
         let known = known.filter(|arg| arg.get_id() != "config");

@@ -62,8 +62,7 @@ impl RetainRule {
             "age" => self.age.replace(parse_time(value)?).is_some(),
             _ => {
                 return Err(format!(
-                    "{limit:?} is not a limit; write events:N, bytes:N or age:TIME, with commas \
-                     between"
+                    "{limit:?} is not a limit; use events:N, bytes:N or age:TIME, joined by commas"
                 ));
             }
         };

@@ -22,8 +22,7 @@ pub(super) async fn next_chunk(
     loop {
         let frame = timeout(pause_max, body.frame()).await.map_err(|_| paused(pause_max))?;
         let Some(frame) = frame else { return Ok(None) };
-        let frame =
-            frame.map_err(|_| bad_request("The request body ended early. Send it again."))?;
+        let frame = frame.map_err(|_| bad_request("The body ended early. Send it again."))?;
         // Trailers are ignored.
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));

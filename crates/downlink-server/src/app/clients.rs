@@ -51,8 +51,7 @@ pub(super) async fn disconnect(
     let client = client.ok_or_else(|| bad_request("No client: add ?client=ID to the address."))?;
     let client = ClientId::new(client).map_err(|error| {
         bad_request(format!(
-            "The parameter client has the value {}, which is not a client id: \
-                             {error}.",
+            "The parameter client is {}, which is not a client id: {error}.",
             shown(client)
         ))
     })?;

@@ -46,22 +46,19 @@ impl Foreign {
         let (ids, types) = (query.one("ids")?, query.one("types")?);
         if format == Format::Lines && (ids.is_some() || types.is_some()) {
             return Err(bad_request(
-                "The parameters ids and types are for text/event-stream: lines of JSON have no \
-                 ids and types.",
+                "The parameters ids and types are for text/event-stream: lines of JSON have none.",
             ));
         }
         let ids = match ids {
             None | Some("drop") => Ids::Drop,
             Some("keep") => Ids::Keep,
-            Some(_) => return Err(bad_request("The parameter ids must be drop or keep.")),
+            Some(_) => return Err(bad_request("The value of ids must be drop or keep.")),
         };
         let types = match types {
             None | Some("prefix") => Types::Prefix,
             Some("keep") => Types::Keep,
             Some("drop") => Types::Drop,
-            Some(_) => {
-                return Err(bad_request("The parameter types must be prefix, keep or drop."));
-            }
+            Some(_) => return Err(bad_request("The value of types must be prefix, keep or drop.")),
         };
         Ok(Self { ids, types })
     }

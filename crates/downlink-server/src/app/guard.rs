@@ -76,10 +76,9 @@ fn host(request: &Request) -> Result<&str, Refused> {
     let host = one(request.headers(), &header::HOST)?;
     let target = request.uri().authority().map(|authority| authority.as_str());
     match (host, target) {
-        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => Err(bad_request(
-            "The Host header and the address of the request name different \
-                             servers.",
-        )),
+        (Some(host), Some(target)) if !host.eq_ignore_ascii_case(target) => {
+            Err(bad_request("The Host header and the address of the request are different."))
+        }
         (host, target) => host
             .or(target)
             .ok_or_else(|| bad_request("Send a Host header with the name of this server.")),
@@ -93,10 +92,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>,
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(value)), None) => Ok(Some(value)),
-        _ => Err(bad_request(format!(
-            "Send only one {name} header, with visible ASCII characters \
-                                      only."
-        ))),
+        _ => Err(bad_request(format!("Send only one {name} header, in visible ASCII."))),
     }
 }
 
@@ -167,8 +163,7 @@ fn is_own(origin: &str, name: &str) -> bool {
 
 fn foreign(origin: &str) -> Refused {
     forbidden(format!(
-        "Pages of {} may not use this server: send the request from the server's own page or from \
-         a program.",
+        "Pages of {} may not use this server: use the server's own page or a program.",
         shown(origin)
     ))
 }

@@ -77,14 +77,12 @@ pub(super) async fn publish(
 fn check_stream(query: &Query, key: Option<&str>) -> Result<(), Refused> {
     if let Some(name) = OF_ONE_EVENT.iter().find(|name| query.is_given(name)) {
         return Err(bad_request(format!(
-            "The parameter {name} is for one event, but the body is a stream of events: remove \
-             the parameter."
+            "The parameter {name} is for one event, but the body is a stream: remove it."
         )));
     }
     if key.is_some() {
         return Err(bad_request(
-            "Idempotency-Key is for one event, but the body is a stream of events: remove the \
-             header.",
+            "Idempotency-Key is for one event, but the body is a stream: remove the header.",
         ));
     }
     Ok(())
@@ -94,12 +92,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let (Some(key), more) = (keys.next(), keys.next()) else { return Ok(None) };
     let key = key.to_str().ok().filter(|_| more.is_none());
-    key.map(Some).ok_or_else(|| {
-        bad_request(
-            "Send only one Idempotency-Key, with visible ASCII \
-                                             characters only.",
-        )
-    })
+    key.map(Some).ok_or_else(|| bad_request("Send only one Idempotency-Key, in visible ASCII."))
 }
 
 fn answer(confirmed: &Confirmed) -> Response {

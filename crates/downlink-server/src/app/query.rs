@@ -78,7 +78,7 @@ impl Query {
             Some("" | "1" | "true") => Ok(Some(true)),
             Some("0" | "false") => Ok(Some(false)),
             Some(other) => Err(bad_request(format!(
-                "The parameter {name} must be 1 or 0, not {}.",
+                "The value of {name} must be 1 or 0, not {}.",
                 shown(other)
             ))),
         }
@@ -90,7 +90,7 @@ impl Query {
             let digits = value.bytes().all(|byte| byte.is_ascii_digit());
             value.parse().ok().filter(|_| digits).ok_or_else(|| {
                 bad_request(format!(
-                    "The parameter {name} must be a whole number, not {}.",
+                    "The value of {name} must be a whole number, not {}.",
                     shown(value)
                 ))
             })
@@ -115,7 +115,7 @@ fn unknown(name: &str, known: &[&str]) -> Refused {
     let nearest = known.iter().min_by_key(distance).filter(|known| distance(known) <= 3);
     let known = match (nearest, known) {
         (_, []) => "This address takes no parameters.".to_owned(),
-        (Some(nearest), _) => format!("Did you mean {nearest}?"),
+        (Some(nearest), _) => format!("You may mean {nearest}."),
         (None, _) => format!("The parameters are: {}.", known.join(", ")),
     };
     bad_request(format!("There is no parameter {}. {known}", shown(name)))
@@ -147,8 +147,8 @@ mod tests {
 
     #[test]
     fn unknown_names_come_with_a_suggestion() {
-        assert!(detail("topics=a").contains("Did you mean topic?"));
-        assert!(detail("TOPIC=a").contains("Did you mean topic?"));
+        assert!(detail("topics=a").contains("You may mean topic."));
+        assert!(detail("TOPIC=a").contains("You may mean topic."));
         assert!(detail("xyzxyzxyz=a").contains("The parameters are: topic, client, last."));
         let nothing = format!("{:?}", Query::read(Some("a"), &[]).unwrap_err());
         assert!(nothing.contains("takes no parameters"));

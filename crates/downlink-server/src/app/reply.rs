@@ -68,17 +68,12 @@ pub(super) fn method_not_allowed(detail: impl Into<String>) -> Refused {
 /// The refusal for a publish error. The detail says how to fix the request.
 pub(super) fn not_published(error: &PublishError) -> Refused {
     let advice = match error {
-        PublishError::TooLarge { .. } => {
-            " Send less, or start the server with a larger --event-bytes-max."
-        }
+        PublishError::TooLarge { .. } => " Send less data, or raise --event-bytes-max.",
         PublishError::Finished => " Publish to another topic.",
         PublishError::LastNeedsTopics => " Publish it only to topics.",
         PublishError::IdTaken => " Give each event its own id.",
         PublishError::KeyReused => " Use a new key for each event.",
-        PublishError::TooManyTopics { .. } => {
-            " Use fewer topics, or start the server with a \
-                                               higher --topics-max."
-        }
+        PublishError::TooManyTopics { .. } => " Use fewer topics, or raise --topics-max.",
         PublishError::ReservedType { .. } => " Choose another type.",
         PublishError::InvalidType(_) => " Remove the line breaks.",
         PublishError::Closed => " Try again later.",

@@ -24,10 +24,7 @@ pub(super) async fn topics(
     let query = Query::read(query.as_deref(), &["topic", "prefix", "limit", "after"])?;
     if let Some(topic) = query.one("topic")? {
         if ["prefix", "limit", "after"].iter().any(|name| query.is_given(name)) {
-            return Err(bad_request(
-                "The parameter topic asks for one topic: send it without \
-                                    prefix, limit and after.",
-            ));
+            return Err(bad_request("Send topic without prefix, limit and after."));
         }
         let found = app.hub.topic_overview(topic);
         let found = found.map_err(|error| not_a_topic("topic", topic, error))?;
@@ -62,10 +59,7 @@ pub(super) async fn finish(
 }
 
 fn not_a_topic(name: &str, topic: &str, error: InvalidName) -> Refused {
-    bad_request(format!(
-        "The parameter {name} has the value {}, which is not a topic: {error}.",
-        shown(topic)
-    ))
+    bad_request(format!("The parameter {name} is {}, not a topic: {error}.", shown(topic)))
 }
 
 fn row(topic: &TopicOverview) -> Value {

@@ -304,14 +304,7 @@ mod unix {
         let shown = path.display();
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "cannot read the type of the \
-                                                                     file {shown}"
-                    )
-                });
-            }
+            Err(error) => return Err(error).with_context(|| format!("cannot examine {shown}")),
             Ok(found) if !found.file_type().is_socket() => {
                 bail!("{shown} exists and is not a socket; choose another path with --listen")
             }

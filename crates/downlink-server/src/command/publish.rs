@@ -140,10 +140,7 @@ fn take_addresses(arguments: &mut Arguments) -> anyhow::Result<()> {
         match &*name {
             "topic" => arguments.topic.push(value),
             "client" => arguments.client.push(value),
-            _ => bail!(
-                "--url has the parameter {name:?}: remove it, and use the flag of that \
-                 name"
-            ),
+            _ => bail!("--url has the parameter {name:?}: remove it, and use a flag for it"),
         }
     }
     Ok(())
@@ -205,10 +202,7 @@ fn read_stdin(keep_line_end: bool) -> anyhow::Result<String> {
         bail!("stdin has more than {DATA_BYTES_MAX} bytes");
     }
     if data.is_empty() {
-        bail!(
-            "stdin is empty; give the data on stdin or as an argument, or give '' for an event \
-             without data"
-        );
+        bail!("stdin is empty; give data on stdin or as an argument, which may be empty ('')");
     }
     if !keep_line_end && data.ends_with('\n') {
         data.pop();

@@ -277,10 +277,7 @@ async fn stop(mut signals: Signals) {
 fn log_to_stderr() -> anyhow::Result<()> {
     let wanted = std::env::var(environment::LOG).unwrap_or_else(|_| "info".to_owned());
     let filter = EnvFilter::try_new(&wanted).with_context(|| {
-        format!(
-            "DOWNLINK_LOG={wanted:?} is not a level of the log; write error, warn, info, \
-                 debug or trace"
-        )
+        format!("DOWNLINK_LOG={wanted:?} is invalid; write error, warn, info, debug or trace")
     })?;
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);

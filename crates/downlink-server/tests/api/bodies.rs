@@ -68,7 +68,7 @@ async fn a_client_gets_the_error_after_it_has_sent_a_large_body() {
     let answer = send_then_read(&server, "/nowhere").await;
     assert!(answer.problem(404).contains("There is nothing"));
     let answer = send_then_read(&server, "/events?topics=a").await;
-    assert!(answer.problem(400).contains("Did you mean topic?"));
+    assert!(answer.problem(400).contains("You may mean topic."));
     server.is_unharmed(&before).await;
 }
 

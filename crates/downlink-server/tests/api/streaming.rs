@@ -296,8 +296,8 @@ async fn the_parameters_ids_and_types_decide_what_is_kept() {
     for (parameters, body, says) in [
         ("ids=keep", "id: a b\ndata: x\n\n", "is not an event id"),
         ("types=keep", "event: error\ndata: x\n\n", "is reserved"),
-        ("ids=other", "", "The parameter ids must be drop or keep."),
-        ("types=other", "", "The parameter types must be prefix, keep or drop."),
+        ("ids=other", "", "The value of ids must be drop or keep."),
+        ("types=other", "", "The value of types must be prefix, keep or drop."),
     ] {
         let detail = publish(parameters, body).await.problem(400);
         assert!(detail.contains(says), "{detail}");
