@@ -166,7 +166,7 @@ async fn a_draining_server_refuses_subscriptions_and_takes_publishes() {
         &server.get("/events?topic=a").await,
         "The hub is draining and accepts no new subscriptions.",
     );
-    assert_browser_unavailable(&server, "topic=a").await;
+    assert_browser_must_reconnect_later(&server, "topic=a").await;
     server.publish("topic=a", "kept for who comes back").await;
 }
 
