@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_for_this_process_count() {
+    fn only_sockets_for_our_pid_count() {
         let ours = std::process::id().to_string();
         assert_eq!(count(None, Some(ours.clone())).unwrap(), None);
         assert_eq!(counted("1", Some(&ours)), Ok(Some(1)));

@@ -250,7 +250,7 @@ fn the_inherited_socket_with_the_name_downlink_is_served() {
 }
 
 #[test]
-fn sockets_for_another_process_are_ignored() {
+fn sockets_for_another_pid_are_ignored() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = socket.local_addr().expect("bound").to_string();
     let server = Server::of(supervised(socket, 1, "LISTEN_PID=1 LISTEN_FDS=1"));

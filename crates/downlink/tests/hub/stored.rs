@@ -254,7 +254,7 @@ async fn a_subscription_behind_memory_ends_when_its_hub_is_dropped() {
 }
 
 #[tokio::test]
-async fn opening_a_store_twice_in_one_process_is_an_error() {
+async fn opening_a_store_twice_is_an_error() {
     let folder = Folder::new();
     let hub = open(&folder.file(), Durability::Commit);
     let second = Hub::<String>::builder().text().store(folder.file()).build().err().unwrap();
