@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 /// The help of `--url`. clap would replace `{n}` with a line break, so the text contains a style
-/// sequence between `{` and `n`. The style changes nothing on a terminal, and for other outputs clap
-/// removes it.
+/// sequence between `{` and `n`. The style changes nothing on a terminal, and for other outputs
+/// clap removes it.
 const URL_HELP: &str = "The URL of a subscription; {topic} and {\u{1b}[0mn}, the number of the \
                         connection, are replaced";
 
@@ -57,7 +57,8 @@ pub struct Arguments {
     /// Also publish to a topic with one reader, at this rate, and report its latency separately.
     #[arg(long, value_name = "PER SECOND")]
     pub(super) quiet_rate: Option<f64>,
-    /// Publish nothing. Open and close all connections this many times, and report the server's cost.
+    /// Publish nothing. Open and close all connections this many times, and report the server's
+    /// cost.
     #[arg(long, value_name = "N", requires = "server_pid")]
     pub(super) storms: Option<usize>,
     /// Kill the server under load, start it with this shell command, and let all clients resume.
@@ -84,7 +85,8 @@ pub struct Arguments {
     /// processes are not counted.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Vec<u32>,
-    /// Poll without sleeping. Use this only if no other program needs the load tool's processor core.
+    /// Poll without sleeping. Use this only if no other program needs the load tool's processor
+    /// core.
     #[arg(long)]
     pub(super) spin: bool,
     /// Print one JSON object instead of the table.

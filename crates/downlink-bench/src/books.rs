@@ -81,8 +81,8 @@ impl Books {
         self.period = period;
     }
 
-    /// An empty account for a connection that comes up now. The next event of the topic is its first
-    /// due event.
+    /// An empty account for a connection that comes up now. The next event of the topic is its
+    /// first due event.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
@@ -128,8 +128,8 @@ impl Books {
         self.refused.insert(place.number);
     }
 
-    /// Records that a connection on this topic got a record. Returns `None` if the record is not that of
-    /// a published event of the topic.
+    /// Records that a connection on this topic got a record. Returns `None` if the record is not
+    /// that of a published event of the topic.
     pub(super) fn deliver(
         &mut self,
         seen: &mut Seen,

@@ -1,8 +1,8 @@
 //! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
-//! Each client has to get every acknowledged event once and in order, over all of its connections. For
-//! the event that is being published at the crash there is no answer. Either all clients have to get
-//! this event, or none.
+//! Each client has to get every acknowledged event once and in order, over all of its connections.
+//! For the event that is being published at the crash there is no answer. Either all clients have
+//! to get this event, or none.
 
 use std::{
     fmt,
@@ -27,8 +27,8 @@ use super::{
 
 /// The number of events before the crash, so that every client has an event id.
 const BEFORE: u64 = 10;
-/// The number of events between the crash and the return of the clients. Each client has to get them
-/// when it resumes.
+/// The number of events between the crash and the return of the clients. Each client has to get
+/// them when it resumes.
 const AWAY: u64 = 100;
 /// The maximum duration of each step.
 const STEP_MAX: Duration = Duration::from_secs(60);
@@ -41,7 +41,8 @@ pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// The number of events without an answer because of the crash, and how many of them clients got.
+    /// The number of events without an answer because of the crash, and how many of them clients
+    /// got.
     unanswered: u64,
     unanswered_kept: u64,
     received: u64,
@@ -105,8 +106,8 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     };
     turn_until(&mut load, is_down, "the end of the connections")?;
     let new = start(line)?;
-    // The load tries to connect its publisher again and again. The pauses leave processor time for the
-    // server.
+    // The load tries to connect its publisher again and again. The pauses leave processor time for
+    // the server.
     let is_back = |load: &mut LoadRun<'_>| {
         thread::sleep(RETRY);
         Ok(load.is_idle())

@@ -1,8 +1,9 @@
-//! A connection without blocking calls. It sends a request, and reads the response as its bytes arrive.
+//! A connection without blocking calls. It sends a request, and reads the response as its bytes
+//! arrive.
 //!
 //! All connections of the load tool have this type. The owner decides when to read. A registered
-//! connection is read when the poll reports it. An unregistered connection is read whenever its owner
-//! has time.
+//! connection is read when the poll reports it. An unregistered connection is read whenever its
+//! owner has time.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -37,8 +38,8 @@ pub(super) struct HttpConnection {
 pub(super) struct Ready<'a> {
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// True if the peer may have closed its side. A read that does not fill the buffer then does not
-    /// prove that the socket is empty.
+    /// True if the peer may have closed its side. A read that does not fill the buffer then does
+    /// not prove that the socket is empty.
     closed: bool,
     buffer: &'a mut [u8],
     start: Instant,

@@ -1,9 +1,9 @@
 //! `downlink bench` puts a load on any server of event streams and accounts for every event.
 //!
 //! Many subscriptions and a few publishers run in one thread. Each payload contains a record that
-//! identifies the event, so the tool counts every delivery exactly. At a fixed rate, the latency of an
-//! event is measured from the time at which it was due to be published. So if the server stalls, the
-//! latency includes the whole stall. Lost events are part of the report, not errors.
+//! identifies the event, so the tool counts every delivery exactly. At a fixed rate, the latency of
+//! an event is measured from the time at which it was due to be published. So if the server stalls,
+//! the latency includes the whole stall. Lost events are part of the report, not errors.
 //!
 //! ```sh
 //! downlink serve &
@@ -22,13 +22,13 @@
 //!
 //! # Limits
 //!
-//! The tool supports only HTTP/1.1 without TLS. The server and the tool each need a descriptor for each
-//! connection. The tool raises its own limit of descriptors as far as the system allows.
+//! The tool supports only HTTP/1.1 without TLS. The server and the tool each need a descriptor for
+//! each connection. The tool raises its own limit of descriptors as far as the system allows.
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It needs Unix. It can measure the memory and the processor time of the
-//! server only on Linux.
+//! The crate has no features. It needs Unix. It can measure the memory and the processor time of
+//! the server only on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide

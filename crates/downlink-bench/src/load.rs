@@ -1,9 +1,9 @@
 //! The load itself. One thread polls all connections, and no call blocks on a connection.
 //!
-//! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers, and the
-//! clients of a comeback. Readiness is edge-triggered. A read that does not fill the buffer has emptied
-//! the socket, so a delivery costs one system call. A delivery allocates memory only if the
-//! subscriptions can resume.
+//! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers,
+//! and the clients of a comeback. Readiness is edge-triggered. A read that does not fill the buffer
+//! has emptied the socket, so a delivery costs one system call. A delivery allocates memory only if
+//! the subscriptions can resume.
 
 use std::{
     io::ErrorKind,
@@ -33,7 +33,8 @@ const CONNECTING_MAX: usize = 100;
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The maximum duration of a drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// The size of one read. A few hundred events fit in it, so one read takes a whole batch of the server.
+/// The size of one read. A few hundred events fit in it, so one read takes a whole batch of the
+/// server.
 const READ_BYTES: usize = 64 << 10;
 /// The maximum number of events from one poll.
 const EVENTS: usize = 1_024;
@@ -64,8 +65,9 @@ pub(super) struct LoadRun<'a> {
     pub(super) troubles: Troubles,
     pub(super) progress: ProgressLine,
     is_publishing: bool,
-    /// The load on the quiet topic. It gets its turns between the connections of this load, not after
-    /// all of them. Otherwise its latency would include the time in which the load tool reads them.
+    /// The load on the quiet topic. It gets its turns between the connections of this load, not
+    /// after all of them. Otherwise its latency would include the time in which the load tool reads
+    /// them.
     pub(super) quiet: Option<Box<Self>>,
     pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }
@@ -130,8 +132,8 @@ impl<'a> LoadRun<'a> {
         })
     }
 
-    /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. Subscriptions that have ended
-    /// resume.
+    /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. Subscriptions that have
+    /// ended resume.
     pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
@@ -199,9 +201,9 @@ impl<'a> LoadRun<'a> {
         self.turn_until(time, time, |_| Ok(Some(0))).map(drop)
     }
 
-    /// Takes turns until `progress` returns `None`. Before that, `progress` returns a number that grows
-    /// with each step. Returns false if the number does not grow for `silence_max`, or if `progress`
-    /// does not return `None` within `total_max`.
+    /// Takes turns until `progress` returns `None`. Before that, `progress` returns a number that
+    /// grows with each step. Returns false if the number does not grow for `silence_max`, or if
+    /// `progress` does not return `None` within `total_max`.
     pub(super) fn turn_until(
         &mut self,
         silence_max: Duration,
@@ -305,8 +307,8 @@ impl<'a> LoadRun<'a> {
         Ok(())
     }
 
-    /// Takes the events that are due now, at most one batch. Returns their positions, and the topics
-    /// and payloads for their request.
+    /// Takes the events that are due now, at most one batch. Returns their positions, and the
+    /// topics and payloads for their request.
     fn take_due(&mut self) -> (Vec<TopicPosition>, Vec<(usize, String)>) {
         let now_ns = self.now_ns();
         let (mut places, mut payloads) = (Vec::new(), Vec::new());
@@ -319,7 +321,8 @@ impl<'a> LoadRun<'a> {
         (places, payloads)
     }
 
-    /// Counts the answers of a publisher, and opens its connection again if the connection is broken.
+    /// Counts the answers of a publisher, and opens its connection again if the connection is
+    /// broken.
     fn settle_publisher(&mut self, number: usize) -> anyhow::Result<()> {
         let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];

@@ -1,16 +1,17 @@
 //! The pace decides when the next event is published: at a fixed rate, or as soon as the window has
 //! room for it.
 //!
-//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. At a fixed rate the
-//! record of an event contains the time at which the event was due, even if the event is published
-//! later. So a stall of the server adds to the latency of all waiting events (no coordinated omission).
-//! With a window the record contains the time at which the event is published.
+//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. At a fixed rate
+//! the record of an event contains the time at which the event was due, even if the event is
+//! published later. So a stall of the server adds to the latency of all waiting events (no
+//! coordinated omission). With a window the record contains the time at which the event is
+//! published.
 
 use std::collections::VecDeque;
 
-/// With a window, if no delivery arrives for this long, the load no longer waits for the outstanding
-/// deliveries. Otherwise lost deliveries would stop the load. A server that still delivers is not
-/// silent for a quarter of a second.
+/// With a window, if no delivery arrives for this long, the load no longer waits for the
+/// outstanding deliveries. Otherwise lost deliveries would stop the load. A server that still
+/// delivers is not silent for a quarter of a second.
 pub(super) const WINDOW_STALL_NS: u64 = 250_000_000;
 
 /// The pace of a run.
@@ -70,8 +71,8 @@ impl Pace {
         }
     }
 
-    /// Records that an event was published with this number of due deliveries. The n-th call is for the
-    /// event number n - 1.
+    /// Records that an event was published with this number of due deliveries. The n-th call is for
+    /// the event number n - 1.
     pub(super) fn published(&mut self, deliveries: u64, now_ns: u64) {
         match self {
             Self::Rate { published, .. } => *published += 1,

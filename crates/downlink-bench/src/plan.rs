@@ -18,7 +18,8 @@ use super::{
     record::RECORD_BYTES,
 };
 
-/// The maximum is about the number of ports of one address. More connections need several load tools.
+/// The maximum is about the number of ports of one address. More connections need several load
+/// tools.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
 /// Events of one request. The maximum is the default limit of a server for a batch.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
@@ -26,8 +27,8 @@ const BATCH: RangeInclusive<usize> = 1..=10_000;
 const STALLED: RangeInclusive<usize> = 0..=10_000;
 /// The maximum is the default limit of a server for topics.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
-/// Each publisher is a connection. More publishers than the maximum would only make the order of the
-/// events more random.
+/// Each publisher is a connection. More publishers than the maximum would only make the order of
+/// the events more random.
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
 /// Above this rate, the single thread of the tool would have no time for anything but publishing.
 const RATE_MAX: f64 = 1_000_000.0;
@@ -181,15 +182,16 @@ impl Plan {
         own + beside(&self.quiet) + beside(&self.stalled)
     }
 
-    /// The request of a subscription. If there is a last event id, the subscription resumes after it.
+    /// The request of a subscription. If there is a last event id, the subscription resumes after
+    /// it.
     pub(super) fn subscribe_request(&self, number: usize, last_event_id: Option<&str>) -> Vec<u8> {
         let head = self.subscribe.head(&self.topic(number % self.topics), self.first + number);
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         format!("{head}Accept: text/event-stream\r\n{last}\r\n").into_bytes()
     }
 
-    /// The request that publishes these payloads, each to its topic. The path contains the topic of the
-    /// first payload.
+    /// The request that publishes these payloads, each to its topic. The path contains the topic of
+    /// the first payload.
     pub(super) fn publish_request(
         &self,
         publisher: usize,

@@ -1,8 +1,8 @@
 //! Draws the distribution of latency as an SVG. The scale for the share of deliveries stretches the
 //! slowest deliveries.
 //!
-//! The SVG needs no script, font or style sheet, so every viewer can show it. The colours have medium
-//! brightness, so they are legible on white and on black.
+//! The SVG needs no script, font or style sheet, so every viewer can show it. The colours have
+//! medium brightness, so they are legible on white and on black.
 
 use std::fmt::Write as _;
 
@@ -28,7 +28,8 @@ struct Field {
 
 /// The scales of both axes.
 struct Scales {
-    /// The right end of the chart: 3 if the slowest delivery in a thousand is the last that is shown.
+    /// The right end of the chart: 3 if the slowest delivery in a thousand is the last that is
+    /// shown.
     nines: f64,
     /// The minimum and the maximum latency of the chart, as powers of ten of nanoseconds.
     low: f64,

@@ -8,8 +8,8 @@ use std::{
 
 use super::books::Books;
 
-/// The time between two updates. A quarter of a second would be too fast to read, and a whole second
-/// would look as if the program had stopped.
+/// The time between two updates. A quarter of a second would be too fast to read, and a whole
+/// second would look as if the program had stopped.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The progress line.

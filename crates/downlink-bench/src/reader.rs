@@ -1,8 +1,9 @@
 //! Reads an event stream from a connection. All kinds of load use this reader.
 //!
-//! The reader checks the head of the response, and yields the records in the body. By default it only
-//! scans the bytes for records, which costs almost nothing. A reader that resumes uses the full decoder
-//! of the format. The decoder outlives the connection, so the next request can send the last event id.
+//! The reader checks the head of the response, and yields the records in the body. By default it
+//! only scans the bytes for records, which costs almost nothing. A reader that resumes uses the
+//! full decoder of the format. The decoder outlives the connection, so the next request can send
+//! the last event id.
 
 use std::io;
 

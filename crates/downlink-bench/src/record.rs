@@ -1,8 +1,8 @@
 //! The record in a payload, which identifies the event: run, number, due time.
 //!
-//! A record consists of letters and digits only, so JSON, forms and the event stream format leave it
-//! unchanged. The scanner finds the records in a stream of bytes, even if a record arrives in several
-//! pieces, and ignores all other bytes.
+//! A record consists of letters and digits only, so JSON, forms and the event stream format leave
+//! it unchanged. The scanner finds the records in a stream of bytes, even if a record arrives in
+//! several pieces, and ignores all other bytes.
 
 use memchr::memmem::Finder;
 
@@ -97,8 +97,8 @@ impl Scanner {
         Self { marker: Finder::new(MARKER) }
     }
 
-    /// Calls `found` for each record that ends in `bytes`. These are the next bytes of the stream to
-    /// which `carry` belongs.
+    /// Calls `found` for each record that ends in `bytes`. These are the next bytes of the stream
+    /// to which `carry` belongs.
     pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(EventRecord)) {
         let mut from = 0;
         if carry.length > 0 {

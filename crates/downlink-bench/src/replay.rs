@@ -1,8 +1,8 @@
 //! A reader that replays the events of an earlier run again and again while the main load runs.
 //!
-//! Each pass is a new connection, and has to get every event of the earlier run once and in order. When
-//! a pass ends, the next pass begins at once, so a replay is in progress during the whole load. The
-//! tool samples the server's memory during the passes.
+//! Each pass is a new connection, and has to get every event of the earlier run once and in order.
+//! When a pass ends, the next pass begins at once, so a replay is in progress during the whole
+//! load. The tool samples the server's memory during the passes.
 
 use std::{
     fmt, mem,
@@ -26,7 +26,8 @@ use super::{
 const READ_BYTES: usize = 64 << 10;
 /// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two samples of the server's memory. A sample takes some tens of microseconds.
+/// The interval between two samples of the server's memory. A sample takes some tens of
+/// microseconds.
 const SAMPLE: Duration = Duration::from_millis(20);
 
 /// The results of the passes so far, and the current pass.
@@ -157,8 +158,8 @@ impl<'a> ReplayPasses<'a> {
         self.close();
     }
 
-    /// Ends the pass and adds it to the results. A late event counts as duplicated, because a replay has
-    /// to be in order.
+    /// Ends the pass and adds it to the results. A late event counts as duplicated, because a
+    /// replay has to be in order.
     fn close(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let counts = mem::take(&mut self.reading.books.counts);

@@ -9,8 +9,8 @@ use super::{
     replay::ReplayResults, stalled::Returns,
 };
 
-/// If the load tool is busy for a larger share of the time than this, it may itself limit the load or
-/// increase the latency.
+/// If the load tool is busy for a larger share of the time than this, it may itself limit the load
+/// or increase the latency.
 const BUSY_LIMIT: f64 = 0.9;
 
 /// The figures of a run.
@@ -103,7 +103,8 @@ impl LoadReport {
         let Period { seconds, busy_share, .. } = outcome.measured;
         let quiet = outcome.quiet.as_ref().map(quiet_figures);
         let returned = outcome.returns.as_ref().is_none_or(|returns| returns.failed == 0);
-        // Events of several publishers may reach the server in any order, so the order is not checked.
+        // Events of several publishers may reach the server in any order, so the order is not
+        // checked.
         let flawless = counts.is_flawless(plan.publishers == 1)
             && quiet.is_none_or(|quiet| quiet.flawless)
             && returned
@@ -161,7 +162,8 @@ impl LoadReport {
     }
 }
 
-/// At a fixed rate, the number of events that were due but not published, because the server was slow.
+/// At a fixed rate, the number of events that were due but not published, because the server was
+/// slow.
 fn overdue(plan: &Plan, published: u64) -> u64 {
     let Pace::Rate { per_second, .. } = plan.pace else { return 0 };
     let seconds = (plan.timing.warmup + plan.timing.duration).as_secs_f64();

@@ -1,18 +1,19 @@
-//! Reads HTTP/1.1 responses as their bytes arrive: the head, and a body in chunks, with a length, or up
-//! to the end of the connection.
+//! Reads HTTP/1.1 responses as their bytes arrive: the head, and a body in chunks, with a length,
+//! or up to the end of the connection.
 //!
-//! Sans-IO, and without allocation after the head. The reader removes the framing of the body and skips
-//! trailers.
+//! Sans-IO, and without allocation after the head. The reader removes the framing of the body and
+//! skips trailers.
 
 use thiserror::Error;
 
-/// The maximum size of a head. Servers send a few hundred bytes, and most clients have a limit between
-/// 8 and 64 KiB.
+/// The maximum size of a head. Servers send a few hundred bytes, and most clients have a limit
+/// between 8 and 64 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// The maximum size of the trailers. It is the same as for a head, since trailers are header lines too.
+/// The maximum size of the trailers. It is the same as for a head, since trailers are header lines
+/// too.
 const TRAILER_BYTES_MAX: usize = HEAD_BYTES_MAX;
-/// The maximum number of hexadecimal digits in the size of a chunk. 15 digits have 60 bits, so the size
-/// cannot overflow 64 bits.
+/// The maximum number of hexadecimal digits in the size of a chunk. 15 digits have 60 bits, so the
+/// size cannot overflow 64 bits.
 const SIZE_DIGITS_MAX: u8 = 15;
 
 /// A response that is being read.
@@ -48,8 +49,8 @@ enum Framing {
 /// The part of the chunked coding to which the next byte belongs.
 #[derive(Clone, Copy, Debug)]
 enum Chunk {
-    /// The line with a chunk's size. `value` is the size so far. `digits` is the number of digits so
-    /// far, or `None` after the last digit.
+    /// The line with a chunk's size. `value` is the size so far. `digits` is the number of digits
+    /// so far, or `None` after the last digit.
     Size {
         value: u64,
         digits: Option<u8>,
@@ -263,8 +264,8 @@ fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
 mod tests {
     use super::*;
 
-    /// Reads a response: its status, its body, and whether it has ended. Checks that the result is the
-    /// same if the bytes arrive in pieces.
+    /// Reads a response: its status, its body, and whether it has ended. Checks that the result is
+    /// the same if the bytes arrive in pieces.
     fn read(text: &str) -> Result<(Option<u16>, String, bool), BadResponse> {
         let whole = read_in_pieces(text, text.len());
         assert_eq!(whole, read_in_pieces(text, 1));

@@ -1,7 +1,7 @@
 //! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! This works on Linux only. Other systems do not have these files, so there it is an error to name a
-//! process. Child processes are not counted.
+//! This works on Linux only. Other systems do not have these files, so there it is an error to name
+//! a process. Child processes are not counted.
 
 use std::io;
 
@@ -18,8 +18,8 @@ pub(super) struct ServerProcesses {
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
-    /// Only the user time. The system samples it, so a measurement needs tens of seconds to be accurate.
-    /// The sum of user and system time is exact.
+    /// Only the user time. The system samples it, so a measurement needs tens of seconds to be
+    /// accurate. The sum of user and system time is exact.
     pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
 }
@@ -103,8 +103,9 @@ fn read(_: u32) -> io::Result<Usage> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Reads the ticks of user time and of system time, and the resident pages. These are the fields 14, 15
-/// and 24. Field 2 is the program's name in parentheses; the name may contain parentheses itself.
+/// Reads the ticks of user time and of system time, and the resident pages. These are the fields
+/// 14, 15 and 24. Field 2 is the program's name in parentheses; the name may contain parentheses
+/// itself.
 #[cfg(any(target_os = "linux", test))]
 fn parse(stat: &str) -> Option<(u64, u64, u64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

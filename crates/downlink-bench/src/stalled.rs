@@ -1,10 +1,10 @@
-//! Readers that stop reading and later resume. The tool checks that each reader gets every event, or a
-//! report of the gap.
+//! Readers that stop reading and later resume. The tool checks that each reader gets every event,
+//! or a report of the gap.
 //!
-//! The readers connect before the first event is published, and do not read during the load. Afterwards
-//! they read everything that the server has for them. Readers whose connection the server has ended
-//! resume with their last event id. A reader may miss events if the server reports the gap, so these
-//! deliveries are not in the books of the main load.
+//! The readers connect before the first event is published, and do not read during the load.
+//! Afterwards they read everything that the server has for them. Readers whose connection the
+//! server has ended resume with their last event id. A reader may miss events if the server reports
+//! the gap, so these deliveries are not in the books of the main load.
 
 use std::time::Duration;
 
@@ -34,14 +34,15 @@ pub(super) struct Returns {
     pub(super) readers: u64,
     /// The number of readers whose connection the server had ended.
     pub(super) cut: u64,
-    /// The number of sockets for stalled readers that the server still had open at the end of the load.
+    /// The number of sockets for stalled readers that the server still had open at the end of the
+    /// load.
     pub(super) still_open: Option<usize>,
     /// The number of readers that missed no event.
     pub(super) exact: u64,
     /// The number of readers that missed events and got one report of a gap.
     pub(super) one_gap: u64,
-    /// The number of all other readers: they missed events without a report, got several reports, got
-    /// events twice or out of order, or did not get the newest event.
+    /// The number of all other readers: they missed events without a report, got several reports,
+    /// got events twice or out of order, or did not get the newest event.
     pub(super) failed: u64,
     /// Why the first of the failed readers failed.
     pub(super) problem: Option<String>,
@@ -135,8 +136,8 @@ mod tests {
         *,
     };
 
-    /// Judges a reader. Each letter is a delivery: a digit is the event with this number, and `g` is the
-    /// report of a gap.
+    /// Judges a reader. Each letter is a delivery: a digit is the event with this number, and `g`
+    /// is the report of a gap.
     fn end(letters: &str, refused: &[u64]) -> Result<u64, String> {
         let mut books = Books::new(1, 1, Pace::window(16)).unwrap();
         books.refused_may_arrive = true;

@@ -1,15 +1,15 @@
 //! The tally of deliveries: received, lost, duplicated, out of order.
 //!
 //! Invariant: each connection knows for every event of its topic whether the event has arrived. It
-//! stores the next position, and the ranges of missing positions (the holes) below it. So counts are
-//! exact, not sampled. A connection with more than [`HOLES_MAX`] holes forgets the oldest one, and the
-//! tally counts the forgotten holes.
+//! stores the next position, and the ranges of missing positions (the holes) below it. So counts
+//! are exact, not sampled. A connection with more than [`HOLES_MAX`] holes forgets the oldest one,
+//! and the tally counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
 /// The maximum number of holes that one connection remembers. With a server that delivers in order
-/// there is none, and with a server that drops events under load there are a few dozen. A hole takes
-/// 16 bytes, so 10,000 connections need at most 160 MB.
+/// there is none, and with a server that drops events under load there are a few dozen. A hole
+/// takes 16 bytes, so 10,000 connections need at most 160 MB.
 pub(super) const HOLES_MAX: usize = 1_000;
 
 /// Counts over all connections.
@@ -37,8 +37,8 @@ impl Counts {
         self.expected.saturating_sub(self.received)
     }
 
-    /// True if every due delivery arrived exactly once, and nothing else arrived. If `is_ordered`, the
-    /// deliveries also have to be in order.
+    /// True if every due delivery arrived exactly once, and nothing else arrived. If `is_ordered`,
+    /// the deliveries also have to be in order.
     pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
         let odd = self.duplicated + self.wrong_topic + self.foreign;
         odd == 0 && self.lost() == 0 && !(is_ordered && self.out_of_order > 0)
@@ -73,8 +73,8 @@ impl Seen {
         self.next
     }
 
-    /// True if the event at this position has arrived. Positions before the first due position count
-    /// as arrived.
+    /// True if the event at this position has arrived. Positions before the first due position
+    /// count as arrived.
     pub(super) fn has(&self, position: u64) -> bool {
         position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }
