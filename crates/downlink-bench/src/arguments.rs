@@ -4,8 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-/// The help of `--url`. For clap, `{n}` is a line break, so a style that changes nothing stands
-/// inside of it; clap leaves styles out of everything but a terminal.
+/// The help of `--url`. clap would replace `{n}` with a line break, so the text contains a style
+/// sequence between `{` and `n`. The style changes nothing on a terminal, and for other outputs
+/// clap removes it.
 const URL_HELP: &str = "The URL of a subscription; {topic} and {\u{1b}[0mn}, the number of the \
                         connection, are replaced";
 
@@ -14,7 +15,7 @@ const URL_HELP: &str = "The URL of a subscription; {topic} and {\u{1b}[0mn}, the
 pub struct Arguments {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/events?topic={topic}", help = URL_HELP)]
     pub(super) url: String,
-    /// A header of the subscriptions; repeatable, with the same placeholders.
+    /// A header of the subscriptions; repeatable. The placeholders of --url are replaced.
     #[arg(long = "header", value_name = "NAME: VALUE")]
     pub(super) headers: Vec<String>,
     /// The URL for publishing; {topic} is replaced [default: the URL of a subscription].
@@ -29,37 +30,38 @@ pub struct Arguments {
     /// The body of the requests that publish; {payload} and {topic} are replaced, \n is a line end.
     #[arg(long, value_name = "TEMPLATE", default_value = "{payload}")]
     pub(super) publish_body: String,
-    /// Connections that subscribe.
+    /// The number of connections that subscribe.
     #[arg(long, short, value_name = "N", default_value = "1000")]
     pub(super) connections: usize,
-    /// Topics; connections and events take turns among them.
+    /// The number of topics; connections and events are distributed evenly among them.
     #[arg(long, short, value_name = "N", default_value = "1")]
     pub(super) topics: usize,
-    /// The names of the topics, before their number.
+    /// The begin of each topic's name, before the topic's number.
     #[arg(long, value_name = "TEXT", default_value = "bench-")]
     pub(super) topic_prefix: String,
-    /// Connections that publish. With more than one, events may overtake each other on the way in.
+    /// The number of connections that publish. With more than one, events may arrive in any order.
     #[arg(long, short, value_name = "N", default_value = "1")]
     pub(super) publishers: usize,
-    /// Events to publish per second, however fast they are delivered.
+    /// The events to publish per second, even if the server delivers them more slowly.
     #[arg(long, value_name = "PER SECOND", default_value = "10", conflicts_with = "window")]
     pub(super) rate: f64,
-    /// Publish when fewer than this many events are on their way to any connection.
+    /// Publish as soon as fewer than this many events have missing deliveries.
     #[arg(long, value_name = "EVENTS")]
     pub(super) window: Option<usize>,
-    /// Events of one request; the body is repeated for each of them.
+    /// The maximum number of events in one request; the body is repeated for each event.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(super) batch: usize,
-    /// Further connections that read nothing until the load is over, and then resume.
+    /// The number of further connections that read nothing until the load is over, and then resume.
     #[arg(long, value_name = "N", default_value = "0")]
     pub(super) stalled: usize,
     /// Also publish to a topic with one reader, at this rate, and report its latency separately.
     #[arg(long, value_name = "PER SECOND")]
     pub(super) quiet_rate: Option<f64>,
-    /// Publish nothing: open and close all connections this many times, and report the server's cost.
+    /// Publish nothing. Open and close all connections this many times, and report the server's
+    /// cost.
     #[arg(long, value_name = "N", requires = "server_pid")]
     pub(super) storms: Option<usize>,
-    /// Kill the server under load, start it again with this shell command, and let all clients resume.
+    /// Kill the server under load, start it with this shell command, and let all clients resume.
     #[arg(long, value_name = "LINE", requires = "server_pid", conflicts_with = "storms")]
     pub(super) comeback: Option<String>,
     /// The number that marks this run's events for a later run [default: random].
@@ -74,7 +76,7 @@ pub struct Arguments {
     /// The number of events that the earlier run published.
     #[arg(long, value_name = "N", requires = "replay_url")]
     pub(super) replay_events: Option<u64>,
-    /// The size of a payload.
+    /// The size of each payload.
     #[arg(long, value_name = "BYTES", default_value = "100")]
     pub(super) payload_bytes: usize,
     #[command(flatten)]
@@ -83,13 +85,14 @@ pub struct Arguments {
     /// processes are not counted.
     #[arg(long, value_name = "PID")]
     pub(super) server_pid: Vec<u32>,
-    /// Poll without sleeping, if the load tool has a processor to itself.
+    /// Poll without sleeping. Use this only if no other program needs the load tool's processor
+    /// core.
     #[arg(long)]
     pub(super) spin: bool,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub(super) json: bool,
-    /// Draw the distribution of latency.
+    /// Write a chart of the latency distribution to this file.
     #[arg(long, value_name = "FILE.svg")]
     pub(super) plot: Option<PathBuf>,
 }
@@ -106,7 +109,7 @@ pub(super) struct Timing {
     /// How long to stay idle after connecting, before the server's memory is measured.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse_time)]
     pub(super) settle: Duration,
-    /// After this silence at the end, missing deliveries count as lost.
+    /// If nothing arrives for this long at the end, missing deliveries count as lost.
     #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = parse_time)]
     pub(super) drain: Duration,
     /// Publish at most this many events, and end when all of them have arrived.

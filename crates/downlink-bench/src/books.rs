@@ -1,7 +1,7 @@
-//! The books of a run: every publish and every delivery is entered here.
+//! The books of a run, which record every publish and every delivery.
 //!
-//! Sans-IO: times are nanoseconds since the start of the run. Latency and rates cover the measured
-//! period only; the counts of deliveries cover the whole run.
+//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. Latency and rates
+//! cover only the measured period, whereas the counts of deliveries cover the whole run.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -13,9 +13,9 @@ use super::{
     tally::{Counts, DeliveryOrder, Seen},
 };
 
-/// The longest latency that the histogram distinguishes: an hour.
+/// The maximum latency in the histogram: an hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-/// Significant digits of a latency.
+/// The precision of the histogram, in significant digits.
 const LATENCY_DIGITS: u8 = 3;
 
 /// The books.
@@ -24,17 +24,18 @@ pub(super) struct Books {
     pub(super) run: u32,
     pub(super) pace: Pace,
     pub(super) counts: Counts,
-    /// Of the events that were due in the measured period.
+    /// The latency of the events that were due in the measured period.
     pub(super) latency_ns: Histogram<u64>,
     pub(super) published: u64,
-    /// Events whose publishing failed: they are not due.
+    /// The numbers of the events whose publishing failed. Their deliveries are not due.
     pub(super) refused: HashSet<u64>,
-    /// Whether a refused event may still arrive: a crash of the server cuts off the answer only.
+    /// True if a refused event may still arrive: when the server crashes, the event may have been
+    /// published although its answer is missing.
     pub(super) refused_may_arrive: bool,
-    /// Deliveries, and reads that held any, within the measured period.
+    /// The counts within the measured period.
     pub(super) measured: MeasuredCounts,
     topics: u64,
-    /// Connections that are up, by topic.
+    /// The number of connections that are up, for each topic.
     up: Vec<u64>,
     period: Range<u64>,
 }
@@ -49,7 +50,7 @@ pub(super) struct MeasuredCounts {
     pub(super) acknowledged: u64,
 }
 
-/// The place of an event among those of its topic.
+/// A published event: its topic, the number of due deliveries, and its number in the run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TopicPosition {
     pub(super) topic: usize,
@@ -58,7 +59,7 @@ pub(super) struct TopicPosition {
 }
 
 impl Books {
-    /// Empty books; nothing is measured until [`measure`](Self::measure).
+    /// Empty books. The measured period is empty until [`measure`](Self::measure) sets it.
     pub(super) fn new(run: u32, topics: usize, pace: Pace) -> anyhow::Result<Self> {
         Ok(Self {
             run,
@@ -80,27 +81,28 @@ impl Books {
         self.period = period;
     }
 
-    /// The next event of the topic is the first one due to a connection that comes up now.
+    /// An empty account for a connection that comes up now. The next event of the topic is its
+    /// first due event.
     pub(super) fn first_due(&self, topic: usize) -> Seen {
         Seen::starting_at((self.published + self.topics - 1 - topic as u64) / self.topics)
     }
 
-    /// A connection is up: the events from now on are due to it.
+    /// Records that a connection is up. Later events of the topic are due to it.
     pub(super) fn up(&mut self, topic: usize) {
         self.up[topic] += 1;
     }
 
-    /// A connection is gone: the events from now on are not due to it.
+    /// Records that a connection has ended. Later events of the topic are not due to it.
     pub(super) fn down(&mut self, topic: usize) {
         self.up[topic] -= 1;
     }
 
-    /// Connections that are up.
+    /// The number of connections that are up.
     pub(super) fn connections_up(&self) -> u64 {
         self.up.iter().sum()
     }
 
-    /// The next event is on its way.
+    /// Records the next event, which is about to be sent to the server.
     pub(super) fn publish(&mut self, due_ns: u64, now_ns: u64) -> (TopicPosition, EventRecord) {
         let number = self.published;
         let topic = (number % self.topics) as usize;
@@ -112,21 +114,22 @@ impl Books {
         (TopicPosition { topic, deliveries, number }, EventRecord { run: self.run, number, due_ns })
     }
 
-    /// The server acknowledged this many events.
+    /// Records that the server acknowledged this many events.
     pub(super) fn acknowledge(&mut self, events: usize, now_ns: u64) {
         if self.period.contains(&now_ns) {
             self.measured.acknowledged += events as u64;
         }
     }
 
-    /// An event was refused, or its connection broke: no delivery is due.
+    /// Records that an event was refused, or that its connection broke. No delivery of it is due.
     pub(super) fn refuse(&mut self, place: TopicPosition) {
         self.counts.expected -= place.deliveries;
         self.pace.refused(place.number);
         self.refused.insert(place.number);
     }
 
-    /// A connection on this topic got a record. Returns nothing if the record is not one of its events.
+    /// Records that a connection on this topic got a record. Returns `None` if the record is not
+    /// that of a published event of the topic.
     pub(super) fn deliver(
         &mut self,
         seen: &mut Seen,
@@ -155,18 +158,18 @@ impl Books {
         Some(arrival)
     }
 
-    /// A read held at least one record.
+    /// Records a read that contained at least one record.
     pub(super) fn read(&mut self, now_ns: u64) {
         self.measured.reads += u64::from(self.period.contains(&now_ns));
     }
 
-    /// Whether every due delivery has arrived.
+    /// True if every due delivery has arrived.
     pub(super) fn is_complete(&self) -> bool {
         self.counts.lost() == 0
     }
 }
 
-/// The books, and the scanner that all streams share.
+/// The books and the scanner, which all streams of a run share.
 #[derive(Debug)]
 pub(super) struct SharedBooks {
     pub(super) books: Books,
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_due_to_the_connections_on_its_topic() {
+    fn an_event_is_due_to_the_connections_that_are_up_on_its_topic() {
         let mut books = books(2);
         for topic in [0, 0, 1] {
             books.up(topic);
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_connection_is_due_the_later_events() {
+    fn only_later_events_are_due_to_a_late_connection() {
         let mut books = books(2);
         books.up(0);
         books.publish(0, 0);
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_runs_from_the_due_time_of_events_in_the_period() {
+    fn latency_is_measured_from_the_due_time_for_events_due_in_the_period() {
         let mut books = books(1);
         let mut seen = up(&mut books, 0);
         books.measure(1_000..2_000);

@@ -1,7 +1,8 @@
-//! A crash and a comeback: the server is killed under load and started again, and all clients resume.
+//! A comeback: the tool kills the server under load and starts it again, and all clients resume.
 //!
-//! Each client needs every acknowledged event once and in order, over all its connections. The crash
-//! leaves an event without an answer; either all clients get it or none does.
+//! Each client has to get every acknowledged event once and in order, over all of its connections.
+//! For the event that is being published at the crash there is no answer. Either all clients have
+//! to get this event, or none.
 
 use std::{
     fmt,
@@ -24,11 +25,12 @@ use super::{
     tally::Seen,
 };
 
-/// Events before the crash, so that every client has an event id.
+/// The number of events before the crash, so that every client has an event id.
 const BEFORE: u64 = 10;
-/// Events between the crash and the return of the clients: each client has to catch up with them.
+/// The number of events between the crash and the return of the clients. Each client has to get
+/// them when it resumes.
 const AWAY: u64 = 100;
-/// The limit for each of the steps.
+/// The maximum duration of each step.
 const STEP_MAX: Duration = Duration::from_secs(60);
 /// The interval between two attempts to reach the server.
 const RETRY: Duration = Duration::from_millis(2);
@@ -39,23 +41,24 @@ pub(super) struct Comeback {
     connections: u64,
     connections_asked: usize,
     acknowledged: u64,
-    /// Events that the crash left without an answer, and how many of them the server kept.
+    /// The number of events without an answer because of the crash, and how many of them clients
+    /// got.
     unanswered: u64,
     unanswered_kept: u64,
     received: u64,
     lost: u64,
     duplicated: u64,
     out_of_order: u64,
-    /// Unanswered events that only a part of the clients got.
+    /// The number of unanswered events that some clients got, but not all.
     split: u64,
     gaps: u64,
-    /// Events that were never published.
+    /// Deliveries of events that were never published.
     foreign: u64,
-    /// From the crash to the first connection that the new server accepts.
+    /// The time from the crash until the new server accepts a connection.
     down_s: f64,
-    /// From the first connection that returns to the last that is up.
+    /// The time in which all clients reconnected.
     reconnected_s: f64,
-    /// From the first connection that returns until all have the newest event.
+    /// The time from the first reconnection until all clients have the newest event.
     caught_up_s: f64,
     resident_before: u64,
     resident_after: u64,
@@ -65,7 +68,7 @@ pub(super) struct Comeback {
     problem: Option<String>,
 }
 
-/// The new server; killed when dropped.
+/// The new server. It is killed when this value is dropped.
 #[derive(Debug)]
 struct NewServer(Child);
 
@@ -76,20 +79,20 @@ impl Drop for NewServer {
     }
 }
 
-/// Kills the server, starts it again with this line, and lets all clients resume.
+/// Kills the server, starts it again with this shell command, and lets all clients resume.
 ///
 /// # Errors
 ///
 /// If the server cannot be reached, killed or started again.
 pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::Result<Comeback> {
-    // The load outlives the server's process and so does not measure it.
+    // The load does not measure a process, because the server's process ends during the load.
     let unknown = ServerProcesses::default();
     let mut load = LoadRun::new(plan, &unknown)?;
     load.connect()?;
     let connections = load.reading.books.connections_up();
     load.reading.books.refused_may_arrive = true;
     load.begin(Instant::now(), 0..0);
-    // The crash comes while an event has no answer yet.
+    // The server is killed while an event has no answer yet.
     let is_under_way = |load: &mut LoadRun<'_>| {
         load.publish_due()?;
         Ok(has_all(load, BEFORE) && load.is_waiting())
@@ -103,7 +106,8 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     };
     turn_until(&mut load, is_down, "the end of the connections")?;
     let new = start(line)?;
-    // The load opens its publisher again and again; without the pauses it would use the processor up.
+    // The load tries to connect its publisher again and again. The pauses leave processor time for
+    // the server.
     let is_back = |load: &mut LoadRun<'_>| {
         thread::sleep(RETRY);
         Ok(load.is_idle())
@@ -120,7 +124,7 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     let has_caught_up = |load: &mut LoadRun<'_>| Ok(has_all(load, published));
     let caught_up = turn_until(&mut load, has_caught_up, "the newest event");
     let caught_up_s = returning.elapsed().as_secs_f64();
-    // A repeat of the newest event arrives after it.
+    // If the newest event is repeated, the repeat arrives after it.
     load.wait(plan.timing.settle)?;
     let after = server.usage()?.unwrap_or_default();
     let seen: Vec<&Seen> =
@@ -142,7 +146,7 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, line: &str) -> anyhow::
     })
 }
 
-/// Whether all clients have the events below this number.
+/// True if all clients have got the event before this number, or a later event.
 fn has_all(load: &LoadRun<'_>, next: u64) -> bool {
     load.subscribers.iter().all(|client| client.has_reached(next))
 }
@@ -158,7 +162,7 @@ fn turn_until(
     Ok(())
 }
 
-/// Publishes this many events, one after the other.
+/// Publishes this many events, each after the answer to the one before.
 fn publish(load: &mut LoadRun<'_>, events: u64) -> anyhow::Result<()> {
     load.reading.books.pace = Pace::window(1);
     let target = load.reading.books.published + events;
@@ -246,7 +250,8 @@ impl fmt::Display for Comeback {
 mod tests {
     use super::*;
 
-    /// The judgement on clients that got these events, after these answers: `k` kept, `c` cut off.
+    /// Judges clients that got these events. Each letter of `answers` is for one event: `k` for an
+    /// acknowledged event, `c` for an event whose answer was cut off.
     fn judged(answers: &str, clients: &[&[u64]]) -> Comeback {
         let mut books = Books::new(1, 1, Pace::window(1)).unwrap();
         books.refused_may_arrive = true;
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledged_events_are_due_to_all_once_and_in_order() {
+    fn every_client_needs_each_acknowledged_event_once_and_in_order() {
         let good = judged("kk", &[&[0, 1], &[0, 1]]);
         assert!(good.flawless);
         assert_eq!((good.acknowledged, good.received), (2, 4));
@@ -283,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_event_reaches_all_clients_or_none() {
+    fn an_unanswered_event_is_a_flaw_if_only_some_clients_get_it() {
         let none = judged("kck", &[&[0, 2], &[0, 2]]);
         assert_eq!((none.unanswered, none.unanswered_kept, none.flawless), (1, 0, true));
         let all = judged("kck", &[&[0, 1, 2], &[0, 1, 2]]);

@@ -1,7 +1,9 @@
-//! A connection that never waits: it sends a request, and reads the response as its bytes arrive.
+//! A connection without blocking calls. It sends a request, and reads the response as its bytes
+//! arrive.
 //!
-//! Every connection of the load tool is one of these. The owner decides when to read; a registered
-//! connection is read when the poll reports it, and an unregistered one whenever its owner has time.
+//! All connections of the load tool have this type. The owner decides when to read. A registered
+//! connection is read when the poll reports it. An unregistered connection is read whenever its
+//! owner has time.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -14,7 +16,7 @@ use thiserror::Error;
 
 use super::response::{BadResponse, HttpResponse};
 
-/// Why a connection is over.
+/// Why a connection has ended.
 #[derive(Debug, Error)]
 pub(super) enum ConnectionError {
     #[error(transparent)]
@@ -36,20 +38,21 @@ pub(super) struct HttpConnection {
 pub(super) struct Ready<'a> {
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// The peer has closed its side: a short read has not emptied the socket.
+    /// True if the peer may have closed its side. A read that does not fill the buffer then does
+    /// not prove that the socket is empty.
     closed: bool,
     buffer: &'a mut [u8],
     start: Instant,
 }
 
 impl<'a> Ready<'a> {
-    /// The poll reported this event, in a run with this start.
+    /// The directions of an event that the poll reported. `start` is the start of the run.
     pub(super) fn from_event(event: &Event, buffer: &'a mut [u8], start: Instant) -> Self {
         let (readable, writable) = (event.is_readable(), event.is_writable());
         Self { readable, writable, closed: event.is_read_closed(), buffer, start }
     }
 
-    /// The owner tries an unregistered connection.
+    /// For an unregistered connection: the owner has to try to read and to write.
     pub(super) fn unregistered(buffer: &'a mut [u8]) -> Self {
         Self { readable: true, writable: true, closed: true, buffer, start: Instant::now() }
     }
@@ -58,7 +61,7 @@ impl<'a> Ready<'a> {
 /// The outcome of one read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ReadOutcome {
-    /// Nothing was there.
+    /// The socket was empty.
     Empty,
     /// The socket may hold more.
     More,
@@ -68,13 +71,13 @@ pub(super) enum ReadOutcome {
     Closed,
 }
 
-/// Nanoseconds since the start of a run: enough for 500 years.
+/// Nanoseconds since the start of a run. 64 bits are enough for 500 years.
 pub(super) fn nanos_since(start: Instant) -> u64 {
     start.elapsed().as_nanos() as u64
 }
 
 impl HttpConnection {
-    /// Begins to connect, and registers for both directions.
+    /// Begins to connect, and registers the connection for reading and writing.
     pub(super) fn open(
         address: SocketAddr,
         request: Vec<u8>,
@@ -86,7 +89,7 @@ impl HttpConnection {
         Ok(Self { stream, unsent: request, response: HttpResponse::new() })
     }
 
-    /// Waits until the connection is there, and does not register it.
+    /// Connects, and does not register the connection. Blocks until it is connected.
     pub(super) fn open_unregistered(address: SocketAddr, request: Vec<u8>) -> io::Result<Self> {
         let stream = net::TcpStream::connect(address)?;
         stream.set_nonblocking(true)?;
@@ -94,18 +97,18 @@ impl HttpConnection {
         Ok(Self { stream, unsent: request, response: HttpResponse::new() })
     }
 
-    /// Reports whether connecting has failed.
+    /// Returns the error if connecting has failed.
     pub(super) fn check(&self) -> io::Result<()> {
         self.stream.take_error()?.map_or(Ok(()), Err)
     }
 
-    /// Begins the next request.
+    /// Begins to send the next request.
     pub(super) fn send(&mut self, request: Vec<u8>) -> io::Result<()> {
         (self.unsent, self.response) = (request, HttpResponse::new());
         self.flush()
     }
 
-    /// Writes the rest of the request, as far as the socket takes it.
+    /// Writes as much of the remaining request as the socket takes.
     pub(super) fn write(&mut self, ready: &Ready<'_>) -> io::Result<()> {
         if self.unsent.is_empty() || !ready.writable {
             return Ok(());
@@ -127,7 +130,7 @@ impl HttpConnection {
         Ok(())
     }
 
-    /// Reads once, and passes on the bytes of the body with the time of the read.
+    /// Reads once. Calls `body` with each piece of the response's body and the time of the read.
     pub(super) fn read(
         &mut self,
         ready: &mut Ready<'_>,

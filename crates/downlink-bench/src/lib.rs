@@ -1,15 +1,16 @@
-//! `downlink bench`: puts a load on any server of event streams and accounts for every event.
+//! `downlink bench` puts a load on any server of event streams and accounts for every event.
 //!
-//! Many subscriptions and a few publishers run in one thread. Each payload carries a record, so that
-//! every delivery is counted exactly. At a rate, latency runs from the time an event was due: a stall
-//! of the server counts in full. Losses are results, not errors.
+//! Many subscriptions and a few publishers run in one thread. Each payload contains a record that
+//! identifies the event, so the tool counts every delivery exactly. At a fixed rate, the latency of
+//! an event is measured from the time at which it was due to be published. So if the server stalls,
+//! the latency includes the whole stall. Lost events are part of the report, not errors.
 //!
 //! ```sh
 //! downlink serve &
 //! downlink bench --connections 1000 --rate 100
 //! ```
 //!
-//! `downlink bench --help` lists the settings, which are [`Arguments`] here:
+//! `downlink bench --help` lists the settings. In this crate they are [`Arguments`]:
 //!
 //! ```
 //! use clap::{Args, Command};
@@ -21,13 +22,13 @@
 //!
 //! # Limits
 //!
-//! The tool speaks HTTP/1.1 without TLS. Server and tool need a descriptor for each connection; the
-//! tool raises its own limit as far as the system allows.
+//! The tool supports only HTTP/1.1 without TLS. The server and the tool each need a descriptor for
+//! each connection. The tool raises its own limit of descriptors as far as the system allows.
 //!
 //! # Features and platforms
 //!
-//! The crate has no features. It needs Unix; memory and processor time of the server are only
-//! measured on Linux.
+//! The crate has no features. It needs Unix. It can measure the memory and the processor time of
+//! the server only on Linux.
 #![doc = concat!("The minimum Rust version is ", env!("CARGO_PKG_RUST_VERSION"), ".")]
 //!
 //! # Guide
@@ -66,14 +67,14 @@ use serde::Serialize;
 pub use self::arguments::Arguments;
 use self::{plan::Plan, report::LoadReport, server::ServerProcesses};
 
-/// Descriptors besides those of the connections: standard streams, polls, plot, `/proc`.
+/// Descriptors for other uses than connections: standard streams, polls, the plot, `/proc`.
 const DESCRIPTORS_SPARE: u64 = 32;
 
 /// Runs the load, and returns the report to print.
 ///
 /// # Errors
 ///
-/// If the arguments cannot be used, or the server cannot be reached.
+/// If an argument is invalid, or the server cannot be reached.
 pub fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let plan = Plan::new(arguments)?;
     let server = ServerProcesses::new(&arguments.server_pid)?;

@@ -1,9 +1,9 @@
-//! The load itself: one thread, one poll, all connections without blocking.
+//! The load itself. One thread polls all connections, and no call blocks on a connection.
 //!
-//! Every kind of load is one of these: the main load, the quiet topic, storms, stalled readers, and the
-//! clients of a comeback. Readiness is edge-triggered; a read that does not fill the buffer has emptied
-//! the socket, so a delivery costs one system call. A delivery allocates nothing, except where the
-//! subscriptions can resume.
+//! Every kind of load is a [`LoadRun`]: the main load, the quiet topic, storms, stalled readers,
+//! and the clients of a comeback. Readiness is edge-triggered. A read that does not fill the buffer
+//! has emptied the socket, so a delivery costs one system call. A delivery allocates memory only if
+//! the subscriptions can resume.
 
 use std::{
     io::ErrorKind,
@@ -26,23 +26,27 @@ use super::{
     subscriber::Subscriber,
 };
 
-/// Connections in the making at a time: fewer than the shortest usual backlog of a listener (128).
+/// The maximum number of connections that are being opened at the same time. It is less than the
+/// shortest usual backlog of a listener (128).
 const CONNECTING_MAX: usize = 100;
-/// After this time without a new connection, the load begins without the missing ones.
+/// If no connection comes up for this long, the load begins without the missing connections.
 const CONNECT_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The longest drain, even if deliveries keep arriving.
+/// The maximum duration of a drain, even if deliveries keep arriving.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
-/// Bytes of one read: a few hundred events, so that one read takes a whole batch of the server.
+/// The size of one read. A few hundred events fit in it, so one read takes a whole batch of the
+/// server.
 const READ_BYTES: usize = 64 << 10;
-/// Events of one poll.
+/// The maximum number of events from one poll.
 const EVENTS: usize = 1_024;
-/// Connections between two turns of the quiet topic: some tens of microseconds.
+/// The number of connections that are read between two turns of the quiet topic. Reading them takes
+/// some tens of microseconds.
 const BETWEEN_QUIET: usize = 32;
-/// The longest wait of a poll: progress and stalls are checked this often.
+/// The maximum wait of a poll. Progress and stalls are checked at least this often.
 const WAIT_MAX: Duration = Duration::from_millis(50);
-/// A wait ends this much early and the rest is polled through: the poll counts in milliseconds.
+/// A wait for the next due time ends this much too early, because the poll's timeout is in whole
+/// milliseconds. For the remaining time the load polls without waiting.
 const WAIT_EARLY: Duration = Duration::from_millis(2);
-/// After this many failures in a row the load stops publishing.
+/// The load stops publishing after this many failures in a row.
 const FAILURES_MAX: u32 = 1_000;
 
 /// A run in progress.
@@ -56,18 +60,19 @@ pub(super) struct LoadRun<'a> {
     publishers: Vec<PublisherConnection>,
     pub(super) reading: SharedBooks,
     busy: Duration,
-    /// Connections that are up or over.
+    /// The number of connections that are up or have ended.
     settled: usize,
     pub(super) troubles: Troubles,
     pub(super) progress: ProgressLine,
     is_publishing: bool,
-    /// The load on the quiet topic. It gets a turn between the connections of this load, not after all
-    /// of them, so that its latency is the server's and not the load tool's.
+    /// The load on the quiet topic. It gets its turns between the connections of this load, not
+    /// after all of them. Otherwise its latency would include the time in which the load tool reads
+    /// them.
     pub(super) quiet: Option<Box<Self>>,
     pub(super) replay: Option<Box<ReplayPasses<'a>>>,
 }
 
-/// The poll, with the events of one turn and the buffer for all reads.
+/// The poll, the events of one turn, and the buffer for all reads.
 #[derive(Debug)]
 struct Sockets {
     poll: Poll,
@@ -75,17 +80,17 @@ struct Sockets {
     buffer: Box<[u8]>,
 }
 
-/// Everything that goes wrong with connections, since they were opened.
+/// The problems with connections since they were opened.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     pub(super) ended_early: u64,
-    /// Failures to publish since the last acknowledged event.
+    /// The number of failed publishes since the last acknowledged event.
     failures: u32,
     /// The first problem.
     pub(super) problem: Option<String>,
 }
 
-/// The begin of a period.
+/// The beginning of a period.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
     at: Instant,
@@ -97,9 +102,9 @@ struct Mark {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Period {
     pub(super) seconds: f64,
-    /// The share of it in which the load tool was busy.
+    /// The share of the period in which the load tool was busy.
     pub(super) busy_share: f64,
-    /// The server's use of processor and memory.
+    /// The processor time that the server used in the period, and its memory at the end.
     pub(super) used: Option<Usage>,
 }
 
@@ -127,7 +132,8 @@ impl<'a> LoadRun<'a> {
         })
     }
 
-    /// Opens all connections, a few at a time. Subscriptions that ended resume.
+    /// Opens all connections, at most [`CONNECTING_MAX`] at the same time. Subscriptions that have
+    /// ended resume.
     pub(super) fn connect(&mut self) -> anyhow::Result<Period> {
         let begin = self.mark()?;
         for number in self.publishers.len()..self.plan.publishers {
@@ -164,7 +170,7 @@ impl<'a> LoadRun<'a> {
         self.since(begin)
     }
 
-    /// Opens a subscription, or lets it resume.
+    /// Opens a subscription, or resumes it if it exists.
     fn open(&mut self, number: usize) -> anyhow::Result<()> {
         let (plan, registry) = (self.plan, self.sockets.poll.registry());
         match self.subscribers.get_mut(number) {
@@ -174,7 +180,7 @@ impl<'a> LoadRun<'a> {
         Ok(())
     }
 
-    /// Lets a subscription resume while the load goes on.
+    /// Resumes a subscription during the load.
     pub(super) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
         self.settled -= 1;
         self.open(number)
@@ -190,14 +196,14 @@ impl<'a> LoadRun<'a> {
         Ok(Period { seconds, busy_share: (self.busy - begin.busy).as_secs_f64() / seconds, used })
     }
 
-    /// Lets time pass.
+    /// Takes turns for this time.
     pub(super) fn wait(&mut self, time: Duration) -> anyhow::Result<()> {
         self.turn_until(time, time, |_| Ok(Some(0))).map(drop)
     }
 
-    /// Takes turns until there is no progress to wait for: `progress` returns a number that grows with
-    /// each step, or none at the end. Returns false if the number stood still for `silence_max`, or if
-    /// the end did not come within `total_max`.
+    /// Takes turns until `progress` returns `None`. Before that, `progress` returns a number that
+    /// grows with each step. Returns false if the number does not grow for `silence_max`, or if
+    /// `progress` does not return `None` within `total_max`.
     pub(super) fn turn_until(
         &mut self,
         silence_max: Duration,
@@ -221,7 +227,7 @@ impl<'a> LoadRun<'a> {
         Ok(true)
     }
 
-    /// Publishes through warm-up and measured period.
+    /// Publishes during the warm-up and the measured period.
     pub(super) fn publish(&mut self) -> anyhow::Result<Period> {
         let timing = self.plan.timing;
         let from = timing.warmup;
@@ -250,13 +256,13 @@ impl<'a> LoadRun<'a> {
         Ok(measured)
     }
 
-    /// Starts the clock of the run and begins to publish; sets the measured period.
+    /// Starts the clock of the run, sets the measured period, and begins to publish.
     pub(super) fn begin(&mut self, at: Instant, period: Range<u64>) {
         (self.start, self.is_publishing) = (at, true);
         self.reading.books.measure(period);
     }
 
-    /// Whether publishing is over: all events are published, or the server refuses them.
+    /// True if publishing is over, because all events are published or the server refuses them.
     fn is_spent(&mut self) -> bool {
         if self.troubles.failures >= FAILURES_MAX {
             let problem = self.troubles.problem.take().unwrap_or_default();
@@ -270,12 +276,12 @@ impl<'a> LoadRun<'a> {
         self.plan.timing.events.is_some_and(|max| self.reading.books.published >= max)
     }
 
-    /// Whether a publisher waits for an answer.
+    /// True if a publisher is waiting for an answer.
     pub(super) fn is_waiting(&self) -> bool {
         self.publishers.iter().any(PublisherConnection::is_waiting)
     }
 
-    /// Whether a publisher can send.
+    /// True if a publisher can send a request.
     pub(super) fn is_idle(&self) -> bool {
         self.publishers.iter().any(PublisherConnection::is_idle)
     }
@@ -301,7 +307,8 @@ impl<'a> LoadRun<'a> {
         Ok(())
     }
 
-    /// The events that are due now, a batch at most, and the topics and payloads of their request.
+    /// Takes the events that are due now, at most one batch. Returns their positions, and the
+    /// topics and payloads for their request.
     fn take_due(&mut self) -> (Vec<TopicPosition>, Vec<(usize, String)>) {
         let now_ns = self.now_ns();
         let (mut places, mut payloads) = (Vec::new(), Vec::new());
@@ -314,7 +321,8 @@ impl<'a> LoadRun<'a> {
         (places, payloads)
     }
 
-    /// Counts the answers of a publisher, and opens its connection again if that is broken.
+    /// Counts the answers of a publisher, and opens its connection again if the connection is
+    /// broken.
     fn settle_publisher(&mut self, number: usize) -> anyhow::Result<()> {
         let now_ns = self.now_ns();
         let publisher = &mut self.publishers[number];
@@ -337,14 +345,14 @@ impl<'a> LoadRun<'a> {
         Ok(())
     }
 
-    /// How long to wait for readiness.
+    /// How long the next poll may wait.
     fn time_to_next(&self, end: Duration) -> Duration {
         if self.plan.spin || self.quiet.is_some() || self.replay.is_some() {
             return Duration::ZERO;
         }
         let next = self.reading.books.pace.next_ns().map_or(end, Duration::from_nanos).min(end);
         let left = next.saturating_sub(self.start.elapsed());
-        // A late event waits for an idle publisher, not for a time.
+        // An event is due, but no publisher is idle: wait for a publisher.
         if left.is_zero() && !self.is_idle() {
             return WAIT_MAX;
         }
@@ -357,7 +365,7 @@ impl<'a> LoadRun<'a> {
             let is_complete = !load.is_waiting() && load.reading.books.is_complete();
             Ok((!is_complete).then_some(load.reading.books.counts.received))
         })?;
-        // A duplicate of the last event arrives after everything that is due.
+        // If the last event is duplicated, the duplicate arrives after all due deliveries.
         self.turn(WAIT_MAX)
     }
 
@@ -401,7 +409,7 @@ impl<'a> LoadRun<'a> {
         quiet.turn(Duration::ZERO)
     }
 
-    /// One connection is ready.
+    /// Lets a connection that is ready read and write.
     fn ready(&mut self, event: &Event) {
         let Token(at) = event.token();
         let ready = Ready::from_event(event, &mut self.sockets.buffer, self.start);
@@ -418,7 +426,7 @@ impl<'a> LoadRun<'a> {
         }
     }
 
-    /// Keeps the first problem.
+    /// Stores the problem if it is the first.
     fn note(&mut self, problem: String) {
         self.troubles.problem.get_or_insert(problem);
     }

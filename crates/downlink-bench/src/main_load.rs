@@ -1,4 +1,5 @@
-//! The main load, with the loads beside it: a quiet topic, stalled readers and a replay.
+//! The main load, and the other loads that can run at the same time: a quiet topic, stalled readers
+//! and a replay.
 
 use super::{
     books::Books,
@@ -14,32 +15,32 @@ use super::{
 pub(super) struct LoadResults {
     pub(super) books: Books,
     pub(super) connections: u64,
-    /// Connections that ended before the run did.
+    /// Connections that ended before the end of the run.
     pub(super) ended_early: u64,
     pub(super) measured: Period,
-    /// From the first connection until all were up.
+    /// The period from the first attempt to connect until all connections were up.
     pub(super) connects: Period,
     pub(super) resident_bytes: Option<Resident>,
     /// The books of the quiet topic.
     pub(super) quiet: Option<Books>,
     pub(super) replay: Option<ReplayResults>,
     pub(super) returns: Option<Returns>,
-    /// The first problem.
+    /// The first problem with a connection or a publish.
     pub(super) problem: Option<String>,
 }
 
-/// The server's memory before the connections and with them, idle.
+/// The server's memory before the connections were opened, and with the idle connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resident {
     pub(super) before: u64,
     pub(super) connected: u64,
 }
 
-/// Connects, publishes and counts as planned.
+/// Runs the loads of the plan.
 ///
 /// # Errors
 ///
-/// If no connection comes up, or the operating system has no room for them.
+/// If no connection comes up, or the operating system cannot open the connections.
 pub(super) fn run<'a>(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<LoadResults> {
     let mut load = LoadRun::new(plan, server)?;
     let before = server.usage()?;

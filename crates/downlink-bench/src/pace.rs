@@ -1,32 +1,36 @@
-//! When the next event is published: at a rate, or as soon as room is in the window.
+//! The pace decides when the next event is published: at a fixed rate, or as soon as the window has
+//! room for it.
 //!
-//! Sans-IO: times are nanoseconds since the start of the run. At a rate an event carries its due time,
-//! however late it leaves, so that a stall of the server counts for all waiting events (no coordinated
-//! omission). In a window it carries the time at which it leaves.
+//! Sans-IO: the callers pass the time, as nanoseconds since the start of the run. At a fixed rate
+//! the record of an event contains the time at which the event was due, even if the event is
+//! published later. So a stall of the server adds to the latency of all waiting events (no
+//! coordinated omission). With a window the record contains the time at which the event is
+//! published.
 
 use std::collections::VecDeque;
 
-/// After this silence a closed loop stops waiting for outstanding deliveries. A lost delivery must not
-/// stop it, and no server that still delivers is silent for a quarter of a second.
+/// With a window, if no delivery arrives for this long, the load no longer waits for the
+/// outstanding deliveries. Otherwise lost deliveries would stop the load. A server that still
+/// delivers is not silent for a quarter of a second.
 pub(super) const WINDOW_STALL_NS: u64 = 250_000_000;
 
 /// The pace of a run.
 #[derive(Clone, Debug)]
 pub(super) enum Pace {
-    /// Open loop.
+    /// Open loop: events are published at a fixed rate.
     Rate { per_second: f64, published: u64 },
-    /// Closed loop.
+    /// Closed loop: an event is published when earlier events have been delivered.
     Window(Window),
 }
 
-/// Events on their way, with the missing deliveries of each.
+/// The published events that may have missing deliveries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     size: usize,
-    /// The missing deliveries of each event, from `first` on.
+    /// The number of missing deliveries of each event. The first entry is for the event `first`.
     missing: VecDeque<u64>,
     first: u64,
-    /// Events with missing deliveries.
+    /// The number of events with missing deliveries.
     outstanding: usize,
     last_delivery_ns: u64,
     stalls: u64,
@@ -41,7 +45,7 @@ impl Pace {
         Self::Window(Window { size, ..Window::default() })
     }
 
-    /// The events per second, or the size of the window.
+    /// The rate in events per second, or the size of the window.
     pub(super) fn setting(&self) -> (Option<f64>, Option<usize>) {
         match self {
             Self::Rate { per_second, .. } => (Some(*per_second), None),
@@ -49,7 +53,7 @@ impl Pace {
         }
     }
 
-    /// The time that the next event carries, if it is due now.
+    /// The time for the record of the next event, if the event is due now.
     pub(super) fn due(&self, now_ns: u64) -> Option<u64> {
         match self {
             Self::Rate { .. } => self.next_ns().filter(|due| *due <= now_ns),
@@ -57,7 +61,7 @@ impl Pace {
         }
     }
 
-    /// When the next event is due, if time alone decides.
+    /// The time at which the next event is due. `None` with a window.
     pub(super) fn next_ns(&self) -> Option<u64> {
         match self {
             Self::Rate { per_second, published } => {
@@ -67,7 +71,8 @@ impl Pace {
         }
     }
 
-    /// An event was published; events are numbered as they are.
+    /// Records that an event was published with this number of due deliveries. The n-th call is for
+    /// the event number n - 1.
     pub(super) fn published(&mut self, deliveries: u64, now_ns: u64) {
         match self {
             Self::Rate { published, .. } => *published += 1,
@@ -81,20 +86,20 @@ impl Pace {
         }
     }
 
-    /// An event was delivered once more.
+    /// Records one delivery of an event.
     pub(super) fn delivered(&mut self, number: u64, now_ns: u64) {
         let Self::Window(window) = self else { return };
         window.last_delivery_ns = now_ns;
         window.settle(number, 1);
     }
 
-    /// An event was refused: it has no deliveries.
+    /// Records that an event was refused, so it has no missing deliveries.
     pub(super) fn refused(&mut self, number: u64) {
         let Self::Window(window) = self else { return };
         window.settle(number, u64::MAX);
     }
 
-    /// Stops waiting for outstanding deliveries after a long silence.
+    /// Forgets the outstanding deliveries if none has arrived for a long time.
     pub(super) fn check_stall(&mut self, now_ns: u64) {
         let Self::Window(window) = self else { return };
         let silence = now_ns.saturating_sub(window.last_delivery_ns);
@@ -106,7 +111,7 @@ impl Pace {
         }
     }
 
-    /// How often a closed loop stopped waiting.
+    /// How many times outstanding deliveries were forgotten.
     pub(super) fn stalls(&self) -> u64 {
         match self {
             Self::Rate { .. } => 0,
@@ -116,7 +121,8 @@ impl Pace {
 }
 
 impl Window {
-    /// Settles this many deliveries of an event, and drops the oldest events that are complete.
+    /// Subtracts this many missing deliveries of an event, and removes the oldest events without
+    /// missing deliveries.
     fn settle(&mut self, number: u64, deliveries: u64) {
         let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         let Some(missing) = at.and_then(|at| self.missing.get_mut(at)) else { return };
@@ -135,13 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn at_a_rate_a_late_event_carries_the_time_it_was_due() {
+    fn at_a_rate_the_record_of_a_late_event_has_its_due_time() {
         let mut pace = Pace::rate(10.0);
         assert_eq!(pace.due(0), Some(0));
         pace.published(5, 0);
         assert_eq!(pace.due(99_999_999), None);
         assert_eq!(pace.next_ns(), Some(100_000_000));
-        // Half a second late: five events are due at once, each at its own time.
+        // After a pause of half a second, five events are due at once, each with its own due time.
         for tenth in 1..=5 {
             assert_eq!(pace.due(500_000_000), Some(tenth * 100_000_000));
             pace.published(5, 500_000_000);
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_readers_or_a_refused_one_takes_no_room() {
+    fn an_event_that_has_no_readers_or_was_refused_takes_no_room_in_the_window() {
         let mut pace = Pace::window(1);
         pace.published(0, 1);
         assert_eq!(pace.due(2), Some(2));

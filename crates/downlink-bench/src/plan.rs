@@ -1,6 +1,6 @@
 //! The plan of a run: the checked command line, and the requests made from its templates.
 //!
-//! It rejects a wrong address, header or template with a sentence, before anything connects.
+//! An invalid address, header or template is reported in one sentence, before the tool connects.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -18,26 +18,28 @@ use super::{
     record::RECORD_BYTES,
 };
 
-/// More connections than one address has ports for need several load tools.
+/// The maximum is about the number of ports of one address. More connections need several load
+/// tools.
 const CONNECTIONS: RangeInclusive<usize> = 1..=60_000;
-/// Events of one request: a server takes this many in a batch by default.
+/// Events of one request. The maximum is the default limit of a server for a batch.
 const BATCH: RangeInclusive<usize> = 1..=10_000;
-/// Connections that stop reading: the server holds a history for each of them when they resume.
+/// Connections that stop reading. When they resume, the server replays its history to all of them.
 const STALLED: RangeInclusive<usize> = 0..=10_000;
-/// Topics beyond the connections have no reader; a server has this many at most by default.
+/// The maximum is the default limit of a server for topics.
 const TOPICS: RangeInclusive<usize> = 1..=100_000;
-/// Each publisher is a connection; more only add to the disorder on the way in.
+/// Each publisher is a connection. More publishers than the maximum would only make the order of
+/// the events more random.
 const PUBLISHERS: RangeInclusive<usize> = 1..=1_000;
-/// Beyond this a single thread publishes and does nothing else.
+/// Above this rate, the single thread of the tool would have no time for anything but publishing.
 const RATE_MAX: f64 = 1_000_000.0;
-/// Events per second before the crash of a comeback: 10,000 clients take about that many.
+/// The events per second before the crash of a comeback. 10,000 clients can read about this many.
 const COMEBACK_RATE: f64 = 50.0;
-/// The window has an entry for each event in it.
+/// The maximum bounds the memory of the window, which has an entry for each event.
 const WINDOW: RangeInclusive<usize> = 1..=65_536;
-/// The largest payload: the limit of a server by default (1 MiB).
+/// A payload has to contain a record. The maximum is the default limit of a server (1 MiB).
 const PAYLOAD_BYTES: RangeInclusive<usize> = RECORD_BYTES..=1 << 20;
 
-/// A run, checked.
+/// The plan of a run. Its values have been checked.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) subscribe_address: SocketAddr,
@@ -49,19 +51,19 @@ pub(super) struct Plan {
     pub(super) pace: Pace,
     pub(super) timing: Timing,
     pub(super) spin: bool,
-    /// Events of one request.
+    /// The maximum number of events in one request.
     pub(super) batch: usize,
     /// The number that marks this run's events.
     pub(super) run: u32,
-    /// Whether the subscriptions can resume after their connection ends.
+    /// True if the subscriptions can resume after their connection has ended.
     pub(super) is_resuming: bool,
-    /// The readers that stall, beside this load.
+    /// The stalled readers, which are connected during this load.
     pub(super) stalled: Option<Box<Plan>>,
-    /// The load of the quiet topic, beside this load.
+    /// The load of the quiet topic, which runs at the same time as this load.
     pub(super) quiet: Option<Box<Plan>>,
-    /// The earlier run to replay, beside this load.
+    /// The earlier run whose events are replayed during this load.
     pub(super) past: Option<EarlierRun>,
-    /// The number of the first connection.
+    /// The number of the first connection, for the placeholder `{n}`.
     first: usize,
     subscribe: Endpoint,
     publish: Endpoint,
@@ -69,7 +71,7 @@ pub(super) struct Plan {
     body: String,
 }
 
-/// The events of an earlier run, and the request for all of them.
+/// The events of an earlier run, and the request that subscribes to all of them.
 #[derive(Clone, Debug)]
 pub(super) struct EarlierRun {
     pub(super) run: u32,
@@ -77,13 +79,13 @@ pub(super) struct EarlierRun {
     pub(super) request: Vec<u8>,
 }
 
-/// The destination of requests, with placeholders in its path.
+/// The destination of requests. Its path and its headers may contain placeholders.
 #[derive(Clone, Debug)]
 struct Endpoint {
     method: String,
     authority: String,
     path: String,
-    /// Header lines, each with its end.
+    /// The header lines, each with its line end.
     headers: String,
 }
 
@@ -92,7 +94,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// A sentence about the argument that cannot be used.
+    /// A sentence about the invalid argument.
     pub(super) fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let publish_url = arguments.publish_url.as_deref().unwrap_or(&arguments.url);
         let subscribe = Endpoint::parse("GET", &arguments.url, &arguments.headers)?;
@@ -130,7 +132,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// One reader and one publisher of a topic of its own, on the same server.
+    /// The plan for one reader and one publisher of a separate topic, on the same server.
     fn quiet(&self, per_second: f64) -> anyhow::Result<Self> {
         Ok(Self {
             pace: rate("--quiet-rate", per_second)?,
@@ -142,13 +144,13 @@ impl Plan {
         })
     }
 
-    /// This many readers that can resume, and no publisher.
+    /// The plan for this many readers that can resume, and no publisher.
     fn stalled(&self, readers: usize) -> Self {
         let first = self.connections;
         Self { connections: readers, publishers: 0, first, is_resuming: true, ..self.alone() }
     }
 
-    /// The same for a single reader.
+    /// The same plan for a single reader, without other loads.
     pub(super) fn alone(&self) -> Self {
         Self {
             connections: 1,
@@ -161,7 +163,7 @@ impl Plan {
         }
     }
 
-    /// The same for clients that resume, and one publisher at a fixed rate.
+    /// The same plan for clients that resume, and one publisher at a fixed rate.
     pub(super) fn comeback(&self) -> Self {
         Self {
             connections: self.connections,
@@ -173,21 +175,23 @@ impl Plan {
         }
     }
 
-    /// Descriptors for all connections.
+    /// The number of descriptors for all connections.
     pub(super) fn descriptors(&self) -> usize {
         let beside = |plan: &Option<Box<Self>>| plan.as_ref().map_or(0, |plan| plan.descriptors());
         let own = self.connections + self.publishers + usize::from(self.past.is_some());
         own + beside(&self.quiet) + beside(&self.stalled)
     }
 
-    /// The request of a subscriber, which resumes after the event id if there is one.
+    /// The request of a subscription. If there is a last event id, the subscription resumes after
+    /// it.
     pub(super) fn subscribe_request(&self, number: usize, last_event_id: Option<&str>) -> Vec<u8> {
         let head = self.subscribe.head(&self.topic(number % self.topics), self.first + number);
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         format!("{head}Accept: text/event-stream\r\n{last}\r\n").into_bytes()
     }
 
-    /// The request that publishes these payloads, each to its topic; the path is the first one's.
+    /// The request that publishes these payloads, each to its topic. The path contains the topic of
+    /// the first payload.
     pub(super) fn publish_request(
         &self,
         publisher: usize,
@@ -218,12 +222,12 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
     within("--stalled", arguments.stalled, &STALLED)?;
     ensure!(
         arguments.publish_body.contains("{payload}"),
-        "--publish-body needs {{payload}}: without it, events are all alike"
+        "--publish-body needs {{payload}}; without it, all events would have the same data"
     );
     ensure!(!arguments.timing.duration.is_zero(), "--duration must be more than zero");
     ensure!(
         arguments.topics == 1 || (arguments.stalled == 0 && arguments.comeback.is_none()),
-        "--stalled and --comeback need --topics 1: their readers account for one topic"
+        "--stalled and --comeback need --topics 1, because their readers check one topic"
     );
     Ok(())
 }
@@ -233,11 +237,12 @@ fn random_run() -> u32 {
     RandomState::new().hash_one(std::process::id()) as u32
 }
 
-/// The earlier run, if there is one to replay.
+/// The earlier run to replay, if the command line names one.
 fn past(arguments: &Arguments) -> anyhow::Result<Option<EarlierRun>> {
     let Some(url) = &arguments.replay_url else { return Ok(None) };
     let (run, events) = (arguments.replay_run, arguments.replay_events);
-    let (run, events) = run.zip(events).context("--replay-url needs run and events")?;
+    let (run, events) =
+        run.zip(events).context("--replay-url needs --replay-run and --replay-events")?;
     ensure!(events > 0, "--replay-events must be more than zero");
     let target = Endpoint::parse("GET", url, &arguments.headers)?;
     let request = format!("{}Accept: text/event-stream\r\n\r\n", target.head("", 0)).into_bytes();
@@ -254,24 +259,24 @@ fn pace(arguments: &Arguments) -> anyhow::Result<Pace> {
 
 fn rate(flag: &str, per_second: f64) -> anyhow::Result<Pace> {
     let is_within = per_second > 0.0 && per_second <= RATE_MAX;
-    ensure!(is_within, "{flag} is from just above 0 to {RATE_MAX}");
+    ensure!(is_within, "{flag} must be more than 0 and at most {RATE_MAX}");
     Ok(Pace::rate(per_second))
 }
 
 fn within(flag: &str, value: usize, range: &RangeInclusive<usize>) -> anyhow::Result<()> {
-    ensure!(range.contains(&value), "{flag} is from {} to {}", range.start(), range.end());
+    ensure!(range.contains(&value), "{flag} must be from {} to {}", range.start(), range.end());
     Ok(())
 }
 
 impl Endpoint {
     fn parse(method: &str, url: &str, headers: &[String]) -> anyhow::Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else {
-            bail!("{url} does not begin with http://, and the load tool supports nothing else");
+            bail!("{url} does not begin with http://, and the load tool supports no other scheme");
         };
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
         ensure!(!authority.is_empty(), "{url} names no host");
-        ensure!(!authority.contains('{'), "{url} may have placeholders after the host only");
+        ensure!(!authority.contains('{'), "{url} may have placeholders only after the host");
         ensure!(!url.contains(char::is_whitespace), "{url} contains white space");
         let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Self {
@@ -292,7 +297,7 @@ impl Endpoint {
         found.next().with_context(|| format!("the host {} has no address", self.authority))
     }
 
-    /// The lines of the head, without the blank one.
+    /// The lines of the head, without the blank line at its end.
     fn head(&self, topic: &str, number: usize) -> String {
         let encoded = utf8_percent_encode(topic, NON_ALPHANUMERIC).to_string();
         let number = number.to_string();
@@ -302,7 +307,7 @@ impl Endpoint {
     }
 }
 
-/// A header's line from `name: value`.
+/// Makes a header line from `name: value`.
 fn header(line: &str) -> anyhow::Result<String> {
     let named = line.split_once(':').filter(|(name, _)| !name.is_empty());
     ensure!(
@@ -325,7 +330,7 @@ mod tests {
     }
 
     impl Plan {
-        /// The plan of a command line.
+        /// Makes the plan from a command line.
         pub(in super::super) fn of(line: &[&str]) -> Result<Self, String> {
             let line = CommandLine::try_parse_from([&["bench"], line].concat()).unwrap();
             Self::new(&line.arguments).map_err(|error| format!("{error:#}"))
@@ -352,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in() {
+    fn placeholders_are_replaced() {
         let plan = plan(&[
             "--url=http://localhost/s/{topic}?c={n}",
             "--publish-url=http://127.0.0.1:9/p",
@@ -375,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_arguments_are_refused_with_a_sentence() {
+    fn an_invalid_argument_is_reported_with_its_reason() {
         let refused = [
             ("--url=https://a/", "http://"),
             ("--url=http:///x", "host"),
@@ -415,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_that_stall_have_a_limit_and_one_topic() {
+    fn stalled_readers_have_a_limit_and_need_a_single_topic() {
         for good in ["0", "1", "9999", "10000"] {
             plan(&["--stalled", good]).unwrap();
         }
@@ -426,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rates_have_limits() {
+    fn rates_have_limits() {
         for flag in ["--rate", "--quiet-rate"] {
             for good in ["0.1", "999999", "1000000"] {
                 plan(&[flag, good]).unwrap();
@@ -438,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_one_body_with_each_event_and_its_topic() {
+    fn the_body_of_a_batch_contains_each_event_with_its_topic() {
         let plan = plan(&["--publish-body={topic} {payload}\\n", "--topics=2"]).unwrap();
         let request = plan.publish_request(0, &[(1, "x".to_owned()), (0, "y".to_owned())]);
         let request = String::from_utf8(request).unwrap();
@@ -447,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quiet_topic_is_another_one_with_one_reader() {
+    fn the_quiet_topic_has_its_own_name_and_one_reader() {
         let plan = plan(&["--quiet-rate=5", "--window=3", "--batch=7", "--stalled=4"]).unwrap();
         let quiet = plan.quiet.as_ref().unwrap();
         assert!(matches!(quiet.pace, Pace::Rate { per_second: 5.0, .. }));

@@ -1,18 +1,19 @@
-//! The distribution of latency as an SVG: the share of deliveries on a scale that stretches the tail.
+//! Draws the distribution of latency as an SVG. The scale for the share of deliveries stretches the
+//! slowest deliveries.
 //!
-//! It has no script, font or style sheet, so every viewer can show it. The colours have a middle
-//! brightness and are legible on white and on black.
+//! The SVG needs no script, font or style sheet, so every viewer can show it. The colours have
+//! medium brightness, so they are legible on white and on black.
 
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-/// The picture's size, and the margins of the field in it.
+/// The size of the picture, and the position of the chart in it.
 const SIZE: (f64, f64) = (720.0, 400.0);
 const FIELD: Field = Field { left: 80.0, right: 690.0, top: 50.0, bottom: 340.0 };
-/// Points of the curve: one every few pixels.
+/// The number of points of the curve: one every few pixels.
 const POINTS: u32 = 150;
-/// Grey with a contrast above 4 to both white and near-black.
+/// A grey whose contrast to white and to near-black is above 4.
 const TEXT: &str = "#7d7d7d";
 const GRID: &str = "#7d7d7d";
 const CURVE: &str = "#2f81f7";
@@ -27,9 +28,10 @@ struct Field {
 
 /// The scales of both axes.
 struct Scales {
-    /// Powers of ten of the rarest delivery shown: 3 for one in a thousand.
+    /// The right end of the chart: 3 if the slowest delivery in a thousand is the last that is
+    /// shown.
     nines: f64,
-    /// Powers of ten of the least and the greatest latency, in nanoseconds.
+    /// The minimum and the maximum latency of the chart, as powers of ten of nanoseconds.
     low: f64,
     high: f64,
 }
@@ -42,7 +44,7 @@ impl Scales {
         Self { nines, low, high }
     }
 
-    /// Where a share of one in `10^rarity` lies.
+    /// The horizontal position of the slowest delivery in `10^rarity`.
     fn x(&self, rarity: f64) -> f64 {
         FIELD.left + (FIELD.right - FIELD.left) * rarity / self.nines
     }
@@ -53,7 +55,7 @@ impl Scales {
     }
 }
 
-/// The picture.
+/// Returns the picture.
 pub(super) fn svg(latency_ns: &Histogram<u64>, title: &str) -> String {
     let scales = Scales::new(latency_ns);
     let (width, height) = SIZE;
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_rises_from_the_least_to_the_greatest() {
+    fn the_curve_rises_from_the_minimum_to_the_maximum() {
         let values: Vec<u64> = (1..1_000).map(|n| n * 1_000).collect();
         let svg = svg(&histogram(&values), "a & b < c");
         assert!(svg.contains("<title>a &amp; b &lt; c</title>"), "{svg}");
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_still_a_picture() {
+    fn the_picture_of_an_empty_histogram_is_valid() {
         let svg = svg(&histogram(&[]), "nothing");
         assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }

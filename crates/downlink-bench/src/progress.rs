@@ -1,4 +1,5 @@
-//! One line on the terminal while a run lasts; nothing anywhere else.
+//! A progress line on the terminal during a run. If standard error is not a terminal, nothing is
+//! written.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -7,10 +8,11 @@ use std::{
 
 use super::books::Books;
 
-/// Twice a second: fast enough to be alive, slow enough to be read.
+/// The time between two updates. A quarter of a second would be too fast to read, and a whole
+/// second would look as if the program had stopped.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The line.
+/// The progress line.
 #[derive(Debug)]
 pub(super) struct ProgressLine {
     is_terminal: bool,
@@ -24,7 +26,7 @@ impl ProgressLine {
         Self { is_terminal, shown: Instant::now(), received: 0 }
     }
 
-    /// Renews the line if it is time.
+    /// Writes the line again if the interval has passed.
     pub(super) fn show(&mut self, books: &Books, settled: usize, connections: usize) {
         if !self.is_terminal || self.shown.elapsed() < INTERVAL {
             return;

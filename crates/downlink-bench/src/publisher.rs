@@ -1,4 +1,4 @@
-//! A connection that publishes: one request at a time, kept alive.
+//! A connection that publishes. It sends one request after the other, and stays open between them.
 
 use std::{io, mem};
 
@@ -10,7 +10,7 @@ use super::{
     plan::Plan,
 };
 
-/// One of the publishing connections.
+/// A connection that publishes.
 #[derive(Debug)]
 pub(super) struct PublisherConnection {
     connection: HttpConnection,
@@ -45,17 +45,17 @@ impl PublisherConnection {
         Ok(Self { connection, state: PublisherState::Connecting, failure: None, acknowledged: 0 })
     }
 
-    /// Whether it can send a request now.
+    /// True if the connection can send a request now.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, PublisherState::Idle)
     }
 
-    /// Whether a request is not answered yet.
+    /// True if a request is not answered yet.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.state, PublisherState::Waiting(_))
     }
 
-    /// Whether it has to be opened again.
+    /// True if the connection has to be opened again.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self.state, PublisherState::Broken)
     }
@@ -68,7 +68,7 @@ impl PublisherConnection {
         }
     }
 
-    /// Writes and reads as far as the socket is ready.
+    /// Writes and reads in the directions in which the socket is ready.
     pub(super) fn advance(&mut self, mut ready: Ready<'_>) {
         if let Err(error) = self.exchange(&mut ready) {
             self.fail(format!("publishing failed: {error}"), true);
@@ -98,7 +98,7 @@ impl PublisherConnection {
 
     fn take_answer(&mut self, is_closed: bool) {
         let PublisherState::Waiting(places) = &self.state else {
-            // Some servers explain the end of an idle connection with a response (408).
+            // Before some servers close an idle connection, they send a response (408).
             if is_closed {
                 self.state = PublisherState::Broken;
             }
@@ -127,7 +127,7 @@ impl PublisherConnection {
         }
     }
 
-    /// Notes a failure. An idle connection may end without one.
+    /// Records a failure. The end of an idle connection is not a failure.
     fn fail(&mut self, reason: String, is_broken: bool) {
         let next = if is_broken { PublisherState::Broken } else { PublisherState::Idle };
         let places = match mem::replace(&mut self.state, next) {

@@ -1,8 +1,9 @@
-//! Reads an event stream from a connection: the one reader of every kind of load.
+//! Reads an event stream from a connection. All kinds of load use this reader.
 //!
-//! It checks the head of the response, and yields the records in the body. Two depths: a scan for
-//! records, which costs almost nothing, and the full decoder of the format for a reader that resumes.
-//! The decoder outlives the connection, so that the next request carries the last event id.
+//! The reader checks the head of the response, and yields the records in the body. By default it
+//! only scans the bytes for records, which costs almost nothing. A reader that resumes uses the
+//! full decoder of the format. The decoder outlives the connection, so the next request can send
+//! the last event id.
 
 use std::io;
 
@@ -19,7 +20,7 @@ const OWN: &str = "downlink.";
 /// The type of the events that announce a gap.
 const GAP: &str = "downlink.gap";
 
-/// An event stream, over one connection after another.
+/// An event stream. After a reconnection it continues over a new connection.
 #[derive(Debug)]
 pub(super) struct StreamReader {
     connection: Option<HttpConnection>,
@@ -33,7 +34,7 @@ enum Decoding {
     Decode(Box<Decoder>),
 }
 
-/// An event, as far as the load tool tells events apart.
+/// The kinds of events that the load tool distinguishes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum StreamEvent {
     Record(EventRecord),
@@ -43,7 +44,7 @@ pub(super) enum StreamEvent {
     Unknown,
 }
 
-/// Why a stream is over.
+/// Why a stream has ended.
 #[derive(Debug, Error)]
 pub(super) enum SubscriptionError {
     #[error("a subscription failed: {0}")]
@@ -83,17 +84,17 @@ impl StreamReader {
         }
     }
 
-    /// Whether the request was answered with an event stream that lasts.
+    /// True if the response is an event stream that has not ended.
     pub(super) fn is_up(&self) -> bool {
         self.is_up
     }
 
-    /// Whether the connection is gone.
+    /// True if the connection has ended.
     pub(super) fn is_over(&self) -> bool {
         self.connection.is_none()
     }
 
-    /// Writes the request and reads once. An error ends the connection.
+    /// Writes the rest of the request and reads once. After an error the connection is closed.
     pub(super) fn read(
         &mut self,
         ready: &mut Ready<'_>,
@@ -153,7 +154,7 @@ impl StreamReader {
     }
 }
 
-/// Whether the head has arrived; it has to announce an event stream.
+/// Returns true if the head has arrived. Fails if it does not announce an event stream.
 fn check_head(connection: &HttpConnection, read: ReadOutcome) -> Result<bool, SubscriptionError> {
     match connection.response.head() {
         Some(head) if head.status == 200 && head.is_event_stream => Ok(true),

@@ -1,31 +1,32 @@
-//! The record in a payload, which identifies a delivery: run, number, due time.
+//! The record in a payload, which identifies the event: run, number, due time.
 //!
-//! A record has letters and digits only, so it survives JSON, forms and every encoding of a line. The
-//! scanner finds records in a stream of bytes however it is cut, and ignores all other bytes.
+//! A record consists of letters and digits only, so JSON, forms and the event stream format leave
+//! it unchanged. The scanner finds the records in a stream of bytes, even if a record arrives in
+//! several pieces, and ignores all other bytes.
 
 use memchr::memmem::Finder;
 
-/// The begin of a record; unlikely in any other text.
+/// The first bytes of a record, which are unlikely in any other text.
 const MARKER: &[u8] = b"DlBenchRec";
-/// Digits of the run, the number and the time, all hexadecimal.
+/// The number of hexadecimal digits of the run, the event's number and the due time.
 const DIGITS: [usize; 3] = [8, 12, 16];
 
-/// The length of a record, and so of the shortest payload.
+/// The length of a record, which is also the minimum length of a payload.
 pub(super) const RECORD_BYTES: usize = MARKER.len() + DIGITS[0] + DIGITS[1] + DIGITS[2];
 
-/// One published event, as its payload identifies it.
+/// The record of one published event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct EventRecord {
-    /// The run of the program that published it.
+    /// The run of the load tool that published the event.
     pub(super) run: u32,
-    /// Its number in the run, from 0.
+    /// The event's number in the run, from 0.
     pub(super) number: u64,
-    /// When it was due, in nanoseconds since the start of the run.
+    /// The time at which the event was due, in nanoseconds since the start of the run.
     pub(super) due_ns: u64,
 }
 
 impl EventRecord {
-    /// Its text, filled up to the size of a payload.
+    /// The text of the record, followed by dots up to this number of bytes.
     pub(super) fn payload(self, bytes: usize) -> String {
         let marker = MARKER.escape_ascii();
         let mut text = format!("{marker}{:08x}{:012x}{:016x}", self.run, self.number, self.due_ns);
@@ -49,13 +50,13 @@ fn hexadecimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Finds records; shared by all streams.
+/// Finds records. All streams share one scanner.
 #[derive(Debug)]
 pub(super) struct Scanner {
     marker: Finder<'static>,
 }
 
-/// The last bytes of one stream, if they may begin a record.
+/// The last bytes of one stream that may be the beginning of a record.
 #[derive(Debug)]
 pub(super) struct Carry {
     bytes: [u8; RECORD_BYTES - 1],
@@ -73,10 +74,10 @@ impl Carry {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 
-    /// Keeps the end of `bytes` that may begin a record.
+    /// Keeps the last bytes of `bytes` that may be the beginning of a record.
     fn keep(&mut self, bytes: &[u8]) {
         let from = bytes.len().saturating_sub(self.bytes.len());
-        // Few bytes pass the first comparison, which is much cheaper than the second.
+        // The first comparison is much cheaper than the second, and few bytes need the second.
         let begins = |at: &usize| bytes[*at] == MARKER[0] && may_begin(&bytes[*at..]);
         let start = (from..bytes.len()).find(begins).unwrap_or(bytes.len());
         let kept = &bytes[start..];
@@ -96,7 +97,8 @@ impl Scanner {
         Self { marker: Finder::new(MARKER) }
     }
 
-    /// Reports the records that end in `bytes`, the next of the stream that `carry` belongs to.
+    /// Calls `found` for each record that ends in `bytes`. These are the next bytes of the stream
+    /// to which `carry` belongs.
     pub(super) fn scan(&self, carry: &mut Carry, bytes: &[u8], mut found: impl FnMut(EventRecord)) {
         let mut from = 0;
         if carry.length > 0 {
@@ -107,8 +109,8 @@ impl Scanner {
         carry.keep(&bytes[rest..]);
     }
 
-    /// Scans the kept bytes together with the next ones. Returns the number of `bytes` that belong to a
-    /// record found here, or nothing if all of them together may still begin one.
+    /// Scans the kept bytes together with the next bytes. Returns how many of `bytes` belong to the
+    /// records found here. Returns `None` if it has scanned all of `bytes`.
     fn scan_seam(
         &self,
         carry: &mut Carry,
@@ -130,7 +132,7 @@ impl Scanner {
         Some(read.saturating_sub(kept))
     }
 
-    /// Reports every whole record and returns the end of the last one.
+    /// Calls `found` for each complete record, and returns the end of the last one.
     fn scan_whole(&self, bytes: &[u8], found: &mut impl FnMut(EventRecord)) -> usize {
         let mut read = 0;
         while let Some(at) = self.marker.find(&bytes[read..]) {
@@ -166,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_as_long_as_asked_and_at_least_its_record() {
+    fn a_payload_has_the_requested_length_but_at_least_that_of_its_record() {
         assert_eq!(record(1).payload(100).len(), 100);
         assert_eq!(record(1).payload(RECORD_BYTES).len(), RECORD_BYTES);
         assert_eq!(record(1).payload(0).len(), RECORD_BYTES);
     }
 
     #[test]
-    fn records_are_found_wherever_the_stream_is_cut() {
+    fn records_are_found_if_the_stream_is_cut_at_any_two_places() {
         let text = format!(
             "id: 1\ndata: {}\n\ndata: DlBenDlBenchRecDl{}\n\n{}",
             record(1).payload(60),
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_without_digits_is_no_record() {
+    fn a_marker_without_hexadecimal_digits_is_not_a_record() {
         let text = record(1).payload(RECORD_BYTES).replace("0000", "00g0");
         assert_eq!(scanned(&[text.as_bytes(), text.as_bytes()]), []);
     }

@@ -1,8 +1,8 @@
-//! A reader that asks for everything from the beginning, again and again, beside the load.
+//! A reader that replays the events of an earlier run again and again while the main load runs.
 //!
-//! Each pass is a connection and has an account of its own: every event of the earlier run once and in
-//! order. The next pass begins as soon as one ends, so the load always runs beside a replay. The
-//! server's memory is sampled during the passes.
+//! Each pass is a new connection, and has to get every event of the earlier run once and in order.
+//! When a pass ends, the next pass begins at once, so a replay is in progress during the whole
+//! load. The tool samples the server's memory during the passes.
 
 use std::{
     fmt, mem,
@@ -22,21 +22,22 @@ use super::{
     subscriber::Subscriber,
 };
 
-/// Bytes of one read: other connections get a turn between two reads.
+/// The size of one read. The other connections can read between two reads of the replay.
 const READ_BYTES: usize = 64 << 10;
-/// A pass fails after this silence.
+/// A pass fails if nothing arrives for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// The interval between two samples of the server's memory: one costs some ten microseconds.
+/// The interval between two samples of the server's memory. A sample takes some tens of
+/// microseconds.
 const SAMPLE: Duration = Duration::from_millis(20);
 
-/// The passes so far, and the current one.
+/// The results of the passes so far, and the current pass.
 #[derive(Debug)]
 pub(super) struct ReplayPasses<'a> {
     past: &'a EarlierRun,
     plan: &'a Plan,
     server: &'a ServerProcesses,
     pass: Option<Pass>,
-    /// The counts are those of the current pass.
+    /// The books of the current pass.
     reading: SharedBooks,
     buffer: Box<[u8]>,
     sampled: Instant,
@@ -46,17 +47,17 @@ pub(super) struct ReplayPasses<'a> {
 /// The results of all passes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct ReplayResults {
-    /// Passes that ended.
+    /// The number of passes that have ended.
     passes: u64,
-    /// Passes that got everything once and in order.
+    /// The number of passes that got every event once and in order.
     pub(super) exact: u64,
-    /// Events that are due in each pass.
+    /// The number of events that are due in each pass.
     events: u64,
     received: u64,
     lost: u64,
     duplicated: u64,
     foreign: u64,
-    /// Of the slowest pass.
+    /// The events per second of the slowest pass.
     events_per_s: f64,
     resident_before: u64,
     resident_max: u64,
@@ -73,7 +74,7 @@ struct Pass {
 }
 
 impl<'a> ReplayPasses<'a> {
-    /// None if the plan has no replay.
+    /// Returns `None` if the plan has no replay.
     pub(super) fn new(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<Option<Self>> {
         let Some(past) = &plan.past else { return Ok(None) };
         let resident = server.resident_bytes()?;
@@ -97,7 +98,7 @@ impl<'a> ReplayPasses<'a> {
         }))
     }
 
-    /// Begins a pass if there is none, and reads once. Returns whether anything arrived.
+    /// Begins a pass if none is in progress, and reads once. Returns true if anything arrived.
     pub(super) fn step(&mut self) -> anyhow::Result<bool> {
         if self.pass.is_none() && self.replays.problem.is_none() {
             let request = self.past.request.clone();
@@ -108,7 +109,7 @@ impl<'a> ReplayPasses<'a> {
         self.read()
     }
 
-    /// Lets the current pass end, and returns the results.
+    /// Waits for the end of the current pass, and returns the results.
     pub(super) fn end(mut self) -> anyhow::Result<ReplayResults> {
         while self.pass.is_some() {
             self.read()?;
@@ -137,7 +138,7 @@ impl<'a> ReplayPasses<'a> {
             _ if is_complete => self.close(),
             Err(SubscriptionError::Ended) => self.fail("the server ended a replay".to_owned()),
             Err(error) => self.fail(format!("a replay broke: {error}")),
-            Ok(_) if is_silent => self.fail("a replay fell silent".to_owned()),
+            Ok(_) if is_silent => self.fail("a replay got nothing for 10 s".to_owned()),
             Ok(_) => {}
         }
         Ok(any)
@@ -157,7 +158,8 @@ impl<'a> ReplayPasses<'a> {
         self.close();
     }
 
-    /// Adds the pass to the results. A late event counts as duplicated: a replay has one order.
+    /// Ends the pass and adds it to the results. A late event counts as duplicated, because a
+    /// replay has to be in order.
     fn close(&mut self) {
         let Some(pass) = self.pass.take() else { return };
         let counts = mem::take(&mut self.reading.books.counts);
@@ -180,8 +182,8 @@ impl fmt::Display for ReplayResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passes, exact, events, lost, duplicated, foreign, .. } = self;
         write!(f, "{passes} passes over {events} events, {exact} exact; ")?;
-        write!(f, "{lost} lost, {duplicated} again or late, {foreign} foreign, ")?;
+        write!(f, "{lost} lost, {duplicated} repeated or late, {foreign} of another run, ")?;
         let (per_s, growth) = (self.events_per_s, self.resident_growth >> 10);
-        write!(f, "{per_s:.0} events/s, {growth} KiB more resident")
+        write!(f, "{per_s:.0} events/s, server memory grew by {growth} KiB")
     }
 }

@@ -1,4 +1,4 @@
-//! The report of a run, as a table for people and as one JSON object for programs.
+//! The report of a run, which is printed as a table or as one JSON object.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use super::{
     replay::ReplayResults, stalled::Returns,
 };
 
-/// Above this share, the load tool itself may limit the load or lengthen the latency.
+/// If the load tool is busy for a larger share of the time than this, it may itself limit the load
+/// or increase the latency.
 const BUSY_LIMIT: f64 = 0.9;
 
 /// The figures of a run.
@@ -27,9 +28,9 @@ pub(super) struct LoadReport {
     /// The measured period.
     seconds: f64,
     published: u64,
-    /// Events that the server did not take.
+    /// Events whose publishing failed.
     refused: u64,
-    /// Events that were due and not published before the end.
+    /// Events that were due, but were not published before the end of the run.
     overdue: u64,
     expected: u64,
     received: u64,
@@ -38,16 +39,16 @@ pub(super) struct LoadReport {
     out_of_order: u64,
     wrong_topic: u64,
     foreign: u64,
-    /// Whether the counts are exact: no connection forgot a hole.
+    /// True if the counts are exact, which means that no connection forgot a hole.
     exact: bool,
-    /// Whether every due delivery arrived once and in order, and nothing else.
+    /// True if every due delivery arrived once and in order, and nothing else arrived.
     flawless: bool,
     quiet: Option<QuietFigures>,
     stalled: Option<Returns>,
     replay: Option<ReplayResults>,
     connects_per_s: f64,
     events_per_s: f64,
-    /// Events that the server acknowledged within the period.
+    /// Events that the server acknowledged per second of the measured period.
     acknowledged_per_s: f64,
     pub(super) deliveries_per_s: f64,
     deliveries_per_read: f64,
@@ -59,7 +60,7 @@ pub(super) struct LoadReport {
     problem: Option<String>,
 }
 
-/// From the time an event was due to the read that held it.
+/// The time from an event's due time to the read that contained the event.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: f64,
@@ -69,7 +70,7 @@ pub(super) struct Latency {
     pub(super) max: f64,
 }
 
-/// The quiet topic beside the others.
+/// The figures of the quiet topic.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct QuietFigures {
     published: u64,
@@ -84,11 +85,11 @@ struct QuietFigures {
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ServerFigures {
     cpu_share: f64,
-    /// Events acknowledged in a second of its processor time.
+    /// Events acknowledged per second of the server's processor time.
     acknowledged_per_cpu_s: f64,
     cpu_us_per_delivery: f64,
     cpu_user_us_per_delivery: f64,
-    /// Connections that came up in a second of its processor time.
+    /// Connections that came up per second of the server's processor time.
     connects_per_cpu_s: Option<f64>,
     resident_bytes: u64,
     resident_bytes_per_connection: f64,
@@ -102,7 +103,8 @@ impl LoadReport {
         let Period { seconds, busy_share, .. } = outcome.measured;
         let quiet = outcome.quiet.as_ref().map(quiet_figures);
         let returned = outcome.returns.as_ref().is_none_or(|returns| returns.failed == 0);
-        // Several publishers overtake each other on the way in: there is no order to keep.
+        // Events of several publishers may reach the server in any order, so the order is not
+        // checked.
         let flawless = counts.is_flawless(plan.publishers == 1)
             && quiet.is_none_or(|quiet| quiet.flawless)
             && returned
@@ -146,7 +148,7 @@ impl LoadReport {
         }
     }
 
-    /// The load in a few words.
+    /// A short description of the load and its latency.
     pub(super) fn headline(&self) -> String {
         let (pace, Latency { p50, p99, .. }) = (self.pace(), self.latency_us.in_ms());
         format!("{} connections, {pace}: p50 {p50:.2} ms, p99 {p99:.2} ms", self.connections)
@@ -160,7 +162,8 @@ impl LoadReport {
     }
 }
 
-/// At a rate, the events that a slow server kept from being published in time.
+/// At a fixed rate, the number of events that were due but not published, because the server was
+/// slow.
 fn overdue(plan: &Plan, published: u64) -> u64 {
     let Pace::Rate { per_second, .. } = plan.pace else { return 0 };
     let seconds = (plan.timing.warmup + plan.timing.duration).as_secs_f64();
@@ -273,7 +276,7 @@ impl LoadReport {
         row(f, "generator busy", format_args!("{:.0} %", self.generator_busy_share * 100.0))
     }
 
-    /// The loads beside the busy connections.
+    /// The rows of the loads that ran at the same time as the main load.
     fn beside(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(quiet) = self.quiet {
             let QuietFigures { received, lost, .. } = quiet;
@@ -297,14 +300,14 @@ impl LoadReport {
 
     fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.generator_limited {
-            writeln!(f, "The load tool itself was the limit: these are its figures.")?;
+            writeln!(f, "The load tool was too busy: it may have limited these figures.")?;
         }
         if self.window_stalls > 0 {
             let stalls = self.window_stalls;
             writeln!(f, "The window was reset {stalls} times after 250 ms without a delivery.")?;
         }
         if !self.exact {
-            writeln!(f, "Too many events are missing to track: late ones count as duplicated.")?;
+            writeln!(f, "Too many events are missing: some late events count as duplicated.")?;
         }
         if let Some(problem) = self.stalled.as_ref().and_then(|stalled| stalled.problem.as_ref()) {
             writeln!(f, "First stalled reader that resumed wrongly: {problem}.")?;

@@ -1,19 +1,22 @@
-//! Reads HTTP/1.1 responses as their bytes arrive: head, then a body in chunks, of a length, or to the
-//! end of the connection.
+//! Reads HTTP/1.1 responses as their bytes arrive: the head, and a body in chunks, with a length,
+//! or up to the end of the connection.
 //!
-//! Sans-IO, and without allocation after the head. It understands the framing of a response and skips
-//! trailers.
+//! Sans-IO, and without allocation after the head. The reader removes the framing of the body and
+//! skips trailers.
 
 use thiserror::Error;
 
-/// The largest head; servers send a few hundred bytes, and most clients give up at 8 to 64 KiB.
+/// The maximum size of a head. Servers send a few hundred bytes, and most clients have a limit
+/// between 8 and 64 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// The largest trailer section, for the same reason.
+/// The maximum size of the trailers. It is the same as for a head, since trailers are header lines
+/// too.
 const TRAILER_BYTES_MAX: usize = HEAD_BYTES_MAX;
-/// Digits of a chunk's size: more than 15 do not fit 60 bits, which no chunk needs.
+/// The maximum number of hexadecimal digits in the size of a chunk. 15 digits have 60 bits, so the
+/// size cannot overflow 64 bits.
 const SIZE_DIGITS_MAX: u8 = 15;
 
-/// One response on its way.
+/// A response that is being read.
 #[derive(Debug)]
 pub(super) struct HttpResponse {
     state: ResponseState,
@@ -23,9 +26,9 @@ pub(super) struct HttpResponse {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Head {
     pub(super) status: u16,
-    /// Whether the body is an event stream.
+    /// True if the body is an event stream.
     pub(super) is_event_stream: bool,
-    /// Whether the server closes the connection after this.
+    /// True if the server closes the connection after this response.
     pub(super) closes: bool,
 }
 
@@ -43,25 +46,27 @@ enum Framing {
     UntilClose,
 }
 
-/// The place of the next byte in the chunked coding.
+/// The part of the chunked coding to which the next byte belongs.
 #[derive(Clone, Copy, Debug)]
 enum Chunk {
-    /// The line with a chunk's size: its value, and its digits until they end.
+    /// The line with a chunk's size. `value` is the size so far. `digits` is the number of digits
+    /// so far, or `None` after the last digit.
     Size {
         value: u64,
         digits: Option<u8>,
     },
     Bytes(u64),
-    /// The line end after the bytes.
+    /// The line end after the bytes of a chunk.
     End,
-    /// A line of the trailers, with its length so far and that of all of them.
+    /// A line of the trailers. `line` is the length of this line so far, and `all` is the length of
+    /// all trailers so far.
     Trailer {
         line: usize,
         all: usize,
     },
 }
 
-/// The begin of a chunk's size.
+/// The state before the first digit of a chunk's size.
 const SIZE: Chunk = Chunk::Size { value: 0, digits: Some(0) };
 
 /// The bytes are not an HTTP/1.1 response.
@@ -69,14 +74,14 @@ const SIZE: Chunk = Chunk::Size { value: 0, digits: Some(0) };
 pub(super) enum BadResponse {
     #[error("the head of the response is longer than 16 KiB")]
     HeadTooLong,
-    #[error("the answer is no HTTP/1.1 response")]
+    #[error("the answer is not an HTTP/1.1 response")]
     BadHead,
-    #[error("the body of the response is not chunked as it says")]
+    #[error("the chunks in the body of the response are invalid")]
     BadChunk,
     #[error("the trailers of the response are longer than 16 KiB")]
     TrailersTooLong,
-    /// Bytes follow the end of the response without another request.
-    #[error("there is more than one response to a request")]
+    /// More bytes follow the end of the response, although no other request was sent.
+    #[error("the server sent more than one response to a request")]
     Unasked,
 }
 
@@ -93,12 +98,12 @@ impl HttpResponse {
         }
     }
 
-    /// Whether the whole response was read.
+    /// True if the whole response has been read.
     pub(super) fn is_ended(&self) -> bool {
         matches!(self.state, ResponseState::Ended(_))
     }
 
-    /// Takes the next bytes of the connection and passes on the bytes of the body.
+    /// Takes the next bytes of the connection, and calls `body` with the bytes of the body in them.
     pub(super) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -127,7 +132,7 @@ impl HttpResponse {
     }
 }
 
-/// Takes bytes up to the blank line, and returns the next state if the head is complete.
+/// Takes bytes up to the blank line. Returns how many, and the next state if the head is complete.
 fn take_head(
     text: &mut Vec<u8>,
     bytes: &[u8],
@@ -148,7 +153,7 @@ fn take_head(
     Ok((length - before, Some(state.unwrap_or(ResponseState::Head(Vec::new())))))
 }
 
-/// Parses a head; none if it is an interim one (100 Continue).
+/// Parses a head. Returns `None` for an interim response (100 Continue).
 fn parse_head(head: &[u8]) -> Result<Option<ResponseState>, BadResponse> {
     let text = str::from_utf8(head).map_err(|_| BadResponse::BadHead)?;
     let mut lines = text.split("\r\n");
@@ -180,7 +185,7 @@ fn parse_head(head: &[u8]) -> Result<Option<ResponseState>, BadResponse> {
 }
 
 impl Framing {
-    /// Takes at least one of these bytes; returns how many and whether the body has ended.
+    /// Takes at least one byte. Returns how many, and true if the body has ended.
     fn feed(
         &mut self,
         bytes: &[u8],
@@ -210,7 +215,7 @@ impl Framing {
     }
 }
 
-/// Passes on as many bytes as the body still has.
+/// Calls `body` with at most `left` bytes, and returns their number.
 fn take(bytes: &[u8], left: &mut u64, body: &mut impl FnMut(&[u8])) -> usize {
     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
     body(&bytes[..taken]);
@@ -219,7 +224,7 @@ fn take(bytes: &[u8], left: &mut u64, body: &mut impl FnMut(&[u8])) -> usize {
 }
 
 impl Chunk {
-    /// Takes a byte of the framing; returns whether it was the last one of the response.
+    /// Takes a byte of the framing. Returns true if it was the last byte of the response.
     fn feed(&mut self, byte: u8) -> Result<bool, BadResponse> {
         *self = match (*self, byte) {
             (Self::Size { digits: Some(0), .. }, byte) if !byte.is_ascii_hexdigit() => {
@@ -244,7 +249,7 @@ impl Chunk {
     }
 }
 
-/// Takes a byte of a chunk's size, or the first one after its digits.
+/// Takes a digit of a chunk's size, or the first byte after the digits.
 fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
     match (char::from(byte).to_digit(16), byte) {
         (Some(digit), _) if digits < SIZE_DIGITS_MAX => {
@@ -259,7 +264,8 @@ fn size(value: u64, digits: u8, byte: u8) -> Result<Chunk, BadResponse> {
 mod tests {
     use super::*;
 
-    /// The body and whether it ended, the same however the bytes are cut.
+    /// Reads a response: its status, its body, and whether it has ended. Checks that the result is
+    /// the same if the bytes arrive in pieces.
     fn read(text: &str) -> Result<(Option<u16>, String, bool), BadResponse> {
         let whole = read_in_pieces(text, text.len());
         assert_eq!(whole, read_in_pieces(text, 1));
@@ -281,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chunked_body_is_put_together() {
+    fn the_chunks_of_a_body_are_joined() {
         let text = chunked("5\r\nhello\r\n1;x=y\r\n \r\n5\r\nthere\r\n0\r\n\r\n");
         assert_eq!(read(&text), Ok((Some(200), "hello there".into(), true)));
     }
 
     #[test]
-    fn a_chunked_body_may_still_go_on() {
+    fn a_body_without_its_last_chunk_has_not_ended() {
         assert_eq!(read(&chunked("A\r\n012345")), Ok((Some(200), "012345".into(), false)));
     }
 
@@ -298,8 +304,8 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_a_length_ends_with_it() {
-        let text = "HTTP/1.1 404 Not StreamEvent\r\ncontent-length: 3\r\n\r\nabc";
+    fn a_body_with_a_length_ends_after_this_many_bytes() {
+        let text = "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nabc";
         assert_eq!(read(text), Ok((Some(404), "abc".into(), true)));
         let empty = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(read(empty), Ok((Some(200), String::new(), true)));
@@ -313,13 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn an_interim_head_is_not_the_answer() {
+    fn an_interim_response_is_skipped() {
         let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
         assert_eq!(read(text), Ok((Some(204), String::new(), true)));
     }
 
     #[test]
-    fn the_head_has_the_media_type_and_the_end_of_the_connection() {
+    fn the_head_tells_whether_the_body_is_an_event_stream_and_the_connection_closes() {
         let head = |text: &str| {
             let mut response = HttpResponse::new();
             response.feed(text.as_bytes(), &mut |_| ()).unwrap();
@@ -332,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_response_are_refused() {
+    fn bytes_that_are_not_a_response_are_refused() {
         assert_eq!(read("SSH-2.0\r\n\r\n"), Err(BadResponse::BadHead));
         assert_eq!(read("HTTP/1.1 200 OK\r\nno colon\r\n\r\n"), Err(BadResponse::BadHead));
         assert_eq!(read(&chunked("x\r\n")), Err(BadResponse::BadChunk));

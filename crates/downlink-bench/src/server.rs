@@ -1,7 +1,7 @@
 //! The processor time and the resident memory of the server under load, from `/proc`.
 //!
-//! Linux only: other systems have no such files, and naming a process there is an error. Child processes
-//! are not counted.
+//! This works on Linux only. Other systems do not have these files, so there it is an error to name
+//! a process. Child processes are not counted.
 
 use std::io;
 
@@ -13,19 +13,19 @@ pub(super) struct ServerProcesses {
     pids: Vec<u32>,
 }
 
-/// The use of all processes so far.
+/// The processor time that all processes have used so far, and their memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
     /// User and system time.
     pub(super) cpu_s: f64,
-    /// The user time alone. The system samples it, so it needs tens of seconds to be accurate; the sum is
-    /// exact.
+    /// Only the user time. The system samples it, so a measurement needs tens of seconds to be
+    /// accurate. The sum of user and system time is exact.
     pub(super) cpu_user_s: f64,
     pub(super) resident_bytes: u64,
 }
 
 impl Usage {
-    /// The processor time since `before`, with the memory of now.
+    /// The processor time since `before`, and the current memory.
     pub(super) fn since(self, before: Self) -> Self {
         Self {
             cpu_s: self.cpu_s - before.cpu_s,
@@ -40,24 +40,24 @@ impl ServerProcesses {
     ///
     /// # Errors
     ///
-    /// If one of them does not exist or cannot be read.
+    /// If a process does not exist or cannot be read.
     pub(super) fn new(pids: &[u32]) -> anyhow::Result<Self> {
         let server = Self { pids: pids.to_vec() };
         server.usage()?;
         Ok(server)
     }
 
-    /// Whether any process is known.
+    /// True if the command line names a process.
     pub(super) fn is_known(&self) -> bool {
         !self.pids.is_empty()
     }
 
-    /// The numbers of the processes.
+    /// The ids of the processes.
     pub(super) fn pids(&self) -> &[u32] {
         &self.pids
     }
 
-    /// The use of all processes so far; none if no process is known.
+    /// The usage of all processes. `None` if no process is known.
     pub(super) fn usage(&self) -> anyhow::Result<Option<Usage>> {
         let mut sum = Usage::default();
         for pid in &self.pids {
@@ -69,12 +69,12 @@ impl ServerProcesses {
         Ok(self.is_known().then_some(sum))
     }
 
-    /// The resident memory of all processes; 0 if no process is known.
+    /// The resident memory of all processes. 0 if no process is known.
     pub(super) fn resident_bytes(&self) -> anyhow::Result<u64> {
         Ok(self.usage()?.unwrap_or_default().resident_bytes)
     }
 
-    /// The number of open descriptors, and so of sockets that the server still holds.
+    /// The number of open descriptors of all processes, which include the open sockets.
     pub(super) fn descriptors(&self) -> anyhow::Result<usize> {
         let count = |pid: &u32| {
             let folder = format!("/proc/{pid}/fd");
@@ -103,8 +103,9 @@ fn read(_: u32) -> io::Result<Usage> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Ticks of user time and of system time, and resident pages: the 14th, 15th and 24th field. The 2nd is
-/// the program's name in parentheses, which may contain parentheses itself.
+/// Reads the ticks of user time and of system time, and the resident pages. These are the fields
+/// 14, 15 and 24. Field 2 is the program's name in parentheses; the name may contain parentheses
+/// itself.
 #[cfg(any(target_os = "linux", test))]
 fn parse(stat: &str) -> Option<(u64, u64, u64)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();

@@ -1,9 +1,10 @@
-//! Readers that stop reading, and later resume: does each miss nothing, or learn what it missed?
+//! Readers that stop reading and later resume. The tool checks that each reader gets every event,
+//! or a report of the gap.
 //!
-//! They connect before anything is published and are not polled during the load. Afterwards they read
-//! all that the server has for them, and those that the server cut off resume with their last event id.
-//! A reader may miss events if the server reports the gap, so these deliveries are not in the books of
-//! the load.
+//! The readers connect before the first event is published, and do not read during the load.
+//! Afterwards they read everything that the server has for them. Readers whose connection the
+//! server has ended resume with their last event id. A reader may miss events if the server reports
+//! the gap, so these deliveries are not in the books of the main load.
 
 use std::time::Duration;
 
@@ -12,14 +13,15 @@ use serde::Serialize;
 
 use super::{books::Books, load::LoadRun, plan::Plan, server::ServerProcesses, subscriber::Story};
 
-/// After this silence, a reader that does not have the newest event will not get it.
+/// If nothing arrives for this long, the readers without the newest event have failed.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// The time for all of them, so that the run ends whatever the server sends.
+/// The maximum time for all readers, so that the run ends even if the server never stops sending.
 const RETURN_MAX: Duration = Duration::from_secs(120);
-/// Reconnects of one reader: one for the stall, and one more to be fair.
+/// The maximum number of reconnections of one reader. The stall causes one. One more is allowed,
+/// because a connection may also break for another reason.
 const RECONNECTS_MAX: usize = 2;
 
-/// The readers, connected.
+/// The connected readers.
 #[derive(Debug)]
 pub(super) struct StalledReaders<'a> {
     load: LoadRun<'a>,
@@ -30,37 +32,38 @@ pub(super) struct StalledReaders<'a> {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Returns {
     pub(super) readers: u64,
-    /// Readers whose connection the server had ended.
+    /// The number of readers whose connection the server had ended.
     pub(super) cut: u64,
-    /// Sockets that the server still held for them when the load ended.
+    /// The number of sockets for stalled readers that the server still had open at the end of the
+    /// load.
     pub(super) still_open: Option<usize>,
-    /// Readers that missed nothing.
+    /// The number of readers that missed no event.
     pub(super) exact: u64,
-    /// Readers that missed events and got one report of it.
+    /// The number of readers that missed events and got one report of a gap.
     pub(super) one_gap: u64,
-    /// All other readers: events missing without a report, several reports, events twice or out of
-    /// order, or not the newest event.
+    /// The number of all other readers: they missed events without a report, got several reports,
+    /// got events twice or out of order, or did not get the newest event.
     pub(super) failed: u64,
-    /// Why the first of those failed.
+    /// Why the first of the failed readers failed.
     pub(super) problem: Option<String>,
 }
 
 impl<'a> StalledReaders<'a> {
-    /// Connects them.
+    /// Connects the readers.
     ///
     /// # Errors
     ///
-    /// If one of them gets no event stream.
+    /// If a reader gets no event stream.
     pub(super) fn open(plan: &'a Plan, server: &'a ServerProcesses) -> anyhow::Result<Self> {
         let mut load = LoadRun::new(plan, server)?;
         load.connect()?;
         let is_whole = load.reading.books.connections_up() == plan.connections as u64;
         let problem = load.troubles.problem.take().unwrap_or_default();
-        ensure!(is_whole, "a reader that is to stall got no event stream: {problem}");
+        ensure!(is_whole, "a reader for --stalled got no event stream: {problem}");
         Ok(Self { load, reconnects: vec![0; plan.connections] })
     }
 
-    /// Lets each of them read up to the newest event, and judges the result.
+    /// Lets each reader read up to the newest event, and judges the result.
     pub(super) fn resume(
         mut self,
         books: &Books,
@@ -76,10 +79,10 @@ impl<'a> StalledReaders<'a> {
             let is_complete = subscriber.has_reached(newest.map_or(0, |newest| newest + 1));
             let gaps = match &subscriber.story {
                 _ if *reconnects > RECONNECTS_MAX => {
-                    Err("its connection ended again and again".to_owned())
+                    Err("its connection ended more than twice".to_owned())
                 }
                 Some(story) if is_complete => judge(story, books),
-                _ => Err("the newest event did not come".to_owned()),
+                _ => Err("it did not get the newest event".to_owned()),
             };
             match gaps {
                 Ok(0) => returns.exact += 1,
@@ -93,7 +96,7 @@ impl<'a> StalledReaders<'a> {
         Ok(returns)
     }
 
-    /// Reads until all readers have come this far, or nothing arrives any more.
+    /// Reads until all readers have got the event before `next`, or nothing arrives any more.
     fn read_to(&mut self, next: u64) -> anyhow::Result<bool> {
         let Self { load, reconnects } = self;
         load.turn_until(SILENCE_MAX, RETURN_MAX, |load| {
@@ -114,13 +117,13 @@ impl<'a> StalledReaders<'a> {
     }
 }
 
-/// The number of reported gaps, at most one, or the reader's failure.
+/// Returns the number of reported gaps, which is 0 or 1, or why the reader failed.
 fn judge(story: &Story, books: &Books) -> Result<u64, String> {
     let is_published = |number: &u64| !books.refused.contains(number);
     let missed = story.unreported.iter().cloned().flatten().filter(is_published).count();
     match (missed, story.disorder, story.gaps) {
         (0, 0, gaps @ 0..=1) => Ok(gaps),
-        (0, 0, gaps) => Err(format!("it got reports of {gaps} gaps")),
+        (0, 0, gaps) => Err(format!("it got {gaps} reports of gaps")),
         (0, disorder, _) => Err(format!("it got {disorder} events twice or out of order")),
         (missed, ..) => Err(format!("it missed {missed} events without a report")),
     }
@@ -133,7 +136,8 @@ mod tests {
         *,
     };
 
-    /// The judgement on a reader, from letters: `0` to `9` are events of that number, `g` is a gap.
+    /// Judges a reader. Each letter is a delivery: a digit is the event with this number, and `g`
+    /// is the report of a gap.
     fn end(letters: &str, refused: &[u64]) -> Result<u64, String> {
         let mut books = Books::new(1, 1, Pace::window(16)).unwrap();
         books.refused_may_arrive = true;
@@ -163,22 +167,22 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_gets_everything_is_exact() {
+    fn a_reader_that_gets_every_event_has_no_gap() {
         assert_eq!(end("0123456789", &[]), Ok(0));
         assert_eq!(end("0124", &[3]), Ok(0), "a refused event is not missed");
     }
 
     #[test]
-    fn a_hole_with_a_report_is_a_gap() {
+    fn missing_events_with_one_report_are_one_gap() {
         assert_eq!(end("01g789", &[]), Ok(1));
         assert_eq!(end("g789", &[]), Ok(1));
     }
 
     #[test]
-    fn every_other_hole_is_a_failure() {
+    fn missing_events_without_a_report_and_disorder_are_failures() {
         assert_eq!(end("01789", &[]), Err("it missed 5 events without a report".to_owned()));
         assert_eq!(end("0g13", &[]), Err("it missed 1 events without a report".to_owned()));
-        assert_eq!(end("0g3g7", &[]), Err("it got reports of 2 gaps".to_owned()));
+        assert_eq!(end("0g3g7", &[]), Err("it got 2 reports of gaps".to_owned()));
         let disorder = Err("it got 1 events twice or out of order".to_owned());
         assert_eq!(end("0112", &[]), disorder);
         assert_eq!(end("1g0", &[0]), disorder);

@@ -1,7 +1,7 @@
-//! Storms: all connections come at once and go at once, again and again.
+//! Storms: the tool opens all connections at once and closes them at once, several times.
 //!
-//! The results are the rate at which the server accepts them, its processor time for that, and whether
-//! it frees its memory and its sockets afterwards.
+//! The results are the number of connections that the server accepts per second, the processor time
+//! that it needs for this, and whether it frees its memory and its sockets afterwards.
 
 use std::{
     fmt, thread,
@@ -25,20 +25,21 @@ const SAMPLE: Duration = Duration::from_millis(20);
 /// The results of all storms.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Storms {
-    /// Memory after one connection has come and gone, before the storms.
+    /// The server's memory before the storms, after a single connection was opened and closed.
     resident_before: u64,
     storms: Vec<Storm>,
-    /// Of the slowest storm.
+    /// The connections per second in the slowest storm.
     connects_per_s: f64,
-    /// Connections per second of the server's processor time, over all storms.
+    /// The connections of all storms per second of the server's processor time.
     connects_per_cpu_s: f64,
-    /// Memory after the last storm, without connections.
+    /// The server's memory after the last storm, when all connections are closed.
     resident_after: u64,
-    /// Memory after the last storm, in proportion to that before the first.
+    /// `resident_after` divided by `resident_before`.
     resident_growth: f64,
-    /// The largest share of a storm's connecting in which the load tool was busy.
+    /// The share of the connecting time in which the load tool was busy, in the storm in which this
+    /// share was largest.
     generator_busy_share: f64,
-    /// Whether every connection came up and the server closed every socket.
+    /// True if every connection came up and the server closed every socket.
     flawless: bool,
     problem: Option<String>,
 }
@@ -48,17 +49,17 @@ struct Storm {
     connections: u64,
     seconds: f64,
     cpu_s: f64,
-    /// The share of these seconds in which the load tool was busy.
+    /// The share of `seconds` in which the load tool was busy.
     generator_busy_share: f64,
     resident_connected: u64,
     resident_after: u64,
-    /// Sockets that the server still held afterwards.
+    /// The number of sockets that the server had not closed at the end of the storm.
     sockets_left: usize,
     #[serde(skip)]
     problem: Option<String>,
 }
 
-/// Runs this many storms.
+/// Runs `number` storms.
 ///
 /// # Errors
 ///
@@ -71,8 +72,8 @@ pub(super) fn run(plan: &Plan, server: &ServerProcesses, number: usize) -> anyho
     Ok(Storms::new(plan, before, storms))
 }
 
-/// Connects a single reader and closes it; returns the server's descriptors without it. Those that the
-/// server opens with its first answer are among them.
+/// Connects a single reader and closes it. Returns the number of descriptors that the server keeps
+/// without connections, including those that it opens when it answers its first request.
 fn warm_up(plan: &Plan, server: &ServerProcesses) -> anyhow::Result<usize> {
     let mut load = LoadRun::new(plan, server)?;
     load.connect()?;
@@ -106,7 +107,8 @@ fn storm(plan: &Plan, server: &ServerProcesses, descriptors: usize) -> anyhow::R
     })
 }
 
-/// Waits until the server holds no more descriptors than before; returns how many are left over.
+/// Waits until the server has no more than `descriptors` open descriptors. Returns how many more it
+/// has at the end of the wait.
 fn wait_until_gone(server: &ServerProcesses, descriptors: usize) -> anyhow::Result<usize> {
     let since = Instant::now();
     loop {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_storm_and_the_memory_after_the_last_count() {
+    fn the_report_has_the_slowest_rate_and_the_memory_after_the_last_storm() {
         let found = storms("100", vec![storm(100, 0.1, 0), storm(100, 0.2, 0)]);
         assert_eq!((found.connects_per_s, found.connects_per_cpu_s), (500.0, 200.0));
         assert_eq!(found.resident_growth, 1.5);
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_or_a_socket_too_few_or_too_many_is_a_flaw() {
+    fn a_missing_connection_or_an_open_socket_is_a_flaw() {
         assert!(!storms("100", vec![storm(99, 0.1, 0)]).flawless);
         assert!(!storms("100", vec![storm(100, 0.1, 1)]).flawless);
     }

@@ -1,4 +1,4 @@
-//! A subscription of a load: a reader, and the account of the events that it got.
+//! A subscription of a load: its reader, and a record of the events that it got.
 
 use std::{io, ops::Range};
 
@@ -12,39 +12,39 @@ use super::{
     tally::{DeliveryOrder, Seen},
 };
 
-/// One of the subscriptions.
+/// A subscription.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     number: usize,
     topic: usize,
     pub(super) reader: StreamReader,
-    /// Starts with the first event that is due, once the stream is up. It outlives the connection.
+    /// The events that arrived. `None` until the stream is up, and kept when the connection ends.
     pub(super) seen: Option<Seen>,
-    /// Of a subscription that resumes.
+    /// Only for a subscription that can resume.
     pub(super) story: Option<Box<Story>>,
 }
 
-/// The account of a subscription that resumes: it has to explain missing events.
+/// The record of a subscription that can resume. Reported gaps explain its missing events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
-    /// The gaps that the server reported.
+    /// The number of gaps that the server reported.
     pub(super) gaps: u64,
-    /// Whether a gap was reported since the newest event.
+    /// True if a gap was reported after the newest event.
     is_reported: bool,
-    /// The missing events without a report.
+    /// The ranges of missing events for which no gap was reported.
     pub(super) unreported: Vec<Range<u64>>,
-    /// Events that came twice or after a later one.
+    /// The number of events that arrived twice or after a later event.
     pub(super) disorder: u64,
 }
 
 impl Story {
-    /// The server reported a gap.
+    /// Records that the server reported a gap.
     pub(super) fn gap(&mut self) {
         self.gaps += 1;
         self.is_reported = true;
     }
 
-    /// An event arrived, and `next` would have continued the order.
+    /// Records that the event `number` arrived. `next` is the number that would follow in order.
     pub(super) fn arrival(&mut self, arrival: DeliveryOrder, number: u64, next: u64) {
         if arrival != DeliveryOrder::InOrder {
             self.disorder += 1;
@@ -66,7 +66,7 @@ impl Subscriber {
         Ok(Self { number, topic: number % plan.topics, reader, seen: None, story })
     }
 
-    /// Connects a subscription to which all events are due, from the first one.
+    /// Connects a subscription to which all events are due, from the first event on.
     pub(super) fn replay(plan: &Plan, request: Vec<u8>) -> io::Result<Self> {
         let connection = HttpConnection::open_unregistered(plan.subscribe_address, request)?;
         let (reader, seen) = (StreamReader::new(connection, false), Some(Seen::starting_at(0)));
@@ -80,17 +80,17 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Whether the connection is up or over: it is not in the making any more.
+    /// True if the connection is up or has ended, and false while it is being opened.
     pub(super) fn is_settled(&self) -> bool {
         self.reader.is_up() || self.reader.is_over()
     }
 
-    /// Whether the event before this position, or a later one, has arrived.
+    /// True if the event before the position `next`, or a later event, has arrived.
     pub(super) fn has_reached(&self, next: u64) -> bool {
         next == 0 || self.seen.as_ref().is_some_and(|seen| seen.next() >= next)
     }
 
-    /// Reads until the socket is empty. An error ends the connection.
+    /// Reads until the socket is empty. After an error the connection is closed.
     pub(super) fn read_all(
         &mut self,
         mut ready: Ready<'_>,
@@ -100,7 +100,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Reads once. An error ends the connection.
+    /// Reads once. After an error the connection is closed.
     pub(super) fn read(
         &mut self,
         ready: &mut Ready<'_>,

@@ -1,53 +1,56 @@
 //! The tally of deliveries: received, lost, duplicated, out of order.
 //!
-//! Invariant: each connection knows for every event of its topic whether it has arrived, as the next
-//! position and the holes below it. So counts are exact, not sampled. A connection with more holes than
-//! [`HOLES_MAX`] forgets its oldest one, and the tally reports that.
+//! Invariant: each connection knows for every event of its topic whether the event has arrived. It
+//! stores the next position, and the ranges of missing positions (the holes) below it. So counts
+//! are exact, not sampled. A connection with more than [`HOLES_MAX`] holes forgets the oldest one,
+//! and the tally counts the forgotten holes.
 
 use std::{collections::VecDeque, ops::Range};
 
-/// Runs of missing events that one connection remembers. A server that keeps order has none, one that
-/// drops under load a few dozen; at 16 bytes each, 10,000 connections then hold at most 160 MB.
+/// The maximum number of holes that one connection remembers. With a server that delivers in order
+/// there is none, and with a server that drops events under load there are a few dozen. A hole
+/// takes 16 bytes, so 10,000 connections need at most 160 MB.
 pub(super) const HOLES_MAX: usize = 1_000;
 
 /// Counts over all connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counts {
-    /// Deliveries that are due: for each event, the connections that were up on its topic.
+    /// Deliveries that are due: one for each event and each connection that was up on its topic.
     pub(super) expected: u64,
     /// Deliveries that arrived, each counted once.
     pub(super) received: u64,
     /// Deliveries of an event that had already arrived.
     pub(super) duplicated: u64,
-    /// Deliveries of an event after a later one; they are also received.
+    /// Deliveries of an event after a later event. They also count as received.
     pub(super) out_of_order: u64,
-    /// Deliveries on a connection that did not ask for the topic.
+    /// Deliveries on a connection that did not subscribe to the topic.
     pub(super) wrong_topic: u64,
-    /// Deliveries of an earlier run, or of something never published.
+    /// Deliveries of events from an earlier run, or of events that were never published.
     pub(super) foreign: u64,
-    /// Forgotten holes: a delivery into one counts as duplicated.
+    /// Forgotten holes. A delivery of an event in a forgotten hole counts as duplicated.
     pub(super) holes_forgotten: u64,
 }
 
 impl Counts {
-    /// Deliveries that are due and have not arrived.
+    /// The number of deliveries that are due and have not arrived.
     pub(super) fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.received)
     }
 
-    /// Whether every due delivery arrived once, and nothing else. With an order to keep, also in order.
+    /// True if every due delivery arrived exactly once, and nothing else arrived. If `is_ordered`,
+    /// the deliveries also have to be in order.
     pub(super) fn is_flawless(&self, is_ordered: bool) -> bool {
         let odd = self.duplicated + self.wrong_topic + self.foreign;
         odd == 0 && self.lost() == 0 && !(is_ordered && self.out_of_order > 0)
     }
 }
 
-/// The deliveries of one connection, by the events' positions within its topic.
+/// The deliveries of one connection, by the positions of the events within their topic.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// The position after the newest delivery, or the first that is due.
+    /// The position after the newest delivered event, or the first due position.
     next: u64,
-    /// The missing positions below `next`, in ascending order. No range is empty.
+    /// The holes, in ascending order. No range is empty.
     holes: VecDeque<Range<u64>>,
 }
 
@@ -65,18 +68,18 @@ impl Seen {
         Self { next: first, holes: VecDeque::new() }
     }
 
-    /// The position after the newest delivery.
+    /// The position after the newest delivered event.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Whether the event at this position has arrived. Positions before the first due one count as
-    /// arrived.
+    /// True if the event at this position has arrived. Positions before the first due position
+    /// count as arrived.
     pub(super) fn has(&self, position: u64) -> bool {
         position < self.next && !self.holes.iter().any(|hole| hole.contains(&position))
     }
 
-    /// Notes a delivery, and counts it.
+    /// Records a delivery, and counts it.
     pub(super) fn arrive(&mut self, position: u64, counts: &mut Counts) -> DeliveryOrder {
         if position >= self.next {
             self.leap(position, counts);
@@ -93,7 +96,7 @@ impl Seen {
         }
     }
 
-    /// Notes the newest delivery; the positions before it are missing.
+    /// Records a delivery at or after `next`. The positions from `next` up to it become a hole.
     fn leap(&mut self, position: u64, counts: &mut Counts) {
         if position > self.next {
             if self.holes.len() == HOLES_MAX {
@@ -105,7 +108,7 @@ impl Seen {
         self.next = position + 1;
     }
 
-    /// Removes a position from its hole, if it is in one.
+    /// Removes a position from the hole that contains it. Returns false if there is none.
     fn fill(&mut self, position: u64) -> bool {
         let at = self.holes.partition_point(|hole| hole.end <= position);
         let Some(hole) = self.holes.get_mut(at).filter(|hole| hole.contains(&position)) else {
@@ -155,33 +158,33 @@ mod tests {
     }
 
     #[test]
-    fn a_second_delivery_is_a_duplicate_and_no_reception() {
+    fn a_second_delivery_counts_as_duplicated_but_not_as_received() {
         assert_eq!(counted(&[0, 1, 1, 0, 2]), counts(3, 2, 0));
     }
 
     #[test]
-    fn a_swap_is_one_delivery_out_of_order() {
+    fn two_swapped_events_are_one_delivery_out_of_order() {
         let swapped = Counts { expected: 4, ..counted(&[0, 2, 1, 3]) };
         assert_eq!(swapped, Counts { expected: 4, ..counts(4, 0, 1) });
         assert!(!swapped.is_flawless(true));
-        assert!(swapped.is_flawless(false), "there was no order to keep");
+        assert!(swapped.is_flawless(false), "the order does not matter");
     }
 
     #[test]
-    fn a_hole_is_filled_from_any_side_and_only_once() {
+    fn a_hole_can_be_filled_in_any_order_but_each_position_only_once() {
         assert_eq!(counted(&[6, 3, 0, 5, 1, 4, 2]), counts(7, 0, 6));
         assert_eq!(counted(&[6, 3, 3, 0, 0, 5, 5]), counts(4, 3, 3));
     }
 
     #[test]
-    fn a_delivery_before_the_first_due_one_is_a_duplicate() {
+    fn a_delivery_before_the_first_due_position_is_a_duplicate() {
         let (mut seen, mut counts) = (Seen::starting_at(5), Counts::default());
         assert_eq!(seen.arrive(4, &mut counts), DeliveryOrder::Duplicate);
         assert_eq!(seen.arrive(5, &mut counts), DeliveryOrder::InOrder);
     }
 
     #[test]
-    fn a_position_has_arrived_unless_it_is_in_a_hole_or_beyond_the_newest() {
+    fn a_position_has_arrived_unless_it_is_in_a_hole_or_after_the_newest() {
         let (mut seen, mut counts) = (Seen::starting_at(0), Counts::default());
         for position in [0, 3, 2] {
             seen.arrive(position, &mut counts);
@@ -196,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_beyond_the_limit_is_reported() {
+    fn a_hole_above_the_limit_is_counted_as_forgotten() {
         assert_eq!(after_holes(HOLES_MAX - 1).holes_forgotten, 0);
         assert_eq!(after_holes(HOLES_MAX).holes_forgotten, 0);
         assert_eq!(after_holes(HOLES_MAX + 1).holes_forgotten, 1);
     }
 
     #[test]
-    fn counts_agree_with_a_set_for_every_order_of_six() {
+    fn counts_agree_with_a_set_for_every_sequence_of_six_deliveries() {
         let mut orders = vec![vec![]];
         for _ in 0..6 {
             let longer = |order: &Vec<u64>| {
