@@ -69,7 +69,7 @@
 //! ```no_run
 //! # async fn doc(app: axum::Router) -> std::io::Result<()> {
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! downlink::serve(listener, app).with_graceful_shutdown(tokio::signal::ctrl_c()).await
+//! downlink::serve(listener, app).with_graceful_shutdown(downlink::serve::stop_signal()?).await
 //! # }
 //! ```
 //!
