@@ -76,10 +76,10 @@ struct Shared {
     revocations: RwLock<Revocations>,
 }
 
-/// What an [`Access`] accepts. By default it lets nobody in.
+/// Settings of an [`Access`]. The default accepts no request.
 #[derive(Debug, Default)]
 pub struct AccessOptions {
-    /// Everyone may subscribe to what these match, without a credential.
+    /// The selectors that need no credential to subscribe.
     pub public: Vec<TopicSelector>,
     /// The accepted keys.
     pub keys: Keys,
@@ -87,7 +87,7 @@ pub struct AccessOptions {
     pub tokens: Option<Tokens>,
     /// The keys of tickets.
     pub tickets: Option<TicketKeys>,
-    /// What is revoked at the start. Its longest life of a token must be that of the tokens.
+    /// The revocations at the start. Their longest life of a token must be that of the tokens.
     pub revocations: Revocations,
 }
 
@@ -170,8 +170,8 @@ impl Access {
         self.check_rights(verified, &asked.selectors, asked.client.as_ref())
     }
 
-    /// Checks that a verified grant still holds: that it has not ended, that its key is still there,
-    /// and that nobody revoked it, wholly or for one of these topics.
+    /// Checks that a verified grant still holds: its end is ahead, its key is still accepted, and it is
+    /// not revoked, wholly or for one of these topics.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The grant: what verified credentials allow, and until when.
+//! The grant: the rights of verified credentials, and their end.
 //!
 //! Handlers see grants, never credentials. A grant starts with nothing, and each right is added by
 //! name. Checks compare whole selectors (see [`contains`]) and name the first one that is not
@@ -76,13 +76,13 @@ impl Grant {
         }
     }
 
-    /// Adds the right to subscribe to what the selector matches.
+    /// Adds the right to subscribe to the topics of the selector.
     pub fn with_subscribe(mut self, selector: TopicSelector) -> Self {
         self.subscribe.push(selector);
         self
     }
 
-    /// Adds the right to publish to what the selector matches.
+    /// Adds the right to publish to the topics of the selector.
     pub fn with_publish(mut self, selector: TopicSelector) -> Self {
         self.publish.push(selector);
         self

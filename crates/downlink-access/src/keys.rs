@@ -13,7 +13,7 @@ use crate::secret::{KeyFileError, KeyId, Secret};
 /// Keys of one server. Rotation needs two of each kind, and each app may have its own.
 pub const KEYS_MAX: usize = 64;
 
-/// What a key is for.
+/// The purpose of a key.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum KeyRole {

@@ -1,4 +1,4 @@
-//! Access control for event streams: who may subscribe to what, who may publish where, until when.
+//! Access control for event streams: the rights to subscribe and to publish, and their end.
 //!
 //! Verified credentials become a [`Grant`]: selectors to subscribe and to publish, a client id, a
 //! few rights, and an end. Handlers see grants, never credentials. [`Access`] holds everything that
@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | key ([`Keys`]) | an app that publishes, an operator | `Authorization: Bearer` |
 //! | token ([`Tokens`]) | users of an identity provider or of an app: JWT | `Authorization: Bearer`, or a cookie |
-//! | ticket ([`TicketKeys`]) | a browser, whose `EventSource` sends no headers | the query |
+//! | ticket ([`TicketKeys`]) | a browser: `EventSource` sends no headers | the query |
 //! | none | topics that are public | |
 //!
 //! Guarantees:

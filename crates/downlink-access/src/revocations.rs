@@ -1,4 +1,4 @@
-//! Revocations: who lost a right before the credential ended.
+//! Revocations: rights that end before their credential does.
 //!
 //! A revocation of a client concerns the credentials issued until its moment. It is forgotten once
 //! all of them have ended, which the longest life of a token bounds. Beyond
@@ -29,7 +29,7 @@ pub struct RevokedKeysFull {
     pub keys_max: usize,
 }
 
-/// What a revocation concerns.
+/// The subject of a revocation.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Revoked {
@@ -46,13 +46,13 @@ pub enum Revoked {
 /// One revocation and its moment, for a store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revocation {
-    /// What it concerns.
+    /// The subject.
     pub revoked: Revoked,
     /// Its moment.
     pub at: Timestamp,
 }
 
-/// What a revocation needs to know of a credential.
+/// The facts of a credential that decide whether it is revoked.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Issued<'a> {

@@ -1,4 +1,4 @@
-//! The outcome of verification: a grant, and what proves it.
+//! The outcome of verification: a grant and its proof.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Verified {
     pub(crate) verified_at: Timestamp,
 }
 
-/// What proves a grant.
+/// The proof of a grant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Proof {
@@ -66,7 +66,7 @@ impl Verified {
         &self.grant
     }
 
-    /// What proves it.
+    /// The proof.
     pub const fn proof(&self) -> Proof {
         self.proof
     }
@@ -107,7 +107,7 @@ impl Verified {
         }
     }
 
-    /// The ticket for these topics, whose rights the caller has checked.
+    /// The ticket for these topics. The caller has checked the rights.
     pub(crate) fn ticket(
         &self,
         topics: Vec<TopicSelector>,
@@ -126,7 +126,7 @@ impl Verified {
         Ticket { grant, issued_at: *issued_at, issuer: *key }
     }
 
-    /// What a revocation needs to know.
+    /// The facts that decide whether it is revoked.
     pub(crate) const fn issued(&self) -> Issued<'_> {
         Issued::new(self.grant.client(), self.key, self.issued_at)
     }

@@ -58,7 +58,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Header and claims of a token that nobody verified, as JSON.
+/// Header and claims of an unverified token, as JSON.
 ///
 /// ```
 /// use downlink_access::inspect;

@@ -72,7 +72,7 @@ pub struct Tokens {
     rules: TokenRules,
 }
 
-/// What a verified token says.
+/// The content of a verified token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct VerifiedToken {
@@ -261,7 +261,7 @@ impl Tokens {
                 .is_some_and(|name| self.rules.audiences.iter().any(|audience| audience == name))
         };
         let is_meant = match claims.get("aud") {
-            // RFC 7519, section 4.1.3: a token for an audience is for nobody else.
+            // RFC 7519, section 4.1.3: a token with an audience is for that audience only.
             None => self.rules.audiences.is_empty(),
             Some(Value::Array(names)) => names.iter().any(is_accepted),
             Some(name) => is_accepted(name),

@@ -1,4 +1,4 @@
-//! The content of a ticket: a grant to read, and what a revocation needs to know.
+//! The content of a ticket: a grant to read, and the facts that decide whether it is revoked.
 //!
 //! Its bytes are JSON, like the grants of tokens. Only a sealed ticket leaves the process.
 
