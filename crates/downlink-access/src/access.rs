@@ -176,7 +176,8 @@ impl Access {
     /// # Errors
     ///
     /// [`AccessError::TokenExpired`], [`AccessError::KeyUnknown`], [`AccessError::KeysUnavailable`] or
-    /// [`AccessError::Revoked`].
+    /// [`AccessError::Revoked`]. An open stream stays open at `KeysUnavailable`: it says nothing
+    /// against the stream.
     pub fn recheck(
         &self,
         verified: &Verified,

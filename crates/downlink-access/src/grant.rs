@@ -89,8 +89,8 @@ impl Grant {
     }
 
     /// Sets the client whose inbox the grant reads.
-    pub fn with_client(self, client: ClientId) -> Self {
-        Self { client: Some(client), ..self }
+    pub fn with_client(self, client: impl Into<Option<ClientId>>) -> Self {
+        Self { client: client.into(), ..self }
     }
 
     /// Sets the end, or an earlier end. A later one changes nothing.

@@ -113,9 +113,10 @@ impl Keys {
     pub fn find(&self, presented: &[u8]) -> Option<(KeyId, KeyRole)> {
         let presented = digest(&SHA256, presented);
         let is_it =
-            |key: &&Key| verify_slices_are_equal(key.hash.as_ref(), presented.as_ref()).is_ok();
+            |key: &Key| verify_slices_are_equal(key.hash.as_ref(), presented.as_ref()).is_ok();
         // Compares with every key, so the time does not tell the place of the right one either.
-        self.0.iter().filter(is_it).last().map(|key| (key.id, key.role))
+        let newest = |found, key| if is_it(key) { Some(key) } else { found };
+        self.0.iter().fold(None, newest).map(|key| (key.id, key.role))
     }
 
     /// Whether a key with this id is accepted.

@@ -119,10 +119,7 @@ impl Verified {
         let grant = topics.into_iter().fold(Grant::none(), Grant::with_subscribe);
         let grant = grant.with_hear_everyone(own.hear_everyone());
         let grant = grant.with_until(own.until().map_or(end, |until| until.min(end)));
-        let grant = match client.or_else(|| own.client().cloned()) {
-            Some(client) => grant.with_client(client),
-            None => grant,
-        };
+        let grant = grant.with_client(client.or_else(|| own.client().cloned()));
         Ticket { grant, issued_at: *issued_at, issuer: *key }
     }
 

@@ -257,12 +257,10 @@ fn ed(jwk: &Map<String, Value>) -> Result<Parsed, PublicKeyError> {
 
 fn rsa(jwk: &Map<String, Value>) -> Result<Parsed, PublicKeyError> {
     let (n, e) = (field(jwk, "n")?, field(jwk, "e")?);
-    check_rsa_bits(&n)?;
-    let significant = |bytes: &[u8]| {
-        let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
-        bytes.iter().skip(zeros).copied().collect::<Vec<u8>>()
-    };
-    let components = PublicKeyComponents { n: significant(&n), e: significant(&e) };
+    let significant =
+        |bytes: Vec<u8>| -> Vec<u8> { bytes.into_iter().skip_while(|byte| *byte == 0).collect() };
+    let components = PublicKeyComponents { n: significant(n), e: significant(e) };
+    check_rsa_bits(&components.n)?;
     let parsed = components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
     let der = parsed.map_err(|_| PublicKeyError::Unsupported)?.as_ref().to_vec();
     // Checks the exponent too.
@@ -276,10 +274,10 @@ fn field(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, PublicKeyError
     bytes.ok_or(PublicKeyError::Unsupported)
 }
 
+/// Checks the length of a modulus without leading zeros.
 fn check_rsa_bits(modulus: &[u8]) -> Result<(), PublicKeyError> {
-    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
-    let first = modulus.get(zeros).map_or(0, |byte| byte.leading_zeros() as usize);
-    let bits = (modulus.len() - zeros) * 8 - first;
+    let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    let bits = modulus.len() * 8 - unused;
     let is_allowed = (RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits);
     is_allowed.then_some(()).ok_or(PublicKeyError::RsaBits { bits })
 }

@@ -113,14 +113,9 @@ impl KeySet {
         }
     }
 
-    /// The usable keys.
-    pub fn len(&self) -> usize {
+    /// How many keys are usable: at least one.
+    pub fn usable(&self) -> usize {
         self.keys.len()
-    }
-
-    /// Whether no key is usable. A set that was read has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
     }
 
     /// Why keys were left out.

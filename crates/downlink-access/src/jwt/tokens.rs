@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use downlink_log::{ClientId, Timestamp};
+use downlink_log::Timestamp;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -275,22 +275,18 @@ impl Tokens {
     }
 
     fn grant(&self, claims: &Map<String, Value>) -> Result<Grant, InvalidGrant> {
-        let subject = || claims.get("sub").map(|value| client("sub", value)).transpose();
-        match claims.get("downlink") {
-            Some(Value::Object(members)) => {
-                let grant = Grant::from_members(members)?;
-                let named = grant.client().is_some();
-                let subject = if named { None } else { subject()? };
-                Ok(with_client(grant, subject))
-            }
-            Some(_) => Err(InvalidGrant::NoObject),
-            None => {
-                let subject = subject()?;
-                let topics = { self.rules.grants.iter() }
-                    .filter_map(|template| template.selector(subject.as_ref()?));
-                Ok(with_client(topics.fold(Grant::none(), Grant::with_subscribe), subject.clone()))
-            }
+        let (grant, templates) = match claims.get("downlink") {
+            Some(Value::Object(members)) => (Grant::from_members(members)?, &[][..]),
+            Some(_) => return Err(InvalidGrant::NoObject),
+            None => (Grant::none(), &*self.rules.grants),
+        };
+        if grant.client().is_some() {
+            return Ok(grant);
         }
+        let Some(subject) = claims.get("sub") else { return Ok(grant) };
+        let subject = client("sub", subject)?;
+        let topics = templates.iter().filter_map(|template| template.selector(&subject));
+        Ok(topics.fold(grant, Grant::with_subscribe).with_client(subject))
     }
 }
 
@@ -298,13 +294,6 @@ struct Times {
     /// The end, or the end of the leeway if only that is ahead.
     until: Timestamp,
     issued_at: Option<Timestamp>,
-}
-
-fn with_client(grant: Grant, client: Option<ClientId>) -> Grant {
-    match client {
-        Some(client) => grant.with_client(client),
-        None => grant,
-    }
 }
 
 /// The first of these keys that verifies the token.

@@ -1,5 +1,7 @@
 //! The tests of access control, through the public API.
 
+#![allow(clippy::unwrap_used)]
+
 mod access;
 mod containment;
 mod credentials;

@@ -162,19 +162,9 @@ fn two_tickets_for_the_same_differ() {
 
 #[test]
 fn long_tickets_are_not_issued() {
-    let long = |n: usize| {
-        issue(
-            &app(),
-            &[
-                "a".repeat(n).as_str(),
-                &"b".repeat(256),
-                &"c".repeat(256),
-                &"d".repeat(256),
-                &"e".repeat(256),
-            ],
-            None,
-        )
-    };
+    let (b, c, d, e) = ("b".repeat(256), "c".repeat(256), "d".repeat(256), "e".repeat(256));
+    let f = "f".repeat(200);
+    let long = |n: usize| issue(&app(), &[&"a".repeat(n), &b, &c, &d, &e, &f], None);
     let fits = (1..=256).rev().find_map(|n| long(n).ok()).unwrap();
     assert!((TICKET_BYTES_MAX - 2..=TICKET_BYTES_MAX).contains(&fits.len()), "{}", fits.len());
     let error = long(256).unwrap_err();

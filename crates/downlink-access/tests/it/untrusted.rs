@@ -67,7 +67,8 @@ proptest! {
     #[test]
     fn any_json_as_grant_and_key_set(text in json()) {
         let _ = Grant::from_json(text.as_bytes());
-        prop_assert!(KeySet::parse(format!(r#"{{"keys":[{text}]}}"#).as_bytes()).is_err());
+        let set = format!(r#"{{"keys":[{text}]}}"#);
+        prop_assert!(KeySet::parse(set.as_bytes()).is_err());
     }
 
     #[test]
