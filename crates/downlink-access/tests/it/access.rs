@@ -120,6 +120,7 @@ fn a_bad_cookie_counts_as_none_for_public_topics() {
     }
     let presented = Presented::new().cookie(expired.as_bytes(), COOKIE);
     assert_eq!(subscribe(presented, &["news/a", "orders/1"], None), "token_expired");
+    assert_eq!(subscribe(presented, &["news/a"], Some("ada")), "token_expired");
     let outcome = access().subscribe(&presented, &asked(&["news/a"], None), now()).unwrap();
     assert_eq!(outcome.proof(), Proof::Nothing);
 }

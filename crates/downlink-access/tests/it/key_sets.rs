@@ -211,6 +211,16 @@ fn a_set_stays_in_use_for_a_day_without_its_issuer() {
 }
 
 #[test]
+fn a_failed_fetch_for_an_unknown_key_is_repeated_soon() {
+    let (tokens, cache) = fetched();
+    let later = after(FETCH_INTERVAL_MIN);
+    assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
+    assert!(cache.poll_fetch(later));
+    cache.fetch_failed();
+    assert_eq!(cache.next_fetch_at(later), later.after(FETCH_INTERVAL_MIN));
+}
+
+#[test]
 fn a_fetch_without_an_outcome_ends() {
     let cache = KeySetCache::new();
     assert!(cache.poll_fetch(now()));

@@ -226,10 +226,10 @@ fn a_ticket_is_as_old_as_the_token_of_its_issuer() {
     let more = r#","sub":"ada","downlink":{"issue":true,"subscribe":["a"]}"#;
     let header = format!("Bearer {}", hs256(&claims(more)));
     let presented = Presented::new().authorization(header.as_bytes());
-    // The token is verified before the revocation, and the ticket is issued after it.
+    // This node hears of the revocation after it has verified the token.
     let ada = access.verify(&presented, at(NOW + 5)).unwrap();
     let revoked = downlink_access::Revoked::Client(client("ada"));
-    let revocation = downlink_access::Revocation { revoked, at: at(NOW + 6) };
+    let revocation = downlink_access::Revocation { revoked, at: at(NOW + 2) };
     access.revoke(revocation, at(NOW + 6)).unwrap();
     let ticket = access.issue(&ada, topics(&["a"]), None, MINUTE).unwrap();
     assert_eq!(open(&access, &ticket, NOW + 7), Err(AccessError::Revoked));
