@@ -125,7 +125,7 @@ mod tests {
     fn libraries_and_the_server_are_published() {
         let workspace = Workspace::load().unwrap();
         let names: Vec<&str> = published(&workspace).iter().map(|p| p.name.as_str()).collect();
-        assert_eq!(names.len(), 7, "{names:?}");
+        assert_eq!(names.len(), 8, "{names:?}");
         assert!(names.contains(&"downlink") && names.contains(&"downlink-server"));
         assert!(!names.contains(&"xtask"));
     }

@@ -72,8 +72,29 @@ const LIBRARY: Layers = Layers {
     ],
 };
 
+/// The layers of access control.
+const ACCESS: Layers = Layers {
+    folder: "crates/downlink-access/src/",
+    order: &[
+        layer("containment.rs"),
+        layer("json.rs"),
+        layer("error.rs"),
+        layer("grant.rs"),
+        layer("grant_json.rs"),
+        layer("secret.rs"),
+        layer("credentials.rs"),
+        layer("keys.rs"),
+        layer("jwt/"),
+        layer("revocations.rs"),
+        layer("tickets/"),
+        layer("verified.rs"),
+        layer("access.rs"),
+        layer("lib.rs"),
+    ],
+};
+
 /// The order of each crate that has folders.
-const TABLE: &[Layers] = &[LIBRARY, LOG];
+const TABLE: &[Layers] = &[LIBRARY, LOG, ACCESS];
 
 pub(super) fn check(crates: &[Crate<'_>]) -> Vec<Finding> {
     let check = |layers: &Layers| {

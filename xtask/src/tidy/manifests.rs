@@ -12,7 +12,7 @@ use crate::workspace::{Package, Workspace};
 /// The program. A library must not depend on it.
 const PROGRAM: &str = "downlink-server";
 /// Crates without clock, sockets and tasks.
-const SANS_IO: [&str; 2] = ["downlink-proto", "downlink-log"];
+const SANS_IO: [&str; 3] = ["downlink-proto", "downlink-log", "downlink-access"];
 /// The crates that provide these. A name also stands for all names that begin with it and a hyphen.
 const IO: [&str; 12] = [
     "actix", "async", "axum", "futures", "http", "hyper", "mio", "reqwest", "rustix", "socket2",

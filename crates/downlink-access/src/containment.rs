@@ -1,0 +1,64 @@
+//! Containment of selectors: whether one selector covers everything that another one asks for.
+//!
+//! Matching a topic is another question: `orders/*` as a request is not matched by a granted
+//! `orders/{id}`, although each single topic might be. Both functions here walk the segments once
+//! and allocate nothing. Bytes are compared, without folding, decoding or normalisation.
+
+use downlink_log::TopicSelector;
+
+/// Whether every topic that `asked` can match is also matched by `granted`.
+///
+/// One granted selector must contain the whole request. Two selectors that contain it only
+/// together, such as `{a}` and `{a}/*` for `*`, do not count.
+///
+/// ```
+/// use downlink_access::contains;
+/// use downlink_log::TopicSelector;
+/// let selector = |text| TopicSelector::parse(text);
+/// assert!(contains(&selector("orders/*")?, &selector("orders/{id}/status")?));
+/// assert!(!contains(&selector("orders/{id}")?, &selector("orders/*")?));
+/// # Ok::<(), downlink_log::InvalidName>(())
+/// ```
+pub fn contains(granted: &TopicSelector, asked: &TopicSelector) -> bool {
+    let (mut granted, mut asked) = (granted.as_str().split('/'), asked.as_str().split('/'));
+    loop {
+        // The order of the arms is the order of the rules.
+        match (granted.next(), asked.next()) {
+            (Some("*"), asked) => return asked.is_some(),
+            (None, None) => return true,
+            (None, Some(_)) | (Some(_), None | Some("*")) => return false,
+            (Some(granted), Some(asked)) if is_placeholder(granted) || granted == asked => {}
+            (Some(_), Some(_)) => return false,
+        }
+    }
+}
+
+/// Whether at least one topic is matched by both selectors.
+///
+/// A revocation of `rooms/7` concerns a subscription to `rooms/*`, since the two overlap.
+///
+/// ```
+/// use downlink_access::overlaps;
+/// use downlink_log::TopicSelector;
+/// let selector = |text| TopicSelector::parse(text);
+/// assert!(overlaps(&selector("rooms/*")?, &selector("rooms/7")?));
+/// assert!(!overlaps(&selector("rooms/*")?, &selector("rooms")?));
+/// # Ok::<(), downlink_log::InvalidName>(())
+/// ```
+pub fn overlaps(one: &TopicSelector, other: &TopicSelector) -> bool {
+    let (mut one, mut other) = (one.as_str().split('/'), other.as_str().split('/'));
+    loop {
+        match (one.next(), other.next()) {
+            (Some("*"), rest) | (rest, Some("*")) => return rest.is_some(),
+            (None, None) => return true,
+            (None, Some(_)) | (Some(_), None) => return false,
+            (Some(a), Some(b)) if is_placeholder(a) || is_placeholder(b) || a == b => {}
+            (Some(_), Some(_)) => return false,
+        }
+    }
+}
+
+/// A selector's segment with a brace is a placeholder: the grammar has no other use for braces.
+fn is_placeholder(segment: &str) -> bool {
+    segment.starts_with('{')
+}

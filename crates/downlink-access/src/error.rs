@@ -1,0 +1,205 @@
+//! The reasons why a request is refused, with the code and the status that its sender gets.
+//!
+//! No reason contains a credential or a part of one. A verifier names time, audience, issuer and
+//! revocation only after a valid signature, so a stranger learns nothing about other tokens.
+
+use downlink_log::{ClientId, InvalidName, TopicSelector};
+use thiserror::Error;
+
+/// A credential is bad, or its grant does not cover the request.
+///
+/// ```
+/// use downlink_access::AccessError;
+/// let error = AccessError::TokenMissing;
+/// assert_eq!((error.status(), error.code()), (401, "token_missing"));
+/// assert_eq!(error.www_authenticate(), Some("Bearer"));
+/// ```
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The request has more than one `Authorization: Bearer` or ticket.
+    #[error("two credentials in one request: send one token or one ticket")]
+    TwoCredentials,
+    /// The request needs a credential and has none.
+    #[error("this needs a credential: a token in `Authorization: Bearer`, or a ticket")]
+    TokenMissing,
+    /// The credential breaks its format, or a rule that holds for every token.
+    #[error("the credential cannot be accepted: {reason}")]
+    TokenMalformed {
+        /// The broken rule.
+        reason: &'static str,
+    },
+    /// The claim `downlink` of a signed token is not a grant.
+    #[error("the claim `downlink` of the token is wrong")]
+    ClaimMalformed(#[source] InvalidGrant),
+    /// No key accepts this algorithm.
+    #[error("the algorithm of the token is not accepted here")]
+    Algorithm,
+    /// No key verifies this credential.
+    #[error("the key of the credential is not known here")]
+    KeyUnknown,
+    /// The signature or the seal is wrong.
+    #[error("the signature of the credential is wrong")]
+    Signature,
+    /// The credential has ended.
+    #[error("the credential has expired")]
+    TokenExpired,
+    /// The credential is not valid yet.
+    #[error("the credential is not valid yet: check the clocks")]
+    TokenEarly,
+    /// The token is for another audience.
+    #[error("the token is for another audience")]
+    Audience,
+    /// The token has another issuer.
+    #[error("the token has another issuer")]
+    Issuer,
+    /// The credential was revoked.
+    #[error("the credential was revoked")]
+    Revoked,
+    /// No selector of the grant contains this one.
+    #[error("the grant does not cover the topic `{selector}`")]
+    TopicDenied {
+        /// The first selector that is not covered.
+        selector: TopicSelector,
+    },
+    /// The grant belongs to another client, or to none.
+    #[error("the grant does not cover the client `{client}`")]
+    ClientDenied {
+        /// The client that was asked for.
+        client: ClientId,
+    },
+    /// The grant lacks a right that is no selector.
+    #[error("the grant does not cover this: {}", right.meaning())]
+    RightMissing {
+        /// The missing right.
+        right: Right,
+    },
+    /// The key set must be fetched first, or is too old to use. The same request may succeed later.
+    #[error("the keys for this token cannot be fetched at the moment")]
+    KeysUnavailable,
+}
+
+/// A right that a grant has or lacks as a whole.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Right {
+    /// Publish to everyone.
+    Everyone,
+    /// Publish to the inbox of a client.
+    PublishClients,
+    /// Issue tickets.
+    Issue,
+    /// Follow the whole log, as a relay does.
+    Follow,
+    /// Administer the server.
+    Admin,
+}
+
+impl Right {
+    const fn meaning(self) -> &'static str {
+        match self {
+            Self::Everyone => "publishing to everyone",
+            Self::PublishClients => "publishing to clients",
+            Self::Issue => "issuing tickets",
+            Self::Follow => "following the log",
+            Self::Admin => "administration",
+        }
+    }
+}
+
+impl AccessError {
+    /// The code for programs. It is part of the API and does not change.
+    pub const fn code(&self) -> &'static str {
+        self.answer().1
+    }
+
+    /// The HTTP status: 400, 401, 403 or 503.
+    pub const fn status(&self) -> u16 {
+        self.answer().0
+    }
+
+    const fn answer(&self) -> (u16, &'static str) {
+        match self {
+            Self::TwoCredentials => (400, "two_credentials"),
+            Self::TokenMissing => (401, "token_missing"),
+            Self::TokenMalformed { .. } | Self::ClaimMalformed(_) => (401, "token_malformed"),
+            Self::Algorithm => (401, "algorithm"),
+            Self::KeyUnknown => (401, "key_unknown"),
+            Self::Signature => (401, "signature"),
+            Self::TokenExpired => (401, "token_expired"),
+            Self::TokenEarly => (401, "token_early"),
+            Self::Audience => (401, "audience"),
+            Self::Issuer => (401, "issuer"),
+            Self::Revoked => (401, "revoked"),
+            Self::TopicDenied { .. } => (403, "topic_denied"),
+            Self::ClientDenied { .. } => (403, "client_denied"),
+            Self::RightMissing { .. } => (403, "right_missing"),
+            Self::KeysUnavailable => (503, "keys_unavailable"),
+        }
+    }
+
+    /// The value of `WWW-Authenticate`, which every 401 carries.
+    pub const fn www_authenticate(&self) -> Option<&'static str> {
+        match self {
+            Self::TokenMissing => Some("Bearer"),
+            _ if self.status() == 401 => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn malformed(reason: &'static str) -> Self {
+        Self::TokenMalformed { reason }
+    }
+}
+
+/// A document is not a grant.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum InvalidGrant {
+    /// The document is longer than the limit.
+    #[error("the grant has {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLong {
+        /// Bytes of the document.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// The document is not one JSON object, or repeats a member.
+    #[error("the grant is not a JSON object in which each member is given once")]
+    NoObject,
+    /// No right has this name.
+    #[error("a grant has no member `{member}`")]
+    UnknownMember {
+        /// The name.
+        member: String,
+    },
+    /// The value has the wrong type.
+    #[error("the member `{member}` must be {expected}")]
+    WrongType {
+        /// The name.
+        member: &'static str,
+        /// The right type.
+        expected: &'static str,
+    },
+    /// A list is longer than the limit.
+    #[error("`{member}` has {selectors} selectors, at most {selectors_max} are allowed")]
+    TooManySelectors {
+        /// The name.
+        member: &'static str,
+        /// Selectors of the list.
+        selectors: usize,
+        /// The limit.
+        selectors_max: usize,
+    },
+    /// A selector or a client id breaks its grammar.
+    #[error("`{text}` in `{member}` is not valid")]
+    InvalidName {
+        /// The name of the member.
+        member: &'static str,
+        /// The selector or client id.
+        text: String,
+        /// The broken rule.
+        #[source]
+        reason: InvalidName,
+    },
+}

@@ -1,0 +1,139 @@
+//! A grant as JSON: the claim `downlink` of a token, and the answer of an app that decides itself.
+//!
+//! An unknown member is an error. A misspelt restriction must not vanish silently.
+
+use downlink_log::{ClientId, Timestamp, TopicSelector};
+use serde_json::{Map, Value};
+
+use crate::error::InvalidGrant;
+use crate::grant::Grant;
+use crate::json;
+
+/// Selectors of one list. A token of 8 KiB has room for a few more; a grant that needs them is
+/// better written with patterns.
+pub const GRANT_SELECTORS_MAX: usize = 256;
+
+/// The longest document in bytes: both lists at their limits, with long names.
+pub const GRANT_BYTES_MAX: usize = 64 * 1024;
+
+const LISTS: &str = "a list of selectors";
+const FLAG: &str = "true or false";
+
+impl Grant {
+    /// Reads a grant from JSON.
+    ///
+    /// The members are the names of the accessors, all of them optional. `subscribe` and `publish`
+    /// are lists of selectors, `client` is a client id, `until` a number of seconds since the Unix
+    /// epoch, and the others are true or false.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidGrant`] names the member.
+    ///
+    /// # Limits
+    ///
+    /// [`GRANT_BYTES_MAX`], and [`GRANT_SELECTORS_MAX`] for each list.
+    ///
+    /// ```
+    /// use downlink_access::Grant;
+    /// let grant = Grant::from_json(br#"{"subscribe": ["orders/*"], "client": "ada"}"#)?;
+    /// assert_eq!(grant.subscribe()[0].as_str(), "orders/*");
+    /// # Ok::<(), downlink_access::InvalidGrant>(())
+    /// ```
+    pub fn from_json(bytes: &[u8]) -> Result<Self, InvalidGrant> {
+        if bytes.len() > GRANT_BYTES_MAX {
+            let bytes_max = GRANT_BYTES_MAX;
+            return Err(InvalidGrant::TooLong { bytes: bytes.len(), bytes_max });
+        }
+        Self::from_members(&json::object(bytes).ok_or(InvalidGrant::NoObject)?)
+    }
+
+    /// Reads a grant from the members of an object that repeats none.
+    pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, InvalidGrant> {
+        let mut grant = Self::none();
+        for (member, value) in members {
+            grant = grant.with_member(member, value)?;
+        }
+        Ok(grant)
+    }
+
+    fn with_member(self, member: &str, value: &Value) -> Result<Self, InvalidGrant> {
+        Ok(match member {
+            "subscribe" => {
+                selectors("subscribe", value)?.into_iter().fold(self, Self::with_subscribe)
+            }
+            "publish" => selectors("publish", value)?.into_iter().fold(self, Self::with_publish),
+            "publish_clients" => self.with_publish_clients(flag("publish_clients", value)?),
+            "hear_everyone" => self.with_hear_everyone(flag("hear_everyone", value)?),
+            "everyone" => self.with_everyone(flag("everyone", value)?),
+            "client" => self.with_client(client("client", value)?),
+            "issue" => self.with_issue(flag("issue", value)?),
+            "follow" => self.with_follow(flag("follow", value)?),
+            "admin" => self.with_admin(flag("admin", value)?),
+            "until" => self.with_until(seconds(value).ok_or(InvalidGrant::WrongType {
+                member: "until",
+                expected: "a number of seconds",
+            })?),
+            _ => return Err(InvalidGrant::UnknownMember { member: member.to_owned() }),
+        })
+    }
+
+    /// The members of the claim `downlink` that give this grant, but for client and end.
+    pub(crate) fn to_members(&self) -> Map<String, Value> {
+        let list = |selectors: &[TopicSelector]| {
+            Value::from_iter(selectors.iter().map(|selector| Value::from(selector.as_str())))
+        };
+        let mut members = Map::new();
+        let mut add = |name: &str, value: Value, is_given: bool| {
+            if is_given {
+                members.insert(name.to_owned(), value);
+            }
+        };
+        add("subscribe", list(self.subscribe()), !self.subscribe().is_empty());
+        add("publish", list(self.publish()), !self.publish().is_empty());
+        add("publish_clients", true.into(), self.publish_clients());
+        add("hear_everyone", false.into(), !self.hear_everyone());
+        add("everyone", true.into(), self.everyone());
+        add("issue", true.into(), self.issue());
+        add("follow", true.into(), self.follow());
+        add("admin", true.into(), self.admin());
+        members
+    }
+}
+
+/// Reads a client id.
+pub(crate) fn client(member: &'static str, value: &Value) -> Result<ClientId, InvalidGrant> {
+    let expected = "a client id";
+    let text = value.as_str().ok_or(InvalidGrant::WrongType { member, expected })?;
+    let invalid = |reason| InvalidGrant::InvalidName { member, text: text.to_owned(), reason };
+    ClientId::new(text).map_err(invalid)
+}
+
+/// Reads a time in seconds, with or without a fraction. Times before 1970 count as 1970.
+pub(crate) fn seconds(value: &Value) -> Option<Timestamp> {
+    if let Some(seconds) = value.as_u64() {
+        return Some(Timestamp::from_millis(seconds.saturating_mul(1_000)));
+    }
+    // A cast of a float saturates.
+    let millis = value.as_f64().filter(|seconds| seconds.is_finite())? * 1_000.0;
+    Some(Timestamp::from_millis(millis as u64))
+}
+
+fn flag(member: &'static str, value: &Value) -> Result<bool, InvalidGrant> {
+    value.as_bool().ok_or(InvalidGrant::WrongType { member, expected: FLAG })
+}
+
+fn selectors(member: &'static str, value: &Value) -> Result<Vec<TopicSelector>, InvalidGrant> {
+    let wrong = InvalidGrant::WrongType { member, expected: LISTS };
+    let Value::Array(list) = value else { return Err(wrong) };
+    let (selectors, selectors_max) = (list.len(), GRANT_SELECTORS_MAX);
+    if selectors > selectors_max {
+        return Err(InvalidGrant::TooManySelectors { member, selectors, selectors_max });
+    }
+    let selector = |value: &Value| {
+        let text = value.as_str().ok_or_else(|| wrong.clone())?;
+        let invalid = |reason| InvalidGrant::InvalidName { member, text: text.to_owned(), reason };
+        TopicSelector::parse(text).map_err(invalid)
+    };
+    list.iter().map(selector).collect()
+}

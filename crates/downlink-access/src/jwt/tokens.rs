@@ -1,0 +1,323 @@
+//! The verifier of tokens: signature first, then time, audience and issuer, then the grant.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use downlink_log::Timestamp;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::error::{AccessError, InvalidGrant};
+use crate::grant::Grant;
+use crate::grant_json::{client, seconds};
+use crate::jwt::key::{PublicKeyError, VerifyingKey, is_hmac};
+use crate::jwt::key_set::KeySetCache;
+use crate::jwt::parts::Parts;
+use crate::jwt::template::TokenGrant;
+use crate::secret::{KeyId, Secret};
+
+/// The tolerated difference between two clocks.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The age at which a token ends, unless the configuration says otherwise. Revocations are
+/// remembered for as long.
+pub const TOKEN_LIFETIME_MAX_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keys that are tried for a token that names none. Each costs a verification.
+pub const KEYS_TRIED_MAX: usize = 4;
+
+/// A verifier cannot be built.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum TokensError {
+    /// There is no key.
+    #[error("tokens need a key: a key file, a public key or a key set")]
+    NoKey,
+    /// Public keys or a key set without an issuer and an audience.
+    #[error("public keys and key sets need an issuer and an audience")]
+    IssuerNeeded,
+    /// There are more keys of one kind than a token without a key name is tried with.
+    #[error("at most {keys_max} key files and {keys_max} public keys of one type are allowed")]
+    TooManyKeys {
+        /// The limit.
+        keys_max: usize,
+    },
+}
+
+/// Verifies the tokens of one issuer.
+///
+/// Keys belong to one issuer: a key of another one would let it name any client. With two issuers,
+/// use two verifiers.
+///
+/// ```
+/// use std::time::Duration;
+/// use downlink_access::{Grant, Mint, Secret, TokenKeys, TokenRules, Tokens};
+/// use downlink_log::{ClientId, Timestamp, TopicSelector};
+///
+/// let secret = Secret::generate()?;
+/// let tokens = Tokens::new(TokenKeys::new().hmac(&secret), TokenRules::default())?;
+/// let now = Timestamp::from_millis(1_800_000_000_000);
+/// let grant = Grant::none()
+///     .with_client(ClientId::new("ada")?)
+///     .with_subscribe(TopicSelector::parse("orders/*")?)
+///     .with_until(now.after(Duration::from_secs(3600)));
+/// let token = Mint::new(&secret).sign(&grant, now)?;
+/// assert_eq!(tokens.verify(&token, now)?.grant, grant);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Tokens {
+    keys: Vec<VerifyingKey>,
+    key_set: Option<Arc<KeySetCache>>,
+    rules: TokenRules,
+}
+
+/// The content of a verified token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct VerifiedToken {
+    /// Its rights. They end with the token.
+    pub grant: Grant,
+    /// The key that verified it.
+    pub key: KeyId,
+    /// When it was issued, if it says so.
+    pub issued_at: Option<Timestamp>,
+}
+
+/// The rules for the tokens of one issuer.
+#[derive(Clone, Debug)]
+pub struct TokenRules {
+    /// The demanded issuer (`iss`). Public keys and key sets need one.
+    pub issuer: Option<String>,
+    /// The accepted audiences (`aud`), of which a token must name one. Public keys and key sets need
+    /// one.
+    pub audiences: Vec<String>,
+    /// The topics of each token that has no claim `downlink`.
+    pub grants: Vec<TokenGrant>,
+    /// The age at which a token ends, whatever its `exp` says.
+    pub lifetime_max: Duration,
+}
+
+impl Default for TokenRules {
+    fn default() -> Self {
+        let lifetime_max = TOKEN_LIFETIME_MAX_DEFAULT;
+        Self { issuer: None, audiences: Vec::new(), grants: Vec::new(), lifetime_max }
+    }
+}
+
+/// The keys that verify the tokens of one issuer.
+#[derive(Debug, Default)]
+pub struct TokenKeys {
+    keys: Vec<VerifyingKey>,
+    key_set: Option<Arc<KeySetCache>>,
+}
+
+impl TokenKeys {
+    /// No keys.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a shared secret, for HS256, HS384 and HS512.
+    #[must_use]
+    pub fn hmac(mut self, secret: &Secret) -> Self {
+        self.keys.extend(VerifyingKey::hmac(secret));
+        self
+    }
+
+    /// Adds the public keys of a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// [`PublicKeyError`] if it has none, or one that is refused.
+    pub fn public(mut self, pem: &[u8]) -> Result<Self, PublicKeyError> {
+        self.keys.extend(VerifyingKey::from_pem(pem)?);
+        Ok(self)
+    }
+
+    /// Adds the keys of a key set, which the server fetches.
+    #[must_use]
+    pub fn key_set(self, cache: Arc<KeySetCache>) -> Self {
+        Self { key_set: Some(cache), ..self }
+    }
+}
+
+impl Tokens {
+    /// Verifies with these keys, by these rules.
+    ///
+    /// # Errors
+    ///
+    /// [`TokensError`] says what is missing.
+    pub fn new(keys: TokenKeys, rules: TokenRules) -> Result<Self, TokensError> {
+        let TokenKeys { keys, key_set } = keys;
+        if keys.is_empty() && key_set.is_none() {
+            return Err(TokensError::NoKey);
+        }
+        let has_public = key_set.is_some() || keys.iter().any(|key| !key.is_secret());
+        if has_public && (rules.issuer.is_none() || rules.audiences.is_empty()) {
+            return Err(TokensError::IssuerNeeded);
+        }
+        let alike = |key: &VerifyingKey| keys.iter().filter(|other| other.is_like(key)).count();
+        if keys.iter().any(|key| alike(key) > KEYS_TRIED_MAX) {
+            return Err(TokensError::TooManyKeys { keys_max: KEYS_TRIED_MAX });
+        }
+        Ok(Self { keys, key_set, rules })
+    }
+
+    /// Verifies a token.
+    ///
+    /// # Errors
+    ///
+    /// The first failing check decides. Before a valid signature these are
+    /// [`TokenMalformed`](AccessError::TokenMalformed), [`Algorithm`](AccessError::Algorithm),
+    /// [`KeyUnknown`](AccessError::KeyUnknown), [`KeysUnavailable`](AccessError::KeysUnavailable) and
+    /// [`Signature`](AccessError::Signature). After it come `TokenMalformed` for the claims,
+    /// [`TokenExpired`](AccessError::TokenExpired), [`TokenEarly`](AccessError::TokenEarly),
+    /// [`Audience`](AccessError::Audience), [`Issuer`](AccessError::Issuer) and
+    /// [`ClaimMalformed`](AccessError::ClaimMalformed).
+    ///
+    /// # Limits
+    ///
+    /// Tokens of [`TOKEN_BYTES_MAX`](crate::TOKEN_BYTES_MAX), and at most twice [`KEYS_TRIED_MAX`]
+    /// keys for each.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, AccessError> {
+        let parts = Parts::parse(token)?;
+        let key = self.verifying_key(&parts, now)?;
+        let claims = parts.claims()?;
+        let times = self.times(&claims, now)?;
+        self.check_parties(&claims)?;
+        let grant = self.grant(&claims).map_err(AccessError::ClaimMalformed)?;
+        let grant = grant.with_until(times.until);
+        Ok(VerifiedToken { grant, key, issued_at: times.issued_at })
+    }
+
+    /// Whether a key with this id is accepted at this time.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError::KeysUnavailable`] if a key set would have to be fetched to know it.
+    pub fn contains_key(&self, id: KeyId, now: Timestamp) -> Result<bool, AccessError> {
+        if self.keys.iter().any(|key| key.id == id) {
+            return Ok(true);
+        }
+        let Some(cache) = &self.key_set else { return Ok(false) };
+        let set = cache.current(now).ok_or(AccessError::KeysUnavailable)?;
+        Ok(set.keys().iter().any(|key| key.id == id))
+    }
+
+    /// The key that verifies the signature.
+    fn verifying_key(&self, parts: &Parts<'_>, now: Timestamp) -> Result<KeyId, AccessError> {
+        let own = find_key(self.keys.iter(), parts);
+        let Some(cache) = self.key_set.as_ref().filter(|_| own.is_err()) else { return own };
+        if is_hmac(parts.algorithm) {
+            // A key set never has a shared secret, so no fetch can help.
+            return own.map_err(|error| match error {
+                AccessError::KeyUnknown => AccessError::Algorithm,
+                error => error,
+            });
+        }
+        let set = cache.current(now).ok_or(AccessError::KeysUnavailable)?;
+        let is_named = |key: &&VerifyingKey| parts.kid.is_none() || key.kid == parts.kid;
+        let found = find_key(set.keys().iter().filter(is_named), parts);
+        let may_be_new = match &found {
+            Err(AccessError::KeyUnknown) => true,
+            Err(AccessError::Signature) => parts.kid.is_none(),
+            _ => false,
+        };
+        if may_be_new && cache.want(now) {
+            return Err(AccessError::KeysUnavailable);
+        }
+        found
+    }
+
+    fn times(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Times, AccessError> {
+        let time = |name: &str| match claims.get(name).map(seconds) {
+            Some(None) => Err(AccessError::malformed("a time is not a number of seconds")),
+            time => Ok(time.flatten()),
+        };
+        let (expires_at, issued_at) = (time("exp")?, time("iat")?);
+        let expires_at = expires_at.ok_or(AccessError::malformed("the token has no `exp`"))?;
+        // Without this a revocation would be forgotten before the token ends.
+        let latest = issued_at.unwrap_or(now.after(LEEWAY)).after(self.rules.lifetime_max);
+        if issued_at.is_none() && expires_at > latest {
+            return Err(AccessError::malformed("the token lives too long for one without `iat`"));
+        }
+        let end = expires_at.min(latest);
+        let until = if now < end { end } else { end.after(LEEWAY) };
+        if until <= now {
+            return Err(AccessError::TokenExpired);
+        }
+        let begins = time("nbf")?.max(issued_at);
+        match begins.is_some_and(|begins| begins > now.after(LEEWAY)) {
+            true => Err(AccessError::TokenEarly),
+            false => Ok(Times { until, issued_at }),
+        }
+    }
+
+    fn check_parties(&self, claims: &Map<String, Value>) -> Result<(), AccessError> {
+        let is_accepted = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|name| self.rules.audiences.iter().any(|audience| audience == name))
+        };
+        let is_meant = match claims.get("aud") {
+            // RFC 7519, section 4.1.3: a token with an audience is for that audience only.
+            None => self.rules.audiences.is_empty(),
+            Some(Value::Array(names)) => names.iter().any(is_accepted),
+            Some(name) => is_accepted(name),
+        };
+        if !is_meant {
+            return Err(AccessError::Audience);
+        }
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        let is_ours = self.rules.issuer.is_none() || self.rules.issuer.as_deref() == issuer;
+        is_ours.then_some(()).ok_or(AccessError::Issuer)
+    }
+
+    fn grant(&self, claims: &Map<String, Value>) -> Result<Grant, InvalidGrant> {
+        let (grant, templates) = match claims.get("downlink") {
+            Some(Value::Object(members)) => (Grant::from_members(members)?, &[][..]),
+            Some(_) => return Err(InvalidGrant::NoObject),
+            None => (Grant::none(), &*self.rules.grants),
+        };
+        if grant.client().is_some() {
+            return Ok(grant);
+        }
+        let Some(subject) = claims.get("sub") else { return Ok(grant) };
+        let subject = client("sub", subject)?;
+        let topics = templates.iter().filter_map(|template| template.selector(&subject));
+        Ok(topics.fold(grant, Grant::with_subscribe).with_client(subject))
+    }
+}
+
+struct Times {
+    /// The end, or the end of the leeway if only that is ahead.
+    until: Timestamp,
+    issued_at: Option<Timestamp>,
+}
+
+/// The first of these keys that verifies the token.
+fn find_key<'a>(
+    keys: impl Iterator<Item = &'a VerifyingKey>,
+    parts: &Parts<'_>,
+) -> Result<KeyId, AccessError> {
+    let (mut is_named, mut tried) = (false, 0);
+    for key in keys {
+        is_named = true;
+        if !key.accepts(parts.algorithm) {
+            continue;
+        }
+        if tried == KEYS_TRIED_MAX {
+            return Err(AccessError::malformed("the token must name its key in `kid`"));
+        }
+        tried += 1;
+        if key.verifies(parts.algorithm, parts.message, &parts.signature) {
+            return Ok(key.id);
+        }
+    }
+    Err(match (is_named, tried) {
+        (false, _) => AccessError::KeyUnknown,
+        (true, 0) => AccessError::Algorithm,
+        (true, _) => AccessError::Signature,
+    })
+}

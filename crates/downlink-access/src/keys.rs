@@ -1,0 +1,126 @@
+//! Keys that a program sends as `Authorization: Bearer`: publish keys and admin keys.
+//!
+//! Only their SHA-256 hashes are kept. A presented key is compared with all of them in constant
+//! time, so the time of an answer tells nothing about them.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use thiserror::Error;
+
+use crate::grant::Grant;
+use crate::secret::{KeyFileError, KeyId, Secret};
+
+/// Keys of one server. Rotation needs two of each kind, and each app may have its own.
+pub const KEYS_MAX: usize = 64;
+
+/// The purpose of a key.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum KeyRole {
+    /// The app: publishes anywhere, issues tickets ([`Grant::app`]).
+    Publish,
+    /// The operator: may do everything ([`Grant::all`]).
+    Admin,
+}
+
+impl KeyRole {
+    /// The rights of a key in this role.
+    pub fn grant(self) -> Grant {
+        match self {
+            Self::Publish => Grant::app(),
+            Self::Admin => Grant::all(),
+        }
+    }
+}
+
+/// A key cannot be added.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AddKeyError {
+    /// The key cannot be sent in a header.
+    #[error("the key cannot be sent as `Authorization: Bearer`")]
+    Unusable(#[source] KeyFileError),
+    /// The same key is there already, in this or another role.
+    #[error("the key {key} is given twice: each role and each app needs its own")]
+    Repeated {
+        /// The key.
+        key: KeyId,
+    },
+    /// There are too many keys.
+    #[error("at most {keys_max} keys are allowed")]
+    TooMany {
+        /// The limit.
+        keys_max: usize,
+    },
+}
+
+/// The hashes of all accepted keys.
+///
+/// ```
+/// use downlink_access::{KeyRole, Keys, Secret};
+/// let secret = Secret::generate()?;
+/// let mut keys = Keys::new();
+/// let id = keys.add(KeyRole::Publish, &secret)?;
+/// assert_eq!(keys.find(secret.text().as_bytes()), Some((id, KeyRole::Publish)));
+/// assert_eq!(keys.find(b"a guess"), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Keys(Vec<Key>);
+
+#[derive(Clone)]
+struct Key {
+    id: KeyId,
+    role: KeyRole,
+    hash: Digest,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {}", self.role, self.id)
+    }
+}
+
+impl Keys {
+    /// No keys.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds a key and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// [`AddKeyError`] if it cannot be sent in a header, is there already, or is one too many.
+    ///
+    /// # Limits
+    ///
+    /// [`KEYS_MAX`].
+    pub fn add(&mut self, role: KeyRole, secret: &Secret) -> Result<KeyId, AddKeyError> {
+        let hash = digest(&SHA256, secret.printable().map_err(AddKeyError::Unusable)?);
+        let id = KeyId::of("key", secret.bytes());
+        if self.contains(id) {
+            return Err(AddKeyError::Repeated { key: id });
+        }
+        if self.0.len() >= KEYS_MAX {
+            return Err(AddKeyError::TooMany { keys_max: KEYS_MAX });
+        }
+        self.0.push(Key { id, role, hash });
+        Ok(id)
+    }
+
+    /// The key that was presented.
+    pub fn find(&self, presented: &[u8]) -> Option<(KeyId, KeyRole)> {
+        let presented = digest(&SHA256, presented);
+        let is_it =
+            |key: &Key| verify_slices_are_equal(key.hash.as_ref(), presented.as_ref()).is_ok();
+        // Compares with every key, so the time does not tell the place of the right one either.
+        let newest = |found, key| if is_it(key) { Some(key) } else { found };
+        self.0.iter().fold(None, newest).map(|key| (key.id, key.role))
+    }
+
+    /// Whether a key with this id is accepted.
+    pub fn contains(&self, id: KeyId) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+}

@@ -1,0 +1,57 @@
+//! The content of a ticket: a grant to read, and the facts that decide whether it is revoked.
+//!
+//! Its bytes are JSON, like the grants of tokens. Only a sealed ticket leaves the process.
+
+use std::time::Duration;
+
+use downlink_log::Timestamp;
+use serde_json::{Value, json};
+
+use crate::grant::Grant;
+use crate::json;
+use crate::secret::KeyId;
+
+/// The longest life of a ticket, and the one it has unless the issuer asks for less. Its URL stands
+/// in the logs of proxies.
+pub const TICKET_LIFETIME_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// A grant to read, as a ticket carries it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ticket {
+    /// Topics, client and end.
+    pub(crate) grant: Grant,
+    /// When the credential of its issuer was issued. `None` if the credential does not say so.
+    pub(crate) issued_at: Option<Timestamp>,
+    /// The key that verified its issuer. `None` for a trusted socket.
+    pub(crate) issuer: Option<KeyId>,
+}
+
+impl Ticket {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
+        let content = json!({
+            "g": self.grant.to_members(),
+            "c": self.grant.client().map(|client| client.as_str()),
+            "u": millis(self.grant.until()),
+            "i": millis(self.issued_at),
+            "k": self.issuer.map(|key| key.to_string()),
+        });
+        content.to_string().into_bytes()
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote. `None` for anything else.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let members = json::object(bytes)?;
+        let time = |name: &str| members.get(name)?.as_u64().map(Timestamp::from_millis);
+        let mut grant = members.get("g")?.as_object()?.clone();
+        let client = members.get("c").filter(|client| !client.is_null());
+        grant.extend(client.map(|client| ("client".to_owned(), client.clone())));
+        // A ticket has an end.
+        let grant = Grant::from_members(&grant).ok()?.with_until(time("u")?);
+        let issuer = match members.get("k")? {
+            Value::Null => None,
+            key => Some(KeyId::parse(key.as_str()?)?),
+        };
+        Some(Self { grant, issued_at: time("i"), issuer })
+    }
+}

@@ -1,0 +1,249 @@
+//! Key sets: which keys of a document count, and when it is fetched again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use downlink_access::{
+    AccessError, FETCH_EVERY, FETCH_INTERVAL_MIN, FETCH_TIMEOUT, KEY_SET_BYTES_MAX,
+    KEY_SET_KEYS_MAX, KEY_SET_STALE_MAX, KeySet, KeySetCache, KeySetError, PublicKeyError,
+    TokenKeys, Tokens,
+};
+use jsonwebtoken::{Algorithm, EncodingKey};
+
+use crate::support::*;
+
+const KEYS: &[u8] = include_bytes!("../fixtures/keys.json");
+const REFUSED: &[u8] = include_bytes!("../fixtures/refused.json");
+
+/// A verifier with a key set, and the cache of it.
+fn tokens() -> (Tokens, Arc<KeySetCache>) {
+    let cache = Arc::new(KeySetCache::new());
+    let keys = TokenKeys::new().key_set(Arc::clone(&cache));
+    (Tokens::new(keys, issuer_rules()).unwrap(), cache)
+}
+
+/// A verifier whose key set was fetched now.
+fn fetched() -> (Tokens, Arc<KeySetCache>) {
+    let (tokens, cache) = tokens();
+    assert!(cache.poll_fetch(now()));
+    cache.fetched(now(), KEYS).unwrap();
+    (tokens, cache)
+}
+
+fn signed(header: &str, key: &EncodingKey, algorithm: Algorithm) -> String {
+    let claims = claims(r#","iss":"https://issuer.example","aud":"downlink","sub":"ada""#);
+    token(header, &claims, key, algorithm)
+}
+
+fn es256_token() -> String {
+    signed(r#"{"alg":"ES256","kid":"es256"}"#, &es256(), Algorithm::ES256)
+}
+
+fn unknown_token() -> String {
+    signed(r#"{"alg":"ES256","kid":"new"}"#, &es256(), Algorithm::ES256)
+}
+
+fn after(span: Duration) -> downlink_log::Timestamp {
+    now().after(span)
+}
+
+#[test]
+fn each_key_type_of_a_set_verifies() {
+    let (tokens, _) = fetched();
+    let check = |header: &str, key: &EncodingKey, algorithm| {
+        let outcome = tokens.verify(&signed(header, key, algorithm), now());
+        outcome.err().map(|error| error.code())
+    };
+    assert_eq!(check(r#"{"alg":"ES256","kid":"es256"}"#, &es256(), Algorithm::ES256), None);
+    assert_eq!(check(r#"{"alg":"ES384","kid":"es384"}"#, &es384(), Algorithm::ES384), None);
+    assert_eq!(check(r#"{"alg":"EdDSA","kid":"ed25519"}"#, &ed25519(), Algorithm::EdDSA), None);
+    assert_eq!(check(r#"{"alg":"RS256","kid":"rs256"}"#, &rsa(), Algorithm::RS256), None);
+    // A token without a key name is tried with the keys of its algorithm.
+    assert_eq!(check(r#"{"alg":"ES384"}"#, &es384(), Algorithm::ES384), None);
+    // The set binds this key to RS256.
+    let bound = check(r#"{"alg":"PS256","kid":"rs256"}"#, &rsa(), Algorithm::PS256);
+    assert_eq!(bound, Some("algorithm"));
+    // The name of one key with the signature of another.
+    let other = check(r#"{"alg":"ES256","kid":"es384"}"#, &es256(), Algorithm::ES256);
+    assert_eq!(other, Some("algorithm"));
+}
+
+#[test]
+fn a_set_has_no_shared_secret() {
+    let (tokens, cache) = fetched();
+    let shared = EncodingKey::from_secret(&[b'k'; 64]).unwrap();
+    let token = signed(r#"{"alg":"HS256","kid":"shared"}"#, &shared, Algorithm::HS256);
+    let later = after(FETCH_INTERVAL_MIN);
+    assert_eq!(tokens.verify(&token, later), Err(AccessError::Algorithm));
+    assert!(!cache.poll_fetch(later), "no fetch can help");
+}
+
+#[test]
+fn keys_that_cannot_verify_are_left_out() {
+    assert_eq!(KeySet::parse(REFUSED).unwrap_err(), KeySetError::NoUsableKey { refused: 8 });
+    let key = |kid: &str| {
+        let set: serde_json::Value = serde_json::from_slice(REFUSED).unwrap();
+        let refused = set["keys"].as_array().unwrap().iter().find(|key| key["kid"] == kid).unwrap();
+        let good: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+        let both = serde_json::json!({"keys": [refused, good["keys"][0]]});
+        let set = KeySet::parse(both.to_string().as_bytes()).unwrap();
+        assert_eq!(set.usable(), 1);
+        set.refused()[0].clone()
+    };
+    assert_eq!(key("shared"), PublicKeyError::NotForVerification);
+    assert_eq!(key("private"), PublicKeyError::NotForVerification);
+    assert_eq!(key("enc"), PublicKeyError::NotForVerification);
+    assert_eq!(key("ops"), PublicKeyError::NotForVerification);
+    assert_eq!(key("short"), PublicKeyError::RsaBits { bits: 1_024 });
+    assert_eq!(key("curve"), PublicKeyError::Unsupported);
+    assert_eq!(key("off-curve"), PublicKeyError::Unsupported);
+    assert_eq!(key("mismatch"), PublicKeyError::Unsupported);
+}
+
+#[test]
+fn documents_that_are_no_set_are_refused() {
+    for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[7]}"#, r#"{"keys":[],"keys":[]}"#] {
+        assert_eq!(KeySet::parse(text.as_bytes()).unwrap_err(), KeySetError::NoKeySet, "{text}");
+    }
+    let empty = KeySet::parse(br#"{"keys":[]}"#).unwrap_err();
+    assert_eq!(empty, KeySetError::NoUsableKey { refused: 0 });
+}
+
+#[test]
+fn sets_at_and_above_the_limits() {
+    let set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    let keys = |n: usize| serde_json::json!({"keys": vec![&set["keys"][2]; n]}).to_string();
+    assert_eq!(
+        KeySet::parse(keys(KEY_SET_KEYS_MAX).as_bytes()).unwrap().usable(),
+        KEY_SET_KEYS_MAX
+    );
+    let keys_max = KEY_SET_KEYS_MAX;
+    let error = KeySetError::TooManyKeys { keys: keys_max + 1, keys_max };
+    assert_eq!(KeySet::parse(keys(keys_max + 1).as_bytes()).unwrap_err(), error);
+    let padded = |bytes: usize| {
+        let mut text = keys(1).into_bytes();
+        text.resize(bytes, b' ');
+        KeySet::parse(&text)
+    };
+    assert!(padded(KEY_SET_BYTES_MAX).is_ok());
+    let (bytes, bytes_max) = (KEY_SET_BYTES_MAX + 1, KEY_SET_BYTES_MAX);
+    assert_eq!(padded(bytes).unwrap_err(), KeySetError::TooLong { bytes, bytes_max });
+}
+
+#[test]
+fn tokens_wait_for_the_first_fetch() {
+    let (tokens, cache) = tokens();
+    assert_eq!(tokens.verify(&es256_token(), now()), Err(AccessError::KeysUnavailable));
+    assert!(cache.poll_fetch(now()));
+    assert_eq!(tokens.verify(&es256_token(), now()), Err(AccessError::KeysUnavailable));
+    cache.fetched(now(), KEYS).unwrap();
+    assert!(tokens.verify(&es256_token(), now()).is_ok());
+}
+
+#[test]
+fn a_set_is_fetched_every_five_minutes() {
+    let (_, cache) = fetched();
+    assert_eq!(cache.next_fetch_at(now()), after(FETCH_EVERY));
+    assert!(!cache.poll_fetch(after(FETCH_EVERY - Duration::from_millis(1))));
+    assert!(cache.poll_fetch(after(FETCH_EVERY)));
+}
+
+#[test]
+fn a_removed_key_dies_with_the_next_fetch() {
+    let (tokens, cache) = fetched();
+    let key = tokens.verify(&es256_token(), now()).unwrap().key;
+    let later = after(FETCH_EVERY);
+    assert_eq!(tokens.contains_key(key, later), Ok(true));
+    let mut set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    set["keys"].as_array_mut().unwrap().remove(0);
+    assert!(cache.poll_fetch(later));
+    cache.fetched(later, set.to_string().as_bytes()).unwrap();
+    assert_eq!(tokens.contains_key(key, later), Ok(false));
+    let removed = tokens.verify(&es256_token(), later);
+    assert_eq!(removed, Err(AccessError::KeyUnknown), "it was fetched just now");
+}
+
+#[test]
+fn an_unknown_key_name_causes_one_fetch_in_ten_seconds() {
+    let (tokens, cache) = fetched();
+    let soon = after(FETCH_INTERVAL_MIN - Duration::from_millis(1));
+    assert_eq!(tokens.verify(&unknown_token(), soon), Err(AccessError::KeyUnknown));
+    assert!(!cache.poll_fetch(soon));
+    let later = after(FETCH_INTERVAL_MIN);
+    assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
+    assert!(tokens.verify(&es256_token(), later).is_ok(), "known keys need no fetch");
+    assert!(cache.poll_fetch(later));
+    assert!(!cache.poll_fetch(later), "one fetch at a time");
+    assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
+    cache.fetched(later, KEYS).unwrap();
+    assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeyUnknown));
+}
+
+#[test]
+fn a_new_key_without_a_name_is_fetched_too() {
+    let (tokens, cache) = fetched();
+    let stranger = signed(r#"{"alg":"ES256"}"#, &es256(), Algorithm::ES256);
+    let (message, signature) = stranger.rsplit_once('.').unwrap();
+    let wrong = format!("{message}.A{}", &signature[1..]);
+    let later = after(FETCH_INTERVAL_MIN);
+    assert_eq!(tokens.verify(&wrong, now()), Err(AccessError::Signature));
+    assert_eq!(tokens.verify(&wrong, later), Err(AccessError::KeysUnavailable));
+    assert!(cache.poll_fetch(later));
+}
+
+#[test]
+fn a_set_stays_in_use_for_a_day_without_its_issuer() {
+    let (tokens, cache) = fetched();
+    let mut time = after(FETCH_EVERY);
+    assert!(cache.poll_fetch(time));
+    cache.fetch_failed();
+    assert!(!cache.poll_fetch(time));
+    time = time.after(FETCH_INTERVAL_MIN);
+    assert_eq!(cache.next_fetch_at(time), time, "a failed fetch is repeated");
+    assert!(cache.poll_fetch(time));
+    let refused = cache.fetched(time, b"an error page");
+    assert_eq!(refused, Err(KeySetError::NoKeySet));
+    assert!(tokens.verify(&es256_token(), time).is_ok());
+    assert!(cache.current(after(KEY_SET_STALE_MAX - Duration::from_millis(1))).is_some());
+    assert!(cache.current(after(KEY_SET_STALE_MAX)).is_none());
+    let stale = tokens.verify(&es256_token(), after(KEY_SET_STALE_MAX));
+    assert_eq!(stale, Err(AccessError::KeysUnavailable));
+}
+
+#[test]
+fn a_failed_fetch_for_an_unknown_key_is_repeated_soon() {
+    let (tokens, cache) = fetched();
+    let later = after(FETCH_INTERVAL_MIN);
+    assert_eq!(tokens.verify(&unknown_token(), later), Err(AccessError::KeysUnavailable));
+    assert!(cache.poll_fetch(later));
+    cache.fetch_failed();
+    assert_eq!(cache.next_fetch_at(later), later.after(FETCH_INTERVAL_MIN));
+}
+
+#[test]
+fn a_fetch_without_an_outcome_ends() {
+    let cache = KeySetCache::new();
+    assert!(cache.poll_fetch(now()));
+    assert_eq!(cache.next_fetch_at(now()), after(FETCH_TIMEOUT));
+    assert!(!cache.poll_fetch(after(FETCH_TIMEOUT - Duration::from_millis(1))));
+    assert!(cache.poll_fetch(after(FETCH_TIMEOUT)));
+}
+
+#[test]
+fn a_clock_that_goes_back_makes_a_fetch_due() {
+    let (_, cache) = fetched();
+    assert!(cache.poll_fetch(at(NOW - 1_000_000)));
+}
+
+#[test]
+fn a_name_that_many_keys_could_have_is_demanded() {
+    let (tokens, cache) = tokens();
+    let set: serde_json::Value = serde_json::from_slice(KEYS).unwrap();
+    let document = serde_json::json!({"keys": vec![&set["keys"][2]; 5]}).to_string();
+    assert!(cache.poll_fetch(now()));
+    cache.fetched(now(), document.as_bytes()).unwrap();
+    let wrong = signed(r#"{"alg":"EdDSA"}"#, &ed25519(), Algorithm::EdDSA);
+    let (message, _) = wrong.rsplit_once('.').unwrap();
+    let error = tokens.verify(&format!("{message}.AAAA"), now()).unwrap_err();
+    assert_eq!(error.code(), "token_malformed");
+}

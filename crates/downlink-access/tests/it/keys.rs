@@ -1,0 +1,127 @@
+//! Key files, new keys, and the comparison of presented keys.
+
+use std::fs;
+
+use downlink_access::{
+    AddKeyError, KEY_BYTES_MIN, KEY_FILE_BYTES_MAX, KEYS_MAX, KeyFileError, KeyId, KeyRole, Keys,
+    Secret, fill_random,
+};
+
+fn secret(bytes: &[u8]) -> Result<Secret, KeyFileError> {
+    Secret::from_file_bytes(bytes)
+}
+
+#[test]
+fn keys_below_at_and_above_the_limits() {
+    let short = secret(&[b'a'; KEY_BYTES_MIN - 1]).unwrap_err();
+    assert_eq!(short.to_string(), "the key has 31 bytes, at least 32 are needed");
+    assert!(secret(&[b'a'; KEY_BYTES_MIN]).is_ok());
+    assert!(secret(&[b'a'; KEY_FILE_BYTES_MAX]).is_ok());
+    let long = secret(&[b'a'; KEY_FILE_BYTES_MAX + 1]).unwrap_err();
+    assert!(matches!(long, KeyFileError::TooLong { .. }));
+}
+
+#[test]
+fn one_line_end_is_not_part_of_a_text() {
+    let text = |end: &str| format!("{}{end}", "a".repeat(32));
+    for end in ["\n", "\r\n"] {
+        assert_eq!(*secret(text(end).as_bytes()).unwrap().text(), text(""));
+    }
+    // The line end does not count towards the length.
+    let line = format!("{}\n", "a".repeat(31));
+    assert!(secret(line.as_bytes()).is_err());
+    // In a binary key the last byte is part of the key.
+    let mut binary = [0xff; 32];
+    binary[31] = b'\n';
+    assert!(secret(&binary).is_ok());
+}
+
+#[test]
+fn new_keys_differ_and_have_the_prefix() {
+    let (one, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+    assert_ne!(*one.text(), *other.text());
+    assert_eq!(one.text().len(), "dlk_".len() + 43);
+    assert!(one.text().starts_with("dlk_"));
+}
+
+#[test]
+fn random_bytes_differ() {
+    let (mut one, mut other) = ([0; 32], [0; 32]);
+    fill_random(&mut one).unwrap();
+    fill_random(&mut other).unwrap();
+    assert_ne!(one, other);
+}
+
+#[test]
+fn a_key_file_is_private_new_and_readable() {
+    let folder = std::env::temp_dir().join(format!("downlink-access-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("publish.key");
+    let made = Secret::generate().unwrap();
+    made.create_file(&path).unwrap();
+    assert_eq!(*Secret::read(&path).unwrap().text(), *made.text());
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", *made.text()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let again = made.create_file(&path).unwrap_err();
+    assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+    fs::write(folder.join("long.key"), [b'a'; KEY_FILE_BYTES_MAX + 2]).unwrap();
+    assert!(matches!(Secret::read(&folder.join("long.key")), Err(KeyFileError::TooLong { .. })));
+    assert!(matches!(Secret::read(&folder.join("no.key")), Err(KeyFileError::Io(_))));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn each_key_is_found_with_its_role() {
+    let (publish, admin) = (secret(&[b'p'; 32]).unwrap(), secret(&[b'a'; 32]).unwrap());
+    let mut keys = Keys::new();
+    let publish_id = keys.add(KeyRole::Publish, &publish).unwrap();
+    let admin_id = keys.add(KeyRole::Admin, &admin).unwrap();
+    assert_eq!(keys.find(&[b'p'; 32]), Some((publish_id, KeyRole::Publish)));
+    assert_eq!(keys.find(&[b'a'; 32]), Some((admin_id, KeyRole::Admin)));
+    assert_eq!(keys.find(&[b'a'; 31]), None);
+    assert_eq!(keys.find(b""), None);
+    assert!(keys.contains(publish_id));
+    assert!(!keys.contains(KeyId::from_bytes([0; 8])));
+}
+
+#[test]
+fn keys_that_cannot_be_used_are_refused() {
+    let mut keys = Keys::new();
+    let spaces = secret(&[b' '; 32]).unwrap();
+    assert!(matches!(keys.add(KeyRole::Publish, &spaces), Err(AddKeyError::Unusable(_))));
+    let key = secret(&[b'k'; 32]).unwrap();
+    keys.add(KeyRole::Publish, &key).unwrap();
+    assert!(matches!(keys.add(KeyRole::Admin, &key), Err(AddKeyError::Repeated { .. })));
+}
+
+#[test]
+fn keys_at_and_above_the_limit() {
+    let mut keys = Keys::new();
+    for n in 0..KEYS_MAX {
+        keys.add(KeyRole::Publish, &secret(format!("{n:032}").as_bytes()).unwrap()).unwrap();
+    }
+    let error = keys.add(KeyRole::Publish, &secret(&[b'x'; 32]).unwrap());
+    assert!(matches!(error, Err(AddKeyError::TooMany { keys_max: KEYS_MAX })));
+}
+
+#[test]
+fn key_ids_are_sixteen_digits() {
+    let id = KeyId::from_bytes([0, 1, 2, 3, 4, 5, 6, 0xff]);
+    assert_eq!(id.to_string(), "00010203040506ff");
+    assert_eq!(KeyId::parse("00010203040506ff"), Some(id));
+    assert_eq!(KeyId::parse("0010203040506ff"), None);
+    assert_eq!(KeyId::parse("+0010203040506ff"), None);
+}
+
+#[test]
+fn debug_output_has_no_key() {
+    let key = secret(b"hunter2-hunter2-hunter2-hunter2-").unwrap();
+    let mut keys = Keys::new();
+    keys.add(KeyRole::Admin, &key).unwrap();
+    let text = format!("{key:?} {keys:?}");
+    assert!(!text.contains("hunter"), "{text}");
+}

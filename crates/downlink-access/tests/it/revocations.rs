@@ -1,0 +1,185 @@
+//! Revocations: their effect, their end, and their limits.
+
+use std::time::Duration;
+
+use downlink_access::{
+    Issued, KeyId, REVOCATIONS_MAX, REVOKED_KEYS_MAX, Revocation, Revocations, Revoked,
+    RevokedKeysFull,
+};
+use downlink_log::{ClientId, Timestamp};
+
+use crate::support::*;
+
+const DAY: u64 = 24 * 60 * 60;
+
+fn of(name: &str) -> Revoked {
+    Revoked::Client(client(name))
+}
+
+fn add(revocations: &mut Revocations, revoked: Revoked, moment: u64) {
+    revocations.revoke(Revocation { revoked, at: at(moment) }, at(moment)).unwrap();
+}
+
+fn revoked(all: &[(Revoked, u64)]) -> Revocations {
+    let mut revocations = Revocations::default();
+    all.iter().for_each(|(revoked, moment)| add(&mut revocations, revoked.clone(), *moment));
+    revocations
+}
+
+fn issued(client: &ClientId, moment: Option<u64>) -> Issued<'_> {
+    Issued::new(Some(client), None, moment.map(at))
+}
+
+#[test]
+fn a_client_loses_what_was_issued_until_the_moment() {
+    let revocations = revoked(&[(of("ada"), NOW)]);
+    let (ada, bob) = (client("ada"), client("bob"));
+    let is = |who, moment| revocations.is_revoked(issued(who, moment), &[], at(NOW + 100));
+    assert!(is(&ada, Some(NOW - 1)));
+    assert!(is(&ada, Some(NOW)));
+    assert!(!is(&ada, Some(NOW + 1)));
+    assert!(is(&ada, None), "it may have been issued before");
+    assert!(!is(&ada, Some(NOW + 130)));
+    assert!(is(&ada, Some(NOW + 131)), "a time in the future says nothing");
+    assert!(!is(&bob, Some(NOW - 1)));
+    assert!(!revocations.is_revoked(Issued::new(None, None, None), &[], now()));
+}
+
+#[test]
+fn a_client_loses_a_room_and_what_overlaps_it() {
+    let room = Revoked::Topic(client("ada"), selector("rooms/7"));
+    let revocations = revoked(&[(room, NOW), (of("aaa"), NOW), (of("zoe"), NOW)]);
+    let ada = client("ada");
+    let is = |topics: &[&str], moment| {
+        let topics: Vec<_> = topics.iter().map(|text| selector(text)).collect();
+        revocations.is_revoked(issued(&ada, Some(moment)), &topics, at(NOW + 100))
+    };
+    assert!(is(&["rooms/7"], NOW));
+    assert!(is(&["rooms/8", "rooms/*"], NOW));
+    assert!(!is(&["rooms/8", "rooms/7/typing"], NOW));
+    assert!(!is(&["rooms/7"], NOW + 1));
+    assert!(!is(&[], NOW));
+}
+
+#[test]
+fn a_revoked_key_verifies_nothing_until_it_is_forgotten() {
+    let key = KeyId::from_bytes([7; 8]);
+    let mut revocations = revoked(&[(Revoked::Key(key), NOW)]);
+    let with_key = Issued::new(None, Some(key), Some(at(NOW + 50)));
+    assert!(revocations.is_revoked(with_key, &[], at(NOW + 100)));
+    revocations.prune(at(NOW + 1_000 * DAY));
+    assert!(revocations.is_revoked(with_key, &[], at(NOW + 1_000 * DAY)));
+    revocations.forget_key(key);
+    assert!(!revocations.is_revoked(with_key, &[], now()));
+}
+
+#[test]
+fn the_later_moment_counts() {
+    let mut revocations = revoked(&[(of("ada"), NOW + 10), (of("ada"), NOW)]);
+    let ada = client("ada");
+    assert!(revocations.is_revoked(issued(&ada, Some(NOW + 10)), &[], at(NOW + 100)));
+    add(&mut revocations, of("ada"), NOW + 20);
+    assert!(revocations.is_revoked(issued(&ada, Some(NOW + 20)), &[], at(NOW + 100)));
+    assert_eq!(revocations.len(), 1);
+}
+
+#[test]
+fn an_entry_is_remembered_as_long_as_a_token_may_live() {
+    let mut revocations = revoked(&[(of("ada"), NOW)]);
+    // The longest life, the leeway of its end, and the leeway of its beginning.
+    let last = NOW + DAY + 60;
+    revocations.prune(at(last));
+    assert_eq!(revocations.len(), 1);
+    revocations.prune(at(last + 1));
+    assert!(revocations.is_empty());
+}
+
+#[test]
+fn a_revoked_token_is_never_accepted_again() {
+    let mut revocations = revoked(&[(of("ada"), NOW)]);
+    let tokens = hmac_tokens();
+    let token = hs256(&format!(r#"{{"sub":"ada","iat":{NOW},"exp":{}}}"#, NOW + 30 * DAY));
+    for later in [0, 1, DAY - 1, DAY, DAY + 29, DAY + 30, DAY + 60, DAY + 61, 29 * DAY] {
+        let time = at(NOW + later);
+        revocations.prune(time);
+        let is_accepted = tokens.verify(&token, time).is_ok_and(|token| {
+            let issued = Issued::new(token.grant.client(), Some(token.key), token.issued_at);
+            !revocations.is_revoked(issued, &[], time)
+        });
+        assert!(!is_accepted, "{later} s later");
+    }
+}
+
+#[test]
+fn the_oldest_entry_beyond_the_limit_becomes_a_floor() {
+    let mut revocations = Revocations::with_entries_max(Duration::from_secs(DAY), 2);
+    add(&mut revocations, of("ada"), NOW);
+    add(&mut revocations, of("bob"), NOW + 10);
+    assert_eq!((revocations.len(), revocations.floor()), (2, None));
+    add(&mut revocations, of("cy"), NOW + 20);
+    assert_eq!((revocations.len(), revocations.floor()), (2, Some(now())));
+    let (ada, eve) = (client("ada"), client("eve"));
+    let is = |who, moment| revocations.is_revoked(issued(who, moment), &[], at(NOW + 100));
+    assert!(is(&ada, Some(NOW)));
+    assert!(is(&eve, Some(NOW)), "the floor is for every client");
+    assert!(is(&eve, None));
+    assert!(!is(&eve, Some(NOW + 1)));
+    revocations.prune(at(NOW + DAY + 61));
+    assert_eq!(revocations.floor(), None);
+}
+
+#[test]
+fn revocations_at_and_above_the_limit() {
+    let mut revocations = Revocations::default();
+    for n in 0..REVOCATIONS_MAX {
+        add(&mut revocations, of(&n.to_string()), NOW);
+    }
+    assert_eq!((revocations.len(), revocations.floor()), (REVOCATIONS_MAX, None));
+    add(&mut revocations, of("one more"), NOW + 1);
+    assert_eq!((revocations.len(), revocations.floor()), (REVOCATIONS_MAX, Some(now())));
+}
+
+#[test]
+fn revoked_keys_at_and_above_the_limit() {
+    let mut revocations = Revocations::default();
+    let key = |n: usize| {
+        let revoked = Revoked::Key(KeyId::from_bytes((n as u64).to_be_bytes()));
+        Revocation { revoked, at: now() }
+    };
+    (0..REVOKED_KEYS_MAX).for_each(|n| revocations.revoke(key(n), now()).unwrap());
+    let error = RevokedKeysFull { keys_max: REVOKED_KEYS_MAX };
+    assert_eq!(revocations.revoke(key(REVOKED_KEYS_MAX), now()), Err(error));
+    assert_eq!(revocations.revoke(key(0), now()), Ok(()), "it is there already");
+}
+
+#[test]
+fn a_store_keeps_every_kind_of_entry() {
+    let mut before = Revocations::with_entries_max(Duration::from_secs(DAY), 3);
+    let room = Revoked::Topic(client("a*{b}"), selector("rooms/{x}/*"));
+    for (n, revoked) in
+        [of("old"), of("ada"), room, Revoked::Key(KeyId::from_bytes([9; 8])), of("bob")]
+            .into_iter()
+            .enumerate()
+    {
+        add(&mut before, revoked, NOW + n as u64);
+    }
+    let kept: Vec<Vec<u8>> = before.entries().map(|entry| entry.to_bytes()).collect();
+    assert_eq!(kept.len(), 5, "three clients, one key, one floor");
+    let mut after = Revocations::with_entries_max(Duration::from_secs(DAY), 3);
+    for bytes in &kept {
+        after.revoke(Revocation::from_bytes(bytes).unwrap(), at(NOW + 10)).unwrap();
+    }
+    let entries = |revocations: &Revocations| revocations.entries().collect::<Vec<_>>();
+    assert_eq!(entries(&after), entries(&before));
+}
+
+#[test]
+fn bytes_that_are_no_entry_are_refused() {
+    let entry = |revoked| Revocation { revoked, at: Timestamp::from_millis(1) }.to_bytes();
+    let ada = entry(of("ada"));
+    assert_eq!(Revocation::from_bytes(&ada[..8]), None);
+    assert_eq!(Revocation::from_bytes(&ada[..9]), None, "a client without a name");
+    assert_eq!(Revocation::from_bytes(&[&[9], &ada[1..]].concat()), None);
+    assert_eq!(Revocation::from_bytes(&[entry(Revoked::Everyone), vec![0]].concat()), None);
+    assert_eq!(Revocation::from_bytes(b""), None);
+}

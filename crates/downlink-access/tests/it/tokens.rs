@@ -1,0 +1,402 @@
+//! Tokens: signatures, algorithms, times, parties, claims, templates, and making them.
+
+use std::time::Duration;
+
+use downlink_access::{
+    AccessError, GRANT_SELECTORS_MAX, Grant, KEYS_TRIED_MAX, Mint, MintError, PublicKeyError,
+    TOKEN_BYTES_MAX, TokenGrant, TokenKeys, TokenRules, Tokens, TokensError, VerifiedToken,
+    inspect,
+};
+use jsonwebtoken::{Algorithm, EncodingKey};
+
+use crate::support::*;
+
+const HS256: &str = r#"{"alg":"HS256"}"#;
+
+fn verify(token: &str) -> Result<VerifiedToken, AccessError> {
+    hmac_tokens().verify(token, now())
+}
+
+fn code(token: &str) -> &'static str {
+    verify(token).unwrap_err().code()
+}
+
+/// The code for a token with this header, otherwise right.
+fn header_code(header: &str) -> &'static str {
+    code(&token(header, &claims(""), &hmac(), Algorithm::HS256))
+}
+
+fn public(pem: &[u8]) -> Tokens {
+    Tokens::new(TokenKeys::new().public(pem).unwrap(), issuer_rules()).unwrap()
+}
+
+fn issued() -> String {
+    claims(r#","iss":"https://issuer.example","aud":"downlink","sub":"ada""#)
+}
+
+#[test]
+fn a_right_token_gives_its_grant() {
+    let token = hs256(&claims(r#","sub":"ada","downlink":{"subscribe":["orders/*"]}"#));
+    let VerifiedToken { grant, issued_at, .. } = verify(&token).unwrap();
+    let expected = Grant::none()
+        .with_subscribe(selector("orders/*"))
+        .with_client(client("ada"))
+        .with_until(at(NOW + 3_600));
+    assert_eq!((grant, issued_at), (expected, Some(now())));
+}
+
+#[test]
+fn a_shared_secret_verifies_its_three_algorithms() {
+    for (name, algorithm) in
+        [("HS256", Algorithm::HS256), ("HS384", Algorithm::HS384), ("HS512", Algorithm::HS512)]
+    {
+        let header = format!(r#"{{"alg":"{name}"}}"#);
+        assert!(verify(&token(&header, &claims(""), &hmac(), algorithm)).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn each_public_key_verifies_its_algorithms() {
+    let check = |pem: &[u8], key: &EncodingKey, algorithms: &[(&str, Algorithm)]| {
+        for (name, algorithm) in algorithms {
+            let token = token(&format!(r#"{{"alg":"{name}"}}"#), &issued(), key, *algorithm);
+            let verified = public(pem).verify(&token, now());
+            assert_eq!(
+                verified.map(|token| token.grant.client().cloned()),
+                Ok(Some(client("ada")))
+            );
+        }
+    };
+    check(include_bytes!("../fixtures/es256.public.pem"), &es256(), &[("ES256", Algorithm::ES256)]);
+    check(include_bytes!("../fixtures/es384.public.pem"), &es384(), &[("ES384", Algorithm::ES384)]);
+    let ed = [("EdDSA", Algorithm::EdDSA), ("Ed25519", Algorithm::EdDSA)];
+    check(include_bytes!("../fixtures/ed25519.public.pem"), &ed25519(), &ed);
+    let rs =
+        [("RS256", Algorithm::RS256), ("RS384", Algorithm::RS384), ("RS512", Algorithm::RS512)];
+    check(include_bytes!("../fixtures/rs256.public.pem"), &rsa(), &rs);
+    let ps =
+        [("PS256", Algorithm::PS256), ("PS384", Algorithm::PS384), ("PS512", Algorithm::PS512)];
+    check(include_bytes!("../fixtures/rs256.public.pem"), &rsa(), &ps);
+}
+
+#[test]
+fn unsigned_tokens_have_no_algorithm() {
+    assert_eq!(
+        code(&format!("{}.{}.", encode(r#"{"alg":"none"}"#), encode(&claims("")))),
+        "algorithm"
+    );
+    assert_eq!(header_code(r#"{"alg":"none"}"#), "algorithm");
+    assert_eq!(header_code(r#"{"alg":"None"}"#), "algorithm");
+    assert_eq!(header_code(r#"{"alg":"hs256"}"#), "algorithm");
+    assert_eq!(header_code(r#"{"alg":"HS256 "}"#), "algorithm");
+}
+
+#[test]
+fn a_key_verifies_no_algorithm_of_another_type() {
+    let pem: &[u8] = include_bytes!("../fixtures/rs256.public.pem");
+    // The public key as a shared secret: the classic confusion.
+    let confused =
+        token(HS256, &issued(), &EncodingKey::from_secret(pem).unwrap(), Algorithm::HS256);
+    assert_eq!(public(pem).verify(&confused, now()).unwrap_err(), AccessError::Algorithm);
+    let es = token(r#"{"alg":"ES256"}"#, &issued(), &es256(), Algorithm::ES256);
+    assert_eq!(public(pem).verify(&es, now()).unwrap_err(), AccessError::Algorithm);
+    let rs = token(r#"{"alg":"RS256"}"#, &issued(), &rsa(), Algorithm::RS256);
+    assert_eq!(code(&rs), "algorithm");
+}
+
+#[test]
+fn a_header_that_names_another_algorithm_breaks_the_signature() {
+    assert_eq!(header_code(r#"{"alg":"HS512"}"#), "signature");
+}
+
+#[test]
+fn a_changed_token_has_a_wrong_signature() {
+    let right = hs256(&claims(""));
+    let (message, signature) = right.rsplit_once('.').unwrap();
+    let (header, _) = message.split_once('.').unwrap();
+    let stranger = format!("{header}.{}.{signature}", encode(&claims(r#","sub":"eve""#)));
+    assert_eq!(code(&stranger), "signature");
+    assert_eq!(code(&format!("{message}.")), "signature");
+    assert_eq!(code(&format!("{message}.AAAA")), "signature");
+    let key = EncodingKey::from_secret(&[b'x'; 32]).unwrap();
+    assert_eq!(code(&token(HS256, &claims(""), &key, Algorithm::HS256)), "signature");
+}
+
+#[test]
+fn texts_that_are_no_tokens_are_malformed() {
+    for text in ["", ".", "..", "a.b", "a.b.c.d", "é.é.é", "e30.e30.!", "bnVsbA.e30.AAAA"] {
+        assert_eq!(code(text), "token_malformed", "{text}");
+    }
+    let padded = hs256(&claims("")).replacen('.', "=.", 1);
+    assert_eq!(code(&padded), "token_malformed");
+}
+
+#[test]
+fn headers_that_bring_a_key_or_an_extension_are_malformed() {
+    for member in ["jku", "jwk", "x5u", "crit"] {
+        assert_eq!(
+            header_code(&format!(r#"{{"alg":"HS256","{member}":null}}"#)),
+            "token_malformed"
+        );
+    }
+    assert_eq!(header_code(r#"{"alg":"HS256","alg":"HS256"}"#), "token_malformed");
+    assert_eq!(header_code(r#"{"alg":"HS256","kid":7}"#), "token_malformed");
+    assert_eq!(header_code(r#"{"typ":"JWT"}"#), "token_malformed");
+    assert_eq!(header_code(r#"{"alg":7}"#), "token_malformed");
+}
+
+#[test]
+fn only_types_of_credentials_are_accepted() {
+    let check = |typ: &str| {
+        let header = format!(r#"{{"alg":"HS256","typ":{typ}}}"#);
+        verify(&token(&header, &claims(""), &hmac(), Algorithm::HS256)).is_ok()
+    };
+    for typ in [r#""JWT""#, r#""jwt""#, r#""at+jwt""#, r#""application/at+jwt""#] {
+        assert!(check(typ), "{typ}");
+    }
+    for typ in [r#""logout+jwt""#, r#""dpop+jwt""#, r#""""#, "7", r#""applicationé""#] {
+        assert!(!check(typ), "{typ}");
+    }
+}
+
+#[test]
+fn tokens_at_and_above_the_limit() {
+    // Base64 skips some lengths, so both parts are padded.
+    let padded = |bytes: usize| {
+        let pads = (0..4).flat_map(|header| (5_900..6_100).map(move |claims| (header, claims)));
+        let token = |(header, body): (usize, usize)| {
+            let header = format!(r#"{{"alg":"HS256","x":"{}"}}"#, "a".repeat(header));
+            let claims = claims(&format!(r#","x":"{}""#, "a".repeat(body)));
+            token(&header, &claims, &hmac(), Algorithm::HS256)
+        };
+        pads.map(token).find(|token| token.len() == bytes).unwrap()
+    };
+    assert!(verify(&padded(TOKEN_BYTES_MAX)).is_ok());
+    assert_eq!(code(&padded(TOKEN_BYTES_MAX + 1)), "token_malformed");
+}
+
+#[test]
+fn claims_are_read_after_the_signature_only() {
+    let key = EncodingKey::from_secret(&[b'x'; 32]).unwrap();
+    for claims in ["no json".to_owned(), r#"{"exp":1}"#.to_owned(), claims(r#","aud":"x""#)] {
+        assert_eq!(code(&token(HS256, &claims, &key, Algorithm::HS256)), "signature");
+    }
+    assert_eq!(code(&hs256("no json")), "token_malformed");
+}
+
+#[test]
+fn repeated_claims_are_malformed() {
+    assert_eq!(code(&hs256(&claims(r#","sub":"ada","sub":"eve""#))), "token_malformed");
+    let nested = claims(r#","downlink":{"subscribe":[],"subscribe":["*"]}"#);
+    assert_eq!(code(&hs256(&nested)), "token_malformed");
+}
+
+#[test]
+fn an_end_is_needed_and_has_leeway() {
+    let ends = |exp: u64| hs256(&format!(r#"{{"iat":{},"exp":{exp}}}"#, NOW - 100));
+    assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW}}}"#))), "token_malformed");
+    assert_eq!(code(&hs256(&format!(r#"{{"iat":{NOW},"exp":"{}"}}"#, NOW + 9))), "token_malformed");
+    assert_eq!(verify(&ends(NOW + 1)).unwrap().grant.until(), Some(at(NOW + 1)));
+    assert_eq!(verify(&ends(NOW - 29)).unwrap().grant.until(), Some(at(NOW + 1)));
+    assert_eq!(code(&ends(NOW - 30)), "token_expired");
+    assert_eq!(code(&hs256(r#"{"exp":-1e300}"#)), "token_expired");
+    assert_eq!(code(&hs256(r#"{"iat":1,"exp":1e300}"#)), "token_expired");
+}
+
+#[test]
+fn a_token_begins_within_the_leeway() {
+    let begins = |name: &str, at: u64| {
+        verify(&hs256(&format!(r#"{{"{name}":{at},"exp":{}}}"#, NOW + 3_600)))
+    };
+    for name in ["nbf", "iat"] {
+        assert!(begins(name, NOW + 30).is_ok(), "{name}");
+        assert_eq!(begins(name, NOW + 31).unwrap_err().code(), "token_early", "{name}");
+    }
+}
+
+#[test]
+fn a_token_ends_at_its_longest_life() {
+    let day = 24 * 60 * 60;
+    let issued = |iat: u64| verify(&hs256(&format!(r#"{{"iat":{iat},"exp":{}}}"#, NOW + 30 * day)));
+    assert_eq!(issued(NOW).unwrap().grant.until(), Some(at(NOW + day)));
+    assert_eq!(issued(NOW - day - 29).unwrap().grant.until(), Some(at(NOW + 1)));
+    assert_eq!(issued(NOW - day - 30).unwrap_err().code(), "token_expired");
+    let undated = |exp: u64| verify(&hs256(&format!(r#"{{"exp":{exp}}}"#)));
+    assert!(undated(NOW + day + 30).is_ok());
+    assert_eq!(undated(NOW + day + 31).unwrap_err().code(), "token_malformed");
+    let rules = TokenRules { lifetime_max: Duration::from_secs(60), ..TokenRules::default() };
+    let short = Tokens::new(TokenKeys::new().hmac(&secret()), rules).unwrap();
+    assert_eq!(short.verify(&hs256(&claims("")), now()).unwrap().grant.until(), Some(at(NOW + 60)));
+}
+
+#[test]
+fn audience_and_issuer_are_demanded() {
+    let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), issuer_rules()).unwrap();
+    let code = |more: &str| tokens.verify(&hs256(&claims(more)), now()).err().map(|e| e.code());
+    let issuer = r#","iss":"https://issuer.example""#;
+    assert_eq!(code(&format!(r#"{issuer},"aud":"downlink""#)), None);
+    assert_eq!(code(&format!(r#"{issuer},"aud":["other","downlink"]"#)), None);
+    assert_eq!(code(issuer), Some("audience"));
+    assert_eq!(code(&format!(r#"{issuer},"aud":"Downlink""#)), Some("audience"));
+    assert_eq!(code(&format!(r#"{issuer},"aud":[["downlink"]]"#)), Some("audience"));
+    assert_eq!(code(r#","aud":"downlink""#), Some("issuer"));
+    assert_eq!(code(r#","aud":"downlink","iss":"https://issuer.example/""#), Some("issuer"));
+    assert_eq!(code(r#","aud":"downlink","iss":["https://issuer.example"]"#), Some("issuer"));
+}
+
+#[test]
+fn a_token_for_an_audience_is_for_nobody_else() {
+    assert_eq!(code(&hs256(&claims(r#","aud":"another service""#))), "audience");
+}
+
+#[test]
+fn the_first_failing_check_decides() {
+    let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), issuer_rules()).unwrap();
+    let code = |claims: &str| tokens.verify(&hs256(claims), now()).unwrap_err().code();
+    assert_eq!(code(r#"{"exp":1,"nbf":9e9,"aud":"x","iss":"x"}"#), "token_expired");
+    assert_eq!(code(&claims(r#","nbf":9e9,"aud":"x","iss":"x""#)), "token_early");
+    assert_eq!(code(&claims(r#","aud":"x","iss":"x","downlink":7"#)), "audience");
+    assert_eq!(code(&claims(r#","aud":"downlink","iss":"x","downlink":7"#)), "issuer");
+}
+
+#[test]
+fn the_claim_names_another_client_than_the_subject() {
+    let client_of = |more: &str| verify(&hs256(&claims(more))).unwrap().grant.client().cloned();
+    assert_eq!(client_of(r#","sub":"ada""#), Some(client("ada")));
+    assert_eq!(client_of(r#","sub":"ada","downlink":{}"#), Some(client("ada")));
+    assert_eq!(client_of(r#","sub":"ada","downlink":{"client":"bob"}"#), Some(client("bob")));
+    assert_eq!(client_of(""), None);
+}
+
+#[test]
+fn wrong_claims_are_malformed() {
+    for more in [
+        r#","downlink":[]"#,
+        r#","downlink":{"subscibe":[]}"#,
+        r#","downlink":{"subscribe":["a//b"]}"#,
+        r#","sub":7"#,
+        r#","sub":"""#,
+    ] {
+        assert_eq!(code(&hs256(&claims(more))), "token_malformed", "{more}");
+    }
+}
+
+#[test]
+fn an_end_in_the_claim_counts_if_it_is_earlier() {
+    let until = |until: u64| {
+        let more = format!(r#","downlink":{{"until":{until}}}"#);
+        verify(&hs256(&claims(&more))).unwrap().grant.until()
+    };
+    assert_eq!(until(NOW + 60), Some(at(NOW + 60)));
+    assert_eq!(until(NOW + 9_999), Some(at(NOW + 3_600)));
+}
+
+#[test]
+fn templates_give_topics_to_tokens_without_the_claim() {
+    let grants =
+        vec![TokenGrant::parse("users/$client/*").unwrap(), TokenGrant::parse("news").unwrap()];
+    let rules = TokenRules { grants, ..TokenRules::default() };
+    let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), rules).unwrap();
+    let topics = |more: &str| {
+        let grant = tokens.verify(&hs256(&claims(more)), now()).unwrap().grant;
+        grant.subscribe().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(topics(r#","sub":"ada""#), ["users/ada/*", "news"]);
+    assert_eq!(topics(r#","sub":"$client""#), ["users/$client/*", "news"]);
+    assert_eq!(topics(r#","sub":"ada","downlink":{}"#), [""; 0]);
+    assert_eq!(topics(""), [""; 0]);
+    for id in ["a/b", "*", "{x}", "a}", "/"] {
+        assert_eq!(topics(&format!(r#","sub":"{id}""#)), [""; 0], "{id}");
+    }
+}
+
+#[test]
+fn templates_have_the_client_as_a_whole_segment() {
+    assert!(TokenGrant::parse("users/$client").is_ok());
+    assert!(TokenGrant::parse("users/x$client").is_err());
+    assert!(TokenGrant::parse("users//$client").is_err());
+    let long = TokenGrant::parse(&format!("{}/$client", "a".repeat(248))).unwrap();
+    assert!(long.selector(&client("1234567")).is_some());
+    assert_eq!(long.selector(&client("12345678")), None);
+}
+
+#[test]
+fn settings_that_would_trust_strangers_are_refused() {
+    let build = |keys, rules| Tokens::new(keys, rules).err();
+    assert_eq!(build(TokenKeys::new(), TokenRules::default()), Some(TokensError::NoKey));
+    let pem = include_bytes!("../fixtures/es256.public.pem");
+    let public = || TokenKeys::new().public(pem).unwrap();
+    assert_eq!(build(public(), TokenRules::default()), Some(TokensError::IssuerNeeded));
+    let no_audience = TokenRules { audiences: Vec::new(), ..issuer_rules() };
+    assert_eq!(build(public(), no_audience), Some(TokensError::IssuerNeeded));
+    let no_issuer = TokenRules { issuer: None, ..issuer_rules() };
+    assert_eq!(build(public(), no_issuer), Some(TokensError::IssuerNeeded));
+    let set = TokenKeys::new().key_set(std::sync::Arc::default());
+    assert_eq!(build(set, TokenRules::default()), Some(TokensError::IssuerNeeded));
+    let keys = |n: usize| (0..n).fold(TokenKeys::new(), |keys, _| keys.hmac(&secret()));
+    assert_eq!(build(keys(KEYS_TRIED_MAX), TokenRules::default()), None);
+    let keys_max = KEYS_TRIED_MAX;
+    let error = build(keys(KEYS_TRIED_MAX + 1), TokenRules::default());
+    assert_eq!(error, Some(TokensError::TooManyKeys { keys_max }));
+}
+
+#[test]
+fn both_keys_verify_during_a_rotation() {
+    let keys = TokenKeys::new().hmac(&other_secret()).hmac(&secret());
+    let tokens = Tokens::new(keys, TokenRules::default()).unwrap();
+    let older = tokens.verify(&hs256(&claims("")), now()).unwrap();
+    let key = EncodingKey::from_secret(&[b'x'; 32]).unwrap();
+    let newer = tokens.verify(&token(HS256, &claims(""), &key, Algorithm::HS256), now()).unwrap();
+    assert_ne!(older.key, newer.key);
+    assert_eq!(tokens.contains_key(older.key, now()), Ok(true));
+    assert_eq!(hmac_tokens().contains_key(newer.key, now()), Ok(false));
+}
+
+#[test]
+fn public_keys_that_cannot_be_used_are_refused() {
+    let error = |pem: &[u8]| TokenKeys::new().public(pem).unwrap_err();
+    let bits = error(include_bytes!("../fixtures/rsa1024.public.pem"));
+    assert_eq!(bits, PublicKeyError::RsaBits { bits: 1_024 });
+    assert_eq!(error(include_bytes!("../fixtures/es256.private.pem")), PublicKeyError::PrivateKey);
+    let curve = error(include_bytes!("../fixtures/secp256k1.public.pem"));
+    assert_eq!(curve, PublicKeyError::Unsupported);
+    assert_eq!(error(b""), PublicKeyError::NoPublicKey);
+    assert_eq!(error(b"-----BEGIN PUBLIC KEY-----\nA"), PublicKeyError::NoPublicKey);
+    let pem = include_str!("../fixtures/es256.public.pem");
+    let keys_max = downlink_access::PEM_KEYS_MAX;
+    assert!(TokenKeys::new().public(pem.repeat(keys_max).as_bytes()).is_ok());
+    assert_eq!(error(pem.repeat(keys_max + 1).as_bytes()), PublicKeyError::TooMany { keys_max });
+    let (bytes, bytes_max) = (downlink_access::PEM_BYTES_MAX + 1, downlink_access::PEM_BYTES_MAX);
+    assert_eq!(error(&vec![b'\n'; bytes]), PublicKeyError::TooLong { bytes, bytes_max });
+}
+
+#[test]
+fn a_minted_token_gives_the_same_grant() {
+    let grant = Grant::all().with_hear_everyone(false).with_client(client("ada"));
+    let grant = grant.with_until(at(NOW + 60));
+    let token = Mint::new(&secret()).sign(&grant, now()).unwrap();
+    let verified = verify(&token).unwrap();
+    assert_eq!((verified.grant, verified.issued_at), (grant, Some(now())));
+    let mint = Mint::new(&secret()).issuer("https://issuer.example").audience("downlink");
+    let token = mint.sign(&Grant::none().with_until(at(NOW + 60)), now()).unwrap();
+    let tokens = Tokens::new(TokenKeys::new().hmac(&secret()), issuer_rules()).unwrap();
+    assert!(tokens.verify(&token, now()).is_ok());
+}
+
+#[test]
+fn tokens_that_nobody_would_accept_are_not_minted() {
+    let mint = Mint::new(&secret());
+    assert_eq!(mint.sign(&Grant::none(), now()), Err(MintError::NoEnd));
+    let long = selector(&"a".repeat(200));
+    let grant =
+        (0..GRANT_SELECTORS_MAX).fold(Grant::none(), |grant, _| grant.with_subscribe(long.clone()));
+    let error = mint.sign(&grant.with_until(at(NOW + 60)), now()).unwrap_err();
+    assert!(matches!(error, MintError::TooLong { bytes_max: TOKEN_BYTES_MAX, .. }));
+}
+
+#[test]
+fn inspecting_shows_header_and_claims_without_a_key() {
+    let (header, claims) = inspect(&hs256(r#"{"sub":"ada"}"#)).unwrap();
+    assert_eq!((&*header, &*claims), (HS256, r#"{"sub":"ada"}"#));
+    assert_eq!(inspect("a.b").unwrap_err().code(), "token_malformed");
+}
