@@ -87,7 +87,7 @@ async fn invalid_values_of_publishes_are_refused() {
         ("/events?topic=a&id=a%0Ab", "is not an event id"),
         ("/events?topic=a&id=a%00", "is not an event id"),
         ("/events?topic=a&id=a%20b", "is not an event id"),
-        ("/events?topic=a&id=abcdefgh-7", "not of the form"),
+        ("/events?topic=a&id=abcdefgh-7", "not the form of the hub's own ids"),
         (&long_id, "1 to 128 visible"),
         ("/events?topic=a&retry=1s", "retry must be a whole number, not \"1s\""),
         ("/events?topic=a&retry=-1", "must be a whole number"),

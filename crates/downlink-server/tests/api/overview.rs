@@ -85,7 +85,13 @@ async fn limits_of_lists_are_from_1_to_10000() {
     let both = "/topics?topic=a&limit=1";
     server.refuses(("GET", both, ""), "", (400, "without prefix, limit and after")).await;
     server.refuses(("GET", "/topics?topic=*", ""), "", (400, "reserved character")).await;
-    server.refuses(("GET", "/topics?after=", ""), "", (400, "after is not a topic")).await;
+    server
+        .refuses(
+            ("GET", "/topics?after=", ""),
+            "",
+            (400, "The parameter after is \"\", not a topic"),
+        )
+        .await;
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ fn a_file_that_is_not_a_socket_is_never_replaced() {
     fs::write(&path, "precious").expect("a file");
     let refused = run(at(&path), "");
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("is there and no socket"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("exists and is not a socket"), "{}", refused.stderr);
     assert_eq!(fs::read(&path).expect("the same file"), b"precious");
 }
 
@@ -274,7 +274,7 @@ fn refused(command: Command, parts: &[&str]) {
 #[test]
 fn errors_name_unusable_descriptors() {
     let file = || fs::File::open("/dev/null").expect("an existing file");
-    let none = ["descriptor 3 is not open, or no TCP or Unix stream socket"];
+    let none = ["descriptor 3 is not an open TCP or Unix stream socket"];
     refused(supervised(file(), 0, ONE), &none);
     refused(supervised(file(), 1, ONE), &none);
     refused(supervised(UdpSocket::bind("127.0.0.1:0").expect("a free port"), 1, ONE), &none);
