@@ -44,7 +44,9 @@ fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
 pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::nginx() {
         Readiness::Ready => Outcome::Passed,
-        Readiness::Missing(why) => Outcome::Skipped(format!("restarts behind nginx not tested: {why}")),
+        Readiness::Missing(why) => {
+            Outcome::Skipped(format!("restarts behind nginx not tested: {why}"))
+        }
     })
 }
 

@@ -1,8 +1,8 @@
 //! `cargo xtask` runs every check and test of the project.
 //!
-//! `ci` runs for each change. `nightly` and `bench` take longer. `setup` installs the tools that the
-//! other commands need. Only this program knows the tools and their flags. The checks that need a
-//! browser are in `tests/browser`; this program only starts them.
+//! `ci` runs for each change. `nightly` and `bench` take longer. `setup` installs the tools that
+//! the other commands need. Only this program knows the tools and their flags. The checks that need
+//! a browser are in `tests/browser`; this program only starts them.
 
 #![allow(clippy::print_stdout, reason = "this program prints its results")]
 
@@ -84,8 +84,8 @@ struct Options {
 }
 
 impl Options {
-    /// The default for fuzzing. A minute for each target finds shallow bugs, and keeps the whole run
-    /// short enough for a night.
+    /// The default for fuzzing. A minute for each target finds shallow bugs, and keeps the whole
+    /// run short enough for a night.
     const SECONDS_DEFAULT: u64 = 60;
 
     fn parse(arguments: &[String]) -> anyhow::Result<Self> {

@@ -16,7 +16,8 @@ const POWER_CUTS: &str = "300";
 /// and evicted. They take about five minutes.
 const REPLAYS: &str = "1000";
 
-/// The number of random programs on which the log and its model must agree. They take about an hour.
+/// The number of random programs on which the log and its model must agree. They take about an
+/// hour.
 const MODEL_PROGRAMS: &str = "200000";
 
 /// How many times a server is killed while it works. In `ci` it is killed a few times.

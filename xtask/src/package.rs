@@ -1,9 +1,10 @@
 //! Checks the packages that a registry would get. They have to compile without this repository.
 //!
-//! A package contains only files from the folder of its manifest. If the code includes another file,
-//! it compiles in this repository, but not in the package. `ci` unpacks the packages into a separate
-//! workspace and documents them as docs.rs does, with dependencies that are already compiled.
-//! `nightly` lets cargo verify each package, which compiles all dependencies again for each package.
+//! A package contains only files from the folder of its manifest. If the code includes another
+//! file, it compiles in this repository, but not in the package. `ci` unpacks the packages into a
+//! separate workspace and documents them as docs.rs does, with dependencies that are already
+//! compiled. `nightly` lets cargo verify each package, which compiles all dependencies again for
+//! each package.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -76,7 +77,8 @@ fn document(workspace: &Workspace, folder: &Path, packages: &[&Package]) -> anyh
     cargo.arg("--target-dir").arg(&workspace.target).env("RUSTDOCFLAGS", "-D warnings");
     command::run(&mut cargo)?;
     let library = packages.iter().find(|package| package.name == LIBRARY).context(LIBRARY)?;
-    // The name of a chapter's file begins with a number. The documentation of a chapter is a folder.
+    // The name of a chapter's file begins with a number. The documentation of a chapter is a
+    // folder.
     let is_chapter = |path: &Path| path.file_name().is_some_and(begins_with_digit);
     let chapters = count(&folder.join(folder_name(library)).join(GUIDE), is_chapter)?;
     let documented = count(&pages, Path::is_dir)?;

@@ -36,7 +36,10 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
         answer(server.send(&event, "hello")?)?;
     }
     let metrics = answer(server.get("/metrics", "Accept: text/plain\r\n")?)?;
-    ensure!(metrics.contains("downlink_"), "the answer contains no metrics of downlink:\n{metrics}");
+    ensure!(
+        metrics.contains("downlink_"),
+        "the answer contains no metrics of downlink:\n{metrics}"
+    );
     lint(command(&workspace.root, "promtool", &["check", "metrics"]), &metrics)?;
     println!("promtool accepts {} lines", metrics.lines().count());
     Ok(Outcome::Passed)
@@ -113,7 +116,10 @@ fn answer(mut from: BufReader<TcpStream>) -> anyhow::Result<String> {
     let (head, body) = text.split_once("\r\n\r\n").context("the answer ended early")?;
     let status = head.lines().next().unwrap_or_default();
     ensure!(status.contains(" 200 "), "the server answers: {text}");
-    ensure!(!head.to_ascii_lowercase().contains("transfer-encoding"), "the answer is chunked:\n{head}");
+    ensure!(
+        !head.to_ascii_lowercase().contains("transfer-encoding"),
+        "the answer is chunked:\n{head}"
+    );
     Ok(body.to_owned())
 }
 

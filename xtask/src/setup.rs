@@ -1,8 +1,8 @@
 //! Installs the tools for the tests, if possible. Debian packages need root. Node packages and the
 //! Python environment need no special user.
 //!
-//! If an installation fails, the run continues. The tool is then [`Readiness::Missing`], and the step
-//! that needs the tool is reported as skipped.
+//! If an installation fails, the run continues. The tool is then [`Readiness::Missing`], and the
+//! step that needs the tool is reported as skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -176,7 +176,9 @@ fn apt(package: &str) -> Readiness {
     }
     let user = command::output(&mut command(here, "id", &["-u"]));
     if user.ok().as_deref().map(str::trim) != Some("0") {
-        return Readiness::Missing(format!("{package} is not installed; run as root: apt-get install {package}"));
+        return Readiness::Missing(format!(
+            "{package} is not installed; run as root: apt-get install {package}"
+        ));
     }
     let apt_get = |words: &[&str]| {
         let mut command = command(here, "apt-get", &["-qq", "-o", "DPkg::Lock::Timeout=300"]);
@@ -191,7 +193,8 @@ fn apt(package: &str) -> Readiness {
 /// Prevents newly installed packages from starting their services until this value is dropped. The
 /// tests need only the programs of the proxies, but Debian would start them on port 80.
 struct NoServices {
-    /// The path of the policy file, if this value has created it. A policy file of the system is kept.
+    /// The path of the policy file, if this value has created it. A policy file of the system is
+    /// kept.
     made: Option<PathBuf>,
 }
 
@@ -223,8 +226,8 @@ impl Drop for NoServices {
     }
 }
 
-/// A policy that forbids services (status 101) while the process with this id exists. If this program
-/// is killed, the remaining file has no effect.
+/// A policy that forbids services (status 101) while the process with this id exists. If this
+/// program is killed, the remaining file has no effect.
 fn no_services_while(process: u32) -> String {
     format!("#!/bin/sh\n# Made by cargo xtask.\n[ ! -d /proc/{process} ] || exit 101\n")
 }

@@ -1,7 +1,7 @@
 //! Rules for functions: length and nesting, measured on the syntax tree.
 //!
-//! Each `if`, `match`, loop, `async` block and closure with a block is a level of nesting. An `else if`
-//! and the arms of a `match` are not levels.
+//! Each `if`, `match`, loop, `async` block and closure with a block is a level of nesting. An `else
+//! if` and the arms of a `match` are not levels.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned as _;

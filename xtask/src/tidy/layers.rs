@@ -1,9 +1,10 @@
-//! The rule for the layers of a crate: a folder imports only from the folders before it in the table.
+//! The rule for the layers of a crate: a folder imports only from the folders before it in the
+//! table.
 //!
-//! The table names every folder and root file of a crate, the lowest layer first. It is a finding if a
-//! name in the table has no sources, or if the table lacks a folder or file. The rule checks all paths
-//! in the code, except in test-only code. An item belongs to the layer of the file that defines it. A
-//! re-export from `lib.rs` does not change that.
+//! The table names every folder and root file of a crate, the lowest layer first. It is a finding
+//! if a name in the table has no sources, or if the table lacks a folder or file. The rule checks
+//! all paths in the code, except in test-only code. An item belongs to the layer of the file that
+//! defines it. A re-export from `lib.rs` does not change that.
 
 use crate::tidy::imports::{Crate, Import};
 use crate::tidy::{Finding, Rule};

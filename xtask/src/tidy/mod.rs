@@ -1,7 +1,7 @@
 //! The project's own rules: `cargo xtask tidy`, also run as a test.
 //!
-//! A rule reads sources or manifests and returns findings, and never prints. The table in `allow.rs`
-//! has all exceptions with their reasons. An unused exception is a finding too.
+//! A rule reads sources or manifests and returns findings, and never prints. The table in
+//! `allow.rs` has all exceptions with their reasons. An unused exception is a finding too.
 
 mod allow;
 mod budget;
@@ -129,7 +129,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     match run(workspace)? {
         Verdict::Good => Ok(Outcome::Passed),
-        Verdict::Bad => bail!("the findings above break rules; `cargo xtask tidy` prints them again"),
+        Verdict::Bad => {
+            bail!("the findings above break rules; `cargo xtask tidy` prints them again")
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The rule for plain English: it limits turns of phrase that a colleague would not use.
 //!
-//! The rule reads comments, documents and messages. Not every hit of a pattern is wrong, so the rule
-//! limits the number of hits per 10,000 words. Above the limit, each hit is a finding. Projects with
-//! plain English (quinn, axum, ripgrep, h2) have 1 to 3.
+//! The rule reads comments, documents and messages. Not every hit of a pattern is wrong, so the
+//! rule limits the number of hits per 10,000 words. Above the limit, each hit is a finding.
+//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};

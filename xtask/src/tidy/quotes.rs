@@ -1,5 +1,5 @@
-//! The rule for quotations: the guide has to contain each file of `deploy/proxies` unchanged, because
-//! the checks behind real proxies use these files.
+//! The rule for quotations: the guide has to contain each file of `deploy/proxies` unchanged,
+//! because the checks behind real proxies use these files.
 //!
 //! A quotation is a fenced block. The last line of text before the block ends with the name of the
 //! file: "`deploy/proxies/nginx.conf`:".

@@ -1,7 +1,7 @@
 //! The names that one file defines and the paths that it refers to.
 //!
-//! Paths are collected from imports, types, expressions, patterns, attributes, visibilities, and the
-//! tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
+//! Paths are collected from imports, types, expressions, patterns, attributes, visibilities, and
+//! the tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
 //!
 //! A path of one segment may be a local variable. So names that a function binds are left out. In
 //! macros, a single lower-case word is left out unless it is called.
