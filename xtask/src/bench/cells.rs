@@ -1,29 +1,31 @@
-//! The cells: the load on each server, the figures of interest, and the bar for each figure.
+//! The cells. A cell is a measurement: its loads and servers, its figures, and the bars.
 //!
-//! A bar without a number is for the reader: the ratio is shown, but not judged.
+//! A bar is the limit for a figure. A figure without a bar is shown, but not judged.
 
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
 use super::table::{Figure, Row};
 
-/// A flag for the size of the send buffer. 0 leaves it to the system.
+/// The flag for the size of the send buffer. With 0 the system chooses the size.
 const SEND_BUFFER: &str = "--unsent-bytes-max";
-/// How long a socket may take no bytes in `stalled`. It is short, so that short runs see the end.
+/// The limit for stalled writes in the cell `stalled`. It is short, so that the server cuts the
+/// stalled readers even in short runs.
 const WRITE_STALL_MAX: &str = "2s";
-/// The least seconds of `stalled`. Buffers fill in about one second, then the sockets stall, and
-/// the system checks them less and less often.
+/// The minimum seconds of the cell `stalled`. The buffers fill in about one second, and then the
+/// sockets stall. The system probes stalled sockets at increasing intervals.
 const STALLED_SECONDS_MIN: u64 = 10;
-/// The share of the floor's capacity at which latency is compared.
+/// Latency is compared at this share of the floor's capacity.
 const LATENCY_LOAD: f64 = 0.6;
 
-/// Room for the largest event of `large` and its overhead, in bytes.
+/// The flag that allows the largest event of the cell `large`, with its overhead.
 const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
 
 const DELIVERIES: &str = "/deliveries_per_s";
 const CPU: &str = "/server/cpu_us_per_delivery";
 const CPU_USER: &str = "/server/cpu_user_us_per_delivery";
-/// Above 1, events were batched, and the processor time per delivery is that of a backlog.
+/// If this figure is above 1, the server sent several events in one write, which lowers the
+/// processor time per delivery.
 const PER_READ: &str = "/deliveries_per_read";
 const P50: &str = "/latency_us/p50";
 const P99: &str = "/latency_us/p99";
@@ -36,7 +38,7 @@ pub(super) struct Cell {
     pub(super) what: &'static str,
     pub(super) rows: &'static [Row],
     pub(super) measure: fn(&mut Round<'_>) -> anyhow::Result<()>,
-    /// The flag that this build of the server lacks, if the cell needs it.
+    /// Returns a flag that the cell needs if this build of the server lacks it.
     pub(super) lacks: fn(&Round<'_>) -> Option<&'static str>,
 }
 
@@ -63,7 +65,7 @@ const IDLE: Cell = Cell {
         Row::value("bytes per connection at 19,000", "downlink-19000", RESIDENT),
     ],
     measure: |round| {
-        // A shared topic for all, and a separate client for each.
+        // All connections read the same topic, and each has a different client id.
         let idle = |connections: u64| {
             let load = Load::on(connections).query("&client=c{n}").seconds(1);
             load.rate(1.0).with(&["--settle", "3s", "--drain", "10s"])
