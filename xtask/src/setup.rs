@@ -13,7 +13,7 @@ use crate::command::{self, command};
 use crate::steps::Verdict;
 use crate::workspace::Workspace;
 
-/// Whether a tool can be used.
+/// The state of a tool.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Readiness {
     Ready,

@@ -52,7 +52,7 @@ pub(super) const CELLS: [Cell; 12] = [
 
 const IDLE: Cell = Cell {
     name: "idle",
-    what: "10,000 connections that wait: resident bytes for each; 19,000 hold, and one event reaches all",
+    what: "10,000 idle connections: resident bytes for each; and 19,000 connections, which one event has to reach",
     rows: &[
         Row::value("downlink: bytes per connection", "downlink", RESIDENT).at_most(1_024.0),
         Row::value("axum: bytes per connection", "axum", RESIDENT),
@@ -60,7 +60,7 @@ const IDLE: Cell = Cell {
             .at_most(1.0 / 15.0),
         Row::value("connections held of 19,000", "downlink-19000", "/connections")
             .at_least(19_000.0),
-        Row::value("of those reached by one event", "downlink-19000", "/received")
+        Row::value("connections reached by one event", "downlink-19000", "/received")
             .at_least(19_000.0),
         Row::value("bytes per connection at 19,000", "downlink-19000", RESIDENT),
     ],
@@ -108,7 +108,7 @@ const RATE: Cell = Cell {
 
 const WINDOW: Cell = Cell {
     name: "window",
-    what: "16 events on their way, as fast as it goes: deliveries a second",
+    what: "at most 16 events in flight, at the highest possible rate: deliveries a second",
     rows: &[
         Row::value("downlink, 1,000: deliveries/s", "downlink-1000", DELIVERIES),
         Row::value("axum, 1,000: deliveries/s", "axum-1000", DELIVERIES),
@@ -141,7 +141,7 @@ const WINDOW: Cell = Cell {
 
 const LATENCY: Cell = Cell {
     name: "latency",
-    what: "1,000 connections at 60 % of what the floor delivers as fast as it goes: publish to receive",
+    what: "1,000 connections at 60 % of the floor's highest rate: latency from publish to receive",
     rows: &[
         Row::value("floor's capacity, deliveries/s", "capacity", DELIVERIES),
         Row::value("downlink: deliveries/s", "downlink", DELIVERIES),
@@ -176,7 +176,7 @@ const RESIDENT_MAX: &str = "/watch/resident_bytes_max";
 const STALLED: Cell = Cell {
     name: "stalled",
     what: "900 connections, 50 events a second of 4 KiB, without and with 100 more that stop reading; \
-           they are to be cut after 2 s and resume when they return",
+           the server has to cut these after 2 s, and they resume after the load",
     rows: &[
         Row::value("healthy, with stalled: lost", "downlink-stalled", "/lost").at_most(0.0),
         Row::value("without stalled: p99 µs", "downlink", P99),
@@ -195,7 +195,7 @@ const STALLED: Cell = Cell {
             STALLED_SEND_MEMORY,
         )
         .at_most(65_536.0),
-        Row::value("of any socket, also one that is read", "downlink-stalled", SEND_MEMORY),
+        Row::value("kernel's send memory of any socket, bytes", "downlink-stalled", SEND_MEMORY),
         Row::value(
             "axum: kernel's send memory of a stalled socket",
             "axum-stalled",
@@ -225,7 +225,7 @@ const QUIET_P99: &str = "/quiet/latency_us/p99";
 
 const TOPICS: Cell = Cell {
     name: "topics",
-    what: "a topic with 10,000 readers and 8 events a second, and one with one reader and 50",
+    what: "a topic with 10,000 readers and 8 events a second, and a quiet topic with one reader and 50",
     rows: &[
         Row::value("hot: p50 µs", "downlink", P50),
         Row::value("hot: p99 µs", "downlink", P99),
@@ -247,7 +247,7 @@ const CONNECTS_CPU: &str = "/connects_per_cpu_s";
 
 const CONNECTS: Cell = Cell {
     name: "connects",
-    what: "three times 10,000 connections come and go: how fast, and what is left of them",
+    what: "10,000 connections open and close, three times: how fast they open, and the memory afterwards",
     rows: &[
         Row::value("downlink: connects/s, slowest storm", "downlink", CONNECTS_WALL)
             .at_least(10_000.0),
@@ -270,8 +270,8 @@ const CONNECTS: Cell = Cell {
 
 const LARGE: Cell = Cell {
     name: "large",
-    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, 4 on their way; with the usual size \
-           of the socket's buffer, and with the system's",
+    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, at most 4 in flight; with the usual \
+           size of the socket's buffer, and with the system's size",
     rows: &[
         Row::value("64 KiB: deliveries/s", "downlink-64k", DELIVERIES),
         Row::value("64 KiB, system's buffer: deliveries/s", "downlink-64k-system", DELIVERIES),

@@ -84,8 +84,8 @@ const MEMORY: [Row; 4] = [
 pub(super) const DURABLE: Cell = Cell {
     name: "durable",
     what: "events of 256 bytes over HTTP into a file, acknowledged when they are on the disk (commit) or \
-           written (relaxed), beside a loop that appends and flushes as many at a time: from 1, 16 and \
-           256 publishers, and from 256 in batches of 100",
+           written (relaxed), compared with a loop that appends and flushes as many at a time: from 1, \
+           16 and 256 publishers, and from 256 in batches of 100",
     rows: &[
         COMMIT[0][0],
         COMMIT[0][1],
@@ -232,7 +232,7 @@ pub(super) const COMEBACK: Cell = Cell {
         Row::value("from the crash to the first connection, s", "downlink", "/down_s"),
         Row::value("all connected after, s", "downlink", "/reconnected_s"),
         Row::value("all caught up after, s", "downlink", "/caught_up_s"),
-        Row::value("server's CPU for it, s", "downlink", "/server_cpu_s"),
+        Row::value("server's CPU time for the return, s", "downlink", "/server_cpu_s"),
         Row::value("resident before, bytes", "downlink", "/resident_before"),
         Row::value("resident after, bytes", "downlink", "/resident_after"),
     ],
@@ -247,8 +247,8 @@ pub(super) const COMEBACK: Cell = Cell {
 
 pub(super) const OPEN: Cell = Cell {
     name: "open",
-    what: "a store of 100,000 topics with ten events each is opened, after a crash and after a stop: until \
-           the first answer, and what is read of the file",
+    what: "a server opens a store of 100,000 topics with ten events each, after a crash and after a stop: \
+           the time until the first answer, and the share of the file that is read",
     rows: &[
         Row::value("the file, with its log, bytes", "downlink-crash", "/file_bytes"),
         Row::value("after a crash: first answer, s", "downlink-crash", "/seconds"),
