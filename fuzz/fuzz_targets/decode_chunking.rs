@@ -1,9 +1,10 @@
-//! Any bytes in any chunks: the decoder finds what the naive reader finds in the whole stream, also
-//! in a second stream after the end of the first; and where a limit stops it does not depend on the
-//! chunks.
+//! Decodes any bytes in any chunks. The decoder has to find the same events as the naive reader,
+//! which gets the whole stream at once. This also holds for a second stream after the first. If the
+//! stream exceeds a limit, the decoder has to stop at the same place for all chunks.
 //!
-//! Input: a byte with the number of chunk lengths (low four bits) and whether limits are small
-//! (highest bit), the lengths (used in turn, 0 is an empty chunk), then the stream.
+//! The input is one byte, the lengths of the chunks, and the stream. The low four bits of the byte
+//! are the number of lengths. Its highest bit chooses small limits. The lengths are used in turn; a
+//! length of 0 makes an empty chunk.
 
 #![no_main]
 
@@ -29,7 +30,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The stream in chunks of these lengths in turn; whole if all are 0.
+/// Cuts the stream into chunks of these lengths, which are used in turn. If all lengths are 0, the
+/// stream is one chunk.
 fn cut<'a>(stream: &'a [u8], lengths: &[u8]) -> Vec<&'a [u8]> {
     if lengths.iter().all(|length| *length == 0) {
         return vec![stream];
@@ -56,7 +58,7 @@ fn check_against_naive_reader(stream: &[u8], chunks: &[&[u8]]) {
     let (second, error) = read_with(&mut decoder, chunks.iter().copied());
     assert_eq!(error, None);
     let mut expected = read_whole(stream, &first.last_event_id);
-    // The reconnection time outlives its stream, as the id does.
+    // The decoder keeps the reconnection time and the last event id after the end of a stream.
     expected.reconnection_time = expected.reconnection_time.or(first.reconnection_time);
     assert_eq!(second, expected);
 }

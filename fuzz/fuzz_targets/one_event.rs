@@ -1,5 +1,6 @@
-//! No content of any field yields more than one event, or an event other than the one meant: for
-//! encoded frames, stamped frames and comments, written between two other events.
+//! Encodes any content of the fields. A frame between two other events has to decode as exactly one
+//! event, and must not change the other two. The target checks encoded frames and stamped frames. A
+//! comment has to decode as no event.
 
 #![no_main]
 
@@ -47,7 +48,8 @@ fuzz_target!(|contents: Contents| {
     check(&Frame::comment(&data), 0, None);
 });
 
-/// Between two other events the frame yields so many, and its neighbours stay whole.
+/// Checks that the frame, between two other events, decodes as this many events, that the other two
+/// events are unchanged, and that the last event id is `id`.
 fn check(frame: &Frame, events: usize, id: Option<&str>) {
     let stream = [b"data: before\n\n", frame.as_bytes(), b"data: after\n\n"].concat();
     assert!(str::from_utf8(&stream).is_ok());

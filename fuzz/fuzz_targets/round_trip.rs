@@ -1,5 +1,5 @@
-//! Any legal event, with any comment before it: the decoder reads back what was written, up to the
-//! normalisation of line breaks in data.
+//! Encodes any valid event after any comment. The decoder has to return the same comment and the
+//! same event. Only the line breaks in the data may differ.
 
 #![no_main]
 
@@ -42,7 +42,7 @@ fuzz_target!(|parts: Parts| {
     assert_eq!(reading, naive::read_whole(&stream, ""));
 });
 
-/// Keeps the parts that are legal.
+/// Makes an event from the valid parts.
 fn build(parts: &Parts) -> Event {
     let mut event = Event::default();
     if let Some(data) = &parts.data {

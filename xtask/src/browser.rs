@@ -1,7 +1,7 @@
 //! Starts the checks of `tests/browser`: real browsers and foreign clients against the real server.
 //!
-//! There is one step per engine, and one that installs each reverse proxy. A machine without
-//! Firefox or Caddy reports that by name and runs the others.
+//! Each engine has a step, and each reverse proxy has a step that installs the proxy. If a program
+//! such as Firefox or Caddy is missing, its step is reported as skipped, and the others run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// A foreign reader of event streams, and a function that installs it.
+/// A client of another project that reads event streams, and a function that installs it.
 #[derive(Debug)]
 struct Engine {
     name: &'static str,
@@ -41,8 +41,8 @@ const PROXIES: [Proxy; 4] = [
     Proxy { name: "caddy", program: "caddy", package: "caddy" },
 ];
 
-/// The engines and the checks of the long run behind proxies. The other checks have no long
-/// version.
+/// The arguments of the long run behind proxies: its engines and its checks. Other checks have no
+/// long version.
 const LONG_PROXY_RUN: [&str; 10] = [
     "--engine",
     "node",
@@ -56,7 +56,7 @@ const LONG_PROXY_RUN: [&str; 10] = [
     "proxy-restart",
 ];
 
-/// Builds the binaries and installs the proxies, then one step per engine.
+/// The steps that build the binaries and install the proxies, and one step for each engine.
 pub(crate) fn steps() -> Vec<Step> {
     let mut steps = vec![Step::new("binaries", build)];
     steps.extend(
@@ -70,18 +70,18 @@ pub(crate) fn steps() -> Vec<Step> {
     steps
 }
 
-/// Uses the flags of the step `tests`, so that after it nothing is left to compile.
+/// Builds the binaries with the flags of the step `tests`, which has then compiled everything.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["build", "--workspace", "--all-features", "--bins", "--tests"];
     command::run(&mut workspace.cargo(&words))?;
     Ok(Outcome::Passed)
 }
 
-/// Installs a proxy. Without it, the checks run behind the other proxies.
+/// Installs a proxy. If that fails, the checks run behind the other proxies.
 fn install(proxy: &Proxy) -> Outcome {
     match setup::program(proxy.program, proxy.package) {
         Readiness::Ready => Outcome::Passed,
-        Readiness::Missing(why) => Outcome::Skipped(format!("no checks behind it: {why}")),
+        Readiness::Missing(why) => Outcome::Skipped(format!("no checks behind this proxy: {why}")),
     }
 }
 
@@ -90,8 +90,8 @@ pub(crate) fn proxies() -> impl Iterator<Item = (&'static str, Readiness)> {
     PROXIES.iter().map(|proxy| (proxy.name, setup::program(proxy.program, proxy.package)))
 }
 
-/// Restarts behind the proxies, again and again, and streams that are silent for longer than the
-/// idle limits of the shipped files.
+/// Restarts the server many times behind each proxy, and keeps streams silent for longer than the
+/// idle limits in `deploy/proxies`.
 pub(crate) fn long_proxies(workspace: &Workspace) -> anyhow::Result<Outcome> {
     for engine in ENGINES.iter().filter(|engine| LONG_PROXY_RUN.contains(&engine.name)) {
         if let Readiness::Missing(why) = (engine.ready)(workspace) {
@@ -115,8 +115,8 @@ fn run(workspace: &Workspace, engine: &Engine) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The runner of the checks. It leaves out the proxies that are not installed: their own steps
-/// report them.
+/// The command that runs the checks. It gets only the installed proxies. The steps of the other
+/// proxies report that they are missing.
 fn checks(workspace: &Workspace) -> Command {
     let binaries = workspace.target.join("debug");
     let proxies: Vec<&str> = PROXIES

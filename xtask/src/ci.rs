@@ -1,7 +1,7 @@
 //! The steps of `cargo xtask ci`, in order.
 //!
-//! All steps share one target directory and the same flags, so that a dependency is compiled once.
-//! Only loom needs its own flag and therefore its own directory.
+//! All steps use the same target directory and the same flags, so each dependency is compiled once.
+//! Only loom needs a different flag, and therefore its own directory.
 
 use crate::command;
 use crate::setup::{self, Readiness};
@@ -40,24 +40,27 @@ fn docs(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Installs nginx for the tests of restarts. Without it, they skip themselves.
+/// Installs nginx for the tests of restarts. Without nginx, these tests skip themselves.
 pub(crate) fn nginx(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::nginx() {
         Readiness::Ready => Outcome::Passed,
-        Readiness::Missing(why) => Outcome::Skipped(format!("no restarts behind a proxy: {why}")),
+        Readiness::Missing(why) => {
+            Outcome::Skipped(format!("restarts behind nginx not tested: {why}"))
+        }
     })
 }
 
-/// Installs libfaketime for the tests of a wrong clock. Without it, they skip themselves.
+/// Installs libfaketime for the tests of a wrong clock. Without libfaketime, these tests skip
+/// themselves.
 fn faketime(_: &Workspace) -> anyhow::Result<Outcome> {
     Ok(match setup::faketime() {
         Readiness::Ready => Outcome::Passed,
-        Readiness::Missing(why) => Outcome::Skipped(format!("no wrong clocks: {why}")),
+        Readiness::Missing(why) => Outcome::Skipped(format!("wrong clocks not tested: {why}")),
     })
 }
 
-/// Checks a library without features and with each feature alone, with warnings denied. Features are
-/// additive, and only this finds a feature that secretly needs another.
+/// Checks a library without features, and with each feature as the only one. Warnings are errors.
+/// Only this check finds a feature that needs another feature without enabling it.
 fn features(package: &Package) -> Option<Step> {
     if !package.manifest.starts_with("crates/") || package.features.is_empty() {
         return None;
@@ -76,7 +79,7 @@ fn features(package: &Package) -> Option<Step> {
     }))
 }
 
-/// Runs all interleavings of append, wake and register.
+/// Tests all interleavings of append, wake and register.
 pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let test = "crates/downlink-log/tests/loom.rs";
     if !workspace.root.join(test).exists() {
@@ -92,10 +95,10 @@ pub(crate) fn loom(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Licences, bans and sources of all dependencies; advisories need the network.
+/// Runs these checks of cargo-deny. The check `advisories` needs the network.
 pub(crate) fn deny(workspace: &Workspace, checks: &[&str]) -> anyhow::Result<Outcome> {
     if !command::answers(&mut workspace.cargo(&["deny", "--version"])) {
-        let why = "cargo-deny is not installed; `cargo xtask setup --all` does";
+        let why = "cargo-deny is not installed; `cargo xtask setup --all` installs it";
         return Ok(Outcome::Skipped(why.into()));
     }
     command::run(

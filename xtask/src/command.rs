@@ -1,7 +1,7 @@
 //! Starts other programs.
 //!
-//! Each program is printed as a line that can be pasted into a shell, and gets no input. If it
-//! fails, the error contains that line.
+//! Each command is printed as a line that can be pasted into a shell. The program gets no input. If
+//! the program fails, the error contains the line.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -16,11 +16,11 @@ pub(crate) fn command(directory: &Path, program: impl AsRef<OsStr>, words: &[&st
     command
 }
 
-/// Runs a command with its output shown.
+/// Runs a command. Its output goes to the terminal.
 ///
 /// # Errors
 ///
-/// If it cannot be started or does not exit with success; the message holds the line.
+/// If the program cannot be started or does not exit with success. The message contains the line.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = line(command);
     println!("$ {line}");
@@ -31,11 +31,11 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command silently and returns what it printed.
+/// Runs a command and returns its output. Nothing is printed.
 ///
 /// # Errors
 ///
-/// As [`run`]. The message also contains the program's stderr.
+/// The same as for [`run`]. The message also contains the program's stderr.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     let line = line(command);
     let output = command.output().with_context(|| format!("cannot start: {line}"))?;
@@ -46,7 +46,7 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("output is not UTF-8: {line}"))
 }
 
-/// Whether a program can be started and answers with success.
+/// True if the program can be started and exits with success.
 pub(crate) fn answers(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
@@ -61,7 +61,7 @@ pub(crate) fn line(command: &Command) -> String {
     settings.chain([program]).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// One word of a shell line, quoted where needed.
+/// One word of a shell line, quoted if necessary.
 fn word(word: &OsStr) -> String {
     let text = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
@@ -81,20 +81,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_can_be_pasted() {
+    fn a_line_is_quoted_for_the_shell() {
         let mut command = shell("it's");
         command.env("FLAGS", "-D warnings");
         assert_eq!(line(&command), r"FLAGS='-D warnings' sh -c 'it'\''s'");
     }
 
     #[test]
-    fn a_failure_names_the_line() {
+    fn the_error_of_a_failed_command_contains_the_line() {
         let error = run(&mut shell("exit 3")).unwrap_err().to_string();
         assert!(error.contains("sh -c 'exit 3'") && error.contains('3'), "{error}");
     }
 
     #[test]
-    fn output_is_returned_and_a_failure_tells_what_was_said() {
+    fn output_is_returned_and_an_error_contains_stderr() {
         assert_eq!(output(&mut shell("echo yes")).unwrap(), "yes\n");
         let error = output(&mut shell("echo no >&2; exit 1")).unwrap_err().to_string();
         assert!(error.ends_with("\nno"), "{error}");

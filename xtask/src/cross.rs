@@ -1,15 +1,15 @@
-//! Compiles the crates for systems that no test runs on, with warnings denied.
+//! Compiles the crates for systems on which the tests do not run. Warnings are errors.
 //!
-//! Clippy links nothing, so the build scripts of C libraries get a compiler that does nothing. This
-//! way the crates over SQLite, mimalloc and TLS are compiled too. Not here: tests, which need the
-//! system itself.
+//! Clippy does not link, so no compiled C code is needed. The build scripts of SQLite, mimalloc and
+//! TLS libraries get a C compiler that does nothing. This step does not run tests, since they need
+//! the system itself.
 
 use crate::command;
 use crate::setup::{self, Readiness};
 use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 
-/// A system, and the packages and features that it has.
+/// A system, and the packages and features that are compiled for it.
 #[derive(Debug)]
 struct System {
     target: &'static str,
@@ -17,12 +17,12 @@ struct System {
 }
 
 const SYSTEMS: [System; 2] = [
-    // Everything, the tests included. The two processors of macOS differ in nothing here.
+    // All packages, including their tests. No code of ours depends on the processor of a Mac.
     System {
         target: "aarch64-apple-darwin",
         words: &["--workspace", "--all-targets", "--all-features"],
     },
-    // The libraries. The server and its load tool need a Unix system, and so do many tests.
+    // Only the libraries. The server, its load tool and many tests need a Unix system.
     System {
         target: "x86_64-pc-windows-gnu",
         words: &[
@@ -56,8 +56,8 @@ fn check(workspace: &Workspace, system: &System) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Variables by which the build scripts for this target "compile" C code without any output. Those
-/// for the host keep their compiler.
+/// Environment variables that set the C compiler for this target to a program that does nothing.
+/// Build scripts for the host keep their compiler.
 fn no_c_compiler(target: &str) -> [(String, &'static str); 3] {
     let target = target.replace('-', "_");
     ["CC", "CXX", "AR"].map(|tool| (format!("{tool}_{target}"), "true"))
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_for_the_target_has_no_c_compiler() {
+    fn only_the_target_gets_a_c_compiler_that_does_nothing() {
         let names = no_c_compiler("aarch64-apple-darwin").map(|(name, _)| name);
         let expected =
             ["CC_aarch64_apple_darwin", "CXX_aarch64_apple_darwin", "AR_aarch64_apple_darwin"];

@@ -1,10 +1,10 @@
-//! `cargo xtask`: every check and test of the project behind one command.
+//! `cargo xtask` runs every check and test of the project.
 //!
-//! `ci` runs for each change; `nightly` and `bench` take longer; `setup` installs the tools that
-//! they need. This program is the only place that knows the tools and their flags. Not here: the
-//! checks that need a browser (`tests/browser`). This program only starts them.
+//! `ci` runs for each change. `nightly` and `bench` take longer. `setup` installs the tools that
+//! the other commands need. Only this program knows the tools and their flags. The checks that need
+//! a browser are in `tests/browser`; this program only starts them.
 
-#![allow(clippy::print_stdout, reason = "printing is what this program is for")]
+#![allow(clippy::print_stdout, reason = "this program prints its results")]
 
 mod bench;
 mod browser;
@@ -29,14 +29,14 @@ use crate::workspace::Workspace;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  ci [--only STEP] [--list]      everything that must hold for a change
-  tidy                           the rules of the house that no other tool knows
-  browser [--only STEP] [--list] real browsers and foreign clients alone
+  ci [--only STEP] [--list]      all checks that a change has to pass
+  tidy                           the project's own rules
+  browser [--only STEP] [--list] only the checks with browsers and other clients
   nightly [--seconds N] [--only STEP] [--list]
-                                 long torture, fuzzing, browsers three times, advisories
+                                 long torture tests, fuzzing, browsers three times, advisories
   bench [--quick] [--rounds N] [--seconds N] [--only CELL,…] [--list]
-                                 downlink beside axum and a bare loop of writes
-  setup [--all]                  installs what the tests need; --all: what ci and nightly need
+                                 measures downlink, axum and a bare loop of writes
+  setup [--all]                  installs the tools for the tests; --all: for ci and nightly too
 ";
 
 fn main() -> ExitCode {
@@ -84,7 +84,8 @@ struct Options {
 }
 
 impl Options {
-    /// One minute per target finds shallow bugs and keeps a night's run under an hour.
+    /// The default for fuzzing. A minute for each target finds shallow bugs, and keeps the whole
+    /// run short enough for a night.
     const SECONDS_DEFAULT: u64 = 60;
 
     fn parse(arguments: &[String]) -> anyhow::Result<Self> {

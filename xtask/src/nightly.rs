@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask nightly`, which take too long or need the network.
+//! The steps of `cargo xtask nightly`, which take too long for `ci` or need the network.
 
 use crate::command::{self, command};
 use crate::setup::{self, Readiness};
@@ -6,28 +6,31 @@ use crate::steps::{Outcome, Step};
 use crate::workspace::Workspace;
 use crate::{browser, ci, package};
 
-/// How long each torture test runs. In `ci` each test uses its own default.
+/// The duration of each torture test. In `ci` each test uses its own default.
 const TORTURE_SECONDS: &str = "60";
 
-/// The runs of each kind: some five minutes.
+/// The runs of each kind of power cut. They take about five minutes.
 const POWER_CUTS: &str = "300";
 
-/// The programs of publishers and readers over a store that evicts: some five minutes.
+/// The number of random programs in which readers replay from a store while events are published
+/// and evicted. They take about five minutes.
 const REPLAYS: &str = "1000";
 
-/// The programs on which the log and its model must agree: about an hour.
+/// The number of random programs on which the log and its model must agree. They take about an
+/// hour.
 const MODEL_PROGRAMS: &str = "200000";
 
-/// How often a server is killed while it works. In `ci` it is a few times.
+/// How many times a server is killed while it works. In `ci` it is killed a few times.
 const CRASH_ROUNDS: &str = "50";
 
-/// The subscribers of servers that are restarted. In `ci` it is a tenth.
+/// The number of subscribers of the servers that are restarted. In `ci` there are a tenth as many.
 const RESTART_CLIENTS: &str = "1000";
 
-/// This finds a browser check that fails once in three runs. More rounds would find little more.
+/// How many times the browser checks run. Three rounds usually find a check that fails in one of
+/// three runs. More rounds would find little more.
 const BROWSER_ROUNDS: usize = 3;
 
-/// The steps; each fuzz target runs for `seconds`.
+/// The steps. Each fuzz target runs for `seconds`.
 pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<Step>> {
     let mut steps = vec![
         Step::new("nginx", ci::nginx),
@@ -50,14 +53,14 @@ pub(crate) fn steps(workspace: &Workspace, seconds: u64) -> anyhow::Result<Vec<S
     Ok(steps)
 }
 
-/// Compares the log with its model, which keeps every event and searches all of them.
+/// Compares the log with a simple model, which keeps every event and searches all of them.
 fn model(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-log", "--test", "model"];
     command::run(workspace.cargo(&words).env("PROPTEST_CASES", MODEL_PROGRAMS))?;
     Ok(Outcome::Passed)
 }
 
-/// Cuts the power of a store many times, with a new seed each time.
+/// Simulates many power cuts of a store. Each night has a new seed.
 fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-sqlite", "--test", "powercut"];
     let seed = std::process::id().to_string();
@@ -67,7 +70,7 @@ fn power_cut(workspace: &Workspace) -> anyhow::Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// Replays while publishers publish, with a new seed each time.
+/// Replays while events are published. Each night has a new seed.
 fn replay(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let words = ["test", "-p", "downlink-log", "--test", "replay"];
     let seed = std::process::id().to_string();
@@ -96,14 +99,14 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u64) -> anyhow::Result<Out
     Ok(Outcome::Passed)
 }
 
-/// Checks for known vulnerabilities. The list comes from the network.
+/// Checks the dependencies for known vulnerabilities. The list of them comes from the network.
 fn advisories(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if let Readiness::Missing(why) = setup::cargo_tool(workspace, "deny") {
         return Ok(Outcome::Skipped(why));
     }
     let mut fetch = workspace.cargo(&["deny", "fetch", "db"]);
     if let Err(error) = command::run(&mut fetch) {
-        return Ok(Outcome::Skipped(format!("the advisories are out of reach: {error:#}")));
+        return Ok(Outcome::Skipped(format!("cannot fetch the advisories: {error:#}")));
     }
     ci::deny(workspace, &["advisories"])
 }

@@ -1,9 +1,10 @@
-//! The packages that a registry would get, built as a stranger builds them: without this repository.
+//! Checks the packages that a registry would get. They have to compile without this repository.
 //!
-//! A package has only files below its manifest. So a file that is included from elsewhere compiles
-//! here and fails there. `ci` unpacks the packages into a workspace of their own and documents them
-//! as docs.rs does, with the dependencies that are compiled already. `nightly` lets cargo verify
-//! each package, which compiles all dependencies for each of them anew.
+//! A package contains only files from the folder of its manifest. If the code includes another
+//! file, it compiles in this repository, but not in the package. `ci` unpacks the packages into a
+//! separate workspace and documents them as docs.rs does, with dependencies that are already
+//! compiled. `nightly` lets cargo verify each package, which compiles all dependencies again for
+//! each package.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +17,7 @@ use crate::command::{self, command};
 use crate::steps::Outcome;
 use crate::workspace::{Package, Workspace};
 
-/// Files that each package has.
+/// The files that each package has to contain.
 const FILES: [&str; 3] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
 /// The library with the guide, and the folder of the chapters in its package.
@@ -57,8 +58,8 @@ fn published(workspace: &Workspace) -> Vec<&Package> {
     workspace.packages.iter().filter(|package| package.is_published).collect()
 }
 
-/// Cargo packages them together, so they need not be in a registry to find each other. Changes that
-/// are not committed are packaged too, since they are checked.
+/// The command that packages all packages together. They can then depend on each other, although no
+/// registry has them. It also packages changes that are not committed, because `ci` checks these.
 fn package(workspace: &Workspace, packages: &[&Package]) -> Command {
     let mut cargo = workspace.cargo(&["package", "--allow-dirty"]);
     cargo.args(packages.iter().map(|package| format!("-p={}", package.name)));
@@ -76,13 +77,14 @@ fn document(workspace: &Workspace, folder: &Path, packages: &[&Package]) -> anyh
     cargo.arg("--target-dir").arg(&workspace.target).env("RUSTDOCFLAGS", "-D warnings");
     command::run(&mut cargo)?;
     let library = packages.iter().find(|package| package.name == LIBRARY).context(LIBRARY)?;
-    // A chapter's name begins with its number. In the documentation it is a folder.
+    // The name of a chapter's file begins with a number. The documentation of a chapter is a
+    // folder.
     let is_chapter = |path: &Path| path.file_name().is_some_and(begins_with_digit);
     let chapters = count(&folder.join(folder_name(library)).join(GUIDE), is_chapter)?;
     let documented = count(&pages, Path::is_dir)?;
     ensure!(
         chapters > 0 && documented == chapters,
-        "the package has {chapters} chapters, and its documentation {documented}: {}",
+        "the package has {chapters} chapters, but its documentation has {documented}: {}",
         pages.display()
     );
     Ok(())
@@ -92,7 +94,7 @@ fn begins_with_digit(name: &OsStr) -> bool {
     name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit)
 }
 
-/// How many entries of a folder are like this.
+/// The number of entries of a folder for which `is_counted` is true.
 fn count(folder: &Path, is_counted: impl Fn(&Path) -> bool) -> anyhow::Result<usize> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     Ok(entries.map_while(Result::ok).filter(|entry| is_counted(&entry.path())).count())
@@ -103,8 +105,8 @@ fn folder_name(package: &Package) -> String {
     format!("{}-{}", package.name, package.version)
 }
 
-/// A workspace of the unpacked packages. It has the profiles of ours, so that it finds the compiled
-/// dependencies.
+/// The manifest of a workspace with the unpacked packages. It has the same profiles as this
+/// workspace, so cargo can use the compiled dependencies again.
 fn manifest(packages: &[&Package], root: &str) -> String {
     let folders: Vec<String> = packages.iter().map(|package| folder_name(package)).collect();
     let patch = |package: &&Package| {
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libraries_and_the_server_are_published() {
+    fn the_libraries_the_server_and_the_load_tool_are_published() {
         let workspace = Workspace::load().unwrap();
         let names: Vec<&str> = published(&workspace).iter().map(|p| p.name.as_str()).collect();
         assert_eq!(names.len(), 8, "{names:?}");
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn unpacked_packages_find_each_other() {
+    fn the_manifest_lists_the_unpacked_packages_and_keeps_the_profiles() {
         let workspace = Workspace::load().unwrap();
         let library = workspace.packages.iter().find(|p| p.name == "downlink-log").unwrap();
         let root = "[workspace]\n\n[profile.dev]\ndebug = false\n";

@@ -1,6 +1,6 @@
-//! Asks Prometheus' own tool whether it accepts the metrics of the server.
+//! Checks the metrics of the server with promtool, which is part of Prometheus.
 //!
-//! The server has a subscriber and has taken events, so that each family with labels has samples.
+//! The server has a subscriber and gets events, so each metric with labels has a sample.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use crate::setup::{self, Readiness};
 use crate::steps::Outcome;
 use crate::workspace::Workspace;
 
-/// The wait for one answer. An answer takes milliseconds.
+/// The maximum wait for an answer. An answer usually takes milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The step of `ci`.
@@ -29,36 +29,39 @@ pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     let server = Server::start(workspace)?;
     let mut subscriber = server.get("/events?topic=checked", "")?;
     let mut first = String::new();
-    subscriber.read_line(&mut first).context("the subscription is not answered")?;
-    ensure!(first.contains("200"), "the subscription is refused: {first}");
+    subscriber.read_line(&mut first).context("the subscription got no answer")?;
+    ensure!(first.contains("200"), "the server refused the subscription: {first}");
     for topic in ["checked", "unread"] {
         let event = format!("POST /events?topic={topic} HTTP/1.1\r\nContent-Length: 5\r\n");
         answer(server.send(&event, "hello")?)?;
     }
     let metrics = answer(server.get("/metrics", "Accept: text/plain\r\n")?)?;
-    ensure!(metrics.contains("downlink_"), "these are no metrics:\n{metrics}");
+    ensure!(
+        metrics.contains("downlink_"),
+        "the answer contains no metrics of downlink:\n{metrics}"
+    );
     lint(command(&workspace.root, "promtool", &["check", "metrics"]), &metrics)?;
     println!("promtool accepts {} lines", metrics.lines().count());
     Ok(Outcome::Passed)
 }
 
-/// Gives the metrics to a tool that must succeed and must print nothing.
+/// Passes the metrics to a tool, which has to succeed and to print nothing.
 fn lint(mut tool: Command, metrics: &str) -> anyhow::Result<()> {
     let line = command::line(&tool);
     println!("$ {line}");
     tool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tool.spawn().with_context(|| format!("cannot start: {line}"))?;
-    // Dropping the pipe ends the input. A tool that reads only a part of it reports its reason.
+    // Dropping the pipe ends the input. If the tool stops reading early, its output has the reason.
     let written = child.stdin.take().context("its input is piped")?.write_all(metrics.as_bytes());
     let output = child.wait_with_output().context("cannot wait for its end")?;
     let said = [output.stdout, output.stderr].concat();
     if !output.status.success() || !said.is_empty() {
         bail!("{}: {line}\n{}", output.status, String::from_utf8_lossy(&said).trim_end());
     }
-    written.context("it did not read the metrics")
+    written.context("the tool did not read all of the metrics")
 }
 
-/// A server of its own, on a free port, with its history in memory. Dropping it ends the process.
+/// A new server on a free port, with its history in memory. Dropping it ends the process.
 struct Server {
     process: Child,
     /// Host and port.
@@ -80,7 +83,7 @@ impl Server {
         server.address = lines
             .find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()))
             .with_context(|| format!("no address was printed by: {line}"))?;
-        // Reads the rest of the output, so that the server can go on printing.
+        // Read the rest of the output, so that the server can continue to print.
         thread::spawn(move || lines.for_each(drop));
         Ok(server)
     }
@@ -89,7 +92,7 @@ impl Server {
         self.send(&format!("GET {target} HTTP/1.1\r\n{fields}"), "")
     }
 
-    /// Sends a request, without the fields that all have.
+    /// Sends a request. Adds the fields that all requests have to the head.
     fn send(&self, head: &str, body: &str) -> anyhow::Result<BufReader<TcpStream>> {
         let mut socket = TcpStream::connect(&self.address)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -106,14 +109,17 @@ impl Drop for Server {
     }
 }
 
-/// The body of an answer that says 200 and ends with its connection.
+/// The body of an answer with the status 200, which ends when the server closes the connection.
 fn answer(mut from: BufReader<TcpStream>) -> anyhow::Result<String> {
     let mut text = String::new();
     from.read_to_string(&mut text).context("no answer")?;
     let (head, body) = text.split_once("\r\n\r\n").context("the answer ended early")?;
     let status = head.lines().next().unwrap_or_default();
     ensure!(status.contains(" 200 "), "the server answers: {text}");
-    ensure!(!head.to_ascii_lowercase().contains("transfer-encoding"), "in chunks:\n{head}");
+    ensure!(
+        !head.to_ascii_lowercase().contains("transfer-encoding"),
+        "the answer is chunked:\n{head}"
+    );
     Ok(body.to_owned())
 }
 
@@ -126,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_tool_that_succeeds_accepts_the_metrics() {
+    fn a_tool_that_succeeds_without_output_accepts_the_metrics() {
         assert!(lint(tool("cat > /dev/null"), "downlink_up 1\n").is_ok());
     }
 
     #[test]
-    fn a_complaint_is_an_error_even_if_the_tool_succeeds() {
+    fn output_of_the_tool_is_an_error_even_if_the_tool_succeeds() {
         for script in ["cat", "cat >&2", "cat > /dev/null; exit 3"] {
             let error = lint(tool(script), "no help text\n").unwrap_err().to_string();
             assert!(error.contains(script), "{error}");

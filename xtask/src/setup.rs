@@ -1,8 +1,8 @@
-//! Installs the tools of the tests, if possible: Debian packages as root, node packages and a
-//! Python environment as any user.
+//! Installs the tools for the tests, if possible. Debian packages need root. Node packages and the
+//! Python environment need no special user.
 //!
-//! A failed installation does not fail the run. The tool is [`Readiness::Missing`] with the reason,
-//! and the step that needs it is skipped by name.
+//! If an installation fails, the run continues. The tool is then [`Readiness::Missing`], and the
+//! step that needs the tool is reported as skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,11 +13,11 @@ use crate::command::{self, command};
 use crate::steps::Verdict;
 use crate::workspace::Workspace;
 
-/// Whether a tool can be used.
+/// The state of a tool.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Readiness {
     Ready,
-    /// The tool is not installed and cannot be installed. The text says why.
+    /// The tool is not installed and cannot be installed. The text is the reason.
     Missing(String),
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn program(program: &str, package: &str) -> Readiness {
     }
     apt(package).and_then(|| match on_path(program) {
         true => Readiness::Ready,
-        false => Readiness::Missing(format!("package {package} brings no {program}")),
+        false => Readiness::Missing(format!("package {package} does not contain {program}")),
     })
 }
 
@@ -77,12 +77,12 @@ pub(crate) fn faketime() -> Readiness {
     program("faketime", "faketime")
 }
 
-/// The tool that checks metrics. Prometheus itself comes with it, and does not start.
+/// The tool that checks metrics. Its package also contains Prometheus, which is not started.
 pub(crate) fn promtool() -> Readiness {
     program("promtool", "prometheus")
 }
 
-/// The standard library for another target, to compile for it.
+/// The standard library of another target.
 pub(crate) fn rust_target(workspace: &Workspace, target: &str) -> Readiness {
     let rustup = |words: &[&str]| command(&workspace.root, "rustup", words);
     let installed_targets = command::output(&mut rustup(&["target", "list", "--installed"]));
@@ -142,7 +142,8 @@ fn python_home(workspace: &Workspace) -> PathBuf {
     workspace.target.join("browser-python")
 }
 
-/// A cargo subcommand. Compiles it if it is missing, which takes minutes. Not for `ci`.
+/// A cargo subcommand. If it is missing, it is compiled, which takes minutes and is too slow for
+/// `ci`.
 pub(crate) fn cargo_tool(workspace: &Workspace, name: &str) -> Readiness {
     if command::answers(&mut workspace.cargo(&[name, "--version"])) {
         return Readiness::Ready;
@@ -151,7 +152,7 @@ pub(crate) fn cargo_tool(workspace: &Workspace, name: &str) -> Readiness {
     installed(&mut workspace.cargo(&["install", "--locked", &package]))
 }
 
-/// cargo-fuzz and the nightly toolchain it needs for its sanitizers.
+/// cargo-fuzz, and the nightly toolchain, which cargo-fuzz needs for its sanitizers.
 pub(crate) fn fuzzing(workspace: &Workspace) -> Readiness {
     let rustup = |words: &[&str]| command(&workspace.root, "rustup", words);
     let toolchain = match command::answers(&mut rustup(&["run", "nightly", "cargo", "--version"])) {
@@ -161,7 +162,7 @@ pub(crate) fn fuzzing(workspace: &Workspace) -> Readiness {
     toolchain.and_then(|| cargo_tool(workspace, "fuzz"))
 }
 
-/// Whether a program is installed.
+/// True if a program is installed.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
@@ -171,11 +172,13 @@ pub(crate) fn on_path(program: &str) -> bool {
 fn apt(package: &str) -> Readiness {
     let here = Path::new("/");
     if !on_path("apt-get") {
-        return Readiness::Missing(format!("no {package}, and no apt-get to install it"));
+        return Readiness::Missing(format!("{package} is not installed, and apt-get is missing"));
     }
     let user = command::output(&mut command(here, "id", &["-u"]));
     if user.ok().as_deref().map(str::trim) != Some("0") {
-        return Readiness::Missing(format!("no {package}; as root: apt-get install {package}"));
+        return Readiness::Missing(format!(
+            "{package} is not installed; run as root: apt-get install {package}"
+        ));
     }
     let apt_get = |words: &[&str]| {
         let mut command = command(here, "apt-get", &["-qq", "-o", "DPkg::Lock::Timeout=300"]);
@@ -187,15 +190,16 @@ fn apt(package: &str) -> Readiness {
         .and_then(|| apt_get(&["install", "-y", "--no-install-recommends", package]))
 }
 
-/// While this value lives, an installed package does not start its services. The tests need the
-/// programs of proxies, and Debian would let them listen on port 80.
+/// Prevents newly installed packages from starting their services until this value is dropped. The
+/// tests need only the programs of the proxies, but Debian would start them on port 80.
 struct NoServices {
-    /// The file, if this value has made it. A system may have its own, which stays.
+    /// The path of the policy file, if this value has created it. A policy file of the system is
+    /// kept.
     made: Option<PathBuf>,
 }
 
 impl NoServices {
-    /// Debian's scripts ask this program before they start a service (`invoke-rc.d(8)`).
+    /// Debian's scripts run this program before they start a service (`invoke-rc.d(8)`).
     const POLICY: &str = "/usr/sbin/policy-rc.d";
 
     fn new(path: &Path) -> Self {
@@ -207,7 +211,7 @@ impl NoServices {
         let written = io::Write::write_all(&mut file, policy.as_bytes()).is_ok();
         let mut chmod = command(Path::new("/"), "chmod", &["a+x"]);
         if !written || !command::answers(chmod.arg(path)) {
-            println!("{} is not complete: services may start", path.display());
+            println!("cannot write {}: installed services may start", path.display());
         }
         Self { made: Some(path.to_owned()) }
     }
@@ -222,8 +226,8 @@ impl Drop for NoServices {
     }
 }
 
-/// A policy that forbids services (101) as long as a process lives. If that process is killed, the
-/// file that it leaves has no effect.
+/// A policy that forbids services (status 101) while the process with this id exists. If this
+/// program is killed, the remaining file has no effect.
 fn no_services_while(process: u32) -> String {
     format!("#!/bin/sh\n# Made by cargo xtask.\n[ ! -d /proc/{process} ] || exit 101\n")
 }
@@ -236,7 +240,7 @@ fn installed(command: &mut Command) -> Readiness {
     }
 }
 
-/// Whether the last installation used the current list in `wanted`.
+/// True if the last installation used the current list in `wanted`.
 fn is_current(wanted: &Path, stamp: &Path) -> bool {
     match (fs::read(wanted), fs::read(stamp)) {
         (Ok(wanted), Ok(installed)) => wanted == installed,
@@ -244,7 +248,7 @@ fn is_current(wanted: &Path, stamp: &Path) -> bool {
     }
 }
 
-/// Records the installed list. If that fails, the next run only installs again.
+/// Records the installed list. If that fails, the next run installs everything again.
 fn remember(wanted: &Path, stamp: &Path) {
     if let Err(error) = fs::copy(wanted, stamp) {
         println!("cannot write {}: {error}", stamp.display());
@@ -256,12 +260,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_is_here_is_ready() {
+    fn an_installed_program_is_ready() {
         assert_eq!(program("sh", "dash"), Readiness::Ready);
     }
 
     #[test]
-    fn a_failed_installation_is_missing_with_the_command() {
+    fn the_reason_of_a_failed_installation_contains_the_command() {
         let outcome = installed(&mut command(Path::new("/"), "false", &["--really"]));
         let Readiness::Missing(why) = outcome else { panic!("{outcome:?}") };
         assert!(why.contains("false --really"), "{why}");
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_made_for_the_time_of_an_installation() {
+    fn the_policy_file_exists_only_during_an_installation() {
         let path = std::env::temp_dir().join(format!("xtask-policy-{}", std::process::id()));
         let no_services = NoServices::new(&path);
         assert_eq!(command(Path::new("/"), &path, &[]).status().unwrap().code(), Some(101));
@@ -286,9 +290,9 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// Debian's container images have such a file. It was removed.
+    /// Debian's container images have such a file.
     #[test]
-    fn a_policy_of_the_system_stays() {
+    fn a_policy_file_of_the_system_is_kept() {
         let path = std::env::temp_dir().join(format!("xtask-own-policy-{}", std::process::id()));
         fs::write(&path, "#!/bin/sh\nexit 101\n").unwrap();
         drop(NoServices::new(&path));
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stamp_tells_whether_an_installation_is_current() {
+    fn an_installation_is_current_until_the_list_changes() {
         let folder = std::env::temp_dir().join(format!("xtask-stamp-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (wanted, stamp) = (folder.join("wanted"), folder.join("stamp"));

@@ -1,7 +1,7 @@
-//! A list of named steps, run in order, with a summary.
+//! Runs a list of named steps in order, and prints a summary.
 //!
-//! The first failure ends the run. The summary names each step that did not run, with the reason.
-//! So a step that could not run never looks like a passed one.
+//! The first failure ends the run. The summary names each step that did not run, and the reason, so
+//! this step cannot look like a passed one.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     Passed,
-    /// The step could not run here. The text says why.
+    /// The step could not run on this machine. The text is the reason.
     Skipped(String),
 }
 
@@ -25,12 +25,12 @@ pub(crate) enum Verdict {
     Bad,
 }
 
-/// Which steps to run.
+/// The steps to run.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Choice {
     All,
     Only(String),
-    /// No step: print the names.
+    /// No step. Only the names are printed.
     List,
 }
 
@@ -69,7 +69,7 @@ impl Step {
 ///
 /// # Errors
 ///
-/// The choice names an unknown step.
+/// If the choice names an unknown step.
 pub(crate) fn run(
     steps: &[Step],
     choice: &Choice,
@@ -84,7 +84,7 @@ pub(crate) fn run(
         Choice::Only(name) => steps.iter().filter(|step| step.name == *name).collect(),
     };
     if let (Choice::Only(name), true) = (choice, chosen.is_empty()) {
-        bail!("there is no step `{name}`; --list shows them");
+        bail!("there is no step `{name}`; --list prints all steps");
     }
     let summary = run_in_order(&chosen, workspace);
     print!("{summary}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_ends_the_run_and_the_summary_counts() {
+    fn the_first_failure_ends_the_run_and_the_summary_names_all_other_steps() {
         let steps = steps();
         let summary = run_in_order(&steps.iter().collect::<Vec<_>>(), &nowhere());
         assert_eq!(summary.verdict(), Verdict::Bad);

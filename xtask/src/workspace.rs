@@ -1,6 +1,6 @@
-//! The workspace as cargo sees it: packages, features, dependencies, targets.
+//! The workspace: packages, features, dependencies, targets.
 //!
-//! It is read from `cargo metadata`, so that this program keeps no list of crates or features.
+//! All of this comes from `cargo metadata`, so this program needs no list of crates or features.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,11 +28,11 @@ pub(crate) struct Package {
     pub(crate) version: String,
     /// The manifest, relative to the root.
     pub(crate) manifest: String,
-    /// Whether a registry may have it. A manifest forbids that with `publish = false`.
+    /// False if the manifest says `publish = false`.
     pub(crate) is_published: bool,
-    /// Names of the features, `default` included.
+    /// The names of the features, including `default`.
     pub(crate) features: Vec<String>,
-    /// Names of direct dependencies of every kind.
+    /// The names of the direct dependencies of every kind.
     pub(crate) dependencies: Vec<String>,
     /// The binaries.
     pub(crate) binaries: Vec<Binary>,
@@ -46,7 +46,7 @@ pub(crate) struct Binary {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace this program was built in.
+    /// Asks cargo about the workspace in which this program was built.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
@@ -65,8 +65,8 @@ impl Workspace {
         command::command(&self.root, "cargo", words)
     }
 
-    /// The packages of a manifest outside the workspace, such as `fuzz/Cargo.toml`. Empty without
-    /// it.
+    /// The packages of a manifest outside the workspace, such as `fuzz/Cargo.toml`. Empty if the
+    /// manifest does not exist.
     pub(crate) fn outside(&self, manifest: &str) -> anyhow::Result<Vec<Package>> {
         let path = self.root.join(manifest);
         if !path.exists() {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_package_is_found_with_its_dependencies() {
+    fn xtask_is_found_with_its_dependencies() {
         let workspace = Workspace::load().unwrap();
         let own = workspace.packages.iter().find(|package| package.name == "xtask").unwrap();
         assert_eq!(own.manifest, "xtask/Cargo.toml");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_library_has_features() {
+    fn the_library_is_published_and_has_features() {
         let workspace = Workspace::load().unwrap();
         let library = workspace.packages.iter().find(|p| p.name == "downlink").unwrap();
         assert!(library.features.iter().any(|name| name == "axum"));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_is_not_there_has_no_packages() {
+    fn a_missing_manifest_has_no_packages() {
         let workspace = Workspace::load().unwrap();
         assert!(workspace.outside("no-such-directory/Cargo.toml").unwrap().is_empty());
     }

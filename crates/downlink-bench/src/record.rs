@@ -86,7 +86,8 @@ impl Carry {
     }
 }
 
-/// Whether the bytes begin with the marker, or with a part of it if they are shorter.
+/// True if the bytes begin with the marker. Bytes that are shorter than the marker have to begin the
+/// marker.
 fn may_begin(bytes: &[u8]) -> bool {
     let length = bytes.len().min(MARKER.len());
     bytes[..length] == MARKER[..length]

@@ -1,29 +1,31 @@
-//! The cells: the load on each server, the figures of interest, and the bar for each figure.
+//! The cells. A cell is a measurement: its loads and servers, its figures, and the bars.
 //!
-//! A bar without a number is for the reader: the ratio is shown, but not judged.
+//! A bar is the limit for a figure. A figure without a bar is shown, but not judged.
 
 use super::round::{Load, Round};
 use super::servers::{AXUM, DOWNLINK, FLOOR, SERVERS};
 use super::stores::{COMEBACK, DURABLE, OPEN, REPLAY};
 use super::table::{Figure, Row};
 
-/// A flag for the size of the send buffer. 0 leaves it to the system.
+/// The flag for the size of the send buffer. With 0 the system chooses the size.
 const SEND_BUFFER: &str = "--unsent-bytes-max";
-/// How long a socket may take no bytes in `stalled`. It is short, so that short runs see the end.
+/// The limit for stalled writes in the cell `stalled`. It is short, so that the server cuts the
+/// stalled readers even in short runs.
 const WRITE_STALL_MAX: &str = "2s";
-/// The least seconds of `stalled`. Buffers fill in about one second, then the sockets stall, and
-/// the system checks them less and less often.
+/// The minimum seconds of the cell `stalled`. The buffers fill in about one second, and then the
+/// sockets stall. The system probes stalled sockets at increasing intervals.
 const STALLED_SECONDS_MIN: u64 = 10;
-/// The share of the floor's capacity at which latency is compared.
+/// Latency is compared at this share of the floor's capacity.
 const LATENCY_LOAD: f64 = 0.6;
 
-/// Room for the largest event of `large` and its overhead, in bytes.
+/// The flag that allows the largest event of the cell `large`, with its overhead.
 const EVENT_BYTES_MAX: [&str; 2] = ["--event-bytes-max", "2097152"];
 
 const DELIVERIES: &str = "/deliveries_per_s";
 const CPU: &str = "/server/cpu_us_per_delivery";
 const CPU_USER: &str = "/server/cpu_user_us_per_delivery";
-/// Above 1, events were batched, and the processor time per delivery is that of a backlog.
+/// If this figure is above 1, the server sent several events in one write, which lowers the
+/// processor time per delivery.
 const PER_READ: &str = "/deliveries_per_read";
 const P50: &str = "/latency_us/p50";
 const P99: &str = "/latency_us/p99";
@@ -36,7 +38,7 @@ pub(super) struct Cell {
     pub(super) what: &'static str,
     pub(super) rows: &'static [Row],
     pub(super) measure: fn(&mut Round<'_>) -> anyhow::Result<()>,
-    /// The flag that this build of the server lacks, if the cell needs it.
+    /// Returns a flag that the cell needs if this build of the server lacks it.
     pub(super) lacks: fn(&Round<'_>) -> Option<&'static str>,
 }
 
@@ -50,7 +52,7 @@ pub(super) const CELLS: [Cell; 12] = [
 
 const IDLE: Cell = Cell {
     name: "idle",
-    what: "10,000 connections that wait: resident bytes for each; 19,000 hold, and one event reaches all",
+    what: "10,000 idle connections: resident bytes for each; and 19,000 connections, which one event has to reach",
     rows: &[
         Row::value("downlink: bytes per connection", "downlink", RESIDENT).at_most(1_024.0),
         Row::value("axum: bytes per connection", "axum", RESIDENT),
@@ -58,12 +60,12 @@ const IDLE: Cell = Cell {
             .at_most(1.0 / 15.0),
         Row::value("connections held of 19,000", "downlink-19000", "/connections")
             .at_least(19_000.0),
-        Row::value("of those reached by one event", "downlink-19000", "/received")
+        Row::value("connections reached by one event", "downlink-19000", "/received")
             .at_least(19_000.0),
         Row::value("bytes per connection at 19,000", "downlink-19000", RESIDENT),
     ],
     measure: |round| {
-        // A shared topic for all, and a separate client for each.
+        // All connections read the same topic, and each has a different client id.
         let idle = |connections: u64| {
             let load = Load::on(connections).query("&client=c{n}").seconds(1);
             load.rate(1.0).with(&["--settle", "3s", "--drain", "10s"])
@@ -106,7 +108,7 @@ const RATE: Cell = Cell {
 
 const WINDOW: Cell = Cell {
     name: "window",
-    what: "16 events on their way, as fast as it goes: deliveries a second",
+    what: "at most 16 events in flight, at the highest possible rate: deliveries a second",
     rows: &[
         Row::value("downlink, 1,000: deliveries/s", "downlink-1000", DELIVERIES),
         Row::value("axum, 1,000: deliveries/s", "axum-1000", DELIVERIES),
@@ -139,7 +141,7 @@ const WINDOW: Cell = Cell {
 
 const LATENCY: Cell = Cell {
     name: "latency",
-    what: "1,000 connections at 60 % of what the floor delivers as fast as it goes: publish to receive",
+    what: "1,000 connections at 60 % of the floor's highest rate: latency from publish to receive",
     rows: &[
         Row::value("floor's capacity, deliveries/s", "capacity", DELIVERIES),
         Row::value("downlink: deliveries/s", "downlink", DELIVERIES),
@@ -174,7 +176,7 @@ const RESIDENT_MAX: &str = "/watch/resident_bytes_max";
 const STALLED: Cell = Cell {
     name: "stalled",
     what: "900 connections, 50 events a second of 4 KiB, without and with 100 more that stop reading; \
-           they are to be cut after 2 s and resume when they return",
+           the server has to cut these after 2 s, and they resume after the load",
     rows: &[
         Row::value("healthy, with stalled: lost", "downlink-stalled", "/lost").at_most(0.0),
         Row::value("without stalled: p99 µs", "downlink", P99),
@@ -193,7 +195,7 @@ const STALLED: Cell = Cell {
             STALLED_SEND_MEMORY,
         )
         .at_most(65_536.0),
-        Row::value("of any socket, also one that is read", "downlink-stalled", SEND_MEMORY),
+        Row::value("kernel's send memory of any socket, bytes", "downlink-stalled", SEND_MEMORY),
         Row::value(
             "axum: kernel's send memory of a stalled socket",
             "axum-stalled",
@@ -223,7 +225,7 @@ const QUIET_P99: &str = "/quiet/latency_us/p99";
 
 const TOPICS: Cell = Cell {
     name: "topics",
-    what: "a topic with 10,000 readers and 8 events a second, and one with one reader and 50",
+    what: "a topic with 10,000 readers and 8 events a second, and a quiet topic with one reader and 50",
     rows: &[
         Row::value("hot: p50 µs", "downlink", P50),
         Row::value("hot: p99 µs", "downlink", P99),
@@ -245,7 +247,7 @@ const CONNECTS_CPU: &str = "/connects_per_cpu_s";
 
 const CONNECTS: Cell = Cell {
     name: "connects",
-    what: "three times 10,000 connections come and go: how fast, and what is left of them",
+    what: "10,000 connections open and close, three times: how fast they open, and the memory afterwards",
     rows: &[
         Row::value("downlink: connects/s, slowest storm", "downlink", CONNECTS_WALL)
             .at_least(10_000.0),
@@ -268,8 +270,8 @@ const CONNECTS: Cell = Cell {
 
 const LARGE: Cell = Cell {
     name: "large",
-    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, 4 on their way; with the usual size \
-           of the socket's buffer, and with the system's",
+    what: "events of 64 KiB to 200 connections and of 1 MiB to 50, at most 4 in flight; with the usual \
+           size of the socket's buffer, and with the system's size",
     rows: &[
         Row::value("64 KiB: deliveries/s", "downlink-64k", DELIVERIES),
         Row::value("64 KiB, system's buffer: deliveries/s", "downlink-64k-system", DELIVERIES),

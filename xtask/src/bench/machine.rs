@@ -1,4 +1,4 @@
-//! The place and time of a measurement, and the other load on the machine.
+//! Describes a measurement: the machine, the time, and the load on the machine before the run.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// Above this load, the machine was not idle before the run: half a processor was in use.
+/// The maximum load average of an idle machine. At this load, half a processor is in use.
 const BUSY_BEFORE: f64 = 0.5;
 
 /// The load average over the last minute. `None` if the system does not report it.
@@ -19,14 +19,14 @@ pub(super) fn load_before() -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// The name of a record: its day and commit.
+/// The name of a record, which consists of the date and the commit.
 pub(super) fn record_name(workspace: &Workspace) -> anyhow::Result<String> {
     let date = said(workspace, "date", &["-u", "+%F"])?;
     let commit = said(workspace, "git", &["rev-parse", "--short", "HEAD"])?;
     Ok(format!("{date}-{commit}"))
 }
 
-/// The head of a record: the subject, the machine, and the commands to repeat it.
+/// The head of a record: the commit, the machine, and the commands that repeat the measurement.
 pub(super) fn header(
     programs: &Programs<'_>,
     settings: Settings,
@@ -62,7 +62,7 @@ pub(super) fn header(
     Ok(text)
 }
 
-/// The load of the machine before the run, with a warning if it is high.
+/// A line with the load of the machine before the run, and a warning if the load is high.
 fn load_line(load: Option<f64>) -> String {
     let mut line = String::from("- load average of the last minute before the run: ");
     match load {
@@ -72,7 +72,7 @@ fn load_line(load: Option<f64>) -> String {
             if load > BUSY_BEFORE {
                 let _ = write!(
                     line,
-                    ". **Above {BUSY_BEFORE}: something else was running; do not quote these figures**"
+                    ". **Above {BUSY_BEFORE}: other programs were running; do not quote these figures**"
                 );
             }
         }
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_machine_is_warned_of() {
+    fn the_load_line_warns_of_a_busy_machine() {
         assert!(!load_line(Some(BUSY_BEFORE)).contains("Above"));
         assert!(load_line(Some(BUSY_BEFORE + 0.01)).contains("Above 0.5"));
         assert!(load_line(None).contains("unknown"));

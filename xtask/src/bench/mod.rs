@@ -1,10 +1,9 @@
-//! `cargo xtask bench`: downlink beside a bare loop of writes and beside axum, on the same load.
+//! `cargo xtask bench` measures downlink, axum and a bare loop of writes with the same load.
 //!
-//! The servers take turns in each round, and the median of the rounds' ratios counts. Other load on
-//! the machine then affects all servers alike. Every run starts a fresh server, so that its memory
-//! is that of its own connections. The figures come from `downlink bench`, except the memory of the
-//! kernel's sockets, which comes from `ss`. A missed bar is reported, but does not fail the
-//! command.
+//! The servers take turns in each round, so other load on the machine affects all of them. The
+//! result is the median of the rounds' ratios. Every run starts a new server, so its memory does
+//! not depend on earlier runs. The figures come from `downlink bench`. Only the kernel's memory for
+//! sockets comes from `ss`. A missed bar is reported, but the command does not fail.
 
 mod cells;
 mod machine;
@@ -36,14 +35,14 @@ use crate::workspace::Workspace;
 ///
 /// # Errors
 ///
-/// A program cannot be built, or the record cannot be written. A cell that cannot be measured is
-/// named in the record, and the other cells are still measured.
+/// If a program cannot be built, or the record cannot be written. If a cell cannot be measured, the
+/// record gives the reason, and the other cells are still measured.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Verdict> {
     if options.choice == Choice::List {
         print!("{}", list());
         return Ok(Verdict::Good);
     }
-    // Taken before the build, which would add to the load.
+    // Read the load average before the build, which increases it.
     let load_before = machine::load_before();
     let settings = Settings::new(options)?;
     let cells = chosen(&options.choice)?;
@@ -66,11 +65,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ve
     Ok(verdict)
 }
 
-/// The cells that `--only` names, or all.
+/// The cells that `--only` names, or all cells.
 fn chosen(choice: &Choice) -> anyhow::Result<Vec<&'static Cell>> {
     let names: Vec<_> = names(choice).into_iter().filter(|name| *name != QUICK_NAME).collect();
     if let Some(unknown) = names.iter().find(|name| CELLS.iter().all(|cell| cell.name != **name)) {
-        bail!("there is no cell `{unknown}`; --list shows them");
+        bail!("there is no cell `{unknown}`; --list prints all cells");
     }
     let is_chosen = |cell: &&Cell| names.is_empty() || names.contains(&cell.name);
     Ok(CELLS.iter().filter(is_chosen).collect())
@@ -81,9 +80,8 @@ fn list() -> String {
     for cell in &CELLS {
         let _ = writeln!(text, "{:<9} {}", cell.name, cell.what);
     }
-    let _ =
-        writeln!(text, "{QUICK_NAME:<9} short runs, for a first look; not recorded (or --quick)");
-    text.push_str("--only takes one or several, with commas between\n");
+    let _ = writeln!(text, "{QUICK_NAME:<9} short runs of all cells, not recorded (or --quick)");
+    text.push_str("--only takes one cell, or several with commas between them\n");
     text
 }
 
@@ -97,12 +95,12 @@ fn record(workspace: &Workspace, settings: Settings) -> anyhow::Result<PathBuf> 
     Ok(folder.join(machine::record_name(workspace)?))
 }
 
-/// The section of a cell, and a short verdict.
+/// The section of a cell for the record, and a short verdict.
 fn told(cell: &Cell, result: anyhow::Result<Measured>) -> (String, String) {
     let (text, said) = match result {
         Ok(Measured::Judged(Judged { text, missed: 0 })) => {
             let has_bar = cell.rows.iter().any(Row::is_judged);
-            (text, if has_bar { "pass" } else { "measured: it has no bar" }.to_owned())
+            (text, if has_bar { "pass" } else { "measured; the cell has no bar" }.to_owned())
         }
         Ok(Measured::Judged(Judged { text, missed })) => (text, format!("{missed} FAIL")),
         Ok(Measured::Lacking(what)) => {
@@ -184,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cell_or_several_are_chosen_in_their_order() {
+    fn chosen_cells_keep_the_order_of_the_table() {
         assert_eq!(only("rate").unwrap(), ["rate"]);
         assert_eq!(only("rate,idle").unwrap(), ["idle", "rate"]);
         assert_eq!(only("quick").unwrap().len(), CELLS.len());
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_says_which_run_it_is_about() {
+    fn every_cell_has_rows_and_is_listed() {
         for cell in &CELLS {
             assert!(!cell.rows.is_empty(), "{}", cell.name);
             assert!(list().contains(cell.name));
@@ -200,18 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_without_a_bar_has_not_passed_one() {
+    fn a_cell_without_a_bar_is_measured_but_has_not_passed() {
         let said = |name: &str| {
             let cell = CELLS.iter().find(|cell| cell.name == name).unwrap();
             let judged = Judged { text: String::new(), missed: 0 };
             told(cell, Ok(Measured::Judged(judged))).1
         };
         assert_eq!(said("idle"), "pass");
-        assert_eq!(said("window"), "measured: it has no bar");
+        assert_eq!(said("window"), "measured; the cell has no bar");
     }
 
     #[test]
-    fn what_a_build_cannot_do_is_said_and_is_no_failure() {
+    fn a_cell_that_this_build_does_not_support_is_not_a_failure() {
         let (text, said) = told(&CELLS[0], Ok(Measured::Lacking("--x")));
         assert!(text.starts_with("## idle\n"), "{text}");
         assert!(said.starts_with("not supported by this build"), "{said}");

@@ -1,7 +1,8 @@
-//! Opening a store: the time to the server's first answer, its memory, and the bytes it reads.
+//! Measures the opening of a store: the time until the server's first answer, its memory, and the
+//! bytes that it reads.
 //!
-//! The bytes are those that the process requests from the system (`rchar` of `/proc`). They may
-//! come from the disk or from the system's cache, so a warm cache hides nothing.
+//! The bytes are those that the process requests from the system (`rchar` of `/proc`). They count
+//! even if they come from the system's cache, so a warm cache does not change the number.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,14 +16,14 @@ use serde_json::{Value, json};
 use super::servers::{DOWNLINK, Programs, Running};
 use super::watch::resident;
 
-/// The longest wait for an answer.
+/// The maximum wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// Starts our server on a store, and reports the resources it used until its first answer.
+/// Starts our server with a store, and reports the resources that it used until its first answer.
 ///
 /// # Errors
 ///
-/// The server does not answer, or the system does not report its resources.
+/// If the server does not answer, or the system does not report the server's resources.
 pub(super) fn open(
     programs: &Programs<'_>,
     store: Option<&Path>,
@@ -42,7 +43,8 @@ pub(super) fn open(
         fs::read_to_string(&path).with_context(|| path.clone())
     };
     let io = read("io")?;
-    let read_bytes = counter(&io, "rchar:").context("the system does not tell what was read")?;
+    let read_bytes =
+        counter(&io, "rchar:").context("the system does not report the number of bytes read")?;
     let from_disk = counter(&io, "read_bytes:").unwrap_or_default();
     let report = json!({
         "seconds": seconds,
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_read_is_told_by_its_name() {
+    fn a_counter_is_found_by_its_name() {
         let io = "rchar: 12\nwchar: 3\nread_bytes: 4096\n";
         assert_eq!(counter(io, "rchar:"), Some(12));
         assert_eq!(counter(io, "read_bytes:"), Some(4_096));

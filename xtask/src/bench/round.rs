@@ -1,4 +1,4 @@
-//! One round of a cell: the servers take turns, and each run's report is kept under a label.
+//! One round of a cell. The servers take turns, and the report of each run gets a label.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use super::servers::{FLOOR, Programs, Running, Server};
 use super::watch::Watch;
 use crate::command;
 
-/// The work of the load tool.
+/// The load of one run, as arguments for the load tool.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     words: Vec<String>,
     /// The end of the subscriptions' address.
     query: &'static str,
-    /// Measured seconds, if they differ from those of the whole run.
+    /// The measured seconds, if this load does not use those of the settings.
     seconds: Option<u64>,
     is_watched: bool,
     is_drawn: bool,
@@ -30,12 +30,12 @@ impl Load {
         Self { words, query: "", seconds: None, is_watched: false, is_drawn: false }
     }
 
-    /// The highest possible rate, with this many events in flight.
+    /// The highest possible rate, with at most this many events in flight.
     pub(super) fn window(self, events: u64) -> Self {
         self.with(&["--window", &events.to_string()])
     }
 
-    /// A rate in events per second.
+    /// A fixed rate in events per second.
     pub(super) fn rate(self, per_second: f64) -> Self {
         self.with(&["--rate", &format!("{per_second:.3}")])
     }
@@ -63,7 +63,7 @@ impl Load {
         self
     }
 
-    /// Draws the latencies of the last round.
+    /// Draws a chart of the latencies in the last round.
     pub(super) fn drawn(mut self) -> Self {
         self.is_drawn = true;
         self
@@ -103,17 +103,17 @@ pub(super) struct Round<'a> {
     pub(super) programs: &'a Programs<'a>,
     /// The measured seconds of each run.
     pub(super) seconds: u64,
-    /// Whether this is a quick run.
+    /// True in a quick run.
     pub(super) is_quick: bool,
-    /// The start of the pictures' paths. `None` without pictures.
+    /// The beginning of the pictures' paths. `None` if no pictures are drawn.
     pub(super) pictures: Option<PathBuf>,
-    /// The pictures drawn, as lines for the record.
+    /// The lines for the record that show the drawn pictures.
     pub(super) drawn: String,
     pub(super) reports: Vec<(String, Value)>,
 }
 
 impl Round<'_> {
-    /// Puts a load on a fresh server and keeps the report under the label.
+    /// Starts a new server, puts a load on it, and keeps the report under the label.
     pub(super) fn run(
         &mut self,
         label: &str,
@@ -149,8 +149,8 @@ impl Round<'_> {
         Ok(report)
     }
 
-    /// Lets the floor append and flush this many events at a time to a plain file. Keeps the
-    /// report.
+    /// Measures how fast the floor appends to a plain file if it flushes after this many events.
+    /// Keeps the report under the label.
     pub(super) fn append(&mut self, label: &str, events: u64, seconds: u64) -> anyhow::Result<()> {
         let file = self.store("floor")?;
         let bytes = super::stores::DURABLE_EVENT_BYTES;
@@ -162,7 +162,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Opens a store, reports the cost, and stops the server as an operator would.
+    /// Measures the opening of a store, keeps the report under the label, and stops the server with
+    /// SIGTERM.
     pub(super) fn open(
         &mut self,
         label: &str,
@@ -176,7 +177,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// The path of a new store, on the disk of the build.
+    /// The path of a new store, in cargo's target directory.
     pub(super) fn store(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folder = self.programs.workspace.target.join("bench-store");
         match std::fs::remove_dir_all(&folder) {
@@ -194,7 +195,7 @@ impl Round<'_> {
         self.reports.push((label.to_owned(), report));
     }
 
-    /// A number from one of the reports.
+    /// A number from the report with this label.
     pub(super) fn figure(&self, label: &str, at: &str) -> Option<f64> {
         let (_, report) = self.reports.iter().find(|(name, _)| name == label)?;
         report.pointer(at).and_then(Value::as_f64)
@@ -208,7 +209,7 @@ pub(super) fn example(programs: &Programs<'_>, seconds: u64) -> [Command; 2] {
     [server, Load::on(1_000).window(16).command(programs, &aim, seconds)]
 }
 
-/// A short line about a finished run. The tables have the rest.
+/// The most important figures of a finished run, in one line.
 fn summary(report: &Value) -> String {
     const FIGURES: [(&str, &str, f64); 9] = [
         ("deliveries/s", "/deliveries_per_s", 1.0),
@@ -228,14 +229,14 @@ fn summary(report: &Value) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The reasons to doubt a run. Empty if there are none.
+/// The reasons to doubt the figures of a run. Empty if there are none.
 pub(super) fn remarks(report: &Value) -> String {
     let mut text = String::new();
     if report["generator_limited"] == true {
-        text.push_str("; the load tool was the limit");
+        text.push_str("; the load tool was too busy");
     }
     if report["overdue"].as_u64().unwrap_or_default() > 0 {
-        text.push_str("; the rate was not kept up with");
+        text.push_str("; events were published late");
     }
     if is_flawed(report) {
         let said = ["lost", "duplicated", "out_of_order", "wrong_topic", "foreign", "refused"]
@@ -257,8 +258,8 @@ pub(super) fn remarks(report: &Value) -> String {
     text
 }
 
-/// Whether the accounts of a run are wrong: an event was lost, repeated, out of order or refused,
-/// or a connection failed to open or to last.
+/// True if an event was lost, repeated, out of order or refused, or if a connection did not come up
+/// or ended early.
 pub(super) fn is_flawed(report: &Value) -> bool {
     let any = |name: &str| report[name].as_u64().unwrap_or_default() > 0;
     report["flawless"] == false
@@ -274,18 +275,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_doubtful_run_is_named() {
+    fn remarks_name_the_reasons_to_doubt_a_run() {
         assert_eq!(remarks(&json!({ "flawless": true, "events_per_s": 1.0 })), "");
         let lost = json!({ "flawless": false, "lost": 3, "duplicated": 0, "problem": "x" });
         assert_eq!(remarks(&lost), "; flawed: 3 lost; x");
         let stalled = json!({ "flawless": false, "stalled": { "problem": "y" } });
         assert_eq!(remarks(&stalled), "; flawed; y");
         let busy = json!({ "flawless": true, "generator_limited": true });
-        assert_eq!(remarks(&busy), "; the load tool was the limit");
+        assert_eq!(remarks(&busy), "; the load tool was too busy");
     }
 
     #[test]
-    fn a_refusal_or_a_connection_less_is_a_flaw() {
+    fn a_refused_event_or_a_missing_connection_is_a_flaw() {
         let good = json!({
             "flawless": true, "connections": 2, "connections_asked": 2,
             "connections_ended_early": 0, "refused": 0,

@@ -1,4 +1,4 @@
-//! The servers: how each is built and started, and which flags it has.
+//! The measured servers: how to build and start each of them, and its flags.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use crate::command;
 use crate::workspace::Workspace;
 
-/// The processors of the server and of the load tool, if there are two.
+/// The processors for the server and for the load tool, if the machine has two or more.
 const SERVER_CPU: &str = "0";
 const TOOL_CPU: &str = "1";
 
-/// The address of a server at first: the system chooses the port.
+/// The address for a server's first start. The system chooses the port.
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A server to measure.
@@ -22,9 +22,9 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     manifest: &'static str,
     binary: &'static str,
-    /// The arguments before its address.
+    /// The arguments before the address.
     words: &'static [&'static str],
-    /// A flag and its value, used unless a run sets another value.
+    /// A flag and its value. They are used unless a run sets the flag.
     usual: &'static [&'static str],
 }
 
@@ -36,7 +36,7 @@ pub(super) const DOWNLINK: Server = Server {
     words: &["serve", "--listen"],
     usual: &["--store", "none"],
 };
-/// The floor: a bare loop of writes.
+/// The floor, which is a bare loop of writes.
 pub(super) const FLOOR: Server = Server {
     name: "floor",
     manifest: "bench/floor/Cargo.toml",
@@ -44,7 +44,7 @@ pub(super) const FLOOR: Server = Server {
     words: &["serve"],
     usual: &[],
 };
-/// The usual approach with axum.
+/// A server that streams with axum in the usual way.
 pub(super) const AXUM: Server = Server {
     name: "axum",
     manifest: "bench/peers/axum/Cargo.toml",
@@ -52,16 +52,16 @@ pub(super) const AXUM: Server = Server {
     words: &[],
     usual: &[],
 };
-/// All servers, in the order of their turns.
+/// All servers, in the order in which they are measured.
 pub(super) const SERVERS: [&Server; 3] = [&DOWNLINK, &FLOOR, &AXUM];
 
 /// The built programs, and the processors on which they run.
 #[derive(Debug)]
 pub(super) struct Programs<'a> {
     pub(super) workspace: &'a Workspace,
-    /// Whether the server and the load tool each have a processor.
+    /// True if the server and the load tool run on different processors.
     pub(super) is_pinned: bool,
-    /// The help text of our server. It lists the flags of this build.
+    /// The help text of our server, which lists the flags of this build.
     help: String,
 }
 
@@ -82,22 +82,23 @@ impl<'a> Programs<'a> {
         Ok(programs)
     }
 
-    /// Whether our server has this flag.
+    /// True if our server has this flag.
     pub(super) fn has_flag(&self, flag: &str) -> bool {
         takes(&self.help, flag).is_some()
     }
 
-    /// Whether our server can keep its history in a file.
+    /// True if our server can keep its history in a file.
     pub(super) fn has_store(&self) -> bool {
         takes(&self.help, "--store").is_some_and(|value| value != "<none>")
     }
 
-    /// The command of the load tool on its processor.
+    /// The command that runs the load tool on its processor.
     pub(super) fn tool(&self, words: &[String]) -> Command {
         self.on(TOOL_CPU, DOWNLINK.binary, words)
     }
 
-    /// The command of a system program on the load tool's processor, away from the server.
+    /// The command that runs a system program on the load tool's processor, so that it does not
+    /// disturb the server.
     pub(super) fn beside_tool(&self, program: &str, words: &[&str]) -> Command {
         let root = &self.workspace.root;
         if self.is_pinned {
@@ -107,12 +108,13 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// The command of a server on its processor.
+    /// The command that runs a server on its processor.
     pub(super) fn server(&self, server: &Server, words: &[String]) -> Command {
         self.on(SERVER_CPU, server.binary, words)
     }
 
-    /// The command of one of our programs on its own processor, with the highest descriptor limit.
+    /// The command that runs a program on this processor, with the highest possible limit of
+    /// descriptors.
     fn on(&self, cpu: &str, binary: &str, words: &[String]) -> Command {
         let path = self.workspace.target.join("release").join(binary);
         let raised = ["-c", "ulimit -n \"$(ulimit -Hn)\"; exec \"$0\" \"$@\""];
@@ -145,12 +147,12 @@ impl<'a> Programs<'a> {
             .by_ref()
             .map_while(Result::ok)
             .find_map(|line| address(&line))
-            .with_context(|| format!("no address was said by: {line}"))?;
+            .with_context(|| format!("no address was printed by: {line}"))?;
         let at =
             words.iter_mut().find(|word| *word == ANY_PORT).context("it was given an address")?;
         *at = format!("127.0.0.1:{}", running.port());
         running.again = command::line(&self.server(server, &words));
-        // Reads the rest of the output, so that the server never blocks on a full pipe.
+        // Read the rest of the output, so that the server does not block on a full pipe.
         thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Ok(running)
     }
@@ -161,7 +163,7 @@ impl<'a> Programs<'a> {
 pub(super) struct Running {
     child: Child,
     pub(super) url: String,
-    /// The shell command that starts it again at the same address.
+    /// The shell command that starts the server again at the same address.
     pub(super) again: String,
 }
 
@@ -170,7 +172,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Asks the server to stop and waits for its end.
+    /// Sends SIGTERM to the server and waits for its end.
     pub(super) fn stop(mut self, programs: &Programs<'_>) -> anyhow::Result<()> {
         let pid = self.pid().to_string();
         command::output(&mut programs.beside_tool("kill", &["-TERM", &pid]))?;
@@ -191,7 +193,7 @@ impl Drop for Running {
     }
 }
 
-/// The name of a flag's value in the help text.
+/// The placeholder for a flag's value in the help text. `None` if the help text lacks the flag.
 fn takes<'a>(help: &'a str, flag: &str) -> Option<&'a str> {
     help.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -211,14 +213,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_found_in_what_a_server_says() {
+    fn an_address_is_found_in_a_line_of_a_server() {
         let said = "downlink 1.0 is listening on http://127.0.0.1:8080/";
         assert_eq!(address(said).as_deref(), Some("http://127.0.0.1:8080"));
         assert_eq!(address("nothing"), None);
     }
 
     #[test]
-    fn the_help_says_which_flags_there_are() {
+    fn a_flag_is_found_in_the_help_text() {
         let help = "  -h, --help\n      --store <none>\n          Where history is kept\n";
         assert_eq!(takes(help, "--store"), Some("<none>"));
         assert_eq!(takes(help, "--help"), Some(""));

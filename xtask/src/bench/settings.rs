@@ -5,11 +5,12 @@ use anyhow::bail;
 use crate::Options;
 use crate::steps::Choice;
 
-/// The rounds of a run. With an odd number, one round is the median, and one outlier does not move
-/// it.
+/// The number of rounds. It is odd, so the median is the value of one round. With 5 rounds, one or
+/// two outliers do not change the median much.
 const ROUNDS: u64 = 5;
-/// The measured seconds of each load. About 100 samples a second divide the processor time into
-/// user and system time. A few thousand samples are exact to a few percent.
+/// The measured seconds of each load. The system divides the processor time into user and system
+/// time with about 100 samples a second. In 30 seconds there are 3,000 samples, which are exact to
+/// a few percent.
 const SECONDS: u64 = 30;
 /// The settings of a recorded run.
 const FULL: Settings = Settings { rounds: ROUNDS, seconds: SECONDS, is_quick: false };
@@ -23,7 +24,7 @@ pub(super) const QUICK_NAME: &str = "quick";
 pub(super) struct Settings {
     pub(super) rounds: u64,
     pub(super) seconds: u64,
-    /// Whether this is a quick run, which is not recorded.
+    /// True for a quick run, which is not recorded.
     pub(super) is_quick: bool,
 }
 
@@ -37,7 +38,7 @@ impl Settings {
             is_quick,
         };
         if settings.rounds == 0 || settings.seconds == 0 {
-            bail!("--rounds and --seconds are at least 1");
+            bail!("--rounds and --seconds must be at least 1");
         }
         Ok(settings)
     }
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_as_usual() {
+    fn options_override_the_usual_settings() {
         assert_eq!(settings(&[]).unwrap(), FULL);
         let seven = settings(&["--seconds", "7", "--only", "idle,rate"]).unwrap();
         assert_eq!(seven, Settings { seconds: 7, ..FULL });
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_measured_in_no_time() {
+    fn zero_rounds_or_seconds_are_refused() {
         assert!(settings(&["--rounds", "0"]).is_err());
         assert!(settings(&["--seconds", "0"]).is_err());
         assert!(settings(&["--rounds"]).is_err());

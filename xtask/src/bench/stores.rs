@@ -1,32 +1,35 @@
-//! The cells about a store: publishing, replay, a crash, and opening.
+//! The cells for hubs with a store: publishing, replay, a crash, and opening.
 
 use super::cells::Cell;
 use super::round::{Load, Round};
 use super::servers::DOWNLINK;
 use super::table::{Figure, Row};
 
-/// The bytes of an event in `durable`.
+/// The size of an event in `durable`.
 pub(super) const DURABLE_EVENT_BYTES: u64 = 256;
-/// Each of the four ways to publish takes this fraction of a run's seconds.
+/// The seconds of a run are divided by this number, because `durable` has four ways to publish.
 const DURABLE_SHARE: u64 = 3;
 /// The body of an event in a batch.
 const LINE: &str = "{\"topic\":\"{topic}\",\"data\":\"{payload}\"}\\n";
-/// Events in flight while history is made. In effect only the answers limit the rate.
+/// The maximum number of events in flight while history is made. It is so large that only the
+/// publishers' waits for answers limit the rate.
 const MAKING_WINDOW: u64 = 65_536;
-/// The longest that making history may take, in seconds.
+/// The maximum time for making history, in seconds.
 const MAKING_SECONDS_MAX: u64 = 300;
-/// The run number in the events of the prepared history.
+/// The number of the run that makes the history.
 const PAST_RUN: &str = "7";
 /// The number of events in the history of `replay` and of `open`.
 const PAST_EVENTS: &str = "1000000";
-/// The number of these events in a quick run.
+/// The same number in a quick run.
 const PAST_EVENTS_QUICK: &str = "100000";
-/// Enough events that retention does not overtake the reader of `durable`: 256 batches are 25,600.
+/// Retention for `durable`. 256 publishers with batches of 100 have 25,600 events in flight, so the
+/// reader does not miss events.
 const KEEP_BUSY: [&str; 4] = ["--retain-events", "100000", "--retain-bytes", "67108864"];
-/// Nothing in this history is evicted: not by count, not by size, not by age.
+/// Retention so large that no event of the prepared history is evicted.
 const KEEP_ALL: [&str; 4] = ["--retain-events", "2000000", "--retain-bytes", "2147483648"];
-/// The store's connections (12 MiB by `docs/LIMITS.md`), and 1 MiB for a page, the batch of a
-/// socket, the events published meanwhile, and the allocator.
+/// The maximum growth of memory in `replay`: 12 MiB for the store's connections (see
+/// `docs/LIMITS.md`), and 1 MiB for a page, a batch of a socket, the events published during the
+/// replay, and the allocator.
 const REPLAY_GROWTH_MAX: f64 = 13_631_488.0;
 
 const ACKNOWLEDGED: &str = "/acknowledged_per_s";
@@ -34,7 +37,7 @@ const PER_CPU_S: &str = "/server/acknowledged_per_cpu_s";
 const FLOOR_EVENTS: &str = "/events_per_s";
 const P99: &str = "/latency_us/p99";
 
-/// The three rows for one way to publish.
+/// Three rows for one way to publish.
 macro_rules! beside_floor {
     ($title:literal, $label:literal, $floor:literal) => {
         [
@@ -81,8 +84,8 @@ const MEMORY: [Row; 4] = [
 pub(super) const DURABLE: Cell = Cell {
     name: "durable",
     what: "events of 256 bytes over HTTP into a file, acknowledged when they are on the disk (commit) or \
-           written (relaxed), beside a loop that appends and flushes as many at a time: from 1, 16 and \
-           256 publishers, and from 256 in batches of 100",
+           written (relaxed), compared with a loop that appends and flushes as many at a time: from 1, \
+           16 and 256 publishers, and from 256 in batches of 100",
     rows: &[
         COMMIT[0][0],
         COMMIT[0][1],
@@ -125,7 +128,8 @@ fn lacks(round: &Round<'_>) -> Option<&'static str> {
     (!round.programs.has_store()).then_some("--store FILE")
 }
 
-/// One reader accounts for every event, and each publisher waits for its answers.
+/// Measures all ways to publish. One reader checks every event, and each publisher waits for the
+/// answer before it publishes again.
 fn durable(round: &mut Round<'_>) -> anyhow::Result<()> {
     let seconds = (round.seconds / DURABLE_SHARE).max(1);
     let bytes = DURABLE_EVENT_BYTES.to_string();
@@ -228,7 +232,7 @@ pub(super) const COMEBACK: Cell = Cell {
         Row::value("from the crash to the first connection, s", "downlink", "/down_s"),
         Row::value("all connected after, s", "downlink", "/reconnected_s"),
         Row::value("all caught up after, s", "downlink", "/caught_up_s"),
-        Row::value("server's CPU for it, s", "downlink", "/server_cpu_s"),
+        Row::value("server's CPU time for the return, s", "downlink", "/server_cpu_s"),
         Row::value("resident before, bytes", "downlink", "/resident_before"),
         Row::value("resident after, bytes", "downlink", "/resident_after"),
     ],
@@ -243,8 +247,8 @@ pub(super) const COMEBACK: Cell = Cell {
 
 pub(super) const OPEN: Cell = Cell {
     name: "open",
-    what: "a store of 100,000 topics with ten events each is opened, after a crash and after a stop: until \
-           the first answer, and what is read of the file",
+    what: "a server opens a store of 100,000 topics with ten events each, after a crash and after a stop: \
+           the time until the first answer, and the share of the file that is read",
     rows: &[
         Row::value("the file, with its log, bytes", "downlink-crash", "/file_bytes"),
         Row::value("after a crash: first answer, s", "downlink-crash", "/seconds"),
@@ -260,7 +264,7 @@ pub(super) const OPEN: Cell = Cell {
     measure: |round| {
         let store = round.store("open.db")?;
         let flags = ["--store", &*store.to_string_lossy()];
-        // The clients' inboxes and the reader's topic are not among the prepared topics.
+        // The limit of topics also covers clients' inboxes and the reader's topic.
         let flags = [&flags[..], &["--topics-max", "200000"], &KEEP_ALL[..]].concat();
         let topics = ["--topics", "100000"];
         let load = making(1_000, PAST_EVENTS).with(&topics);

@@ -1,8 +1,8 @@
 //! The results of a cell's rounds as a Markdown table: the values, their median, the bar, the
 //! verdict.
 //!
-//! Below the table are the accounts of every run, and the load tool's own share of its processor.
-//! They show whether a loss or the tool itself has improved a figure.
+//! The load tool's use of its processor and the flaws of every run are shown too. A figure may be
+//! wrong if events were lost or if the load tool was too busy.
 
 use std::fmt::Write as _;
 
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::round::{is_flawed, remarks};
 
-/// A figure of a run: the run's label, and the figure's place in the report.
+/// A figure of a run: the label of the run, and the JSON pointer of the figure in its report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Figure(pub(super) &'static str, pub(super) &'static str);
 
-/// A row in a cell's table.
+/// A row in the table of a cell.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
     title: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct Row {
     bar: Option<Bar>,
 }
 
-/// The condition for the median.
+/// The limit for the median.
 #[derive(Clone, Copy, Debug)]
 enum Bar {
     AtMost(f64),
@@ -36,7 +36,7 @@ impl Row {
         Self { title, over: Figure(label, at), under: None, bar: None }
     }
 
-    /// The ratio of a figure to another one from the same round.
+    /// The ratio of two figures from the same round.
     pub(super) const fn ratio(title: &'static str, over: Figure, under: Figure) -> Self {
         Self { title, over, under: Some(under), bar: None }
     }
@@ -49,7 +49,7 @@ impl Row {
         Self { bar: Some(Bar::AtLeast(least)), ..self }
     }
 
-    /// Whether the row has a bar.
+    /// True if the row has a bar.
     pub(super) const fn is_judged(&self) -> bool {
         self.bar.is_some()
     }
@@ -78,7 +78,7 @@ impl Bar {
     }
 }
 
-/// The reports of a round by label, and the load of the machine before it.
+/// The reports of a round by label, and the load of the machine before the round.
 #[derive(Debug)]
 pub(super) struct Reports {
     pub(super) load_before: Option<f64>,
@@ -96,11 +96,11 @@ impl Reports {
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) text: String,
-    /// The number of missed bars, and of flaws in our own accounts.
+    /// The number of missed bars. If runs of our server have flaws, they count as one more.
     pub(super) missed: usize,
 }
 
-/// Makes the table and the remarks on the runs.
+/// Makes the table and the remarks about the runs.
 pub(super) fn judge(rows: &[Row], rounds: &[Reports]) -> Judged {
     let mut judged = Judged { text: String::new(), missed: 0 };
     judged.head(rounds.len());
@@ -141,7 +141,7 @@ impl Judged {
         let _ = writeln!(self.text, "| {title} | {cells} | {median} | {bar} | {verdict} |");
     }
 
-    /// Adds the load of the load tool in each run.
+    /// Adds a row for each label with the share of time in which the load tool was busy.
     fn tool(&mut self, rounds: &[Reports]) {
         let Some(first) = rounds.first() else { return };
         for (label, _) in &first.runs {
@@ -181,7 +181,7 @@ fn shown(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), number)
 }
 
-/// Formats a number with its significant digits.
+/// Formats a number with a few significant digits.
 pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
@@ -216,14 +216,14 @@ mod tests {
     const RATIO: Row = Row::ratio("ratio", Figure("downlink", SPEED), Figure("axum", SPEED));
 
     #[test]
-    fn the_middle_is_found() {
+    fn the_median_is_the_middle_value_or_the_mean_of_the_middle_two() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median([4.0, 1.0].into_iter()), Some(2.5));
         assert_eq!(median(std::iter::empty()), None);
     }
 
     #[test]
-    fn ratios_are_of_the_same_round() {
+    fn a_ratio_uses_figures_of_the_same_round() {
         let rounds = [round(10.0, 5.0), round(90.0, 9.0), round(8.0, 1.0)];
         let judged = judge(&[RATIO], &rounds);
         let row = "| ratio | 2.00 | 10.00 | 8.00 | 8.00 |  |  |\n";
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_holds_at_its_value_and_not_beyond() {
+    fn a_bar_holds_at_its_limit_and_not_beyond() {
         let missed = |row: Row| judge(&[row], &[round(10.0, 5.0)]).missed;
         assert_eq!(missed(RATIO.at_most(2.0)), 0);
         assert_eq!(missed(RATIO.at_most(1.99)), 1);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_has_not_passed() {
+    fn a_missing_figure_does_not_pass_its_bar() {
         let judged =
             judge(&[Row::value("x", "downlink", "/gone").at_most(1.0)], &[round(1.0, 1.0)]);
         assert_eq!(judged.missed, 1);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn how_busy_the_load_tool_was_is_said() {
+    fn the_table_shows_how_busy_the_load_tool_was() {
         let mut round = round(1.0, 1.0);
         round.runs.truncate(1);
         round.runs[0].1["generator_busy_share"] = json!(0.5);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_flaws_are_a_failure_but_all_are_named() {
+    fn only_flaws_of_our_server_are_a_failure_but_all_flaws_are_named() {
         let with = |label: &str| {
             let mut round = round(1.0, 1.0);
             let lossy = json!({ "flawless": false, "lost": 3 });

@@ -1,12 +1,13 @@
-//! Samples a server under load: its resident memory, and the memory of the kernel for the send side
-//! of its sockets (`ss`).
+//! Samples a server under load: its resident memory, and the kernel's memory for the unsent data of
+//! its sockets (`ss`).
 //!
-//! There are two figures for sockets: one for all of them, and one for stalled sockets. The peer of
-//! a stalled socket has taken no bytes since the last sample. The unacknowledged bytes of an active
-//! reader say nothing about a limit, since they fill the path.
+//! There are two figures for sockets: the maximum of all sockets, and the maximum of the stalled
+//! sockets. A socket has stalled if its peer has taken no bytes since the last sample. The first
+//! figure does not show whether a limit works, because the bytes on the way to an active reader
+//! count too.
 //!
-//! The maxima are kept. Memory may have been higher between two samples, but a value that lasts for
-//! a second is seen.
+//! Only the maxima are kept. Memory may have been higher between two samples, but a value that
+//! lasts for a second is always seen.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,16 +22,17 @@ use serde_json::{Value, json};
 use super::servers::{Programs, Running};
 use crate::command;
 
-/// Short enough to see every socket that stalls for seconds. `ss` takes a few milliseconds.
+/// The time between two samples. It is short enough to see every socket that stalls for seconds. A
+/// sample with `ss` takes a few milliseconds.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The largest values so far, and the last sample for comparison.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Peak {
     resident_bytes: u64,
-    /// The bytes of the socket that holds the most.
+    /// The largest number of queued bytes of any socket.
     send_bytes: u64,
-    /// The bytes of the stalled socket that holds the most. `None` if no socket has stalled.
+    /// The largest number of queued bytes of a stalled socket. `None` if no socket has stalled.
     stalled_send_bytes: Option<u64>,
     /// The bytes acknowledged by each peer at the last sample with queued bytes.
     acked: HashMap<String, u64>,
@@ -57,7 +59,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// `ss` cannot be started.
+    /// If `ss` cannot be started.
     pub(super) fn start(programs: &Programs<'_>, running: &Running) -> anyhow::Result<Self> {
         let filter = ["-timnHO", "state", "established", "sport", "=", running.port()];
         let filter: Vec<String> = filter.map(str::to_owned).to_vec();
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_from_what_the_system_says() {
+    fn memory_is_read_from_the_output_of_the_system() {
         assert_eq!(resident("Name:\tx\nVmRSS:\t   12 kB\n"), Some(12 << 10));
         assert_eq!(resident("Name:\tx\n"), None);
         let memory = "skmem:(r0,rb131072,t0,tb46080,f0,w1280,o0,bl0,d0)";
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_stalls_whose_peer_takes_nothing_from_one_sample_to_the_next() {
+    fn a_socket_has_stalled_if_its_peer_takes_no_bytes_between_two_samples() {
         let mut peak = Peak::default();
         let socket = |send_bytes, acked_bytes| Sampled { peer: "a", send_bytes, acked_bytes };
         peak.add([socket(900, 5)].into_iter());
@@ -163,6 +165,10 @@ mod tests {
         assert_eq!((peak.send_bytes, peak.stalled_send_bytes), (900, Some(700)));
         peak.add([].into_iter());
         peak.add([socket(800, 6)].into_iter());
-        assert_eq!(peak.stalled_send_bytes, Some(700), "another one of that address");
+        assert_eq!(
+            peak.stalled_send_bytes,
+            Some(700),
+            "a new socket with the same address has not stalled"
+        );
     }
 }

@@ -1,15 +1,15 @@
-//! The exceptions, in one table, each with its reason.
+//! The table of exceptions from the rules. Each exception has a reason.
 
 use crate::tidy::{Finding, Rule};
 
-/// An exception for one subject from one rule, in paths that begin with `path`.
+/// An exception from a rule for one subject, in files whose paths begin with `path`.
 #[derive(Debug)]
 pub(super) struct Exception {
     path: &'static str,
     rule: Rule,
-    /// See `Finding::subject`.
+    /// The subject of the finding.
     subject: &'static str,
-    /// Why the rule would make this code worse. It is for the reader of the table.
+    /// Why the rule would make this code worse. This text is for readers of the table.
     reason: &'static str,
 }
 
@@ -19,13 +19,13 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         path: "crates/downlink-bench/src/comeback.rs",
         rule: Rule::NotAllowed,
         subject: "thread::sleep",
-        reason: "whether another process listens again can only be tried again",
+        reason: "the only way to learn whether another process is listening is to try to connect",
     },
     Exception {
         path: "crates/downlink-bench/src/storms.rs",
         rule: Rule::NotAllowed,
         subject: "thread::sleep",
-        reason: "another process's memory and descriptors can only be looked at again",
+        reason: "the only way to watch another process's memory and descriptors is to poll",
     },
     Exception {
         path: "crates/downlink/src/adapters/axum",
@@ -68,7 +68,7 @@ impl Exception {
             rule: Rule::UnusedException,
             subject: self.subject.to_owned(),
             advice: format!(
-                "`{}` needs no exception from {} any more ({}): remove it from allow.rs",
+                "`{}` no longer needs the exception from {} ({}): remove it from allow.rs",
                 self.subject, self.rule, self.reason
             ),
         }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_that_excuses_nothing_is_a_finding() {
+    fn an_unused_exception_is_a_finding() {
         let left = apply(TABLE, Vec::new());
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].rule, Rule::UnusedException);

@@ -1,8 +1,8 @@
-//! The rule for the size of the crates: each has a budget of code lines.
+//! The rule for the size of the crates: each crate has a budget of code lines.
 //!
-//! A code line holds more than white space and comments, and is part of a build without tests.
-//! Only files below `src/` count. A crate that outgrows its budget needs a decision record that
-//! says what the growth is worth; then its limit in the table changes.
+//! A code line contains more than white space and comments, and is compiled without tests. Only
+//! files below `src/` count. If a crate needs a larger budget, a decision record gives the reason,
+//! and the limit in the table changes.
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,8 @@ use crate::tidy::comments;
 use crate::tidy::source::Source;
 use crate::tidy::{Finding, Rule};
 
-/// The budgets: a name, the limit of code lines, and the folders below `crates/` that share it.
-/// `tidy` prints the counts in this order.
+/// The budgets. Each has a name, a maximum number of code lines, and the folders below `crates/`
+/// whose lines count. `tidy` prints the counts in this order.
 const BUDGETS: &[(&str, usize, &[&str])] = &[
     ("downlink-proto", 1_000, &["downlink-proto"]),
     ("downlink-log", 6_350, &["downlink-log"]),
@@ -30,7 +30,7 @@ const BUDGETS: &[(&str, usize, &[&str])] = &[
 const LIBRARIES: &[&str] =
     &["downlink-proto", "downlink-log", "downlink-sqlite", "downlink", "downlink-client"];
 
-/// The code lines that one budget covers.
+/// The number of code lines in the folders of a budget.
 #[derive(Debug)]
 pub(super) struct Count {
     name: &'static str,
@@ -49,23 +49,23 @@ pub(super) fn counts(sources: &[Source]) -> Vec<Count> {
     BUDGETS.iter().filter_map(|budget| count(&files, *budget)).collect()
 }
 
-/// Finds the budgets that are exceeded.
+/// Returns a finding for each exceeded budget.
 pub(super) fn check(counts: &[Count]) -> Vec<Finding> {
     counts.iter().filter(|count| count.lines > count.lines_max).map(Count::finding).collect()
 }
 
-/// The counts as a table for people.
+/// The counts as a table.
 pub(super) fn table(counts: &[Count]) -> String {
     let mut table = format!("{:26}{:>7}{:>8}\n", "code lines", "now", "budget");
     for Count { name, lines, lines_max, .. } in counts {
         let mark = if lines > lines_max { "  above" } else { "" };
-        // Writing into a string cannot fail.
+        // Writing to a string does not fail.
         let _ = writeln!(table, "{name:26}{lines:>7}{lines_max:>8}{mark}");
     }
     table
 }
 
-/// One budget's count; `None` if its folders hold no sources.
+/// The count of one budget. `None` if its folders have no sources.
 fn count(
     files: &[(&str, usize)],
     (name, lines_max, folders): (&'static str, usize, &[&str]),
@@ -109,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_and_tests_are_no_code_lines() {
+    fn comments_blank_lines_and_tests_are_not_code_lines() {
         let text = "//! A file.\n\n/// A function.\nfn f() { // Nothing.\n}\n\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n";
         assert_eq!(code_lines(&Source::new("crates/downlink/src/a.rs", text)), 2);
         assert_eq!(code_lines(&Source::new("crates/downlink/src/tests/a.rs", text)), 0);
     }
 
     #[test]
-    fn lines_below_at_and_above_a_budget() {
+    fn a_budget_is_exceeded_only_above_its_maximum() {
         let path = "crates/downlink-proto/src/a.rs";
         assert_eq!(exceeded(&[file(path, 999)]), [""; 0]);
         assert_eq!(exceeded(&[file(path, 1_000)]), [""; 0]);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_share_a_budget() {
+    fn the_folders_of_a_budget_are_counted_together() {
         let sources = [
             file("crates/downlink/src/adapters/a.rs", 750),
             file("crates/downlink/src/http/a.rs", 751),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_libraries_have_a_budget_together() {
+    fn the_libraries_share_a_budget() {
         let sources = [
             file("crates/downlink-client/src/a.rs", 1_250),
             file("crates/downlink-log/src/a.rs", 6_350),

@@ -1,7 +1,7 @@
-//! Rules for comments: no unfinished work, no commented-out code.
+//! The rules for comments: no unfinished work, no commented-out code.
 //!
-//! A small scanner finds the comments, since the syntax tree does not keep them. It knows strings,
-//! raw strings and characters, so that `"// not a comment"` is none.
+//! A small scanner finds the comments, since the syntax tree does not contain them. The scanner
+//! skips strings, raw strings and characters, so it ignores `"// not a comment"`.
 
 use std::ops::Range;
 
@@ -24,13 +24,13 @@ fn check_comment(source: &Source, comment: &Comment<'_>) -> Option<Finding> {
     }
     if !comment.is_doc && is_code(comment.text) {
         let subject = comment.text.trim();
-        let advice = format!("`{subject}` looks like code that was switched off: delete it");
+        let advice = format!("`{subject}` looks like commented-out code: delete it");
         return Some(source.finding(comment.line, Rule::CommentedOutCode, subject, advice));
     }
     None
 }
 
-/// Whether a comment's line is a statement, or the beginning of a block.
+/// True if the line of a comment is a statement, or the beginning of a block.
 fn is_code(text: &str) -> bool {
     let text = text.trim();
     let whole = match text.chars().last() {
@@ -41,10 +41,10 @@ fn is_code(text: &str) -> bool {
     syn::parse_str::<syn::Block>(&whole).is_ok()
 }
 
-/// One comment line. A block comment has one for each of its lines.
+/// One line of a comment.
 #[derive(Debug, Eq, PartialEq)]
 struct Comment<'a> {
-    /// From 1.
+    /// The line, counted from 1.
     line: usize,
     /// The text after the slashes.
     text: &'a str,
@@ -71,7 +71,7 @@ fn scan(text: &str) -> Vec<Comment<'_>> {
     comments
 }
 
-/// The numbers of the lines with code. A line of comments or white space alone has none.
+/// The numbers of the lines that contain more than comments and white space.
 pub(super) fn code_lines(text: &str) -> Vec<usize> {
     let mut code = text.as_bytes().to_vec();
     for byte in spans(text).into_iter().flatten() {
@@ -84,7 +84,7 @@ pub(super) fn code_lines(text: &str) -> Vec<usize> {
     lines.filter(|(_, line)| has_code(line)).map(|(n, _)| n + 1).collect()
 }
 
-/// The bytes of each comment.
+/// The byte range of each comment.
 fn spans(text: &str) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     let mut at = 0;
@@ -102,7 +102,7 @@ fn spans(text: &str) -> Vec<Range<usize>> {
     spans
 }
 
-/// The length of the comment that `text` begins with.
+/// The length of the comment at the beginning of `text`.
 fn comment(text: &str) -> Option<usize> {
     if text.starts_with("//") {
         Some(text.find('\n').unwrap_or(text.len()))
@@ -111,7 +111,7 @@ fn comment(text: &str) -> Option<usize> {
     }
 }
 
-/// The length of a block comment, with those nested in it.
+/// The length of a block comment, including nested block comments.
 fn block_comment(text: &str) -> usize {
     let (mut depth, mut at) = (0_usize, 0);
     while at < text.len() {
@@ -132,7 +132,8 @@ fn block_comment(text: &str) -> usize {
     at
 }
 
-/// The length of the literal that `text` begins with, or of its first character.
+/// The length of the literal at the beginning of `text`, or of the first character if there is
+/// none.
 fn literal(text: &str) -> usize {
     let first = text.chars().next().map_or(1, char::len_utf8);
     match text.as_bytes() {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn left_work_is_found_in_every_kind_of_comment() {
+    fn unfinished_work_is_found_in_every_kind_of_comment() {
         assert_eq!(found("fn f() {} // TODO: more"), [(1, Rule::UnfinishedWork)]);
         assert_eq!(found("/// FIXME\nfn f() {}"), [(1, Rule::UnfinishedWork)]);
         assert_eq!(found("/* a\n/* b */ XXX */\n// c"), [(2, Rule::UnfinishedWork)]);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_code_is_found() {
+    fn commented_out_code_is_found() {
         assert_eq!(found("// let x = f(y);"), [(1, Rule::CommentedOutCode)]);
         assert_eq!(found("\n    // if x > 1 {\n"), [(2, Rule::CommentedOutCode)]);
         assert_eq!(found("// fn f() -> u8 {"), [(1, Rule::CommentedOutCode)]);
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_and_blank_lines_are_no_code() {
+    fn comments_and_blank_lines_are_not_code() {
         let text = "// a\n\nlet b; // b\n/* c\n\n c */ let d;\n  \n/// e\nlet f = \"\n// g\";\n";
         assert_eq!(code_lines(text), [3, 6, 9, 10]);
         assert!(code_lines("").is_empty());

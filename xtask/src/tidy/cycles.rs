@@ -1,8 +1,9 @@
-//! The rule against circular imports: the files of a folder can be read one after the other.
+//! The rule against circular imports. Without cycles, the files of a crate can be read one after
+//! the other.
 //!
-//! A folder's subfolders are part of it, so the rule covers all files of a crate. Not an import:
-//! the `mod` lines and re-exports of a file for the files in its own folder, and the scope of a
-//! `pub(in …)`. Each group of files that reach each other is one finding, which names the shortest
+//! The rule covers all files of a crate. These are not imports: the `mod` lines of a file, its
+//! re-exports of files in its own folder, and the scope of a `pub(in …)`. Each group of files that
+//! import each other, directly or through others, is one finding. The finding names the shortest
 //! cycle in the group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,7 +12,7 @@ use crate::tidy::imports::{Crate, Import, is_parent};
 use crate::tidy::references::Kind;
 use crate::tidy::{Finding, Rule};
 
-/// The files that each file imports, with one import for each.
+/// The files that each file imports, with one import for each of them.
 type Graph<'a> = BTreeMap<usize, BTreeMap<usize, &'a Import>>;
 
 pub(super) fn check(crate_: &Crate<'_>) -> Vec<Finding> {
@@ -36,7 +37,7 @@ fn counts(crate_: &Crate<'_>, import: &Import) -> bool {
     }
 }
 
-/// The groups of files that all reach each other, each with two files or more.
+/// The groups of two or more files that all import each other, directly or through others.
 fn groups(graph: &Graph<'_>) -> Vec<BTreeSet<usize>> {
     let reached: BTreeMap<usize, BTreeSet<usize>> =
         graph.keys().map(|file| (*file, reachable(graph, *file))).collect();
@@ -61,7 +62,7 @@ fn reachable(graph: &Graph<'_>, file: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// The shortest way from a file back to itself, without the second mention of that file.
+/// The shortest path of imports from a file back to itself, without the second mention of the file.
 fn shortest_cycle(graph: &Graph<'_>, file: usize) -> Option<Vec<usize>> {
     let mut ways = VecDeque::from([vec![file]]);
     let mut seen = BTreeSet::new();
@@ -86,7 +87,7 @@ fn finding(crate_: &Crate<'_>, graph: &Graph<'_>, group: &BTreeSet<usize>) -> Op
     let names: Vec<&str> = cycle.iter().chain([&first]).map(|file| crate_.path(*file)).collect();
     let mut subject = names.join(" -> ");
     if group.len() > cycle.len() {
-        // The count makes an exception for this group fail when the group grows.
+        // With the count in the subject, an exception no longer matches when the group grows.
         subject = format!("{subject} (one cycle among {} files)", group.len());
     }
     let advice = format!("`{subject}`: move `{}`, or the code that uses it", import.path);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_is_shown_with_its_files() {
+    fn the_finding_names_the_files_of_the_cycle() {
         let files = [
             ("a.rs", "use crate::b::B;"),
             ("b.rs", "use crate::c::C;"),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn files_without_a_way_back_are_no_cycle() {
+    fn imports_in_one_direction_are_not_a_cycle() {
         let files = [
             ("a.rs", "use crate::{b::B, c::C};"),
             ("b.rs", "use crate::c::C;"),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_group_shows_its_shortest_cycle_and_its_size() {
+    fn the_finding_of_a_larger_group_has_its_shortest_cycle_and_its_size() {
         let files = [
             ("a.rs", "use crate::b::B;"),
             ("b.rs", "use crate::{c::C};"),
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_use_through_the_parents_reexport_counts() {
+    fn an_import_through_a_reexport_of_the_parent_counts() {
         let files = [
             ("a/b.rs", "use super::C; pub struct B;"),
             ("a/c.rs", "use crate::B; pub struct C;"),
@@ -152,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn declaring_and_reexporting_children_is_no_import() {
+    fn declarations_and_reexports_of_children_are_not_imports() {
         let child = ("a/b.rs", "use super::LIMIT; pub(in crate::a) struct B;");
         let reexport = "mod b; pub use b::B; const LIMIT: u8 = 1;";
         assert_eq!(cycles(&[child, ("a/mod.rs", reexport)]), [""; 0]);
         assert_eq!(cycles(&[child, ("a.rs", reexport)]), [""; 0]);
-        // The parent's own use of the child is one.
+        // If the parent's own code uses the child, this is an import.
         let used = format!("{reexport} fn f(b: B) {{}}");
         assert_eq!(cycles(&[child, ("a/mod.rs", &used)]), ["a/b.rs -> a/mod.rs -> a/b.rs"]);
     }

@@ -1,20 +1,20 @@
-//! The rule for names of files and folders: each can be checked out on Windows, too.
+//! The rule for the names of files and folders: Windows has to be able to check them out.
 //!
-//! Windows reserves the names of devices, with any extension, and some characters.
+//! Windows reserves some characters, and the names of devices, also with an extension.
 
 use std::path::Path;
 
 use crate::command::{self, command};
 use crate::tidy::{Finding, Rule};
 
-/// Devices without a number.
+/// The names of devices without a number.
 const DEVICES: [&str; 4] = ["aux", "con", "nul", "prn"];
-/// Devices with a number from 1 to 9.
+/// The names of devices that have a number from 1 to 9.
 const NUMBERED_DEVICES: [&str; 2] = ["com", "lpt"];
-/// Characters with a meaning in paths and commands. `/` is in no name.
+/// Characters that Windows reserves. `/` cannot be part of a name.
 const CHARACTERS: &str = r#"<>:"|?*\"#;
 
-/// Checks the files of the repository, and new files that git does not ignore.
+/// Checks the files in the repository, and new files that git does not ignore.
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     let words = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = command::output(&mut command(root, "git", &words))?;
@@ -32,12 +32,12 @@ fn finding(path: &str) -> Option<Finding> {
 fn problem(name: &str) -> Option<String> {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
     if is_device(&stem) {
-        return Some(format!("`{stem}` is a device there"));
+        return Some(format!("`{stem}` is the name of a device"));
     }
     if let Some(c) = name.chars().find(|c| CHARACTERS.contains(*c) || c.is_ascii_control()) {
-        return Some(format!("no name contains {c:?} there"));
+        return Some(format!("a name cannot contain {c:?}"));
     }
-    name.ends_with(['.', ' ']).then(|| "no name ends with a dot or a space there".to_owned())
+    name.ends_with(['.', ' ']).then(|| "a name cannot end with a dot or a space".to_owned())
 }
 
 fn is_device(stem: &str) -> bool {
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_have_the_numbers_from_1_to_9() {
+    fn names_of_devices_with_the_numbers_1_to_9_are_refused() {
         for path in ["com1", "lpt9.txt", "COM5.rs"] {
             assert!(is_refused(path), "{path}");
         }
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_and_ends_that_windows_lacks_are_refused() {
+    fn reserved_characters_and_endings_are_refused() {
         for path in
             ["a<b", "a>b", "a:b", "a\"b", "a|b", "a?b", "a*b", "a\\b", "a\tb", "a.", "b /c", "d."]
         {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_names_the_part_of_the_path() {
+    fn the_subject_is_the_refused_part_of_the_path() {
         let found = finding("a/aux.d/b.rs").unwrap();
         assert_eq!((found.path.as_str(), found.subject.as_str()), ("a/aux.d/b.rs", "aux.d"));
     }

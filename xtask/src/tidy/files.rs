@@ -1,11 +1,13 @@
-//! Rules for a file as a whole: it parses, it has a header, it is not too long.
+//! Rules for whole files: a file parses, has a header, and is not too long.
 
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// Lines of any file, tests included. A longer file owns more than one thing.
+/// The maximum number of lines of a file, including its tests. Longer files usually have more than
+/// one purpose.
 const LINES_MAX: usize = 700;
-/// Lines of an adapter for a framework, without its tests. A longer one has code for the engine.
+/// The maximum number of lines of an adapter for a framework, without its tests. Longer adapters
+/// contain code that belongs into the other modules.
 const ADAPTER_LINES_MAX: usize = 300;
 const ADAPTERS: &str = "crates/downlink/src/adapters/";
 
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_below_at_and_above_the_limit() {
+    fn a_file_is_found_only_above_the_maximum_length() {
         assert_eq!(rules("src/a.rs", &file(699, 0)), []);
         assert_eq!(rules("src/a.rs", &file(700, 0)), []);
         assert_eq!(rules("src/a.rs", &file(701, 0)), [Rule::FileLength]);
@@ -76,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn tests_count_as_lines_of_a_file() {
+    fn tests_count_towards_the_length_of_a_file() {
         assert_eq!(rules("src/a.rs", &file(400, 300)), []);
         assert_eq!(rules("src/a.rs", &file(400, 301)), [Rule::FileLength]);
     }
 
     #[test]
-    fn adapters_are_shorter() {
+    fn adapters_have_a_smaller_limit_without_their_tests() {
         let path = "crates/downlink/src/adapters/axum.rs";
         assert_eq!(rules(path, &file(300, 0)), []);
         assert_eq!(rules(path, &file(300, 400)), []);

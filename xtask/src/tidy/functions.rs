@@ -1,7 +1,7 @@
 //! Rules for functions: length and nesting, measured on the syntax tree.
 //!
-//! Nesting counts `if`, `match`, loops, `async` blocks and closures with a block inside each other;
-//! an `else if` and the arms of a `match` add nothing.
+//! Each `if`, `match`, loop, `async` block and closure with a block is a level of nesting. An `else
+//! if` and the arms of a `match` are not levels.
 
 use proc_macro2::Span;
 use syn::spanned::Spanned as _;
@@ -11,9 +11,10 @@ use syn::{Block, Expr, ExprIf, ImplItemFn, ItemFn, Signature, TraitItemFn};
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// Lines of a function with its signature: one screen.
+/// The maximum number of lines of a function, including its signature. They fit on one screen.
 const LINES_MAX: usize = 70;
-/// Levels of nesting; a fifth cannot be read without scrolling back.
+/// The maximum number of levels of nesting. With five levels, the outermost condition is often no
+/// longer on the screen.
 const NESTING_MAX: usize = 4;
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn length_below_at_and_above_the_limit() {
+    fn a_function_is_found_only_above_the_maximum_length() {
         assert_eq!(rules(&function(69)), []);
         assert_eq!(rules(&function(70)), []);
         assert_eq!(rules(&function(71)), [(Rule::FunctionLength, "long".into())]);
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_below_at_and_above_the_limit() {
+    fn a_function_is_found_only_above_the_maximum_nesting() {
         assert_eq!(rules(&nested(3)), []);
         assert_eq!(rules(&nested(4)), []);
         assert_eq!(rules(&nested(5)), [(Rule::Nesting, "deep".into())]);

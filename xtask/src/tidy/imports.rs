@@ -1,8 +1,8 @@
-//! The imports between the files of one crate: which file refers to which, and where.
+//! The imports between the files of one crate. The rules for layers and for cycles use them.
 //!
-//! Each import leads to the file that defines the item, through all re-exports. An item of another
-//! crate leads to the file that imports it from there, unless that file is a parent, such as
-//! `lib.rs`. The rules for layers and for cycles both read this list.
+//! An import counts for the file that defines the item, even if the path uses a re-export. If the
+//! item is from another crate, the import counts for the file of this crate that imports the item
+//! from there, unless that file is a parent, such as `lib.rs`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,7 +20,7 @@ pub(super) struct Crate<'a> {
     pub(super) imports: Vec<Import>,
 }
 
-/// One file refers to another.
+/// A reference from one file to another.
 #[derive(Debug)]
 pub(super) struct Import {
     /// The number of the importing file in its crate.
@@ -31,7 +31,7 @@ pub(super) struct Import {
     /// The path as it is written.
     pub(super) path: String,
     pub(super) kind: Kind,
-    /// Whether the path begins with a name that a `use` brought in. That `use` is an import too.
+    /// True if the path begins with a name that a `use` imported. That `use` is another import.
     pub(super) is_imported: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn crates(sources: &[Source]) -> Vec<Crate<'_>> {
     by_folder.into_iter().map(|(folder, files)| Crate::new(folder, files)).collect()
 }
 
-/// `crates/x/src/` of a file in it.
+/// The folder `crates/x/src/` that contains a file.
 fn crate_folder(path: &str) -> Option<&str> {
     let name = path.strip_prefix("crates/")?.split('/').next()?;
     let length = "crates//src/".len() + name.len();
@@ -55,7 +55,7 @@ fn crate_folder(path: &str) -> Option<&str> {
 
 impl<'a> Crate<'a> {
     fn new(folder: &str, mut files: Vec<&'a Source>) -> Self {
-        // A program beside a library is a crate of its own that uses the library from outside.
+        // If a package has a library and a program, the program is a separate crate.
         let is_library = |file: &&Source| file.path == format!("{folder}lib.rs");
         if files.iter().any(is_library) {
             files.retain(|file| file.path != format!("{folder}main.rs"));
@@ -98,7 +98,7 @@ fn imports(folder: &str, files: &[&Source]) -> Vec<Import> {
     imports
 }
 
-/// Whether the folder of a file's modules holds another file.
+/// True if `other` is in the folder of the submodules of `file`.
 pub(super) fn is_parent(file: &Source, other: &Source) -> bool {
     other.path.starts_with(&file.folder_of_modules())
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_imported_leads_further() {
+    fn a_path_that_begins_with_an_imported_name_is_resolved() {
         let files = [
             ("a.rs", "use crate::b; type A = b::C;"),
             ("b/c.rs", "pub struct C;"),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_a_macro_makes_belongs_to_the_file_of_its_module() {
+    fn a_name_that_a_macro_defines_belongs_to_the_file_of_its_module() {
         let files =
             [("a.rs", "use crate::b::Made;"), ("b.rs", "make!();"), ("lib.rs", "mod a; mod b;")];
         assert_eq!(edges(&files), ["a.rs -> b.rs"]);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn other_crates_variables_and_tests_are_no_imports() {
+    fn other_crates_variables_and_tests_are_not_imports() {
         let text = "use http::b::B; use ::b::B; fn f(b: u8) -> u8 { b }
             #[cfg(test)]
             mod tests { use crate::b::B; }";
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_beside_a_library_is_left_out() {
+    fn the_program_of_a_package_with_a_library_is_left_out() {
         let sources = [
             Source::new("crates/x/src/lib.rs", ""),
             Source::new("crates/x/src/main.rs", ""),

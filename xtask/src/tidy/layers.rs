@@ -1,9 +1,10 @@
-//! The rule for the order inside a crate: a folder imports only from the folders listed before it.
+//! The rule for the layers of a crate: a folder imports only from the folders before it in the
+//! table.
 //!
-//! The table names every folder and root file of a crate, from the bottom. A name in the table
-//! without sources is a finding, and so is a folder or file that the table does not name. Every
-//! path counts, wherever it is written; test-only code is exempt. An item belongs to the layer of
-//! the file that defines it, so a re-export from `lib.rs` neither helps nor harms.
+//! The table names every folder and root file of a crate, the lowest layer first. It is a finding
+//! if a name in the table has no sources, or if the table lacks a folder or file. The rule checks
+//! all paths in the code, except in test-only code. An item belongs to the layer of the file that
+//! defines it. A re-export from `lib.rs` does not change that.
 
 use crate::tidy::imports::{Crate, Import};
 use crate::tidy::{Finding, Rule};
@@ -12,7 +13,7 @@ use crate::tidy::{Finding, Rule};
 struct Layers {
     /// The folder of the sources.
     folder: &'static str,
-    /// From the bottom.
+    /// The layers, the lowest first.
     order: &'static [Layer],
 }
 
@@ -20,7 +21,7 @@ struct Layers {
 struct Layer {
     /// A folder ends with a slash.
     name: &'static str,
-    /// Lower layers that it may still not import.
+    /// Lower layers that this layer must not import.
     without: &'static [&'static str],
     /// The reason for `without`.
     reason: &'static str,
@@ -117,7 +118,7 @@ impl Layers {
     /// The position of a file's layer in the order.
     fn place(&self, path: &str) -> Option<usize> {
         let name = layer_name(path);
-        // The module file of a folder may lie beside it: `http.rs` belongs to `http/`.
+        // The file of a module may be outside its folder: `http.rs` belongs to `http/`.
         let folder = format!("{}/", name.trim_end_matches(".rs"));
         let find = |name: &str| self.order.iter().position(|layer| layer.name == name);
         find(name).or_else(|| find(&folder))
@@ -151,7 +152,7 @@ impl Layers {
     /// The imports that the order forbids.
     fn banned(&self, crate_: &Crate<'_>, places: &[Option<usize>]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        // Reports an import and not each use of its name, so full paths come first.
+        // Report an import, but not each use of the imported name. So full paths come first.
         let mut reported = Vec::new();
         let (by_name, direct): (Vec<&Import>, Vec<&Import>) =
             crate_.imports.iter().partition(|import| import.is_imported);
@@ -164,7 +165,7 @@ impl Layers {
             reported.push(pair);
             let (source, importing) = (crate_.files[import.from], &self.order[from]);
             let (name, imported) = (importing.name, self.order[to].name);
-            let reason = if to < from { importing.reason } else { "the order is the other way" };
+            let reason = if to < from { importing.reason } else { "it is a higher layer" };
             let advice =
                 format!("`{name}` may not import `{imported}` (`{}`): {reason}", import.path);
             findings.push(source.finding(import.line, Rule::Layers, imported, advice));
@@ -178,7 +179,7 @@ impl Layers {
     }
 }
 
-/// The folder or file of the crate's root that holds a file.
+/// The layer of a file: its first folder, or the file itself if it is in the crate's root.
 fn layer_name(path: &str) -> &str {
     path.find('/').map_or(path, |slash| &path[..=slash])
 }
@@ -189,7 +190,6 @@ mod tests {
     use crate::tidy::imports;
     use crate::tidy::source::Source;
 
-    /// The planned order of the log.
     /// One empty file for each layer of the log.
     const EMPTY: [&str; 13] = [
         "sync.rs",
@@ -207,7 +207,7 @@ mod tests {
         "lib.rs",
     ];
 
-    /// Checks a crate with `files`, and with empty ones in place of the others in `all`.
+    /// Checks a crate with `files`, and with empty files for the other paths in `all`.
     fn findings(layers: &Layers, all: &[&str], files: &[(&str, &str)]) -> Vec<Finding> {
         let empty = { all.iter() }.filter(|path| files.iter().all(|(given, _)| given != *path));
         let files = empty.map(|path| (*path, "")).chain(files.iter().copied());
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_counts_once_and_not_at_each_use_of_its_name() {
+    fn an_import_is_reported_once_and_not_at_each_use_of_its_name() {
         let text = "use crate::read;\nfn f() { read::g() }\nfn h() { crate::read::i() }";
         let found = in_log(&[("types/mod.rs", text)]);
         assert_eq!(found, ["types/mod.rs: read/", "types/mod.rs: read/"]);
@@ -300,13 +300,13 @@ mod tests {
     }
 
     #[test]
-    fn test_files_need_no_place() {
+    fn test_files_need_no_layer() {
         let files = [("tests.rs", "#![cfg(test)]\nuse crate::read;")];
         assert_eq!(in_log(&files), [""; 0]);
     }
 
     #[test]
-    fn the_table_forbids_only_layers_below() {
+    fn without_names_only_lower_layers() {
         for Layers { order, .. } in TABLE {
             for (place, layer) in order.iter().enumerate() {
                 let below: Vec<&str> = order[..place].iter().map(|layer| layer.name).collect();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_knows_no_http() {
+    fn the_hub_must_not_import_http() {
         let path = "hub/wake.rs";
         assert_eq!(in_library(path, "use crate::http::Body;"), ["http/"]);
         let two = in_library(path, "use crate::{http, serve::{Accept, Drain}};");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn http_and_serve_know_no_hub() {
+    fn http_and_serve_must_not_import_the_hub() {
         assert_eq!(in_library("http/mod.rs", "use crate::hub;"), ["hub/"]);
         assert_eq!(in_library("http.rs", "use crate::serve;"), ["serve/"]);
         assert_eq!(in_library("serve/a.rs", "use crate::hub::A;"), ["hub/"]);

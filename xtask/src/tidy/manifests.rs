@@ -1,5 +1,5 @@
 //! Rules for files other than Rust sources: dependencies, the list of fuzz targets, decision
-//! records, the oldest compiler.
+//! records, and the minimum Rust version.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,12 @@ use anyhow::Context as _;
 use crate::tidy::{Finding, Rule};
 use crate::workspace::{Package, Workspace};
 
-/// The program. A library must not depend on it.
+/// The server. No package may depend on it.
 const PROGRAM: &str = "downlink-server";
-/// Crates without clock, sockets and tasks.
+/// Crates that use no clock, no sockets and no tasks.
 const SANS_IO: [&str; 3] = ["downlink-proto", "downlink-log", "downlink-access"];
-/// The crates that provide these. A name also stands for all names that begin with it and a hyphen.
+/// Crates with clocks, sockets or tasks. `tokio` also stands for all names that begin with
+/// `tokio-`.
 const IO: [&str; 12] = [
     "actix", "async", "axum", "futures", "http", "hyper", "mio", "reqwest", "rustix", "socket2",
     "tokio", "tower",
@@ -38,7 +39,7 @@ fn finding(path: &str, rule: Rule, subject: &str, advice: String) -> Finding {
 fn dependencies(package: &Package) -> Vec<Finding> {
     let advice = |name: &String| match name {
         name if name == PROGRAM => {
-            Some(format!("nothing depends on {PROGRAM}: move what is needed into the library"))
+            Some(format!("no package may depend on {PROGRAM}: move the code into the library"))
         }
         name if SANS_IO.contains(&package.name.as_str()) && is_io(name) => {
             Some(format!("{} is sans-IO: {name} belongs to the crates above", package.name))
@@ -54,7 +55,7 @@ fn dependencies(package: &Package) -> Vec<Finding> {
         .collect()
 }
 
-/// Only the root manifest names the oldest compiler.
+/// Only the root manifest may contain the minimum Rust version.
 fn msrv(manifest: &str, text: &str) -> Option<Finding> {
     let inherited = |line: &str| line.replace(' ', "") == "rust-version.workspace=true";
     let advice = "write `rust-version.workspace = true`: the version is stated in one place only";
@@ -68,8 +69,7 @@ fn is_io(name: &str) -> bool {
     })
 }
 
-/// The nightly run takes its list from `fuzz/Cargo.toml`. This checks that no target is missing
-/// there.
+/// Checks that `fuzz/Cargo.toml` lists every fuzz target, because `nightly` runs only those.
 fn fuzz_targets(workspace: &Workspace) -> anyhow::Result<Vec<Finding>> {
     let listed: Vec<_> =
         workspace.fuzz_targets()?.into_iter().map(|target| target.source).collect();
@@ -101,7 +101,7 @@ fn decision_records(root: &Path) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether a line gives the status. It may be bold or in a list.
+/// True if a line contains the status. The line may be bold or part of a list.
 fn has_status(text: &str) -> bool {
     text.lines().any(|line| {
         let line = line.trim_start_matches(['-', '*', ' ']).replace("**", "");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_compiler_is_inherited() {
+    fn a_manifest_without_an_inherited_rust_version_is_found() {
         assert_eq!(msrv("a", "[package]\nrust-version.workspace = true\n"), None);
         assert!(msrv("a", "[package]\nrust-version = \"1.95\"\n").is_some());
         assert!(msrv("a", "[package]\n").is_some());

@@ -1,7 +1,7 @@
 //! The project's own rules: `cargo xtask tidy`, also run as a test.
 //!
-//! A rule reads sources or manifests and returns findings; it never prints. One table has all
-//! exceptions with their reasons (`allow.rs`), and an unused exception is a finding too.
+//! A rule reads sources or manifests and returns findings, and never prints. The table in
+//! `allow.rs` has all exceptions with their reasons. An unused exception is a finding too.
 
 mod allow;
 mod budget;
@@ -34,17 +34,17 @@ use crate::tidy::prose::Prose;
 use crate::tidy::source::Source;
 use crate::workspace::Workspace;
 
-/// One broken rule.
+/// A place that breaks a rule.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Finding {
     /// The file, relative to the root, with `/`.
     path: String,
-    /// From 1.
+    /// The line, counted from 1.
     line: usize,
     rule: Rule,
-    /// The function, name or other thing that breaks the rule. An exception names it.
+    /// The function, name or other thing that breaks the rule. An exception has the same subject.
     subject: String,
-    /// The advice.
+    /// What is wrong, and how to correct it.
     advice: String,
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for Finding {
 /// The result of all rules.
 #[derive(Debug)]
 struct Report {
-    /// Sorted by place.
+    /// Sorted by path and line.
     findings: Vec<Finding>,
     counts: Vec<Count>,
     prose: Prose,
@@ -129,7 +129,9 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<Verdict> {
 pub(crate) fn check(workspace: &Workspace) -> anyhow::Result<Outcome> {
     match run(workspace)? {
         Verdict::Good => Ok(Outcome::Passed),
-        Verdict::Bad => bail!("broken rules above: cargo xtask tidy"),
+        Verdict::Bad => {
+            bail!("the findings above break rules; `cargo xtask tidy` prints them again")
+        }
     }
 }
 
@@ -152,7 +154,7 @@ fn report(workspace: &Workspace) -> anyhow::Result<Report> {
     Ok(Report { findings, counts, prose })
 }
 
-/// All rules that look at one source file.
+/// Applies all rules for a single source file.
 fn check_source(source: &Source) -> Vec<Finding> {
     let rules = [
         files::check,
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_reads_like_a_compiler_message() {
+    fn a_finding_is_printed_like_a_compiler_message() {
         let source = Source::new("crates/x/src/a.rs", "fn f() {}\n");
         let found = check_source(&source);
         assert_eq!(found.len(), 1);

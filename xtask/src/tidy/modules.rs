@@ -1,10 +1,10 @@
-//! The modules of one crate, and the files that define the targets of paths.
+//! The modules of one crate. They resolve a path to the files that define its target.
 //!
-//! A path is followed as the compiler does: from `crate`, `self` and `super`, through modules,
-//! imports, re-exports and globs. The answer is the file with the definition, not the file that
-//! re-exports it. Two simplifications: a name has the same meaning for types, values and macros,
-//! and all branches of `cfg` exist at once; so a path can lead to several files. An unknown name
-//! in a known module is one that a macro made there.
+//! A path is resolved as the compiler does it: from `crate`, `self` and `super`, through modules,
+//! imports, re-exports and globs. The result is the file with the definition, not the file that
+//! re-exports it. There are two simplifications: a name has the same meaning for types, values and
+//! macros, and all branches of `cfg` exist at once. So a path can lead to several files. If a known
+//! module does not contain a name, it is assumed that a macro defines the name in the module.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,20 +16,20 @@ pub(super) struct Modules(HashMap<Segments, Module>);
 
 #[derive(Debug)]
 struct Module {
-    /// The number of the file in the crate.
+    /// The number of the file in its crate.
     file: usize,
     names: HashMap<String, Vec<Meaning>>,
-    /// The modules and enums whose names are all imported.
+    /// The modules and enums from which all names are imported.
     globs: Vec<Segments>,
 }
 
-/// The end of a path.
+/// The target of a path.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Target {
     Module(Segments),
     /// An item in a file.
     Item(usize),
-    /// A name from outside the crate that a file imports.
+    /// A name from another crate, which this file imports.
     Outside(usize),
 }
 
@@ -37,13 +37,14 @@ enum Target {
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Resolved {
     pub(super) files: BTreeSet<usize>,
-    /// The files that import the name from outside the crate.
+    /// The files that import the name from another crate.
     pub(super) outside: BTreeSet<usize>,
-    /// Whether the path begins with a name that a `use` brought in.
+    /// True if the path begins with a name that a `use` imported.
     pub(super) is_imported: bool,
 }
 
-/// The paths being followed, each with its module, so that circular imports end.
+/// The paths that are being resolved, each with its module. They stop the search at circular
+/// imports.
 type Visited = Vec<(Segments, Segments)>;
 
 impl Modules {
@@ -64,11 +65,12 @@ impl Modules {
         }
     }
 
-    /// Follows a reference to its files; none if it begins outside the crate.
+    /// Resolves a reference to its files. Empty if the path begins outside the crate.
     pub(super) fn resolve(&self, reference: &Reference) -> Resolved {
         let Reference { module, segments, .. } = reference;
         let targets = self.follow(module, segments, &mut Vec::new());
-        // A single word in code is no module: a variable may have a module's name.
+        // A single word in code is not treated as a module, since it may be a variable of that
+        // name.
         let is_word = segments.len() == 1 && reference.kind == Kind::Use;
         let is_imported = self.is_imported(module, segments);
         let mut resolved = Resolved { is_imported, ..Resolved::default() };
@@ -94,7 +96,7 @@ impl Modules {
         !is_keyword && !is_defined && !self.0.contains_key(&inner(module, first))
     }
 
-    /// Follows a path that is written in `from`.
+    /// Resolves a path that is written in the module `from`.
     fn follow(&self, from: &[String], path: &[String], seen: &mut Visited) -> BTreeSet<Target> {
         let is_own = path.first().is_some_and(|first| first == "self");
         let after_self = &path[usize::from(is_own)..];
@@ -110,7 +112,7 @@ impl Modules {
         }
     }
 
-    /// Follows a path that begins inside a module of this crate.
+    /// Resolves a path that begins in a module of this crate.
     fn walk(&self, module: &[String], path: &[String], seen: &mut Visited) -> BTreeSet<Target> {
         let Some(content) = self.0.get(module) else { return BTreeSet::new() };
         if path.first().is_none_or(|first| first == "self") {
@@ -123,7 +125,7 @@ impl Modules {
         found.unwrap_or_else(|| BTreeSet::from([Target::Item(content.file)]))
     }
 
-    /// Follows a path whose first name is one of a module; `None` if the module has no such name.
+    /// Resolves a path whose first name is in a module. `None` if the module has no such name.
     fn lookup(
         &self,
         module: &[String],
@@ -145,7 +147,7 @@ impl Modules {
         found
     }
 
-    /// Follows a path from a module inside, an item, or an import by name.
+    /// Resolves a path whose first name is a submodule, an item, or an import by name.
     fn lookup_own(
         &self,
         module: &[String],
@@ -210,7 +212,7 @@ impl Modules {
     }
 }
 
-/// The path of a module in another one.
+/// The path of the submodule `name`.
 fn inner(module: &[String], name: &str) -> Segments {
     module.iter().map(String::as_str).chain([name]).map(str::to_owned).collect()
 }

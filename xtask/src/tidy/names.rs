@@ -1,7 +1,7 @@
-//! Rules for names: empty words are not used in our own names.
+//! The rules for names: some words say too little to be part of a name.
 //!
-//! The rules check definitions only. A name from another crate is not ours to change, and neither
-//! is a method in the implementation of a trait.
+//! The rules check only definitions. We cannot change names of other crates, or the names of
+//! methods in an implementation of a trait.
 
 use proc_macro2::Ident;
 use syn::visit::{self, Visit};
@@ -13,13 +13,13 @@ use syn::{
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// Not in any part of a function's name. Each of them hides the verb for the actual work.
+/// Verbs that are banned from names of functions. They do not say what the function does.
 const VERBS: [&str; 3] = ["process", "manage", "perform"];
-/// Not at the beginning of a function's name.
+/// Verbs that are banned from the beginning of a function's name.
 const FIRST_VERBS: [&str; 2] = ["do", "handle"];
-/// Not in any name. Each of them hides the noun for the actual thing.
+/// Nouns that are banned from all names. They do not say what the thing is.
 const NOUNS: [&str; 7] = ["manager", "helper", "helpers", "util", "utils", "info", "context"];
-/// In this crate, `handle_*` names the methods for arriving input.
+/// In this crate, the methods that take input are named `handle_*`.
 const SANS_IO: &str = "crates/downlink-proto/";
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn banned_nouns_are_found_wherever_a_name_is_given() {
+    fn banned_nouns_are_found_in_every_kind_of_definition() {
         let text =
             "struct EventManager { info: u8 } enum A { Helper } trait Context {} mod utils {}
             type Data = u8; const INFO_MAX: u8 = 1; static UTIL: u8 = 1; fn f(context: u8) {}";
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_others_gave_are_left_alone() {
+    fn names_of_other_crates_are_ignored() {
         let text = "use std::task::Context; use std::process::Command;
             impl Layer for A { fn process(&self, cx: &mut Context<'_>) { std::process::exit(1) } }
             fn join_handle() {} fn information() {} struct A { data: u8 }";

@@ -1,8 +1,8 @@
-//! The rule for sentences: few turns of phrase that a colleague would not use.
+//! The rule for plain English: it limits turns of phrase that a colleague would not use.
 //!
-//! The rule reads comments, documents and messages. A pattern finds a place to look at, and not
-//! every hit is wrong, so the rule limits the hits per 10,000 words. Each hit is a finding once the
-//! limit is exceeded. Models of plain English (quinn, axum, ripgrep, h2) have 1 to 3.
+//! The rule reads comments, documents and messages. Not every hit of a pattern is wrong, so the
+//! rule limits the number of hits per 10,000 words. Above the limit, each hit is a finding.
+//! Projects with plain English (quinn, axum, ripgrep, h2) have 1 to 3.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
@@ -12,19 +12,19 @@ use regex::Regex;
 
 use crate::tidy::{Finding, Rule};
 
-/// Hits per 10,000 words. At this number a reader meets one on every third page.
+/// The maximum number of hits per 10,000 words. At this number there is a hit on every third page.
 const HITS_MAX: f64 = 8.0;
 
 /// The files and folders with prose.
 const PATHS: [&str; 6] = ["crates", "docs", "examples", "js", "README.md", "CHANGELOG.md"];
-/// Folders without prose of ours.
+/// Folders without prose of this project.
 const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "record"];
 
 /// A turn of phrase.
 struct Turn {
     name: &'static str,
     pattern: &'static str,
-    /// A hit does not count if this matches from the pattern's group `next` on.
+    /// A hit does not count if this pattern matches the text from the group `next` on.
     unless: Option<&'static str>,
 }
 
@@ -88,7 +88,7 @@ impl Prose {
         1e4 * self.hits.len() as f64 / self.words.max(1) as f64
     }
 
-    /// The hits, if they are too many.
+    /// Returns the hits as findings if there are more than the limit.
     pub(super) fn check(&self) -> Vec<Finding> {
         if self.hits_per_10_000_words() <= HITS_MAX {
             return Vec::new();
@@ -112,7 +112,7 @@ impl Hit {
     }
 }
 
-/// Reads all prose below the root.
+/// Reads all prose of the project.
 pub(super) fn read(root: &Path) -> anyhow::Result<Prose> {
     let patterns = Patterns::new()?;
     let mut prose = Prose::default();
@@ -125,7 +125,7 @@ pub(super) fn read(root: &Path) -> anyhow::Result<Prose> {
     Ok(prose)
 }
 
-/// The files with prose, in order.
+/// The files with prose, sorted.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in PATHS.map(|path| root.join(path)) {
@@ -159,7 +159,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 enum Kind {
     /// In comments and in string literals of three words and more.
     Code,
-    /// Everywhere but in fenced blocks.
+    /// Everywhere except in fenced blocks.
     Text,
 }
 
@@ -176,12 +176,12 @@ impl Kind {
 /// The compiled patterns.
 struct Patterns {
     turns: Vec<(&'static str, Regex, Option<Regex>)>,
-    /// A comment that is alone in its line.
+    /// A line with only a comment.
     whole_line: Regex,
     /// A comment after code.
     line_end: Regex,
     literal: Regex,
-    /// Parts of comments that are no words: code, links, addresses.
+    /// Parts of comments that are not words: code, links, addresses.
     code_in_comment: Regex,
     code_in_text: Regex,
     placeholder: Regex,
@@ -219,7 +219,7 @@ impl Patterns {
         }
     }
 
-    /// The prose of a source file, with the numbers of its lines.
+    /// The prose of a source file. Each part has its line number.
     fn in_code(&self, text: &str) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         for (line, code) in (1..).zip(text.lines()) {
@@ -236,7 +236,7 @@ impl Patterns {
         found
     }
 
-    /// The prose of a document, with the numbers of its lines.
+    /// The prose of a document. Each line has its number.
     fn in_text(&self, text: &str) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         let mut is_in_block = false;
@@ -250,7 +250,7 @@ impl Patterns {
         found
     }
 
-    /// The name of each turn in a sentence, as often as it occurs.
+    /// The turns of phrase in a sentence, by name. A turn that occurs twice is there twice.
     fn turns_in(&self, sentence: &str) -> Vec<&'static str> {
         let mut found = Vec::new();
         for (name, pattern, unless) in &self.turns {
@@ -261,7 +261,7 @@ impl Patterns {
                 let is_excused =
                     next.zip(unless.as_ref()).is_some_and(|(next, unless)| unless.is_match(next));
                 if is_excused {
-                    // Another hit may begin within this one.
+                    // Another hit may begin inside the excused hit.
                     let first = sentence[whole.start()..].chars().next();
                     from = whole.start() + first.map_or(1, char::len_utf8);
                 } else {
@@ -308,14 +308,14 @@ mod tests {
     }
 
     #[test]
-    fn a_question_to_the_reader_is_no_hit() {
+    fn a_question_to_the_reader_is_not_a_hit() {
         assert_eq!(turns("Who are you?"), [] as [&str; 0]);
         assert_eq!(turns("Who are  yours, and who is that"), ["free who"]);
         assert_eq!(turns("Who are they"), ["free who"]);
     }
 
     #[test]
-    fn persons_without_a_name_are_found() {
+    fn indefinite_persons_are_found() {
         let sentence = "Nobody reads, somebody waits, anybody may, everybody does; a busybody";
         assert_eq!(turns(sentence), ["nobody, somebody"; 4]);
     }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn some_day_is_found_unless_it_is_a_time() {
+    fn some_day_is_found_unless_it_measures_time() {
         for sentence in
             ["some time", "some day or other", "it sees to it", "opened, open for business"]
         {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn things_that_stand_are_found_unless_they_stand_for_something() {
+    fn stands_is_found_unless_a_thing_stands_for_something() {
         assert_eq!(turns("the event stands there, and which lies below"), ["stands", "stands"]);
         for sentence in ["it stands for a name", "they stand by", "it stood in for one"] {
             assert_eq!(turns(sentence), [] as [&str; 0], "{sentence}");
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn clauses_at_the_beginning_are_found() {
+    fn a_where_clause_at_the_beginning_of_a_sentence_is_found() {
         assert_eq!(turns("Where there is one. At that it ends"), ["where clause"; 2]);
         assert_eq!(turns("the place where there is one"), [] as [&str; 0]);
     }
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_prose_outside_of_code() {
+    fn documents_are_prose_except_for_code() {
         let text = "# One\n\n```text\nnobody\n```\nTwo `nobody` [three](nobody).\n";
         let prose = prose("a.md", text);
         assert_eq!((prose.words, prose.hits.len()), (2 + 3, 0));

@@ -1,8 +1,8 @@
-//! The guide quotes each file of `deploy/proxies` as a whole, so that a reader sees what the checks
-//! behind real proxies have used.
+//! The rule for quotations: the guide has to contain each file of `deploy/proxies` unchanged,
+//! because the checks behind real proxies use these files.
 //!
-//! A quotation is a fenced block. The line before it, not counting blank lines, names the file:
-//! "`deploy/proxies/nginx.conf`:".
+//! A quotation is a fenced block. The last line of text before the block ends with the name of the
+//! file: "`deploy/proxies/nginx.conf`:".
 
 use std::fs;
 use std::path::Path;
@@ -69,12 +69,12 @@ mod tests {
     }
 
     #[test]
-    fn an_equal_block_is_a_quotation() {
+    fn an_unchanged_quotation_is_not_found() {
         assert_eq!(compare(PATH, "one\n\ntwo\n", &chapter("one\n\ntwo\n")), None);
     }
 
     #[test]
-    fn the_first_different_line_is_found() {
+    fn the_finding_has_the_first_different_line() {
         for (text, line) in [("one\n\n2\n", 8), ("one\n", 7), ("one\n\ntwo\nthree\n", 9)] {
             let found = compare(PATH, text, &chapter("one\n\ntwo\n")).unwrap();
             assert_eq!((found.rule, found.line), (Rule::Quotes, line), "{text:?}");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_quotation_is_found() {
+    fn a_file_without_a_quotation_is_found() {
         assert!(compare("deploy/proxies/b.conf", "one\n", &chapter("one\n")).is_some());
         assert!(
             compare(PATH, "one\n", "The file `deploy/proxies/a.conf`:\n\nNothing.\n").is_some()

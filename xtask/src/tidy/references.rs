@@ -1,11 +1,10 @@
 //! The names that one file defines and the paths that it refers to.
 //!
-//! Every path counts: imports, types, expressions, patterns, attributes, visibilities, and the
-//! tokens of macros. Test-only code is left out. This file does not resolve anything; see
-//! `modules.rs`.
+//! Paths are collected from imports, types, expressions, patterns, attributes, visibilities, and
+//! the tokens of macros. Test-only code is left out. `modules.rs` finds the targets of the paths.
 //!
-//! A path of one segment may be a local variable. Names that a function binds are left out, and so
-//! are single lower-case words in macros unless they are called.
+//! A path of one segment may be a local variable. So names that a function binds are left out. In
+//! macros, a single lower-case word is left out unless it is called.
 
 use std::collections::HashSet;
 
@@ -26,7 +25,7 @@ pub(super) type Segments = Vec<String>;
 /// One path in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Reference {
-    /// The module that holds the path, from the root of the crate.
+    /// The module that contains the path, from the root of the crate.
     pub(super) module: Segments,
     pub(super) segments: Segments,
     pub(super) kind: Kind,
@@ -46,29 +45,29 @@ pub(super) enum Kind {
     Use,
 }
 
-/// A name that a module defines or imports, other than a module's.
+/// A name that a module defines or imports. The names of modules are in `Contents::modules`.
 #[derive(Debug)]
 pub(super) struct Name {
     pub(super) module: Segments,
-    /// `*` for everything in a module.
+    /// The name, or `*` for a glob import.
     pub(super) name: String,
     pub(super) meaning: Meaning,
 }
 
-/// The thing that a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Meaning {
     Item,
-    /// Whatever the path leads to.
+    /// The target of this path.
     Import(Segments),
-    /// As `Import`, but only inside a block.
+    /// The same as `Import`, but only inside a block.
     BlockImport(Segments),
 }
 
 /// The names and the paths of one file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// The module of the file itself, and those with a body in it.
+    /// The module of the file itself, and the modules whose bodies are in the file.
     pub(super) modules: Vec<Segments>,
     pub(super) names: Vec<Name>,
     pub(super) references: Vec<Reference>,
@@ -111,7 +110,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Whether a path leads to a variable or stays in its own module for certain.
+    /// True if a path certainly leads to a variable or stays in its own module.
     fn is_local(&self, segments: &[String], kind: Kind) -> bool {
         match segments {
             [name] if kind == Kind::Use => {
@@ -163,7 +162,7 @@ impl Collector<'_> {
         }
     }
 
-    /// Visits a function. Its own names hide those of the module.
+    /// Visits a function. The names that the function binds hide the names of the module.
     fn in_function(&mut self, bound: HashSet<String>, visit: impl FnOnce(&mut Self)) {
         self.bound.push(bound);
         visit(self);
@@ -262,7 +261,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
     }
 }
 
-/// The name that an item defines in its module. The modules have a list of their own.
+/// The name that an item defines in its module. `None` for modules, which are collected separately.
 fn defined_name(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,
@@ -306,7 +305,7 @@ fn begins_upper(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The paths of a file `a.rs`, of more than one segment.
+    /// The paths in the file `a.rs` that have more than one segment.
     fn paths(text: &str) -> Vec<String> {
         references(text).into_iter().filter(|path| path.contains("::")).collect()
     }
@@ -319,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_are_taken_apart() {
+    fn groups_of_imports_are_split_into_paths() {
         let text = "use crate::{b, c::{self, D as E}, f::*}; use ::http::Method;";
         assert_eq!(paths(text), ["crate::b", "crate::c", "crate::c::D", "crate::f"]);
     }
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_no_references() {
+    fn variables_are_not_references() {
         let text = "fn f(a: u8) { let b = a; g(b); h }";
         assert_eq!(references(text), ["u8", "g", "h"]);
     }

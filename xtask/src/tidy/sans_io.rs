@@ -1,6 +1,6 @@
-//! The rule for the sans-IO crates: they have no tasks, so nothing in them is `async`.
+//! The rule for the sans-IO crates: they have no tasks, so they contain no `async` code.
 //!
-//! The rule for dependencies keeps clocks and sockets out of them (`manifests.rs`).
+//! The rule for dependencies (`manifests.rs`) makes sure that they use no clocks and no sockets.
 
 use syn::visit::{self, Visit};
 use syn::{ExprAsync, Signature};
@@ -8,7 +8,7 @@ use syn::{ExprAsync, Signature};
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// Crates without clock, sockets and tasks.
+/// Crates that use no clock, no sockets and no tasks.
 const SANS_IO: [&str; 3] =
     ["crates/downlink-proto/src/", "crates/downlink-log/src/", "crates/downlink-access/src/"];
 
@@ -27,7 +27,7 @@ struct Tasks<'a> {
 
 impl Tasks<'_> {
     fn add(&mut self, line: usize, subject: &str) {
-        let advice = "this crate has no tasks: leave `async` to the crates above";
+        let advice = "this crate has no tasks: move the `async` code to a crate that uses this one";
         self.findings.push(self.source.finding(line, Rule::SansIo, subject, advice));
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn other_crates_and_tests_have() {
+    fn other_crates_and_tests_may_have_async() {
         assert_eq!(subjects("crates/downlink-log/tests/a.rs"), [""; 0]);
         assert_eq!(subjects("crates/downlink/src/lib.rs"), [""; 0]);
     }

@@ -1,4 +1,4 @@
-//! A source file for the rules: its text and its syntax tree.
+//! A source file that the rules check: its text and its syntax tree.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use syn::Item;
 
 use crate::tidy::{Finding, Rule, test_code};
 
-/// Directories without sources of this project.
+/// Folders without sources of this project.
 const SKIPPED: [&str; 4] = ["target", "node_modules", "artifacts", "corpus"];
 
 /// One `.rs` file.
@@ -19,13 +19,13 @@ pub(super) struct Source {
     /// Relative to the root, with `/`.
     pub(super) path: String,
     pub(super) text: String,
-    /// The tokens. Empty if the text is not a sequence of tokens.
+    /// The tokens. Empty if the text cannot be split into tokens.
     pub(super) tokens: TokenStream,
     /// The tree, or the error of the parser.
     pub(super) tree: Result<syn::File, syn::Error>,
     /// The lines that are compiled for tests only. A range never begins inside another.
     test_lines: Vec<RangeInclusive<usize>>,
-    /// Whether the whole file is a test: in a `tests` folder, or declared for tests only.
+    /// True if the whole file is for tests: it is in a folder `tests`, or its module is test-only.
     pub(super) is_test: bool,
 }
 
@@ -41,7 +41,7 @@ impl Source {
         Self { path, text, tokens, tree, test_lines, is_test }
     }
 
-    /// Sources below a folder, each given by path and text.
+    /// Makes sources below a folder from their paths and texts.
     #[cfg(test)]
     pub(super) fn all_below(folder: &str, files: &[(&str, &str)]) -> Vec<Self> {
         let files = files.iter();
@@ -60,17 +60,17 @@ impl Source {
         Finding { path, line, rule, subject, advice }
     }
 
-    /// The items of the file; none if it does not parse.
+    /// The items of the file. Empty if the file does not parse.
     pub(super) fn items(&self) -> &[Item] {
         self.tree.as_ref().map_or(&[], |tree| tree.items.as_slice())
     }
 
-    /// Whether a line, counted from 1, is compiled for tests only.
+    /// True if a line, counted from 1, is compiled for tests only.
     pub(super) fn is_test_line(&self, line: usize) -> bool {
         self.is_test || self.test_lines.iter().any(|range| range.contains(&line))
     }
 
-    /// The folder that holds the files of this file's modules, with a slash at its end.
+    /// The folder with the files of this file's submodules. It ends with a slash.
     pub(super) fn folder_of_modules(&self) -> String {
         let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         match name {
@@ -80,7 +80,7 @@ impl Source {
     }
 }
 
-/// The line a span begins in.
+/// The line in which a span begins.
 pub(super) fn line_of(span: Span) -> usize {
     span.start().line
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_are_known_by_folder_and_by_attribute() {
+    fn test_code_is_recognized_by_folder_and_by_attribute() {
         assert!(Source::new("crates/x/tests/it.rs", "").is_test);
         assert!(!Source::new("crates/x/src/tests.rs", "").is_test);
         let source = Source::new("a.rs", "fn f() {}\n#[cfg(test)]\nmod a {\n}\nfn g() {}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_lie_beside_a_root_and_below_any_other_file() {
+    fn submodules_of_a_root_file_are_in_its_folder_and_others_in_a_subfolder() {
         let folder = |path| Source::new(path, "").folder_of_modules();
         assert_eq!(folder("crates/x/src/lib.rs"), "crates/x/src/");
         assert_eq!(folder("crates/x/src/a/mod.rs"), "crates/x/src/a/");

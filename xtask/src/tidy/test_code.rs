@@ -1,9 +1,9 @@
-//! The parts of a source file that are compiled for tests only.
+//! Finds the parts of a source file that are compiled for tests only.
 //!
-//! The rules for imports and sizes leave these parts out. A part is one line range for each item,
-//! field, statement or match arm with `#[cfg(test)]` or `#[cfg(doctest)]`. Conditions such as
-//! `all(test, unix)` count. `any(test, unix)` and `not(test)` do not, since a build without tests
-//! has that code too.
+//! The rules for imports and sizes leave these parts out. Each item, field, statement or match arm
+//! with `#[cfg(test)]` or `#[cfg(doctest)]` is such a part. A condition such as `all(test, unix)`
+//! has the same effect. `any(test, unix)` and `not(test)` do not, since this code is also compiled
+//! without tests.
 
 use std::ops::RangeInclusive;
 
@@ -16,19 +16,19 @@ use syn::{
 
 use crate::tidy::source::Source;
 
-/// The test-only lines of a file, from 1.
+/// The test-only lines of a file, counted from 1.
 pub(super) fn lines(file: &syn::File) -> Vec<RangeInclusive<usize>> {
     let mut tests = TestLines(Vec::new());
     tests.visit_file(file);
     tests.0
 }
 
-/// Whether a file as a whole is compiled for tests only.
+/// True if the whole file is compiled for tests only.
 pub(super) fn is_whole(file: &syn::File) -> bool {
     is_cfg_test(&file.attrs)
 }
 
-/// Marks each file that belongs to a module declared for tests only.
+/// Marks the files of modules that are declared for tests only.
 pub(super) fn mark_modules(sources: &mut [Source]) {
     let declared: Vec<String> = sources.iter().flat_map(test_modules).collect();
     for source in sources {
@@ -51,7 +51,7 @@ fn test_modules(source: &Source) -> Vec<String> {
     tests.collect()
 }
 
-/// Whether the attributes restrict a piece of code to tests.
+/// True if the attributes restrict the code to tests.
 fn is_cfg_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -59,7 +59,7 @@ fn is_cfg_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a condition of `cfg` can only be true in a test build.
+/// True if a condition of `cfg` can be met only in a test build.
 fn needs_test(condition: &Meta) -> bool {
     match condition {
         Meta::Path(path) => path.is_ident("test") || path.is_ident("doctest"),
@@ -77,7 +77,7 @@ fn needs_test(condition: &Meta) -> bool {
 struct TestLines(Vec<RangeInclusive<usize>>);
 
 impl TestLines {
-    /// Adds the lines of a test-only part. Returns whether it was one.
+    /// Adds the lines of `part` if it is test-only. Returns true if it is.
     fn add(&mut self, attributes: &[Attribute], part: &impl Spanned) -> bool {
         let is_test = is_cfg_test(attributes);
         if is_test {
@@ -197,7 +197,7 @@ fn statement_attributes(statement: &Stmt) -> &[Attribute] {
 mod tests {
     use super::*;
 
-    /// Whether the first line of `text` is for tests only.
+    /// True if the first line of `text` is compiled for tests only.
     fn is_test(text: &str) -> bool {
         let source = Source::new("a.rs", text);
         assert!(source.tree.is_ok(), "{text}");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_items_count() {
+    fn parts_of_items_can_be_test_only() {
         let text = "struct A {
             #[cfg(test)] a: u8,
             b: u8,

@@ -1,18 +1,19 @@
-//! The paths in a sequence of tokens, such as the input of a macro.
+//! Finds the paths in a sequence of tokens, such as the input of a macro.
 //!
-//! The tokens have no syntax tree, so a path is a chain of words with `::` between them. A field,
-//! a method or a lifetime is none. A single word counts if it begins with a capital or is called.
+//! The tokens have no syntax tree, so a path is a chain of words with `::` between them. Fields,
+//! methods and lifetimes are not paths. A single word is a path if it begins with a capital letter
+//! or is called.
 
 use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 
-/// The paths, each with its position.
+/// Returns the paths with their positions.
 pub(super) fn find(tokens: TokenStream) -> Vec<(Vec<String>, Span)> {
     let mut paths = Vec::new();
     scan(&[], tokens, &mut paths);
     paths
 }
 
-/// Adds the paths of `tokens`. Those at the top level begin with `before`.
+/// Adds the paths in `tokens`. The paths at the top level get the prefix `before`.
 fn scan(before: &[String], tokens: TokenStream, paths: &mut Vec<(Vec<String>, Span)>) {
     let trees: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;
@@ -45,7 +46,8 @@ fn scan(before: &[String], tokens: TokenStream, paths: &mut Vec<(Vec<String>, Sp
     }
 }
 
-/// Whether the word after `trees` continues them: `.field`, `'lifetime`, `$variable`, `::outside`.
+/// True if the word after `trees` does not begin a path: `.field`, `'lifetime`, `$variable`,
+/// `::outside`.
 fn is_continued(trees: &[TokenTree]) -> bool {
     match trees {
         // `a..b` is a range, not a field.
@@ -61,7 +63,7 @@ fn is_continued(trees: &[TokenTree]) -> bool {
     }
 }
 
-/// Whether the tokens end with `::`.
+/// True if the tokens end with `::`.
 fn ends_path(trees: &[TokenTree]) -> bool {
     matches!(trees, [.., TokenTree::Punct(first), TokenTree::Punct(last)]
         if first.as_char() == ':' && first.spacing() == Spacing::Joint && last.as_char() == ':')
@@ -93,7 +95,7 @@ fn brace_after_colons(trees: &[TokenTree]) -> Option<TokenStream> {
     }
 }
 
-/// Whether a single word may be the name of an item.
+/// True if a single word may be the name of an item.
 fn is_name(segments: &[String], next: Option<&TokenTree>) -> bool {
     let is_called = match next {
         Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Parenthesis,
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_inside_macros_are_taken_apart() {
+    fn groups_of_imports_inside_macros_are_split_into_paths() {
         assert_eq!(paths("use crate::a::{B, c::D};"), ["crate::a::B", "crate::a::c::D"]);
     }
 

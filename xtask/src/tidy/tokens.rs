@@ -1,11 +1,11 @@
-//! Rules against sequences of tokens that must not appear anywhere, even in macros.
+//! The rule against banned sequences of tokens. It also looks into macros.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 
 use crate::tidy::source::{Source, line_of};
 use crate::tidy::{Finding, Rule};
 
-/// A banned sequence of tokens, and the alternative.
+/// A banned sequence of tokens, and advice for an alternative.
 struct Specimen {
     tokens: &'static [&'static str],
     advice: &'static str,
@@ -14,7 +14,7 @@ struct Specimen {
 const BANNED: [Specimen; 6] = [
     Specimen { tokens: &["todo", "!"], advice: "finish it, or leave it out" },
     Specimen { tokens: &["unimplemented", "!"], advice: "finish it, or leave it out" },
-    Specimen { tokens: &["#", "[", "ignore"], advice: "a test runs, or it is deleted" },
+    Specimen { tokens: &["#", "[", "ignore"], advice: "let the test run, or delete it" },
     Specimen {
         tokens: &["#", "[", "should_panic"],
         advice: "assert on the error: a panic elsewhere would pass this test",
@@ -30,7 +30,8 @@ const BANNED: [Specimen; 6] = [
 ];
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {
-    // Few files contain all words of a specimen. Comparing the tokens of the others would be slow.
+    // Few files contain all tokens of a specimen. Comparing the tokens of other files would be
+    // slow.
     if !BANNED.iter().any(|specimen| specimen.tokens.iter().all(|word| source.text.contains(word)))
     {
         return Vec::new();
@@ -53,7 +54,8 @@ fn begins_with(tokens: &[(String, Span)], wanted: &[&str]) -> bool {
     tokens.len() >= wanted.len() && tokens.iter().zip(wanted).all(|((text, _), want)| text == want)
 }
 
-/// All tokens in order. Of each delimiter only the opening one, which is enough for the specimens.
+/// Adds all tokens in order. Of a pair of delimiters, it adds only the opening one, which is enough
+/// for the specimens.
 fn flatten(stream: TokenStream, tokens: &mut Vec<(String, Span)>) {
     for tree in stream {
         match tree {
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn words_in_texts_and_comments_are_not_code() {
+    fn words_in_strings_and_comments_are_ignored() {
         let text = "// #[ignore] in words\nfn todo() { f(\"todo!()\"); tokio::time::sleep(d); }";
         assert_eq!(subjects(text), Vec::<String>::new());
     }
