@@ -123,7 +123,7 @@ async fn reconnecting_client_resumes_after_its_last_line() {
 #[tokio::test]
 async fn client_that_resumes_with_the_first_id_gets_every_line() {
     let file = Growing::new("");
-    let seen = ends(&mut open(&file.app(), "/events", "").await, "from here on.").await;
+    let seen = ends(&mut open(&file.app(), "/events", "").await, "end of the file.").await;
     file.grow("one\n");
     let seen = ends(&mut open(&file.app(), "/events", &last_id(&seen)).await, "one").await;
     assert_eq!(events(&seen), [(String::new(), "one".into())]);
