@@ -107,8 +107,7 @@ impl Frame {
         let block = block.into();
         debug_assert!(
             block.ends_with(b"\n\n") || *block == *b"\n",
-            "the block does not end with \
-                                        a blank line"
+            "the block does not end with a blank line"
         );
         Self(block)
     }

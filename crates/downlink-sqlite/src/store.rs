@@ -255,6 +255,7 @@ impl SqliteWriter {
         // does not assign it again.
         written.note(&transaction, evicted, *clock_delta)?;
         transaction.commit()?;
+        self.cache = if evicted || trimmed == Trimmed::More { Cache::Busy } else { self.cache };
         Ok(trimmed)
     }
 
@@ -270,7 +271,7 @@ impl SqliteWriter {
         Ok(())
     }
 
-    /// Frees the cache when nothing was committed for a while. Returns the time of the next step.
+    /// Frees the cache when nothing was committed or evicted for a while. Returns the time of the next step.
     fn free_idle_cache(&mut self, trimmed: Trimmed, now: Timestamp) -> Result<Trimmed> {
         let Trimmed::Until(next) = trimmed else { return Ok(trimmed) };
         let since = match self.cache {

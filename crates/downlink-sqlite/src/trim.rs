@@ -102,7 +102,7 @@ impl Trimming {
     pub(crate) fn new(db: &Connection, options: SqliteOptions) -> Result<Self> {
         let ages = options.retention.all().filter_map(|rule| rule.age_max);
         let ages = ages.collect::<BTreeSet<_>>().into_iter().map(|age| (age, 0)).collect();
-        let is_checked = meta::<String>(db, "rules")? == format!("{:?}", options.retention);
+        let is_checked = meta::<String>(db, "rules")? == rules_text(&options.retention);
         // When the store was last closed, some of these topics may have exceeded their rule.
         let select = "SELECT topics FROM events ORDER BY offset DESC LIMIT ?";
         let newest: Vec<(TopicNumbers,)> = db.all(select, [WRITTEN_LAST])?;
@@ -119,6 +119,16 @@ impl Trimming {
             grown: true,
         })
     }
+}
+
+/// The rules as text in the file. When this text changes, the next opening compares every topic with
+/// its rule. The time for which topics stay finished is no such rule.
+fn rules_text(retention: &RetentionRules) -> String {
+    let RetentionRules { rules, default, inbox, everyone, .. } = retention;
+    format!(
+        "RetentionRules {{ rules: {rules:?}, default: {default:?}, inbox: {inbox:?}, \
+         everyone: {everyone:?} }}"
+    )
 }
 
 /// One transaction of trimming.
@@ -264,7 +274,7 @@ impl TrimStep<'_> {
                 self.trimming.unchecked = None;
                 // The next step trims the topics that were found.
                 self.rows_left *= usize::from(self.trimming.over.is_empty());
-                let rules = format!("{:?}", self.trimming.options.retention);
+                let rules = rules_text(&self.trimming.options.retention);
                 return set_meta(self.db, "rules", rules);
             };
             let (number, keeps_events): (i64, bool) = (row.get(0)?, row.get(1)?);

@@ -72,10 +72,7 @@ fn assert_token(connection: &Connection, token: u32) {
 async fn refuse(source: &mut EventSource, server: &Server, status: u16) -> Connection {
     let (refused, request) = tokio::join!(interruption(source), server.answer(refusal(status, "")));
     let StreamError::Status { status: seen, .. } = refused.error else {
-        panic!(
-            "expected an error \
-                                                                                about a status"
-        )
+        panic!("expected an error about a status")
     };
     assert_eq!(seen, status);
     assert_eq!(refused.retry_in, Duration::ZERO, "the policy of these tests has no waits");

@@ -106,8 +106,7 @@ impl Connection {
         assert_ne!(
             self.socket.read_buf(&mut self.request).await.unwrap(),
             0,
-            "the request ended \
-                                                                               early"
+            "the request ended early"
         );
     }
 

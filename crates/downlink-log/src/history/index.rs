@@ -3,7 +3,8 @@
 //! A reader of patterns that is far behind walks the index. The log uses the index to find its
 //! oldest event when the log exceeds its byte bound. Rows of evicted events are removed first at
 //! the old end of the index. Elsewhere they stay until they outnumber the rows of kept events. The
-//! rows are in chunks. Each call of `tidy` visits only a few chunks.
+//! rows are in chunks. The work of `tidy` grows with the number of rows that
+//! were added since its last call.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -115,29 +116,31 @@ impl<P> Index<P> {
     /// Each append calls this once. The work grows with the number of rows added since the last
     /// call, so rows of evicted events do not pile up, however many events an append has.
     pub(crate) fn tidy(&mut self, live: usize, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
-        let step = CHUNK_ROWS + TIDIED_PER_PUSHED * std::mem::take(&mut self.pushed);
+        let mut left = CHUNK_ROWS + TIDIED_PER_PUSHED * std::mem::take(&mut self.pushed);
         if self.places <= live + live / 8 + SLACK {
             return;
         }
         let is_evicted =
             |row: &IndexRow<P>| !row.topics.iter().any(|topic| is_kept(row.offset, topic));
-        let mut left = step;
-        while left > 0 && self.pop_front_if(is_evicted).is_some() {
-            left -= 1;
+        while left > 0
+            && let Some(row) = self.pop_front_if(is_evicted)
+        {
+            left = left.saturating_sub(row.topics.len());
         }
-        for _ in 0..step.div_ceil(CHUNK_ROWS).min(self.chunks.len()) {
-            if self.places <= 2 * live + SLACK {
+        for _ in 0..self.chunks.len() {
+            if left < CHUNK_ROWS || self.places <= 2 * live + SLACK {
                 return;
             }
-            self.tidy_chunk(&is_kept);
+            left = left.saturating_sub(self.tidy_chunk(&is_kept));
         }
     }
 
-    fn tidy_chunk(&mut self, is_kept: impl Fn(u64, &Topic<P>) -> bool) {
+    /// Removes evicted events from the next chunk. Returns the number of topics that it looked at.
+    fn tidy_chunk(&mut self, is_kept: impl Fn(u64, &Topic<P>) -> bool) -> usize {
         if self.next_chunk >= self.chunks.len() {
             self.next_chunk = 0;
         }
-        let Some(chunk) = self.chunks.get_mut(self.next_chunk) else { return };
+        let Some(chunk) = self.chunks.get_mut(self.next_chunk) else { return 0 };
         let places = |chunk: &VecDeque<IndexRow<P>>| -> usize {
             chunk.iter().map(|row| row.topics.len()).sum()
         };
@@ -156,6 +159,7 @@ impl<P> Index<P> {
             }
             self.next_chunk += 1;
         }
+        before
     }
 
     fn newest(&self) -> Option<u64> {

@@ -72,8 +72,8 @@ fn each_age_rule_evicts_in_time_and_gives_the_next_deadline() {
     assert_eq!(trim(&mut store, 102), Some(at(103)));
     assert_eq!(offsets(&store, &wanted(&[client("c")], &[])), Vec::<u64>::new());
     assert_eq!(offsets(&store, &wanted(&[topic("a")], &[])), [3, 4, 5]);
-    assert_eq!(trim(&mut store, 105), Some(at(5_010)), "the next work is to free the cache");
-    assert_eq!(trim(&mut store, 5_010), None);
+    assert_eq!(trim(&mut store, 105), Some(at(5_105)), "the next work is to free the cache");
+    assert_eq!(trim(&mut store, 5_105), None);
     assert_eq!((floor(&store, &a), floor(&store, &c)), ((6, 5), (6, 5)));
 }
 
