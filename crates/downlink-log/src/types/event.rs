@@ -7,8 +7,8 @@ use crate::types::{Offset, Timestamp};
 pub struct Batch {
     /// The maximum number of events; 0 counts as 1.
     pub events_max: usize,
-    /// The maximum number of payload bytes. The read stops before the event that would exceed it,
-    /// but always takes the first event.
+    /// The number of payload bytes at which the read stops. The read takes no further event once
+    /// its events have this many bytes, so the last event may exceed the number.
     pub bytes_max: usize,
 }
 

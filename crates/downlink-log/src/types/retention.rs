@@ -55,7 +55,8 @@ pub struct RetentionRules {
     pub inbox: Retention,
     /// The rule of everyone's topic.
     pub everyone: Retention,
-    /// How long a finished topic stays finished. Its history can be read for at most this time.
+    /// How long a finished topic stays finished. After that time, its history is evicted, and it
+    /// accepts events again.
     pub finished_keep: Duration,
 }
 
