@@ -28,7 +28,8 @@ pub(crate) struct CommitGroup {
 }
 
 impl CommitGroup {
-    /// Plans a batch, assigns its offsets, and adds it to the group.
+    /// Decides which drafts of a batch are new, gives these their offsets, and adds the batch to
+    /// the group.
     ///
     /// # Errors
     ///

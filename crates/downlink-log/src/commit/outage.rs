@@ -1,9 +1,9 @@
 //! An outage is a time in which the store accepts no events.
 //!
-//! The writer is the thread that writes to the store. It reports when an outage begins, again at
-//! most once a minute while it lasts, and when it is over. Every few seconds, the writer tests
-//! whether the store accepts events again. The test is needed because a server that reports that it
-//! is not ready may get no events to publish.
+//! The writer is the thread that writes to the store. It reports the beginning of an outage and its
+//! end. While the outage lasts, it reports this again at most once a minute. Every few seconds, the
+//! writer tests whether the store accepts events again. The test is needed because a server that
+//! reports that it is not ready may get no events to publish.
 
 use std::{
     ops::Range,

@@ -48,12 +48,12 @@ pub(crate) fn restore<P: Payload>(
     let oldest = decoded.last().map_or(next_offset, |(event, _)| event.offset);
     core.history.raise_floor(&core.history.topics.everyone, lost_below(oldest));
     core.history.raise_unknown(lost_below(oldest));
-    // The store may have no row for everyone's topic. Then the store takes the highest floor of all
-    // topics whose rows it has deleted, so this floor needs a call of its own.
+    // `floors_above` gives only the floors of topics that exist in the store. Everyone's topic may
+    // not exist there, so its floor is asked for here.
     let everyone = reader.floor_of(&Address::Everyone)?;
     core.history.raise_floor(&core.history.topics.everyone, lost_below(everyone.offset));
-    // The store may have evicted newer events of some topics than the oldest event in memory. The
-    // floors of these topics are higher.
+    // Some topics have lost events that are newer than the oldest event in memory. The store knows
+    // the higher floors of these topics.
     reader.floors_above(oldest, &mut |address, floor| {
         if addresses.contains(&address) {
             core.history.raise_floor(&core.history.topic(&address), lost_below(floor));

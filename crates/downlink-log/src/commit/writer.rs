@@ -291,7 +291,7 @@ impl<P: Payload> Shared<P> {
     ) {
         self.done(batches);
         // The error is noted before the publishers get their answers, because a publisher may then
-        // call [`Log::store_error`](crate::Log::store_error) at once.
+        // ask for it at once with `Log::store_error`.
         self.queue.fail(error);
         for assigned in planned.iter().flatten() {
             assigned.topics().for_each(|topic| self.core.history.unreserve(topic));

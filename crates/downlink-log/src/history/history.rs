@@ -1,9 +1,9 @@
 //! The history of all topics: it stores events, finds them and evicts them.
 //!
 //! The tail is the next offset that readers will see. A pushed event becomes visible when the tail
-//! rises above its offset. Evictions are numbered. The index lists the topics of each event; the
-//! event's row there may be removed only after the eviction was noted in each pattern that matches
-//! the event's topic. So a reader that does not find the row finds the eviction.
+//! rises above its offset. The index has a row for each event, with its topics. When an event is
+//! evicted, this is noted in each pattern that matches its topic, and only then may its row be
+//! removed from the index. So a reader that does not find the row finds the eviction.
 
 use std::sync::Arc;
 

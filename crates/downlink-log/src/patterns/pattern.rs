@@ -24,9 +24,9 @@ const ROWS_MAX: usize = if cfg!(downlink_loom) { 2 } else { 64 };
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Pattern<P> {
-    /// The offset of the newest event whose topic matches, or a higher one when the pattern is new.
-    /// A publisher stores it (Release) before it stores the log's tail, and a reader loads it
-    /// (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
+    /// The offset of the newest event whose topic matches. For a new pattern, it may be a higher
+    /// offset. A publisher stores it (Release) before it stores the log's tail, and a reader loads
+    /// it (Acquire) after it has loaded the tail. So a reader that sees a tail also sees the newest
     /// offset below that tail.
     newest: AtomicU64,
     rows: Mutex<PatternRows<P>>,

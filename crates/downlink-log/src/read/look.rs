@@ -1,6 +1,6 @@
-//! A look reads memory once for a reader. It takes the events between the reader's cursor and the
-//! tail, which is the next offset to be appended, in offset order. If events are missing in that
-//! range (a hole), it reports a gap.
+//! A look reads memory once for a reader. It takes the events from the reader's cursor to the tail
+//! in offset order. The tail is the offset that the next event will have. If events are missing in
+//! that range (a hole), it reports a gap.
 //!
 //! The events of a topic are in its ring, and the newest events of a pattern are in its rows. A
 //! look first loads the tail. Second, it reads the first offset from the cursor on (the head) of

@@ -67,8 +67,8 @@ pub struct Reader<P: Payload> {
     state: Arc<ReaderState>,
     seats: Seats<P>,
     position: Position,
-    /// What the reader must do before it reads memory. Most readers have nothing to do before, and
-    /// a reader that has caught up never has.
+    /// What the reader must do before it reads memory. `None` for most readers, and for every
+    /// reader that has caught up.
     before: Option<Box<Before<P>>>,
 }
 

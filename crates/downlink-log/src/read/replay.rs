@@ -14,7 +14,7 @@ use crate::store::{StoreError, StoreReader};
 use crate::sync::Condvar;
 use crate::sync::Mutex;
 
-/// The number of threads that read. More threads would not get more events per second from a disk.
+/// The number of threads that read. With more threads than this, a disk rarely delivers more.
 #[cfg(not(downlink_loom))]
 const READERS: usize = 4;
 

@@ -9,7 +9,7 @@
 //! slot, which the next wake-up takes out. Or it can put a server of many readers into the slot,
 //! and a key by which that server knows the reader. The server and the key stay in the slot. A
 //! publisher wakes readers in batches, and calls such a server once for each batch. This is faster
-//! than to clone, call and drop a waker for each reader.
+//! than to load, call and drop a waker for each reader.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ use crate::types::EndReason;
 /// and wakes them after it has unlocked the list.
 ///
 /// A batch of 64 locks the list for a few microseconds. With twice as many readers, the arrays of
-/// wakers and keys would take 4 KiB of the stack. With half as many, the list would be locked
+/// wakers and keys would take about 4 KiB of the stack. With half as many, the list would be locked
 /// needlessly often.
 pub(crate) const WAKE_BATCH: usize = 64;
 
@@ -68,8 +68,8 @@ pub(crate) struct WakeSlot {
     /// the value that it overwrites.
     waits: AtomicU8,
     /// The reason why the reader must end, or 0. It is set (AcqRel) after the log's last append,
-    /// and the reader loads it (Acquire) before it loads the tail. So the reader reads all events
-    /// that publishers have got an answer for before it ends.
+    /// and the reader loads it (Acquire) before it loads the tail. So before the reader ends, it
+    /// reads all events whose publishers have got their answers.
     end: AtomicU8,
     /// The reader's key at its server. Relaxed is enough, because the key is stored before `many`
     /// is set, and loaded only when `many` is set.

@@ -1,4 +1,5 @@
-//! Drafts, the answers to an append, and the errors of an append.
+//! What goes into an append and what comes out of it: drafts, which are events without offsets, and
+//! answers or an error.
 
 use smallvec::SmallVec;
 use thiserror::Error;

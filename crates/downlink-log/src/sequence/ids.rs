@@ -39,8 +39,8 @@ impl Epochs {
         Appended { offset, epoch: self.id_of(offset.get()).epoch, matched, repeated }
     }
 
-    /// The offset where a reader with this cursor continues. If the cursor does not fit to this
-    /// log, the reader must get a gap. Then `Err` has the reason, and the offset where the reader
+    /// The offset where a reader with this cursor continues. If the cursor does not fit this log,
+    /// the reader must get a gap. Then `Err` has the reason, and the offset where the reader
     /// continues after the gap.
     pub(crate) fn locate(&self, cursor: Cursor, tail: u64) -> Result<u64, (GapReason, u64)> {
         let Some(at) = self.epochs.iter().position(|(epoch, _)| *epoch == cursor.epoch) else {

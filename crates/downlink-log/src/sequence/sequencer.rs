@@ -37,8 +37,9 @@ pub(crate) struct Sequence {
     /// The next offset to be assigned. While events wait for their commit, they have offsets but
     /// are not visible, so the tail is lower than this.
     next: u64,
-    /// The newest time stamp of an event. Log time does not go back, but a publisher may get the
-    /// lock after another one that has read the clock later. Then the later time is used for both.
+    /// The newest time stamp of an event. Log time does not go back, but two publishers may read
+    /// the clock in one order and get the lock in the other order. Then both events get the later
+    /// time.
     at: Timestamp,
     keys: KeyWindow,
     closed: bool,

@@ -14,9 +14,10 @@ use crate::types::{
     retention::RuleNumber,
 };
 
-/// A search first compares this many entries at the end of the ring, where readers that keep up
-/// find their entry. Only then it does a binary search. The number is about that of the comparisons
-/// in a binary search of a short ring, so the search takes at most about twice as long.
+/// A search first compares the last entries of the ring, at most this many, because a reader that
+/// keeps up finds its entry there. If the entry is not among them, a binary search follows. With
+/// more than four, other searches would take noticeably longer, because a binary search itself
+/// makes only a few comparisons.
 const NEAR: usize = 4;
 
 /// A full ring grows by its length divided by this. If rings grew by their whole length, up to half

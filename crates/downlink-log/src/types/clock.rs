@@ -2,7 +2,7 @@
 //! does.
 //!
 //! The ages of events, the time for which a topic stays finished, and the time stamps of events are
-//! measured in log time. So a wall clock that is wrong for a while evicts no event too early. The
+//! measured in log time. So no event is evicted too early because the wall clock has jumped. The
 //! difference between wall clock and log time is kept separately. It is only used to show times to
 //! users, and to convert the times that users give.
 //!

@@ -1,4 +1,5 @@
-//! Events, gaps, the reasons of gaps, and the reasons why a reader ends.
+//! Events, gaps, the reasons of gaps, and the reasons why a reader ends. Retention is the rule that
+//! limits the history of a topic. An event that exceeds the rule is evicted.
 
 use crate::types::{Offset, Timestamp};
 

@@ -1,5 +1,5 @@
-//! The floor of a topic: the offset after the last event that was evicted from the topic. The
-//! history below the floor may have missing events, and the history above it is complete.
+//! The floor of a topic: the offset after the last event that was evicted from the topic. Below the
+//! floor, events may be missing. From the floor on, the history of the topic is complete.
 
 use crate::types::{Offset, Timestamp};
 

@@ -80,7 +80,8 @@ pub(crate) struct RuleNumber(u32);
 impl RuleNumber {
     const EVERYONE: Self = Self(u32::MAX);
     const INBOX: Self = Self(u32::MAX - 1);
-    /// An index that no rule with a selector has.
+    /// The number of the default rule. It is so high that no rule with a selector has it as its
+    /// index.
     const DEFAULT: Self = Self(u32::MAX - 2);
 }
 
@@ -90,7 +91,7 @@ impl RetentionRules {
         self.rule(self.number_of(address))
     }
 
-    /// All rules. If two topics have equal rules, both are returned.
+    /// All rules. If two of them are equal, both are returned.
     pub fn all(&self) -> impl Iterator<Item = &Retention> {
         let others = [&self.default, &self.inbox, &self.everyone];
         self.rules.iter().map(|(_, retention)| retention).chain(others)
