@@ -1,8 +1,8 @@
 //! The log behind a hub. A log numbers its events with one sequence of offsets. It keeps the newest
 //! events of each topic in a bounded ring.
 //!
-//! A reader has a cursor, which says the next offset to read. A reader has no queue. When an event
-//! is appended, the log wakes the readers, and each reader then reads the log from its cursor. So a
+//! A reader has a cursor, which is the next offset to read. It has no queue. When an event is
+//! appended, the log wakes the readers, and each reader then reads the log from its cursor. So a
 //! reader reads old events and new events in the same way, and a slow reader takes no more memory
 //! than a fast one.
 //!
@@ -76,9 +76,9 @@
 //! # Limits
 //!
 //! [`Limits`] limits the readers, topics, patterns and bytes of a log. [`Retention`] limits the
-//! history of each topic. Names have at most [`TOPIC_BYTES_MAX`] and [`CLIENT_BYTES_MAX`] bytes,
-//! and patterns at most [`PATTERN_SEGMENTS_MAX`] segments. A log with a store queues at most
-//! [`QUEUE_EVENTS_MAX`] events and [`QUEUE_BYTES_MAX`] bytes.
+//! history of each topic. A topic has at most [`TOPIC_BYTES_MAX`] bytes, a client id at most
+//! [`CLIENT_BYTES_MAX`] bytes, and a pattern at most [`PATTERN_SEGMENTS_MAX`] segments. A log with
+//! a store queues at most [`QUEUE_EVENTS_MAX`] events and [`QUEUE_BYTES_MAX`] bytes.
 //!
 //! # Features and platforms
 //!

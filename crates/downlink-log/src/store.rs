@@ -28,8 +28,8 @@ use crate::types::{
 ///
 /// The thread that owns the writer calls [`commit`](Self::commit) with the queued events and then
 /// [`trim`](Self::trim). With relaxed durability, it also calls [`flush`](Self::flush), within the
-/// time that the log promises to its publishers. When the writer is dropped, it releases the
-/// store's file, so that another process can open the file.
+/// time [`RELAXED_WITHIN`](crate::RELAXED_WITHIN) after a commit. When the writer is dropped, it
+/// releases the store's file, so that another process can open the file.
 pub trait Store: Send + fmt::Debug + 'static {
     /// The state that the store had when it was opened.
     fn opened(&self) -> &Opened;

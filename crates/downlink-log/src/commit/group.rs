@@ -2,8 +2,8 @@
 //!
 //! The writer's thread takes one batch after the other. It decides which drafts of the batch are
 //! new, and gives the new ones their offsets. A later batch may repeat an id or a key of an earlier
-//! batch, or publish to a topic that the earlier batch finishes. The store does not know these yet,
-//! so the group remembers them.
+//! batch, or publish to a topic that the earlier batch finishes. The store does not know these ids,
+//! keys and topics yet, so the group remembers them.
 
 use std::collections::{HashMap, HashSet};
 

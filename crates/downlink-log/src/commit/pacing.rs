@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 /// lateness of a timer.
 const CHECKS: u32 = 4;
 
-/// The writer estimates how long it takes until all publishers are back. If that is longer than one
-/// commit, waiting for all of them is usually too long, and the writer commits. But if it is at
-/// least this many times as long as a commit, most publishers would not be back when that commit
-/// ends either, so the writer goes on waiting and commits more events together. With 2, all
-/// publishers would be back while the commit runs, and would then wait for its end.
+/// The writer estimates how long it takes until all publishers are back. If that takes longer than
+/// the last commit, the writer commits at once. There is one exception: if it takes at least this
+/// many times as long as the last commit, the writer goes on waiting. A commit at once would then
+/// contain only few events, and most publishers would still be working when it ends. With 2, all
+/// publishers would be back while the commit runs, and would have to wait for its end.
 const LARGE: u32 = 3;
 
 /// The maximum wait. It matters after a disk has stalled for seconds, because the writer must not

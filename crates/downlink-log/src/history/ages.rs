@@ -16,8 +16,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Ages<P> {
     /// The earliest deadline in the queue, in milliseconds. It is read without the lock, so a
-    /// caller may read an old value. It then looks into the queue needlessly, or leaves an eviction
-    /// to the next call.
+    /// caller may read an old value. Such a caller looks into the queue needlessly, or leaves an
+    /// eviction to the next call.
     next: AtomicU64,
     /// Ordered by deadline, then by the topic's identity. The lock is taken while the topic's ring
     /// is locked, or while no ring is locked. No other lock is taken while this one is held.
@@ -31,7 +31,7 @@ impl<P> Ages<P> {
         Self { next: AtomicU64::new(NEVER), queue: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Whether any event or mark has a deadline.
+    /// Whether any topic is in the queue.
     pub(crate) fn has_any(&self) -> bool {
         self.next.load(Ordering::Acquire) != NEVER
     }

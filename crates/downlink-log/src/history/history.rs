@@ -34,7 +34,8 @@ pub(crate) struct History<P> {
     /// No evicted event has a later time stamp than this, in milliseconds. It is raised (AcqRel)
     /// together with `floor_max`.
     evicted_at_max: AtomicU64,
-    /// The number of the newest eviction. Incremented (AcqRel) while the ring is locked.
+    /// The number of the newest eviction. It is incremented (AcqRel) while the ring of the evicted
+    /// event is locked.
     evictions: AtomicU64,
     /// The offset of the newest event in any inbox. It is raised (AcqRel) before the tail moves. A
     /// reader first loads the tail. If this offset and `floor_max` are then below its cursor, its
@@ -55,7 +56,7 @@ pub(crate) struct History<P> {
     /// The number of events that were published to this log. Relaxed is enough, because it is only
     /// shown.
     published: AtomicU64,
-    /// Never locked while a ring is locked.
+    /// A thread that holds the lock of a ring must not take this lock.
     index: Mutex<Index<P>>,
     ages: Ages<P>,
 }
@@ -314,7 +315,8 @@ impl<P: Payload> History<P> {
         self.expire_by(|| now)
     }
 
-    /// Like [`expire`](Self::expire), but calls `now` only if some event or mark has a deadline.
+    /// Like [`expire`](Self::expire), but calls `now` only if the log has an event or a finish mark
+    /// that will become too old.
     pub(crate) fn expire_by(&self, now: impl FnOnce() -> Timestamp) -> Option<Evicted<P>> {
         if !self.ages.has_any() {
             return None;

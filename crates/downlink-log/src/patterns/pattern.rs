@@ -64,8 +64,8 @@ impl<P> Pattern<P> {
         self.newest.load(Ordering::Acquire)
     }
 
-    /// Tells a new pattern that all matching events from `tail` on are noted in it. Does nothing if
-    /// the pattern was told before.
+    /// Tells a new pattern that all matching events from `tail` on are noted in it. A second call
+    /// does nothing.
     pub(crate) fn begin(&self, tail: u64) {
         let mut rows = self.rows.lock();
         if rows.complete_from == u64::MAX {
@@ -93,8 +93,8 @@ impl<P> Pattern<P> {
         rows.rows.push_back((offset, Arc::clone(topic)));
         self.newest.store(offset, Ordering::Release);
         drop(rows);
-        // Dropped after the rows are unlocked, because dropping the last row of a collected topic
-        // may drop the topic.
+        // The oldest row is dropped after the rows are unlocked. If it has the last reference to a
+        // topic, this drops the topic too.
         drop(dropped);
     }
 

@@ -20,7 +20,7 @@ pub(crate) type Matching<P> = SmallVec<[Arc<Pattern<P>>; 2]>;
 
 #[derive(Debug)]
 pub(crate) struct Patterns<P> {
-    /// Never locked while a ring is locked.
+    /// A thread that holds the lock of a ring must not take this lock.
     table: RwLock<PatternTable<P>>,
     patterns_max: usize,
 }
@@ -70,8 +70,8 @@ impl<P: Payload> Patterns<P> {
         Held(self.table.read())
     }
 
-    /// Notes the losses of a topic, which are its evicted events, in the patterns that match it.
-    /// Called while the topic is created or removed from memory.
+    /// Notes the losses of a topic in the patterns that match it. The losses say up to which offset
+    /// the topic's events were evicted. Called while the topic is created or removed from memory.
     pub(crate) fn note_lost(&self, address: &Address, lost: Lost) {
         let last = lost.floor.offset.get() - 1;
         self.hold().note_eviction(address, lost.number, last);

@@ -13,9 +13,9 @@ use crate::read::{
 use crate::topics::{Lost, Topic};
 use crate::types::{Cursor, EvictionNumber, Floor, Gap, GapReason, Offset, Payload, Timestamp};
 
-/// To find this many of the newest events of few topics, the search sorts their offsets, which
-/// takes about a millisecond. To find more events, the search goes through the index in several
-/// steps.
+/// If a reader of few topics wants at most this many of the newest events, the search sorts the
+/// events' offsets, which takes at most about a millisecond. If the reader wants more, the search
+/// goes through the index in several steps.
 const SORTED_MAX: usize = 4_096;
 
 /// The search for the offset where one reader begins. The reader is already registered with its

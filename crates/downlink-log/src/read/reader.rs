@@ -24,8 +24,8 @@ use crate::types::{
 };
 
 /// The maximum number of looks in one call of `read`. If an event is evicted during a look, another
-/// look is needed, but even a second look is rare. Without this limit, a publisher whose events
-/// evict others all the time could keep the reader's thread in one call for ever.
+/// look is needed. Even a second look is rare. Without this limit, a publisher whose events evict
+/// others all the time could keep the reader's thread in one call for ever.
 const LOOKS_MAX: usize = 8;
 
 /// If a reader has at most this many patterns, `open` also does the first step of the search for
@@ -406,8 +406,8 @@ impl<P: Payload> Reader<P> {
     /// Reads a single event without a buffer, for a reader that reads few topics and keeps up. The
     /// call never waits and allocates no memory.
     ///
-    /// `now` must return the log time. It is called only if the log has new events, and if some
-    /// event or finish mark will become too old at some time.
+    /// `now` must return the log time. It is called only if the log has new events, and if the log
+    /// has an event or a finish mark with a maximum age.
     pub fn read_next(&mut self, now: impl FnOnce() -> Timestamp) -> Next<P> {
         self.read_next_as(now, P::clone)
     }

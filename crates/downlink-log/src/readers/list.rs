@@ -2,7 +2,7 @@
 //!
 //! An open reader is on several lists: the lists of its topics and patterns, of its client's inbox,
 //! and of everyone's topic. For each list, the reader remembers a key, which is its index in the
-//! list. So it can be removed without a search, however many other readers the list has.
+//! list. So the list can remove the reader without a search, however many other readers it has.
 
 use std::{hint::black_box, sync::Arc};
 

@@ -30,8 +30,8 @@ use crate::types::EndReason;
 /// needlessly often.
 pub(crate) const WAKE_BATCH: usize = 64;
 
-/// A server of many readers. It knows each of its readers by a key, and is told the keys of the
-/// readers that must read again.
+/// A server of many readers. It knows each of its readers by a key. To wake some of its readers,
+/// the log passes their keys to the server.
 pub trait WakeMany: Send + Sync {
     /// Makes the readers with these keys read again.
     ///

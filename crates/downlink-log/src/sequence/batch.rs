@@ -10,8 +10,8 @@ use crate::sequence::{AppendError, Appended, Draft};
 use crate::topics::Topic;
 use crate::types::{Address, Fingerprint, IdempotencyKey, Payload, Timestamp};
 
-/// What a draft repeats. A draft with the same id or idempotency key as an earlier one is a
-/// repetition.
+/// The earlier event or draft that a draft repeats. A draft repeats another one if it has the same
+/// id or idempotency key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Repeat {
     /// The draft repeats an event that was appended earlier. The publisher got this answer then.
@@ -21,7 +21,8 @@ pub(crate) enum Repeat {
     Of(usize),
 }
 
-/// For each draft of a batch, what it repeats. `None` if the draft is new.
+/// For each draft of a batch, the earlier event or draft that it repeats. `None` if the draft is
+/// new.
 pub(crate) type Plans = SmallVec<[Option<Repeat>; 1]>;
 
 /// The topics of each draft of a batch. A draft has each of its topics only once.

@@ -14,8 +14,8 @@ pub type Decode<P> = dyn Fn(Stored) -> Option<P> + Send + Sync;
 /// Called once for each event that cannot be read, because it is damaged or cannot be decoded.
 pub type OnUnreadable = dyn Fn(Cursor) + Send + Sync;
 
-/// The maximum number of unreadable events to report. Whoever has seen about a thousand reports
-/// learns nothing new from more of them.
+/// The maximum number of unreadable events to report. After about a thousand reports, further
+/// reports would tell the operator nothing new.
 const REPORTED_MAX: usize = 1_024;
 
 /// An event as a store gives it back.

@@ -1,5 +1,5 @@
-//! What goes into an append and what comes out of it: drafts, which are events without offsets, and
-//! answers or an error.
+//! The drafts that go into an append, and the answers or the error that come out of it. A draft is
+//! an event that has no offset yet.
 
 use smallvec::SmallVec;
 use thiserror::Error;

@@ -16,14 +16,13 @@ use crate::store::StoreError;
 use crate::topics::Topic;
 use crate::types::{Fingerprint, IdempotencyKey, Payload};
 
-/// Looks up earlier events by their ids and keys, and the topics that are about to be finished.
+/// Looks up earlier events and drafts by their ids and keys, and knows the topics that are about to
+/// be finished.
 pub(crate) trait Earlier<P> {
-    /// The fingerprint of the earlier event with this idempotency key, and what a draft with the
-    /// same key repeats.
+    /// The earlier event or draft with this idempotency key, and its fingerprint.
     fn key(&mut self, key: &IdempotencyKey) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
-    /// The fingerprint of the earlier event with this id, and what a draft with the same id
-    /// repeats.
+    /// The earlier event or draft with this id, and its fingerprint.
     fn id(&mut self, id: &str) -> Result<Option<(Fingerprint, Repeat)>, StoreError>;
 
     /// Whether an event that finishes the topic is waiting for its commit.

@@ -10,8 +10,7 @@ use crate::types::Fingerprint;
 /// pushed. It is removed when the last ring that keeps the event has evicted it.
 #[derive(Debug)]
 pub(crate) struct PublisherIds {
-    /// Locked while the sequence is locked, or while no lock is held. No other lock is taken while
-    /// this one is held.
+    /// No other lock is taken while this one is held.
     ids: Mutex<HashMap<Box<str>, PublisherId>>,
 }
 

@@ -1,6 +1,6 @@
-//! The losses of topics that no longer exist, by name. The losses of a topic say which of its
-//! events were evicted. A topic that nothing uses is collected, which means that it is removed from
-//! memory.
+//! The losses of topics that no longer exist, by name. The losses of a topic say up to which offset
+//! its events were evicted. A topic that nothing uses is collected, which means that it is removed
+//! from memory.
 //!
 //! The table of names is bounded. All names outside the table share one floor, which is the offset
 //! below which their events may have been evicted. When a name is removed from the table, this
@@ -21,7 +21,7 @@ pub(crate) const COLLECTED_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(crate) struct Collected {
     names: BTreeMap<Address, CollectedTopic>,
-    /// The names in the order of their collection.
+    /// The names in the order in which their topics were collected.
     turns: BTreeMap<u64, Address>,
     next_turn: u64,
     /// The losses that each name outside the table may have.
@@ -46,8 +46,8 @@ impl Collected {
         }
     }
 
-    /// Remembers the losses of a collected topic. If they are covered by the losses of the names
-    /// outside the table, the name need not be added.
+    /// Remembers the losses of a collected topic. Does nothing if the losses of the names outside
+    /// the table cover them already.
     pub(crate) fn remember(&mut self, address: Address, lost: Lost) {
         if lost.floor.offset <= self.others.floor.offset {
             return;
@@ -148,8 +148,8 @@ mod tests {
         assert_eq!((collected.names.len(), collected.turns.len()), (0, 0));
     }
 
-    /// A client may connect again and again to a topic without events. Each time it leaves, the
-    /// topic is collected with the same floor.
+    /// A client may connect again and again to a topic without events. Each time the client leaves,
+    /// the topic is collected with the same floor.
     #[test]
     fn a_name_that_is_remembered_twice_is_in_the_table_once() {
         let mut collected = Collected::new(4);

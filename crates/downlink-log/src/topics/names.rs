@@ -2,7 +2,7 @@
 //!
 //! A topic is created when a publisher or a reader first names it. A topic that has no events, no
 //! finish mark and no readers is collected: it is removed from memory, and the table in `collected`
-//! remembers its losses, which are its evicted events.
+//! remembers its losses, which say up to which offset its events were evicted.
 //!
 //! The topics that readers name and the topics that have events have separate limits, so readers
 //! never use up the limit of publishers.

@@ -48,13 +48,13 @@ pub type OnJump = dyn Fn(i64) + Send + Sync;
 /// assert_eq!(clock.shown(later).as_millis(), 1_000_500 + year);
 /// ```
 pub struct LogClock {
-    /// The newest log time. It only rises. It is read and raised without the lock. Relaxed is
-    /// enough, because no other data depends on it.
+    /// The newest log time. It only rises. It is read and raised without a lock. Relaxed is enough,
+    /// because no other data depends on it.
     last: AtomicU64,
-    /// Wall time minus log time. Changed while the lock is held.
+    /// Wall time minus log time. It changes only while `compared` is locked.
     delta: AtomicI64,
-    /// The log time from which `now` must read the steady clock again. Changed while the lock is
-    /// held.
+    /// The log time from which `now` must read the steady clock again. It changes only while
+    /// `compared` is locked.
     compare_at: AtomicU64,
     compared: Mutex<Compared>,
     on_jump: Option<Box<OnJump>>,

@@ -81,7 +81,7 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// A period of a log in which its offsets are unique, named by eight characters of `[0-9a-z]`. A
+/// A period in which the offsets of a log are unique. Its name is eight characters of `[0-9a-z]`. A
 /// log gets a new epoch whenever it may have lost history.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
 pub struct Epoch([u8; Self::LEN]);
